@@ -1,0 +1,1 @@
+"""How to find out: the pytest plugin `netmodes` and everything under it."""

@@ -1,0 +1,1 @@
+"""How each runtime is driven."""

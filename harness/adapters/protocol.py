@@ -1,0 +1,181 @@
+"""What an adapter is: the small class that drives one runtime inside a host.
+
+Everything an adapter does happens inside the namespaces of the `HostHandle` it
+is given, daemon included. Adapters are made per world and never shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import ParamSpec, Protocol, TypeVar
+
+from harness.dialect import Dialect
+from harness.model import ContainerSpec, NetworkSpec
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Feature(StrEnum):
+    """What a runtime claims to have. What it does not claim is *unsupported*, never failed."""
+
+    BRIDGE = "bridge"
+    HOST = "host"
+    NONE = "none"
+    CONTAINER = "container"
+    NETWORKS = "networks"
+    INTERNAL = "internal"
+    IPV6 = "ipv6"
+    PUBLISH = "publish"
+    DNS = "dns"
+    STATIC_ADDRESS = "static-address"
+    CONNECT = "connect"
+    RESTART = "restart"
+    SYSCTL = "sysctl"
+    MACVLAN = "macvlan"
+
+
+class RuntimeRefused(Exception):
+    """The runtime said no: a clear, orderly refusal of a request.
+
+    Carries what was asked and the runtime's own words. A crash, a hang or
+    garbage is a `RuntimeBroken`, not this.
+    """
+
+    def __init__(self, asked: str, said: str) -> None:
+        super().__init__(f"{asked}: {said}")
+        self.asked, self.said = asked, said
+
+
+class RuntimeBroken(Exception):
+    """The runtime crashed, hung or talked garbage: an *error*, with its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A finished command. `seconds` is wall time."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a container is on one network, as the runtime reports it."""
+
+    network: str
+    address: IPv4Interface | None = None
+    gateway: str | None = None
+    address6: IPv6Interface | None = None
+    gateway6: str | None = None
+    mac: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the runtime reports about a container.
+
+    `pid` is its pid 1 in the *host's* pid namespace, 0 when it does not run.
+    `warnings` are what the runtime said on standard error when it started it.
+    """
+
+    id: str
+    name: str
+    pid: int
+    running: bool
+    endpoints: tuple[Endpoint, ...] = ()
+    exit_code: int | None = None
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFacts:
+    """What the runtime reports about a network: its host interface and its subnets."""
+
+    name: str
+    id: str
+    interface: str | None
+    gateways: tuple[IPv4Interface | IPv6Interface, ...] = ()
+
+
+class HostHandle(Protocol):
+    """The machine that the runtime runs on, as an adapter sees it."""
+
+    @property
+    def pid(self) -> int:
+        """Pid of the host's init, in the caller's pid namespace."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        timeout: float = 30,
+    ) -> Completed:
+        """Run a command inside the host to its end. `TimeoutError` ends it and says so."""
+
+    def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
+        """Start a daemon inside the host, output to the file `log` there; its pid in the host."""
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a picklable function inside the host's namespaces and return its result.
+
+        An exception it raises is raised here.
+        """
+
+
+class Adapter(Protocol):
+    """Drives one runtime. Nine verbs; raise `RuntimeRefused` for an orderly no."""
+
+    name: str
+    version: str
+    features: frozenset[Feature]
+    dialect: Dialect
+
+    def start(self) -> None:
+        """Bring the runtime up in the host: daemon running, image there."""
+
+    def stop(self) -> None:
+        """Take it down again; containers need not be removed."""
+
+    def network(self, spec: NetworkSpec) -> NetworkFacts:
+        """Create a network and tell about it."""
+
+    def network_facts(self, name: str) -> NetworkFacts:
+        """Tell about a network, the default one (`bridge`) included."""
+
+    def remove_network(self, name: str) -> None:
+        """Remove a network that no container is on."""
+
+    def run(self, spec: ContainerSpec) -> Facts:
+        """Create and start a container; returns when its network is in place."""
+
+    def inspect(self, name: str) -> Facts:
+        """What the runtime reports about a container."""
+
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
+        """Run a command in a running container to its end."""
+
+    def stop_container(self, name: str) -> None:
+        """Stop a running container; it can be started again."""
+
+    def start_container(self, name: str) -> Facts:
+        """Start a stopped container."""
+
+    def remove(self, name: str) -> None:
+        """Remove a container, running or not."""
+
+    def prune(self) -> None:
+        """Remove every container and every network that is not the runtime's own."""
+
+
+AdapterFactory = Callable[[HostHandle], Adapter]
+"""What the registry and the entry point group `netmodes.adapters` hold."""
+

@@ -1,0 +1,55 @@
+"""The documented choices in which runtimes legitimately differ.
+
+A runtime declares its dialect; the suites hold it to what it declared. Each
+field says what it means and which requirement rows depend on it. Defaults are
+mydocker's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One runtime's documented choices."""
+
+    bridge_name: str | None = "docker0"
+    """Interface name of the default bridge; `None`: not documented."""
+    bridge_address: IPv4Interface | None = IPv4Interface("172.17.42.1/16")
+    """Address of the default bridge (BR-1, BR-2); `None`: not documented."""
+    bridge_address6: IPv6Interface | None = None
+    """IPv6 address of the default bridge; `None`: the default network has no IPv6 (V6-3)."""
+    mac: Literal["from-address", "random", "stable"] = "from-address"
+    """How a MAC comes about (BR-11): 02:42 and the IPv4 address, drawn, or by name."""
+    mtu: int | Literal["inherit"] = 1500
+    """MTU of a network without an MTU option (BR-12), in bytes, or the uplink's."""
+    address_reuse: Literal["lowest", "next"] = "lowest"
+    """Whether a freed address is given out again at once or the counter goes on (BR-10)."""
+    none_loopback: bool = True
+    """Whether `lo` is up in mode none (NONE-2, NONE-4)."""
+    none_loopback6: bool = True
+    """Whether `::1` is there in mode none (NONE-6)."""
+    none_publish: Literal["refused", "warned"] = "refused"
+    """What becomes of a port published in mode none (NONE-7)."""
+    host_publish: Literal["refused", "warned"] = "refused"
+    """What becomes of a port published in mode host (HOST-7)."""
+    joined_hostname: Literal["shared", "own"] = "own"
+    """Whether a joiner shares the joined container's UTS namespace (CTR-5)."""
+    joined_refuses: frozenset[str] = frozenset({"publish", "mac", "ip", "hostname", "dns", "add-host"})
+    """Options that are refused by name with container:<id> (CTR-7)."""
+    joined_survives: Literal["loopback-only", "keeps-network", "refused"] = "keeps-network"
+    """What a joiner has left once the joined container stopped (CTR-9)."""
+    direct_routing: Literal["drop", "reject", "accept"] = "drop"
+    """What meets a packet from outside to an unpublished container's address (BR-9)."""
+    isolation: Literal["networks", "containers-only", "none"] = "networks"
+    """How networks are kept apart (NET-2): `networks`, another network's gateway address
+    stays reachable as an address of the host, its containers do not."""
+    masquerade_to_bystanders: bool = True
+    """Whether traffic to other networks behind the host (ns1, ns2) is masqueraded too (BR-6)."""
+    datapath: Literal["kernel", "user-space"] = "kernel"
+    """User-space datapaths get a longer window before silence is final."""
+    own_stack: bool = False
+    """A network stack of its own (gVisor, VMs): only the exec probe can tell."""

@@ -1,0 +1,149 @@
+"""The system calls that Python 3.11 does not offer, each with the reason beside it.
+
+`os.unshare` and `os.setns` exist from Python 3.12; this module stands in on
+every version, so that there is one way of doing it. Each function raises
+`OSError` with the errno, the name of the call and what it was asked to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Final
+
+# clone(2), unshare(2), setns(2)
+CLONE_FS: Final = 0x00000200
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWCGROUP: Final = 0x02000000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+
+# mount(2), umount2(2)
+MS_RDONLY: Final = 1
+MS_NOSUID: Final = 2
+MS_NODEV: Final = 4
+MS_NOEXEC: Final = 8
+MS_REMOUNT: Final = 32
+MS_BIND: Final = 4096
+MS_MOVE: Final = 8192
+MS_REC: Final = 16384
+MS_UNBINDABLE: Final = 1 << 17
+MS_PRIVATE: Final = 1 << 18
+MS_SLAVE: Final = 1 << 19
+MS_SHARED: Final = 1 << 20
+MS_STRICTATIME: Final = 1 << 24
+MNT_DETACH: Final = 2
+
+# prctl(2)
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
+PR_SET_NAME: Final = 15
+PR_CAPBSET_DROP: Final = 24
+PR_SET_CHILD_SUBREAPER: Final = 36
+PR_SET_NO_NEW_PRIVS: Final = 38
+PR_CAP_AMBIENT: Final = 47
+PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+
+_LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
+_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"{what}: {os.strerror(errno)}")
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Move the caller into new namespaces: unshare(2).
+
+    A new user namespace needs a process with one thread (EINVAL otherwise); a
+    new pid namespace holds the children, not the caller.
+    """
+    _check(_libc.unshare(flags), f"unshare({flags:#x})")
+
+
+def setns(fd: int, flags: int = 0) -> None:
+    """Enter the namespace behind `fd`, or several of a pidfd's at once: setns(2).
+
+    Works on the calling thread. A mount namespace can only be entered by a
+    thread that shares its root and working directory with no other.
+    """
+    _check(_libc.setns(fd, flags), f"setns({fd}, {flags:#x})")
+
+
+def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
+    """Mount, bind or change the propagation of a mount: mount(2)."""
+    _check(
+        _libc.mount(
+            source.encode() if source else None,
+            os.fsencode(target),
+            fstype.encode() if fstype else None,
+            ctypes.c_ulong(flags),
+            data.encode() if data else None,
+        ),
+        f"mount({source or 'none'} on {target}, type {fstype or '-'}, {flags:#x}, {data or '-'})",
+    )
+
+
+def umount(target: str, flags: int = MNT_DETACH) -> None:
+    """Unmount `target`; by default also when it is busy: umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags), f"umount({target})")
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Swap the root mount of this mount namespace: pivot_root(2).
+
+    glibc has no wrapper, so the number is looked up by machine.
+    """
+    number = _PIVOT_ROOT[os.uname().machine]
+    result = _libc.syscall(number, os.fsencode(new_root), os.fsencode(put_old))
+    _check(result, f"pivot_root({new_root}, {put_old})")
+
+
+def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
+    """Operate on the calling process or thread: prctl(2)."""
+    args = (ctypes.c_ulong(value) for value in (arg2, arg3, arg4, arg5))
+    return _check(_libc.prctl(option, *args), f"prctl({option}, {arg2})")
+
+
+def die_with_parent(signal: int = 9) -> None:
+    """Have the kernel send `signal` to this process when the parent *thread* dies.
+
+    Call it after every change of credentials: those clear it (prctl(2)).
+    """
+    prctl(PR_SET_PDEATHSIG, signal)
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]  # noqa: RUF012
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    ]
+
+
+def capget() -> int:
+    """The permitted capabilities of the caller, as a bit set: capget(2)."""
+    header = _CapHeader(_LINUX_CAPABILITY_VERSION_3, 0)
+    data = (_CapData * 2)()
+    _check(_libc.capget(ctypes.byref(header), data), "capget")
+    return int(data[0].permitted) | int(data[1].permitted) << 32
+
+
+def capset(bits: int) -> None:
+    """Set effective and permitted capabilities to `bits`, inheritable to none: capset(2)."""
+    header = _CapHeader(_LINUX_CAPABILITY_VERSION_3, 0)
+    low, high = bits & 0xFFFFFFFF, bits >> 32
+    data = (_CapData * 2)(_CapData(low, low, 0), _CapData(high, high, 0))
+    _check(_libc.capset(ctypes.byref(header), data), f"capset({bits:#x})")
