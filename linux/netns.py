@@ -1,0 +1,93 @@
+"""Handles on network namespaces: make, find, enter, compare.
+
+A handle is an open file descriptor, so the namespace lives at least as long as
+the handle, whatever becomes of its processes. Entering moves the calling
+*thread* only; a socket stays in the namespace in which it was opened, so one
+process can hold sockets in a thousand namespaces.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from linux.syscalls import CLONE_NEWNET, setns, unshare
+
+_OWN = "/proc/thread-self/ns/net"
+
+
+class NetNS:
+    """One network namespace. Close it, or use it as a context manager."""
+
+    __slots__ = ("fd", "id")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        status = os.fstat(fd)
+        self.id = (status.st_dev, status.st_ino)
+        """Device and inode: equal for two handles on the same namespace."""
+
+    @classmethod
+    def own(cls) -> Self:
+        """The namespace that the calling thread is in."""
+        return cls.at(_OWN)
+
+    @classmethod
+    def at(cls, path: str) -> Self:
+        """The namespace behind a file such as `/proc/PID/ns/net` or `/run/netns/NAME`."""
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    @classmethod
+    def new(cls) -> Self:
+        """A fresh namespace; the caller stays where it is."""
+        home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            unshare(CLONE_NEWNET)
+            try:
+                return cls.own()
+            finally:
+                setns(home, CLONE_NEWNET)
+        finally:
+            os.close(home)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Run the body with the calling thread inside this namespace."""
+        home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(self.fd, CLONE_NEWNET)
+            try:
+                yield
+            finally:
+                setns(home, CLONE_NEWNET)
+        finally:
+            os.close(home)
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket that belongs to this namespace for good."""
+        with self.entered():
+            return socket.socket(family, kind, protocol)
+
+    def close(self) -> None:
+        """Give the handle back; a second call does nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NetNS) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<NetNS net:[{self.id[1]}]>"

@@ -1,0 +1,161 @@
+"""What the kernel tells through rtnetlink(7): links, addresses, routes, neighbours.
+
+Each dump becomes small named tuples. `linux.rtnl` holds the requests that
+change things.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from typing import NamedTuple
+
+from linux import rtnl
+from linux.netlink import NLM_F_DUMP, Netlink, Request, attributes, number
+from linux.rtnl import Address, Interface, Network, mac_text
+
+
+class Link(NamedTuple):
+    """One interface. `master` is the bridge's index, `peer` the other end's where known."""
+
+    ifindex: int
+    name: str
+    kind: str
+    up: bool
+    running: bool
+    mac: str
+    mtu: int
+    master: int | None
+    peer: int | None
+    isolated: bool = False
+
+
+class LinkAddress(NamedTuple):
+    """One address of an interface; `tentative` while its uniqueness is being checked."""
+
+    ifindex: int
+    address: Interface
+    tentative: bool
+    failed: bool
+
+
+class Route(NamedTuple):
+    """One route of the main table. `destination` is `None` for the default route."""
+
+    destination: Network | None
+    via: Address | None
+    oif: int | None
+    family: int
+
+
+class Neighbour(NamedTuple):
+    """One neighbour entry; `state` as NUD_… bits."""
+
+    ifindex: int
+    address: Address
+    mac: str | None
+    state: int
+
+
+def links(netlink: Netlink) -> list[Link]:
+    """Every interface of the socket's namespace, `lo` included."""
+    body = rtnl.LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    return [
+        _read_link(answer)
+        for answer in netlink.ask(Request(rtnl.RTM_GETLINK, NLM_F_DUMP, body, "list links"))
+    ]
+
+
+def link(netlink: Netlink, name: str) -> Link:
+    """One interface by name; `NetlinkError` (ENODEV) when there is none."""
+    request = Request(rtnl.RTM_GETLINK, 0, rtnl.link_body(name=name), f"look up link {name}")
+    return _read_link(netlink.ask(request)[0])
+
+
+def _read_link(data: bytes) -> Link:
+    _, _, index, flags, _ = rtnl.LINK.unpack_from(data)
+    found = dict(attributes(data, rtnl.LINK.size))
+    info = dict(attributes(found.get(rtnl.IFLA_LINKINFO, b"")))
+    port = dict(attributes(info.get(rtnl.IFLA_INFO_SLAVE_DATA, b"")))
+    master, peer = found.get(rtnl.IFLA_MASTER), found.get(rtnl.IFLA_LINK)
+    return Link(
+        ifindex=index,
+        name=found[rtnl.IFLA_IFNAME].rstrip(b"\0").decode(),
+        kind=info.get(rtnl.IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
+        up=bool(flags & rtnl.IFF_UP),
+        running=bool(flags & rtnl.IFF_RUNNING),
+        mac=mac_text(found.get(rtnl.IFLA_ADDRESS, b"")),
+        mtu=number(found.get(rtnl.IFLA_MTU, b"")),
+        master=number(master) if master else None,
+        peer=number(peer) if peer else None,
+        isolated=port.get(rtnl.IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
+    )
+
+
+def addresses(netlink: Netlink, *, index: int | None = None) -> list[LinkAddress]:
+    """Every address of the namespace, or of one link."""
+    found = []
+    body = rtnl.ADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    for answer in netlink.ask(Request(rtnl.RTM_GETADDR, NLM_F_DUMP, body, "list addresses")):
+        _, prefix, flags, _, owner = rtnl.ADDR.unpack_from(answer)
+        fields = dict(attributes(answer, rtnl.ADDR.size))
+        flags = number(fields[rtnl.IFA_FLAGS]) if rtnl.IFA_FLAGS in fields else flags
+        packed = fields.get(rtnl.IFA_LOCAL) or fields[rtnl.IFA_ADDRESS]
+        if index is None or owner == index:
+            found.append(
+                LinkAddress(
+                    owner,
+                    _interface(packed, prefix),
+                    bool(flags & rtnl.IFA_F_TENTATIVE),
+                    bool(flags & rtnl.IFA_F_DADFAILED),
+                )
+            )
+    return found
+
+
+def routes(netlink: Netlink, *, table: int = rtnl.MAIN_TABLE) -> list[Route]:
+    """The unicast routes of one table, both families, without multicast and link-local ones."""
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        body = rtnl.ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        for answer in netlink.ask(Request(rtnl.RTM_GETROUTE, NLM_F_DUMP, body, "list routes")):
+            _, length, _, _, short, _, _, kind, _ = rtnl.ROUTE.unpack_from(answer)
+            fields = dict(attributes(answer, rtnl.ROUTE.size))
+            in_table = number(fields[rtnl.RTA_TABLE]) if rtnl.RTA_TABLE in fields else short
+            if in_table != table or kind != 1:
+                continue
+            packed = fields.get(rtnl.RTA_DST)
+            destination = _interface(packed, length).network if packed else None
+            if destination is not None and (destination.is_link_local or destination.is_multicast):
+                continue
+            via, oif = fields.get(rtnl.RTA_GATEWAY), fields.get(rtnl.RTA_OIF)
+            found.append(
+                Route(
+                    destination,
+                    ip_address(via) if via else None,
+                    number(oif) if oif else None,
+                    4 if family == socket.AF_INET else 6,
+                )
+            )
+    return found
+
+
+def neighbours(netlink: Netlink) -> Iterator[Neighbour]:
+    """Every IPv4 and IPv6 neighbour entry of the namespace."""
+    body = rtnl.NEIGH.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    for answer in netlink.ask(Request(rtnl.RTM_GETNEIGH, NLM_F_DUMP, body, "list neighbours")):
+        family, index, state, _, _ = rtnl.NEIGH.unpack_from(answer)
+        if family not in (socket.AF_INET, socket.AF_INET6):
+            continue
+        fields = dict(attributes(answer, rtnl.NEIGH.size))
+        mac = fields.get(rtnl.NDA_LLADDR)
+        yield Neighbour(
+            index, ip_address(fields[rtnl.NDA_DST]), mac_text(mac) if mac else None, state
+        )
+
+
+def _interface(packed: bytes, prefix: int) -> Interface:
+    if len(packed) == 4:
+        return IPv4Interface((packed, prefix))
+    return IPv6Interface((packed, prefix))
