@@ -165,7 +165,9 @@ class Plan:
                 case Bridge(network=name) | Attached(network=name) if name not in networks:
                     raise PlanError(f"container {container.name!r} is on unknown network {name!r}")
                 case Joined(container=name) if name not in names:
-                    raise PlanError(f"container {container.name!r} joins unknown container {name!r}")
+                    raise PlanError(
+                        f"container {container.name!r} joins unknown container {name!r}"
+                    )
                 case _:
                     pass
             _claim(container.name, names, "container")
@@ -229,7 +231,7 @@ OUTSIDERS: tuple[str, ...] = (HOST, NS1, NS2, INTERNET, ATTACKER)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """One question: does `source` reach `target` by `protocol` over `family`?
+    """One question: does `source` reach `target` by `protocol`, over `family`?
 
     Source and target are names: a container's, one of `OUTSIDERS`, or (targets
     only) `self`, `loopback`, `gateway`, `br0`, `www.example.com`.

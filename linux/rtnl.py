@@ -35,7 +35,7 @@ Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
@@ -146,17 +146,16 @@ def add_veth(
     peer_netns: int | None = None,
     peer_index: int = 0,
     peer_mac: str | None = None,
-    peer_up: bool = True,
     peer_master: int | None = None,
 ) -> Request:
-    """A veth pair, both ends placed, named, sized and up, in one message.
+    """A veth pair, both ends placed, named and sized, the near end up, in one message.
 
-    `netns` and `peer_netns` are file descriptors of namespaces. A `peer_master`
-    is an index in the peer's namespace.
+    The peer cannot be brought up here: the kernel opens it before the two ends
+    know each other (ENOTCONN), so that is a request in its own namespace.
+    `netns` and `peer_netns` are file descriptors of namespaces; a `peer_master`
+    is an index in the peer's.
     """
-    far = link_body(
-        index=peer_index, name=peer, up=peer_up, mtu=mtu, mac=peer_mac, netns=peer_netns
-    )
+    far = link_body(index=peer_index, name=peer, mtu=mtu, mac=peer_mac, netns=peer_netns)
     if peer_master is not None:
         far += u32(IFLA_MASTER, peer_master)
     info = nest(
@@ -207,14 +206,14 @@ def isolate_port(index: int, *, isolated: bool = True) -> Request:
     """Keep a bridge port from every other isolated port, raw Ethernet included."""
     body = LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
     body += nest(IFLA_PROTINFO, u8(IFLA_BRPORT_ISOLATED, isolated))
-    return Request(RTM_NEWLINK, 0, body, f"isolate bridge port {index}")
+    return Request(RTM_SETLINK, 0, body, f"isolate bridge port {index}")
 
 
 def hairpin_port(index: int, *, on: bool = True) -> Request:
     """Let a bridge port send back where it came from."""
     body = LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
     body += nest(IFLA_PROTINFO, u8(IFLA_BRPORT_MODE, on))
-    return Request(RTM_NEWLINK, 0, body, f"hairpin on bridge port {index}")
+    return Request(RTM_SETLINK, 0, body, f"hairpin on bridge port {index}")
 
 
 def del_link(name: str) -> Request:
