@@ -1,0 +1,1 @@
+"""How to find out what happens in a cell."""

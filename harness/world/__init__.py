@@ -1,0 +1,1 @@
+"""The closed world: namespaces and links, the machine in the middle, what answers."""

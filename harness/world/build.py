@@ -1,0 +1,213 @@
+"""From a topology to namespaces, links, addresses and routes: the world is built here.
+
+Every namespace gets one netlink batch, and all veth pairs are laid by a single
+one. Within a router `eth0` looks towards the LAN and `eth1` towards the internet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final, Self
+
+from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2
+from harness.topology import PRIVATE, Address, Interface, Topology, pick
+from harness.world.host import Host
+from harness.world.services import Services
+from linux import rtnl, sysctl
+from linux.netlink import Netlink, Request
+from linux.netns import NetNS
+
+LO: Final = 1
+NEAR: Final = 2
+"""Index of `eth0`, towards the LAN."""
+FAR: Final = 3
+"""Index of `eth1`, towards the internet."""
+SWITCH: Final = 10
+"""Index of a bridge: the LAN's, and br0 in the host."""
+
+QUIET: Final = {
+    "net.ipv6.conf.default.accept_dad": 0,
+    "net.ipv6.conf.all.accept_dad": 0,
+}
+"""For the world's own namespaces: their addresses are unique by construction."""
+UNLIMITED: Final = {"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0}
+"""Every packet that deserves an ICMP error gets one: a matrix asks many times a second."""
+ROUTER: Final = {
+    "net.ipv4.ip_forward": 1,
+    "net.ipv6.conf.all.forwarding": 1,
+}
+
+_LINKS: Final = (IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8:2::/48"))
+
+
+@dataclass(slots=True)
+class World:
+    """A built world. Use it as a context manager, or `close` it."""
+
+    topology: Topology
+    host: Host
+    services: Services
+    namespaces: dict[str, NetNS]
+    """By name: host, lan, r1 … rN, internet, attacker, ns1, ns2."""
+    _resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @classmethod
+    def build(cls, topology: Topology | None = None) -> Self:
+        """Build namespaces, links and services. `OSError` tells what the kernel refused."""
+        topology = topology or Topology()
+        with contextlib.ExitStack() as stack:
+            host = Host.start(
+                resolver=str(pick(topology.resolver, 4).ip),
+                hosts={"localhost": "127.0.0.1", "ip6-localhost": "::1", HOST: "127.0.1.1"},
+            )
+            stack.callback(host.stop)
+            names = ["lan", *routers(topology), INTERNET, ATTACKER, NS1, NS2]
+            spaces = {name: stack.enter_context(NetNS.new()) for name in names}
+            spaces[HOST] = host.netns
+            _wire(topology, spaces)
+            services = Services.start(
+                {
+                    INTERNET: (
+                        spaces[INTERNET],
+                        [item.ip for item in (*topology.internet, *topology.resolver)],
+                    )
+                }
+            )
+            stack.callback(services.stop)
+            return cls(topology, host, services, spaces, stack.pop_all())
+
+    def close(self) -> None:
+        """End the host and the services and give every namespace back."""
+        self._resources.close()
+
+    def address(self, name: str, family: int) -> Address:
+        """The address under which one of the world's own is known: host, internet, ns1, …."""
+        interfaces: tuple[Interface, ...] = getattr(self.topology, name)
+        return next(item.ip for item in interfaces if item.version == family)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def routers(topology: Topology) -> list[str]:
+    """The names of the routers, from the LAN on."""
+    return [f"r{number}" for number in range(1, topology.routers + 1)]
+
+
+def _wire(topology: Topology, spaces: dict[str, NetNS]) -> None:
+    with Netlink(spaces["lan"]) as netlink:
+        netlink.send(_cables(topology, spaces))
+    for name, space in spaces.items():
+        if name not in (HOST, "lan"):
+            sysctl.write(space, QUIET)
+        forwards = name in routers(topology) or (name == HOST and topology.forwarding)
+        sysctl.write(space, UNLIMITED | (ROUTER if forwards else {}))
+        with Netlink(space) as netlink:
+            netlink.send(_inside(name, topology))
+
+
+def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:
+    """Every bridge port and every link between routers, laid from the LAN's namespace."""
+    chain = routers(topology)
+    yield rtnl.add_bridge("lan0", index=SWITCH)
+    for port, name in enumerate((HOST, chain[0], ATTACKER)):
+        yield rtnl.add_veth(
+            name,
+            "eth0",
+            index=20 + port,
+            master=SWITCH,
+            peer_netns=spaces[name].fd,
+            peer_index=NEAR,
+        )
+    for number, (lower, upper) in enumerate(zip(chain, [*chain[1:], INTERNET], strict=True), 1):
+        yield rtnl.add_veth(
+            "eth1",
+            "eth0",
+            netns=spaces[lower].fd,
+            index=FAR,
+            peer_netns=spaces[upper].fd,
+            peer_index=NEAR,
+            mtu=topology.narrow_mtu if number == 1 else None,
+        )
+    for port, name in enumerate((NS1, NS2)):
+        yield rtnl.add_veth(
+            f"veth-{name}",
+            "eth0",
+            netns=spaces[HOST].fd,
+            index=30 + port,
+            peer_netns=spaces[name].fd,
+            peer_index=NEAR,
+        )
+
+
+def _inside(name: str, topology: Topology) -> Iterator[Request]:
+    """Everything a namespace is told about itself, in one batch."""
+    yield rtnl.set_link(LO, up=True)
+    if name != "lan":
+        yield rtnl.set_link(NEAR, up=True)
+    chain = routers(topology)
+    if name == HOST:
+        yield from _addresses(NEAR, topology.host)
+        yield from _default(topology.lan_gateway)
+        yield rtnl.add_bridge("br0", index=SWITCH)
+        yield from _addresses(SWITCH, topology.br0)
+        yield rtnl.set_link(30, master=SWITCH, up=True)
+        yield rtnl.set_link(31, master=SWITCH, up=True)
+    elif name == ATTACKER:
+        yield from _addresses(NEAR, topology.attacker)
+        yield from _default(topology.lan_gateway)
+        yield from _private(topology.host)
+    elif name == INTERNET:
+        yield from _addresses(NEAR, (*topology.internet, *topology.resolver))
+        yield from _default(topology.internet_gateway)
+    elif name in (NS1, NS2):
+        yield from _addresses(NEAR, topology.ns1 if name == NS1 else topology.ns2)
+        yield from _default(topology.br0)
+    elif name in chain:
+        yield from _router(chain.index(name) + 1, topology)
+
+
+def _router(number: int, topology: Topology) -> Iterator[Request]:
+    last = number == topology.routers
+    yield rtnl.set_link(FAR, up=True)
+    if number == 1:
+        yield from _addresses(NEAR, topology.lan_gateway)
+        yield from _private(topology.host)
+    else:
+        lower, own = topology.link(number - 1)
+        yield from _addresses(NEAR, own)
+        yield from _private(lower)
+        lan = tuple(item.network for item in topology.lan_gateway)
+        for network in (*lan, *_LINKS):
+            yield rtnl.add_route(network, via=_of(lower, network.version))
+    if last:
+        yield from _addresses(FAR, topology.internet_gateway)
+    else:
+        own, upper = topology.link(number)
+        yield from _addresses(FAR, own)
+        yield from _default(upper)
+
+
+def _addresses(index: int, interfaces: tuple[Interface, ...]) -> Iterator[Request]:
+    for interface in interfaces:
+        yield rtnl.add_address(index, interface)
+
+
+def _default(gateway: tuple[Interface, ...]) -> Iterator[Request]:
+    for family in FAMILIES:
+        yield rtnl.add_route(None, via=pick(gateway, family).ip)
+
+
+def _private(gateway: tuple[Interface, ...]) -> Iterator[Request]:
+    for network in PRIVATE:
+        yield rtnl.add_route(network, via=_of(gateway, network.version))
+
+
+def _of(interfaces: tuple[Interface, ...], version: int) -> Address:
+    return next(item.ip for item in interfaces if item.version == version)

@@ -1,0 +1,367 @@
+"""The machine that the runtime runs on: a process with namespaces of its own.
+
+`Host.start` forks twice. The first child is pid 1 of a new pid namespace, in new
+mount, net, uts, ipc and cgroup namespaces; it does nothing but reap. The second
+is the *server*: it carries out what `call`, `run` and `spawn` ask for, so that
+runtimes, daemons and library calls alike live inside the host. When pid 1 dies,
+and it dies with the thread that made it, the kernel takes everything along.
+
+`/run` and `/dev/shm` are empty and private; `/tmp` is not, the code may be there.
+`/etc` is a private directory whose entries point to the machine's own, so that a
+runtime may write there and the resolver is the world's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn, ParamSpec, Self, TypeVar
+
+from harness.adapters.protocol import Completed
+from linux.netns import NetNS
+from linux.syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_REC,
+    die_with_parent,
+    mount,
+    setns,
+    unshare,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NAMESPACES = (
+    CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP | CLONE_NEWPID
+)
+HOSTNAME = "host"
+LOG = "/run/netmodes/host.log"
+
+
+class HostDied(Exception):
+    """The host's server is gone; the message tells what it last said."""
+
+
+class Host:
+    """A running host. Implements `harness.adapters.protocol.HostHandle`."""
+
+    def __init__(self, pid: int, connection: Connection) -> None:
+        self._pid = pid
+        self._connection = connection
+        self.netns = NetNS.at(f"/proc/{pid}/ns/net")
+        """The host's network namespace."""
+
+    @classmethod
+    def start(cls, *, resolver: str, hosts: Mapping[str, str]) -> Self:
+        """Fork a host. `resolver` goes into its resolv.conf, `hosts` (name → address) into hosts.
+
+        Raises `OSError` when a namespace or a mount is refused, with the reason.
+        """
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            unshare(CLONE_NEWPID)  # holds for children only; taken back below
+            try:
+                pid = quiet_fork()
+                if pid == 0:
+                    _be_init(there, resolver, hosts)
+            finally:
+                setns(own, CLONE_NEWPID)
+        finally:
+            os.close(own)
+            there.close()
+        connection = Connection(here.detach())
+        try:
+            _unwrap(_receive(connection))
+        except BaseException:
+            connection.close()
+            _end(pid)
+            raise
+        return cls(pid, connection)
+
+    @property
+    def pid(self) -> int:
+        """Pid of the host's init, in the caller's pid namespace."""
+        return self._pid
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a picklable function inside the host and return its result, or raise what it raised.
+
+        Calls are carried out one after the other. Raises `HostDied` when the
+        server does not answer any more.
+        """
+        try:
+            self._connection.send((function, args, kwargs))
+            answer = _receive(self._connection)
+        except (EOFError, OSError) as error:
+            raise HostDied(
+                f"the host ended during {getattr(function, '__qualname__', function)}: {error!r}"
+            ) from error
+        result: T = _unwrap(answer)
+        return result
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        timeout: float = 30,
+    ) -> Completed:
+        """Run a command inside the host to its end. Ended after `timeout` s with `TimeoutError`."""
+        return self.call(_run, tuple(argv), stdin, dict(env or {}), timeout)
+
+    def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
+        """Start a daemon inside the host, its output in the file `log`; its pid in the host."""
+        return self.call(_spawn, tuple(argv), log, dict(env or {}))
+
+    def netns_of(self, pid: int) -> NetNS:
+        """A handle on the network namespace of a process, by its pid in the host."""
+        return NetNS.at(f"/proc/{self._pid}/root/proc/{pid}/ns/net")
+
+    def enter(self) -> None:
+        """Move the calling process into the host for good; its children land in the pid namespace.
+
+        For a freshly forked process that is about to execute something.
+        """
+        pidfd = os.pidfd_open(self._pid)
+        setns(pidfd, NAMESPACES)
+        os.close(pidfd)
+        os.chdir("/")
+
+    def stop(self) -> None:
+        """End pid 1, and with it every process of the host; a second call does nothing."""
+        if self._pid:
+            self._connection.close()
+            self.netns.close()
+            _end(self._pid)
+            self._pid = 0
+
+
+def quiet_fork() -> int:
+    """Fork; only the calling thread goes on in the child, which must not return.
+
+    Python warns of forking beside other threads because their locks stay locked
+    in the child. The one other thread here is execnet's reader, whose locks the
+    child never takes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+# --- inside ------------------------------------------------------------------
+
+
+def _be_init(channel: socket.socket, resolver: str, hosts: Mapping[str, str]) -> NoReturn:
+    """Be pid 1 of the host: set the place up, start the server, reap until it ends."""
+    try:
+        die_with_parent()
+        gc.freeze()  # leave the parent's objects alone: their pages stay shared
+        os.setsid()  # Ctrl-C is for pytest, which then ends the world in order
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        connection = Connection(_keep_only(channel.detach()))
+        try:
+            _settle_in(resolver, hosts)
+        except OSError as error:
+            connection.send((False, error))
+            os._exit(1)
+        server = os.fork()
+        if server == 0:
+            _serve(connection)
+        connection.close()
+        while True:
+            pid, _ = os.wait()
+            if pid == server:
+                os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
+
+
+def _keep_only(fd: int) -> int:
+    """Close every descriptor but `fd`, which becomes 3; 0, 1 and 2 become /dev/null."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.dup2(fd, 3, inheritable=False)
+    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+    return 3
+
+
+def _settle_in(resolver: str, hosts: Mapping[str, str]) -> None:
+    unshare(NAMESPACES & ~CLONE_NEWPID)
+    mount("", "/", flags=MS_REC | MS_PRIVATE)
+    plain = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    mount("proc", "/proc", "proc", plain)
+    for directory, mode in (("/run", "755"), ("/dev/shm", "1777")):  # noqa: S108 # tmpfs
+        mount("tmpfs", directory, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode}")
+    _own_sysfs(plain)
+    socket.sethostname(HOSTNAME)
+    os.makedirs("/run/netmodes")
+    os.makedirs("/run/lock")
+    _own_etc(resolver, hosts)
+    log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(log, number)
+    os.close(log)
+    os.chdir("/")
+
+
+def _own_sysfs(flags: int) -> None:
+    """Have /sys show this network namespace, and its cgroups where the machine lets us.
+
+    A container engine that masks parts of /sys makes the kernel refuse a new
+    sysfs in a user namespace; then the machine's view stays, and only
+    /sys/class/net in the host is the poorer.
+    """
+    with contextlib.suppress(OSError):
+        mount("sysfs", "/sys", "sysfs", flags)
+        with contextlib.suppress(OSError):
+            mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags)
+
+
+def _own_etc(resolver: str, hosts: Mapping[str, str]) -> None:
+    machine = "/run/netmodes/etc"
+    os.mkdir(machine)
+    mount("/etc", machine, flags=MS_BIND | MS_REC)
+    mount("tmpfs", "/etc", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    own = {
+        "resolv.conf": f"nameserver {resolver}\n",
+        "hostname": f"{HOSTNAME}\n",
+        "hosts": "".join(f"{address}\t{name}\n" for name, address in hosts.items()),
+    }
+    for entry in os.scandir(machine):
+        if entry.name in own:
+            continue
+        # A link is taken over as it is: most are relative to /etc.
+        target = os.readlink(entry.path) if entry.is_symlink() else entry.path
+        os.symlink(target, f"/etc/{entry.name}")
+    for name, content in own.items():
+        with open(f"/etc/{name}", "w", encoding="ascii") as file:
+            file.write(content)
+
+
+def _serve(connection: Connection) -> NoReturn:
+    """Carry out one request after the other until the other side hangs up."""
+    connection.send((True, None))
+    while True:
+        try:
+            function, args, kwargs = connection.recv()
+        except (EOFError, OSError):
+            os._exit(0)
+        try:
+            answer: tuple[bool, Any] = (True, function(*args, **kwargs))
+        except BaseException as error:
+            error.add_note(f"raised inside the host:\n{traceback.format_exc()}")
+            answer = (False, error)
+        _send(connection, answer)
+
+
+def _send(connection: Connection, answer: tuple[bool, Any]) -> None:
+    try:
+        connection.send(answer)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        told = RuntimeError(f"the host cannot send {answer[1]!r}: {error}")
+        connection.send((False, told))
+
+
+def _receive(connection: Connection) -> tuple[bool, Any]:
+    answer: tuple[bool, Any] = connection.recv()
+    return answer
+
+
+def _unwrap(answer: tuple[bool, Any]) -> Any:
+    fine, value = answer
+    if not fine:
+        raise value
+    return value
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    path = os.environ.get("PATH", "")
+    return {**os.environ, "PATH": f"{path}:/usr/sbin:/usr/bin:/sbin:/bin", **extra}
+
+
+def _run(argv: tuple[str, ...], stdin: bytes, env: dict[str, str], timeout: float) -> Completed:
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(env),
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(stdin, timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        raise TimeoutError(
+            f"{' '.join(argv)} did not end within {timeout} s and was killed; it said: "
+            f"{(out + err).decode(errors='replace')[-2000:]!r}"
+        ) from None
+    return Completed(
+        argv=argv,
+        returncode=process.returncode,
+        stdout=out.decode(errors="replace"),
+        stderr=err.decode(errors="replace"),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _spawn(argv: tuple[str, ...], log: str, env: dict[str, str]) -> int:
+    """Start a daemon as a child of the host's init, which reaps it."""
+    read, write = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        try:
+            with open(log, "ab") as file:
+                process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    env=_environment(env),
+                    start_new_session=True,
+                )
+            os.write(write, str(process.pid).encode())
+        except OSError as error:
+            os.write(write, f"!{error}".encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(middle, 0)
+    with open(read, "rb") as pipe:
+        said = pipe.read().decode()
+    if not said.isdigit():
+        raise FileNotFoundError(f"cannot start {' '.join(argv)}: {said.lstrip('!') or 'no answer'}")
+    return int(said)

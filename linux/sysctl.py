@@ -1,0 +1,34 @@
+"""Sysctls under `net.` of one network namespace.
+
+`/proc/sys/net` shows the namespace of the *thread that opens the file*, so
+reading and writing go through a handle on the namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from linux.netns import NetNS
+
+
+def _path(key: str) -> str:
+    # Dots separate; an interface name with a dot is written with a slash (sysctl.d(5)).
+    return "/proc/sys/" + key.translate(str.maketrans("./", "/."))
+
+
+def write(netns: NetNS, values: Mapping[str, str | int]) -> None:
+    """Set sysctls such as `net.ipv4.ip_forward`; `OSError` names the one that is refused."""
+    with netns.entered():
+        for key, value in values.items():
+            with open(_path(key), "w", encoding="ascii") as file:
+                file.write(str(value))
+
+
+def read(netns: NetNS, keys: Iterable[str]) -> dict[str, str]:
+    """The values of sysctls, white space folded; `OSError` names the one that is not there."""
+    found = {}
+    with netns.entered():
+        for key in keys:
+            with open(_path(key), encoding="ascii") as file:
+                found[key] = " ".join(file.read().split())
+    return found
