@@ -1,0 +1,349 @@
+"""The private namespaces in which a whole run lives, so that it touches nothing else.
+
+The caller forks. Outside stays a *waiter* that passes signals in and the exit
+status out. Inside, pid 1 is a small init that reaps orphans, and pid 2 is the
+caller, going on where it was: the same process image, nothing re-executed.
+
+```
+    waiter ── (stepping stone: new user and pid namespace, gone at once)
+      └── init, pid 1: the other namespaces, /proc, /sys, /run
+            └── the caller, pid 2
+```
+
+A socket pair joins waiter and init. Init exits when the socket says that the waiter
+is gone, however it went; when init exits the kernel ends every process inside, and
+with them every namespace, mount, link and rule. The network namespace inside is a
+void: `lo`, down. `docs/decisions/0001-fork-in-the-controller.md` tells why so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from harness import cgroup, idmap
+from linux import syscalls as sys_
+
+_MARK = Path("/run/netmodes/sandbox")
+"""Lies on the private `/run`: it exists inside and cannot outside."""
+
+_RELAYED = frozenset(
+    {
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    }
+)
+_NAMESPACES = {
+    "mount namespace": sys_.CLONE_NEWNS,
+    "network namespace": sys_.CLONE_NEWNET,
+    "UTS namespace": sys_.CLONE_NEWUTS,
+    "IPC namespace": sys_.CLONE_NEWIPC,
+    "cgroup namespace": sys_.CLONE_NEWCGROUP,
+}
+_PLAIN = sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC
+
+
+class SandboxError(Exception):
+    """The machine refused a step on the way into the sandbox.
+
+    `step` names it, `errno` and the message are the kernel's; nothing is left behind.
+    """
+
+    def __init__(self, step: str, number: int, said: str) -> None:
+        super().__init__(f"{step}: {said}")
+        self.step, self.errno, self.said = step, number, said
+
+
+def inside() -> bool:
+    """Whether the caller is in a sandbox already, its own or an outer one."""
+    return _MARK.exists()
+
+
+def require() -> None:
+    """Raise `SandboxError` unless the caller is in a sandbox.
+
+    To be called by whatever is about to change links, routes or mounts.
+    """
+    if not inside():
+        raise SandboxError(
+            "sandbox",
+            errno.EPERM,
+            "this would change the machine itself. Live tests need Linux and the sandbox: "
+            "run without --sandbox=never, and see `netmodes doctor`",
+        )
+
+
+def enter() -> None:
+    """Go on inside a new sandbox; the process that called stays outside as its waiter.
+
+    Returns inside, as pid 2, with everything the caller had. Outside it never
+    returns: the waiter ends as the caller inside ended, by the same exit code or
+    the same signal. Call it from the main thread. Raises `SandboxError`, in the
+    calling process and with nothing changed, where the machine refuses.
+    """
+    status = _fork_into_sandbox()
+    if status is not None:
+        _end_like(status)
+
+
+def run(function: Callable[[], int]) -> int:
+    """Call `function` inside a new sandbox and return its exit code.
+
+    The code is what `function` returned, 1 after an exception (its traceback goes
+    to standard error), and -N when signal N ended it. Raises as `enter` does.
+    """
+    status = _fork_into_sandbox()
+    if status is None:
+        _call_and_exit(function)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _fork_into_sandbox() -> int | None:
+    """`None` inside; outside, once all is over, the wait status of the caller inside."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # a buffer that is copied comes out twice
+    outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    group = cgroup.create()
+    ids = None if idmap.privileged() else idmap.Ids.of_caller()
+    # An ignored SIGCHLD would make the kernel throw exit statuses away.
+    was_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    was_blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*_RELAYED, signal.SIGCHLD})
+    sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
+    stone = _fork()
+    if stone == 0:
+        outer.close()
+        _descend(inner, ids, group)
+        inner.close()
+        signal.signal(signal.SIGCHLD, was_child)
+        signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
+        return None
+    inner.close()
+    try:
+        with outer:
+            init = _see_in(stone, outer, ids)
+            return _wait(init, outer, was_blocked)
+    finally:
+        sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 0)
+        signal.signal(signal.SIGCHLD, was_child)
+        signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
+        if group is not None:
+            cgroup.remove(group)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # The other threads stay with the waiter, which runs nothing of theirs.
+        warnings.filterwarnings("ignore", r".*multi-threaded.*", DeprecationWarning)
+        return os.fork()
+
+
+# --- outside ---------------------------------------------------------------
+
+
+def _see_in(stone: int, channel: socket.socket, ids: idmap.Ids | None) -> int:
+    """Help the others in; the pid of init, as seen from here, once all is ready."""
+    child, told = stone, ["failed", "sandbox", str(errno.ECHILD), "it ended before it was ready"]
+    while message := channel.recv(4096):
+        match message.decode().split("\0"):
+            case ["map"] if ids is not None:
+                try:
+                    ids.write(stone)
+                except OSError as error:
+                    told = ["failed", "id maps", str(error.errno), str(error)]
+                    break
+                channel.send(b"mapped")
+            case ["init", pid]:
+                os.waitpid(stone, 0)
+                child = int(pid)
+            case ["ready"]:
+                return child
+            case told:
+                break
+    channel.close()
+    os.waitpid(child, 0)
+    _, step, number, said = told
+    raise SandboxError(step, int(number), said)
+
+
+def _wait(init: int, channel: socket.socket, was_blocked: set[int | signal.Signals]) -> int:
+    """Pass signals in until init is gone; the wait status that it reported."""
+
+    def relay(number: int, _frame: object) -> None:
+        with contextlib.suppress(OSError):  # init is just going
+            channel.send(bytes([number]))
+
+    handlers = {number: signal.signal(number, relay) for number in _RELAYED}
+    signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
+    try:
+        _, own = os.waitpid(init, 0)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    reported = channel.recv(64)
+    return int(reported) if reported else own
+
+
+def _end_like(status: int) -> NoReturn:
+    """End this process as `status` says the other one ended; flush nothing."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core is the other one's
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+# --- on the way in ---------------------------------------------------------
+
+
+def _descend(channel: socket.socket, ids: idmap.Ids | None, group: Path | None) -> None:
+    """From the stepping stone to pid 2; returns only there."""
+    try:
+        if group is not None:
+            with _step("cgroup"):
+                cgroup.join(group)
+        if ids is not None:
+            with _step("user namespace"):
+                sys_.unshare(sys_.CLONE_NEWUSER)
+            channel.send(b"map")
+            if not channel.recv(16):
+                os._exit(1)
+        with _step("pid namespace"):
+            sys_.unshare(sys_.CLONE_NEWPID)
+        init = _fork()
+        if init:
+            channel.send(f"init\0{init}".encode())
+            os._exit(0)
+        _furnish(private_cgroup=group is not None)
+        while signal.sigtimedwait(_RELAYED, 0):  # pid 2 will not have got these
+            pass
+        child = _fork()
+        if child:
+            channel.send(b"ready")
+            _be_init(child, channel)
+    except SandboxError as error:
+        channel.send(f"failed\0{error.step}\0{error.errno}\0{error.said}".encode())
+        os._exit(1)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    if ids is not None:
+        # pytest's temporary directory is named after the user, and must be its own.
+        os.environ["LOGNAME"] = os.environ["USER"] = ids.name
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SandboxError(name, error.errno or 0, error.strerror or str(error)) from error
+
+
+def _furnish(*, private_cgroup: bool) -> None:
+    """Make the namespaces that are left, and the mounts that belong to them."""
+    for name, flag in _NAMESPACES.items():
+        with _step(name):
+            sys_.unshare(flag)
+    with _step("private mounts"):
+        sys_.mount("", "/", flags=sys_.MS_REC | sys_.MS_PRIVATE)
+    with _step("private /proc"):
+        sys_.mount("proc", "/proc", "proc", _PLAIN)
+    # A container that masks parts of /sys may not mount it anew: then /sys/class/net
+    # shows the outer links. Nothing here reads it.
+    with contextlib.suppress(OSError):
+        sys_.mount("sysfs", "/sys", "sysfs", _PLAIN)
+    if private_cgroup:
+        with contextlib.suppress(OSError):
+            sys_.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", _PLAIN)
+    with _step("private /run"):
+        _cover_run()
+        _MARK.parent.mkdir()
+        _MARK.touch()
+
+
+def _cover_run() -> None:
+    """A tmpfs over /run, through which only links and what this program needs show."""
+    cwd = Path.cwd()
+    needed = (cwd, Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve())
+    kept = {Path(*path.parts[:3]) for path in needed if path.is_relative_to("/run/")}
+    links = {Path(entry): os.readlink(entry) for entry in os.scandir("/run") if entry.is_symlink()}
+    held = {path: os.open(path, os.O_PATH) for path in kept}
+    sys_.mount("tmpfs", "/run", "tmpfs", sys_.MS_NOSUID | sys_.MS_NODEV, "mode=755")
+    for link, target in links.items():
+        link.symlink_to(target)
+    for path, fd in held.items():
+        path.mkdir()
+        sys_.mount(f"/proc/self/fd/{fd}", str(path), flags=sys_.MS_BIND | sys_.MS_REC)
+        os.close(fd)
+    if held:
+        os.chdir(cwd)
+
+
+# --- inside ----------------------------------------------------------------
+
+
+def _be_init(child: int, channel: socket.socket) -> NoReturn:
+    """Be pid 1: reap orphans, pass signals on, go when the waiter or the child is gone."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGCHLD})
+    woken, wake = os.pipe()
+    os.set_blocking(woken, False)
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    while True:
+        _reap(child, channel)
+        if channel.fileno() in dict(poll.poll()):
+            message = channel.recv(1)
+            if not message:
+                os._exit(1)
+            # The terminal, or a kill of the whole group, reaches the child by itself:
+            # then it has reached init too. What came to the waiter alone is passed on.
+            if signal.sigtimedwait({message[0]}, 0) is None:
+                os.kill(child, message[0])
+        with contextlib.suppress(BlockingIOError):
+            os.read(woken, 4096)
+
+
+def _reap(child: int, channel: socket.socket) -> None:
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        if pid == child:
+            channel.send(str(status).encode())
+            os._exit(0)
+
+
+def _call_and_exit(function: Callable[[], int]) -> NoReturn:
+    code = 1
+    try:
+        code = function()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
