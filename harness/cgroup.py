@@ -49,9 +49,13 @@ def create() -> Path | None:
     return made
 
 
-def join(cgroup: Path) -> None:
-    """Move the calling process into `cgroup`; raises `OSError` when it may not."""
-    (cgroup / "cgroup.procs").write_text("0")
+def join(cgroup: Path) -> bool:
+    """Move the calling process into `cgroup`; whether it may."""
+    try:
+        (cgroup / "cgroup.procs").write_text("0")
+    except OSError:
+        return False
+    return True
 
 
 def remove(cgroup: Path) -> None:

@@ -55,6 +55,17 @@ _NAMESPACES = {
     "IPC namespace": sys_.CLONE_NEWIPC,
     "cgroup namespace": sys_.CLONE_NEWCGROUP,
 }
+STEPS = (
+    "user namespace",
+    "id maps",
+    "pid namespace",
+    *_NAMESPACES,
+    "private mounts",
+    "private /proc",
+    "private /run",
+)
+"""What the way into a sandbox consists of, in order: the values of `SandboxError.step`."""
+
 _PLAIN = sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC
 
 
@@ -117,32 +128,32 @@ def _fork_into_sandbox() -> int | None:
     """`None` inside; outside, once all is over, the wait status of the caller inside."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # a buffer that is copied comes out twice
-    outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    group = cgroup.create()
     ids = None if idmap.privileged() else idmap.Ids.of_caller()
+    outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # An ignored SIGCHLD would make the kernel throw exit statuses away.
     was_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     was_blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*_RELAYED, signal.SIGCHLD})
     sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
-    stone = _fork()
-    if stone == 0:
-        outer.close()
-        _descend(inner, ids, group)
-        inner.close()
-        signal.signal(signal.SIGCHLD, was_child)
-        signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
-        return None
-    inner.close()
+    group = cgroup.create()
+    stone = None
     try:
-        with outer:
-            init = _see_in(stone, outer, ids)
-            return _wait(init, outer, was_blocked)
+        with _step("process"):
+            stone = _fork()
+        if stone == 0:
+            outer.close()
+            _descend(inner, ids, group)
+            return None
+        inner.close()
+        return _wait(_see_in(stone, outer, ids), outer, was_blocked)
     finally:
-        sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 0)
         signal.signal(signal.SIGCHLD, was_child)
         signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
-        if group is not None:
-            cgroup.remove(group)
+        inner.close()
+        outer.close()
+        if stone != 0:
+            sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 0)
+            if group is not None:
+                cgroup.remove(group)
 
 
 def _fork() -> int:
@@ -216,9 +227,7 @@ def _end_like(status: int) -> NoReturn:
 def _descend(channel: socket.socket, ids: idmap.Ids | None, group: Path | None) -> None:
     """From the stepping stone to pid 2; returns only there."""
     try:
-        if group is not None:
-            with _step("cgroup"):
-                cgroup.join(group)
+        own_cgroup = group is not None and cgroup.join(group)
         if ids is not None:
             with _step("user namespace"):
                 sys_.unshare(sys_.CLONE_NEWUSER)
@@ -231,7 +240,7 @@ def _descend(channel: socket.socket, ids: idmap.Ids | None, group: Path | None) 
         if init:
             channel.send(f"init\0{init}".encode())
             os._exit(0)
-        _furnish(private_cgroup=group is not None)
+        _furnish(own_cgroup=own_cgroup)
         while signal.sigtimedwait(_RELAYED, 0):  # pid 2 will not have got these
             pass
         child = _fork()
@@ -257,7 +266,7 @@ def _step(name: str) -> Iterator[None]:
         raise SandboxError(name, error.errno or 0, error.strerror or str(error)) from error
 
 
-def _furnish(*, private_cgroup: bool) -> None:
+def _furnish(*, own_cgroup: bool) -> None:
     """Make the namespaces that are left, and the mounts that belong to them."""
     for name, flag in _NAMESPACES.items():
         with _step(name):
@@ -270,7 +279,7 @@ def _furnish(*, private_cgroup: bool) -> None:
     # shows the outer links. Nothing here reads it.
     with contextlib.suppress(OSError):
         sys_.mount("sysfs", "/sys", "sysfs", _PLAIN)
-    if private_cgroup:
+    if own_cgroup:
         with contextlib.suppress(OSError):
             sys_.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", _PLAIN)
     with _step("private /run"):
