@@ -9,15 +9,24 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from linux import rtnl
 from linux.netlink import NLM_F_DUMP, Netlink, Request, attributes, number
 from linux.rtnl import Address, Interface, Network, mac_text
 
+_RTM_GETNEIGHTBL: Final = 66
+_NDTA_STATS: Final = 7
+_TABLE_FULLS: Final = 80
+"""Offset of `ndts_table_fulls` in `struct ndt_stats` (linux/neighbour.h)."""
+
 
 class Link(NamedTuple):
-    """One interface. `master` is the bridge's index, `peer` the other end's where known."""
+    """One interface.
+
+    `master` is the index of the bridge it is a port of, `peer` the index of a
+    veth's other end, `port_state` a bridge port's (`BR_STATE_…`).
+    """
 
     ifindex: int
     name: str
@@ -29,6 +38,7 @@ class Link(NamedTuple):
     master: int | None
     peer: int | None
     isolated: bool = False
+    port_state: int | None = None
 
 
 class LinkAddress(NamedTuple):
@@ -78,6 +88,7 @@ def _read_link(data: bytes) -> Link:
     found = dict(attributes(data, rtnl.LINK.size))
     info = dict(attributes(found.get(rtnl.IFLA_LINKINFO, b"")))
     port = dict(attributes(info.get(rtnl.IFLA_INFO_SLAVE_DATA, b"")))
+    state = port.get(rtnl.IFLA_BRPORT_STATE)
     master, peer = found.get(rtnl.IFLA_MASTER), found.get(rtnl.IFLA_LINK)
     return Link(
         ifindex=index,
@@ -89,6 +100,7 @@ def _read_link(data: bytes) -> Link:
         mtu=number(found.get(rtnl.IFLA_MTU, b"")),
         master=number(master) if master else None,
         peer=number(peer) if peer else None,
+        port_state=state[0] if state else None,
         isolated=port.get(rtnl.IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
     )
 
@@ -159,3 +171,18 @@ def _interface(packed: bytes, prefix: int) -> Interface:
     if len(packed) == 4:
         return IPv4Interface((packed, prefix))
     return IPv6Interface((packed, prefix))
+
+
+def neighbour_overflows(netlink: Netlink) -> int:
+    """How often the kernel refused a neighbour entry for want of room, both families.
+
+    The tables and their limit (`gc_thresh3`) are shared by all namespaces, and so
+    is this count (RTM_GETNEIGHTBL, rtnetlink(7)).
+    """
+    total = 0
+    request = Request(_RTM_GETNEIGHTBL, NLM_F_DUMP, bytes(4), "list neighbour tables")
+    for answer in netlink.ask(request):
+        fields = dict(attributes(answer, 4))
+        if _NDTA_STATS in fields:
+            total += number(fields[_NDTA_STATS][_TABLE_FULLS : _TABLE_FULLS + 8])
+    return total

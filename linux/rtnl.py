@@ -17,7 +17,7 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
-from typing import Final
+from typing import Final, Literal
 
 from linux.netlink import (
     NLM_F_CREATE,
@@ -38,6 +38,7 @@ Network = IPv4Network | IPv6Network
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWRULE: Final = 32
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
 IFF_UP: Final = 1
@@ -52,6 +53,7 @@ VETH_INFO_PEER: Final = 1
 IFLA_BR_FORWARD_DELAY, IFLA_BR_STP_STATE = 1, 5
 IFLA_BRPORT_STATE, IFLA_BRPORT_MODE = 1, 4
 IFLA_BRPORT_ISOLATED: Final = 33
+BR_STATE_FORWARDING: Final = 3
 IFLA_PROTINFO: Final = 12
 IFLA_INFO_SLAVE_DATA: Final = 5
 IFLA_MACVLAN_MODE: Final = 1
@@ -69,6 +71,7 @@ LINK: Final = struct.Struct("=BxHiII")
 ADDR: Final = struct.Struct("=BBBBI")
 ROUTE: Final = struct.Struct("=BBBBBBBBI")
 NEIGH: Final = struct.Struct("=BxxxiHBB")
+_FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE, _TO_TABLE = 3, 6, 15, 1
 MAIN_TABLE: Final = 254
 
 
@@ -295,6 +298,18 @@ def del_route(destination: Network | None, *, via: Address, table: int = MAIN_TA
     body = _route_body(destination, via=via, oif=None, table=table, source=None, kind=0)
     where = destination if destination is not None else "default"
     return Request(RTM_DELROUTE, 0, body, f"remove route {where} via {via}")
+
+
+def add_rule(family: Literal[4, 6], *, iif: str, table: int, priority: int) -> Request:
+    """A policy rule: packets that come in by `iif` look into `table` (ip-rule(8)).
+
+    `iif` `lo` means packets that this namespace sends itself.
+    """
+    number = socket.AF_INET if family == 4 else socket.AF_INET6
+    body = struct.pack("=BBBBBBBBI", number, 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
+    body += text(_FRA_IIFNAME, iif) + u32(_FRA_PRIORITY, priority) + u32(_FRA_TABLE, table)
+    what = f"add rule {priority}: from {iif} look into table {table}"
+    return Request(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
 def add_neighbour(index: int, address: Address, mac: str) -> Request:

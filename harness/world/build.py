@@ -27,12 +27,15 @@ FAR: Final = 3
 """Index of `eth1`, towards the internet."""
 SWITCH: Final = 10
 """Index of a bridge: the LAN's, and br0 in the host."""
+DOWNWARD: Final = 100
+"""The table in which routers keep the private ranges. Only what comes from the internet's
+side, or from the router itself, looks there: a packet that the host sends up to a private
+address nobody has must not be sent down again, and up, until its TTL runs out."""
 
-QUIET: Final = {
-    "net.ipv6.conf.default.accept_dad": 0,
-    "net.ipv6.conf.all.accept_dad": 0,
-}
-"""For the world's own namespaces: their addresses are unique by construction."""
+DAD: Final = "net.ipv6.conf.default.accept_dad"
+"""Duplicate address detection on the links that come next. The world's own links go
+without: a forwarder whose link-local address is still tentative resolves no neighbour,
+for a second or two. What the runtime makes later in the host has it, as on any machine."""
 UNLIMITED: Final = {"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0}
 """Every packet that deserves an ICMP error gets one: a matrix asks many times a second."""
 ROUTER: Final = {
@@ -101,15 +104,16 @@ def routers(topology: Topology) -> list[str]:
 
 
 def _wire(topology: Topology, spaces: dict[str, NetNS]) -> None:
+    for space in spaces.values():
+        sysctl.write(space, {DAD: 0})
     with Netlink(spaces["lan"]) as netlink:
         netlink.send(_cables(topology, spaces))
     for name, space in spaces.items():
-        if name not in (HOST, "lan"):
-            sysctl.write(space, QUIET)
-        forwards = name in routers(topology) or (name == HOST and topology.forwarding)
-        sysctl.write(space, UNLIMITED | (ROUTER if forwards else {}))
         with Netlink(space) as netlink:
             netlink.send(_inside(name, topology))
+        forwards = name in routers(topology) or (name == HOST and topology.forwarding)
+        sysctl.write(space, UNLIMITED | (ROUTER if forwards else {}))
+    sysctl.write(spaces[HOST], {DAD: 1})
 
 
 def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:
@@ -176,13 +180,16 @@ def _inside(name: str, topology: Topology) -> Iterator[Request]:
 def _router(number: int, topology: Topology) -> Iterator[Request]:
     last = number == topology.routers
     yield rtnl.set_link(FAR, up=True)
+    for family in FAMILIES:
+        yield rtnl.add_rule(family, iif="eth1", table=DOWNWARD, priority=100)
+        yield rtnl.add_rule(family, iif="lo", table=DOWNWARD, priority=101)
     if number == 1:
         yield from _addresses(NEAR, topology.lan_gateway)
-        yield from _private(topology.host)
+        yield from _private(topology.host, table=DOWNWARD)
     else:
         lower, own = topology.link(number - 1)
         yield from _addresses(NEAR, own)
-        yield from _private(lower)
+        yield from _private(lower, table=DOWNWARD)
         lan = tuple(item.network for item in topology.lan_gateway)
         for network in (*lan, *_LINKS):
             yield rtnl.add_route(network, via=_of(lower, network.version))
@@ -204,9 +211,9 @@ def _default(gateway: tuple[Interface, ...]) -> Iterator[Request]:
         yield rtnl.add_route(None, via=pick(gateway, family).ip)
 
 
-def _private(gateway: tuple[Interface, ...]) -> Iterator[Request]:
+def _private(gateway: tuple[Interface, ...], *, table: int = rtnl.MAIN_TABLE) -> Iterator[Request]:
     for network in PRIVATE:
-        yield rtnl.add_route(network, via=_of(gateway, network.version))
+        yield rtnl.add_route(network, via=_of(gateway, network.version), table=table)
 
 
 def _of(interfaces: tuple[Interface, ...], version: int) -> Address:

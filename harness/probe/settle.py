@@ -1,0 +1,159 @@
+"""When silence is final, and when a matrix may start.
+
+The world is closed and lives in one kernel: what is sent is delivered or dropped
+within microseconds, synchronously or from a per-CPU backlog queue. So nothing
+is under way any more when
+
+1. a control packet has gone through the backlog of *every* CPU and come back, so
+   whatever was queued before it has been handled, and
+2. the packet counters of every watched interface stood still across such a pass:
+   what moves on by a hop, and would be queued again behind the control, is counted.
+
+A first hop that is still being resolved is no exception: the request for it has
+been delivered to everyone by then, and in a closed world nobody answers late.
+What *can* make an early packet get lost is waited for before the matrix starts
+(`await_ready`): addresses still being checked for duplicates, ports of a bridge
+that do not forward yet.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+from typing import Final, Self
+
+from linux import netstate, rtnl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+CONTROL_BOUND: Final = 5.0
+"""Seconds a control packet may take over `lo`. It takes microseconds."""
+READY_BOUND: Final = 5.0
+"""Seconds that duplicate address detection and bridge ports may take (RFC 4862: 1 to 2)."""
+QUIET_BOUND: Final = 10.0
+"""Seconds after which a world that is still busy is an error."""
+
+_GROUPS: Final = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+
+
+class NeverQuiet(Exception):
+    """The world does not come to rest; the message names what keeps it busy."""
+
+
+class ControlLost(Exception):
+    """A control packet did not come back: the machine is too busy to tell anything."""
+
+
+class NeverReady(Exception):
+    """An address or a bridge port did not become usable in time; the message names it."""
+
+
+class Quiet:
+    """Tells whether anything is still under way in the watched namespaces.
+
+    `control` is a namespace whose `lo` nobody tampers with.
+    """
+
+    def __init__(self, control: NetNS, watched: Sequence[NetNS]) -> None:
+        self._watched = watched
+        self._control = control.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._control.settimeout(CONTROL_BOUND)
+        self._control.bind(("127.0.0.1", 0))
+        self._control.connect(self._control.getsockname())
+        self._processors = sorted(os.sched_getaffinity(0))
+        self._last: list[str] | None = None
+        self._deadline = time.monotonic() + QUIET_BOUND
+
+    def reached(self) -> bool:
+        """Make one pass; whether nothing has moved since the pass before.
+
+        Raises `NeverQuiet` when the world is busy for `QUIET_BOUND` seconds.
+        """
+        self._flush()
+        now = counters(self._watched)
+        still = now == self._last
+        if not still and time.monotonic() > self._deadline:
+            busy = sorted(set(now) - set(self._last or ()))
+            raise NeverQuiet(
+                f"the world is still busy after {QUIET_BOUND} s: {'; '.join(busy[:4])}. "
+                "Something in it sends without end; look with `netmodes lab`."
+            )
+        self._last = now
+        return still
+
+    def _flush(self) -> None:
+        try:
+            for processor in self._processors:
+                os.sched_setaffinity(0, {processor})
+                self._control.send(b"control")
+                self._control.recv(16)
+        except TimeoutError as error:
+            raise ControlLost(
+                f"a control packet over lo took more than {CONTROL_BOUND} s; "
+                "this machine is too busy for a verdict, run again with fewer workers"
+            ) from error
+        finally:
+            os.sched_setaffinity(0, self._processors)
+
+    def close(self) -> None:
+        """Close the control socket."""
+        self._control.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def counters(spaces: Sequence[NetNS]) -> list[str]:
+    """A line of packet counters for every interface but `lo`, namespace by namespace."""
+    lines: list[str] = []
+    for space in spaces:
+        with space.entered(), open("/proc/thread-self/net/dev", encoding="ascii") as file:
+            lines += [line for line in file.read().splitlines()[2:] if " lo:" not in line]
+    return lines
+
+
+def await_ready(spaces: Sequence[NetNS]) -> None:
+    """Wait until no address is tentative and every port of a bridge forwards.
+
+    Looks at addresses of links that carry a global IPv6 address: the others take
+    no part in IPv6. Sleeps on the kernel's notifications. Raises `NeverReady`.
+    """
+    deadline = time.monotonic() + READY_BOUND
+    for space in spaces:
+        reason = _unready(space)
+        if not reason:
+            continue
+        with space.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as monitor:
+            monitor.bind((0, _GROUPS))
+            while reason := _unready(space):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise NeverReady(f"{reason} after {READY_BOUND} s")
+                if select.select([monitor], [], [], left)[0]:
+                    monitor.recv(1 << 16)
+
+
+def _unready(space: NetNS) -> str:
+    with Netlink(space) as netlink:
+        by_index = {link.ifindex: link for link in netstate.links(netlink)}
+        addresses = netstate.addresses(netlink)
+    routed = {
+        item.ifindex
+        for item in addresses
+        if item.address.version == 6 and not item.address.is_link_local
+    }
+    for item in addresses:
+        if item.tentative and not item.failed and item.ifindex in routed:
+            return f"address {item.address} of {by_index[item.ifindex].name} is still tentative"
+    for link in by_index.values():
+        bridge = by_index.get(link.master or 0)
+        usable = link.up and link.running and bridge is not None and bridge.up
+        if usable and link.port_state not in (None, rtnl.BR_STATE_FORWARDING):
+            return f"bridge port {link.name} does not forward yet (state {link.port_state})"
+    return ""

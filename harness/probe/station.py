@@ -1,0 +1,252 @@
+"""The sockets of one namespace: those that ask and those that witness.
+
+A station sits in one network namespace and holds, for each family, a raw ICMP
+socket (asks, and witnesses echo requests, which the kernel answers itself), a
+UDP socket that asks, a UDP socket and a TCP listener that witness. They are
+opened inside through setns and used from anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Final, NamedTuple
+
+from harness.model import FAMILIES, Family
+from harness.probe import icmp
+from harness.topology import Address
+from linux.netns import NetNS
+
+_BUFFER: Final = 8 << 20
+_SO_RCVBUFFORCE: Final = 33
+_SOL_RAW, _ICMP_FILTER = 255, 1
+_ICMP6_FILTER: Final = 1
+_IP_RECVERR, _IP_RECVTTL, _IP_PKTINFO = 11, 12, 8
+_IPV6_RECVERR: Final = 25
+_IPV6_RECVPKTINFO, _IPV6_PKTINFO = 49, 50
+_IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 51, 52
+_TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28
+_BACKLOG: Final = 4096
+_ANCILLARY: Final = 512
+_ORIGIN_ICMP: Final = (2, 3)
+
+_FAMILY: Final[dict[Family, int]] = {4: socket.AF_INET, 6: socket.AF_INET6}
+_LEVEL: Final[dict[Family, int]] = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
+
+
+class PortsTaken(Exception):
+    """No port is free in every namespace of the matrix."""
+
+
+class Datagram(NamedTuple):
+    """A received datagram with what came beside it."""
+
+    data: bytes
+    source: Address
+    port: int
+    ttl: int | None
+    to: Address | None
+
+
+class SocketError(NamedTuple):
+    """An entry of a socket's error queue: errno, the ICMP error's name if one it was, payload."""
+
+    errno: int
+    code: str
+    data: bytes
+
+
+class Station:
+    """All probe sockets of one namespace. `number` says who it is in answers."""
+
+    def __init__(self, netns: NetNS, number: int, port: int) -> None:
+        self.number = number
+        self.netns = netns
+        self.port = port
+        self.raw: dict[Family, socket.socket] = {}
+        self.udp: dict[Family, socket.socket] = {}
+        self.ear: dict[Family, socket.socket] = {}
+        self.listener: dict[Family, socket.socket] = {}
+        try:
+            with netns.entered():
+                for family in FAMILIES:
+                    self._open(family)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, family: Family) -> None:
+        raw = self.raw[family] = _raw(family)
+        udp = self.udp[family] = _udp(family)
+        ear = self.ear[family] = _udp(family)
+        listener = self.listener[family] = _new(family, socket.SOCK_STREAM)
+        anywhere = "0.0.0.0" if family == 4 else "::"  # noqa: S104 # inside the namespace
+        ear.bind((anywhere, self.port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
+        listener.bind((anywhere, self.port))
+        listener.listen(_BACKLOG)
+        for open_socket in (raw, udp, ear, listener):
+            open_socket.setblocking(False)
+
+    def connecting(self, family: Family) -> socket.socket:
+        """A fresh TCP socket of this namespace; enter it before (a batch pays setns once)."""
+        stream = _new(family, socket.SOCK_STREAM)
+        stream.setblocking(False)
+        stream.setsockopt(_LEVEL[family], _IP_RECVERR if family == 4 else _IPV6_RECVERR, 1)
+        # Closing resets: no TIME_WAIT is left behind in the tested namespace.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return stream
+
+    def sockets(self) -> Iterable[socket.socket]:
+        """Every socket that is open."""
+        for group in (self.raw, self.udp, self.ear, self.listener):
+            yield from group.values()
+
+    def close(self) -> None:
+        """Close every socket."""
+        for open_socket in self.sockets():
+            open_socket.close()
+
+
+def open_stations(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[Station]:
+    """A station in each namespace, all witnessing on the same port.
+
+    One port everywhere, so that a packet that lands at the wrong peer is
+    answered by that peer and not by its kernel. Takes the first of `ports` that
+    is free in every namespace; raises `PortsTaken` when none is.
+    """
+    tried = []
+    for port in ports:
+        tried.append(port)
+        stations: list[Station] = []
+        try:
+            for number, space in enumerate(spaces):
+                stations.append(Station(space, number, port))
+        except OSError as error:
+            for station in stations:
+                station.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return stations
+    raise PortsTaken(f"ports {tried} are each in use in one of {len(spaces)} namespaces")
+
+
+# --- sockets -----------------------------------------------------------------
+
+
+def _new(family: Family, kind: int, protocol: int = 0) -> socket.socket:
+    opened = socket.socket(_FAMILY[family], kind | socket.SOCK_CLOEXEC, protocol)
+    if family == 6 and kind != socket.SOCK_RAW:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return opened
+
+
+def _roomy(opened: socket.socket) -> None:
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+
+
+def _raw(family: Family) -> socket.socket:
+    wanted = (icmp.ECHO_REQUEST[family], icmp.ECHO_REPLY[family], *icmp.ERRORS[family])
+    if family == 4:
+        opened = _new(4, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        mask = ~sum(1 << kind for kind in wanted) & 0xFFFFFFFF
+        opened.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", mask))
+    else:
+        opened = _new(6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        words = [0xFFFFFFFF] * 8
+        for kind in wanted:
+            words[kind >> 5] &= ~(1 << (kind & 31)) & 0xFFFFFFFF
+        opened.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, struct.pack("=8I", *words))
+        opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
+    _roomy(opened)
+    return opened
+
+
+def _udp(family: Family) -> socket.socket:
+    opened = _new(family, socket.SOCK_DGRAM)
+    if family == 4:
+        options = (_IP_RECVERR, _IP_RECVTTL, _IP_PKTINFO)
+    else:
+        options = (_IPV6_RECVERR, _IPV6_RECVHOPLIMIT, _IPV6_RECVPKTINFO)
+    for option in options:
+        opened.setsockopt(_LEVEL[family], option, 1)
+    _roomy(opened)
+    return opened
+
+
+# --- receiving ----------------------------------------------------------------
+
+
+def receive(opened: socket.socket) -> Datagram | None:
+    """The next datagram; `None` when there is none, or only an error is pending."""
+    try:
+        data, ancillary, _, sender = opened.recvmsg(2048, _ANCILLARY)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return None  # an ICMP error: it waits in the error queue with its story
+    ttl: int | None = None
+    to: Address | None = None
+    for level, kind, value in ancillary:
+        if (level, kind) in ((socket.IPPROTO_IP, 2), (socket.IPPROTO_IPV6, _IPV6_HOPLIMIT)):
+            ttl = struct.unpack_from("=i", value)[0]
+        elif (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+            to = ip_address(value[8:12])
+        elif (level, kind) == (socket.IPPROTO_IPV6, _IPV6_PKTINFO):
+            to = ip_address(value[:16])
+    return Datagram(data, plain(sender[0]), sender[1] if len(sender) > 1 else 0, ttl, to)
+
+
+def reply(opened: socket.socket, to: Datagram, data: bytes) -> None:
+    """Answer a datagram from the very address it was sent to, as a real server would."""
+    if to.to is None:
+        return
+    if to.source.version == 4:
+        info = struct.pack("=i4s4s", 0, to.to.packed, bytes(4))
+        ancillary: list[tuple[int, int, Any]] = [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
+    else:
+        info = to.to.packed + struct.pack("=i", 0)
+        ancillary = [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, info)]
+    with contextlib.suppress(OSError):  # no way back: then the asker sees silence, which is true
+        opened.sendmsg([data], ancillary, 0, (str(to.source), to.port))
+
+
+def pending_error(opened: socket.socket, family: Family) -> SocketError | None:
+    """The next entry of the error queue; `None` when it is empty."""
+    try:
+        data, ancillary, _, _ = opened.recvmsg(2048, _ANCILLARY, socket.MSG_ERRQUEUE)
+    except OSError:
+        return None
+    for level, kind, value in ancillary:
+        if (level, kind) in (
+            (socket.IPPROTO_IP, _IP_RECVERR),
+            (socket.IPPROTO_IPV6, _IPV6_RECVERR),
+        ):
+            number, origin, its_type, its_code = struct.unpack_from("=IBBB", value)
+            code = icmp.name(family, its_type, its_code) if origin in _ORIGIN_ICMP else ""
+            return SocketError(number, code, data)
+    return SocketError(0, "", data)
+
+
+def syn_ttl(accepted: socket.socket) -> int | None:
+    """TTL or hop limit of the SYN that opened a connection, as the listener's kernel kept it."""
+    header = accepted.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, 256)
+    if not header:
+        return None
+    return header[8] if header[0] >> 4 == 4 else header[7]
+
+
+def plain(text: str) -> Address:
+    """An address without its scope."""
+    address = ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
