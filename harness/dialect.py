@@ -32,23 +32,28 @@ class Dialect:
     """Whether `lo` is up in mode none (NONE-2, NONE-4)."""
     none_loopback6: bool = True
     """Whether `::1` is there in mode none (NONE-6)."""
+    bridge_loopback6: bool = True
+    """Whether `::1` is there in a container on a network without IPv6 (BR-1)."""
     none_publish: Literal["refused", "warned"] = "refused"
     """What becomes of a port published in mode none (NONE-7)."""
     host_publish: Literal["refused", "warned"] = "refused"
     """What becomes of a port published in mode host (HOST-7)."""
     joined_hostname: Literal["shared", "own"] = "own"
     """Whether a joiner shares the joined container's UTS namespace (CTR-5)."""
-    joined_refuses: frozenset[str] = frozenset({"publish", "mac", "ip", "hostname", "dns", "add-host"})
+    joined_refuses: frozenset[str] = frozenset(
+        {"publish", "mac", "ip", "hostname", "dns", "add-host"}
+    )
     """Options that are refused by name with container:<id> (CTR-7)."""
     joined_survives: Literal["loopback-only", "keeps-network", "refused"] = "keeps-network"
     """What a joiner has left once the joined container stopped (CTR-9)."""
     direct_routing: Literal["drop", "reject", "accept"] = "drop"
     """What meets a packet from outside to an unpublished container's address (BR-9)."""
-    isolation: Literal["networks", "containers-only", "none"] = "networks"
+    isolation: Literal["networks", "none"] = "networks"
     """How networks are kept apart (NET-2): `networks`, another network's gateway address
-    stays reachable as an address of the host, its containers do not."""
+    stays reachable as an address of the host, its containers do not; `none`, they do."""
     masquerade_to_bystanders: bool = True
-    """Whether traffic to other networks behind the host (ns1, ns2) is masqueraded too (BR-6)."""
+    """Whether traffic to other networks behind the host is masqueraded too: to ns1 and ns2
+    (BR-6), and, where nothing keeps them apart, to the runtime's other networks (NET-2)."""
     datapath: Literal["kernel", "user-space"] = "kernel"
     """User-space datapaths get a longer window before silence is final."""
     own_stack: bool = False

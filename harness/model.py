@@ -149,7 +149,8 @@ class Plan:
     """Networks and containers to build, in the order in which they are built.
 
     The default network need not be listed. Raises `PlanError` when a name is
-    malformed or taken, or when a mode names something that was not built before.
+    malformed, taken or `RESERVED`, or when a mode names something that was not
+    built before.
     """
 
     networks: tuple[NetworkSpec, ...] = ()
@@ -170,6 +171,8 @@ class Plan:
                     )
                 case _:
                     pass
+            if container.name in RESERVED:
+                raise PlanError(f"container name {container.name!r} means something else in a cell")
             _claim(container.name, names, "container")
 
     def container(self, name: str) -> ContainerSpec:
@@ -228,10 +231,13 @@ ATTACKER = "attacker"
 OUTSIDERS: tuple[str, ...] = (HOST, NS1, NS2, INTERNET, ATTACKER)
 """Sources that are not containers: the world's own namespaces."""
 
+RESERVED = frozenset({*OUTSIDERS, SELF, LOOPBACK, GATEWAY, BY_NAME, BR0})
+"""What no container can be called, because a cell means something else by it."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:
-    """One question: does `source` reach `target` by `protocol`, over `family`?
+    """One question: whether `source` reaches `target` by `protocol` over `family`.
 
     Source and target are names: a container's, one of `OUTSIDERS`, or (targets
     only) `self`, `loopback`, `gateway`, `br0`, `www.example.com`.
@@ -283,6 +289,8 @@ class Observation:
             parts.append(f"ttl {self.ttl}")
         if self.seen_from is not None:
             parts.append(f"seen as {self.seen_from}")
+        if self.seen_ttl not in (None, self.ttl):
+            parts.append(f"seen with ttl {self.seen_ttl}")
         return ", ".join(parts)
 
 

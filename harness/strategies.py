@@ -1,0 +1,176 @@
+"""Hypothesis strategies over the model: plans, worlds, dialects, cells and what is met in them.
+
+Pure like the model. A plan drawn here can be built on a live runtime: every
+choice of address is left to it, and `features` holds back what it does not claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from ipaddress import IPv6Interface
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from harness.dialect import Dialect
+from harness.matrix import E, Matrix
+from harness.model import (
+    BR0,
+    BY_NAME,
+    DEFAULT_NETWORK,
+    FAMILIES,
+    GATEWAY,
+    HOST,
+    INTERNET,
+    LOOPBACK,
+    OUTSIDERS,
+    PROTOCOLS,
+    SELF,
+    Attached,
+    Bridge,
+    Cell,
+    ContainerSpec,
+    Host,
+    Joined,
+    Mode,
+    NetworkSpec,
+    Nothing,
+    Observation,
+    Outcome,
+    Plan,
+    Promise,
+)
+from harness.topology import Topology
+
+EVERYTHING = frozenset({"bridge", "host", "none", "container", "networks", "internal", "ipv6"})
+"""The features (values of `adapters.protocol.Feature`) that shape a plan."""
+
+
+@st.composite
+def plans(
+    draw: st.DrawFn,
+    *,
+    max_networks: int = 3,
+    max_containers: int = 5,
+    features: Collection[str] = EVERYTHING,
+) -> Plan:
+    """Plans of up to so many networks and containers that a runtime with `features` can build.
+
+    `features` must allow one mode that stands by itself: bridge, host or none.
+    """
+
+    def perhaps(feature: str) -> bool:
+        return feature in features and draw(st.booleans())
+
+    plan = Plan()
+    for number in range(draw(st.integers(0, max_networks)) if "networks" in features else 0):
+        internal, ipv6, deaf = perhaps("internal"), perhaps("ipv6"), perhaps("networks")
+        plan = plan.with_network(
+            NetworkSpec(f"net{number + 1}", internal=internal, ipv6=ipv6, icc=not deaf)
+        )
+    for number in range(draw(st.integers(0, max_containers))):
+        mode = draw(st.sampled_from(_modes(plan, features)))
+        plan = plan.with_container(ContainerSpec(f"container{number + 1:02}", mode))
+    return plan
+
+
+def _modes(plan: Plan, features: Collection[str]) -> list[Mode]:
+    """The modes that the next container of `plan` can have, the plainest first."""
+    networks = [DEFAULT_NETWORK, *(network.name for network in plan.networks)]
+    offers: list[tuple[set[str], list[Mode]]] = [
+        ({"bridge"}, [Bridge(name) for name in networks]),
+        ({"host"}, [Host()]),
+        ({"none"}, [Nothing()]),
+        ({"none", "bridge"}, [Attached(name) for name in networks]),
+        ({"container"}, [Joined(container.name) for container in plan.containers]),
+    ]
+    return [mode for needed, modes in offers if needed <= set(features) for mode in modes]
+
+
+def topologies() -> SearchStrategy[Topology]:
+    """Worlds with any number of routers."""
+    return st.builds(Topology, routers=st.integers(1, 30))
+
+
+def dialects() -> SearchStrategy[Dialect]:
+    """Every combination of the choices that decide what reaches what."""
+    return st.builds(
+        Dialect,
+        bridge_address6=st.sampled_from([None, IPv6Interface("fd00:17::1/64")]),
+        none_loopback=st.booleans(),
+        none_loopback6=st.booleans(),
+        bridge_loopback6=st.booleans(),
+        direct_routing=st.sampled_from(["drop", "reject", "accept"]),
+        isolation=st.sampled_from(["networks", "none"]),
+        masquerade_to_bystanders=st.booleans(),
+    )
+
+
+_NAMES = ("container01", "container02", *OUTSIDERS)
+_TARGETS = (SELF, LOOPBACK, *_NAMES[:2], GATEWAY, HOST, INTERNET, BY_NAME, BR0)
+
+
+def cells() -> SearchStrategy[Cell]:
+    """Any cell of a small world."""
+    return st.builds(
+        Cell,
+        st.sampled_from(_NAMES),
+        st.sampled_from(_TARGETS),
+        st.sampled_from(PROTOCOLS),
+        st.sampled_from(FAMILIES),
+    )
+
+
+_OUTCOMES = st.sampled_from(list(Outcome))
+_TTLS = st.none() | st.integers(1, 255)
+_SENDERS = st.none() | st.sampled_from([*_NAMES, "172.17.42.2"])
+
+
+def observations() -> SearchStrategy[Observation]:
+    """Anything a probe can report."""
+    return st.builds(
+        Observation,
+        _OUTCOMES,
+        code=st.sampled_from(["", "rst", "port-unreachable"]),
+        ttl=_TTLS,
+        seen_ttl=_TTLS,
+        seen_from=_SENDERS,
+        rtt=st.none() | st.floats(0, 1),
+        detail=st.text(max_size=8),
+    )
+
+
+def promises() -> SearchStrategy[Promise]:
+    """Anything an oracle can say."""
+    return st.builds(
+        Promise,
+        _OUTCOMES,
+        codes=st.frozensets(st.sampled_from(["rst", "port-unreachable"])),
+        ttl=_TTLS,
+        seen_from=_SENDERS,
+        requirement=st.just("BR-4"),
+        why=st.text(max_size=8),
+    )
+
+
+def matrices(entries: SearchStrategy[E], *, max_size: int = 12) -> SearchStrategy[Matrix[E]]:
+    """Matrices of some kind of entry, `promises()` or `observations()`."""
+    return st.dictionaries(cells(), entries, max_size=max_size).map(Matrix)
+
+
+@st.composite
+def kept(draw: st.DrawFn, promise: Promise) -> Observation:
+    """Observations that keep `promise`, free in whatever it leaves open."""
+    ttl, seen_ttl = draw(_TTLS), draw(_TTLS)
+    if promise.ttl is not None:
+        ttl, seen_ttl = draw(
+            st.sampled_from([(promise.ttl, None), (None, promise.ttl), (promise.ttl, promise.ttl)])
+        )
+    return Observation(
+        promise.outcome,
+        code=draw(st.sampled_from(sorted(promise.codes) or ["", "rst"])),
+        ttl=ttl,
+        seen_ttl=seen_ttl,
+        seen_from=promise.seen_from or draw(_SENDERS),
+        rtt=draw(st.none() | st.floats(0, 1)),
+    )

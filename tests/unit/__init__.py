@@ -1,0 +1,1 @@
+"""The pure core: tests that need no kernel and run on any machine."""

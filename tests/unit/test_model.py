@@ -1,0 +1,230 @@
+"""The vocabulary: plans that contradict themselves are refused, promises admit what keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv6Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.model import (
+    RESERVED,
+    Attached,
+    Bridge,
+    Cell,
+    ContainerSpec,
+    Host,
+    Joined,
+    Mode,
+    NetworkSpec,
+    Nothing,
+    Observation,
+    Outcome,
+    Plan,
+    PlanError,
+    Promise,
+    Protocol,
+    cells,
+)
+from harness.strategies import kept, observations, plans, promises
+
+# --- plans -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("networks", "containers", "complaint"),
+    [
+        (["lan", "lan"], [], "network name 'lan' is taken"),
+        (["bridge"], [], "network name 'bridge' is taken"),
+        (["-lan"], [], "network name '-lan' is malformed"),
+        ([], [("a", Bridge()), ("a", Bridge())], "container name 'a' is taken"),
+        ([], [("a b", Bridge())], "container name 'a b' is malformed"),
+        ([], [("", Bridge())], "container name '' is malformed"),
+        ([], [("a", Bridge("lan"))], "container 'a' is on unknown network 'lan'"),
+        ([], [("a", Attached("lan"))], "container 'a' is on unknown network 'lan'"),
+        ([], [("a", Joined("b")), ("b", Bridge())], "container 'a' joins unknown container 'b'"),
+        ([], [("a", Joined("a"))], "container 'a' joins unknown container 'a'"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused_by_name(
+    networks: list[str], containers: list[tuple[str, Mode]], complaint: str
+) -> None:
+    """A plan names the entry that contradicts it, and how."""
+    with pytest.raises(PlanError, match=complaint):
+        Plan(
+            tuple(NetworkSpec(name) for name in networks),
+            tuple(ContainerSpec(name, mode) for name, mode in containers),
+        )
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_no_container_takes_a_name_that_means_something_else(name: str) -> None:
+    """A container cannot be called what a cell already uses for somebody else."""
+    with pytest.raises(PlanError, match="means something else in a cell"):
+        Plan(containers=(ContainerSpec(name),))
+
+
+def test_home_is_at_the_end_of_every_chain_of_joins() -> None:
+    """Joining a joiner leads to the namespace that the first one lives in."""
+    plan = Plan(
+        containers=(
+            ContainerSpec("a"),
+            ContainerSpec("b", Joined("a")),
+            ContainerSpec("c", Joined("b")),
+        )
+    )
+    assert plan.home("c") == plan.home("b") == plan.home("a") == plan.container("a")
+
+
+def test_the_default_network_needs_no_entry() -> None:
+    """Every plan knows the default network, and no other that it does not list."""
+    plan = Plan((NetworkSpec("lan"),))
+    assert plan.network("bridge") == NetworkSpec("bridge")
+    assert plan.network("lan") == plan.networks[0]
+    with pytest.raises(KeyError):
+        plan.network("dmz")
+    with pytest.raises(KeyError):
+        plan.container("a")
+
+
+def test_a_network_has_ipv6_when_it_asks_for_it_or_names_a_subnet() -> None:
+    """IPv4 is always there, IPv6 where `ipv6` or `subnet6` says so."""
+    assert NetworkSpec("lan").families == (4,)
+    assert NetworkSpec("lan", ipv6=True).families == (4, 6)
+    assert NetworkSpec("lan", subnet6=IPv6Network("fd00:9::/64")).families == (4, 6)
+
+
+@given(plans())
+def test_a_plan_grown_step_by_step_is_the_same_plan(plan: Plan) -> None:
+    """Adding one entry at a time builds an equal plan with an equal hash."""
+    grown = Plan()
+    for network in plan.networks:
+        grown = grown.with_network(network)
+    for container in plan.containers:
+        grown = grown.with_container(container)
+    assert grown == plan
+    assert hash(grown) == hash(plan)
+
+
+@given(plans(features={"bridge", "container"}))
+def test_a_plan_asks_only_for_claimed_features(plan: Plan) -> None:
+    """Where a runtime claims bridge and container, plans keep to them and the default network."""
+    assert not plan.networks
+    assert all(isinstance(container.mode, Bridge | Joined) for container in plan.containers)
+
+
+@pytest.mark.parametrize(
+    ("mode", "spelling"),
+    [
+        (Bridge(), "bridge"),
+        (Bridge("lan"), "lan"),
+        (Host(), "host"),
+        (Nothing(), "none"),
+        (Joined("a"), "container:a"),
+        (Attached(), "none+veth"),
+    ],
+)
+def test_modes_are_spelt_as_on_a_command_line(mode: Mode, spelling: str) -> None:
+    """A mode prints as what a user would write after `--net`."""
+    assert str(mode) == spelling
+
+
+# --- cells -------------------------------------------------------------------
+
+
+def test_cells_come_source_by_source() -> None:
+    """All combinations are there once, in the order of the arguments."""
+    found = list(cells(("a", "b"), ("x",), (Protocol.ICMP, Protocol.TCP), (4, 6)))
+    assert [str(cell) for cell in found] == [
+        "a → x icmp/4",
+        "a → x icmp/6",
+        "a → x tcp/4",
+        "a → x tcp/6",
+        "b → x icmp/4",
+        "b → x icmp/6",
+        "b → x tcp/4",
+        "b → x tcp/6",
+    ]
+    assert found[0] == Cell("a", "x", Protocol.ICMP, 4)
+
+
+# --- promises ----------------------------------------------------------------
+
+
+@given(st.data(), promises())
+def test_a_promise_admits_what_keeps_it(data: st.DataObject, promise: Promise) -> None:
+    """Whatever has everything that was promised is admitted, however long it took."""
+    assert promise.admits(data.draw(kept(promise)))
+
+
+@given(st.data(), promises(), st.sampled_from(list(Outcome)))
+def test_a_promise_admits_no_other_outcome(
+    data: st.DataObject, promise: Promise, outcome: Outcome
+) -> None:
+    """An observation is admitted with the promised outcome and with no other."""
+    seen = replace(data.draw(kept(promise)), outcome=outcome)
+    assert promise.admits(seen) == (outcome is promise.outcome)
+
+
+@given(st.data(), promises())
+def test_a_promise_of_less_admits_more(data: st.DataObject, promise: Promise) -> None:
+    """Leaving a field of a promise open still admits everything that keeps the full promise."""
+    seen = data.draw(kept(promise))
+    assert replace(promise, codes=frozenset()).admits(seen)
+    assert replace(promise, ttl=None).admits(seen)
+    assert replace(promise, seen_from=None).admits(seen)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Observation(Outcome.REPLY, ttl=63, seen_ttl=64, seen_from="a"),
+        Observation(Outcome.REPLY, ttl=64, seen_ttl=63, seen_from="a"),
+        Observation(Outcome.REPLY, seen_from="a"),
+        Observation(Outcome.REPLY, ttl=64, seen_from="host"),
+        Observation(Outcome.REPLY, ttl=64),
+    ],
+    ids=["ttl back", "ttl there", "ttl unknown", "sender", "sender unknown"],
+)
+def test_a_promise_refuses_a_reply_that_differs_in_one_thing(seen: Observation) -> None:
+    """A promised TTL holds both ways, a promised sender is that one; not to know is not enough."""
+    promise = Promise(Outcome.REPLY, ttl=64, seen_from="a")
+    assert promise.admits(Observation(Outcome.REPLY, ttl=64, seen_ttl=64, seen_from="a"))
+    assert not promise.admits(seen)
+
+
+def test_a_promise_of_codes_admits_those_only() -> None:
+    """A rejection comes with one of the promised codes."""
+    promise = Promise(Outcome.REJECTED, codes=frozenset({"rst", "port-unreachable"}))
+    assert promise.admits(Observation(Outcome.REJECTED, code="rst"))
+    assert not promise.admits(Observation(Outcome.REJECTED, code="admin-prohibited"))
+
+
+@given(observations())
+def test_time_and_detail_make_no_difference(seen: Observation) -> None:
+    """Two observations that differ in what varies from run to run are equal."""
+    assert replace(seen, rtt=0.25, detail="somewhat later") == seen
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (Observation(Outcome.DROPPED), "dropped"),
+        (Observation(Outcome.REJECTED, code="rst"), "rejected(rst)"),
+        (
+            Observation(Outcome.REPLY, ttl=64, seen_ttl=64, seen_from="a"),
+            "reply, ttl 64, seen as a",
+        ),
+        (
+            Observation(Outcome.REPLY, ttl=64, seen_ttl=63),
+            "reply, ttl 64, seen with ttl 63",
+        ),
+        (Promise(Outcome.REPLY, ttl=60, seen_from="host"), "reply, ttl 60, seen as host"),
+        (Promise(Outcome.REJECTED, codes=frozenset({"b", "a"})), "rejected(a|b)"),
+    ],
+)
+def test_both_sides_read_alike(said: Observation | Promise, text: str) -> None:
+    """Promise and observation print in the same words, everything that decides among them."""
+    assert str(said) == text

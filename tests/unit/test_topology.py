@@ -1,0 +1,100 @@
+"""The world as data: no address can reach the real world, and nobody shares one."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from itertools import combinations
+
+import pytest
+
+from harness.model import FAMILIES, Family
+from harness.topology import PRIVATE, Interface, Network, Topology, pick
+
+DOCUMENTATION = [
+    ip_network(text)
+    for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
+]
+LONGEST = Topology(routers=30)
+
+
+def outside(world: Topology) -> list[Interface]:
+    """Every address of the world that is not the machine's own."""
+    ends = [
+        *(world.host, world.attacker, world.lan_gateway),
+        *(world.internet, world.resolver, world.internet_gateway),
+        *(end for number in range(1, world.routers + 1) for end in world.link(number)),
+    ]
+    return [interface for end in ends for interface in end]
+
+
+def behind(world: Topology) -> list[Interface]:
+    """Every address on the machine's own network."""
+    return [*world.br0, *world.ns1, *world.ns2]
+
+
+def within(interface: Interface, ranges: tuple[Network, ...] | list[Network]) -> bool:
+    """Whether the address lies in one of the ranges."""
+    return any(interface.ip in network for network in ranges)
+
+
+def test_what_is_outside_uses_documentation_ranges_only() -> None:
+    """No packet to the LAN, a router or the internet could ever reach somebody."""
+    assert [one for one in outside(LONGEST) if not within(one, DOCUMENTATION)] == []
+
+
+def test_what_is_behind_the_host_is_private() -> None:
+    """What the routers route to the host covers its own network, and nothing outside."""
+    assert all(within(interface, PRIVATE) for interface in behind(LONGEST))
+    assert not any(within(interface, PRIVATE) for interface in outside(LONGEST))
+
+
+def test_no_address_is_given_twice() -> None:
+    """Even on the longest chain every address has one owner."""
+    addresses = [interface.ip for interface in (*outside(LONGEST), *behind(LONGEST))]
+    assert len(addresses) == len(set(addresses))
+
+
+def test_links_are_networks_of_their_own() -> None:
+    """Both ends of a link are in one subnet, and no two links, LANs or internets overlap."""
+    links = [LONGEST.link(number) for number in range(1, LONGEST.routers + 1)]
+    for family in FAMILIES:
+        subnets = [pick(end, family).network for near, end in links]
+        assert subnets == [pick(near, family).network for near, end in links]
+        subnets += [pick(LONGEST.host, family).network, pick(LONGEST.internet, family).network]
+        subnets += [pick(LONGEST.br0, family).network]
+        assert not any(one.overlaps(other) for one, other in combinations(subnets, 2))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_neighbours_share_a_subnet(family: Family) -> None:
+    """Whoever hangs on one link is on link for the others."""
+    world = Topology()
+    for link in (
+        (world.host, world.attacker, world.lan_gateway),
+        (world.internet, world.resolver, world.internet_gateway),
+        (world.br0, world.ns1, world.ns2),
+    ):
+        assert len({pick(end, family).network for end in link}) == 1
+
+
+@pytest.mark.parametrize("routers", [0, 31, -1])
+def test_a_chain_that_cannot_be_built_is_refused(routers: int) -> None:
+    """A world has at least one router and no more than the link ranges hold."""
+    with pytest.raises(ValueError, match=f"1 to 30 routers, not {routers}"):
+        Topology(routers=routers)
+
+
+def test_owners_know_the_bridge_address_as_the_host() -> None:
+    """An address is somebody's by name; br0's address is the host's own."""
+    owners = Topology().owners()
+    assert owners[pick(Topology().br0, 4).ip] == "host"
+    assert owners[pick(Topology().resolver, 6).ip] == "internet"
+    assert set(owners.values()) == {"host", "attacker", "internet", "ns1", "ns2"}
+
+
+def test_pick_names_what_it_looked_through() -> None:
+    """Asking for a family that is not there is an error that says where it was not."""
+    (four, six) = Topology().host
+    assert pick((four, six), 6) == six
+    with pytest.raises(LookupError, match=r"no IPv6 address among .*198\.51\.100\.7"):
+        pick((four,), 6)
