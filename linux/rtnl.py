@@ -72,6 +72,7 @@ ADDR: Final = struct.Struct("=BBBBI")
 ROUTE: Final = struct.Struct("=BBBBBBBBI")
 NEIGH: Final = struct.Struct("=BxxxiHBB")
 _FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE, _TO_TABLE = 3, 6, 15, 1
+_BLACKHOLE: Final = 6
 MAIN_TABLE: Final = 254
 
 
@@ -291,6 +292,15 @@ def add_route(
     flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
     where = destination if destination is not None else "default"
     return Request(RTM_NEWROUTE, flags, body, f"add route {where} via {via or f'link {oif}'}")
+
+
+def add_blackhole(network: Network) -> Request:
+    """A route that swallows: what goes to `network` is dropped without a word."""
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    body = ROUTE.pack(family, network.prefixlen, 0, 0, MAIN_TABLE, 4, 0, _BLACKHOLE, 0)
+    if network.prefixlen:
+        body += attr(RTA_DST, network.network_address.packed)
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"add blackhole {network}")
 
 
 def del_route(destination: Network | None, *, via: Address, table: int = MAIN_TABLE) -> Request:

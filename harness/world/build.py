@@ -43,6 +43,7 @@ ROUTER: Final = {
     "net.ipv6.conf.all.forwarding": 1,
 }
 
+EVERYWHERE: Final = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 _LINKS: Final = (IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8:2::/48"))
 
 
@@ -195,6 +196,11 @@ def _router(number: int, topology: Topology) -> Iterator[Request]:
             yield rtnl.add_route(network, via=_of(lower, network.version))
     if last:
         yield from _addresses(FAR, topology.internet_gateway)
+        # Without a route the kernel answers a few such packets a second and no more
+        # (net.ipv4.route.error_burst, which no namespace can change): sometimes rejected,
+        # sometimes dropped. Always dropped is a fact that a promise can be made of.
+        for network in EVERYWHERE:
+            yield rtnl.add_blackhole(network)
     else:
         own, upper = topology.link(number)
         yield from _addresses(FAR, own)
