@@ -28,15 +28,15 @@ import socket
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from harness import cgroup, idmap
+from harness import cgroup, idmap, void
+from harness.void import STEPS, SandboxError, step
 from linux import syscalls as sys_
 
-_MARK = Path("/run/netmodes/sandbox")
-"""Lies on the private `/run`: it exists inside and cannot outside."""
+__all__ = ["STEPS", "SandboxError", "enter", "inside", "require", "run"]
 
 _RELAYED = frozenset(
     {
@@ -48,41 +48,11 @@ _RELAYED = frozenset(
         signal.SIGUSR2,
     }
 )
-_NAMESPACES = {
-    "mount namespace": sys_.CLONE_NEWNS,
-    "network namespace": sys_.CLONE_NEWNET,
-    "UTS namespace": sys_.CLONE_NEWUTS,
-    "IPC namespace": sys_.CLONE_NEWIPC,
-    "cgroup namespace": sys_.CLONE_NEWCGROUP,
-}
-STEPS = (
-    "user namespace",
-    "id maps",
-    "pid namespace",
-    *_NAMESPACES,
-    "private mounts",
-    "private /proc",
-    "private /run",
-)
-"""What the way into a sandbox consists of, in order: the values of `SandboxError.step`."""
-
-_PLAIN = sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC
-
-
-class SandboxError(Exception):
-    """The machine refused a step on the way into the sandbox.
-
-    `step` names it, `errno` and the message are the kernel's; nothing is left behind.
-    """
-
-    def __init__(self, step: str, number: int, said: str) -> None:
-        super().__init__(f"{step}: {said}")
-        self.step, self.errno, self.said = step, number, said
 
 
 def inside() -> bool:
     """Whether the caller is in a sandbox already, its own or an outer one."""
-    return _MARK.exists()
+    return void.MARK.exists()
 
 
 def require() -> None:
@@ -137,8 +107,7 @@ def _fork_into_sandbox() -> int | None:
     group = cgroup.create()
     stone = None
     try:
-        with _step("process"):
-            stone = _fork()
+        stone = _fork()
         if stone == 0:
             outer.close()
             _descend(inner, ids, group)
@@ -187,8 +156,8 @@ def _see_in(stone: int, channel: socket.socket, ids: idmap.Ids | None) -> int:
                 break
     channel.close()
     os.waitpid(child, 0)
-    _, step, number, said = told
-    raise SandboxError(step, int(number), said)
+    _, name, number, said = told
+    raise SandboxError(name, int(number), said)
 
 
 def _wait(init: int, channel: socket.socket, was_blocked: set[int | signal.Signals]) -> int:
@@ -205,8 +174,24 @@ def _wait(init: int, channel: socket.socket, was_blocked: set[int | signal.Signa
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    _take_terminal_back()
     reported = channel.recv(64)
     return int(reported) if reported else own
+
+
+def _take_terminal_back() -> None:
+    """Be in the terminal's foreground again where a shell inside has died there.
+
+    It made its own group the foreground one, and could not undo that: seen from
+    inside, the group it took over from has no number.
+    """
+    with contextlib.suppress(OSError), open("/dev/tty", "rb", buffering=0) as terminal:
+        try:
+            os.killpg(os.tcgetpgrp(terminal.fileno()), 0)
+        except ProcessLookupError:
+            was_blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+            os.tcsetpgrp(terminal.fileno(), os.getpgrp())
+            signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
 
 
 def _end_like(status: int) -> NoReturn:
@@ -229,18 +214,18 @@ def _descend(channel: socket.socket, ids: idmap.Ids | None, group: Path | None) 
     try:
         own_cgroup = group is not None and cgroup.join(group)
         if ids is not None:
-            with _step("user namespace"):
+            with step("user namespace"):
                 sys_.unshare(sys_.CLONE_NEWUSER)
             channel.send(b"map")
             if not channel.recv(16):
                 os._exit(1)
-        with _step("pid namespace"):
+        with step("pid namespace"):
             sys_.unshare(sys_.CLONE_NEWPID)
         init = _fork()
         if init:
             channel.send(f"init\0{init}".encode())
             os._exit(0)
-        _furnish(own_cgroup=own_cgroup)
+        void.furnish(own_cgroup=own_cgroup)
         while signal.sigtimedwait(_RELAYED, 0):  # pid 2 will not have got these
             pass
         child = _fork()
@@ -256,54 +241,6 @@ def _descend(channel: socket.socket, ids: idmap.Ids | None, group: Path | None) 
     if ids is not None:
         # pytest's temporary directory is named after the user, and must be its own.
         os.environ["LOGNAME"] = os.environ["USER"] = ids.name
-
-
-@contextlib.contextmanager
-def _step(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SandboxError(name, error.errno or 0, error.strerror or str(error)) from error
-
-
-def _furnish(*, own_cgroup: bool) -> None:
-    """Make the namespaces that are left, and the mounts that belong to them."""
-    for name, flag in _NAMESPACES.items():
-        with _step(name):
-            sys_.unshare(flag)
-    with _step("private mounts"):
-        sys_.mount("", "/", flags=sys_.MS_REC | sys_.MS_PRIVATE)
-    with _step("private /proc"):
-        sys_.mount("proc", "/proc", "proc", _PLAIN)
-    # A container that masks parts of /sys may not mount it anew: then /sys/class/net
-    # shows the outer links. Nothing here reads it.
-    with contextlib.suppress(OSError):
-        sys_.mount("sysfs", "/sys", "sysfs", _PLAIN)
-    if own_cgroup:
-        with contextlib.suppress(OSError):
-            sys_.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", _PLAIN)
-    with _step("private /run"):
-        _cover_run()
-        _MARK.parent.mkdir()
-        _MARK.touch()
-
-
-def _cover_run() -> None:
-    """A tmpfs over /run, through which only links and what this program needs show."""
-    cwd = Path.cwd()
-    needed = (cwd, Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve())
-    kept = {Path(*path.parts[:3]) for path in needed if path.is_relative_to("/run/")}
-    links = {Path(entry): os.readlink(entry) for entry in os.scandir("/run") if entry.is_symlink()}
-    held = {path: os.open(path, os.O_PATH) for path in kept}
-    sys_.mount("tmpfs", "/run", "tmpfs", sys_.MS_NOSUID | sys_.MS_NODEV, "mode=755")
-    for link, target in links.items():
-        link.symlink_to(target)
-    for path, fd in held.items():
-        path.mkdir()
-        sys_.mount(f"/proc/self/fd/{fd}", str(path), flags=sys_.MS_BIND | sys_.MS_REC)
-        os.close(fd)
-    if held:
-        os.chdir(cwd)
 
 
 # --- inside ----------------------------------------------------------------
@@ -348,7 +285,7 @@ def _reap(child: int, channel: socket.socket) -> None:
 def _call_and_exit(function: Callable[[], int]) -> NoReturn:
     code = 1
     try:
-        code = function()
+        code = int(function())  # no other type may get past os._exit
     except BaseException:
         traceback.print_exc()
     finally:

@@ -1,0 +1,1 @@
+"""Tests of harness, runtime and linux themselves."""

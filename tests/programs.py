@@ -1,0 +1,161 @@
+"""Programs that tests start and watch from outside: by pipe, or on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+ROOT = Path(__file__).parents[1]
+WITHIN = 30.0
+"""Seconds in which whatever is waited for must happen, on the slowest machine."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment in which a program finds this checkout, whatever its directory."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, **more}
+
+
+def python(source: str, *args: str) -> list[str]:
+    """The command line that runs `source`."""
+    return [sys.executable, "-c", source, *args]
+
+
+def run(argv: Sequence[str], *, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run to the end; raises `subprocess.TimeoutExpired` when there is none."""
+    return subprocess.run(
+        argv,
+        input=stdin,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+
+
+_ON_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+class Watched:
+    """A running program, in a process group of its own, with what it prints.
+
+    On a terminal it is the session's leader and the terminal's foreground group.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], *, terminal: bool = False, env: Mapping[str, str] | None = None
+    ) -> None:
+        mine, its = pty.openpty() if terminal else os.pipe()
+        if terminal:
+            argv = python(_ON_TERMINAL, *argv)
+        self.output = ""
+        self._fd = mine
+        self.process = subprocess.Popen(
+            argv,
+            env=environment() if env is None else env,
+            stdin=its if terminal else subprocess.DEVNULL,
+            stdout=its,
+            stderr=its,
+            start_new_session=not terminal,
+        )
+        os.close(its)
+
+    def expect(self, text: str) -> str:
+        """Read until `text` has come, and return everything up to it.
+
+        Raises `AssertionError` with everything read when the program ends or time is up.
+        """
+        deadline = time.monotonic() + WITHIN
+        while text not in self.output:
+            assert self._read(deadline), f"no {text!r} in {self.output!r}"
+        before, _, self.output = self.output.partition(text)
+        return before + text
+
+    def type(self, text: str) -> None:
+        """Type on the program's terminal."""
+        os.write(self._fd, text.encode())
+
+    def end(self) -> int:
+        """Read until all who hold the output are gone; the exit code, -N for signal N."""
+        deadline = time.monotonic() + WITHIN
+        while self._read(deadline):
+            pass
+        return self.process.wait(deadline - time.monotonic())
+
+    def _read(self, deadline: float) -> bool:
+        """Take in more output; `False` at its end. Raises `TimeoutError`."""
+        ready, _, _ = select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError(f"nothing more after {self.output!r}")
+        try:
+            data = os.read(self._fd, 65536)
+        except OSError:  # EIO: the last one has left the terminal
+            return False
+        self.output += data.decode(errors="replace")
+        return bool(data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._fd)
+
+
+_CONFINED = """
+import json, os, sys
+from harness import idmap
+from linux import syscalls
+
+settings = json.loads(sys.argv[1])
+ids = idmap.Ids.of_caller()
+waiting, go = os.pipe()
+made, tell = os.pipe()
+helper = os.getpid()
+if os.fork() == 0:
+    os.close(go)
+    os.read(made, 1)
+    ids.write(helper)
+    os._exit(0)
+syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+os.write(tell, b"!")
+_, status = os.wait()
+assert status == 0
+for name, value in settings["limits"].items():
+    with open(f"/proc/sys/user/max_{name}_namespaces", "w") as file:
+        file.write(str(value))
+for path in settings["masked"]:
+    syscalls.mount("tmpfs", path, "tmpfs")
+for capability in settings["without"]:
+    syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+ALL_BUT_SETFCAP = [number for number in range(41) if number != 31]
+"""Capabilities without which root is as an ordinary user: it may map itself, and that is all."""
+
+
+def confined(
+    argv: Sequence[str],
+    *,
+    limits: Mapping[str, int] | None = None,
+    masked: Sequence[str] = (),
+    without: Sequence[int] = (),
+) -> list[str]:
+    """The command line that runs `argv` as root of a new user namespace, under restraints.
+
+    `limits` are numbers of namespaces by kind (`net`, `pid`, `mnt`, `user`, …), `masked`
+    directories that are covered, as containers do, `without` capabilities that are gone.
+    """
+    settings = {"limits": limits or {}, "masked": list(masked), "without": list(without)}
+    return python(_CONFINED, json.dumps(settings), *argv)

@@ -1,0 +1,197 @@
+"""Signals reach the process inside as if there were no sandbox: each one once."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.programs import Watched, python
+
+COUNTING = """
+import os, signal
+from harness import sandbox
+
+def count():
+    got = []
+    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1]
+    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    print("ready", flush=True)
+    while signal.SIGUSR1 not in got:
+        got.append(signal.sigwait(wanted))
+        print("got", signal.Signals(got[-1]).name, flush=True)
+    print("all", *(signal.Signals(number).name for number in got), flush=True)
+    return 0
+
+raise SystemExit(sandbox.run(count))
+"""
+"""Prints every signal it gets, up to SIGUSR1, which the tests send last: signals are
+relayed in order, so that a second copy of an earlier one would come before it."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def end_of_count(program: Watched) -> list[str]:
+    """Send the last signal; the names of all that arrived."""
+    os.kill(program.process.pid, signal.SIGUSR1)
+    program.expect("all ")
+    names = program.expect("\n").split()
+    assert program.end() == 0
+    return names
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_to_the_waiter_is_passed_on(number: signal.Signals) -> None:
+    """What is sent to the process that the shell knows arrives inside, once."""
+    with Watched(python(COUNTING)) as program:
+        program.expect("ready")
+        os.kill(program.process.pid, number)
+        program.expect(f"got {number.name}")
+        assert end_of_count(program) == [number.name, "SIGUSR1"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_to_the_group_is_not_passed_on_twice(number: signal.Signals) -> None:
+    """What is sent to the whole process group arrives inside by itself, and once."""
+    with Watched(python(COUNTING)) as program:
+        program.expect("ready")
+        os.killpg(program.process.pid, number)
+        program.expect(f"got {number.name}")
+        assert end_of_count(program) == [number.name, "SIGUSR1"]
+
+
+@pytest.mark.parametrize(("key", "name"), [("\x03", "SIGINT"), ("\x1c", "SIGQUIT")])
+def test_a_key_on_the_terminal_is_one_signal(key: str, name: str) -> None:
+    """Ctrl-C and Ctrl-Backslash arrive inside once."""
+    with Watched(python(COUNTING), terminal=True) as program:
+        program.expect("ready")
+        program.type(key)
+        program.expect(f"got {name}")
+        assert end_of_count(program) == [name, "SIGUSR1"]
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGQUIT, signal.SIGINT]
+)
+def test_a_death_by_signal_is_seen_outside(number: signal.Signals) -> None:
+    """Whoever waits for the waiter sees the signal that ended the process inside."""
+    source = f"""
+import os, signal
+from harness import sandbox
+sandbox.enter()
+signal.signal({int(number)}, signal.SIG_DFL) if {int(number)} != 9 else None
+os.kill(os.getpid(), {int(number)})
+"""
+    with Watched(python(source)) as program:
+        assert program.end() == -number
+
+
+FOREGROUND = """
+import os, signal
+
+def foreground():
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+"""
+
+JOB = """
+import signal
+from harness import sandbox
+sandbox.enter()
+signal.signal(signal.SIGCONT, lambda *_: print("continued", flush=True))
+print("ready", flush=True)
+print("read", input(), flush=True)
+"""
+
+SHELL_WITH_JOB = f"""
+{FOREGROUND}
+import subprocess, sys
+job = subprocess.Popen([sys.executable, "-c", {JOB!r}], preexec_fn=foreground)
+_, status = os.waitpid(job.pid, os.WUNTRACED)
+print("stopped by", os.WSTOPSIG(status), flush=True)
+os.killpg(job.pid, signal.SIGCONT)
+raise SystemExit(job.wait())
+"""
+
+
+def test_job_control_stops_and_continues_the_whole_run() -> None:
+    """Ctrl-Z stops the run, SIGCONT goes on with it, and what is typed then is read."""
+    with Watched(python(SHELL_WITH_JOB), terminal=True) as program:
+        program.expect("ready")
+        program.type("\x1a")
+        program.expect(f"stopped by {int(signal.SIGTSTP)}")
+        program.expect("continued")
+        program.type("a line\n")
+        program.expect("read a line")
+        assert program.end() == 0
+
+
+SANDBOX_WITH_SHELL = f"""
+{FOREGROUND}
+import subprocess, sys
+from harness import sandbox
+
+def shell():
+    argv = [sys.executable, "-c", "print('inner', input())"]
+    subprocess.run(argv, preexec_fn=foreground, check=True)
+    return 0
+
+sandbox.run(shell)
+print("outer", input())
+"""
+
+
+def test_the_terminal_comes_back_from_a_shell_inside() -> None:
+    """A shell inside takes the terminal's foreground; afterwards the waiter has it again."""
+    with Watched(python(SANDBOX_WITH_SHELL), terminal=True) as program:
+        program.type("one\n")
+        program.expect("inner one")
+        program.type("two\n")
+        program.expect("outer two")
+        assert program.end() == 0
+
+
+KILLED = """
+import os, signal
+from harness import sandbox
+sandbox.enter()
+if os.fork() == 0:
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    if os.fork() == 0:
+        os.setsid()
+print("there", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_killing_the_waiter_takes_everything_along(number: signal.Signals) -> None:
+    """When the waiter is killed, stopped before or not, nobody inside survives it."""
+    with Watched(python(KILLED)) as program:
+        for _ in range(3):
+            program.expect("there")
+        program.process.send_signal(number)
+        program.process.kill()
+        # The output ends when the last process that could write to it is gone.
+        assert program.end() == -signal.SIGKILL
+
+
+def test_a_killed_run_leaves_no_cgroup_for_long() -> None:
+    """The cgroup of a killed run is removed by the next run, at the latest."""
+    with Watched(python(KILLED)) as program:
+        program.expect("there")
+        program.process.kill()
+        program.end()
+    left = """
+from harness import cgroup, sandbox
+sandbox.run(lambda: 0)
+group = cgroup.own()
+print(list(group.glob("netmodes-*")) if group else [])
+"""
+    with Watched(python(left)) as program:
+        program.expect("[]")
+        assert program.end() == 0
