@@ -7,6 +7,7 @@ whom it saw; a negative one is final when the world is quiet (`settle`).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -15,15 +16,14 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Self
 
-from harness.model import FAMILIES, Cell, Family, Observation, Outcome, Protocol
+from harness.model import FAMILIES, Cell, Family, Observation, Protocol
 from harness.probe import icmp, wire
+from harness.probe.ledger import Answer, Heard, Ledger, Question
 from harness.probe.settle import Quiet, await_ready
 from harness.probe.station import (
-    Datagram,
     Station,
     open_stations,
     pending_error,
@@ -45,49 +45,9 @@ _PORTS: Final = range(61000, 65536)
 _PUMP_EVERY: Final = 32
 _EVENTS: Final = 512
 
-_NO_ROUTE: Final = frozenset(
-    {
-        errno.ENETUNREACH,
-        errno.EHOSTUNREACH,
-        errno.EADDRNOTAVAIL,
-        errno.EAFNOSUPPORT,
-        errno.ENETDOWN,
-        errno.EINVAL,
-    }
-)
-_FORBIDDEN: Final = frozenset({errno.EPERM, errno.EACCES})
-
 
 class NeighbourTableFull(Exception):
     """The kernel's neighbour table overflowed: cells may have been lost for that alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One probe: from where, to which address, and which namespace should answer."""
-
-    cell: Cell
-    source: NetNS
-    address: Address
-    target: NetNS
-
-
-@dataclass(slots=True)
-class _Heard:
-    """What a witness told about a question."""
-
-    witness: int
-    seen: Address
-    ttl: int | None
-
-
-@dataclass(slots=True)
-class _Answer:
-    """What came back to the source."""
-
-    at: float
-    source: Address
-    ttl: int | None = None
 
 
 def observe(
@@ -119,7 +79,7 @@ def observe(
             with _Asking(part, by_space) as asking:
                 asking.send()
                 asking.gather(control, watched, patience)
-                found.update(asking.observations(owners))
+                found.update(asking.ledger.observations(owners))
     finally:
         for station in stations:
             station.close()
@@ -139,22 +99,18 @@ class _Asking:
     def __init__(
         self, questions: Sequence[Question], stations: Mapping[tuple[int, int], Station]
     ) -> None:
-        self._questions = questions
+        self.ledger = Ledger(questions)
         self._stations = stations
-        self._names = {station.number: station for station in stations.values()}
+        self._by_number = {station.number: station for station in stations.values()}
         self._run = os.urandom(wire.RUN_LENGTH)
-        self._identifier = int.from_bytes(os.urandom(2), "big") | 1
+        self._identifier = int.from_bytes(os.urandom(2), "big")
         self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._handlers: dict[int, Callable[[], None]] = {}
         self._sent = [0.0] * len(questions)
-        self._open = set(range(len(questions)))
-        self._failed: dict[int, Observation] = {}
-        self._heard: dict[int, _Heard] = {}
-        self._answers: dict[int, _Answer] = {}
         self._streams: dict[int, socket.socket] = {}
         self._accepted: list[socket.socket] = []
 
-    def __enter__(self) -> _Asking:
+    def __enter__(self) -> Self:
         for station in self._stations.values():
             for family in FAMILIES:
                 self._watch(station.raw[family], partial(self._on_icmp, station, family))
@@ -168,7 +124,7 @@ class _Asking:
             stream.close()
         self._epoll.close()
 
-    def _watch(self, opened: socket.socket, handler: Callable[[int], None]) -> None:
+    def _watch(self, opened: socket.socket, handler: Callable[[], None]) -> None:
         self._handlers[opened.fileno()] = handler
         self._epoll.register(opened.fileno(), select.EPOLLIN)
 
@@ -176,9 +132,9 @@ class _Asking:
 
     def send(self) -> None:
         """Send every question, source by source, taking in what arrives meanwhile."""
-        order = sorted(range(len(self._questions)), key=lambda i: self._questions[i].source.id)
-        by_source = itertools.groupby(order, key=lambda i: self._questions[i].source.id)
-        for source, indexes in by_source:
+        questions = self.ledger.questions
+        order = sorted(range(len(questions)), key=lambda index: questions[index].source.id)
+        for source, indexes in itertools.groupby(order, key=lambda i: questions[i].source.id):
             station = self._stations[source]
             for batch in _batches(indexes, _PUMP_EVERY):
                 with station.netns.entered():
@@ -187,211 +143,145 @@ class _Asking:
                 self._pump()
 
     def _ask(self, station: Station, index: int) -> None:
-        asked = self._questions[index]
-        family = asked.cell.family
+        question = self.ledger.questions[index]
+        family, address = question.cell.family, str(question.address)
         payload = wire.question(self._run, index)
         self._sent[index] = time.perf_counter()
         try:
-            match asked.cell.protocol:
+            match question.cell.protocol:
                 case Protocol.ICMP:
-                    echo = icmp.echo_request(family, self._identifier, index & 0xFFFF, payload)
-                    station.raw[family].sendto(echo, (str(asked.address), 0))
+                    echo = icmp.echo_request(family, self._identifier, index, payload)
+                    station.raw[family].sendto(echo, (address, 0))
                 case Protocol.UDP:
-                    self._on_answer(station, family, 0)  # take pending errors off the socket
-                    station.udp[family].sendto(payload, (str(asked.address), station.port))
+                    self._on_answer(station, family)  # take pending errors off the socket
+                    station.udp[family].sendto(payload, (address, station.port))
                 case Protocol.TCP:
-                    self._connect(station, index)
+                    stream = self._streams[index] = station.connecting(family)
+                    code = stream.connect_ex((address, station.port))
+                    if code not in (0, errno.EINPROGRESS):
+                        raise OSError(code, os.strerror(code))
+                    self._watch(stream, partial(self._on_greeting, index))
         except OSError as error:
-            self._refused(index, error.errno or 0, "")
-
-    def _connect(self, station: Station, index: int) -> None:
-        asked = self._questions[index]
-        stream = self._streams[index] = station.connecting(asked.cell.family)
-        code = stream.connect_ex((str(asked.address), station.port))
-        if code in (0, errno.EINPROGRESS):
-            self._watch(stream, partial(self._on_greeting, index))
-        else:
-            self._refused(index, code, "")
-
-    def _refused(self, index: int, number: int, code: str) -> None:
-        """Note an error. Without an ICMP `code` it is the source's own kernel that speaks."""
-        word = errno.errorcode.get(number, str(number))
-        if code:
-            seen = Observation(Outcome.REJECTED, code=code)
-        elif number == errno.ECONNREFUSED:
-            seen = Observation(Outcome.REJECTED, code="rst")
-        elif number in _FORBIDDEN:
-            seen = Observation(Outcome.REJECTED, code="local-policy", detail=word)
-        elif number in _NO_ROUTE:
-            seen = Observation(Outcome.NO_ROUTE, detail=word)
-        else:
-            seen = Observation(Outcome.DROPPED, detail=word)
-        self._failed[index] = seen
-        self._open.discard(index)
+            self.ledger.refused(index, error.errno or 0)
 
     # --- gathering
 
     def gather(self, control: NetNS, watched: Sequence[NetNS], patience: float) -> None:
         """Take in answers until every question has one or the world is quiet."""
         with Quiet(control, watched) as quiet:
-            while self._open:
+            while self.ledger.open:
                 if self._pump():
                     continue
                 if quiet.reached() and not self._pump():
                     break
         deadline = time.monotonic() + patience
-        while self._open and (left := deadline - time.monotonic()) > 0:
+        while self.ledger.open and (left := deadline - time.monotonic()) > 0:
             self._pump(left)
+        for index in self.ledger.open & self._streams.keys():
+            if _connected(self._streams[index]):
+                self.ledger.impostor(index, "something accepted the connection and said nothing")
 
     def _pump(self, wait: float = 0.0) -> bool:
         """Handle what has arrived; whether there was anything."""
         any_event = False
         while events := self._epoll.poll(wait, _EVENTS):
             any_event, wait = True, 0.0
-            for descriptor, mask in events:
-                handler = self._handlers.get(descriptor)
-                if handler is not None:
-                    handler(mask)
+            for descriptor, _ in events:
+                if handler := self._handlers.get(descriptor):
+                    handler()
         return any_event
 
-    def _on_icmp(self, station: Station, family: Family, _mask: int) -> None:
+    def _on_icmp(self, station: Station, family: Family) -> None:
         while datagram := receive(station.raw[family]):
             message = icmp.parse(family, datagram.data)
             if message is None:
                 continue
-            ttl = message.ttl if family == 4 else datagram.ttl
             if message.kind in icmp.ERRORS[family]:
                 self._on_icmp_error(family, message)
                 continue
             index = wire.read_question(message.payload, self._run)
             if index is None:
                 continue
+            ttl = message.ttl if family == 4 else datagram.ttl
             if message.kind == icmp.ECHO_REQUEST[family]:
-                self._heard[index] = _Heard(station.number, datagram.source, ttl)
-            elif self._stations[self._questions[index].source.id] is station:
-                self._answers[index] = _Answer(time.perf_counter(), datagram.source, ttl)
-            if index in self._heard and index in self._answers:
-                self._open.discard(index)
+                self.ledger.heard(index, Heard(station.netns, datagram.source, ttl))
+            elif self.ledger.questions[index].source == station.netns:
+                self.ledger.answered(index, Answer(self._since(index), datagram.source, ttl))
 
     def _on_icmp_error(self, family: Family, message: icmp.Message) -> None:
         quoted = icmp.quoted_echo(family, message.payload)
         if quoted is None or quoted[0] != self._identifier:
             return
-        index = quoted[1]
-        if index in self._open and self._questions[index].cell.protocol is Protocol.ICMP:
-            self._refused(index, 0, icmp.name(family, message.kind, message.code))
+        code = icmp.name(family, message.kind, message.code)
+        self.ledger.refused(quoted[1], 0, code)
 
-    def _on_question(self, station: Station, family: Family, _mask: int) -> None:
+    def _on_question(self, station: Station, family: Family) -> None:
         """Witness a datagram: answer who this is and whom it saw."""
-        while datagram := receive(station.ear[family]):
+        ear = station.ear[family]
+        while datagram := receive(ear):
             index = wire.read_question(datagram.data, self._run)
-            if index is not None:
-                self._heard[index] = _Heard(station.number, datagram.source, datagram.ttl)
-                words = wire.answer(self._run, index, station.number, datagram.ttl, datagram.source)
-                reply(station.ear[family], datagram, words)
-        while pending_error(station.ear[family], family):
-            pass
+            if index is None:
+                continue
+            self.ledger.heard(index, Heard(station.netns, datagram.source, datagram.ttl))
+            seen = (datagram.ttl, datagram.source)
+            reply(ear, datagram, wire.answer(self._run, index, station.number, *seen))
+        while pending_error(ear, family):
+            pass  # an asker that is gone: its own end tells why
 
-    def _on_answer(self, station: Station, family: Family, _mask: int) -> None:
+    def _on_answer(self, station: Station, family: Family) -> None:
         opened = station.udp[family]
         while datagram := receive(opened):
             said = wire.read_answer(datagram.data, self._run)
-            if said is not None and said.number in self._open:
-                self._note_answer(said, datagram)
+            if said is not None:
+                self._believe(said.number, said)
+                answer = Answer(self._since(said.number), datagram.source, datagram.ttl)
+                self.ledger.answered(said.number, answer)
         while error := pending_error(opened, family):
             index = wire.read_question(error.data, self._run)
-            if index is not None and index in self._open:
-                self._refused(index, error.errno, error.code)
+            if index is not None:
+                self.ledger.refused(index, error.errno, error.code)
 
-    def _note_answer(self, said: wire.Answer, datagram: Datagram) -> None:
-        self._heard[said.number] = _Heard(said.witness, said.seen, said.ttl)
-        self._answers[said.number] = _Answer(time.perf_counter(), datagram.source, datagram.ttl)
-        self._open.discard(said.number)
-
-    def _on_connection(self, station: Station, family: Family, _mask: int) -> None:
+    def _on_connection(self, station: Station, family: Family) -> None:
         """Witness a connection: say at once who this is and whom it saw."""
         while True:
             try:
                 stream, sender = station.listener[family].accept()
             except OSError:
                 return
-            words = wire.answer(
-                self._run, wire.GREETING, station.number, syn_ttl(stream), plain(sender[0])
-            )
-            stream.setblocking(False)
+            seen = (syn_ttl(stream), plain(sender[0]))
             self._accepted.append(stream)
-            try:
-                stream.send(words)
-            except OSError:
-                continue  # the asker is gone already; it has noted why
+            with contextlib.suppress(OSError):  # an asker that is gone has noted why
+                stream.send(wire.answer(self._run, wire.GREETING, station.number, *seen))
 
-    def _on_greeting(self, index: int, _mask: int) -> None:
-        stream = self._streams[index]
-        family = self._questions[index].cell.family
+    def _on_greeting(self, index: int) -> None:
+        stream, question = self._streams[index], self.ledger.questions[index]
         words = b""
         try:
             words = stream.recv(wire.ANSWER_LENGTH)
         except BlockingIOError:
             # An ICMP error that came while connect() held the socket: the kernel would
             # act on it at the first retransmission, a second later.
-            told = pending_error(stream, family)
+            told = pending_error(stream, question.cell.family)
             if told is None or not told.code:
                 return
-            self._refused(index, told.errno, told.code)
+            self.ledger.refused(index, told.errno, told.code)
         except OSError as error:
-            told = pending_error(stream, family)
-            self._refused(index, error.errno or 0, told.code if told else "")
-        said = wire.read_answer(words, self._run)
-        if said is not None:
-            address = self._questions[index].address
-            self._heard[index] = _Heard(said.witness, said.seen, said.ttl)
-            self._answers[index] = _Answer(time.perf_counter(), address)
-        elif index in self._open:
-            detail = f"the connection was accepted, then came {words[:40]!r}"
-            self._failed[index] = Observation(Outcome.WRONG_PEER, detail=detail)
-        self._open.discard(index)
+            told = pending_error(stream, question.cell.family)
+            self.ledger.refused(index, error.errno or 0, told.code if told else "")
+        if said := wire.read_answer(words, self._run):
+            self._believe(index, said)
+            self.ledger.answered(index, Answer(self._since(index), question.address, None))
+        else:
+            self.ledger.impostor(index, f"the connection was accepted, then came {words[:40]!r}")
         self._handlers.pop(stream.fileno(), None)
         self._epoll.unregister(stream.fileno())
 
-    # --- telling
+    def _believe(self, index: int, said: wire.Answer) -> None:
+        witness = self._by_number[said.witness].netns
+        self.ledger.heard(index, Heard(witness, said.seen, said.ttl))
 
-    def observations(self, owners: Mapping[Address, str]) -> Iterator[tuple[Cell, Observation]]:
-        """What happened in each cell of the slice."""
-        for index, asked in enumerate(self._questions):
-            yield asked.cell, self._failed.get(index) or self._tell(index, asked, owners)
-
-    def _tell(self, index: int, asked: Question, owners: Mapping[Address, str]) -> Observation:
-        heard, answer = self._heard.get(index), self._answers.get(index)
-        seen_from = None
-        if heard is not None:
-            seen_from = owners.get(heard.seen, str(heard.seen))
-        if answer is None:
-            return self._silence(index, heard, seen_from)
-        detail = ""
-        if heard is None:
-            detail = f"{answer.source} answered, but no witness saw the request"
-        elif self._names[heard.witness].netns != asked.target:
-            detail = f"net:[{self._names[heard.witness].netns.id[1]}] answered instead"
-        elif answer.source != asked.address:
-            detail = f"the answer came from {answer.source}, not from {asked.address}"
-        return Observation(
-            Outcome.WRONG_PEER if detail else Outcome.REPLY,
-            ttl=answer.ttl,
-            seen_ttl=heard.ttl if heard else None,
-            seen_from=seen_from,
-            rtt=answer.at - self._sent[index],
-            detail=detail,
-        )
-
-    def _silence(self, index: int, heard: _Heard | None, seen_from: str | None) -> Observation:
-        stream = self._streams.get(index)
-        if stream is not None and _connected(stream):
-            detail = "something accepted the connection and said nothing"
-            return Observation(Outcome.WRONG_PEER, detail=detail)
-        if heard is None:
-            return Observation(Outcome.DROPPED, detail="the request reached no witness")
-        detail = f"the request arrived, seen as {seen_from}; no answer came back"
-        return Observation(Outcome.DROPPED, seen_ttl=heard.ttl, seen_from=seen_from, detail=detail)
+    def _since(self, index: int) -> float:
+        return time.perf_counter() - self._sent[index]
 
 
 def _connected(stream: socket.socket) -> bool:
