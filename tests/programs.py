@@ -8,6 +8,7 @@ import pty
 import select
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,10 @@ class Watched:
         mine, its = pty.openpty() if terminal else os.pipe()
         if terminal:
             argv = python(_ON_TERMINAL, *argv)
+            # Else a key such as Ctrl-C throws away what is printed at the same moment.
+            settings = termios.tcgetattr(its)
+            settings[3] |= termios.NOFLSH
+            termios.tcsetattr(its, termios.TCSANOW, settings)
         self.output = ""
         self._fd = mine
         self.process = subprocess.Popen(
