@@ -41,6 +41,8 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWRULE: Final = 32
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
+LO: Final = 1
+"""Index of `lo` in every network namespace."""
 IFF_UP: Final = 1
 IFF_RUNNING: Final = 0x40
 
@@ -48,6 +50,7 @@ IFF_RUNNING: Final = 0x40
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK = 1, 3, 4, 5
 IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_NET_NS_FD = 10, 16, 18, 28
 IFLA_STATS64: Final = 23
+IFLA_AF_SPEC: Final = 26
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 VETH_INFO_PEER: Final = 1
 IFLA_BR_FORWARD_DELAY, IFLA_BR_STP_STATE = 1, 5
@@ -211,6 +214,13 @@ def isolate_port(index: int, *, isolated: bool = True) -> Request:
     body = LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
     body += nest(IFLA_PROTINFO, u8(IFLA_BRPORT_ISOLATED, isolated))
     return Request(RTM_SETLINK, 0, body, f"isolate bridge port {index}")
+
+
+def no_link_local(name: str) -> Request:
+    """Give a link no IPv6 link-local address of its own: a bridge port needs none."""
+    mode = u8(8, 1)  # IFLA_INET6_ADDR_GEN_MODE: none
+    body = link_body(name=name) + nest(IFLA_AF_SPEC, nest(socket.AF_INET6, mode))
+    return Request(RTM_SETLINK, 0, body, f"keep {name} without a link-local address")
 
 
 def hairpin_port(index: int, *, on: bool = True) -> Request:

@@ -20,7 +20,6 @@ from linux import rtnl, sysctl
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 
-LO: Final = 1
 NEAR: Final = 2
 """Index of `eth0`, towards the LAN."""
 FAR: Final = 3
@@ -153,7 +152,7 @@ def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:
 
 def _inside(name: str, topology: Topology) -> Iterator[Request]:
     """Everything a namespace is told about itself, in one batch."""
-    yield rtnl.set_link(LO, up=True)
+    yield rtnl.set_link(rtnl.LO, up=True)
     if name != "lan":
         yield rtnl.set_link(NEAR, up=True)
     chain = routers(topology)

@@ -1,0 +1,70 @@
+"""The manual attach: what `docs/four-modes.md` does with `ip`, done through netlink.
+
+A veth pair is made in the host, one end becomes a port of the bridge, the other
+is moved into the container's namespace, renamed `eth0`, addressed and given a
+default route. The runtime takes no part in it and knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from ipaddress import IPv4Interface, IPv6Interface
+
+from harness.adapters.protocol import NetworkFacts
+from linux import netstate, rtnl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+
+def attach(host: NetNS, space: NetNS, network: NetworkFacts, name: str) -> None:
+    """Give the namespace `space` an `eth0` on the bridge of `network`.
+
+    `name` is the container's; the host end is called after it. The address is
+    the last usable one of each subnet of the network.
+    Raises `ValueError` when the network has no bridge in the host.
+    """
+    if network.interface is None:
+        raise ValueError(f"network {network.name} has no bridge in the host to attach to")
+    end = host_end(name)
+    with Netlink(host) as netlink:
+        bridge = netstate.link(netlink, network.interface)
+        netlink.send([rtnl.add_veth(end, f"{end}p", up=False, mtu=bridge.mtu)])
+        near, far = netstate.link(netlink, end), netstate.link(netlink, f"{end}p")
+        netlink.send(
+            [
+                rtnl.set_link(near.ifindex, master=bridge.ifindex, up=True),
+                rtnl.set_link(far.ifindex, netns=space.fd),
+            ]
+        )
+    with Netlink(space) as netlink:
+        index = netstate.link(netlink, f"{end}p").ifindex
+        requests = [
+            rtnl.set_link(index, name="eth0"),
+            rtnl.set_link(rtnl.LO, up=True),
+            rtnl.set_link(index, up=True),
+        ]
+        for gateway in network.gateways:
+            requests.append(rtnl.add_address(index, last_address(gateway)))
+            requests.append(rtnl.add_route(None, via=gateway.ip))
+        netlink.send(requests)
+
+
+def detach(host: NetNS, name: str) -> None:
+    """Remove the veth pair that `attach` made, where it is still there."""
+    with Netlink(host) as netlink:
+        netlink.send([rtnl.del_link(host_end(name))], missing_ok=True)
+
+
+def host_end(name: str) -> str:
+    """The host end's interface name: at most 15 characters, told apart by a digest."""
+    return f"hand{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def last_address(gateway: IPv4Interface | IPv6Interface) -> IPv4Interface | IPv6Interface:
+    """The last usable address of the gateway's subnet: runtimes count from the first."""
+    network = gateway.network
+    if isinstance(gateway, IPv4Interface):
+        return IPv4Interface((int(network.broadcast_address) - 1, network.prefixlen))
+    return IPv6Interface(
+        (int(network.network_address) + network.num_addresses - 2, network.prefixlen)
+    )

@@ -1,0 +1,77 @@
+"""What tests ask for.
+
+A worker builds one world and starts one runtime in it, once. A test gets a
+`scene` of its own, or shares the `cast` with the other tests of its module when
+it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness import sandbox
+from harness.adapters import registry
+from harness.adapters.protocol import Adapter
+from harness.cast import ALONE, CAST
+from harness.place import Place, fixed
+from harness.scene import Scene
+from harness.topology import Topology
+from harness.world.build import World
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """The closed world of this worker: host, LAN, routers, internet, ns1, ns2."""
+    if not sandbox.inside():
+        pytest.fail(
+            "a world needs the sandbox, and this run is outside: "
+            "run without --sandbox=never; `netmodes doctor` tells what the machine can do",
+            pytrace=False,
+        )
+    with World.build(Topology()) as built:
+        yield built
+
+
+@pytest.fixture(scope="session")
+def runtime(world: World, request: pytest.FixtureRequest) -> Iterator[Adapter]:
+    """The runtime under test, running in the world's host."""
+    adapter = registry.find(request.config.getoption("runtime"))(world.host)
+    adapter.start()
+    yield adapter
+    adapter.stop()
+
+
+@pytest.fixture
+def scene(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """An empty scene: make networks and containers in it; they are removed afterwards."""
+    with Scene(world, runtime) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cast(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """One container in each mode, shared by the tests of a module: look, do not change."""
+    with Scene(world, runtime, CAST) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def attached(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """The cast after a veth was moved into `container06-none` by hand: look, do not change."""
+    with Scene(world, runtime, CAST) as made:
+        made.attach(ALONE)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def host(world: World) -> Place:
+    """The machine's network namespace."""
+    return fixed("host", world.namespaces["host"])
+
+
+@pytest.fixture(scope="session")
+def internet(world: World) -> Place:
+    """The internet's namespace."""
+    return fixed("internet", world.namespaces["internet"])

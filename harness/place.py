@@ -1,0 +1,77 @@
+"""A network namespace as a test sees it: what is in it, and sockets inside it.
+
+A place opens its namespace anew for every look and lets go of it at once. The
+harness never keeps a container's namespace alive: whether it goes away with the
+container is one of the things that are tested.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.model import Family
+from harness.topology import Address, Interface
+from linux import netstate, sysctl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A named network namespace. `open` returns a fresh handle, which the caller closes."""
+
+    name: str
+    open: Callable[[], NetNS]
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the namespace: equal for two places in the same one."""
+        with self.open() as space:
+            return space.id
+
+    def links(self) -> dict[str, netstate.Link]:
+        """Every interface by name, `lo` included."""
+        with self.open() as space, Netlink(space) as netlink:
+            return {link.name: link for link in netstate.links(netlink)}
+
+    def interfaces(self, link: str | None = None) -> list[Interface]:
+        """Every address with its prefix, or those of one link; without link-local ones."""
+        with self.open() as space, Netlink(space) as netlink:
+            index = netstate.link(netlink, link).ifindex if link else None
+            found = netstate.addresses(netlink, index=index)
+        return [item.address for item in found if not item.address.is_link_local]
+
+    def address(self, family: Family) -> Address | None:
+        """The first address that others can use, `None` where there is none."""
+        for interface in self.interfaces():
+            if interface.version == family and not interface.ip.is_loopback:
+                return interface.ip
+        return None
+
+    def routes(self) -> list[netstate.Route]:
+        """The unicast routes of the main table, both families."""
+        with self.open() as space, Netlink(space) as netlink:
+            return netstate.routes(netlink)
+
+    def neighbours(self) -> list[netstate.Neighbour]:
+        """Every neighbour entry, both families."""
+        with self.open() as space, Netlink(space) as netlink:
+            return list(netstate.neighbours(netlink))
+
+    def sysctl(self, key: str) -> str:
+        """One value under `net.`; `FileNotFoundError` when there is no such key."""
+        with self.open() as space:
+            return sysctl.read(space, [key])[key]
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket inside; it stays usable, and keeps the namespace alive, until closed."""
+        with self.open() as space:
+            return space.socket(family, kind, protocol)
+
+
+def fixed(name: str, space: NetNS) -> Place:
+    """A place on a namespace that somebody else keeps open, such as the world's own."""
+    return Place(name, lambda: NetNS(os.dup(space.fd)))

@@ -1,0 +1,339 @@
+"""A world, a runtime and a plan: live containers, and the two matrices about them.
+
+The plan grows as networks and containers are made, so that the promise is always
+about what is there. `observed` measures it with real packets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Self
+
+from harness import oracle
+from harness.adapters.protocol import Adapter, Completed, Endpoint, Facts, NetworkFacts
+from harness.attach import attach, detach
+from harness.matrix import Matrix
+from harness.model import (
+    BR0,
+    BY_NAME,
+    DEFAULT_NETWORK,
+    GATEWAY,
+    HOST,
+    INTERNET,
+    LOOPBACK,
+    OUTSIDERS,
+    SELF,
+    Attached,
+    Bridge,
+    Cell,
+    ContainerSpec,
+    Family,
+    Host,
+    Joined,
+    Mode,
+    NetworkSpec,
+    Observation,
+    Outcome,
+    Plan,
+    Promise,
+)
+from harness.place import Place, fixed
+from harness.probe.ledger import Question
+from harness.probe.names import Lookup, Resolved, resolve
+from harness.probe.netns import observe
+from harness.topology import Address, pick
+from harness.world.build import World
+from linux.netns import NetNS
+
+LOOPBACKS: dict[Family, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
+USER_SPACE_PATIENCE = 0.3
+"""Seconds that a packet may spend in a runtime's user-space datapath."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network of the runtime, as it was asked for and as it came out."""
+
+    spec: NetworkSpec
+    facts: NetworkFacts
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.spec.name
+
+
+class Container:
+    """A container of the scene."""
+
+    def __init__(self, scene: Scene, name: str, facts: Facts) -> None:
+        self._scene = scene
+        self.name = name
+        self.started = facts
+        """What the runtime reported when it started it."""
+        self.net = Place(name, self._open)
+        """Its network namespace."""
+
+    def facts(self) -> Facts:
+        """What the runtime reports now."""
+        return self._scene.runtime.inspect(self.name)
+
+    def _open(self) -> NetNS:
+        facts = self.facts()
+        if not facts.running:
+            raise ProcessLookupError(f"container {self.name} is not running: it has no namespace")
+        return self._scene.world.host.netns_of(facts.pid)
+
+    def endpoint(self, network: str = DEFAULT_NETWORK) -> Endpoint:
+        """Where the runtime says it is on a network; `KeyError` when it is not on it."""
+        for endpoint in self.facts().endpoints:
+            if endpoint.network == network:
+                return endpoint
+        raise KeyError(f"container {self.name} is not on network {network}")
+
+    def exec(self, *argv: str, timeout: float = 30) -> Completed:
+        """Run a command inside, through the runtime."""
+        return self._scene.runtime.exec(self.name, argv, timeout=timeout)
+
+    def read(self, path: str) -> str:
+        """A file as a process inside sees it; `path` is absolute."""
+        host = self._scene.world.host
+        with open(f"/proc/{host.pid}/root/proc/{self.facts().pid}/root{path}", "rb") as file:
+            return file.read().decode(errors="replace")
+
+    def namespace(self, kind: str) -> tuple[int, int]:
+        """Device and inode of another of its namespaces: pid, mnt, uts, ipc, cgroup."""
+        host = self._scene.world.host
+        with NetNS.at(f"/proc/{host.pid}/root/proc/{self.facts().pid}/ns/{kind}") as handle:
+            return handle.id
+
+    def attach(self, network: str = DEFAULT_NETWORK) -> None:
+        """Move a veth end in by hand, as `eth0`, addressed and routed; mode none only."""
+        self._scene.attach(self.name, network)
+
+    def stop(self) -> None:
+        """Stop it; it stays in the plan and can be started again."""
+        self._scene.runtime.stop_container(self.name)
+
+    def start(self) -> None:
+        """Start it again."""
+        self._scene.runtime.start_container(self.name)
+
+    def remove(self) -> None:
+        """Remove it, from the plan too."""
+        self._scene.remove(self.name)
+
+
+class Scene:
+    """Use it as a context manager: leaving removes every container and network it made."""
+
+    def __init__(self, world: World, runtime: Adapter, plan: Plan | None = None) -> None:
+        self.world = world
+        self.runtime = runtime
+        self.plan = Plan()
+        self._containers: dict[str, Container] = {}
+        self._networks: dict[str, Network] = {}
+        self.places = {name: fixed(name, space) for name, space in world.namespaces.items()}
+        """The world's own places: host, ns1, ns2, internet, attacker, lan, r1, …."""
+        for spec in plan.networks if plan else ():
+            self._network(spec)
+        for container in plan.containers if plan else ():
+            self._container(container)
+
+    # --- building
+
+    def network(self, name: str, **options: Any) -> Network:
+        """Make a network; options as in `NetworkSpec`."""
+        return self._network(NetworkSpec(name, **options))
+
+    def _network(self, spec: NetworkSpec) -> Network:
+        grown = self.plan.with_network(spec)
+        made = self._networks[spec.name] = Network(spec, self.runtime.network(spec))
+        self.plan = grown
+        return made
+
+    def container(self, name: str, mode: Mode | None = None, **options: Any) -> Container:
+        """Start a container; options as in `ContainerSpec`."""
+        return self._container(ContainerSpec(name, mode or Bridge(), **options))
+
+    def _container(self, spec: ContainerSpec) -> Container:
+        grown = self.plan.with_container(spec)
+        made = Container(self, spec.name, self.runtime.run(spec))
+        self._containers[spec.name] = made
+        self.plan = grown
+        return made
+
+    def containers(self, **modes: Mode | Network) -> None:
+        """Start several, by name: each in a mode or on a network."""
+        for name, mode in modes.items():
+            self.container(name, Bridge(mode.name) if isinstance(mode, Network) else mode)
+
+    def __getitem__(self, name: str) -> Container:
+        return self._containers[name]
+
+    def attach(self, name: str, network: str = DEFAULT_NETWORK) -> None:
+        """Give a `none` container a veth by hand, onto the bridge of `network`."""
+        with self._containers[name].net.open() as space:
+            attach(self.world.host.netns, space, self.runtime.network_facts(network), name)
+        containers = tuple(
+            replace(item, mode=Attached(network)) if item.name == name else item
+            for item in self.plan.containers
+        )
+        self.plan = replace(self.plan, containers=containers)
+
+    def remove(self, name: str) -> None:
+        """Remove a container."""
+        self.runtime.remove(name)
+        del self._containers[name]
+        left = tuple(item for item in self.plan.containers if item.name != name)
+        self.plan = replace(self.plan, containers=left)
+
+    def remove_network(self, name: str) -> None:
+        """Remove a network."""
+        self.runtime.remove_network(name)
+        del self._networks[name]
+        left = tuple(item for item in self.plan.networks if item.name != name)
+        self.plan = replace(self.plan, networks=left)
+
+    def close(self) -> None:
+        """Remove every container and network that this scene made."""
+        with contextlib.ExitStack() as stack:  # all are tried; the first failure is raised
+            for name in list(self._networks):
+                stack.callback(self.remove_network, name)
+            for name in list(self._containers):
+                stack.callback(self.remove, name)
+            for container in self.plan.containers:
+                if isinstance(container.mode, Attached):
+                    detach(self.world.host.netns, container.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- the two matrices
+
+    def promised(self, cells: Collection[Cell] | None = None) -> Matrix[Promise]:
+        """What the oracle says must happen, for the plan as it is now."""
+        return oracle.promised(self.plan, self.runtime.dialect, self.world.topology, cells)
+
+    def observed(self, cells: Collection[Cell] | None = None) -> Matrix[Observation]:
+        """What real packets do, in every promised cell or those of `cells`."""
+        asked = list(self.promised(cells))
+        with contextlib.ExitStack() as stack:
+            spaces = {
+                name: stack.enter_context(self.place(name).open())
+                for name in (*(item.name for item in self.plan.containers), *OUTSIDERS)
+            }
+            found, questions = self._questions(asked, spaces)
+            found |= observe(
+                questions,
+                control=self.world.namespaces["lan"],
+                watched=list(self.world.namespaces.values()),
+                owners=self._owners(),
+                patience=self._patience(),
+            )
+        return Matrix({cell: found[cell] for cell in asked})
+
+    def place(self, name: str) -> Place:
+        """A container's place by its name, or one of the world's own."""
+        container = self._containers.get(name)
+        return container.net if container else self.places[name]
+
+    def _patience(self) -> float:
+        return USER_SPACE_PATIENCE if self.runtime.dialect.datapath == "user-space" else 0.0
+
+    def _questions(
+        self, cells: Sequence[Cell], spaces: dict[str, NetNS]
+    ) -> tuple[dict[Cell, Observation], list[Question]]:
+        """Addresses for names: the questions to ask, and the cells that end before a packet."""
+        ended: dict[Cell, Observation] = {}
+        questions: list[Question] = []
+        named = self._look_up([cell for cell in cells if cell.target == BY_NAME], spaces)
+        addresses: dict[tuple[str, Family], Address | None] = {}
+        for cell in cells:
+            if cell.target == BY_NAME:
+                resolved = named[cell.source, cell.family]
+                address, outcome, reason = resolved.address, Outcome.NO_NAME, resolved.reason
+            else:
+                address = self._address(cell, addresses)
+                outcome, reason = Outcome.NO_ROUTE, f"{cell.target} has no IPv{cell.family} address"
+            if address is None:
+                ended[cell] = Observation(outcome, detail=reason)
+            else:
+                target = spaces[self._witness(cell)]
+                questions.append(Question(cell, spaces[cell.source], address, target))
+        return ended, questions
+
+    def _look_up(
+        self, cells: Sequence[Cell], spaces: dict[str, NetNS]
+    ) -> dict[tuple[str, Family], Resolved]:
+        keys = list(dict.fromkeys((cell.source, cell.family) for cell in cells))
+        told = {source: self._resolv_conf(source) for source, _ in keys}
+        lookups = [Lookup(spaces[source], told[source], BY_NAME, family) for source, family in keys]
+        return dict(zip(keys, resolve(lookups), strict=True))
+
+    def _resolv_conf(self, name: str) -> str:
+        if name in self._containers:
+            try:
+                return self._containers[name].read("/etc/resolv.conf")
+            except FileNotFoundError:
+                return ""
+        return f"nameserver {pick(self.world.topology.resolver, 4).ip}\n"
+
+    def _witness(self, cell: Cell) -> str:
+        """The name of the place that must answer."""
+        special = {
+            SELF: cell.source,
+            LOOPBACK: cell.source,
+            GATEWAY: HOST,
+            BR0: HOST,
+            BY_NAME: INTERNET,
+        }
+        return special.get(cell.target, cell.target)
+
+    def _address(
+        self, cell: Cell, known: dict[tuple[str, Family], Address | None]
+    ) -> Address | None:
+        """The address that a target goes by, `None` where it has none in that family."""
+        if cell.target == LOOPBACK:
+            return LOOPBACKS[cell.family]
+        if cell.target == GATEWAY:
+            return self._gateway(cell.source, cell.family)
+        key = (cell.source if cell.target == SELF else cell.target, cell.family)
+        if key not in known:
+            known[key] = self._address_of(*key)
+        return known[key]
+
+    def _address_of(self, name: str, family: Family) -> Address | None:
+        if name not in self._containers:
+            return self.world.address(name, family)
+        if isinstance(self.plan.home(name).mode, Host):
+            return self.world.address(HOST, family)
+        return self._containers[name].net.address(family)
+
+    def _gateway(self, name: str, family: Family) -> Address | None:
+        mode = self.plan.home(name).mode
+        if not isinstance(mode, Bridge | Attached):
+            return None
+        for gateway in self.runtime.network_facts(mode.network).gateways:
+            if gateway.version == family:
+                return gateway.ip
+        return None
+
+    def _owners(self) -> dict[Address, str]:
+        """Whose each address is: a joiner's is its home's, a host-mode container's the host's."""
+        owners = self.world.topology.owners()
+        for interface in self.places[HOST].interfaces():
+            owners[interface.ip] = HOST
+        for container in self.plan.containers:
+            if isinstance(container.mode, Host | Joined):
+                continue
+            for interface in self._containers[container.name].net.interfaces():
+                if not interface.ip.is_loopback:
+                    owners[interface.ip] = container.name
+        return owners
