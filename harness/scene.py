@@ -260,7 +260,7 @@ class Scene:
                 resolved = named[cell.source, cell.family]
                 address, outcome, reason = resolved.address, Outcome.NO_NAME, resolved.reason
             else:
-                address = self._address(cell, addresses)
+                address = self.address(cell, addresses)
                 outcome, reason = Outcome.NO_ROUTE, f"{cell.target} has no IPv{cell.family} address"
             if address is None:
                 ended[cell] = Observation(outcome, detail=reason)
@@ -296,10 +296,14 @@ class Scene:
         }
         return special.get(cell.target, cell.target)
 
-    def _address(
-        self, cell: Cell, known: dict[tuple[str, Family], Address | None]
+    def address(
+        self, cell: Cell, known: dict[tuple[str, Family], Address | None] | None = None
     ) -> Address | None:
-        """The address that a target goes by, `None` where it has none in that family."""
+        """The address that a cell's target goes by, `None` where it has none in that family.
+
+        Not for targets by name. `known` keeps what was looked up from cell to cell.
+        """
+        known = {} if known is None else known
         if cell.target == LOOPBACK:
             return LOOPBACKS[cell.family]
         if cell.target == GATEWAY:

@@ -1,0 +1,36 @@
+"""The whole conformance run, as a user starts it: `python -m bench.conformance [ROUNDS]`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+from bench.timing import alternate, show, timed
+
+BAR = 15.0
+
+
+def main() -> int:
+    """Run `pytest` with one and with two workers in turn and print the table."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+
+    def run(*options: str) -> float:
+        command = [sys.executable, "-m", "pytest", "-q", *options]
+        return timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+
+    rows = alternate(
+        [
+            ("pytest -n 2", lambda: run("-n", "2")),
+            ("pytest -n 1", lambda: run("-n", "1")),
+            ("pytest --collect-only", lambda: run("--collect-only")),
+        ],
+        rounds=rounds,
+    )
+    rows[0] = replace(rows[0], bar=BAR)
+    show("Conformance of mydocker", rows, against="pytest -n 1")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""User-defined networks, in both families: who reaches whom, and who does not."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+
+from harness.marks import requirement
+from harness.model import Bridge
+from harness.scene import Scene
+
+
+@requirement("V6-1", "BR-4", "BR-6", "BR-7", "BR-8")
+def test_on_an_ipv6_network_every_promise_holds_for_both_families(scene: Scene) -> None:
+    """Peers, gateway, host, bystanders and the internet, with the same TTLs as hop limits."""
+    lan = scene.network("lan", ipv6=True, subnet6=IPv6Network("fd00:66::/64"))
+    scene.containers(a=lan, b=lan)
+    assert scene.observed() == scene.promised()
+
+
+@requirement("NET-2")
+def test_networks_do_not_leak_into_each_other(scene: Scene) -> None:
+    """Containers on different networks never reach each other, in any protocol or family."""
+    lan = scene.network("lan", ipv6=True, subnet6=IPv6Network("fd00:66::/64"))
+    dmz = scene.network("dmz", ipv6=True, subnet6=IPv6Network("fd00:67::/64"))
+    scene.containers(a=lan, b=lan, c=dmz, d=Bridge())
+    assert scene.observed() == scene.promised()
+
+
+@requirement("INT-1", "INT-2")
+def test_an_internal_network_ends_at_its_bridge(scene: Scene) -> None:
+    """Peers answer, nothing beyond does, and no name is asked for outside."""
+    closed = scene.network("closed", internal=True, subnet=IPv4Network("172.31.7.0/24"))
+    scene.containers(a=closed, b=closed, c=Bridge())
+    assert scene.observed() == scene.promised()
+
+
+@requirement("ICC-1")
+def test_without_icc_peers_do_not_reach_each_other(scene: Scene) -> None:
+    """They reach everything but their peers."""
+    apart = scene.network("apart", icc=False)
+    scene.containers(a=apart, b=apart)
+    assert scene.observed() == scene.promised()
