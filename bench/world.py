@@ -71,13 +71,19 @@ def _batch(topology: Topology) -> list[str]:
     names = ["host", "lan", *chain, "internet", "attacker", "ns1", "ns2"]
     lines = [f"netns add {name}" for name in names]
     lines.append("link add lan0 netns lan type bridge")
-    for port in ("host", chain[0], "attacker"):
-        lines.append(f"link add p{port} netns lan type veth peer name eth0 netns {port}")
-    for lower, upper in zip(chain, [*chain[1:], "internet"], strict=True):
-        lines.append(f"link add eth1 netns {lower} type veth peer name eth0 netns {upper}")
+    lines += [
+        f"link add p{port} netns lan type veth peer name eth0 netns {port}"
+        for port in ("host", chain[0], "attacker")
+    ]
+    lines += [
+        f"link add eth1 netns {lower} type veth peer name eth0 netns {upper}"
+        for lower, upper in zip(chain, [*chain[1:], "internet"], strict=True)
+    ]
     lines.append("link add br0 netns host type bridge")
-    for port in ("ns1", "ns2"):
-        lines.append(f"link add p{port} netns host type veth peer name eth0 netns {port}")
+    lines += [
+        f"link add p{port} netns host type veth peer name eth0 netns {port}"
+        for port in ("ns1", "ns2")
+    ]
     return lines
 
 

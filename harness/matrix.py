@@ -177,12 +177,12 @@ def printable(text: str) -> str:
 
 
 def _likeness(difference: Difference) -> object:
-    """What differences of one entry share: everything, but for a TTL that is right or unknown."""
+    """What differences of one entry share: everything, but for a TTL that is not what is wrong."""
     promise, seen = difference.promise, difference.observation
     if promise is None or seen is None:
         return difference.left, difference.right
     ttls = frozenset({seen.ttl, seen.seen_ttl} - {None})
-    right = promise.ttl is None or ttls == {promise.ttl}
+    right = promise.outcome is not seen.outcome or promise.ttl is None or ttls == {promise.ttl}
     return (
         replace(promise, ttl=None),
         replace(seen, ttl=None, seen_ttl=None),
@@ -284,8 +284,8 @@ def render(
     `observed`, the promise. At most `width` columns wide (50 at the least); the
     symbols tell everything without colour.
     """
-    from rich import columns, console  # noqa: PLC0415 # slow to load, and only pictures need it
-    from rich.text import Text  # noqa: PLC0415 # likewise
+    from rich import columns, console  # slow to load, and only pictures need it
+    from rich.text import Text  # likewise
 
     cells = dict.fromkeys([*promised, *(observed or ())])
     if observed is None:
@@ -320,8 +320,8 @@ def _block(
     observed: Matrix[Observation] | None,
 ) -> Table:
     """What one source met, or is promised."""
-    from rich.table import Table  # noqa: PLC0415 # likewise
-    from rich.text import Text  # noqa: PLC0415 # likewise
+    from rich.table import Table  # likewise
+    from rich.text import Text  # likewise
 
     channels = [
         (protocol, family)

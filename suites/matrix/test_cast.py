@@ -7,9 +7,9 @@ cells of a row are asked at once.
 from __future__ import annotations
 
 import pytest
+from harness.marks import requirement
 
 from harness.cast import ALONE, CONTAINER01, CONTAINER02, JOINER, ON_HOST
-from harness.marks import requirement
 from harness.model import ATTACKER, HOST, INTERNET, NS1, NS2
 from harness.scene import Scene
 
