@@ -1,0 +1,154 @@
+"""The names of the world: the zone `example.com` and the reverse of every address.
+
+In the closed world one server knows everything, so it answers with authority for
+every name there is or is not (RFC 1034, RFC 2308). Messages are dnspython's.
+Nothing here does I/O: wire format in, wire format out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from typing import Final, NamedTuple
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.reversename
+import dns.rrset
+from dns.name import Name
+from dns.rdata import Rdata
+
+from harness.topology import SENTINEL_ZONE, WWW, Address, Topology
+
+UDP_LIMIT: Final = 512
+"""No answer over UDP is longer, in bytes, whatever the asker offers: RFC 1035, 2.3.4.
+
+Every answer but those of `BIG` fits."""
+TTL: Final = 0
+"""No answer may be kept, so that every question asked is a question seen. In seconds."""
+BIG: Final = "big.example.com"
+"""A name whose TXT and A answers fit no datagram: TC over UDP, whole over TCP (RFC 7766)."""
+BIG_TEXT: Final = tuple(f"{number:03d}" + "x" * 197 for number in range(40))
+BIG_ADDRESSES: Final = tuple(IPv4Address("203.0.113.100") + number for number in range(120))
+"""Addresses that nobody has."""
+
+_ORIGIN: Final = "example.com."
+_SOA: Final = "dns.example.com. hostmaster.example.com. 1 3600 600 86400 0"
+_HEADER: Final = 12
+_RESPONSE: Final = 0x80
+_KEPT_OF_QUERY: Final = 0x79  # opcode and RD
+
+
+class Asked(NamedTuple):
+    """One question: the name in lower case without the final dot, the type as `AAAA`."""
+
+    name: str
+    type: str
+
+
+class Zone:
+    """What the world's name server knows about one topology."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._origin = dns.name.from_text(_ORIGIN)
+        self._soa = _rdata("SOA", _SOA)
+        self._records: dict[Name, list[Rdata]] = {
+            self._origin: [self._soa, _rdata("NS", "dns.example.com.")],
+            dns.name.from_text(BIG): [
+                _rdata("TXT", " ".join(f'"{text}"' for text in BIG_TEXT)),
+                *map(_address, BIG_ADDRESSES),
+            ],
+        }
+        for label, address in _names(topology):
+            name = self._origin if label == "@" else dns.name.from_text(label, self._origin)
+            reverse = dns.reversename.from_address(str(address))
+            self._records.setdefault(name, []).append(_address(address))
+            self._records.setdefault(reverse, []).append(_rdata("PTR", name.to_text()))
+        self._sentinel = dns.name.from_text(SENTINEL_ZONE)
+        self._anything = self._records[dns.name.from_text(WWW)]
+
+    def answer(self, query: bytes, *, udp: bool) -> tuple[bytes | None, Asked | None]:
+        """The answer to a query and what it asked, as far as it could be understood.
+
+        What is no query, an answer or a fragment, gets no answer; what is malformed
+        gets FORMERR. Over UDP an answer that does not fit is empty and has TC set.
+        """
+        if len(query) < _HEADER or query[2] & _RESPONSE:
+            return None, None
+        try:
+            asked = dns.message.from_wire(query)
+        except dns.exception.DNSException:
+            flags = bytes((_RESPONSE | query[2] & _KEPT_OF_QUERY, dns.rcode.FORMERR))
+            return query[:2] + flags + bytes(8), None
+        response = dns.message.make_response(asked, recursion_available=True)
+        if asked.opcode() != dns.opcode.QUERY:
+            response.set_rcode(dns.rcode.NOTIMP)
+        elif len(asked.question) != 1:  # RFC 9619
+            response.set_rcode(dns.rcode.FORMERR)
+        elif asked.question[0].rdclass != dns.rdataclass.IN:
+            response.set_rcode(dns.rcode.REFUSED)
+        else:
+            self._fill(response)
+        limit = UDP_LIMIT if udp else 65535
+        return response.to_wire(max_size=limit, prefer_truncation=True), _told(asked)
+
+    def _fill(self, response: dns.message.Message) -> None:
+        name, kind = response.question[0].name, response.question[0].rdtype
+        response.flags |= dns.flags.AA
+        known = self._anything if name.is_subdomain(self._sentinel) else self._records.get(name, [])
+        wanted: dict[dns.rdatatype.RdataType, list[Rdata]] = {}
+        for rdata in known:
+            if kind in (rdata.rdtype, dns.rdatatype.ANY):
+                wanted.setdefault(rdata.rdtype, []).append(rdata)
+        for rdatas in wanted.values():
+            response.answer.append(dns.rrset.from_rdata_list(name, TTL, rdatas))
+        if not wanted:
+            apex = self._origin if name.is_subdomain(self._origin) else dns.name.root
+            response.authority.append(dns.rrset.from_rdata(apex, TTL, self._soa))
+        # A name above one that exists does exist itself, if only as a branch (RFC 8020).
+        if not known and not any(other.is_subdomain(name) for other in self._records):
+            response.set_rcode(dns.rcode.NXDOMAIN)
+
+
+def _told(query: dns.message.Message) -> Asked | None:
+    if not query.question:
+        return None
+    first = query.question[0]
+    name = first.name.to_text(omit_final_dot=True).lower()
+    return Asked(name, dns.rdatatype.to_text(first.rdtype))
+
+
+def _names(topology: Topology) -> Iterator[tuple[str, Address]]:
+    """Every name below `example.com` and an address of it."""
+    named = {
+        "www": topology.internet,
+        "dns": topology.resolver,
+        "gateway": topology.internet_gateway,
+        "host": topology.host,
+        "attacker": topology.attacker,
+        "br0": topology.br0,
+        "ns1": topology.ns1,
+        "ns2": topology.ns2,
+        "r1": topology.lan_gateway,
+    }
+    for label, interfaces in named.items():
+        yield from ((label, interface.ip) for interface in interfaces)
+    for number in range(1, topology.routers):
+        lower, upper = topology.link(number)
+        yield from ((f"r{number}", interface.ip) for interface in lower)
+        yield from ((f"r{number + 1}", interface.ip) for interface in upper)
+
+
+def _rdata(kind: str, text: str) -> Rdata:
+    return dns.rdata.from_text("IN", kind, text)
+
+
+def _address(address: Address) -> Rdata:
+    return _rdata("A" if address.version == 4 else "AAAA", str(address))

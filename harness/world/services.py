@@ -1,0 +1,360 @@
+"""The process that answers for the internet, and for any other namespace that asks.
+
+The sockets are opened inside the namespaces by the caller; then a process is
+forked that serves them all from one selector. It records every visit and every
+DNS question, and tells them when asked. It dies with the thread that started it.
+
+A request for the record is answered only after everything that had reached the
+sockets before it has been dealt with: what was delivered is in the record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import os
+import selectors
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Final, Literal, NamedTuple, NoReturn, Self
+
+from harness.topology import Address, Topology
+from harness.world.answers import LISTEN, TCP_PORTS, UDP_PORTS, Answers, Dialogue, Guest
+from harness.world.dns import Asked, Zone
+from harness.world.host import quiet_fork
+from linux.netns import NetNS
+from linux.syscalls import die_with_parent
+
+Transport = Literal["tcp", "udp"]
+
+PATIENCE: Final = 5.0
+"""How long, in seconds, the services may take to tell what they saw."""
+
+_PORTS: Final[dict[Transport, dict[str, int]]] = {"tcp": TCP_PORTS, "udp": UDP_PORTS}
+_OWN: Final = frozenset(UDP_PORTS.values())
+_KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_BACKLOG: Final = 512
+_LONGEST: Final = 1 << 16
+
+
+class ServicesDied(Exception):
+    """The services process is gone; the message tells how it ended and what it last said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One TCP connection or one datagram that reached a service.
+
+    `at` is in seconds since the epoch, `place` the namespace's name, `client` the
+    address and port that the service saw, `address` the one that was visited.
+    """
+
+    at: float
+    place: str
+    transport: Transport
+    client: tuple[str, int]
+    service: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One DNS question. `name` is in lower case without the final dot, `type` as `AAAA`."""
+
+    at: float
+    place: str
+    transport: Transport
+    client: tuple[str, int]
+    name: str
+    type: str
+
+
+class _Listener(NamedTuple):
+    socket: socket.socket
+    place: str
+    transport: Transport
+    service: str
+    address: str
+
+
+class Services:
+    """A running services process. Use it as a context manager, or `stop` it."""
+
+    def __init__(self, pid: int, control: Connection) -> None:
+        self.pid = pid
+        """Its pid in the caller's pid namespace; 0 once it is gone."""
+        self._control = control
+
+    @classmethod
+    def start(
+        cls,
+        places: Mapping[str, tuple[NetNS, Sequence[Address]]],
+        *,
+        topology: Topology | None = None,
+    ) -> Self:
+        """Serve everything on every address of every place, from now on.
+
+        What arrives before the process gets to run waits in its sockets. The names
+        known are those of `topology`. Raises `OSError`, which names the socket, when
+        an address cannot be served.
+        """
+        parent = os.getpid()
+        with contextlib.ExitStack() as stack:
+            listeners = []
+            for listener in _listeners(places):
+                stack.enter_context(listener.socket)
+                listeners.append(listener)
+            here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            with there:
+                pid = quiet_fork()
+                if pid == 0:
+                    _be_services(parent, there, listeners, topology or Topology())
+            return cls(pid, Connection(here.detach()))
+
+    def asked(self, since: int = 0) -> list[Question]:
+        """Every DNS question since a `mark`, in the order of arrival."""
+        return [event for event in self._ask(since)[1] if isinstance(event, Question)]
+
+    def seen(self, since: int = 0) -> list[Visit]:
+        """Every connection and datagram since a `mark`, in the order of arrival.
+
+        Those that asked the DNS are among them.
+        """
+        return [event for event in self._ask(since)[1] if isinstance(event, Visit)]
+
+    def mark(self) -> int:
+        """A point in the record: what has reached the sockets lies before it."""
+        return self._ask(None)[0]
+
+    def _ask(self, since: int | None) -> tuple[int, list[Visit | Question]]:
+        if not self.pid:
+            raise ServicesDied("the services have been stopped, or ended: nobody to ask")
+        try:
+            self._control.send(since)
+            if not self._control.poll(PATIENCE):
+                raise self._end(f"did not tell what it saw within {PATIENCE} s, and was killed")
+            answer = self._control.recv()
+        except (EOFError, OSError):
+            raise self._end("ended before it could tell what it saw") from None
+        if isinstance(answer, str):
+            raise self._end(f"failed:\n{answer}")
+        length: int
+        record: list[Visit | Question]
+        length, record = answer
+        return length, record
+
+    def stop(self) -> None:
+        """End the process; a second call does nothing.
+
+        Raises `ServicesDied` when it had ended by itself: who knows since when
+        nobody had answered.
+        """
+        if not self.pid:
+            return
+        gone = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        told = self._end("ended before it was stopped")
+        if gone:
+            raise told
+
+    def _end(self, what: str) -> ServicesDied:
+        """Make sure that the process is gone, and give back the error that tells how it went."""
+        pid, self.pid = self.pid, 0
+        os.kill(pid, signal.SIGKILL)  # one that has ended keeps its own status
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        words = ""
+        with self._control, contextlib.suppress(EOFError, OSError):
+            while True:  # to the end of what it left behind
+                answer = self._control.recv()
+                words = f"; it failed:\n{answer}" if isinstance(answer, str) else words
+        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return ServicesDied(f"the services process {pid} ({how}) {what}{words}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _listeners(places: Mapping[str, tuple[NetNS, Sequence[Address]]]) -> Iterator[_Listener]:
+    for place, (netns, addresses) in places.items():
+        for address in addresses:
+            for transport, ports in _PORTS.items():
+                for service, port in ports.items():
+                    opened = _open(netns, place, transport, address, port)
+                    yield _Listener(opened, place, transport, service, str(address))
+
+
+def _open(
+    netns: NetNS, place: str, transport: Transport, address: Address, port: int
+) -> socket.socket:
+    opened = netns.socket(_FAMILIES[address.version], _KINDS[transport] | socket.SOCK_NONBLOCK)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((str(address), port))
+        if transport == "tcp":
+            opened.listen(_BACKLOG)
+    except OSError as error:
+        opened.close()
+        raise OSError(
+            error.errno,
+            f"cannot serve {transport} port {port} of {address} in {place}: {error.strerror}. "
+            "The address must be on an interface there, not tentative, and the port free",
+        ) from error
+    return opened
+
+
+# --- inside the process --------------------------------------------------------
+
+
+def _be_services(
+    parent: int, channel: socket.socket, listeners: Sequence[_Listener], topology: Topology
+) -> NoReturn:
+    control = Connection(channel.detach())
+    try:
+        die_with_parent()
+        if os.getppid() != parent:
+            os._exit(1)  # it died before the kernel was told
+        gc.freeze()  # leave the parent's objects alone: their descriptors are closed below
+        os.setsid()  # Ctrl-C is for pytest, which then ends the world in order
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        _keep_only({control.fileno(), *(listener.socket.fileno() for listener in listeners)})
+        _Server(control, listeners, Zone(topology)).run()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            control.send(traceback.format_exc())
+    finally:
+        os._exit(1)
+
+
+def _keep_only(wanted: set[int]) -> None:
+    """Close every other descriptor; 0, 1 and 2 become /dev/null."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    first = 3
+    for number in [*sorted(wanted), os.sysconf("SC_OPEN_MAX")]:
+        os.closerange(first, number)
+        first = number + 1
+
+
+class _Server:
+    """Everything that is open, and the record."""
+
+    def __init__(self, control: Connection, listeners: Sequence[_Listener], zone: Zone) -> None:
+        self._answers = Answers.over(zone)
+        self._record: list[Visit | Question] = []
+        self._control = control
+        self._requests: list[int | None] = []
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ, self._take_request)
+        for listener in listeners:
+            act = self._accept if listener.transport == "tcp" else self._receive
+            self._selector.register(
+                listener.socket, selectors.EVENT_READ, functools.partial(act, listener)
+            )
+
+    def run(self) -> None:
+        """Serve until the other side hangs up."""
+        while True:
+            self._round()
+            if self._requests:
+                while self._round(0):
+                    pass  # what was delivered before the request comes before the answer
+                since = self._requests.pop()
+                record = [] if since is None else self._record[since:]
+                self._control.send((len(self._record), record))
+
+    def _round(self, timeout: float | None = None) -> bool:
+        """Deal with whatever is ready; whether anything had come in."""
+        ready = self._selector.select(timeout)
+        for key, _ in ready:
+            # Readiness is a hint: select(2) and accept(2) tell how it may come to nothing.
+            with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+                key.data()
+        return any(events & selectors.EVENT_READ for _, events in ready)
+
+    def _take_request(self) -> None:
+        try:
+            self._requests.append(self._control.recv())
+        except (EOFError, OSError):
+            os._exit(0)
+
+    def _welcome(self, listener: _Listener, client: tuple[str, int]) -> Guest:
+        """Record a visit."""
+        where = (listener.place, listener.transport, client)
+        self._record.append(Visit(time.time(), *where, listener.service, listener.address))
+
+        def note(asked: Asked) -> None:
+            self._record.append(Question(time.time(), *where, asked.name, asked.type))
+
+        return Guest(client, listener.place, note)
+
+    def _accept(self, listener: _Listener) -> None:
+        accepted, client = listener.socket.accept()
+        guest = self._welcome(listener, client[:2])
+        _Conversation(self._selector, accepted, self._answers.streams[listener.service](guest))
+
+    def _receive(self, listener: _Listener) -> None:
+        data, client = listener.socket.recvfrom(_LONGEST)
+        guest = self._welcome(listener, client[:2])
+        if client[1] in _OWN:
+            return  # two services that answer each other would never stop
+        answer = self._answers.datagrams[listener.service](guest, data)
+        if answer is not None:
+            # Where there is no way back the network has lost the answer, as networks do.
+            with contextlib.suppress(OSError):
+                listener.socket.sendto(answer, client)
+
+
+class _Conversation:
+    """One TCP connection and the dialogue that is carried out on it."""
+
+    def __init__(
+        self, selector: selectors.BaseSelector, connected: socket.socket, dialogue: Dialogue
+    ) -> None:
+        self._selector, self._socket, self._dialogue = selector, connected, dialogue
+        self._unsaid = LISTEN
+        self._over = False
+        connected.setblocking(False)
+        selector.register(connected, selectors.EVENT_READ, self._go_on)
+        self._turn(None)
+
+    def _go_on(self) -> None:
+        try:
+            if self._unsaid:
+                self._unsaid = self._unsaid[self._socket.send(self._unsaid) :]
+                if not self._unsaid:
+                    self._turn(b"")
+                return
+            heard = self._socket.recv(_LONGEST)
+            if not self._over:
+                self._turn(heard)
+            elif not heard:
+                self._close()
+        except BlockingIOError:
+            raise
+        except OSError:
+            self._close()  # reset, or out of reach
+
+    def _turn(self, heard: bytes | None) -> None:
+        try:
+            self._unsaid = next(self._dialogue) if heard is None else self._dialogue.send(heard)
+        except StopIteration:
+            # Closing with something unread would be a reset, which may overtake the answer.
+            self._over = True
+            self._socket.shutdown(socket.SHUT_WR)
+        wanted = selectors.EVENT_WRITE if self._unsaid else selectors.EVENT_READ
+        self._selector.modify(self._socket, wanted, self._go_on)
+
+    def _close(self) -> None:
+        self._selector.unregister(self._socket)
+        self._socket.close()

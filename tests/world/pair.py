@@ -1,0 +1,33 @@
+"""Two network namespaces with one cable between them: the smallest world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_interface
+
+from linux import rtnl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+PORT = 2
+"""Index of `eth0`, the end of the cable, in both."""
+
+
+@contextmanager
+def pair(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[NetNS, NetNS]]:
+    """Two namespaces whose `eth0` have the addresses given, such as `192.0.2.1/24`."""
+    with NetNS.new() as one, NetNS.new() as other:
+        with Netlink(one) as netlink:
+            cable = rtnl.add_veth("eth0", "eth0", index=PORT, peer_netns=other.fd, peer_index=PORT)
+            netlink.send([cable])
+        for netns, addresses in ((one, left), (other, right)):
+            with Netlink(netns) as netlink:
+                netlink.send(
+                    [
+                        rtnl.set_link(1, up=True),
+                        rtnl.set_link(PORT, up=True),
+                        *(rtnl.add_address(PORT, ip_interface(text)) for text in addresses),
+                    ]
+                )
+        yield one, other

@@ -1,0 +1,169 @@
+"""The zone of the world: what its name server says, message by message."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import dns.flags
+import dns.message
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.reversename
+import dns.update
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.topology import Topology
+from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT, UDP_LIMIT, Asked, Zone
+
+ZONE = Zone(Topology())
+
+
+def ask(name: str, kind: str, *, udp: bool = True, edns: int = -1) -> dns.message.Message:
+    """Ask the zone one question and parse what it says."""
+    query = dns.message.make_query(name, kind, use_edns=0 if edns >= 0 else -1, payload=edns)
+    wire, asked = ZONE.answer(query.to_wire(), udp=udp)
+    assert wire is not None
+    assert asked == Asked(name.lower().rstrip("."), kind)
+    response = dns.message.from_wire(wire)
+    assert query.is_response(response)
+    return response
+
+
+def data(response: dns.message.Message) -> list[str]:
+    """The answer section as plain text, one entry per record, sorted: DNS keeps no order."""
+    return sorted(str(rdata) for rrset in response.answer for rdata in rrset)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("www.example.com", "A", ["203.0.113.10"]),
+        ("www.example.com", "AAAA", ["2001:db8:1::10"]),
+        ("WwW.eXample.COM", "A", ["203.0.113.10"]),
+        ("www.example.com", "ANY", ["2001:db8:1::10", "203.0.113.10"]),
+        ("dns.example.com", "A", ["203.0.113.53"]),
+        ("ns1.example.com", "A", ["192.168.2.10"]),
+        ("a.sentinel.example.com", "A", ["203.0.113.10"]),
+        ("b.a.sentinel.example.com", "AAAA", ["2001:db8:1::10"]),
+        ("example.com", "NS", ["dns.example.com."]),
+        ("r2.example.com", "A", ["192.0.2.6", "192.0.2.9"]),
+    ],
+)
+def test_a_name_that_is_there_is_answered_with_authority(
+    name: str, kind: str, expected: list[str]
+) -> None:
+    """A known name gets its records and the AA bit, however it is written."""
+    response = ask(name, kind)
+    assert (response.rcode(), data(response)) == (dns.rcode.NOERROR, expected)
+    assert response.flags & dns.flags.AA
+    assert response.flags & dns.flags.RA
+
+
+@pytest.mark.parametrize(
+    ("name", "apex"), [("nobody.example.com", "example.com."), ("example.org", ".")]
+)
+def test_a_name_that_is_not_there_is_denied(name: str, apex: str) -> None:
+    """An unknown name gets NXDOMAIN, with the SOA that tells how long that holds."""
+    response = ask(name, "A")
+    assert response.rcode() == dns.rcode.NXDOMAIN
+    assert not response.answer
+    assert [str(rrset.name) for rrset in response.authority] == [apex]
+    assert response.authority[0].rdtype == dns.rdatatype.SOA
+
+
+@pytest.mark.parametrize(
+    "name", ["www.example.com", "a.sentinel.example.com", "com", "113.0.203.in-addr.arpa"]
+)
+def test_a_name_without_such_records_does_exist(name: str) -> None:
+    """A name with other records, or only names below it, gets an empty NOERROR."""
+    response = ask(name, "MX")
+    assert response.rcode() == dns.rcode.NOERROR
+    assert not response.answer
+    assert response.authority[0].rdtype == dns.rdatatype.SOA
+
+
+@pytest.mark.parametrize("address", Topology().owners())
+def test_every_address_of_the_world_has_a_name_that_leads_back(address: object) -> None:
+    """The name that an address has has the address."""
+    (name,) = data(ask(str(dns.reversename.from_address(str(address))), "PTR"))
+    kind = "A" if ip_address(str(address)).version == 4 else "AAAA"
+    assert str(address) in data(ask(name, kind))
+
+
+@pytest.mark.parametrize("edns", [-1, 512, 4096, 65535])
+@pytest.mark.parametrize("kind", ["TXT", "A"])
+def test_a_big_answer_is_cut_off_over_udp(kind: str, edns: int) -> None:
+    """Whatever size the asker offers, what fits no datagram comes empty and marked."""
+    response = ask(BIG, kind, edns=edns)
+    assert response.flags & dns.flags.TC
+    assert not response.answer
+    assert len(response.to_wire()) <= UDP_LIMIT
+
+
+def test_a_big_answer_is_whole_over_tcp() -> None:
+    """Over TCP the same names are answered in full."""
+    text, addresses = ask(BIG, "TXT", udp=False), ask(BIG, "A", udp=False)
+    assert not (text.flags | addresses.flags) & dns.flags.TC
+    assert data(text) == [" ".join(f'"{part}"' for part in BIG_TEXT)]
+    assert data(addresses) == [str(address) for address in BIG_ADDRESSES]
+
+
+def test_nothing_may_be_cached() -> None:
+    """Every record has TTL 0, so that every question reaches the record of questions."""
+    for name in ("www.example.com", "nobody.example.com"):
+        response = ask(name, "A")
+        assert {rrset.ttl for rrset in (*response.answer, *response.authority)} == {0}
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xff", b"\0\0\0\x01", b"\3www"])
+def test_a_malformed_query_is_told_so(tail: bytes) -> None:
+    """A query that cannot be parsed gets FORMERR under its own id."""
+    head = b"\x12\x34" + b"\x01\x00" + b"\0\x01\0\0\0\0\0\0"
+    wire, asked = ZONE.answer(head + tail, udp=True)
+    assert wire is not None
+    response = dns.message.from_wire(wire)
+    assert (response.id, response.rcode(), asked) == (0x1234, dns.rcode.FORMERR, None)
+    assert response.flags & dns.flags.QR
+    assert response.flags & dns.flags.RD
+
+
+@pytest.mark.parametrize("wire", [b"", b"\x12\x34\x01", bytes(11)])
+def test_a_fragment_is_not_answered(wire: bytes) -> None:
+    """What is shorter than a header is no query."""
+    assert ZONE.answer(wire, udp=True) == (None, None)
+
+
+def test_an_answer_is_not_answered() -> None:
+    """A response is never responded to, or two servers would go on for ever."""
+    wire = ask("www.example.com", "A").to_wire()
+    assert ZONE.answer(wire, udp=True) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("query", "rcode"),
+    [
+        (dns.update.UpdateMessage("example.com"), dns.rcode.NOTIMP),
+        (dns.message.Message(1), dns.rcode.FORMERR),
+        (dns.message.make_query("version.bind", "TXT", rdclass="CH"), dns.rcode.REFUSED),
+    ],
+)
+def test_what_is_not_served_is_refused_by_its_name(
+    query: dns.message.Message, rcode: dns.rcode.Rcode
+) -> None:
+    """Updates, empty queries and other classes each get the code that says so."""
+    wire, _ = ZONE.answer(query.to_wire(), udp=True)
+    assert wire is not None
+    assert dns.message.from_wire(wire).rcode() == rcode
+
+
+@given(wire=st.binary(max_size=200), keep=st.integers(0, 40))
+def test_no_bytes_break_it(wire: bytes, keep: int) -> None:
+    """Garbage, and garbage behind the head of a query, is answered as DNS or not at all."""
+    head = dns.message.make_query("www.example.com", "A", use_edns=0).to_wire()[:keep]
+    answer, _ = ZONE.answer(head + wire, udp=True)
+    if answer is not None:
+        assert dns.message.from_wire(answer).flags & dns.flags.QR
