@@ -77,7 +77,8 @@ class World:
                         spaces[INTERNET],
                         [item.ip for item in (*topology.internet, *topology.resolver)],
                     )
-                }
+                },
+                topology=topology,
             )
             stack.callback(services.stop)
             return cls(topology, host, services, spaces, stack.pop_all())
