@@ -150,6 +150,7 @@ def _see_in(stone: int, channel: socket.socket, ids: idmap.Ids | None) -> int:
             case ["init", pid]:
                 os.waitpid(stone, 0)
                 child = int(pid)
+                channel.send(b"known")
             case ["ready"]:
                 return child
             case told:
@@ -217,14 +218,14 @@ def _descend(channel: socket.socket, ids: idmap.Ids | None, group: Path | None) 
             with step("user namespace"):
                 sys_.unshare(sys_.CLONE_NEWUSER)
             channel.send(b"map")
-            if not channel.recv(16):
-                os._exit(1)
+            _await_answer(channel)
         with step("pid namespace"):
             sys_.unshare(sys_.CLONE_NEWPID)
         init = _fork()
         if init:
             channel.send(f"init\0{init}".encode())
             os._exit(0)
+        _await_answer(channel)
         void.furnish(own_cgroup=own_cgroup)
         while signal.sigtimedwait(_RELAYED, 0):  # pid 2 will not have got these
             pass
@@ -241,6 +242,11 @@ def _descend(channel: socket.socket, ids: idmap.Ids | None, group: Path | None) 
     if ids is not None:
         # pytest's temporary directory is named after the user, and must be its own.
         os.environ["LOGNAME"] = os.environ["USER"] = ids.name
+
+
+def _await_answer(channel: socket.socket) -> None:
+    if not channel.recv(16):
+        os._exit(1)  # the waiter is gone, or has given up
 
 
 # --- inside ----------------------------------------------------------------
@@ -278,6 +284,10 @@ def _reap(child: int, channel: socket.socket) -> None:
         if pid == 0:
             return
         if pid == child:
+            # Leaving with signals unread would reset the channel, status and all.
+            channel.shutdown(socket.SHUT_RD)
+            while channel.recv(1):
+                pass
             channel.send(str(status).encode())
             os._exit(0)
 

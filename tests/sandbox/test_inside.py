@@ -80,7 +80,7 @@ def state():
         "fds": sorted(os.listdir("/proc/self/fd")),
         "links": Path("/proc/net/dev").read_text().count(":"),
         "children": Path("/proc/thread-self/children").read_text(),
-        "cgroups": sorted(map(str, group.iterdir())) if group else [],
+        "cgroup": group is not None and (group / f"netmodes-{os.getpid()}").exists(),
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         "handlers": [str(signal.getsignal(n)) for n in sorted(signal.valid_signals())],
         "hostname": os.uname().nodename,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.programs import Watched, python
+from tests.programs import WITHIN, Watched, python, run
 
 COUNTING = """
 import os, signal
@@ -37,7 +40,7 @@ def end_of_count(program: Watched) -> list[str]:
     os.kill(program.process.pid, signal.SIGUSR1)
     program.expect("all ")
     names = program.expect("\n").split()
-    assert program.end() == 0
+    assert program.end() == 0, program.output
     return names
 
 
@@ -87,6 +90,49 @@ os.kill(os.getpid(), {int(number)})
         assert program.end() == -number
 
 
+LATE = """
+import signal
+from harness import sandbox
+sandbox.enter()
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+print("ready", flush=True)
+signal.sigwait({signal.SIGUSR2})
+raise SystemExit(5)
+"""
+
+
+def test_a_signal_that_comes_too_late_does_not_hide_the_end() -> None:
+    """The exit code comes out also when signals are on their way in at that moment."""
+    with Watched(python(LATE)) as program:
+        program.expect("ready")
+        waiter = program.process.pid
+        (init,) = children(waiter)
+        (caller,) = children(init)
+        os.kill(waiter, signal.SIGUSR1)
+        await_status(waiter, "ShdPnd:\t0+$")
+        os.kill(init, signal.SIGSTOP)
+        for number in SIGNALS:
+            os.kill(waiter, number)
+        await_status(waiter, "ShdPnd:\t0+$")
+        os.kill(caller, signal.SIGUSR2)
+        await_status(caller, "State:\tZ")
+        os.kill(init, signal.SIGCONT)
+        assert program.end() == 5, program.output
+
+
+def children(pid: int) -> list[int]:
+    """The pids of the children of `pid`."""
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def await_status(pid: int, pattern: str) -> None:
+    """Return when a line of the status of `pid` starts like `pattern` (proc_pid_status(5))."""
+    deadline = time.monotonic() + WITHIN
+    while not re.search(f"^{pattern}", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE):
+        assert time.monotonic() < deadline, f"process {pid} does not come to {pattern!r}"
+        os.sched_yield()
+
+
 FOREGROUND = """
 import os, signal
 
@@ -101,8 +147,10 @@ JOB = """
 import signal
 from harness import sandbox
 sandbox.enter()
-signal.signal(signal.SIGCONT, lambda *_: print("continued", flush=True))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
 print("ready", flush=True)
+signal.sigwait({signal.SIGCONT})
+print("continued", flush=True)
 print("read", input(), flush=True)
 """
 
@@ -186,12 +234,10 @@ def test_a_killed_run_leaves_no_cgroup_for_long() -> None:
         program.expect("there")
         program.process.kill()
         program.end()
-    left = """
+    look = f"""
 from harness import cgroup, sandbox
 sandbox.run(lambda: 0)
 group = cgroup.own()
-print(list(group.glob("netmodes-*")) if group else [])
+print(group is not None and (group / "netmodes-{program.process.pid}").exists())
 """
-    with Watched(python(left)) as program:
-        program.expect("[]")
-        assert program.end() == 0
+    assert run(python(look)).stdout == "False\n"
