@@ -130,7 +130,10 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """One container of a plan. `None` leaves the choice to the runtime."""
+    """One container of a plan. `None` leaves the choice to the runtime.
+
+    `dns` are resolvers of its own, `hosts` names and addresses for its `/etc/hosts`.
+    """
 
     name: str
     mode: Mode = field(default_factory=Bridge)
@@ -141,6 +144,8 @@ class ContainerSpec:
     aliases: tuple[str, ...] = ()
     ports: tuple[Publish, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
+    dns: tuple[IPv4Address | IPv6Address, ...] = ()
+    hosts: tuple[tuple[str, IPv4Address | IPv6Address], ...] = ()
     command: tuple[str, ...] | None = None
 
 

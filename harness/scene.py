@@ -13,7 +13,14 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Self
 
 from harness import oracle
-from harness.adapters.protocol import Adapter, Completed, Endpoint, Facts, NetworkFacts
+from harness.adapters.protocol import (
+    Adapter,
+    Completed,
+    Endpoint,
+    Facts,
+    NetworkFacts,
+    RuntimeRefused,
+)
 from harness.attach import attach, detach
 from harness.matrix import Matrix
 from harness.model import (
@@ -35,6 +42,7 @@ from harness.model import (
     Joined,
     Mode,
     NetworkSpec,
+    Nothing,
     Observation,
     Outcome,
     Plan,
@@ -119,8 +127,8 @@ class Container:
         self._scene.runtime.stop_container(self.name)
 
     def start(self) -> None:
-        """Start it again."""
-        self._scene.runtime.start_container(self.name)
+        """Start it again; what was attached by hand is gone."""
+        self._scene.start(self.name)
 
     def remove(self) -> None:
         """Remove it, from the plan too."""
@@ -174,13 +182,33 @@ class Scene:
     def __getitem__(self, name: str) -> Container:
         return self._containers[name]
 
+    def refusal(self, name: str, mode: Mode, **options: Any) -> RuntimeRefused:
+        """The runtime's refusal to start such a container; options as in `ContainerSpec`.
+
+        Whatever the plan would say to it. `AssertionError` when it starts nevertheless.
+        """
+        try:
+            facts = self.runtime.run(ContainerSpec(name, mode, **options))
+        except RuntimeRefused as refused:
+            return refused
+        self.runtime.remove(name)
+        raise AssertionError(f"{name} started in mode {mode} with {options}: {facts}")
+
     def attach(self, name: str, network: str = DEFAULT_NETWORK) -> None:
         """Give a `none` container a veth by hand, onto the bridge of `network`."""
         with self._containers[name].net.open() as space:
             attach(self.world.host.netns, space, self.runtime.network_facts(network), name)
+        self._change(name, Attached(network))
+
+    def start(self, name: str) -> None:
+        """Start a stopped container again; what was attached by hand is gone."""
+        self.runtime.start_container(name)
+        if isinstance(self.plan.container(name).mode, Attached):
+            self._change(name, Nothing())
+
+    def _change(self, name: str, mode: Mode) -> None:
         containers = tuple(
-            replace(item, mode=Attached(network)) if item.name == name else item
-            for item in self.plan.containers
+            replace(item, mode=mode) if item.name == name else item for item in self.plan.containers
         )
         self.plan = replace(self.plan, containers=containers)
 

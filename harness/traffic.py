@@ -1,0 +1,223 @@
+"""Verbs for sockets in places: listen, call, introduce oneself, shout.
+
+A call is over when it is heard or refused; silence is neither and raises. Whom a
+listener saw and what the caller's own socket says are told side by side, so that
+an address translation shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Final, Literal, NamedTuple, Self
+
+from harness.model import Family
+from harness.place import Place
+from harness.probe import icmp
+from harness.topology import Address
+from harness.world.answers import TCP_PORTS, UDP_PORTS
+
+Transport = Literal["tcp", "udp"]
+TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
+
+BOUND: Final = 3.0
+"""Seconds within which a call is heard, answered or refused. It takes microseconds."""
+
+ANYWHERE: Final[dict[int, Address]] = {4: IPv4Address(0), 6: IPv6Address(0)}
+EVERYBODY: Final = (
+    IPv4Address("255.255.255.255"),
+    IPv4Address("224.0.0.1"),
+    IPv6Address("ff02::1"),
+)
+"""Who hears what is sent to all: limited broadcast, all hosts (RFC 1112), all nodes (RFC 4291)."""
+
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_ICMP: Final = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing resets, so that no TIME_WAIT is left behind."""
+_UNHEARD: Final = frozenset(
+    {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL}
+)
+"""Refused by the other side, or by the caller's own kernel for want of a way."""
+
+End = tuple[Address, int]
+"""Address and port."""
+
+
+class Meeting(NamedTuple):
+    """One exchange: the caller's end as its own socket has it, and as the other side saw it."""
+
+    own: End
+    seen: End
+
+
+class Ear:
+    """A listener in a place; on a port that the kernel chooses when `port` is 0.
+
+    On `address`, or on every address of `family`. Use it as a context manager.
+    Raises `OSError` (EADDRINUSE) when the port is taken.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        transport: Transport,
+        *,
+        family: Family = 4,
+        address: Address | None = None,
+        port: int = 0,
+    ) -> None:
+        self.transport = transport
+        self.address = address or ANYWHERE[family]
+        self._socket = _socket(place, transport, self.address)
+        try:
+            self._socket.bind((str(self.address), port))
+            if transport == "tcp":
+                self._socket.listen()
+        except BaseException:
+            self._socket.close()
+            raise
+        self.port: int = self._socket.getsockname()[1]
+
+    def hears(self, caller: Place, *, at: Address | None = None) -> Meeting | None:
+        """Call it from a place, by its own address or by `at`; `None` when the call is refused.
+
+        `TimeoutError` when the call is neither heard nor refused.
+        """
+        target, nonce = at or self.address, os.urandom(16)
+        with _socket(caller, self.transport, target) as call:
+            deadline = time.monotonic() + BOUND
+            try:
+                with contextlib.suppress(BlockingIOError):
+                    call.connect((str(target), self.port))
+                if self.transport == "udp":
+                    call.send(nonce)
+                while (left := deadline - time.monotonic()) > 0:
+                    select.select([self._socket, call], [], [], left)
+                    if seen := self._take(nonce):
+                        return Meeting(_end(call.getsockname()), seen)
+                    if number := call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                        raise OSError(number, os.strerror(number))
+            except OSError as error:
+                if error.errno in _UNHEARD:
+                    return None
+                raise
+        raise TimeoutError(
+            f"{self.transport} from {caller.name} to {target} port {self.port} was neither heard "
+            f"nor refused within {BOUND} s: something on the way swallows or diverts it"
+        )
+
+    def _take(self, nonce: bytes) -> End | None:
+        try:
+            if self.transport == "udp":
+                data, sender = self._socket.recvfrom(1024)
+                return _end(sender) if data == nonce else None
+            accepted, sender = self._socket.accept()
+        except BlockingIOError:
+            return None
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        accepted.close()
+        return _end(sender)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def free_port(place: Place, transport: Transport) -> int:
+    """A port on which nothing listens in a place now."""
+    with Ear(place, transport) as ear:
+        return ear.port
+
+
+def introduce(caller: Place, address: Address, transport: Transport) -> Meeting:
+    """Have the world's echo service at `address` tell whom it saw; `OSError` when it does not."""
+    port = (TCP_PORTS if transport == "tcp" else UDP_PORTS)["echo"]
+    with _socket(caller, transport, address) as call:
+        call.settimeout(BOUND)
+        call.connect((str(address), port))
+        if transport == "udp":
+            call.send(b"whom do you see?")
+        said = b""
+        while not said.endswith(b"\n"):
+            heard = call.recv(4096)
+            if not heard:
+                raise ConnectionError(f"the echo service at {address} hung up after {said!r}")
+            said += heard
+        return Meeting(_end(call.getsockname()), _end(json.loads(said)["you"]))
+
+
+def shout(place: Place, addresses: Iterable[Address], *, port: int, word: bytes) -> int:
+    """Try to send `word` in a datagram and an echo request, and a SYN, to each of `addresses`.
+
+    `port` is where datagrams and SYNs go. By every interface of the place the same
+    goes to `EVERYBODY`. Returns how many of the attempts the place's own kernel took.
+    """
+    targets = [(address, "") for address in addresses]
+    targets += [(address, link) for address in EVERYBODY for link in place.links()]
+    taken = 0
+    for address, link in targets:
+        for attempt in (_datagram, _echo_request, _syn):
+            with contextlib.suppress(OSError):  # refused: what `taken` does not count
+                attempt(place, address, port, word, link)
+                taken += 1
+    return taken
+
+
+def _datagram(place: Place, address: Address, port: int, word: bytes, link: str) -> None:
+    with _socket(place, "udp", address) as opened:
+        _loosen(opened, link)
+        opened.sendto(word, (str(address), port))
+
+
+def _echo_request(place: Place, address: Address, _: int, word: bytes, link: str) -> None:
+    family: Family = 4 if address.version == 4 else 6
+    with place.socket(_FAMILIES[family], socket.SOCK_RAW, _ICMP[family]) as opened:
+        _loosen(opened, link)
+        opened.sendto(icmp.echo_request(family, 1, 1, word), (str(address), 0))
+
+
+def _syn(place: Place, address: Address, port: int, _: bytes, link: str) -> None:
+    with _socket(place, "tcp", address) as opened, contextlib.suppress(BlockingIOError):
+        _loosen(opened, link)
+        opened.connect((str(address), port))
+
+
+def _loosen(opened: socket.socket, link: str) -> None:
+    """Let it broadcast, and through `link` even where no route leads there."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    if link:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
+
+
+# --- sockets ---------------------------------------------------------------------
+
+
+def _socket(place: Place, transport: Transport, towards: Address) -> socket.socket:
+    """A non-blocking socket of the family of `towards`."""
+    opened = place.socket(_FAMILIES[towards.version], _KINDS[transport])
+    opened.setblocking(False)
+    if towards.version == 6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if transport == "tcp":
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    return opened
+
+
+def _end(name: Any) -> End:
+    return ip_address(str(name[0]).partition("%")[0]), int(name[1])
