@@ -176,6 +176,12 @@ class Adapter(Protocol):
         """Remove every container and every network that is not the runtime's own."""
 
 
-AdapterFactory = Callable[[HostHandle], Adapter]
-"""What the registry and the entry point group `netmodes.adapters` hold."""
+class AdapterFactory(Protocol):
+    """What the registry and the entry point group `netmodes.adapters` hold: an adapter's class."""
 
+    @property
+    def features(self) -> frozenset[Feature]:
+        """What its adapters will claim, known before there is a host to make one for."""
+
+    def __call__(self, host: HostHandle, /) -> Adapter:
+        """Make the adapter that drives the runtime in this host."""

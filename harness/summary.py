@@ -1,0 +1,102 @@
+"""What a run says at its end: requirement by requirement, and the matrix as a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from enum import StrEnum
+
+import pytest
+
+from harness.recorder import Recorder
+from harness.requirements import Catalogue
+
+UNSUPPORTED = "unsupported: "
+"""How the reason of a skip begins when a runtime does not declare a needed feature."""
+
+_PROPERTY = "requirement"
+
+
+class Verdict(StrEnum):
+    """What became of a requirement, or of one test of it. Later ones outweigh earlier ones."""
+
+    UNSUPPORTED = "unsupported"
+    KEPT = "kept"
+    ERROR = "error"
+    BROKEN = "broken"
+
+
+_WEIGHT = {verdict: weight for weight, verdict in enumerate(Verdict)}
+
+
+def properties(ids: Iterable[str]) -> list[tuple[str, object]]:
+    """The properties by which a test's reports, and JUnit XML, name its requirements."""
+    return [(_PROPERTY, id_) for id_ in ids]
+
+
+def judge(report: pytest.TestReport) -> Verdict | None:
+    """What one report says about its requirements; `None` when it says nothing."""
+    if report.failed:
+        return Verdict.BROKEN if report.when == "call" else Verdict.ERROR
+    if report.passed:
+        return Verdict.KEPT if report.when == "call" else None
+    match report.longrepr:
+        case (_, _, str(reason)) if UNSUPPORTED in reason:
+            return Verdict.UNSUPPORTED
+        case _:
+            return None
+
+
+class Summary:
+    """The plugin of the controlling process that gathers verdicts and matrices, and tells them."""
+
+    def __init__(self, *, runtime: str, catalogue: Catalogue, recorder: Recorder) -> None:
+        self._runtime = runtime
+        self._catalogue = catalogue
+        self._recorder = recorder
+        self._verdicts: dict[str, Verdict] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Let a report count for each requirement of its test."""
+        verdict = judge(report)
+        if verdict is None:
+            return
+        for name, id_ in report.user_properties:
+            if name == _PROPERTY:
+                before = self._verdicts.get(str(id_), verdict)
+                self._verdicts[str(id_)] = max(before, verdict, key=_WEIGHT.__getitem__)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        """Take over what a worker has recorded."""
+        output: dict[str, str] = getattr(node, "workeroutput", {})
+        if "netmodes" in output:
+            self._recorder.load(output["netmodes"])
+
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> None:
+        """Write the requirements that were broken, how many were not, and the matrices."""
+        if not self._verdicts:
+            return
+        from harness.picture import render  # noqa: PLC0415 # rich is slow to load
+
+        for title, (promised, observed) in self._recorder.matrices().items():
+            terminalreporter.section(f"{self._runtime}: {title}")
+            writer = config.get_terminal_writer()
+            width, colour = writer.fullwidth, writer.hasmarkup
+            terminalreporter.write(render(promised, observed, width=width, colour=colour))
+        terminalreporter.section(f"{self._runtime}: requirements")
+        told = [Verdict.BROKEN, Verdict.ERROR, Verdict.UNSUPPORTED]
+        if terminalreporter.verbosity > 0:
+            told.append(Verdict.KEPT)
+        for verdict in told:
+            for requirement in self._catalogue:
+                if self._verdicts.get(requirement.id) is verdict:
+                    terminalreporter.write_line(
+                        f"{verdict:12}{requirement.id:8}{requirement.level:7}{requirement.statement}"
+                    )
+        counts = Counter(self._verdicts.values())
+        parts = [f"{counts[verdict]} {verdict}" for verdict in reversed(Verdict) if counts[verdict]]
+        untested = len(self._catalogue) - len(self._verdicts)
+        terminalreporter.write_line(", ".join([*parts, f"{untested} not tested in this run"]))
