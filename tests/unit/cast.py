@@ -1,0 +1,49 @@
+"""What several tests of the pure core share: the cast, and one cell to change things in."""
+
+from __future__ import annotations
+
+from harness.cast import CAST
+from harness.dialect import Dialect
+from harness.matrix import Matrix
+from harness.model import (
+    Attached,
+    Cell,
+    ContainerSpec,
+    Observation,
+    Outcome,
+    Promise,
+    Protocol,
+)
+from harness.oracle import promised
+from harness.topology import Topology
+
+CELL = Cell("a", "b", Protocol.ICMP, 4)
+REPLY = Promise(Outcome.REPLY, ttl=64, seen_from="a", requirement="BR-4", why="no router between")
+KEPT = Observation(Outcome.REPLY, ttl=64, seen_ttl=64, seen_from="a")
+LOST = Observation(Outcome.DROPPED)
+
+PLAN = CAST.with_container(ContainerSpec("container07-attached", Attached()))
+PROMISED = promised(PLAN, Dialect(), Topology())
+
+
+def keeping(promised: Matrix[Promise]) -> Matrix[Observation]:
+    """What a runtime that keeps every promise is seen to do."""
+    return Matrix(
+        (
+            cell,
+            Observation(
+                promise.outcome,
+                code=min(promise.codes, default=""),
+                ttl=promise.ttl,
+                seen_ttl=promise.ttl,
+                seen_from=promise.seen_from,
+            ),
+        )
+        for cell, promise in promised.items()
+    )
+
+
+def changed(matrix: Matrix[Observation], **fields: object) -> Matrix[Observation]:
+    """The matrix with all cells that `fields` select turned into `LOST`."""
+    lost = matrix.select(**fields)  # type: ignore[arg-type] # the caller names select's own
+    return Matrix({**matrix, **dict.fromkeys(lost, LOST)})

@@ -1,0 +1,232 @@
+"""The oracle: the laws that hold whatever the plan, the dialect and the world."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from harness import requirements
+from harness.dialect import Dialect
+from harness.matrix import Matrix
+from harness.model import (
+    BY_NAME,
+    FAMILIES,
+    HOST,
+    LOOPBACK,
+    OUTSIDERS,
+    PROTOCOLS,
+    SELF,
+    Attached,
+    Bridge,
+    Cell,
+    Family,
+    Host,
+    Joined,
+    Nothing,
+    Outcome,
+    Plan,
+    Promise,
+    Protocol,
+)
+from harness.oracle import promised
+from harness.strategies import dialects, plans, topologies
+from harness.topology import Topology
+
+worlds = st.tuples(plans(), dialects(), topologies())
+World = tuple[Plan, Dialect, Topology]
+
+
+def names(plan: Plan, mode: type) -> list[str]:
+    """The containers of the plan that have such a mode."""
+    return [container.name for container in plan.containers if isinstance(container.mode, mode)]
+
+
+def network_of(plan: Plan, name: str) -> str | None:
+    """The network on which a container's namespace is."""
+    mode = plan.home(name).mode
+    return mode.network if isinstance(mode, Bridge | Attached) else None
+
+
+def bridged(plan: Plan) -> list[str]:
+    """The containers whose namespace is on a network."""
+    return [c.name for c in plan.containers if network_of(plan, c.name)]
+
+
+def row(matrix: Matrix[Promise], source: str) -> dict[tuple[str, Protocol, Family], object]:
+    """What one source is promised, without who promises it and why."""
+    return {
+        (cell.target, cell.protocol, cell.family): (promise.outcome, promise.ttl, promise.seen_from)
+        for cell, promise in matrix.select(source=source).items()
+    }
+
+
+@given(worlds)
+def test_every_promise_is_some_requirements(world: World) -> None:
+    """Every cell names a requirement of the catalogue and gives a reason."""
+    catalogue = requirements.load(Path(__file__).parents[2] / "suites" / "requirements.toml")
+    for cell, promise in promised(*world).items():
+        assert promise.requirement in catalogue, cell
+        assert promise.why, cell
+
+
+@given(worlds)
+def test_a_joiner_has_the_row_and_the_column_of_its_home(world: World) -> None:
+    """Whoever joined a container reaches, and is reached by, exactly what it is."""
+    matrix = promised(*world)
+    for name in names(world[0], Joined):
+        home = world[0].home(name).name
+        assert row(matrix, name) == row(matrix, home)
+        for source in OUTSIDERS:
+            there = row(matrix.select(target=name), source)
+            assert list(there.values()) == list(row(matrix.select(target=home), source).values())
+
+
+@given(worlds)
+def test_a_container_in_mode_host_has_the_row_of_the_host(world: World) -> None:
+    """Mode host reaches what the host reaches, in the same way."""
+    matrix = promised(*world)
+    for name in names(world[0], Host):
+        assert row(matrix, name) == row(matrix, HOST)
+
+
+@given(worlds)
+def test_peers_reply_both_ways(world: World) -> None:
+    """If one bridged container is answered by another, so is the other, with the same TTL."""
+    matrix = promised(*world)
+    inside = bridged(world[0])
+    for cell, promise in matrix.items():
+        if cell.target in inside and cell.source in inside:
+            back = matrix.get(replace(cell, source=cell.target, target=cell.source))
+            if promise.outcome is Outcome.REPLY:
+                assert back is not None, cell
+                assert (back.outcome, back.ttl) == (promise.outcome, promise.ttl), cell
+
+
+@given(worlds)
+def test_the_internet_sees_no_container(world: World) -> None:
+    """What reaches the internet from a container carries the host's address."""
+    matrix = promised(*world)
+    for name in (container.name for container in world[0].containers):
+        for target in ("internet", BY_NAME):
+            for cell, promise in matrix.select(source=name, target=target).items():
+                assert promise.seen_from in (None, HOST), cell
+
+
+@given(worlds)
+def test_networks_are_kept_apart(world: World) -> None:
+    """With isolation declared, no container gets a reply from another network's container."""
+    plan, dialect, topology = world
+    matrix = promised(plan, replace(dialect, isolation="networks"), topology)
+    inside = bridged(plan)
+    for cell, promise in matrix.items():
+        if cell.source in inside and cell.target in inside:
+            same = network_of(plan, cell.source) == network_of(plan, cell.target)
+            assert same or promise.outcome is not Outcome.REPLY, cell
+
+
+@given(worlds)
+def test_only_the_host_gets_in_from_outside(world: World) -> None:
+    """Unless direct routing is declared, no outsider but the host is answered by a container."""
+    plan, dialect, _ = world
+    assume(dialect.direct_routing != "accept")
+    matrix = promised(*world)
+    for cell, promise in matrix.items():
+        if cell.source in OUTSIDERS and cell.target in bridged(plan):
+            assert (promise.outcome is Outcome.REPLY) == (cell.source == HOST), cell
+
+
+@given(worlds)
+def test_no_way_leads_out_of_an_internal_network(world: World) -> None:
+    """A container on an internal network is answered by itself, its peers and the gateway alone."""
+    plan = world[0]
+    matrix = promised(*world)
+    for name in bridged(plan):
+        network = network_of(plan, name)
+        assert network is not None
+        if plan.network(network).internal:
+            peers = [other for other in bridged(plan) if network_of(plan, other) == network]
+            for cell, promise in matrix.select(source=name).items():
+                near = cell.target in (SELF, LOOPBACK, "gateway", *peers)
+                assert near or promise.outcome in (Outcome.NO_ROUTE, Outcome.NO_NAME), cell
+
+
+@given(worlds)
+def test_mode_none_reaches_nothing(world: World) -> None:
+    """Without a network only loopback answers, and everything else is told at once."""
+    matrix = promised(*world)
+    for name in names(world[0], Nothing):
+        for cell, promise in matrix.select(source=name).items():
+            there = cell.target == LOOPBACK
+            assert there or promise.outcome in (Outcome.NO_ROUTE, Outcome.NO_NAME), cell
+
+
+@given(worlds)
+def test_every_address_that_somebody_has_is_asked_about(world: World) -> None:
+    """A cell exists where its target has an address in the family, and nowhere else."""
+    plan, dialect, _ = world
+    matrix = promised(*world)
+    for name in (container.name for container in plan.containers):
+        network = network_of(plan, name)
+        families = set(plan.network(network).families) if network else set()
+        if network == "bridge" and dialect.bridge_address6:
+            families = {4, 6}
+        if isinstance(plan.home(name).mode, Host):
+            families = {4, 6}
+        for family in FAMILIES:
+            for protocol in PROTOCOLS:
+                for source in (*OUTSIDERS, name):
+                    cell = Cell(source, name, protocol, family)
+                    assert (cell in matrix) == (family in families), cell
+                own = Cell(name, SELF, protocol, family)
+                assert (own in matrix) == (family in families), own
+                gateway = Cell(name, "gateway", protocol, family)
+                assert (gateway in matrix) == (family in families and network is not None), gateway
+                assert Cell(name, LOOPBACK, protocol, family) in matrix
+                assert Cell(name, "ns1", protocol, family) in matrix
+
+
+@given(worlds)
+def test_one_container_more_changes_nothing_for_the_others(world: World) -> None:
+    """A plan's promises stand whatever is started beside it."""
+    plan, dialect, topology = world
+    assume(plan.containers)
+    before = promised(replace(plan, containers=plan.containers[:-1]), dialect, topology)
+    after = promised(plan, dialect, topology)
+    assert after.restrict(before) == before
+
+
+@given(plans(), dialects(), st.integers(1, 29))
+def test_one_router_more_costs_one_ttl(plan: Plan, dialect: Dialect, routers: int) -> None:
+    """The TTL to and from the internet, and no other, drops by one with each router."""
+    near = promised(plan, dialect, Topology(routers=routers))
+    far = promised(plan, dialect, Topology(routers=routers + 1))
+    assert list(near) == list(far)
+    for cell, promise in near.items():
+        crossing = (cell.source == "internet") != (cell.target in ("internet", BY_NAME))
+        at_home = cell.source == "internet" and cell.target in (SELF, LOOPBACK)
+        cost = 1 if crossing and not at_home and promise.ttl else 0
+        assert (far[cell].ttl or 0) == (promise.ttl or 0) - cost, cell
+        assert far[cell].outcome is promise.outcome, cell
+
+
+@given(worlds)
+def test_protocols_are_treated_alike(world: World) -> None:
+    """ICMP, UDP and TCP are promised the same, but for the TTL that TCP does not show."""
+    matrix = promised(*world)
+    for cell, promise in matrix.items():
+        assert replace(promise, ttl=None) == replace(
+            matrix[replace(cell, protocol=Protocol.TCP)], ttl=None
+        )
+        assert promise.ttl is None or promise == matrix[replace(cell, protocol=Protocol.ICMP)]
+
+
+@given(worlds)
+def test_asking_for_some_cells_promises_the_same(world: World) -> None:
+    """Some cells asked for are those cells of the whole, and questions that are none fall out."""
+    whole = promised(*world)
+    every_fifth = list(whole)[::5]
+    assert promised(*world, every_fifth) == whole.restrict(every_fifth)
+    assert not promised(*world, [Cell(HOST, "gateway", Protocol.ICMP, 4)])

@@ -1,0 +1,163 @@
+"""The catalogue: complete, well formed, and helpful when an id does not exist."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from harness.adapters.protocol import Feature
+from harness.requirements import CatalogueError, Level, UnknownRequirement, load, parse
+
+CATALOGUE = load(Path(__file__).parents[2] / "suites" / "requirements.toml")
+
+GOOD = """
+[links]
+"seed" = ""
+"moby#{}" = "https://github.com/moby/moby/issues/{}"
+
+[[section]]
+name = "bridge"
+
+[[section.requirement]]
+id = "BR-1"
+level = "MUST"
+statement = "It holds."
+sources = ["seed"]
+history = ["moby#14041"]
+dialect = ["mac"]
+features = ["bridge"]
+"""
+
+# --- the catalogue that ships ------------------------------------------------
+
+
+def test_no_row_was_dropped() -> None:
+    """Each group's ids run from 1 without a gap, up to the known number."""
+    numbers: dict[str, list[int]] = {}
+    for requirement in CATALOGUE:
+        group, number = requirement.id.split("-")
+        numbers.setdefault(group, []).append(int(number))
+    assert " ".join(f"{group} {len(found)}" for group, found in numbers.items()) == (
+        "NONE 7 ATT 5 HOST 7 CTR 9 BR 27 NET 8 INT 3 ICC 1 PUB 12 V6 3 "
+        "DNS 4 FILE 1 L2 2 LIFE 7 BYS 4"
+    )
+    assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
+
+
+def test_every_row_asks_for_features_that_exist() -> None:
+    """A row that asks for a feature nobody can claim would never be tested."""
+    asked = {feature for requirement in CATALOGUE for feature in requirement.features}
+    assert asked <= set(Feature)
+
+
+def test_rows_that_wait_for_a_dialect_field_are_known() -> None:
+    """What a runtime declares is held to a field of Dialect, but for rows not yet tested."""
+    waiting = {r.id for r in CATALOGUE if "declares" in r.statement and not r.dialect}
+    assert waiting == {
+        *("PUB-3", "PUB-5", "PUB-6", "FILE-1", "L2-1", "LIFE-5", "LIFE-6", "LIFE-7"),
+    }
+
+
+def test_every_address_is_one() -> None:
+    """Every reference but the seed leads somewhere over https."""
+    references = [ref for r in CATALOGUE for ref in (*r.sources, *r.history)]
+    assert {ref.name for ref in references if ref.url is None} == {"seed"}
+    assert all(ref.url.startswith("https://") for ref in references if ref.url)
+    assert not any("{}" in ref.url for ref in references if ref.url)
+
+
+def test_statements_are_told_once() -> None:
+    """No two rows say the same."""
+    assert Counter(r.statement for r in CATALOGUE).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("id_", "name", "url"),
+    [
+        ("BR-9", "moby#14041", "https://github.com/moby/moby/issues/14041"),
+        ("NET-2", "netavark#331", "https://github.com/containers/netavark/issues/331"),
+        ("PUB-4", "cni-plugins#68", "https://github.com/containernetworking/plugins/issues/68"),
+        ("BR-19", "RFC 1812", "https://www.rfc-editor.org/rfc/rfc1812"),
+        ("INT-2", "CVE-2024-29018", "https://nvd.nist.gov/vuln/detail/CVE-2024-29018"),
+        ("NONE-2", "docker: none", "https://docs.docker.com/engine/network/drivers/none/"),
+    ],
+)
+def test_a_reference_leads_to_its_source(id_: str, name: str, url: str) -> None:
+    """Issues, RFCs, CVEs and documentation resolve to where they can be read."""
+    row = CATALOGUE[id_]
+    assert (name, url) in [(ref.name, ref.url) for ref in (*row.sources, *row.history)]
+
+
+# --- lookups -----------------------------------------------------------------
+
+
+def test_a_requirement_is_found_by_its_id() -> None:
+    """A row carries everything that a verdict shows."""
+    row = CATALOGUE["BR-7"]
+    assert (row.id, row.level, row.section) == ("BR-7", Level.MUST, "bridge")
+    assert row.statement.startswith("The internet is reached")
+    assert row.features == {"bridge"}
+    assert "BR-7" in CATALOGUE
+    assert "BR-99" not in CATALOGUE
+
+
+@pytest.mark.parametrize(
+    ("id_", "near"),
+    [("BR-70", "BR-7"), ("none-4", "NONE-4"), ("NON-1", "NONE-1"), ("V6-9", "V6-1")],
+)
+def test_an_unknown_id_names_the_nearest(id_: str, near: str) -> None:
+    """A typing error is answered with what was probably meant."""
+    with pytest.raises(UnknownRequirement, match=rf"no requirement '{id_}': .*\b{near}\b"):
+        CATALOGUE[id_]
+
+
+def test_an_id_like_no_other_names_the_file() -> None:
+    """Where nothing is near, the error says where to look."""
+    with pytest.raises(UnknownRequirement, match=r"see suites/requirements\.toml"):
+        CATALOGUE["?"]
+
+
+# --- malformed catalogues ----------------------------------------------------
+
+
+def test_a_well_formed_catalogue_is_read() -> None:
+    """Every field arrives where it belongs."""
+    (row,) = parse(GOOD)
+    assert str(row.history[0]) == "moby#14041 <https://github.com/moby/moby/issues/14041>"
+    assert (str(row.sources[0]), row.dialect, row.features) == (
+        "seed",
+        ("mac",),
+        frozenset({"bridge"}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('id = "BR-1"', "", "'' .'It holds.'. is no id"),
+        ("BR-1", "br-1", "'br-1' .* is no id"),
+        ("BR-1", "BR-01", "'BR-01' .* is no id"),
+        ("MUST", "must", "BR-1: level 'must' is none of MUST, SHOULD"),
+        ("It holds.", "It holds", "BR-1: the statement is not a full sentence: 'It holds'"),
+        ('["seed"]', '"seed"', "BR-1: sources must be a list of strings, not 'seed'"),
+        ('["seed"]', "[1]", r"BR-1: sources must be a list of strings, not \[1\]"),
+        ('["seed"]', '["sead"]', r"BR-1: nothing in \[links\] tells where 'sead'"),
+        ("moby#14041", "mobi#14041", r"BR-1: nothing in \[links\] tells where 'mobi#14041'"),
+        ('"mac"', '"mak"', r"BR-1: \['mak'\] are no fields of Dialect"),
+        ("features =", "feature =", r"BR-1: unknown keys \['feature'\]; known are"),
+        ("[links]", "[links", "the catalogue is not TOML: .*line 2"),
+    ],
+)
+def test_a_malformed_catalogue_names_the_entry(old: str, new: str, complaint: str) -> None:
+    """An error says which row is wrong, and in what."""
+    assert old in GOOD
+    with pytest.raises(CatalogueError, match=complaint):
+        parse(GOOD.replace(old, new, 1))
+
+
+def test_an_id_given_twice_is_refused() -> None:
+    """An id stands for one row."""
+    with pytest.raises(CatalogueError, match="BR-1: the id is taken"):
+        parse(GOOD + GOOD[GOOD.index("[[section.requirement]]") :])
