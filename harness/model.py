@@ -273,8 +273,8 @@ class Observation:
     """What a probe met.
 
     `code` tells how it was rejected (`rst`, `port-unreachable`, `admin-prohibited`, …).
-    `ttl` is the TTL or hop limit of the reply as it reached the source, `None`
-    where the protocol does not show it (TCP). `seen_ttl` and `seen_from` are the
+    `ttl` is the TTL or hop limit of the reply as it reached the source, `None` where
+    a socket does not show it (TCP shows the request's alone). `seen_ttl` and `seen_from` are the
     TTL and the sender of the request as the *target* saw them; `seen_from` is a
     name where the address belongs to somebody in the world, else the address.
     `rtt` is in seconds and takes no part in comparisons.

@@ -46,7 +46,6 @@ from harness.model import (
     Plan,
     PlanError,
     Promise,
-    Protocol,
 )
 from harness.topology import PRIVATE, START_TTL, Topology
 
@@ -207,8 +206,6 @@ def _promise(world: _World, cell: Cell) -> Promise:
         or _kept_out(world, source, target)
         or _reply(world, cell, source, target)
     )
-    if cell.protocol is Protocol.TCP:
-        promise = replace(promise, ttl=None)  # a TCP socket does not show it
     return _credited(world, cell, promise)
 
 

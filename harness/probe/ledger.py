@@ -86,8 +86,11 @@ class Ledger:
         """Something answered that is none of our witnesses."""
         self._fail(index, Observation(Outcome.WRONG_PEER, detail=detail))
 
-    def refused(self, index: int, number: int, code: str = "") -> None:
-        """An error has come: an errno and, where an ICMP error caused it, that one's name."""
+    def refused(self, index: int, number: int, code: str = "", *, late: bool = False) -> None:
+        """An error has come: an errno and, where an ICMP error caused it, that one's name.
+
+        `late` tells that it came after the packet had been accepted for sending.
+        """
         word = errno.errorcode.get(number, str(number))
         if code:
             seen = Observation(Outcome.REJECTED, code=code)
@@ -95,6 +98,9 @@ class Ledger:
             seen = Observation(Outcome.REJECTED, code="rst")
         elif number in FORBIDDEN:
             seen = Observation(Outcome.REJECTED, code="local-policy", detail=word)
+        elif late and number == errno.EHOSTUNREACH:
+            # What a quiet world has told already: no neighbour answers for the next hop.
+            seen = Observation(Outcome.DROPPED, detail="no neighbour answered for the next hop")
         elif number in NO_ROUTE:
             seen = Observation(Outcome.NO_ROUTE, detail=word)
         else:

@@ -239,7 +239,7 @@ class _Asking:
         while error := pending_error(opened, family):
             index = wire.read_question(error.data, self._run)
             if index is not None:
-                self.ledger.refused(index, error.errno, error.code)
+                self.ledger.refused(index, error.errno, error.code, late=True)
 
     def _on_connection(self, station: Station, family: Family) -> None:
         """Witness a connection: say at once who this is and whom it saw."""
@@ -267,7 +267,8 @@ class _Asking:
             self.ledger.refused(index, told.errno, told.code)
         except OSError as error:
             told = pending_error(stream, question.cell.family)
-            self.ledger.refused(index, error.errno or 0, told.code if told else "")
+            code = told.code if told else ""
+            self.ledger.refused(index, error.errno or 0, code, late=True)
         if said := wire.read_answer(words, self._run):
             self._believe(index, said)
             self.ledger.answered(index, Answer(self._since(index), question.address, None))

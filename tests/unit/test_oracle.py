@@ -248,12 +248,6 @@ def test_mode_none_has_the_loopback_that_is_declared(
     assert said(of(PLAN, dialect), "container06-none", "loopback", family) == words
 
 
-def test_tcp_promises_no_ttl() -> None:
-    """A TCP socket does not show the TTL, so that none is promised."""
-    matrix = of(PLAN)
-    assert all(promise.ttl is None for promise in matrix.select(protocol=Protocol.TCP).values())
-    assert any(promise.ttl for promise in matrix.select(protocol=Protocol.UDP).values())
-
 
 def test_a_subnet_that_the_world_does_not_route_is_refused() -> None:
     """The oracle does not guess about addresses that no router knows."""
