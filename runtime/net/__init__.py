@@ -1,0 +1,1 @@
+"""How a container gets its network: one module per mode, and what they share."""

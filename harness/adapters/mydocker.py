@@ -1,0 +1,278 @@
+"""mydocker, the embedded runtime, driven as a library inside the host.
+
+Every verb is one call into the host, where an `Engine` is made for it: the
+engine keeps all of its state on disk, so that nothing has to live in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import ParamSpec, TypeVar
+
+from harness.adapters.protocol import (
+    Completed,
+    Endpoint,
+    Facts,
+    Feature,
+    HostHandle,
+    NetworkFacts,
+    RuntimeRefused,
+)
+from harness.dialect import Dialect
+from harness.model import (
+    Attached,
+    Bridge,
+    ContainerSpec,
+    Host,
+    Joined,
+    Mode,
+    NetworkSpec,
+    Nothing,
+    Publish,
+)
+from harness.version import __version__
+from runtime.engine import Engine
+from runtime.errors import CommandError, MydockerError
+from runtime.net.networks import NetworkOptions
+from runtime.options import Options
+from runtime.records import DEFAULT_NETWORK, Container, NetworkConfig
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+IMAGE = "base"
+FOR_EVER = ("sleep", "2147483647")
+
+
+class MydockerAdapter:
+    """Drives mydocker through its library."""
+
+    name = "mydocker"
+    version = __version__
+    features = frozenset(
+        {
+            Feature.BRIDGE,
+            Feature.HOST,
+            Feature.NONE,
+            Feature.CONTAINER,
+            Feature.NETWORKS,
+            Feature.INTERNAL,
+            Feature.IPV6,
+            Feature.STATIC_ADDRESS,
+            Feature.RESTART,
+            Feature.SYSCTL,
+        }
+    )
+    dialect = Dialect(joined_survives="loopback-only")
+
+    def __init__(self, host: HostHandle) -> None:
+        self._host = host
+
+    def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return self._host.call(function, *args, **kwargs)
+        except MydockerError as error:
+            raise RuntimeRefused(asked, str(error)) from error
+
+    def start(self) -> None:
+        """Assemble the image and make the default network."""
+        self._call("start mydocker", _start)
+
+    def stop(self) -> None:
+        """Remove everything that mydocker ever made in this host."""
+        self._call("stop mydocker", _stop)
+
+    def network(self, spec: NetworkSpec) -> NetworkFacts:
+        """`mydocker network create`."""
+        return self._call(
+            f"create network {spec.name}", _create_network, spec.name, _network_options(spec)
+        )
+
+    def network_facts(self, name: str) -> NetworkFacts:
+        """`mydocker network inspect`."""
+        return self._call(f"inspect network {name}", _inspect_network, name)
+
+    def remove_network(self, name: str) -> None:
+        """`mydocker network rm`."""
+        self._call(f"remove network {name}", _remove_network, name)
+
+    def run(self, spec: ContainerSpec) -> Facts:
+        """`mydocker run -d`."""
+        command = spec.command or FOR_EVER
+        return self._call(f"run {spec.name}", _run, command, _container_options(spec))
+
+    def inspect(self, name: str) -> Facts:
+        """`mydocker inspect`."""
+        return self._call(f"inspect {name}", _inspect, name)
+
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
+        """`mydocker exec`; a command that is not there exits with 127, as in a shell."""
+        return self._call(f"exec in {name}", _exec, name, tuple(argv), timeout)
+
+    def stop_container(self, name: str) -> None:
+        """`mydocker stop`."""
+        self._call(f"stop {name}", _stop_container, name)
+
+    def start_container(self, name: str) -> Facts:
+        """`mydocker start`."""
+        return self._call(f"start {name}", _start_container, name)
+
+    def remove(self, name: str) -> None:
+        """`mydocker rm -f`."""
+        self._call(f"remove {name}", _remove, name)
+
+    def prune(self) -> None:
+        """Remove every container and every network but the default one."""
+        self._call("prune", _prune)
+
+
+# --- the harness's words in mydocker's -----------------------------------------
+
+
+def _network_options(spec: NetworkSpec) -> NetworkOptions:
+    options = NetworkOptions(ipv6=spec.ipv6, internal=spec.internal, icc=spec.icc)
+    if spec.subnet is not None:
+        options["subnet"] = str(spec.subnet)
+    if spec.gateway is not None:
+        options["gateway"] = str(spec.gateway)
+    if spec.ip_range is not None:
+        options["ip_range"] = str(spec.ip_range)
+    if spec.subnet6 is not None:
+        options["subnet6"] = str(spec.subnet6)
+    if spec.gateway6 is not None:
+        options["gateway6"] = str(spec.gateway6)
+    if spec.mtu is not None:
+        options["mtu"] = spec.mtu
+    return options
+
+
+def _container_options(spec: ContainerSpec) -> Options:
+    return Options(
+        name=spec.name,
+        network=_mode(spec.mode),
+        hostname=spec.hostname or "",
+        ip=str(spec.ip or ""),
+        ip6=str(spec.ip6 or ""),
+        mac=spec.mac or "",
+        aliases=spec.aliases,
+        publish=[_published(port) for port in spec.ports],
+        sysctls=dict(spec.sysctls),
+        dns=[str(server) for server in spec.dns],
+        add_hosts=[f"{name}:{address}" for name, address in spec.hosts],
+    )
+
+
+def _mode(mode: Mode) -> str:
+    match mode:
+        case Bridge(network=network):
+            return network
+        case Host():
+            return "host"
+        case Joined(container=container):
+            return f"container:{container}"
+        case Nothing() | Attached():
+            return "none"
+
+
+def _published(port: Publish) -> str:
+    where = f"{port.host_ip}:" if port.host_ip else ""
+    return f"{where}{port.host_port}:{port.container_port}/{port.protocol}"
+
+
+# --- inside the host -----------------------------------------------------------
+
+
+def _start() -> None:
+    engine = Engine()
+    engine.images()
+    engine.network_inspect(DEFAULT_NETWORK)
+
+
+def _stop() -> None:
+    Engine().teardown()
+
+
+def _network_facts(network: NetworkConfig) -> NetworkFacts:
+    return NetworkFacts(network.name, network.id, network.bridge, tuple(network.gateways))
+
+
+def _create_network(name: str, options: NetworkOptions) -> NetworkFacts:
+    return _network_facts(Engine().network_create(name, **options))
+
+
+def _inspect_network(name: str) -> NetworkFacts:
+    return _network_facts(Engine().network_inspect(name))
+
+
+def _remove_network(name: str) -> None:
+    Engine().network_remove(name)
+
+
+def _facts(container: Container) -> Facts:
+    state = container.state
+    return Facts(
+        id=container.id,
+        name=container.name,
+        pid=state.pid,
+        running=container.running,
+        endpoints=tuple(
+            Endpoint(
+                network=item.network,
+                address=IPv4Interface(item.address),
+                gateway=item.gateway or None,
+                address6=IPv6Interface(item.address6) if item.address6 else None,
+                gateway6=item.gateway6 or None,
+                mac=item.mac,
+            )
+            for item in state.endpoints
+        ),
+        exit_code=state.exit_code,
+    )
+
+
+def _run(command: tuple[str, ...], options: Options) -> Facts:
+    return _facts(Engine().run(IMAGE, command, **options))
+
+
+def _inspect(name: str) -> Facts:
+    return _facts(Engine().inspect(name))
+
+
+def _exec(name: str, argv: tuple[str, ...], timeout: float) -> Completed:
+    began = time.perf_counter()
+    try:
+        result = Engine().exec(name, argv, timeout=timeout)
+    except CommandError as error:
+        code, out, err = error.exit_code, b"", f"{error}\n".encode()
+    else:
+        code, out, err = result
+    return Completed(
+        argv=argv,
+        returncode=code,
+        stdout=out.decode(errors="replace"),
+        stderr=err.decode(errors="replace"),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _stop_container(name: str) -> None:
+    Engine().stop(name)
+
+
+def _start_container(name: str) -> Facts:
+    return _facts(Engine().start(name))
+
+
+def _remove(name: str) -> None:
+    Engine().remove(name, force=True)
+
+
+def _prune() -> None:
+    engine = Engine()
+    for container in engine.containers():
+        engine.remove(container.id, force=True)
+    for network in engine.networks():
+        if network.name != DEFAULT_NETWORK:
+            engine.network_remove(network.name)

@@ -1,0 +1,256 @@
+"""How a container starts and how it ends, seen from outside.
+
+Starting is a race of two on purpose: the child builds the file system while
+this side wires the network; the child waits for the word `go` before it runs
+the command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+from linux.netns import NetNS
+from runtime import cgroup, errors, init, terminal
+from runtime.errors import UnsupportedError
+from runtime.init import Launch, Stdio
+from runtime.net import files
+from runtime.records import ContainerConfig, Endpoint
+from runtime.rootfs import Rootfs
+from runtime.state import process_born
+
+_END_BOUND = 30_000
+"""How long a killed container may take to end, in milliseconds, before that is an error."""
+
+
+class Started(NamedTuple):
+    """A container that runs its command. `console` is its terminal's master or -1."""
+
+    pid: int
+    born: int
+    console: int = -1
+
+
+class Wiring(NamedTuple):
+    """The network of a container to be.
+
+    `netns` is the namespace it goes into (`None`: the host's), `endpoints` where
+    it will be, `connect` what puts it there, called while the child builds the
+    file system.
+    """
+
+    netns: NetNS | None
+    endpoints: tuple[Endpoint, ...] = ()
+    connect: Callable[[], None] = lambda: None
+
+
+def start(
+    config: ContainerConfig,
+    directory: str,
+    layers: tuple[str, ...],
+    wiring: Wiring,
+    *,
+    stdio: Stdio | None,
+    cgroup_parent: str | None,
+    on_pid: Callable[[int, int], None],
+) -> Started:
+    """Start the container and return once its command is being executed.
+
+    `on_pid` is called with pid and start time before the command may run, so
+    that whatever happens next finds them written down. Any error means
+    that no process is left; the wiring is the caller's to undo.
+    """
+    with Descriptors() as open_here:
+        report, report_in = open_here.pipe()
+        go_out, go = open_here.pipe()
+        console, far_console = (-1, -1)
+        if config.tty and stdio is not None:
+            console, far_console = open_here.socketpair()
+        group = cgroup.create(cgroup_parent, config.id)
+        launch = Launch(
+            rootfs=_rootfs(directory, layers),
+            hostname=config.hostname,
+            argv=config.command,
+            env=dict(entry.split("=", 1) for entry in config.env),
+            workdir=config.workdir,
+            sysctls={k: v for k, v in config.sysctls.items() if not k.startswith("net.")},
+            tty=config.tty,
+            report=report_in,
+            go=go_out,
+            log=open_here.file(f"{directory}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+            exit=open_here.file(f"{directory}/exit", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+            netns=wiring.netns.fd if wiring.netns is not None else -1,
+            cgroup=open_here.keep(group) if group is not None else -1,
+            console=far_console,
+            stdio=stdio,
+        )
+        outer = os.fork()
+        if not outer:
+            init.child(launch)
+        for fd in (report_in, go_out, far_console):
+            open_here.close(fd)
+        reader = Report(report)
+        try:
+            wiring.connect()
+            pid = reader.pid()
+            born = process_born(pid)
+            on_pid(pid, born)
+            os.write(go, b"1")
+            reader.end()
+        except BaseException:
+            open_here.close(go)  # whoever still waits for it leaves
+            if found := reader.pid_or_zero():
+                end(found)
+            raise
+        finally:
+            _collect(outer)
+        return Started(pid, born, terminal.receive(console) if console >= 0 else -1)
+
+
+def _rootfs(directory: str, layers: tuple[str, ...]) -> Rootfs:
+    for name in ("upper", "work", "rootfs"):
+        try:
+            os.mkdir(f"{directory}/{name}", mode=0o755)
+        except FileExistsError:
+            continue
+        os.chmod(f"{directory}/{name}", 0o755)  # it becomes "/", whatever the umask
+    return Rootfs(
+        layers=layers,
+        upper=f"{directory}/upper",
+        work=f"{directory}/work",
+        mountpoint=f"{directory}/rootfs",
+        files=tuple((f"{directory}/{name}", f"/etc/{name}") for name in files.NAMES),
+    )
+
+
+def end(pid: int) -> None:
+    """Kill a container's pid 1, and with it everything inside; returns when all is gone."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        if not ended_within(handle, _END_BOUND):
+            raise UnsupportedError(
+                f"end process {pid}",
+                f"it is still there {_END_BOUND // 1000} s after SIGKILL",
+                "it waits for a device or a network file system",
+            )
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(handle)
+
+
+def ended_within(handle: int, milliseconds: int | None) -> bool:
+    """Wait for the end of the process behind a pidfd; false when the time is over.
+
+    Pid 1 of a pid namespace ends after every other process in it (pid_namespaces(7)).
+    """
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(milliseconds))
+
+
+def pidfd(pid: int, born: int) -> int | None:
+    """A handle on exactly the process that was started; `None` when it has ended."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if process_born(pid) != born:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _collect(child: int) -> None:
+    try:
+        os.waitpid(child, 0)
+    except ChildProcessError:
+        return  # the caller ignores SIGCHLD: the kernel has collected it
+
+
+class Report:
+    """The engine's end of the report pipe."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._buffer = b""
+        self._pid = 0
+
+    def _next(self) -> dict[str, Any] | None:
+        while b"\n" not in self._buffer:
+            data = os.read(self._fd, 4096)
+            if not data:
+                return None
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        if "error" in message:
+            kind, *args = message["error"]
+            raise getattr(errors, kind)(*args)
+        self._pid = message["pid"]
+
+    def pid(self) -> int:
+        """Wait for the pid of the container's pid 1."""
+        while not self._pid:
+            message = self._next()
+            if message is None:
+                raise UnsupportedError("start the container", "its first process died at once")
+            self._handle(message)
+        return self._pid
+
+    def end(self) -> None:
+        """Wait until the command is being executed; raise what kept it from that."""
+        while (message := self._next()) is not None:
+            self._handle(message)
+
+    def pid_or_zero(self) -> int:
+        """The pid however things went; errors were raised before."""
+        while not self._pid and (message := self._next()) is not None:
+            self._pid = message.get("pid", 0)
+        return self._pid
+
+
+class Descriptors:
+    """Descriptors that are closed together, or one by one before."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+
+    def keep(self, fd: int) -> int:
+        self._open.add(fd)
+        return fd
+
+    def pipe(self) -> tuple[int, int]:
+        out, into = os.pipe()
+        return self.keep(out), self.keep(into)
+
+    def socketpair(self) -> tuple[int, int]:
+        one, other = socket.socketpair()
+        return self.keep(one.detach()), self.keep(other.detach())
+
+    def file(self, path: str, flags: int) -> int:
+        return self.keep(os.open(path, flags | os.O_CLOEXEC, 0o600))
+
+    def close(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in tuple(self._open):
+            self.close(fd)

@@ -1,0 +1,300 @@
+"""mydocker as a library: one object, one state directory, no daemon.
+
+```python
+engine = Engine()
+web = engine.run("base", ["sleep", "1000"], name="web")
+print(web.state.endpoints[0].address)
+engine.remove("web", force=True)
+```
+
+Every method may be called from many processes at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, Unpack
+
+from runtime import cgroup, container, image, logs
+from runtime import exec as execution
+from runtime.errors import ConflictError, InvalidError, UnsupportedError
+from runtime.exec import Running
+from runtime.image import Image
+from runtime.init import Stdio
+from runtime.lifecycle import KILLED, Lifecycle
+from runtime.logs import LogEntry, Writer
+from runtime.net import modes
+from runtime.net.networks import NetworkOptions, Networks
+from runtime.options import Options, configure
+from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkConfig
+from runtime.state import Lock, Store, new_id
+
+DEFAULT_ROOT: Final = "/run/mydocker"
+
+
+class Result(NamedTuple):
+    """What a command executed in a container came to."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Engine:
+    """A minimal container runtime.
+
+    `root` holds its state: $MYDOCKER_ROOT, else /run/mydocker. It must lie on a
+    file system that an overlay can write to (tmpfs, ext4, xfs), not on an
+    overlay. Without `cgroups` containers stay in the caller's cgroup. Errors
+    are `MydockerError`s.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None, *, cgroups: bool = True) -> None:
+        path = os.fspath(root) if root is not None else os.environ.get("MYDOCKER_ROOT")
+        if os.geteuid() != 0:
+            raise UnsupportedError(
+                "use mydocker",
+                "you are not root here",
+                "containers need namespaces, and those need root, at least in a user namespace",
+                "`netmodes lab`, or `unshare --map-root-user --net --mount` before it",
+            )
+        store = Store(os.path.abspath(path or DEFAULT_ROOT))
+        store.prepare()
+        self._store = store
+        self._networks = Networks(store)
+        self._cgroup = cgroup.mount_point() if cgroups else None
+        self._cache = image.cache_directory(store.root)
+        self._life = Lifecycle(store, self._networks, cache=self._cache, cgroup_parent=self._cgroup)
+
+    # --- containers --------------------------------------------------------
+
+    def run(
+        self,
+        image_name: str,
+        command: Sequence[str],
+        *,
+        stdio: Stdio | None = None,
+        **options: Unpack[Options],
+    ) -> Container:
+        """Create and start a container.
+
+        Returns when its network is in place and its command is being executed.
+        With `stdio` the command is connected to these descriptors of the caller;
+        without, its output goes to the log. After an error nothing is left.
+        """
+        found, lock = self._create(image_name, command, options)
+        try:
+            return self._life.start(found, stdio=stdio)
+        except BaseException:
+            self._life.remove(found)
+            raise
+        finally:
+            lock.release()
+
+    def create(
+        self, image_name: str, command: Sequence[str], **options: Unpack[Options]
+    ) -> Container:
+        """Write a container down without starting it."""
+        found, lock = self._create(image_name, command, options)
+        lock.release()
+        return found
+
+    def _create(
+        self, image_name: str, command: Sequence[str], options: Options
+    ) -> tuple[Container, Lock]:
+        self._life.sweep()
+        mode = modes.parse(options.get("network", DEFAULT_NETWORK))
+        if mode.kind == "container":
+            # An id stays right when names are given anew.
+            options = {**options, "network": f"container:{self._store.resolve(mode.name)}"}
+        config = configure(new_id(), image_name, command, options)
+        image.get(image_name, self._cache)
+        state = ContainerState()
+        return Container(config, state), self._store.create(config, state)
+
+    def start(self, reference: str, *, stdio: Stdio | None = None) -> Container:
+        """Start a container that was created or has ended; one that runs stays as it is."""
+        with self._life.held(reference) as found:
+            return found if found.running else self._life.start(found, stdio=stdio)
+
+    def stop(self, reference: str, *, timeout: float = 10) -> Container:
+        """Send SIGTERM and, after `timeout` seconds, SIGKILL; returns when all is gone.
+
+        One that does not run stays as it is.
+        """
+        with self._life.held(reference) as found:
+            return self._life.stop(found, timeout=timeout)
+
+    def kill(self, reference: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to a running container's command; SIGKILL takes the whole container."""
+        with self._life.held(reference) as found:
+            self._refuse_stopped("signal", found)
+            handle = container.pidfd(found.state.pid, found.state.born)
+            if handle is not None:
+                try:
+                    signal.pidfd_send_signal(handle, number)
+                finally:
+                    os.close(handle)
+
+    def wait(self, reference: str) -> int:
+        """Wait until a container has ended; its exit code."""
+        found = self._life.get(reference)
+        if found.running:
+            # Opened before: with auto_remove anybody may remove the record then.
+            with open(f"{self._store.directory(found.id)}/exit", encoding="ascii") as record:
+                handle = container.pidfd(found.state.pid, found.state.born)
+                if handle is not None:
+                    try:
+                        container.ended_within(handle, None)
+                    finally:
+                        os.close(handle)
+                text = record.read().split()
+            self._life.sweep()
+            return int(text[0]) if text else KILLED
+        if found.state.exit_code is None:
+            raise ConflictError(f"wait for container {found.name!r}", "it was never started")
+        return found.state.exit_code
+
+    def remove(self, reference: str, *, force: bool = False) -> None:
+        """Remove a container; a running one only by `force`, which kills it."""
+        with self._life.held(reference) as found:
+            if found.running and not force:
+                raise ConflictError(
+                    f"remove container {found.name!r}",
+                    "it is running",
+                    remedy=f"`mydocker stop {found.name}` before, or `mydocker rm -f`",
+                )
+            self._life.remove(found)
+
+    def inspect(self, reference: str) -> Container:
+        """One container, by name, id or unique prefix."""
+        self._life.sweep()
+        return self._life.get(reference)
+
+    def containers(self, *, everything: bool = True) -> list[Container]:
+        """All containers, or the running ones only; the newest first."""
+        self._life.sweep()
+        return [item for item in self._life.all() if everything or item.running]
+
+    def exec(
+        self,
+        reference: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str = "",
+        timeout: float | None = None,
+    ) -> Result:
+        """Execute a command in a running container to its end, without input.
+
+        `TimeoutError` when it takes longer than `timeout` seconds; it is killed then.
+        """
+        out, out_in = os.pipe()
+        err, err_in = os.pipe()
+        nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        open_here = {out, out_in, err, err_in, nothing}
+        try:
+            stdio = Stdio(nothing, out_in, err_in)
+            running = self.spawn(reference, argv, stdio=stdio, env=env, workdir=workdir)
+            for fd in (out_in, err_in):
+                os.close(fd)
+                open_here.remove(fd)
+            stdout, stderr = execution.captured(running, (out, err), timeout)
+            return Result(running.wait(), stdout, stderr)
+        finally:
+            for fd in open_here:
+                os.close(fd)
+
+    def spawn(
+        self,
+        reference: str,
+        argv: Sequence[str],
+        *,
+        stdio: Stdio,
+        tty: bool = False,
+        env: Mapping[str, str] | None = None,
+        workdir: str = "",
+    ) -> Running:
+        """Begin to execute a command in a running container, connected to `stdio`."""
+        if not argv:
+            raise InvalidError(f"execute in container {reference!r}", "there is no command")
+        found = self.inspect(reference)
+        self._refuse_stopped("execute in", found)
+        handle = container.pidfd(found.state.pid, found.state.born)
+        if handle is None:
+            raise ConflictError(f"execute in container {found.name!r}", "it just stopped")
+        inherited = dict(entry.split("=", 1) for entry in found.config.env)
+        try:
+            return execution.spawn(
+                found,
+                handle,
+                list(argv),
+                env={**inherited, **({"TERM": "xterm"} if tty else {}), **(env or {})},
+                workdir=workdir or found.config.workdir,
+                tty=tty,
+                stdio=stdio,
+                cgroup_parent=self._cgroup,
+            )
+        finally:
+            os.close(handle)
+
+    def logs(self, reference: str, *, follow: bool = False) -> Iterator[LogEntry]:
+        """What a container has written, line by line; with `follow` until it ends."""
+        found = self.inspect(reference)
+        return logs.read(self._store.directory(found.id), found.state, follow=follow)
+
+    def log(self, reference: str) -> Writer:
+        """A writer for what comes out of a terminal that the caller relays."""
+        return Writer(f"{self._store.directory(self._life.get(reference).id)}/log")
+
+    @staticmethod
+    def _refuse_stopped(verb: str, found: Container) -> None:
+        if not found.running:
+            raise ConflictError(
+                f"{verb} container {found.name!r}",
+                f"it is not running ({found.state.status})",
+                remedy=f"mydocker start {found.name}",
+            )
+
+    # --- images, networks, the whole ----------------------------------------
+
+    def images(self) -> list[Image]:
+        """All images."""
+        return image.every(self._cache)
+
+    def network_create(self, name: str, **options: Unpack[NetworkOptions]) -> NetworkConfig:
+        """Make a bridge network and bring it up."""
+        return self._networks.create(name, options)
+
+    def network_remove(self, reference: str) -> NetworkConfig:
+        """Remove a network that no container is on."""
+        self._life.sweep()
+        return self._networks.remove(reference)
+
+    def networks(self) -> list[NetworkConfig]:
+        """All bridge networks, the default one included, by name."""
+        self._networks.default()
+        return self._networks.all()
+
+    def network_inspect(self, reference: str) -> NetworkConfig:
+        """One network, by name, id or unique prefix."""
+        if reference == DEFAULT_NETWORK:
+            return self._networks.default()
+        return self._networks.get(reference)
+
+    def repair(self) -> None:
+        """Bring the kernel in line with what is written down.
+
+        For when somebody flushed the nft rules, took down a bridge or turned off
+        forwarding: containers that run get their network back.
+        """
+        self._life.sweep()
+        self._networks.repair()
+
+    def teardown(self) -> None:
+        """Remove every container, network, bridge and rule, and restore the host's sysctls."""
+        for found in self.containers():
+            self.remove(found.id, force=True)
+        self._networks.teardown()

@@ -1,0 +1,56 @@
+"""What can go wrong, in one small family.
+
+Every error tells what was asked, what happened, the likely cause and what to do
+next. `exit_code` is what the command line exits with, as Docker's does: 125 the
+runtime's own trouble, 126 a command that cannot be executed, 127 one that is
+not there.
+"""
+
+from __future__ import annotations
+
+
+class MydockerError(Exception):
+    """mydocker did not do what was asked, and left nothing half-done behind."""
+
+    exit_code = 125
+
+    def __init__(self, asked: str, happened: str, cause: str = "", remedy: str = "") -> None:
+        # All four go to Exception, so that the error survives pickling.
+        super().__init__(asked, happened, cause, remedy)
+        self.asked, self.happened, self.cause, self.remedy = asked, happened, cause, remedy
+
+    def __str__(self) -> str:
+        lines = [f"{self.asked}: {self.happened}"]
+        if self.cause:
+            lines.append(f"likely cause: {self.cause}")
+        if self.remedy:
+            lines.append(f"try: {self.remedy}")
+        return "\n  ".join(lines)
+
+
+class NotFoundError(MydockerError):
+    """There is no such container, network or image, or a prefix fits several."""
+
+
+class ConflictError(MydockerError):
+    """A name, an address or a subnet is taken, or a thing is in use."""
+
+
+class InvalidError(MydockerError):
+    """The request contradicts itself or is malformed."""
+
+
+class UnsupportedError(MydockerError):
+    """This kernel, or this user, cannot do it."""
+
+
+class CommandError(MydockerError):
+    """The container's command could not be executed."""
+
+    exit_code = 126
+
+
+class CommandNotFoundError(CommandError):
+    """The container's command is not in the image."""
+
+    exit_code = 127

@@ -1,0 +1,161 @@
+"""A command more in a running container.
+
+```
+engine ── fork ── porter ── fork ── command
+                  enters every      leaves its capabilities,
+                  namespace of      takes a terminal, execs
+                  pid 1, waits
+```
+
+The pid namespace takes effect for children only, hence the second fork. The
+porter passes the command's exit code on as its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import select
+import time
+from typing import NamedTuple, NoReturn
+
+from linux.syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    PR_SET_DUMPABLE,
+    prctl,
+    setns,
+)
+from runtime import cgroup, init, isolation, terminal
+from runtime.container import Descriptors, Report
+from runtime.init import Stdio
+from runtime.records import Container
+
+_EVERY_NAMESPACE = (
+    CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
+)
+
+
+class Running(NamedTuple):
+    """A command that is being executed in a container.
+
+    `porter` is the caller's child whose exit code is the command's, `pid` the
+    command itself as the caller sees it, `console` its terminal's master or -1.
+    """
+
+    porter: int
+    pid: int
+    console: int = -1
+
+    def wait(self) -> int:
+        """Wait for the end; the exit code, 128 and the signal's number for a killed command."""
+        _, raw = os.waitpid(self.porter, 0)
+        code = os.waitstatus_to_exitcode(raw)
+        return code if code >= 0 else 128 - code
+
+
+def spawn(
+    container: Container,
+    handle: int,
+    argv: list[str],
+    *,
+    env: dict[str, str],
+    workdir: str,
+    tty: bool,
+    stdio: Stdio,
+    cgroup_parent: str | None,
+) -> Running:
+    """Execute `argv` in the container whose pid 1 is behind the pidfd `handle`.
+
+    Returns once it is being executed; `CommandError` when it cannot be.
+    """
+    with Descriptors() as open_here:
+        report, report_in = open_here.pipe()
+        console, far_console = open_here.socketpair() if tty else (-1, -1)
+        porter = os.fork()
+        if not porter:
+            try:
+                keep = {report_in, handle, *stdio} | ({far_console} if tty else set())
+                init.forget_parent(keep)
+                cgroup.enter(cgroup_parent, container.id)
+                setns(handle, _EVERY_NAMESPACE)
+                os.close(handle)
+                _carry(argv, env, workdir, stdio, report_in, far_console)
+            except BaseException as error:
+                init.report_error(report_in, error)
+            finally:
+                os._exit(126)
+        open_here.close(report_in)
+        open_here.close(far_console)
+        reader = Report(report)
+        try:
+            pid = reader.pid()
+            reader.end()
+        except BaseException:
+            os.waitpid(porter, 0)
+            raise
+        return Running(porter, pid, terminal.receive(console) if tty else -1)
+
+
+def _carry(
+    argv: list[str],
+    env: dict[str, str],
+    workdir: str,
+    stdio: Stdio,
+    report: int,
+    console: int,
+) -> NoReturn:
+    if console >= 0:
+        master, slave = os.openpty()
+        terminal.send(console, master)
+        os.close(master)
+        os.close(console)
+        stdio = Stdio(slave, slave, slave)
+    pid = os.fork()
+    if not pid:
+        try:
+            # Until exec the memory is the caller's: nobody inside may look at it.
+            prctl(PR_SET_DUMPABLE, 0)
+            isolation.drop_capabilities(guarded=False)
+            init.execute(argv, env, workdir, stdio, tty=console >= 0)
+        except BaseException as error:
+            init.report_error(report, error)
+        finally:
+            os._exit(127)
+    init.report_pid(report, pid)
+    os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+    _, raw = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(raw)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def captured(run: Running, outputs: tuple[int, int], timeout: float | None) -> tuple[bytes, bytes]:
+    """Read both outputs to their end; `TimeoutError`, and the command's end, when it takes longer.
+
+    `outputs` are the reading ends of the command's standard output and error.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    found: dict[int, bytearray] = {fd: bytearray() for fd in outputs}
+    poll = select.poll()
+    for fd in outputs:
+        poll.register(fd, select.POLLIN)
+    left = set(outputs)
+    while left:
+        wait = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        ready = poll.poll(wait)
+        if not ready:
+            os.kill(run.pid, signal.SIGKILL)
+            run.wait()
+            raise TimeoutError(f"the command did not end within {timeout} s")
+        for fd, _ in ready:
+            data = os.read(fd, 65536)
+            if data:
+                found[fd] += data
+            else:
+                poll.unregister(fd)
+                left.remove(fd)
+    return bytes(found[outputs[0]]), bytes(found[outputs[1]])

@@ -1,0 +1,240 @@
+"""From fork to the container's command: three processes, one after the other.
+
+```
+engine ── fork ── outer ── fork ── pid 1 ── fork ── command (pid 2)
+                  leaves the        makes the         execs
+                  host's            root file
+                  namespaces,       system, waits,
+                  reports pid 1,    then collects
+                  exits             output and children
+```
+
+Outer exits at once, so that pid 1 becomes a child of the host's init and
+outlives whoever started it. Pid 1 waits for one byte on `go`, which the engine
+writes when the network is in place; should the engine die before, the pipe
+closes and pid 1 leaves.
+
+Everything here runs after a fork: no imports, no logging, no return into the
+caller's code. What goes wrong travels over the `report` pipe as one line of
+JSON; its end without such a line means that the command was executed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterable
+from typing import NamedTuple, NoReturn
+
+from linux.syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    PR_SET_DUMPABLE,
+    PR_SET_NAME,
+    prctl,
+    setns,
+    unshare,
+)
+from runtime import isolation, rootfs, terminal
+from runtime.errors import CommandError, CommandNotFoundError, MydockerError, UnsupportedError
+from runtime.net import sysctl
+from runtime.supervise import Stream, supervise
+
+_TITLE = b"mydocker-init"
+
+
+class Stdio(NamedTuple):
+    """Descriptors of the caller that a container's command is connected to."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+class Launch(NamedTuple):
+    """All that the new container needs to know. Numbers are file descriptors.
+
+    `netns` is -1 to stay in the host's network namespace, `cgroup` the
+    cgroup.procs to enter or -1, `console` a socket that wants the terminal's
+    master or -1. Without `stdio` nobody listens: output goes to the log only.
+    """
+
+    rootfs: rootfs.Rootfs
+    hostname: str
+    argv: list[str]
+    env: dict[str, str]
+    workdir: str
+    sysctls: dict[str, str]
+    tty: bool
+    report: int
+    go: int
+    log: int
+    exit: int
+    netns: int = -1
+    cgroup: int = -1
+    console: int = -1
+    stdio: Stdio | None = None
+
+    @property
+    def descriptors(self) -> set[int]:
+        """Those that must stay open in the children."""
+        own = {self.report, self.go, self.log, self.exit, self.netns, self.cgroup, self.console}
+        return {fd for fd in own | set(self.stdio or ()) if fd >= 0}
+
+
+def child(launch: Launch) -> NoReturn:
+    """What the first fork becomes. Never returns."""
+    try:
+        _outer(launch)
+    except BaseException as error:
+        report_error(launch.report, error)
+    finally:
+        os._exit(1)
+
+
+def forget_parent(keep: Iterable[int]) -> None:
+    """Drop what a fork inherits: descriptors, signal handlers, session, garbage collection."""
+    gc.disable()  # a collection would copy every page that is still shared
+    os.setsid()
+    last = 2
+    for fd in sorted(keep):
+        os.closerange(last + 1, fd)
+        last = max(last, fd)
+    os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
+    reset_signals()
+
+
+def reset_signals() -> None:
+    """Every signal to its default and none blocked, as an executed program expects it."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def report_error(report: int, error: BaseException) -> None:
+    """Send an error to the engine, in words."""
+    if not isinstance(error, MydockerError):
+        error = UnsupportedError("start the container", f"{type(error).__name__}: {error}")
+    os.write(report, json.dumps({"error": [type(error).__name__, *error.args]}).encode() + b"\n")
+
+
+def report_pid(report: int, pid: int) -> None:
+    """Tell the engine the pid of a child, as the engine's own pid namespace numbers it."""
+    os.write(report, json.dumps({"pid": pid}).encode() + b"\n")
+
+
+def _outer(launch: Launch) -> None:
+    forget_parent(launch.descriptors)
+    if launch.cgroup >= 0:
+        os.write(launch.cgroup, b"0")  # before the cgroup namespace, which makes it the root
+        os.close(launch.cgroup)
+    unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP)
+    if launch.netns >= 0:
+        setns(launch.netns, CLONE_NEWNET)
+        os.close(launch.netns)
+    pid = os.fork()
+    if pid:
+        report_pid(launch.report, pid)
+        os._exit(0)
+    _pid_1(launch)
+
+
+def _pid_1(launch: Launch) -> None:
+    rename_process(_TITLE)
+    rootfs.enter(launch.rootfs)
+    socket.sethostname(launch.hostname)
+    os.umask(0o022)
+    os.makedirs(launch.workdir, exist_ok=True)
+    for name, value in launch.sysctls.items():
+        sysctl.write(name, value)
+    isolation.hide_paths()
+    isolation.drop_capabilities(guarded=True)
+    if os.read(launch.go, 1) != b"1":
+        os._exit(1)
+    os.close(launch.go)
+    streams, inside = _connect(launch)
+    pid = os.fork()
+    if not pid:
+        try:
+            execute(launch.argv, launch.env, launch.workdir, inside, tty=launch.tty)
+        except BaseException as error:
+            report_error(launch.report, error)
+        finally:
+            os._exit(127)
+    os.close(launch.report)
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for fd in range(3):
+        os.dup2(nothing, fd)
+    for fd in {nothing, *inside}:
+        os.close(fd)
+    # The host's tools may look at /proc/PID/ns of pid 1; nobody inside can (see
+    # drop_capabilities).
+    prctl(PR_SET_DUMPABLE, 1)
+    supervise(pid, streams, log=launch.log, exit_record=launch.exit)
+
+
+def _connect(launch: Launch) -> tuple[list[Stream], Stdio]:
+    """The command's standard streams, and the ends of them that pid 1 listens to."""
+    if launch.tty:
+        master, slave = os.openpty()
+        inside = Stdio(slave, slave, slave)
+        if launch.console >= 0:
+            terminal.send(launch.console, master)
+            os.close(master)
+            os.close(launch.console)
+            return [], inside
+        return [Stream("stdout", master, -1)], inside
+    out, err = os.pipe(), os.pipe()
+    if launch.stdio is None:
+        stdin = os.open("/dev/null", os.O_RDONLY)
+        copies = (-1, -1)
+    else:
+        stdin = os.dup(launch.stdio.stdin)
+        copies = (os.dup(launch.stdio.stdout), os.dup(launch.stdio.stderr))
+        for fd in set(launch.stdio):
+            os.close(fd)
+    streams = [Stream("stdout", out[0], copies[0]), Stream("stderr", err[0], copies[1])]
+    return streams, Stdio(stdin, out[1], err[1])
+
+
+def execute(argv: list[str], env: dict[str, str], workdir: str, stdio: Stdio, *, tty: bool) -> None:
+    """Become the command. Raises `CommandError` when that cannot be."""
+    os.setsid()
+    if tty:
+        terminal.take_control(stdio.stdin)
+    for target, fd in enumerate(stdio):
+        os.dup2(fd, target)
+    reset_signals()
+    os.chdir(workdir)
+    try:
+        os.execvpe(argv[0], argv, env)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CommandNotFoundError(
+            f"execute {argv[0]!r} in the container",
+            "there is no such command in the image",
+            remedy="`mydocker run --rm IMAGE ls /bin` shows what there is",
+        ) from error
+    except OSError as error:
+        raise CommandError(f"execute {argv[0]!r} in the container", str(error.strerror)) from error
+
+
+def rename_process(title: bytes) -> None:
+    """Overwrite the caller's command line, which the container could read otherwise.
+
+    The kernel shows the bytes between arg_start and arg_end of proc_pid_stat(5).
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    if end > start > 0:
+        ctypes.memmove(start, title[: end - start - 1].ljust(end - start, b"\0"), end - start)
+    name = ctypes.create_string_buffer(title)
+    prctl(PR_SET_NAME, ctypes.addressof(name))

@@ -1,0 +1,279 @@
+"""What becomes of a container: started, stopped, removed, repaired.
+
+Whoever starts, stops or removes a container holds its lock meanwhile. There is
+no daemon: a container that ended by itself, or whose starter was killed, is
+noticed and put in order by `sweep`, which every call does first.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from linux.netns import NetNS
+from runtime import cgroup, container, image
+from runtime.container import Wiring
+from runtime.errors import InvalidError, NotFoundError
+from runtime.init import Stdio
+from runtime.net import bridge, files, modes, none, shared, sysctl
+from runtime.net.networks import Networks
+from runtime.records import DEFAULT_NETWORK, Container, ContainerConfig, ContainerState, Endpoint
+from runtime.state import Store, now, process_born
+
+KILLED = 137
+"""The exit code of a container whose pid 1 was killed: 128 and SIGKILL."""
+
+
+class Lifecycle:
+    """Starts and ends containers of one store."""
+
+    def __init__(
+        self, store: Store, networks: Networks, *, cache: str, cgroup_parent: str | None
+    ) -> None:
+        self.store, self.networks = store, networks
+        self.cache, self.cgroup_parent = cache, cgroup_parent
+
+    # --- looking -----------------------------------------------------------
+
+    def get(self, reference: str) -> Container:
+        """A container by name, id or unique prefix; `NotFoundError` else."""
+        identity = self.store.resolve(reference)
+        try:
+            return Container(self.store.config(identity), self.store.state(identity))
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"find container {reference!r}", "it was just removed", remedy="mydocker ps -a"
+            ) from None
+
+    def all(self) -> list[Container]:
+        """Every container, the newest first."""
+        found = []
+        for identity in self.store.ids():
+            try:
+                found.append(Container(self.store.config(identity), self.store.state(identity)))
+            except FileNotFoundError:
+                continue  # removed meanwhile
+        return sorted(found, key=lambda item: item.config.created, reverse=True)
+
+    @contextmanager
+    def held(self, reference: str) -> Iterator[Container]:
+        """The container with its lock held, so that nobody else changes it meanwhile."""
+        identity = self.store.resolve(reference)
+        lock = self.store.lock_container(identity)
+        if lock is None:
+            raise NotFoundError(f"find container {reference!r}", "it was just removed")
+        try:
+            yield self._settled(self.get(identity))
+        finally:
+            lock.release()
+
+    # --- putting in order --------------------------------------------------
+
+    def sweep(self) -> None:
+        """Notice containers that ended by themselves and undo what killed callers left."""
+        for identity in self.store.ids():
+            try:
+                state = self.store.state(identity)
+            except FileNotFoundError:
+                self.store.discard_unfinished(identity)
+                continue
+            settled = state.status in ("created", "exited") or (
+                state.status == "running" and process_born(state.pid) == state.born
+            )
+            if settled:
+                continue
+            lock = self.store.lock_container(identity, wait=False)
+            if lock is None:
+                continue  # somebody is at it
+            try:
+                self._settled(self.get(identity))
+            except NotFoundError:
+                continue
+            finally:
+                lock.release()
+
+    def _settled(self, found: Container) -> Container:
+        """Bring the record in line with what is; the container's lock must be held."""
+        state = found.state
+        if state.status == "removing":
+            self._delete(found)
+            raise NotFoundError(f"find container {found.name!r}", "it was being removed")
+        if state.status == "starting":
+            # Its starter was killed: what it had begun is undone.
+            if state.pid and process_born(state.pid) == state.born:
+                container.end(state.pid)
+            self._release(found)
+            return self._written(found, ContainerState(status="created"))
+        if state.status == "running" and process_born(state.pid) != state.born:
+            return self._ended(found)
+        return found
+
+    def _ended(self, found: Container) -> Container:
+        self._release(found)
+        code, finished = self.store.exit_record(found.id) or (KILLED, now())
+        ended = found.state._replace(
+            status="exited", pid=0, born=0, endpoints=(), exit_code=code, finished=finished
+        )
+        settled = self._written(found, ended)
+        if found.config.auto_remove:
+            self._delete(found)
+        return settled
+
+    def _release(self, found: Container) -> None:
+        if modes.parse(found.config.network).kind == "bridge":
+            self.networks.release(found.id)
+        cgroup.remove(self.cgroup_parent, found.id)
+
+    def _written(self, found: Container, state: ContainerState) -> Container:
+        self.store.write_state(found.id, state)
+        return found._replace(state=state)
+
+    # --- starting ----------------------------------------------------------
+
+    def start(self, found: Container, *, stdio: Stdio | None) -> Container:
+        """Start a container whose lock is held; after an error it is as it was before."""
+        config = found.config
+        layers = image.get(config.image, self.cache).layers
+        starting = self._written(found, ContainerState(status="starting"))
+        try:
+            wiring = self._wire(config)
+            starting = starting._replace(
+                state=starting.state._replace(endpoints=wiring.endpoints, started=now())
+            )
+
+            def on_pid(pid: int, born: int) -> None:
+                self._written(starting, starting.state._replace(pid=pid, born=born))
+
+            try:
+                started = container.start(
+                    config,
+                    self.store.directory(config.id),
+                    layers,
+                    wiring,
+                    stdio=stdio,
+                    cgroup_parent=self.cgroup_parent,
+                    on_pid=on_pid,
+                )
+            finally:
+                if wiring.netns is not None:
+                    wiring.netns.close()
+        except BaseException:
+            self._release(found)
+            self._written(found, found.state)
+            raise
+        running = starting.state._replace(status="running", pid=started.pid, born=started.born)
+        return self._written(found, running)._replace(console=started.console)
+
+    def _wire(self, config: ContainerConfig) -> Wiring:
+        """Choose the namespace and addresses, and write the files that tell of them."""
+        directory = self.store.directory(config.id)
+        mode = modes.parse(config.network)
+        resolv_conf, hosts = files.own_resolv_conf(), files.hosts([], ())
+        match mode.kind:
+            case "host":
+                hosts = files.read_or_nothing("/etc/hosts")
+                resolv_conf = files.read_or_nothing("/etc/resolv.conf")
+                wiring = Wiring(None)
+            case "none":
+                wiring = self._isolated(config)
+            case "container":
+                wiring, hosts = self._joined(config, mode.name)
+                resolv_conf = ""
+            case "bridge":
+                wiring = self._bridged(config, mode.name)
+                hosts = files.hosts([config.hostname, *config.aliases], wiring.endpoints)
+        files.write(directory, "hosts", hosts + files.extra_hosts(config.add_hosts))
+        files.write(directory, "hostname", f"{config.hostname}\n")
+        if mode.kind != "container":
+            servers = "".join(f"nameserver {server}\n" for server in config.dns)
+            files.write(directory, "resolv.conf", servers or resolv_conf)
+        return wiring
+
+    def _isolated(self, config: ContainerConfig) -> Wiring:
+        netns = NetNS.new()
+
+        def connect() -> None:
+            none.prepare(netns)
+            _write_sysctls(netns, config)
+
+        return Wiring(netns, connect=connect)
+
+    def _bridged(self, config: ContainerConfig, name: str) -> Wiring:
+        network = self.networks.default() if name == DEFAULT_NETWORK else self.networks.get(name)
+        self.networks.ensure_up(network)
+        addresses = self.networks.take(
+            network, config.id, ip=config.ip, ip6=config.ip6, mac=config.mac
+        )
+        endpoint = bridge.endpoint(network, config.id, addresses, mac=config.mac)
+        netns = NetNS.new()
+
+        def connect() -> None:
+            bridge.attach(netns, network, endpoint)
+            _write_sysctls(netns, config)
+
+        return Wiring(netns, (endpoint,), connect)
+
+    def _joined(self, config: ContainerConfig, reference: str) -> tuple[Wiring, str]:
+        asked = f"join the network of container {reference[:12]!r}"
+        joined = self.get(reference)
+        netns = shared.join(asked, joined)
+        # One file under two names: what the joined container is told, the joiner is too.
+        own = f"{self.store.directory(config.id)}/resolv.conf"
+        if os.path.lexists(own):
+            os.unlink(own)
+        os.link(f"{self.store.directory(joined.id)}/resolv.conf", own)
+        endpoints, names = self._home(joined)
+        return Wiring(netns), files.hosts([*names, config.hostname], endpoints)
+
+    def _home(self, joined: Container) -> tuple[tuple[Endpoint, ...], list[str]]:
+        """Endpoints and hostname of the container whose namespace `joined` lives in."""
+        while (mode := modes.parse(joined.config.network)).kind == "container":
+            joined = self.get(mode.name)
+        return joined.state.endpoints, [joined.config.hostname]
+
+    # --- ending ------------------------------------------------------------
+
+    def stop(self, found: Container, *, timeout: float, number: int = signal.SIGTERM) -> Container:
+        """Ask a container to end, and kill it when `timeout` seconds have passed.
+
+        One that does not run stays as it is. Its lock must be held.
+        """
+        if not found.running:
+            return found
+        handle = container.pidfd(found.state.pid, found.state.born)
+        if handle is not None:
+            try:
+                signal.pidfd_send_signal(handle, number)
+                if not container.ended_within(handle, int(timeout * 1000)):
+                    container.end(found.state.pid)
+            except ProcessLookupError:
+                pass  # it just ended
+            finally:
+                os.close(handle)
+        return self._ended(found)
+
+    def remove(self, found: Container) -> None:
+        """Kill and remove a container whose lock is held."""
+        if found.running:
+            container.end(found.state.pid)
+            self._release(found)
+        self._delete(found)
+
+    def _delete(self, found: Container) -> None:
+        self._written(found, found.state._replace(status="removing"))
+        self.store.delete(found.config)
+
+
+def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:
+    """Set the `net.*` ones that were asked for, from inside the namespace."""
+    wanted = {name: value for name, value in config.sysctls.items() if name.startswith("net.")}
+    if not wanted:
+        return
+    with netns.entered():
+        for name, value in wanted.items():
+            try:
+                sysctl.write(name, value)
+            except OSError as error:
+                raise InvalidError(f"set {name}={value}", str(error.strerror)) from error

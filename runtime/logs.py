@@ -1,0 +1,66 @@
+"""What a container wrote: one JSON object per line, with time and stream, as Docker keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from linux.inotify import Watch
+from runtime import container
+from runtime.records import ContainerState
+from runtime.supervise import entry
+
+
+class LogEntry(NamedTuple):
+    """One line, or a part of an overlong one. `time` as RFC 3339, `stream` stdout or stderr."""
+
+    time: str
+    stream: str
+    data: bytes
+
+
+class Writer:
+    """Appends to a log what the caller relays itself."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def __call__(self, data: bytes) -> None:
+        """Write one entry."""
+        os.write(self._fd, entry("stdout", data))
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+def read(directory: str, state: ContainerState, *, follow: bool) -> Iterator[LogEntry]:
+    """Every entry so far; with `follow` also those to come, until the container ends."""
+    path = f"{directory}/log"
+    if not os.path.exists(path):
+        return
+    handle = container.pidfd(state.pid, state.born) if follow and state.pid else None
+    with open(path, "rb") as file, Watch(path) as watch:
+        try:
+            while True:
+                # Asked before reading: what is written until then is read below.
+                ended = handle is None or container.ended_within(handle, 0)
+                yield from _entries(file.readlines())
+                if ended or handle is None:
+                    return
+                select.select([watch.fd, handle], [], [])
+                watch.drain()
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+
+def _entries(lines: list[bytes]) -> Iterator[LogEntry]:
+    for line in lines:
+        found = json.loads(line)
+        yield LogEntry(
+            found["time"], found["stream"], found["log"].encode(errors="surrogateescape")
+        )

@@ -1,0 +1,85 @@
+"""The three files about the network: /etc/hosts, /etc/hostname, /etc/resolv.conf.
+
+They lie in the container's state directory and are bound over the image's, so
+that they can be changed from outside while the container runs.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from typing import Final
+
+from runtime.records import Endpoint
+
+NAMES: Final = ("hosts", "hostname", "resolv.conf")
+_LOCALHOST: Final = """\
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+_BEHIND_STUB: Final = "/run/systemd/resolve/resolv.conf"
+"""Where systemd-resolved names the resolvers that its own stub on 127.0.0.53 asks."""
+
+
+def hosts(names: list[str], endpoints: tuple[Endpoint, ...]) -> str:
+    """`localhost`, and the container's own names at each of its addresses."""
+    lines = [
+        f"{address.split('/')[0]}\t{' '.join(names)}\n"
+        for endpoint in endpoints
+        for address in (endpoint.address, endpoint.address6)
+        if address
+    ]
+    return _LOCALHOST + "".join(lines)
+
+
+def extra_hosts(entries: list[str]) -> str:
+    """Lines for `name:address` pairs that were asked for."""
+    pairs = (entry.partition(":") for entry in entries)
+    return "".join(f"{address}\t{name}\n" for name, _, address in pairs)
+
+
+def resolv_conf(host: str, behind_stub: str) -> str:
+    """The host's resolv.conf without resolvers on the host's loopback.
+
+    From a namespace of its own a container reaches no 127.0.0.53; where that is
+    all there is, what lies behind the stub is taken instead.
+    """
+    for text in (host, behind_stub):
+        kept = [line for line in text.splitlines() if not _names_loopback(line)]
+        if any(line.startswith("nameserver") for line in kept):
+            return "\n".join(kept) + "\n"
+    return "\n".join(line for line in host.splitlines() if not _names_loopback(line)) + "\n"
+
+
+def _names_loopback(line: str) -> bool:
+    words = line.split()
+    if len(words) < 2 or words[0] != "nameserver":
+        return False
+    try:
+        return ip_address(words[1].partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def read_or_nothing(path: str) -> str:
+    """The text of a file of the host's; empty where it is not there."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def own_resolv_conf() -> str:
+    """What a container with a namespace of its own gets."""
+    return resolv_conf(read_or_nothing("/etc/resolv.conf"), read_or_nothing(_BEHIND_STUB))
+
+
+def write(directory: str, name: str, text: str) -> None:
+    """Write one of the files in place (a bind mount follows the inode), readable by all."""
+    fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
+    with open(fd, "w", encoding="utf-8") as file:
+        os.fchmod(fd, 0o644)
+        file.write(text)

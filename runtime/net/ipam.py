@@ -1,0 +1,143 @@
+"""Who gets which address.
+
+`pick` is pure: the lowest free address of a subnet, or the requested one.
+`Leases` keeps what was given out, one file per network; whoever changes it
+holds the root's lock, which is what makes concurrent starts safe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterator
+from ipaddress import IPv4Address, ip_address, ip_network
+
+from runtime.errors import ConflictError, InvalidError
+from runtime.records import Address, Network, NetworkConfig
+from runtime.state import read_json, write_json
+
+
+def hosts(subnet: Network) -> Iterator[Address]:
+    """The addresses that a container may have, lowest first.
+
+    Never the network's own (in IPv6 the subnet-router anycast, RFC 4291), never
+    the broadcast address. Of a /31 and a /127 both ends count (RFC 3021, 6164).
+    """
+    kind = type(subnet.network_address)
+    first, last = int(subnet.network_address), int(subnet.broadcast_address)
+    if last - first > 1:
+        first += 1
+        last -= 1 if subnet.version == 4 else 0
+    return (kind(number) for number in range(first, last + 1))
+
+
+def pick(
+    subnet: Network,
+    taken: Container[str],
+    *,
+    within: Network | None = None,
+    requested: Address | None = None,
+) -> Address:
+    """A free address of `subnet`, from the part `within` it, or the requested one.
+
+    `taken` holds addresses as text, the gateway's among them. `ConflictError`
+    when the request is taken or nothing is left, `InvalidError` when it lies
+    outside or is the network's or the broadcast address.
+    """
+    if requested is not None:
+        _refuse(subnet, taken, requested)
+        return requested
+    allowed = hosts(subnet)
+    if within is not None:
+        first, last = int(within.network_address), int(within.broadcast_address)
+        edges = {int(subnet.network_address)}
+        if subnet.version == 4 and subnet.prefixlen < 31:
+            edges.add(int(subnet.broadcast_address))
+        kind = type(subnet.network_address)
+        allowed = (kind(number) for number in range(first, last + 1) if number not in edges)
+    for address in allowed:
+        if str(address) not in taken:
+            return address
+    raise ConflictError(
+        f"find a free address in {within or subnet}",
+        "every address is taken",
+        remedy="remove a container, or use a network with a larger subnet",
+    )
+
+
+def _refuse(subnet: Network, taken: Container[str], requested: Address) -> None:
+    asked = f"give a container the address {requested}"
+    if requested not in subnet:
+        raise InvalidError(asked, f"it is not in the subnet {subnet}")
+    edges = (subnet.network_address, subnet.broadcast_address)
+    if subnet.num_addresses > 2 and requested in (edges if subnet.version == 4 else edges[:1]):
+        raise InvalidError(asked, f"it is the network's own address or the broadcast of {subnet}")
+    if str(requested) in taken:
+        raise ConflictError(asked, "it is taken", remedy="mydocker network inspect")
+
+
+def mac_of(address: Address) -> str:
+    """The MAC that goes with an address: 02:42 (locally administered) and its last four octets."""
+    return f"02:42:{address.packed[-4:].hex(':')}"
+
+
+def address_of(mac: str) -> str:
+    """The IPv4 address whose MAC this would be; `""` when it is no such MAC."""
+    return str(IPv4Address(bytes.fromhex(mac[6:].replace(":", "")))) if mac[:6] == "02:42:" else ""
+
+
+def is_mac(text: str) -> bool:
+    """Whether `text` is written as a MAC address in full, lower case."""
+    return re.fullmatch("[0-9a-f]{2}(:[0-9a-f]{2}){5}", text) is not None
+
+
+class Leases:
+    """What of one network is in use: address, or a MAC that was asked for, to container id."""
+
+    def __init__(self, directory: str) -> None:
+        self._path = f"{directory}/leases.json"
+
+    def read(self) -> dict[str, str]:
+        """What is in use, and by whom; hold the root's lock."""
+        try:
+            found: dict[str, str] = read_json(self._path)
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def take(
+        self, network: NetworkConfig, owner: str, *, ip: str = "", ip6: str = "", mac: str = ""
+    ) -> list[Address]:
+        """One address per subnet of the network, for container `owner`; hold the root's lock."""
+        leases = self.read()
+        taken = {network.gateway, network.gateway6, *leases}
+        # A MAC that was asked for may be the one that goes with a free address.
+        taken |= {address_of(item) for item in leases if is_mac(item)}
+        if mac and (mac in leases or address_of(mac) in taken):
+            raise ConflictError(f"give a container the MAC {mac}", "it is taken")
+        within = ip_network(network.ip_range) if network.ip_range else None
+        given: list[Address] = []
+        for subnet in network.subnets:
+            wanted = ip if subnet.version == 4 else ip6
+            given.append(
+                pick(
+                    subnet,
+                    taken,
+                    within=within if subnet.version == 4 else None,
+                    requested=ip_address(wanted) if wanted else None,
+                )
+            )
+        keys = [str(address) for address in given] + ([mac] if mac else [])
+        write_json(self._path, {**leases, **dict.fromkeys(keys, owner)})
+        return given
+
+    def release(self, owner: str) -> None:
+        """Give back whatever `owner` has; hold the root's lock."""
+        leases = self.read()
+        kept = {key: other for key, other in leases.items() if other != owner}
+        if len(kept) != len(leases):
+            write_json(self._path, kept)
+
+
+def default_gateway(subnet: Network) -> Address:
+    """The address a network's bridge gets when none is asked for: the first."""
+    return next(hosts(subnet))

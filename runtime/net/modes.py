@@ -1,0 +1,70 @@
+"""The network modes: which there are, and which options contradict which.
+
+`bridge`, `none`, `host`, `container:<id>`, or the name of a network.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from runtime.errors import InvalidError
+from runtime.records import DEFAULT_NETWORK
+from runtime.state import NAME
+
+Kind = Literal["bridge", "host", "none", "container"]
+
+CONTRADICTIONS: Final[dict[Kind, tuple[str, ...]]] = {
+    "bridge": (),
+    "none": ("publish", "mac", "ip", "ip6"),
+    "host": ("publish", "mac", "ip", "ip6", "net sysctl"),
+    "container": (
+        "publish",
+        "mac",
+        "ip",
+        "ip6",
+        "hostname",
+        "dns",
+        "add-host",
+        "alias",
+        "net sysctl",
+    ),
+}
+"""What each mode refuses, by name. A container's own network is needed for each of these."""
+
+
+class Mode(NamedTuple):
+    """A mode as it was asked for: its kind, and the network or container it names."""
+
+    kind: Kind
+    name: str = ""
+
+
+def parse(text: str) -> Mode:
+    """Read a mode; `InvalidError` tells which there are."""
+    if text in ("host", "none"):
+        return Mode("host" if text == "host" else "none")
+    if text in ("bridge", "default", ""):
+        return Mode("bridge", DEFAULT_NETWORK)
+    prefix, colon, rest = text.partition(":")
+    if colon and prefix == "container" and rest:
+        return Mode("container", rest)
+    if NAME.fullmatch(text):
+        return Mode("bridge", text)
+    raise InvalidError(
+        f"use the network mode {text!r}",
+        "there is no such mode",
+        remedy="bridge, none, host, container:<name or id>, or the name of a network",
+    )
+
+
+def refuse(mode: Mode, asked: str, options: list[str]) -> None:
+    """Raise `InvalidError` that names the options which the mode contradicts."""
+    wrong = [option for option in options if option in CONTRADICTIONS[mode.kind]]
+    if wrong:
+        shown = f"container:{mode.name}" if mode.kind == "container" else mode.kind
+        raise InvalidError(
+            asked,
+            f"{', '.join(wrong)} cannot go with network mode {shown}",
+            "the option needs a network of the container's own",
+            "leave the option out, or use a bridge network",
+        )

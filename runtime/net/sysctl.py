@@ -1,0 +1,65 @@
+"""Sysctls of the network namespace that the calling thread is in.
+
+`/proc/sys/net` shows the namespace of whoever opens a file in it, so that
+writing for another namespace means to enter it first (`NetNS.entered`).
+"""
+
+from __future__ import annotations
+
+import os
+
+from runtime.state import read_json, write_json
+
+
+def path(name: str) -> str:
+    """The file of a sysctl: dots become slashes, slashes (`eth0/100`) dots, as sysctl(8) has it."""
+    return "/proc/sys/" + name.translate(str.maketrans("./", "/."))
+
+
+def read(name: str) -> str:
+    """Its value; `FileNotFoundError` where the kernel has no such sysctl."""
+    with open(path(name), encoding="ascii") as file:
+        return file.read().strip()
+
+
+def write(name: str, value: str) -> None:
+    """Change it; `OSError` where the kernel refuses."""
+    with open(path(name), "w", encoding="ascii") as file:
+        file.write(value)
+
+
+class Borrowed:
+    """Sysctls of the host that mydocker changed, with the values it found.
+
+    Hold the root's lock around each call.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._path = f"{root}/sysctls.json"
+
+    def ensure(self, name: str, value: str) -> None:
+        """Set a sysctl unless it has that value; what it was is written down first."""
+        found = read(name)
+        if found == value:
+            return
+        changed = self._changed()
+        write_json(self._path, {name: found, **changed})
+        write(name, value)
+
+    def is_set(self, name: str, value: str) -> bool:
+        """Whether a sysctl has the value that mydocker needs."""
+        return read(name) == value
+
+    def restore(self) -> None:
+        """Put back whatever was changed."""
+        for name, value in self._changed().items():
+            write(name, value)
+        if self._changed():
+            os.unlink(self._path)
+
+    def _changed(self) -> dict[str, str]:
+        try:
+            changed: dict[str, str] = read_json(self._path)
+        except FileNotFoundError:
+            return {}
+        return changed

@@ -1,0 +1,144 @@
+"""What can be asked of a container, checked before anything is made."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from typing import Final, TypedDict
+
+from runtime.errors import InvalidError, UnsupportedError
+from runtime.net import modes
+from runtime.net.ipam import is_mac
+from runtime.records import DEFAULT_NETWORK, ContainerConfig
+from runtime.state import now
+
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_HOSTNAME: Final = re.compile(
+    r"(?=.{1,64}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9-]+)*"
+)
+_ENVIRONMENT: Final = re.compile(r"[^=\0]+")
+_SYSCTL: Final = re.compile(r"[a-z0-9_]+([./][a-zA-Z0-9_-]+)+")
+_NAMESPACED: Final = ("net.", "kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.")
+
+
+class Options(TypedDict, total=False):
+    """Everything that may be left out when a container is created."""
+
+    name: str
+    network: str
+    """`bridge`, `none`, `host`, `container:<name or id>`, or the name of a network."""
+    env: Mapping[str, str]
+    workdir: str
+    hostname: str
+    ip: str
+    ip6: str
+    mac: str
+    aliases: Sequence[str]
+    sysctls: Mapping[str, str]
+    publish: Sequence[str]
+    dns: Sequence[str]
+    add_hosts: Sequence[str]
+    """More lines for /etc/hosts, as `name:address`."""
+    tty: bool
+    auto_remove: bool
+    """Remove the container once it has ended."""
+
+
+def configure(
+    identity: str, image: str, command: Sequence[str], options: Options
+) -> ContainerConfig:
+    """The container that is asked for; `InvalidError` names the option that cannot be."""
+    name = options.get("name") or f"mydocker-{identity[:12]}"
+    asked = f"create container {name!r}"
+    mode = modes.parse(options.get("network", DEFAULT_NETWORK))
+    modes.refuse(mode, asked, _given(options))
+    if options.get("publish"):
+        raise UnsupportedError(asked, "mydocker cannot publish ports")
+    if not command:
+        raise InvalidError(asked, "there is no command to execute", remedy="run IMAGE COMMAND")
+    workdir = options.get("workdir") or "/"
+    if not workdir.startswith("/"):
+        raise InvalidError(asked, f"the working directory {workdir!r} is not absolute")
+    hostname = options.get("hostname") or _default_hostname(mode.kind, identity)
+    if not _HOSTNAME.fullmatch(hostname):
+        raise InvalidError(asked, f"the hostname {hostname!r} is malformed")
+    for option in ("ip", "ip6", "dns"):
+        _check_addresses(asked, option, options)
+    for entry in options.get("add_hosts", ()):
+        if not entry.partition(":")[2]:
+            raise InvalidError(asked, f"--add-host {entry!r} is not name:address")
+    mac = options.get("mac", "").lower().replace("-", ":")
+    if mac and (not is_mac(mac) or int(mac[:2], 16) & 1):
+        raise InvalidError(asked, f"{mac!r} is no unicast MAC address like 02:42:ac:11:00:05")
+    sysctls = options.get("sysctls", {})
+    for key in sysctls:
+        if not _SYSCTL.fullmatch(key) or not key.startswith(_NAMESPACED):
+            raise InvalidError(asked, f"the sysctl {key!r} does not belong to a namespace")
+    return ContainerConfig(
+        id=identity,
+        name=name,
+        image=image,
+        command=list(command),
+        network=f"container:{mode.name}" if mode.kind == "container" else mode.name or mode.kind,
+        env=_environment(asked, hostname, options),
+        workdir=workdir,
+        hostname=hostname,
+        ip=options.get("ip", ""),
+        ip6=options.get("ip6", ""),
+        mac=mac,
+        aliases=list(options.get("aliases", ())),
+        sysctls=dict(sysctls),
+        dns=list(options.get("dns", ())),
+        add_hosts=list(options.get("add_hosts", ())),
+        tty=options.get("tty", False),
+        auto_remove=options.get("auto_remove", False),
+        created=now(),
+    )
+
+
+def _given(options: Options) -> list[str]:
+    """The options that a network mode may contradict, by the names users know."""
+    plain = {
+        "publish": options.get("publish"),
+        "mac": options.get("mac"),
+        "ip": options.get("ip"),
+        "ip6": options.get("ip6"),
+        "hostname": options.get("hostname"),
+        "dns": options.get("dns"),
+        "add-host": options.get("add_hosts"),
+        "alias": options.get("aliases"),
+        "net sysctl": [key for key in options.get("sysctls", {}) if key.startswith("net.")],
+    }
+    return [name for name, value in plain.items() if value]
+
+
+def _default_hostname(kind: modes.Kind, identity: str) -> str:
+    return socket.gethostname() if kind == "host" else identity[:12]
+
+
+def _check_addresses(asked: str, option: str, options: Options) -> None:
+    given = {
+        "ip": [options.get("ip", "")],
+        "ip6": [options.get("ip6", "")],
+        "dns": list(options.get("dns", ())),
+    }[option]
+    for text in given:
+        try:
+            version = ip_address(text).version if text else None
+        except ValueError as error:
+            raise InvalidError(asked, f"--{option}: {error}") from None
+        if version is not None and version == {"ip": 6, "ip6": 4}.get(option):
+            raise InvalidError(asked, f"--{option} {text} is an IPv{version} address")
+
+
+def _environment(asked: str, hostname: str, options: Options) -> list[str]:
+    env = {"PATH": _PATH, "HOSTNAME": hostname, "HOME": "/root"}
+    if options.get("tty"):
+        env["TERM"] = "xterm"
+    for key, value in options.get("env", {}).items():
+        if not _ENVIRONMENT.fullmatch(key) or "\0" in value:
+            raise InvalidError(asked, f"the variable {key!r} is malformed")
+        env[key] = value
+    return [f"{key}={value}" for key, value in env.items()]

@@ -1,0 +1,173 @@
+"""The container's file system: an overlay, and what the kernel adds to it.
+
+`enter` runs in the container's future pid 1, in a mount namespace of its own;
+everything it mounts dies with that namespace. Whatever comes from the host is
+taken as a detached mount first and put down after pivot_root(2), when paths are
+resolved inside the new root and no link of the image can lead out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final, NamedTuple
+
+from linux.mounts import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    move_mount,
+    open_tree,
+    restrict_tree,
+)
+from linux.syscalls import (
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_STRICTATIME,
+    mount,
+    pivot_root,
+    umount,
+)
+from runtime.errors import UnsupportedError
+
+_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
+_LINKS: Final = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+_QUIET: Final = MS_NOSUID | MS_NODEV | MS_NOEXEC
+
+
+class Rootfs(NamedTuple):
+    """What a root file system is made of.
+
+    `layers` are the image's directories, uppermost first; `upper` and `work`
+    belong to the container; `mountpoint` is any empty directory; `files` are
+    (path on the host, path inside) of single files to bind.
+    """
+
+    layers: tuple[str, ...]
+    upper: str
+    work: str
+    mountpoint: str
+    files: tuple[tuple[str, str], ...] = ()
+
+
+def in_user_namespace() -> bool:
+    """Whether the caller is root in a user namespace only."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split() != ["0", "0", "4294967295"]
+
+
+def _escaped(path: str) -> str:
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def _mount_overlay(rootfs: Rootfs) -> None:
+    options = (
+        f"lowerdir={':'.join(_escaped(layer) for layer in rootfs.layers)},"
+        f"upperdir={_escaped(rootfs.upper)},workdir={_escaped(rootfs.work)}"
+    )
+    if in_user_namespace():
+        options += ",userxattr"  # trusted.* attributes are for the host's root (overlayfs.rst)
+    try:
+        mount("overlay", rootfs.mountpoint, "overlay", 0, options)
+    except OSError as error:
+        cause = {
+            errno.EINVAL: f"{rootfs.upper} lies on an overlay itself, or on a file system"
+            " that cannot be an upper layer",
+            errno.ENODEV: "the kernel has no overlay file system",
+            errno.EPERM: "this kernel does not let user namespaces mount overlays (before 5.11)",
+        }.get(error.errno or 0, "")
+        raise UnsupportedError(
+            "mount the container's file system",
+            str(error.strerror),
+            cause,
+            "point MYDOCKER_ROOT at a directory on a tmpfs, ext4 or xfs; netmodes doctor",
+        ) from error
+
+
+def enter(rootfs: Rootfs) -> None:
+    """Make the file system and move into it; the host's is out of reach afterwards."""
+    mount("", "/", flags=MS_REC | MS_PRIVATE)
+    devices = [(open_tree(f"/dev/{name}"), f"/dev/{name}") for name in _DEVICES]
+    files = [(open_tree(source), target) for source, target in rootfs.files]
+    _mount_overlay(rootfs)
+    os.chdir(rootfs.mountpoint)
+    pivot_root(".", ".")
+    # "/" is the new root now. The old one lies on top of it, reached as ".",
+    # until it is unmounted: a user namespace may mount proc and sysfs only
+    # while it still sees the ones it came from.
+    for directory in ("/proc", "/sys", "/dev", "/etc"):
+        os.makedirs(directory, exist_ok=True)
+    _mount_proc()
+    _mount_sys()
+    umount(".")
+    os.chdir("/")
+    _make_dev(devices)
+    for tree, target in files:
+        _put(tree, target)
+
+
+def _put(tree: int, target: str) -> None:
+    """Attach a single file; its place is made where the image has none."""
+    if not os.path.exists(target):
+        if os.path.lexists(target):
+            os.unlink(target)  # a link to nowhere
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    move_mount(tree, target)
+    os.close(tree)
+
+
+def _mount_proc() -> None:
+    try:
+        mount("proc", "/proc", "proc", _QUIET)
+    except PermissionError as error:
+        raise UnsupportedError(
+            "mount /proc in the container",
+            str(error.strerror),
+            "the /proc outside is partly hidden, as inside another container",
+            "run the outer container with --security-opt systempaths=unconfined",
+        ) from error
+
+
+def _mount_sys() -> None:
+    """A sysfs that shows the container's network devices, read-only.
+
+    A namespace that does not own its network namespace (mode host in a user
+    namespace) may not mount one; it gets the host's, read-only.
+    """
+    try:
+        mount("sysfs", "/sys", "sysfs", _QUIET | MS_RDONLY)
+    except PermissionError:
+        tree = open_tree("./sys", recursive=True)
+        restrict_tree(
+            tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+        )
+        move_mount(tree, "/sys")
+        os.close(tree)
+
+
+def _make_dev(devices: list[tuple[int, str]]) -> None:
+    mount("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_STRICTATIME, "mode=755,size=65536k")
+    for tree, target in devices:
+        _put(tree, target)
+    for name, target in _LINKS.items():
+        os.symlink(target, f"/dev/{name}")
+    for name in ("pts", "shm", "mqueue"):
+        os.mkdir(f"/dev/{name}")
+    terminals = "newinstance,ptmxmode=0666,mode=0620"
+    mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, terminals)
+    mount("tmpfs", "/dev/shm", "tmpfs", _QUIET, "mode=1777,size=65536k")
+    try:
+        mount("mqueue", "/dev/mqueue", "mqueue", _QUIET)
+    except OSError:
+        os.rmdir("/dev/mqueue")  # a kernel without POSIX message queues

@@ -1,0 +1,245 @@
+"""What is on disk, changed atomically and under locks.
+
+```
+root/lock                         taken for short changes: names, leases, networks
+root/names/<name>                 symbolic link that holds the container's id
+root/containers/<id>/lock         held by whoever starts, stops or removes it
+root/containers/<id>/config.json  written once
+root/containers/<id>/state.json   replaced as a whole
+root/containers/<id>/exit         written once, by the container's pid 1
+root/networks/<name>/…            config.json, leases.json
+```
+
+A lock is a flock(2): the kernel gives it back when its holder dies, so that
+"being started, and the lock is free" means that the starter was killed. Locks
+are taken in one order: a container's, then the root's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from runtime.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
+from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
+
+NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+def now() -> str:
+    """The time in UTC with nanoseconds, as RFC 3339 writes it."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
+
+
+def new_id() -> str:
+    """64 random hexadecimal digits."""
+    return os.urandom(32).hex()
+
+
+def write_json(path: str, data: Any) -> None:
+    """Replace a file in one step: readers see the old content or the new, never a part."""
+    scratch = f"{path}.{os.getpid()}.new"
+    with open(scratch, "w", encoding="utf-8") as file:
+        json.dump(data, file)
+    os.rename(scratch, path)
+
+
+def read_json(path: str) -> Any:
+    """The content of a JSON file; `FileNotFoundError` when it is not there."""
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def process_born(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 when it is gone or a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def match_prefix(prefix: str, ids: list[str]) -> list[str]:
+    """The ids that start with `prefix`; an exact match beats every other."""
+    return [prefix] if prefix in ids else sorted(item for item in ids if item.startswith(prefix))
+
+
+class Lock:
+    """One flock(2), given back by `release` or by the holder's death."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    def take(cls, path: str, *, wait: bool = True) -> Lock | None:
+        """The lock of the file at `path`; `None` when it is taken and `wait` is false."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd)
+
+    def release(self) -> None:
+        """Give it back. A child that inherited the descriptor no longer holds it either."""
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+        os.close(self.fd)
+
+
+class Store:
+    """The state directory of one mydocker."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.containers = f"{root}/containers"
+        self.names = f"{root}/names"
+        self.networks = f"{root}/networks"
+
+    def prepare(self) -> None:
+        """Make the directories, for the owner's eyes only."""
+        if os.path.isdir(self.networks):
+            return
+        try:
+            for path in (self.root, self.containers, self.names, self.networks):
+                os.makedirs(path, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise UnsupportedError(
+                f"use {self.root} for mydocker's state",
+                f"it cannot be made: {error.strerror}",
+                "the directory belongs to somebody else",
+                "point MYDOCKER_ROOT at a directory of your own",
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the root's lock: for names, leases and networks, for moments only."""
+        lock = Lock.take(f"{self.root}/lock")
+        assert lock is not None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def directory(self, identity: str) -> str:
+        """The directory of one container."""
+        return f"{self.containers}/{identity}"
+
+    def lock_container(self, identity: str, *, wait: bool = True) -> Lock | None:
+        """The lock of one container; `None` when it is gone, or taken and `wait` is false."""
+        try:
+            return Lock.take(f"{self.directory(identity)}/lock", wait=wait)
+        except FileNotFoundError:
+            return None
+
+    # --- containers --------------------------------------------------------
+
+    def create(self, config: ContainerConfig, state: ContainerState) -> Lock:
+        """Claim the name and write a new container, whose lock is returned.
+
+        `ConflictError` when the name is taken.
+        """
+        if not NAME.fullmatch(config.name):
+            raise InvalidError(
+                f"name a container {config.name!r}",
+                "the name is malformed",
+                remedy="letters and digits, and after the first also '_', '.' and '-'",
+            )
+        with self.locked():
+            self._claim(config)
+            os.mkdir(self.directory(config.id), mode=0o700)
+            lock = self.lock_container(config.id)
+            assert lock is not None
+            self.write_state(config.id, state)
+            write_json(f"{self.directory(config.id)}/config.json", config._asdict())
+        return lock
+
+    def _claim(self, config: ContainerConfig) -> None:
+        link = f"{self.names}/{config.name}"
+        try:
+            os.symlink(config.id, link)
+        except FileExistsError:
+            owner = os.readlink(link)
+            if os.path.exists(f"{self.directory(owner)}/config.json"):
+                raise ConflictError(
+                    f"name a container {config.name!r}",
+                    f"container {owner[:12]} has that name",
+                    remedy=f"`mydocker rm -f {config.name}`, or another name",
+                ) from None
+            os.unlink(link)  # left by a creator that was killed
+            os.symlink(config.id, link)
+
+    def delete(self, config: ContainerConfig) -> None:
+        """Give the name back and remove a container's directory."""
+        with self.locked():
+            link = f"{self.names}/{config.name}"
+            if os.path.lexists(link) and os.readlink(link) == config.id:
+                os.unlink(link)
+        shutil.rmtree(self.directory(config.id), ignore_errors=True)
+
+    def discard_unfinished(self, identity: str) -> None:
+        """Remove a container whose creator was killed before it had written everything."""
+        with self.locked():  # which every creator holds until all is written
+            if not os.path.exists(f"{self.directory(identity)}/config.json"):
+                shutil.rmtree(self.directory(identity), ignore_errors=True)
+
+    def ids(self) -> list[str]:
+        """The ids of all containers, in no order."""
+        return os.listdir(self.containers)
+
+    def resolve(self, reference: str) -> str:
+        """The id behind a name, an id or a unique prefix of one.
+
+        `NotFoundError` when there is none, or when a prefix fits several.
+        """
+        if NAME.fullmatch(reference):
+            try:
+                return os.readlink(f"{self.names}/{reference}")
+            except FileNotFoundError:
+                pass
+        found = match_prefix(reference, self.ids()) if reference else []
+        if len(found) == 1:
+            return found[0]
+        if found:
+            some = ", ".join(item[:12] for item in found[:5])
+            raise NotFoundError(
+                f"find container {reference!r}",
+                f"{len(found)} ids start so: {some}",
+                remedy="more digits, or the name",
+            )
+        raise NotFoundError(
+            f"find container {reference!r}", "there is no such container", remedy="mydocker ps -a"
+        )
+
+    def config(self, identity: str) -> ContainerConfig:
+        """What was asked for; `FileNotFoundError` when the container is gone."""
+        return ContainerConfig(**read_json(f"{self.directory(identity)}/config.json"))
+
+    def state(self, identity: str) -> ContainerState:
+        """What was last written about it; `FileNotFoundError` when the container is gone."""
+        return state_from_json(read_json(f"{self.directory(identity)}/state.json"))
+
+    def write_state(self, identity: str, state: ContainerState) -> None:
+        """Replace the state of a container; its lock must be held."""
+        write_json(f"{self.directory(identity)}/state.json", state_to_json(state))
+
+    def exit_record(self, identity: str) -> tuple[int, str] | None:
+        """Exit code and time as pid 1 wrote them; `None` when it was killed before it could."""
+        try:
+            with open(f"{self.directory(identity)}/exit", encoding="utf-8") as file:
+                code, _, finished = file.read().strip().partition(" ")
+        except FileNotFoundError:
+            return None
+        return (int(code), finished) if finished else None

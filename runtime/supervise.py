@@ -1,0 +1,161 @@
+"""Pid 1's working life: pass signals on, keep the log, reap, write the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+from typing import Final, NoReturn
+
+from runtime.state import now
+
+_CHUNK: Final = 4096
+"""At most as much as a pipe takes in one go without blocking once poll(2) says so (PIPE_BUF)."""
+_LINE: Final = 16384
+"""A longer line is split in the log, as Docker does."""
+
+_FORWARDED: Final = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+    signal.SIGCONT,
+    signal.SIGTSTP,
+    signal.SIGALRM,
+)
+
+
+def entry(stream: str, data: bytes) -> bytes:
+    """One line of the log. Bytes that are no UTF-8 survive as surrogates and come back the same."""
+    text = data.decode(errors="surrogateescape")
+    return json.dumps({"log": text, "stream": stream, "time": now()}).encode() + b"\n"
+
+
+class Stream:
+    """One output stream of the command: where it is read, and who else wants a copy.
+
+    `copy` is -1 for nobody. A copy that is not taken holds the stream up, as a
+    full pipe would.
+    """
+
+    def __init__(self, name: str, source: int, copy: int) -> None:
+        self.name, self.source, self.copy = name, source, copy
+        self._line = bytearray()
+        self._owed = b""
+        os.set_blocking(source, False)
+
+    def wait_for(self) -> tuple[int, int]:
+        """What poll(2) should wait for next."""
+        return (self.copy, select.POLLOUT) if self._owed else (self.source, select.POLLIN)
+
+    def advance(self, log: int) -> bool:
+        """Take one step; false when the stream has ended."""
+        if self._owed:
+            self._pay()
+            return True
+        try:
+            data = os.read(self.source, _CHUNK)
+        except BlockingIOError:
+            return True
+        except OSError:  # EIO: the last process closed the terminal
+            data = b""
+        if not data:
+            return False
+        self._log(data, log)
+        if self.copy >= 0:
+            self._owed = data
+        return True
+
+    def _pay(self) -> None:
+        try:
+            written = os.write(self.copy, self._owed)
+        except OSError:  # the reader has gone; the container goes on
+            os.close(self.copy)
+            self.copy, self._owed = -1, b""
+        else:
+            self._owed = self._owed[written:]
+
+    def _log(self, data: bytes, log: int) -> None:
+        self._line += data
+        while (end := self._line.find(b"\n") + 1) or len(self._line) >= _LINE:
+            end = end or _LINE
+            self._write(bytes(self._line[:end]), log)
+            del self._line[:end]
+
+    def _write(self, line: bytes, log: int) -> None:
+        os.write(log, entry(self.name, line))
+
+    def finish(self, log: int) -> None:
+        """Take what is there now, to the last byte, and close the line."""
+        while True:
+            while self._owed:
+                self._pay()
+            try:
+                data = os.read(self.source, _CHUNK)
+            except OSError:
+                break
+            if not data:
+                break
+            self._log(data, log)
+            self._owed = data if self.copy >= 0 else b""
+        if self._line:
+            self._write(bytes(self._line), log)
+
+
+def supervise(command: int, streams: list[Stream], *, log: int, exit_record: int) -> NoReturn:
+    """Look after the container until its command ends, then end with its exit code."""
+    wake, woken = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(woken, False)
+    for number in (*_FORWARDED, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a reader that goes is met as EPIPE
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    open_streams = list(streams)
+    status = _reap(command)  # it may have ended before the handlers were there
+    while status is None:
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        waiting = {}
+        for stream in open_streams:
+            fd, event = stream.wait_for()
+            poll.register(fd, event)
+            waiting[fd] = stream
+        for fd, _ in poll.poll():
+            if fd == wake:
+                _forward(os.read(wake, 64), command)
+                status = _reap(command)
+            elif not waiting[fd].advance(log):
+                open_streams.remove(waiting[fd])
+    for stream in open_streams:
+        stream.finish(log)
+    os.write(exit_record, f"{status} {now()}\n".encode())
+    os._exit(status)
+
+
+def _forward(numbers: bytes, command: int) -> None:
+    for number in numbers:
+        if number != signal.SIGCHLD:
+            try:
+                os.kill(command, number)
+            except ProcessLookupError:
+                return
+
+
+def _reap(command: int) -> int | None:
+    """Collect every child that has ended; the command's exit code when it is among them."""
+    status = None
+    while True:
+        try:
+            pid, raw = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return status
+        if pid == 0:
+            return status
+        if pid == command:
+            code = os.waitstatus_to_exitcode(raw)
+            status = code if code >= 0 else 128 - code
