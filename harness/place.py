@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness.model import Family
+from harness.packets.capture import Capture
+from harness.packets.frame import Tap
 from harness.topology import Address, Interface
 from linux import netstate, sysctl
 from linux.netlink import Netlink
@@ -52,9 +55,9 @@ class Place:
         return None
 
     def routes(self) -> list[netstate.Route]:
-        """The unicast routes of the main table, both families."""
+        """The routes of the main table, of every kind, both families; without link-local ones."""
         with self.open() as space, Netlink(space) as netlink:
-            return netstate.routes(netlink)
+            return netstate.routes(netlink, every_kind=True)
 
     def neighbours(self) -> list[netstate.Neighbour]:
         """Every neighbour entry, both families."""
@@ -70,6 +73,12 @@ class Place:
         """A socket inside; it stays usable, and keeps the namespace alive, until closed."""
         with self.open() as space:
             return space.socket(family, kind, protocol)
+
+    @contextmanager
+    def capture(self, link: str = "") -> Iterator[Capture]:
+        """Every frame that passes one interface, or all of them, while the body runs."""
+        with self.open() as space, Capture([Tap(space, link, self.name)]) as wire:
+            yield wire
 
 
 def fixed(name: str, space: NetNS) -> Place:

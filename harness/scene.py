@@ -7,7 +7,7 @@ about what is there. `observed` measures it with real packets.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Self
@@ -52,6 +52,7 @@ from harness.place import Place, fixed
 from harness.probe.ledger import Question
 from harness.probe.names import Lookup, Resolved, resolve
 from harness.probe.netns import observe
+from harness.probe.settle import Quiet
 from harness.topology import Address, pick
 from harness.world.build import World
 from linux.netns import NetNS
@@ -135,12 +136,26 @@ class Container:
         self._scene.remove(self.name)
 
 
-class Scene:
-    """Use it as a context manager: leaving removes every container and network it made."""
+Record = Callable[[Matrix[Promise], Matrix[Observation]], None]
+"""Is told what was promised and what was observed of it."""
 
-    def __init__(self, world: World, runtime: Adapter, plan: Plan | None = None) -> None:
+
+def _forget(promised: Matrix[Promise], observed: Matrix[Observation]) -> None:
+    """Keep no record."""
+
+
+class Scene:
+    """Use it as a context manager: leaving removes every container and network it made.
+
+    `record` is told of every matrix that is observed.
+    """
+
+    def __init__(
+        self, world: World, runtime: Adapter, plan: Plan | None = None, *, record: Record = _forget
+    ) -> None:
         self.world = world
         self.runtime = runtime
+        self._record = record
         self.plan = Plan()
         self._containers: dict[str, Container] = {}
         self._networks: dict[str, Network] = {}
@@ -251,7 +266,8 @@ class Scene:
 
     def observed(self, cells: Collection[Cell] | None = None) -> Matrix[Observation]:
         """What real packets do, in every promised cell or those of `cells`."""
-        asked = list(self.promised(cells))
+        promised = self.promised(cells)
+        asked = list(promised)
         with contextlib.ExitStack() as stack:
             spaces = {
                 name: stack.enter_context(self.place(name).open())
@@ -265,7 +281,15 @@ class Scene:
                 owners=self._owners(),
                 patience=self._patience(),
             )
-        return Matrix({cell: found[cell] for cell in asked})
+        observed = Matrix({cell: found[cell] for cell in asked})
+        self._record(promised, observed)
+        return observed
+
+    def settle(self) -> None:
+        """Return once nothing that was sent is under way any more."""
+        with Quiet(self.world.namespaces["lan"], list(self.world.namespaces.values())) as quiet:
+            while not quiet.reached():
+                pass
 
     def place(self, name: str) -> Place:
         """A container's place by its name, or one of the world's own."""

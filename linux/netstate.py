@@ -126,8 +126,13 @@ def addresses(netlink: Netlink, *, index: int | None = None) -> list[LinkAddress
     return found
 
 
-def routes(netlink: Netlink, *, table: int = rtnl.MAIN_TABLE) -> list[Route]:
-    """The unicast routes of one table, both families, without multicast and link-local ones."""
+def routes(
+    netlink: Netlink, *, table: int = rtnl.MAIN_TABLE, every_kind: bool = False
+) -> list[Route]:
+    """The routes of one table, both families, without multicast and link-local ones.
+
+    Unicast routes only, or of every kind: blackholes and prohibitions too.
+    """
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):
         body = rtnl.ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -135,7 +140,7 @@ def routes(netlink: Netlink, *, table: int = rtnl.MAIN_TABLE) -> list[Route]:
             _, length, _, _, short, _, _, kind, _ = rtnl.ROUTE.unpack_from(answer)
             fields = dict(attributes(answer, rtnl.ROUTE.size))
             in_table = number(fields[rtnl.RTA_TABLE]) if rtnl.RTA_TABLE in fields else short
-            if in_table != table or kind != 1:
+            if in_table != table or not (every_kind or kind == 1):
                 continue
             packed = fields.get(rtnl.RTA_DST)
             destination = _interface(packed, length).network if packed else None
