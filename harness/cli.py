@@ -13,12 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import doctor
+from harness.lab import ping
+from harness.topology import Topology
 from harness.version import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. Bad usage exits with 2, as argparse does."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["ping"]:
+        return ping.main(words[1:])
+    arguments = _parser().parse_args(words)
     if sys.platform != "linux":
         sys.stderr.write("netmodes: live work needs Linux; the pure tests run here as well\n")
         return 1
@@ -36,6 +41,17 @@ def _parser() -> argparse.ArgumentParser:
     examine = commands.add_parser("doctor", help=about, description=about)
     examine.add_argument("--json", action="store_true", help="print the findings as JSON")
     examine.set_defaults(run=_doctor)
+    about = "a shell inside the world: hosts, routers, the runtime and its containers ready"
+    lab = commands.add_parser("lab", help=about, description=about)
+    lab.add_argument("--runtime", default="mydocker", metavar="NAME", help="default: mydocker")
+    lab.add_argument("--routers", type=int, default=3, metavar="N", help="default: 3")
+    lab.add_argument("--no-cast", action="store_true", help="start no containers")
+    lab.add_argument(
+        "command", nargs="*", metavar="COMMAND", help="run this in place of a shell; put -- first"
+    )
+    lab.set_defaults(run=_lab)
+    about = "in the lab: one echo request to each host, and the TTL with which the answer came"
+    commands.add_parser("ping", help=about)  # main() has it parse its own arguments
     return parser
 
 
@@ -48,6 +64,24 @@ def _doctor(arguments: argparse.Namespace) -> int:
     else:
         _picture(findings)
     return int(any(finding.required and not finding.ok for finding in findings))
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    """Put the lab up and hand it over; 2 for a lab that there cannot be."""
+    from harness.lab import session  # the whole harness: the other commands need little
+
+    try:
+        topology = Topology(routers=arguments.routers)
+    except ValueError as error:
+        sys.stderr.write(f"netmodes lab: {error}\n")
+        return 2
+    order = session.Order(
+        runtime=arguments.runtime,
+        topology=topology,
+        cast=not arguments.no_cast,
+        command=tuple(arguments.command),
+    )
+    return session.run(order)
 
 
 def _picture(findings: Sequence[doctor.Finding]) -> None:

@@ -77,6 +77,8 @@ NEIGH: Final = struct.Struct("=BxxxiHBB")
 _FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE, _TO_TABLE = 3, 6, 15, 1
 _BLACKHOLE: Final = 6
 MAIN_TABLE: Final = 254
+RTPROT_BOOT, RTPROT_STATIC = 3, 4
+"""Who made a route: somebody by hand, or a program for good (ip-route(8))."""
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -271,12 +273,13 @@ def _route_body(
     table: int,
     source: Address | None,
     kind: int,
+    protocol: int = RTPROT_STATIC,
 ) -> bytes:
     version = next(item.version for item in (destination, via, source) if item is not None)
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     length = destination.prefixlen if destination is not None else 0
     scope = 0 if via is not None or version == 6 else 253  # RT_SCOPE_LINK: no gateway
-    body = ROUTE.pack(family, length, 0, 0, table if table < 256 else 0, 4, scope, kind, 0)
+    body = ROUTE.pack(family, length, 0, 0, table if table < 256 else 0, protocol, scope, kind, 0)
     if destination is not None and length:
         body += attr(RTA_DST, destination.network_address.packed)
     if via is not None:
@@ -296,9 +299,12 @@ def add_route(
     table: int = MAIN_TABLE,
     source: Address | None = None,
     replace: bool = False,
+    protocol: int = RTPROT_STATIC,
 ) -> Request:
     """A unicast route; `None` is the default route (then `via` tells the family)."""
-    body = _route_body(destination, via=via, oif=oif, table=table, source=source, kind=1)
+    body = _route_body(
+        destination, via=via, oif=oif, table=table, source=source, kind=1, protocol=protocol
+    )
     flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
     where = destination if destination is not None else "default"
     return Request(RTM_NEWROUTE, flags, body, f"add route {where} via {via or f'link {oif}'}")

@@ -1,0 +1,163 @@
+"""Putting the lab up, handing it over, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from dataclasses import dataclass
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from harness import doctor, sandbox
+from harness.adapters import registry
+from harness.adapters.protocol import (
+    Adapter,
+    AdapterFactory,
+    Feature,
+    RuntimeBroken,
+    RuntimeRefused,
+)
+from harness.cast import CAST
+from harness.lab import furniture, inside, picture, terminal
+from harness.model import DEFAULT_NETWORK, Bridge, Host, Joined, Mode, Nothing, Plan
+from harness.scene import Scene
+from harness.topology import Topology
+from harness.world.build import World
+
+_WIDTH: Final = 100
+_NEEDS: Final[dict[type[Mode], Feature]] = {
+    Bridge: Feature.BRIDGE,
+    Host: Feature.HOST,
+    Joined: Feature.CONTAINER,
+    Nothing: Feature.NONE,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What lab is asked for. Without a `command` it is a shell."""
+
+    runtime: str = "mydocker"
+    topology: Topology = Topology()
+    cast: bool = True
+    command: tuple[str, ...] = ()
+
+
+def run(order: Order) -> int:
+    """Put the lab up, run the shell or the command in it, and end as that ended.
+
+    1 or 2, with the reason on standard error, when there can be no such lab.
+    """
+    try:
+        factory = registry.find(order.runtime)
+    except registry.UnknownRuntime as error:
+        return _fail(str(error), code=2)
+    try:
+        code = sandbox.run(lambda: _hold(order, factory))
+    except sandbox.SandboxError as error:
+        return _fail(f"no sandbox to put the lab in. {doctor.refusal(error)}")
+    return code if code >= 0 else 128 - code
+
+
+def _fail(message: str, *, code: int = 1) -> int:
+    sys.stderr.write(f"netmodes lab: {message}\n")
+    return code
+
+
+def _hold(order: Order, factory: AdapterFactory) -> int:
+    """Everything that happens in the sandbox."""
+    missing = doctor.essentials()
+    if missing:
+        found = "\n  ".join(str(finding) for finding in missing)
+        return _fail(f"this machine lacks what a world needs (see netmodes doctor):\n  {found}")
+    try:
+        with World.build(order.topology) as world:
+            return _with_runtime(order, world, factory(world.host))
+    except (RuntimeRefused, RuntimeBroken) as error:
+        return _fail(f"{order.runtime} did not start what it should: {error}")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _with_runtime(order: Order, world: World, runtime: Adapter) -> int:
+    runtime.start()
+    plan = _playable(runtime) if order.cast else Plan()
+    scene = Scene(world, runtime, plan)
+    drawn = _draw(scene)
+    interactive = not order.command and os.isatty(terminal.TERMINAL)
+    if interactive:
+        sys.stdout.write(drawn)
+        sys.stdout.flush()
+    code = terminal.run(
+        world.host,
+        order.command or inside.shell(os.environ),
+        environment=furniture.environment(os.environ),
+        prepare=lambda: furniture.furnish(world.namespaces, drawn),
+        interactive=interactive,
+    )
+    runtime.prune()
+    runtime.stop()
+    return code
+
+
+def _playable(runtime: Adapter) -> Plan:
+    """The cast without those that need a feature which the runtime does not claim."""
+    containers = tuple(
+        container
+        for container in CAST.containers
+        if _NEEDS[type(CAST.home(container.name).mode)] in runtime.features
+        and _NEEDS[type(container.mode)] in runtime.features
+    )
+    return Plan(containers=containers)
+
+
+def _draw(scene: Scene) -> str:
+    """The picture and what to try, as text, in colour where standard output shows it."""
+    seats = [
+        picture.Seat(
+            container.name,
+            container.mode,
+            tuple(
+                interface
+                for interface in scene[container.name].net.interfaces()
+                if not interface.ip.is_loopback
+            ),
+        )
+        for container in scene.plan.containers
+    ]
+    bridged = any(isinstance(seat.mode, Bridge) for seat in seats)
+    bridge = scene.runtime.network_facts(DEFAULT_NETWORK) if bridged else None
+    outer = Console()
+    console = Console(
+        file=io.StringIO(),
+        width=min(outer.width, _WIDTH),
+        color_system="standard" if outer.is_terminal and not outer.no_color else None,
+        force_terminal=outer.is_terminal,
+        highlight=False,
+    )
+    with console.capture() as captured:
+        console.print(picture.draw(scene.world.topology, bridge, seats))
+        console.print("\nTo try:")
+        console.print(_hints(scene))
+    return captured.get()
+
+
+def _hints(scene: Scene) -> Table:
+    runtime = scene.runtime.name
+    names = " ".join(scene.world.namespaces)
+    container = next((item.name for item in scene.plan.containers), None)
+    table = Table.grid(padding=(0, 2), pad_edge=True)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    table.add_row(f"{runtime} ps", "what runs here")
+    if container:
+        table.add_row(f"{runtime} exec -it {container} sh", "a shell in a container")
+    table.add_row("ip -br addr", "the interfaces of the host")
+    table.add_row("inside ns1 netmodes ping 203.0.113.10", "from another namespace, with the TTL")
+    table.add_row("inside internet", f"a shell in one of: {names}")
+    table.add_row(f"cat {furniture.PICTURE}", "this page once more")
+    table.add_row("exit", "leave; nothing stays behind")
+    return table

@@ -1,0 +1,115 @@
+"""Running a shell on the host as if it had been started from the caller's own.
+
+An interactive shell gets a process group of its own in the terminal's foreground
+*before* it starts: seen from its pid namespace the group of the caller has number 0,
+and no shell can work with that. Who gives it the foreground is a process of the
+caller's group, so that a lab started in the background waits for `fg` as any job does.
+When the shell stops (`suspend`), so does the whole group: the outer shell takes over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NoReturn
+
+from harness.world.host import Host, quiet_fork
+
+TERMINAL: Final = 0
+_KEYS: Final = (signal.SIGINT, signal.SIGQUIT)
+_PYTHONS_OWN: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+"""What Python ignores; a program expects them as they are."""
+
+
+def run(
+    host: Host,
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    prepare: Callable[[], None],
+    interactive: bool,
+) -> int:
+    """Run `argv` in all namespaces of `host`; its exit code, 128+N when signal N ended it.
+
+    `prepare` is called there first. The working directory stays the caller's, where
+    the host has it. 127 and 126, after a line on standard error, when there is no
+    such program or it cannot be executed.
+    """
+    with _deaf():
+        attendant = quiet_fork()
+        if attendant == 0:
+            _attend(host, argv, environment, prepare, interactive=interactive)
+        _, status = os.waitpid(attendant, 0)
+    return _as_shells_tell(status)
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Leave what keys send (SIGINT, SIGQUIT) to the program that runs, as a shell does."""
+    were = {number: signal.signal(number, signal.SIG_IGN) for number in _KEYS}
+    try:
+        yield
+    finally:
+        for number, handler in were.items():
+            signal.signal(number, handler)
+
+
+def _as_shells_tell(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _attend(
+    host: Host,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    prepare: Callable[[], None],
+    *,
+    interactive: bool,
+) -> NoReturn:
+    """Start the program, look after it and end as it ended. Children are born on the host."""
+    code = 1
+    try:
+        directory = os.getcwd()
+        host.enter()
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            os.read(reader, 1)  # its place in the foreground is ready now
+            prepare()
+            _become(argv, environment, directory)
+        if interactive:
+            os.setpgid(child, child)
+            os.tcsetpgrp(TERMINAL, child)
+        os.close(writer)
+        code = _as_shells_tell(_end_of(child, interactive=interactive))
+    except Exception as error:
+        sys.stderr.write(f"netmodes lab: cannot enter the host: {error}\n")
+    finally:
+        os._exit(code)
+
+
+def _end_of(child: int, *, interactive: bool) -> int:
+    while True:
+        _, status = os.waitpid(child, os.WUNTRACED if interactive else 0)
+        if not os.WIFSTOPPED(status):
+            return status
+        os.kill(0, signal.SIGTSTP)
+        os.tcsetpgrp(TERMINAL, child)
+        os.killpg(child, signal.SIGCONT)
+
+
+def _become(argv: Sequence[str], environment: Mapping[str, str], directory: str) -> NoReturn:
+    for number in (*_KEYS, *_PYTHONS_OWN):
+        signal.signal(number, signal.SIG_DFL)
+    with contextlib.suppress(OSError):  # hidden by the host's private /run: it stays in /
+        os.chdir(directory)
+    try:
+        os.execvpe(argv[0], list(argv), dict(environment))  # noqa: S606 - what it is for
+    except OSError as error:
+        sys.stderr.write(f"netmodes lab: cannot run {argv[0]!r}: {error.strerror}\n")
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
