@@ -8,6 +8,7 @@ it changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -16,6 +17,7 @@ from harness.adapters import registry
 from harness.adapters.protocol import Adapter
 from harness.cast import ALONE, CAST
 from harness.place import Place, fixed
+from harness.recorder import RECORDER
 from harness.scene import Scene
 from harness.topology import Topology
 from harness.world.build import World
@@ -37,7 +39,7 @@ def world() -> Iterator[World]:
 @pytest.fixture(scope="session")
 def runtime(world: World, request: pytest.FixtureRequest) -> Iterator[Adapter]:
     """The runtime under test, running in the world's host."""
-    adapter = registry.find(request.config.getoption("runtime"))(world.host)
+    adapter = registry.find(request.config.getoption("runtime") or registry.DEFAULT)(world.host)
     adapter.start()
     yield adapter
     adapter.stop()
@@ -51,16 +53,18 @@ def scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 
 @pytest.fixture(scope="module")
-def cast(world: World, runtime: Adapter) -> Iterator[Scene]:
+def cast(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """One container in each mode, shared by the tests of a module: look, do not change."""
-    with Scene(world, runtime, CAST) as made:
+    record = partial(request.config.stash[RECORDER].add, "the cast")
+    with Scene(world, runtime, CAST, record=record) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def attached(world: World, runtime: Adapter) -> Iterator[Scene]:
+def attached(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """The cast after a veth was moved into `container06-none` by hand: look, do not change."""
-    with Scene(world, runtime, CAST) as made:
+    record = partial(request.config.stash[RECORDER].add, f"{ALONE}, attached by hand")
+    with Scene(world, runtime, CAST, record=record) as made:
         made.attach(ALONE)
         yield made
 

@@ -18,7 +18,7 @@ import pytest
 from harness import doctor, requirements, sandbox
 from harness.adapters import registry
 from harness.matrix import Matrix, explain
-from harness.recorder import Recorder
+from harness.recorder import RECORDER, Recorder
 from harness.requirements import Catalogue, Requirement, UnknownRequirement
 from harness.summary import UNSUPPORTED, Summary, properties
 from harness.version import __version__
@@ -26,10 +26,7 @@ from harness.version import __version__
 pytest_plugins = ["harness.fixtures"]
 
 CATALOGUE = pytest.StashKey[Catalogue]()
-RECORDER = pytest.StashKey[Recorder]()
-"""Where a fixture finds what keeps matrices for the picture: `request.config.stash[RECORDER]`."""
 
-DEFAULT_RUNTIME = "mydocker"
 _SUITES = Path(__file__).parents[1] / "suites"
 _ONLY_TELLS = (
     "collectonly",
@@ -49,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--runtime",
         metavar="NAME",
-        help=f"the container runtime under test (default: {DEFAULT_RUNTIME})",
+        help=f"the container runtime under test (default: {registry.DEFAULT})",
     )
     group.addoption(
         "--sandbox",
@@ -79,7 +76,7 @@ def _concerned(config: pytest.Config) -> bool:
 
 
 def _runtime(config: pytest.Config) -> str:
-    return config.getoption("runtime") or DEFAULT_RUNTIME
+    return config.getoption("runtime") or registry.DEFAULT
 
 
 # --- the sandbox -----------------------------------------------------------

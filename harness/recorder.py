@@ -6,8 +6,13 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import pytest
+
 from harness.matrix import Matrix
 from harness.model import Cell, Observation, Outcome, Promise, Protocol
+
+RECORDER = pytest.StashKey["Recorder"]()
+"""Where a fixture finds what keeps matrices for the picture: `request.config.stash[RECORDER]`."""
 
 
 class Recorder:

@@ -49,7 +49,7 @@ from harness.model import (
     Promise,
 )
 from harness.place import Place, fixed
-from harness.probe.ledger import Question
+from harness.probe.ledger import Namer, Question
 from harness.probe.names import Lookup, Resolved, resolve
 from harness.probe.netns import observe
 from harness.probe.settle import Quiet
@@ -278,7 +278,7 @@ class Scene:
                 questions,
                 control=self.world.namespaces["lan"],
                 watched=list(self.world.namespaces.values()),
-                owners=self._owners(),
+                namer=self._namer(spaces),
                 patience=self._patience(),
             )
         observed = Matrix({cell: found[cell] for cell in asked})
@@ -381,15 +381,22 @@ class Scene:
                 return gateway.ip
         return None
 
-    def _owners(self) -> dict[Address, str]:
-        """Whose each address is: a joiner's is its home's, a host-mode container's the host's."""
+    def _namer(self, spaces: dict[str, NetNS]) -> Namer:
+        """Whose an address is: a joiner's is its home's, a host-mode container's the host's."""
         owners = self.world.topology.owners()
         for interface in self.places[HOST].interfaces():
             owners[interface.ip] = HOST
+        homes = {spaces[name].id: name for name in OUTSIDERS}
         for container in self.plan.containers:
+            homes.setdefault(spaces[container.name].id, container.name)
             if isinstance(container.mode, Host | Joined):
                 continue
             for interface in self._containers[container.name].net.interfaces():
-                if not interface.ip.is_loopback:
-                    owners[interface.ip] = container.name
-        return owners
+                owners[interface.ip] = container.name
+
+        def name(address: Address, witness: NetNS) -> str:
+            if address.is_loopback:
+                return homes[witness.id]
+            return owners.get(address, str(address))
+
+        return name

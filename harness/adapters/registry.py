@@ -8,6 +8,8 @@ from typing import Final, cast
 from harness.adapters.protocol import AdapterFactory
 
 GROUP: Final = "netmodes.adapters"
+DEFAULT: Final = "mydocker"
+"""The runtime that comes with the suites."""
 _BUILT_IN: Final = {"mydocker": "harness.adapters.mydocker:MydockerAdapter"}
 
 

@@ -8,7 +8,7 @@ got an answer, the witness says whom it saw) or an error has decided it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -55,6 +55,10 @@ class Answer(NamedTuple):
     rtt: float
     source: Address
     ttl: int | None
+
+
+Namer = Callable[[Address, NetNS], str]
+"""Who is behind an address, as a witness in that namespace sees it."""
 
 
 class Ledger:
@@ -112,15 +116,15 @@ class Ledger:
             self._failed[index] = seen
             self.open.discard(index)
 
-    def observations(self, owners: Mapping[Address, str]) -> Iterator[tuple[Cell, Observation]]:
-        """What happened in each cell; silence counts as dropped. `owners` names addresses."""
+    def observations(self, namer: Namer) -> Iterator[tuple[Cell, Observation]]:
+        """What happened in each cell; silence counts as dropped."""
         for index, question in enumerate(self.questions):
-            yield question.cell, self._failed.get(index) or self._tell(index, owners)
+            yield question.cell, self._failed.get(index) or self._tell(index, namer)
 
-    def _tell(self, index: int, owners: Mapping[Address, str]) -> Observation:
+    def _tell(self, index: int, namer: Namer) -> Observation:
         question = self.questions[index]
         heard, answer = self._heard.get(index), self._answers.get(index)
-        seen_from = owners.get(heard.seen, str(heard.seen)) if heard else None
+        seen_from = namer(heard.seen, heard.witness) if heard else None
         seen_ttl = heard.ttl if heard else None
         if answer is None:
             detail = "the request reached no witness"

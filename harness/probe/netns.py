@@ -21,7 +21,7 @@ from typing import Final, Self
 
 from harness.model import FAMILIES, Cell, Family, Observation, Protocol
 from harness.probe import icmp, wire
-from harness.probe.ledger import Answer, Heard, Ledger, Question
+from harness.probe.ledger import Answer, Heard, Ledger, Namer, Question
 from harness.probe.settle import Quiet, await_ready
 from harness.probe.station import (
     Station,
@@ -32,7 +32,6 @@ from harness.probe.station import (
     reply,
     syn_ttl,
 )
-from harness.topology import Address
 from linux import netstate
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -55,13 +54,13 @@ def observe(
     *,
     control: NetNS,
     watched: Sequence[NetNS],
-    owners: Mapping[Address, str],
+    namer: Namer,
     patience: float = 0.0,
 ) -> dict[Cell, Observation]:
     """Ask every question and tell what happened, cell by cell.
 
-    `control` and `watched` are what `settle.Quiet` needs; `owners` says who has
-    which address, so that `seen_from` is a name. `patience` is a further wait in
+    `control` and `watched` are what `settle.Quiet` needs; `namer` says whose
+    an address is, so that `seen_from` is a name. `patience` is a further wait in
     seconds for runtimes whose datapath runs in user space. Raises `PortsTaken`,
     `NeverReady`, `NeverQuiet`, `ControlLost` or `NeighbourTableFull` when the
     harness, not the runtime, is in trouble.
@@ -79,7 +78,7 @@ def observe(
             with _Asking(part, by_space) as asking:
                 asking.send()
                 asking.gather(control, watched, patience)
-                found.update(asking.ledger.observations(owners))
+                found.update(asking.ledger.observations(namer))
     finally:
         for station in stations:
             station.close()

@@ -7,9 +7,9 @@ cells of a row are asked at once.
 from __future__ import annotations
 
 import pytest
-from harness.marks import requirement
 
 from harness.cast import ALONE, CONTAINER01, CONTAINER02, JOINER, ON_HOST
+from harness.marks import requirement
 from harness.model import ATTACKER, HOST, INTERNET, NS1, NS2
 from harness.scene import Scene
 
@@ -56,30 +56,3 @@ def test_outsiders_reach_the_host_and_no_container(cast: Scene, source: str) -> 
     """Their packets arrive at the host, which passes none on to an unpublished container."""
     row = cast.promised().select(source=source)
     assert cast.observed(row) == row
-
-
-@requirement("ATT-3")
-def test_after_the_manual_attach_it_reaches_what_a_bridged_container_reaches(
-    attached: Scene,
-) -> None:
-    """The veth moved in by hand serves as well as the runtime's own."""
-    row = attached.promised().select(source=ALONE)
-    assert attached.observed(row) == row
-
-
-@requirement("ATT-3", "BR-4", "BR-27")
-@pytest.mark.parametrize("source", [CONTAINER01, CONTAINER02, JOINER, HOST])
-def test_after_the_manual_attach_others_reach_it(attached: Scene, source: str) -> None:
-    """Its peers and the host find it on the bridge, by the address given by hand."""
-    column = attached.promised().select(source=source, target=ALONE)
-    assert attached.observed(column) == column
-
-
-@requirement("BR-9")
-@pytest.mark.parametrize("source", [NS1, INTERNET, ATTACKER])
-def test_after_the_manual_attach_outsiders_still_do_not_reach_it(
-    attached: Scene, source: str
-) -> None:
-    """What keeps outsiders from the bridge keeps them from what was attached by hand."""
-    column = attached.promised().select(source=source, target=ALONE)
-    assert attached.observed(column) == column

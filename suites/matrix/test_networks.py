@@ -5,7 +5,6 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 
 from harness.marks import requirement
-
 from harness.model import Bridge
 from harness.scene import Scene
 
