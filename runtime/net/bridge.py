@@ -109,11 +109,16 @@ def refused(asked: str, error: NetlinkError) -> UnsupportedError:
 
 
 def _set_ipv6(interface: str, *, on: bool) -> None:
-    """IPv6 off altogether, or on without listening to router advertisements from containers."""
+    """IPv6 off altogether, or on without listening to router advertisements from containers.
+
+    Nor is there duplicate address detection: mydocker gives addresses out once, and a bridge
+    whose link-local address is still tentative forwards nothing for a second or two.
+    """
     name = f"net.ipv6.conf.{interface}"
     try:
         if on:
             sysctl.write(f"{name}.accept_ra", "0")
+            sysctl.write(f"{name}.accept_dad", "0")
         else:
             sysctl.write(f"{name}.disable_ipv6", "1")
     except FileNotFoundError:
