@@ -1,3 +1,3 @@
 """Load the plugin where it is not installed: a checkout is enough to run from."""
 
-pytest_plugins = ["harness.plugin"]
+pytest_plugins = ["harness.plugin", "pytester"]

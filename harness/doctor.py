@@ -246,7 +246,7 @@ def _try(check: Check) -> Finding:
 def refusal(error: sandbox.SandboxError) -> Finding:
     """What it means that a step into the sandbox was refused, and what to do about it."""
     if error.errno == errno.ENOSPC:
-        remedy = "Raise user.max_user_namespaces (sysctl, as root), or end what uses them up"
+        remedy = "Raise the limit user.max_…_namespaces (sysctl, as root), or end what uses it up"
     elif error.errno == errno.EINVAL:
         remedy = "Boot a kernel with CONFIG_USER_NS, CONFIG_PID_NS and CONFIG_NET_NS"
     else:

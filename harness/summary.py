@@ -79,7 +79,7 @@ class Summary:
         """Write the requirements that were broken, how many were not, and the matrices."""
         if not self._verdicts:
             return
-        from harness.picture import render  # noqa: PLC0415 # rich is slow to load
+        from harness.picture import render  # rich is slow to load
 
         for title, (promised, observed) in self._recorder.matrices().items():
             terminalreporter.section(f"{self._runtime}: {title}")

@@ -118,7 +118,7 @@ class Watched:
 
 
 _CONFINED = """
-import json, os, sys
+import ctypes, json, os, struct, sys
 from harness import idmap
 from linux import syscalls
 
@@ -143,11 +143,19 @@ for path in settings["masked"]:
     syscalls.mount("tmpfs", path, "tmpfs")
 for capability in settings["without"]:
     syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
+for number in settings["denied"]:  # seccomp(2): load the number, compare, EPERM or go on
+    code = ((0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000))
+    rules = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in code))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(rules)))
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    syscalls.prctl(22, 2, ctypes.addressof(program))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 ALL_BUT_SETFCAP = [number for number in range(41) if number != 31]
 """Capabilities without which root is as an ordinary user: it may map itself, and that is all."""
+PIDFD_OPEN = 434
+"""The number of that system call, on every architecture."""
 
 
 def confined(
@@ -156,11 +164,18 @@ def confined(
     limits: Mapping[str, int] | None = None,
     masked: Sequence[str] = (),
     without: Sequence[int] = (),
+    denied: Sequence[int] = (),
 ) -> list[str]:
     """The command line that runs `argv` as root of a new user namespace, under restraints.
 
     `limits` are numbers of namespaces by kind (`net`, `pid`, `mnt`, `user`, …), `masked`
-    directories that are covered, as containers do, `without` capabilities that are gone.
+    directories that are covered, as containers do, `without` capabilities that are gone,
+    `denied` numbers of system calls that a filter answers with EPERM.
     """
-    settings = {"limits": limits or {}, "masked": list(masked), "without": list(without)}
+    settings = {
+        "limits": limits or {},
+        "masked": list(masked),
+        "without": list(without),
+        "denied": list(denied),
+    }
     return python(_CONFINED, json.dumps(settings), *argv)

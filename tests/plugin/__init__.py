@@ -1,0 +1,1 @@
+"""The pytest plugin, seen by small projects that are run with it."""

@@ -1,0 +1,46 @@
+"""A small project that uses netmodes, for each test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.programs import ROOT
+
+ACME = """
+from harness.adapters.protocol import Feature
+
+class Acme:
+    features = frozenset({Feature.BRIDGE})
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project with a runtime of its own, `acme`, which claims bridge networks and no more.
+
+    Nobody starts that runtime: what it claims is all that the plugin asks.
+    """
+    site = Path(pytester.path, "site")
+    paths = (str(site), str(pytester.path), str(ROOT), os.environ.get("PYTHONPATH"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    info = site / "acme-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[netmodes.adapters]\nacme = acme:Acme\n")
+    (site / "acme.py").write_text(ACME)
+    pytester.makepyprojecttoml(
+        """
+        [tool.pytest.ini_options]
+        netmodes = true
+        testpaths = ["."]
+        addopts = "-p harness.plugin --runtime acme --strict-markers"
+        filterwarnings = ["error"]
+        truncation_limit_lines = 0
+        truncation_limit_chars = 0
+        """
+    )
+    return pytester

@@ -1,0 +1,58 @@
+"""What a run shows of its matrices: the wrong cells of a failure, the picture at the end."""
+
+from __future__ import annotations
+
+import pytest
+
+MATRICES = """
+import pytest
+from harness.marks import requirement
+from harness.matrix import Matrix
+from harness.model import Cell, Observation, Outcome, Promise, Protocol
+from harness.plugin import RECORDER
+
+CELLS = [Cell("a", f"target{n}", Protocol.UDP, 4) for n in range(20)]
+PROMISE = Promise(Outcome.REPLY, ttl=64, requirement="BR-4", why="peers")
+PROMISED = Matrix({cell: PROMISE for cell in CELLS})
+
+def seen(wrong):
+    replies = {cell: Observation(Outcome.REPLY, ttl=64) for cell in CELLS}
+    return Matrix(replies | {cell: Observation(Outcome.DROPPED) for cell in CELLS[:wrong]})
+
+@requirement("BR-4")
+@pytest.mark.parametrize("wrong", [0, 12])
+def test_cells(request, wrong):
+    request.config.stash[RECORDER].add("the cast", PROMISED, seen(wrong))
+    assert seen(wrong) == PROMISED
+"""
+
+
+def test_a_failure_shows_the_wrong_cells_only(project: pytest.Pytester) -> None:
+    """The assertion names wrong cells, six at the most, with promise and requirement."""
+    project.makepyfile(MATRICES)
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *12 of 20 cells are wrong",
+            "E * a → target0 udp over IPv4",
+            "E * promised: reply, ttl 64",
+            "E * observed: dropped",
+            "E * BR-4: peers",
+            "E * and 6 more, from a",
+        ]
+    )
+    text = result.stdout.str()
+    assert "truncated" not in text
+    assert "target15 udp" not in text
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
+def test_the_picture_is_drawn_at_the_end(project: pytest.Pytester, workers: list[str]) -> None:
+    """Whatever process observed it, the matrix is drawn once, and what was wrong once stays so."""
+    project.makepyfile(MATRICES)
+    result = project.runpytest_subprocess(*workers)
+    result.stdout.fnmatch_lines(
+        ["*acme: the cast*", "*20 cells, 8 as promised, 12 wrong*", "*acme: requirements*"]
+    )
+    assert result.stdout.str().count("acme: the cast") == 1

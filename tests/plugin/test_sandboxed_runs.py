@@ -1,0 +1,144 @@
+"""A run inside the sandbox is like one without it, for whoever started it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.programs import Watched
+
+PASS = "def test_it(): pass"
+INSIDE = """
+import os
+from harness import sandbox
+
+def test_inside(tmp_path):
+    assert sandbox.inside()
+    assert os.listdir("/sys/class/net") == ["lo"]
+"""
+ENDINGS = {
+    "passed": (PASS, [], pytest.ExitCode.OK),
+    "failed": ("def test_it(): assert 0", [], pytest.ExitCode.TESTS_FAILED),
+    "interrupted": ("def test_it(): raise KeyboardInterrupt", [], pytest.ExitCode.INTERRUPTED),
+    "crashed": (
+        "def pytest_runtestloop(): raise RuntimeError",
+        ["-p", "test_it"],
+        pytest.ExitCode.INTERNAL_ERROR,
+    ),
+    "misused": (PASS, ["no-such-file"], pytest.ExitCode.USAGE_ERROR),
+    "empty": ("", [], pytest.ExitCode.NO_TESTS_COLLECTED),
+}
+
+
+@pytest.mark.parametrize("where", ["always", "never"])
+@pytest.mark.parametrize(("source", "args", "code"), ENDINGS.values(), ids=list(ENDINGS))
+def test_every_exit_code_comes_out(
+    project: pytest.Pytester, source: str, args: list[str], code: int, where: str
+) -> None:
+    """The exit code is pytest's own, with the sandbox and without it."""
+    project.makepyfile(test_it=source)
+    assert project.runpytest_subprocess(f"--sandbox={where}", *args).ret == code
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"], ["-p", "no:xdist"]], ids=" ".join)
+def test_everything_runs_inside(project: pytest.Pytester, workers: list[str]) -> None:
+    """Tests and workers find themselves in a void, temporary directories included."""
+    project.makepyfile(test_a=INSIDE, test_b=INSIDE)
+    result = project.runpytest_subprocess("--sandbox=always", *workers)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["netmodes *: runtime acme, sandbox private namespaces, Linux *"])
+
+
+def test_a_run_inside_a_sandbox_makes_no_other(project: pytest.Pytester) -> None:
+    """By default a run that is inside already stays where it is."""
+    project.makepyfile("import os\ndef test_pid(): assert os.getpid() != 2")
+    project.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--fixtures", "--markers", "--help"])
+def test_what_only_tells_makes_no_sandbox(project: pytest.Pytester, option: str) -> None:
+    """Options with which no test runs ask nothing of the machine."""
+    project.makeconftest("import os\ndef pytest_unconfigure(): print(f'<pid {os.getpid()}>')")
+    result = project.runpytest_subprocess("--sandbox=always", option)
+    result.stdout.fnmatch_lines(["*<pid *>"])
+    result.stdout.no_fnmatch_line("*<pid 2>")
+
+
+def test_reports_and_the_cache_are_written_outside(project: pytest.Pytester) -> None:
+    """`--junitxml` and `--lf` work across runs as without a sandbox."""
+    project.makepyfile("def test_bad(): assert 0\ndef test_good(): pass")
+    first = project.runpytest_subprocess("--sandbox=always", "--junitxml=out/report.xml")
+    first.assert_outcomes(failed=1, passed=1)
+    assert len(ElementTree.parse(Path("out/report.xml")).findall(".//testcase")) == 2
+    second = project.runpytest_subprocess("--sandbox=always", "--lf")
+    second.assert_outcomes(failed=1)
+
+
+def test_the_first_failure_can_end_the_run(project: pytest.Pytester) -> None:
+    """`-x` stops where it should."""
+    project.makepyfile("def test_bad(): assert 0\ndef test_good(): pass")
+    result = project.runpytest_subprocess("--sandbox=always", "-x")
+    result.assert_outcomes(failed=1)
+
+
+def test_any_directory_will_do(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run can be started from below, or beside, what it runs."""
+    project.makepyfile(INSIDE)
+    monkeypatch.chdir(project.mkdir("below"))
+    project.runpytest_subprocess("--sandbox=always", "..").assert_outcomes(passed=1)
+
+
+def test_standard_input_is_passed_through(project: pytest.Pytester) -> None:
+    """With `-s` a test reads what is piped into the run."""
+    project.makepyfile("def test_read(): assert input() == 'a line'")
+    argv = [sys.executable, "-m", "pytest", "-s", "--sandbox=always"]
+    assert project.run(*argv, stdin=b"a line\n").ret == 0
+
+
+def pytest_on_terminal(*args: str) -> Watched:
+    """A run on a terminal of its own, in a sandbox of its own."""
+    argv = [sys.executable, "-m", "pytest", "--sandbox=always", *args]
+    return Watched(argv, terminal=True)
+
+
+def test_the_debugger_talks_to_the_terminal(project: pytest.Pytester) -> None:
+    """`--pdb` prompts, evaluates and goes on."""
+    project.makepyfile("def test_bad():\n    answer = 6\n    assert answer == 7")
+    with pytest_on_terminal("--pdb") as run:
+        run.expect("(Pdb)")
+        run.type("print(answer * 7)\n")
+        run.expect("42")
+        run.expect("(Pdb)")
+        run.type("continue\n")
+        run.expect("1 failed")
+        assert run.end() == pytest.ExitCode.TESTS_FAILED
+
+
+SLOW = """
+import pytest, signal, sys
+
+@pytest.fixture(scope="session", autouse=True)
+def around():
+    yield
+    print("torn down", file=sys.__stderr__)
+
+def test_waits(capfd):
+    with capfd.disabled():
+        print("waiting", file=sys.stderr)
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
+def test_ctrl_c_ends_a_run_in_good_order(project: pytest.Pytester, workers: list[str]) -> None:
+    """One Ctrl-C interrupts once: fixtures are torn down, and the run says how it ended."""
+    project.makepyfile(SLOW)
+    with pytest_on_terminal("-s", *workers) as run:
+        run.expect("waiting")
+        run.type("\x03")
+        told = run.expect("no tests ran")
+        assert told.count("KeyboardInterrupt !!!") == 1
+        assert run.end() == pytest.ExitCode.INTERRUPTED

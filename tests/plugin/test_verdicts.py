@@ -1,0 +1,112 @@
+"""Requirements, from the mark on a test to the verdict at the end of the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+FOUR = """
+import pytest
+from harness.marks import requirement
+
+@pytest.fixture
+def trouble():
+    raise OSError("of the harness")
+
+@requirement("BR-1", "BR-2")
+def test_kept(): pass
+
+@requirement("BR-2")
+def test_broken(): assert 0
+
+@requirement("HOST-1")
+def test_unsupported(): assert 0, "a test of what is not claimed must not run"
+
+@requirement("BR-4")
+def test_error(trouble): pass
+
+def test_of_nothing(): pass
+"""
+
+
+def test_an_unknown_id_is_a_collection_error(project: pytest.Pytester) -> None:
+    """A mistyped id is found before anything runs, with the ids that it may have meant."""
+    project.makepyfile(
+        'from harness.marks import requirement\n@requirement("BRR-7")\ndef test_it(): pass'
+    )
+    result = project.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*test_it: no requirement 'BRR-7': did you mean BR-7*"])
+    result.assert_outcomes(errors=1)
+
+
+def test_what_a_runtime_does_not_claim_is_unsupported(project: pytest.Pytester) -> None:
+    """A test is skipped when a requirement needs an undeclared feature, and says which."""
+    project.makepyfile(FOUR)
+    result = project.runpytest_subprocess("-rs")
+    result.assert_outcomes(passed=2, failed=1, errors=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*unsupported: acme does not declare host"])
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
+def test_the_summary_counts_requirements(project: pytest.Pytester, workers: list[str]) -> None:
+    """Kept, broken, unsupported and error are told apart; the worst of a row's tests counts."""
+    project.makepyfile(FOUR)
+    result = project.runpytest_subprocess(*workers)
+    result.stdout.fnmatch_lines(
+        [
+            "*acme: requirements*",
+            "broken      BR-2    MUST   *",
+            "error       BR-4    MUST   *",
+            "unsupported HOST-1  MUST   *",
+            "1 broken, 1 error, 1 kept, 1 unsupported, * not tested in this run",
+        ]
+    )
+    result.stdout.no_fnmatch_line("kept *")
+
+
+def test_a_verbose_summary_names_what_was_kept(project: pytest.Pytester) -> None:
+    """With `-v` the kept ones are listed too."""
+    project.makepyfile(FOUR)
+    result = project.runpytest_subprocess("-v")
+    result.stdout.fnmatch_lines(["kept        BR-1    MUST   *"])
+
+
+def test_junit_names_the_requirements(project: pytest.Pytester) -> None:
+    """Each test case of the XML report has its requirements as properties."""
+    project.makepyfile(FOUR)
+    project.runpytest_subprocess("--junitxml=report.xml", "-n", "2")
+    named = {
+        case.get("name"): [
+            (found.get("name"), found.get("value")) for found in case.iter("property")
+        ]
+        for case in ElementTree.parse(Path("report.xml")).iter("testcase")
+    }
+    assert named["test_kept"] == [("requirement", "BR-1"), ("requirement", "BR-2")]
+    assert named["test_unsupported"] == [("requirement", "HOST-1")]
+    assert named["test_of_nothing"] == []
+
+
+def test_an_unknown_runtime_is_a_usage_error(project: pytest.Pytester) -> None:
+    """The run ends at once and lists the runtimes that there are."""
+    result = project.runpytest_subprocess("--runtime", "dcoker")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *'dcoker'*acme, mydocker*"])
+
+
+def test_other_projects_are_left_alone(project: pytest.Pytester) -> None:
+    """Where the plugin is merely installed, nothing of a run is different."""
+    project.makepyprojecttoml("[tool.pytest.ini_options]\naddopts = '-p harness.plugin'")
+    project.makepyfile(
+        """
+        import os, pytest
+
+        @pytest.mark.requirement("of another kind")
+        def test_it(): assert os.getpid() != 2
+        """
+    )
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*netmodes*")
