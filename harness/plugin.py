@@ -17,6 +17,7 @@ import pytest
 
 from harness import doctor, requirements, sandbox
 from harness.adapters import registry
+from harness.adapters.registry import UnknownRuntime
 from harness.matrix import Matrix, explain
 from harness.recorder import RECORDER, Recorder
 from harness.requirements import Catalogue, Requirement, UnknownRequirement
@@ -26,6 +27,7 @@ from harness.version import __version__
 pytest_plugins = ["harness.fixtures"]
 
 CATALOGUE = pytest.StashKey[Catalogue]()
+FEATURES = pytest.StashKey[frozenset[str]]()
 
 _SUITES = Path(__file__).parents[1] / "suites"
 _ONLY_TELLS = (
@@ -119,16 +121,17 @@ def _cannot(finding: doctor.Finding) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the catalogue and get ready to sum up. An unknown runtime is a usage error."""
+    """Load catalogue and adapter, get ready to sum up. An unknown runtime is a usage error."""
     config.addinivalue_line(
         "markers", "requirement(*ids): the rows of the requirement catalogue that a test checks"
     )
     config.stash[RECORDER] = Recorder()
     if not _concerned(config):
         return
-    if _runtime(config) not in registry.names():
-        known = ", ".join(registry.names())
-        raise pytest.UsageError(f"--runtime: no adapter is called {_runtime(config)!r}: {known}")
+    try:
+        config.stash[FEATURES] = registry.find(_runtime(config)).features
+    except (UnknownRuntime, ImportError) as error:
+        raise pytest.UsageError(f"--runtime {_runtime(config)}: {error}") from error
     rows = importlib.resources.files(_SUITES.name) / "requirements.toml"
     catalogue = config.stash[CATALOGUE] = requirements.load(rows)
     if not hasattr(config, "workerinput"):
@@ -192,7 +195,7 @@ def _required(config: pytest.Config, node: pytest.Item) -> list[Requirement]:
 
 def _lacking(config: pytest.Config, required: list[Requirement]) -> list[str]:
     needed = frozenset[str]().union(*(requirement.features for requirement in required))
-    return sorted(needed - registry.find(_runtime(config)).features) if needed else []
+    return sorted(needed - config.stash[FEATURES])
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:

@@ -91,9 +91,17 @@ def test_junit_names_the_requirements(project: pytest.Pytester) -> None:
 
 def test_an_unknown_runtime_is_a_usage_error(project: pytest.Pytester) -> None:
     """The run ends at once and lists the runtimes that there are."""
-    result = project.runpytest_subprocess("--runtime", "dcoker")
+    result = project.runpytest_subprocess("--runtime", "dcoker", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *'dcoker'*acme, mydocker*"])
+
+
+def test_an_adapter_that_does_not_load_is_a_usage_error(project: pytest.Pytester) -> None:
+    """The run ends at once and says what is missing."""
+    (project.path / "site" / "acme.py").write_text("import acmelib")
+    result = project.runpytest_subprocess("-n", "2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --runtime acme: No module named 'acmelib'"])
 
 
 def test_other_projects_are_left_alone(project: pytest.Pytester) -> None:
