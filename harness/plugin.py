@@ -195,7 +195,8 @@ def _required(config: pytest.Config, node: pytest.Item) -> list[Requirement]:
 
 def _lacking(config: pytest.Config, required: list[Requirement]) -> list[str]:
     needed = frozenset[str]().union(*(requirement.features for requirement in required))
-    return sorted(needed - config.stash[FEATURES])
+    claimed = config.stash[FEATURES]
+    return sorted(needed - claimed)
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
