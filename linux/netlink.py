@@ -1,8 +1,8 @@
-"""Netlink: many requests in one system call, each answered, each error explained.
+"""Netlink: many requests in one system call, each error traced to its request and explained.
 
-The kernel handles the messages of one `sendmsg` in order and acknowledges each.
-`Netlink.send` therefore costs one system call for a whole batch, and an error
-still names the very request that failed, with the kernel's own explanation
+The kernel handles the messages of one `sendmsg` in order and reports each that
+fails. `Netlink.send` therefore costs two system calls for a whole batch, and an
+error still names the very request that failed, with the kernel's own explanation
 (extended acknowledgements, netlink(7)).
 
 Messages are built here with `struct` rather than with pyroute2, whose import
@@ -15,8 +15,8 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, Self
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, Self
 
 from linux.netns import NetNS
 
@@ -58,6 +58,10 @@ class NetlinkError(OSError):
         super().__init__(errno, f"{what}: {said}")
         self.what = what
         self.explanation = explanation
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Taken through a pickle as it was made: `OSError` would put its message in for `what`."""
+        return type(self), (self.errno, self.what, self.explanation), self.__dict__
 
 
 class Request(NamedTuple):
@@ -137,57 +141,58 @@ class Netlink:
         self._sequence = 0
 
     def send(self, requests: Iterable[Request], *, missing_ok: bool = False) -> None:
-        """Hand over a batch and wait until each request is answered.
+        """Hand over a batch and wait until it is carried out.
 
         All are tried; then the first failure is raised as `NetlinkError`. With
         `missing_ok` a thing that is not there (ENODEV, ENOENT, ESRCH, …) is no failure.
         """
-        errors = self._transact(list(requests))
-        for error in errors:
+        batch = list(requests)
+        if not batch:
+            return
+        for error in self._transact(batch, answered=len(batch) - 1):
             if not (missing_ok and error.errno in _MISSING):
                 raise error
 
     def send_transaction(self, requests: Sequence[Request]) -> None:
         """Hand over an nfnetlink transaction: begin marker, requests, commit marker.
 
-        The kernel answers each request, and the markers only when it refuses the
-        transaction itself. Any failure is raised, and nothing has happened then.
+        The kernel answers a marker only when it refuses the transaction as a whole.
+        The first failure is raised, and nothing has happened then.
         """
-        for error in self._transact(requests, markers=True):
+        begin, *inner, commit = range(len(requests))
+        if not inner:
+            return
+        for error in self._transact(requests, answered=inner[-1], final={begin, commit}):
             raise error
 
-    def _transact(self, batch: Sequence[Request], *, markers: bool = False) -> list[NetlinkError]:
+    def _transact(
+        self, batch: Sequence[Request], *, answered: int, final: Collection[int] = ()
+    ) -> list[NetlinkError]:
+        """Send a batch and gather its errors, up to the answer of one request.
+
+        Errors come unasked and in order. So one acknowledgement is enough to know that
+        there are no more, and a batch of any length fits the receive buffer. An error
+        of a request in `final` is the last too.
+        """
         first = self._sequence + 1
-        last = self._sequence + len(batch)
-        silent = {first, last} if markers else set()
-        message = bytearray()
-        names: dict[int, str] = {}
-        for request in batch:
-            self._sequence += 1
-            flags = NLM_F_REQUEST | request.flags
-            if self._sequence not in silent:
-                flags |= NLM_F_ACK
-            length = _HEADER.size + len(request.body)
-            message += _HEADER.pack(length, request.kind, flags, self._sequence, 0)
-            message += request.body
-            message += bytes(-length % 4)
-            names[self._sequence] = request.what
-        waiting = names.keys() - silent
-        if not waiting:
-            return []
+        self._sequence += len(batch)
+        message = b"".join(
+            _message(request, sequence, NLM_F_ACK if sequence == first + answered else 0)
+            for sequence, request in enumerate(batch, first)
+        )
         self._socket.send(message)
         errors: list[NetlinkError] = []
-        while waiting:
+        while True:
             for kind, flags, sequence, body in self._messages():
-                if kind != _NLMSG_ERROR or sequence not in names:
-                    continue  # left over from an earlier transaction that was refused whole
+                index = sequence - first
+                if kind != _NLMSG_ERROR or not 0 <= index < len(batch):
+                    continue  # left over from a call that was interrupted
                 code = _errno(body)
                 if code:
-                    errors.append(NetlinkError(code, names[sequence], _explanation(flags, body)))
-                if sequence in silent:
+                    explanation = _explanation(flags, body)
+                    errors.append(NetlinkError(code, batch[index].what, explanation))
+                if index == answered or index in final:
                     return errors
-                waiting.discard(sequence)
-        return errors
 
     def ask(self, request: Request) -> list[bytes]:
         """Send one question and return the bodies of all answers, in order.
@@ -202,12 +207,8 @@ class Netlink:
 
     def _ask_once(self, request: Request) -> tuple[list[bytes], bool]:
         self._sequence += 1
-        flags = NLM_F_REQUEST | request.flags
-        if not request.flags & NLM_F_DUMP:
-            flags |= NLM_F_ACK
-        length = _HEADER.size + len(request.body)
-        head = _HEADER.pack(length, request.kind, flags, self._sequence, 0)
-        self._socket.send(head + request.body)
+        acknowledge = 0 if request.flags & NLM_F_DUMP else NLM_F_ACK
+        self._socket.send(_message(request, self._sequence, acknowledge))
         answers: list[bytes] = []
         consistent = True
         while True:
@@ -244,6 +245,13 @@ class Netlink:
 
 
 _MISSING: Final = frozenset({2, 3, 19, 99})  # ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL
+
+
+def _message(request: Request, sequence: int, flags: int) -> bytes:
+    length = _HEADER.size + len(request.body)
+    flags |= NLM_F_REQUEST | request.flags
+    head = _HEADER.pack(length, request.kind, flags, sequence, 0)
+    return head + request.body + bytes(-length % 4)
 
 
 def _errno(body: bytes) -> int:

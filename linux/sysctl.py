@@ -20,8 +20,11 @@ def write(netns: NetNS, values: Mapping[str, str | int]) -> None:
     """Set sysctls such as `net.ipv4.ip_forward`; `OSError` names the one that is refused."""
     with netns.entered():
         for key, value in values.items():
-            with open(_path(key), "w", encoding="ascii") as file:
-                file.write(str(value))
+            try:
+                with open(_path(key), "w", encoding="ascii") as file:
+                    file.write(str(value))
+            except OSError as error:  # one that comes from writing does not tell the file
+                raise OSError(error.errno, f"{key} = {value}: {error.strerror}") from error
 
 
 def read(netns: NetNS, keys: Iterable[str]) -> dict[str, str]:

@@ -1,0 +1,50 @@
+"""What the kernel holds, read by somebody else: pyroute2, which shares no line with `linux`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.nftables.main import NFTables
+
+from linux.netns import NetNS
+
+Decoded = dict[str, Any]
+
+
+@contextmanager
+def rtnetlink(space: NetNS) -> Iterator[Any]:
+    """A pyroute2 `IPRoute` of the namespace."""
+    with space.entered():
+        opened = IPRoute()
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
+def nftables(space: NetNS) -> Iterator[Any]:
+    """A pyroute2 `NFTables` of the namespace, for every family."""
+    with space.entered():
+        opened = NFTables(nfgen_family=0)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def link(space: NetNS, name: str) -> Any:
+    """One link; `get` and `get_nested` look into it."""
+    with rtnetlink(space) as ipr:
+        (found,) = ipr.get_links(ifname=name)
+    return found
+
+
+def addresses(space: NetNS, index: int) -> dict[str, Any]:
+    """The addresses of a link, by `address/prefix`."""
+    with rtnetlink(space) as ipr:
+        dumped = list(ipr.get_addr(index=index))
+    return {f"{item.get('IFA_ADDRESS')}/{item['prefixlen']}": item for item in dumped}

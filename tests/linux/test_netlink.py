@@ -1,0 +1,275 @@
+"""Batches, dumps and errors, over real netlink sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import errno
+import itertools
+import pickle
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linux import netstate, nft, rtnl
+from linux.netlink import Netlink, NetlinkError, Request, attr, attributes, nest
+from linux.netns import NetNS
+from linux.syscalls import capset
+from tests.linux import decoder
+
+MANY = 1000
+"""More than one datagram of a dump, and more acknowledgements than some receive buffers, hold."""
+
+
+ADDRESSES = [IPv4Interface((int(IPv4Address("10.0.0.1")) + n, 32)) for n in range(MANY)]
+
+
+def many() -> list[Request]:
+    """Give `lo` all `ADDRESSES`, each by its own request."""
+    return [rtnl.add_address(rtnl.LO, address) for address in ADDRESSES]
+
+
+def unprivileged(call: Callable[[], object]) -> object:
+    """Call from a thread that has no capability left; nothing else loses any."""
+
+    def without() -> object:
+        capset(0)
+        return call()
+
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(without).result(timeout=20)
+
+
+# --- batches ------------------------------------------------------------------------
+
+
+def test_everything_in_a_batch_is_done(space: NetNS) -> None:
+    """After a batch of a thousand requests, all thousand are carried out."""
+    with Netlink(space) as netlink:
+        netlink.send(many())
+    found = decoder.addresses(space, rtnl.LO)
+    assert len([name for name in found if name.startswith("10.0.")]) == MANY
+
+
+def test_a_batch_fits_the_smallest_receive_buffer(space: NetNS) -> None:
+    """A long batch does not overrun the socket, however little memory the machine allows it."""
+    with Netlink(space) as netlink:
+        netlink._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+        netlink.send(many())
+        assert len(netstate.addresses(netlink, index=rtnl.LO)) == MANY + 2
+
+
+def test_an_empty_batch_asks_nothing(space: NetNS) -> None:
+    """No request, no answer to wait for."""
+    with Netlink(space) as netlink:
+        netlink.send([])
+
+
+def test_the_request_that_failed_is_named(space: NetNS) -> None:
+    """The error is that of the culprit among hundreds, in its words and the kernel's own."""
+    culprit = rtnl.add_route(IPv4Network("10.9.0.0/16"), via=IPv4Address("192.0.2.1"))
+    batch = many()
+    batch.insert(700, culprit)
+    with Netlink(space) as netlink, pytest.raises(NetlinkError) as caught:
+        netlink.send(batch)
+    error = caught.value
+    assert (error.errno, error.what) == (errno.ENETUNREACH, culprit.what)
+    assert error.explanation == "Nexthop has invalid gateway"
+    assert str(error).endswith(
+        "add route 10.9.0.0/16 via 192.0.2.1: Network is unreachable (Nexthop has invalid gateway)"
+    )
+
+
+def test_all_are_tried_and_the_first_failure_is_raised(space: NetNS) -> None:
+    """A failure stops none of those after it, and of several the first is told."""
+    bad = [rtnl.add_address(index, IPv4Interface("10.0.0.1/8")) for index in (77, 78)]
+    good = rtnl.add_bridge("after")
+    with Netlink(space) as netlink:
+        with pytest.raises(NetlinkError, match="to link 77: No such device"):
+            netlink.send([*bad, good])
+        with pytest.raises(NetlinkError, match="to link 78: No such device"):
+            netlink.send([bad[1]])
+        assert netstate.link(netlink, "after").kind == "bridge"
+
+
+def test_what_is_missing_may_be_missing(space: NetNS) -> None:
+    """With `missing_ok` a link, address, route or neighbour that is not there is no failure."""
+    batch = [
+        rtnl.del_link("nobody"),
+        rtnl.del_address(rtnl.LO, IPv4Interface("10.0.0.1/8")),
+        rtnl.del_route(None, via=IPv4Address("10.0.0.1")),
+        rtnl.del_neighbour(rtnl.LO, IPv4Address("10.0.0.1")),
+    ]
+    with Netlink(space) as netlink:
+        netlink.send(batch, missing_ok=True)
+        for request in batch:
+            with pytest.raises(NetlinkError):
+                netlink.send([request])
+
+
+def test_missing_ok_forgives_nothing_else(space: NetNS) -> None:
+    """Another failure after a forgiven one is raised all the same."""
+    batch = [rtnl.del_link("nobody"), rtnl.add_bridge("b"), rtnl.add_bridge("b")]
+    with Netlink(space) as netlink, pytest.raises(NetlinkError, match="add bridge b: File exists"):
+        netlink.send(batch, missing_ok=True)
+
+
+# --- refusals -----------------------------------------------------------------------
+
+TABLE = nft.Table("inet", "mine")
+
+
+def test_a_batch_without_permission_is_refused(space: NetNS) -> None:
+    """Who may not change the namespace is told so, by the first request, at once."""
+    with Netlink(space) as netlink, pytest.raises(NetlinkError, match=r"10\.0\.0\.1/32.* not perm"):
+        unprivileged(lambda: netlink.send(many()))
+    assert not any(name.startswith("10.") for name in decoder.addresses(space, rtnl.LO))
+
+
+def test_a_transaction_without_permission_is_refused(space: NetNS) -> None:
+    """A transaction that is refused as a whole raises, and nothing waits for its requests."""
+    with nft.Nft(space) as rules:
+        with pytest.raises(NetlinkError, match=r"begin nft transaction: .* not permitted"):
+            unprivileged(lambda: rules.apply([nft.add_table(TABLE)]))
+        assert rules.tables() == []
+
+
+def test_a_transaction_is_all_or_nothing(space: NetNS) -> None:
+    """One bad request among many undoes the others, and is the one that is named."""
+    good = [nft.add_rule(TABLE, "here", nft.counter()) for _ in range(MANY)]
+    bad = nft.add_rule(TABLE, "nowhere", nft.counter(), comment="the culprit")
+    base = [nft.add_table(TABLE), nft.add_chain(TABLE, "here")]
+    with nft.Nft(space) as rules:
+        with pytest.raises(NetlinkError) as caught:
+            rules.apply([*base, *good, bad, *good])
+        assert (caught.value.errno, caught.value.what) == (errno.ENOENT, bad.what)
+        assert rules.tables() == []
+        rules.apply([*base, *good])
+        assert len(rules.rules(TABLE)) == MANY
+
+
+def test_rules_that_do_not_go_together_are_refused(space: NetNS) -> None:
+    """What shows only in the whole, such as jumps without end, is raised too and undone."""
+    loop = [
+        nft.add_table(TABLE),
+        nft.add_chain(TABLE, "base", hook="input"),
+        *(nft.add_chain(TABLE, name) for name in "ab"),
+        *(nft.add_rule(TABLE, name, nft.jump(to)) for name, to in ("ab", "ba")),
+        nft.add_rule(TABLE, "base", nft.jump("a")),
+    ]
+    with nft.Nft(space) as rules:
+        with pytest.raises(NetlinkError, match="Too many links"):
+            rules.apply(loop)
+        assert rules.tables() == []
+
+
+def test_an_empty_transaction_asks_nothing(space: NetNS) -> None:
+    """No request between the markers, no answer to wait for."""
+    with nft.Nft(space) as rules:
+        rules.apply([])
+
+
+# --- questions ----------------------------------------------------------------------
+
+
+def test_a_dump_in_many_datagrams_is_complete(space: NetNS) -> None:
+    """A thousand addresses come back, each once, in order."""
+    with Netlink(space) as netlink:
+        netlink.send(many())
+        for _ in range(2):
+            found = [item.address for item in netstate.addresses(netlink, index=rtnl.LO)]
+            assert found[1:-1] == ADDRESSES
+
+
+class _Meddled(Netlink):
+    """A socket on which something happens when it is read next."""
+
+    meddle: Callable[[], object] | None = None
+
+    def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
+        if self.meddle:
+            meddle, self.meddle = self.meddle, None
+            meddle()
+        yield from super()._messages()
+
+
+def test_a_dump_that_was_interrupted_is_asked_again(space: NetNS) -> None:
+    """When addresses come and go during a dump, the answer is one state, not a bit of two."""
+    new = IPv4Interface("10.1.0.1/32")
+    with Netlink(space) as other, _Meddled(space) as netlink:
+        netlink.send(many())
+        netlink.meddle = lambda: other.send(
+            [rtnl.del_address(rtnl.LO, ADDRESSES[0]), rtnl.add_address(rtnl.LO, new)]
+        )
+        found = [item.address for item in netstate.addresses(netlink, index=rtnl.LO)]
+    assert found[1:-1] == [*ADDRESSES[1:], new]
+
+
+@pytest.mark.parametrize("request_", [rtnl.add_bridge("b"), rtnl.del_link("nobody")])
+def test_what_was_not_waited_for_confuses_nobody(space: NetNS, request_: Request) -> None:
+    """The answer to a call that was interrupted is not taken for that of the next one."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with _Meddled(space) as netlink:
+        for ask in (
+            lambda: netlink.send([rtnl.set_link(rtnl.LO, up=True)]),
+            lambda: netstate.link(netlink, "lo"),
+            lambda: netstate.links(netlink)[0],
+        ):
+            netlink.meddle = interrupt
+            with pytest.raises(KeyboardInterrupt):
+                netlink.send([request_])
+            assert ask() in (None, netstate.link(netlink, "lo"))
+
+
+def test_a_question_that_cannot_be_answered_is_named(space: NetNS) -> None:
+    """A look-up of something that is not there raises, and the socket stays usable."""
+    with Netlink(space) as netlink:
+        with pytest.raises(NetlinkError, match="look up link nobody: No such device"):
+            netstate.link(netlink, "nobody")
+        assert netstate.link(netlink, "lo").ifindex == rtnl.LO
+
+
+# --- errors and attributes ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_an_error_survives_a_pickle(again: Callable[[NetlinkError], NetlinkError]) -> None:
+    """An error that crosses from one process to another says the same there."""
+    error = NetlinkError(errno.ENODEV, "remove link x", "not mine")
+    error.add_note("seen in passing")
+    told = again(error)
+    assert type(told) is NetlinkError
+    assert (str(told), told.errno, told.__notes__) == (str(error), errno.ENODEV, error.__notes__)
+    assert (told.what, told.explanation) == ("remove link x", "not mine")
+
+
+@given(st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40))))
+def test_attributes_come_back_as_they_were_built(pairs: list[tuple[int, bytes]]) -> None:
+    """What `attr` and `nest` build, `attributes` takes apart, padding and flags gone."""
+    built = nest(7, *(attr(kind, payload) for kind, payload in pairs))
+    ((kind, inside),) = attributes(built)
+    assert kind == 7
+    assert list(attributes(inside)) == pairs
+
+
+@pytest.mark.parametrize("length", [0, 3, 9])
+def test_a_malformed_attribute_is_an_error(length: int) -> None:
+    """A length that is none, or reaches beyond the message, is not made the best of."""
+    with pytest.raises(ValueError, match=f"attribute of length {length} at 4"):
+        list(itertools.islice(attributes(attr(1, b"") + struct.pack("=HH4s", length, 1, b"")), 9))
+
+
+@given(st.binary(max_size=60), st.integers(0, 20))
+def test_no_bytes_break_the_reader(data: bytes, offset: int) -> None:
+    """Whatever bytes come, they are attributes or a `ValueError`."""
+    with contextlib.suppress(ValueError):
+        list(attributes(data, offset))

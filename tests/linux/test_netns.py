@@ -1,0 +1,196 @@
+"""Handles on network namespaces, and who is where."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from linux import netstate, rtnl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+_SIOCGSKNS = 0x894C
+WITHIN = 10.0
+"""Seconds in which the kernel clears a dead namespace away, on the slowest machine."""
+
+
+@pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    """One other thread, the same for every call of a test."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(here).result(WITHIN)  # it starts with the first call, where that is made
+        yield executor
+
+
+def here() -> NetNS:
+    """The namespace the calling thread is in."""
+    with NetNS.own() as own:
+        return own
+
+
+def of(opened: socket.socket) -> NetNS:
+    """The namespace a socket belongs to, as the kernel tells: SIOCGSKNS, socket(7)."""
+    with NetNS(fcntl.ioctl(opened, _SIOCGSKNS)) as found:
+        return found
+
+
+def test_a_new_namespace_is_empty_and_elsewhere() -> None:
+    """It holds `lo`, down, and making it moves nobody."""
+    before = here()
+    with NetNS.new() as made, Netlink(made) as netlink:
+        assert made != before == here()
+        (lo,) = netstate.links(netlink)
+        assert (lo.name, lo.up) == ("lo", False)
+
+
+def test_identity_is_that_of_the_namespace(space: NetNS) -> None:
+    """Two handles on one namespace are equal, two on two are not, and nothing else is."""
+    with NetNS(os.dup(space.fd)) as again, NetNS.new() as other:
+        assert (again, hash(again)) == (space, hash(space))
+        assert other != space
+        assert len({space, again, other}) == 2
+        assert space != space.id
+        assert repr(space) == f"<NetNS net:[{space.id[1]}]>"
+
+
+def test_a_path_leads_to_the_namespace(space: NetNS) -> None:
+    """`at` opens what a path such as `/proc/PID/ns/net` stands for."""
+    with space.entered(), NetNS.at(f"/proc/{os.getpid()}/task/{_tid()}/ns/net") as found:
+        assert found == space
+    with pytest.raises(FileNotFoundError, match="/proc/self/ns/nowhere"):
+        NetNS.at("/proc/self/ns/nowhere")
+
+
+def _tid() -> int:
+    return int(os.readlink("/proc/thread-self").rpartition("/")[2])
+
+
+def test_entering_and_leaving(space: NetNS) -> None:
+    """Inside the body the caller is there, also within another body; after it, back."""
+    before = here()
+    with NetNS.new() as inner, space.entered():
+        assert here() == space
+        with inner.entered():
+            assert here() == inner
+        assert here() == space
+        with NetNS.new() as made:
+            assert made != here() == space
+    assert here() == before
+
+
+def test_an_exception_leaves_too(space: NetNS) -> None:
+    """A body that fails leaves the caller where it was, and its exception comes through."""
+    before = here()
+    with pytest.raises(ZeroDivisionError), space.entered():
+        raise ZeroDivisionError
+    assert here() == before
+
+
+def test_a_handle_on_something_else_cannot_be_entered() -> None:
+    """Entering what is no network namespace raises, and the caller stays."""
+    before = here()
+    for path in ("/proc/self/ns/uts", "/dev/null"):
+        with NetNS.at(path) as wrong:
+            with pytest.raises(OSError, match=rf"setns\({wrong.fd}, 0x40000000\): Invalid"):
+                wrong.entered().__enter__()
+            with pytest.raises(OSError, match="setns"):
+                wrong.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    assert here() == before
+
+
+def test_only_the_calling_thread_moves(space: NetNS, thread: ThreadPoolExecutor) -> None:
+    """While one thread is inside, another is not, and the other may be inside elsewhere."""
+    before = here()
+    with space.entered():
+        assert thread.submit(here).result(WITHIN) == before
+    with NetNS.new() as other:
+        body = other.entered()
+        thread.submit(body.__enter__).result(WITHIN)
+        with space.entered():
+            assert (here(), thread.submit(here).result(WITHIN)) == (space, other)
+        left: Future[bool | None] = thread.submit(body.__exit__, None, None, None)
+        left.result(WITHIN)
+    assert here() == thread.submit(here).result(WITHIN) == before
+
+
+def test_a_second_thread_makes_and_enters(space: NetNS, thread: ThreadPoolExecutor) -> None:
+    """Everything works from any thread, on the namespace of that thread."""
+
+    def visit() -> tuple[NetNS, NetNS, NetNS]:
+        start = here()
+        with NetNS.new() as made, space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+            assert made not in (space, start)
+            return start, of(opened), here()
+
+    start, socket_of, after = thread.submit(visit).result(WITHIN)
+    assert (start, socket_of, after) == (here(), space, here())
+
+
+def test_a_socket_stays_where_it_was_opened(space: NetNS) -> None:
+    """A socket belongs to the namespace it was opened in, from wherever it is used."""
+    with space.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        assert of(listener) == space
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with NetNS.new() as other, other.entered():
+            with pytest.raises(OSError, match="unreachable"):
+                socket.create_connection(listener.getsockname())
+            with space.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+                client.connect(listener.getsockname())
+                accepted, _ = listener.accept()
+                with accepted:
+                    assert of(accepted) == of(client) == space
+
+
+def test_a_handle_keeps_the_namespace_alive() -> None:
+    """What is in a namespace lives as long as there is a handle, and goes with the last."""
+    first = NetNS.new()
+    with (
+        NetNS.new() as other,
+        Netlink(other) as netlink,
+        other.socket(socket.AF_NETLINK, socket.SOCK_RAW) as monitor,
+    ):
+        netlink.send([rtnl.add_veth("near", "far", peer_netns=first.fd)])
+        second = NetNS(os.dup(first.fd))
+        first.close()
+        with Netlink(second) as inside:
+            assert netstate.link(inside, "far").kind == "veth"
+        monitor.bind((0, 1))  # RTMGRP_LINK
+        second.close()
+        while any(link.name == "near" for link in netstate.links(netlink)):
+            assert select.select([monitor], [], [], WITHIN)[0], "the other end is still there"
+            monitor.recv(1 << 16)
+
+
+def test_a_handle_is_closed_once() -> None:
+    """A second close does nothing: the number may be somebody else's by then."""
+    handle = NetNS.new()
+    number = handle.fd
+    handle.close()
+    with open("/dev/null", "rb") as other:
+        os.dup2(other.fileno(), number)
+        handle.close()
+        os.close(number)
+
+
+def test_no_child_inherits_a_handle(space: NetNS) -> None:
+    """A program that is started has no descriptor of a namespace, nor of its sockets."""
+    with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened, Netlink(space) as netlink:
+        held = (space.fd, opened.fileno(), netlink._socket.fileno())
+        look = "import os, sys; print([n for n in sys.argv[1:] if os.path.exists(f'/dev/fd/{n}')])"
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", look, *map(str, held)],
+            close_fds=False,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert done.stdout == "[]\n"

@@ -1,0 +1,84 @@
+"""The system calls say what they were asked when they fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from linux import syscalls as sys_
+
+
+def take_back() -> None:
+    """Ask for a capability after giving all up."""
+    sys_.capset(0)
+    sys_.capset(0x1000)
+
+
+REFUSED: dict[str, tuple[Callable[[], object], int, str]] = {
+    "unshare": (lambda: sys_.unshare(0x1), errno.EINVAL, "unshare(0x1)"),
+    "setns": (lambda: sys_.setns(-1, sys_.CLONE_NEWNET), errno.EBADF, "setns(-1, 0x40000000)"),
+    "mount": (
+        lambda: sys_.mount("tmpfs", "/nowhere", "tmpfs", sys_.MS_NODEV, "mode=755"),
+        errno.ENOENT,
+        "mount(tmpfs on /nowhere, type tmpfs, 0x4, mode=755)",
+    ),
+    "umount": (lambda: sys_.umount("/nowhere"), errno.ENOENT, "umount(/nowhere)"),
+    "pivot_root": (
+        lambda: sys_.pivot_root("/nowhere", "/"),
+        errno.ENOENT,
+        "pivot_root(/nowhere, /)",
+    ),
+    "prctl": (lambda: sys_.prctl(-1, 7), errno.EINVAL, "prctl(-1, 7)"),
+    "capset": (take_back, errno.EPERM, "capset(0x1000)"),
+}
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_a_refused_call_says_what_it_asked(call: str) -> None:
+    """The error has the errno, the call with its arguments, and the kernel's words."""
+    ask, number, words = REFUSED[call]
+    with (
+        ThreadPoolExecutor(1) as executor,
+        pytest.raises(OSError, match=re.escape(words)) as caught,
+    ):
+        executor.submit(ask).result(10)
+    assert caught.value.errno == number
+    assert str(caught.value) == f"[Errno {number}] {words}: {os.strerror(number)}"
+
+
+def permitted() -> int:
+    """The calling thread's capabilities as proc(5) tells them."""
+    lines = Path("/proc/thread-self/status").read_text().splitlines()
+    return next(int(line.split()[1], 16) for line in lines if line.startswith("CapPrm"))
+
+
+def test_capabilities_are_those_of_the_thread() -> None:
+    """What a thread gives up is gone for it, both halves of the set, and for no other."""
+    before = sys_.capget()
+    assert before == permitted()
+    kept = before & (1 << 12 | 1 << 38)  # CAP_NET_ADMIN, CAP_PERFMON
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(sys_.capset, kept).result(10)
+        assert executor.submit(permitted).result(10) == kept != before
+        assert executor.submit(sys_.capget).result(10) == kept
+    assert permitted() == before
+
+
+def test_mounts_come_and_go(tmp_path: Path) -> None:
+    """What is mounted shows, a bind mount shows the same, and what is unmounted is gone."""
+    place, again = tmp_path / "place", tmp_path / "again"
+    place.mkdir()
+    again.mkdir()
+    sys_.mount("tmpfs", str(place), "tmpfs", sys_.MS_NOSUID, "size=64k")
+    (place / "file").write_text("inside")
+    sys_.mount(str(place), str(again), flags=sys_.MS_BIND)
+    assert (again / "file").read_text() == "inside"
+    sys_.umount(str(place))
+    sys_.umount(str(again))
+    assert [list(place.iterdir()), list(again.iterdir())] == [[], []]
