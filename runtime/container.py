@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 from linux.netns import NetNS
-from runtime import cgroup, errors, init, terminal
+from runtime import errors, init, terminal
 from runtime.errors import UnsupportedError
 from runtime.init import Launch, Stdio
 from runtime.net import files
@@ -33,20 +33,19 @@ class Started(NamedTuple):
 
     pid: int
     born: int
+    endpoints: tuple[Endpoint, ...]
     console: int = -1
 
 
 class Wiring(NamedTuple):
     """The network of a container to be.
 
-    `netns` is the namespace it goes into (`None`: the host's), `endpoints` where
-    it will be, `connect` what puts it there, called while the child builds the
-    file system.
+    `netns` is the namespace it goes into (`None`: the host's) and `connect` what
+    wires it and tells the outcome, called while the child builds the file system.
     """
 
     netns: NetNS | None
-    endpoints: tuple[Endpoint, ...] = ()
-    connect: Callable[[], None] = lambda: None
+    connect: Callable[[], tuple[Endpoint, ...]] = tuple
 
 
 def start(
@@ -56,13 +55,12 @@ def start(
     wiring: Wiring,
     *,
     stdio: Stdio | None,
-    cgroup_parent: str | None,
-    on_pid: Callable[[int, int], None],
+    on_pid: Callable[[int, int, tuple[Endpoint, ...]], None],
 ) -> Started:
     """Start the container and return once its command is being executed.
 
-    `on_pid` is called with pid and start time before the command may run, so
-    that whatever happens next finds them written down. Any error means
+    `on_pid` is called with pid, start time and endpoints before the command may
+    run, so that whatever happens next finds them written down. Any error means
     that no process is left; the wiring is the caller's to undo.
     """
     with Descriptors() as open_here:
@@ -71,7 +69,6 @@ def start(
         console, far_console = (-1, -1)
         if config.tty and stdio is not None:
             console, far_console = open_here.socketpair()
-        group = cgroup.create(cgroup_parent, config.id)
         launch = Launch(
             rootfs=_rootfs(directory, layers),
             hostname=config.hostname,
@@ -85,7 +82,6 @@ def start(
             log=open_here.file(f"{directory}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND),
             exit=open_here.file(f"{directory}/exit", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
             netns=wiring.netns.fd if wiring.netns is not None else -1,
-            cgroup=open_here.keep(group) if group is not None else -1,
             console=far_console,
             stdio=stdio,
         )
@@ -96,10 +92,10 @@ def start(
             open_here.close(fd)
         reader = Report(report)
         try:
-            wiring.connect()
+            endpoints = wiring.connect()
             pid = reader.pid()
             born = process_born(pid)
-            on_pid(pid, born)
+            on_pid(pid, born, endpoints)
             os.write(go, b"1")
             reader.end()
         except BaseException:
@@ -109,7 +105,7 @@ def start(
             raise
         finally:
             _collect(outer)
-        return Started(pid, born, terminal.receive(console) if console >= 0 else -1)
+        return Started(pid, born, endpoints, terminal.receive(console) if console >= 0 else -1)
 
 
 def _rootfs(directory: str, layers: tuple[str, ...]) -> Rootfs:
@@ -118,7 +114,8 @@ def _rootfs(directory: str, layers: tuple[str, ...]) -> Rootfs:
             os.mkdir(f"{directory}/{name}", mode=0o755)
         except FileExistsError:
             continue
-        os.chmod(f"{directory}/{name}", 0o755)  # it becomes "/", whatever the umask
+        # It becomes "/", and every user inside must get in, whatever the caller's umask.
+        os.chmod(f"{directory}/{name}", 0o755)  # noqa: S103
     return Rootfs(
         layers=layers,
         upper=f"{directory}/upper",
@@ -229,21 +226,26 @@ class Descriptors:
         self._open: set[int] = set()
 
     def keep(self, fd: int) -> int:
+        """Close this one too."""
         self._open.add(fd)
         return fd
 
     def pipe(self) -> tuple[int, int]:
+        """A pipe: where it is read, where it is written."""
         out, into = os.pipe()
         return self.keep(out), self.keep(into)
 
     def socketpair(self) -> tuple[int, int]:
+        """Two connected Unix sockets."""
         one, other = socket.socketpair()
         return self.keep(one.detach()), self.keep(other.detach())
 
     def file(self, path: str, flags: int) -> int:
+        """A file, for the owner's eyes only when it is made."""
         return self.keep(os.open(path, flags | os.O_CLOEXEC, 0o600))
 
     def close(self, fd: int) -> None:
+        """Close one of them now; a second call does nothing."""
         if fd in self._open:
             self._open.remove(fd)
             os.close(fd)

@@ -17,7 +17,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Unpack
 
-from runtime import cgroup, container, image, logs
+from runtime import container, image, logs
 from runtime import exec as execution
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
 from runtime.exec import Running
@@ -47,11 +47,10 @@ class Engine:
 
     `root` holds its state: $MYDOCKER_ROOT, else /run/mydocker. It must lie on a
     file system that an overlay can write to (tmpfs, ext4, xfs), not on an
-    overlay. Without `cgroups` containers stay in the caller's cgroup. Errors
-    are `MydockerError`s.
+    overlay. Errors are `MydockerError`s.
     """
 
-    def __init__(self, root: str | os.PathLike[str] | None = None, *, cgroups: bool = True) -> None:
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         path = os.fspath(root) if root is not None else os.environ.get("MYDOCKER_ROOT")
         if os.geteuid() != 0:
             raise UnsupportedError(
@@ -64,9 +63,8 @@ class Engine:
         store.prepare()
         self._store = store
         self._networks = Networks(store)
-        self._cgroup = cgroup.mount_point() if cgroups else None
         self._cache = image.cache_directory(store.root)
-        self._life = Lifecycle(store, self._networks, cache=self._cache, cgroup_parent=self._cgroup)
+        self._life = Lifecycle(store, self._networks, cache=self._cache)
 
     # --- containers --------------------------------------------------------
 
@@ -84,7 +82,7 @@ class Engine:
         With `stdio` the command is connected to these descriptors of the caller;
         without, its output goes to the log. After an error nothing is left.
         """
-        found, lock = self._create(image_name, command, options)
+        found, lock = self._create(image_name, command, options, ContainerState("starting"))
         try:
             return self._life.start(found, stdio=stdio)
         except BaseException:
@@ -97,12 +95,13 @@ class Engine:
         self, image_name: str, command: Sequence[str], **options: Unpack[Options]
     ) -> Container:
         """Write a container down without starting it."""
-        found, lock = self._create(image_name, command, options)
+        image.get(image_name, self._cache)
+        found, lock = self._create(image_name, command, options, ContainerState())
         lock.release()
         return found
 
     def _create(
-        self, image_name: str, command: Sequence[str], options: Options
+        self, image_name: str, command: Sequence[str], options: Options, state: ContainerState
     ) -> tuple[Container, Lock]:
         self._life.sweep()
         mode = modes.parse(options.get("network", DEFAULT_NETWORK))
@@ -110,8 +109,6 @@ class Engine:
             # An id stays right when names are given anew.
             options = {**options, "network": f"container:{self._store.resolve(mode.name)}"}
         config = configure(new_id(), image_name, command, options)
-        image.get(image_name, self._cache)
-        state = ContainerState()
         return Container(config, state), self._store.create(config, state)
 
     def start(self, reference: str, *, stdio: Stdio | None = None) -> Container:
@@ -228,14 +225,12 @@ class Engine:
         inherited = dict(entry.split("=", 1) for entry in found.config.env)
         try:
             return execution.spawn(
-                found,
                 handle,
                 list(argv),
                 env={**inherited, **({"TERM": "xterm"} if tty else {}), **(env or {})},
                 workdir=workdir or found.config.workdir,
                 tty=tty,
                 stdio=stdio,
-                cgroup_parent=self._cgroup,
             )
         finally:
             os.close(handle)

@@ -14,8 +14,8 @@ porter passes the command's exit code on as its own.
 from __future__ import annotations
 
 import os
-import signal
 import select
+import signal
 import time
 from typing import NamedTuple, NoReturn
 
@@ -30,10 +30,9 @@ from linux.syscalls import (
     prctl,
     setns,
 )
-from runtime import cgroup, init, isolation, terminal
+from runtime import init, isolation, terminal
 from runtime.container import Descriptors, Report
 from runtime.init import Stdio
-from runtime.records import Container
 
 _EVERY_NAMESPACE = (
     CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
@@ -59,7 +58,6 @@ class Running(NamedTuple):
 
 
 def spawn(
-    container: Container,
     handle: int,
     argv: list[str],
     *,
@@ -67,7 +65,6 @@ def spawn(
     workdir: str,
     tty: bool,
     stdio: Stdio,
-    cgroup_parent: str | None,
 ) -> Running:
     """Execute `argv` in the container whose pid 1 is behind the pidfd `handle`.
 
@@ -81,10 +78,9 @@ def spawn(
             try:
                 keep = {report_in, handle, *stdio} | ({far_console} if tty else set())
                 init.forget_parent(keep)
-                cgroup.enter(cgroup_parent, container.id)
                 setns(handle, _EVERY_NAMESPACE)
                 os.close(handle)
-                _carry(argv, env, workdir, stdio, report_in, far_console)
+                _carry(argv, env, workdir, stdio, report=report_in, console=far_console)
             except BaseException as error:
                 init.report_error(report_in, error)
             finally:
@@ -106,6 +102,7 @@ def _carry(
     env: dict[str, str],
     workdir: str,
     stdio: Stdio,
+    *,
     report: int,
     console: int,
 ) -> NoReturn:

@@ -62,9 +62,8 @@ class Stdio(NamedTuple):
 class Launch(NamedTuple):
     """All that the new container needs to know. Numbers are file descriptors.
 
-    `netns` is -1 to stay in the host's network namespace, `cgroup` the
-    cgroup.procs to enter or -1, `console` a socket that wants the terminal's
-    master or -1. Without `stdio` nobody listens: output goes to the log only.
+    `netns` is -1 to stay in the host's network namespace, `console` a socket that
+    wants the terminal's master or -1. Without `stdio` nobody listens: output goes to the log only.
     """
 
     rootfs: rootfs.Rootfs
@@ -79,14 +78,13 @@ class Launch(NamedTuple):
     log: int
     exit: int
     netns: int = -1
-    cgroup: int = -1
     console: int = -1
     stdio: Stdio | None = None
 
     @property
     def descriptors(self) -> set[int]:
         """Those that must stay open in the children."""
-        own = {self.report, self.go, self.log, self.exit, self.netns, self.cgroup, self.console}
+        own = {self.report, self.go, self.log, self.exit, self.netns, self.console}
         return {fd for fd in own | set(self.stdio or ()) if fd >= 0}
 
 
@@ -105,17 +103,14 @@ def forget_parent(keep: Iterable[int]) -> None:
     gc.disable()  # a collection would copy every page that is still shared
     os.setsid()
     last = 2
-    for fd in sorted(keep):
-        os.closerange(last + 1, fd)
-        last = max(last, fd)
+    for fd in sorted(fd for fd in keep if fd > last):
+        if fd > last + 1:  # an empty range would mean "all" to close_range(2)
+            os.closerange(last + 1, fd)
+        last = fd
     os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
-    reset_signals()
-
-
-def reset_signals() -> None:
-    """Every signal to its default and none blocked, as an executed program expects it."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
+    for number in range(1, signal.NSIG):
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: not Python's to know
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -133,9 +128,6 @@ def report_pid(report: int, pid: int) -> None:
 
 def _outer(launch: Launch) -> None:
     forget_parent(launch.descriptors)
-    if launch.cgroup >= 0:
-        os.write(launch.cgroup, b"0")  # before the cgroup namespace, which makes it the root
-        os.close(launch.cgroup)
     unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP)
     if launch.netns >= 0:
         setns(launch.netns, CLONE_NEWNET)
@@ -212,10 +204,9 @@ def execute(argv: list[str], env: dict[str, str], workdir: str, stdio: Stdio, *,
         terminal.take_control(stdio.stdin)
     for target, fd in enumerate(stdio):
         os.dup2(fd, target)
-    reset_signals()
     os.chdir(workdir)
     try:
-        os.execvpe(argv[0], argv, env)
+        os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is what we want
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CommandNotFoundError(
             f"execute {argv[0]!r} in the container",

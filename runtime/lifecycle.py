@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from linux.netns import NetNS
-from runtime import cgroup, container, image
+from runtime import container, image
 from runtime.container import Wiring
 from runtime.errors import InvalidError, NotFoundError
 from runtime.init import Stdio
@@ -29,11 +29,8 @@ KILLED = 137
 class Lifecycle:
     """Starts and ends containers of one store."""
 
-    def __init__(
-        self, store: Store, networks: Networks, *, cache: str, cgroup_parent: str | None
-    ) -> None:
-        self.store, self.networks = store, networks
-        self.cache, self.cgroup_parent = cache, cgroup_parent
+    def __init__(self, store: Store, networks: Networks, *, cache: str) -> None:
+        self.store, self.networks, self.cache = store, networks, cache
 
     # --- looking -----------------------------------------------------------
 
@@ -124,7 +121,6 @@ class Lifecycle:
     def _release(self, found: Container) -> None:
         if modes.parse(found.config.network).kind == "bridge":
             self.networks.release(found.id)
-        cgroup.remove(self.cgroup_parent, found.id)
 
     def _written(self, found: Container, state: ContainerState) -> Container:
         self.store.write_state(found.id, state)
@@ -135,17 +131,16 @@ class Lifecycle:
     def start(self, found: Container, *, stdio: Stdio | None) -> Container:
         """Start a container whose lock is held; after an error it is as it was before."""
         config = found.config
-        layers = image.get(config.image, self.cache).layers
-        starting = self._written(found, ContainerState(status="starting"))
+        starting = ContainerState(status="starting")
+        if found.state.status != "starting":
+            self._written(found, starting)
+
+        def on_pid(pid: int, born: int, endpoints: tuple[Endpoint, ...]) -> None:
+            self._written(found, starting._replace(pid=pid, born=born, endpoints=endpoints))
+
         try:
+            layers = image.get(config.image, self.cache).layers
             wiring = self._wire(config)
-            starting = starting._replace(
-                state=starting.state._replace(endpoints=wiring.endpoints, started=now())
-            )
-
-            def on_pid(pid: int, born: int) -> None:
-                self._written(starting, starting.state._replace(pid=pid, born=born))
-
             try:
                 started = container.start(
                     config,
@@ -153,7 +148,6 @@ class Lifecycle:
                     layers,
                     wiring,
                     stdio=stdio,
-                    cgroup_parent=self.cgroup_parent,
                     on_pid=on_pid,
                 )
             finally:
@@ -163,11 +157,13 @@ class Lifecycle:
             self._release(found)
             self._written(found, found.state)
             raise
-        running = starting.state._replace(status="running", pid=started.pid, born=started.born)
+        running = ContainerState(
+            "running", started.pid, started.born, now(), endpoints=started.endpoints
+        )
         return self._written(found, running)._replace(console=started.console)
 
     def _wire(self, config: ContainerConfig) -> Wiring:
-        """Choose the namespace and addresses, and write the files that tell of them."""
+        """Choose the namespace, and write the files that tell about the network."""
         directory = self.store.directory(config.id)
         mode = modes.parse(config.network)
         resolv_conf, hosts = files.own_resolv_conf(), files.hosts([], ())
@@ -183,7 +179,6 @@ class Lifecycle:
                 resolv_conf = ""
             case "bridge":
                 wiring = self._bridged(config, mode.name)
-                hosts = files.hosts([config.hostname, *config.aliases], wiring.endpoints)
         files.write(directory, "hosts", hosts + files.extra_hosts(config.add_hosts))
         files.write(directory, "hostname", f"{config.hostname}\n")
         if mode.kind != "container":
@@ -194,26 +189,31 @@ class Lifecycle:
     def _isolated(self, config: ContainerConfig) -> Wiring:
         netns = NetNS.new()
 
-        def connect() -> None:
+        def connect() -> tuple[Endpoint, ...]:
             none.prepare(netns)
             _write_sysctls(netns, config)
+            return ()
 
-        return Wiring(netns, connect=connect)
+        return Wiring(netns, connect)
 
     def _bridged(self, config: ContainerConfig, name: str) -> Wiring:
         network = self.networks.default() if name == DEFAULT_NETWORK else self.networks.get(name)
-        self.networks.ensure_up(network)
-        addresses = self.networks.take(
-            network, config.id, ip=config.ip, ip6=config.ip6, mac=config.mac
-        )
-        endpoint = bridge.endpoint(network, config.id, addresses, mac=config.mac)
         netns = NetNS.new()
 
-        def connect() -> None:
+        def connect() -> tuple[Endpoint, ...]:
+            self.networks.ensure_up(network)
+            addresses = self.networks.take(
+                network, config.id, ip=config.ip, ip6=config.ip6, mac=config.mac
+            )
+            endpoint = bridge.endpoint(network, config.id, addresses, mac=config.mac)
+            text = files.hosts([config.hostname, *config.aliases], (endpoint,))
+            extra = files.extra_hosts(config.add_hosts)
+            files.write(self.store.directory(config.id), "hosts", text + extra)
             bridge.attach(netns, network, endpoint)
             _write_sysctls(netns, config)
+            return (endpoint,)
 
-        return Wiring(netns, (endpoint,), connect)
+        return Wiring(netns, connect)
 
     def _joined(self, config: ContainerConfig, reference: str) -> tuple[Wiring, str]:
         asked = f"join the network of container {reference[:12]!r}"

@@ -158,15 +158,14 @@ def attach(netns: NetNS, network: NetworkConfig, endpoint: Endpoint) -> None:
 
 
 def _inside(endpoint: Endpoint) -> list[Request]:
-    requests = [rtnl.set_link(LOOPBACK, up=True)]
-    for address in (endpoint.address, endpoint.address6):
-        if address:
-            requests.append(rtnl.add_address(ETH0, ip_interface(address)))
-    requests.append(rtnl.set_link(ETH0, up=True))
-    for gateway in (endpoint.gateway, endpoint.gateway6):
-        if gateway:
-            requests.append(rtnl.add_route(None, via=ip_address(gateway), oif=ETH0))
-    return requests
+    addresses = [item for item in (endpoint.address, endpoint.address6) if item]
+    gateways = [item for item in (endpoint.gateway, endpoint.gateway6) if item]
+    return [
+        rtnl.set_link(LOOPBACK, up=True),
+        *(rtnl.add_address(ETH0, ip_interface(item)) for item in addresses),
+        rtnl.set_link(ETH0, up=True),
+        *(rtnl.add_route(None, via=ip_address(item), oif=ETH0) for item in gateways),
+    ]
 
 
 def _wait_until_forwarding(host: Netlink, names: tuple[str, ...]) -> None:

@@ -1,0 +1,333 @@
+"""The command `mydocker`: Docker's names and habits, a library call behind each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from runtime import shape, terminal
+from runtime.engine import Engine
+from runtime.errors import InvalidError, MydockerError
+from runtime.init import Stdio
+from runtime.net.networks import NetworkOptions
+from runtime.options import Options
+from runtime.parser import parser
+
+_FORWARDED: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+_MTU_KEYS: Final = ("mtu", "com.docker.network.driver.mtu")
+_ICC_KEYS: Final = ("icc", "com.docker.network.bridge.enable_icc")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code, as Docker's."""
+    arguments = parser().parse_args(argv)
+    try:
+        return _ACTIONS[arguments.action](Engine(), arguments)
+    except MydockerError as error:
+        _complain(error)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains again at exit
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _complain(error: MydockerError) -> None:
+    sys.stderr.write(f"mydocker: {error}\n")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+# --- run and exec ----------------------------------------------------------------
+
+
+def _run(engine: Engine, arguments: argparse.Namespace) -> int:
+    options = _options(arguments)
+    image, command = arguments.image, arguments.command
+    if arguments.detach:
+        _say(engine.run(image, command, **options).id)
+        return 0
+    with _stdio(interactive=arguments.interactive) as stdio:
+        found = engine.run(image, command, stdio=stdio, **options)
+        if found.console < 0:
+            with _forwarding(lambda number: engine.kill(found.id, number)):
+                return engine.wait(found.id)
+        log = engine.log(found.id)
+        try:
+            terminal.relay(found.console, stdio.stdin, stdio.stdout, record=log)
+        finally:
+            log.close()
+            os.close(found.console)
+        return engine.wait(found.id)
+
+
+def _create(engine: Engine, arguments: argparse.Namespace) -> int:
+    _say(engine.create(arguments.image, arguments.command, **_options(arguments)).id)
+    return 0
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    return Options(
+        name=arguments.name,
+        network=arguments.network,
+        env=_environment(arguments.env),
+        workdir=arguments.workdir,
+        hostname=arguments.hostname,
+        ip=arguments.ip,
+        ip6=arguments.ip6,
+        mac=arguments.mac,
+        aliases=arguments.aliases,
+        sysctls=_pairs("--sysctl", arguments.sysctl),
+        dns=arguments.dns,
+        add_hosts=arguments.add_host,
+        tty=arguments.tty,
+        auto_remove=arguments.rm,
+    )
+
+
+def _exec(engine: Engine, arguments: argparse.Namespace) -> int:
+    with _stdio(interactive=arguments.interactive) as stdio:
+        running = engine.spawn(
+            arguments.container,
+            arguments.command,
+            stdio=stdio,
+            tty=arguments.tty,
+            env=_environment(arguments.env),
+            workdir=arguments.workdir,
+        )
+        if running.console < 0:
+            with _forwarding(lambda number: os.kill(running.pid, number)):
+                return running.wait()
+        try:
+            terminal.relay(running.console, stdio.stdin, stdio.stdout)
+        finally:
+            os.close(running.console)
+        return running.wait()
+
+
+@contextmanager
+def _stdio(*, interactive: bool) -> Iterator[Stdio]:
+    """The caller's own streams; without `-i` there is nothing to read."""
+    if interactive:
+        yield Stdio(0, 1, 2)
+        return
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield Stdio(nothing, 1, 2)
+    finally:
+        os.close(nothing)
+
+
+@contextmanager
+def _forwarding(send: Callable[[int], None]) -> Iterator[None]:
+    """Pass signals on instead of dying of them."""
+
+    def forward(number: int, _: object) -> None:
+        try:
+            send(number)
+        except (MydockerError, ProcessLookupError):
+            return  # it has just ended; its exit code is on the way
+
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _environment(entries: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE`, or `KEY` for the caller's own value, where it has one."""
+    found = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if equals or key in os.environ:
+            found[key] = value if equals else os.environ[key]
+    return found
+
+
+def _pairs(option: str, entries: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if not equals:
+            raise InvalidError(f"use {option} {entry}", "it is not KEY=VALUE")
+        found[key] = value
+    return found
+
+
+# --- life ------------------------------------------------------------------------
+
+
+def _each(references: Sequence[str], act: Callable[[str], object]) -> int:
+    """Do it for all, whatever becomes of the others; 1 when one could not be done."""
+    code = 0
+    for reference in references:
+        try:
+            answer = act(reference)
+        except MydockerError as error:
+            _complain(error)
+            code = 1
+        else:
+            _say(str(answer) if isinstance(answer, int) else reference)
+    return code
+
+
+def _start(engine: Engine, arguments: argparse.Namespace) -> int:
+    return _each(arguments.containers, engine.start)
+
+
+def _stop(engine: Engine, arguments: argparse.Namespace) -> int:
+    seconds = arguments.time
+    return _each(arguments.containers, lambda item: engine.stop(item, timeout=seconds))
+
+
+def _kill(engine: Engine, arguments: argparse.Namespace) -> int:
+    number = _signal(arguments.signal)
+    return _each(arguments.containers, lambda item: engine.kill(item, number))
+
+
+def _signal(text: str) -> int:
+    name = text.upper().removeprefix("SIG")
+    try:
+        return int(text) if text.isdigit() else signal.Signals[f"SIG{name}"].value
+    except KeyError:
+        raise InvalidError(f"send the signal {text}", "there is no such signal") from None
+
+
+def _wait(engine: Engine, arguments: argparse.Namespace) -> int:
+    return _each(arguments.containers, engine.wait)
+
+
+def _rm(engine: Engine, arguments: argparse.Namespace) -> int:
+    return _each(arguments.containers, lambda item: engine.remove(item, force=arguments.force))
+
+
+# --- looking ---------------------------------------------------------------------
+
+
+def _ps(engine: Engine, arguments: argparse.Namespace) -> int:
+    found = engine.containers(everything=arguments.all)
+    if arguments.quiet:
+        for item in found:
+            _say(item.id[:12])
+    else:
+        head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"]
+        shape.table(head, [shape.ps_row(item) for item in found])
+    return 0
+
+
+def _inspect(engine: Engine, arguments: argparse.Namespace) -> int:
+    shown = [shape.container(engine.inspect(item)) for item in arguments.containers]
+    _say(json.dumps(shown, indent=4))
+    return 0
+
+
+def _logs(engine: Engine, arguments: argparse.Namespace) -> int:
+    for entry in engine.logs(arguments.container, follow=arguments.follow):
+        out = sys.stderr.buffer if entry.stream == "stderr" else sys.stdout.buffer
+        out.write(f"{entry.time} ".encode() if arguments.timestamps else b"")
+        out.write(entry.data)
+        out.flush()
+    return 0
+
+
+def _images(engine: Engine, _: argparse.Namespace) -> int:
+    rows = [shape.image_row(item) for item in engine.images()]
+    shape.table(["REPOSITORY", "TAG", "CREATED", "SIZE"], rows)
+    return 0
+
+
+# --- networks, the whole ---------------------------------------------------------
+
+
+def _network_create(engine: Engine, arguments: argparse.Namespace) -> int:
+    options = NetworkOptions(
+        ip_range=arguments.ip_range, ipv6=arguments.ipv6, internal=arguments.internal
+    )
+    for subnet in arguments.subnet:
+        options["subnet6" if ":" in subnet else "subnet"] = subnet
+    for gateway in arguments.gateway:
+        options["gateway6" if ":" in gateway else "gateway"] = gateway
+    for key, value in _pairs("--opt", arguments.opt).items():
+        if key in _MTU_KEYS and value.isdigit():
+            options["mtu"] = int(value)
+        elif key in _ICC_KEYS and value in ("true", "false"):
+            options["icc"] = value == "true"
+        else:
+            asked = f"use --opt {key}={value}"
+            raise InvalidError(asked, "there is no such option or value", remedy="mtu=1400")
+    _say(engine.network_create(arguments.name, **options).id)
+    return 0
+
+
+def _network_ls(engine: Engine, arguments: argparse.Namespace) -> int:
+    rows = [[item.id[:12], item.name, "bridge", "local"] for item in engine.networks()]
+    if arguments.quiet:
+        for row in rows:
+            _say(row[0])
+    else:
+        # Modes rather than networks, shown because `--net` takes them too.
+        rows += [["-", name, name, "local"] for name in ("host", "none")]
+        shape.table(["NETWORK ID", "NAME", "DRIVER", "SCOPE"], rows)
+    return 0
+
+
+def _network_rm(engine: Engine, arguments: argparse.Namespace) -> int:
+    return _each(arguments.networks, engine.network_remove)
+
+
+def _network_inspect(engine: Engine, arguments: argparse.Namespace) -> int:
+    running = engine.containers(everything=False)
+    found = [engine.network_inspect(item) for item in arguments.networks]
+    _say(json.dumps([shape.network(item, running) for item in found], indent=4))
+    return 0
+
+
+def _system_reset(engine: Engine, _: argparse.Namespace) -> int:
+    engine.teardown()
+    return 0
+
+
+def _system_repair(engine: Engine, _: argparse.Namespace) -> int:
+    engine.repair()
+    return 0
+
+
+_ACTIONS: Final[Mapping[str, Callable[[Engine, argparse.Namespace], int]]] = {
+    "run": _run,
+    "create": _create,
+    "start": _start,
+    "stop": _stop,
+    "kill": _kill,
+    "wait": _wait,
+    "rm": _rm,
+    "exec": _exec,
+    "ps": _ps,
+    "inspect": _inspect,
+    "logs": _logs,
+    "images": _images,
+    "network_create": _network_create,
+    "network_ls": _network_ls,
+    "network_rm": _network_rm,
+    "network_inspect": _network_inspect,
+    "system_reset": _system_reset,
+    "system_repair": _system_repair,
+}

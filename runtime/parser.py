@@ -1,0 +1,131 @@
+"""The command line's grammar. What a command does is in `runtime.cli`."""
+
+from __future__ import annotations
+
+import argparse
+
+_NETWORK_HELP = "bridge (the default), none, host, container:<name or id>, or a network's name"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `mydocker`; `action` names the command that was given."""
+    top = argparse.ArgumentParser(
+        prog="mydocker",
+        description="A minimal container runtime. Its state is in $MYDOCKER_ROOT, else "
+        "/run/mydocker. Needs root, at least in a user namespace.",
+    )
+    commands = top.add_subparsers(dest="action", required=True, metavar="COMMAND")
+    _containers(commands)
+    _looking(commands)
+    _networks(commands)
+    system = commands.add_parser("system", help="the whole of it").add_subparsers(
+        dest="action", required=True, metavar="COMMAND"
+    )
+    _command(system, "reset", "remove every container, network, bridge and rule", "system_reset")
+    _command(
+        system, "repair", "bring bridges, rules and forwarding back as they were", "system_repair"
+    )
+    return top
+
+
+def _command(
+    group: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    action: str = "",
+) -> argparse.ArgumentParser:
+    made = group.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    made.set_defaults(action=action or name)
+    return made
+
+
+def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = _command(commands, "run", "create and start a container")
+    run.add_argument("-d", "--detach", action="store_true", help="print its id and leave it")
+    run.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
+    create = _command(commands, "create", "create a container without starting it")
+    for command in (run, create):
+        _options(command)
+    for name, text in (("start", "start containers"), ("wait", "print exit codes of containers")):
+        _references(_command(commands, name, text))
+    stop = _command(commands, "stop", "end containers by SIGTERM, then SIGKILL")
+    stop.add_argument("-t", "--time", type=float, default=10, help="seconds before SIGKILL")
+    kill = _command(commands, "kill", "send a signal to containers")
+    kill.add_argument("-s", "--signal", default="KILL", help="its name or number")
+    remove = _command(commands, "rm", "remove containers")
+    remove.add_argument("-f", "--force", action="store_true", help="also running ones")
+    for command in (stop, kill, remove):
+        _references(command)
+    execute = _command(commands, "exec", "execute a command in a running container")
+    execute.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
+    execute.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
+    execute.add_argument("-e", "--env", action="append", default=[], metavar="KEY=VALUE")
+    execute.add_argument("-w", "--workdir", default="", help="where to execute it")
+    execute.add_argument("container")
+    execute.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
+
+
+def _options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
+    command.add_argument("--name", default="")
+    command.add_argument("--rm", action="store_true", help="remove it once it has ended")
+    command.add_argument(
+        "-e", "--env", action="append", default=[], metavar="KEY=VALUE", help="KEY alone: as here"
+    )
+    command.add_argument("-w", "--workdir", default="", help="where the command starts")
+    command.add_argument("--hostname", default="")
+    command.add_argument(
+        "--net", "--network", dest="network", default="bridge", metavar="MODE", help=_NETWORK_HELP
+    )
+    command.add_argument("--ip", default="", help="an IPv4 address of the network")
+    command.add_argument("--ip6", default="", help="an IPv6 address of the network")
+    command.add_argument("--mac-address", dest="mac", default="")
+    command.add_argument("--network-alias", dest="aliases", action="append", default=[])
+    command.add_argument("--sysctl", action="append", default=[], metavar="KEY=VALUE")
+    command.add_argument("--dns", action="append", default=[], metavar="ADDRESS")
+    command.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS")
+    command.add_argument("image")
+    command.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
+
+
+def _references(command: argparse.ArgumentParser) -> None:
+    command.add_argument("containers", nargs="+", metavar="CONTAINER", help="name, id or prefix")
+
+
+def _looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    ps = _command(commands, "ps", "list containers")
+    ps.add_argument("-a", "--all", action="store_true", help="also those that do not run")
+    ps.add_argument("-q", "--quiet", action="store_true", help="ids only")
+    inspect = _command(commands, "inspect", "everything about containers, as JSON")
+    _references(inspect)
+    logs = _command(commands, "logs", "what a container wrote")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
+    logs.add_argument("-t", "--timestamps", action="store_true", help="with the time of each line")
+    logs.add_argument("container")
+    _command(commands, "images", "list images")
+
+
+def _networks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    group = commands.add_parser("network", help="bridge networks").add_subparsers(
+        dest="action", required=True, metavar="COMMAND"
+    )
+    create = _command(group, "create", "make a bridge network", "network_create")
+    create.add_argument("--subnet", action="append", default=[], help="IPv4, and again for IPv6")
+    create.add_argument("--gateway", action="append", default=[], help="the bridge's address")
+    create.add_argument("--ip-range", default="", help="the part that addresses are taken from")
+    create.add_argument("--ipv6", action="store_true", help="also with IPv6")
+    create.add_argument("--internal", action="store_true", help="without a way out")
+    create.add_argument(
+        "-o",
+        "--opt",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="mtu=BYTES; icc=false keeps its containers apart",
+    )
+    create.add_argument("name")
+    ls = _command(group, "ls", "list networks", "network_ls")
+    ls.add_argument("-q", "--quiet", action="store_true", help="ids only")
+    for name, text in (("rm", "remove networks"), ("inspect", "everything about networks")):
+        command = _command(group, name, text, f"network_{name}")
+        command.add_argument("networks", nargs="+", metavar="NETWORK", help="name, id or prefix")

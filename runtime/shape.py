@@ -1,0 +1,169 @@
+"""How things are shown: in the shapes that Docker's users and scripts know.
+
+Docker's Engine API v1.4x names the keys of `inspect`; a key that mydocker has
+nothing for is left out.
+"""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from runtime.image import Image
+from runtime.records import Container, Endpoint, NetworkConfig
+
+_ZERO_TIME: Final = "0001-01-01T00:00:00Z"
+_STEPS: Final = ((60, "second"), (60, "minute"), (24, "hour"), (7, "day"), (0, "week"))
+
+
+def container(found: Container) -> dict[str, Any]:
+    """One entry of `mydocker inspect`."""
+    config, state = found.config, found.state
+    return {
+        "Id": config.id,
+        "Created": config.created,
+        "Path": config.command[0],
+        "Args": config.command[1:],
+        "State": {
+            "Status": state.status,
+            "Running": found.running,
+            "Pid": state.pid,
+            "ExitCode": state.exit_code or 0,
+            "StartedAt": state.started or _ZERO_TIME,
+            "FinishedAt": state.finished or _ZERO_TIME,
+        },
+        "Image": config.image,
+        "Name": f"/{config.name}",
+        "HostConfig": {
+            "NetworkMode": config.network,
+            "AutoRemove": config.auto_remove,
+            "Sysctls": config.sysctls,
+            "Dns": config.dns,
+            "ExtraHosts": config.add_hosts,
+        },
+        "Config": {
+            "Hostname": config.hostname,
+            "Tty": config.tty,
+            "Env": config.env,
+            "Cmd": config.command,
+            "Image": config.image,
+            "WorkingDir": config.workdir,
+        },
+        "NetworkSettings": {
+            **_addresses(state.endpoints[0] if state.endpoints else None),
+            "Networks": {
+                item.network: {**_addresses(item), "Aliases": config.aliases}
+                for item in state.endpoints
+            },
+        },
+    }
+
+
+def _addresses(endpoint: Endpoint | None) -> dict[str, Any]:
+    if endpoint is None:
+        return {"IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": ""}
+    ip, _, prefix = endpoint.address.partition("/")
+    ip6, _, prefix6 = endpoint.address6.partition("/")
+    return {
+        "IPAddress": ip,
+        "IPPrefixLen": int(prefix),
+        "Gateway": endpoint.gateway,
+        "MacAddress": endpoint.mac,
+        "GlobalIPv6Address": ip6,
+        "GlobalIPv6PrefixLen": int(prefix6 or 0),
+        "IPv6Gateway": endpoint.gateway6,
+    }
+
+
+def network(found: NetworkConfig, containers: Sequence[Container]) -> dict[str, Any]:
+    """One entry of `mydocker network inspect`; `containers` are those that run."""
+    pools = [{"Subnet": found.subnet, "Gateway": found.gateway, "IPRange": found.ip_range}]
+    if found.subnet6:
+        pools.append({"Subnet": found.subnet6, "Gateway": found.gateway6})
+    return {
+        "Name": found.name,
+        "Id": found.id,
+        "Created": found.created,
+        "Scope": "local",
+        "Driver": "bridge",
+        "EnableIPv6": bool(found.subnet6),
+        "IPAM": {"Driver": "default", "Config": pools},
+        "Internal": found.internal,
+        "Containers": {
+            item.id: {
+                "Name": item.name,
+                "MacAddress": endpoint.mac,
+                "IPv4Address": endpoint.address,
+                "IPv6Address": endpoint.address6,
+            }
+            for item in containers
+            for endpoint in item.state.endpoints
+            if endpoint.network == found.name
+        },
+        "Options": {
+            "com.docker.network.bridge.name": found.bridge,
+            "com.docker.network.bridge.enable_icc": str(found.icc).lower(),
+            "com.docker.network.driver.mtu": str(found.mtu),
+        },
+    }
+
+
+def ps_row(found: Container) -> list[str]:
+    """One line of `mydocker ps`."""
+    command = " ".join(found.config.command)
+    shown = command if len(command) <= 20 else f"{command[:19]}…"
+    return [
+        found.id[:12],
+        found.config.image,
+        f'"{shown}"',
+        ago(found.config.created),
+        status(found),
+        found.name,
+    ]
+
+
+def status(found: Container) -> str:
+    """What `ps` says about a container: Up 5 minutes; Exited (0) 2 hours ago; Created."""
+    state = found.state
+    if found.running:
+        return f"Up {span(state.started)}"
+    if state.exit_code is not None:
+        return f"Exited ({state.exit_code}) {ago(state.finished)}"
+    return state.status.capitalize()
+
+
+def image_row(found: Image) -> list[str]:
+    """One line of `mydocker images`."""
+    return [found.name, "latest", ago(found.created), f"{found.size / 1e6:.1f}MB"]
+
+
+def span(since: str) -> str:
+    """The time since an RFC 3339 moment, in the largest unit that fits."""
+    then = calendar.timegm(time.strptime(since[:19], "%Y-%m-%dT%H:%M:%S"))
+    left = max(0, int(time.time()) - then)
+    for size, unit in _STEPS:
+        if not size or left < size:
+            return f"{left} {unit}{'' if left == 1 else 's'}"
+        left //= size
+    raise AssertionError("the last unit has no end")
+
+
+def ago(since: str) -> str:
+    """`span`, and that it is past."""
+    return f"{span(since)} ago"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print columns as Docker does: no lines, nothing cut off."""
+    from rich.console import Console  # imported only where a table is wanted
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="")
+    for name in head:
+        shown.add_column(name, no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
+    # As wide as it needs to be: a line that a script reads must not be folded.
+    Console(width=10_000, highlight=False, markup=False).print(shown)
