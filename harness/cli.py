@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.resources
 import json
 import platform
 import sys
@@ -12,8 +13,9 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from harness import doctor
+from harness import doctor, requirements
 from harness.lab import ping
+from harness.requirements import Requirement, UnknownRequirement
 from harness.topology import Topology
 from harness.version import __version__
 
@@ -24,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["ping"]:
         return ping.main(words[1:])
     arguments = _parser().parse_args(words)
-    if sys.platform != "linux":
-        sys.stderr.write("netmodes: live work needs Linux; the pure tests run here as well\n")
+    if sys.platform != "linux" and arguments.run is not _requirements:
+        sys.stderr.write("netmodes: this needs Linux; tests that do not run with --sandbox=never\n")
         return 1
     run: int = arguments.run(arguments)
     return run
@@ -41,6 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     examine = commands.add_parser("doctor", help=about, description=about)
     examine.add_argument("--json", action="store_true", help="print the findings as JSON")
     examine.set_defaults(run=_doctor)
+    about = "list what a runtime has to satisfy, or tell all about some of it"
+    rows = commands.add_parser("requirements", help=about, description=about)
+    rows.add_argument("ids", nargs="*", metavar="ID", help="a requirement to tell all about")
+    rows.set_defaults(run=_requirements)
     about = "a shell inside the world: hosts, routers, the runtime and its containers ready"
     lab = commands.add_parser("lab", help=about, description=about)
     lab.add_argument("--runtime", default="mydocker", metavar="NAME", help="default: mydocker")
@@ -95,6 +101,39 @@ def _picture(findings: Sequence[doctor.Finding]) -> None:
             mark, finding.name, needed, ". ".join(filter(None, (finding.why, finding.remedy)))
         )
     Console().print(table)
+
+
+def _requirements(arguments: argparse.Namespace) -> int:
+    """Print the catalogue, or those rows that were asked for in full; 2 for an unknown id."""
+    catalogue = requirements.load(importlib.resources.files("suites") / "requirements.toml")
+    try:
+        asked = [catalogue[id_] for id_ in arguments.ids]
+    except UnknownRequirement as error:
+        sys.stderr.write(f"netmodes: {error}\n")
+        return 2
+    console = Console(highlight=False)
+    if asked:
+        console.print("\n\n".join(map(_in_full, asked)), markup=False, soft_wrap=True)
+        return 0
+    table = Table(box=None)
+    for heading in ("id", "level", "statement"):
+        table.add_column(heading)
+    for requirement in catalogue:
+        table.add_row(requirement.id, requirement.level, requirement.statement)
+    console.print(table)
+    return 0
+
+
+def _in_full(requirement: Requirement) -> str:
+    lines = [f"{requirement.id} ({requirement.level}) {requirement.statement}"]
+    for title, entries in (
+        ("source", requirement.sources),
+        ("would have caught", requirement.history),
+        ("depends on the dialect's", requirement.dialect),
+        ("needs", sorted(requirement.features)),
+    ):
+        lines += [f"  {title}: {entry}" for entry in entries]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,36 @@
+"""The command line: what it tells, and how it refuses."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.programs import run
+
+NETMODES = [sys.executable, "-m", "harness.cli"]
+
+
+def test_the_catalogue_is_listed_in_its_order() -> None:
+    """`netmodes requirements` has a row for each requirement."""
+    done = run([*NETMODES, "requirements"])
+    ids = [words[0] for line in done.stdout.splitlines() if "MUST" in (words := line.split())]
+    assert done.returncode == 0
+    assert ids[:3] == ["NONE-1", "NONE-2", "NONE-3"]
+    assert "BR-7" in ids
+
+
+def test_a_requirement_is_told_in_full() -> None:
+    """With ids, sources and past faults are told too, with where to read them up."""
+    done = run([*NETMODES, "requirements", "HOST-2", "BR-9"])
+    assert done.returncode == 0
+    assert done.stdout.startswith("HOST-2 (MUST) ")
+    assert "  would have caught: moby#32639 <https://github.com/moby/moby/issues/32639>" in (
+        done.stdout
+    )
+    assert "\nBR-9 (MUST) " in done.stdout
+
+
+def test_an_unknown_requirement_is_refused_with_its_neighbours() -> None:
+    """A mistyped id gets exit code 2 and the ids that it may have meant."""
+    done = run([*NETMODES, "requirements", "BR9"])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no requirement 'BR9': did you mean BR-9" in done.stderr
