@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness.model import Family
-from harness.packets.capture import Capture
-from harness.packets.frame import Tap
+from harness.packets.capture import Capture, Tap
 from harness.topology import Address, Interface
 from linux import netstate, sysctl
 from linux.netlink import Netlink
@@ -77,7 +76,11 @@ class Place:
     @contextmanager
     def capture(self, link: str = "") -> Iterator[Capture]:
         """Every frame that passes one interface, or all of them, while the body runs."""
-        with self.open() as space, Capture([Tap(space, link, self.name)]) as wire:
+        with (
+            self.open() as space,
+            Tap(space, link, place=self.name) as tap,
+            Capture([tap]) as wire,
+        ):
             yield wire
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_interface
 
-from linux import rtnl
+from linux import netstate, rtnl
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -17,17 +18,30 @@ PORT = 2
 @contextmanager
 def pair(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[NetNS, NetNS]]:
     """Two namespaces whose `eth0` have the addresses given, such as `192.0.2.1/24`."""
-    with NetNS.new() as one, NetNS.new() as other:
-        with Netlink(one) as netlink:
-            cable = rtnl.add_veth("eth0", "eth0", index=PORT, peer_netns=other.fd, peer_index=PORT)
-            netlink.send([cable])
-        for netns, addresses in ((one, left), (other, right)):
-            with Netlink(netns) as netlink:
-                netlink.send(
-                    [
-                        rtnl.set_link(1, up=True),
-                        rtnl.set_link(PORT, up=True),
-                        *(rtnl.add_address(PORT, ip_interface(text)) for text in addresses),
-                    ]
-                )
+    with NetNS.new() as one, NetNS.new() as other, ExitStack() as stack:
+        near, far = (stack.enter_context(Netlink(netns)) for netns in (one, other))
+        near.send([rtnl.add_veth("eth0", "eth0", index=PORT, peer_netns=other.fd, peer_index=PORT)])
+        for netlink, addresses in ((near, left), (far, right)):
+            netlink.send(
+                [
+                    rtnl.set_link(1, up=True),
+                    rtnl.set_link(PORT, up=True),
+                    *(rtnl.add_address(PORT, ip_interface(text)) for text in addresses),
+                ]
+            )
+        for netlink in (near, far):
+            _until_it_carries(netlink)
         yield one, other
+
+
+def _until_it_carries(netlink: Netlink) -> None:
+    """Wait until what is sent is sent.
+
+    A link whose peer came up later gets its queue from a kernel worker some time
+    afterwards, and drops everything until then. Asking for this one link makes the
+    kernel do it at once; a dump of all links would not.
+    """
+    deadline = time.monotonic() + 2
+    while not netstate.link(netlink, "eth0").running:
+        if time.monotonic() > deadline:
+            raise TimeoutError("eth0 has not begun to carry packets within 2 s")

@@ -1,0 +1,1 @@
+"""What really goes over the wires: captured, matched, kept as evidence."""

@@ -1,0 +1,105 @@
+"""What is expected of frames, and what a failure tells."""
+
+from __future__ import annotations
+
+import pytest
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import ICMPv6MLReport2, ICMPv6ND_NS, IPv6, IPv6ExtHdrHopByHop
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet
+
+from harness.packets import expect
+from harness.packets.frame import Frame, Kind
+
+
+def frame(packet: Packet, *, unfinished_checksum: bool = False) -> Frame:
+    """A frame that somebody might have captured."""
+    data = bytes(Ether() / packet)
+    return Frame("internet/eth0", 0, Kind.HOST, len(data), data, unfinished_checksum)
+
+
+REQUEST = frame(IP(src="198.51.100.7", dst="203.0.113.10", ttl=60) / UDP(sport=1, dport=4242))
+REPLY = frame(IP(src="203.0.113.10", dst="198.51.100.7") / UDP(sport=4242, dport=1))
+ERROR = frame(IP(src="192.0.2.1", dst="198.51.100.7") / ICMP(type=11))
+HOUSEKEEPING = [
+    frame(ARP()),
+    frame(IPv6() / ICMPv6ND_NS()),
+    frame(IPv6() / IPv6ExtHdrHopByHop() / ICMPv6MLReport2()),
+]
+
+
+def test_one_gives_back_the_frame() -> None:
+    """The one frame that is like the template can be looked at further."""
+    assert expect.one([REQUEST, REPLY], UDP(dport=4242)) is REQUEST
+
+
+def test_one_names_the_nearest_and_the_field_that_differed() -> None:
+    """A failure begins with the packet that came closest, and says what was wrong with it."""
+    with pytest.raises(AssertionError) as failure:
+        expect.one([ERROR, REPLY, REQUEST], IP(src="172.17.0.2") / UDP(dport=4242))
+    lines = str(failure.value).splitlines()
+    assert lines[0] == (
+        "no frame is like IP(src=172.17.0.2) / UDP(dport=4242); of 3 captured these come nearest:"
+    )
+    assert "198.51.100.7:1 > 203.0.113.10:4242" in lines[1]
+    assert lines[2].strip() == "IP.src is 198.51.100.7, not 172.17.0.2"
+    assert lines[-1].strip() == "there is no UDP there"
+
+
+def test_one_shows_no_more_than_six() -> None:
+    """Among a thousand packets only the nearest are listed."""
+    with pytest.raises(AssertionError) as failure:
+        expect.one([REQUEST] * 1000, UDP(dport=1))
+    assert str(failure.value).count("internet/eth0") == expect.SHOWN == 6
+
+
+def test_one_says_when_nothing_was_captured() -> None:
+    """An empty capture is told apart from one without a match."""
+    with pytest.raises(AssertionError, match="nothing at all was captured"):
+        expect.one([], IP())
+
+
+def test_one_is_not_two() -> None:
+    """A packet that came twice is listed twice."""
+    with pytest.raises(AssertionError, match=r"2 frames are like UDP\(\), not one:") as failure:
+        expect.one([REQUEST, ERROR, REPLY], UDP())
+    assert "ICMP" not in str(failure.value)
+
+
+def test_none_lists_who_offends() -> None:
+    """Nothing is said of frames that may be; those that must not be are listed."""
+    expect.none([REQUEST, REPLY], ICMP(), IP(src="10.0.0.0/8"))
+    with pytest.raises(AssertionError, match=r"like ICMP\(\), yet 1 are:\n .*192\.0\.2\.1"):
+        expect.none([REQUEST, ERROR], UDP(dport=7), ICMP())
+
+
+def test_a_long_list_is_cut_and_counted() -> None:
+    """The number of offenders is told whole, the offenders up to six."""
+    with pytest.raises(AssertionError, match=r"yet 20 are:(?s:.*)… and 14 more$"):
+        expect.none([REQUEST] * 20, UDP())
+
+
+def test_only_wants_each_and_nothing_else() -> None:
+    """Every template is met, by as many frames as there are, and housekeeping is no offence."""
+    expect.only([REQUEST, REPLY, REPLY, *HOUSEKEEPING], UDP(dport=4242), UDP(sport=4242))
+
+
+def test_only_names_what_came_besides() -> None:
+    """A frame that no template is like is listed."""
+    with pytest.raises(AssertionError, match=r"besides UDP\(\) there were 1 others:\n .*ICMP"):
+        expect.only([REQUEST, ERROR, *HOUSEKEEPING], UDP())
+
+
+def test_only_is_not_content_with_nothing() -> None:
+    """A template that no frame is like is a failure: an empty capture proves nothing."""
+    with pytest.raises(AssertionError, match="nothing at all was captured"):
+        expect.only([], UDP())
+    with pytest.raises(AssertionError, match=r"no frame is like ICMP\(\)"):
+        expect.only([REQUEST], UDP(), ICMP())
+
+
+def test_an_unfinished_checksum_is_not_held_against_a_frame() -> None:
+    """The frame itself says whether its checksum can be compared."""
+    template = UDP(chksum=0xBEEF)
+    expect.none([frame(IP() / UDP())], template)
+    expect.one([frame(IP() / UDP(), unfinished_checksum=True)], template)

@@ -1,0 +1,176 @@
+"""Templates and packets: what is like what, and what a difference says."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.dns import DNS, DNSQR
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, UDPerror
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet, Raw
+
+from harness.packets.match import Difference, describe, differences, distance
+
+UDP_PACKET = IP(src="192.0.2.1", dst="192.0.2.2", ttl=63) / UDP(sport=1000, dport=4242) / b"hello"
+TCP_PACKET = IP(src="192.0.2.1", dst="192.0.2.2") / TCP(dport=80, flags="S")
+V6_PACKET = IPv6(src="2001:db8::1", dst="2001:db8::2") / ICMPv6EchoRequest(id=7)
+DNS_PACKET = IP() / UDP(dport=53) / DNS(qd=DNSQR(qname="www.example.com"))
+ERROR_PACKET = IP(src="192.0.2.9") / ICMP(type=3, code=3) / UDP_PACKET
+
+
+def captured(packet: Packet) -> Packet:
+    """A packet as it comes off the wire: everything filled in, then dissected."""
+    return Ether(bytes(Ether(src="02:42:ac:11:00:02", dst="02:42:ac:11:00:03") / packet))
+
+
+@pytest.mark.parametrize(
+    ("packet", "template"),
+    [
+        (UDP_PACKET, IP()),
+        (UDP_PACKET, UDP()),
+        (UDP_PACKET, Ether() / IP() / UDP()),
+        (UDP_PACKET, Ether(src="02:42:AC:11:00:02")),
+        (UDP_PACKET, IP(src="192.0.2.1") / UDP(dport=4242)),
+        (UDP_PACKET, IP(ttl=63)),
+        (UDP_PACKET, IP(ttl=[62, 63])),
+        (UDP_PACKET, IP(proto="udp")),
+        (UDP_PACKET, UDP(dport=(4000, 5000))),
+        (UDP_PACKET, UDP(dport=[(1, 2), (4242, 4242)])),
+        (UDP_PACKET, IP(src="192.0.2.0/24")),
+        (UDP_PACKET, IP(src=IPv4Address("192.0.2.1"))),
+        (UDP_PACKET, IP(src=IPv4Network("192.0.2.0/24"))),
+        (UDP_PACKET, IP(src=["198.51.100.1", IPv4Network("192.0.2.0/30")])),
+        (UDP_PACKET, UDP() / b"hello"),
+        (UDP_PACKET, UDP(chksum=None)),
+        (TCP_PACKET, TCP(flags="S")),
+        (V6_PACKET, IPv6(src=IPv6Address("2001:db8::1")) / ICMPv6EchoRequest(id=7)),
+        (V6_PACKET, IPv6(dst=IPv6Network("2001:db8::/32"))),
+        (V6_PACKET, IPv6(dst="2001:DB8:0::2")),
+        (DNS_PACKET, DNS(qd=DNSQR(qname="www.example.com"))),
+        (DNS_PACKET, UDP(dport=53) / DNS(qd=[DNSQR(qtype="A")])),
+        (DNS_PACKET, UDP() / bytes(DNS_PACKET[DNS])),
+        (ERROR_PACKET, IP() / ICMP(type=3) / IP(src="192.0.2.1") / UDP(dport=4242)),
+        (ERROR_PACKET, IPerror() / UDPerror(sport=1000)),
+        (ARP(op="who-has", pdst="192.0.2.1"), ARP(pdst="192.0.2.1")),
+    ],
+)
+def test_a_template_promises_only_what_it_sets(packet: Packet, template: Packet) -> None:
+    """Layers around, fields that are not set and other ways of writing make no difference."""
+    assert differences(template, captured(packet)) == ()
+
+
+@pytest.mark.parametrize(
+    ("packet", "template", "expected"),
+    [
+        (UDP_PACKET, IP(src="192.0.2.9"), [("IP", "src")]),
+        (UDP_PACKET, IP(ttl=64) / UDP(dport=53), [("IP", "ttl"), ("UDP", "dport")]),
+        (UDP_PACKET, IP(ttl=[64, 65]), [("IP", "ttl")]),
+        (UDP_PACKET, UDP(dport=(1, 1023)), [("UDP", "dport")]),
+        (UDP_PACKET, IP(src="198.51.100.0/24"), [("IP", "src")]),
+        (UDP_PACKET, IP(src=IPv4Network("198.51.100.0/24")), [("IP", "src")]),
+        (UDP_PACKET, IP(src=IPv4Address("192.0.2.9")), [("IP", "src")]),
+        (UDP_PACKET, UDP() / b"hell", [("Raw", "load")]),
+        (UDP_PACKET, IP() / TCP(), [("TCP", "")]),
+        (UDP_PACKET, IP() / UDP() / Raw(b"hello") / IP(), [("IP", "")]),
+        (UDP_PACKET, IPv6(), [("IPv6", "")]),
+        (UDP_PACKET, Ether() / UDP(), [("UDP", "")]),
+        (UDP_PACKET, UDP(chksum=1), [("UDP", "chksum")]),
+        (UDP_PACKET, IP(chksum=1), [("IP", "chksum")]),
+        (UDP_PACKET, Ether(dst="02:42:ac:11:00:09"), [("Ether", "dst")]),
+        (TCP_PACKET, TCP(flags="SA"), [("TCP", "flags")]),
+        (TCP_PACKET, TCP() / b"x", [("Raw", "load")]),
+        (V6_PACKET, IPv6(dst=IPv6Network("2001:db9::/32")), [("IPv6", "dst")]),
+        (DNS_PACKET, DNS(qd=DNSQR(qname="example.com")), [("DNS", "qd")]),
+        (DNS_PACKET, DNS(qd=[DNSQR(qtype="A"), DNSQR(qtype="AAAA")]), [("DNS", "qd")]),
+        (ERROR_PACKET, UDP(), [("UDP", "")]),
+        (ERROR_PACKET, IP(src="192.0.2.1"), [("IP", "src")]),
+    ],
+)
+def test_what_differs_is_named(
+    packet: Packet, template: Packet, expected: list[tuple[str, str]]
+) -> None:
+    """Each field that is not as promised, and each layer that is not there, is told once."""
+    found = differences(template, captured(packet))
+    assert [(difference.layer, difference.field) for difference in found] == expected
+
+
+def test_the_place_that_differs_least_is_taken() -> None:
+    """In a tunnel either header may be meant, and the one that fits better is compared."""
+    packet = captured(IP(src="192.0.2.1") / IP(src="10.0.0.1") / UDP(dport=1))
+    assert differences(IP(src="192.0.2.1"), packet) == ()
+    assert differences(IP(src="10.0.0.1") / UDP(dport=1), packet) == ()
+    (difference,) = differences(IP(src="10.0.0.9") / UDP(dport=1), packet)
+    assert difference == Difference("IP", "src", "10.0.0.9", "10.0.0.1")
+
+
+def test_a_checksum_that_is_still_to_be_filled_in_is_no_difference() -> None:
+    """Above IP it is not compared then; IP's own is always there."""
+    template = IP(chksum=1) / UDP(chksum=1)
+    (difference,) = differences(template, captured(UDP_PACKET), unfinished_checksum=True)
+    assert (difference.layer, difference.field) == ("IP", "chksum")
+    v6 = IPv6() / ICMPv6EchoRequest(cksum=1)
+    assert differences(v6, captured(V6_PACKET), unfinished_checksum=True) == ()
+    assert differences(v6, captured(V6_PACKET)) != ()
+
+
+def test_a_missing_layer_is_farther_than_a_field() -> None:
+    """Packets of another protocol come after those with other values."""
+    field, layer = Difference("UDP", "dport", 1, 2), Difference("UDP")
+    assert distance([]) < distance([field]) < distance([field] * 5) < distance([layer])
+
+
+def test_a_template_and_a_difference_are_written_as_one_would() -> None:
+    """A message names layers, fields and values, and nothing that was not promised."""
+    template = IP(src="192.0.2.9", dst=IPv4Network("10.0.0.0/8")) / UDP(dport=53) / b"x"
+    written = describe(template)
+    assert written == "IP(src=192.0.2.9, dst=10.0.0.0/8) / UDP(dport=53) / Raw(load=b'x')"
+    assert str(Difference("IP", "ttl", 64, 63)) == "IP.ttl is 63, not 64"
+    assert str(Difference("UDP")) == "there is no UDP there"
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> Packet:
+    """IPv4 packets with UDP or TCP inside, every field drawn."""
+    network = IP(
+        src=str(draw(st.ip_addresses(v=4))),
+        dst=str(draw(st.ip_addresses(v=4))),
+        ttl=draw(st.integers(1, 255)),
+        tos=draw(st.integers(0, 255)),
+        id=draw(st.integers(0, 65535)),
+    )
+    source, target = draw(PORTS), draw(PORTS)
+    if draw(st.booleans()):
+        return network / UDP(sport=source, dport=target) / draw(st.binary(max_size=20))
+    number, flags = draw(st.integers(0, 2**32 - 1)), draw(FLAGS)
+    return network / TCP(sport=source, dport=target, seq=number, flags=flags)
+
+
+# Ports that scapy does not take for a protocol's own.
+PORTS = st.integers(20000, 30000)
+FLAGS = st.sampled_from(["S", "SA", "A", "FA", "R"])
+
+
+@given(packet=packets())
+def test_a_packet_is_like_itself(packet: Packet) -> None:
+    """What was sent, as a template, is met by what comes off the wire; so is what was seen."""
+    seen = captured(packet)
+    assert differences(packet, seen) == ()
+    assert differences(seen, seen) == ()
+
+
+@given(packet=packets(), data=st.data())
+def test_one_changed_field_is_the_one_difference(packet: Packet, data: Any) -> None:
+    """Whichever field is changed, that one is told, with both values."""
+    seen = captured(packet)
+    layer = data.draw(st.sampled_from([IP, type(packet.payload)]))
+    name = data.draw(st.sampled_from(sorted({"ttl", "id"} if layer is IP else {"sport", "dport"})))
+    other = data.draw(st.integers(1, 255).filter(lambda value: value != packet[layer].fields[name]))
+    packet[layer].fields[name] = other
+    assert differences(packet, seen) == (
+        Difference(layer.__name__, name, other, seen[layer].fields[name]),
+    )
