@@ -100,7 +100,10 @@ def _mark(
     seen: Entry | None = promise if observed is None else observed.get(cell)
     if seen is None:
         return (_NO_CELL, "dim") if promise is None else (f"{_WRONG}{_NEVER_PROBED}", "bold red")
-    ttl, symbol = str(seen.ttl or ""), _SYMBOLS[seen.outcome]
+    shown = seen.ttl
+    if seen.outcome is Outcome.REPLY and isinstance(seen, Observation):
+        shown = seen.ttl or seen.seen_ttl
+    ttl, symbol = str(shown or ""), _SYMBOLS[seen.outcome]
     if seen is not promise and not agree(promise, seen):
         return f"{_WRONG}{ttl or symbol}", "bold red"
     return f"{symbol}{ttl}", "green" if seen.outcome is Outcome.REPLY else "cyan"
