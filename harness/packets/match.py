@@ -51,6 +51,7 @@ def differences(
     """
     wanted = list(template.iterpayloads())
     present = list(packet.iterpayloads())
+    # A template begins with a layer of that very kind: an IPerror, which is quoted, is no IP.
     places = [n for n, layer in enumerate(present) if type(layer) is type(wanted[0])] or [0]
     found = (
         tuple(_compare(wanted, present[place:], unfinished_checksum=unfinished_checksum))
@@ -76,22 +77,21 @@ def describe(template: Packet) -> str:
 def _compare(
     wanted: Sequence[Packet], present: Sequence[Packet], *, unfinished_checksum: bool
 ) -> Iterator[Difference]:
-    for place, (layer, other) in enumerate(zip_longest(wanted, present[: len(wanted)])):
+    for layer, other in zip_longest(wanted, present[: len(wanted)]):
         kind = type(layer)
         if kind is Raw:
             # Whatever scapy takes a payload for, it is bytes to who asks for bytes.
             load = b"" if other is None else other.load if type(other) is Raw else bytes(other)
             if load != layer.load:
                 yield Difference("Raw", "load", layer.load, load)
-        elif not (type(other) is kind or (place and isinstance(other, kind))):
-            # Behind the first layer a subclass will do: IPerror is an IP that is quoted.
+        elif not isinstance(other, kind):
             yield Difference(kind.__name__)
         else:
             for name, value in _promised(layer):
                 if unfinished_checksum and name in _CHECKSUMS and layer.name != "IP":
                     continue
                 found = other.getfieldval(name)
-                if found is None or not _admits(layer, name, value, found):
+                if not _admits(layer, name, value, found):
                     yield Difference(kind.__name__, name, value, found)
 
 
@@ -99,8 +99,15 @@ def _promised(layer: Packet) -> Iterator[tuple[str, Any]]:
     """The fields that were set by hand: scapy puts copies of mutable defaults beside them."""
     untouched = type(layer)().fields
     for name, value in layer.fields.items():
-        if value is not None and not (name in untouched and untouched[name] == value):
+        copied = name in untouched and untouched[name] == value and not _says_something(value)
+        if value is not None and not copied:
             yield name, value
+
+
+def _says_something(value: object) -> bool:
+    """Whether a default of packets was set after all, though to what the default is."""
+    items = value if isinstance(value, list) else [value]
+    return any(isinstance(item, Packet) and any(_promised(item)) for item in items)
 
 
 def _admits(layer: Packet, name: str, wanted: Any, found: Any) -> bool:

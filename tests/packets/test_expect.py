@@ -75,8 +75,9 @@ def test_none_lists_who_offends() -> None:
 
 def test_a_long_list_is_cut_and_counted() -> None:
     """The number of offenders is told whole, the offenders up to six."""
-    with pytest.raises(AssertionError, match=r"yet 20 are:(?s:.*)… and 14 more$"):
+    with pytest.raises(AssertionError, match=r"yet 20 are:(?s:.*)… and 14 more$") as failure:
         expect.none([REQUEST] * 20, UDP())
+    assert str(failure.value).count("internet/eth0") == expect.SHOWN
 
 
 def test_only_wants_each_and_nothing_else() -> None:

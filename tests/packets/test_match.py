@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, UDPerror
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.l2 import ARP, GRE, Ether
 from scapy.packet import Packet, Raw
 
 from harness.packets.match import Difference, describe, differences, distance
@@ -19,7 +19,7 @@ from harness.packets.match import Difference, describe, differences, distance
 UDP_PACKET = IP(src="192.0.2.1", dst="192.0.2.2", ttl=63) / UDP(sport=1000, dport=4242) / b"hello"
 TCP_PACKET = IP(src="192.0.2.1", dst="192.0.2.2") / TCP(dport=80, flags="S")
 V6_PACKET = IPv6(src="2001:db8::1", dst="2001:db8::2") / ICMPv6EchoRequest(id=7)
-DNS_PACKET = IP() / UDP(dport=53) / DNS(qd=DNSQR(qname="www.example.com"))
+DNS_PACKET = IP() / UDP(dport=53) / DNS(qd=DNSQR(qname="api.example.com"))
 ERROR_PACKET = IP(src="192.0.2.9") / ICMP(type=3, code=3) / UDP_PACKET
 
 
@@ -51,7 +51,9 @@ def captured(packet: Packet) -> Packet:
         (V6_PACKET, IPv6(src=IPv6Address("2001:db8::1")) / ICMPv6EchoRequest(id=7)),
         (V6_PACKET, IPv6(dst=IPv6Network("2001:db8::/32"))),
         (V6_PACKET, IPv6(dst="2001:DB8:0::2")),
-        (DNS_PACKET, DNS(qd=DNSQR(qname="www.example.com"))),
+        (DNS_PACKET, DNS(qd=DNSQR(qname="api.example.com"))),
+        (DNS_PACKET, DNS(qd=DNSQR())),
+        (IP() / UDP(dport=53) / DNS(qd=[]), DNS()),
         (DNS_PACKET, UDP(dport=53) / DNS(qd=[DNSQR(qtype="A")])),
         (DNS_PACKET, UDP() / bytes(DNS_PACKET[DNS])),
         (ERROR_PACKET, IP() / ICMP(type=3) / IP(src="192.0.2.1") / UDP(dport=4242)),
@@ -86,6 +88,9 @@ def test_a_template_promises_only_what_it_sets(packet: Packet, template: Packet)
         (TCP_PACKET, TCP() / b"x", [("Raw", "load")]),
         (V6_PACKET, IPv6(dst=IPv6Network("2001:db9::/32")), [("IPv6", "dst")]),
         (DNS_PACKET, DNS(qd=DNSQR(qname="example.com")), [("DNS", "qd")]),
+        # scapy's default: equal to a question that says nothing, yet it was asked for.
+        (DNS_PACKET, DNS(qd=DNSQR(qname="www.example.com")), [("DNS", "qd")]),
+        (IP() / GRE() / IP(), GRE(key_present=1, key=7), [("GRE", "key_present"), ("GRE", "key")]),
         (DNS_PACKET, DNS(qd=[DNSQR(qtype="A"), DNSQR(qtype="AAAA")]), [("DNS", "qd")]),
         (ERROR_PACKET, UDP(), [("UDP", "")]),
         (ERROR_PACKET, IP(src="192.0.2.1"), [("IP", "src")]),
@@ -106,6 +111,9 @@ def test_the_place_that_differs_least_is_taken() -> None:
     assert differences(IP(src="10.0.0.1") / UDP(dport=1), packet) == ()
     (difference,) = differences(IP(src="10.0.0.9") / UDP(dport=1), packet)
     assert difference == Difference("IP", "src", "10.0.0.9", "10.0.0.1")
+    # The outer header is right but for what follows it: that is farther off than an address.
+    (difference,) = differences(IP(src="192.0.2.1") / UDP(dport=1), packet)
+    assert difference == Difference("IP", "src", "192.0.2.1", "10.0.0.1")
 
 
 def test_a_checksum_that_is_still_to_be_filled_in_is_no_difference() -> None:
