@@ -20,7 +20,7 @@ def seen(wrong):
     return Matrix(replies | {cell: Observation(Outcome.DROPPED) for cell in CELLS[:wrong]})
 
 @requirement("BR-4")
-@pytest.mark.parametrize("wrong", [0, 12])
+@pytest.mark.parametrize("wrong", [12, 0])
 def test_cells(request, wrong):
     request.config.stash[RECORDER].add("the cast", PROMISED, seen(wrong))
     assert seen(wrong) == PROMISED

@@ -76,6 +76,7 @@ def test_the_doctor_stops_where_the_machine_does() -> None:
     *before, last = json.loads(done.stdout)
     assert done.returncode == 1
     assert all(finding["ok"] for finding in before)
+    assert [finding["name"] for finding in before][-2:] == ["pid namespace", "mount namespace"]
     assert (last["name"], last["ok"]) == ("network namespace", False)
     assert "user.max_" in last["remedy"]
 

@@ -15,11 +15,11 @@ from harness.marks import requirement
 def trouble():
     raise OSError("of the harness")
 
-@requirement("BR-1", "BR-2")
-def test_kept(): pass
-
 @requirement("BR-2")
 def test_broken(): assert 0
+
+@requirement("BR-1", "BR-2")
+def test_kept(): pass
 
 @requirement("HOST-1")
 def test_unsupported(): assert 0, "a test of what is not claimed must not run"
