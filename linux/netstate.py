@@ -15,6 +15,7 @@ from linux import rtnl
 from linux.netlink import NLM_F_DUMP, Netlink, Request, attributes, number
 from linux.rtnl import Address, Interface, Network, mac_text
 
+_IFLA_CARRIER: Final = 33
 _RTM_GETNEIGHTBL: Final = 66
 _NDTA_STATS: Final = 7
 _TABLE_FULLS: Final = 80
@@ -25,7 +26,8 @@ class Link(NamedTuple):
     """One interface.
 
     `master` is the index of the bridge it is a port of, `peer` the index of a
-    veth's other end, `port_state` a bridge port's (`BR_STATE_…`).
+    veth's other end, `port_state` a bridge port's (`BR_STATE_…`). `carrier` turns
+    true at once, `running` only when the kernel's work queue has dealt with it.
     """
 
     ifindex: int
@@ -39,6 +41,7 @@ class Link(NamedTuple):
     peer: int | None
     isolated: bool = False
     port_state: int | None = None
+    carrier: bool = False
 
 
 class LinkAddress(NamedTuple):
@@ -101,6 +104,7 @@ def _read_link(data: bytes) -> Link:
         master=number(master) if master else None,
         peer=number(peer) if peer else None,
         port_state=state[0] if state else None,
+        carrier=found.get(_IFLA_CARRIER, b"\0") != b"\0",
         isolated=port.get(rtnl.IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
     )
 

@@ -153,7 +153,7 @@ def _unready(space: NetNS) -> str:
             return f"address {item.address} of {by_index[item.ifindex].name} is still tentative"
     for link in by_index.values():
         bridge = by_index.get(link.master or 0)
-        usable = link.up and link.running and bridge is not None and bridge.up
+        usable = link.up and link.carrier and bridge is not None and bridge.up
         if usable and link.port_state not in (None, rtnl.BR_STATE_FORWARDING):
             return f"bridge port {link.name} does not forward yet (state {link.port_state})"
     return ""

@@ -106,7 +106,9 @@ def test_nothing_it_does_puts_a_frame_on_an_interface_of_the_host(
         with host.capture() as wire:
             shout(sender, targets, port=port, word=word)
             scene.settle()
-        traces = [frame for frame in wire.frames() if word in frame.data or frame.data[6:12] in macs]
+        traces = [
+            frame for frame in wire.frames() if word in frame.data or frame.data[6:12] in macs
+        ]
         assert bool(traces) == shows, f"{name}: {traces}"
 
 

@@ -1,0 +1,97 @@
+"""Mode none, then a veth end moved in by hand: the runtime takes no part, and must not mind."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import entry
+from harness.adapters.protocol import Adapter
+from harness.attach import last_address
+from harness.cast import ALONE, CONTAINER01, CONTAINER02
+from harness.marks import requirement
+from harness.model import (
+    BR0,
+    BY_NAME,
+    DEFAULT_NETWORK,
+    GATEWAY,
+    HOST,
+    LOOPBACK,
+    NS1,
+    NS2,
+    SELF,
+    Cell,
+    Outcome,
+    Protocol,
+    cells,
+)
+from harness.place import Place
+from harness.scene import Scene
+from harness.topology import START_TTL
+from harness.traffic import introduce
+from linux.netstate import Route
+
+ON_LINK = (SELF, LOOPBACK, CONTAINER01, CONTAINER02, GATEWAY, HOST, BR0)
+ONE_ROUTER_AWAY = (NS1, NS2)
+
+
+@requirement("ATT-2")
+def test_a_process_started_later_sees_the_interface(attached: Scene) -> None:
+    """eth0 beside lo, in the namespace in which its addresses and routes are."""
+    seen = entry.view(attached[ALONE])
+    assert seen.interfaces == {"lo", "eth0"}
+    assert seen.netns == attached[ALONE].net.identity[1]
+
+
+@requirement("ATT-2")
+def test_the_interface_is_as_it_was_set_up(attached: Scene, runtime: Adapter) -> None:
+    """Up, with the address and the default route that were given by hand, and no others."""
+    network = runtime.network_facts(DEFAULT_NETWORK)
+    inside = attached[ALONE].net
+    eth0 = inside.links()["eth0"]
+    assert eth0.up
+    assert eth0.carrier
+    assert inside.interfaces("eth0") == [last_address(gateway) for gateway in network.gateways]
+    assert {route for route in inside.routes() if route.via} == {
+        Route(None, gateway.ip, eth0.ifindex, gateway.version) for gateway in network.gateways
+    }
+
+
+@requirement("ATT-3")
+def test_everybody_it_should_reach_answers(attached: Scene) -> None:
+    """Itself, peers, bridge, host, bystanders and the internet, by pings, UDP and TCP."""
+    row = attached.promised().select(source=ALONE)
+    assert attached.observed(row) == row
+
+
+@requirement("ATT-3")
+@pytest.mark.parametrize(
+    ("targets", "ttl"),
+    [(ON_LINK, START_TTL), (ONE_ROUTER_AWAY, START_TTL - 1)],
+    ids=["on link", "one router away"],
+)
+def test_the_ttl_tells_how_many_routers_lie_between(
+    attached: Scene, targets: tuple[str, ...], ttl: int
+) -> None:
+    """64 on link and at the host's own addresses, 63 one router away."""
+    pings = list(cells((ALONE,), targets, (Protocol.ICMP,), (4,)))
+    seen = attached.observed(pings)
+    assert {cell.target: seen[cell].ttl for cell in pings} == dict.fromkeys(targets, ttl)
+
+
+@requirement("ATT-3")
+def test_the_internet_answers_by_name_with_what_the_routers_leave(attached: Scene) -> None:
+    """The host and each router of the chain take one from the TTL."""
+    ping = Cell(ALONE, BY_NAME, Protocol.ICMP, 4)
+    seen = attached.observed([ping])[ping]
+    assert seen.outcome is Outcome.REPLY
+    assert seen.ttl == START_TTL - 1 - attached.world.topology.routers
+
+
+@requirement("ATT-3")
+def test_the_internet_sees_the_host(attached: Scene, internet: Place, host: Place) -> None:
+    """What was attached by hand is masqueraded like the runtime's own containers."""
+    address = internet.address(4)
+    assert address is not None
+    meeting = introduce(attached[ALONE].net, address, "udp")
+    assert meeting.own[0] == attached[ALONE].net.address(4)
+    assert meeting.seen[0] == attached.world.address(HOST, 4)

@@ -1,0 +1,106 @@
+"""The life of a container attached by hand: named, entered, removed, started anew.
+
+One container at a time can be attached to a network by hand, so these are apart
+from the tests that share one.
+"""
+
+from __future__ import annotations
+
+from harness import entry
+from harness.adapters.protocol import Adapter
+from harness.attach import host_end
+from harness.marks import requirement
+from harness.model import DEFAULT_NETWORK, GATEWAY, INTERNET, Bridge, Nothing, cells
+from harness.place import Place
+from harness.scene import Container, Scene
+from harness.wait import until
+from harness.world.snapshot import Snapshot
+
+
+@requirement("ATT-1")
+def test_its_namespace_can_be_named_and_entered_from_outside(scene: Scene, host: Place) -> None:
+    """Its pid leads to a namespace, a name given to that leads into the same one."""
+    alone = scene.container("alone", Nothing())
+    with entry.named(scene.world.host, alone) as place:
+        assert place.identity == alone.net.identity
+        assert place.identity != host.identity
+        assert set(place.links()) == {"lo"}
+        assert entry.view(alone).netns == place.identity[1]
+
+
+@requirement("ATT-1")
+def test_what_is_done_by_the_name_is_done_to_the_container(scene: Scene) -> None:
+    """A veth moved in by that name arrives in the container."""
+    alone = scene.container("alone", Nothing())
+    with entry.named(scene.world.host, alone) as place:
+        alone.attach()
+        assert set(place.links()) == {"lo", "eth0"}
+        assert alone.net.links().keys() == place.links().keys()
+
+
+@requirement("ATT-4")
+def test_removing_the_container_takes_the_veth_pair_along(
+    scene: Scene, host: Place, runtime: Adapter
+) -> None:
+    """Both ends are gone and the bridge has one port less; its other ports stay."""
+    scene.container("peer", Bridge())
+    alone = scene.container("alone", Nothing())
+    before = ports(host, runtime)
+    alone.attach()
+    assert ports(host, runtime) == before | {host_end("alone")}
+    alone.remove()
+    wait_for_the_end_of(alone, host)
+    assert ports(host, runtime) == before
+
+
+@requirement("ATT-4")
+def test_the_freed_port_can_be_taken_again(scene: Scene, host: Place) -> None:
+    """A container of the same name is attached under the same address, and is answered."""
+    for _ in range(2):
+        alone = scene.container("alone", Nothing())
+        alone.attach()
+        row = scene.promised(list(cells(("alone",), (GATEWAY, INTERNET))))
+        assert scene.observed(row) == row
+        alone.remove()
+        wait_for_the_end_of(alone, host)
+
+
+@requirement("ATT-5")
+def test_it_survives_an_exec(scene: Scene) -> None:
+    """Links, addresses and routes are the same after processes came and went inside."""
+    alone = scene.container("alone", Nothing())
+    alone.attach()
+    before = Snapshot.of(alone.net)
+    entry.view(alone)
+    assert before.changes(Snapshot.of(alone.net)) == []
+    row = scene.promised(list(cells(("alone",), (GATEWAY, INTERNET))))
+    assert scene.observed(row) == row
+
+
+@requirement("ATT-5")
+def test_a_stop_and_start_leaves_a_clean_none_again(scene: Scene, host: Place) -> None:
+    """Nothing of what was attached comes back, inside or in the host."""
+    alone = scene.container("alone", Nothing())
+    alone.attach()
+    assert "eth0" in alone.net.links()
+    alone.stop()
+    alone.start()
+    wait_for_the_end_of(alone, host)
+    assert set(alone.net.links()) == {"lo"}
+    assert alone.net.routes() == []
+    row = scene.promised().select(source="alone")
+    assert scene.observed(row) == row
+
+
+def wait_for_the_end_of(alone: Container, host: Place) -> None:
+    """Wait until the kernel has cleaned up behind the namespace: it does that by and by."""
+    end = host_end(alone.name)
+    until(host, lambda: end not in host.links(), f"{end} is gone")
+
+
+def ports(host: Place, runtime: Adapter) -> set[str]:
+    """The names of the ports of the default network's bridge."""
+    links = host.links()
+    bridge = runtime.network_facts(DEFAULT_NETWORK).interface
+    assert bridge is not None
+    return {name for name, link in links.items() if link.master == links[bridge].ifindex}

@@ -1,0 +1,177 @@
+"""Mode host: no network of its own, the host's and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import abstract, entry
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.cast import CONTAINER01, ON_HOST
+from harness.marks import requirement
+from harness.model import (
+    ATTACKER,
+    FAMILIES,
+    HOST,
+    Bridge,
+    Cell,
+    Family,
+    Host,
+    Joined,
+    Publish,
+)
+from harness.place import Place
+from harness.scene import LOOPBACKS, Scene
+from harness.traffic import TRANSPORTS, Ear, Transport, free_port, introduce
+from harness.world.snapshot import Snapshot
+from suites.modes.hostports import assert_nothing_took
+
+SYSCTLS = (
+    "net.ipv4.ip_forward",
+    "net.ipv4.conf.all.rp_filter",
+    "net.ipv6.conf.all.disable_ipv6",
+    "net.core.somaxconn",
+    "net/ipv4/ip_default_ttl",
+)
+"""Of several kinds, one in the other spelling that sysctl(8) knows."""
+
+
+@requirement("HOST-1")
+def test_it_is_in_the_hosts_network_namespace(cast: Scene, host: Place) -> None:
+    """So is what it executes; a bridged container is not."""
+    assert cast[ON_HOST].net.identity == host.identity
+    assert entry.view(cast[ON_HOST]).netns == host.identity[1]
+    assert cast[CONTAINER01].net.identity != host.identity
+
+
+@requirement("HOST-1")
+def test_it_sees_the_hosts_interfaces(cast: Scene, host: Place) -> None:
+    """A process inside is shown all of them and no other."""
+    assert entry.view(cast[ON_HOST]).interfaces == set(host.links())
+
+
+@requirement("HOST-2")
+def test_it_changes_nothing_on_the_host(scene: Scene, host: Place) -> None:
+    """Not when it starts, runs, executes something, stops, starts again or is removed."""
+    before = Snapshot.of(host)
+    guest = scene.container("guest", Host())
+    assert before.changes(Snapshot.of(host)) == []
+    entry.view(guest)
+    assert before.changes(Snapshot.of(host)) == []
+    guest.stop()
+    assert before.changes(Snapshot.of(host)) == []
+    guest.start()
+    assert before.changes(Snapshot.of(host)) == []
+    guest.remove()
+    assert before.changes(Snapshot.of(host)) == []
+    scene.container("bridged", Bridge())
+    assert before.changes(Snapshot.of(host)), "what a bridged container changes must show"
+
+
+@requirement("HOST-3")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_listener_inside_is_a_listener_on_the_host(
+    cast: Scene, host: Place, family: Family, transport: Transport
+) -> None:
+    """It is reached at the host's addresses, and its port is taken on the host."""
+    address = cast.world.address(HOST, family)
+    with Ear(cast[ON_HOST].net, transport, family=family) as ear:
+        for caller in (cast.place(ATTACKER), host, cast[CONTAINER01].net):
+            if caller.address(family):
+                assert ear.hears(caller, at=address), caller.name
+        assert ear.hears(host, at=LOOPBACKS[family])
+        with pytest.raises(OSError, match="in use"):
+            Ear(host, transport, family=family, port=ear.port)
+
+
+@requirement("HOST-3")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_what_it_sends_carries_the_hosts_address_untranslated(
+    cast: Scene, internet: Place, family: Family, transport: Transport
+) -> None:
+    """The internet sees the very address and port that the sender's own socket has."""
+    address = internet.address(family)
+    assert address is not None
+    meeting = introduce(cast[ON_HOST].net, address, transport)
+    assert meeting.seen == meeting.own
+    assert meeting.seen[0] == cast.world.address(HOST, family)
+
+
+@requirement("HOST-4")
+def test_it_reaches_exactly_what_the_host_reaches(cast: Scene) -> None:
+    """The same answers with the same TTLs, to and from the same addresses, or the same silence."""
+    asked = cast.promised()
+    own, hosts = asked.select(source=ON_HOST), asked.select(source=HOST)
+    seen = cast.observed([*own, *hosts])
+    assert seen.restrict(own) == own
+    assert {_question(cell): seen[cell] for cell in own} == {
+        _question(cell): seen[cell] for cell in hosts
+    }
+
+
+def _question(cell: Cell) -> tuple[object, ...]:
+    return cell.target, cell.protocol, cell.family
+
+
+@requirement("HOST-5")
+@pytest.mark.parametrize("key", SYSCTLS)
+def test_a_net_sysctl_is_refused(scene: Scene, host: Place, runtime: Adapter, key: str) -> None:
+    """It would be the host's: the refusal names it, the host's value stays, nothing is left."""
+    before = Snapshot.of(host)
+    value = host.sysctl(key.replace("/", "."))
+    other = "0" if value == "1" else "1"
+    refused = scene.refusal("guest", Host(), sysctls=((key, other),))
+    assert "sysctl" in refused.said.lower() or key in refused.said
+    assert host.sysctl(key.replace("/", ".")) == value
+    assert before.changes(Snapshot.of(host)) == []
+    with pytest.raises(RuntimeRefused):
+        runtime.inspect("guest")
+
+
+@requirement("HOST-5")
+def test_a_net_sysctl_is_refused_to_who_joins_it(scene: Scene, host: Place) -> None:
+    """By way of container:<id> the namespace is the host's all the same."""
+    scene.container("guest", Host())
+    value = host.sysctl("net.ipv4.ip_forward")
+    scene.refusal("joiner", Joined("guest"), sysctls=(("net.ipv4.ip_forward", "0"),))
+    assert host.sysctl("net.ipv4.ip_forward") == value
+
+
+@requirement("HOST-5")
+def test_a_net_sysctl_is_granted_where_it_is_the_containers_own(scene: Scene, host: Place) -> None:
+    """A bridged container gets it, in its own namespace only: the word alone is not refused."""
+    key = "net.ipv4.ip_default_ttl"
+    value = host.sysctl(key)
+    own = scene.container("own", Bridge(), sysctls=((key, "61"),))
+    assert own.net.sysctl(key) == "61"
+    assert host.sysctl(key) == value
+
+
+@requirement("HOST-6")
+def test_no_abstract_socket_of_a_daemon_can_be_connected_to(cast: Scene, host: Place) -> None:
+    """A listener that is there for control is found and reached; nobody else's is."""
+    inside = cast[ON_HOST].net
+    with abstract.listening(host) as control:
+        found = abstract.connectable(host)
+        assert control in found
+        reached = {listener for listener in found if abstract.connects(inside, listener)}
+        assert reached == {control}
+
+
+@requirement("HOST-7")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_publishing_is_refused_or_warned_of(
+    scene: Scene, runtime: Adapter, host: Place, transport: Transport
+) -> None:
+    """As declared, and by name; either way the port stays the host's."""
+    before, port = Snapshot.of(host), free_port(host, transport)
+    ports = (Publish(port, 80, transport),)
+    if runtime.dialect.host_publish == "refused":
+        assert "publish" in scene.refusal("guest", Host(), ports=ports).said
+        with pytest.raises(RuntimeRefused):
+            runtime.inspect("guest")
+    else:
+        assert scene.container("guest", Host(), ports=ports).started.warnings
+    assert before.changes(Snapshot.of(host)) == []
+    assert_nothing_took(scene, transport, port)
