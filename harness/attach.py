@@ -12,6 +12,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from harness.adapters.protocol import NetworkFacts
 from linux import netstate, rtnl
+from linux.carrier import await_carrier
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -47,6 +48,9 @@ def attach(host: NetNS, space: NetNS, network: NetworkFacts, name: str) -> None:
             requests.append(rtnl.add_address(index, last_address(gateway)))
             requests.append(rtnl.add_route(None, via=gateway.ip))
         netlink.send(requests)
+        await_carrier(netlink, ["eth0"])
+    with Netlink(host) as netlink:
+        await_carrier(netlink, [end])
 
 
 def detach(host: NetNS, name: str) -> None:

@@ -17,6 +17,7 @@ from harness.topology import PRIVATE, Address, Interface, Topology, pick
 from harness.world.host import Host
 from harness.world.services import Services
 from linux import rtnl, sysctl
+from linux.carrier import await_carrier
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 
@@ -115,6 +116,18 @@ def _wire(topology: Topology, spaces: dict[str, NetNS]) -> None:
         forwards = name in routers(topology) or (name == HOST and topology.forwarding)
         sysctl.write(space, UNLIMITED | (ROUTER if forwards else {}))
     sysctl.write(spaces[HOST], {DAD: 1})
+    for name, space in spaces.items():
+        with Netlink(space) as netlink:
+            await_carrier(netlink, _ports(name, topology))
+
+
+def _ports(name: str, topology: Topology) -> tuple[str, ...]:
+    """The links of a namespace that lead to another one."""
+    if name == "lan":
+        return (HOST, "r1", ATTACKER)
+    if name == HOST:
+        return ("eth0", f"veth-{NS1}", f"veth-{NS2}")
+    return ("eth0", "eth1") if name in routers(topology) else ("eth0",)
 
 
 def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:

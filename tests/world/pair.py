@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_interface
 
-from linux import netstate, rtnl
+from linux import rtnl
+from linux.carrier import await_carrier
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -30,18 +30,5 @@ def pair(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[NetNS, Net
                 ]
             )
         for netlink in (near, far):
-            _until_it_carries(netlink)
+            await_carrier(netlink, ["eth0"])
         yield one, other
-
-
-def _until_it_carries(netlink: Netlink) -> None:
-    """Wait until what is sent is sent.
-
-    A link whose peer came up later gets its queue from a kernel worker some time
-    afterwards, and drops everything until then. Asking for this one link makes the
-    kernel do it at once; a dump of all links would not.
-    """
-    deadline = time.monotonic() + 2
-    while not netstate.link(netlink, "eth0").running:
-        if time.monotonic() > deadline:
-            raise TimeoutError("eth0 has not begun to carry packets within 2 s")
