@@ -139,6 +139,11 @@ class Host:
         """A handle on the network namespace of a process, by its pid in the host."""
         return NetNS.at(f"/proc/{self._pid}/root/proc/{pid}/ns/net")
 
+    def namespace(self, kind: str) -> tuple[int, int]:
+        """Device and inode of one of the host's own namespaces: pid, mnt, uts, ipc, cgroup."""
+        status = os.stat(f"/proc/{self._pid}/ns/{kind}")
+        return status.st_dev, status.st_ino
+
     def enter(self) -> None:
         """Move the calling process into the host for good; its children land in the pid namespace.
 

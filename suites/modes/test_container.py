@@ -1,0 +1,266 @@
+"""Mode container:<id>: the network namespace of another container, and nothing else of it."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Any, Final
+
+import pytest
+
+from harness import entry
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.cast import CONTAINER01, CONTAINER02, JOINER
+from harness.marks import requirement
+from harness.model import (
+    FAMILIES,
+    GATEWAY,
+    HOST,
+    INTERNET,
+    Bridge,
+    ContainerSpec,
+    Family,
+    Host,
+    Joined,
+    Nothing,
+    Publish,
+    cells,
+)
+from harness.place import Place
+from harness.scene import LOOPBACKS, Container, Scene
+from harness.traffic import TRANSPORTS, Ear, Transport
+from harness.world.snapshot import Snapshot
+
+OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "publish": {"ports": (Publish(8080, 80),)},
+    "mac": {"mac": "02:42:ac:11:00:63"},
+    "ip": {"ip": IPv4Address("172.17.0.99")},
+    "hostname": {"hostname": "another"},
+    "dns": {"dns": (IPv4Address("203.0.113.53"),)},
+    "add-host": {"hosts": (("somewhere", IPv4Address("203.0.113.10")),)},
+}
+"""What contradicts joining, by the names of `Dialect.joined_refuses`."""
+
+WORDS: Final = {
+    "publish": r"publish",
+    "mac": r"\bmac\b",
+    "ip": r"\bip\b",
+    "hostname": r"\bhostname\b",
+    "dns": r"\bdns\b",
+    "add-host": r"add-host|host-to-ip",
+}
+"""By what a refusal names an option."""
+
+
+# --- one namespace -----------------------------------------------------------------
+
+
+@requirement("CTR-1")
+def test_it_is_in_the_joined_containers_network_namespace(cast: Scene, host: Place) -> None:
+    """So is what it executes; the host's and a peer's are others."""
+    joined = cast[CONTAINER01].net.identity
+    assert cast[JOINER].net.identity == joined
+    assert entry.view(cast[JOINER]).netns == joined[1]
+    assert joined not in (host.identity, cast[CONTAINER02].net.identity)
+
+
+@requirement("CTR-2")
+def test_both_see_the_same_network(cast: Scene, runtime: Adapter) -> None:
+    """Interfaces, addresses, MACs, routes and neighbours are the very same."""
+    one, other = cast[CONTAINER01].net, cast[JOINER].net
+    ask = cast.promised(list(cells((JOINER,), (GATEWAY, CONTAINER02))))
+    assert cast.observed(ask) == ask
+    assert one.neighbours(), "having spoken to neighbours, it has neighbour entries"
+    assert one.neighbours() == other.neighbours()
+    assert Snapshot.of(one).changes(Snapshot.of(other)) == []
+    assert entry.view(cast[JOINER]) == entry.view(cast[CONTAINER01])
+
+
+@requirement("CTR-3")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_they_share_one_port_space(cast: Scene, family: Family, transport: Transport) -> None:
+    """What one has bound the other cannot; a peer can."""
+    one, other = cast[CONTAINER01].net, cast[JOINER].net
+    for first, second in ((one, other), (other, one)):
+        with Ear(first, transport, family=family) as ear:
+            with Ear(cast[CONTAINER02].net, transport, family=family, port=ear.port):
+                pass
+            with pytest.raises(OSError, match="already in use"):
+                Ear(second, transport, family=family, port=ear.port)
+
+
+@requirement("CTR-4")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_loopback_is_common(
+    cast: Scene, runtime: Adapter, family: Family, transport: Transport
+) -> None:
+    """A listener on the loopback of one answers in the other, and not in a peer."""
+    one, other = cast[CONTAINER01].net, cast[JOINER].net
+    loopback = LOOPBACKS[family]
+    if family == 6 and not runtime.dialect.bridge_loopback6:
+        for place in (one, other):
+            with pytest.raises(OSError, match="assign"):
+                Ear(place, transport, address=loopback)
+        return
+    for listener, caller in ((one, other), (other, one)):
+        with Ear(listener, transport, address=loopback) as ear:
+            meeting = ear.hears(caller)
+            assert meeting
+            assert meeting.seen[0] == loopback
+            assert not ear.hears(cast[CONTAINER02].net)
+
+
+# --- and nothing else ----------------------------------------------------------------
+
+
+@requirement("CTR-5")
+@pytest.mark.parametrize("kind", ["pid", "mnt"])
+def test_processes_and_files_stay_apart(cast: Scene, kind: str) -> None:
+    """The namespaces are neither the joined container's nor the host's."""
+    own = cast[JOINER].namespace(kind)
+    assert own != cast[CONTAINER01].namespace(kind)
+    assert own != cast.world.host.namespace(kind)
+
+
+@requirement("CTR-5")
+def test_a_file_of_one_is_not_in_the_other(scene: Scene) -> None:
+    """What one writes, it reads; the other does not have it."""
+    home = scene.container("home", Bridge())
+    joiner = scene.container("joiner", Joined("home"))
+    home.exec("sh", "-c", "echo here > /only-here")
+    assert home.read("/only-here") == "here\n"
+    with pytest.raises(FileNotFoundError):
+        joiner.read("/only-here")
+
+
+@requirement("CTR-5")
+def test_the_hostname_is_shared_or_not_as_declared(cast: Scene, runtime: Adapter) -> None:
+    """One UTS namespace where the runtime declares it, two where not; never the host's."""
+    own, joined = cast[JOINER].namespace("uts"), cast[CONTAINER01].namespace("uts")
+    assert (own == joined) == (runtime.dialect.joined_hostname == "shared")
+    assert cast.world.host.namespace("uts") not in (own, joined)
+
+
+# --- refusals --------------------------------------------------------------------------
+
+
+@requirement("CTR-6")
+def test_joining_an_unknown_container_is_refused(
+    scene: Scene, runtime: Adapter, host: Place
+) -> None:
+    """The error names it, and nothing is left behind."""
+    before = Snapshot.of(host)
+    refused = scene.refusal("joiner", Joined("nobody-of-that-name"))
+    assert "nobody-of-that-name" in refused.said
+    assert before.changes(Snapshot.of(host)) == []
+    with pytest.raises(RuntimeRefused):
+        runtime.inspect("joiner")
+
+
+@requirement("CTR-6")
+def test_joining_a_stopped_container_is_refused(
+    scene: Scene, runtime: Adapter, host: Place
+) -> None:
+    """The error names it, nothing is left behind; once it runs again it can be joined."""
+    home = scene.container("home", Bridge())
+    home.stop()
+    before = Snapshot.of(host)
+    refused = scene.refusal("joiner", Joined("home"))
+    assert "home" in refused.said
+    assert before.changes(Snapshot.of(host)) == []
+    with pytest.raises(RuntimeRefused):
+        runtime.inspect("joiner")
+    home.start()
+    assert scene.container("joiner", Joined("home")).net.identity == home.net.identity
+
+
+@requirement("CTR-7")
+def test_what_contradicts_joining_is_refused_by_name(
+    scene: Scene, runtime: Adapter, host: Place
+) -> None:
+    """Every option that the runtime declares, and no other; nothing is left behind."""
+    scene.container("home", Bridge())
+    scene.container("joiner", Joined("home")).remove()
+    before = Snapshot.of(host)
+    refused: dict[str, str] = {}
+    for option, given in OPTIONS.items():
+        try:
+            runtime.run(ContainerSpec("joiner", Joined("home"), **given))
+        except RuntimeRefused as refusal:
+            refused[option] = refusal.said
+        else:
+            runtime.remove("joiner")
+        with pytest.raises(RuntimeRefused):
+            runtime.inspect("joiner")
+    assert refused.keys() == runtime.dialect.joined_refuses
+    unnamed = {
+        option: said
+        for option, said in refused.items()
+        if not re.search(WORDS[option], said, re.IGNORECASE)
+    }
+    assert unnamed == {}, "a refusal says which option it is about"
+    assert before.changes(Snapshot.of(host)) == []
+
+
+# --- chains and ends -----------------------------------------------------------------
+
+
+@requirement("CTR-8")
+@pytest.mark.parametrize("mode", [Bridge(), Nothing(), Host()], ids=str)
+def test_joining_a_joiner_lands_in_the_same_namespace(
+    scene: Scene, mode: Bridge | Nothing | Host
+) -> None:
+    """Whatever the mode of the first in the chain."""
+    scene.container("first", mode)
+    scene.container("second", Joined("first"))
+    scene.container("third", Joined("second"))
+    identities = {name: scene[name].net.identity for name in ("first", "second", "third")}
+    assert len(set(identities.values())) == 1, identities
+
+
+@requirement("CTR-9")
+def test_removing_the_joiner_leaves_the_network_of_the_joined(scene: Scene, host: Place) -> None:
+    """Inside and on the host everything stays, and the internet still answers."""
+    home = scene.container("home", Bridge())
+    before, outside = Snapshot.of(home.net), Snapshot.of(host)
+    scene.container("joiner", Joined("home")).remove()
+    assert before.changes(Snapshot.of(home.net)) == []
+    assert outside.changes(Snapshot.of(host)) == []
+    row = scene.promised(list(cells(("home",), (GATEWAY, HOST, INTERNET))))
+    assert scene.observed(row) == row
+
+
+@requirement("CTR-9")
+def test_when_the_joined_stops_first_the_joiner_is_left_with_what_is_declared(
+    scene: Scene, runtime: Adapter
+) -> None:
+    """Its network, or its loopback; or the stop is refused while somebody has joined."""
+    home = scene.container("home", Bridge())
+    joiner = scene.container("joiner", Joined("home"))
+    before = Snapshot.of(joiner.net)
+    match runtime.dialect.joined_survives:
+        case "refused":
+            with pytest.raises(RuntimeRefused):
+                home.stop()
+            assert before.changes(Snapshot.of(joiner.net)) == []
+        case "keeps-network":
+            home.stop()
+            assert before.changes(Snapshot.of(joiner.net)) == []
+            keeps_its_address(scene, joiner)
+        case "loopback-only":
+            home.stop()
+            assert joiner.net.links().keys() == {"lo"}
+            assert [item for item in joiner.net.interfaces() if item.version == 4] == [
+                IPv4Interface("127.0.0.1/8")
+            ]
+            assert joiner.net.routes() == []
+            assert entry.view(joiner).interfaces == {"lo"}
+
+
+def keeps_its_address(scene: Scene, joiner: Container) -> None:
+    """The address of who still has it is not given to anybody else."""
+    held = joiner.net.address(4)
+    assert held is not None
+    assert scene.container("newcomer", Bridge()).net.address(4) != held
