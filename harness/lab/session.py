@@ -26,6 +26,7 @@ from harness.model import DEFAULT_NETWORK, Bridge, Host, Joined, Mode, Nothing, 
 from harness.scene import Scene
 from harness.topology import Topology
 from harness.world.build import World
+from harness.world.host import HostDied
 
 _WIDTH: Final = 100
 _NEEDS: Final[dict[type[Mode], Feature]] = {
@@ -77,7 +78,9 @@ def _hold(order: Order, factory: AdapterFactory) -> int:
         with World.build(order.topology) as world:
             return _with_runtime(order, world, factory(world.host))
     except (RuntimeRefused, RuntimeBroken) as error:
-        return _fail(f"{order.runtime} did not start what it should: {error}")
+        return _fail(f"{order.runtime} did not do its part: {error}")
+    except HostDied as error:
+        return _fail(f"the lab is gone: {error}")
     except KeyboardInterrupt:
         return 130
 
@@ -87,7 +90,7 @@ def _with_runtime(order: Order, world: World, runtime: Adapter) -> int:
     plan = _playable(runtime) if order.cast else Plan()
     scene = Scene(world, runtime, plan)
     drawn = _draw(scene)
-    interactive = not order.command and os.isatty(terminal.TERMINAL)
+    interactive = not order.command and terminal.ours()
     if interactive:
         sys.stdout.write(drawn)
         sys.stdout.flush()
@@ -134,7 +137,7 @@ def _draw(scene: Scene) -> str:
     console = Console(
         file=io.StringIO(),
         width=min(outer.width, _WIDTH),
-        color_system="standard" if outer.is_terminal and not outer.no_color else None,
+        color_system="standard" if outer.color_system and not outer.no_color else None,
         force_terminal=outer.is_terminal,
         highlight=False,
     )

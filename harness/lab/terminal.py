@@ -24,6 +24,15 @@ _PYTHONS_OWN: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 """What Python ignores; a program expects them as they are."""
 
 
+def ours() -> bool:
+    """Whether standard input is the terminal of this session, so that job control can be had."""
+    try:
+        os.tcgetpgrp(TERMINAL)
+    except OSError:
+        return False
+    return True
+
+
 def run(
     host: Host,
     argv: Sequence[str],

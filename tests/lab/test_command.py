@@ -1,0 +1,86 @@
+"""`netmodes lab -- COMMAND`: the lab in scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.lab.labs import LAB, NO_CAST, script
+from tests.programs import ALL_BUT_SETFCAP, confined, run
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -INT $$", 130)],
+)
+def test_the_exit_code_is_the_commands(command: str, code: int) -> None:
+    """What the command ends with is what the lab ends with, 128+N for signal N."""
+    assert script(command).returncode == code
+
+
+def test_the_output_is_the_commands_and_nothing_else() -> None:
+    """Scripts get no picture and no greeting between their lines."""
+    done = run([*LAB, "--", "echo", "one", "two  three"])
+    assert (done.stdout, done.stderr) == ("one two  three\n", "")
+
+
+def test_without_a_terminal_the_shell_reads_a_script() -> None:
+    """Commands can come through standard input as well."""
+    assert run(NO_CAST, stdin="place=here\necho $place\nexit 3\n").stdout == "here\n"
+
+
+@pytest.mark.parametrize(("program", "code"), [("no-such", 127), ("/etc/passwd", 126)])
+def test_a_command_that_cannot_run_is_named(program: str, code: int) -> None:
+    """A missing command and one that is no program end as in a shell, with the reason."""
+    done = run([*NO_CAST, "--", program])
+    assert done.returncode == code
+    assert done.stderr.startswith(f"netmodes lab: cannot run {program!r}: ")
+
+
+def test_the_working_directory_stays(tmp_path: Path) -> None:
+    """A command finds the files beside it."""
+    (tmp_path / "beside").write_text("found\n")
+    done = run(["sh", "-c", f'cd {tmp_path} && "$@"', "-", *NO_CAST, "--", "cat", "beside"])
+    assert done.stdout == "found\n", done.stderr
+
+
+def test_the_command_is_in_all_namespaces_of_the_host() -> None:
+    """The command sees the processes, mounts, network and name of the host's pid 1."""
+    kinds = "cgroup ipc mnt net pid user uts"
+    done = script(f"for kind in {kinds}; do readlink /proc/1/ns/$kind /proc/self/ns/$kind; done")
+    names = done.stdout.split()
+    assert names[::2] == names[1::2]
+    assert [name.partition(":")[0] for name in names[::2]] == kinds.split()
+
+
+def test_no_privilege_is_needed() -> None:
+    """An ordinary user gets the whole lab, the cast included."""
+    source = "id -u; mydocker exec container01 ls /sys/class/net; inside ns1 true"
+    done = run(confined([*LAB, "--", "sh", "-ec", source], without=ALL_BUT_SETFCAP))
+    assert done.stdout.split() == ["0", "eth0", "lo"], done.stderr
+
+
+def test_an_unknown_runtime_is_an_error_that_lists_the_known() -> None:
+    """Before anything is put up, a wrong name is answered with the right ones."""
+    done = run([*LAB, "--runtime", "nosuch"])
+    assert done.returncode == 2
+    assert "no adapter is called 'nosuch'" in done.stderr
+    assert "mydocker" in done.stderr
+
+
+def test_an_impossible_chain_of_routers_is_an_error() -> None:
+    """A number of routers that no world has is refused with those that one can have."""
+    done = run([*LAB, "--routers", "0"])
+    assert (done.returncode, done.stderr) == (
+        2,
+        "netmodes lab: a world has 1 to 30 routers, not 0\n",
+    )
+
+
+def test_where_there_can_be_no_sandbox_the_reason_and_the_remedy_are_told() -> None:
+    """On a machine that refuses, the lab says what the doctor would say."""
+    done = run(confined(LAB, limits={"net": 0}))
+    assert done.returncode == 1
+    assert done.stderr.startswith("netmodes lab: no sandbox to put the lab in. network namespace: ")
+    assert "No space left on device. Raise the limit user." in done.stderr

@@ -1,0 +1,126 @@
+"""A person at the lab's shell: keys, jobs, prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.lab.labs import LAB, NO_CAST, SHELLS, at_terminal
+from tests.programs import Watched
+
+OUTER = ["/bin/sh", "-i"]
+
+
+def greeted(lab: Watched) -> None:
+    """Wait for the first prompt."""
+    lab.expect("lab:host ")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_keys_reach_the_job_in_the_foreground(shell: str, tmp_path: Path) -> None:
+    """Ctrl-Z stops a job, `fg` goes on with it, Ctrl-C ends it, and the shell stays."""
+    with at_terminal(NO_CAST, shell=shell, home=str(tmp_path)) as lab:
+        greeted(lab)
+        lab.type("sh -c 'echo started; read line; echo got $line; exec cat'\n")
+        lab.expect("started\r\n")
+        lab.type("\x1a")
+        lab.expect("topped")
+        lab.expect("lab:host ")
+        lab.type("fg\n")
+        lab.expect("exec cat")
+        lab.type("words\n")
+        lab.expect("got words\r\n")
+        lab.type("\x03")
+        lab.expect("lab:host ")
+        lab.type("echo ended by $?\n")
+        lab.expect("ended by 130\r\n")
+        lab.type("exit 5\n")
+        assert lab.end() == 5
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_prompt_says_where_one_is(shell: str, tmp_path: Path) -> None:
+    """Entering a namespace shows in the prompt, and so does leaving it."""
+    with at_terminal(NO_CAST, shell=shell, home=str(tmp_path)) as lab:
+        greeted(lab)
+        lab.type("inside ns1\n")
+        lab.expect("lab:ns1 ")
+        lab.type("readlink /proc/self/ns/net /run/netns/ns1 | wc -l\n")
+        lab.type("\x04")
+        lab.expect("lab:host ")
+        lab.type("\x04")
+        assert lab.end() == 0
+
+
+def test_a_person_is_shown_where_everybody_is(tmp_path: Path) -> None:
+    """Before the first prompt come the picture, with real addresses, and what to try."""
+    with at_terminal(LAB, home=str(tmp_path)) as lab:
+        page = lab.expect("lab:host ")
+        for text in ("203.0.113.10", "172.17.0.1/16", "container06-none", "To try:"):
+            assert text in page
+        assert max(map(len, page.splitlines())) <= 80
+        lab.type("\x04")
+        assert lab.end() == 0
+
+
+def test_what_is_typed_is_no_part_of_the_users_history(tmp_path: Path) -> None:
+    """The user's own settings are read, and nothing of the user's is written."""
+    (tmp_path / ".bashrc").write_text("HISTFILE=~/.bash_history\nalias greet='echo hello'\n")
+    with at_terminal(NO_CAST, shell="/bin/bash", home=str(tmp_path)) as lab:
+        greeted(lab)
+        lab.type("greet\n")
+        lab.expect("\r\nhello\r\n")
+        lab.type("exit\n")
+        assert lab.end() == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".cache"] == [".bashrc"]
+
+
+def test_the_outer_shell_is_back_when_the_lab_is_left() -> None:
+    """The terminal belongs to the outer shell again, for its own jobs too."""
+    with at_terminal(OUTER) as outer:
+        outer.type(f"{' '.join(NO_CAST)}\n")
+        greeted(outer)
+        outer.type("exit 4\n")
+        outer.type("echo lab ended by $?\n")
+        outer.expect("lab ended by 4\r\n")
+        outer.type("sh -c 'echo ready; exec cat'\n")
+        outer.expect("ready\r\n")
+        outer.type("echoed\n")
+        outer.expect("echoed\r\nechoed\r\n")
+        outer.type("\x03")
+        outer.expect("outer> ")
+        outer.type("exit 0\n")
+        assert outer.end() == 0
+
+
+def test_the_lab_can_be_suspended() -> None:
+    """`suspend` in the lab gives the terminal to the outer shell, `fg` brings the lab back."""
+    with at_terminal(["/bin/bash", "--norc", "-i"], shell="/bin/bash") as outer:
+        outer.type(f"{' '.join(NO_CAST)}\n")
+        greeted(outer)
+        outer.type("place=kept; suspend\n")
+        outer.expect("Stopped")
+        outer.type("echo outside $((6 * 7))\n")
+        outer.expect("outside 42\r\n")
+        outer.type("fg\n")
+        outer.type("echo place is $place\n")
+        outer.expect("place is kept\r\n")
+        outer.type("exit 6\n")
+        outer.type("echo lab ended by $?\n")
+        outer.expect("lab ended by 6\r\n")
+        outer.type("exit 0\n")
+        assert outer.end() == 0
+
+
+def test_started_in_the_background_it_waits_for_the_foreground() -> None:
+    """A lab that does not have the terminal does not take it."""
+    with at_terminal(["/bin/bash", "--norc", "-i"], shell="/bin/bash") as outer:
+        outer.type(f"{' '.join(NO_CAST)} &\n")
+        outer.type("until jobs | grep -q Stopped; do :; done; echo it $((1 + 1)) waits\n")
+        outer.expect("it 2 waits\r\n")
+        outer.type("fg\n")
+        greeted(outer)
+        outer.type("exit 0\n")
+        outer.type("exit 0\n")
+        assert outer.end() == 0
