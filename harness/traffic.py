@@ -116,6 +116,10 @@ class Ear:
             f"nor refused within {BOUND} s: something on the way swallows or diverts it"
         )
 
+    def tell(self, end: End, data: bytes) -> None:
+        """Send a datagram from the listener's own port."""
+        self._socket.sendto(data, (str(end[0]), end[1]))
+
     def _take(self, nonce: bytes) -> End | None:
         try:
             if self.transport == "udp":
