@@ -40,13 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(error)
         return error.exit_code
     except BrokenPipeError:
+        # The reader has had enough, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains again at exit
         return 1
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        _complain(error)
+        return 125
 
 
-def _complain(error: MydockerError) -> None:
+def _complain(error: Exception) -> None:
     sys.stderr.write(f"mydocker: {error}\n")
 
 

@@ -85,7 +85,7 @@ def start(
             console=far_console,
             stdio=stdio,
         )
-        outer = os.fork()
+        outer = init.fork()
         if not outer:
             init.child(launch)
         for fd in (report_in, go_out, far_console):

@@ -25,7 +25,7 @@ from runtime.image import Image
 from runtime.init import Stdio
 from runtime.lifecycle import KILLED, Lifecycle
 from runtime.logs import LogEntry, Writer
-from runtime.net import modes
+from runtime.net import bridge, modes
 from runtime.net.networks import NetworkOptions, Networks
 from runtime.options import Options, configure
 from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkConfig
@@ -287,6 +287,9 @@ class Engine:
         """
         self._life.sweep()
         self._networks.repair()
+        for found in self.containers(everything=False):
+            for endpoint in found.state.endpoints:
+                bridge.reattach(self._networks.get(endpoint.network), endpoint)
 
     def teardown(self) -> None:
         """Remove every container, network, bridge and rule, and restore the host's sysctls."""

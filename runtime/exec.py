@@ -73,7 +73,7 @@ def spawn(
     with Descriptors() as open_here:
         report, report_in = open_here.pipe()
         console, far_console = open_here.socketpair() if tty else (-1, -1)
-        porter = os.fork()
+        porter = init.fork()
         if not porter:
             try:
                 keep = {report_in, handle, *stdio} | ({far_console} if tty else set())
@@ -108,6 +108,7 @@ def _carry(
 ) -> NoReturn:
     if console >= 0:
         master, slave = os.openpty()
+        terminal.copy_size(stdio.stdin, master)
         terminal.send(console, master)
         os.close(master)
         os.close(console)
@@ -131,28 +132,43 @@ def _carry(
 
 
 def captured(run: Running, outputs: tuple[int, int], timeout: float | None) -> tuple[bytes, bytes]:
-    """Read both outputs to their end; `TimeoutError`, and the command's end, when it takes longer.
+    """What the command writes until it ends, from the reading ends of its two outputs.
 
-    `outputs` are the reading ends of the command's standard output and error.
+    Children that it leaves behind may hold them open; nobody waits for those.
+    `TimeoutError`, and the command's end, when it takes longer than `timeout` seconds.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    found: dict[int, bytearray] = {fd: bytearray() for fd in outputs}
+    found = {fd: bytearray() for fd in outputs}
+    ended = os.pidfd_open(run.porter)
     poll = select.poll()
-    for fd in outputs:
+    for fd in (ended, *outputs):
         poll.register(fd, select.POLLIN)
-    left = set(outputs)
-    while left:
-        wait = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        ready = poll.poll(wait)
-        if not ready:
-            os.kill(run.pid, signal.SIGKILL)
-            run.wait()
-            raise TimeoutError(f"the command did not end within {timeout} s")
-        for fd, _ in ready:
-            data = os.read(fd, 65536)
-            if data:
-                found[fd] += data
-            else:
-                poll.unregister(fd)
-                left.remove(fd)
-    return bytes(found[outputs[0]]), bytes(found[outputs[1]])
+    for fd in outputs:
+        os.set_blocking(fd, False)
+    try:
+        while True:
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            ready = [fd for fd, _ in poll.poll(wait)]
+            if not ready:
+                os.kill(run.pid, signal.SIGKILL)
+                run.wait()
+                raise TimeoutError(f"the command did not end within {timeout} s and was killed")
+            if ended in ready:
+                for fd in outputs:
+                    _drain(fd, found[fd])
+                return bytes(found[outputs[0]]), bytes(found[outputs[1]])
+            for fd in ready:
+                if not _drain(fd, found[fd]):
+                    poll.unregister(fd)
+    finally:
+        os.close(ended)
+
+
+def _drain(fd: int, into: bytearray) -> bool:
+    """Take what is there now; false when nothing will ever come."""
+    try:
+        while data := os.read(fd, 65536):
+            into += data
+    except BlockingIOError:
+        return True
+    return False

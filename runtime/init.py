@@ -27,6 +27,7 @@ import json
 import os
 import signal
 import socket
+import warnings
 from collections.abc import Iterable
 from typing import NamedTuple, NoReturn
 
@@ -98,6 +99,17 @@ def child(launch: Launch) -> NoReturn:
         os._exit(1)
 
 
+def fork() -> int:
+    """fork(2), without Python's warning about a caller with several threads.
+
+    It fears for locks that another thread holds at that moment. The child takes
+    none: it makes system calls, and ends in exec or _exit.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def forget_parent(keep: Iterable[int]) -> None:
     """Drop what a fork inherits: descriptors, signal handlers, session, garbage collection."""
     gc.disable()  # a collection would copy every page that is still shared
@@ -145,8 +157,7 @@ def _pid_1(launch: Launch) -> None:
     socket.sethostname(launch.hostname)
     os.umask(0o022)
     os.makedirs(launch.workdir, exist_ok=True)
-    for name, value in launch.sysctls.items():
-        sysctl.write(name, value)
+    sysctl.apply(launch.sysctls)
     isolation.hide_paths()
     isolation.drop_capabilities(guarded=True)
     if os.read(launch.go, 1) != b"1":
@@ -178,6 +189,8 @@ def _connect(launch: Launch) -> tuple[list[Stream], Stdio]:
     if launch.tty:
         master, slave = os.openpty()
         inside = Stdio(slave, slave, slave)
+        if launch.stdio is not None:
+            terminal.copy_size(launch.stdio.stdin, master)
         if launch.console >= 0:
             terminal.send(launch.console, master)
             os.close(master)

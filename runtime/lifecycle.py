@@ -7,6 +7,7 @@ noticed and put in order by `sweep`, which every call does first.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from linux.netns import NetNS
 from runtime import container, image
 from runtime.container import Wiring
-from runtime.errors import InvalidError, NotFoundError
+from runtime.errors import NotFoundError, UnsupportedError
 from runtime.init import Stdio
 from runtime.net import bridge, files, modes, none, shared, sysctl
 from runtime.net.networks import Networks
@@ -104,7 +105,10 @@ class Lifecycle:
             self._release(found)
             return self._written(found, ContainerState(status="created"))
         if state.status == "running" and process_born(state.pid) != state.born:
-            return self._ended(found)
+            ended = self._ended(found)
+            if found.config.auto_remove:
+                raise NotFoundError(f"find container {found.name!r}", "it ended and was removed")
+            return ended
         return found
 
     def _ended(self, found: Container) -> Container:
@@ -153,9 +157,11 @@ class Lifecycle:
             finally:
                 if wiring.netns is not None:
                     wiring.netns.close()
-        except BaseException:
+        except BaseException as error:
             self._release(found)
             self._written(found, found.state)
+            if isinstance(error, OSError):
+                raise _refused(config, error) from error
             raise
         running = ContainerState(
             "running", started.pid, started.born, now(), endpoints=started.endpoints
@@ -272,8 +278,15 @@ def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:
     if not wanted:
         return
     with netns.entered():
-        for name, value in wanted.items():
-            try:
-                sysctl.write(name, value)
-            except OSError as error:
-                raise InvalidError(f"set {name}={value}", str(error.strerror)) from error
+        sysctl.apply(wanted)
+
+
+def _refused(config: ContainerConfig, error: OSError) -> UnsupportedError:
+    return UnsupportedError(
+        f"start container {config.name!r}",
+        str(error),
+        "namespaces and mounts need CAP_SYS_ADMIN and CAP_NET_ADMIN here"
+        if error.errno in (errno.EPERM, errno.EACCES)
+        else "",
+        "`netmodes doctor` tells what this machine can do",
+    )

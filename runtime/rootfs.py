@@ -79,7 +79,9 @@ def _mount_overlay(rootfs: Rootfs) -> None:
     if in_user_namespace():
         options += ",userxattr"  # trusted.* attributes are for the host's root (overlayfs.rst)
     try:
-        mount("overlay", rootfs.mountpoint, "overlay", 0, options)
+        # No device that the container makes for itself can be opened: the only ones
+        # are those that are put into /dev, which are mounts of their own.
+        mount("overlay", rootfs.mountpoint, "overlay", MS_NODEV, options)
     except OSError as error:
         cause = {
             errno.EINVAL: f"{rootfs.upper} lies on an overlay itself, or on a file system"
@@ -157,7 +159,7 @@ def _mount_sys() -> None:
 
 
 def _make_dev(devices: list[tuple[int, str]]) -> None:
-    mount("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_STRICTATIME, "mode=755,size=65536k")
+    mount("tmpfs", "/dev", "tmpfs", _QUIET | MS_STRICTATIME, "mode=755,size=65536k")
     for tree, target in devices:
         _put(tree, target)
     for name, target in _LINKS.items():

@@ -80,9 +80,10 @@ class Lock:
         self.fd = fd
 
     @classmethod
-    def take(cls, path: str, *, wait: bool = True) -> Lock | None:
+    def take(cls, path: str, *, wait: bool = True, create: bool = True) -> Lock | None:
         """The lock of the file at `path`; `None` when it is taken and `wait` is false."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        fd = os.open(path, flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -140,7 +141,7 @@ class Store:
     def lock_container(self, identity: str, *, wait: bool = True) -> Lock | None:
         """The lock of one container; `None` when it is gone, or taken and `wait` is false."""
         try:
-            return Lock.take(f"{self.directory(identity)}/lock", wait=wait)
+            return Lock.take(f"{self.directory(identity)}/lock", wait=wait, create=False)
         except FileNotFoundError:
             return None
 
@@ -160,7 +161,7 @@ class Store:
         with self.locked():
             self._claim(config)
             os.mkdir(self.directory(config.id), mode=0o700)
-            lock = self.lock_container(config.id)
+            lock = Lock.take(f"{self.directory(config.id)}/lock")
             assert lock is not None
             self.write_state(config.id, state)
             write_json(f"{self.directory(config.id)}/config.json", config._asdict())
@@ -187,13 +188,13 @@ class Store:
             link = f"{self.names}/{config.name}"
             if os.path.lexists(link) and os.readlink(link) == config.id:
                 os.unlink(link)
-        shutil.rmtree(self.directory(config.id), ignore_errors=True)
+        shutil.rmtree(self.directory(config.id))
 
     def discard_unfinished(self, identity: str) -> None:
         """Remove a container whose creator was killed before it had written everything."""
         with self.locked():  # which every creator holds until all is written
             if not os.path.exists(f"{self.directory(identity)}/config.json"):
-                shutil.rmtree(self.directory(identity), ignore_errors=True)
+                shutil.rmtree(self.directory(identity), ignore_errors=True)  # or it is gone
 
     def ids(self) -> list[str]:
         """The ids of all containers, in no order."""

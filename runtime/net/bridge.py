@@ -48,19 +48,29 @@ def bridge_mac(network: NetworkConfig) -> str:
 # --- the bridge ---------------------------------------------------------------
 
 
+def _find(name: str) -> netstate.Link | None:
+    with Netlink() as host:
+        try:
+            return netstate.link(host, name)
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return None
+
+
+def _is_ours(link: netstate.Link, network: NetworkConfig) -> bool:
+    return link.kind == "bridge" and link.mac == bridge_mac(network)
+
+
 def is_up(network: NetworkConfig) -> bool:
     """Whether the network's bridge is there and is ours.
 
     `ConflictError` when somebody else's interface has its name.
     """
-    with Netlink() as host:
-        try:
-            link = netstate.link(host, network.bridge)
-        except NetlinkError as error:
-            if error.errno != errno.ENODEV:
-                raise
-            return False
-    if link.kind != "bridge" or link.mac != bridge_mac(network):
+    link = _find(network.bridge)
+    if link is None:
+        return False
+    if not _is_ours(link, network):
         raise ConflictError(
             f"use the bridge {network.bridge}",
             f"there is an interface of that name that mydocker did not make (MAC {link.mac})",
@@ -70,9 +80,13 @@ def is_up(network: NetworkConfig) -> bool:
     return True
 
 
+def _scratch(network: NetworkConfig) -> str:
+    return f"mdk{network.id[:12]}"
+
+
 def make(network: NetworkConfig) -> None:
     """Make the bridge. It gets its name last, so that a bridge of that name is complete."""
-    scratch = f"mdk{network.id[:12]}"
+    scratch = _scratch(network)
     try:
         with Netlink() as host:
             host.send([rtnl.del_link(scratch)], missing_ok=True)
@@ -92,9 +106,13 @@ def make(network: NetworkConfig) -> None:
 
 
 def remove(network: NetworkConfig) -> None:
-    """Remove the bridge; one that is not there is no failure."""
+    """Remove the bridge, if it is there and ours, and what a killed `make` left."""
+    link = _find(network.bridge)
+    names = [_scratch(network)]
+    if link is not None and _is_ours(link, network):
+        names.append(network.bridge)
     with Netlink() as host:
-        host.send([rtnl.del_link(network.bridge)], missing_ok=True)
+        host.send([rtnl.del_link(name) for name in names], missing_ok=True)
 
 
 def refused(asked: str, error: NetlinkError) -> UnsupportedError:
@@ -182,6 +200,16 @@ def _wait_until_forwarding(host: Netlink, names: tuple[str, ...]) -> None:
                     f"bring up {name}", "it has no carrier after 5 s", remedy="ip -d link"
                 )
             os.sched_yield()
+
+
+def reattach(network: NetworkConfig, endpoint: Endpoint) -> None:
+    """Make a running container's pair a port of the bridge again, after that was made anew."""
+    with Netlink() as host:
+        bridge = netstate.link(host, network.bridge).ifindex
+        host.send([rtnl.set_link(0, name=endpoint.veth, master=bridge, up=True)])
+        if not network.icc:
+            host.send([rtnl.isolate_port(netstate.link(host, endpoint.veth).ifindex)])
+        _wait_until_forwarding(host, (endpoint.veth, network.bridge))
 
 
 def detach(identity: str) -> None:

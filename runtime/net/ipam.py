@@ -112,8 +112,11 @@ class Leases:
         taken = {network.gateway, network.gateway6, *leases}
         # A MAC that was asked for may be the one that goes with a free address.
         taken |= {address_of(item) for item in leases if is_mac(item)}
+        taken.discard("")
         if mac and (mac in leases or address_of(mac) in taken):
             raise ConflictError(f"give a container the MAC {mac}", "it is taken")
+        if ip6 and not network.subnet6:
+            raise InvalidError(f"give a container the address {ip6}", "the network has no IPv6")
         within = ip_network(network.ip_range) if network.ip_range else None
         given: list[Address] = []
         for subnet in network.subnets:

@@ -147,10 +147,6 @@ class Networks:
             self._repair()
             if os.path.exists(self._directory(DEFAULT_NETWORK)):
                 return self._read(DEFAULT_NETWORK)
-            subnet = ip_network(subnets.DEFAULT)
-            subnets.refuse_overlap(
-                "create the default network", subnet, [*self._used(), *_routed()]
-            )
             network = NetworkConfig(
                 id=new_id(),
                 name=DEFAULT_NETWORK,
@@ -159,6 +155,9 @@ class Networks:
                 gateway=DEFAULT_GATEWAY,
                 created=now(),
             )
+            if not bridge.is_up(network):  # left by a mydocker whose state was deleted
+                subnet, used = ip_network(subnets.DEFAULT), [*self._used(), *_routed()]
+                subnets.refuse_overlap("make the default network", subnet, used)
             return self._make(network)
 
     def _make(self, network: NetworkConfig) -> NetworkConfig:

@@ -7,7 +7,9 @@ writing for another namespace means to enter it first (`NetNS.entered`).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
+from runtime.errors import InvalidError
 from runtime.state import read_json, write_json
 
 
@@ -26,6 +28,15 @@ def write(name: str, value: str) -> None:
     """Change it; `OSError` where the kernel refuses."""
     with open(path(name), "w", encoding="ascii") as file:
         file.write(value)
+
+
+def apply(wanted: Mapping[str, str]) -> None:
+    """Set several; `InvalidError` names the one that the kernel refuses."""
+    for name, value in wanted.items():
+        try:
+            write(name, value)
+        except OSError as error:
+            raise InvalidError(f"set the sysctl {name}={value}", str(error.strerror)) from error
 
 
 class Borrowed:

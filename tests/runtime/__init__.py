@@ -1,0 +1,1 @@
+"""mydocker, tested on the kernel it runs on."""

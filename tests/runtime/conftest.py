@@ -1,0 +1,45 @@
+"""What these tests ask for: a host of their own, and an engine in it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import sandbox
+from linux import rtnl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+from runtime.engine import Engine
+
+FOR_EVER = ["sleep", "1000000"]
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A state directory on the sandbox's private tmpfs: an overlay cannot write to an overlay."""
+    sandbox.require()
+    made = Path(tempfile.mkdtemp(dir="/run", prefix="mydocker-"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def host() -> Iterator[NetNS]:
+    """A fresh network namespace that plays the machine; the test runs inside it."""
+    sandbox.require()
+    with NetNS.new() as made, made.entered():
+        with Netlink() as netlink:
+            netlink.send([rtnl.set_link(rtnl.LO, up=True)])
+        yield made
+
+
+@pytest.fixture
+def engine(root: Path, host: NetNS) -> Iterator[Engine]:
+    """An engine in that host; everything it made is removed afterwards."""
+    made = Engine(root)
+    yield made
+    made.teardown()

@@ -1,0 +1,109 @@
+"""Looking at what is there, from outside of mydocker."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from linux import netstate
+from linux.netlink import Netlink
+from linux.netns import NetNS
+from linux.nft import Nft, Table
+from runtime.records import Container
+
+WITHIN = 10.0
+"""Seconds in which whatever is waited for must happen, on the slowest machine."""
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition that the kernel brings about without telling."""
+    deadline = time.monotonic() + WITHIN
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still not after {WITHIN} s: {what}")
+        os.sched_yield()
+
+
+def netns(container: Container) -> NetNS:
+    """The network namespace of a running container."""
+    return NetNS.at(f"/proc/{container.state.pid}/ns/net")
+
+
+def namespace(container: Container | None, kind: str) -> str:
+    """The identity of a namespace of a container, or (`None`) the caller's own."""
+    return os.readlink(f"/proc/{container.state.pid if container else 'thread-self'}/ns/{kind}")
+
+
+def links(space: NetNS | None = None) -> dict[str, netstate.Link]:
+    """The interfaces of a namespace, or of the caller's, by name."""
+    with Netlink(space) as netlink:
+        return {link.name: link for link in netstate.links(netlink)}
+
+
+class Network(NamedTuple):
+    """What a namespace knows of the network."""
+
+    links: list[tuple[str, str, bool]]
+    addresses: list[str]
+    routes: list[tuple[str, str]]
+
+
+def network(space: NetNS | None = None) -> Network:
+    """Links (name, MAC, up), addresses and routes (destination, gateway), without link-local."""
+    with Netlink(space) as netlink:
+        return Network(
+            sorted((link.name, link.mac, link.up) for link in netstate.links(netlink)),
+            sorted(
+                str(item.address)
+                for item in netstate.addresses(netlink)
+                if not item.address.is_link_local
+            ),
+            sorted((str(item.destination), str(item.via)) for item in netstate.routes(netlink)),
+        )
+
+
+def tables() -> list[Table]:
+    """The nft tables of the caller's network namespace."""
+    with Nft() as nft:
+        return nft.tables()
+
+
+def processes() -> set[int]:
+    """Every process of the caller's pid namespace."""
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()}
+
+
+class Everything(NamedTuple):
+    """All that a container could leave behind in its host."""
+
+    network: Network
+    tables: list[Table]
+    mounts: int
+    processes: set[int]
+    descriptors: set[str]
+    files: list[str]
+
+
+def everything(root: Path) -> Everything:
+    """What there is now; two of these are equal when nothing was left in between."""
+    return Everything(
+        network(),
+        tables(),
+        len(Path("/proc/self/mountinfo").read_text().splitlines()),
+        processes(),
+        set(os.listdir("/proc/self/fd")),
+        sorted(str(path.relative_to(root)) for path in root.rglob("*")),
+    )
+
+
+@contextmanager
+def nothing_left(root: Path) -> Iterator[None]:
+    """The body leaves nothing: links, addresses, rules, mounts, processes, descriptors, files."""
+    before = everything(root)
+    yield
+    until(lambda: processes() <= before.processes, "its processes are gone")
+    assert everything(root) == before

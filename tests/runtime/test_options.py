@@ -1,0 +1,125 @@
+"""What can be asked of a container, and how what cannot be is refused."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from runtime.errors import CommandNotFoundError, InvalidError, MydockerError, UnsupportedError
+from runtime.net import modes
+from runtime.options import Options, configure
+
+IDENTITY = "0123456789abcdef" * 4
+
+
+def _configure(**options: Any) -> Any:
+    return configure(IDENTITY, "base", ["true"], Options(**options))
+
+
+def test_what_is_left_out_is_chosen() -> None:
+    """Docker's defaults: the bridge, a hostname from the id, a PATH."""
+    config = _configure()
+    assert (config.network, config.hostname, config.workdir) == ("bridge", IDENTITY[:12], "/")
+    assert config.env[0].startswith("PATH=")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "name"),
+    [
+        ("bridge", "bridge", "bridge"),
+        ("default", "bridge", "bridge"),
+        ("host", "host", ""),
+        ("none", "none", ""),
+        ("container:web", "container", "web"),
+        ("lan", "bridge", "lan"),
+    ],
+)
+def test_modes_are_read(text: str, kind: str, name: str) -> None:
+    """The four models, and networks by their name."""
+    assert modes.parse(text) == (kind, name)
+
+
+@pytest.mark.parametrize("text", ["container:", "host:x", "bri dge", "container", "/"])
+def test_an_unknown_mode_is_refused(text: str) -> None:
+    """With the modes that there are."""
+    if text == "container":
+        assert modes.parse(text).kind == "bridge"  # a name like any other; no such network
+        return
+    with pytest.raises(InvalidError, match="bridge, none, host"):
+        modes.parse(text)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "publish": {"publish": ["80:80"]},
+    "mac": {"mac": "02:42:00:00:00:01"},
+    "ip": {"ip": "172.17.0.5"},
+    "ip6": {"ip6": "fd00::5"},
+    "hostname": {"hostname": "web"},
+    "dns": {"dns": ["192.0.2.1"]},
+    "add-host": {"add_hosts": ["a:192.0.2.1"]},
+    "alias": {"aliases": ["a"]},
+    "net sysctl": {"sysctls": {"net.ipv4.ip_forward": "1"}},
+}
+
+
+@pytest.mark.parametrize("network", ["none", "host", "container:web"])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_contradictions_are_refused_by_name(network: str, option: str) -> None:
+    """What a mode cannot have is named; what it can have is taken."""
+    kind = modes.parse(network).kind
+    if option in modes.CONTRADICTIONS[kind]:
+        with pytest.raises(InvalidError, match=rf"{option}.* cannot go with network mode {kind}"):
+            _configure(network=network, **OPTIONS[option])
+    else:
+        _configure(network=network, **OPTIONS[option])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"workdir": "tmp"}, "not absolute"),
+        ({"hostname": "a_b"}, "hostname"),
+        ({"hostname": "a" * 65}, "hostname"),
+        ({"ip": "10.0.0"}, "--ip"),
+        ({"ip": "fd00::1"}, "IPv6 address"),
+        ({"ip6": "10.0.0.1"}, "IPv4 address"),
+        ({"dns": ["x"]}, "--dns"),
+        ({"mac": "02:42"}, "MAC"),
+        ({"mac": "03:00:00:00:00:01"}, "unicast"),
+        ({"add_hosts": ["a"]}, "name:address"),
+        ({"sysctls": {"vm.swappiness": "1"}}, "vm.swappiness"),
+        ({"sysctls": {"net.../../x": "1"}}, "net"),
+        ({"env": {"A=B": "c"}}, "malformed"),
+    ],
+)
+def test_what_is_malformed_is_refused(options: dict[str, Any], said: str) -> None:
+    """Before anything is made."""
+    with pytest.raises(InvalidError, match=said):
+        _configure(**options)
+
+
+def test_ports_cannot_be_published() -> None:
+    """It says so, rather than start a container that nobody reaches."""
+    with pytest.raises(UnsupportedError, match="publish"):
+        _configure(publish=["8080:80"])
+
+
+def test_a_container_needs_a_command() -> None:
+    """`base` has none of its own."""
+    with pytest.raises(InvalidError, match="no command"):
+        configure(IDENTITY, "base", [], Options())
+
+
+def test_an_error_survives_a_pickle() -> None:
+    """So that it can be raised on the other side of a process boundary."""
+    error = CommandNotFoundError("execute 'x'", "there is none", "a typo", "ls /bin")
+    copy = pickle.loads(pickle.dumps(error))
+    assert isinstance(copy, MydockerError)
+    assert (str(copy), copy.exit_code) == (str(error), 127)
+    assert str(copy).splitlines() == [
+        "execute 'x': there is none",
+        "  likely cause: a typo",
+        "  try: ls /bin",
+    ]

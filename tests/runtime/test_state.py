@@ -1,0 +1,160 @@
+"""What is on disk: ids, names, locks, atomic files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.errors import ConflictError, InvalidError, NotFoundError
+from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
+from runtime.state import (
+    Lock,
+    Store,
+    match_prefix,
+    new_id,
+    process_born,
+    read_json,
+    write_json,
+)
+
+ids = st.lists(st.text("0123456789abcdef", min_size=6, max_size=6), unique=True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    made = Store(str(tmp_path))
+    made.prepare()
+    return made
+
+
+def _config(name: str, identity: str = "") -> ContainerConfig:
+    return ContainerConfig(id=identity or new_id(), name=name, image="base", command=["true"])
+
+
+def _create(store: Store, name: str, identity: str = "") -> str:
+    config = _config(name, identity)
+    store.create(config, ContainerState()).release()
+    return config.id
+
+
+@given(ids, st.text("0123456789abcdef", max_size=6))
+def test_a_prefix_fits_what_starts_with_it(known: list[str], prefix: str) -> None:
+    """All of them, in order; a whole id fits itself alone."""
+    found = match_prefix(prefix, known)
+    assert found == sorted(item for item in known if item.startswith(prefix))
+
+
+@given(ids.filter(bool))
+def test_a_whole_id_always_fits(known: list[str]) -> None:
+    """Whatever else is there."""
+    for item in known:
+        assert match_prefix(item, known) == [item]
+
+
+def test_ids_are_64_hexadecimal_digits() -> None:
+    """And two are never the same."""
+    found = {new_id() for _ in range(100)}
+    assert len(found) == 100
+    assert all(len(item) == 64 and set(item) <= set("0123456789abcdef") for item in found)
+
+
+def test_a_container_is_found_by_name_id_and_prefix(store: Store) -> None:
+    """And the name wins over a prefix that looks like it."""
+    one = _create(store, "web", "a" * 64)
+    other = _create(store, "aa", "b" * 64)
+    assert store.resolve("web") == store.resolve("a" * 64) == store.resolve("aaa") == one
+    assert store.resolve("aa") == other
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("ab", r"2 ids start so: ab1111111111, ab2222222222"),
+        ("f", "there is no such container"),
+        ("", "there is no such container"),
+        ("../etc", "there is no such container"),
+    ],
+)
+def test_what_is_not_one_container_is_refused(store: Store, reference: str, said: str) -> None:
+    """An ambiguous prefix lists what it fits; nothing leads out of the directory."""
+    _create(store, "one", "ab1" + "1" * 61)
+    _create(store, "two", "ab2" + "2" * 61)
+    with pytest.raises(NotFoundError, match=said) as caught:
+        store.resolve(reference)
+    assert repr(reference) in str(caught.value)
+
+
+def test_a_name_is_taken_until_it_is_given_back(store: Store) -> None:
+    """The second of that name is refused and leaves nothing behind."""
+    _create(store, "web")
+    config = store.config(store.resolve("web"))
+    with pytest.raises(ConflictError, match="web"):
+        _create(store, "web")
+    assert store.ids() == [config.id]
+    store.delete(config)
+    assert _create(store, "web") != config.id
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a b", "a/b", "..", "ü", "a:b"])
+def test_a_malformed_name_is_refused(store: Store, name: str) -> None:
+    """Names are file names and host names: nothing else goes."""
+    with pytest.raises(InvalidError, match="malformed"):
+        _create(store, name)
+    assert store.ids() == []
+
+
+def test_a_name_left_by_a_killed_creator_is_free(store: Store) -> None:
+    """Its container was never written."""
+    os.symlink("f" * 64, f"{store.names}/web")
+    assert store.resolve(_create(store, "web")) != "f" * 64
+
+
+def test_the_state_is_for_its_owner_only(store: Store) -> None:
+    """Nobody else on the machine looks into it."""
+    _create(store, "web")
+    for path in (store.containers, store.names, store.networks, *Path(store.containers).iterdir()):
+        assert os.stat(path).st_mode & 0o077 == 0
+
+
+def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
+    """A reader that opened the old one reads the old one to its end; no scratch file stays."""
+    path = str(tmp_path / "x.json")
+    write_json(path, {"a": 1})
+    with open(path, encoding="utf-8") as old:
+        write_json(path, {"a": 2})
+        assert old.read() == '{"a": 1}'
+    assert read_json(path) == {"a": 2}
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+    """And free again once released."""
+    path = str(tmp_path / "lock")
+    held = Lock.take(path)
+    assert held is not None
+    assert Lock.take(path, wait=False) is None
+    held.release()
+    again = Lock.take(path, wait=False)
+    assert again is not None
+    again.release()
+
+
+def test_a_state_survives_json() -> None:
+    """What is written is what is read."""
+    state = ContainerState(status="exited", exit_code=3, started="now")
+    assert state_from_json(state_to_json(state)) == state
+
+
+def test_a_process_that_is_gone_was_never_born() -> None:
+    """So that a pid that is used again is never mistaken for a container."""
+    assert process_born(os.getpid()) > 0
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert process_born(pid) == 0  # a zombie
+    os.waitpid(pid, 0)
+    assert process_born(pid) == 0
