@@ -116,7 +116,6 @@ def addresses(netlink: Netlink, *, index: int | None = None) -> list[LinkAddress
     for answer in netlink.ask(Request(rtnl.RTM_GETADDR, NLM_F_DUMP, body, "list addresses")):
         _, prefix, flags, _, owner = rtnl.ADDR.unpack_from(answer)
         fields = dict(attributes(answer, rtnl.ADDR.size))
-        flags = number(fields[rtnl.IFA_FLAGS]) if rtnl.IFA_FLAGS in fields else flags
         packed = fields.get(rtnl.IFA_LOCAL) or fields[rtnl.IFA_ADDRESS]
         if index is None or owner == index:
             found.append(

@@ -36,6 +36,9 @@ Network = IPv4Network | IPv6Network
 Expression = bytes
 Hook = Literal["prerouting", "input", "forward", "output", "postrouting"]
 Verdict = Literal["accept", "drop", "return"]
+Rejection = Literal[
+    "no-route", "port-unreachable", "host-unreachable", "admin-prohibited", "tcp-reset"
+]
 
 _SUBSYSTEM: Final = 10
 _NEWTABLE, _GETTABLE, _DELTABLE = 0, 1, 2
@@ -53,6 +56,13 @@ _CT_STATE, _CT_STATUS = 0, 2
 _CT_BITS: Final = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}
 _VERDICTS: Final = {"accept": 1, "drop": 0, "return": -5, "jump": -3}
 _PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+_REJECT_RESET, _REJECT_ICMP = 1, 2
+_REJECTIONS: Final = {
+    "no-route": 0,
+    "port-unreachable": 1,
+    "host-unreachable": 2,
+    "admin-prohibited": 3,
+}
 _NAME_LENGTH: Final = 16
 
 
@@ -203,9 +213,14 @@ def _decide(code: int, *more: bytes) -> list[Expression]:
     return [_expression("immediate", be32(1, 0), nest(2, nest(2, be32(1, code), *more)))]
 
 
-def reject() -> list[Expression]:
-    """Refuse with port-unreachable, in whichever family the packet is (`inet` tables)."""
-    return [_expression("reject", be32(1, 2), attr(2, bytes([1])))]
+def reject(how: Rejection = "port-unreachable") -> list[Expression]:
+    """Refuse with an ICMP error, in whichever family the packet is (`inet` tables).
+
+    `tcp-reset` refuses with a RST instead; put `l4proto("tcp")` before it.
+    """
+    if how == "tcp-reset":
+        return [_expression("reject", be32(1, _REJECT_RESET))]
+    return [_expression("reject", be32(1, _REJECT_ICMP), attr(2, bytes([_REJECTIONS[how]])))]
 
 
 # --- tables, chains, rules ---------------------------------------------------
@@ -265,7 +280,7 @@ def add_chain(
 
 
 def del_chain(table: Table, name: str) -> Request:
-    """Remove an empty chain that nothing jumps to."""
+    """Remove a chain with its rules; nothing may jump to it."""
     data = _body(table, text(1, table.name), text(3, name))
     return _request(_DELCHAIN, 0, data, f"remove chain {name}")
 
@@ -332,8 +347,6 @@ class Nft:
         found = []
         for answer in self._netlink.ask(question):
             fields = dict(attributes(answer, 4))
-            if fields[1].rstrip(b"\0").decode() != table.name:
-                continue
             chain = fields[2].rstrip(b"\0").decode()
             handle = int.from_bytes(fields[3], "big")
             found.append(Rule(chain, handle, _comment(fields.get(7, b""))))

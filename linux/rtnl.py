@@ -155,18 +155,15 @@ def add_veth(
     peer_netns: int | None = None,
     peer_index: int = 0,
     peer_mac: str | None = None,
-    peer_master: int | None = None,
 ) -> Request:
     """A veth pair, both ends placed, named and sized, the near end up, in one message.
 
     The peer cannot be brought up here: the kernel opens it before the two ends
     know each other (ENOTCONN), so that is a request in its own namespace.
-    `netns` and `peer_netns` are file descriptors of namespaces; a `peer_master`
-    is an index in the peer's.
+    The same goes for making it a port. `netns` and `peer_netns` are file
+    descriptors of namespaces.
     """
     far = link_body(index=peer_index, name=peer, mtu=mtu, mac=peer_mac, netns=peer_netns)
-    if peer_master is not None:
-        far += u32(IFLA_MASTER, peer_master)
     info = nest(
         IFLA_LINKINFO,
         text(IFLA_INFO_KIND, "veth"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from linux import rtnl
 from linux.netlink import Netlink
 from linux.netns import NetNS
+from linux.nft import Nft
+from tests.linux.star import Star
 
 
 @pytest.fixture
@@ -18,3 +21,17 @@ def space() -> Iterator[NetNS]:
         with Netlink(made) as netlink:
             netlink.send([rtnl.set_link(rtnl.LO, up=True)])
         yield made
+
+
+@pytest.fixture
+def star(space: NetNS) -> Iterator[Star]:
+    """A router and three stations; the shared address is routed to the first."""
+    with ExitStack() as stack:
+        yield Star(stack, space)
+
+
+@pytest.fixture
+def rules(space: NetNS) -> Iterator[Nft]:
+    """The nftables of the namespace `space`, which is also the star's router."""
+    with Nft(space) as opened:
+        yield opened

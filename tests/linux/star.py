@@ -1,0 +1,77 @@
+"""A router and three stations: a small world in which a route shows in who answers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from ipaddress import ip_address, ip_interface, ip_network
+
+from harness.model import Observation, Protocol
+from linux import netstate, rtnl, sysctl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+from tests.asking import ask
+
+SHARED = {4: "198.51.100.9", 6: "2001:db8:9::9"}
+"""An address that two of the stations have: which one answers tells the route."""
+
+
+class Star:
+    """A router with three cables, `eth0` to `eth2`, each to a station; two share an address."""
+
+    def __init__(self, stack: ExitStack, router: NetNS) -> None:
+        self.router = router
+        self.asker, self.first, self.second = self.stations = [
+            stack.enter_context(NetNS.new()) for _ in range(3)
+        ]
+        self.everybody = (router, *self.stations)
+        self.netlink = stack.enter_context(Netlink(router))
+        for space in self.everybody:
+            sysctl.write(space, {"net.ipv6.conf.default.accept_dad": 0})  # usable at once
+        sysctl.write(router, {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
+        for number, station in enumerate(self.stations):
+            self._lay(number, station)
+        for family in (4, 6):
+            self.netlink.send([rtnl.add_route(self.shared(family), via=self.station(1, family))])
+
+    def _lay(self, number: int, station: NetNS) -> None:
+        port = 10 + number
+        with Netlink(station) as inside:
+            self.netlink.send(
+                [
+                    rtnl.add_veth(
+                        f"eth{number}", "up", index=port, peer_netns=station.fd, peer_index=2
+                    ),
+                    rtnl.add_address(port, ip_interface(f"192.0.2.{4 * number + 1}/30")),
+                    rtnl.add_address(port, ip_interface(f"2001:db8:{number}::1/64")),
+                ]
+            )
+            inside.send([rtnl.set_link(rtnl.LO, up=True), rtnl.set_link(2, up=True)])
+            for family, prefix in ((4, 30), (6, 64)):
+                own = ip_interface(f"{self.station(number, family)}/{prefix}")
+                inside.send([rtnl.add_address(2, own)])
+                inside.send([rtnl.add_route(None, via=own.network[1])])
+                if number:
+                    inside.send([rtnl.add_address(rtnl.LO, ip_interface(SHARED[family]))])
+            for netlink, name in ((inside, "up"), (self.netlink, f"eth{number}")):
+                assert netstate.link(netlink, name).running
+
+    def station(self, number: int, family: int) -> rtnl.Address:
+        """The address of a station on its cable."""
+        text = f"192.0.2.{4 * number + 2}" if family == 4 else f"2001:db8:{number}::2"
+        return ip_address(text)
+
+    def shared(self, family: int) -> rtnl.Network:
+        """The shared address as a route's destination."""
+        return ip_network(SHARED[family])
+
+    def asked(
+        self,
+        source: NetNS,
+        family: int,
+        target: NetNS,
+        protocol: Protocol = Protocol.ICMP,
+        to: str | None = None,
+    ) -> Observation:
+        """What the shared address, or `to`, answers, when `target` should."""
+        address = to or SHARED[family]
+        return ask(source, address, target, protocol=protocol, through=self.everybody)

@@ -1,0 +1,127 @@
+"""Bridge ports, seen in raw Ethernet frames: what is isolated, what comes back."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from linux import netstate, rtnl, sysctl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+from tests.asking import settle
+
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+KIND = 0x88B5
+"""Ethernet's local experimental type: nothing answers it, nothing else sends it."""
+COUNT = 3
+BRIDGE, PORT = 5, 10
+"""Indexes of the bridge and of its first port."""
+
+
+def mac(number: int) -> str:
+    """The MAC of a station."""
+    return f"02:00:00:00:00:{number:02x}"
+
+
+class Segment:
+    """A bridge in one namespace, each port a cable to a station of its own."""
+
+    def __init__(self, stack: ExitStack, bridge: NetNS) -> None:
+        self.stations = [stack.enter_context(NetNS.new()) for _ in range(COUNT)]
+        self.netlink = stack.enter_context(Netlink(bridge))
+        self._everybody = (bridge, *self.stations)
+        self.netlink.send([rtnl.add_bridge("br0", index=BRIDGE)])
+        self._ears = []
+        for number, station in enumerate(self.stations):
+            cable = rtnl.add_veth(
+                f"port{number}",
+                "eth0",
+                index=PORT + number,
+                master=BRIDGE,
+                peer_netns=station.fd,
+                peer_index=2,
+                peer_mac=mac(number),
+            )
+            self.netlink.send([cable])
+            sysctl.write(station, {"net.ipv6.conf.eth0.disable_ipv6": 1})
+            with Netlink(station) as netlink:
+                netlink.send([rtnl.set_link(2, up=True)])
+                assert netstate.link(netlink, "eth0").running
+            assert netstate.link(self.netlink, f"port{number}").port_state == 3
+            ear = station.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(KIND))
+            self._ears.append(stack.enter_context(ear))
+            ear.bind(("eth0", KIND))
+            ear.setblocking(False)
+
+    def reached(self, sender: int, to: str) -> set[int]:
+        """Send a frame from a station; the stations at which it arrived."""
+        frame = bytes.fromhex(to.replace(":", "")) + rtnl.mac_bytes(mac(sender))
+        self._ears[sender].send(frame + KIND.to_bytes(2, "big") + b"hello".ljust(46, b"."))
+        settle(*self._everybody)
+        found = set()
+        for number, ear in enumerate(self._ears):
+            try:
+                assert ear.recv(2000)[14:19] == b"hello"
+                found.add(number)
+            except BlockingIOError:
+                continue
+        return found
+
+
+@pytest.fixture
+def segment(space: NetNS) -> Iterator[Segment]:
+    """Three stations on one bridge."""
+    with ExitStack() as stack:
+        yield Segment(stack, space)
+
+
+def test_isolated_ports_exchange_not_a_single_frame(segment: Segment) -> None:
+    """Broadcast, unknown and known unicast: an isolated port reaches only those that are not."""
+    assert segment.reached(0, BROADCAST) == {1, 2}
+    for number in (0, 1):
+        segment.netlink.send([rtnl.isolate_port(PORT + number)])
+    assert segment.reached(0, BROADCAST) == segment.reached(0, mac(1)) == {2}
+    assert segment.reached(1, mac(0)) == segment.reached(0, mac(1)) == set()
+    assert segment.reached(0, mac(2)) == {2}
+    assert segment.reached(2, BROADCAST) == {0, 1}
+    assert segment.reached(2, mac(0)) == {0}
+    segment.netlink.send([rtnl.isolate_port(PORT, isolated=False)])
+    assert segment.reached(0, BROADCAST) == {1, 2}
+    assert segment.reached(1, mac(0)) == {0}
+
+
+def test_a_hairpin_port_sends_back_where_it_came_from(segment: Segment) -> None:
+    """A broadcast returns through its own port when that is a hairpin, and only then."""
+    assert segment.reached(0, BROADCAST) == {1, 2}
+    segment.netlink.send([rtnl.hairpin_port(PORT)])
+    assert segment.reached(0, BROADCAST) == {0, 1, 2}
+    assert segment.reached(1, BROADCAST) == {0, 2}
+    segment.netlink.send([rtnl.hairpin_port(PORT, on=False)])
+    assert segment.reached(0, BROADCAST) == {1, 2}
+
+
+def test_a_released_port_is_cut_off(segment: Segment) -> None:
+    """What is no port any more neither sends into the segment nor hears from it."""
+    segment.netlink.send([rtnl.set_link(PORT, master=0)])
+    assert segment.reached(0, BROADCAST) == set()
+    assert segment.reached(1, BROADCAST) == {2}
+
+
+def test_a_port_can_do_without_a_link_local_address(space: NetNS) -> None:
+    """A link that comes up after `no_link_local` has no address; any other gets one."""
+    with Netlink(space) as netlink:
+        netlink.send(
+            [
+                rtnl.add_veth("with", "without", index=20, peer_index=21, up=False),
+                rtnl.no_link_local("without"),
+                rtnl.set_link(20, up=True),
+                rtnl.set_link(21, up=True),
+            ]
+        )
+        for name in ("with", "without"):
+            assert netstate.link(netlink, name).running
+        assert [item.address.is_link_local for item in netstate.addresses(netlink, index=20)]
+        assert netstate.addresses(netlink, index=21) == []

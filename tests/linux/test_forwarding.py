@@ -1,0 +1,64 @@
+"""Routes and rules, seen in where packets go."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Literal
+
+import pytest
+
+from harness.model import Outcome
+from linux import rtnl
+from tests.linux.star import Star
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_rule_sends_what_came_in_its_way(star: Star, family: Literal[4, 6]) -> None:
+    """With `iif` an interface, what comes in there uses the other table, and nothing else."""
+    ways = [
+        rtnl.add_route(star.shared(family), via=star.station(2, family), table=100),
+        rtnl.add_rule(family, iif="eth0", table=100, priority=7),
+    ]
+    assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
+    star.netlink.send(ways)
+    assert star.asked(star.asker, family, star.second).outcome is Outcome.REPLY
+    assert star.asked(star.router, family, star.first).outcome is Outcome.REPLY
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_rule_for_lo_is_for_what_is_sent_from_here(star: Star, family: Literal[4, 6]) -> None:
+    """With `iif` `lo` only what the router sends itself uses the other table."""
+    star.netlink.send(
+        [
+            rtnl.add_route(star.shared(family), via=star.station(2, family), table=100),
+            rtnl.add_rule(family, iif="lo", table=100, priority=7),
+        ]
+    )
+    assert star.asked(star.router, family, star.second).outcome is Outcome.REPLY
+    assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_rules_are_tried_by_priority(star: Star, family: Literal[4, 6]) -> None:
+    """Of two rules that fit, the one with the smaller number decides."""
+    for table, number in ((100, 1), (200, 2)):
+        way = rtnl.add_route(star.shared(family), via=star.station(number, family), table=table)
+        star.netlink.send([way, rtnl.add_rule(family, iif="eth0", table=table, priority=table)])
+    assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
+    star.netlink.send([rtnl.add_rule(family, iif="eth0", table=200, priority=50)])
+    assert star.asked(star.asker, family, star.second).outcome is Outcome.REPLY
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_blackhole_swallows_without_a_word(star: Star, family: Literal[4, 6]) -> None:
+    """What a route would refuse with an error, a blackhole drops; more exact routes still win."""
+    elsewhere = {4: "198.51.100.77", 6: "2001:db8:9::77"}[family]
+    around = {4: "198.51.100.0/24", 6: "2001:db8:9::/64"}[family]
+
+    def outcome() -> Outcome:
+        return star.asked(star.asker, family, star.first, to=elsewhere).outcome
+
+    assert outcome() is Outcome.REJECTED
+    star.netlink.send([rtnl.add_blackhole(ip_network(around))])
+    assert outcome() is Outcome.DROPPED
+    assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY

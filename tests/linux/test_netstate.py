@@ -1,0 +1,158 @@
+"""What the kernel tells, held against another decoder of the same kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+import pytest
+
+from linux import netstate, rtnl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+from linux.netstate import Link, Neighbour, Route
+from tests.linux import decoder
+
+MAC = "02:42:0a:00:00:01"
+
+
+@pytest.fixture
+def netlink(space: NetNS) -> Iterator[Netlink]:
+    """A netlink socket of a namespace with a bridge, one port and addresses."""
+    with Netlink(space) as opened:
+        opened.send(
+            [
+                rtnl.add_bridge("br0", index=5),
+                rtnl.add_veth("port", "peer", index=7, peer_index=8, master=5, mac=MAC, mtu=1400),
+                rtnl.set_link(8, up=True),
+                rtnl.isolate_port(7),
+                rtnl.add_address(5, ip_interface("10.0.0.1/24")),
+                rtnl.add_address(5, ip_interface("fd00::1/64")),
+            ]
+        )
+        yield opened
+
+
+def test_links_are_as_another_decoder_reads_them(netlink: Netlink, space: NetNS) -> None:
+    """Index, name, kind, state, MAC, MTU, master and peer of every link agree."""
+    with decoder.rtnetlink(space) as ipr:
+        expected = {
+            item.get_attr("IFLA_IFNAME"): (
+                item["index"],
+                item.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
+                item["state"] == "up",
+                item.get_attr("IFLA_ADDRESS"),
+                item.get_attr("IFLA_MTU"),
+                item.get_attr("IFLA_MASTER"),
+                item.get_attr("IFLA_LINK"),
+            )
+            for item in ipr.get_links()
+        }
+    found = {
+        link.name: (
+            link.ifindex,
+            link.kind,
+            link.up,
+            link.mac,
+            link.mtu,
+            link.master,
+            link.peer,
+        )
+        for link in netstate.links(netlink)
+    }
+    assert found == expected
+    assert found["port"] == (7, "veth", True, MAC, 1400, 5, 8)
+
+
+def test_one_link_is_told_as_among_all(netlink: Netlink) -> None:
+    """Looked up by name or listed, a link is the same."""
+    by_name = {name: netstate.link(netlink, name) for name in ("lo", "br0", "port", "peer")}
+    assert {link.name: link for link in netstate.links(netlink)} == by_name
+
+
+def test_a_port_tells_its_state(netlink: Netlink) -> None:
+    """A port that carries forwards at once; isolation shows; what is no port has no state."""
+
+    def port() -> Link:
+        return netstate.link(netlink, "port")
+
+    assert (port().running, port().isolated) == (True, True)
+    assert port().port_state == rtnl.BR_STATE_FORWARDING
+    netlink.send([rtnl.isolate_port(7, isolated=False), rtnl.set_link(8, up=False)])
+    assert (port().up, port().running, port().isolated) == (True, False, False)
+    assert port().port_state != rtnl.BR_STATE_FORWARDING
+    assert netstate.link(netlink, "br0").port_state is None
+
+
+def test_addresses_are_told_with_their_link(netlink: Netlink) -> None:
+    """Every address with its prefix, in order of link and family, or those of one link."""
+    own = [ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64")]
+    found = netstate.addresses(netlink)
+    told = [(item.ifindex, item.address) for item in found if not item.address.is_link_local]
+    assert sorted(told, key=repr) == sorted(
+        [
+            *((5, item) for item in own),
+            (rtnl.LO, ip_interface("127.0.0.1/8")),
+            (rtnl.LO, ip_interface("::1/128")),
+        ],
+        key=repr,
+    )
+    assert netstate.addresses(netlink, index=5) == [item for item in found if item.ifindex == 5]
+
+
+def test_an_address_with_a_peer_is_told_by_its_own_end(netlink: Netlink, space: NetNS) -> None:
+    """Of a point-to-point address the near end is what the link answers to."""
+    with decoder.rtnetlink(space) as ipr:
+        ipr.addr("add", index=5, local="10.5.0.1", address="10.5.0.2", prefixlen=32)
+    found = [item.address for item in netstate.addresses(netlink, index=5)]
+    assert ip_interface("10.5.0.1/32") in found
+
+
+def test_an_address_tells_whether_it_can_be_used(netlink: Netlink, space: NetNS) -> None:
+    """While duplicates are looked for an address is tentative; where there is one, it failed."""
+
+    def flags(text: str) -> tuple[bool, bool]:
+        (found,) = (
+            item for item in netstate.addresses(netlink) if item.address == ip_interface(text)
+        )
+        return found.tentative, found.failed
+
+    assert flags("fd00::1/64") == (False, False)
+    netlink.send([rtnl.add_address(5, ip_interface("fd00::2/64"), nodad=False)])
+    assert flags("fd00::2/64") == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "black"), [("10.9.0.0/16", "10.8.0.0/16"), ("fd09::/16", "fd08::/16")]
+)
+def test_routes_are_told_by_table_and_kind(netlink: Netlink, text: str, black: str) -> None:
+    """Each route is in its own table; kinds other than unicast show only when asked for."""
+    network, swallowed = ip_network(text), ip_network(black)
+    family = network.version
+    via = ip_address("10.0.0.2" if family == 4 else "fd00::2")
+    direct = ip_network("10.0.0.0/24" if family == 4 else "fd00::/64")
+
+    def told(**options: Any) -> list[Route]:
+        return [item for item in netstate.routes(netlink, **options) if item.family == family]
+
+    netlink.send(
+        [
+            rtnl.add_route(network, via=via),
+            rtnl.add_route(None, via=via, table=1000),
+            rtnl.add_blackhole(swallowed),
+        ]
+    )
+    unicast = [Route(direct, None, 5, family), Route(network, via, 5, family)]
+    assert sorted(told(), key=repr) == sorted(unicast, key=repr)
+    assert told(table=1000) == [Route(None, via, 5, family)]
+    extra = set(told(every_kind=True)) - set(unicast)
+    assert {route.destination for route in extra} == {swallowed}
+
+
+@pytest.mark.parametrize("address", [ip_address("10.0.0.9"), ip_address("fd00::9")])
+def test_neighbours_are_told(netlink: Netlink, address: rtnl.Address) -> None:
+    """An entry has its link, address, MAC and state."""
+    netlink.send([rtnl.add_neighbour(5, address, MAC)])
+    found = [item for item in netstate.neighbours(netlink) if item.address == address]
+    assert found == [Neighbour(5, address, MAC, rtnl.NUD_PERMANENT)]

@@ -1,0 +1,134 @@
+"""Tables, chains and rules, read back by another decoder."""
+
+from __future__ import annotations
+
+import pytest
+
+from linux import nft
+from linux.netlink import NetlinkError
+from linux.netns import NetNS
+from linux.nft import Nft, Table
+from tests.linux import decoder
+
+TABLE = Table("inet", "mine")
+
+
+def test_a_base_chain_is_made_as_asked(rules: Nft, space: NetNS) -> None:
+    """Hook, priority, type and policy are those asked for, below zero too."""
+    asked = [
+        ("a", "prerouting", -150, "filter", "accept"),
+        ("b", "input", 0, "filter", "drop"),
+        ("c", "forward", 10, "filter", "accept"),
+        ("d", "output", -100, "nat", "accept"),
+        ("e", "postrouting", 100, "nat", "accept"),
+        ("f", "output", -150, "route", "accept"),
+    ]
+    rules.apply(
+        [
+            nft.add_table(TABLE),
+            *(
+                nft.add_chain(TABLE, name, hook=hook, priority=priority, kind=kind, policy=policy)  # type: ignore[arg-type] # literals in a table
+                for name, hook, priority, kind, policy in asked
+            ),
+        ]
+    )
+    with decoder.nftables(space) as other:
+        told = [
+            (
+                chain.get_attr("NFTA_CHAIN_NAME"),
+                chain.get_nested("NFTA_CHAIN_HOOK", "NFTA_HOOK_HOOKNUM"),
+                chain.get_nested("NFTA_CHAIN_HOOK", "NFTA_HOOK_PRIORITY"),
+                chain.get_attr("NFTA_CHAIN_TYPE"),
+                chain.get_attr("NFTA_CHAIN_POLICY"),
+            )
+            for chain in other.get_chains()
+        ]
+    hooks = ["prerouting", "input", "forward", "output", "postrouting"]  # NF_INET_…
+    policies = ["drop", "accept"]  # NF_DROP, NF_ACCEPT
+    assert told == [
+        (name, hooks.index(hook), priority, kind, policies.index(policy))
+        for name, hook, priority, kind, policy in asked
+    ]
+
+
+@pytest.mark.parametrize("family", ["inet", "ip", "ip6", "arp", "bridge"])
+def test_a_table_is_of_its_family(rules: Nft, space: NetNS, family: str) -> None:
+    """A table is listed under its family and name; making it again changes nothing."""
+    table = Table(family, "name")
+    rules.apply([nft.add_table(table), nft.add_chain(table, "inside")])
+    rules.apply([nft.add_table(table)])
+    assert rules.tables() == [table]
+    with decoder.nftables(space) as other:
+        assert [item.get_attr("NFTA_CHAIN_NAME") for item in other.get_chains()] == ["inside"]
+    rules.apply([nft.del_table(table)])
+    assert rules.tables() == []
+
+
+def test_rules_are_told_in_order_with_their_comments(rules: Nft, space: NetNS) -> None:
+    """A rule is added at the end or in front, and its handle and comment are the kernel's own."""
+    long = "x" * 300
+    rules.apply(
+        [
+            nft.add_table(TABLE),
+            nft.add_chain(TABLE, "chain"),
+            nft.add_rule(TABLE, "chain", nft.counter(), comment="second"),
+            nft.add_rule(TABLE, "chain", nft.counter()),
+            nft.add_rule(TABLE, "chain", nft.counter(), comment="ünï"),
+            nft.add_rule(TABLE, "chain", nft.counter(), comment=long),
+            nft.add_rule(TABLE, "chain", nft.counter(), comment="first", first=True),
+        ]
+    )
+    found = rules.rules(TABLE)
+    assert [rule.comment for rule in found] == ["first", "second", "", "ünï", long[:253]]
+    assert {rule.chain for rule in found} == {"chain"}
+    with decoder.nftables(space) as other:
+        dumped = list(other.get_rules())
+    assert [rule.handle for rule in found] == [d.get_attr("NFTA_RULE_HANDLE") for d in dumped]
+    assert dumped[0].get_attr("NFTA_RULE_USERDATA") == "first"
+
+
+def test_rules_and_chains_are_removed_one_by_one(rules: Nft) -> None:
+    """By handle one rule goes, by flushing all of a chain, then the chain, then the table."""
+    rules.apply(
+        [
+            nft.add_table(TABLE),
+            *(nft.add_chain(TABLE, name) for name in "ab"),
+            nft.add_rule(TABLE, "a", nft.counter(), comment="a1"),
+            nft.add_rule(TABLE, "a", nft.jump("b"), comment="a2"),
+            nft.add_rule(TABLE, "b", nft.counter(), comment="b1"),
+            nft.add_rule(TABLE, "b", nft.counter(), comment="b2"),
+        ]
+    )
+
+    def left() -> list[str]:
+        return [rule.comment for rule in rules.rules(TABLE)]
+
+    assert left() == ["a1", "a2", "b1", "b2"]
+    rules.apply([nft.del_rule(TABLE, rules.rules(TABLE)[0])])
+    assert left() == ["a2", "b1", "b2"]
+    with pytest.raises(NetlinkError, match="remove chain b: Device or resource busy"):
+        rules.apply([nft.del_chain(TABLE, "b")])
+    rules.apply([nft.flush_chain(TABLE, "a")])
+    assert left() == ["b1", "b2"]
+    rules.apply([nft.del_chain(TABLE, "b")])
+    assert left() == []
+    with pytest.raises(NetlinkError, match="flush chain b: No such file"):
+        rules.apply([nft.flush_chain(TABLE, "b")])
+    rules.apply([nft.del_table(TABLE)])
+    assert rules.tables() == []
+
+
+def test_a_table_tells_its_own_rules_only(rules: Nft) -> None:
+    """Tables of the same name in another family, or of another name, are left out."""
+    others = [Table("ip", "mine"), Table("inet", "other")]
+    for table in (TABLE, *others):
+        comment = f"{table.family} {table.name}"
+        rules.apply(
+            [
+                nft.add_table(table),
+                nft.add_chain(table, "chain"),
+                nft.add_rule(table, "chain", nft.counter(), comment=comment),
+            ]
+        )
+    assert [rule.comment for rule in rules.rules(TABLE)] == ["inet mine"]
+    assert rules.rules(Table("inet", "nobody's")) == []

@@ -1,0 +1,326 @@
+"""Links, addresses, routes, rules, neighbours: asked for, then read by another decoder."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+import pytest
+
+from linux import rtnl
+from linux.netlink import Netlink, NetlinkError, Request, u32
+from linux.netns import NetNS
+from linux.rtnl import Address
+from tests.linux import decoder
+
+MAC, OTHER_MAC = "02:42:0a:00:00:01", "02:42:0a:00:00:02"
+BRIDGE = 5
+"""Index of `br0` where a test needs a link."""
+UP = 0x1
+
+
+def send(space: NetNS, *requests: Request) -> None:
+    """Carry out requests in a namespace."""
+    with Netlink(space) as netlink:
+        netlink.send(requests)
+
+
+@pytest.fixture
+def bridged(space: NetNS) -> NetNS:
+    """The namespace with a bridge `br0` in it."""
+    send(space, rtnl.add_bridge("br0", index=BRIDGE))
+    return space
+
+
+# --- links --------------------------------------------------------------------------
+
+
+def test_a_bridge_is_made_as_asked(space: NetNS) -> None:
+    """Name, index, MAC and MTU are those asked for; it runs no spanning tree and has no delay."""
+    send(space, rtnl.add_bridge("br7", index=77, mac=MAC, mtu=1400))
+    found = decoder.link(space, "br7")
+    data = found.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+    assert (found["index"], found["flags"] & UP) == (77, UP)
+    assert (found.get_attr("IFLA_ADDRESS"), found.get_attr("IFLA_MTU")) == (MAC, 1400)
+    assert found.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "bridge"
+    assert data.get_attr("IFLA_BR_STP_STATE") == data.get_attr("IFLA_BR_FORWARD_DELAY") == 0
+
+
+def test_a_link_may_start_down(space: NetNS) -> None:
+    """Without `up` a link is made and stays down until it is told otherwise."""
+    send(space, rtnl.add_bridge("br7", up=False), rtnl.add_link("bridge", "br8", mac=MAC))
+    assert not decoder.link(space, "br7")["flags"] & UP
+    assert not decoder.link(space, "br8")["flags"] & UP
+    assert decoder.link(space, "br8").get_attr("IFLA_ADDRESS") == MAC
+
+
+def test_a_veth_pair_is_made_in_one_message(bridged: NetNS) -> None:
+    """Both ends are placed, named and sized as asked; the near one is up, and a port."""
+    with NetNS.new() as far:
+        send(
+            bridged,
+            rtnl.add_veth(
+                "near",
+                "far",
+                index=21,
+                master=BRIDGE,
+                mtu=1300,
+                mac=MAC,
+                peer_netns=far.fd,
+                peer_index=22,
+                peer_mac=OTHER_MAC,
+            ),
+        )
+        near, peer = decoder.link(bridged, "near"), decoder.link(far, "far")
+    attributes = ("IFLA_MASTER", "IFLA_MTU", "IFLA_ADDRESS", "IFLA_LINK")
+    assert [near.get_attr(name) for name in attributes] == [BRIDGE, 1300, MAC, 22]
+    assert [peer.get_attr(name) for name in attributes] == [None, 1300, OTHER_MAC, 21]
+    assert (near["index"], peer["index"]) == (21, 22)
+    assert (near["flags"] & UP, peer["flags"] & UP) == (UP, 0)
+
+
+def test_a_near_end_may_be_placed_elsewhere(space: NetNS) -> None:
+    """Both ends of a cable can be laid between two namespaces from a third."""
+    with NetNS.new() as one, NetNS.new() as other:
+        send(space, rtnl.add_veth("a", "b", netns=one.fd, peer_netns=other.fd, up=False))
+        assert not decoder.link(one, "a")["flags"] & UP
+        assert decoder.link(other, "b").get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "veth"
+        with decoder.rtnetlink(space) as ipr:
+            assert len(list(ipr.get_links())) == 1
+
+
+def test_a_link_on_a_parent(bridged: NetNS) -> None:
+    """A macvlan knows its parent and mode, and can be made right in another namespace."""
+    mode = u32(rtnl.IFLA_MACVLAN_MODE, 4)  # MACVLAN_MODE_BRIDGE
+    with NetNS.new() as far:
+        made = rtnl.add_link("macvlan", "mv", parent=BRIDGE, netns=far.fd, data=mode, index=8)
+        send(bridged, made)
+        found = decoder.link(far, "mv")
+    assert (found["index"], found.get_attr("IFLA_LINK")) == (8, BRIDGE)
+    assert found.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_MACVLAN_MODE") == "bridge"
+
+
+def test_a_link_is_changed_in_what_is_asked(bridged: NetNS) -> None:
+    """Name, MTU, MAC, master and state change one by one, and nothing else does."""
+
+    def state() -> tuple[Any, ...]:
+        found = decoder.link(bridged, name)
+        wanted = ("IFLA_MTU", "IFLA_ADDRESS", "IFLA_MASTER")
+        return (found["flags"] & UP, *(found.get_attr(key) for key in wanted))
+
+    name = "near"
+    send(bridged, rtnl.add_veth(name, "far", index=20, mac=MAC, mtu=1500, up=False))
+    assert state() == (0, 1500, MAC, None)
+    send(bridged, rtnl.set_link(20, mtu=1400))
+    assert state() == (0, 1400, MAC, None)
+    send(bridged, rtnl.set_link(20, mac=OTHER_MAC))
+    assert state() == (0, 1400, OTHER_MAC, None)
+    send(bridged, rtnl.set_link(20, master=BRIDGE, up=True))
+    assert state() == (UP, 1400, OTHER_MAC, BRIDGE)
+    send(bridged, rtnl.set_link(20, master=0))
+    assert state() == (UP, 1400, OTHER_MAC, None)
+    send(bridged, rtnl.set_link(20, up=False))
+    assert state() == (0, 1400, OTHER_MAC, None)
+    name = "renamed"
+    send(bridged, rtnl.set_link(20, name=name))
+    assert state() == (0, 1400, OTHER_MAC, None)
+
+
+def test_a_link_moves_and_goes(space: NetNS) -> None:
+    """`netns` moves a link; removing one end of a pair by name removes both."""
+    with NetNS.new() as far:
+        send(space, rtnl.add_veth("near", "far", index=20))
+        send(space, rtnl.set_link(20, netns=far.fd))
+        assert decoder.link(far, "near")["index"] == 20
+        send(far, rtnl.del_link("near"))
+        for place in (space, far):
+            with decoder.rtnetlink(place) as ipr:
+                assert [item.get_attr("IFLA_IFNAME") for item in ipr.get_links()] == ["lo"]
+
+
+@pytest.mark.parametrize("mac", ["02:42:0a:00:00", "02:42:0a:00:00:01:02", "not a mac"])
+def test_a_mac_is_six_bytes(mac: str) -> None:
+    """Anything else is refused before it reaches the kernel."""
+    with pytest.raises(ValueError, match=r"is not a MAC address|non-hexadecimal"):
+        rtnl.set_link(1, mac=mac)
+
+
+# --- addresses ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "broadcast"),
+    [
+        ("10.1.2.3/16", "10.1.255.255"),
+        ("10.1.2.3/30", "10.1.2.3"),
+        ("10.1.2.2/31", None),
+        ("10.1.2.3/32", None),
+        ("fd00::3/64", None),
+        ("fd00::3/128", None),
+    ],
+)
+def test_an_address_is_added_and_taken_away(
+    bridged: NetNS, text: str, broadcast: str | None
+) -> None:
+    """Address, prefix and broadcast address are there, and gone after removal."""
+    send(bridged, rtnl.add_address(BRIDGE, ip_interface(text)))
+    found = decoder.addresses(bridged, BRIDGE)[text]
+    assert found.get_attr("IFA_BROADCAST") == broadcast
+    send(bridged, rtnl.del_address(BRIDGE, ip_interface(text)))
+    assert text not in decoder.addresses(bridged, BRIDGE)
+
+
+@pytest.mark.parametrize(("nodad", "flags"), [(True, 0x02), (False, 0x40)])
+def test_duplicate_address_detection_is_a_choice(
+    bridged: NetNS, *, nodad: bool, flags: int
+) -> None:
+    """Without it an IPv6 address is usable at once, with it the address is tentative first."""
+    send(bridged, rtnl.add_address(BRIDGE, ip_interface("fd00::3/64"), nodad=nodad))
+    found = decoder.addresses(bridged, BRIDGE)["fd00::3/64"].get_attr("IFA_FLAGS")
+    assert found & (0x02 | 0x40) == flags  # IFA_F_NODAD, IFA_F_TENTATIVE
+
+
+def test_an_address_twice_is_refused(bridged: NetNS) -> None:
+    """The same address again is an error, not a silent success."""
+    request = rtnl.add_address(BRIDGE, ip_interface("10.1.2.3/16"))
+    send(bridged, request)
+    with pytest.raises(NetlinkError, match=r"add address 10\.1\.2\.3/16 to link 5: File exists"):
+        send(bridged, request)
+
+
+# --- routes and rules ---------------------------------------------------------------
+
+
+@pytest.fixture
+def routed(bridged: NetNS) -> NetNS:
+    """The namespace with addresses on `br0`, so that gateways are on its link."""
+    for text in ("10.0.0.1/24", "fd00::1/64"):
+        send(bridged, rtnl.add_address(BRIDGE, ip_interface(text)))
+    return bridged
+
+
+Told = tuple[str | None, int, str | None, int | None, str | None, int, int]
+
+
+def routes(space: NetNS, family: int, table: int) -> set[Told]:
+    """Routes as (destination, prefix, gateway, link, source, scope, type)."""
+    with decoder.rtnetlink(space) as ipr:
+        found = [item for item in ipr.get_routes(family=family) if in_table(item) == table]
+    attributes = ("RTA_GATEWAY", "RTA_OIF", "RTA_PREFSRC")
+    return {
+        (
+            item.get_attr("RTA_DST"),
+            item["dst_len"],
+            *(item.get_attr(name) for name in attributes),
+            item["scope"],
+            item["type"],
+        )
+        for item in found
+        if item["proto"] != 2  # RTPROT_KERNEL
+    }
+
+
+def in_table(item: Any) -> int:
+    """The table of a decoded route or rule."""
+    return int(item.get_attr("RTA_TABLE") or item.get_attr("FRA_TABLE") or item["table"])
+
+
+@pytest.mark.parametrize("table", [254, 100, 1000])
+def test_a_route_says_where_and_how(routed: NetNS, table: int) -> None:
+    """Destination, gateway, link, source and table are those asked for, in both families."""
+    four, six = ip_network("10.9.0.0/16"), ip_network("fd09::/16")
+    send(
+        routed,
+        rtnl.add_route(four, via=ip_address("10.0.0.2"), table=table),
+        rtnl.add_route(six, via=ip_address("fd00::2"), table=table),
+        rtnl.add_route(None, via=ip_address("10.0.0.3"), table=table),
+        rtnl.add_route(None, via=ip_address("fd00::3"), oif=BRIDGE, table=table),
+        rtnl.add_route(
+            ip_network("10.8.0.0/16"), oif=BRIDGE, source=ip_address("10.0.0.1"), table=table
+        ),
+    )
+    assert routes(routed, socket.AF_INET, table) == {
+        ("10.9.0.0", 16, "10.0.0.2", BRIDGE, None, 0, 1),
+        (None, 0, "10.0.0.3", BRIDGE, None, 0, 1),
+        ("10.8.0.0", 16, None, BRIDGE, "10.0.0.1", 253, 1),
+    }
+    assert routes(routed, socket.AF_INET6, table) == {
+        ("fd09::", 16, "fd00::2", BRIDGE, None, 0, 1),
+        (None, 0, "fd00::3", BRIDGE, None, 0, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("destination", "first", "second"),
+    [
+        ("10.9.0.0/16", "10.0.0.2", "10.0.0.3"),
+        ("fd09::/16", "fd00::2", "fd00::3"),
+        (None, "10.0.0.2", "10.0.0.3"),
+        (None, "fd00::2", "fd00::3"),
+    ],
+)
+def test_a_route_is_added_replaced_and_taken_away(
+    routed: NetNS, destination: str | None, first: str, second: str
+) -> None:
+    """A second route to the same place is refused unless it replaces; the right one goes."""
+    where = ip_network(destination) if destination else None
+    family = socket.AF_INET if "." in first else socket.AF_INET6
+
+    def gateways() -> set[str | None]:
+        return {item[2] for item in routes(routed, family, 254)}
+
+    send(routed, rtnl.add_route(where, via=ip_address(first)))
+    with pytest.raises(NetlinkError, match="File exists"):
+        send(routed, rtnl.add_route(where, via=ip_address(second)))
+    send(routed, rtnl.add_route(where, via=ip_address(second), replace=True))
+    assert gateways() == {second}
+    with pytest.raises(NetlinkError, match="No such process"):
+        send(routed, rtnl.del_route(where, via=ip_address(first)))
+    send(routed, rtnl.del_route(where, via=ip_address(second)))
+    assert gateways() == set()
+
+
+@pytest.mark.parametrize("text", ["10.9.0.0/16", "fd09::/16", "0.0.0.0/0", "::/0"])
+def test_a_blackhole_is_one(space: NetNS, text: str) -> None:
+    """The route is of the type that swallows, in the main table."""
+    network = ip_network(text)
+    send(space, rtnl.add_blackhole(network))
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    ((destination, length, *_, kind),) = routes(space, family, 254)
+    assert (destination or str(network.network_address), length, kind) == (
+        str(network.network_address),
+        network.prefixlen,
+        6,  # RTN_BLACKHOLE
+    )
+
+
+@pytest.mark.parametrize("table", [100, 1000])
+def test_a_rule_is_made_as_asked(space: NetNS, table: int) -> None:
+    """Priority, interface and table of a rule are those asked for, in both families."""
+    for family in (4, 6):
+        send(space, rtnl.add_rule(family, iif="eth9", table=table, priority=7))
+    for number in (socket.AF_INET, socket.AF_INET6):
+        with decoder.rtnetlink(space) as ipr:
+            (rule,) = [item for item in ipr.get_rules(family=number) if in_table(item) == table]
+        told = [rule.get_attr(name) for name in ("FRA_PRIORITY", "FRA_IIFNAME", "FRA_TABLE")]
+        assert (told, rule["action"]) == ([7, "eth9", table], 1)  # FR_ACT_TO_TBL
+
+
+# --- neighbours ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", [ip_address("10.0.0.9"), ip_address("fd00::9")])
+def test_a_neighbour_is_added_and_forgotten(routed: NetNS, address: Address) -> None:
+    """A permanent entry says whose MAC it is; a second one replaces it; then it is gone."""
+
+    def entries() -> list[tuple[str, int, int]]:
+        with decoder.rtnetlink(routed) as ipr:
+            found = [n for n in ipr.get_neighbours() if n.get_attr("NDA_DST") == str(address)]
+        return [(n.get_attr("NDA_LLADDR"), n["state"], n["ifindex"]) for n in found]
+
+    for mac in (MAC, OTHER_MAC):
+        send(routed, rtnl.add_neighbour(BRIDGE, address, mac))
+        assert entries() == [(mac, 0x80, BRIDGE)]  # NUD_PERMANENT
+    send(routed, rtnl.del_neighbour(BRIDGE, address))
+    assert entries() == []
