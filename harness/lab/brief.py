@@ -41,6 +41,8 @@ class Shown(NamedTuple):
     flags: int
     mac: str
     master: int
+    stalled: bool
+    """What is behind it, in this namespace, is not up."""
 
     def line(self, text: str) -> str:
         """Name, state, and `text`."""
@@ -55,6 +57,7 @@ def shown(netlink: Netlink) -> list[Shown]:
         for answer in netlink.ask(request)
     ]
     plain = {head[2]: fields[rtnl.IFLA_IFNAME].rstrip(b"\0").decode() for head, fields in read}
+    up = {head[2] for head, _ in read if head[3] & rtnl.IFF_UP}
     found = []
     for (_, _, index, flags, _), fields in read:
         below = number(fields.get(rtnl.IFLA_LINK, b""))
@@ -68,6 +71,7 @@ def shown(netlink: Netlink) -> list[Shown]:
                 flags,
                 rtnl.mac_text(fields.get(rtnl.IFLA_ADDRESS, b"")),
                 number(fields.get(rtnl.IFLA_MASTER, b"")),
+                bool(below) and not far and below not in up,
             )
         )
     return found
@@ -78,6 +82,7 @@ def link_line(link: Shown) -> str:
     up, running = link.flags & rtnl.IFF_UP, link.flags & rtnl.IFF_RUNNING
     words = ["NO-CARRIER"] if up and not running else []
     words += [word for word, bit in _FLAGS.items() if link.flags & bit]
+    words += ["M-DOWN"] if link.stalled else []
     return link.line(f"{link.mac} <{','.join(words)}>")
 
 

@@ -55,11 +55,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         enter(name)
     except OSError as error:
-        sys.stderr.write(
-            f"inside: no namespace is called {name!r}: {error.strerror}\n"
-            f"names: {' '.join(names())}\n"
-            f"to name a container's: ln -s /proc/PID/ns/net {NAMES}/NAME\n"
-        )
+        sys.stderr.write(_refusal(name, error))
         return 1
     command = command or shell(os.environ)
     try:
@@ -67,3 +63,14 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"inside: {command[0]}: {error.strerror}\n")
         return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+def _refusal(name: str, error: OSError) -> str:
+    if name in names() and isinstance(error, FileNotFoundError):
+        gone = os.readlink(NAMES / name)
+        return f"inside: {name!r} leads nowhere any more: {gone} is gone with its process\n"
+    return (
+        f"inside: no namespace is called {name!r}: {error.strerror}\n"
+        f"names: {' '.join(names())}\n"
+        f"to name a container's: ln -s /proc/PID/ns/net {NAMES}/NAME\n"
+    )

@@ -7,11 +7,12 @@ What it shows is iproute2's brief form (`ip -br`), line for line, asked for or n
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Final
+from typing import Any, Final
 
 from harness import sandbox
 from harness.lab import brief, inside
@@ -140,32 +141,32 @@ def _new_link(words: Words) -> Request:
 
 
 def _set_link(netlink: Netlink, words: Words) -> None:
+    """Everything in one message: a link that is moved *and* renamed is renamed over there."""
     index = _index(netlink, words)
-    requests = []
-    while words:
-        match words.take("what to set"):
-            case "up":
-                requests.append(rtnl.set_link(index, up=True))
-            case "down":
-                requests.append(rtnl.set_link(index, up=False))
-            case "nomaster":
-                requests.append(rtnl.set_link(index, master=0))
-            case "master":
-                requests.append(rtnl.set_link(index, master=_index(netlink, words)))
-            case "name":
-                requests.append(rtnl.set_link(index, name=words.take("the new name")))
-            case "mtu":
-                requests.append(rtnl.set_link(index, mtu=int(words.take("the MTU"))))
-            case "address":
-                requests.append(rtnl.set_link(index, mac=words.take("the MAC")))
-            case "netns":
-                netlink.send(requests)
-                requests = []
-                with _namespace(words.take("a namespace's name, or a pid")) as space:
-                    netlink.send([rtnl.set_link(index, netns=space.fd)])
-            case other:
-                raise UsageError(f"{other!r} is nothing that can be set")
-    netlink.send(requests)
+    changes: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        while words:
+            match words.take("what to set"):
+                case "up":
+                    changes["up"] = True
+                case "down":
+                    changes["up"] = False
+                case "nomaster":
+                    changes["master"] = 0
+                case "master":
+                    changes["master"] = _index(netlink, words)
+                case "name":
+                    changes["name"] = words.take("the new name")
+                case "mtu":
+                    changes["mtu"] = int(words.take("the MTU"))
+                case "address":
+                    changes["mac"] = words.take("the MAC")
+                case "netns":
+                    space = _namespace(words.take("a namespace's name, or a pid"))
+                    changes["netns"] = stack.enter_context(space).fd
+                case other:
+                    raise UsageError(f"{other!r} is nothing that can be set")
+        netlink.send([rtnl.set_link(index, **changes)])
 
 
 def _namespace(word: str) -> NetNS:

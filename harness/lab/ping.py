@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("host", nargs="+", help="an address, or a name")
     parser.add_argument("-c", dest="count", type=int, default=1, help="requests per host")
     parser.add_argument("-t", dest="ttl", type=int, help="TTL to send with")
-    parser.add_argument("-W", dest="within", type=float, default=1.0, help="seconds to wait")
+    parser.add_argument("-W", dest="within", type=float, default=2.0, help="seconds to wait")
     only = parser.add_mutually_exclusive_group()
     for number in (4, 6):
         only.add_argument(f"-{number}", dest="family", action="store_const", const=number)

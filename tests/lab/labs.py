@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.programs import Watched, environment, run
 
@@ -14,6 +16,11 @@ LAB = [*NETMODES, "lab"]
 NO_CAST = [*LAB, "--no-cast"]
 
 SHELLS = [shell for shell in ("/bin/bash", "/bin/dash", "/bin/sh") if os.path.exists(shell)]
+OWN_TOOLS = "PATH=/run/netmodes/spare:$PATH"
+TOOLS = {"the lab's own ip": OWN_TOOLS}
+"""Which `ip` is used, and the command that has it come first on the PATH."""
+if shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin"):
+    TOOLS["the machine's ip"] = ":"
 
 
 def script(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -21,7 +28,15 @@ def script(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run([*NO_CAST, *arguments, "--", "sh", "-c", f"exec 2>&1\n{source}"])
 
 
-def at_terminal(argv: Sequence[str], *, shell: str = "/bin/sh", home: str = "/") -> Watched:
-    """A program on a terminal of its own, with plain settings."""
-    env = environment(SHELL=shell, TERM="dumb", HOME=home, PS1="outer> ")
+def at_terminal(
+    argv: Sequence[str], *, shell: str = "/bin/sh", home: Path | None = None
+) -> Watched:
+    """A program on a terminal of its own, with plain settings. Images stay cached as they are."""
+    env = environment(
+        SHELL=shell,
+        TERM="dumb",
+        HOME=str(home or Path.home()),
+        XDG_CACHE_HOME=os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
+        PS1="outer> ",
+    )
     return Watched(argv, terminal=True, env=env)

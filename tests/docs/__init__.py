@@ -1,0 +1,1 @@
+"""The documentation carried out: what it shows is what comes out."""

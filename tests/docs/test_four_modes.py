@@ -1,0 +1,19 @@
+"""`docs/four-modes.md` shows what really comes out."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.docs.transcript import REGENERATE, differences, perform, read, steps
+from tests.lab.labs import TOOLS
+
+
+@pytest.mark.parametrize("tools", TOOLS)
+def test_the_walk_through_shows_what_comes_out(tools: str) -> None:
+    """Every command of the page prints what the page says, with iproute2 and without it."""
+    page = read()
+    outputs = perform([step.command for step in steps(page)], setting=TOOLS[tools])
+    found = differences(page, outputs)
+    if found:
+        told = f"docs/four-modes.md is stale; if it is right so: {REGENERATE}\n\n{found}"
+        pytest.fail(told, pytrace=False)

@@ -1,0 +1,115 @@
+"""The comparison itself: what it lets pass and what it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.docs.transcript import Step, differences, perform, rewritten, steps
+
+PAGE = """\
+Words.
+
+```console
+$ first
+net:[4026531840]
+$ second |
+> third
+net:[4026531840]
+net:[4026531999]
+```
+
+```text
+$ no command
+```
+"""
+
+
+def test_commands_and_outputs_are_told_apart() -> None:
+    """A command may go on over lines, and only console blocks count."""
+    assert steps(PAGE) == [
+        Step("first", ("net:[4026531840]",), 4, 5),
+        Step("second |\nthird", ("net:[4026531840]", "net:[4026531999]"), 7, 9),
+    ]
+
+
+def test_output_without_a_command_is_an_error() -> None:
+    """A block that begins with output cannot be carried out."""
+    with pytest.raises(ValueError, match="line 2: output without a command: 'lost'"):
+        steps("```console\nlost\n```\n")
+
+
+def test_other_values_pass_where_the_same_ones_are_equal() -> None:
+    """Inode numbers may all be others, as long as equal ones stay equal."""
+    outputs = [("net:[1000000001]",), ("net:[1000000001]", "net:[1000000002]")]
+    assert differences(PAGE, outputs) == ""
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        ("net:[1000000002]", "net:[1000000002]"),
+        ("net:[1000000001]", "net:[1000000001]"),
+        ("net:[1000000001]",),
+        (),
+    ],
+)
+def test_another_identity_is_shown(second: tuple[str, ...]) -> None:
+    """A namespace that is another's on the page and its own in the lab is a difference."""
+    found = differences(PAGE, [("net:[1000000001]",), second])
+    assert found.startswith("line 7: $ second |\nthird\n--- on the page\n+++ in the lab\n")
+
+
+@pytest.mark.parametrize(
+    ("shown", "came"),
+    [
+        ("ttl 64, 0.05 ms", "ttl 63, 0.05 ms"),
+        ("172.17.0.1/16", "172.17.0.2/16"),
+        ("02:42:ac:11:00:01", "02:42:ac:11:00:02"),
+        ("container01", "container02"),
+        ("eth0  UP", "eth0  DOWN"),
+    ],
+)
+def test_what_the_page_is_about_is_compared_by_value(shown: str, came: str) -> None:
+    """TTLs, addresses, derived MACs, names and states are what they are."""
+    assert differences(f"```console\n$ look\n{shown}\n```\n", [(came,)])
+
+
+@pytest.mark.parametrize(
+    ("shown", "came"),
+    [
+        ("ttl 64, 0.05 ms", "ttl 64, 13.75 ms"),
+        ("Up 2 seconds   c", "Up Less than a second   c"),
+        ('"Pid": 12,', '"Pid": 4711,'),
+        ("vethe7308552448@if2 UP  4e:60:9c:fa:86:a2", "veth70b62df9bf4@if3 UP  8e:dc:a7:6c:af:90"),
+    ],
+)
+def test_what_a_run_makes_up_is_not(shown: str, came: str) -> None:
+    """Times, pids and what the kernel or the runtime draws are not compared by value."""
+    assert not differences(f"```console\n$ look\n{shown}\n```\n", [(came,)])
+
+
+def test_a_page_is_rewritten_in_place() -> None:
+    """Outputs change, and nothing else does."""
+    page = rewritten(PAGE, [("one", "two"), ()])
+    assert page == PAGE.replace("net:[4026531840]\n$", "one\ntwo\n$").replace(
+        "net:[4026531840]\nnet:[4026531999]\n", ""
+    )
+
+
+def test_all_commands_run_in_one_shell() -> None:
+    """What a command sets, the next one sees; errors are recorded, and nobody reads the script."""
+    commands = [
+        "place=here",
+        "echo $place",
+        "cat; no-such-command",
+        "for i in 1 2\ndo echo $i\ndone",
+    ]
+    empty, place, complaint, loop = perform(commands)
+    assert (empty, place, loop) == ((), ("here",), ("1", "2"))
+    assert "no-such-command" in complaint[0]
+
+
+def test_a_shell_that_ends_early_is_an_error() -> None:
+    """A page cannot leave the lab half-way and pass."""
+    with pytest.raises(RuntimeError, match="the shell ended early, 3: "):
+        perform(["exit 3", "echo never"])

@@ -1,0 +1,147 @@
+"""The console blocks of a page, carried out in one lab, and what came of it compared.
+
+In a block fenced as `console` a line that begins with `$ ` is a command, one that
+begins with `> ` goes on with it, and the rest is output. All commands of a page run in
+one shell, so that variables, functions and changes last. Standard error is output too.
+
+What differs from run to run is not compared by value. Ids, pids, inode numbers, MACs
+drawn by the kernel and names made of them are compared by *identity*: where the page
+shows the same value twice, so must the run, and where two differ they must differ.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.labs import LAB
+from tests.programs import ROOT, run
+
+PAGE = ROOT / "docs" / "four-modes.md"
+REGENERATE = "python -m tests.docs.regenerate"
+
+_VARYING = re.compile(
+    r"""
+      (?P<inode> (?<=:\[) \d{8,} (?=\]) )
+    | (?P<id>    \b [0-9a-f]{64} \b | \b (?!0{12}) [0-9a-f]{12} \b )
+    | (?P<pid>   (?<="Pid":\s) \d+ | (?<=/proc/) \d+ )
+    | (?P<mac>   \b (?!02:42:) (?:[0-9a-f]{2}:){5} [0-9a-f]{2} \b )
+    | (?P<veth>  \b veth [0-9a-f]{11} \b )
+    | (?P<index> (?<=@if) \d+ )
+    | (?P<took>  \d+\.\d+ [ ] ms )
+    | (?P<age>   (?: Less[ ]than[ ]a | \d+ | About[ ]an? ) [ ] (?:second|minute)s? (?:[ ]ago)? )
+    """,
+    re.VERBOSE,
+)
+_MEASURED = frozenset({"took", "age"})
+"""What is a quantity, not a name: one is as good as another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command of a page, and its output on lines `first` up to `last` (not included)."""
+
+    command: str
+    output: tuple[str, ...]
+    first: int
+    last: int
+
+
+def steps(page: str) -> list[Step]:
+    """The commands of a page, in order. Raises `ValueError` for output before any command."""
+    found: list[Step] = []
+    lines = page.splitlines()
+    number = 0
+    while number < len(lines):
+        number += 1
+        if lines[number - 1] == "```console":
+            end = lines.index("```", number)
+            found += _block(lines, number, end)
+            number = end + 1
+    return found
+
+
+def _block(lines: Sequence[str], start: int, end: int) -> Iterable[Step]:
+    number = start
+    while number < end:
+        if not lines[number].startswith("$ "):
+            raise ValueError(f"line {number + 1}: output without a command: {lines[number]!r}")
+        command = [lines[number][2:]]
+        number += 1
+        while number < end and lines[number].startswith("> "):
+            command.append(lines[number][2:])
+            number += 1
+        first = number
+        while number < end and not lines[number].startswith("$ "):
+            number += 1
+        yield Step("\n".join(command), tuple(lines[first:number]), first, number)
+
+
+def perform(commands: Sequence[str], *, setting: str = "") -> list[tuple[str, ...]]:
+    """What each command prints when all are run in order in one shell of a new lab.
+
+    `setting` is a command that comes first and is not recorded. Raises
+    `RuntimeError`, with what was printed, when the shell ends before the last command.
+    """
+    mark = f"-- {secrets.token_hex(8)} --"
+    parts = ["exec 2>&1", setting]
+    parts += [f"{{ {command}\n}} </dev/null; echo '{mark}'" for command in commands]
+    done = run([*LAB, "--", "sh"], stdin="\n".join(parts) + "\n")
+    printed = done.stdout.split(f"{mark}\n")
+    if len(printed) != len(commands) + 1:
+        raise RuntimeError(f"the shell ended early, {done.returncode}: {printed[-1]}{done.stderr}")
+    return [tuple(line.rstrip() for line in text.splitlines()) for text in printed[:-1]]
+
+
+def plain(outputs: Iterable[Sequence[str]]) -> list[list[str]]:
+    """The outputs with all that varies replaced by a name for its place among its like."""
+    seen: dict[str, list[str]] = {}
+
+    def name(match: re.Match[str]) -> str:
+        kind = match.lastgroup or ""
+        if kind in _MEASURED:
+            return f"<{kind}>"
+        known = seen.setdefault(kind, [])
+        value = match.group()
+        if kind == "id":
+            value = value[:12]  # the short form means the long one
+        if value not in known:
+            known.append(value)
+        return f"<{kind} {known.index(value) + 1}>"
+
+    # A column is as wide as its widest value.
+    return [
+        [re.sub(r" {2,}", "  ", _VARYING.sub(name, line).rstrip()) for line in output]
+        for output in outputs
+    ]
+
+
+def differences(page: str, outputs: Sequence[Sequence[str]]) -> str:
+    """What a page shows beside what came out, as a diff of the steps that differ; or nothing."""
+    told = steps(page)
+    shown, came = plain(step.output for step in told), plain(outputs)
+    found = []
+    for step, before, after in zip(told, shown, came, strict=True):
+        if before != after:
+            diff = difflib.unified_diff(
+                before, after, "on the page", "in the lab", lineterm="", n=9
+            )
+            found.append("\n".join([f"line {step.first}: $ {step.command}", *diff]))
+    return "\n\n".join(found)
+
+
+def rewritten(page: str, outputs: Sequence[Sequence[str]]) -> str:
+    """The page with what came out in place of what it showed."""
+    lines = page.splitlines()
+    for step, output in reversed(list(zip(steps(page), outputs, strict=True))):
+        lines[step.first : step.last] = output
+    return "\n".join(lines) + "\n"
+
+
+def read(path: Path = PAGE) -> str:
+    """The page as it is."""
+    return path.read_text(encoding="utf-8")

@@ -1,0 +1,67 @@
+"""The picture says where everybody is, and is readable."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface
+
+import pytest
+from rich.console import Console
+
+from harness.adapters.protocol import NetworkFacts
+from harness.lab.picture import Seat, draw
+from harness.model import Bridge, Host, Joined, Nothing
+from harness.topology import Topology
+
+BRIDGE = NetworkFacts("bridge", "0", "docker0", (IPv4Interface("172.17.42.1/16"),))
+SEATS = (
+    Seat("container01", Bridge(), (IPv4Interface("172.17.0.1/16"),)),
+    Seat("container03-host", Host()),
+    Seat("container05-container", Joined("container01")),
+    Seat("container06-none", Nothing()),
+)
+
+
+def drawn(topology: Topology, bridge: NetworkFacts | None, seats: tuple[Seat, ...]) -> str:
+    """The picture on a plain page of 80 columns."""
+    console = Console(width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(draw(topology, bridge, seats))
+    return captured.get()
+
+
+def test_everybody_hangs_where_they_are() -> None:
+    """Containers hang from the bridge, from the host or from whom they joined."""
+    assert drawn(Topology(routers=1), BRIDGE, SEATS) == (
+        """\
+internet 203.0.113.10, 2001:db8:1::10  www.example.com
+         203.0.113.53, 2001:db8:1::53  the name server
+└── r1  a router: it takes 1 from every TTL
+    └── LAN 198.51.100.0/24
+        ├── attacker 198.51.100.66, 2001:db8:64::66
+        └── host 198.51.100.7, 2001:db8:64::7  you are here
+            ├── br0 192.168.2.1/24, fd00:2::1/64
+            │   ├── ns1 192.168.2.10, fd00:2::10
+            │   └── ns2 192.168.2.20, fd00:2::20
+            ├── docker0 172.17.42.1/16
+            │   └── container01                eth0 172.17.0.1/16
+            │       └── container05-container  container01's namespace
+            ├── container03-host               the host's namespace
+            └── container06-none               lo only, on no bridge
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "chain"),
+    [(2, "r2 ── r1  2 routers"), (6, "r6 ── r5 ── r4 ── r3 ── r2 ── r1"), (30, "r30 ── … ── r1")],
+)
+def test_a_chain_of_routers_is_as_long_as_asked_for(count: int, chain: str) -> None:
+    """A long chain is abbreviated, its ends are named."""
+    assert f"└── {chain}" in drawn(Topology(routers=count), None, ())
+
+
+def test_without_a_bridge_there_is_none_in_the_picture() -> None:
+    """A runtime whose containers are on no bridge of its own is drawn without."""
+    page = drawn(Topology(), None, SEATS[1:2])
+    assert "docker0" not in page
+    assert "container03-host" in page
