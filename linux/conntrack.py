@@ -1,0 +1,149 @@
+"""Connection tracking through ctnetlink: which flows the kernel knows, and forgetting some.
+
+Only a flow's first packet meets the nat rules; what they decided holds for as long
+as the flow is known. So a rule that changes must be followed by forgetting the flows
+that it would decide otherwise.
+
+Source: linux/netfilter/nfnetlink_conntrack.h.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, Literal, NamedTuple
+
+from linux.netlink import (
+    NETLINK_NETFILTER,
+    NLM_F_DUMP,
+    Netlink,
+    Request,
+    attr,
+    attributes,
+    nest,
+    u8,
+    u32,
+)
+from linux.netns import NetNS
+
+Address = IPv4Address | IPv6Address
+
+_SUBSYSTEM: Final = 1
+_GET, _DELETE = 1, 2
+_ORIGINAL, _REPLY, _ID, _FILTER = 1, 2, 12, 25
+_IP, _PROTOCOL = 1, 2
+_SOURCES: Final = {4: 1, 6: 3}
+_DESTINATIONS: Final = {4: 2, 6: 4}
+_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
+_BY_SOURCE, _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 0, 1 << 3, 1 << 5
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+
+
+class Ends(NamedTuple):
+    """One direction of a flow. Ports are 0 where the protocol has none."""
+
+    source: Address
+    destination: Address
+    protocol: int
+    source_port: int = 0
+    destination_port: int = 0
+
+
+class Flow(NamedTuple):
+    """One flow: its first packet as it came in, and an answer as it comes in.
+
+    Without address translation `reply` is `original` turned round.
+    """
+
+    original: Ends
+    reply: Ends
+    handle: bytes
+    """What names it to the kernel."""
+
+
+class Conntrack:
+    """The flows of one namespace. Use it as a context manager, or `close` it."""
+
+    def __init__(self, netns: NetNS | None = None) -> None:
+        self._netlink = Netlink(netns, protocol=NETLINK_NETFILTER)
+
+    def of(self, address: Address) -> list[Flow]:
+        """Every flow that `address` began or answers to, translated or not."""
+        ip = nest(_IP, attr(_SOURCES[address.version], address.packed))
+        # Linux 6.18 still has the comparison of IPv6 addresses the wrong way round.
+        flags = _BY_SOURCE if address.version == 4 else 0
+        found = {
+            flow.handle: flow
+            for side in (_ORIGINAL, _REPLY)
+            for flow in self._dump(address.version, side, ip, flags)
+            if (flow.original, flow.reply)[side - 1].source == address
+        }
+        return list(found.values())
+
+    def towards(self, family: Literal[4, 6], protocol: str, port: int) -> list[Flow]:
+        """Every flow whose first packet went to a port, whatever the address."""
+        number = PROTOCOLS[protocol]
+        ends = nest(
+            _PROTOCOL,
+            u8(_NUMBER, number),
+            attr(_DESTINATION_PORT, struct.pack(">H", port)),
+        )
+        found = self._dump(family, _ORIGINAL, ends, _BY_PROTOCOL | _BY_DESTINATION_PORT)
+        return [
+            flow
+            for flow in found
+            if (flow.original.protocol, flow.original.destination_port) == (number, port)
+        ]
+
+    def _dump(self, family: int, side: int, ends: bytes, flags: int) -> list[Flow]:
+        # The kernel narrows the dump down from 5.8 on; before, it tells all.
+        body = _head(family) + nest(side, ends) + nest(_FILTER, u32(side, flags))
+        request = Request(_SUBSYSTEM << 8 | _GET, NLM_F_DUMP, body, "list flows")
+        return [_flow(answer) for answer in self._netlink.ask(request)]
+
+    def forget(self, flows: Iterable[Flow]) -> None:
+        """Have the kernel forget flows; their next packet is a first one again."""
+        self._netlink.send(
+            [
+                Request(_SUBSYSTEM << 8 | _DELETE, 0, flow.handle, f"forget {flow.original}")
+                for flow in flows
+            ],
+            missing_ok=True,
+        )
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._netlink.close()
+
+    def __enter__(self) -> Conntrack:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _head(family: int) -> bytes:
+    return struct.pack(">BBH", _FAMILIES[family], 0, 0)
+
+
+def _flow(answer: bytes) -> Flow:
+    found = dict(attributes(answer, 4))
+    original, reply = _ends(found[_ORIGINAL]), _ends(found[_REPLY])
+    handle = _head(original.source.version) + nest(_ORIGINAL, found[_ORIGINAL])
+    return Flow(original, reply, handle + attr(_ID, found[_ID]))
+
+
+def _ends(data: bytes) -> Ends:
+    found = dict(attributes(data))
+    ip, protocol = dict(attributes(found[_IP])), dict(attributes(found[_PROTOCOL]))
+    version = 4 if _SOURCES[4] in ip else 6
+    return Ends(
+        ip_address(ip[_SOURCES[version]]),
+        ip_address(ip[_DESTINATIONS[version]]),
+        protocol[_NUMBER][0],
+        int.from_bytes(protocol.get(_SOURCE_PORT, b""), "big"),
+        int.from_bytes(protocol.get(_DESTINATION_PORT, b""), "big"),
+    )

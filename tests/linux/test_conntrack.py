@@ -1,0 +1,123 @@
+"""Connection tracking: which flows are told, and what forgetting one does to the next packet."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from linux.conntrack import PROTOCOLS, Conntrack
+from linux.netns import NetNS
+from linux.nft import (
+    Nft,
+    Table,
+    add_chain,
+    add_rule,
+    add_table,
+    daddr,
+    dnat,
+    dport,
+    flush_chain,
+    l4proto,
+)
+from tests.linux.star import SHARED, Star
+
+TABLE = Table("inet", "test")
+PORT = 7000
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+
+
+@pytest.fixture
+def tracked(star: Star) -> Iterator[Conntrack]:
+    """The flows of the router."""
+    with Conntrack(star.router) as opened:
+        yield opened
+
+
+def divert(rules: Nft, star: Star, family: int, number: int) -> None:
+    """What goes to the shared address goes to a station, by address translation, from now on."""
+    shared = ip_network(SHARED[family])
+    to = dnat(star.station(number, family))
+    rules.apply(
+        [
+            add_table(TABLE),
+            add_chain(TABLE, "nat", hook="prerouting", priority=-100, kind="nat"),
+            flush_chain(TABLE, "nat"),
+            add_rule(TABLE, "nat", daddr(shared), l4proto("udp"), dport(PORT), to),
+        ]
+    )
+
+
+def udp(space: NetNS, family: int, *, port: int = 0) -> socket.socket:
+    """A datagram socket in a station."""
+    opened = space.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    opened.bind(("", port))
+    opened.settimeout(2)
+    return opened
+
+
+@FAMILIES
+def test_a_flow_is_told_as_it_came_and_as_it_is_answered(
+    star: Star, rules: Nft, tracked: Conntrack, family: int
+) -> None:
+    """By the asker's address, by the one it was translated to, and by the port it asked for."""
+    divert(rules, star, family, 1)
+    with udp(star.asker, family) as asker, udp(star.first, family, port=PORT) as heard:
+        asker.sendto(b"hello", (SHARED[family], PORT))
+        assert heard.recv(16) == b"hello"
+        own, translated = star.station(0, family), star.station(1, family)
+        (flow,) = tracked.towards(4 if family == 4 else 6, "udp", PORT)
+        assert flow.original == (
+            own,
+            ip_address(SHARED[family]),
+            PROTOCOLS["udp"],
+            asker.getsockname()[1],
+            PORT,
+        )
+        assert (flow.reply.source, flow.reply.destination) == (translated, own)
+        assert [item for item in tracked.of(own) if item.original.protocol == 17] == [flow]
+        assert [item for item in tracked.of(translated) if item.original.protocol == 17] == [flow]
+    assert tracked.towards(4 if family == 4 else 6, "tcp", PORT) == []
+    assert tracked.towards(4 if family == 4 else 6, "udp", PORT + 1) == []
+    assert tracked.of(star.station(2, family)) == []
+
+
+@FAMILIES
+def test_forgetting_a_flow_makes_its_next_packet_a_first_one(
+    star: Star, rules: Nft, tracked: Conntrack, family: int
+) -> None:
+    """A socket that goes on sending stays where it was sent to, until its flow is forgotten."""
+    with (
+        udp(star.asker, family) as asker,
+        udp(star.first, family, port=PORT) as first,
+        udp(star.second, family, port=PORT) as second,
+    ):
+        divert(rules, star, family, 1)
+        asker.sendto(b"1", (SHARED[family], PORT))
+        assert first.recv(16) == b"1"
+        divert(rules, star, family, 2)
+        asker.sendto(b"2", (SHARED[family], PORT))
+        assert first.recv(16) == b"2"
+        tracked.forget(tracked.towards(4 if family == 4 else 6, "udp", PORT))
+        asker.sendto(b"3", (SHARED[family], PORT))
+        assert second.recv(16) == b"3"
+
+
+@FAMILIES
+def test_only_what_is_named_is_forgotten(
+    star: Star, rules: Nft, tracked: Conntrack, family: int
+) -> None:
+    """Another flow to the same port stays, and one that has just gone is no failure."""
+    divert(rules, star, family, 1)
+    with udp(star.asker, family) as one, udp(star.asker, family) as other:
+        for asker in (one, other):
+            asker.sendto(b"hello", (SHARED[family], PORT))
+        flows = tracked.towards(4 if family == 4 else 6, "udp", PORT)
+        ports = {flow.original.source_port: flow for flow in flows}
+        assert set(ports) == {one.getsockname()[1], other.getsockname()[1]}
+        for _ in range(2):
+            tracked.forget([ports[one.getsockname()[1]]])
+        (left,) = tracked.towards(4 if family == 4 else 6, "udp", PORT)
+        assert left == ports[other.getsockname()[1]]
