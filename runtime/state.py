@@ -5,14 +5,15 @@ root/lock                         taken for short changes: names, leases, networ
 root/names/<name>                 symbolic link that holds the container's id
 root/containers/<id>/lock         held by whoever starts, stops or removes it
 root/containers/<id>/config.json  written once
-root/containers/<id>/state.json   replaced as a whole
+root/containers/<id>/state.json   replaced as a whole; without it there is no container
 root/containers/<id>/exit         written once, by the container's pid 1
 root/networks/<name>/…            config.json, leases.json
 ```
 
-A lock is a flock(2): the kernel gives it back when its holder dies, so that
-"being started, and the lock is free" means that the starter was killed. Locks
-are taken in one order: a container's, then the root's.
+A lock is a flock(2): the kernel gives it back when its holder dies (and a child
+that has just been forked has closed its copy), so that "being started, and the
+lock is free" means that the starter was killed. Locks are taken in one order: a
+container's, then the root's.
 """
 
 from __future__ import annotations
@@ -45,8 +46,11 @@ def new_id() -> str:
 
 
 def write_json(path: str, data: Any) -> None:
-    """Replace a file in one step: readers see the old content or the new, never a part."""
-    scratch = f"{path}.{os.getpid()}.new"
+    """Replace a file in one step: readers see the old content or the new, never a part.
+
+    Whoever writes holds the lock that the file belongs to.
+    """
+    scratch = f"{path}.new"
     with open(scratch, "w", encoding="utf-8") as file:
         json.dump(data, file)
     os.rename(scratch, path)
@@ -163,8 +167,8 @@ class Store:
             os.mkdir(self.directory(config.id), mode=0o700)
             lock = Lock.take(f"{self.directory(config.id)}/lock")
             assert lock is not None
-            self.write_state(config.id, state)
             write_json(f"{self.directory(config.id)}/config.json", config._asdict())
+            self.write_state(config.id, state)  # last: from now on there is a container
         return lock
 
     def _claim(self, config: ContainerConfig) -> None:
@@ -173,7 +177,7 @@ class Store:
             os.symlink(config.id, link)
         except FileExistsError:
             owner = os.readlink(link)
-            if os.path.exists(f"{self.directory(owner)}/config.json"):
+            if os.path.exists(f"{self.directory(owner)}/state.json"):
                 raise ConflictError(
                     f"name a container {config.name!r}",
                     f"container {owner[:12]} has that name",
@@ -193,7 +197,7 @@ class Store:
     def discard_unfinished(self, identity: str) -> None:
         """Remove a container whose creator was killed before it had written everything."""
         with self.locked():  # which every creator holds until all is written
-            if not os.path.exists(f"{self.directory(identity)}/config.json"):
+            if not os.path.exists(f"{self.directory(identity)}/state.json"):
                 shutil.rmtree(self.directory(identity), ignore_errors=True)  # or it is gone
 
     def ids(self) -> list[str]:
