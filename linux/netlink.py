@@ -123,12 +123,21 @@ def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 class Netlink:
     """A netlink socket inside one namespace.
 
-    Opened in `netns` (the caller's own when `None`) and usable from anywhere.
+    Opened in `netns` (the caller's own when `None`) and usable from anywhere. With `fd`
+    it is one that is open already; it is closed with this one.
     """
 
-    def __init__(self, netns: NetNS | None = None, *, protocol: int = NETLINK_ROUTE) -> None:
+    def __init__(
+        self,
+        netns: NetNS | None = None,
+        *,
+        protocol: int = NETLINK_ROUTE,
+        fd: int | None = None,
+    ) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        if netns is None:
+        if fd is not None:
+            self._socket = socket.socket(fileno=fd)
+        elif netns is None:
             self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         else:
             self._socket = netns.socket(socket.AF_NETLINK, kind, protocol)
@@ -232,6 +241,10 @@ class Netlink:
             length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
             yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
             offset += (length + 3) & ~3
+
+    def fileno(self) -> int:
+        """The descriptor of the socket."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket."""

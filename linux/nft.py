@@ -47,6 +47,7 @@ _NEWRULE, _GETRULE, _DELRULE = 6, 7, 8
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _FAMILIES: Final = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 _HOOKS: Final = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
+_OWNED: Final = 2
 _REGISTER: Final = 1
 _SECOND: Final = 2
 _EQ, _NEQ = 0, 1
@@ -249,11 +250,15 @@ def _request(kind: int, flags: int, body: bytes, what: str) -> Request:
     return Request(_SUBSYSTEM << 8 | kind, flags, body, what)
 
 
-def add_table(table: Table) -> Request:
-    """Make a table; one that is there stays as it is."""
-    return _request(
-        _NEWTABLE, NLM_F_CREATE, _body(table, text(1, table.name)), f"add table {table.name}"
-    )
+def add_table(table: Table, *, owned: bool = False) -> Request:
+    """Make a table; one that is there stays as it is.
+
+    An `owned` one belongs to the socket that the request is sent by: nobody else can
+    change it, flushing the ruleset included, and it goes when the socket is closed by
+    the last process that has it. Kernel 5.12 and later.
+    """
+    data = _body(table, text(1, table.name), be32(2, _OWNED if owned else 0))
+    return _request(_NEWTABLE, NLM_F_CREATE, data, f"add table {table.name}")
 
 
 def del_table(table: Table) -> Request:
@@ -312,10 +317,14 @@ def del_rule(table: Table, rule: Rule) -> Request:
 
 
 class Nft:
-    """nftables of one namespace."""
+    """nftables of one namespace, or (`fd`) of the one that an open netlink socket belongs to."""
 
-    def __init__(self, netns: NetNS | None = None) -> None:
-        self._netlink = Netlink(netns, protocol=NETLINK_NETFILTER)
+    def __init__(self, netns: NetNS | None = None, *, fd: int | None = None) -> None:
+        self._netlink = Netlink(netns, protocol=NETLINK_NETFILTER, fd=fd)
+
+    def fileno(self) -> int:
+        """The descriptor of its socket, which owned tables belong to."""
+        return self._netlink.fileno()
 
     def apply(self, requests: Sequence[Request]) -> None:
         """Carry out all requests in one transaction, or none and raise `NetlinkError`."""

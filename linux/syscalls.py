@@ -8,6 +8,7 @@ every version, so that there is one way of doing it. Each function raises
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from typing import Final
 
@@ -47,6 +48,14 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
+# openat2(2)
+RESOLVE_NO_MAGICLINKS: Final = 0x02
+RESOLVE_BENEATH: Final = 0x08
+RESOLVE_IN_ROOT: Final = 0x10
+
+_OPENAT2: Final = 437
+_OPENAT2_TRIES: Final = 128
+_PIDFD_GETFD: Final = 438
 _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
 
@@ -55,8 +64,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def _check(result: int, what: str) -> int:
     if result < 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, f"{what}: {os.strerror(errno)}")
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
 
 
@@ -105,6 +114,41 @@ def pivot_root(new_root: str, put_old: str) -> None:
     number = _PIVOT_ROOT[os.uname().machine]
     result = _libc.syscall(number, os.fsencode(new_root), os.fsencode(put_old))
     _check(result, f"pivot_root({new_root}, {put_old})")
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    ]
+
+
+def openat2(directory: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
+    """Open `path` below an open directory, close-on-exec; the kernel keeps it there: openat2(2).
+
+    Looking at a path before opening it is a race against whoever can change a
+    link in between; here the kernel refuses (RESOLVE_BENEATH: EXDEV) or clamps
+    (RESOLVE_IN_ROOT) every step that would lead out. Neither Python nor glibc
+    has it. EAGAIN says that something was renamed while a `..` was resolved.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve | RESOLVE_NO_MAGICLINKS)
+    raw = os.fsencode(path)
+    if b"\0" in raw:
+        raise ValueError("embedded null byte")
+    for _ in range(_OPENAT2_TRIES):
+        result = _libc.syscall(_OPENAT2, directory, raw, ctypes.byref(how), ctypes.sizeof(how))
+        if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
+            break
+    return _check(result, f"openat2({path})")
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A duplicate, close-on-exec, of a descriptor of another process: pidfd_getfd(2).
+
+    Takes what ptrace(2) takes. Python has no wrapper for it.
+    """
+    return _check(_libc.syscall(_PIDFD_GETFD, pidfd, fd, 0), f"pidfd_getfd({pidfd}, {fd})")
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
