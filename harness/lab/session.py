@@ -57,7 +57,8 @@ def run(order: Order) -> int:
     except registry.UnknownRuntime as error:
         return _fail(str(error), code=2)
     try:
-        code = sandbox.run(lambda: _hold(order, factory))
+        with terminal.restored():
+            code = sandbox.run(lambda: _hold(order, factory))
     except sandbox.SandboxError as error:
         return _fail(f"no sandbox to put the lab in. {doctor.refusal(error)}")
     return code if code >= 0 else 128 - code

@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import sys
+import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NoReturn
 
@@ -31,6 +32,20 @@ def ours() -> bool:
     except OSError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Give the terminal back with the settings it had: a shell that is killed leaves its own."""
+    if not ours():
+        yield
+        return
+    before = termios.tcgetattr(TERMINAL)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(termios.error):  # the terminal itself is gone
+            termios.tcsetattr(TERMINAL, termios.TCSADRAIN, before)
 
 
 def run(

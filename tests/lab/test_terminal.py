@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,20 @@ def test_the_outer_shell_is_back_when_the_lab_is_left() -> None:
         outer.expect("outer> ")
         outer.type("exit 0\n")
         assert outer.end() == 0
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_killed_lab_leaves_the_terminal_as_it_was(shell: str, tmp_path: Path) -> None:
+    """A shell that had no chance to tidy up leaves no terminal that shows nothing."""
+    source = """stty -g >before; sh -c 'echo $$ >pid; exec "$@"' - "$@"; stty -g >after; cat pid"""
+    wrapped = ["sh", "-c", f"cd {tmp_path}; {source}", "-", *NO_CAST]
+    with at_terminal(wrapped, shell=shell, home=tmp_path) as lab:
+        greeted(lab)
+        lab.expect("# ")
+        pid = int((tmp_path / "pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+        lab.expect(f"{pid}\r\n")
+    assert (tmp_path / "after").read_text() == (tmp_path / "before").read_text()
 
 
 def test_the_lab_can_be_suspended() -> None:
