@@ -58,6 +58,11 @@ def name(family: Family, kind: int, code: int) -> str:
     return _NAMES[family].get((kind, code), f"icmp-{kind}-{code}")
 
 
+def numbers(family: Family, called: str) -> tuple[int, int]:
+    """Type and code of the error that `name` calls so; `KeyError` when there is none."""
+    return {name: pair for pair, name in _NAMES[family].items()}[called]
+
+
 def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1]))
@@ -92,7 +97,7 @@ def parse(family: Family, packet: bytes) -> Message | None:
 
 def quoted_echo(family: Family, payload: bytes) -> tuple[int, int] | None:
     """Identifier and sequence of the echo request that an ICMP error quotes."""
-    start = (payload[0] & 0xF) * 4 if family == 4 and payload else 40
+    start = max(20, (payload[0] & 0xF) * 4) if family == 4 and payload else 40
     if len(payload) < start + HEADER:
         return None
     protocol = payload[9] if family == 4 else payload[6]

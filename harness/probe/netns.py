@@ -62,8 +62,8 @@ def observe(
     `control` and `watched` are what `settle.Quiet` needs; `namer` says whose
     an address is, so that `seen_from` is a name. `patience` is a further wait in
     seconds for runtimes whose datapath runs in user space. Raises `PortsTaken`,
-    `NeverReady`, `NeverQuiet`, `ControlLost` or `NeighbourTableFull` when the
-    harness, not the runtime, is in trouble.
+    `NeverReady`, `NeverQuiet`, `ControlLost`, `NeighbourTableFull` or `SendQueueFull`
+    when the harness, not the runtime, is in trouble.
     """
     spaces = list({item.id: item for q in questions for item in (q.source, q.target)}.values())
     await_ready([*watched, *spaces])
@@ -90,6 +90,10 @@ def observe(
             "raise net.ipv4.neigh.default.gc_thresh3 or probe fewer containers at a time"
         )
     return found
+
+
+class SendQueueFull(Exception):
+    """A socket holds all the packets it may, for neighbours that do not answer."""
 
 
 class _Asking:
@@ -160,6 +164,11 @@ class _Asking:
                     if code not in (0, errno.EINPROGRESS):
                         raise OSError(code, os.strerror(code))
                     self._watch(stream, partial(self._on_greeting, index))
+        except BlockingIOError as error:
+            raise SendQueueFull(
+                f"{question.cell} cannot be asked: too many packets from there wait for neighbours "
+                "that do not answer; probe fewer containers at a time"
+            ) from error
         except OSError as error:
             self.ledger.refused(index, error.errno or 0)
 
@@ -168,11 +177,11 @@ class _Asking:
     def gather(self, control: NetNS, watched: Sequence[NetNS], patience: float) -> None:
         """Take in answers until every question has one or the world is quiet."""
         with Quiet(control, watched) as quiet:
+            self._pump()
             while self.ledger.open:
-                if self._pump():
-                    continue
                 if quiet.reached() and not self._pump():
                     break
+                self._pump()
         deadline = time.monotonic() + patience
         while self.ledger.open and (left := deadline - time.monotonic()) > 0:
             self._pump(left)
@@ -196,7 +205,7 @@ class _Asking:
             if message is None:
                 continue
             if message.kind in icmp.ERRORS[family]:
-                self._on_icmp_error(family, message)
+                self._on_icmp_error(station, family, message)
                 continue
             index = wire.read_question(message.payload, self._run)
             if index is None:
@@ -204,15 +213,15 @@ class _Asking:
             ttl = message.ttl if family == 4 else datagram.ttl
             if message.kind == icmp.ECHO_REQUEST[family]:
                 self.ledger.heard(index, Heard(station.netns, datagram.source, ttl))
-            elif self.ledger.questions[index].source == station.netns:
+            elif self._asked_from(station, index):
                 self.ledger.answered(index, Answer(self._since(index), datagram.source, ttl))
 
-    def _on_icmp_error(self, family: Family, message: icmp.Message) -> None:
+    def _on_icmp_error(self, station: Station, family: Family, message: icmp.Message) -> None:
         quoted = icmp.quoted_echo(family, message.payload)
         if quoted is None or quoted[0] != self._identifier:
             return
-        code = icmp.name(family, message.kind, message.code)
-        self.ledger.refused(quoted[1], 0, code)
+        if self._asked_from(station, quoted[1]):
+            self.ledger.refused(quoted[1], 0, icmp.name(family, message.kind, message.code))
 
     def _on_question(self, station: Station, family: Family) -> None:
         """Witness a datagram: answer who this is and whom it saw."""
@@ -231,7 +240,7 @@ class _Asking:
         opened = station.udp[family]
         while datagram := receive(opened):
             said = wire.read_answer(datagram.data, self._run)
-            if said is not None:
+            if said is not None and self._asked_from(station, said.number):
                 self._believe(said.number, said)
                 answer = Answer(self._since(said.number), datagram.source, datagram.ttl)
                 self.ledger.answered(said.number, answer)
@@ -279,6 +288,11 @@ class _Asking:
     def _believe(self, index: int, said: wire.Answer) -> None:
         witness = self._by_number[said.witness].netns
         self.ledger.heard(index, Heard(witness, said.seen, said.ttl))
+
+    def _asked_from(self, station: Station, index: int) -> bool:
+        """Whether it was there that this was asked: what strays elsewhere is no answer."""
+        questions = self.ledger.questions
+        return index < len(questions) and questions[index].source == station.netns
 
     def _since(self, index: int) -> float:
         return time.perf_counter() - self._sent[index]

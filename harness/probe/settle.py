@@ -12,12 +12,13 @@ is under way any more when
 A first hop that is still being resolved is no exception: the request for it has
 been delivered to everyone by then, and in a closed world nobody answers late.
 What *can* make an early packet get lost is waited for before the matrix starts
-(`await_ready`): addresses still being checked for duplicates, ports of a bridge
-that do not forward yet.
+(`await_ready`): links that do not carry yet, addresses still being checked for
+duplicates, ports of a bridge that do not forward yet.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -26,7 +27,7 @@ from collections.abc import Sequence
 from typing import Final, Self
 
 from linux import netstate, rtnl
-from linux.netlink import Netlink
+from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 
 CONTROL_BOUND: Final = 5.0
@@ -37,6 +38,10 @@ QUIET_BOUND: Final = 10.0
 """Seconds after which a world that is still busy is an error."""
 
 _GROUPS: Final = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+
+
+Counters = tuple[NetNS, str, str]
+"""What has passed an interface: its namespace, its name, and numbers as proc_net(5) has them."""
 
 
 class NeverQuiet(Exception):
@@ -54,32 +59,37 @@ class NeverReady(Exception):
 class Quiet:
     """Tells whether anything is still under way in the watched namespaces.
 
-    `control` is a namespace whose `lo` nobody tampers with.
+    `control` is a namespace whose `lo` nobody tampers with. A world that is still
+    busy after `bound` seconds is an error.
     """
 
-    def __init__(self, control: NetNS, watched: Sequence[NetNS]) -> None:
+    def __init__(
+        self, control: NetNS, watched: Sequence[NetNS], *, bound: float = QUIET_BOUND
+    ) -> None:
         self._watched = watched
         self._control = control.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._control.settimeout(CONTROL_BOUND)
         self._control.bind(("127.0.0.1", 0))
         self._control.connect(self._control.getsockname())
         self._processors = sorted(os.sched_getaffinity(0))
-        self._last: list[str] | None = None
-        self._deadline = time.monotonic() + QUIET_BOUND
+        self._last: list[Counters] | None = None
+        self._bound = bound
+        self._deadline = time.monotonic() + bound
 
     def reached(self) -> bool:
         """Make one pass; whether nothing has moved since the pass before.
 
-        Raises `NeverQuiet` when the world is busy for `QUIET_BOUND` seconds.
+        Raises `NeverQuiet` when the world has been busy all the time, and `ControlLost`.
         """
         self._flush()
         now = counters(self._watched)
         still = now == self._last
         if not still and time.monotonic() > self._deadline:
-            busy = sorted(set(now) - set(self._last or ()))
+            before = set(self._last or ())
+            busy = [f"{name} in {space!r}" for space, name, _ in set(now) - before]
             raise NeverQuiet(
-                f"the world is still busy after {QUIET_BOUND} s: {'; '.join(busy[:4])}. "
-                "Something in it sends without end; look with `netmodes lab`."
+                f"the world is still busy after {self._bound} s, at {', '.join(sorted(busy)[:4])}: "
+                "something in it sends without end; look with `netmodes lab`"
             )
         self._last = now
         return still
@@ -109,22 +119,26 @@ class Quiet:
         self.close()
 
 
-def counters(spaces: Sequence[NetNS]) -> list[str]:
-    """A line of packet counters for every interface but `lo`, namespace by namespace."""
-    lines: list[str] = []
+def counters(spaces: Sequence[NetNS]) -> list[Counters]:
+    """What has passed each interface but `lo`, namespace by namespace."""
+    found: list[Counters] = []
     for space in spaces:
         with space.entered(), open("/proc/thread-self/net/dev", encoding="ascii") as file:
-            lines += [line for line in file.read().splitlines()[2:] if " lo:" not in line]
-    return lines
+            for line in file.read().splitlines()[2:]:
+                name, _, numbers = line.strip().partition(":")
+                if name != "lo":
+                    found.append((space, name, numbers))
+    return found
 
 
-def await_ready(spaces: Sequence[NetNS]) -> None:
-    """Wait until no address is tentative and every port of a bridge forwards.
+def await_ready(spaces: Sequence[NetNS], *, bound: float = READY_BOUND) -> None:
+    """Wait until links carry, no address is tentative and every port of a bridge forwards.
 
-    Looks at addresses of links that carry a global IPv6 address: the others take
-    no part in IPv6. Sleeps on the kernel's notifications. Raises `NeverReady`.
+    Looks at addresses of links that have a carrier and a global IPv6 address: the
+    others take no part in IPv6. Sleeps on the kernel's notifications. Raises
+    `NeverReady` after `bound` seconds.
     """
-    deadline = time.monotonic() + READY_BOUND
+    deadline = time.monotonic() + bound
     for space in spaces:
         reason = _unready(space)
         if not reason:
@@ -134,26 +148,34 @@ def await_ready(spaces: Sequence[NetNS]) -> None:
             while reason := _unready(space):
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise NeverReady(f"{reason} after {READY_BOUND} s")
+                    raise NeverReady(f"{reason} after {bound} s, in {space!r}")
                 if select.select([monitor], [], [], left)[0]:
-                    monitor.recv(1 << 16)
+                    with contextlib.suppress(OSError):  # so much has changed that some is left out
+                        monitor.recv(1 << 16)
 
 
 def _unready(space: NetNS) -> str:
     with Netlink(space) as netlink:
-        by_index = {link.ifindex: link for link in netstate.links(netlink)}
         addresses = netstate.addresses(netlink)
+        by_index = {link.ifindex: link for link in netstate.links(netlink) if link.up}
+        late = [link.name for link in by_index.values() if link.carrier and not link.running]
+        for name in late:
+            with contextlib.suppress(NetlinkError):  # it has gone meanwhile
+                netstate.link(netlink, name)  # makes the kernel catch up, see linux.carrier
+    if late:
+        return f"link {late[0]} has a carrier and does not carry yet"
+    for link in by_index.values():
+        port = link.carrier and link.master in by_index and link.port_state is not None
+        if port and link.port_state != rtnl.BR_STATE_FORWARDING:
+            return f"bridge port {link.name} does not forward yet (state {link.port_state})"
+    carrying = {link.ifindex: link.name for link in by_index.values() if link.carrier}
     routed = {
         item.ifindex
         for item in addresses
         if item.address.version == 6 and not item.address.is_link_local
     }
     for item in addresses:
-        if item.tentative and not item.failed and item.ifindex in routed:
-            return f"address {item.address} of {by_index[item.ifindex].name} is still tentative"
-    for link in by_index.values():
-        bridge = by_index.get(link.master or 0)
-        usable = link.up and link.carrier and bridge is not None and bridge.up
-        if usable and link.port_state not in (None, rtnl.BR_STATE_FORWARDING):
-            return f"bridge port {link.name} does not forward yet (state {link.port_state})"
+        usable = item.ifindex in routed and item.ifindex in carrying
+        if usable and item.tentative and not item.failed:
+            return f"address {item.address} of {carrying[item.ifindex]} is still tentative"
     return ""

@@ -22,7 +22,7 @@ from harness.topology import Address
 from linux.netns import NetNS
 
 _BUFFER: Final = 8 << 20
-_SO_RCVBUFFORCE: Final = 33
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SOL_RAW, _ICMP_FILTER = 255, 1
 _ICMP6_FILTER: Final = 1
 _IP_RECVERR, _IP_RECVTTL, _IP_PKTINFO = 11, 12, 8
@@ -148,10 +148,14 @@ def _new(family: Family, kind: int, protocol: int = 0) -> socket.socket:
 
 
 def _roomy(opened: socket.socket) -> None:
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-    except PermissionError:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    for force, plain_option in (
+        (_SO_RCVBUFFORCE, socket.SO_RCVBUF),
+        (_SO_SNDBUFFORCE, socket.SO_SNDBUF),  # where packets wait for their first hop
+    ):
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
+        except PermissionError:
+            opened.setsockopt(socket.SOL_SOCKET, plain_option, _BUFFER)
 
 
 def _raw(family: Family) -> socket.socket:

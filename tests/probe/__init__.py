@@ -1,0 +1,1 @@
+"""The probe tells what really happened, and says so when it cannot."""

@@ -1,0 +1,124 @@
+"""ICMP messages, held against scapy's and against nonsense."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scapy.layers.inet import ICMP, IP, UDP, IPOption_NOP
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoReply,
+    ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
+    IPv6,
+)
+from scapy.packet import Packet, Raw
+
+from harness.model import FAMILIES, Family
+from harness.probe import icmp
+
+NUMBERS = st.integers(0, 0xFFFF)
+SOURCE, TARGET = "192.0.2.1", "192.0.2.2"
+SOURCE6, TARGET6 = "2001:db8::1", "2001:db8::2"
+
+
+@given(identifier=NUMBERS, sequence=NUMBERS, payload=st.binary(max_size=70))
+def test_a_request_is_the_one_scapy_builds(identifier: int, sequence: int, payload: bytes) -> None:
+    """Byte by byte, checksum included, for payloads of even and odd length."""
+    expected = bytes(ICMP(id=identifier, seq=sequence) / Raw(payload))
+    assert icmp.echo_request(4, identifier, sequence, payload) == expected
+    assert icmp.checksum(expected) == 0
+
+
+@given(identifier=NUMBERS, sequence=NUMBERS, payload=st.binary(max_size=70))
+def test_a_request_of_ipv6_leaves_the_checksum_open(
+    identifier: int, sequence: int, payload: bytes
+) -> None:
+    """All but the checksum, which needs the addresses, is what scapy builds."""
+    packet = IPv6(src=SOURCE6, dst=TARGET6) / ICMPv6EchoRequest(id=identifier, seq=sequence)
+    expected = bytearray(bytes(packet / Raw(payload))[40:])
+    expected[2:4] = bytes(2)
+    assert icmp.echo_request(6, identifier, sequence, payload) == expected
+
+
+@given(
+    identifier=NUMBERS,
+    sequence=NUMBERS,
+    payload=st.binary(max_size=40),
+    ttl=st.integers(1, 255),
+    options=st.integers(0, 10),
+)
+def test_a_reply_is_read_as_scapy_wrote_it(
+    identifier: int, sequence: int, payload: bytes, ttl: int, options: int
+) -> None:
+    """Every field is found, behind IP options too; IPv6 comes without its header."""
+    header = IP(src=SOURCE, dst=TARGET, ttl=ttl, options=[IPOption_NOP()] * 4 * options)
+    four = bytes(header / ICMP(type=0, id=identifier, seq=sequence) / Raw(payload))
+    expected = icmp.Message(0, 0, identifier, sequence, payload, ttl)
+    assert icmp.parse(4, four) == expected
+    six = IPv6(src=SOURCE6, dst=TARGET6) / ICMPv6EchoReply(id=identifier, seq=sequence)
+    expected = icmp.Message(129, 0, identifier, sequence, payload, None)
+    assert icmp.parse(6, bytes(six / Raw(payload))[40:]) == expected
+
+
+@given(identifier=NUMBERS, sequence=NUMBERS, options=st.integers(0, 10))
+def test_an_error_quotes_the_request(identifier: int, sequence: int, options: int) -> None:
+    """Identifier and sequence of the request that an error is about are found in its quote."""
+    header = IP(src=SOURCE, dst=TARGET, options=[IPOption_NOP()] * 4 * options)
+    quoted = header / ICMP(id=identifier, seq=sequence)
+    error = IP(src=TARGET, dst=SOURCE) / ICMP(type=3, code=13) / Raw(bytes(quoted))
+    message = icmp.parse(4, bytes(error))
+    assert message is not None
+    assert (message.kind, message.code) == (3, 13)
+    assert icmp.quoted_echo(4, message.payload) == (identifier, sequence)
+
+
+@given(identifier=NUMBERS, sequence=NUMBERS)
+def test_an_error_of_ipv6_quotes_the_request(identifier: int, sequence: int) -> None:
+    """The same in IPv6, for errors with and without a number of their own in the header."""
+    quoted = IPv6(src=SOURCE6, dst=TARGET6) / ICMPv6EchoRequest(id=identifier, seq=sequence)
+    for kind in (ICMPv6DestUnreach(code=1), ICMPv6PacketTooBig(mtu=1280)):
+        error = IPv6(src=TARGET6, dst=SOURCE6) / kind / quoted
+        message = icmp.parse(6, bytes(error)[40:])
+        assert message is not None
+        assert icmp.quoted_echo(6, message.payload) == (identifier, sequence)
+
+
+OTHERS = [
+    (4, IP(src=SOURCE, dst=TARGET) / UDP(sport=8 << 8, dport=7)),
+    (4, IP(src=SOURCE, dst=TARGET) / ICMP(type=0, id=1, seq=2)),
+    (6, IPv6(src=SOURCE6, dst=TARGET6) / UDP(sport=128 << 8, dport=7)),
+    (6, IPv6(src=SOURCE6, dst=TARGET6) / ICMPv6EchoReply(id=1, seq=2)),
+]
+
+
+@pytest.mark.parametrize(("family", "quoted"), OTHERS)
+def test_an_error_about_something_else_quotes_no_request(family: Family, quoted: Packet) -> None:
+    """A quoted datagram, or a quoted reply, is not taken for a request of ours."""
+    assert icmp.quoted_echo(family, bytes(quoted)) is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(data=st.binary(max_size=90))
+@example(data=b"\x08" + bytes(8))
+@example(data=b"")
+def test_no_bytes_break_the_readers(family: Family, data: bytes) -> None:
+    """Whatever bytes come, they are a message or nothing, and no error."""
+    icmp.parse(family, data)
+    icmp.quoted_echo(family, data)
+
+
+def test_errors_have_one_name_in_both_families() -> None:
+    """What means the same is called the same; what has no name is called by its numbers."""
+    same = {
+        "net-unreachable": ((3, 0), (1, 0)),
+        "host-unreachable": ((3, 1), (1, 3)),
+        "port-unreachable": ((3, 3), (1, 4)),
+        "admin-prohibited": ((3, 13), (1, 1)),
+        "packet-too-big": ((3, 4), (2, 0)),
+        "ttl-exceeded": ((11, 0), (3, 0)),
+    }
+    for name, (four, six) in same.items():
+        assert icmp.name(4, *four) == icmp.name(6, *six) == name
+    assert icmp.name(4, 3, 99) == "icmp-3-99"

@@ -1,0 +1,285 @@
+"""Silence is called final when nothing moves any more, and not before."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from ipaddress import IPv6Interface
+
+import pytest
+
+from harness.probe import settle
+from harness.probe.settle import ControlLost, NeverQuiet, NeverReady, Quiet, await_ready
+from linux import netstate, nft, rtnl, sysctl
+from linux.netlink import Netlink, u32
+from linux.netns import NetNS
+from tests.asking import control
+from tests.world.pair import PORT, pair
+
+PASSES = 1000
+"""Passes in which a world where nobody sends must have come to rest."""
+Pair = tuple[NetNS, NetNS]
+
+
+@pytest.fixture
+def ends() -> Iterator[Pair]:
+    """Two namespaces and a cable, IPv4 only: nobody sends unasked."""
+    with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as both:
+        for space in both:
+            sysctl.write(space, {"net.ipv6.conf.all.disable_ipv6": 1})
+        yield both
+
+
+@pytest.fixture
+def lo() -> Iterator[NetNS]:
+    """A namespace for control packets."""
+    with control() as space:
+        yield space
+
+
+def rest(quiet: Quiet) -> None:
+    """Make passes until the world is quiet."""
+    assert any(quiet.reached() for _ in range(PASSES)), "no pass was quiet"
+
+
+# --- quiet --------------------------------------------------------------------------
+
+
+def test_one_look_tells_nothing(ends: Pair, lo: NetNS) -> None:
+    """A first pass is never quiet: there is nothing to compare it with."""
+    with Quiet(lo, ends) as quiet:
+        rest(quiet)
+    with Quiet(lo, ends) as quiet:
+        assert [quiet.reached(), quiet.reached()] == [False, True]
+
+
+def test_what_moved_between_two_passes_is_not_quiet(ends: Pair, lo: NetNS) -> None:
+    """One packet since the last pass, in either direction, and the world is not at rest."""
+    one, other = ends
+    with Quiet(lo, ends) as quiet:
+        for sender, address in ((one, "192.0.2.2"), (other, "192.0.2.1")):
+            with sender.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                rest(quiet)
+                sock.sendto(b"!", (address, 9))
+                assert not quiet.reached()
+                rest(quiet)
+
+
+def test_what_moves_elsewhere_does_not_count(ends: Pair, lo: NetNS) -> None:
+    """Packets over `lo`, and in namespaces that are not watched, disturb nobody."""
+    one, other = ends
+    with Quiet(lo, [one]) as quiet, pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as (far, _):
+        rest(quiet)
+        for space, address in ((one, "127.0.0.1"), (other, "127.0.0.1"), (far, "192.0.2.2")):
+            with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(b"!", (address, 9))
+        assert quiet.reached()
+
+
+@pytest.fixture
+def storm() -> Iterator[NetNS]:
+    """Two bridges joined by two cables, and one frame that goes round and round between them."""
+    with NetNS.new() as space, Netlink(space) as netlink:
+        sysctl.write(space, {"net.ipv6.conf.default.disable_ipv6": 1})
+        netlink.send([rtnl.add_bridge("west", index=5), rtnl.add_bridge("east", index=6)])
+        for cable in (0, 1):
+            ends = 10 + cable, 20 + cable
+            netlink.send(
+                [
+                    rtnl.add_veth(
+                        f"w{cable}", f"e{cable}", index=ends[0], peer_index=ends[1], master=5
+                    ),
+                    rtnl.set_link(ends[1], master=6, up=True),
+                ]
+            )
+        await_ready([space])
+        with space.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+            sock.bind(("west", 0))
+            sock.send(b"\xff" * 6 + bytes.fromhex("020000000001") + b"\x88\xb5".ljust(48, b"."))
+        yield space
+        netlink.send([rtnl.set_link(5, up=False), rtnl.set_link(6, up=False)])
+
+
+def test_a_world_that_never_rests_is_an_error(storm: NetNS, ends: Pair, lo: NetNS) -> None:
+    """While a frame goes round no pass is quiet; at last the error names links that are busy."""
+    with Quiet(lo, [*ends, storm], bound=0.05) as quiet:
+        with pytest.raises(NeverQuiet) as caught:
+            rest(quiet)
+        told = str(caught.value)
+        assert told.startswith("the world is still busy after 0.05 s, at ")
+        assert f"{storm!r}" in told
+        assert any(f"{name} in" in told for name in ("e0", "e1", "w0", "w1"))
+        assert "eth0" not in told
+    with Netlink(storm) as netlink:
+        netlink.send([rtnl.set_link(5, up=False)])
+    with Quiet(lo, [storm]) as quiet:
+        rest(quiet)
+
+
+def test_a_late_quiet_is_no_error(ends: Pair, lo: NetNS) -> None:
+    """A world that has come to rest when time is up is quiet all the same."""
+    with Quiet(lo, ends, bound=0.0) as quiet, pytest.raises(NeverQuiet):
+        quiet.reached()
+    with Quiet(lo, ends) as quiet:
+        rest(quiet)
+        quiet._deadline = time.monotonic() - 1
+        assert quiet.reached()
+
+
+def test_a_lost_control_packet_is_an_error(
+    ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where not even `lo` delivers there is no verdict."""
+    monkeypatch.setattr(settle, "CONTROL_BOUND", 0.02)
+    table = nft.Table("inet", "swallow")
+    with nft.Nft(lo) as rules:
+        chain = nft.add_chain(table, "in", hook="input", policy="drop")
+        rules.apply([nft.add_table(table), chain])
+    with (
+        Quiet(lo, ends) as quiet,
+        pytest.raises(ControlLost, match=r"took more than 0\.02 s; .* run again with fewer"),
+    ):
+        quiet.reached()
+
+
+def test_processors_are_given_back(ends: Pair, lo: NetNS) -> None:
+    """A pass visits every processor, and the caller may use the same ones as before."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        every = os.sched_getaffinity(0)
+        with Quiet(lo, ends) as quiet:
+            quiet.reached()
+        assert os.sched_getaffinity(0) == every
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+# --- ready --------------------------------------------------------------------------
+
+OWN, PEER = "fd00::1/64", "fd00::2/64"
+
+
+@pytest.fixture
+def bare() -> Iterator[Pair]:
+    """Two namespaces and a cable, on which duplicate address detection takes a tenth second."""
+    with pair([], []) as both:
+        for space in both:
+            sysctl.write(
+                space,
+                {
+                    "net.ipv6.conf.eth0.router_solicitation_delay": 0,
+                    "net.ipv6.neigh.eth0.retrans_time_ms": 100,
+                },
+            )
+        yield both
+
+
+def give(space: NetNS, text: str, index: int = PORT) -> None:
+    """Give a link an address that is looked for duplicates of."""
+    with Netlink(space) as netlink:
+        netlink.send([rtnl.add_address(index, IPv6Interface(text), nodad=False)])
+
+
+def state(space: NetNS, text: str) -> tuple[bool, bool]:
+    """Whether an address is tentative, and whether it failed."""
+    with Netlink(space) as netlink:
+        (found,) = (a for a in netstate.addresses(netlink) if str(a.address) == text)
+    return found.tentative, found.failed
+
+
+def test_a_tentative_address_is_waited_for(bare: Pair) -> None:
+    """The wait ends when the kernel says that the address can be used, not later by a second."""
+    one, other = bare
+    for space, text in ((one, OWN), (other, PEER)):
+        give(space, text)
+        assert state(space, text) == (True, False)
+    began = time.monotonic()
+    await_ready(bare)
+    assert time.monotonic() - began < 2
+    assert state(one, OWN) == state(other, PEER) == (False, False)
+
+
+def test_an_address_that_stays_tentative_is_named(bare: Pair) -> None:
+    """When time is up the error says which address of which link, and where."""
+    one, _ = bare
+    sysctl.write(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
+    give(one, OWN)
+    with pytest.raises(NeverReady) as caught:
+        await_ready(bare, bound=0.05)
+    assert str(caught.value) == (
+        f"address {OWN} of eth0 is still tentative after 0.05 s, in {one!r}"
+    )
+
+
+def test_a_duplicate_is_not_waited_for(bare: Pair) -> None:
+    """An address that somebody else has never becomes usable: there is nothing to wait for."""
+    one, other = bare
+    with Netlink(other) as netlink:
+        netlink.send([rtnl.add_address(PORT, IPv6Interface(OWN))])
+    await_ready(bare)
+    give(one, OWN)
+    await_ready(bare)
+    assert state(one, OWN)[1]
+
+
+def test_an_address_without_a_carrier_is_not_waited_for() -> None:
+    """On a bridge without ports no duplicates are looked for, so the address stays tentative."""
+    with control() as space, Netlink(space) as netlink:
+        netlink.send(
+            [
+                rtnl.add_bridge("br0", index=5),
+                rtnl.add_veth("port", "peer", index=6, master=5),
+                rtnl.del_link("port"),
+            ]
+        )
+        give(space, OWN, index=5)
+        await_ready([space], bound=0.0)
+        assert state(space, OWN) == (True, False)
+
+
+def test_a_link_local_address_alone_is_not_waited_for(bare: Pair) -> None:
+    """A link without a global IPv6 address takes no part in IPv6."""
+    one, _ = bare
+    sysctl.write(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
+    with Netlink(one) as netlink:
+        netlink.send([rtnl.set_link(PORT, up=False), rtnl.set_link(PORT, up=True)])
+    await_ready([one])
+    with Netlink(one) as netlink:
+        assert [item.tentative for item in netstate.addresses(netlink, index=PORT)] == [True]
+
+
+def test_a_port_that_does_not_forward_is_named() -> None:
+    """A bridge with a spanning tree lets its ports listen and learn for seconds first."""
+    slow = u32(rtnl.IFLA_BR_STP_STATE, 1) + u32(rtnl.IFLA_BR_FORWARD_DELAY, 200)
+    with pair([], []) as (one, _), Netlink(one) as netlink:
+        netlink.send(
+            [
+                rtnl.add_link("bridge", "br0", index=5, data=slow, up=True),
+                rtnl.set_link(PORT, master=5),
+            ]
+        )
+        with pytest.raises(NeverReady, match=r"bridge port eth0 does not forward yet \(state 1\)"):
+            await_ready([one], bound=0.05)
+        netlink.send([rtnl.set_link(5, up=False)])
+        await_ready([one])
+
+
+def test_a_link_that_carries_late_is_waited_for() -> None:
+    """Whatever has a carrier also runs afterwards, however fresh its peer is."""
+    for _ in range(20):
+        with NetNS.new() as one, NetNS.new() as other:
+            with Netlink(one) as netlink:
+                netlink.send([rtnl.add_bridge("br0", index=5)])
+                netlink.send([rtnl.add_veth("near", "far", master=5, peer_netns=other.fd)])
+            with Netlink(other) as netlink:
+                index = netstate.link(netlink, "far").ifindex
+                netlink.send([rtnl.set_link(index, up=True)])
+            await_ready([other, one])
+            for space in (one, other):
+                with Netlink(space) as netlink:
+                    found = [link for link in netstate.links(netlink) if link.up and link.carrier]
+                    assert all(link.running for link in found)
+                    assert [link.port_state for link in found if link.master] in ([], [3])

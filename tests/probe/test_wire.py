@@ -1,0 +1,70 @@
+"""What a probe carries: written and read back, and nothing else taken for it."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.probe import wire
+from harness.topology import Address
+
+RUNS = st.binary(min_size=wire.RUN_LENGTH, max_size=wire.RUN_LENGTH)
+INDEXES = st.integers(0, 2**32 - 1)
+
+
+@given(run=RUNS, index=INDEXES, trailing=st.binary(max_size=9))
+def test_a_question_is_read_as_it_was_written(run: bytes, index: int, trailing: bytes) -> None:
+    """Every index comes through, whatever padding follows."""
+    assert wire.read_question(wire.question(run, index) + trailing, run) == index
+
+
+@given(
+    run=RUNS,
+    index=INDEXES,
+    witness=INDEXES,
+    ttl=st.none() | st.integers(1, 255),
+    seen=st.ip_addresses(),
+)
+def test_an_answer_is_read_as_it_was_written(
+    run: bytes, index: int, witness: int, ttl: int | None, seen: Address
+) -> None:
+    """Index, witness, TTL and the address of either family come through."""
+    said = wire.answer(run, index, witness, ttl, seen)
+    assert len(said) == wire.ANSWER_LENGTH
+    assert wire.read_answer(said, run) == wire.Answer(index, witness, ttl, seen)
+
+
+@given(run=RUNS, other=RUNS, index=INDEXES, seen=st.ip_addresses())
+def test_nothing_of_another_run_is_taken(
+    run: bytes, other: bytes, index: int, seen: Address
+) -> None:
+    """A question or an answer with another nonce is none."""
+    asked, said = wire.question(other, index), wire.answer(other, index, 0, 64, seen)
+    assert (wire.read_question(asked, run) is None) == (run != other)
+    assert (wire.read_answer(said, run) is None) == (run != other)
+
+
+@given(run=RUNS, index=INDEXES, seen=st.ip_addresses())
+def test_an_echo_is_no_answer(run: bytes, index: int, seen: Address) -> None:
+    """A question that comes back is not an answer, and an answer is not a question."""
+    assert wire.read_answer(wire.question(run, index), run) is None
+    assert wire.read_question(wire.answer(run, index, 0, 64, seen), run) is None
+
+
+@given(run=RUNS, index=INDEXES, seen=st.ip_addresses(), cut=st.integers(0, 60))
+def test_what_was_cut_or_lengthened_is_nothing(
+    run: bytes, index: int, seen: Address, cut: int
+) -> None:
+    """Half a question is none, and an answer has one length only."""
+    asked, said = wire.question(run, index), wire.answer(run, index, 0, 64, seen)
+    assert wire.read_question(asked[: min(cut, len(asked) - 1)], run) is None
+    assert wire.read_answer(said[: min(cut, len(said) - 1)], run) is None
+    assert wire.read_answer(said + bytes(cut + 1), run) is None
+
+
+@given(run=RUNS, data=st.binary(max_size=60), tail=st.binary(min_size=43, max_size=43))
+def test_no_bytes_break_the_readers(run: bytes, data: bytes, tail: bytes) -> None:
+    """Whatever comes, with a right beginning too, is something or nothing, and no error."""
+    for payload in (data, wire.MAGIC + b"Q" + run + data, (wire.MAGIC + b"A" + run + tail)[:39]):
+        wire.read_question(payload, run)
+        wire.read_answer(payload, run)
