@@ -1,0 +1,82 @@
+"""After a run, also one that is killed half-way, the machine is as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.place import fixed
+from harness.world.snapshot import Snapshot
+from linux.netns import NetNS
+from tests.programs import WITHIN, Watched
+
+LIVE = """
+import os, signal
+from harness.model import Bridge, Host, Nothing
+
+def test_half_way(scene, capfd):
+    scene.containers(a=Bridge(), b=Host(), c=Nothing())
+    scene.observed()
+    with capfd.disabled():
+        os.write(2, b"half-way\\\\n")
+    signal.pause()
+"""
+
+
+def machine() -> tuple[Snapshot, str, str]:
+    """Links, addresses, routes, rules and sysctls; mounts; what names network namespaces."""
+    with NetNS.own() as own:
+        network = Snapshot.of(fixed("machine", own))
+    named = " ".join(sorted(os.listdir("/run/netns"))) if Path("/run/netns").exists() else ""
+    return network, Path("/proc/self/mountinfo").read_text(), named
+
+
+def family(pid: int) -> set[tuple[int, str]]:
+    """A process and all its descendants: pid and start time, which tell it from a later one."""
+    found: set[tuple[int, str]] = set()
+    for ancestor in (waiting := [pid]):
+        with contextlib.suppress(OSError):  # it has just ended
+            start = Path(f"/proc/{ancestor}/stat").read_text().rpartition(")")[2].split()[19]
+            found.add((ancestor, start))
+            for children in Path(f"/proc/{ancestor}/task").glob("*/children"):
+                waiting += map(int, children.read_text().split())
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_run_leaves_the_machine_as_it_was(project: pytest.Pytester, workers: int) -> None:
+    """With worlds up and containers running, SIGKILL leaves no process, link, rule or mount."""
+    project.makepyfile(test_a=LIVE, test_b=LIVE)
+    network, mounts, names = machine()
+    argv = [sys.executable, "-m", "pytest", "--sandbox=always", "--runtime=mydocker"]
+    with Watched([*argv, "-n", str(workers)]) as run:
+        for _ in range(workers):
+            run.expect("half-way")
+        members = family(run.process.pid)
+        assert len(members) > 3 + 5 * workers  # waiter, init, controller; worker, host, containers
+        run.process.send_signal(signal.SIGKILL)
+        assert run.end() == -signal.SIGKILL
+    deadline = time.monotonic() + WITHIN
+    while left := [member for member in members if family(member[0]) & {member}]:
+        assert time.monotonic() < deadline, left
+        os.sched_yield()
+    network_after, mounts_after, names_after = machine()
+    assert network.changes(network_after) == []
+    assert (mounts_after, names_after) == (mounts, names)
+
+
+def test_a_finished_run_leaves_the_machine_as_it_was(project: pytest.Pytester) -> None:
+    """The same holds after a run that came to its end."""
+    project.makepyfile(LIVE.replace("signal.pause()", "pass"))
+    network, mounts, names = machine()
+    result = project.runpytest_subprocess("--sandbox=always", "--runtime=mydocker", "-n", "1")
+    result.assert_outcomes(passed=1)
+    network_after, mounts_after, names_after = machine()
+    assert network.changes(network_after) == []
+    assert (mounts_after, names_after) == (mounts, names)
