@@ -1,0 +1,104 @@
+"""Bytes on their way from an archive to the disk: counted, hashed, unpacked, kept within bounds."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import zlib
+from collections.abc import Callable
+from typing import Final, Self
+
+from runtime.tarball import CHUNK, Readable, Refused
+
+MOST_BYTES: Final = 64 << 30
+"""More than this is taken for a bomb, however large the disk is."""
+
+_GZIP: Final = b"\x1f\x8b"
+_OTHERS: Final = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class Budget:
+    """How many bytes may still be written; what goes beyond it is `Refused`."""
+
+    def __init__(self, most: int) -> None:
+        self._left = self._most = most
+
+    @classmethod
+    def of_disk(cls, path: str) -> Self:
+        """Nine tenths of what is free where `path` lies, and no more than `MOST_BYTES`."""
+        found = os.statvfs(path)
+        return cls(min(MOST_BYTES, found.f_bavail * found.f_frsize * 9 // 10))
+
+    def take(self, size: int) -> None:
+        """Count bytes that are about to be written."""
+        self._left -= size
+        if self._left < 0:
+            raise Refused(
+                f"it unpacks to more than {self._most} bytes",
+                cause=f"a bomb, or too little free space (nine tenths of it may be used, and"
+                f" never more than {MOST_BYTES >> 30} GiB)",
+                remedy="point MYDOCKER_ROOT at a larger disk if you trust the archive",
+            )
+
+
+class Measured(io.RawIOBase):
+    """Passes bytes on; knows how many there were and their SHA-256.
+
+    Every byte counts against the budget and is given to `copy`, where that is given.
+    """
+
+    def __init__(
+        self, source: Readable, budget: Budget, copy: Callable[[bytes], object] | None = None
+    ) -> None:
+        self._source, self._budget, self._copy = source, budget, copy
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what io passes
+        """Part of `io.RawIOBase`."""
+        try:
+            data = self._source.read(len(buffer))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise Refused(f"its compressed data is damaged ({error})") from None
+        self._budget.take(len(data))
+        self._hash.update(data)
+        self.size += len(data)
+        if self._copy is not None:
+            self._copy(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what has come by, in hexadecimal digits."""
+        return self._hash.hexdigest()
+
+
+def buffered(source: io.RawIOBase) -> io.BufferedReader:
+    """Read in large pieces, whatever is asked for."""
+    return io.BufferedReader(source, CHUNK)
+
+
+def is_gzip(source: io.BufferedReader) -> bool:
+    """Whether what comes is compressed by gzip; `Refused` for what only other programs unpack."""
+    head = source.peek(8)
+    for magic, program in _OTHERS.items():
+        if head.startswith(magic):
+            raise Refused(
+                f"it is compressed by {program}",
+                cause="mydocker unpacks gzip only",
+                remedy=f"unpack it before: {program} -d",
+            )
+    return head.startswith(_GZIP)
+
+
+def drain(source: Readable) -> None:
+    """Read to the end."""
+    while source.read(CHUNK):
+        pass
