@@ -11,6 +11,7 @@ from typing import Final
 
 from runtime.errors import UnsupportedError
 from runtime.image import BASE, Image, fingerprint
+from runtime.intake import base_config
 from runtime.state import now, write_json
 
 _DIRECTORIES: Final = ("/usr/local/bin", "/usr/bin", "/usr/sbin", "/bin", "/sbin")
@@ -32,19 +33,25 @@ def assemble(cache: str) -> Image:
         busybox = _static_busybox()
         sources = _from_busybox(scratch, busybox) if busybox else _from_programs(scratch)
         _furnish(scratch)
-        made = {
-            "layer": f"base-{os.path.basename(scratch)[4:]}",
-            "from": {path: fingerprint(path) for path in [*sources, *_existing(_DIRECTORIES)]},
-            "size": _size(scratch),
-            "created": now(),
-        }
-        os.rename(scratch, f"{cache}/{made['layer']}")
+        size, created = _size(scratch), now()
+        made_of = {path: fingerprint(path) for path in [*sources, *_existing(_DIRECTORIES)]}
+        config = base_config(scratch, created)
+        layer = f"base-{os.path.basename(scratch)[4:]}"
+        os.rename(scratch, f"{cache}/{layer}")
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     # An older layer stays: a running container may be standing on it.
-    write_json(f"{cache}/base.json", made)
-    return Image(BASE, (f"{cache}/{made['layer']}",), _size(f"{cache}/{made['layer']}"), now())
+    record = {
+        "layer": layer,
+        "from": made_of,
+        "size": size,
+        "created": created,
+        "id": config.identity,
+        "config": config.raw.decode(),
+    }
+    write_json(f"{cache}/base.json", record)
+    return Image(BASE, (f"{cache}/{layer}",), size, created, config.identity)
 
 
 def _existing(paths: tuple[str, ...]) -> list[str]:
@@ -78,8 +85,12 @@ def _furnish(root: str) -> None:
 
 
 def _copy(source: str, root: str, target: str) -> None:
+    """Copy one file; a second name of the same file becomes a second name of the copy."""
     os.makedirs(os.path.dirname(root + target), mode=0o755, exist_ok=True)
-    if not os.path.lexists(root + target):
+    first = root + os.path.realpath(source)
+    if os.path.exists(first) and first != root + target:
+        os.link(first, root + target)
+    elif not os.path.exists(root + target):
         shutil.copyfile(source, root + target)
         os.chmod(root + target, 0o755)  # noqa: S103 - programs
 

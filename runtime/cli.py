@@ -69,10 +69,12 @@ def _run(engine: Engine, arguments: argparse.Namespace) -> int:
         _say(engine.run(image, command, **options).id)
         return 0
     with _stdio(interactive=arguments.interactive) as stdio:
-        found = engine.run(image, command, stdio=stdio, **options)
+        with _signals_held_back():
+            found = engine.run(image, command, stdio=stdio, **options)
+            if found.console < 0:
+                _forward(lambda number: engine.kill(found.id, number))
         if found.console < 0:
-            with _forwarding(lambda number: engine.kill(found.id, number)):
-                return engine.wait(found.id)
+            return engine.wait(found.id)
         log = engine.log(found.id)
         try:
             terminal.relay(found.console, stdio.stdin, stdio.stdout, record=log)
@@ -108,17 +110,19 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 def _exec(engine: Engine, arguments: argparse.Namespace) -> int:
     with _stdio(interactive=arguments.interactive) as stdio:
-        running = engine.spawn(
-            arguments.container,
-            arguments.command,
-            stdio=stdio,
-            tty=arguments.tty,
-            env=_environment(arguments.env),
-            workdir=arguments.workdir,
-        )
+        with _signals_held_back():
+            running = engine.spawn(
+                arguments.container,
+                arguments.command,
+                stdio=stdio,
+                tty=arguments.tty,
+                env=_environment(arguments.env),
+                workdir=arguments.workdir,
+            )
+            if running.console < 0:
+                _forward(lambda number: os.kill(running.pid, number))
         if running.console < 0:
-            with _forwarding(lambda number: os.kill(running.pid, number)):
-                return running.wait()
+            return running.wait()
         try:
             terminal.relay(running.console, stdio.stdin, stdio.stdout)
         finally:
@@ -140,8 +144,17 @@ def _stdio(*, interactive: bool) -> Iterator[Stdio]:
 
 
 @contextmanager
-def _forwarding(send: Callable[[int], None]) -> Iterator[None]:
-    """Pass signals on instead of dying of them."""
+def _signals_held_back() -> Iterator[None]:
+    """Let signals wait until the body is over, when it is known whom they are for."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _forward(send: Callable[[int], None]) -> None:
+    """From now on pass signals on instead of dying of them."""
 
     def forward(number: int, _: object) -> None:
         try:
@@ -149,12 +162,8 @@ def _forwarding(send: Callable[[int], None]) -> Iterator[None]:
         except (MydockerError, ProcessLookupError):
             return  # it has just ended; its exit code is on the way
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for number in _FORWARDED:
+        signal.signal(number, forward)
 
 
 def _environment(entries: Sequence[str]) -> dict[str, str]:

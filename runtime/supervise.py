@@ -131,7 +131,7 @@ def supervise(command: int, streams: list[Stream], *, log: int, exit_record: int
                 status = _reap(command)
             elif not waiting[fd].advance(log):
                 open_streams.remove(waiting[fd])
-    for stream in open_streams:
+    for stream in streams:
         stream.finish(log)
     os.write(exit_record, f"{status} {now()}\n".encode())
     os._exit(status)

@@ -7,6 +7,7 @@ holds the root's lock, which is what makes concurrent starts safe.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Container, Iterator
 from ipaddress import IPv4Address, ip_address, ip_network
@@ -137,8 +138,12 @@ class Leases:
         """Give back whatever `owner` has; hold the root's lock."""
         leases = self.read()
         kept = {key: other for key, other in leases.items() if other != owner}
-        if len(kept) != len(leases):
+        if len(kept) == len(leases):
+            return
+        if kept:
             write_json(self._path, kept)
+        else:
+            os.unlink(self._path)
 
 
 def default_gateway(subnet: Network) -> Address:

@@ -1,0 +1,293 @@
+"""The command line: Docker's names, exit codes and output, whole processes on a real kernel."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from linux.syscalls import mount, umount
+from runtime import cli
+from runtime.engine import Engine
+from runtime.errors import InvalidError, UnsupportedError
+from tests.programs import Watched, environment
+from tests.runtime.looks import links, nothing_left, until
+
+MYDOCKER = [sys.executable, "-m", "runtime"]
+Mydocker = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def env(engine: Engine, root: Path) -> dict[str, str]:
+    """The environment in which the command finds the checkout and this test's state."""
+    del engine  # it cleans up
+    return environment(MYDOCKER_ROOT=str(root))
+
+
+@pytest.fixture
+def mydocker(env: dict[str, str]) -> Mydocker:
+    """Run the command to its end."""
+
+    def run(*argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*MYDOCKER, *argv],
+            env=env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    return run
+
+
+def test_run_is_the_command(mydocker: Mydocker, root: Path) -> None:
+    """Its output, each stream apart, its input with -i, its exit code; --rm leaves nothing."""
+    mydocker("network", "ls")
+    with nothing_left(root):
+        script = "cat; echo err >&2; exit 7"
+        done = mydocker("run", "--rm", "-i", "base", "sh", "-c", script, stdin="in\n")
+        assert (done.returncode, done.stdout, done.stderr) == (7, "in\n", "err\n")
+        done = mydocker("run", "--rm", "base", "cat", stdin="not passed on\n")
+        assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_run_detached_prints_the_id(mydocker: Mydocker) -> None:
+    """And nothing else; `exec`, `logs`, `stop`, `rm` take it, or a prefix."""
+    script = "echo hello; exec sleep 1000"
+    identity = mydocker("run", "-d", "--name", "web", "base", "sh", "-c", script).stdout.strip()
+    assert re.fullmatch("[0-9a-f]{64}", identity)
+    done = mydocker("exec", "-e", "A=b", "-w", "/tmp", "web", "sh", "-c", "echo $A; pwd; exit 9")
+    assert (done.returncode, done.stdout) == (9, "b\n/tmp\n")
+    assert mydocker("exec", "-i", "web", "cat", stdin="in").stdout == "in"
+    assert mydocker("logs", identity[:12]).stdout == "hello\n"
+    assert re.fullmatch(r"\d{4}-\S+Z hello\n", mydocker("logs", "-t", "web").stdout)
+    assert mydocker("stop", "-t", "5", "web").stdout == "web\n"
+    assert mydocker("wait", "web").stdout == "143\n"
+    assert mydocker("rm", identity[:8]).stdout == f"{identity[:8]}\n"
+
+
+def test_lists_are_dockers(mydocker: Mydocker) -> None:
+    """`ps`, `images` and `network ls` have Docker's columns; -q gives ids, one a line."""
+    identity = mydocker("run", "-d", "--name", "web", "base", "sleep", "1000").stdout.strip()
+    mydocker("create", "--name", "new", "base", "true")
+    head, row = mydocker("ps").stdout.splitlines()
+    assert head.split() == ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"]
+    assert row.startswith(f'{identity[:12]}   base    "sleep 1000"')
+    assert re.search(r"Up \d+ seconds? +web", row)
+    assert [line.split()[-1] for line in mydocker("ps", "-a").stdout.splitlines()[1:]] == [
+        "new",
+        "web",
+    ]
+    assert mydocker("ps", "-q").stdout == f"{identity[:12]}\n"
+    assert mydocker("images").stdout.splitlines()[1].split()[:2] == ["base", "latest"]
+    made = mydocker("network", "create", "lan").stdout.strip()
+    rows = [line.split() for line in mydocker("network", "ls").stdout.splitlines()[1:]]
+    assert [made[:12], "lan", "bridge", "local"] in rows
+    assert {row[1] for row in rows} == {"bridge", "host", "lan", "none"}
+
+
+def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
+    """What scripts look for: pid, status, address, network."""
+    mydocker("network", "create", "--subnet", "10.9.0.0/24", "-o", "mtu=1400", "lan")
+    mydocker("run", "-d", "--name", "web", "--net", "lan", "base", "sleep", "1000")
+    (web,) = json.loads(mydocker("inspect", "web").stdout)
+    assert (web["Name"], web["State"]["Status"], web["State"]["Running"]) == (
+        "/web",
+        "running",
+        True,
+    )
+    assert Path(f"/proc/{web['State']['Pid']}").exists()
+    assert web["HostConfig"]["NetworkMode"] == "lan"
+    assert web["NetworkSettings"]["IPAddress"] == "10.9.0.2"
+    assert web["NetworkSettings"]["Networks"]["lan"]["Gateway"] == "10.9.0.1"
+    (lan,) = json.loads(mydocker("network", "inspect", "lan").stdout)
+    assert lan["IPAM"]["Config"][0]["Subnet"] == "10.9.0.0/24"
+    assert lan["Options"]["com.docker.network.driver.mtu"] == "1400"
+    assert lan["Containers"][web["Id"]]["IPv4Address"] == "10.9.0.2/24"
+    assert mydocker("network", "rm", "lan").returncode == 1
+    assert mydocker("rm", "-f", "web").returncode == 0
+    assert mydocker("network", "rm", "lan").stdout == "lan\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["run", "base", "nope"], 127, "no such command"),
+        (["run", "base", "/etc/passwd"], 126, "Permission denied"),
+        (["run", "nope", "true"], 125, "no such image"),
+        (["run", "--net", "container:nope", "base", "true"], 125, "'nope'"),
+        (["run", "--net", "a:b", "base", "true"], 125, "container:<name or id>"),
+        (["run", "--sysctl", "x", "base", "true"], 125, "KEY=VALUE"),
+        (["run", "base"], 125, "no command"),
+        (["exec", "nope", "true"], 125, "'nope'"),
+        (["network", "create", "--subnet", "10.0.0.0/33", "lan"], 125, "malformed"),
+        (["network", "create", "-o", "mtu=x", "lan"], 125, "mtu=x"),
+        (["stop", "nope"], 1, "'nope'"),
+        (["kill", "-s", "NOPE", "x"], 125, "NOPE"),
+        (["network", "rm", "bridge"], 1, "predefined"),
+        (["bogus"], 2, "invalid choice"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_errors_have_dockers_exit_codes(
+    mydocker: Mydocker, argv: list[str], code: int, said: str
+) -> None:
+    """And name what is wrong on standard error, without a traceback."""
+    done = mydocker(*argv)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_one_that_fails_does_not_hold_up_the_others(mydocker: Mydocker) -> None:
+    """All are tried, and the exit code tells."""
+    mydocker("create", "--name", "a", "base", "true")
+    done = mydocker("rm", "nope", "a")
+    assert (done.returncode, done.stdout) == (1, "a\n")
+
+
+def test_reset_removes_everything(mydocker: Mydocker) -> None:
+    """Containers, networks and the default bridge."""
+    mydocker("run", "-d", "base", "sleep", "1000")
+    assert "docker0" in links()
+    assert mydocker("system", "reset").returncode == 0
+    assert list(links()) == ["lo"]
+    assert mydocker("ps", "-aq").stdout == ""
+
+
+def test_signals_are_passed_on(env: dict[str, str]) -> None:
+    """Ctrl-C at a foreground `run` ends the command, whose exit code comes back."""
+    script = "trap 'exit 5' INT; echo ready; while :; do sleep 0.01; done"
+    watched = Watched([*MYDOCKER, "run", "--rm", "base", "sh", "-c", script], env=env)
+    watched.expect("ready\n")
+    os.kill(watched.process.pid, signal.SIGINT)
+    assert watched.end() == 5
+
+
+def test_exec_passes_signals_on(env: dict[str, str], mydocker: Mydocker) -> None:
+    """To the command that it executes, not to the container's own."""
+    mydocker("run", "-d", "--name", "web", "base", "sleep", "1000")
+    script = "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done"
+    watched = Watched([*MYDOCKER, "exec", "web", "sh", "-c", script], env=env)
+    watched.expect("ready\n")
+    os.kill(watched.process.pid, signal.SIGTERM)
+    assert watched.end() == 6
+    assert mydocker("ps", "-q").stdout
+
+
+@pytest.mark.parametrize("how", ["run", "exec"])
+def test_a_terminal(env: dict[str, str], mydocker: Mydocker, how: str) -> None:
+    """A controlling terminal of its own, of the caller's size as it changes; the exit code back."""
+    argv = ["run", "--rm", "-it", "base", "sh"]
+    if how == "exec":
+        mydocker("run", "-d", "--name", "web", "base", "sleep", "1000")
+        argv = ["exec", "-it", "web", "sh"]
+    watched = Watched([*MYDOCKER, *argv], terminal=True, env=env)
+    watched.expect("# ")
+    watched.type("tty; ls -l /proc/self/fd/0; echo $TERM\n")
+    watched.expect("/dev/pts/0")
+    watched.expect("xterm")
+    _resize(watched, 33, 101)
+    watched.type("until test \"$(stty size)\" = '33 101'; do sleep 0.01; done; echo si''zed\n")
+    watched.expect("sized")
+    watched.type("sleep 1000\n")
+    watched.expect("sleep 1000")
+    watched.type("\x03")  # Ctrl-C: the terminal's own doing
+    watched.expect("# ")
+    watched.type("exit 4\n")
+    assert watched.end() == 4
+
+
+def _resize(watched: Watched, rows: int, columns: int) -> None:
+    fcntl.ioctl(watched._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def test_a_terminals_output_is_logged(env: dict[str, str], mydocker: Mydocker) -> None:
+    """What was seen is what `logs` shows."""
+    argv = ["run", "-it", "--name", "web", "base", "sh", "-c", "echo seen; exit 3"]
+    watched = Watched([*MYDOCKER, *argv], terminal=True, env=env)
+    watched.expect("seen")
+    assert watched.end() == 3
+    assert "seen" in mydocker("logs", "web").stdout
+
+
+def test_a_detached_terminal(mydocker: Mydocker) -> None:
+    """-d -t: nobody is there, but the command has a terminal, and its output is kept."""
+    mydocker("run", "-d", "-t", "--name", "web", "base", "sh", "-c", "tty; exit 3")
+    assert mydocker("wait", "web").stdout == "3\n"
+    assert mydocker("logs", "web").stdout.strip() == "/dev/pts/0"
+
+
+def test_following_ends_with_the_container(env: dict[str, str], mydocker: Mydocker) -> None:
+    """`logs -f` shows what comes and returns."""
+    script = "echo first; while ! test -e /go; do sleep 0.01; done; echo last"
+    mydocker("run", "-d", "--name", "web", "base", "sh", "-c", script)
+    watched = Watched([*MYDOCKER, "logs", "-f", "web"], env=env)
+    watched.expect("first\n")
+    mydocker("exec", "web", "touch", "/go")
+    watched.expect("last\n")
+    assert watched.end() == 0
+
+
+def test_a_reader_that_has_enough(env: dict[str, str], mydocker: Mydocker) -> None:
+    """`mydocker logs | head` complains about nothing."""
+    mydocker("run", "--name", "web", "base", "seq", "100000")
+    command = f"{' '.join(MYDOCKER)} logs web | head -n 1"
+    done = subprocess.run(
+        ["sh", "-c", command], env=env, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_help_is_there_for_everybody() -> None:
+    """For every command, without root and without touching anything."""
+    top = cli.parser().format_help()
+    for name in ("run", "ps", "exec", "inspect", "logs", "stop", "rm", "images", "network"):
+        assert re.search(rf"^ +{name} ", top, re.MULTILINE)
+
+
+def test_without_root_it_says_how(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary user is told of two ways."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(UnsupportedError, match="netmodes lab"):
+        Engine(root)
+
+
+def test_a_root_that_cannot_be(tmp_path: Path) -> None:
+    """A file where the state should be is named."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UnsupportedError, match="MYDOCKER_ROOT"):
+        Engine(tmp_path / "file" / "below")
+
+
+def test_an_upper_layer_on_an_overlay_is_explained(engine: Engine, root: Path) -> None:
+    """The kernel's EINVAL becomes a cause and a remedy."""
+    for name in ("lower", "upper", "work", "merged"):
+        (root / name).mkdir()
+    options = f"lowerdir={root}/lower,upperdir={root}/upper,workdir={root}/work"
+    mount("overlay", f"{root}/merged", "overlay", 0, options)
+    try:
+        inner = Engine(root / "merged")
+        with pytest.raises(UnsupportedError, match="lies on an overlay itself"):
+            inner.run("base", ["true"], network="none")
+    finally:
+        until(lambda: not inner.containers(), "it is removed")
+        umount(f"{root}/merged")
+
+
+def test_options_that_take_pairs() -> None:
+    """A pair without its value is refused."""
+    with pytest.raises(InvalidError, match="KEY=VALUE"):
+        cli._pairs("--sysctl", ["a"])

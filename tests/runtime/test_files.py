@@ -1,0 +1,33 @@
+"""Which resolvers a container is told about."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.net.files import extra_hosts, resolv_conf
+
+STUB = "nameserver 127.0.0.53\noptions edns0\nsearch example.com\n"
+
+
+@pytest.mark.parametrize(
+    ("host", "behind", "expected"),
+    [
+        ("nameserver 192.0.2.1\n", "", "nameserver 192.0.2.1\n"),
+        ("nameserver 127.0.0.1\nnameserver 192.0.2.1\n", "", "nameserver 192.0.2.1\n"),
+        (STUB, "nameserver 192.0.2.9\n", "nameserver 192.0.2.9\n"),
+        (STUB, "", "options edns0\nsearch example.com\n"),
+        ("nameserver ::1\nnameserver fe80::1%eth0\n", "", "nameserver fe80::1%eth0\n"),
+        ("# nameserver 127.0.0.1\nnameserver x\n", "", "# nameserver 127.0.0.1\nnameserver x\n"),
+        ("", "", "\n"),
+    ],
+)
+def test_a_resolver_on_the_hosts_loopback_is_not_named(
+    host: str, behind: str, expected: str
+) -> None:
+    """From a namespace of its own nobody reaches it; what lies behind the stub is, and no other."""
+    assert resolv_conf(host, behind) == expected
+
+
+def test_more_hosts_are_lines() -> None:
+    """Address first, as hosts(5) has it; an IPv6 address keeps its colons."""
+    assert extra_hosts(["db:192.0.2.7", "six:2001:db8::7"]) == "192.0.2.7\tdb\n2001:db8::7\tsix\n"
