@@ -7,14 +7,14 @@ here, and only here, silence is bounded by time.
 
 from __future__ import annotations
 
-import os
-import select
+import contextlib
+import selectors
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
 import dns.exception
 import dns.message
@@ -29,6 +29,8 @@ ANSWER_BOUND: Final = 2.0
 """Seconds a resolver may take. The world's own takes a millisecond."""
 
 _TYPES: Final = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
+_PORT: Final = 53
+_LONGEST: Final = 4096
 _MAX_NAMESERVERS: Final = 3
 """How many a resolver looks at: MAXNS in resolv.conf(5)."""
 
@@ -52,48 +54,87 @@ class Resolved:
 
 
 def nameservers(resolv_conf: str) -> list[Address]:
-    """The resolvers a resolv.conf(5) names, in order."""
+    """The resolvers a resolv.conf(5) names, in order; what is no address is passed over."""
     found: list[Address] = []
     for line in resolv_conf.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
-            found.append(ip_address(words[1].partition("%")[0]))
+        match line.split():
+            case ["nameserver", text, *_]:
+                with contextlib.suppress(ValueError):
+                    found.append(ip_address(text.partition("%")[0]))
     return found[:_MAX_NAMESERVERS]
 
 
 def resolve(lookups: Sequence[Lookup]) -> list[Resolved]:
-    """Look all names up at once; an entry for each lookup, in order."""
-    results: list[Resolved | None] = [None] * len(lookups)
-    reasons: list[str] = ["resolv.conf names no resolver"] * len(lookups)
-    waiting: dict[socket.socket, tuple[int, Address, int]] = {}
-    try:
-        for index, lookup in enumerate(lookups):
+    """Look all names up at once; an entry for each lookup, in order.
+
+    Resolvers are asked at the same time, and count in the order in which they are
+    listed: the next one only where one fails or is silent.
+    """
+    told: list[list[_Told | None]] = []
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        for lookup in lookups:
+            told.append([])
             for server in nameservers(lookup.resolv_conf):
                 query = dns.message.make_query(lookup.name, _TYPES[lookup.family])
                 try:
-                    waiting[_asked(lookup.space, server, query)] = (index, server, query.id)
-                    reasons[index] = f"{server} did not answer within {ANSWER_BOUND} s"
+                    opened = stack.enter_context(_asked(lookup.space, server, query))
                 except OSError as error:
-                    reasons[index] = f"{server} cannot be asked: {error.strerror}"
+                    told[-1].append(_failed(server, f"cannot be asked: {error.strerror}"))
+                    continue
+                asked = _Asked(opened, server, query, told[-1], len(told[-1]))
+                selector.register(opened, selectors.EVENT_READ, asked)
+                told[-1].append(None)
         deadline = time.monotonic() + ANSWER_BOUND
-        while any(results[index] is None for index, _, _ in waiting.values()):
-            ready = select.select(list(waiting), [], [], max(0.0, deadline - time.monotonic()))[0]
-            if not ready:
+        while any(_verdict(answers) is None for answers in told):
+            left = deadline - time.monotonic()
+            if left <= 0:
                 break
-            for opened in ready:
-                index, server, number = waiting.pop(opened)
-                answer = _answer(opened, number, lookups[index].family)
-                opened.close()
-                if answer.address is not None:
-                    results[index] = answer
-                else:
-                    reasons[index] = f"{server}: {answer.reason}"
-    finally:
-        for opened in waiting:
-            opened.close()
-    return [
-        result or Resolved(None, reason) for result, reason in zip(results, reasons, strict=True)
-    ]
+            for key, _ in selector.select(left):
+                asked = key.data
+                asked.answers[asked.rank] = _read(asked)
+                selector.unregister(asked.socket)
+        for key in selector.get_map().values():
+            asked = key.data
+            silent = _failed(asked.server, f"did not answer within {ANSWER_BOUND} s")
+            asked.answers[asked.rank] = silent
+    return [_verdict(answers) or _NOBODY for answers in told]
+
+
+class _Asked(NamedTuple):
+    """A resolver that has been asked, and where its answer goes."""
+
+    socket: socket.socket
+    server: Address
+    query: dns.message.Message
+    answers: list[_Told | None]
+    rank: int
+
+
+class _Told(NamedTuple):
+    """What came of asking one resolver; where it is not `final` the next one counts."""
+
+    result: Resolved
+    final: bool
+
+
+_NOBODY: Final = Resolved(None, "resolv.conf names no resolver")
+
+
+def _failed(server: Address, reason: str) -> _Told:
+    return _Told(Resolved(None, f"{server} {reason}"), final=False)
+
+
+def _verdict(answers: Sequence[_Told | None]) -> Resolved | None:
+    """What the resolvers of one namespace amount to; `None` while that depends on a silent one."""
+    result = _NOBODY
+    for answer in answers:
+        if answer is None:
+            return None
+        result = answer.result
+        if answer.final:
+            break
+    return result
 
 
 def _asked(space: NetNS, server: Address, query: dns.message.Message) -> socket.socket:
@@ -101,7 +142,7 @@ def _asked(space: NetNS, server: Address, query: dns.message.Message) -> socket.
     opened = space.socket(family, socket.SOCK_DGRAM)
     try:
         opened.setblocking(False)
-        opened.connect((str(server), 53))
+        opened.connect((str(server), _PORT))
         opened.send(query.to_wire())
     except BaseException:
         opened.close()
@@ -109,18 +150,21 @@ def _asked(space: NetNS, server: Address, query: dns.message.Message) -> socket.
     return opened
 
 
-def _answer(opened: socket.socket, number: int, family: Family) -> Resolved:
+def _read(asked: _Asked) -> _Told:
+    server = asked.server
     try:
-        message = dns.message.from_wire(opened.recv(4096))
+        answer = dns.message.from_wire(asked.socket.recv(_LONGEST))
     except OSError as error:
-        return Resolved(None, os.strerror(error.errno or 0))
+        return _failed(server, f"cannot be reached: {error.strerror}")
     except dns.exception.DNSException as error:
-        return Resolved(None, f"sent something that is no DNS message: {error}")
-    if message.id != number:
-        return Resolved(None, "answered another question")
-    if message.rcode() != dns.rcode.NOERROR:
-        return Resolved(None, dns.rcode.to_text(message.rcode()))
-    for rrset in message.answer:
-        if rrset.rdtype == _TYPES[family]:
-            return Resolved(ip_address(rrset[0].address))
-    return Resolved(None, "no address in the answer")
+        return _failed(server, f"sent something that is no DNS message: {error}")
+    if not asked.query.is_response(answer):
+        return _failed(server, "answered another question")
+    code = answer.rcode()
+    if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        return _failed(server, f"answered {dns.rcode.to_text(code)}")
+    for rrset in answer.answer:
+        if rrset.rdtype == asked.query.question[0].rdtype:
+            return _Told(Resolved(ip_address(rrset[0].address)), final=True)
+    reason = "no address" if code == dns.rcode.NOERROR else dns.rcode.to_text(code)
+    return _Told(Resolved(None, f"{server} answered {reason}"), final=True)

@@ -1,0 +1,272 @@
+"""Names are looked up as a resolver would, and a reason is given where there is no address."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.model import FAMILIES, Family
+from harness.probe import names
+from harness.probe.names import Lookup, Resolved, nameservers, resolve
+from harness.world.build import World
+from linux.netns import NetNS
+from tests.world.pair import pair
+
+NAME = "www.example.com"
+ASKER, FIRST, SECOND, SIXTH = "192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8:5::2"
+PATIENCE = 10.0
+"""Seconds after which a resolver of a test that is not asked gives up."""
+
+Reply = Callable[[dns.message.Message], bytes]
+
+
+@pytest.fixture(scope="module")
+def ends() -> Iterator[tuple[NetNS, NetNS]]:
+    """Who asks, and who answers under three addresses."""
+    with pair(
+        [f"{ASKER}/24", "2001:db8:5::1/64"], [f"{FIRST}/24", f"{SECOND}/24", f"{SIXTH}/64"]
+    ) as both:
+        yield both
+
+
+def address(text: str, *, ttl: int = 9) -> Reply:
+    """A reply with one address, A or AAAA by what the text is."""
+
+    def make(query: dns.message.Message) -> bytes:
+        answer = dns.message.make_response(query)
+        kind = "AAAA" if ":" in text else "A"
+        answer.answer.append(dns.rrset.from_text(f"{NAME}.", ttl, "IN", kind, text))
+        return answer.to_wire()
+
+    return make
+
+
+def code(value: dns.rcode.Rcode) -> Reply:
+    """A reply without an address and with a return code."""
+
+    def make(query: dns.message.Message) -> bytes:
+        answer = dns.message.make_response(query)
+        answer.set_rcode(value)
+        return answer.to_wire()
+
+    return make
+
+
+def alias(query: dns.message.Message) -> bytes:
+    """A reply by way of another name."""
+    answer = dns.message.make_response(query)
+    answer.answer.append(dns.rrset.from_text(f"{NAME}.", 9, "IN", "CNAME", "other.example."))
+    answer.answer.append(dns.rrset.from_text("other.example.", 9, "IN", "A", "203.0.113.10"))
+    return answer.to_wire()
+
+
+def another(query: dns.message.Message) -> bytes:
+    """A reply to a question that nobody asked."""
+    answer = dns.message.make_response(query)
+    answer.id ^= 1
+    return answer.to_wire()
+
+
+@contextmanager
+def resolvers(space: NetNS, replies: dict[str, Reply | bytes | None]) -> Iterator[None]:
+    """Resolvers at these addresses, each of which answers one query; `None` stays silent."""
+
+    def serve(sock: socket.socket, reply: Reply | bytes | None) -> None:
+        data, asker = sock.recvfrom(4096)
+        if reply is not None:
+            made = reply if isinstance(reply, bytes) else reply(dns.message.from_wire(data))
+            sock.sendto(made, asker)
+
+    with ThreadPoolExecutor(len(replies)) as executor:
+        sockets = []
+        for where, reply in replies.items():
+            family = socket.AF_INET6 if ":" in where else socket.AF_INET
+            sockets.append(space.socket(family, socket.SOCK_DGRAM))
+            sockets[-1].bind((where, 53))
+            sockets[-1].settimeout(PATIENCE)
+            executor.submit(serve, sockets[-1], reply)
+        yield
+    for sock in sockets:
+        sock.close()
+
+
+def conf(*servers: str) -> str:
+    """A resolv.conf with these resolvers."""
+    return "".join(f"nameserver {server}\n" for server in servers)
+
+
+def look_up(space: NetNS, *servers: str, family: Family = 4) -> Resolved:
+    """What these resolvers make of the name."""
+    (found,) = resolve([Lookup(space, conf(*servers), NAME, family)])
+    return found
+
+
+# --- resolv.conf --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("# nameserver 192.0.2.9\nsearch example.com\n", []),
+        ("nameserver 192.0.2.9", ["192.0.2.9"]),
+        ("  nameserver\t2001:db8::1  # ours\n", ["2001:db8::1"]),
+        ("nameserver fe80::1%eth0\n", ["fe80::1"]),
+        ("nameserver\nnameserver nonsense\nnameserver 192.0.2.9\n", ["192.0.2.9"]),
+        ("nameserver ::4\nnameserver ::3\nnameserver ::2\nnameserver ::1", ["::4", "::3", "::2"]),
+    ],
+)
+def test_resolvers_are_read_as_resolv_conf_says(text: str, expected: list[str]) -> None:
+    """In order, three at most; what is no address is passed over as the C library does."""
+    assert nameservers(text) == [ip_address(item) for item in expected]
+
+
+@given(st.text())
+def test_no_resolv_conf_breaks_the_reader(text: str) -> None:
+    """Whatever a runtime writes there, it names some resolvers or none."""
+    assert len(nameservers(text)) <= 3
+    assert nameservers("nameserver " + text.replace("\n", " ")) is not None
+
+
+# --- in the world -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_world_knows_the_name(world: World, family: Family) -> None:
+    """From several namespaces at once, each through the resolver it is told to use."""
+    asked = [
+        Lookup(world.namespaces[name], conf(str(world.topology.resolver[which].ip)), NAME, family)
+        for name in ("host", "ns1", "internet")
+        for which in (0, 1)
+    ]
+    assert resolve(asked) == [Resolved(world.address("internet", family))] * 6
+
+
+def test_the_world_knows_no_other_name(world: World) -> None:
+    """A name that is not there has no address, and the reason says so."""
+    server = str(world.topology.resolver[0].ip)
+    (found,) = resolve([Lookup(world.namespaces["ns1"], conf(server), "no.example.com", 4)])
+    assert found == Resolved(None, f"{server} answered NXDOMAIN")
+
+
+# --- answers of all kinds -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "family", "expected"),
+    [
+        (address("203.0.113.10"), 4, "203.0.113.10"),
+        (address("2001:db8:1::10"), 6, "2001:db8:1::10"),
+        (alias, 4, "203.0.113.10"),
+        (address("2001:db8:1::10"), 4, f"{FIRST} answered no address"),
+        (code(dns.rcode.NOERROR), 4, f"{FIRST} answered no address"),
+        (code(dns.rcode.NXDOMAIN), 4, f"{FIRST} answered NXDOMAIN"),
+        (code(dns.rcode.SERVFAIL), 4, f"{FIRST} answered SERVFAIL"),
+        (another, 4, f"{FIRST} answered another question"),
+        (b"\xff" * 20, 4, f"{FIRST} sent something that is no DNS message: .+"),
+        (b"", 4, f"{FIRST} sent something that is no DNS message: .+"),
+    ],
+)
+def test_an_answer_is_an_address_or_a_reason(
+    ends: tuple[NetNS, NetNS],
+    reply: Reply | bytes,
+    family: Family,
+    expected: str,
+) -> None:
+    """Whatever the resolver answers, there is an address, or it is told why there is none."""
+    asker, answerer = ends
+    with resolvers(answerer, {FIRST: reply}):
+        found = look_up(asker, FIRST, family=family)
+    assert (found.address is None) == bool(found.reason)
+    assert re.fullmatch(expected, found.reason or str(found.address))
+
+
+def test_no_resolver_no_address(ends: tuple[NetNS, NetNS]) -> None:
+    """A namespace that is told of no resolver finds nothing, at once, and the reason says so."""
+    assert look_up(ends[0]) == Resolved(None, "resolv.conf names no resolver")
+
+
+@pytest.mark.parametrize(
+    ("server", "reason"),
+    [
+        ("198.51.100.1", "198.51.100.1 cannot be asked: Network is unreachable"),
+        (FIRST, f"{FIRST} cannot be reached: Connection refused"),
+        ("192.0.2.99", "192.0.2.99 did not answer within 0.1 s"),
+    ],
+)
+def test_a_resolver_out_of_reach_is_named(
+    ends: tuple[NetNS, NetNS], monkeypatch: pytest.MonkeyPatch, server: str, reason: str
+) -> None:
+    """No route, nobody there, no answer in time: each is told apart."""
+    monkeypatch.setattr(names, "ANSWER_BOUND", 0.1)
+    assert look_up(ends[0], server) == Resolved(None, reason)
+
+
+GOOD, OTHER = address("203.0.113.10"), address("203.0.113.77")
+FAILS = code(dns.rcode.SERVFAIL)
+
+
+@pytest.mark.parametrize(
+    ("order", "replies", "expected"),
+    [
+        ([FIRST, SECOND], {FIRST: GOOD, SECOND: OTHER}, "203.0.113.10"),
+        ([SECOND, FIRST], {FIRST: GOOD, SECOND: OTHER}, "203.0.113.77"),
+        ([FIRST, SECOND], {FIRST: FAILS, SECOND: OTHER}, "203.0.113.77"),
+        ([FIRST, SECOND], {FIRST: b"junk", SECOND: OTHER}, "203.0.113.77"),
+        ([FIRST, SECOND], {FIRST: None, SECOND: OTHER}, "203.0.113.77"),
+        ([FIRST, SECOND], {FIRST: GOOD, SECOND: None}, "203.0.113.10"),
+        ([FIRST, SIXTH], {FIRST: FAILS, SIXTH: OTHER}, "203.0.113.77"),
+        (["198.51.100.1", SECOND], {SECOND: OTHER}, "203.0.113.77"),
+    ],
+)
+def test_the_first_resolver_that_answers_counts(
+    ends: tuple[NetNS, NetNS],
+    monkeypatch: pytest.MonkeyPatch,
+    order: list[str],
+    replies: dict[str, Reply | bytes | None],
+    expected: str,
+) -> None:
+    """The next one in the list counts only where one fails, is silent or cannot be asked."""
+    monkeypatch.setattr(names, "ANSWER_BOUND", 0.2)
+    with resolvers(ends[1], replies):
+        assert look_up(ends[0], *order) == Resolved(ip_address(expected))
+
+
+def test_no_such_name_is_an_answer(ends: tuple[NetNS, NetNS]) -> None:
+    """When the first resolver says that there is no such name, the second is not believed."""
+    with resolvers(ends[1], {FIRST: code(dns.rcode.NXDOMAIN), SECOND: GOOD}):
+        found = look_up(ends[0], FIRST, SECOND)
+    assert found == Resolved(None, f"{FIRST} answered NXDOMAIN")
+
+
+def test_of_several_failures_the_last_is_told(ends: tuple[NetNS, NetNS]) -> None:
+    """Where no resolver has an answer, the reason is that of the last that was asked."""
+    with resolvers(ends[1], {FIRST: FAILS, SECOND: code(dns.rcode.REFUSED)}):
+        found = look_up(ends[0], FIRST, SECOND)
+    assert found == Resolved(None, f"{SECOND} answered REFUSED")
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.binary(max_size=60), header=st.booleans())
+def test_no_answer_breaks_it(ends: tuple[NetNS, NetNS], data: bytes, *, header: bool) -> None:
+    """Whatever bytes a resolver sends, also behind the right header, there is a reason."""
+
+    def reply(query: dns.message.Message) -> bytes:
+        begin = dns.message.make_response(query).to_wire()
+        return begin[:7] + data if header else data
+
+    with resolvers(ends[1], {FIRST: reply}):
+        found = look_up(ends[0], FIRST)
+    assert found.address is not None or found.reason.startswith(FIRST)
