@@ -82,5 +82,5 @@ if [ "${{BASH_VERSION:-}}" ] && [ -r ~/.bashrc ]; then . ~/.bashrc; fi
 unset PROMPT_COMMAND
 HISTFILE={HOME}/history
 PATH={shlex.quote(_path(outer))}
-PS1='lab:${inside.PLACE} $PWD # '
+PS1='lab:${inside.PLACE} ${{PWD##*/}} # '
 """

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.docs.transcript import REGENERATE, differences, perform, read, steps
+from tests.docs.transcript import REGENERATE, WITHIN, differences, perform, read, steps
 from tests.lab.labs import TOOLS
 
 
+@pytest.mark.timeout(WITHIN + 10)
 @pytest.mark.parametrize("tools", TOOLS)
 def test_the_walk_through_shows_what_comes_out(tools: str) -> None:
     """Every command of the page prints what the page says, with iproute2 and without it."""

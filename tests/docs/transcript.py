@@ -14,14 +14,17 @@ from __future__ import annotations
 import difflib
 import re
 import secrets
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.labs import LAB
-from tests.programs import ROOT, run
+from tests.programs import ROOT, environment
 
 PAGE = ROOT / "docs" / "four-modes.md"
+WITHIN = 110.0
+"""Seconds for a whole page: some fifty programs, on a machine that has other things to do."""
 REGENERATE = "python -m tests.docs.regenerate"
 
 _VARYING = re.compile(
@@ -85,12 +88,21 @@ def perform(commands: Sequence[str], *, setting: str = "") -> list[tuple[str, ..
     """What each command prints when all are run in order in one shell of a new lab.
 
     `setting` is a command that comes first and is not recorded. Raises
-    `RuntimeError`, with what was printed, when the shell ends before the last command.
+    `RuntimeError`, with what was printed, when the shell ends before the last command,
+    and `subprocess.TimeoutExpired` after `WITHIN`.
     """
     mark = f"-- {secrets.token_hex(8)} --"
     parts = ["exec 2>&1", setting]
     parts += [f"{{ {command}\n}} </dev/null; echo '{mark}'" for command in commands]
-    done = run([*LAB, "--", "sh"], stdin="\n".join(parts) + "\n")
+    done = subprocess.run(
+        [*LAB, "--", "sh"],
+        input="\n".join(parts) + "\n",
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
     printed = done.stdout.split(f"{mark}\n")
     if len(printed) != len(commands) + 1:
         raise RuntimeError(f"the shell ended early, {done.returncode}: {printed[-1]}{done.stderr}")
