@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.adapters.protocol import Adapter
+from harness.fixtures import RuntimeStarter
 from harness.model import Bridge, ContainerSpec, NetworkSpec, Plan
 from harness.scene import Scene
 from harness.world.build import World
@@ -18,6 +19,13 @@ DUAL = Plan(
     networks=(NetworkSpec(BOTH, ipv6=True),),
     containers=(ContainerSpec("a", Bridge(BOTH)), ContainerSpec("b", Bridge(BOTH))),
 )
+
+
+@pytest.fixture
+def fresh(start_runtime: RuntimeStarter) -> Iterator[Scene]:
+    """An empty scene in a world of its own, in which no container has ever run."""
+    with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -54,12 +54,14 @@ def test_it_has_lo_and_eth0_only(cast: Scene, name: str) -> None:
 @requirement("BR-1")
 @pytest.mark.parametrize("name", BRIDGED)
 def test_it_has_one_address_inside_the_subnet(cast: Scene, runtime: Adapter, name: str) -> None:
-    """With the subnet's prefix, and the one that the runtime reports."""
-    gateway = ipv4_gateway(runtime)
-    (address,) = (item for item in cast[name].net.interfaces("eth0") if item.version == 4)
-    assert address.network == gateway.network
-    assert address.ip != gateway.ip
-    assert cast[name].endpoint().address == address
+    """With the subnet's prefix, the one that the runtime reports; none of another family."""
+    gateways = runtime.network_facts(DEFAULT_NETWORK).gateways
+    held = cast[name].net.interfaces("eth0")
+    assert [item.network for item in held] == [gateway.network for gateway in gateways]
+    assert not {item.ip for item in held} & {gateway.ip for gateway in gateways}
+    endpoint = cast[name].endpoint()
+    reported = (endpoint.address, endpoint.address6)
+    assert held == [item for item in reported if item]
 
 
 @requirement("BR-1")
@@ -87,12 +89,15 @@ def test_the_network_is_the_declared_one(runtime: Adapter, host: Place) -> None:
 @pytest.mark.parametrize("name", BRIDGED)
 def test_it_has_a_default_and_an_on_link_route(cast: Scene, runtime: Adapter, name: str) -> None:
     """One by way of the bridge's address, one for the subnet, and no third."""
-    gateway = ipv4_gateway(runtime)
-    eth0 = cast[name].net.links()["eth0"].ifindex
-    routes = [route for route in cast[name].net.routes() if route.family == 4]
-    assert sorted(routes, key=str) == sorted(
-        [Route(None, gateway.ip, eth0, 4), Route(gateway.network, None, eth0, 4)], key=str
-    )
+    inside = cast[name].net
+    eth0 = inside.links()["eth0"].ifindex
+    expected = []
+    for gateway in runtime.network_facts(DEFAULT_NETWORK).gateways:
+        expected += [
+            Route(None, gateway.ip, eth0, gateway.version),
+            Route(gateway.network, None, eth0, gateway.version),
+        ]
+    assert sorted(inside.routes(), key=str) == sorted(expected, key=str)
 
 
 @requirement("BR-3")

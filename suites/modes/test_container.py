@@ -86,8 +86,11 @@ def test_they_share_one_port_space(cast: Scene, family: Family, transport: Trans
         with Ear(first, transport, family=family) as ear:
             with Ear(cast[CONTAINER02].net, transport, family=family, port=ear.port):
                 pass
-            with pytest.raises(OSError, match="already in use"):
-                Ear(second, transport, family=family, port=ear.port)
+            with (
+                pytest.raises(OSError, match="already in use"),
+                Ear(second, transport, family=family, port=ear.port),
+            ):
+                pass
 
 
 @requirement("CTR-4")
@@ -101,8 +104,8 @@ def test_loopback_is_common(
     loopback = LOOPBACKS[family]
     if family == 6 and not runtime.dialect.bridge_loopback6:
         for place in (one, other):
-            with pytest.raises(OSError, match="assign"):
-                Ear(place, transport, address=loopback)
+            with pytest.raises(OSError, match="assign"), Ear(place, transport, address=loopback):
+                pass
         return
     for listener, caller in ((one, other), (other, one)):
         with Ear(listener, transport, address=loopback) as ear:

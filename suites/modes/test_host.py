@@ -50,10 +50,11 @@ def test_it_sees_the_hosts_interfaces(cast: Scene, host: Place) -> None:
 
 
 @requirement("HOST-2")
-def test_it_changes_nothing_on_the_host(scene: Scene, host: Place) -> None:
+def test_it_changes_nothing_on_the_host(fresh: Scene) -> None:
     """Not when it starts, runs, executes something, stops, starts again or is removed."""
+    host = fresh.place(HOST)
     before = Snapshot.of(host)
-    guest = scene.container("guest", Host())
+    guest = fresh.container("guest", Host())
     assert before.changes(Snapshot.of(host)) == []
     entry.view(guest)
     assert before.changes(Snapshot.of(host)) == []
@@ -63,7 +64,7 @@ def test_it_changes_nothing_on_the_host(scene: Scene, host: Place) -> None:
     assert before.changes(Snapshot.of(host)) == []
     guest.remove()
     assert before.changes(Snapshot.of(host)) == []
-    scene.container("bridged", Bridge())
+    fresh.container("bridged", Bridge())
     assert before.changes(Snapshot.of(host)), "what a bridged container changes must show"
 
 
@@ -80,8 +81,11 @@ def test_a_listener_inside_is_a_listener_on_the_host(
             if caller.address(family):
                 assert ear.hears(caller, at=address), caller.name
         assert ear.hears(host, at=LOOPBACKS[family])
-        with pytest.raises(OSError, match="in use"):
-            Ear(host, transport, family=family, port=ear.port)
+        with (
+            pytest.raises(OSError, match="in use"),
+            Ear(host, transport, family=family, port=ear.port),
+        ):
+            pass
 
 
 @requirement("HOST-3")
