@@ -71,17 +71,18 @@ def _fail(message: str, *, code: int = 1) -> int:
 
 def _hold(order: Order, factory: AdapterFactory) -> int:
     """Everything that happens in the sandbox."""
-    missing = doctor.essentials()
-    if missing:
-        found = "\n  ".join(str(finding) for finding in missing)
-        return _fail(f"this machine lacks what a world needs (see netmodes doctor):\n  {found}")
     try:
+        if missing := doctor.essentials():
+            found = "\n  ".join(str(finding) for finding in missing)
+            return _fail(f"this machine lacks what a world needs (see netmodes doctor):\n  {found}")
         with World.build(order.topology) as world:
             return _with_runtime(order, world, factory(world.host))
     except (RuntimeRefused, RuntimeBroken) as error:
         return _fail(f"{order.runtime} did not do its part: {error}")
     except HostDied as error:
         return _fail(f"the lab is gone: {error}")
+    except OSError as error:
+        return _fail(f"the machine refused a part of the lab (see netmodes doctor): {error}")
     except KeyboardInterrupt:
         return 130
 

@@ -84,3 +84,11 @@ def test_where_there_can_be_no_sandbox_the_reason_and_the_remedy_are_told() -> N
     assert done.returncode == 1
     assert done.stderr.startswith("netmodes lab: no sandbox to put the lab in. network namespace: ")
     assert "No space left on device. Raise the limit user." in done.stderr
+
+
+def test_a_machine_that_refuses_half_way_is_told_of_without_a_traceback() -> None:
+    """When there is room for the sandbox and for no world in it, that is one line."""
+    done = run(confined(LAB, limits={"net": 1}))
+    assert done.returncode == 1
+    assert done.stderr.startswith("netmodes lab: the machine refused a part of the lab (see ")
+    assert done.stderr.count("\n") == 1
