@@ -20,6 +20,7 @@ from linux.syscalls import mount, umount
 from runtime import cli
 from runtime.engine import Engine
 from runtime.errors import InvalidError, UnsupportedError
+from runtime.parser import parser
 from tests.programs import Watched, environment
 from tests.runtime.looks import links, nothing_left, until
 
@@ -253,7 +254,7 @@ def test_a_reader_that_has_enough(env: dict[str, str], mydocker: Mydocker) -> No
 
 def test_help_is_there_for_everybody() -> None:
     """For every command, without root and without touching anything."""
-    top = cli.parser().format_help()
+    top = parser().format_help()
     for name in ("run", "ps", "exec", "inspect", "logs", "stop", "rm", "images", "network"):
         assert re.search(rf"^ +{name} ", top, re.MULTILINE)
 

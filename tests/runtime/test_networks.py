@@ -164,9 +164,9 @@ def test_repair_brings_back_what_an_operator_swept_away(engine: Engine) -> None:
 
 def _where(target: Container | tuple[str, NetNS]) -> tuple[str, NetNS]:
     """Address and namespace of a container; or both as given."""
-    if isinstance(target, tuple):
-        return target
-    return target.state.endpoints[0].address.partition("/")[0], netns(target)
+    if isinstance(target, Container):
+        return target.state.endpoints[0].address.partition("/")[0], netns(target)
+    return target
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +15,7 @@ IDENTITY = "0123456789abcdef" * 4
 
 
 def _configure(**options: Any) -> Any:
-    return configure(IDENTITY, "base", ["true"], Options(**options))
+    return configure(IDENTITY, "base", ["true"], cast("Options", options))
 
 
 def test_what_is_left_out_is_chosen() -> None:

@@ -117,7 +117,8 @@ def test_a_name_left_by_a_killed_creator_is_free(store: Store) -> None:
 def test_the_state_is_for_its_owner_only(store: Store) -> None:
     """Nobody else on the machine looks into it."""
     _create(store, "web")
-    for path in (store.containers, store.names, store.networks, *Path(store.containers).iterdir()):
+    directories = [store.containers, store.names, store.networks]
+    for path in (*directories, *map(str, Path(store.containers).iterdir())):
         assert os.stat(path).st_mode & 0o077 == 0
 
 
