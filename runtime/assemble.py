@@ -11,6 +11,7 @@ from typing import Final
 
 from runtime.errors import UnsupportedError
 from runtime.image import BASE, Image, fingerprint
+from runtime.intake import base_config
 from runtime.state import now, write_json
 
 _DIRECTORIES: Final = ("/usr/local/bin", "/usr/bin", "/usr/sbin", "/bin", "/sbin")
@@ -34,15 +35,23 @@ def assemble(cache: str) -> Image:
         _furnish(scratch)
         size, created = _size(scratch), now()
         made_of = {path: fingerprint(path) for path in [*sources, *_existing(_DIRECTORIES)]}
+        config = base_config(scratch, created)
         layer = f"base-{os.path.basename(scratch)[4:]}"
         os.rename(scratch, f"{cache}/{layer}")
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     # An older layer stays: a running container may be standing on it.
-    record = {"layer": layer, "from": made_of, "size": size, "created": created}
+    record = {
+        "layer": layer,
+        "from": made_of,
+        "size": size,
+        "created": created,
+        "id": config.identity,
+        "config": config.raw.decode(),
+    }
     write_json(f"{cache}/base.json", record)
-    return Image(BASE, (f"{cache}/{layer}",), size, created)
+    return Image(BASE, (f"{cache}/{layer}",), size, created, config.identity)
 
 
 def _existing(paths: tuple[str, ...]) -> list[str]:

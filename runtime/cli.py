@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from runtime import shape, terminal
+from runtime import imagecli, shape, terminal
+from runtime.console import complain, each, say
 from runtime.engine import Engine
 from runtime.errors import InvalidError, MydockerError
 from runtime.init import Stdio
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _ACTIONS[arguments.action](Engine(), arguments)
     except MydockerError as error:
-        _complain(error)
+        complain(error)
         return error.exit_code
     except BrokenPipeError:
         # The reader has had enough, as `head` does.
@@ -46,17 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        _complain(error)
+        complain(error)
         return 125
-
-
-def _complain(error: Exception) -> None:
-    sys.stderr.write(f"mydocker: {error}\n")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 # --- run and exec ----------------------------------------------------------------
@@ -66,7 +58,7 @@ def _run(engine: Engine, arguments: argparse.Namespace) -> int:
     options = _options(arguments)
     image, command = arguments.image, arguments.command
     if arguments.detach:
-        _say(engine.run(image, command, **options).id)
+        say(engine.run(image, command, **options).id)
         return 0
     with _stdio(interactive=arguments.interactive) as stdio:
         with _signals_held_back():
@@ -85,7 +77,7 @@ def _run(engine: Engine, arguments: argparse.Namespace) -> int:
 
 
 def _create(engine: Engine, arguments: argparse.Namespace) -> int:
-    _say(engine.create(arguments.image, arguments.command, **_options(arguments)).id)
+    say(engine.create(arguments.image, arguments.command, **_options(arguments)).id)
     return 0
 
 
@@ -189,32 +181,18 @@ def _pairs(option: str, entries: Sequence[str]) -> dict[str, str]:
 # --- life ------------------------------------------------------------------------
 
 
-def _each(references: Sequence[str], act: Callable[[str], object]) -> int:
-    """Do it for all, whatever becomes of the others; 1 when one could not be done."""
-    code = 0
-    for reference in references:
-        try:
-            answer = act(reference)
-        except MydockerError as error:
-            _complain(error)
-            code = 1
-        else:
-            _say(str(answer) if isinstance(answer, int) else reference)
-    return code
-
-
 def _start(engine: Engine, arguments: argparse.Namespace) -> int:
-    return _each(arguments.containers, engine.start)
+    return each(arguments.containers, engine.start)
 
 
 def _stop(engine: Engine, arguments: argparse.Namespace) -> int:
     seconds = arguments.time
-    return _each(arguments.containers, lambda item: engine.stop(item, timeout=seconds))
+    return each(arguments.containers, lambda item: engine.stop(item, timeout=seconds))
 
 
 def _kill(engine: Engine, arguments: argparse.Namespace) -> int:
     number = _signal(arguments.signal)
-    return _each(arguments.containers, lambda item: engine.kill(item, number))
+    return each(arguments.containers, lambda item: engine.kill(item, number))
 
 
 def _signal(text: str) -> int:
@@ -226,11 +204,11 @@ def _signal(text: str) -> int:
 
 
 def _wait(engine: Engine, arguments: argparse.Namespace) -> int:
-    return _each(arguments.containers, engine.wait)
+    return each(arguments.containers, engine.wait)
 
 
 def _rm(engine: Engine, arguments: argparse.Namespace) -> int:
-    return _each(arguments.containers, lambda item: engine.remove(item, force=arguments.force))
+    return each(arguments.containers, lambda item: engine.remove(item, force=arguments.force))
 
 
 # --- looking ---------------------------------------------------------------------
@@ -240,7 +218,7 @@ def _ps(engine: Engine, arguments: argparse.Namespace) -> int:
     found = engine.containers(everything=arguments.all)
     if arguments.quiet:
         for item in found:
-            _say(item.id[:12])
+            say(item.id[:12])
     else:
         head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"]
         shape.table(head, [shape.ps_row(item) for item in found])
@@ -249,7 +227,7 @@ def _ps(engine: Engine, arguments: argparse.Namespace) -> int:
 
 def _inspect(engine: Engine, arguments: argparse.Namespace) -> int:
     shown = [shape.container(engine.inspect(item)) for item in arguments.containers]
-    _say(json.dumps(shown, indent=4))
+    say(json.dumps(shown, indent=4))
     return 0
 
 
@@ -259,12 +237,6 @@ def _logs(engine: Engine, arguments: argparse.Namespace) -> int:
         out.write(f"{entry.time} ".encode() if arguments.timestamps else b"")
         out.write(entry.data)
         out.flush()
-    return 0
-
-
-def _images(engine: Engine, _: argparse.Namespace) -> int:
-    rows = [shape.image_row(item) for item in engine.images()]
-    shape.table(["REPOSITORY", "TAG", "CREATED", "SIZE"], rows)
     return 0
 
 
@@ -287,7 +259,7 @@ def _network_create(engine: Engine, arguments: argparse.Namespace) -> int:
         else:
             asked = f"use --opt {key}={value}"
             raise InvalidError(asked, "there is no such option or value", remedy="mtu=1400")
-    _say(engine.network_create(arguments.name, **options).id)
+    say(engine.network_create(arguments.name, **options).id)
     return 0
 
 
@@ -295,7 +267,7 @@ def _network_ls(engine: Engine, arguments: argparse.Namespace) -> int:
     rows = [[item.id[:12], item.name, "bridge", "local"] for item in engine.networks()]
     if arguments.quiet:
         for row in rows:
-            _say(row[0])
+            say(row[0])
     else:
         # Modes rather than networks, shown because `--net` takes them too.
         rows += [["-", name, name, "local"] for name in ("host", "none")]
@@ -304,13 +276,13 @@ def _network_ls(engine: Engine, arguments: argparse.Namespace) -> int:
 
 
 def _network_rm(engine: Engine, arguments: argparse.Namespace) -> int:
-    return _each(arguments.networks, engine.network_remove)
+    return each(arguments.networks, engine.network_remove)
 
 
 def _network_inspect(engine: Engine, arguments: argparse.Namespace) -> int:
     running = engine.containers(everything=False)
     found = [engine.network_inspect(item) for item in arguments.networks]
-    _say(json.dumps([shape.network(item, running) for item in found], indent=4))
+    say(json.dumps([shape.network(item, running) for item in found], indent=4))
     return 0
 
 
@@ -336,11 +308,11 @@ _ACTIONS: Final[Mapping[str, Callable[[Engine, argparse.Namespace], int]]] = {
     "ps": _ps,
     "inspect": _inspect,
     "logs": _logs,
-    "images": _images,
     "network_create": _network_create,
     "network_ls": _network_ls,
     "network_rm": _network_rm,
     "network_inspect": _network_inspect,
     "system_reset": _system_reset,
     "system_repair": _system_repair,
+    **imagecli.ACTIONS,
 }

@@ -70,7 +70,7 @@ def start(
         if config.tty and stdio is not None:
             console, far_console = open_here.socketpair()
         launch = Launch(
-            rootfs=_rootfs(directory, layers),
+            rootfs=rootfs(directory, layers),
             hostname=config.hostname,
             argv=config.command,
             env=dict(entry.split("=", 1) for entry in config.env),
@@ -104,11 +104,12 @@ def start(
                 end(found)
             raise
         finally:
-            _collect(outer)
+            collect(outer)
         return Started(pid, born, endpoints, terminal.receive(console) if console >= 0 else -1)
 
 
-def _rootfs(directory: str, layers: tuple[str, ...]) -> Rootfs:
+def rootfs(directory: str, layers: tuple[str, ...]) -> Rootfs:
+    """What a container's file system is made of; its directories are made if need be."""
     for name in ("upper", "work", "rootfs"):
         try:
             os.mkdir(f"{directory}/{name}", mode=0o755)
@@ -167,7 +168,8 @@ def pidfd(pid: int, born: int) -> int | None:
     return handle
 
 
-def _collect(child: int) -> None:
+def collect(child: int) -> None:
+    """Wait for a child whose exit code says nothing."""
     try:
         os.waitpid(child, 0)
     except ChildProcessError:

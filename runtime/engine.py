@@ -15,13 +15,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Final, NamedTuple, Unpack
 
-from runtime import container, image, logs
+from runtime import container, logs
 from runtime import exec as execution
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
 from runtime.exec import Running
-from runtime.image import Image
+from runtime.images import Images
 from runtime.init import Stdio
 from runtime.lifecycle import KILLED, Lifecycle
 from runtime.logs import LogEntry, Writer
@@ -30,6 +30,9 @@ from runtime.net.networks import NetworkOptions, Networks
 from runtime.options import Options, configure
 from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkConfig
 from runtime.state import Lock, Store, new_id
+
+if TYPE_CHECKING:
+    from runtime.inside import Inside
 
 DEFAULT_ROOT: Final = "/run/mydocker"
 
@@ -63,8 +66,9 @@ class Engine:
         store.prepare()
         self._store = store
         self._networks = Networks(store)
-        self._cache = image.cache_directory(store.root)
-        self._life = Lifecycle(store, self._networks, cache=self._cache)
+        self.images = Images(store)
+        """All images, and what can be done with them."""
+        self._life = Lifecycle(store, self._networks, self.images)
 
     # --- containers --------------------------------------------------------
 
@@ -95,7 +99,6 @@ class Engine:
         self, image_name: str, command: Sequence[str], **options: Unpack[Options]
     ) -> Container:
         """Write a container down without starting it."""
-        image.get(image_name, self._cache)
         found, lock = self._create(image_name, command, options, ContainerState())
         lock.release()
         return found
@@ -108,8 +111,11 @@ class Engine:
         if mode.kind == "container":
             # An id stays right when names are given anew.
             options = {**options, "network": f"container:{self._store.resolve(mode.name)}"}
-        config = configure(new_id(), image_name, command, options)
-        return Container(config, state), self._store.create(config, state)
+        with self.images.pinned(image_name) as found:
+            config = configure(
+                new_id(), image_name, command, options, image_id=found.id, defaults=found.defaults
+            )
+            return Container(config, state), self._store.create(config, state)
 
     def start(self, reference: str, *, stdio: Stdio | None = None) -> Container:
         """Start a container that was created or has ended; one that runs stays as it is."""
@@ -253,11 +259,14 @@ class Engine:
                 remedy=f"mydocker start {found.name}",
             )
 
-    # --- images, networks, the whole ----------------------------------------
+    @property
+    def inside(self) -> Inside:
+        """Looking into containers' files: diff, cp, export, commit."""
+        from runtime.inside import Inside  # brings what `run` has no use for
 
-    def images(self) -> list[Image]:
-        """All images."""
-        return image.every(self._cache)
+        return Inside(self._life, self.images)
+
+    # --- networks, the whole ------------------------------------------------
 
     def network_create(self, name: str, **options: Unpack[NetworkOptions]) -> NetworkConfig:
         """Make a bridge network and bring it up."""

@@ -18,13 +18,31 @@ BASE: Final = "base"
 BUSYBOX: Final = "busybox"
 
 
+class Defaults(NamedTuple):
+    """What an image asks of its containers, where nobody asks otherwise. `""` and `[]`: nothing."""
+
+    env: list[str] = []  # noqa: RUF012 - a named tuple's default is never changed
+    entrypoint: list[str] = []  # noqa: RUF012
+    command: list[str] = []  # noqa: RUF012
+    workdir: str = ""
+    user: str = ""
+    exposed: list[str] = []  # noqa: RUF012
+    stop_signal: str = ""
+    labels: dict[str, str] = {}  # noqa: RUF012
+
+
 class Image(NamedTuple):
-    """One image: its name, its layers (uppermost first) and its size in bytes."""
+    """One image: its name, its layers (uppermost first) and its size in bytes.
+
+    `id` is the SHA-256 of its configuration, in hexadecimal digits.
+    """
 
     name: str
     layers: tuple[str, ...]
     size: int
     created: str
+    id: str = ""
+    defaults: Defaults = Defaults()
 
 
 def cache_directory(root: str) -> str:
@@ -87,7 +105,7 @@ def cached_base(cache: str) -> Image | None:
         if all(fingerprint(path) == mark for path, mark in made["from"].items()):
             layer = f"{cache}/{made['layer']}"
             os.stat(layer)
-            return Image(BASE, (layer,), made["size"], made["created"])
+            return Image(BASE, (layer,), made["size"], made["created"], made["id"])
     except (OSError, ValueError, KeyError):
         pass
     return None

@@ -7,9 +7,10 @@ step at the end; after an error, or a SIGKILL, there is nothing of it.
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +20,7 @@ from runtime.imageconfig import ImageConfig
 from runtime.library import Library, NewImage
 from runtime.pack import Packer
 from runtime.state import now
-from runtime.streams import Budget
+from runtime.streams import Budget, Chunks
 from runtime.tarball import Readable, Refused
 
 _CAUSES: Final = {
@@ -46,24 +47,6 @@ class Origin(NamedTuple):
 
     config: ImageConfig
     tree: str = ""
-
-
-class Chunks:
-    """Pieces of bytes, to be read like a file."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self._left = b""
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._left = piece
-        data, self._left = self._left[:size], self._left[size:]
-        return data
 
 
 @contextmanager
@@ -158,6 +141,15 @@ def commit(
         )
 
 
+def base_config(tree: str, created: str) -> ImageConfig:
+    """The configuration of an image whose one layer has the files of a directory."""
+    found = hashlib.sha256()
+    with _open(tree) as top:
+        for piece in Packer(layer=True).pack(top):
+            found.update(piece)
+    return imageconfig.compose([found.hexdigest()], {}, created=created)
+
+
 def name(library: Library, origin: Origin, names: Sequence[str]) -> None:
     """Call an image also `names`. Raises as `load`."""
     with library.scratch() as scratch:
@@ -184,9 +176,15 @@ def _adopt(library: Library, origin: Origin, scratch: str, budget: Budget) -> No
 
 
 def _packed(scratch: str, path: str, budget: Budget) -> str:
+    with _open(path) as top:
+        return _layer(scratch, Chunks(Packer(layer=True).pack(top)), budget)
+
+
+@contextmanager
+def _open(path: str) -> Iterator[int]:
     top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _layer(scratch, Chunks(Packer(layer=True).pack(top)), budget)
+        yield top
     finally:
         os.close(top)
 

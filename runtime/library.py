@@ -55,6 +55,14 @@ class Index(NamedTuple):
         """What an image is called."""
         return sorted(name for name, found in self.names.items() if found == identity)
 
+    def named(self, reference: str) -> str | None:
+        """The name, as it is kept, that a reference means; `None` when no image has it."""
+        plain = ":".join(references.split(reference))
+        if plain in self.names:
+            return plain
+        longer = references.parse(reference) if "/" in reference else plain
+        return longer if longer in self.names else None
+
     def layers(self) -> set[str]:
         """Every layer of every image."""
         return {layer for known in self.images.values() for layer in known.layers}
@@ -102,15 +110,11 @@ class Library:
 
         `NotFoundError` when the beginning of an id fits several.
         """
-        repository, tag = references.split(reference)
+        named = index.named(reference)
+        if named is not None:
+            return index.names[named]
         digits = references.digits(reference)
-        if not reference.startswith("sha256:"):
-            named = index.names.get(f"{repository}:{tag}")
-            if named is None and "/" in reference:
-                named = index.names.get(references.parse(reference))
-            if named is not None or not digits:
-                return named
-        found = match_prefix(digits, list(index.images))
+        found = match_prefix(digits, list(index.images)) if digits else []
         if len(found) > 1:
             some = ", ".join(item[:12] for item in found[:5])
             raise NotFoundError(

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from linux.netns import NetNS
-from runtime import container, image
+from runtime import container
 from runtime.container import Wiring
 from runtime.errors import NotFoundError, UnsupportedError
+from runtime.images import Images
 from runtime.init import Stdio
 from runtime.net import bridge, files, modes, none, shared, sysctl
 from runtime.net.networks import Networks
@@ -30,8 +31,8 @@ KILLED = 137
 class Lifecycle:
     """Starts and ends containers of one store."""
 
-    def __init__(self, store: Store, networks: Networks, *, cache: str) -> None:
-        self.store, self.networks, self.cache = store, networks, cache
+    def __init__(self, store: Store, networks: Networks, images: Images) -> None:
+        self.store, self.networks, self.images = store, networks, images
 
     # --- looking -----------------------------------------------------------
 
@@ -143,7 +144,7 @@ class Lifecycle:
             self._written(found, starting._replace(pid=pid, born=born, endpoints=endpoints))
 
         try:
-            layers = image.get(config.image, self.cache).layers
+            layers = self.images.of(config).layers
             wiring = self._wire(config)
             try:
                 started = container.start(

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import Final, TypedDict
 
 from runtime.errors import InvalidError, UnsupportedError
+from runtime.image import Defaults
 from runtime.net import modes
 from runtime.net.ipam import is_mac
 from runtime.records import DEFAULT_NETWORK, ContainerConfig
@@ -41,24 +42,40 @@ class Options(TypedDict, total=False):
     dns: Sequence[str]
     add_hosts: Sequence[str]
     """More lines for /etc/hosts, as `name:address`."""
+    entrypoint: Sequence[str]
+    """In place of the image's; the image's command is left out then too."""
+    user: str
+    """`name or uid[:group or gid]`, as the image's own files know them."""
     tty: bool
     auto_remove: bool
     """Remove the container once it has ended."""
 
 
 def configure(
-    identity: str, image: str, command: Sequence[str], options: Options
+    identity: str,
+    image: str,
+    command: Sequence[str],
+    options: Options,
+    *,
+    image_id: str = "",
+    defaults: Defaults = Defaults(),  # noqa: B008 - a named tuple never changes
 ) -> ContainerConfig:
-    """The container that is asked for; `InvalidError` names the option that cannot be."""
+    """The container that is asked for; `InvalidError` names the option that cannot be.
+
+    `defaults` are what its image asks for where nobody asks otherwise.
+    """
     name = options.get("name") or f"mydocker-{identity[:12]}"
     asked = f"create container {name!r}"
     mode = modes.parse(options.get("network", DEFAULT_NETWORK))
     modes.refuse(mode, asked, _given(options))
     if options.get("publish"):
         raise UnsupportedError(asked, "mydocker cannot publish ports")
-    if not command:
+    own = "entrypoint" in options
+    entrypoint = list(options["entrypoint"]) if own else defaults.entrypoint
+    arguments = list(command) or ([] if own else defaults.command)
+    if not entrypoint and not arguments:
         raise InvalidError(asked, "there is no command to execute", remedy="run IMAGE COMMAND")
-    workdir = options.get("workdir") or "/"
+    workdir = options.get("workdir") or f"/{defaults.workdir.lstrip('/')}"
     if not workdir.startswith("/"):
         raise InvalidError(asked, f"the working directory {workdir!r} is not absolute")
     hostname = options.get("hostname") or _default_hostname(mode.kind, identity)
@@ -80,9 +97,9 @@ def configure(
         id=identity,
         name=name,
         image=image,
-        command=list(command),
+        command=[*entrypoint, *arguments],
         network=f"container:{mode.name}" if mode.kind == "container" else mode.name or mode.kind,
-        env=_environment(asked, hostname, options),
+        env=_environment(asked, hostname, defaults, options),
         workdir=workdir,
         hostname=hostname,
         ip=options.get("ip", ""),
@@ -95,6 +112,12 @@ def configure(
         tty=options.get("tty", False),
         auto_remove=options.get("auto_remove", False),
         created=now(),
+        image_id=image_id,
+        entrypoint=entrypoint,
+        user=options.get("user") or defaults.user,
+        exposed=defaults.exposed,
+        labels=defaults.labels,
+        stop_signal=defaults.stop_signal,
     )
 
 
@@ -133,10 +156,13 @@ def _check_addresses(asked: str, option: str, options: Options) -> None:
             raise InvalidError(asked, f"--{option} {text} is an IPv{version} address")
 
 
-def _environment(asked: str, hostname: str, options: Options) -> list[str]:
-    env = {"PATH": _PATH, "HOSTNAME": hostname, "HOME": "/root"}
+def _environment(asked: str, hostname: str, defaults: Defaults, options: Options) -> list[str]:
+    env = {"PATH": _PATH, "HOSTNAME": hostname}
+    if not options.get("user") and not defaults.user:
+        env["HOME"] = "/root"  # another user's is known once the image's files are there
     if options.get("tty"):
         env["TERM"] = "xterm"
+    env |= dict(entry.split("=", 1) for entry in defaults.env)
     for key, value in options.get("env", {}).items():
         if not _ENVIRONMENT.fullmatch(key) or "\0" in value:
             raise InvalidError(asked, f"the variable {key!r} is malformed")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from runtime import imageparser
+from runtime.commands import add_command
+
 _NETWORK_HELP = "bridge (the default), none, host, container:<name or id>, or a network's name"
 
 
@@ -17,46 +20,37 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="action", required=True, metavar="COMMAND")
     _containers(commands)
     _looking(commands)
+    imageparser.files(commands)
+    imageparser.images(commands)
     _networks(commands)
     system = commands.add_parser("system", help="the whole of it").add_subparsers(
         dest="action", required=True, metavar="COMMAND"
     )
-    _command(system, "reset", "remove every container, network, bridge and rule", "system_reset")
-    _command(
+    add_command(system, "reset", "remove every container, network, bridge and rule", "system_reset")
+    add_command(
         system, "repair", "bring bridges, rules and forwarding back as they were", "system_repair"
     )
     return top
 
 
-def _command(
-    group: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    text: str,
-    action: str = "",
-) -> argparse.ArgumentParser:
-    made = group.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    made.set_defaults(action=action or name)
-    return made
-
-
 def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    run = _command(commands, "run", "create and start a container")
+    run = add_command(commands, "run", "create and start a container")
     run.add_argument("-d", "--detach", action="store_true", help="print its id and leave it")
     run.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
-    create = _command(commands, "create", "create a container without starting it")
+    create = add_command(commands, "create", "create a container without starting it")
     for command in (run, create):
         _options(command)
     for name, text in (("start", "start containers"), ("wait", "print exit codes of containers")):
-        _references(_command(commands, name, text))
-    stop = _command(commands, "stop", "end containers by SIGTERM, then SIGKILL")
+        _references(add_command(commands, name, text))
+    stop = add_command(commands, "stop", "end containers by SIGTERM, then SIGKILL")
     stop.add_argument("-t", "--time", type=float, default=10, help="seconds before SIGKILL")
-    kill = _command(commands, "kill", "send a signal to containers")
+    kill = add_command(commands, "kill", "send a signal to containers")
     kill.add_argument("-s", "--signal", default="KILL", help="its name or number")
-    remove = _command(commands, "rm", "remove containers")
+    remove = add_command(commands, "rm", "remove containers")
     remove.add_argument("-f", "--force", action="store_true", help="also running ones")
     for command in (stop, kill, remove):
         _references(command)
-    execute = _command(commands, "exec", "execute a command in a running container")
+    execute = add_command(commands, "exec", "execute a command in a running container")
     execute.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
     execute.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
     execute.add_argument("-e", "--env", action="append", default=[], metavar="KEY=VALUE")
@@ -93,23 +87,22 @@ def _references(command: argparse.ArgumentParser) -> None:
 
 
 def _looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    ps = _command(commands, "ps", "list containers")
+    ps = add_command(commands, "ps", "list containers")
     ps.add_argument("-a", "--all", action="store_true", help="also those that do not run")
     ps.add_argument("-q", "--quiet", action="store_true", help="ids only")
-    inspect = _command(commands, "inspect", "everything about containers, as JSON")
+    inspect = add_command(commands, "inspect", "everything about containers, as JSON")
     _references(inspect)
-    logs = _command(commands, "logs", "what a container wrote")
+    logs = add_command(commands, "logs", "what a container wrote")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
     logs.add_argument("-t", "--timestamps", action="store_true", help="with the time of each line")
     logs.add_argument("container")
-    _command(commands, "images", "list images")
 
 
 def _networks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     group = commands.add_parser("network", help="bridge networks").add_subparsers(
         dest="action", required=True, metavar="COMMAND"
     )
-    create = _command(group, "create", "make a bridge network", "network_create")
+    create = add_command(group, "create", "make a bridge network", "network_create")
     create.add_argument("--subnet", action="append", default=[], help="IPv4, and again for IPv6")
     create.add_argument("--gateway", action="append", default=[], help="the bridge's address")
     create.add_argument("--ip-range", default="", help="the part that addresses are taken from")
@@ -124,8 +117,8 @@ def _networks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="mtu=BYTES; icc=false keeps its containers apart",
     )
     create.add_argument("name")
-    ls = _command(group, "ls", "list networks", "network_ls")
+    ls = add_command(group, "ls", "list networks", "network_ls")
     ls.add_argument("-q", "--quiet", action="store_true", help="ids only")
     for name, text in (("rm", "remove networks"), ("inspect", "everything about networks")):
-        command = _command(group, name, text, f"network_{name}")
+        command = add_command(group, name, text, f"network_{name}")
         command.add_argument("networks", nargs="+", metavar="NETWORK", help="name, id or prefix")

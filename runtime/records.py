@@ -93,6 +93,14 @@ class ContainerConfig(NamedTuple):
     tty: bool = False
     auto_remove: bool = False
     created: str = ""
+    image_id: str = ""
+    """The image that `image` named then."""
+    entrypoint: list[str] = []  # noqa: RUF012
+    """The part of `command`, at its beginning, that is the entrypoint."""
+    user: str = ""
+    exposed: list[str] = []  # noqa: RUF012
+    labels: dict[str, str] = {}  # noqa: RUF012
+    stop_signal: str = ""
 
 
 class ContainerState(NamedTuple):

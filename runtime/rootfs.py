@@ -71,20 +71,33 @@ def _escaped(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
-def _mount_overlay(rootfs: Rootfs) -> None:
-    options = (
-        f"lowerdir={':'.join(_escaped(layer) for layer in rootfs.layers)},"
-        f"upperdir={_escaped(rootfs.upper)},workdir={_escaped(rootfs.work)}"
-    )
+def mount_overlay(rootfs: Rootfs) -> None:
+    """Mount the whole of it; `UnsupportedError` tells why that cannot be."""
+    own = f",upperdir={_escaped(rootfs.upper)},workdir={_escaped(rootfs.work)}"
+    _mount_overlay(rootfs.mountpoint, rootfs.layers, own)
+
+
+def mount_layers(layers: tuple[str, ...], mountpoint: str) -> None:
+    """Mount layers alone, uppermost first, which nobody can write to; two at least."""
+    _mount_overlay(mountpoint, layers, "")
+
+
+def _mount_overlay(mountpoint: str, layers: tuple[str, ...], own: str) -> None:
+    # By descriptor, because all options together must fit into one page, whatever
+    # the layers' paths are. Without redirects and metacopy, files in the upper
+    # layer are whole, as `diff` and `commit` read them.
+    lower = [os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for layer in layers]
+    options = f"lowerdir={':'.join(f'/proc/self/fd/{fd}' for fd in lower)}{own}"
+    options += ",redirect_dir=nofollow,metacopy=off"
     if in_user_namespace():
         options += ",userxattr"  # trusted.* attributes are for the host's root (overlayfs.rst)
     try:
         # No device that the container makes for itself can be opened: the only ones
         # are those that are put into /dev, which are mounts of their own.
-        mount("overlay", rootfs.mountpoint, "overlay", MS_NODEV, options)
+        mount("overlay", mountpoint, "overlay", MS_NODEV, options)
     except OSError as error:
         cause = {
-            errno.EINVAL: f"{rootfs.upper} lies on an overlay itself, or on a file system"
+            errno.EINVAL: f"{mountpoint} lies on an overlay itself, or on a file system"
             " that cannot be an upper layer",
             errno.ENODEV: "the kernel has no overlay file system",
             errno.EPERM: "this kernel does not let user namespaces mount overlays (before 5.11)",
@@ -95,6 +108,9 @@ def _mount_overlay(rootfs: Rootfs) -> None:
             cause,
             "point MYDOCKER_ROOT at a directory on a tmpfs, ext4 or xfs; netmodes doctor",
         ) from error
+    finally:
+        for fd in lower:
+            os.close(fd)
 
 
 def enter(rootfs: Rootfs) -> None:
@@ -102,7 +118,7 @@ def enter(rootfs: Rootfs) -> None:
     mount("", "/", flags=MS_REC | MS_PRIVATE)
     devices = [(open_tree(f"/dev/{name}"), f"/dev/{name}") for name in _DEVICES]
     files = [(open_tree(source), target) for source, target in rootfs.files]
-    _mount_overlay(rootfs)
+    mount_overlay(rootfs)
     os.chdir(rootfs.mountpoint)
     pivot_root(".", ".")
     # "/" is the new root now. The old one lies on top of it, reached as ".",

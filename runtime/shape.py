@@ -134,9 +134,20 @@ def status(found: Container) -> str:
     return state.status.capitalize()
 
 
-def image_row(found: Image) -> list[str]:
+def image_row(found: Image, *, trunc: bool = True) -> list[str]:
     """One line of `mydocker images`."""
-    return [found.name, "latest", ago(found.created), f"{found.size / 1e6:.1f}MB"]
+    repository, _, tag = found.name.rpartition(":")
+    identity = found.id[:12] if trunc else f"sha256:{found.id}"
+    return [repository, tag, identity, ago(found.created), size(found.size)]
+
+
+def size(count: int) -> str:
+    """Bytes in the largest unit that fits, three digits of it: 5.61MB."""
+    amount, units = float(count), ["TB", "GB", "MB", "kB", "B"]
+    while amount >= 999.5 and len(units) > 1:
+        amount /= 1000
+        units.pop()
+    return f"{amount:.3g}{units[-1]}"
 
 
 def span(since: str) -> str:

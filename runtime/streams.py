@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Self
 
 from runtime.tarball import CHUNK, Readable, Refused
@@ -78,6 +78,24 @@ class Measured(io.RawIOBase):
     def digest(self) -> str:
         """The SHA-256 of what has come by, in hexadecimal digits."""
         return self._hash.hexdigest()
+
+
+class Chunks:
+    """Pieces of bytes, to be read like a file."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._left = b""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            self._left = piece
+        data, self._left = self._left[:size], self._left[size:]
+        return data
 
 
 def buffered(source: io.RawIOBase) -> io.BufferedReader:

@@ -186,7 +186,7 @@ def _published(port: Publish) -> str:
 
 def _start() -> None:
     engine = Engine()
-    engine.images()
+    engine.images.all()
     engine.network_inspect(DEFAULT_NETWORK)
 
 

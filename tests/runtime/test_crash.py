@@ -57,13 +57,13 @@ STARTING = _steps(
     (state.Store, "create"),
     (state.Store, "write_state"),
     (lifecycle.Lifecycle, "start"),
-    (container, "_rootfs"),
+    (container, "rootfs"),
     (networks.Networks, "take"),
     (bridge, "attach"),
     (bridge, "_wait_until_forwarding"),
     (container.Report, "pid"),
     (container.Report, "end"),
-    (container, "_collect"),
+    (container, "collect"),
 )
 
 

@@ -1,0 +1,36 @@
+"""How the command line speaks: answers, complaints, and doing a thing to several."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from runtime.errors import MydockerError
+
+
+def say(text: str) -> None:
+    """Write one answer, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def complain(error: Exception) -> None:
+    """Tell what went wrong."""
+    sys.stderr.write(f"mydocker: {error}\n")
+
+
+def each(references: Sequence[str], act: Callable[[str], object]) -> int:
+    """Do it for all, whatever becomes of the others; 1 when one could not be done.
+
+    Says what `act` answers in words or numbers, else what it was done to.
+    """
+    code = 0
+    for reference in references:
+        try:
+            answer = act(reference)
+        except MydockerError as error:
+            complain(error)
+            code = 1
+        else:
+            say(str(answer) if isinstance(answer, int | str) else reference)
+    return code
