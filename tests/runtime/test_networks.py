@@ -144,6 +144,16 @@ def test_a_foreign_bridge_is_left_alone(engine: Engine) -> None:
     assert links()["docker0"].mac == "02:42:00:00:00:99"
 
 
+def test_a_bridge_that_was_replaced_is_left_alone(engine: Engine) -> None:
+    """Nor is one removed that took the place of mydocker's own."""
+    engine.network_inspect("bridge")
+    with Netlink() as netlink:
+        netlink.send([rtnl.del_link("docker0")])
+        netlink.send([rtnl.add_bridge("docker0", mac="02:42:00:00:00:99")])
+    engine.teardown()
+    assert links()["docker0"].mac == "02:42:00:00:00:99"
+
+
 def test_repair_brings_back_what_an_operator_swept_away(engine: Engine) -> None:
     """Rules, bridge and forwarding; the containers that run are on the bridge again."""
     web = engine.run("base", FOR_EVER)
