@@ -7,7 +7,8 @@ it changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import pytest
@@ -16,11 +17,14 @@ from harness import sandbox
 from harness.adapters import registry
 from harness.adapters.protocol import Adapter
 from harness.cast import ALONE, CAST
+from harness.packets.wires import Wires
 from harness.place import Place, fixed
 from harness.recorder import RECORDER
 from harness.scene import Scene
 from harness.topology import Topology
 from harness.world.build import World
+
+RuntimeStarter = Callable[[World], AbstractContextManager[Adapter]]
 
 
 @pytest.fixture(scope="session")
@@ -37,12 +41,27 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture(scope="session")
-def runtime(world: World, request: pytest.FixtureRequest) -> Iterator[Adapter]:
+def start_runtime(request: pytest.FixtureRequest) -> RuntimeStarter:
+    """Start the runtime under test in a world of one's own; it runs while the body does."""
+    factory = registry.find(request.config.getoption("runtime") or registry.DEFAULT)
+
+    @contextmanager
+    def start(world: World) -> Iterator[Adapter]:
+        adapter = factory(world.host)
+        adapter.start()
+        try:
+            yield adapter
+        finally:
+            adapter.stop()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def runtime(world: World, start_runtime: RuntimeStarter) -> Iterator[Adapter]:
     """The runtime under test, running in the world's host."""
-    adapter = registry.find(request.config.getoption("runtime") or registry.DEFAULT)(world.host)
-    adapter.start()
-    yield adapter
-    adapter.stop()
+    with start_runtime(world) as adapter:
+        yield adapter
 
 
 @pytest.fixture
@@ -79,3 +98,10 @@ def host(world: World) -> Place:
 def internet(world: World) -> Place:
     """The internet's namespace."""
     return fixed("internet", world.namespaces["internet"])
+
+
+@pytest.fixture(scope="session")
+def wires(world: World) -> Iterator[Wires]:  # noqa: ARG001 # closed before the world is
+    """Taps on the world's own places, opened once and used by every test that asks."""
+    with Wires() as opened:
+        yield opened

@@ -52,6 +52,9 @@ def _leaving(network: NetworkConfig) -> list[Request]:
     for subnet in network.subnets:
         forged = saddr(subnet, is_not=True)
         rules.append(_rule(_FORWARD, network, "forged source", iifname(bridge), forged, drop))
+    # What belongs to no flow is never translated: it would leave with the container's address.
+    stray = ct_state("invalid")
+    rules.append(_rule(_FORWARD, network, "part of no flow", iifname(bridge), stray, drop))
     if not network.subnet6:
         rules.append(_rule(_FORWARD, network, "no IPv6 here", iifname(bridge), family(6), drop))
     return rules

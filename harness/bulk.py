@@ -1,0 +1,97 @@
+"""A lot of data over one TCP connection, and whether it arrives as it was sent."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import select
+import socket
+import time
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from harness.place import Place
+from harness.topology import Address
+from harness.world import answers
+
+BOUND: Final = 10.0
+"""Seconds that a transfer of some megabytes may take. It takes milliseconds."""
+
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_PIECE: Final = 1 << 18
+
+
+class Print(NamedTuple):
+    """What identifies data: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+def sent(size: int) -> Print:
+    """What `upload` and `download` send when they are to send `size` bytes."""
+    digest = hashlib.sha256()
+    for piece in answers.bulk(size):
+        digest.update(piece)
+    return Print(size, digest.hexdigest())
+
+
+def upload(caller: Place, server: Place, at: Address, size: int) -> Print:
+    """What arrives at `server` when `caller` connects to `at` and sends `size` bytes.
+
+    `TimeoutError`, which says how far it got, when it does not end within `BOUND`.
+    """
+    with _connection(caller, server, at) as (near, far):
+        return _carry(near, far, size)
+
+
+def download(caller: Place, server: Place, at: Address, size: int) -> Print:
+    """What arrives at `caller` when it connects to `at` and `server` sends `size` bytes."""
+    with _connection(caller, server, at) as (near, far):
+        return _carry(far, near, size)
+
+
+@contextlib.contextmanager
+def _connection(
+    caller: Place, server: Place, at: Address
+) -> Iterator[tuple[socket.socket, socket.socket]]:
+    family = _FAMILIES[at.version]
+    with (
+        server.socket(family, socket.SOCK_STREAM) as listener,
+        caller.socket(family, socket.SOCK_STREAM) as near,
+    ):
+        listener.bind((str(at), 0))
+        listener.listen()
+        for opened in (listener, near):
+            opened.settimeout(BOUND)
+        near.connect(listener.getsockname())
+        far, _ = listener.accept()
+        with far:
+            yield near, far
+
+
+def _carry(source: socket.socket, target: socket.socket, size: int) -> Print:
+    """Pass the data through both sockets at once: neither buffers all of it."""
+    for opened in (source, target):
+        opened.setblocking(False)
+    pieces = answers.bulk(size)
+    unsent = memoryview(next(pieces, b""))
+    digest, arrived = hashlib.sha256(), 0
+    deadline = time.monotonic() + BOUND
+    while arrived < size:
+        left = deadline - time.monotonic()
+        ready, free, _ = select.select([target], [source] if unsent else [], [], max(left, 0))
+        if not ready and not free:
+            raise TimeoutError(
+                f"of {size} bytes {arrived} arrived within {BOUND} s, from "
+                f"{source.getsockname()[0]} to {target.getsockname()[0]}"
+            )
+        if free:
+            unsent = unsent[source.send(unsent) :] or memoryview(next(pieces, b""))
+        if ready:
+            piece = target.recv(_PIECE)
+            if not piece:
+                raise ConnectionError(f"of {size} bytes {arrived} arrived, then it was closed")
+            digest.update(piece)
+            arrived += len(piece)
+    return Print(arrived, digest.hexdigest())

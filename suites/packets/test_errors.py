@@ -1,0 +1,150 @@
+"""What is refused is told: port-unreachable, resets, and errors that come back through NAT."""
+
+from __future__ import annotations
+
+import pytest
+from scapy.layers.inet import TCP, UDP, UDPerror
+from scapy.packet import Packet, Raw
+
+from harness.marks import requirement
+from harness.model import GATEWAY, HOST, INTERNET, NS1, PROTOCOLS, Protocol
+from harness.packets.capture import Capture
+from harness.packets.craft import send_packet
+from harness.topology import START_TTL
+from harness.traffic import free_port
+from harness.world.answers import TCP_PORTS
+from suites.trio import Trio
+
+OWN_PORT = 41042
+"""The source port of what is sent, or its echo identifier."""
+ANY_PORT = (1, 65535)
+ECHO = TCP_PORTS["echo"]
+KINDS = (
+    "net-unreachable",
+    "host-unreachable",
+    "port-unreachable",
+    "admin-prohibited",
+    "ttl-exceeded",
+)
+PAIRS = [("a", "b"), ("a", GATEWAY), ("a", HOST), ("a", NS1), ("a", INTERNET), (GATEWAY, "a")]
+"""Who calls whom. The host calls a container from the bridge's address."""
+
+
+@requirement("BR-20")
+@pytest.mark.parametrize(("caller", "target"), PAIRS)
+def test_a_closed_udp_port_is_told(trio: Trio, caller: str, target: str) -> None:
+    """Port-unreachable comes at once from the address that was called, and quotes the datagram."""
+    port = free_port(trio.place(target), "udp")
+    with (
+        trio.capture("a") as wire,
+        trio.call(caller, target, Protocol.UDP, port=port, own_port=OWN_PORT) as call,
+    ):
+        call.say(b"is anybody in?")
+        trio.settle()
+        assert call.told() == "port-unreachable"
+    sent = UDP(sport=OWN_PORT, dport=port)
+    wire.expect_one(trio.ip(caller, target) / sent / b"is anybody in?")
+    wire.expect_one(
+        trio.ip(target, caller) / trio.error("port-unreachable") / trio.ip(caller, target) / sent
+    )
+
+
+@requirement("BR-20")
+@pytest.mark.parametrize(("caller", "target"), PAIRS)
+def test_a_closed_tcp_port_resets(trio: Trio, caller: str, target: str) -> None:
+    """A reset comes at once from the address that was called, and nothing else does."""
+    port = free_port(trio.place(target), "tcp")
+    with (
+        trio.capture("a") as wire,
+        trio.call(caller, target, Protocol.TCP, port=port, own_port=OWN_PORT) as call,
+    ):
+        call.say()
+        trio.settle()
+        assert call.told() == "reset"
+    wire.expect_only(
+        trio.ip(caller, target) / TCP(sport=OWN_PORT, dport=port, flags="S"),
+        trio.ip(target, caller) / TCP(sport=port, dport=OWN_PORT, flags="RA"),
+    )
+
+
+@requirement("BR-21")
+def test_each_container_is_told_of_its_own_error(trio: Trio) -> None:
+    """Two that call the same closed port from the same port each get their own refusal."""
+    port = free_port(trio.place(INTERNET), "udp")
+    options = {"port": port, "own_port": OWN_PORT}
+    with (
+        trio.capture("a", "b", "c", INTERNET) as wire,
+        trio.call("a", INTERNET, Protocol.UDP, **options) as one,
+        trio.call("b", INTERNET, Protocol.UDP, **options) as other,
+    ):
+        one.say(b"from a")
+        other.say(b"from b")
+        trio.settle()
+        assert (one.told(), other.told()) == ("port-unreachable", "port-unreachable")
+    error, unknown = trio.error("port-unreachable"), UDP(sport=ANY_PORT, dport=port)
+    outside = wire.matching(trio.ip(INTERNET, HOST) / error / trio.ip(HOST, INTERNET) / unknown)
+    assert len({frame.packet[UDPerror].sport for frame in outside}) == 2
+    for name in ("a", "b"):
+        quoted = trio.ip(name, INTERNET) / UDP(sport=OWN_PORT, dport=port)
+        wire.expect_one(trio.ip(INTERNET, name) / error / quoted, at=trio.at(name))
+    wire.expect_none(trio.ip(INTERNET), at=trio.at("c"))
+
+
+@requirement("BR-21")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_error_comes_back_translated(trio: Trio, protocol: Protocol) -> None:
+    """Inside and outside of what it quotes are the container's own address and port again."""
+    for number, kind in enumerate(KINDS):
+        own_port = OWN_PORT + number
+        with (
+            trio.capture("a", "b", INTERNET) as wire,
+            trio.call("a", INTERNET, protocol, port=ECHO, own_port=own_port) as call,
+        ):
+            call.say(b"quote me")
+            call.hear()
+            send_packet(trio.place(INTERNET), about(trio, kind, arrived(trio, wire, protocol)))
+        quoted = trio.ip("a", INTERNET) / trio.request(protocol, sport=own_port, dport=ECHO)
+        told = trio.ip(INTERNET, "a", ttl=left(trio)) / trio.error(kind) / quoted
+        wire.expect_one(told, at=trio.at("a"))
+        wire.expect_none(trio.ip(INTERNET) / trio.error(kind), at=trio.at("b"))
+
+
+@requirement("BR-21", "BR-9")
+def test_errors_about_nothing_known_do_not_come_in(trio: Trio) -> None:
+    """One that quotes an unknown flow, or a container's own address, reaches no container."""
+    with (
+        trio.capture("a", "b", "c", INTERNET, HOST) as wire,
+        trio.call("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT) as call,
+    ):
+        call.say(b"quote me")
+        call.hear()
+        original = trio.ip("a", INTERNET) / UDP(sport=OWN_PORT, dport=ECHO) / b"quote me"
+        unknown = trio.ip(HOST, INTERNET) / UDP(sport=9, dport=ECHO) / b"nobody said this"
+        genuine = about(trio, "host-unreachable", arrived(trio, wire, Protocol.UDP))
+        for about_it in (original, unknown):
+            for to in (HOST, "a"):
+                crafted = trio.ip(INTERNET, to) / trio.error("net-unreachable") / about_it
+                send_packet(trio.place(INTERNET), crafted)
+        send_packet(trio.place(INTERNET), genuine)
+    forged = trio.ip(INTERNET) / trio.error("net-unreachable")
+    assert len(wire.matching(forged, at=trio.at(HOST))) == 4
+    for name in ("a", "b", "c"):
+        wire.expect_none(forged, at=trio.at(name))
+    wire.expect_one(trio.ip(INTERNET, "a") / trio.error("host-unreachable"), at=trio.at("a"))
+
+
+def arrived(trio: Trio, wire: Capture, protocol: Protocol) -> Packet:
+    """What a container sent to the internet's echo service, as it arrived there."""
+    request = trio.request(protocol, sport=ANY_PORT, dport=ECHO)
+    frame = wire.expect_one(trio.ip(HOST, INTERNET) / request, at=trio.at(INTERNET))
+    return frame.packet.payload
+
+
+def about(trio: Trio, kind: str, packet: Packet) -> Packet:
+    """The internet's error about a packet, to its sender."""
+    return trio.ip(INTERNET, HOST) / trio.error(kind) / Raw(bytes(packet))
+
+
+def left(trio: Trio) -> int:
+    """The TTL with which a packet of the internet's arrives in a container."""
+    return START_TTL - trio.scene.world.topology.routers - 1

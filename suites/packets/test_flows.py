@@ -1,0 +1,55 @@
+"""Flows that share a port, and flows that carry a lot."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+import pytest
+
+from harness import bulk
+from harness.marks import requirement
+from harness.model import GATEWAY, HOST, INTERNET, PROTOCOLS, Protocol
+from harness.packets.offload import without_offload
+from harness.world.answers import TCP_PORTS
+from suites.trio import Trio
+
+OWN_PORT: Final = 41045
+ECHO: Final = TCP_PORTS["echo"]
+SIZE: Final = 4 << 20
+"""Bytes of a transfer."""
+
+
+@requirement("BR-24")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_two_containers_may_use_the_same_port(trio: Trio, protocol: Protocol) -> None:
+    """Towards one server, at the same time; it tells them apart, and each hears its own answer."""
+    options = {"port": ECHO, "own_port": OWN_PORT}
+    with (
+        trio.capture(INTERNET) as wire,
+        trio.call("a", INTERNET, protocol, **options) as one,
+        trio.call("b", INTERNET, protocol, **options) as other,
+    ):
+        one.say(b"from a")
+        other.say(b"from b")
+        heard = one.hear(), other.hear()
+    request = trio.request(protocol, sport=(1, 65535), dport=ECHO)
+    requests = wire.matching(trio.ip(HOST, INTERNET) / request)
+    port = "id" if protocol is Protocol.ICMP else "sport"
+    assert len({frame.packet[type(request)].getfieldval(port) for frame in requests}) == 2
+    for name, answer in zip(("a", "b"), heard, strict=True):
+        wanted = b'"me": "internet"' if protocol is Protocol.TCP else f"from {name}".encode()
+        assert wanted in answer
+
+
+@requirement("BR-25")
+@pytest.mark.parametrize("offload", [True, False], ids=["offloaded", "done in software"])
+@pytest.mark.parametrize(
+    ("caller", "server"), [("a", "b"), ("a", INTERNET), (GATEWAY, "a"), ("a", GATEWAY)]
+)
+def test_bulk_tcp_arrives_intact(trio: Trio, caller: str, server: str, *, offload: bool) -> None:
+    """Both ways, with segments and checksums left to the card, and with the container's own."""
+    ends = trio.place(caller), trio.place(server), trio.address(server)
+    with contextlib.nullcontext() if offload else without_offload(trio.place("a")):
+        assert bulk.upload(*ends, SIZE) == bulk.sent(SIZE)
+        assert bulk.download(*ends, SIZE) == bulk.sent(SIZE)

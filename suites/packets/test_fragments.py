@@ -1,0 +1,60 @@
+"""Datagrams that fit no link: in pieces on the way, whole at both ends."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import pytest
+from scapy.layers.inet import UDP
+from scapy.layers.inet import fragment as cut4
+from scapy.layers.inet6 import IPv6ExtHdrFragment
+from scapy.layers.inet6 import fragment6 as cut6
+from scapy.packet import Packet
+
+from harness.call import there_and_back
+from harness.marks import requirement
+from harness.model import GATEWAY, HOST, INTERNET, NS1, Protocol
+from harness.packets.craft import fragment, send_packet
+from harness.world.answers import UDP_PORTS
+from suites.trio import Trio
+
+DATAGRAM: Final = hashlib.shake_128(b"no two pieces are alike").digest(8000)
+OWN_PORT: Final = 41044
+ECHO: Final = UDP_PORTS["echo"]
+PIECE: Final = 1200
+"""Bytes of a crafted fragment."""
+
+
+@requirement("BR-23")
+@pytest.mark.parametrize("target", ["b", GATEWAY, HOST, NS1, INTERNET])
+def test_a_datagram_of_8000_bytes_goes_there_and_back(trio: Trio, target: str) -> None:
+    """It leaves in fragments, arrives whole, and comes back the same way."""
+    with trio.capture("a") as wire:
+        there, back = there_and_back(
+            trio.place("a"), trio.place(target), trio.address(target), DATAGRAM
+        )
+    assert there == DATAGRAM
+    assert back == DATAGRAM
+    one, other = trio.address("a"), trio.address(target)
+    assert wire.matching(fragment(trio.family, src=one, dst=other))
+    assert wire.matching(fragment(trio.family, src=other, dst=one))
+
+
+@requirement("BR-23")
+def test_the_order_of_fragments_does_not_matter(trio: Trio) -> None:
+    """The last one first, and the one with the ports last: the internet gets them together."""
+    with trio.call("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT) as call:
+        for piece in reversed(pieces(trio, DATAGRAM)):
+            send_packet(trio.place("a"), piece)
+        assert b'"size": 8000' in call.hear()
+
+
+def pieces(trio: Trio, data: bytes) -> list[Packet]:
+    """A datagram from container a to the internet's echo service, in fragments."""
+    datagram = UDP(sport=OWN_PORT, dport=ECHO) / data
+    if trio.family == 4:
+        whole = trio.ip("a", INTERNET) / datagram
+        return list(cut4(whole, fragsize=PIECE))  # type: ignore[no-untyped-call] # scapy's
+    head = trio.ip("a", INTERNET) / IPv6ExtHdrFragment(id=41044)
+    return list(cut6(head / datagram, PIECE))  # type: ignore[no-untyped-call] # scapy's

@@ -1,0 +1,124 @@
+"""A link further on that is narrower: who is told, and that everything still gets through."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from scapy.layers.inet import TCP
+
+from harness import bulk
+from harness.adapters.protocol import Feature
+from harness.fixtures import RuntimeStarter
+from harness.marks import requirement
+from harness.model import DEFAULT_NETWORK, HOST, INTERNET, Bridge, Family, Protocol
+from harness.packets.craft import fragment
+from harness.packets.wires import Wires
+from harness.scene import Scene
+from harness.topology import Topology, pick
+from harness.world.answers import UDP_PORTS
+from harness.world.build import World
+from suites.trio import DUAL, Trio, both_families
+
+NARROW: Final = 1400
+"""MTU of the link behind the first router, in bytes. Every other link has 1500."""
+TOO_LONG: Final = b"x" * 1440
+"""What fits a link of 1500 together with its headers, and not that one."""
+FITS: Final = b"x" * 1300
+FRAGMENTED: Final = b"x" * 3000
+"""What fits no link at all. (What fits the host's own and came in fragments, Linux sends on
+as a whole over IPv6, once its connection tracking has put it together: lost, further on.)"""
+OWN_PORT: Final = 41043
+ECHO: Final = UDP_PORTS["echo"]
+SIZE: Final = 300_000
+"""Bytes: few enough frames for a tap to keep."""
+ETHERNET: Final = 14
+"""Length of an Ethernet header in bytes."""
+
+pytestmark = both_families
+
+
+@pytest.fixture(scope="module")
+def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
+    """A world of its own with a narrow link in it: what it teaches kernels ends with it."""
+    with (
+        World.build(Topology(narrow_mtu=NARROW)) as world,
+        start_runtime(world) as runtime,
+        Scene(world, runtime) as scene,
+    ):
+        if Feature.IPV6 in runtime.features:
+            scene.network(DUAL, ipv6=True)
+        yield scene
+
+
+@pytest.fixture(scope="module")
+def narrow_wires(narrow_scene: Scene) -> Iterator[Wires]:
+    """Taps on that world's own places."""
+    with Wires() as opened:
+        yield opened
+
+
+@pytest.fixture
+def narrow(narrow_scene: Scene, narrow_wires: Wires, family: Family) -> Iterator[Trio]:
+    """A container `a` that does not know the path yet."""
+    network = DUAL if family == 6 else DEFAULT_NETWORK
+    container = narrow_scene.container("a", Bridge(network))
+    with Wires() as own:
+        yield Trio(narrow_scene, family, network, narrow_wires, own)
+    container.remove()
+
+
+@requirement("BR-22")
+@pytest.mark.parametrize("protocol", [Protocol.ICMP, Protocol.UDP])
+def test_what_is_too_big_is_told_with_the_mtu(narrow: Trio, protocol: Protocol) -> None:
+    """The router before the narrow link says so; the container's kernel believes it."""
+    with (
+        narrow.capture("a", INTERNET) as wire,
+        narrow.call("a", INTERNET, protocol, port=ECHO, own_port=OWN_PORT, whole=True) as call,
+    ):
+        call.say(TOO_LONG)
+        narrow.settle()
+        assert call.told() == "packet-too-big"
+        with narrow.call("a", INTERNET, Protocol.UDP) as later:
+            assert later.mtu == NARROW
+        wire.expect_none(narrow.ip(HOST, INTERNET), at=narrow.at(INTERNET))
+        with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
+            call.say(TOO_LONG)
+        call.say(FITS)
+        call.hear()
+    router = pick(narrow.scene.world.topology.lan_gateway, narrow.family).ip
+    quoted = narrow.ip("a", INTERNET) / narrow.request(protocol, sport=OWN_PORT, dport=ECHO)
+    wire.expect_one(
+        narrow.ip(router, "a") / narrow.error("packet-too-big", mtu=NARROW) / quoted,
+        at=narrow.at("a"),
+    )
+
+
+@requirement("BR-22")
+def test_the_sender_fragments_and_nobody_else(narrow: Trio) -> None:
+    """Told once, the container fragments its datagrams itself, and so they arrive."""
+    with narrow.call("a", INTERNET, Protocol.UDP, port=ECHO) as call:
+        call.say(TOO_LONG)
+        narrow.settle()
+        assert call.told() == "packet-too-big"
+        with narrow.capture("a", INTERNET) as wire:
+            call.say(FRAGMENTED)
+            assert b'"size": 3000' in call.hear()
+    left = wire.matching(fragment(narrow.family, src=narrow.address("a")), at=narrow.at("a"))
+    came = wire.matching(fragment(narrow.family, src=narrow.address(HOST)), at=narrow.at(INTERNET))
+    assert [frame.length for frame in left] == [frame.length for frame in came]
+    assert max(frame.length for frame in left) <= ETHERNET + NARROW
+
+
+@requirement("BR-22", "BR-25")
+def test_bulk_tcp_gets_through(narrow: Trio) -> None:
+    """An upload shrinks its segments as it is told, and arrives whole; so does a download."""
+    ends = narrow.place("a"), narrow.place(INTERNET), narrow.address(INTERNET)
+    with narrow.capture("a") as wire:
+        assert bulk.upload(*ends, SIZE) == bulk.sent(SIZE)
+    told = narrow.error("packet-too-big", mtu=NARROW) / narrow.ip("a", INTERNET) / TCP()
+    assert wire.matching(told)
+    assert bulk.download(*ends, SIZE) == bulk.sent(SIZE)

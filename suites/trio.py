@@ -1,0 +1,161 @@
+"""Three containers on one network, as one address family has them: whom packet tests watch.
+
+The fixtures are package-scoped: a suite's `conftest.py` takes them in by importing
+them, and its tests share one trio per family. Look, do not change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+from scapy.packet import Packet
+
+from harness.adapters.protocol import Adapter
+from harness.call import Call
+from harness.marks import requirement
+from harness.model import (
+    DEFAULT_NETWORK,
+    GATEWAY,
+    HOST,
+    Bridge,
+    Cell,
+    ContainerSpec,
+    Family,
+    NetworkSpec,
+    Plan,
+    Protocol,
+)
+from harness.packets import craft
+from harness.packets.capture import Capture, Tap
+from harness.packets.wires import Wires
+from harness.place import Place
+from harness.scene import Scene
+from harness.topology import Address
+from harness.world.build import World
+
+NAMES: Final = ("a", "b", "c")
+DUAL: Final = "dual"
+"""The network with IPv4 and IPv6 on which the IPv6 trio is."""
+
+Whom = str | Address | None
+"""Somebody by name, an address, or in templates whoever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trio:
+    """The containers a, b and c of a scene, on `network`, in one family.
+
+    Wherever a name is asked for it is a container's, one of the world's own, or
+    `gateway` for the host's end of the network.
+    """
+
+    scene: Scene
+    family: Family
+    network: str
+    world_wires: Wires
+    own_wires: Wires
+    _known: dict[str, Address] = field(default_factory=dict)
+    """Addresses that were looked up: a trio keeps what it has."""
+
+    @property
+    def bridge(self) -> str:
+        """The network's interface in the host."""
+        name = self.scene.runtime.network_facts(self.network).interface
+        assert name is not None
+        return name
+
+    def place(self, name: str) -> Place:
+        """Where somebody lives."""
+        return self.scene.place(HOST if name == GATEWAY else name)
+
+    def address(self, name: str) -> Address:
+        """By which address a container on the network reaches somebody."""
+        if name not in self._known:
+            found = self.scene.address(Cell(NAMES[0], name, Protocol.ICMP, self.family))
+            assert found is not None, f"{name} has no IPv{self.family} address"
+            self._known[name] = found
+        return self._known[name]
+
+    def mac(self, name: str) -> str:
+        """The MAC of a container, or of the gateway."""
+        return self.place(name).links()[self.bridge if name == GATEWAY else "eth0"].mac
+
+    # --- what is sent
+
+    def call(self, caller: str, to: str, protocol: Protocol, **options: Any) -> Call:
+        """A call from one to the other; options as in `Call`."""
+        return Call(self.place(caller), protocol, self.address(to), **options)
+
+    def settle(self) -> None:
+        """Return once nothing that was sent is under way any more."""
+        self.scene.settle()
+
+    # --- what is seen
+
+    @contextlib.contextmanager
+    def capture(self, *names: str) -> Iterator[Capture]:
+        """What passes `eth0` of each of them, the network's bridge for `gateway`.
+
+        Once the body has run, and what it sent has arrived.
+        """
+        with Capture([self._tap(name) for name in names]) as wire:
+            yield wire
+            self.settle()
+
+    def at(self, name: str) -> str:
+        """The interface at which `capture` listens, in the words of `Frame.where`."""
+        return self._tap(name).where
+
+    def _tap(self, name: str) -> Tap:
+        wires = self.world_wires if name in (GATEWAY, *self.scene.places) else self.own_wires
+        return wires.tap(self.place(name), self.bridge if name == GATEWAY else "eth0")
+
+    def ip(self, src: Whom = None, dst: Whom = None, *, ttl: int | None = None) -> Packet:
+        """An IP header from one to another."""
+        return craft.ip(self.family, src=self._whom(src), dst=self._whom(dst), ttl=ttl)
+
+    def _whom(self, whom: Whom) -> Address | None:
+        return self.address(whom) if isinstance(whom, str) else whom
+
+    def error(self, name: str, **fields: Any) -> Packet:
+        """An ICMP error, as in `craft.error`."""
+        return craft.error(self.family, name, **fields)
+
+    def request(self, protocol: Protocol, *, sport: Any, dport: Any) -> Packet:
+        """What begins an exchange, as in `craft.request`."""
+        return craft.request(self.family, protocol, sport=sport, dport=dport)
+
+
+def plan(family: Family) -> Plan:
+    """The containers of a trio: IPv4 on the default network, IPv6 on one that has it."""
+    networks = (NetworkSpec(DUAL, ipv6=True),) if family == 6 else ()
+    mode = Bridge(networks[0].name if networks else DEFAULT_NETWORK)
+    return Plan(networks=networks, containers=tuple(ContainerSpec(name, mode) for name in NAMES))
+
+
+_EACH: Final = (
+    pytest.param(4, id="IPv4"),
+    pytest.param(6, id="IPv6", marks=requirement("V6-1")),
+)
+both_families: Final = pytest.mark.parametrize("family", _EACH)
+"""For tests without a trio: once for each family."""
+
+
+@pytest.fixture(scope="package", params=_EACH)
+def family(request: pytest.FixtureRequest) -> Family:
+    """Every promise about packets, once for each family."""
+    chosen: Family = request.param
+    return chosen
+
+
+@pytest.fixture(scope="package")
+def trio(world: World, runtime: Adapter, wires: Wires, family: Family) -> Iterator[Trio]:
+    """Three containers on one network."""
+    made = plan(family)
+    network = made.networks[0].name if made.networks else DEFAULT_NETWORK
+    with Scene(world, runtime, made) as scene, Wires() as own:
+        yield Trio(scene, family, network, wires, own)
