@@ -9,12 +9,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from runtime import imagecli, shape, terminal
 from runtime.console import complain, each, say
 from runtime.engine import Engine
-from runtime.errors import InvalidError, MydockerError
+from runtime.errors import InvalidError, MydockerError, NotFoundError
 from runtime.init import Stdio
 from runtime.net.networks import NetworkOptions
 from runtime.options import Options
@@ -82,11 +82,12 @@ def _create(engine: Engine, arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    return Options(
+    options = Options(
         name=arguments.name,
         network=arguments.network,
         env=_environment(arguments.env),
         workdir=arguments.workdir,
+        user=arguments.user,
         hostname=arguments.hostname,
         ip=arguments.ip,
         ip6=arguments.ip6,
@@ -98,6 +99,9 @@ def _options(arguments: argparse.Namespace) -> Options:
         tty=arguments.tty,
         auto_remove=arguments.rm,
     )
+    if arguments.entrypoint is not None:
+        options["entrypoint"] = [arguments.entrypoint] if arguments.entrypoint else []
+    return options
 
 
 def _exec(engine: Engine, arguments: argparse.Namespace) -> int:
@@ -226,9 +230,20 @@ def _ps(engine: Engine, arguments: argparse.Namespace) -> int:
 
 
 def _inspect(engine: Engine, arguments: argparse.Namespace) -> int:
-    shown = [shape.container(engine.inspect(item)) for item in arguments.containers]
-    say(json.dumps(shown, indent=4))
+    say(json.dumps([_inspected(engine, item) for item in arguments.containers], indent=4))
     return 0
+
+
+def _inspected(engine: Engine, reference: str) -> dict[str, Any]:
+    """A container, or else an image, of that name."""
+    try:
+        return shape.container(engine.inspect(reference))
+    except NotFoundError:
+        try:
+            return shape.image(*engine.images.inspect(reference))
+        except MydockerError:
+            pass  # what there is none of is first of all a container
+        raise
 
 
 def _logs(engine: Engine, arguments: argparse.Namespace) -> int:

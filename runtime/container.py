@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 from linux.netns import NetNS
 from runtime import errors, init, terminal
 from runtime.errors import UnsupportedError
-from runtime.init import Launch, Stdio
+from runtime.init import Command, Launch, Stdio
 from runtime.net import files
 from runtime.records import ContainerConfig, Endpoint
 from runtime.rootfs import Rootfs
@@ -72,9 +72,12 @@ def start(
         launch = Launch(
             rootfs=rootfs(directory, layers),
             hostname=config.hostname,
-            argv=config.command,
-            env=dict(entry.split("=", 1) for entry in config.env),
-            workdir=config.workdir,
+            command=Command(
+                config.command,
+                dict(entry.split("=", 1) for entry in config.env),
+                config.workdir,
+                config.user,
+            ),
             sysctls={k: v for k, v in config.sysctls.items() if not k.startswith("net.")},
             tty=config.tty,
             report=report_in,

@@ -22,7 +22,7 @@ from runtime import exec as execution
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
 from runtime.exec import Running
 from runtime.images import Images
-from runtime.init import Stdio
+from runtime.init import Command, Stdio
 from runtime.lifecycle import KILLED, Lifecycle
 from runtime.logs import LogEntry, Writer
 from runtime.net import bridge, modes
@@ -188,6 +188,7 @@ class Engine:
         *,
         env: Mapping[str, str] | None = None,
         workdir: str = "",
+        user: str = "",
         timeout: float | None = None,
     ) -> Result:
         """Execute a command in a running container to its end, without input.
@@ -200,7 +201,7 @@ class Engine:
         open_here = {out, out_in, err, err_in, nothing}
         try:
             stdio = Stdio(nothing, out_in, err_in)
-            running = self.spawn(reference, argv, stdio=stdio, env=env, workdir=workdir)
+            running = self.spawn(reference, argv, stdio=stdio, env=env, workdir=workdir, user=user)
             for fd in (out_in, err_in):
                 os.close(fd)
                 open_here.remove(fd)
@@ -219,8 +220,12 @@ class Engine:
         tty: bool = False,
         env: Mapping[str, str] | None = None,
         workdir: str = "",
+        user: str = "",
     ) -> Running:
-        """Begin to execute a command in a running container, connected to `stdio`."""
+        """Begin to execute a command in a running container, connected to `stdio`.
+
+        Environment, directory and user are the container's where nothing else is asked for.
+        """
         if not argv:
             raise InvalidError(f"execute in container {reference!r}", "there is no command")
         found = self.inspect(reference)
@@ -228,16 +233,19 @@ class Engine:
         handle = container.pidfd(found.state.pid, found.state.born)
         if handle is None:
             raise ConflictError(f"execute in container {found.name!r}", "it just stopped")
-        inherited = dict(entry.split("=", 1) for entry in found.config.env)
+        config = found.config
+        command = Command(
+            list(argv),
+            {
+                **dict(entry.split("=", 1) for entry in config.env),
+                **({"TERM": "xterm"} if tty else {}),
+                **(env or {}),
+            },
+            workdir or config.workdir,
+            user or config.user,
+        )
         try:
-            return execution.spawn(
-                handle,
-                list(argv),
-                env={**inherited, **({"TERM": "xterm"} if tty else {}), **(env or {})},
-                workdir=workdir or found.config.workdir,
-                tty=tty,
-                stdio=stdio,
-            )
+            return execution.spawn(handle, command, tty=tty, stdio=stdio)
         finally:
             os.close(handle)
 

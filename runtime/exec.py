@@ -32,7 +32,7 @@ from linux.syscalls import (
 )
 from runtime import init, isolation, terminal
 from runtime.container import Descriptors, Report
-from runtime.init import Stdio
+from runtime.init import Command, Stdio
 
 _EVERY_NAMESPACE = (
     CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
@@ -59,14 +59,12 @@ class Running(NamedTuple):
 
 def spawn(
     handle: int,
-    argv: list[str],
+    command: Command,
     *,
-    env: dict[str, str],
-    workdir: str,
     tty: bool,
     stdio: Stdio,
 ) -> Running:
-    """Execute `argv` in the container whose pid 1 is behind the pidfd `handle`.
+    """Execute a command in the container whose pid 1 is behind the pidfd `handle`.
 
     Returns once it is being executed; `CommandError` when it cannot be.
     """
@@ -80,7 +78,7 @@ def spawn(
                 init.forget_parent(keep)
                 setns(handle, _EVERY_NAMESPACE)
                 os.close(handle)
-                _carry(argv, env, workdir, stdio, report=report_in, console=far_console)
+                _carry(command, stdio, report=report_in, console=far_console)
             except BaseException as error:
                 init.report_error(report_in, error)
             finally:
@@ -98,9 +96,7 @@ def spawn(
 
 
 def _carry(
-    argv: list[str],
-    env: dict[str, str],
-    workdir: str,
+    command: Command,
     stdio: Stdio,
     *,
     report: int,
@@ -119,7 +115,8 @@ def _carry(
             # Until exec the memory is the caller's: nobody inside may look at it.
             prctl(PR_SET_DUMPABLE, 0)
             isolation.drop_capabilities(guarded=False)
-            init.execute(argv, env, workdir, stdio, tty=console >= 0)
+            terminals = (stdio.stdin,) if console >= 0 else ()
+            init.execute(command, stdio, tty=console >= 0, own=terminals)
         except BaseException as error:
             init.report_error(report, error)
         finally:

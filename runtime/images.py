@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -75,11 +76,17 @@ class Images:
             for name in index.names_of(identity) or [NO_NAME]
         ]
         own = [
-            item._replace(name=f"{item.name}:{references.DEFAULT_TAG}")
+            item._replace(name=_full(item.name))
             for item in image.every(self._cache)
             if index.named(item.name) is None
         ]
         return sorted([*found, *own], key=lambda item: item.created, reverse=True)
+
+    def inspect(self, reference: str) -> tuple[Image, list[str], dict[str, Any]]:
+        """An image, all its names, and its whole configuration."""
+        found = self.get(reference)
+        config: dict[str, Any] = json.loads(self.origin(found).config.raw)
+        return found, self._library.index().names_of(found.id) or [_full(found.name)], config
 
     def _known(self, index: Index, identity: str, name: str) -> Image:
         known = index.images[identity]
@@ -243,6 +250,10 @@ class Images:
             if config.image_id == identity:
                 found.append(config.name)
         return sorted(found)
+
+
+def _full(name: str) -> str:
+    return ":".join(references.split(name))
 
 
 def _not_removable(asked: str, found: Image) -> InvalidError:

@@ -44,7 +44,7 @@ from linux.syscalls import (
     setns,
     unshare,
 )
-from runtime import isolation, rootfs, terminal
+from runtime import isolation, rootfs, terminal, users
 from runtime.errors import CommandError, CommandNotFoundError, MydockerError, UnsupportedError
 from runtime.net import sysctl
 from runtime.supervise import Stream, supervise
@@ -60,6 +60,15 @@ class Stdio(NamedTuple):
     stderr: int
 
 
+class Command(NamedTuple):
+    """What to execute, where, and as whom; `""` is root."""
+
+    argv: list[str]
+    env: dict[str, str]
+    workdir: str
+    user: str = ""
+
+
 class Launch(NamedTuple):
     """All that the new container needs to know. Numbers are file descriptors.
 
@@ -69,9 +78,7 @@ class Launch(NamedTuple):
 
     rootfs: rootfs.Rootfs
     hostname: str
-    argv: list[str]
-    env: dict[str, str]
-    workdir: str
+    command: Command
     sysctls: dict[str, str]
     tty: bool
     report: int
@@ -156,7 +163,7 @@ def _pid_1(launch: Launch) -> None:
     rootfs.enter(launch.rootfs)
     socket.sethostname(launch.hostname)
     os.umask(0o022)
-    os.makedirs(launch.workdir, exist_ok=True)
+    os.makedirs(launch.command.workdir, exist_ok=True)
     sysctl.apply(launch.sysctls)
     isolation.hide_paths()
     isolation.drop_capabilities(guarded=True)
@@ -167,7 +174,8 @@ def _pid_1(launch: Launch) -> None:
     pid = os.fork()
     if not pid:
         try:
-            execute(launch.argv, launch.env, launch.workdir, inside, tty=launch.tty)
+            own = tuple(set(inside) if launch.tty else inside[1:])
+            execute(launch.command, inside, tty=launch.tty, own=own)
         except BaseException as error:
             report_error(launch.report, error)
         finally:
@@ -210,11 +218,19 @@ def _connect(launch: Launch) -> tuple[list[Stream], Stdio]:
     return streams, Stdio(stdin, out[1], err[1])
 
 
-def execute(argv: list[str], env: dict[str, str], workdir: str, stdio: Stdio, *, tty: bool) -> None:
-    """Become the command. Raises `CommandError` when that cannot be."""
+def execute(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = ()) -> None:
+    """Become the command. Raises `CommandError` when that cannot be.
+
+    `own` are the streams that were made for it, and that its user may open again.
+    """
+    argv, env, workdir, user = command
     os.setsid()
     if tty:
         terminal.take_control(stdio.stdin)
+    if user:
+        found = users.find(user)
+        env.setdefault("HOME", found.home)
+        users.become(found, streams=own)
     for target, fd in enumerate(stdio):
         os.dup2(fd, target)
     os.chdir(workdir)

@@ -7,6 +7,7 @@ import argparse
 from runtime import imageparser
 from runtime.commands import add_command
 
+_USER_HELP = "who executes it, as the image knows them; else whom the image says"
 _NETWORK_HELP = "bridge (the default), none, host, container:<name or id>, or a network's name"
 
 
@@ -55,6 +56,7 @@ def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     execute.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
     execute.add_argument("-e", "--env", action="append", default=[], metavar="KEY=VALUE")
     execute.add_argument("-w", "--workdir", default="", help="where to execute it")
+    execute.add_argument("-u", "--user", default="", metavar="USER[:GROUP]", help=_USER_HELP)
     execute.add_argument("container")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
 
@@ -67,6 +69,10 @@ def _options(command: argparse.ArgumentParser) -> None:
         "-e", "--env", action="append", default=[], metavar="KEY=VALUE", help="KEY alone: as here"
     )
     command.add_argument("-w", "--workdir", default="", help="where the command starts")
+    command.add_argument("-u", "--user", default="", metavar="USER[:GROUP]", help=_USER_HELP)
+    command.add_argument(
+        "--entrypoint", metavar="PROGRAM", help="in place of the image's and of its command"
+    )
     command.add_argument("--hostname", default="")
     command.add_argument(
         "--net", "--network", dest="network", default="bridge", metavar="MODE", help=_NETWORK_HELP
@@ -90,7 +96,7 @@ def _looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     ps = add_command(commands, "ps", "list containers")
     ps.add_argument("-a", "--all", action="store_true", help="also those that do not run")
     ps.add_argument("-q", "--quiet", action="store_true", help="ids only")
-    inspect = add_command(commands, "inspect", "everything about containers, as JSON")
+    inspect = add_command(commands, "inspect", "everything about containers or images, as JSON")
     _references(inspect)
     logs = add_command(commands, "logs", "what a container wrote")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")

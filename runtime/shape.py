@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import calendar
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from runtime.image import Image
@@ -34,7 +34,7 @@ def container(found: Container) -> dict[str, Any]:
             "StartedAt": state.started or _ZERO_TIME,
             "FinishedAt": state.finished or _ZERO_TIME,
         },
-        "Image": config.image,
+        "Image": f"sha256:{config.image_id}",
         "Name": f"/{config.name}",
         "HostConfig": {
             "NetworkMode": config.network,
@@ -47,9 +47,13 @@ def container(found: Container) -> dict[str, Any]:
             "Hostname": config.hostname,
             "Tty": config.tty,
             "Env": config.env,
-            "Cmd": config.command,
+            "Entrypoint": config.entrypoint or None,
+            "Cmd": config.command[len(config.entrypoint) :],
             "Image": config.image,
             "WorkingDir": config.workdir,
+            "User": config.user,
+            "ExposedPorts": {port: {} for port in config.exposed},
+            "Labels": config.labels,
         },
         "NetworkSettings": {
             **_addresses(state.endpoints[0] if state.endpoints else None),
@@ -132,6 +136,21 @@ def status(found: Container) -> str:
     if state.exit_code is not None:
         return f"Exited ({state.exit_code}) {ago(state.finished)}"
     return state.status.capitalize()
+
+
+def image(found: Image, names: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
+    """One entry of `mydocker inspect` for an image; `config` is its whole configuration."""
+    return {
+        "Id": f"sha256:{found.id}",
+        "RepoTags": list(names),
+        "Created": config.get("created", ""),
+        "Author": config.get("author", ""),
+        "Architecture": config.get("architecture", ""),
+        "Os": config.get("os", ""),
+        "Size": found.size,
+        "Config": config.get("config") or {},
+        "RootFS": {"Type": "layers", "Layers": config["rootfs"]["diff_ids"]},
+    }
 
 
 def image_row(found: Image, *, trunc: bool = True) -> list[str]:

@@ -1,0 +1,91 @@
+"""Who a command runs as: a user as the container's own files know it.
+
+Everything here runs inside the container's root, in a process that is about to
+become the command; /etc/passwd and /etc/group are the image's and may be anything.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Final, NamedTuple
+
+from runtime.errors import InvalidError, UnsupportedError
+
+_MOST: Final = 1 << 20
+"""Bytes of passwd or group that are read."""
+
+
+class User(NamedTuple):
+    """A user, its groups and its home directory."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+def find(text: str) -> User:
+    """Who `name or uid[:group or gid]` is; `InvalidError` for a name that nobody has."""
+    user, _, group = text.partition(":")
+    user = user or "0"
+    known = next((line for line in _lines("/etc/passwd", 7) if user in (line[0], line[2])), None)
+    if known is None and not user.isdigit():
+        raise InvalidError(
+            f"run as the user {user!r}", "the image's /etc/passwd has no such user", remedy="-u UID"
+        )
+    uid = int(known[2] if known else user)
+    groups = _lines("/etc/group", 4)
+    home = (known[5] if known else "") or "/"
+    if group:
+        return User(uid, _group(group, groups), (), home)
+    if known is None:
+        return User(uid, 0, (), home)
+    others = tuple(int(line[2]) for line in groups if known[0] in line[3].split(","))
+    return User(uid, int(known[3]) if known[3].isdigit() else 0, others, home)
+
+
+def _group(text: str, groups: list[list[str]]) -> int:
+    for line in groups:
+        if text in (line[0], line[2]):
+            return int(line[2])
+    if not text.isdigit():
+        raise InvalidError(f"run as the group {text!r}", "the image's /etc/group has no such group")
+    return int(text)
+
+
+def _lines(path: str, fields: int) -> list[list[str]]:
+    """The well-formed lines of a file of colons; none when there is no such file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return []
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return []
+        text = file.read(_MOST).decode(errors="replace")
+    found = [line.split(":") for line in text.split("\n")]
+    return [line for line in found if len(line) == fields and line[2].isdigit()]
+
+
+def become(user: User, *, streams: tuple[int, ...]) -> None:
+    """Change to a user for good; its own streams are given to it first.
+
+    `streams` are pipes and terminals that were made for the command.
+    """
+    if user.uid == user.gid == 0:
+        return  # as it is already; a user namespace may not even let it set groups
+    try:
+        for fd in streams:
+            os.fchown(fd, user.uid, -1)
+        os.setgroups(user.groups)
+        os.setgid(user.gid)
+        os.setuid(user.uid)
+    except OSError as error:
+        raise UnsupportedError(
+            f"run as uid {user.uid}, gid {user.gid}",
+            str(error.strerror),
+            "this user namespace does not have these ids, as for an ordinary user without"
+            " subordinate ids (/etc/subuid)",
+            "-u 0 runs the command as root of the container",
+        ) from error
