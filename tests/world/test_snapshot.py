@@ -1,0 +1,119 @@
+"""A snapshot notices whatever is changed in a namespace, and nothing that moves by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_address
+
+import pytest
+
+from harness.place import Place, fixed
+from harness.traffic import TRANSPORTS, Ear
+from harness.world.snapshot import Snapshot
+from linux import nft, rtnl, sysctl
+from linux.netlink import Netlink, Request
+from linux.netns import NetNS
+from tests.world.pair import PORT, pair
+
+TABLE = nft.Table("inet", "operator")
+Change = Callable[[NetNS], None]
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[NetNS, NetNS]]:
+    """Two namespaces and a cable; IPv6 without duplicate address detection, usable at once."""
+    with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as both:
+        for space, address in zip(both, ("2001:db8::1/64", "2001:db8::2/64"), strict=True):
+            for key, value in (("disable_ipv6", 1), ("accept_dad", 0), ("disable_ipv6", 0)):
+                sysctl.write(space, {f"net.ipv6.conf.eth0.{key}": value})
+            netlink(rtnl.add_address(PORT, IPv6Interface(address)))(space)
+        yield both
+
+
+def netlink(*requests: Request) -> Change:
+    """A change by rtnetlink."""
+
+    def change(space: NetNS) -> None:
+        with Netlink(space) as opened:
+            opened.send(requests)
+
+    return change
+
+
+def rules(*requests: Request) -> Change:
+    """A change by nfnetlink."""
+
+    def change(space: NetNS) -> None:
+        with nft.Nft(space) as opened:
+            opened.apply(requests)
+
+    return change
+
+
+CHAIN = (nft.add_table(TABLE), nft.add_chain(TABLE, "input", hook="input"))
+CHANGES: dict[str, Change] = {
+    "link x": netlink(rtnl.add_bridge("x")),
+    "link eth0: mtu": netlink(rtnl.set_link(PORT, mtu=1400)),
+    "link eth0: address": netlink(rtnl.set_link(PORT, mac="02:00:00:00:00:99")),
+    "link lo: flags": netlink(rtnl.set_link(rtnl.LO, up=False)),
+    "address 192.0.2.9/24": netlink(rtnl.add_address(PORT, IPv4Interface("192.0.2.9/24"))),
+    "address 2001:db8::9/64": netlink(rtnl.add_address(PORT, IPv6Interface("2001:db8::9/64"))),
+    "route 198.51.100.0/24": netlink(
+        rtnl.add_route(IPv4Network("198.51.100.0/24"), via=ip_address("192.0.2.2"))
+    ),
+    "of table 99": netlink(rtnl.add_route(None, via=ip_address("2001:db8::2"), table=99)),
+    "route 10.0.0.0/8": netlink(rtnl.add_blackhole(IPv4Network("10.0.0.0/8"))),
+    "policy rule 7": netlink(rtnl.add_rule(4, iif="eth0", table=99, priority=7)),
+    "nft table operator": rules(nft.add_table(TABLE)),
+    "nft chain operator input": rules(*CHAIN),
+    "nft rule operator input": rules(
+        *CHAIN, nft.add_rule(TABLE, "input", nft.iifname("eth0"), nft.verdict("drop"))
+    ),
+    "sysctl net.ipv4.ip_default_ttl: value was 64, is 63": lambda space: sysctl.write(
+        space, {"net.ipv4.ip_default_ttl": 63}
+    ),
+}
+
+
+@pytest.mark.parametrize("told", CHANGES)
+def test_a_change_is_told(ends: tuple[NetNS, NetNS], told: str) -> None:
+    """By the name of what was changed."""
+    place = fixed("one", ends[0])
+    before = Snapshot.of(place)
+    CHANGES[told](ends[0])
+    lines = before.changes(Snapshot.of(place))
+    assert any(told in line for line in lines), lines
+
+
+def test_what_goes_is_told_as_well(ends: tuple[NetNS, NetNS]) -> None:
+    """An address that is taken away is gone, with its routes."""
+    place = fixed("one", ends[0])
+    before = Snapshot.of(place)
+    netlink(rtnl.del_address(PORT, IPv6Interface("2001:db8::1/64")))(ends[0])
+    lines = before.changes(Snapshot.of(place))
+    assert "address 2001:db8::1/64 of link 2: gone" in lines
+
+
+def test_traffic_and_counting_rules_are_no_change(ends: tuple[NetNS, NetNS]) -> None:
+    """Counters of links, chains and rules, neighbours and cached routes move by themselves."""
+    one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
+    rules(*CHAIN, nft.add_rule(TABLE, "input", nft.counter()))(ends[0])
+    before = Snapshot.of(one)
+    _chat(one, other)
+    assert before.changes(Snapshot.of(one)) == []
+
+
+def test_the_carrier_is_no_change(ends: tuple[NetNS, NetNS]) -> None:
+    """It comes and goes with the other side, and by and by."""
+    place = fixed("one", ends[0])
+    before = Snapshot.of(place)
+    netlink(rtnl.set_link(PORT, up=False))(ends[1])
+    assert not place.links()["eth0"].carrier
+    lines = [line for line in before.changes(Snapshot.of(place)) if line.startswith("link ")]
+    assert lines == []
+
+
+def _chat(one: Place, other: Place) -> None:
+    for transport, address in zip(TRANSPORTS, ("192.0.2.1", "2001:db8::1"), strict=True):
+        with Ear(one, transport, address=ip_address(address)) as ear:
+            assert ear.hears(other)

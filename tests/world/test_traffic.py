@@ -1,0 +1,158 @@
+"""Calls between two places: heard, refused, swallowed; and who is told to have called."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from harness import abstract, traffic
+from harness.place import Place, fixed
+from harness.traffic import TRANSPORTS, Ear, Transport, free_port, introduce, shout
+from harness.wait import until
+from harness.world.services import Services
+from linux import nft, rtnl
+from linux.netlink import Netlink
+from tests.world.pair import PORT, pair
+
+ADDRESSES = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
+Ends = tuple[Place, Place]
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """Two namespaces and a cable."""
+    with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as both:
+        yield fixed("one", both[0]), fixed("other", both[1])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_listener_hears_who_called(ends: Ends, transport: Transport, family: int) -> None:
+    """Without translation the caller's own end is the one that was seen."""
+    one, other = ends
+    with Ear(one, transport, address=ADDRESSES[family]) as ear:
+        meeting = ear.hears(other)
+    assert meeting
+    assert meeting.own == meeting.seen
+    assert meeting.own[0] in {item.ip for item in other.interfaces()}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_call_that_nobody_takes_is_refused_at_once(
+    ends: Ends, transport: Transport, family: int
+) -> None:
+    """A listener on the loopback does not hear who calls the address."""
+    one, other = ends
+    loopback = ip_address("127.0.0.1" if family == 4 else "::1")
+    with Ear(one, transport, address=loopback) as ear:
+        assert ear.hears(other, at=ADDRESSES[family]) is None
+        assert ear.hears(one)
+
+
+def test_a_call_without_a_way_is_refused_at_once(ends: Ends) -> None:
+    """The caller's own kernel says so."""
+    one, other = ends
+    with Ear(one, "tcp") as ear:
+        assert ear.hears(other, at=ip_address("203.0.113.1")) is None
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_call_that_is_swallowed_is_no_refusal(
+    ends: Ends, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence proves nothing here: it raises, and says who called whom."""
+    one, other = ends
+    monkeypatch.setattr(traffic, "BOUND", 0.1)
+    table = nft.Table("inet", "swallow")
+    with one.open() as space, nft.Nft(space) as opened:
+        opened.apply(
+            [
+                nft.add_table(table),
+                nft.add_chain(table, "input", hook="input"),
+                nft.add_rule(table, "input", nft.iifname("eth0"), nft.verdict("drop")),
+            ]
+        )
+    with (
+        Ear(one, transport, address=ADDRESSES[4]) as ear,
+        pytest.raises(TimeoutError, match=r"from other to 192\.0\.2\.1 port \d+"),
+    ):
+        ear.hears(other)
+
+
+def test_translation_shows(ends: Ends) -> None:
+    """The end that the caller's socket has and the one that is seen are told apart."""
+    one, other = ends
+    own, seen, target = (ip_address(f"192.0.2.{number}") for number in (3, 2, 1))
+    table = nft.Table("ip", "translate")
+    with other.open() as space, Netlink(space) as netlink, nft.Nft(space) as opened:
+        netlink.send(
+            [
+                rtnl.add_address(rtnl.LO, ip_interface(own)),
+                rtnl.add_route(ip_network(target), oif=PORT, source=own),
+            ]
+        )
+        opened.apply(
+            [
+                nft.add_table(table),
+                nft.add_chain(table, "out", hook="postrouting", priority=100, kind="nat"),
+                nft.add_rule(table, "out", nft.oifname("eth0"), nft.masquerade()),
+            ]
+        )
+    with Ear(one, "udp", address=target) as ear:
+        meeting = ear.hears(other)
+    assert meeting
+    assert (meeting.own[0], meeting.seen[0]) == (own, seen)
+
+
+def test_a_free_port_can_be_taken(ends: Ends) -> None:
+    """And once it is, a second listener is told so."""
+    port = free_port(ends[0], "tcp")
+    with Ear(ends[0], "tcp", port=port), pytest.raises(OSError, match="in use"):
+        Ear(ends[0], "tcp", port=port)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_echo_service_tells_whom_it_saw(ends: Ends, transport: Transport) -> None:
+    """The introduction has both ends of the call."""
+    one, other = ends
+    with one.open() as space, Services.start({"one": (space, [ADDRESSES[4]])}):
+        meeting = introduce(other, ADDRESSES[4], transport)
+    assert meeting.own == meeting.seen
+    assert meeting.own[0] == ip_address("192.0.2.2")
+
+
+def test_a_shout_goes_out_by_every_protocol(ends: Ends) -> None:
+    """To the address given and to everybody; what the kernel takes is counted."""
+    one, other = ends
+    word = os.urandom(16)
+    with one.capture() as wire:
+        assert shout(other, [ADDRESSES[4]], port=9, word=word) > 3
+    frames = [frame for frame in wire.frames() if word in frame.data]
+    assert {frame.kind.name for frame in frames} >= {"HOST", "BROADCAST", "MULTICAST"}
+    assert shout(other, [ip_address("203.0.113.1")], port=9, word=word) < shout(
+        other, [ADDRESSES[4]], port=9, word=word
+    )
+
+
+def test_abstract_sockets_belong_to_the_network_namespace(ends: Ends) -> None:
+    """They are found and reached in their own namespace, and not from another."""
+    one, other = ends
+    with abstract.listening(one) as listener:
+        assert abstract.connectable(one) == {listener}
+        assert abstract.connects(one, listener)
+        assert not abstract.connects(other, listener)
+    assert abstract.connectable(one) == frozenset()
+
+
+def test_a_wait_ends_with_its_condition_or_names_it(ends: Ends) -> None:
+    """What has come about is noticed; what does not is named when the bound is over."""
+    one, other = ends
+    with other.open() as space, Netlink(space) as netlink:
+        netlink.send([rtnl.del_link("eth0")])
+    until(one, lambda: "eth0" not in one.links(), "eth0 is gone")
+    with pytest.raises(TimeoutError, match=r"in one, still not .*: eth0 is back"):
+        until(one, lambda: "eth0" in one.links(), "eth0 is back", bound=0.05)
