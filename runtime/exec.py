@@ -32,7 +32,12 @@ from linux.syscalls import (
 )
 from runtime import init, isolation, terminal
 from runtime.container import Descriptors, Report
+<<<<<<< ours
 from runtime.init import Command, Stdio
+=======
+from runtime.errors import UnsupportedError
+from runtime.init import Stdio
+>>>>>>> theirs
 
 _EVERY_NAMESPACE = (
     CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
@@ -76,7 +81,7 @@ def spawn(
             try:
                 keep = {report_in, handle, *stdio} | ({far_console} if tty else set())
                 init.forget_parent(keep)
-                setns(handle, _EVERY_NAMESPACE)
+                _enter(handle)
                 os.close(handle)
                 _carry(command, stdio, report=report_in, console=far_console)
             except BaseException as error:
@@ -93,6 +98,19 @@ def spawn(
             os.waitpid(porter, 0)
             raise
         return Running(porter, pid, terminal.receive(console) if tty else -1)
+
+
+def _enter(handle: int) -> None:
+    """Enter every namespace; refuse to go on in a root that is still the caller's.
+
+    A container whose file system was set up wrongly must not become a way to run
+    commands, as root, on the host's.
+    """
+    outside = os.stat("/")
+    setns(handle, _EVERY_NAMESPACE)
+    inside = os.stat("/")
+    if (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino):
+        raise UnsupportedError("enter the container", "its root is the host's own")
 
 
 def _carry(

@@ -115,6 +115,7 @@ def _mount_overlay(mountpoint: str, layers: tuple[str, ...], own: str) -> None:
 
 def enter(rootfs: Rootfs) -> None:
     """Make the file system and move into it; the host's is out of reach afterwards."""
+    outside = os.stat("/")
     mount("", "/", flags=MS_REC | MS_PRIVATE)
     devices = [(open_tree(f"/dev/{name}"), f"/dev/{name}") for name in _DEVICES]
     files = [(open_tree(source), target) for source, target in rootfs.files]
@@ -130,9 +131,19 @@ def enter(rootfs: Rootfs) -> None:
     _mount_sys()
     umount(".")
     os.chdir("/")
+    _refuse_host_root(outside)
     _make_dev(devices)
     for tree, target in files:
         _put(tree, target)
+
+
+def _refuse_host_root(outside: os.stat_result) -> None:
+    """Stop unless "/" is one mount, and not the host's: nothing may run in a root that is."""
+    inside = os.stat("/")
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        roots = sum(line.split()[4] == "/" for line in file)
+    if roots != 1 or (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino):
+        raise UnsupportedError("leave the host's file system", "it is still in reach")
 
 
 def _put(tree: int, target: str) -> None:

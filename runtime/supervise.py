@@ -73,7 +73,7 @@ class Stream:
     def _pay(self) -> None:
         try:
             written = os.write(self.copy, self._owed)
-        except OSError:  # the reader has gone; the container goes on
+        except OSError:  # the reader has gone (SIGPIPE does not touch a pid 1); we go on
             os.close(self.copy)
             self.copy, self._owed = -1, b""
         else:
@@ -113,7 +113,6 @@ def supervise(command: int, streams: list[Stream], *, log: int, exit_record: int
     os.set_blocking(woken, False)
     for number in (*_FORWARDED, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a reader that goes is met as EPIPE
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     open_streams = list(streams)
     status = _reap(command)  # it may have ended before the handlers were there

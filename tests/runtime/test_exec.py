@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from runtime import exec as execution
+from runtime import rootfs
 from runtime.engine import Engine
-from runtime.errors import CommandError, CommandNotFoundError, ConflictError, NotFoundError
+from runtime.errors import (
+    CommandError,
+    CommandNotFoundError,
+    ConflictError,
+    NotFoundError,
+    UnsupportedError,
+)
 from runtime.isolation import DEFAULT_CAPABILITIES
 from runtime.records import Container
 from tests.runtime.conftest import FOR_EVER
@@ -162,6 +171,31 @@ def test_the_root_is_its_own(engine: Engine, web: Container) -> None:
     assert engine.exec(other.id, ["ls", name]).exit_code != 0
     mounts = [line.split() for line in _sh(engine, "cat /proc/self/mountinfo").splitlines()]
     assert [mount[4] for mount in mounts].count("/") == 1
+
+
+def test_a_root_that_is_the_hosts_is_refused() -> None:
+    """Before anything runs in it: when a container is made, and when one is entered."""
+    with pytest.raises(UnsupportedError, match="still in reach"):
+        rootfs._refuse_host_root(os.stat("/"))
+    idle = os.fork()
+    if not idle:
+        signal.pause()
+    handle = os.pidfd_open(idle)
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            execution._enter(handle)
+        except UnsupportedError:
+            code = 7
+        finally:
+            os._exit(code)
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    finally:
+        os.kill(idle, signal.SIGKILL)
+        os.waitpid(idle, 0)
+        os.close(handle)
 
 
 def test_proc_and_sys_are_the_containers(engine: Engine, web: Container) -> None:
