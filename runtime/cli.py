@@ -16,7 +16,7 @@ from runtime.console import complain, each, say
 from runtime.engine import Engine
 from runtime.errors import InvalidError, MydockerError, NotFoundError
 from runtime.init import Stdio
-from runtime.net.networks import NetworkOptions
+from runtime.net.design import NetworkOptions
 from runtime.options import Options
 from runtime.parser import parser
 

@@ -26,8 +26,9 @@ from runtime.init import Command, Stdio
 from runtime.lifecycle import KILLED, Lifecycle
 from runtime.logs import LogEntry, Writer
 from runtime.net import bridge, modes
-from runtime.net.networks import NetworkOptions, Networks
-from runtime.options import Options, configure
+from runtime.net.design import NetworkOptions
+from runtime.net.networks import Networks
+from runtime.options import Options, configure, connection
 from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkConfig
 from runtime.state import Lock, Store, new_id
 
@@ -111,6 +112,8 @@ class Engine:
         if mode.kind == "container":
             # An id stays right when names are given anew.
             options = {**options, "network": f"container:{self._store.resolve(mode.name)}"}
+        elif mode.kind == "bridge":
+            options = {**options, "network": self._networks.named(mode.name).name}
         with self.images.pinned(image_name) as found:
             config = configure(
                 new_id(), image_name, command, options, image_id=found.id, defaults=found.defaults
@@ -277,7 +280,7 @@ class Engine:
     # --- networks, the whole ------------------------------------------------
 
     def network_create(self, name: str, **options: Unpack[NetworkOptions]) -> NetworkConfig:
-        """Make a bridge network and bring it up."""
+        """Make a network and bring it up."""
         return self._networks.create(name, options)
 
     def network_remove(self, reference: str) -> NetworkConfig:
@@ -285,16 +288,42 @@ class Engine:
         self._life.sweep()
         return self._networks.remove(reference)
 
+    def network_prune(self) -> list[NetworkConfig]:
+        """Remove every network that no running container is on; those that were removed."""
+        self._life.sweep()
+        return self._networks.prune()
+
+    def network_connect(
+        self,
+        network: str,
+        reference: str,
+        *,
+        ip: str = "",
+        ip6: str = "",
+        mac: str = "",
+        aliases: Sequence[str] = (),
+    ) -> Container:
+        """Connect a container to one network more: at once, or from its next start on."""
+        asked = f"connect container {reference!r}"
+        wanted = connection(
+            asked, self._networks.named(network).name, ip=ip, ip6=ip6, mac=mac, aliases=aliases
+        )
+        with self._life.held(reference) as found:
+            return self._life.connector.connect(found, wanted)
+
+    def network_disconnect(self, network: str, reference: str) -> Container:
+        """Take a container off a network."""
+        with self._life.held(reference) as found:
+            return self._life.connector.disconnect(found, network)
+
     def networks(self) -> list[NetworkConfig]:
-        """All bridge networks, the default one included, by name."""
+        """All networks, the default one included, by name."""
         self._networks.default()
         return self._networks.all()
 
     def network_inspect(self, reference: str) -> NetworkConfig:
         """One network, by name, id or unique prefix."""
-        if reference == DEFAULT_NETWORK:
-            return self._networks.default()
-        return self._networks.get(reference)
+        return self._networks.named(reference)
 
     def repair(self) -> None:
         """Bring the kernel in line with what is written down.
@@ -306,7 +335,8 @@ class Engine:
         self._networks.repair()
         for found in self.containers(everything=False):
             for endpoint in found.state.endpoints:
-                bridge.reattach(self._networks.get(endpoint.network), endpoint)
+                if endpoint.veth:
+                    bridge.reattach(self._networks.get(endpoint.network), endpoint)
 
     def teardown(self) -> None:
         """Remove every container, network, bridge and rule, and restore the host's sysctls."""

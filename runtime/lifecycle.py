@@ -13,16 +13,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from linux.netns import NetNS
 from runtime import container
-from runtime.container import Wiring
 from runtime.errors import NotFoundError, UnsupportedError
 from runtime.images import Images
 from runtime.init import Stdio
-from runtime.net import bridge, files, modes, none, shared, sysctl
+from runtime.net import modes
+from runtime.net.connect import Connector
 from runtime.net.networks import Networks
-from runtime.records import DEFAULT_NETWORK, Container, ContainerConfig, ContainerState, Endpoint
+from runtime.records import Container, ContainerConfig, ContainerState, Endpoint
 from runtime.state import Store, now, process_born
+from runtime.wiring import Wirer
 
 KILLED = 137
 """The exit code of a container whose pid 1 was killed: 128 and SIGKILL."""
@@ -33,6 +33,8 @@ class Lifecycle:
 
     def __init__(self, store: Store, networks: Networks, images: Images) -> None:
         self.store, self.networks, self.images = store, networks, images
+        self.wirer = Wirer(store, networks, self.get)
+        self.connector = Connector(store, networks, self.wirer)
 
     # --- looking -----------------------------------------------------------
 
@@ -81,7 +83,7 @@ class Lifecycle:
             settled = state.status in ("created", "exited") or (
                 state.status == "running" and process_born(state.pid) == state.born
             )
-            if settled:
+            if settled and not state.changing:
                 continue
             lock = self.store.lock_container(identity, wait=False)
             if lock is None:
@@ -104,19 +106,27 @@ class Lifecycle:
             if state.pid and process_born(state.pid) == state.born:
                 container.end(state.pid)
             self._release(found)
-            return self._written(found, ContainerState(status="created"))
+            return self._written(found, ContainerState(connections=state.connections))
         if state.status == "running" and process_born(state.pid) != state.born:
             ended = self._ended(found)
             if found.config.auto_remove:
                 raise NotFoundError(f"find container {found.name!r}", "it ended and was removed")
             return ended
+        if state.changing:  # whoever was at it was killed
+            return self.connector.follow(found)
         return found
 
     def _ended(self, found: Container) -> Container:
         self._release(found)
         code, finished = self.store.exit_record(found.id) or (KILLED, now())
         ended = found.state._replace(
-            status="exited", pid=0, born=0, endpoints=(), exit_code=code, finished=finished
+            status="exited",
+            pid=0,
+            born=0,
+            endpoints=(),
+            changing="",
+            exit_code=code,
+            finished=finished,
         )
         settled = self._written(found, ended)
         if found.config.auto_remove:
@@ -136,7 +146,8 @@ class Lifecycle:
     def start(self, found: Container, *, stdio: Stdio | None) -> Container:
         """Start a container whose lock is held; after an error it is as it was before."""
         config = found.config
-        starting = ContainerState(status="starting")
+        fresh = ContainerState(connections=found.state.connections)
+        starting = fresh._replace(status="starting")
         if found.state.status != "starting":
             self._written(found, starting)
 
@@ -145,7 +156,7 @@ class Lifecycle:
 
         try:
             layers = self.images.of(config).layers
-            wiring = self._wire(config)
+            wiring = self.wirer.wire(found)
             try:
                 started = container.start(
                     config,
@@ -164,81 +175,14 @@ class Lifecycle:
             if isinstance(error, OSError):
                 raise _refused(config, error) from error
             raise
-        running = ContainerState(
-            "running", started.pid, started.born, now(), endpoints=started.endpoints
+        running = fresh._replace(
+            status="running",
+            pid=started.pid,
+            born=started.born,
+            started=now(),
+            endpoints=started.endpoints,
         )
         return self._written(found, running)._replace(console=started.console)
-
-    def _wire(self, config: ContainerConfig) -> Wiring:
-        """Choose the namespace, and write the files that tell about the network."""
-        directory = self.store.directory(config.id)
-        mode = modes.parse(config.network)
-        resolv_conf, hosts = files.own_resolv_conf(), files.hosts([], ())
-        match mode.kind:
-            case "host":
-                hosts = files.read_or_nothing("/etc/hosts")
-                resolv_conf = files.read_or_nothing("/etc/resolv.conf")
-                wiring = Wiring(None)
-            case "none":
-                wiring = self._isolated(config)
-            case "container":
-                wiring, hosts = self._joined(config, mode.name)
-                resolv_conf = ""
-            case "bridge":
-                wiring = self._bridged(config, mode.name)
-        files.write(directory, "hosts", hosts + files.extra_hosts(config.add_hosts))
-        files.write(directory, "hostname", f"{config.hostname}\n")
-        if mode.kind != "container":
-            servers = "".join(f"nameserver {server}\n" for server in config.dns)
-            files.write(directory, "resolv.conf", servers or resolv_conf)
-        return wiring
-
-    def _isolated(self, config: ContainerConfig) -> Wiring:
-        netns = NetNS.new()
-
-        def connect() -> tuple[Endpoint, ...]:
-            none.prepare(netns)
-            _write_sysctls(netns, config)
-            return ()
-
-        return Wiring(netns, connect)
-
-    def _bridged(self, config: ContainerConfig, name: str) -> Wiring:
-        network = self.networks.default() if name == DEFAULT_NETWORK else self.networks.get(name)
-        netns = NetNS.new()
-
-        def connect() -> tuple[Endpoint, ...]:
-            self.networks.ensure_up(network)
-            addresses = self.networks.take(
-                network, config.id, ip=config.ip, ip6=config.ip6, mac=config.mac
-            )
-            endpoint = bridge.endpoint(network, config.id, addresses, mac=config.mac)
-            text = files.hosts([config.hostname, *config.aliases], (endpoint,))
-            extra = files.extra_hosts(config.add_hosts)
-            files.write(self.store.directory(config.id), "hosts", text + extra)
-            bridge.attach(netns, network, endpoint)
-            _write_sysctls(netns, config)
-            return (endpoint,)
-
-        return Wiring(netns, connect)
-
-    def _joined(self, config: ContainerConfig, reference: str) -> tuple[Wiring, str]:
-        asked = f"join the network of container {reference[:12]!r}"
-        joined = self.get(reference)
-        netns = shared.join(asked, joined)
-        # One file under two names: what the joined container is told, the joiner is too.
-        own = f"{self.store.directory(config.id)}/resolv.conf"
-        if os.path.lexists(own):
-            os.unlink(own)
-        os.link(f"{self.store.directory(joined.id)}/resolv.conf", own)
-        endpoints, names = self._home(joined)
-        return Wiring(netns), files.hosts([*names, config.hostname], endpoints)
-
-    def _home(self, joined: Container) -> tuple[tuple[Endpoint, ...], list[str]]:
-        """Endpoints and hostname of the container whose namespace `joined` lives in."""
-        while (mode := modes.parse(joined.config.network)).kind == "container":
-            joined = self.get(mode.name)
-        return joined.state.endpoints, [joined.config.hostname]
 
     # --- ending ------------------------------------------------------------
 
@@ -271,15 +215,6 @@ class Lifecycle:
     def _delete(self, found: Container) -> None:
         self._written(found, found.state._replace(status="removing"))
         self.store.delete(found.config)
-
-
-def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:
-    """Set the `net.*` ones that were asked for, from inside the namespace."""
-    wanted = {name: value for name, value in config.sysctls.items() if name.startswith("net.")}
-    if not wanted:
-        return
-    with netns.entered():
-        sysctl.apply(wanted)
 
 
 def _refused(config: ContainerConfig, error: OSError) -> UnsupportedError:

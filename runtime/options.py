@@ -12,8 +12,8 @@ from runtime.errors import InvalidError, UnsupportedError
 from runtime.image import Defaults
 from runtime.net import modes
 from runtime.net.ipam import is_mac
-from runtime.records import DEFAULT_NETWORK, ContainerConfig
-from runtime.state import now
+from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig
+from runtime.state import NAME, now
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOSTNAME: Final = re.compile(
@@ -81,14 +81,20 @@ def configure(
     hostname = options.get("hostname") or _default_hostname(mode.kind, identity)
     if not _HOSTNAME.fullmatch(hostname):
         raise InvalidError(asked, f"the hostname {hostname!r} is malformed")
-    for option in ("ip", "ip6", "dns"):
-        _check_addresses(asked, option, options)
+    for text in options.get("dns", ()):
+        _check_address(asked, "dns", text)
     for entry in options.get("add_hosts", ()):
         if not entry.partition(":")[2]:
             raise InvalidError(asked, f"--add-host {entry!r} is not name:address")
-    mac = options.get("mac", "").lower().replace("-", ":")
-    if mac and (not is_mac(mac) or int(mac[:2], 16) & 1):
-        raise InvalidError(asked, f"{mac!r} is no unicast MAC address like 02:42:ac:11:00:05")
+    network = f"container:{mode.name}" if mode.kind == "container" else mode.name or mode.kind
+    first = connection(
+        asked,
+        network,
+        ip=options.get("ip", ""),
+        ip6=options.get("ip6", ""),
+        mac=options.get("mac", ""),
+        aliases=options.get("aliases", ()),
+    )
     sysctls = options.get("sysctls", {})
     for key in sysctls:
         if not _SYSCTL.fullmatch(key) or not key.startswith(_NAMESPACED):
@@ -98,14 +104,14 @@ def configure(
         name=name,
         image=image,
         command=[*entrypoint, *arguments],
-        network=f"container:{mode.name}" if mode.kind == "container" else mode.name or mode.kind,
+        network=network,
         env=_environment(asked, hostname, defaults, options),
         workdir=workdir,
         hostname=hostname,
-        ip=options.get("ip", ""),
-        ip6=options.get("ip6", ""),
-        mac=mac,
-        aliases=list(options.get("aliases", ())),
+        ip=first.ip,
+        ip6=first.ip6,
+        mac=first.mac,
+        aliases=first.aliases,
         sysctls=dict(sysctls),
         dns=list(options.get("dns", ())),
         add_hosts=list(options.get("add_hosts", ())),
@@ -141,19 +147,38 @@ def _default_hostname(kind: modes.Kind, identity: str) -> str:
     return socket.gethostname() if kind == "host" else identity[:12]
 
 
-def _check_addresses(asked: str, option: str, options: Options) -> None:
-    given = {
-        "ip": [options.get("ip", "")],
-        "ip6": [options.get("ip6", "")],
-        "dns": list(options.get("dns", ())),
-    }[option]
-    for text in given:
-        try:
-            version = ip_address(text).version if text else None
-        except ValueError as error:
-            raise InvalidError(asked, f"--{option}: {error}") from None
-        if version is not None and version == {"ip": 6, "ip6": 4}.get(option):
-            raise InvalidError(asked, f"--{option} {text} is an IPv{version} address")
+def connection(
+    asked: str,
+    network: str,
+    *,
+    ip: str = "",
+    ip6: str = "",
+    mac: str = "",
+    aliases: Sequence[str] = (),
+) -> Connection:
+    """What is asked for on a network; `InvalidError` names what is malformed."""
+    _check_address(asked, "ip", ip, 4)
+    _check_address(asked, "ip6", ip6, 6)
+    mac = mac.lower().replace("-", ":")
+    if mac and (not is_mac(mac) or int(mac[:2], 16) & 1):
+        raise InvalidError(asked, f"{mac!r} is no unicast MAC address like 02:42:ac:11:00:05")
+    if aliases and network == DEFAULT_NETWORK:
+        raise InvalidError(
+            asked, "an alias cannot go with the default network", remedy="mydocker network create"
+        )
+    for alias in aliases:
+        if not NAME.fullmatch(alias):
+            raise InvalidError(asked, f"the alias {alias!r} is malformed")
+    return Connection(network, ip, ip6, mac, list(aliases))
+
+
+def _check_address(asked: str, option: str, text: str, version: int | None = None) -> None:
+    try:
+        found = ip_address(text).version if text else version
+    except ValueError as error:
+        raise InvalidError(asked, f"--{option}: {error}") from None
+    if version is not None and found != version:
+        raise InvalidError(asked, f"--{option} {text} is an IPv{found} address")
 
 
 def _environment(asked: str, hostname: str, defaults: Defaults, options: Options) -> list[str]:

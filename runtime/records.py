@@ -21,14 +21,16 @@ Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
 Status = Literal["created", "starting", "running", "exited", "removing"]
+Driver = Literal["bridge", "macvlan"]
 
 DEFAULT_NETWORK = "bridge"
 
 
 class NetworkConfig(NamedTuple):
-    """A bridge network. Addresses are text, `mtu` in bytes; `""` where there is none.
+    """A network. Addresses are text, `mtu` in bytes; `""` where there is none.
 
-    `ready` turns true once the kernel has all of it.
+    `ready` turns true once the kernel has all of it. Of the driver `macvlan` has a
+    `parent`, an interface of the host, and `bridge` a bridge.
     """
 
     id: str
@@ -44,6 +46,8 @@ class NetworkConfig(NamedTuple):
     mtu: int = 1500
     created: str = ""
     ready: bool = False
+    driver: Driver = "bridge"
+    parent: str = ""
 
     @property
     def gateways(self) -> list[Interface]:
@@ -59,8 +63,21 @@ class NetworkConfig(NamedTuple):
         return [gateway.network for gateway in self.gateways]
 
 
+class Connection(NamedTuple):
+    """A network that a container is to be on, and what was asked for there; `""`: nothing."""
+
+    network: str
+    ip: str = ""
+    ip6: str = ""
+    mac: str = ""
+    aliases: list[str] = []  # noqa: RUF012 - a named tuple's default is never changed
+
+
 class Endpoint(NamedTuple):
-    """Where a container is on one network. `veth` is the end that stays in the host."""
+    """Where a container is on one network.
+
+    `veth` is the end that stays in the host, `""` for a macvlan.
+    """
 
     network: str
     interface: str
@@ -118,6 +135,10 @@ class ContainerState(NamedTuple):
     exit_code: int | None = None
     error: str = ""
     endpoints: tuple[Endpoint, ...] = ()
+    connections: tuple[Connection, ...] | None = None
+    """The networks it is to be on; `None`: the one it was created for."""
+    changing: str = ""
+    """The network that it is being connected to or taken off at this moment."""
 
 
 class Container(NamedTuple):
@@ -143,13 +164,36 @@ class Container(NamedTuple):
         """Whether its pid 1 is alive."""
         return self.state.status == "running"
 
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """The networks that it is to be on, for one with a network of its own."""
+        if self.state.connections is not None:
+            return self.state.connections
+        config = self.config
+        return (
+            Connection(config.network, config.ip, config.ip6, config.mac, list(config.aliases)),
+        )
+
 
 def state_to_json(state: ContainerState) -> dict[str, Any]:
     """A state as plain JSON data."""
-    return {**state._asdict(), "endpoints": [item._asdict() for item in state.endpoints]}
+    connections = state.connections
+    return {
+        **state._asdict(),
+        "endpoints": [item._asdict() for item in state.endpoints],
+        "connections": None if connections is None else [item._asdict() for item in connections],
+    }
 
 
 def state_from_json(data: dict[str, Any]) -> ContainerState:
     """The inverse of `state_to_json`."""
-    endpoints = tuple(Endpoint(**item) for item in data.pop("endpoints"))
-    return ContainerState(**data, endpoints=endpoints)
+    connections = data.pop("connections")
+    return ContainerState(
+        **{
+            **data,
+            "endpoints": tuple(Endpoint(**item) for item in data["endpoints"]),
+            "connections": None
+            if connections is None
+            else tuple(Connection(**item) for item in connections),
+        }
+    )

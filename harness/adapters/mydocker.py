@@ -35,7 +35,7 @@ from harness.model import (
 from harness.version import __version__
 from runtime.engine import Engine
 from runtime.errors import CommandError, MydockerError
-from runtime.net.networks import NetworkOptions
+from runtime.net.design import NetworkOptions
 from runtime.options import Options
 from runtime.records import DEFAULT_NETWORK, Container, NetworkConfig
 

@@ -7,6 +7,7 @@ that they can be changed from outside while the container runs.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Final
 
@@ -19,11 +20,13 @@ _LOCALHOST: Final = """\
 ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
+RESOLVER: Final = "127.0.0.11"
+"""Where a container on a user-defined network finds its resolver: Docker's address for it."""
 _BEHIND_STUB: Final = "/run/systemd/resolve/resolv.conf"
 """Where systemd-resolved names the resolvers that its own stub on 127.0.0.53 asks."""
 
 
-def hosts(names: list[str], endpoints: tuple[Endpoint, ...]) -> str:
+def hosts(names: list[str], endpoints: Sequence[Endpoint]) -> str:
     """`localhost`, and the container's own names at each of its addresses."""
     lines = [
         f"{address.split('/')[0]}\t{' '.join(names)}\n"
@@ -40,6 +43,11 @@ def extra_hosts(entries: list[str]) -> str:
     return "".join(f"{address}\t{name}\n" for name, _, address in pairs)
 
 
+def servers(addresses: Sequence[str]) -> str:
+    """A resolv.conf with these resolvers and nothing else; nothing without any."""
+    return "".join(f"nameserver {address}\n" for address in addresses)
+
+
 def resolv_conf(host: str, behind_stub: str) -> str:
     """The host's resolv.conf without resolvers on the host's loopback.
 
@@ -51,6 +59,24 @@ def resolv_conf(host: str, behind_stub: str) -> str:
         if any(line.startswith("nameserver") for line in kept):
             return "\n".join(kept) + "\n"
     return "\n".join(line for line in host.splitlines() if not _names_loopback(line)) + "\n"
+
+
+def through_resolver(host: str) -> str:
+    """The host's resolv.conf with mydocker's own resolver in place of the host's.
+
+    `ndots:0` has a name without a dot asked for as it is, and under the search domains
+    only when there is none such: a peer's name must not be looked up outside.
+    """
+    kept, options = [], ["ndots:0"]
+    for line in host.splitlines():
+        match line.split():
+            case ["search" | "domain", *_]:
+                kept.append(line)
+            case ["options", *given]:
+                options += [item for item in given if not item.startswith("ndots:")]
+            case _:
+                pass
+    return "\n".join([f"nameserver {RESOLVER}", *kept, f"options {' '.join(options)}"]) + "\n"
 
 
 def _names_loopback(line: str) -> bool:
@@ -70,6 +96,12 @@ def read_or_nothing(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def upstream() -> list[str]:
+    """The resolvers that the host itself asks, in order."""
+    lines = (line.split() for line in read_or_nothing("/etc/resolv.conf").splitlines())
+    return [words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1]
 
 
 def own_resolv_conf() -> str:

@@ -97,10 +97,11 @@ def ruleset(networks: Sequence[NetworkConfig]) -> list[Request]:
 
 
 def apply(networks: Sequence[NetworkConfig]) -> None:
-    """Bring the kernel's table in line with `networks`; without any there is no table."""
+    """Bring the kernel's table in line with `networks`; without a bridge there is no table."""
+    bridges = [network for network in networks if network.driver == "bridge"]
     with Nft() as nft:
-        if networks:
-            nft.apply(ruleset(networks))
+        if bridges:
+            nft.apply(ruleset(bridges))
         else:
             nft.apply([add_table(TABLE), del_table(TABLE)])
 

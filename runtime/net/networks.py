@@ -10,37 +10,23 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from ipaddress import ip_network
-from typing import Final, TypedDict
+from typing import Final
 
 from linux import netstate
 from linux.netlink import Netlink, NetlinkError
-from runtime.errors import ConflictError, InvalidError, NotFoundError
-from runtime.net import bridge, nat, subnets
+from runtime.errors import ConflictError, NotFoundError
+from runtime.net import bridge, macvlan, nat, plug, subnets
+from runtime.net.design import RESERVED, NetworkOptions, check, design
 from runtime.net.ipam import Leases
+from runtime.net.members import Members
 from runtime.net.sysctl import Borrowed
-from runtime.records import DEFAULT_NETWORK, Address, Network, NetworkConfig
-from runtime.state import NAME, Store, match_prefix, new_id, now, read_json, write_json
+from runtime.records import DEFAULT_NETWORK, Address, Connection, Network, NetworkConfig
+from runtime.state import Store, match_prefix, new_id, now, read_json, write_json
 
 DEFAULT_BRIDGE: Final = "docker0"
 DEFAULT_GATEWAY: Final = "172.17.42.1"
-RESERVED: Final = frozenset({"host", "none", "container", "default"})
-_MIN_MTU: Final = 68
-_MAX_MTU: Final = 65535
-
-
-class NetworkOptions(TypedDict, total=False):
-    """Everything that may be left out when a network is made. `mtu` in bytes."""
-
-    subnet: str
-    gateway: str
-    ip_range: str
-    subnet6: str
-    gateway6: str
-    ipv6: bool
-    internal: bool
-    icc: bool
-    mtu: int
 
 
 class Networks:
@@ -83,6 +69,14 @@ class Networks:
         happened = f"{len(found)} ids start so" if found else "there is no such network"
         raise NotFoundError(f"find network {reference!r}", happened, remedy="mydocker network ls")
 
+    def named(self, reference: str) -> NetworkConfig:
+        """As `get`; the default network is made when it is not there."""
+        return self.default() if reference == DEFAULT_NETWORK else self.get(reference)
+
+    def members(self, network: NetworkConfig) -> Members:
+        """Who is on the network, under which names."""
+        return Members(self._directory(network.name))
+
     def leases(self, network: NetworkConfig) -> dict[str, str]:
         """Which container has which address of the network."""
         return Leases(self._directory(network.name)).read()
@@ -90,50 +84,19 @@ class Networks:
     # --- changing ----------------------------------------------------------
 
     def create(self, name: str, options: NetworkOptions) -> NetworkConfig:
-        """Make a bridge network and bring it up.
-
-        What is left out is chosen: a private IPv4 subnet that overlaps nothing, a
-        ULA prefix drawn from the id, the first address as gateway.
-        """
+        """Make a network and bring it up; what is left out is chosen."""
         asked = f"create network {name!r}"
-        if not NAME.fullmatch(name) or name in RESERVED:
-            raise InvalidError(asked, "the name is malformed or reserved")
-        subnet, subnet6 = options.get("subnet", ""), options.get("subnet6", "")
-        ip_range, ipv6 = options.get("ip_range", ""), options.get("ipv6", False)
-        mtu = options.get("mtu", 1500)
-        lowest = bridge.IPV6_MIN_MTU if ipv6 or subnet6 else _MIN_MTU
-        if not lowest <= mtu <= _MAX_MTU:
-            raise InvalidError(asked, f"an MTU of {mtu} is not within {lowest} and {_MAX_MTU}")
-        identity = new_id()
-        wanted = subnets.parse(asked, subnet, 4) if subnet else None
-        wanted6 = subnets.parse(asked, subnet6, 6) if subnet6 else None
-        if ipv6 and wanted6 is None:
-            wanted6 = subnets.ula(identity)
+        check(asked, name, options)
+        on_parent = options.get("driver") == "macvlan"
+        if on_parent:
+            options = {"mtu": macvlan.parent(asked, options["parent"]).mtu, **options}
         with self._store.locked():
             self._repair()
             if os.path.exists(self._directory(name)):
                 raise ConflictError(asked, "a network of that name exists")
-            used = [*self._used(), *_routed()]
-            chosen = wanted or subnets.free(asked, used)
-            for item in (chosen, wanted6):
-                subnets.refuse_overlap(asked, item, used)
-            network = NetworkConfig(
-                id=identity,
-                name=name,
-                bridge=f"br-{identity[:12]}",
-                subnet=str(chosen),
-                gateway=str(subnets.gateway_of(asked, chosen, options.get("gateway", ""))),
-                subnet6=str(wanted6) if wanted6 else "",
-                gateway6=str(subnets.gateway_of(asked, wanted6, options.get("gateway6", "")))
-                if wanted6
-                else "",
-                ip_range=str(subnets.within(asked, chosen, ip_range)) if ip_range else "",
-                internal=options.get("internal", False),
-                icc=options.get("icc", True),
-                mtu=mtu,
-                created=now(),
-            )
-            return self._make(network)
+            # A macvlan's containers are to be on the very network that its parent is on.
+            used = [*self._used(), *([] if on_parent else _routed())]
+            return self._make(design(asked, name, options, identity=new_id(), used=used))
 
     def default(self) -> NetworkConfig:
         """The default network, made on first use."""
@@ -175,6 +138,8 @@ class Networks:
 
     def ensure_up(self, network: NetworkConfig) -> None:
         """Bring bridge, rules and forwarding back, should somebody have removed them."""
+        if network.driver == "macvlan":
+            return
         if bridge.is_up(network) and nat.present() and self._forwards(network):
             return
         with self._store.locked():
@@ -189,6 +154,8 @@ class Networks:
                 self._bring_up(network, networks)
 
     def _bring_up(self, network: NetworkConfig, all_networks: list[NetworkConfig]) -> None:
+        if network.driver == "macvlan":
+            return
         if not bridge.is_up(network):
             bridge.make(network)
         for name in _forwarding(network):
@@ -221,10 +188,23 @@ class Networks:
             self._unmake(network)
         return network
 
+    def prune(self) -> list[NetworkConfig]:
+        """Remove every network that no container is on; those that were removed."""
+        with self._store.locked():
+            self._repair()
+            unused = [
+                network
+                for network in self.all()
+                if network.name != DEFAULT_NETWORK and not self.leases(network)
+            ]
+            for network in unused:
+                self._unmake(network)
+        return unused
+
     def _unmake(self, network: NetworkConfig) -> None:
-        others = [other for other in self.all() if other.name != network.name]
-        nat.apply(others)
-        bridge.remove(network)
+        if network.driver == "bridge":
+            nat.apply([other for other in self.all() if other.name != network.name])
+            bridge.remove(network)
         shutil.rmtree(self._directory(network.name))
 
     def _repair(self) -> None:
@@ -249,24 +229,40 @@ class Networks:
     # --- addresses ---------------------------------------------------------
 
     def take(
-        self, network: NetworkConfig, owner: str, *, ip: str = "", ip6: str = "", mac: str = ""
+        self,
+        network: NetworkConfig,
+        owner: str,
+        connection: Connection,
+        *,
+        names: Collection[str] = (),
     ) -> list[Address]:
-        """Addresses for a container, lowest free first.
+        """Addresses for a container, lowest free first; its `names` lead there from now on.
 
         `NotFoundError` when the network is gone, `ConflictError` when nothing is
         left or what was asked for is taken, `InvalidError` when it does not fit.
         """
         with self._store.locked():
-            if not os.path.exists(self._directory(network.name)):
+            directory = self._directory(network.name)
+            if not os.path.exists(directory):
                 raise NotFoundError(f"join network {network.name!r}", "it was just removed")
-            leases = Leases(self._directory(network.name))
-            return leases.take(network, owner, ip=ip, ip6=ip6, mac=mac)
+            given = Leases(directory).take(
+                network, owner, ip=connection.ip, ip6=connection.ip6, mac=connection.mac
+            )
+            if names:
+                Members(directory).add(owner, names, given)
+        return given
 
-    def release(self, owner: str) -> None:
-        """Give back every address and every veth end of a container."""
-        bridge.detach(owner)
+    def release(
+        self, owner: str, *, keep: Collection[str] = (), veths: Collection[str] = ()
+    ) -> None:
+        """Give back what a container has on every network but those to `keep`.
+
+        Its veth ends go first, but for `veths`.
+        """
+        plug.detach(owner, keep=veths)
         with self._store.locked():
-            for name in os.listdir(self._store.networks):
+            for name in set(os.listdir(self._store.networks)) - set(keep):
+                Members(self._directory(name)).remove(owner)
                 Leases(self._directory(name)).release(owner)
 
     def _used(self) -> list[Network]:

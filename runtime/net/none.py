@@ -5,10 +5,9 @@ from __future__ import annotations
 from linux import rtnl
 from linux.netlink import Netlink
 from linux.netns import NetNS
-from runtime.net.bridge import LOOPBACK
 
 
 def prepare(netns: NetNS) -> None:
     """Bring `lo` up: 127.0.0.1 and, where the kernel has IPv6, ::1."""
     with Netlink(netns) as inside:
-        inside.send([rtnl.set_link(LOOPBACK, up=True)])
+        inside.send([rtnl.set_link(rtnl.LO, up=True)])

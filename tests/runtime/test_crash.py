@@ -7,60 +7,27 @@ process, by one that kills the process before or after its work.
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runtime import container, lifecycle, state
 from runtime.engine import Engine
 from runtime.errors import ConflictError, NotFoundError
-from runtime.net import bridge, nat, networks
+from runtime.net import bridge, nat, networks, plug
 from tests.runtime.conftest import FOR_EVER
+from tests.runtime.killing import Step, killed_at, steps
 from tests.runtime.looks import links, nothing_left, processes, until
 
-Step = tuple[Any, str, bool]
-
-
-def _killed_at(step: Step, work: Callable[[], object]) -> None:
-    """Do the work in a process that is killed when it comes to the step."""
-    owner, name, after = step
-    pid = os.fork()
-    if not pid:
-        original = getattr(owner, name)
-
-        def deadly(*args: Any, **kwargs: Any) -> Any:
-            if after:
-                original(*args, **kwargs)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        setattr(owner, name, deadly)
-        try:
-            work()
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-
-
-def _steps(*steps: tuple[Any, str]) -> dict[str, Step]:
-    return {
-        f"{'after' if after else 'before'} {name}": (owner, name, after)
-        for owner, name in steps
-        for after in (False, True)
-    }
-
-
-STARTING = _steps(
+STARTING = steps(
     (state.Lock, "take"),
     (state.Store, "create"),
     (state.Store, "write_state"),
     (lifecycle.Lifecycle, "start"),
     (container, "rootfs"),
     (networks.Networks, "take"),
-    (bridge, "attach"),
-    (bridge, "_wait_until_forwarding"),
+    (plug, "attach"),
+    (bridge, "wait_until_forwarding"),
     (container.Report, "pid"),
     (container.Report, "end"),
     (container, "collect"),
@@ -72,7 +39,7 @@ def test_a_start_is_killed(engine: Engine, root: Path, step: Step) -> None:
     """Whatever is still listed can be started or removed; then nothing is left of it."""
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
-        _killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
+        killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
         until(lambda: not _in_limbo(engine), "its child has let go of the lock too")
         for item in [item for item in engine.containers() if item.name == "web"]:
             assert item.state.status in ("created", "running")
@@ -87,9 +54,9 @@ def _in_limbo(engine: Engine) -> bool:
     return any(item.state.status in ("starting", "removing") for item in engine.containers())
 
 
-ENDING = _steps(
+ENDING = steps(
     (container, "end"),
-    (bridge, "detach"),
+    (plug, "detach"),
     (networks.Networks, "release"),
     (lifecycle.Lifecycle, "_release"),
     (state.Store, "write_state"),
@@ -103,7 +70,7 @@ def test_a_removal_is_killed(engine: Engine, root: Path, step: Step) -> None:
     engine.run("base", FOR_EVER, name="first")
     with nothing_left(root):
         web = engine.run("base", FOR_EVER, name="web")
-        _killed_at(step, lambda: Engine(root).remove("web", force=True))
+        killed_at(step, lambda: Engine(root).remove("web", force=True))
         engine.containers()
         try:
             engine.remove("web", force=True)
@@ -112,11 +79,11 @@ def test_a_removal_is_killed(engine: Engine, root: Path, step: Step) -> None:
         assert web.state.endpoints[0].veth not in links()
 
 
-NETWORK = _steps(
+NETWORK = steps(
     (networks.Networks, "_make"),
     (bridge, "make"),
     (nat, "apply"),
-    (bridge, "_set_ipv6"),
+    (bridge, "set_ipv6"),
 )
 
 
@@ -125,7 +92,7 @@ def test_making_a_network_is_killed(engine: Engine, root: Path, step: Step) -> N
     """The name, the subnet and the bridge are free for the next who asks."""
     engine.network_inspect("bridge")
     with nothing_left(root):
-        _killed_at(step, lambda: Engine(root).network_create("lan", subnet="10.9.0.0/24"))
+        killed_at(step, lambda: Engine(root).network_create("lan", subnet="10.9.0.0/24"))
         try:
             made = engine.network_create("lan", subnet="10.9.0.0/24")
         except ConflictError:
@@ -136,7 +103,7 @@ def test_making_a_network_is_killed(engine: Engine, root: Path, step: Step) -> N
         engine.network_remove("lan")
 
 
-REMOVING = _steps((nat, "apply"), (bridge, "remove"))
+REMOVING = steps((nat, "apply"), (bridge, "remove"))
 
 
 @pytest.mark.parametrize("step", REMOVING.values(), ids=list(REMOVING))
@@ -145,7 +112,7 @@ def test_removing_a_network_is_killed(engine: Engine, root: Path, step: Step) ->
     engine.network_inspect("bridge")
     with nothing_left(root):
         engine.network_create("lan")
-        _killed_at(step, lambda: Engine(root).network_remove("lan"))
+        killed_at(step, lambda: Engine(root).network_remove("lan"))
         engine.network_remove("lan")
 
 
@@ -154,5 +121,5 @@ def test_a_container_never_runs_half_connected(engine: Engine, root: Path) -> No
     engine.run("base", FOR_EVER, name="first")
     before = processes()
     step = (container.Report, "pid", True)
-    _killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
+    killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
     until(lambda: processes() <= before, "pid 1 has left by itself")

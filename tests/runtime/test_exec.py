@@ -232,7 +232,6 @@ def test_names(engine: Engine, web: Container) -> None:
         FOR_EVER,
         name="named",
         hostname="web.example",
-        aliases=["www"],
         add_hosts=["db:192.0.2.7"],
         dns=["192.0.2.53", "2001:db8::53"],
     )
@@ -242,6 +241,6 @@ def test_names(engine: Engine, web: Container) -> None:
 
     assert read("/proc/sys/kernel/hostname") == read("/etc/hostname") == "web.example\n"
     assert "127.0.0.1\tlocalhost\n" in read("/etc/hosts")
-    assert "172.17.0.1\tweb.example www\n" in read("/etc/hosts")
+    assert "172.17.0.1\tweb.example\n" in read("/etc/hosts")
     assert "192.0.2.7\tdb\n" in read("/etc/hosts")
     assert read("/etc/resolv.conf") == "nameserver 192.0.2.53\nnameserver 2001:db8::53\n"

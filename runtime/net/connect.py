@@ -1,0 +1,99 @@
+"""Networks that a container is connected to and taken off again, running or not.
+
+A running one is changed in three steps, so that a kill in between can be made good:
+first its record says which interface is `changing`, then the kernel is changed, then
+the record says what is. `follow` brings everything around the container in line with
+its record, and is both the last step and the repair.
+"""
+
+from __future__ import annotations
+
+from linux.netns import NetNS
+from runtime.errors import ConflictError, InvalidError, NotFoundError
+from runtime.net import modes, plug, routes
+from runtime.net.networks import Networks
+from runtime.records import Connection, Container, ContainerState
+from runtime.state import Store
+from runtime.wiring import Wirer
+
+
+class Connector:
+    """Changes the connections of containers whose lock is held."""
+
+    def __init__(self, store: Store, networks: Networks, wirer: Wirer) -> None:
+        self._store, self._networks, self._wirer = store, networks, wirer
+
+    def connect(self, found: Container, connection: Connection) -> Container:
+        """Connect it to one network more; at once when it runs, else from its next start on.
+
+        After an error it is as it was before.
+        """
+        asked = f"connect container {found.name!r} to network {connection.network!r}"
+        _refuse_without_own_network(asked, found)
+        if any(item.network == connection.network for item in found.connections):
+            raise ConflictError(asked, "it is connected to it already")
+        connections = (*found.connections, connection)
+        if not found.running:
+            return self._written(found, found.state._replace(connections=connections))
+        with _namespace(found) as netns:
+            number = plug.free_number(asked, netns)
+            changing = found.state._replace(changing=f"eth{number}")
+            self._written(found, changing)
+            try:
+                endpoint = self._wirer.join(netns, found.config, connection, number)
+            except BaseException:
+                self.follow(found._replace(state=changing))
+                raise
+        endpoints = (*found.state.endpoints, endpoint)
+        after = changing._replace(connections=connections, endpoints=endpoints)
+        return self.follow(self._written(found, after))
+
+    def disconnect(self, found: Container, reference: str) -> Container:
+        """Take it off a network, at once when it runs; `NotFoundError` when it is not on it."""
+        name = self._networks.named(reference).name
+        asked = f"disconnect container {found.name!r} from network {name!r}"
+        _refuse_without_own_network(asked, found)
+        connections = tuple(item for item in found.connections if item.network != name)
+        if len(connections) == len(found.connections):
+            raise NotFoundError(asked, "it is not connected to it", remedy="mydocker inspect")
+        state = found.state._replace(connections=connections)
+        gone = [item for item in state.endpoints if item.network == name]
+        if not gone:
+            return self._written(found, state)
+        left = tuple(item for item in state.endpoints if item.network != name)
+        changing = state._replace(changing=gone[0].interface, endpoints=left)
+        return self.follow(self._written(found, changing))
+
+    def follow(self, found: Container) -> Container:
+        """Bring what is around a running container in line with its record."""
+        endpoints = found.state.endpoints
+        with _namespace(found) as netns:
+            if found.state.changing not in {item.interface for item in endpoints}:
+                plug.unplug(netns, found.state.changing)
+            self._networks.release(
+                found.id,
+                keep={item.network for item in endpoints},
+                veths={item.veth for item in endpoints},
+            )
+            routes.settle(netns, endpoints)
+        self._wirer.write_files(found.config, endpoints)
+        return self._written(found, found.state._replace(changing=""))
+
+    def _written(self, found: Container, state: ContainerState) -> Container:
+        self._store.write_state(found.id, state)
+        return found._replace(state=state)
+
+
+def _namespace(found: Container) -> NetNS:
+    return NetNS.at(f"/proc/{found.state.pid}/ns/net")
+
+
+def _refuse_without_own_network(asked: str, found: Container) -> None:
+    mode = found.config.network
+    if modes.parse(mode).kind != "bridge":
+        raise InvalidError(
+            asked,
+            f"its network mode is {mode}",
+            "only a container with a network of its own can be on several",
+            "start it with --net and the name of a network",
+        )

@@ -1,0 +1,50 @@
+"""Driver macvlan: a link of the container's own on an interface of the host.
+
+The container is a station of the network that the parent is on, with a MAC and an
+address of its own there; the host takes no part in what it sends, and the two do not
+reach each other over it (kernel: macvlan in bridge mode).
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from linux import netstate, rtnl
+from linux.netlink import Netlink, NetlinkError, u32
+from linux.netns import NetNS
+from runtime.errors import NotFoundError
+from runtime.records import Endpoint, NetworkConfig
+
+_MODE_BRIDGE: Final = 4
+
+
+def parent(asked: str, name: str) -> netstate.Link:
+    """The parent interface; `NotFoundError` when the host has none of that name."""
+    with Netlink() as host:
+        try:
+            return netstate.link(host, name)
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            raise NotFoundError(
+                asked, f"there is no interface {name} on this host", remedy="ip link"
+            ) from None
+
+
+def add(netns: NetNS, network: NetworkConfig, endpoint: Endpoint) -> None:
+    """Make the container's link, inside, still down."""
+    index = parent(f"join network {network.name!r}", network.parent).ifindex
+    with Netlink() as host:
+        link = rtnl.add_link(
+            "macvlan",
+            endpoint.interface,
+            parent=index,
+            mac=endpoint.mac,
+            netns=netns.fd,
+            data=u32(rtnl.IFLA_MACVLAN_MODE, _MODE_BRIDGE),
+        )
+        host.send([link])
+    with Netlink(netns) as inside:
+        index = netstate.link(inside, endpoint.interface).ifindex
+        inside.send([rtnl.set_link(index, mtu=network.mtu)])

@@ -1,0 +1,42 @@
+"""Killing mydocker at a named step: a function of its own, in a forked process, does it.
+
+The kill comes before or after the work of that function.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+Step = tuple[Any, str, bool]
+
+
+def killed_at(step: Step, work: Callable[[], object]) -> None:
+    """Do the work in a process that is killed when it comes to the step."""
+    owner, name, after = step
+    pid = os.fork()
+    if not pid:
+        original = getattr(owner, name)
+
+        def deadly(*args: Any, **kwargs: Any) -> Any:
+            if after:
+                original(*args, **kwargs)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(owner, name, deadly)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def steps(*functions: tuple[Any, str]) -> dict[str, Step]:
+    """Before and after each of the functions (owner and name), by what it is called."""
+    return {
+        f"{'after' if after else 'before'} {name}": (owner, name, after)
+        for owner, name in functions
+        for after in (False, True)
+    }
