@@ -17,12 +17,15 @@ def _path(key: str) -> str:
 
 
 def write(netns: NetNS, values: Mapping[str, str | int]) -> None:
-    """Set sysctls such as `net.ipv4.ip_forward`; `OSError` names the one that is refused."""
+    """Set sysctls such as `net.ipv4.ip_forward`; `OSError` names the one that is refused.
+
+    An empty value empties a list or a mask.
+    """
     with netns.entered():
         for key, value in values.items():
             try:
                 with open(_path(key), "w", encoding="ascii") as file:
-                    file.write(str(value))
+                    file.write(f"{value}\n")
             except OSError as error:  # one that comes from writing does not tell the file
                 raise OSError(error.errno, f"{key} = {value}: {error.strerror}") from error
 

@@ -5,13 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from harness.model import Cell, Observation, Protocol
+from harness.model import Cell, Family, Observation, Protocol
 from harness.probe.ledger import Question
 from harness.probe.netns import observe
 from harness.probe.settle import Quiet
 from linux import rtnl
 from linux.netlink import Netlink
 from linux.netns import NetNS
+
+
+def question(
+    source: NetNS, address: str, target: NetNS, protocol: Protocol = Protocol.ICMP, number: int = 0
+) -> Question:
+    """From `source` to `address`, where `target` should answer; `number` tells cells apart."""
+    to = ip_address(address)
+    family: Family = 4 if to.version == 4 else 6
+    return Question(Cell("source", f"target-{number}", protocol, family), source, to, target)
+
+
+def ask_all(
+    questions: Sequence[Question], *, through: Sequence[NetNS] = (), patience: float = 0.0
+) -> list[Observation]:
+    """What becomes of each question, in order. `through` are namespaces on the way."""
+    spaces = {space.id: space for item in questions for space in (item.source, item.target)}
+    with control() as lo:
+        found = observe(
+            questions,
+            control=lo,
+            watched=[*spaces.values(), *through],
+            namer=lambda seen, _: str(seen),
+            patience=patience,
+        )
+    return [found[item.cell] for item in questions]
 
 
 def ask(
@@ -22,16 +47,8 @@ def ask(
     protocol: Protocol = Protocol.ICMP,
     through: Sequence[NetNS] = (),
 ) -> Observation:
-    """What a packet from `source` to `address` meets, when `target` should answer."""
-    to = ip_address(address)
-    cell = Cell("source", "target", protocol, 4 if to.version == 4 else 6)
-    with control() as lo:
-        return observe(
-            [Question(cell, source, to, target)],
-            control=lo,
-            watched=[source, target, *through],
-            namer=lambda seen, _: str(seen),
-        )[cell]
+    """What one packet meets."""
+    return ask_all([question(source, address, target, protocol)], through=through)[0]
 
 
 def control() -> NetNS:

@@ -15,11 +15,13 @@ ECHO_REQUEST: Final[dict[Family, int]] = {4: 8, 6: 128}
 ECHO_REPLY: Final[dict[Family, int]] = {4: 0, 6: 129}
 ERRORS: Final[dict[Family, tuple[int, ...]]] = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 HEADER: Final = 8
+HOST_UNREACHABLE: Final = "host-unreachable"
+"""Nobody answers for the address on its own network."""
 
 _NAMES: Final[dict[Family, dict[tuple[int, int], str]]] = {
     4: {
         (3, 0): "net-unreachable",
-        (3, 1): "host-unreachable",
+        (3, 1): HOST_UNREACHABLE,
         (3, 2): "protocol-unreachable",
         (3, 3): "port-unreachable",
         (3, 4): "packet-too-big",
@@ -31,7 +33,7 @@ _NAMES: Final[dict[Family, dict[tuple[int, int], str]]] = {
     6: {
         (1, 0): "net-unreachable",
         (1, 1): "admin-prohibited",
-        (1, 3): "host-unreachable",
+        (1, 3): HOST_UNREACHABLE,
         (1, 4): "port-unreachable",
         (1, 5): "policy-failed",
         (1, 6): "route-rejected",

@@ -24,6 +24,8 @@ from harness.probe import icmp, wire
 from harness.probe.ledger import Answer, Heard, Ledger, Namer, Question
 from harness.probe.settle import Quiet, await_ready
 from harness.probe.station import (
+    Datagram,
+    SocketError,
     Station,
     open_stations,
     pending_error,
@@ -32,6 +34,7 @@ from harness.probe.station import (
     reply,
     syn_ttl,
 )
+from harness.topology import Address
 from linux import netstate
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -156,8 +159,7 @@ class _Asking:
                     echo = icmp.echo_request(family, self._identifier, index, payload)
                     station.raw[family].sendto(echo, (address, 0))
                 case Protocol.UDP:
-                    self._on_answer(station, family)  # take pending errors off the socket
-                    station.udp[family].sendto(payload, (address, station.port))
+                    self._send_datagram(station, family, payload, (address, station.port))
                 case Protocol.TCP:
                     stream = self._streams[index] = station.connecting(family)
                     code = stream.connect_ex((address, station.port))
@@ -171,6 +173,16 @@ class _Asking:
             ) from error
         except OSError as error:
             self.ledger.refused(index, error.errno or 0)
+
+    def _send_datagram(
+        self, station: Station, family: Family, payload: bytes, to: tuple[str, int]
+    ) -> None:
+        try:
+            station.udp[family].sendto(payload, to)
+        except OSError:
+            # An error of an earlier packet is told in place of sending the next one (ip(7)).
+            self._on_answer(station, family)
+            station.udp[family].sendto(payload, to)
 
     # --- gathering
 
@@ -205,7 +217,7 @@ class _Asking:
             if message is None:
                 continue
             if message.kind in icmp.ERRORS[family]:
-                self._on_icmp_error(station, family, message)
+                self._on_icmp_error(station, family, message, datagram.source)
                 continue
             index = wire.read_question(message.payload, self._run)
             if index is None:
@@ -216,12 +228,29 @@ class _Asking:
             elif self._asked_from(station, index):
                 self.ledger.answered(index, Answer(self._since(index), datagram.source, ttl))
 
-    def _on_icmp_error(self, station: Station, family: Family, message: icmp.Message) -> None:
+    def _on_icmp_error(
+        self, station: Station, family: Family, message: icmp.Message, offender: Address
+    ) -> None:
         quoted = icmp.quoted_echo(family, message.payload)
         if quoted is None or quoted[0] != self._identifier:
             return
         if self._asked_from(station, quoted[1]):
-            self.ledger.refused(quoted[1], 0, icmp.name(family, message.kind, message.code))
+            code = icmp.name(family, message.kind, message.code)
+            self._on_error(quoted[1], SocketError(0, b"", code, offender))
+
+    def _on_error(self, index: int, error: SocketError) -> None:
+        """Note an error that came after sending."""
+        if error.code == icmp.HOST_UNREACHABLE:
+            source = self.ledger.questions[index].source
+            if error.offender in self._own_addresses(source):
+                # Seconds later the source's own kernel gives up on a silent neighbour. Had the
+                # matrix been faster it would not have been seen: it is silence all the same.
+                error = SocketError(errno.EHOSTUNREACH)
+        self.ledger.refused(index, error.errno, error.code, late=True)
+
+    def _own_addresses(self, space: NetNS) -> set[Address]:
+        with Netlink(space) as netlink:
+            return {item.address.ip for item in netstate.addresses(netlink)}
 
     def _on_question(self, station: Station, family: Family) -> None:
         """Witness a datagram: answer who this is and whom it saw."""
@@ -240,14 +269,24 @@ class _Asking:
         opened = station.udp[family]
         while datagram := receive(opened):
             said = wire.read_answer(datagram.data, self._run)
-            if said is not None and self._asked_from(station, said.number):
+            if said is None:
+                self._on_stray(station, datagram)
+            elif self._asked_from(station, said.number):
                 self._believe(said.number, said)
                 answer = Answer(self._since(said.number), datagram.source, datagram.ttl)
                 self.ledger.answered(said.number, answer)
         while error := pending_error(opened, family):
             index = wire.read_question(error.data, self._run)
             if index is not None:
-                self.ledger.refused(index, error.errno, error.code, late=True)
+                self._on_error(index, error)
+
+    def _on_stray(self, station: Station, datagram: Datagram) -> None:
+        """Something that is no witness answered for an address: it spoils what was asked there."""
+        for index in tuple(self.ledger.open):
+            question = self.ledger.questions[index]
+            by_udp = question.cell.protocol is Protocol.UDP and question.source == station.netns
+            if by_udp and question.address == datagram.source:
+                self.ledger.impostor(index, f"what came back is {datagram.data[:40]!r}")
 
     def _on_connection(self, station: Station, family: Family) -> None:
         """Witness a connection: say at once who this is and whom it saw."""
@@ -272,11 +311,10 @@ class _Asking:
             told = pending_error(stream, question.cell.family)
             if told is None or not told.code:
                 return
-            self.ledger.refused(index, told.errno, told.code)
+            self._on_error(index, told)
         except OSError as error:
-            told = pending_error(stream, question.cell.family)
-            code = told.code if told else ""
-            self.ledger.refused(index, error.errno or 0, code, late=True)
+            told = pending_error(stream, question.cell.family) or SocketError(0)
+            self._on_error(index, told._replace(errno=error.errno or 0))
         if said := wire.read_answer(words, self._run):
             self._believe(index, said)
             self.ledger.answered(index, Answer(self._since(index), question.address, None))

@@ -53,11 +53,15 @@ class Datagram(NamedTuple):
 
 
 class SocketError(NamedTuple):
-    """An entry of a socket's error queue: errno, the ICMP error's name if one it was, payload."""
+    """An entry of a socket's error queue: errno, the payload it is about.
+
+    Where an ICMP error was the cause: its name, and who sent it.
+    """
 
     errno: int
-    code: str
-    data: bytes
+    data: bytes = b""
+    code: str = ""
+    offender: Address | None = None
 
 
 class Station:
@@ -236,9 +240,12 @@ def pending_error(opened: socket.socket, family: Family) -> SocketError | None:
             (socket.IPPROTO_IPV6, _IPV6_RECVERR),
         ):
             number, origin, its_type, its_code = struct.unpack_from("=IBBB", value)
-            code = icmp.name(family, its_type, its_code) if origin in _ORIGIN_ICMP else ""
-            return SocketError(number, code, data)
-    return SocketError(0, "", data)
+            if origin not in _ORIGIN_ICMP:
+                return SocketError(number, data)
+            offender = value[20:24] if family == 4 else value[24:40]  # a sockaddr follows: ip(7)
+            code = icmp.name(family, its_type, its_code)
+            return SocketError(number, data, code, ip_address(offender))
+    return SocketError(0, data)
 
 
 def syn_ttl(accepted: socket.socket) -> int | None:

@@ -36,9 +36,11 @@ DAD: Final = "net.ipv6.conf.default.accept_dad"
 """Duplicate address detection on the links that come next. The world's own links go
 without: a forwarder whose link-local address is still tentative resolves no neighbour,
 for a second or two. What the runtime makes later in the host has it, as on any machine."""
-UNLIMITED: Final = {"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0}
-"""Every packet that deserves an ICMP error gets one: a matrix asks many times a second."""
-ROUTER: Final = {
+UNLIMITED: Final[dict[str, str | int]] = {"net.ipv4.icmp_ratemask": 0, "net.ipv6.icmp.ratemask": ""}
+"""Every packet that deserves an ICMP error gets one: a matrix asks many times a second.
+No kind of error is limited at all, because besides the rate for each destination
+(icmp_ratelimit) there is one for all of them together, in bursts of fifty."""
+ROUTER: Final[dict[str, str | int]] = {
     "net.ipv4.ip_forward": 1,
     "net.ipv6.conf.all.forwarding": 1,
 }

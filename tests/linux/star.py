@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from ipaddress import ip_address, ip_interface, ip_network
 
 from harness.model import Observation, Protocol
+from harness.world.build import UNLIMITED
 from linux import netstate, rtnl, sysctl
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -26,7 +27,8 @@ class Star:
         self.everybody = (router, *self.stations)
         self.netlink = stack.enter_context(Netlink(router))
         for space in self.everybody:
-            sysctl.write(space, {"net.ipv6.conf.default.accept_dad": 0})  # usable at once
+            # Usable at once, and an error for each packet that deserves one.
+            sysctl.write(space, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
         sysctl.write(router, {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
         for number, station in enumerate(self.stations):
             self._lay(number, station)

@@ -32,6 +32,14 @@ def test_white_space_is_folded(space: NetNS) -> None:
     assert sysctl.read(space, [key]) == {key: "2000 3000"}
 
 
+def test_a_mask_can_be_emptied(space: NetNS) -> None:
+    """An empty value is written too, and takes away what is there."""
+    key = "net.ipv6.icmp.ratemask"
+    assert sysctl.read(space, [key])[key]
+    sysctl.write(space, {key: ""})
+    assert sysctl.read(space, [key]) == {key: ""}
+
+
 def test_an_interface_name_may_hold_a_dot(space: NetNS) -> None:
     """A slash in a key stands for a dot in a name, as in sysctl.d(5)."""
     with Netlink(space) as netlink:

@@ -1,0 +1,47 @@
+"""What these tests ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from harness.world.build import World
+from linux import nft
+from linux.netns import NetNS
+from linux.nft import Expression, Nft, Table
+from tests.linux.star import Star
+
+TABLE = Table("inet", "probed")
+Put = Callable[..., None]
+
+
+@pytest.fixture
+def star() -> Iterator[Star]:
+    """A router and three stations; the shared address is routed to the first."""
+    with ExitStack() as stack:
+        yield Star(stack, stack.enter_context(NetNS.new()))
+
+
+@pytest.fixture
+def rule(world: World) -> Iterator[Put]:
+    """Put a rule into a namespace of the world: `rule("host", "forward", *parts)`.
+
+    It is gone after the test.
+    """
+    with ExitStack() as stack:
+
+        def put(
+            name: str,
+            hook: nft.Hook,
+            *parts: list[Expression],
+            kind: str = "filter",
+        ) -> None:
+            rules = stack.enter_context(Nft(world.namespaces[name]))
+            chain = nft.add_chain(TABLE, hook, hook=hook, kind=kind)  # type: ignore[arg-type] # a literal
+            added = nft.add_rule(TABLE, hook, *parts)
+            rules.apply([nft.add_table(TABLE), chain, added])
+            stack.callback(rules.apply, [nft.add_table(TABLE), nft.del_table(TABLE)])
+
+        yield put

@@ -1,0 +1,287 @@
+"""Every outcome there is, met by real packets in a real world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_network
+from typing import NamedTuple
+
+import pytest
+
+from harness.model import (
+    ATTACKER,
+    BR0,
+    FAMILIES,
+    HOST,
+    INTERNET,
+    NS1,
+    NS2,
+    PROTOCOLS,
+    Cell,
+    Family,
+    Observation,
+    Outcome,
+    Protocol,
+    cells,
+)
+from harness.probe import netns
+from harness.probe.ledger import Question
+from harness.probe.netns import observe
+from harness.topology import Address
+from harness.world.build import World
+from linux import nft
+from linux.netns import NetNS
+from linux.nft import Rejection
+from tests.probe.conftest import Put
+
+EVERYBODY = (HOST, NS1, NS2, INTERNET, ATTACKER)
+EACH = pytest.mark.parametrize("family", FAMILIES)
+SPOKEN = pytest.mark.parametrize("protocol", PROTOCOLS)
+
+
+def observed(
+    world: World, asked: Iterable[Cell], *, patience: float = 0.0
+) -> dict[Cell, Observation]:
+    """What happens between the world's own."""
+    owners = world.topology.owners()
+
+    def witness(name: str) -> NetNS:
+        return world.namespaces[HOST if name == BR0 else name]
+
+    return observe(
+        [
+            Question(
+                cell,
+                world.namespaces[cell.source],
+                world.address(cell.target, cell.family),
+                witness(cell.target),
+            )
+            for cell in asked
+        ],
+        control=world.namespaces["lan"],
+        watched=list(world.namespaces.values()),
+        namer=lambda address, _: owners.get(address, str(address)),
+        patience=patience,
+    )
+
+
+def one(world: World, source: str, target: str, protocol: Protocol, family: Family) -> Observation:
+    """What happens in one cell; everybody's witness listens, so that a wrong peer is known."""
+    cell = Cell(source, target, protocol, family)
+    others = [Cell(NS1, name, Protocol.ICMP, family) for name in EVERYBODY]
+    return observed(world, [*others, cell])[cell]
+
+
+# --- reply --------------------------------------------------------------------------
+
+HOPS = {HOST: 0, NS1: 1, NS2: 1}
+"""Routers between each of those behind the host and the LAN."""
+
+
+def between(source: str, target: str) -> int:
+    """How many routers lie between two of the world's own."""
+    one, other = ("host" if name == BR0 else name for name in (source, target))
+    inside = {HOST, NS1, NS2}
+    if one == other or {one, other} <= inside:
+        return 0
+    outside = [name for name in (one, other) if name not in inside]
+    routers = 3 * (INTERNET in outside)
+    return routers + sum(HOPS.get(name, 0) for name in (one, other))
+
+
+def test_a_reply_tells_ttl_and_sender_at_both_ends(world: World) -> None:
+    """From everybody to everybody each router takes one off the TTL, and nobody hides anybody."""
+    asked = list(cells(EVERYBODY, (*EVERYBODY, BR0)))
+    found = observed(world, asked)
+    for cell in asked:
+        ttl = 64 - between(cell.source, cell.target)
+        assert found[cell] == Observation(
+            Outcome.REPLY,
+            ttl=None if cell.protocol is Protocol.TCP else ttl,
+            seen_ttl=ttl,
+            seen_from=cell.source,
+        ), cell
+        rtt = found[cell].rtt
+        assert rtt is not None
+        assert 0 < rtt < 5
+
+
+def test_slices_are_no_different(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked a few at a time, the same questions have the same answers."""
+    asked = list(cells((HOST, NS1), (INTERNET, NS2)))
+    whole = observed(world, asked)
+    monkeypatch.setattr(netns, "SLICE", 5)
+    assert observed(world, asked) == whole
+
+
+# --- wrong peer ---------------------------------------------------------------------
+
+
+@EACH
+@SPOKEN
+def test_another_witness_is_a_wrong_peer(
+    world: World, rule: Put, protocol: Protocol, family: Family
+) -> None:
+    """What is sent to the internet and answered by ns2 is caught, and ns2 is named."""
+    rule(
+        HOST,
+        "prerouting",
+        nft.iifname("br0"),
+        nft.daddr(_only(world.address(INTERNET, family))),
+        nft.dnat(world.address(NS2, family)),
+        kind="nat",
+    )
+    seen = one(world, NS1, INTERNET, protocol, family)
+    assert seen.outcome is Outcome.WRONG_PEER
+    assert seen.detail == f"net:[{world.namespaces[NS2].id[1]}] answered instead"
+    assert one(world, NS1, ATTACKER, protocol, family).outcome is Outcome.REPLY
+
+
+def _only(address: Address) -> nft.Network:
+    return ip_network(address)
+
+
+@EACH
+def test_an_echo_without_a_witness_is_a_wrong_peer(world: World, rule: Put, family: Family) -> None:
+    """A machine that answers a ping for the target, and is none of those we know, is caught."""
+    rule(
+        HOST,
+        "prerouting",
+        nft.iifname("br0"),
+        nft.daddr(_only(world.address(INTERNET, family))),
+        nft.dnat(world.address("lan_gateway", family)),
+        kind="nat",
+    )
+    seen = one(world, NS1, INTERNET, Protocol.ICMP, family)
+    assert seen.outcome is Outcome.WRONG_PEER
+    assert seen.detail.endswith("answered, but no witness saw the request")
+
+
+class Impostor(NamedTuple):
+    """A service of the internet that is no witness, and what is told when it answers."""
+
+    protocol: Protocol
+    port: int
+    patience: float
+    told: str
+
+
+IMPOSTORS = {
+    "tcp echo": Impostor(Protocol.TCP, 7, 5.0, "the connection was accepted, then came b'{"),
+    "udp echo": Impostor(Protocol.UDP, 7, 5.0, "what came back is b'{"),
+    "discard": Impostor(Protocol.TCP, 9, 0.0, "something accepted the connection and said nothing"),
+}
+
+
+@EACH
+@pytest.mark.parametrize("service", IMPOSTORS)
+def test_something_that_is_no_witness_is_a_wrong_peer(
+    world: World, rule: Put, family: Family, service: str
+) -> None:
+    """A service that answers for the target, with nonsense or with silence, is caught."""
+    impostor = IMPOSTORS[service]
+    rule(
+        HOST,
+        "prerouting",
+        nft.iifname("br0"),
+        nft.daddr(_only(world.address(ATTACKER, family))),
+        nft.l4proto(impostor.protocol.value),
+        nft.dnat(world.address(INTERNET, family), impostor.port),
+        kind="nat",
+    )
+    cell = Cell(NS1, ATTACKER, impostor.protocol, family)
+    seen = observed(world, [cell], patience=impostor.patience)[cell]
+    assert seen.outcome is Outcome.WRONG_PEER
+    assert seen.detail.startswith(impostor.told)
+
+
+# --- rejected -----------------------------------------------------------------------
+
+REJECTIONS: tuple[tuple[Rejection, str], ...] = (
+    ("no-route", "net-unreachable"),
+    ("port-unreachable", "port-unreachable"),
+    ("host-unreachable", "host-unreachable"),
+    ("admin-prohibited", "admin-prohibited"),
+)
+
+
+@EACH
+@pytest.mark.parametrize(("how", "code"), REJECTIONS)
+def test_a_rejection_tells_its_code(
+    world: World, rule: Put, family: Family, how: Rejection, code: str
+) -> None:
+    """A router that refuses with an ICMP error is told by that error, whatever is spoken."""
+    rule("r2", "forward", nft.oifname("eth1"), nft.reject(how))
+    for protocol in PROTOCOLS:
+        seen = one(world, NS1, INTERNET, protocol, family)
+        assert seen == Observation(Outcome.REJECTED, code=code)
+
+
+@EACH
+def test_a_reset_is_a_rejection(world: World, rule: Put, family: Family) -> None:
+    """A TCP connection that is reset is rejected, by `rst`."""
+    rule("r2", "forward", nft.l4proto("tcp"), nft.reject("tcp-reset"))
+    seen = one(world, NS1, INTERNET, Protocol.TCP, family)
+    assert seen == Observation(Outcome.REJECTED, code="rst")
+    assert one(world, NS1, INTERNET, Protocol.UDP, family).outcome is Outcome.REPLY
+
+
+@EACH
+def test_a_rule_of_its_own_is_local_policy(world: World, rule: Put, family: Family) -> None:
+    """What the source's own kernel may not send is rejected there, and told apart."""
+    rule(NS1, "output", nft.verdict("drop"))
+    for protocol in (Protocol.ICMP, Protocol.UDP):
+        seen = one(world, NS1, INTERNET, protocol, family)
+        assert seen == Observation(Outcome.REJECTED, code="local-policy")
+        assert seen.detail == "EPERM"
+    # A SYN that may not be sent counts as lost on the way, for TCP itself too.
+    assert one(world, NS1, INTERNET, Protocol.TCP, family).outcome is Outcome.DROPPED
+
+
+# --- no route, dropped --------------------------------------------------------------
+
+
+@EACH
+@SPOKEN
+def test_no_way_to_send_is_no_route(world: World, protocol: Protocol, family: Family) -> None:
+    """In a namespace with nothing but `lo` nothing can be sent to the internet."""
+    cell = Cell("nobody", INTERNET, protocol, family)
+    with NetNS.new() as nobody:
+        question = Question(
+            cell, nobody, world.address(INTERNET, family), world.namespaces[INTERNET]
+        )
+        seen = observe(
+            [question],
+            control=world.namespaces["lan"],
+            watched=list(world.namespaces.values()),
+            namer=lambda address, _: str(address),
+        )[cell]
+    assert seen == Observation(Outcome.NO_ROUTE)
+    assert seen.detail in ("ENETUNREACH", "EADDRNOTAVAIL")
+
+
+@EACH
+@SPOKEN
+def test_what_vanishes_on_the_way_is_dropped(
+    world: World, rule: Put, protocol: Protocol, family: Family
+) -> None:
+    """A request that a router swallows is dropped, and was seen by no witness."""
+    rule("r2", "forward", nft.oifname("eth1"), nft.verdict("drop"))
+    seen = one(world, NS1, INTERNET, protocol, family)
+    assert (seen, seen.detail) == (
+        Observation(Outcome.DROPPED),
+        "the request reached no witness",
+    )
+
+
+@EACH
+@pytest.mark.parametrize("protocol", [Protocol.ICMP, Protocol.UDP])
+def test_a_lost_answer_is_dropped_with_what_was_seen(
+    world: World, rule: Put, protocol: Protocol, family: Family
+) -> None:
+    """When only the answer vanishes, the witness still tells whom it saw, and how far away."""
+    rule("r2", "forward", nft.iifname("eth1"), nft.verdict("drop"))
+    seen = one(world, NS1, INTERNET, protocol, family)
+    assert seen == Observation(Outcome.DROPPED, seen_ttl=60, seen_from=NS1)
+    internet = world.namespaces[INTERNET].id[1]
+    assert seen.detail == f"the request arrived at net:[{internet}], no answer came back"

@@ -1,0 +1,211 @@
+"""When nothing comes back: how soon that is final, and what must not be taken for an answer."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address, ip_interface
+from itertools import product
+
+import pytest
+
+from harness.model import FAMILIES, PROTOCOLS, Family, Observation, Outcome, Protocol
+from harness.probe import netns
+from harness.probe.netns import SendQueueFull
+from harness.probe.settle import Quiet
+from harness.probe.station import open_stations
+from linux import nft, rtnl, sysctl
+from linux.netlink import Netlink
+from tests.asking import ask_all, question
+from tests.linux.star import SHARED, Star
+from tests.probe.conftest import TABLE
+from tests.world.pair import pair
+
+EACH = pytest.mark.parametrize("family", FAMILIES)
+PORT, RELAY = 61234, 5555
+ROUTER: dict[Family, tuple[str, str]] = {
+    4: ("192.0.2.1", "192.0.2.5"),
+    6: ("2001:db8::1", "2001:db8:1::1"),
+}
+"""The router's addresses towards the asker and towards the first station."""
+NOBODY: dict[Family, str] = {4: "192.0.2.99", 6: "2001:db8::99"}
+PATIENCE = 10.0
+"""Seconds after which something that must happen has not."""
+
+
+def refuse(star: Star, *parts: list[nft.Expression]) -> None:
+    """Let the router refuse what these parts match."""
+    with nft.Nft(star.router) as rules:
+        rules.apply(
+            [
+                nft.add_table(TABLE),
+                nft.add_chain(TABLE, "forward", hook="forward"),
+                nft.add_rule(TABLE, "forward", *parts),
+            ]
+        )
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What each look at the world told, whether it was quiet: the wait for silence is these."""
+    told: list[bool] = []
+
+    class Counted(Quiet):
+        def reached(self) -> bool:
+            told.append(super().reached())
+            return told[-1]
+
+    monkeypatch.setattr(netns, "Quiet", Counted)
+    return told
+
+
+# --- how soon -----------------------------------------------------------------------
+
+
+def test_a_hundred_negatives_cost_a_few_looks(star: Star, passes: list[bool]) -> None:
+    """Silence costs no time-out: a handful of looks at the counters, for all cells together."""
+    refuse(star, nft.verdict("drop"))
+    asked = [
+        question(star.asker, SHARED[family], star.first, protocol, number)
+        for number in range(20)
+        for protocol in PROTOCOLS
+        for family in FAMILIES
+    ]
+    found = ask_all(asked, through=star.everybody)
+    assert set(found) == {Observation(Outcome.DROPPED)}
+    assert passes[-1]
+    assert len(passes) < 20
+
+
+def test_a_positive_matrix_does_not_wait(star: Star, passes: list[bool]) -> None:
+    """When every question has its answer, nobody looks whether the world is quiet."""
+    asked = [question(star.asker, SHARED[family], star.first) for family in FAMILIES]
+    assert {seen.outcome for seen in ask_all(asked, through=star.everybody)} == {Outcome.REPLY}
+    assert passes == []
+
+
+def test_a_neighbour_that_is_not_there_is_silence() -> None:
+    """An address that nobody has is dropped, now or when the kernel gives up on it later."""
+    with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
+        for family in ("ipv4", "ipv6"):
+            sysctl.write(one, {f"net.{family}.neigh.eth0.retrans_time_ms": 10})
+        asked = [
+            question(one, NOBODY[family], two, protocol)
+            for protocol in PROTOCOLS
+            for family in FAMILIES
+        ]
+        assert ask_all(asked) == [Observation(Outcome.DROPPED)] * 6
+        later = ask_all(asked, patience=PATIENCE)
+    assert later == [Observation(Outcome.DROPPED)] * 6
+    assert {seen.detail for seen in later} == {"no neighbour answered for the next hop"}
+
+
+def test_silent_neighbours_are_in_nobodys_way() -> None:
+    """Hundreds of packets that wait for their neighbour do not keep another from its own."""
+    with pair(["10.0.0.1/16"], ["10.0.0.2/16"]) as (one, other):
+        silent = [
+            question(one, f"10.0.{1 + number // 200}.{1 + number % 200}", other, protocol, number)
+            for number in range(300)
+            for protocol in (Protocol.ICMP, Protocol.UDP)
+        ]
+        heard = [
+            question(one, "10.0.0.2", other, protocol, 999)
+            for protocol in (Protocol.ICMP, Protocol.UDP)
+        ]
+        found = ask_all([*silent, *heard])
+    assert set(found[:-2]) == {Observation(Outcome.DROPPED)}
+    assert [seen.outcome for seen in found[-2:]] == [Outcome.REPLY] * 2
+
+
+def test_a_full_send_queue_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a socket cannot hold what waits, that is told: it is not the runtime's silence."""
+    monkeypatch.setattr("harness.probe.station._BUFFER", 4096)
+    with pair(["10.0.0.1/16"], ["10.0.0.2/16"]) as (one, other):
+        asked = [
+            question(one, f"10.0.1.{1 + number}", other, Protocol.UDP, number)
+            for number in range(30)
+        ]
+        with pytest.raises(SendQueueFull, match=r"source → target-\d+ udp/4 cannot be asked"):
+            ask_all(asked)
+
+
+@EACH
+def test_patience_is_for_what_runs_in_user_space(
+    star: Star, monkeypatch: pytest.MonkeyPatch, family: Family
+) -> None:
+    """An answer that comes when the kernel has long been quiet counts, if it is waited for."""
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    own, other = ROUTER[family]
+    quiet = threading.Event()
+    look = Quiet.reached
+
+    def reached(self: Quiet) -> bool:
+        found = look(self)
+        if found:
+            quiet.set()
+        return found
+
+    def relay() -> None:
+        """Pass one datagram on, and its answer back, once the kernel has been quiet."""
+        with star.router.socket(kind, socket.SOCK_DGRAM) as out:
+            out.settimeout(PATIENCE)
+            data, asker = ear.recvfrom(100)
+            assert quiet.wait(PATIENCE)
+            out.sendto(data, (SHARED[family], PORT))
+            ear.sendto(out.recv(100), asker)
+
+    monkeypatch.setattr(Quiet, "reached", reached)
+    monkeypatch.setattr(netns, "open_stations", lambda spaces, _: open_stations(spaces, [PORT]))
+    chain = nft.add_chain(TABLE, "nat", hook="prerouting", kind="nat")
+    way = [nft.iifname("eth0"), nft.l4proto("udp"), nft.family(family)]
+    to = nft.dnat(ip_address(own), RELAY)
+    with (
+        star.router.socket(kind, socket.SOCK_DGRAM) as ear,
+        nft.Nft(star.router) as rules,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        rules.apply([nft.add_table(TABLE), chain, nft.add_rule(TABLE, "nat", *way, to)])
+        ear.bind((own, RELAY))
+        ear.settimeout(PATIENCE)
+        relayed = executor.submit(relay)
+        asked = [question(star.asker, SHARED[family], star.first, Protocol.UDP)]
+        (seen,) = ask_all(asked, through=star.everybody, patience=PATIENCE)
+        relayed.result(PATIENCE)
+    assert (seen.outcome, seen.seen_from) == (Outcome.REPLY, other)
+
+
+# --- what is no answer --------------------------------------------------------------
+
+
+@EACH
+def test_an_error_is_told_to_the_one_it_is_about(star: Star, family: Family) -> None:
+    """Refusals that come while others are asked spoil none of them: hundreds, one by one."""
+    refuse(star, nft.oifname("eth2"), nft.reject())
+    asked = [
+        question(star.asker, str(star.station(to, family)), star.stations[to], protocol, number)
+        for number, (protocol, to) in enumerate(product(PROTOCOLS * 60, (1, 2)))
+    ]
+    found = ask_all(asked, through=star.everybody)
+    assert {seen.outcome for seen in found[::2]} == {Outcome.REPLY}
+    assert set(found[1::2]) == {Observation(Outcome.REJECTED, code="port-unreachable")}
+
+
+@EACH
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_strays_to_another_namespace_is_no_answer(
+    star: Star, family: Family, *, refused: bool
+) -> None:
+    """A reply or an error that is delivered to somebody who did not ask is no news."""
+    own = ip_interface(star.station(0, family))
+    with Netlink(star.second) as netlink:
+        netlink.send([rtnl.add_address(rtnl.LO, own)])
+    star.netlink.send([rtnl.add_route(own.network, via=star.station(2, family))])
+    if refused:
+        refuse(star, nft.iifname("eth0"), nft.reject())
+    lost = [question(star.asker, SHARED[family], star.first, protocol) for protocol in PROTOCOLS]
+    witnessed = question(star.second, SHARED[family], star.second, number=1)
+    *found, control = ask_all([*lost, witnessed], through=star.everybody)
+    assert control.outcome is Outcome.REPLY
+    assert [seen.outcome for seen in found] == [Outcome.DROPPED] * 3
+    assert {seen.seen_from for seen in found[:2]} == {None if refused else str(own.ip)}
