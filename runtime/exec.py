@@ -32,12 +32,8 @@ from linux.syscalls import (
 )
 from runtime import init, isolation, terminal
 from runtime.container import Descriptors, Report
-<<<<<<< ours
-from runtime.init import Command, Stdio
-=======
 from runtime.errors import UnsupportedError
-from runtime.init import Stdio
->>>>>>> theirs
+from runtime.init import Command, Stdio
 
 _EVERY_NAMESPACE = (
     CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
