@@ -58,3 +58,12 @@ def restrict_tree(tree: int, attributes: int) -> None:
     flags = _AT_EMPTY_PATH | _AT_RECURSIVE
     result = _libc.syscall(_MOUNT_SETATTR, tree, b"", flags, request, len(request))
     _check(result, f"mount_setattr({tree}, {attributes:#x})")
+
+
+def restrict(path: str, attributes: int) -> None:
+    """Add mount attributes to the mount at `path` and everything below it: mount_setattr(2)."""
+    request = struct.pack("=QQQQ", attributes, 0, 0, 0)
+    result = _libc.syscall(
+        _MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, request, len(request)
+    )
+    _check(result, f"mount_setattr({path}, {attributes:#x})")

@@ -14,6 +14,7 @@ from typing import Final
 
 from harness import void
 from harness.lab import inside
+from harness.world.files import cache
 from linux.netns import NetNS
 from linux.syscalls import MS_BIND, mount
 
@@ -52,7 +53,8 @@ def furnish(spaces: Mapping[str, NetNS], picture: str) -> None:
 
 def environment(outer: Mapping[str, str]) -> dict[str, str]:
     """The environment of whatever runs in the lab."""
-    return {**outer, "PATH": _path(outer), "ENV": str(inside.RC), inside.PLACE: "host"}
+    own = {"PATH": _path(outer), "ENV": str(inside.RC), "XDG_CACHE_HOME": cache()}
+    return {**outer, **own, inside.PLACE: "host"}
 
 
 def _path(outer: Mapping[str, str]) -> str:

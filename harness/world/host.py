@@ -6,9 +6,7 @@ is the *server*: it carries out what `call`, `run` and `spawn` ask for, so that
 runtimes, daemons and library calls alike live inside the host. When pid 1 dies,
 and it dies with the thread that made it, the kernel takes everything along.
 
-`/run` and `/dev/shm` are empty and private; `/tmp` is not, the code may be there.
-`/etc` is a private directory whose entries point to the machine's own, so that a
-runtime may write there and the resolver is the world's.
+What it sees of the machine's files is `files`' subject: nothing of them can be changed.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
 from harness.adapters.protocol import Completed
+from harness.world import files
 from linux.netns import NetNS
 from linux.syscalls import (
     CLONE_NEWCGROUP,
@@ -36,14 +35,7 @@ from linux.syscalls import (
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWUTS,
-    MS_BIND,
-    MS_NODEV,
-    MS_NOEXEC,
-    MS_NOSUID,
-    MS_PRIVATE,
-    MS_REC,
     die_with_parent,
-    mount,
     setns,
     unshare,
 )
@@ -224,55 +216,14 @@ def _keep_only(fd: int) -> int:
 
 def _settle_in(resolver: str, hosts: Mapping[str, str]) -> None:
     unshare(NAMESPACES & ~CLONE_NEWPID)
-    mount("", "/", flags=MS_REC | MS_PRIVATE)
-    plain = MS_NOSUID | MS_NODEV | MS_NOEXEC
-    mount("proc", "/proc", "proc", plain)
-    for directory, mode in (("/run", "755"), ("/dev/shm", "1777")):  # noqa: S108 # tmpfs
-        mount("tmpfs", directory, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode}")
-    _own_sysfs(plain)
     socket.sethostname(HOSTNAME)
-    os.makedirs("/run/netmodes")
-    os.makedirs("/run/lock")
-    _own_etc(resolver, hosts)
+    files.furnish(HOSTNAME, resolver, hosts)
+    os.environ["XDG_CACHE_HOME"] = files.cache()
     log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
         os.dup2(log, number)
     os.close(log)
     os.chdir("/")
-
-
-def _own_sysfs(flags: int) -> None:
-    """Have /sys show this network namespace, and its cgroups where the machine lets us.
-
-    A container engine that masks parts of /sys makes the kernel refuse a new
-    sysfs in a user namespace; then the machine's view stays, and only
-    /sys/class/net in the host is the poorer.
-    """
-    with contextlib.suppress(OSError):
-        mount("sysfs", "/sys", "sysfs", flags)
-        with contextlib.suppress(OSError):
-            mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags)
-
-
-def _own_etc(resolver: str, hosts: Mapping[str, str]) -> None:
-    machine = "/run/netmodes/etc"
-    os.mkdir(machine)
-    mount("/etc", machine, flags=MS_BIND | MS_REC)
-    mount("tmpfs", "/etc", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    own = {
-        "resolv.conf": f"nameserver {resolver}\n",
-        "hostname": f"{HOSTNAME}\n",
-        "hosts": "".join(f"{address}\t{name}\n" for name, address in hosts.items()),
-    }
-    for entry in os.scandir(machine):
-        if entry.name in own:
-            continue
-        # A link is taken over as it is: most are relative to /etc.
-        target = os.readlink(entry.path) if entry.is_symlink() else entry.path
-        os.symlink(target, f"/etc/{entry.name}")
-    for name, content in own.items():
-        with open(f"/etc/{name}", "w", encoding="ascii") as file:
-            file.write(content)
 
 
 def _serve(connection: Connection) -> NoReturn:

@@ -1,0 +1,71 @@
+"""The host cannot change the machine's files, whatever runs in it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.world import files
+from harness.world.host import Host
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    """A host, without a world around it."""
+    started = Host.start(resolver="203.0.113.53", hosts={"host": "127.0.1.1"})
+    yield started
+    started.stop()
+
+
+def _try_to_write(path: str) -> int:
+    """The errno with which a new file is refused, 0 where it is made (and removed again)."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as error:
+        return error.errno or -1
+    os.unlink(path)
+    return 0
+
+
+@pytest.mark.parametrize("directory", ["/", "/usr", "/var", "/home", os.path.expanduser("~")])
+def test_what_is_the_machines_is_read_only(host: Host, directory: str) -> None:
+    """Not even root in the host makes a file in the machine's directories."""
+    assert host.call(_try_to_write, f"{directory}/netmodes-was-here") == errno.EROFS
+
+
+def test_what_is_written_to_tmp_stays_in_the_host(host: Host, tmp_path: Path) -> None:
+    """/tmp can be written, what is there can be read, and the machine sees nothing of it."""
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.write_text("to be read")
+    assert host.call(_read_and_write, str(theirs), str(ours)) == "to be read"
+    assert not ours.exists()
+
+
+def _read_and_write(source: str, target: str) -> str:
+    with open(target, "w", encoding="ascii") as file:
+        file.write("to be forgotten")
+    with open(source, encoding="ascii") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("directory", ["/run", "/etc", "/dev/shm"])
+def test_a_runtime_finds_room(host: Host, directory: str) -> None:
+    """Where runtimes keep state and configuration they may write, and only the host sees it."""
+    assert host.call(_try_to_write, f"{directory}/netmodes-was-here") == 0
+
+
+def test_the_cache_outlives_the_host(host: Host) -> None:
+    """What an adapter puts into the cache is there for the next run."""
+    name = os.path.join(files.cache(), f"test-{os.getpid()}")
+    host.call(_touch, name)
+    assert os.path.exists(name)
+    os.unlink(name)
+
+
+def _touch(path: str) -> None:
+    with open(path, "w", encoding="ascii"):
+        pass
