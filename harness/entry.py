@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from harness.container import Container
 from harness.place import Place
-from harness.scene import Container
 from harness.world.host import Host
 from linux.netns import NetNS
 from linux.syscalls import MS_BIND, mount, umount

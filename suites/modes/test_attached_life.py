@@ -9,10 +9,11 @@ from __future__ import annotations
 from harness import entry
 from harness.adapters.protocol import Adapter
 from harness.attach import host_end
+from harness.container import Container
 from harness.marks import requirement
 from harness.model import DEFAULT_NETWORK, GATEWAY, INTERNET, Bridge, Nothing, cells
 from harness.place import Place
-from harness.scene import Container, Scene
+from harness.scene import Scene
 from harness.wait import until
 from harness.world.snapshot import Snapshot
 

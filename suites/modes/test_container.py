@@ -11,6 +11,7 @@ import pytest
 from harness import entry
 from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.cast import CONTAINER01, CONTAINER02, JOINER
+from harness.container import Container
 from harness.marks import requirement
 from harness.model import (
     FAMILIES,
@@ -27,7 +28,7 @@ from harness.model import (
     cells,
 )
 from harness.place import Place
-from harness.scene import LOOPBACKS, Container, Scene
+from harness.scene import LOOPBACKS, Scene
 from harness.traffic import TRANSPORTS, Ear, Transport
 from harness.world.snapshot import Snapshot
 

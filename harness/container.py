@@ -1,0 +1,75 @@
+"""A container of a scene: what the runtime tells about it, and what is really inside."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from harness.adapters.protocol import Completed, Endpoint, Facts
+from harness.model import DEFAULT_NETWORK
+from harness.place import Place
+from linux.netns import NetNS
+
+if TYPE_CHECKING:
+    from harness.scene import Scene
+
+
+class Container:
+    """A container of the scene."""
+
+    def __init__(self, scene: Scene, name: str, facts: Facts) -> None:
+        self._scene = scene
+        self.name = name
+        self.started = facts
+        """What the runtime reported when it started it."""
+        self.net = Place(name, self._open)
+        """Its network namespace."""
+
+    def facts(self) -> Facts:
+        """What the runtime reports now."""
+        return self._scene.runtime.inspect(self.name)
+
+    def _open(self) -> NetNS:
+        facts = self.facts()
+        if not facts.running:
+            raise ProcessLookupError(f"container {self.name} is not running: it has no namespace")
+        return self._scene.world.host.netns_of(facts.pid)
+
+    def endpoint(self, network: str = DEFAULT_NETWORK) -> Endpoint:
+        """Where the runtime says it is on a network; `KeyError` when it is not on it."""
+        for endpoint in self.facts().endpoints:
+            if endpoint.network == network:
+                return endpoint
+        raise KeyError(f"container {self.name} is not on network {network}")
+
+    def exec(self, *argv: str, timeout: float = 30) -> Completed:
+        """Run a command inside, through the runtime."""
+        return self._scene.runtime.exec(self.name, argv, timeout=timeout)
+
+    def read(self, path: str) -> str:
+        """A file as a process inside sees it; `path` is absolute."""
+        host = self._scene.world.host
+        with open(f"/proc/{host.pid}/root/proc/{self.facts().pid}/root{path}", "rb") as file:
+            return file.read().decode(errors="replace")
+
+    def namespace(self, kind: str) -> tuple[int, int]:
+        """Device and inode of another of its namespaces: pid, mnt, uts, ipc, cgroup."""
+        host = self._scene.world.host
+        status = os.stat(f"/proc/{host.pid}/root/proc/{self.facts().pid}/ns/{kind}")
+        return status.st_dev, status.st_ino
+
+    def attach(self, network: str = DEFAULT_NETWORK) -> None:
+        """Move a veth end in by hand, as `eth0`, addressed and routed; mode none only."""
+        self._scene.attach(self.name, network)
+
+    def stop(self) -> None:
+        """Stop it; it stays in the plan and can be started again."""
+        self._scene.runtime.stop_container(self.name)
+
+    def start(self) -> None:
+        """Start it again; what was attached by hand is gone."""
+        self._scene.start(self.name)
+
+    def remove(self) -> None:
+        """Remove it, from the plan too."""
+        self._scene.remove(self.name)
