@@ -29,7 +29,8 @@ def attach(host: NetNS, space: NetNS, network: NetworkFacts, name: str) -> None:
     end = host_end(name)
     with Netlink(host) as netlink:
         bridge = netstate.link(netlink, network.interface)
-        netlink.send([rtnl.add_veth(end, f"{end}p", up=False, mtu=bridge.mtu)])
+        pair = rtnl.add_veth(end, f"{end}p", up=False, mtu=bridge.mtu, peer_mac=_mac(network))
+        netlink.send([pair])
         near, far = netstate.link(netlink, end), netstate.link(netlink, f"{end}p")
         netlink.send(
             [
@@ -62,6 +63,18 @@ def detach(host: NetNS, name: str) -> None:
 def host_end(name: str) -> str:
     """The host end's interface name: at most 15 characters, told apart by a digest."""
     return f"hand{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _mac(network: NetworkFacts) -> str | None:
+    """A MAC that goes with the address, so that an address attached again keeps its MAC.
+
+    A neighbour that has just learnt another one would not believe a new one for a
+    second (`locktime`, arp(7)), and send into the void meanwhile.
+    """
+    for gateway in network.gateways:
+        if gateway.version == 4:
+            return "02:42:" + rtnl.mac_text(last_address(gateway).ip.packed)
+    return None
 
 
 def last_address(gateway: IPv4Interface | IPv6Interface) -> IPv4Interface | IPv6Interface:
