@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from linux.netns import NetNS
@@ -99,7 +100,8 @@ def start(
             pid = reader.pid()
             born = process_born(pid)
             on_pid(pid, born, endpoints)
-            os.write(go, b"1")
+            with suppress(BrokenPipeError):  # it has left already, and says why
+                os.write(go, b"1")
             reader.end()
         except BaseException:
             open_here.close(go)  # whoever still waits for it leaves

@@ -91,7 +91,7 @@ class Lifecycle:
             try:
                 self._settled(self.get(identity))
             except NotFoundError:
-                continue
+                self.store.discard_unfinished(identity)
             finally:
                 lock.release()
 

@@ -22,12 +22,12 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from runtime import trees
 from runtime.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
 
@@ -192,13 +192,15 @@ class Store:
             link = f"{self.names}/{config.name}"
             if os.path.lexists(link) and os.readlink(link) == config.id:
                 os.unlink(link)
-        shutil.rmtree(self.directory(config.id))
+        directory = self.directory(config.id)
+        os.unlink(f"{directory}/config.json")  # what has none is for anybody to remove
+        trees.remove(directory)
 
     def discard_unfinished(self, identity: str) -> None:
-        """Remove a container whose creator was killed before it had written everything."""
+        """Remove a container whose creator, or remover, was killed half-way."""
         with self.locked():  # which every creator holds until all is written
             if not os.path.exists(f"{self.directory(identity)}/state.json"):
-                shutil.rmtree(self.directory(identity), ignore_errors=True)  # or it is gone
+                trees.remove(self.directory(identity))
 
     def ids(self) -> list[str]:
         """The ids of all containers, in no order."""
