@@ -54,6 +54,9 @@ class Dialect:
     masquerade_to_bystanders: bool = True
     """Whether traffic to other networks behind the host is masqueraded too: to ns1 and ns2
     (BR-6), and, where nothing keeps them apart, to the runtime's other networks (NET-2)."""
+    spoofing: Literal["open", "contained"] = "open"
+    """Whether a container that claims a peer's or the gateway's address, by ARP or neighbour
+    discovery, gets what its peers send there (L2-1): `open`, it does."""
     datapath: Literal["kernel", "user-space"] = "kernel"
     """User-space datapaths get a longer window before silence is final."""
     own_stack: bool = False

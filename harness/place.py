@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -67,6 +67,11 @@ class Place:
         """One value under `net.`; `FileNotFoundError` when there is no such key."""
         with self.open() as space:
             return sysctl.read(space, [key])[key]
+
+    def tune(self, values: Mapping[str, str | int]) -> None:
+        """Set sysctls under `net.` inside; `OSError` names the one that is refused."""
+        with self.open() as space:
+            sysctl.write(space, values)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A socket inside; it stays usable, and keeps the namespace alive, until closed."""

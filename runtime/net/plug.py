@@ -15,6 +15,7 @@ from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from runtime.errors import ConflictError
 from runtime.net import bridge, macvlan
+from runtime.net.announce import announce
 from runtime.net.ipam import mac_of
 from runtime.records import Address, Endpoint, NetworkConfig
 
@@ -92,6 +93,9 @@ def attach(netns: NetNS, network: NetworkConfig, endpoint: Endpoint) -> None:
             )
     if network.driver == "bridge":
         bridge.wait_until_forwarding(network, endpoint)
+    with netns.entered():
+        for item in addresses:
+            announce(endpoint.interface, endpoint.mac, ip_interface(item).ip)
 
 
 def unplug(netns: NetNS, interface: str) -> None:

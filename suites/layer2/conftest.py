@@ -1,0 +1,18 @@
+"""What the suites of the link layer share."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.container import Container
+from suites.trio import Trio, family, trio
+
+__all__ = ["family", "trio"]
+
+
+@pytest.fixture(scope="package")
+def stranger(trio: Trio) -> Container:
+    """A container `d` beside the trio, on another network of the same families."""
+    other = trio.scene.network("other", ipv6=trio.family == 6)
+    trio.scene.containers(d=other)
+    return trio.scene["d"]

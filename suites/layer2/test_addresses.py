@@ -1,0 +1,98 @@
+"""MACs and addresses over time: the bridge's own, those that are used again, the last one."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+import pytest
+
+from harness.adapters.protocol import Adapter, Feature
+from harness.call import there_and_back
+from harness.marks import requirement
+from harness.model import DEFAULT_NETWORK, HOST, Bridge, Family
+from harness.place import Place
+from harness.scene import Scene
+from harness.world.snapshot import Snapshot
+from linux.netstate import Link
+from suites.trio import both_families
+
+ANOTHER_MAC = "02:00:5e:10:00:15"
+"""Locally administered, and nobody's."""
+WORD = b"is it you?"
+
+
+@requirement("BR-14")
+def test_the_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: Place) -> None:
+    """While containers come and go, the one with the lowest MAC on the host first."""
+    new = Feature.NETWORKS in runtime.features
+    network = scene.network("changing").name if new else DEFAULT_NETWORK
+    facts = runtime.network_facts(network)
+
+    def macs() -> list[str]:
+        return [link.mac for link in host.links().values() if link.name == facts.interface]
+
+    seen = macs()  # of a bridge without ports, where the runtime has made one by now
+    for name in ("a", "b", "c"):
+        scene.container(name, Bridge(network))
+        seen += macs()
+    *going, last = sorted(("a", "b", "c"), key=lambda name: host_end(scene, name).mac)
+    talk = (scene[last].net, host, facts.gateways[0].ip, WORD)
+    there_and_back(*talk)
+    for name in going:
+        scene[name].remove()
+        seen += macs()
+    assert len(set(seen)) == 1
+    assert there_and_back(*talk) == (WORD, WORD)
+
+
+@requirement("BR-15")
+@both_families
+def test_an_address_taken_over_is_reached_at_once(
+    scene: Scene, host: Place, family: Family
+) -> None:
+    """By a peer and by the host, who both knew its last owner by another MAC."""
+    network = Bridge(scene.network("reused", ipv6=family == 6).name)
+    peer, old = scene.container("peer", network), scene.container("old", network)
+    address, old_mac = old.net.address(family), old.net.links()["eth0"].mac
+    assert address is not None
+    for caller in (peer.net, host):
+        there_and_back(caller, old.net, address, WORD)
+    old.remove()
+    options: dict[str, Any] = {"ip" if family == 4 else "ip6": address, "mac": ANOTHER_MAC}
+    new = scene.container("new", network, **options)
+    assert new.net.links()["eth0"].mac != old_mac
+    for caller in (peer.net, host):
+        assert there_and_back(caller, new.net, address, WORD) == (WORD, WORD)
+
+
+@requirement("BR-16")
+@pytest.mark.parametrize(
+    ("room", "containers"),
+    [
+        ({"subnet": IPv4Network("172.30.7.0/30")}, 1),
+        pytest.param({"subnet6": IPv6Network("fd00:68::/126")}, 2, marks=requirement("V6-1")),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_when_the_pool_is_empty_the_next_start_is_refused(
+    scene: Scene, host: Place, room: dict[str, Any], containers: int
+) -> None:
+    """With a reason, and leaving nothing behind; a freed address can be had again."""
+    network = Bridge(scene.network("small", **room).name)
+    full = [scene.container(f"fits{number}", network) for number in range(containers)]
+    before = Snapshot.of(host)
+    refused = scene.refusal("one-too-many", network)
+    assert refused.said.strip()
+    assert before.changes(Snapshot.of(host)) == []
+    freed = {item.ip for item in full[0].net.interfaces("eth0")}
+    full[0].remove()
+    again = scene.container("one-too-many", network)
+    assert freed & {item.ip for item in again.net.interfaces("eth0")}
+
+
+def host_end(scene: Scene, name: str) -> Link:
+    """The host's end of a container's veth pair."""
+    peer = scene[name].net.links()["eth0"].peer
+    (end,) = (link for link in scene.place(HOST).links().values() if link.ifindex == peer)
+    return end

@@ -1,0 +1,123 @@
+"""How far a broadcast and a multicast reach: to the peers on the bridge, and no further."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+import pytest
+from scapy.layers.inet import UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+
+from harness.container import Container
+from harness.marks import requirement
+from harness.model import ATTACKER, HOST, INTERNET, NS1, NS2, Protocol
+from harness.multicast import mac_of, member
+from harness.packets.craft import send_frame, send_packet
+from harness.topology import START_TTL, Address
+from suites.trio import NAMES, Trio
+
+PORT: Final = 41048
+CONTROL: Final = "for you alone"
+OUTSIDE: Final = (HOST, NS1, NS2, ATTACKER, INTERNET)
+GROUPS: Final[dict[int, tuple[Address, ...]]] = {
+    4: tuple(map(IPv4Address, ("255.255.255.255", "224.0.0.1", "224.0.0.251", "239.255.7.7"))),
+    6: tuple(map(IPv6Address, ("ff02::1", "ff02::fb", "ff05::7:7", "ff0e::7:7"))),
+}
+"""Broadcast, and groups of the link, the site and the world (RFC 2365, RFC 4291)."""
+
+
+@requirement("BR-17")
+def test_what_a_container_says_to_all_reaches_its_peers_alone(trio: Trio) -> None:
+    """They hear broadcasts and the groups that they belong to; beyond the bridge nobody does."""
+    groups = everybody(trio)
+    with trio.capture("b", "c", *OUTSIDE) as wire, contextlib.ExitStack() as stack:
+        for group in groups:
+            for name in ("b", "c"):
+                stack.enter_context(member(trio.place(name), group))
+        shout(trio, "a", groups)
+        tell(trio, OUTSIDE[1:])
+    for group in groups:
+        for name in ("b", "c"):
+            wire.expect_one(trio.ip("a", group) / said(f"to {group}"), at=trio.at(name))
+    for name in OUTSIDE:
+        assert wire.matching(said(CONTROL), at=trio.at(name))
+        wire.expect_none(*(said(f"to {group}") for group in groups), at=trio.at(name))
+
+
+@requirement("BR-17")
+@pytest.mark.parametrize(("outsider", "neighbour"), [(NS1, NS2), (ATTACKER, HOST)])
+def test_what_is_said_to_all_outside_reaches_no_container(
+    trio: Trio, outsider: str, neighbour: str
+) -> None:
+    """Nor does what an outsider sends by way of the host to the broadcast of their subnet."""
+    groups = everybody(trio)
+    with trio.capture(*NAMES, neighbour, HOST) as wire:
+        shout(trio, outsider, groups)
+        for address in directed(trio):
+            routed = trio.ip(outsider, address, ttl=START_TTL) / said("by way of the host")
+            send_packet(trio.place(outsider), routed)
+        tell(trio, NAMES)
+    for group in groups:
+        assert wire.matching(trio.ip(outsider, group), at=trio.at(neighbour))
+    for name in NAMES:
+        wire.expect_one(said(CONTROL), at=trio.at(name))
+        wire.expect_none(trio.ip(outsider), at=trio.at(name))
+
+
+@requirement("BR-17", "NET-2")
+@pytest.mark.parametrize(("one", "other"), [("a", "d"), ("d", "a")])
+def test_what_is_said_to_all_stays_on_its_network(
+    trio: Trio, stranger: Container, one: str, other: str
+) -> None:
+    """A container on another network of the same host hears none of it."""
+    groups = everybody(trio)
+    with trio.capture(one, other) as wire, contextlib.ExitStack() as stack:
+        for group in groups:
+            stack.enter_context(member(trio.place(other), group))
+        shout(trio, one, groups)
+        tell(trio, (other,))
+    for group in groups:
+        wire.expect_one(said(f"to {group}"), at=trio.at(one))
+    wire.expect_one(said(CONTROL), at=trio.at(other))
+    wire.expect_none(trio.ip(one), at=trio.at(other))
+
+
+def everybody(trio: Trio) -> list[Address]:
+    """The groups, and the broadcast address of the trio's subnet."""
+    return [*GROUPS[trio.family], *directed(trio)]
+
+
+def directed(trio: Trio) -> list[Address]:
+    """The broadcast address of the trio's subnet; IPv6 has none."""
+    gateways = trio.scene.runtime.network_facts(trio.network).gateways
+    return [item.network.broadcast_address for item in gateways if item.version == trio.family == 4]
+
+
+def shout(trio: Trio, who: str, groups: Iterable[Address]) -> None:
+    """Have somebody say a word of its own to each group, by `eth0`, with a TTL for far away."""
+    mac = trio.mac(who)
+    send_frame(
+        trio.place(who),
+        *(
+            Ether(src=mac, dst=mac_of(group))
+            / trio.ip(who, group, ttl=START_TTL)
+            / said(f"to {group}")
+            for group in groups
+        ),
+    )
+
+
+def tell(trio: Trio, names: Iterable[str]) -> None:
+    """Have the host say something to each of these, so that a tap that is deaf shows."""
+    for name in names:
+        with trio.call(HOST, name, Protocol.UDP, port=PORT) as call:
+            call.say(CONTROL.encode())
+
+
+def said(word: str) -> Packet:
+    """A word in a datagram."""
+    return UDP(dport=PORT) / word.encode()
