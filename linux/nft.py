@@ -358,7 +358,7 @@ class Nft:
             fields = dict(attributes(answer, 4))
             chain = fields[2].rstrip(b"\0").decode()
             handle = int.from_bytes(fields[3], "big")
-            found.append(Rule(chain, handle, _comment(fields.get(7, b""))))
+            found.append(Rule(chain, handle, comment_of(fields.get(7, b""))))
         return found
 
     def close(self) -> None:
@@ -372,7 +372,8 @@ class Nft:
         self.close()
 
 
-def _comment(userdata: bytes) -> str:
+def comment_of(userdata: bytes) -> str:
+    """The comment in a rule's user data (NFTA_RULE_USERDATA), empty where there is none."""
     offset = 0
     while offset + 2 <= len(userdata):
         kind, length = userdata[offset], userdata[offset + 1]

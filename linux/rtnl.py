@@ -38,7 +38,7 @@ Network = IPv4Network | IPv6Network
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTM_NEWRULE: Final = 32
+RTM_NEWRULE, RTM_GETRULE = 32, 34
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
 LO: Final = 1
@@ -74,6 +74,8 @@ LINK: Final = struct.Struct("=BxHiII")
 ADDR: Final = struct.Struct("=BBBBI")
 ROUTE: Final = struct.Struct("=BBBBBBBBI")
 NEIGH: Final = struct.Struct("=BxxxiHBB")
+RULE: Final = struct.Struct("=BBBBBxxBI")
+"""`struct fib_rule_hdr`: family, prefix lengths, TOS, table, action, flags."""
 _FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE, _TO_TABLE = 3, 6, 15, 1
 _BLACKHOLE: Final = 6
 MAIN_TABLE: Final = 254

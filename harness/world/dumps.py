@@ -1,0 +1,204 @@
+"""What the kernel tells about one network namespace, as it tells it: raw dumps.
+
+Cheap to take and cheap to compare: `harness.world.facts` puts names to things, and is
+asked only about messages that differ. Statistics are left out by the kernel. The
+sysctls of each link come with the links and the neighbour tables, all others are read
+from files that stay open. Rules of the older iptables (not iptables-nft) cannot be seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Final, NamedTuple, Self
+
+from linux import rtnl
+from linux.netlink import (
+    NETLINK_NETFILTER,
+    NLM_F_DUMP,
+    Netlink,
+    NetlinkError,
+    Request,
+    attributes,
+    text,
+    u32,
+)
+from linux.netns import NetNS
+
+Messages = tuple[bytes, ...]
+
+_EXT_MASK: Final = 29
+_SKIP_STATS: Final = 1 << 3
+_NTF_PROXY: Final = 1 << 3
+_RTM_GETNEIGHTBL: Final = 66
+_NFGEN: Final = bytes(4)
+_NFT: Final = 10 << 8
+_GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETELEMENT = 1, 4, 7, 10, 13
+_GETGEN, _GETOBJECT, _GETFLOWTABLE = 16, 19, 23
+_LIVELY: Final = 0x10 | 0x20
+"""NFT_SET_TIMEOUT, NFT_SET_EVAL: sets that packets fill."""
+_ENOENT: Final = 2
+_CONNTRACK_STATS: Final = 1 << 8 | 5
+
+
+class Ruleset(NamedTuple):
+    """The whole of nft at one generation."""
+
+    tables: Messages = ()
+    chains: Messages = ()
+    rules: Messages = ()
+    sets: Messages = ()
+    elements: tuple[tuple[bytes, Messages], ...] = ()
+    """A set, and its answers; of sets that only rules and people fill."""
+    objects: Messages = ()
+    flowtables: Messages = ()
+
+
+class Raw(NamedTuple):
+    """One namespace at one moment, message by message."""
+
+    links: Messages = ()
+    addresses: Messages = ()
+    routes: Messages = ()
+    rules: Messages = ()
+    neighbours: Messages = ()
+    proxies: Messages = ()
+    timings: Messages = ()
+    """The neighbour tables' parameters, for each link."""
+    ruleset: Ruleset = Ruleset()
+    sysctls: tuple[tuple[str, bytes], ...] = ()
+
+
+_QUESTIONS: Final = tuple(
+    Request(kind, NLM_F_DUMP, body, f"list {what}")
+    for kind, body, what in (
+        (
+            rtnl.RTM_GETLINK,
+            rtnl.LINK.pack(0, 0, 0, 0, 0) + u32(_EXT_MASK, _SKIP_STATS),
+            "links",
+        ),
+        (rtnl.RTM_GETADDR, rtnl.ADDR.pack(0, 0, 0, 0, 0), "addresses"),
+        (rtnl.RTM_GETROUTE, rtnl.ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "routes"),
+        (rtnl.RTM_GETRULE, rtnl.RULE.pack(0, 0, 0, 0, 0, 0, 0), "policy rules"),
+        (rtnl.RTM_GETNEIGH, rtnl.NEIGH.pack(0, 0, 0, 0, 0), "neighbours"),
+        (rtnl.RTM_GETNEIGH, rtnl.NEIGH.pack(0, 0, 0, _NTF_PROXY, 0), "proxied neighbours"),
+        (_RTM_GETNEIGHTBL, bytes(4), "neighbour tables"),
+    )
+)
+"""In the order of `Raw`'s fields."""
+
+
+class Dumps:
+    """A namespace's sockets and files, open for one look after the other.
+
+    Use it as a context manager, or `close` it: it keeps the namespace alive.
+    """
+
+    def __init__(self, space: NetNS) -> None:
+        with contextlib.ExitStack() as stack:
+            self._route = stack.enter_context(Netlink(space))
+            self._netfilter = stack.enter_context(Netlink(space, protocol=NETLINK_NETFILTER))
+            self._generation, self._ruleset = b"", Ruleset()
+            self._files: list[tuple[str, int]] = []
+            stack.callback(self._close_files)
+            with space.entered():
+                self._files += _open_files()
+            self._resources = stack.pop_all()
+
+    def take(self) -> Raw:
+        """The state as it is now."""
+        told = [tuple(self._route.ask(question)) for question in _QUESTIONS]
+        sysctls = tuple((key, os.pread(fd, 4096, 0)) for key, fd in self._files)
+        return Raw(*told)._replace(ruleset=self._nft(), sysctls=sysctls)
+
+    def flows(self) -> int:
+        """How many flows conntrack knows here, which costs next to nothing to ask."""
+        question = Request(_CONNTRACK_STATS, 0, _NFGEN, "count flows")
+        (answer,) = self._netfilter.ask(question)
+        return int.from_bytes(dict(attributes(answer, 4))[1], "big")
+
+    def _nft(self) -> Ruleset:
+        """The ruleset; dumped only when its generation is another than the last time."""
+        while (generation := self._nft_generation()) != self._generation:
+            self._ruleset = self._dump_nft()
+            if self._nft_generation() == generation:
+                self._generation = generation
+        return self._ruleset
+
+    def _nft_generation(self) -> bytes:
+        (answer,) = self._netfilter.ask(Request(_NFT | _GETGEN, 0, _NFGEN, "ask nft's generation"))
+        return dict(attributes(answer, 4))[1]
+
+    def _dump_nft(self) -> Ruleset:
+        sets = self._ask_nft(_GETSET, "sets")
+        return Ruleset(
+            self._ask_nft(_GETTABLE, "tables"),
+            self._ask_nft(_GETCHAIN, "chains"),
+            self._ask_nft(_GETRULE, "rules"),
+            sets,
+            tuple(self._elements(sets)),
+            self._ask_nft(_GETOBJECT, "objects"),
+            self._ask_nft(_GETFLOWTABLE, "flowtables"),
+        )
+
+    def _ask_nft(self, kind: int, what: str, body: bytes = _NFGEN) -> Messages:
+        return tuple(self._netfilter.ask(Request(_NFT | kind, NLM_F_DUMP, body, f"list {what}")))
+
+    def _elements(self, sets: Messages) -> Iterator[tuple[bytes, Messages]]:
+        for item in sets:
+            found = dict(attributes(item, 4))
+            if int.from_bytes(found.get(3, b""), "big") & _LIVELY:
+                continue
+            table, name = (found[key].rstrip(b"\0").decode() for key in (1, 2))
+            body = item[:1] + _NFGEN[1:] + text(1, table) + text(2, name)
+            try:
+                yield item, self._ask_nft(_GETELEMENT, f"elements of set {name}", body)
+            except NetlinkError as error:
+                if error.errno != _ENOENT:  # gone: the generation is another then
+                    raise
+
+    def _close_files(self) -> None:
+        for _, fd in self._files:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close everything."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_ROOT: Final = "/proc/sys/"
+_PER_LINK: Final = tuple(
+    f"net/{family}/{kind}" for family in ("ipv4", "ipv6") for kind in ("conf", "neigh")
+)
+_COMMON: Final = frozenset({"all", "default"})
+_COUNTS: Final = frozenset({"net/netfilter/nf_conntrack_count"})
+
+
+def _open_files() -> Iterator[tuple[str, int]]:
+    """Every sysctl under `net.` of the thread's namespace but those of single links."""
+    for directory, below, names in os.walk(f"{_ROOT}net"):
+        where = directory.removeprefix(_ROOT)
+        below.sort()
+        if where in _PER_LINK:
+            below[:] = [name for name in below if name in _COMMON]
+        for name in sorted(names):
+            key = f"{where}/{name}"
+            if key in _COUNTS:
+                continue
+            try:
+                fd = os.open(f"{_ROOT}{key}", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:  # it can only be written
+                continue
+            try:
+                os.pread(fd, 4096, 0)
+            except OSError:  # never set (stable_secret)
+                os.close(fd)
+            else:
+                yield key.replace("/", "."), fd

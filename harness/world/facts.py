@@ -1,0 +1,273 @@
+"""Raw dumps put into words: what each thing is called, and what is known about it.
+
+Taken attribute by attribute, so that what nobody thought of shows as well. Left out
+is what moves by itself: counters, timers, ages, carrier, handles, and neighbours that
+were learned (`learned` tells those).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from harness.topology import Address
+from harness.world.dumps import Messages, Raw
+from harness.world.nftfacts import ruleset
+from linux import rtnl
+from linux.netlink import attributes, number
+
+Thing = tuple[str, dict[str, str]]
+"""What something is called, `link eth0`, and what is known about it: `mtu` → …."""
+Names = Mapping[int, str]
+"""Links by index."""
+
+_LABELS: Final = {
+    1: "address",
+    4: "mtu",
+    5: "peer",
+    10: "master",
+    13: "queue length",
+    27: "group",
+    30: "promiscuity",
+    43: "xdp",
+}
+"""Attributes of a link (if_link.h) by the names that people know."""
+_MOVING: Final = frozenset({7, 16, 23, 33, 35, 47, 48, 59, 60})
+"""IFLA_STATS, OPERSTATE, STATS64, CARRIER and its counts, what a bridge's ports can take."""
+_MOVING_IN_BRIDGE: Final = frozenset({16, 17, 18, 19, 48})  # timers, learned entries
+_MOVING_IN_PORT: Final = frozenset({21, 22, 23, 38, 41})  # timers, multicast listeners
+_CARRIER: Final = 0x40 | 0x10000
+"""IFF_RUNNING, IFF_LOWER_UP."""
+_TENTATIVE: Final = 0x04 | 0x40
+"""IFA_F_OPTIMISTIC, IFA_F_TENTATIVE."""
+_LINKED: Final = 1 | 16
+"""RTNH_F_DEAD, RTNH_F_LINKDOWN."""
+_CACHEINFO: Final = {"address": 6, "route": 12}
+_FRA_NAMES: Final = {3: "iif", 17: "oif", 1: "to", 2: "from", 10: "mark"}
+_FAMILIES: Final[dict[int, str]] = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
+_NUD_LEARNED: Final = rtnl.NUD_REACHABLE | rtnl.NUD_STALE | 0x08 | 0x10  # DELAY, PROBE
+
+
+def names(raw: Raw) -> dict[int, str]:
+    """The links of a namespace by index."""
+    return {rtnl.LINK.unpack_from(answer)[2]: _name(answer) for answer in raw.links}
+
+
+def things(raw: Raw, names: Names) -> Iterator[Thing]:
+    """Everything in the dumps, or in the part of them that `raw` holds."""
+    for answer in raw.links:
+        yield _link(answer)
+        yield from _link_sysctls(answer)
+    for answer in raw.addresses:
+        yield _address(answer, names)
+    for answer in raw.routes:
+        yield from _route(answer, names)
+    for answer in raw.rules:
+        yield _rule(answer)
+    for answer in (*raw.neighbours, *raw.proxies):
+        yield from _kept_neighbour(answer, names)
+    for answer in raw.timings:
+        yield from _timings(answer, names)
+    yield from ruleset(raw.ruleset)
+    for key, value in raw.sysctls:
+        yield f"sysctl {key}", {"value": " ".join(value.decode(errors="replace").split())}
+
+
+# --- links -------------------------------------------------------------------
+
+
+def still(answer: bytes) -> tuple[object, ...]:
+    """A link without what moves by itself: equal for two looks at one that nobody changed."""
+    kept: list[object] = []
+    for key, value in attributes(answer, rtnl.LINK.size):
+        if key == rtnl.IFLA_LINKINFO:
+            kept += _kind(value).items()
+        elif key == rtnl.IFLA_AF_SPEC:
+            kept += _confs(value).values()
+        elif key not in _MOVING:
+            kept += key, value
+    _, kind, index, flags, _ = rtnl.LINK.unpack_from(answer)
+    return kind, index, flags & ~_CARRIER, *kept
+
+
+def _name(answer: bytes) -> str:
+    found = dict(attributes(answer, rtnl.LINK.size))
+    return found[rtnl.IFLA_IFNAME].rstrip(b"\0").decode()
+
+
+def _link(answer: bytes) -> Thing:
+    _, kind, index, flags, _ = rtnl.LINK.unpack_from(answer)
+    known = {"type": str(kind), "index": str(index), "flags": f"{flags & ~_CARRIER:#x}"}
+    for key, value in attributes(answer, rtnl.LINK.size):
+        if key == rtnl.IFLA_LINKINFO:
+            known |= {label: value.hex() for label, value in _kind(value).items()}
+        elif key not in _MOVING and key != rtnl.IFLA_AF_SPEC:
+            known[_LABELS.get(key, f"attribute {key}")] = value.hex()
+    return f"link {_name(answer)}", known
+
+
+def _kind(info: bytes) -> dict[str, bytes]:
+    """Kind of a link, what belongs to the kind, and what belongs to it as a bridge's port."""
+    found = dict(attributes(info))
+    kind = found.get(rtnl.IFLA_INFO_KIND, b"").rstrip(b"\0")
+    moving = _MOVING_IN_BRIDGE if kind == b"bridge" else frozenset()
+    known = {"kind": kind}
+    for part, nested, skipped in (
+        (kind.decode(), rtnl.IFLA_INFO_DATA, moving),
+        ("port", rtnl.IFLA_INFO_SLAVE_DATA, _MOVING_IN_PORT),
+    ):
+        for key, value in attributes(found.get(nested, b"")):
+            if key not in skipped:
+                known[f"{part} attribute {key}"] = value
+    return known
+
+
+def _confs(spec: bytes) -> dict[str, bytes]:
+    """A link's sysctls by family, as arrays of numbers: IFLA_INET_CONF, IFLA_INET6_CONF."""
+    found = dict(attributes(spec))
+    inet = dict(attributes(found.get(socket.AF_INET, b"")))
+    inet6 = dict(attributes(found.get(socket.AF_INET6, b"")))
+    return {"ipv4": inet.get(1, b""), "ipv6": inet6.get(2, b"")}
+
+
+_CONF: Final = {
+    "ipv4": """forwarding mc_forwarding proxy_arp accept_redirects secure_redirects
+    send_redirects shared_media rp_filter accept_source_route bootp_relay log_martians tag
+    arp_filter medium_id disable_xfrm disable_policy force_igmp_version arp_announce
+    arp_ignore promote_secondaries arp_accept arp_notify accept_local src_valid_mark
+    proxy_arp_pvlan route_localnet igmpv2_unsolicited_report_interval
+    igmpv3_unsolicited_report_interval ignore_routes_with_linkdown
+    drop_unicast_in_l2_multicast drop_gratuitous_arp bc_forwarding
+    arp_evict_nocarrier""",
+    "ipv6": """forwarding hop_limit mtu accept_ra accept_redirects autoconf dad_transmits
+    router_solicitations router_solicitation_interval router_solicitation_delay use_tempaddr
+    temp_valid_lft temp_prefered_lft regen_max_retry max_desync_factor max_addresses
+    force_mld_version accept_ra_defrtr accept_ra_pinfo accept_ra_rtr_pref
+    router_probe_interval accept_ra_rt_info_max_plen proxy_ndp optimistic_dad
+    accept_source_route mc_forwarding disable_ipv6 accept_dad force_tllao ndisc_notify
+    mldv1_unsolicited_report_interval mldv2_unsolicited_report_interval suppress_frag_ndisc
+    accept_ra_from_local use_optimistic accept_ra_mtu stable_secret use_oif_addrs_only
+    accept_ra_min_hop_limit ignore_routes_with_linkdown drop_unicast_in_l2_multicast
+    drop_unsolicited_na keep_addr_on_down router_solicitation_max_interval seg6_enabled
+    seg6_require_hmac enhanced_dad addr_gen_mode disable_policy accept_ra_rt_info_min_plen
+    ndisc_tclass rpl_seg_enabled ra_defrtr_metric ioam6_enabled ioam6_id ioam6_id_wide
+    ndisc_evict_nocarrier accept_untracked_na accept_ra_min_lft force_forwarding""",
+}
+"""The arrays' places by name (linux/ip.h, linux/ipv6.h)."""
+
+
+def _link_sysctls(answer: bytes) -> Iterator[Thing]:
+    spec = dict(attributes(answer, rtnl.LINK.size)).get(rtnl.IFLA_AF_SPEC, b"")
+    for family, array in _confs(spec).items():
+        labels = _CONF[family].split()
+        for place, (value,) in enumerate(struct.iter_unpack("=i", array)):
+            label = labels[place] if place < len(labels) else f"({place})"
+            yield f"sysctl net.{family}.conf.{_name(answer)}.{label}", {"value": str(value)}
+
+
+_TIMINGS: Final = {
+    4: "base_reachable_time_ms",
+    5: "retrans_time_ms",
+    6: "gc_stale_time",
+    7: "delay_first_probe_time",
+    9: "app_solicit",
+    10: "ucast_solicit",
+    11: "mcast_solicit",
+    12: "anycast_delay",
+    13: "proxy_delay",
+    14: "proxy_qlen",
+    15: "locktime",
+    16: "unres_qlen_bytes",
+    17: "mcast_resolicit",
+    19: "interval_probe_time_ms",
+}
+"""NDTPA_… (linux/neighbour.h), in milliseconds where they are times."""
+
+
+def _timings(answer: bytes, names: Names) -> Iterator[Thing]:
+    found = dict(attributes(answer, 4))
+    parameters = dict(attributes(found.get(6, b"")))
+    link = names.get(number(parameters.get(1, b"")), "default")
+    family = _FAMILIES.get(answer[0], "").lower()
+    for key, label in _TIMINGS.items():
+        if key in parameters:
+            value = str(number(parameters[key]))
+            yield f"sysctl net.{family}.neigh.{link}.{label}", {"value": value}
+
+
+# --- addresses, routes, rules ---------------------------------------------------
+
+
+def _address(answer: bytes, names: Names) -> Thing:
+    _, prefix, flags, scope, index = rtnl.ADDR.unpack_from(answer)
+    found = dict(attributes(answer, rtnl.ADDR.size))
+    found.pop(_CACHEINFO["address"], None)
+    flags = number(found.pop(rtnl.IFA_FLAGS)) if rtnl.IFA_FLAGS in found else flags
+    address = ip_address(found.get(rtnl.IFA_LOCAL) or found[rtnl.IFA_ADDRESS])
+    known = {"scope": str(scope), "flags": f"{flags & ~_TENTATIVE:#x}"}
+    known |= {f"attribute {key}": value.hex() for key, value in found.items()}
+    return f"address {address}/{prefix} of {names.get(index, index)}", known
+
+
+def _route(answer: bytes, names: Names) -> Iterator[Thing]:
+    head = rtnl.ROUTE.unpack_from(answer)
+    if head[0] not in _FAMILIES:
+        return
+    found = dict(attributes(answer, rtnl.ROUTE.size))
+    found.pop(_CACHEINFO["route"], None)
+    size = 4 if head[0] == socket.AF_INET else 16
+    destination = ip_address(found.get(rtnl.RTA_DST, bytes(size)))
+    if destination.is_link_local:
+        return  # comes when duplicate address detection is done
+    known = {"header": " ".join(map(str, (*head[:8], head[8] & ~_LINKED)))}
+    known |= {f"attribute {key}": value.hex() for key, value in found.items()}
+    table = number(found.get(rtnl.RTA_TABLE, b"")) or head[4]
+    index = number(found.get(rtnl.RTA_OIF, b""))
+    metric = number(found.get(rtnl.RTA_PRIORITY, b""))
+    link = names.get(index, index)
+    yield f"route {destination}/{head[1]} of {link} in table {table}, metric {metric}", known
+
+
+def _rule(answer: bytes) -> Thing:
+    family = _FAMILIES.get(answer[0], str(answer[0]))
+    found = dict(attributes(answer, rtnl.RULE.size))
+    known = {"header": answer[: rtnl.RULE.size].hex()}
+    known |= {_FRA_NAMES.get(key, f"attribute {key}"): value.hex() for key, value in found.items()}
+    table = number(found.get(rtnl.RTA_TABLE, b"")) or answer[4]
+    return f"rule {number(found.get(6, b''))} of {family}, to table {table}", known
+
+
+# --- neighbours -------------------------------------------------------------------
+
+
+class Learned(NamedTuple):
+    """A neighbour that the kernel knows the MAC of because somebody said so on the link."""
+
+    link: str
+    address: Address
+
+
+def learned(messages: Messages, names: Names) -> set[Learned]:
+    """Neighbours that came by themselves and go by themselves, some day."""
+    found = set()
+    for answer in messages:
+        family, index, state, _, _ = rtnl.NEIGH.unpack_from(answer)
+        if family in _FAMILIES and state & _NUD_LEARNED:
+            address = ip_address(dict(attributes(answer, rtnl.NEIGH.size))[rtnl.NDA_DST])
+            found.add(Learned(names.get(index, str(index)), address))
+    return found
+
+
+def _kept_neighbour(answer: bytes, names: Names) -> Iterator[Thing]:
+    """A neighbour that somebody has entered, for good or to answer in its name."""
+    family, index, state, flags, _ = rtnl.NEIGH.unpack_from(answer)
+    proxied = flags & 0x08
+    if family not in _FAMILIES or not (proxied or state & rtnl.NUD_PERMANENT):
+        return
+    found = dict(attributes(answer, rtnl.NEIGH.size))
+    what = "proxied neighbour" if proxied else "neighbour"
+    known = {"MAC": found.get(rtnl.NDA_LLADDR, b"").hex(":")}
+    yield f"{what} {ip_address(found[rtnl.NDA_DST])} of {names.get(index, index)}", known
