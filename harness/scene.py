@@ -164,11 +164,12 @@ class Scene:
         )
         self.plan = replace(self.plan, containers=containers)
 
-    def remove(self, name: str) -> None:
-        """Remove a container."""
-        self.runtime.remove(name)
-        del self._containers[name]
-        left = tuple(item for item in self.plan.containers if item.name != name)
+    def remove(self, *names: str) -> None:
+        """Remove containers."""
+        self.runtime.remove(*names)
+        for name in names:
+            self._containers.pop(name, None)
+        left = tuple(item for item in self.plan.containers if item.name not in names)
         self.plan = replace(self.plan, containers=left)
 
     def remove_network(self, name: str) -> None:
@@ -183,8 +184,7 @@ class Scene:
         with contextlib.ExitStack() as stack:  # all are tried; the first failure is raised
             for name in list(self._networks):
                 stack.callback(self.remove_network, name)
-            for name in list(self._containers):
-                stack.callback(self.remove, name)
+            stack.callback(self.remove, *self._containers)
             for container in self.plan.containers:
                 if isinstance(container.mode, Attached):
                     detach(self.world.host.netns, container.name)

@@ -169,8 +169,8 @@ class Adapter(Protocol):
     def start_container(self, name: str) -> Facts:
         """Start a stopped container."""
 
-    def remove(self, name: str) -> None:
-        """Remove a container, running or not."""
+    def remove(self, *names: str) -> None:
+        """Remove containers, running or not. All are tried; several may go at the same time."""
 
     def prune(self) -> None:
         """Remove every container and every network that is not the runtime's own."""
