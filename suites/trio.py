@@ -82,7 +82,11 @@ class Trio:
 
     def mac(self, name: str) -> str:
         """The MAC of a container, or of the gateway."""
-        return self.place(name).links()[self.bridge if name == GATEWAY else "eth0"].mac
+        return self.place(name).links()[self.link(name)].mac
+
+    def link(self, name: str) -> str:
+        """The interface by which somebody is on the network, or on a link of its own."""
+        return self.bridge if name == GATEWAY else "eth0"
 
     # --- what is sent
 
@@ -112,7 +116,7 @@ class Trio:
 
     def _tap(self, name: str) -> Tap:
         wires = self.world_wires if name in (GATEWAY, *self.scene.places) else self.own_wires
-        return wires.tap(self.place(name), self.bridge if name == GATEWAY else "eth0")
+        return wires.tap(self.place(name), self.link(name))
 
     def ip(self, src: Whom = None, dst: Whom = None, *, ttl: int | None = None) -> Packet:
         """An IP header from one to another."""
@@ -154,8 +158,8 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 @pytest.fixture(scope="package")
 def trio(world: World, runtime: Adapter, wires: Wires, family: Family) -> Iterator[Trio]:
-    """Three containers on one network."""
-    made = plan(family)
-    network = made.networks[0].name if made.networks else DEFAULT_NETWORK
-    with Scene(world, runtime, made) as scene, Wires() as own:
+    """Three containers on one network, shared: look, do not change."""
+    wanted = plan(family)
+    network = wanted.networks[0].name if wanted.networks else DEFAULT_NETWORK
+    with Scene(world, runtime, wanted) as scene, Wires() as own:
         yield Trio(scene, family, network, wires, own)

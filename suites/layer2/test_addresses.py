@@ -20,6 +20,7 @@ from suites.trio import both_families
 ANOTHER_MAC = "02:00:5e:10:00:15"
 """Locally administered, and nobody's."""
 WORD = b"is it you?"
+NAMES = ("first", "second", "third")
 
 
 @requirement("BR-14")
@@ -33,10 +34,10 @@ def test_the_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: Place) -
         return [link.mac for link in host.links().values() if link.name == facts.interface]
 
     seen = macs()  # of a bridge without ports, where the runtime has made one by now
-    for name in ("a", "b", "c"):
+    for name in NAMES:
         scene.container(name, Bridge(network))
         seen += macs()
-    *going, last = sorted(("a", "b", "c"), key=lambda name: host_end(scene, name).mac)
+    *going, last = sorted(NAMES, key=lambda name: host_end(scene, name).mac)
     talk = (scene[last].net, host, facts.gateways[0].ip, WORD)
     there_and_back(*talk)
     for name in going:
