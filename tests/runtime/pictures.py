@@ -1,0 +1,68 @@
+"""Images on their way into an engine, and what is on disk afterwards."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.engine import Engine
+from runtime.intake import Loaded
+from tests.runtime import tars
+
+
+def load(engine: Engine, archive: bytes) -> list[Loaded]:
+    """Load an archive from a file that is gone afterwards."""
+    with tempfile.TemporaryFile(dir="/run", buffering=0) as file:
+        file.write(archive)
+        file.seek(0)
+        return engine.images.load(file, shown="x.tar")
+
+
+def import_root(
+    engine: Engine, archive: bytes, name: str = "x", changes: Sequence[str] = ()
+) -> str:
+    """Import the tar of a root file system."""
+    with tempfile.TemporaryFile(dir="/run", buffering=0) as file:
+        file.write(archive)
+        file.seek(0)
+        return engine.images.import_root(file, name, shown="x.tar", changes=changes)
+
+
+def base_layer(engine: Engine) -> bytes:
+    """The files of `base` as a layer."""
+    files = tars.unpacked(b"".join(engine.images.save(["base"])))
+    return next(data for name, data in files.items() if len(data) > 1_000_000)
+
+
+def make(engine: Engine, *layers: bytes, name: str = "made", **defaults: object) -> str:
+    """Load an image of these layers, the lowest first; its id."""
+    made = tars.config(layers, **defaults)
+    (found,) = load(engine, tars.packed(tars.new_docker(layers, made, [name])))
+    return found.identity
+
+
+def output(engine: Engine, image: str, script: str) -> str:
+    """What a shell prints in a new container of an image, without a network."""
+    made = engine.run(image, ["sh", "-c", script], network="none")
+    engine.wait(made.id)
+    text = "".join(entry.data.decode() for entry in engine.logs(made.id))
+    engine.remove(made.id)
+    return text
+
+
+def on_disk(root: Path) -> set[str]:
+    """Everything below a state directory but the library's fixed parts."""
+    library = root / "library"
+    fixed = {library / name for name in ("", "lock", "scratch", "layers", "configs")}
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path not in fixed}
+
+
+@contextmanager
+def unchanged(root: Path) -> Iterator[None]:
+    """The body leaves nothing on disk and no descriptor open."""
+    before = (on_disk(root), set(os.listdir("/proc/self/fd")))
+    yield
+    assert (on_disk(root), set(os.listdir("/proc/self/fd"))) == before

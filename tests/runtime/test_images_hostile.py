@@ -1,0 +1,420 @@
+"""Archives that were made to do harm, or were damaged: refused, and nothing is left."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from linux.syscalls import mount, umount
+from runtime import streams, tarball
+from runtime.engine import Engine
+from runtime.errors import InvalidError, MydockerError, UnsupportedError
+from tests.runtime import tars
+from tests.runtime.pictures import import_root, load, make, unchanged
+from tests.runtime.tars import Item, directory, link, symlink
+
+UP = "../" * 12
+
+
+@pytest.fixture
+def canary(root: Path) -> Iterator[Path]:
+    """A directory outside of mydocker's, which must stay as it is."""
+    made = Path(tempfile.mkdtemp(dir="/run", prefix="canary-"))
+    (made / "file").write_text("alive")
+    yield made
+    assert [path.name for path in made.iterdir()] == ["file"]
+    assert (made / "file").read_text() == "alive"
+    assert (made / "file").stat().st_nlink == 1
+    shutil.rmtree(made)
+
+
+def _there(canary: str) -> dict[str, tuple[list[Item], str]]:
+    """Entries that lead to the canary, and what is said about them."""
+    return {
+        "dots": ([Item(f"{UP}{canary}/evil")], "leads out of the archive"),
+        "dots inside": ([Item(f"a/{UP}{canary}/evil")], "leads out of the archive"),
+        "dots at the end": ([directory("a/..")], "leads out of the archive"),
+        "absolute": ([Item(f"/{canary}/evil")], "is absolute"),
+        "absolute by pax": ([Item("x", pax={"path": f"/{canary}/evil"})], "is absolute"),
+        "below an absolute link": (
+            [symlink("out", f"/{canary}"), Item("out/evil")],
+            "lies below a link that leads out",
+        ),
+        "below a relative link": (
+            [symlink("out", f"{UP}{canary}"), Item("out/evil")],
+            "lies below a link that leads out",
+        ),
+        "below a link in a link": (
+            [directory("a"), symlink("a/up", "../.."), symlink("b", "a/up"), Item("b/evil")],
+            "lies below a link that leads out",
+        ),
+        "a directory below a link": (
+            [symlink("out", f"/{canary}"), directory("out/evil")],
+            "lies below a link that leads out",
+        ),
+        "a link below a link": (
+            [symlink("out", f"/{canary}"), symlink("out/evil", "x")],
+            "lies below a link that leads out",
+        ),
+        "a whiteout below a link": (
+            [symlink("out", f"/{canary}"), Item("out/.wh.file")],
+            "lies below a link that leads out",
+        ),
+        "below links in a circle": (
+            [symlink("a", "b"), symlink("b", "a"), Item("a/x")],
+            "go in a circle",
+        ),
+        "below /proc": (
+            [symlink("self", "/proc/self/cwd"), Item("self/evil")],
+            "lies below a link that leads out",
+        ),
+        "hard link with dots": ([link("evil", f"{UP}{canary}/file")], "leads out of the archive"),
+        "absolute hard link": ([link("evil", f"/{canary}/file")], "is absolute"),
+        "hard link below a link": (
+            [symlink("out", f"/{canary}"), link("evil", "out/file")],
+            "lies below a link that leads out",
+        ),
+    }
+
+
+LEADING_OUT = _there("x")
+
+
+@pytest.mark.parametrize("how", LEADING_OUT)
+def test_nothing_leads_out(engine: Engine, root: Path, canary: Path, how: str) -> None:
+    """Neither dots, nor absolute paths, nor links of either kind reach a file outside."""
+    items, said = _there(str(canary).lstrip("/"))[how]
+    with unchanged(root), pytest.raises(InvalidError, match=said):
+        make(engine, tars.tar(*items))
+
+
+def test_a_link_that_leads_out_is_only_a_link(engine: Engine, canary: Path) -> None:
+    """In a container it leads to the container's own files; what replaces it goes nowhere else."""
+    items = [symlink("out", str(canary)), symlink("file", f"{canary}/file")]
+    make(engine, tars.tar(*items, Item("file", b"mine"), directory("out"), Item("out/file")))
+    tree = Path(engine.images.get("made").layers[0])
+    assert (tree / "file").read_text() == "mine"
+    assert (tree / "out" / "file").read_bytes() == b""
+
+
+ENTRIES: dict[str, tuple[list[Item], str]] = {
+    "a character device": ([Item("null", type=tarfile.CHRTYPE)], "'null' is a device"),
+    "a block device": ([Item("sda", type=tarfile.BLKTYPE)], "'sda' is a device"),
+    "a sparse file": ([Item("s", type=tarfile.GNUTYPE_SPARSE)], "is a sparse file"),
+    "a sparse file by pax": ([Item("s", pax={"GNU.sparse.major": "1"})], "is a sparse file"),
+    "an unknown kind": ([Item("x", type=b"Q")], "of a kind that tar does not know"),
+    "a whiteout of nothing": ([Item(".wh.")], "is of no name"),
+    "a whiteout of the directory": ([Item("a/.wh..")], "is of no name"),
+    "a whiteout of the one above": ([Item("a/.wh...")], "is of no name"),
+    "everything is hidden": ([Item(".wh..wh..opq")], "which an overlay cannot"),
+    "a zero byte": ([Item("x", pax={"path": "a\0b"})], "zero byte"),
+    "a name too long": ([Item("x" * 256)], "too long for a file system"),
+    "a path too long": ([Item("/".join(["x" * 200] * 30))], "too long for a file system"),
+    "too deep": ([directory("d/" * 300)], "lies 300 directories deep"),
+    "a link to nothing": ([link("a", "b")], "linked to 'b', which is not in the archive"),
+    "a link to itself": ([Item("a"), link("a", "a")], "which is not in the archive"),
+    "a link to a directory": ([directory("a"), link("b", "a")], "hard link to a directory"),
+    "a link without a target": ([symlink("a", "")], "no target that could be"),
+    "a file over a directory": ([directory("a"), Item("a")], "in the place of a directory"),
+    "a directory below a file": ([Item("a"), Item("a/b")], "in the place of a directory"),
+    "a file for a top": ([Item("./")], "the top of it is a file"),
+    "a negative size": ([Item("a", pax={"size": "-1"})], "size cannot be"),
+    "a size without an end": (
+        [Item("a", pax={"size": str(2**63 - 1)})],
+        "before its last file does",
+    ),
+    "an impossible owner": ([Item("a", pax={"uid": str(2**32 - 1)})], "uid cannot be"),
+    "an impossible time": ([Item("a", pax={"mtime": "1e400"})], "mtime cannot be"),
+    "bad capabilities": (
+        [Item("a", pax={"SCHILY.xattr.security.capability": "nonsense"})],
+        "malformed file capabilities",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ENTRIES)
+def test_an_entry_that_cannot_be(engine: Engine, root: Path, what: str) -> None:
+    """Is named with what is wrong about it."""
+    items, said = ENTRIES[what]
+    with unchanged(root), pytest.raises(InvalidError, match=said):
+        make(engine, tars.tar(Item("good", b"x" * 10_000), *items))
+
+
+def _header(**changes: bytes) -> bytes:
+    """A header with some fields overwritten, and the checksum made right again."""
+    places = {"size": (124, 12), "type": (156, 1), "mode": (100, 8)}
+    block = bytearray(Item("x").encoded())
+    for name, value in changes.items():
+        start, length = places[name]
+        block[start : start + length] = value.ljust(length, b"\0")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def _extension(data: bytes, size: int | None = None) -> bytes:
+    length = len(data) if size is None else size
+    head = _header(type=tarfile.XHDTYPE, size=b"%011o" % length)
+    return head + data + bytes(-len(data) % 512)
+
+
+GOOD = Item("good", b"x" * 10_000).encoded()
+ONE = Item("one").encoded()
+END = bytes(1024)
+
+DAMAGED: dict[str, tuple[bytes, str]] = {
+    "nothing at all": (b"", "without the mark"),
+    "no end": (GOOD, "without the mark"),
+    "half an end": (GOOD + bytes(100), "without the mark"),
+    "cut in a file": (GOOD[:5000], "before its last file does"),
+    "cut in a header": (GOOD + ONE[:300], "without the mark"),
+    "cut in the padding": (GOOD[:-100], "without the mark"),
+    "a wrong checksum": (GOOD + ONE.replace(b"one", b"two") + END, "byte 10752 is damaged"),
+    "garbage": (GOOD + os.urandom(512) + END, "is damaged"),
+    "a negative size": (GOOD + _header(size=b"\xff" * 12) + END, "says that it has -1 bytes"),
+    "an immense size": (
+        GOOD + _header(size=b"\x80" + b"\xff" * 11) + END,
+        r"says that it has \d{20,} bytes",
+    ),
+    "an immense extension": (GOOD + _extension(b"", 1 << 33) + END, "come to 8589934592 bytes"),
+    "extensions without an end": (
+        GOOD + _extension(b"1048000 a=" + b"x" * 1047989 + b"\n") * 3 + END,
+        "come to 2096000 bytes",
+    ),
+    "an extension of nothing": (GOOD + _extension(b"6 a=b\n") + END, "in the middle of an entry"),
+    "an extension that lies": (GOOD + _extension(b"99 a=b\n") + ONE + END, "is damaged"),
+    "an extension of length 0": (GOOD + _extension(b"0 a=b\n") + ONE + END, "is damaged"),
+    "an extension without =": (GOOD + _extension(b"6 abc\n") + ONE + END, "is damaged"),
+    "gzip cut short": (gzip.compress(GOOD + END)[:-20], "compressed data is damaged"),
+    "gzip changed": (
+        gzip.compress(GOOD + END)[:-8] + bytes(4) + gzip.compress(GOOD + END)[-4:],
+        "compressed data is damaged",
+    ),
+    "gzip and garbage": (gzip.compress(GOOD + END) + b"garbage", "compressed data is damaged"),
+    "gzip of nonsense": (b"\x1f\x8b\x08\x00" + bytes(6) + b"\xff" * 20, "compressed data is"),
+    "xz": (b"\xfd7zXZ\x00" + bytes(20), "compressed by xz\n.*gzip only\n.*xz -d"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(20), "compressed by zstd"),
+    "bzip2": (b"BZh9" + bytes(20), "compressed by bzip2"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_tar(engine: Engine, root: Path, what: str) -> None:
+    """Is refused as a root file system, where no digest would tell."""
+    data, said = DAMAGED[what]
+    with unchanged(root), pytest.raises(InvalidError, match=said):
+        import_root(engine, data)
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_archive(engine: Engine, root: Path, what: str) -> None:
+    """Is refused also as an archive of images."""
+    data, said = DAMAGED[what]
+    with unchanged(root), pytest.raises(InvalidError, match=said):
+        load(engine, data)
+
+
+# --- bombs ------------------------------------------------------------------------
+
+
+def test_a_bomb_of_bytes(engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A little that unpacks to more than there may be, in one layer or in the archive around it."""
+    monkeypatch.setattr(streams, "MOST_BYTES", 1 << 20)
+    layer = gzip.compress(tars.tar(Item("zeros", bytes(1 << 21))))
+    assert len(layer) < 10_000
+    archive = tars.packed(tars.new_docker([layer], tars.config([layer])))
+    with unchanged(root), pytest.raises(InvalidError, match="unpacks to more than 1048576 bytes"):
+        load(engine, archive)
+    with unchanged(root), pytest.raises(InvalidError, match="unpacks to more than 1048576 bytes"):
+        load(engine, gzip.compress(tars.tar(Item("zeros", bytes(1 << 21)))))
+
+
+def test_many_layers_are_one_bomb(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an image comes to counts, not what a layer does."""
+    monkeypatch.setattr(streams, "MOST_BYTES", 1 << 20)
+    layers = [gzip.compress(tars.tar(Item(f"f{n}", bytes(200_000)))) for n in range(8)]
+    with unchanged(root), pytest.raises(InvalidError, match="unpacks to more than"):
+        make(engine, *layers)
+
+
+def test_a_bomb_of_entries(engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many files, or headers that are about no file."""
+    monkeypatch.setattr(tarball, "MAX_ENTRIES", 100)
+    with unchanged(root), pytest.raises(InvalidError, match="more than 100 entries"):
+        make(engine, tars.tar(*(Item(f"f{n}") for n in range(200))))
+    empty = _extension(b"") * 200
+    with unchanged(root), pytest.raises(InvalidError, match="more than 100 entries"):
+        import_root(engine, empty + END)
+
+
+def test_a_full_disk(engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's own end of it: told as such, and what was written is freed again."""
+    small = root / "small"
+    small.mkdir()
+    mount("tmpfs", str(small), "tmpfs", 0, "size=2m")
+    try:
+        inner = Engine(small)
+        monkeypatch.setattr(streams.Budget, "take", lambda *_: None)
+        with pytest.raises(UnsupportedError, match="the disk is full"):
+            make(inner, tars.tar(Item("big", os.urandom(3 << 20))))
+        assert os.statvfs(small).f_bfree * 4096 > 1_900_000
+        monkeypatch.undo()
+        with pytest.raises(InvalidError, match="too little free space"):
+            make(inner, tars.tar(Item("big", os.urandom(3 << 20))))
+    finally:
+        umount(str(small))
+
+
+# --- documents --------------------------------------------------------------------
+
+LAYER = tars.tar(Item("x", b"y"))
+MADE = tars.config([LAYER])
+
+
+def _docker(**changes: object) -> bytes:
+    files = tars.new_docker([LAYER], MADE, ["good"])
+    (listed,) = json.loads(files["manifest.json"])
+    return tars.packed({**files, "manifest.json": json.dumps([{**listed, **changes}]).encode()})
+
+
+def _with(name: str, data: bytes) -> bytes:
+    return tars.packed({**tars.new_docker([LAYER], MADE), name: data})
+
+
+def _config(made: dict[str, object]) -> bytes:
+    raw = json.dumps({**json.loads(MADE), **made}).encode()
+    return tars.packed(tars.new_docker([LAYER], raw))
+
+
+def _oci(index: object, **blobs: bytes) -> bytes:
+    files = tars.oci([LAYER], MADE)
+    added = {f"blobs/sha256/{tars.sha256(data)}": data for data in blobs.values()}
+    return tars.packed({**files, **added, "index.json": json.dumps(index).encode()})
+
+
+def _nested() -> bytes:
+    kind = "application/vnd.oci.image.index.v1+json"
+    own = {"os": "linux", "architecture": tars.MACHINES.get(os.uname().machine, "")}
+    inner, blobs = b'{"manifests": []}', {}
+    for number in range(10):
+        blobs[str(number)] = inner
+        item = tars.descriptor(inner, kind, platform=own)
+        inner = json.dumps({"mediaType": kind, "manifests": [item]}).encode()
+    blobs["last"] = inner
+    return _oci({"manifests": [tars.descriptor(inner, kind)]}, **blobs)
+
+
+def _swapped() -> bytes:
+    files = tars.oci([LAYER], MADE)
+    name = f"blobs/sha256/{tars.sha256(LAYER)}"
+    return tars.packed({**files, name: LAYER.replace(b"y", b"z")})
+
+
+DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "a root file system": (lambda: tars.packed({"bin/sh": b""}), "(?s)not of images.*import"),
+    "no image": (lambda: _with("manifest.json", b"[]"), "no image in it"),
+    "no JSON": (lambda: _with("manifest.json", b"{"), "manifest.json is not JSON"),
+    "JSON without an end": (lambda: _with("manifest.json", b"[" * 100_000), "is not JSON"),
+    "immense numbers": (lambda: _with("manifest.json", b"9" * 100_000), "is not JSON"),
+    "an immense document": (lambda: _with("manifest.json", b" " * (5 << 20)), "too many for"),
+    "not a list": (lambda: _with("manifest.json", b"{}"), "manifest.json is not a list"),
+    "a list of numbers": (lambda: _with("manifest.json", b"[1]"), "is not an object"),
+    "too many images": (lambda: _with("manifest.json", b"[" + b"{}," * 999 + b"{}]"), "1000 entr"),
+    "no configuration": (lambda: _docker(Config="missing.json"), "does not have 'missing.json'"),
+    "a configuration outside": (lambda: _docker(Config="../x.json"), "leads out of the archive"),
+    "a number for a name": (lambda: _docker(Config=5), "is not a string"),
+    "another configuration": (lambda: _with(f"blobs/sha256/{tars.sha256(MADE)}", b"{}"), "digest"),
+    "no layers": (lambda: _docker(Layers=[]), "it has 0 layers; its configuration says 1"),
+    "layers that are no list": (lambda: _docker(Layers="x"), "Layers is not a list"),
+    "a layer outside": (lambda: _docker(Layers=["/etc/passwd"]), "is absolute"),
+    "a missing layer": (lambda: _docker(Layers=["x"]), "does not have 'x'"),
+    "another layer": (
+        lambda: _with(f"blobs/sha256/{tars.sha256(LAYER)}", tars.tar(Item("other"))),
+        "a layer has the digest",
+    ),
+    "a malformed name": (lambda: _docker(RepoTags=["UPPER/../x"]), "what no image can be"),
+    "for another system": (lambda: _config({"os": "windows"}), "an image for windows"),
+    "too many layers": (
+        lambda: _config({"rootfs": {"diff_ids": [f"sha256:{'0' * 64}"] * 126}}),
+        "126 layers; 125 can be",
+    ),
+    "another algorithm": (
+        lambda: _config({"rootfs": {"diff_ids": ["sha512:" + "0" * 128]}}),
+        "which is not a SHA-256",
+    ),
+    "a digest that is a path": (
+        lambda: _config({"rootfs": {"diff_ids": ["sha256:../../../etc"]}}),
+        "which is not a SHA-256",
+    ),
+    "a time that cannot be": (lambda: _config({"created": "2020-99-99T00:00:00Z"}), "time"),
+    "an environment of bytes": (lambda: _config({"config": {"Env": ["A=\ud800"]}}), "Env is not"),
+    "an environment with zeros": (lambda: _config({"config": {"Env": ["A=\0"]}}), "Env is not"),
+    "a command that is no list": (lambda: _config({"config": {"Cmd": "x"}}), "Cmd is not a list"),
+    "ports that are no object": (lambda: _config({"config": {"ExposedPorts": [1]}}), "not an obj"),
+    "no manifest": (lambda: _oci({"manifests": [tars.descriptor(b"x")]}), "does not have"),
+    "a manifest without a digest": (lambda: _oci({"manifests": [{}]}), "not a SHA-256"),
+    "an index for nobody": (lambda: _oci({}), "no image in it"),
+    "indexes in indexes": (_nested, "lead to indexes without an end"),
+    "a blob that is another": (_swapped, "a layer has the digest"),
+    "a file twice": (
+        lambda: tars.tar(Item("manifest.json", b"[]"), Item("manifest.json", b"[]")),
+        "'manifest.json' twice",
+    ),
+    "a link out of the archive": (
+        lambda: tars.tar(symlink("manifest.json", "../../etc/passwd")),
+        "does not have 'etc/passwd'",
+    ),
+    "links in a circle": (
+        lambda: tars.tar(symlink("manifest.json", "a"), symlink("a", "manifest.json")),
+        "is not a file",
+    ),
+    "a pipe for a document": (
+        lambda: tars.tar(Item("manifest.json", type=tarfile.FIFOTYPE)),
+        "is not a file",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DOCUMENTS)
+def test_documents_that_cannot_be(engine: Engine, root: Path, what: str) -> None:
+    """Whatever is wrong with them is said; not one layer stays."""
+    archive, said = DOCUMENTS[what]
+    with unchanged(root), pytest.raises(InvalidError, match=said):
+        load(engine, archive())
+
+
+def test_a_refused_archive_names_itself(engine: Engine) -> None:
+    """And the error says what was asked, what happened, why perhaps, and what to do."""
+    with pytest.raises(MydockerError) as caught:
+        load(engine, b"")
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("load x.tar: ")
+    assert lines[1].startswith("  likely cause: ")
+    assert lines[2].startswith("  try: ")
+
+
+def test_a_good_image_is_not_lost_to_a_bad_one(engine: Engine, root: Path) -> None:
+    """Where one archive has both, none is there; what was there before is."""
+    make(engine, LAYER, name="before")
+    bad = tars.tar(Item("../x"))
+    files = tars.new_docker([LAYER], MADE, ["good"]) | tars.new_docker([bad], tars.config([bad]))
+    listed = [
+        json.loads(made["manifest.json"])[0]
+        for made in (
+            tars.new_docker([LAYER], MADE, ["good"]),
+            tars.new_docker([bad], tars.config([bad]), ["bad"]),
+        )
+    ]
+    with unchanged(root), pytest.raises(InvalidError, match="leads out"):
+        load(engine, tars.packed({**files, "manifest.json": json.dumps(listed).encode()}))
+    assert {item.name for item in engine.images.all()} == {"before:latest", "base:latest"}
