@@ -1,21 +1,27 @@
 """How fast a container starts: `python -m bench.start [ROUNDS]`.
 
 Measured is the library: from the call to the return, when the network is in
-place and the command is being executed. The rival is the bare minimum that any
-machine has: `unshare` with the same namespaces and nothing in them, no file
-system, no network, as a process of its own.
+place and the command is being executed. The rivals are a C program that makes the
+same system calls (`bench/reference/start.c`, built where there is a compiler), and
+the bare minimum that any machine has: `unshare` with the same namespaces and nothing
+in them, no file system, no network, as a process of its own.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from bench.timing import alternate, show, timed
 from harness import sandbox
 from runtime.engine import Engine
+from runtime.rootfs import in_user_namespace
 
 BAR = 0.012
 _UNSHARE = ("unshare", "--fork", "--pid", "--net", "--mount", "--uts", "--ipc", "--cgroup", "true")
@@ -28,6 +34,22 @@ def main() -> int:
 
 
 def _measure(rounds: int) -> int:
+    with tempfile.TemporaryDirectory(prefix="netmodes-bench-", dir="/run") as scratch:
+        return _compare(rounds, _build(scratch), scratch)
+
+
+def _build(scratch: str) -> str | None:
+    """The reference program, compiled; `None` where there is no compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return None
+    program = f"{scratch}/start"
+    source = Path(__file__).parent / "reference" / "start.c"
+    subprocess.run([compiler, "-O2", "-o", program, str(source)], check=True)
+    return program
+
+
+def _compare(rounds: int, reference: str | None, scratch: str) -> int:
     engine = Engine()
     engine.run("base", ["sleep", "1000"], name="first")
 
@@ -42,16 +64,31 @@ def _measure(rounds: int) -> int:
 
         return once
 
+    layer = engine.images.get("base").layers[0]
+    turns = iter(range(rounds + 2))
+
+    def in_c() -> float:
+        room = f"{scratch}/{next(turns)}"
+        os.mkdir(room)
+        command = [str(reference), layer, room, "1"]
+        extra = {"REFERENCE_USERXATTR": "1"} if in_user_namespace() else {}
+        said = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, env={**os.environ, **extra}
+        )
+        return float(said.stdout) / 1000
+
+    rivals = [("C, the same system calls", in_c)] if reference else []
     rows = alternate(
         [
+            *rivals,
             *((f"mydocker {mode}", start(mode)) for mode in ("bridge", "none", "host")),
             ("mydocker container:first", start("container:first")),
             ("unshare … true", lambda: timed(lambda: subprocess.run(_UNSHARE, check=True))),
         ],
         rounds=rounds,
     )
-    rows[0] = replace(rows[0], bar=BAR)
-    show("Start of a container, library call to running command", rows, against="unshare … true")
+    rows = [replace(row, bar=BAR) if row.name == "mydocker bridge" else row for row in rows]
+    show("Start of a container, library call to running command", rows, against=rows[0].name)
     engine.teardown()
     return 0
 
