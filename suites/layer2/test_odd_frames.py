@@ -64,11 +64,11 @@ def test_tagged_frames_of_the_lan_reach_no_container(trio: Trio) -> None:
         trio.settle()
         asked = wire.expect_one(UDP(dport=PORT) / b"do answer", at=trio.at(ATTACKER)).packet
         answer = trio.ip(ATTACKER, HOST) / UDP(sport=PORT, dport=asked[UDP].sport)
-        head = {"src": trio.mac(ATTACKER), "dst": trio.mac(HOST)}
+        head = Ether(src=trio.mac(ATTACKER), dst=trio.mac(HOST))
         send_frame(
             trio.place(ATTACKER),
-            *(Ether(**head) / tag / answer / WORD for tag in tags()),
-            Ether(**head) / answer / PLAIN,
+            *(head / tag / answer / WORD for tag in tags()),
+            head / answer / PLAIN,
         )
     assert len(wire.matching(answer / WORD, at=trio.at(HOST))) == len(tags())
     wire.expect_one(trio.ip(ATTACKER, "a") / UDP() / PLAIN, at=trio.at("a"))
