@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +75,17 @@ def tables() -> list[Table]:
 def processes() -> set[int]:
     """Every process of the caller's pid namespace."""
     return {int(name) for name in os.listdir("/proc") if name.isdigit()}
+
+
+def children(parent: int) -> set[int]:
+    """The children of a process, zombies included (proc_pid_stat(5), field 4)."""
+    found = set()
+    for pid in processes():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
+            if int(stat.rpartition(b")")[2].split()[1]) == parent:
+                found.add(pid)
+    return found
 
 
 class Everything(NamedTuple):
