@@ -12,7 +12,6 @@ Two layouts, told apart by what is in them:
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import re
 from collections.abc import Iterator
@@ -180,15 +179,16 @@ class Archive:
 
 
 @contextmanager
-def opened(file: io.RawIOBase, scratch: str, budget: Budget) -> Iterator[Archive]:
+def opened(file: Readable, scratch: str, budget: Budget) -> Iterator[Archive]:
     """Read an archive, plain or compressed by gzip, from a file or from a pipe.
 
     What cannot be read twice is written to the directory `scratch` first.
     """
+    regular = _regular(file)
     source = streams.buffered(Measured(file, budget))
     compressed = streams.is_gzip(source)
-    if not compressed and _is_file(file.fileno()):
-        yield Archive(file.fileno())
+    if not compressed and regular is not None:
+        yield Archive(regular)
         return
     with open(f"{scratch}/archive", "x+b") as kept:
         plain = Measured(gzip.GzipFile(fileobj=source), budget) if compressed else source
@@ -198,11 +198,14 @@ def opened(file: io.RawIOBase, scratch: str, budget: Budget) -> Iterator[Archive
         yield Archive(kept.fileno())
 
 
-def _is_file(fd: int) -> bool:
+def _regular(file: Readable) -> int | None:
+    """The descriptor of a file that can be read anywhere; `None` of a pipe, or of none."""
     try:
-        return os.lseek(fd, 0, os.SEEK_SET) == 0
-    except OSError:
-        return False
+        fd: int = file.fileno()  # type: ignore[attr-defined]  # asked, not known
+        os.lseek(fd, 0, os.SEEK_SET)
+    except (AttributeError, OSError):
+        return None
+    return fd
 
 
 def _digest(descriptor: dict[str, Any]) -> str:

@@ -114,6 +114,8 @@ def _land(target: Side, asked: str, *, whole: bool, name: str) -> tuple[int, str
         if target.path.endswith("/") and not whole:
             raise NotFoundError(asked, f"there is no directory {target.shown}") from None
         return _parent(target, asked)
+    except NotADirectoryError:
+        raise InvalidError(asked, f"{target.shown} lies below a file") from None
     status = os.fstat(found)
     if stat.S_ISDIR(status.st_mode):
         return found, name

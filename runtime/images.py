@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from runtime.state import Store, read_json
 
 if TYPE_CHECKING:  # they bring what `run` has no use for, and are imported where they are needed
     from runtime.intake import Loaded, Origin
+    from runtime.tarball import Readable
 
 NO_NAME: Final = "<none>:<none>"
 
@@ -107,7 +107,7 @@ class Images:
 
     # --- making --------------------------------------------------------------
 
-    def load(self, file: io.RawIOBase, *, shown: str = "the archive") -> list[Loaded]:
+    def load(self, file: Readable, *, shown: str = "the archive") -> list[Loaded]:
         """Take all images of an archive: Docker's or OCI's layout, plain or compressed by gzip.
 
         `InvalidError` when any of it is not right; nothing has changed then.
@@ -119,7 +119,7 @@ class Images:
 
     def import_root(
         self,
-        file: io.RawIOBase,
+        file: Readable,
         name: str = "",
         *,
         shown: str = "the archive",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from runtime.lifecycle import Lifecycle
 from runtime.pack import Packer
 from runtime.records import Container
 from runtime.rootfs import Rootfs
+from runtime.tarball import Readable
 
 _OUR_OWN: Final = ("HOSTNAME", "HOME", "TERM")
 """Variables that say something about one container only."""
@@ -159,9 +159,7 @@ class Inside:
         with self._root(reference, whole=True) as root, intake.explained(f"copy {shown}"):
             yield from copy.pack(Side(root, path, shown), follow=follow)
 
-    def unpack(
-        self, tar: io.RawIOBase, reference: str, path: str, *, archive: bool = False
-    ) -> None:
+    def unpack(self, tar: Readable, reference: str, path: str, *, archive: bool = False) -> None:
         """Take a tar into a directory of a container."""
         shown = f"{reference}:{path}"
         with self._root(reference, whole=True) as root, intake.explained(f"copy to {shown}"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,7 +64,7 @@ def explained(asked: str) -> Iterator[None]:
         ) from error
 
 
-def load(library: Library, file: io.RawIOBase) -> list[Loaded]:
+def load(library: Library, file: Readable) -> list[Loaded]:
     """Take all images of an archive, or none. Raises `Refused` and `OSError`: see `explained`."""
     with library.scratch() as scratch:
         budget = Budget.of_disk(scratch)
@@ -93,7 +92,7 @@ def load(library: Library, file: io.RawIOBase) -> list[Loaded]:
 
 def import_root(
     library: Library,
-    file: io.RawIOBase,
+    file: Readable,
     *,
     names: Sequence[str],
     config: Mapping[str, Any],
