@@ -13,24 +13,25 @@ from runtime.errors import InvalidError
 
 DEFAULT_TAG: Final = "latest"
 
-_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# Not compiled yet: a `run` would pay for it, and has no use for most of them.
+_TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
-_REPOSITORY: Final = re.compile(rf"(?=.{{1,255}}$)(?:{_HOST}/)?{_PART}(?:/{_PART})*")
-_IMPLIED: Final = re.compile(r"^(?:(?:index\.)?docker\.io/)?(?:library/(?=[^/]+$))?")
-_DIGITS: Final = re.compile(r"[0-9a-f]{1,64}")
+_REPOSITORY: Final = rf"(?=.{{1,255}}$)(?:{_HOST}/)?{_PART}(?:/{_PART})*"
+_IMPLIED: Final = r"^(?:(?:index\.)?docker\.io/)?(?:library/(?=[^/]+$))?"
+_DIGITS: Final = r"[0-9a-f]{1,64}"
 
 
 def parse(text: str) -> str:
     """A name in the form it is kept in, `repository:tag`; `InvalidError` when it cannot be one."""
     repository, tag = split(text)
-    if not _REPOSITORY.fullmatch(repository) or not _TAG.fullmatch(tag):
+    if not re.fullmatch(_REPOSITORY, repository) or not re.fullmatch(_TAG, tag):
         raise InvalidError(
             f"name an image {text!r}",
             "the name is malformed",
             remedy="small letters and digits, then :TAG, as in example/web:1.2",
         )
-    shorter = _IMPLIED.sub("", repository)
+    shorter = re.sub(_IMPLIED, "", repository)
     return f"{shorter or repository}:{tag}"
 
 
@@ -53,4 +54,4 @@ def split(text: str) -> tuple[str, str]:
 def digits(text: str) -> str:
     """The hexadecimal digits of an id or of its beginning; `""` when it is none."""
     found = text.removeprefix("sha256:")
-    return found if _DIGITS.fullmatch(found) else ""
+    return found if re.fullmatch(_DIGITS, found) else ""
