@@ -1,7 +1,9 @@
 """Telling the neighbours of a fresh container whose MAC its addresses have now.
 
 They may remember the MAC of a container that is gone, and would send there for half
-a minute (RFC 5227 section 3, RFC 4861 section 7.2.6).
+a minute (RFC 5227 section 3, RFC 4861 section 7.2.6). The frames are made here, down
+to the checksum: the kernel has no IPv6 route to a group before it has noticed that
+the link is up, a while later.
 """
 
 from __future__ import annotations
@@ -16,34 +18,47 @@ _ETHERTYPE_ARP: Final = 0x0806
 _ARP: Final = struct.Struct("!HHBBH6s4s6s4s")
 _ETHERNET, _IPV4, _REQUEST = 1, 0x0800, 1
 
-_ALL_NODES: Final = "ff02::1"
+_ALL_NODES: Final = IPv6Address("ff02::1")
+_ALL_NODES_MAC: Final = b"\x33\x33" + _ALL_NODES.packed[-4:]
+_ETHERTYPE_IPV6: Final = 0x86DD
+_IPV6: Final = struct.Struct("!IHBB16s16s")
 _ADVERTISEMENT: Final = struct.Struct("!BBHI16sBB6s")
+_VERSION, _ICMPV6, _HOP_LIMIT = 6 << 28, 58, 255
 _TYPE, _OVERRIDE, _TARGET_LINK_LAYER = 136, 0x20000000, 2
-_NDP_HOP_LIMIT: Final = 255
 
 
 def announce(interface: str, mac: str, address: IPv4Address | IPv6Address) -> None:
     """Tell everybody on the link of `interface`, which is in the caller's namespace."""
-    if isinstance(address, IPv4Address):
-        _arp(interface, bytes.fromhex(mac.replace(":", "")), address.packed)
-    else:
-        _neighbour(interface, bytes.fromhex(mac.replace(":", "")), address)
-
-
-def _arp(interface: str, mac: bytes, address: bytes) -> None:
-    """A request for one's own address, which every neighbour takes note of."""
-    head = _EVERYBODY + mac + struct.pack("!H", _ETHERTYPE_ARP)
-    body = _ARP.pack(_ETHERNET, _IPV4, 6, 4, _REQUEST, mac, address, bytes(6), address)
+    own = bytes.fromhex(mac.replace(":", ""))
+    frame = _arp(own, address) if isinstance(address, IPv4Address) else _neighbour(own, address)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as opened:
         opened.bind((interface, 0))
-        opened.send(head + body)
+        opened.send(frame)
 
 
-def _neighbour(interface: str, mac: bytes, address: IPv6Address) -> None:
-    """An unsolicited advertisement that overrides; the kernel fills its checksum in."""
-    index = socket.if_nametoindex(interface)
-    said = _ADVERTISEMENT.pack(_TYPE, 0, 0, _OVERRIDE, address.packed, _TARGET_LINK_LAYER, 1, mac)
-    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as opened:
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _NDP_HOP_LIMIT)
-        opened.bind((str(address), 0))
-        opened.sendto(said, (_ALL_NODES, 0, 0, index))
+def _arp(mac: bytes, address: IPv4Address) -> bytes:
+    """A request for one's own address, which every neighbour takes note of."""
+    head = _EVERYBODY + mac + _ETHERTYPE_ARP.to_bytes(2, "big")
+    own = address.packed
+    return head + _ARP.pack(_ETHERNET, _IPV4, 6, 4, _REQUEST, mac, own, bytes(6), own)
+
+
+def _neighbour(mac: bytes, address: IPv6Address) -> bytes:
+    """An unsolicited advertisement that overrides."""
+
+    def said(checksum: int) -> bytes:
+        target = address.packed, _TARGET_LINK_LAYER, 1, mac
+        return _ADVERTISEMENT.pack(_TYPE, 0, checksum, _OVERRIDE, *target)
+
+    size, ends = _ADVERTISEMENT.size, (address.packed, _ALL_NODES.packed)
+    checksum = _checksum(b"".join(ends) + struct.pack("!II", size, _ICMPV6) + said(0))
+    head = _ALL_NODES_MAC + mac + _ETHERTYPE_IPV6.to_bytes(2, "big")
+    return head + _IPV6.pack(_VERSION, size, _ICMPV6, _HOP_LIMIT, *ends) + said(checksum)
+
+
+def _checksum(data: bytes) -> int:
+    """The Internet checksum of an even number of bytes (RFC 1071)."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
