@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from scapy.layers.inet import IP
 from scapy.packet import Packet
 
 from harness.packets.frame import Frame
@@ -14,6 +15,7 @@ SHOWN: Final = 6
 """How many frames a failure shows."""
 
 _HOUSEKEEPING: Final = ("ARP", "ICMPv6ND_", "ICMPv6ML")
+_IGMP: Final = 2  # the protocol number; scapy knows it as a contribution only
 
 
 def like(template: Packet, frames: Iterable[Frame]) -> list[Frame]:
@@ -45,8 +47,8 @@ def none(frames: Sequence[Frame], *templates: Packet) -> None:
 def only(frames: Sequence[Frame], *templates: Packet) -> None:
     """Each of the templates is met by a frame, and each frame is like one of them.
 
-    What keeps a link going, ARP, neighbour discovery and multicast listener
-    reports, comes at times of its own and is no offence.
+    What keeps a link going, ARP, neighbour discovery and reports of multicast
+    listeners (IGMP, MLD), comes at times of its own and is no offence.
     """
     found = [like(template, frames) for template in templates]
     for template, matched in zip(templates, found, strict=True):
@@ -66,7 +68,11 @@ def _differences(template: Packet, frame: Frame) -> tuple[Difference, ...]:
 
 
 def _housekeeping(frame: Frame) -> bool:
-    return any(type(layer).__name__.startswith(_HOUSEKEEPING) for layer in _layers(frame))
+    return any(
+        type(layer).__name__.startswith(_HOUSEKEEPING)
+        or (isinstance(layer, IP) and layer.proto == _IGMP)
+        for layer in _layers(frame)
+    )
 
 
 def _layers(frame: Frame) -> Iterable[Packet]:

@@ -25,6 +25,7 @@ HOUSEKEEPING = [
     frame(ARP()),
     frame(IPv6() / ICMPv6ND_NS()),
     frame(IPv6() / IPv6ExtHdrHopByHop() / ICMPv6MLReport2()),
+    frame(IP(proto=2, dst="224.0.0.22") / b"a report"),
 ]
 
 
