@@ -70,7 +70,7 @@ def _differences(template: Packet, frame: Frame) -> tuple[Difference, ...]:
 def _housekeeping(frame: Frame) -> bool:
     return any(
         type(layer).__name__.startswith(_HOUSEKEEPING)
-        or (isinstance(layer, IP) and layer.proto == _IGMP)
+        or (type(layer) is IP and layer.proto == _IGMP)
         for layer in _layers(frame)
     )
 
