@@ -21,6 +21,7 @@ from runtime import errors, init, terminal
 from runtime.errors import UnsupportedError
 from runtime.init import Command, Launch, Stdio
 from runtime.net import files
+from runtime.net.reserve import Reserved
 from runtime.records import ContainerConfig, Endpoint
 from runtime.rootfs import Rootfs
 from runtime.state import process_born
@@ -43,10 +44,19 @@ class Wiring(NamedTuple):
 
     `netns` is the namespace it goes into (`None`: the host's) and `connect` what
     wires it and tells the outcome, called while the child builds the file system.
+    What was `reserved` of the host's ports passes to pid 1.
     """
 
     netns: NetNS | None
     connect: Callable[[], tuple[Endpoint, ...]] = tuple
+    reserved: Reserved | None = None
+
+    def close(self) -> None:
+        """Give up the caller's own hold on all of it."""
+        if self.netns is not None:
+            self.netns.close()
+        if self.reserved is not None:
+            self.reserved.close()
 
 
 def start(
@@ -88,6 +98,7 @@ def start(
             netns=wiring.netns.fd if wiring.netns is not None else -1,
             console=far_console,
             stdio=stdio,
+            held=wiring.reserved.descriptors if wiring.reserved is not None else (),
         )
         outer = init.fork()
         if not outer:

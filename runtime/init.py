@@ -88,11 +88,13 @@ class Launch(NamedTuple):
     netns: int = -1
     console: int = -1
     stdio: Stdio | None = None
+    held: tuple[int, ...] = ()
+    """What pid 1 is to keep open as long as it lives, to no other end."""
 
     @property
     def descriptors(self) -> set[int]:
         """Those that must stay open in the children."""
-        own = {self.report, self.go, self.log, self.exit, self.netns, self.console}
+        own = {self.report, self.go, self.log, self.exit, self.netns, self.console, *self.held}
         return {fd for fd in own | set(self.stdio or ()) if fd >= 0}
 
 

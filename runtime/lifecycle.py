@@ -125,6 +125,8 @@ class Lifecycle:
             born=0,
             endpoints=(),
             changing="",
+            ports=(),
+            rules=-1,
             exit_code=code,
             finished=finished,
         )
@@ -146,13 +148,17 @@ class Lifecycle:
     def start(self, found: Container, *, stdio: Stdio | None) -> Container:
         """Start a container whose lock is held; after an error it is as it was before."""
         config = found.config
-        fresh = ContainerState(connections=found.state.connections)
-        starting = fresh._replace(status="starting")
+        starting = ContainerState("starting", connections=found.state.connections)
         if found.state.status != "starting":
             self._written(found, starting)
 
         def on_pid(pid: int, born: int, endpoints: tuple[Endpoint, ...]) -> None:
-            self._written(found, starting._replace(pid=pid, born=born, endpoints=endpoints))
+            nonlocal starting
+            starting = starting._replace(pid=pid, born=born, endpoints=endpoints)
+            if wiring.reserved is not None:
+                ports, rules = wiring.reserved.publications, wiring.reserved.nft.fileno()
+                starting = starting._replace(ports=ports, rules=rules)
+            self._written(found, starting)
 
         try:
             layers = self.images.of(config).layers
@@ -167,21 +173,14 @@ class Lifecycle:
                     on_pid=on_pid,
                 )
             finally:
-                if wiring.netns is not None:
-                    wiring.netns.close()
+                wiring.close()
         except BaseException as error:
             self._release(found)
             self._written(found, found.state)
             if isinstance(error, OSError):
                 raise _refused(config, error) from error
             raise
-        running = fresh._replace(
-            status="running",
-            pid=started.pid,
-            born=started.born,
-            started=now(),
-            endpoints=started.endpoints,
-        )
+        running = starting._replace(status="running", started=now())
         return self._written(found, running)._replace(console=started.console)
 
     # --- ending ------------------------------------------------------------

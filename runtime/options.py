@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final, TypedDict
 
-from runtime.errors import InvalidError, UnsupportedError
+from runtime.errors import InvalidError
 from runtime.image import Defaults
-from runtime.net import modes
+from runtime.net import modes, ports
 from runtime.net.ipam import is_mac
 from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig
 from runtime.state import NAME, now
@@ -39,6 +39,11 @@ class Options(TypedDict, total=False):
     aliases: Sequence[str]
     sysctls: Mapping[str, str]
     publish: Sequence[str]
+    """Ports, as `[address:][host port:]port[/protocol]`; see `runtime.net.ports`."""
+    publish_all: bool
+    """Publish every port that is exposed, on free ports of the host."""
+    expose: Sequence[str]
+    """Ports besides those that the image exposes, as `port[/protocol]`."""
     dns: Sequence[str]
     add_hosts: Sequence[str]
     """More lines for /etc/hosts, as `name:address`."""
@@ -68,8 +73,11 @@ def configure(
     asked = f"create container {name!r}"
     mode = modes.parse(options.get("network", DEFAULT_NETWORK))
     modes.refuse(mode, asked, _given(options))
-    if options.get("publish"):
-        raise UnsupportedError(asked, "mydocker cannot publish ports")
+    publish = list(options.get("publish", ()))
+    exposed = [*defaults.exposed, *options.get("expose", ())]
+    for text in publish:
+        ports.parse(asked, text)
+    ports.exposed(asked, options.get("expose", ()))
     own = "entrypoint" in options
     entrypoint = list(options["entrypoint"]) if own else defaults.entrypoint
     arguments = list(command) or ([] if own else defaults.command)
@@ -113,6 +121,8 @@ def configure(
         mac=first.mac,
         aliases=first.aliases,
         sysctls=dict(sysctls),
+        publish=publish,
+        publish_all=options.get("publish_all", False),
         dns=list(options.get("dns", ())),
         add_hosts=list(options.get("add_hosts", ())),
         tty=options.get("tty", False),
@@ -121,7 +131,7 @@ def configure(
         image_id=image_id,
         entrypoint=entrypoint,
         user=options.get("user") or defaults.user,
-        exposed=defaults.exposed,
+        exposed=exposed,
         labels=defaults.labels,
         stop_signal=defaults.stop_signal,
     )
@@ -130,7 +140,7 @@ def configure(
 def _given(options: Options) -> list[str]:
     """The options that a network mode may contradict, by the names users know."""
     plain = {
-        "publish": options.get("publish"),
+        "publish": options.get("publish") or options.get("publish_all"),
         "mac": options.get("mac"),
         "ip": options.get("ip"),
         "ip6": options.get("ip6"),

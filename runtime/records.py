@@ -89,6 +89,20 @@ class Endpoint(NamedTuple):
     gateway6: str = ""
 
 
+class Publication(NamedTuple):
+    """A port of the host that leads to a port of a container, while that runs.
+
+    `address` is the host's (`0.0.0.0` and `::` are all of a family), `fd` the number of
+    the descriptor by which the container's pid 1 keeps the port.
+    """
+
+    protocol: str
+    address: str
+    host_port: int
+    port: int
+    fd: int = -1
+
+
 class ContainerConfig(NamedTuple):
     """What was asked for when the container was created."""
 
@@ -105,6 +119,9 @@ class ContainerConfig(NamedTuple):
     mac: str = ""
     aliases: list[str] = []  # noqa: RUF012
     sysctls: dict[str, str] = {}  # noqa: RUF012
+    publish: list[str] = []  # noqa: RUF012
+    """Ports as the user wrote them, see `runtime.net.ports`."""
+    publish_all: bool = False
     dns: list[str] = []  # noqa: RUF012
     add_hosts: list[str] = []  # noqa: RUF012
     tty: bool = False
@@ -138,7 +155,10 @@ class ContainerState(NamedTuple):
     connections: tuple[Connection, ...] | None = None
     """The networks it is to be on; `None`: the one it was created for."""
     changing: str = ""
-    """The network that it is being connected to or taken off at this moment."""
+    """The interface that is being plugged in or taken away at this moment."""
+    ports: tuple[Publication, ...] = ()
+    rules: int = -1
+    """The number of the descriptor of pid 1's that the rules about its ports belong to."""
 
 
 class Container(NamedTuple):
@@ -182,6 +202,7 @@ def state_to_json(state: ContainerState) -> dict[str, Any]:
         **state._asdict(),
         "endpoints": [item._asdict() for item in state.endpoints],
         "connections": None if connections is None else [item._asdict() for item in connections],
+        "ports": [item._asdict() for item in state.ports],
     }
 
 
@@ -195,5 +216,6 @@ def state_from_json(data: dict[str, Any]) -> ContainerState:
             "connections": None
             if connections is None
             else tuple(Connection(**item) for item in connections),
+            "ports": tuple(Publication(**item) for item in data["ports"]),
         }
     )

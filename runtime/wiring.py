@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from ipaddress import ip_interface
+from typing import Final, Literal
 
 from linux.netns import NetNS
+from linux.nft import Nft
 from runtime.container import Wiring
-from runtime.net import files, modes, none, plug, routes, shared, sysctl
+from runtime.errors import InvalidError
+from runtime.net import (
+    files,
+    modes,
+    none,
+    plug,
+    ports,
+    publish,
+    reserve,
+    routes,
+    shared,
+    sysctl,
+)
 from runtime.net.members import names_of
 from runtime.net.networks import Networks
-from runtime.records import DEFAULT_NETWORK, Connection, Container, ContainerConfig, Endpoint
+from runtime.net.publish import Target
+from runtime.net.reserve import Reserved
+from runtime.records import (
+    DEFAULT_NETWORK,
+    Connection,
+    Container,
+    ContainerConfig,
+    Endpoint,
+    NetworkConfig,
+    Publication,
+)
 from runtime.state import Store
 
 
@@ -53,8 +78,8 @@ class Wirer:
 
     def _connected(self, found: Container) -> Wiring:
         config = found.config
-        for connection in found.connections:
-            self._networks.named(connection.network)  # or it cannot be started at all
+        networks = [self._networks.named(item.network) for item in found.connections]
+        reserved = _reserve(config, networks)
         netns = NetNS.new()
 
         def connect() -> tuple[Endpoint, ...]:
@@ -66,9 +91,11 @@ class Wirer:
             routes.settle(netns, endpoints)
             self.write_files(config, endpoints)
             _write_sysctls(netns, config)
+            if reserved is not None:
+                self.publish(reserved.nft, config, reserved.publications, endpoints)
             return endpoints
 
-        return Wiring(netns, connect)
+        return Wiring(netns, connect, reserved)
 
     def _joined(self, config: ContainerConfig, reference: str) -> Wiring:
         asked = f"join the network of container {reference[:12]!r}"
@@ -101,6 +128,23 @@ class Wirer:
         plug.attach(netns, network, endpoint)
         return endpoint
 
+    def publish(
+        self,
+        nft: Nft,
+        config: ContainerConfig,
+        publications: Sequence[Publication],
+        endpoints: Sequence[Endpoint],
+    ) -> None:
+        """Have a container's ports lead to it; `nft` is what the rules belong to."""
+        targets: dict[Literal[4, 6], Target] = {}
+        for version in _VERSIONS:
+            way = routes.way_out(endpoints, version)
+            if way is not None and way.veth:
+                interface = ip_interface(way.address if version == 4 else way.address6)
+                bridge = self._networks.get(way.network).bridge
+                targets[version] = Target(interface.ip, bridge, way.veth)
+        publish.install(nft, config.id, config.name, publications, targets)
+
     def write_files(self, config: ContainerConfig, endpoints: Sequence[Endpoint]) -> None:
         """Write hosts, hostname and resolv.conf of a container with these endpoints."""
         if resolves_names(endpoints) and False:
@@ -116,6 +160,29 @@ class Wirer:
         files.write(directory, "hostname", f"{config.hostname}\n")
         if resolv_conf:
             files.write(directory, "resolv.conf", resolv_conf)
+
+
+_VERSIONS: Final[tuple[Literal[4, 6], ...]] = (4, 6)
+
+
+def _reserve(config: ContainerConfig, networks: Sequence[NetworkConfig]) -> Reserved | None:
+    """Keep the ports that a container publishes; they lead to it by its default route's network."""
+    asked = f"start container {config.name!r}"
+    wanted = [item for text in config.publish for item in ports.parse(asked, text)]
+    if config.publish_all:
+        wanted += ports.exposed(asked, config.exposed)
+    if not wanted:
+        return None
+    ways = {version: routes.leading(networks, version) for version in _VERSIONS}
+    versions = [version for version, way in ways.items() if way and way.driver == "bridge"]
+    if not versions:
+        raise InvalidError(
+            asked,
+            "publish cannot go with its networks",
+            "none of them leads out by a bridge: they are internal, or macvlans",
+            "mydocker network create, without --internal",
+        )
+    return reserve.reserve(asked, wanted, versions)
 
 
 def resolves_names(endpoints: Sequence[Endpoint]) -> bool:

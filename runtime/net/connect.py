@@ -8,7 +8,12 @@ its record, and is both the last step and the repair.
 
 from __future__ import annotations
 
+import os
+
 from linux.netns import NetNS
+from linux.nft import Nft
+from linux.syscalls import pidfd_getfd
+from runtime import container
 from runtime.errors import ConflictError, InvalidError, NotFoundError
 from runtime.net import modes, plug, routes
 from runtime.net.networks import Networks
@@ -76,6 +81,9 @@ class Connector:
                 veths={item.veth for item in endpoints},
             )
             routes.settle(netns, endpoints)
+        if found.state.ports:
+            with _rules(found) as nft:
+                self._wirer.publish(nft, found.config, found.state.ports, endpoints)
         self._wirer.write_files(found.config, endpoints)
         return self._written(found, found.state._replace(changing=""))
 
@@ -86,6 +94,17 @@ class Connector:
 
 def _namespace(found: Container) -> NetNS:
     return NetNS.at(f"/proc/{found.state.pid}/ns/net")
+
+
+def _rules(found: Container) -> Nft:
+    """The socket that the rules about its ports belong to, which its pid 1 holds."""
+    handle = container.pidfd(found.state.pid, found.state.born)
+    if handle is None:
+        raise ConflictError(f"change the network of container {found.name!r}", "it just stopped")
+    try:
+        return Nft(fd=pidfd_getfd(handle, found.state.rules))
+    finally:
+        os.close(handle)
 
 
 def _refuse_without_own_network(asked: str, found: Container) -> None:

@@ -8,7 +8,7 @@ touched. Each rule's comment names the network it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from linux.netlink import Request
@@ -23,18 +23,24 @@ from linux.nft import (
     ct_state,
     del_table,
     family,
+    icmp_type,
     iifname,
+    l4proto,
     masquerade,
     oifname,
     saddr,
     verdict,
 )
+from runtime.net.publish import LOOPBACK, loopback_guard
 from runtime.records import NetworkConfig
 
 TABLE: Final = Table("inet", "mydocker")
 _FORWARD: Final = "forward"
 _POSTROUTING: Final = "postrouting"
+_GUARD: Final = "guard"
+_OUTPUT: Final = "output"
 _SRCNAT: Final = 100
+_RAW: Final = -300
 
 
 def _rule(chain: str, network: NetworkConfig, what: str, *parts: Iterable[Expression]) -> Request:
@@ -45,7 +51,11 @@ def _leaving(network: NetworkConfig) -> list[Request]:
     """What a container may send: to its peers as `icc` has it, outwards under its own address."""
     bridge = network.bridge
     peers = verdict("accept" if network.icc else "drop")
-    rules = [_rule(_FORWARD, network, "peers", iifname(bridge), oifname(bridge), peers)]
+    within = [*iifname(bridge), *oifname(bridge)]
+    rules = [
+        _rule(_FORWARD, network, "published, to peers", within, ct_dnat(), verdict("accept")),
+        _rule(_FORWARD, network, "peers", within, peers),
+    ]
     if network.internal:
         return [*rules, _rule(_FORWARD, network, "internal", iifname(bridge), verdict("drop"))]
     drop = verdict("drop")
@@ -80,6 +90,8 @@ def ruleset(networks: Sequence[NetworkConfig]) -> list[Request]:
         add_table(TABLE),
         add_chain(TABLE, _FORWARD, hook="forward"),
         add_chain(TABLE, _POSTROUTING, hook="postrouting", priority=_SRCNAT, kind="nat"),
+        add_chain(TABLE, _GUARD, hook="prerouting", priority=_RAW),
+        add_chain(TABLE, _OUTPUT, hook="output"),
     ]
     # First every "may not leave", then every "may enter": an accept of one
     # network must not overrule a drop of another.
@@ -88,12 +100,34 @@ def ruleset(networks: Sequence[NetworkConfig]) -> list[Request]:
     for network in networks:
         requests += _entering(network)
     for network in networks:
-        for subnet in [] if network.internal else network.subnets:
-            outside = oifname(network.bridge, is_not=True)
-            requests.append(
-                _rule(_POSTROUTING, network, "masquerade", saddr(subnet), outside, masquerade())
-            )
+        requests += _translated(network)
+        requests += _about_loopback(network)
     return requests
+
+
+def _translated(network: NetworkConfig) -> Iterator[Request]:
+    """Under whose address packets go on: the host's, for all that leaves the bridge.
+
+    And for what comes back to it: whoever called a published port of the host's from
+    the same network must be answered by way of the host.
+    """
+    to, outside = oifname(network.bridge), oifname(network.bridge, is_not=True)
+    for subnet in [] if network.internal else network.subnets:
+        own = saddr(subnet)
+        yield _rule(_POSTROUTING, network, "masquerade", own, outside, masquerade())
+        yield _rule(_POSTROUTING, network, "hairpin", own, to, ct_dnat(), masquerade())
+
+
+def _about_loopback(network: NetworkConfig) -> Iterator[Request]:
+    """What the host calls on 127.0.0.1 may lead to the bridge, and nothing the other way."""
+    yield loopback_guard(TABLE, _GUARD, network.bridge, f"{network.name}: loopback")
+    called, to = saddr(LOOPBACK), oifname(network.bridge)
+    yield _rule(_POSTROUTING, network, "from 127.0.0.1", called, to, masquerade())
+    # A hairpin leaves by the link it came in by. A router would tell the sender to go
+    # directly: past the translation.
+    for version, protocol, number in ((4, "icmp", 5), (6, "icmpv6", 137)):
+        redirect = [*family(version), *l4proto(protocol), *icmp_type(number)]
+        yield _rule(_OUTPUT, network, "no redirects", to, redirect, verdict("drop"))
 
 
 def apply(networks: Sequence[NetworkConfig]) -> None:

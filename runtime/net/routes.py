@@ -14,7 +14,13 @@ from typing import Literal
 from linux import netstate, rtnl
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
-from runtime.records import Endpoint
+from runtime.records import Endpoint, NetworkConfig
+
+
+def leading(networks: Sequence[NetworkConfig], version: Literal[4, 6]) -> NetworkConfig | None:
+    """The network by which a container on all of these leaves; `None` when none leads out."""
+    ways = [item for item in networks if not item.internal and (version == 4 or item.subnet6)]
+    return min(ways, key=lambda item: item.name, default=None)
 
 
 def gateway(endpoint: Endpoint, version: Literal[4, 6]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from runtime.errors import CommandNotFoundError, InvalidError, MydockerError, UnsupportedError
+from runtime.errors import CommandNotFoundError, InvalidError, MydockerError
 from runtime.net import modes
 from runtime.options import Options, configure
 
@@ -98,12 +98,6 @@ def test_what_is_malformed_is_refused(options: dict[str, Any], said: str) -> Non
     """Before anything is made."""
     with pytest.raises(InvalidError, match=said):
         _configure(**options)
-
-
-def test_ports_cannot_be_published() -> None:
-    """It says so, rather than start a container that nobody reaches."""
-    with pytest.raises(UnsupportedError, match="publish"):
-        _configure(publish=["8080:80"])
 
 
 def test_a_container_needs_a_command() -> None:

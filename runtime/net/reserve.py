@@ -1,0 +1,198 @@
+"""Keeping ports of the host: by sockets that a container's pid 1 holds as long as it lives.
+
+There is no daemon that could keep them, and no list that could be wrong: whoever else
+wants such a port, another container or any program of the host, is refused by the
+kernel, and when the container ends, however it ends, the kernel gives the ports back.
+
+What comes to a published port is redirected before it would reach these sockets. Only
+the IPv6 loopback address cannot be redirected, so what comes to `::1` does arrive at
+the socket and is relayed from there (`relayed`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+from typing import Final, Literal, Self
+
+from linux.nft import Nft
+from runtime.errors import ConflictError, InvalidError, MydockerError, UnsupportedError
+from runtime.net.ports import Wanted
+from runtime.records import Publication
+
+EVERY: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - what is meant is every address
+_KINDS: Final = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+}
+_TRIES: Final = 64
+"""How many free ports are looked at for one that is free on every address."""
+_BACKLOG: Final = 512
+_SO_ATTACH_FILTER: Final = 26
+_DROP_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0)
+"""The classic BPF program `ret #0`."""
+
+
+class Reserved:
+    """Ports that are kept, and the socket that the rules about them are going to belong to.
+
+    The descriptors are to be inherited by pid 1; `close` gives up the caller's own.
+    """
+
+    def __init__(self, kept: Sequence[tuple[Publication, socket.socket]], nft: Nft) -> None:
+        self._sockets = [opened for _, opened in kept]
+        self.nft = nft
+        self.publications = tuple(item for item, _ in kept)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What keeps ports and rules for as long as somebody has it open."""
+        return (self.nft.fileno(), *(opened.fileno() for opened in self._sockets))
+
+    def close(self) -> None:
+        """Let go."""
+        self.nft.close()
+        for opened in self._sockets:
+            opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def reserve(asked: str, wanted: Iterable[Wanted], versions: Sequence[Literal[4, 6]]) -> Reserved:
+    """Keep ports on the host's addresses of some families.
+
+    `ConflictError` names a port that is in use, `InvalidError` an address that the host
+    does not have or that is of no use here; then nothing is kept.
+    """
+    kept: list[tuple[Publication, socket.socket]] = []
+    nft = Nft()
+    try:
+        for item in wanted:
+            kept += _one(asked, item, _addresses(asked, item, versions))
+    except BaseException:
+        Reserved(kept, nft).close()
+        raise
+    return Reserved(kept, nft)
+
+
+def relayed(publication: Publication) -> bool:
+    """Whether what comes to the IPv6 loopback address on this port is relayed."""
+    return publication.protocol != "sctp" and publication.address in ("::", "::1")
+
+
+def _addresses(asked: str, wanted: Wanted, versions: Sequence[Literal[4, 6]]) -> list[str]:
+    if not wanted.address:
+        return [EVERY[version] for version in versions]
+    if ip_address(wanted.address).version not in versions:
+        raise InvalidError(
+            f"{asked}: publish on {wanted.address}",
+            f"the container has no IPv{ip_address(wanted.address).version} address to lead to",
+            "its networks are of the other family",
+            "mydocker network create --ipv6",
+        )
+    return [wanted.address]
+
+
+def _one(
+    asked: str, wanted: Wanted, addresses: Sequence[str]
+) -> list[tuple[Publication, socket.socket]]:
+    """Keep one port, the same on all addresses, from those that are allowed."""
+    candidates = range(wanted.low, wanted.high + 1) if wanted.low else [0] * _TRIES
+    refusal: MydockerError | None = None
+    for number in candidates:
+        kept: list[tuple[Publication, socket.socket]] = []
+        port = number
+        try:
+            for address in addresses:
+                opened = _bind(asked, wanted, address, port)
+                port = opened.getsockname()[1]
+                publication = Publication(
+                    wanted.protocol, address, port, wanted.port, opened.fileno()
+                )
+                kept.append((publication, opened))
+        except ConflictError as error:
+            for _, opened in kept:
+                opened.close()
+            refusal = error
+        except BaseException:
+            for _, opened in kept:
+                opened.close()
+            raise
+        else:
+            return kept
+    assert refusal is not None
+    raise refusal
+
+
+def _bind(asked: str, wanted: Wanted, address: str, port: int) -> socket.socket:
+    asked = f"{asked}: publish port {port or 'of choice'}/{wanted.protocol} on {address}"
+    family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
+    try:
+        opened = socket.socket(family, *_KINDS[wanted.protocol])
+    except OSError as error:
+        raise UnsupportedError(
+            asked, str(error.strerror), f"this kernel does not speak {wanted.protocol}"
+        ) from error
+    try:
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if wanted.protocol == "tcp":
+            _claim_tcp(opened, address, port)
+        else:
+            opened.bind((address, port))
+            if address not in ("::", "::1"):
+                _hear_nothing(opened)
+    except OSError as error:
+        opened.close()
+        raise _refusal(asked, error) from error
+    return opened
+
+
+def _claim_tcp(opened: socket.socket, address: str, port: int) -> None:
+    """Bind and listen, as a server would; then, unless somebody is to relay, stop listening.
+
+    To listen is what shows whether another listens there; just to bind would be refused
+    for the remains of old connections too (TIME_WAIT). Without a listener a call that is
+    not redirected is refused, and the port stays bound.
+    """
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.bind((address, port))
+    opened.listen(_BACKLOG)
+    if address not in ("::", "::1"):
+        opened.shutdown(socket.SHUT_RD)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+
+
+def _hear_nothing(opened: socket.socket) -> None:
+    """Have the kernel throw away whatever would be queued: nobody is going to read it."""
+    code = ctypes.create_string_buffer(_DROP_ALL)
+    program = struct.pack("HxxxxxxP", 1, ctypes.addressof(code))
+    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def _refusal(asked: str, error: OSError) -> MydockerError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return ConflictError(
+                asked,
+                "the port is in use",
+                "another container, or a program of this host, has it",
+                "`mydocker ps`, `ss -lntup`, or another port",
+            )
+        case errno.EADDRNOTAVAIL:
+            return InvalidError(asked, "the host has no such address", remedy="ip address")
+        case errno.EACCES:
+            return UnsupportedError(
+                asked, "permission denied", "ports below 1024 need CAP_NET_BIND_SERVICE"
+            )
+        case _:
+            return UnsupportedError(asked, str(error.strerror))
