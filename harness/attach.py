@@ -11,17 +11,19 @@ import hashlib
 from ipaddress import IPv4Interface, IPv6Interface
 
 from harness.adapters.protocol import NetworkFacts
+from harness.topology import Address
 from linux import netstate, rtnl
 from linux.carrier import await_carrier
+from linux.conntrack import Conntrack
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
 
-def attach(host: NetNS, space: NetNS, network: NetworkFacts, name: str) -> None:
+def attach(host: NetNS, space: NetNS, network: NetworkFacts, name: str) -> set[Address]:
     """Give the namespace `space` an `eth0` on the bridge of `network`.
 
-    `name` is the container's; the host end is called after it. The address is
-    the last usable one of each subnet of the network.
+    `name` is the container's; the host end is called after it. The address, which is
+    returned, is the last usable one of each subnet of the network.
     Raises `ValueError` when the network has no bridge in the host.
     """
     if network.interface is None:
@@ -52,12 +54,21 @@ def attach(host: NetNS, space: NetNS, network: NetworkFacts, name: str) -> None:
         await_carrier(netlink, ["eth0"])
     with Netlink(host) as netlink:
         await_carrier(netlink, [end])
+    return {last_address(gateway).ip for gateway in network.gateways}
 
 
-def detach(host: NetNS, name: str) -> None:
-    """Remove the veth pair that `attach` made, where it is still there."""
+def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
+    """Undo `attach`: remove the pair, if it is still there, and what the host remembers.
+
+    The runtime knows nothing of these addresses, so that nobody else would.
+    """
     with Netlink(host) as netlink:
-        netlink.send([rtnl.del_link(host_end(name))], missing_ok=True)
+        known = [item for item in netstate.neighbours(netlink) if item.address in addresses]
+        forgotten = [rtnl.del_neighbour(item.ifindex, item.address) for item in known]
+        netlink.send([rtnl.del_link(host_end(name)), *forgotten], missing_ok=True)
+    with Conntrack(host) as conntrack:
+        flows = conntrack.all()
+        conntrack.forget(flow for flow in flows if not flow.addresses.isdisjoint(addresses))
 
 
 def host_end(name: str) -> str:

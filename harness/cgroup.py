@@ -49,6 +49,19 @@ def create() -> Path | None:
     return made
 
 
+def below(name: str) -> Path | None:
+    """Make a cgroup of that name below the caller's; `None` when there is none to be had."""
+    parent = own()
+    if parent is None:
+        return None
+    made = parent / name
+    try:
+        made.mkdir()
+    except OSError:
+        return None
+    return made
+
+
 def join(cgroup: Path) -> bool:
     """Move the calling process into `cgroup`; whether it may."""
     try:

@@ -57,6 +57,19 @@ class Dialect:
     spoofing: Literal["open", "contained"] = "open"
     """Whether a container that claims a peer's or the gateway's address, by ARP or neighbour
     discovery, gets what its peers send there (L2-1): `open`, it does."""
+    residue: tuple[str, ...] = (
+        "link docker0",
+        "address * of docker0",
+        "route * of docker0 in *",
+        "nft table inet mydocker",
+        "nft chain inet mydocker *",
+        "nft rule inet mydocker * bridge: *",
+        "sysctl net.ipv4.ip_forward",
+        "sysctl net.ipv4.conf.*.forwarding",
+        "sysctl net.ipv6.conf.*.forwarding",
+    )
+    """What stays in the host after its first use (LIFE-1, BYS-1, BYS-4): shell patterns of
+    the names that things have in a violation, such as `link docker0`."""
     datapath: Literal["kernel", "user-space"] = "kernel"
     """User-space datapaths get a longer window before silence is final."""
     own_stack: bool = False

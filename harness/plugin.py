@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import doctor, requirements, sandbox
+from harness import doctor, guarding, requirements, sandbox
 from harness.adapters import registry
 from harness.adapters.registry import UnknownRuntime
 from harness.matrix import Matrix, explain
@@ -132,6 +132,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[FEATURES] = registry.find(_runtime(config)).features
     except (UnknownRuntime, ImportError) as error:
         raise pytest.UsageError(f"--runtime {_runtime(config)}: {error}") from error
+    config.pluginmanager.register(guarding, "netmodes-guarding")
     rows = importlib.resources.files(_SUITES.name) / "requirements.toml"
     catalogue = config.stash[CATALOGUE] = requirements.load(rows)
     if not hasattr(config, "workerinput"):

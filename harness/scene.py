@@ -96,6 +96,7 @@ class Scene:
         self.plan = Plan()
         self._containers: dict[str, Container] = {}
         self._networks: dict[str, Network] = {}
+        self._by_hand: dict[str, set[Address]] = {}
         self.places = {name: fixed(name, space) for name, space in world.namespaces.items()}
         """The world's own places: host, ns1, ns2, internet, attacker, lan, r1, …."""
         for spec in plan.networks if plan else ():
@@ -149,7 +150,8 @@ class Scene:
     def attach(self, name: str, network: str = DEFAULT_NETWORK) -> None:
         """Give a `none` container a veth by hand, onto the bridge of `network`."""
         with self._containers[name].net.open() as space:
-            attach(self.world.host.netns, space, self.runtime.network_facts(network), name)
+            facts = self.runtime.network_facts(network)
+            self._by_hand[name] = attach(self.world.host.netns, space, facts, name)
         self._change(name, Attached(network))
 
     def start(self, name: str) -> None:
@@ -185,9 +187,8 @@ class Scene:
             for name in list(self._networks):
                 stack.callback(self.remove_network, name)
             stack.callback(self.remove, *self._containers)
-            for container in self.plan.containers:
-                if isinstance(container.mode, Attached):
-                    detach(self.world.host.netns, container.name)
+            for name, addresses in self._by_hand.items():
+                detach(self.world.host.netns, name, addresses)
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ UNSUPPORTED = "unsupported: "
 """How the reason of a skip begins when a runtime does not declare a needed feature."""
 
 _PROPERTY = "requirement"
+_BREAKS = "breaks"
 
 
 class Verdict(StrEnum):
@@ -32,6 +33,11 @@ _WEIGHT = {verdict: weight for weight, verdict in enumerate(Verdict)}
 def properties(ids: Iterable[str]) -> list[tuple[str, object]]:
     """The properties by which a test's reports, and JUnit XML, name its requirements."""
     return [(_PROPERTY, id_) for id_ in ids]
+
+
+def breaks(ids: Iterable[str]) -> list[tuple[str, object]]:
+    """The properties of a report that breaks requirements whatever its test is about."""
+    return [(_BREAKS, id_) for id_ in ids]
 
 
 def judge(report: pytest.TestReport) -> Verdict | None:
@@ -62,9 +68,10 @@ class Summary:
         if verdict is None:
             return
         for name, id_ in report.user_properties:
-            if name == _PROPERTY:
-                before = self._verdicts.get(str(id_), verdict)
-                self._verdicts[str(id_)] = max(before, verdict, key=_WEIGHT.__getitem__)
+            if name in (_PROPERTY, _BREAKS):
+                found = Verdict.BROKEN if name == _BREAKS else verdict
+                before = self._verdicts.get(str(id_), found)
+                self._verdicts[str(id_)] = max(before, found, key=_WEIGHT.__getitem__)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:

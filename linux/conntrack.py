@@ -31,7 +31,7 @@ from linux.netns import NetNS
 Address = IPv4Address | IPv6Address
 
 _SUBSYSTEM: Final = 1
-_GET, _DELETE = 1, 2
+_GET, _DELETE, _GET_STATS, _ENTRIES = 1, 2, 5, 1
 _ORIGINAL, _REPLY, _ID, _FILTER = 1, 2, 12, 25
 _IP, _PROTOCOL = 1, 2
 _SOURCES: Final = {4: 1, 6: 3}
@@ -63,6 +63,12 @@ class Flow(NamedTuple):
     handle: bytes
     """What names it to the kernel."""
 
+    @property
+    def addresses(self) -> set[Address]:
+        """Everybody who takes part, translated or not."""
+        ends = (self.original, self.reply)
+        return {item for end in ends for item in (end.source, end.destination)}
+
 
 class Conntrack:
     """The flows of one namespace. Use it as a context manager, or `close` it."""
@@ -82,6 +88,17 @@ class Conntrack:
             if (flow.original, flow.reply)[side - 1].source == address
         }
         return list(found.values())
+
+    def count(self) -> int:
+        """How many flows there are, which costs next to nothing to ask."""
+        request = Request(_SUBSYSTEM << 8 | _GET_STATS, 0, bytes(4), "count flows")
+        (answer,) = self._netlink.ask(request)
+        return int.from_bytes(dict(attributes(answer, 4))[_ENTRIES], "big")
+
+    def all(self) -> list[Flow]:
+        """Every flow of both families. The kernel walks its whole table: milliseconds."""
+        request = Request(_SUBSYSTEM << 8 | _GET, NLM_F_DUMP, bytes(4), "list flows")
+        return [_flow(answer) for answer in self._netlink.ask(request)]
 
     def towards(self, family: Literal[4, 6], protocol: str, port: int) -> list[Flow]:
         """Every flow whose first packet went to a port, whatever the address."""

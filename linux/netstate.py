@@ -111,22 +111,23 @@ def _read_link(data: bytes) -> Link:
 
 def addresses(netlink: Netlink, *, index: int | None = None) -> list[LinkAddress]:
     """Every address of the namespace, or of one link."""
-    found = []
     body = rtnl.ADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-    for answer in netlink.ask(Request(rtnl.RTM_GETADDR, NLM_F_DUMP, body, "list addresses")):
-        _, prefix, flags, _, owner = rtnl.ADDR.unpack_from(answer)
-        fields = dict(attributes(answer, rtnl.ADDR.size))
-        packed = fields.get(rtnl.IFA_LOCAL) or fields[rtnl.IFA_ADDRESS]
-        if index is None or owner == index:
-            found.append(
-                LinkAddress(
-                    owner,
-                    _interface(packed, prefix),
-                    bool(flags & rtnl.IFA_F_TENTATIVE),
-                    bool(flags & rtnl.IFA_F_DADFAILED),
-                )
-            )
-    return found
+    request = Request(rtnl.RTM_GETADDR, NLM_F_DUMP, body, "list addresses")
+    found = [read_address(answer) for answer in netlink.ask(request)]
+    return [item for item in found if index is None or item.ifindex == index]
+
+
+def read_address(message: bytes) -> LinkAddress:
+    """An address from the body of a message, an answer or a notice."""
+    _, prefix, flags, _, owner = rtnl.ADDR.unpack_from(message)
+    fields = dict(attributes(message, rtnl.ADDR.size))
+    packed = fields.get(rtnl.IFA_LOCAL) or fields[rtnl.IFA_ADDRESS]
+    return LinkAddress(
+        owner,
+        _interface(packed, prefix),
+        bool(flags & rtnl.IFA_F_TENTATIVE),
+        bool(flags & rtnl.IFA_F_DADFAILED),
+    )
 
 
 def routes(

@@ -9,7 +9,9 @@ from files that stay open. Rules of the older iptables (not iptables-nft) cannot
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import resource
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Self
 
@@ -39,7 +41,6 @@ _GETGEN, _GETOBJECT, _GETFLOWTABLE = 16, 19, 23
 _LIVELY: Final = 0x10 | 0x20
 """NFT_SET_TIMEOUT, NFT_SET_EVAL: sets that packets fill."""
 _ENOENT: Final = 2
-_CONNTRACK_STATS: Final = 1 << 8 | 5
 
 
 class Ruleset(NamedTuple):
@@ -102,21 +103,28 @@ class Dumps:
             self._generation, self._ruleset = b"", Ruleset()
             self._files: list[tuple[str, int]] = []
             stack.callback(self._close_files)
+            _allow_files()
             with space.entered():
-                self._files += _open_files()
+                for key, fd in _open_files():
+                    self._files.append((key, _out_of_the_way(fd)))
             self._resources = stack.pop_all()
 
     def take(self) -> Raw:
         """The state as it is now."""
-        told = [tuple(self._route.ask(question)) for question in _QUESTIONS]
-        sysctls = tuple((key, os.pread(fd, 4096, 0)) for key, fd in self._files)
-        return Raw(*told)._replace(ruleset=self._nft(), sysctls=sysctls)
-
-    def flows(self) -> int:
-        """How many flows conntrack knows here, which costs next to nothing to ask."""
-        question = Request(_CONNTRACK_STATS, 0, _NFGEN, "count flows")
-        (answer,) = self._netfilter.ask(question)
-        return int.from_bytes(dict(attributes(answer, 4))[1], "big")
+        links, addresses, routes, rules, neighbours, proxies, timings = (
+            tuple(self._route.ask(question)) for question in _QUESTIONS
+        )
+        return Raw(
+            links,
+            addresses,
+            routes,
+            rules,
+            neighbours,
+            proxies,
+            timings,
+            self._nft(),
+            tuple((key, os.pread(fd, 4096, 0)) for key, fd in self._files),
+        )
 
     def _nft(self) -> Ruleset:
         """The ruleset; dumped only when its generation is another than the last time."""
@@ -179,6 +187,27 @@ _PER_LINK: Final = tuple(
 )
 _COMMON: Final = frozenset({"all", "default"})
 _COUNTS: Final = frozenset({"net/netfilter/nf_conntrack_count"})
+
+
+_LOW: Final = 1024
+"""Below it are the descriptors that select(2) can take; we leave those to others."""
+_MOST: Final = 8192
+
+
+def _allow_files() -> None:
+    """Raise the process's limit: a namespace has some five hundred sysctls."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST if hard == resource.RLIM_INFINITY else min(_MOST, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _out_of_the_way(fd: int) -> int:
+    """The same file by a high descriptor."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOW)
+    finally:
+        os.close(fd)
 
 
 def _open_files() -> Iterator[tuple[str, int]]:

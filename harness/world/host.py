@@ -23,8 +23,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
+from harness import cgroup
 from harness.adapters.protocol import Completed
 from harness.world import files
 from linux.netns import NetNS
@@ -57,11 +59,13 @@ class HostDied(Exception):
 class Host:
     """A running host. Implements `harness.adapters.protocol.HostHandle`."""
 
-    def __init__(self, pid: int, connection: Connection) -> None:
+    def __init__(self, pid: int, connection: Connection, group: Path | None) -> None:
         self._pid = pid
         self._connection = connection
         self.netns = NetNS.at(f"/proc/{pid}/ns/net")
         """The host's network namespace."""
+        self.cgroup = group
+        """The directory of its own cgroup; `None` where the machine has none for it."""
 
     @classmethod
     def start(cls, *, resolver: str, hosts: Mapping[str, str]) -> Self:
@@ -71,12 +75,13 @@ class Host:
         """
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        group = cgroup.below(f"host-{os.getpid()}-{here.fileno()}")
         try:
             unshare(CLONE_NEWPID)  # holds for children only; taken back below
             try:
                 pid = quiet_fork()
                 if pid == 0:
-                    _be_init(there, resolver, hosts)
+                    _be_init(there, group, resolver, hosts)
             finally:
                 setns(own, CLONE_NEWPID)
         finally:
@@ -87,9 +92,9 @@ class Host:
             _unwrap(_receive(connection))
         except BaseException:
             connection.close()
-            _end(pid)
+            _end(pid, group)
             raise
-        return cls(pid, connection)
+        return cls(pid, connection, group)
 
     @property
     def pid(self) -> int:
@@ -151,7 +156,7 @@ class Host:
         if self._pid:
             self._connection.close()
             self.netns.close()
-            _end(self._pid)
+            _end(self._pid, self.cgroup)
             self._pid = 0
 
 
@@ -167,17 +172,21 @@ def quiet_fork() -> int:
         return os.fork()
 
 
-def _end(pid: int) -> None:
+def _end(pid: int, group: Path | None) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
+    if group is not None:
+        cgroup.remove(group)
 
 
 # --- inside ------------------------------------------------------------------
 
 
-def _be_init(channel: socket.socket, resolver: str, hosts: Mapping[str, str]) -> NoReturn:
+def _be_init(
+    channel: socket.socket, group: Path | None, resolver: str, hosts: Mapping[str, str]
+) -> NoReturn:
     """Be pid 1 of the host: set the place up, start the server, reap until it ends."""
     try:
         die_with_parent()
@@ -186,6 +195,8 @@ def _be_init(channel: socket.socket, resolver: str, hosts: Mapping[str, str]) ->
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         connection = Connection(_keep_only(channel.detach()))
+        if group is not None:
+            cgroup.join(group)
         try:
             _settle_in(resolver, hosts)
         except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.place import Place
 from harness.probe.settle import await_ready
@@ -17,6 +17,7 @@ from harness.world.facts import Names, Thing, names, still, things
 
 Facts = dict[str, dict[str, str]]
 """What is known about each thing, by what it is called: `link eth0` → {`mtu`: …}."""
+NEW = "new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,17 @@ class Snapshot:
 
     def changes(self, later: Snapshot) -> list[str]:
         """What is different in a later snapshot, one line for each thing."""
-        return changes(self.facts, later.facts)
+        return [str(change) for change in changes(self.facts, later.facts)]
+
+
+class Change(NamedTuple):
+    """A thing that is different: `new`, `gone`, or what about it was and is."""
+
+    thing: str
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.thing}: {self.how}"
 
 
 def gathered(found: Iterable[Thing]) -> Facts:
@@ -52,33 +63,33 @@ def gathered(found: Iterable[Thing]) -> Facts:
 
 def changes(
     before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]
-) -> list[str]:
-    """What is different, one line for each thing; not the sysctls of links that came or went."""
+) -> list[Change]:
+    """What is different, by thing; not the sysctls of links that came or went."""
     coming_and_going = {
         name.removeprefix("link ")
         for name in before.keys() ^ after.keys()
         if name.startswith("link ")
     }
-    lines = []
+    found = []
     for thing in sorted({*before, *after}, key=_links_first):
         was, now = before.get(thing), after.get(thing)
         if was == now or _link_of_sysctl(thing) in coming_and_going:
             continue
         if was is None:
-            lines.append(f"{thing}: new")
+            found.append(Change(thing, NEW))
         elif now is None:
-            lines.append(f"{thing}: gone")
+            found.append(Change(thing, "gone"))
         else:
             told = (
                 f"{key} was {was.get(key, 'absent')}, is {now.get(key, 'absent')}"
                 for key in sorted({*was, *now})
                 if was.get(key) != now.get(key)
             )
-            lines.append(f"{thing}: {'; '.join(told)}")
-    return lines
+            found.append(Change(thing, "; ".join(told)))
+    return found
 
 
-def differences(before: Raw, after: Raw) -> list[str]:
+def differences(before: Raw, after: Raw) -> list[Change]:
     """`changes` between two looks at one namespace, put into words only where they differ."""
     if before == after:
         return []

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
-from ipaddress import ip_network
+from collections.abc import Collection, Iterator
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from linux import netstate
 from linux.netlink import Netlink, NetlinkError
 from runtime.errors import ConflictError, NotFoundError
-from runtime.net import bridge, macvlan, nat, plug, subnets
+from runtime.net import bridge, macvlan, nat, plug, subnets, traces
 from runtime.net.design import RESERVED, NetworkOptions, check, design
-from runtime.net.ipam import Leases
+from runtime.net.ipam import Leases, is_mac
 from runtime.net.members import Members
 from runtime.net.sysctl import Borrowed
 from runtime.records import DEFAULT_NETWORK, Address, Connection, Network, NetworkConfig
@@ -257,13 +257,21 @@ class Networks:
     ) -> None:
         """Give back what a container has on every network but those to `keep`.
 
-        Its veth ends go first, but for `veths`.
+        Its veth ends go first, but for `veths`, and what the kernel remembers of it.
         """
         plug.detach(owner, keep=veths)
+        traces.forget(set(self._held(owner, keep)))
         with self._store.locked():
             for name in set(os.listdir(self._store.networks)) - set(keep):
                 Members(self._directory(name)).remove(owner)
                 Leases(self._directory(name)).release(owner)
+
+    def _held(self, owner: str, keep: Collection[str]) -> Iterator[Address]:
+        """The addresses that a container has on every network but those to `keep`."""
+        for name in set(os.listdir(self._store.networks)) - set(keep):
+            for item, who in Leases(self._directory(name)).read().items():
+                if who == owner and not is_mac(item):
+                    yield ip_address(item)
 
     def _used(self) -> list[Network]:
         return [subnet for network in self.all() for subnet in network.subnets]

@@ -11,6 +11,7 @@ from ipaddress import ip_interface
 from typing import Final
 
 from linux import netstate, rtnl
+from linux.carrier import await_carrier
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from runtime.errors import ConflictError
@@ -93,6 +94,8 @@ def attach(netns: NetNS, network: NetworkConfig, endpoint: Endpoint) -> None:
             )
     if network.driver == "bridge":
         bridge.wait_until_forwarding(network, endpoint)
+        with Netlink(netns) as inside:  # without a carrier there is no route to ff02::1 yet
+            await_carrier(inside, [endpoint.interface])
     with netns.entered():
         for item in addresses:
             announce(endpoint.interface, endpoint.mac, ip_interface(item).ip)

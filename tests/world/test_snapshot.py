@@ -50,6 +50,11 @@ def rules(*requests: Request) -> Change:
     return change
 
 
+def sysctls(key: str, value: int) -> Change:
+    """A sysctl set to another value."""
+    return lambda space: sysctl.write(space, {f"net.{key}": value})
+
+
 CHAIN = (nft.add_table(TABLE), nft.add_chain(TABLE, "input", hook="input"))
 CHANGES: dict[str, Change] = {
     "link x": netlink(rtnl.add_bridge("x")),
@@ -61,17 +66,30 @@ CHANGES: dict[str, Change] = {
     "route 198.51.100.0/24": netlink(
         rtnl.add_route(IPv4Network("198.51.100.0/24"), via=ip_address("192.0.2.2"))
     ),
-    "of table 99": netlink(rtnl.add_route(None, via=ip_address("2001:db8::2"), table=99)),
+    "route ::/0 of eth0 in table 99": netlink(
+        rtnl.add_route(None, via=ip_address("2001:db8::2"), table=99)
+    ),
     "route 10.0.0.0/8": netlink(rtnl.add_blackhole(IPv4Network("10.0.0.0/8"))),
-    "policy rule 7": netlink(rtnl.add_rule(4, iif="eth0", table=99, priority=7)),
-    "nft table operator": rules(nft.add_table(TABLE)),
-    "nft chain operator input": rules(*CHAIN),
-    "nft rule operator input": rules(
+    "rule 7 of IPv4": netlink(rtnl.add_rule(4, iif="eth0", table=99, priority=7)),
+    "nft table inet operator": rules(nft.add_table(TABLE)),
+    "nft chain inet operator input": rules(*CHAIN),
+    "nft rule inet operator input": rules(
         *CHAIN, nft.add_rule(TABLE, "input", nft.iifname("eth0"), nft.verdict("drop"))
     ),
-    "sysctl net.ipv4.ip_default_ttl: value was 64, is 63": lambda space: sysctl.write(
-        space, {"net.ipv4.ip_default_ttl": 63}
+    "neighbour 192.0.2.7 of eth0": netlink(
+        rtnl.add_neighbour(PORT, ip_address("192.0.2.7"), "02:00:00:00:00:07")
     ),
+    "sysctl net.ipv4.ip_default_ttl: value was 64, is 63": sysctls("ipv4.ip_default_ttl", 63),
+    "sysctl net.ipv4.conf.eth0.route_localnet: value was 0, is 1": sysctls(
+        "ipv4.conf.eth0.route_localnet", 1
+    ),
+    "sysctl net.ipv6.conf.eth0.accept_ra_mtu: value was 1, is 0": sysctls(
+        "ipv6.conf.eth0.accept_ra_mtu", 0
+    ),
+    "sysctl net.ipv6.conf.default.accept_ra: value was 1, is 2": sysctls(
+        "ipv6.conf.default.accept_ra", 2
+    ),
+    "sysctl net.ipv4.neigh.eth0.gc_stale_time": sysctls("ipv4.neigh.eth0.gc_stale_time", 7),
 }
 
 
@@ -91,7 +109,7 @@ def test_what_goes_is_told_as_well(ends: tuple[NetNS, NetNS]) -> None:
     before = Snapshot.of(place)
     netlink(rtnl.del_address(PORT, IPv6Interface("2001:db8::1/64")))(ends[0])
     lines = before.changes(Snapshot.of(place))
-    assert "address 2001:db8::1/64 of link 2: gone" in lines
+    assert "address 2001:db8::1/64 of eth0: gone" in lines
 
 
 def test_traffic_and_counting_rules_are_no_change(ends: tuple[NetNS, NetNS]) -> None:
@@ -117,3 +135,25 @@ def _chat(one: Place, other: Place) -> None:
     for transport, address in zip(TRANSPORTS, ("192.0.2.1", "2001:db8::1"), strict=True):
         with Ear(one, transport, address=ip_address(address)) as ear:
             assert ear.hears(other)
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_a_links_sysctls_go_by_their_own_names(ends: tuple[NetNS, NetNS], family: str) -> None:
+    """The kernel tells them by number: each must come out under the file that holds it."""
+    facts = Snapshot.of(fixed("one", ends[0])).facts
+    start = f"sysctl net.{family}.conf.eth0."
+    told = {key.removeprefix(start): facts[key]["value"] for key in facts if key.startswith(start)}
+    files = set(told) - {"tag", "stable_secret", "ndisc_tclass", "medium_id"}
+    read = sysctl.read(ends[0], [f"net.{family}.conf.eth0.{key}" for key in files - _IN_JIFFIES])
+    assert {key: told[key] for key in files - _IN_JIFFIES} == {
+        key.rpartition(".")[2]: value for key, value in read.items()
+    }
+
+
+_IN_JIFFIES = {
+    "router_solicitation_interval",
+    "router_solicitation_delay",
+    "router_solicitation_max_interval",
+    "router_probe_interval",
+    "ioam6_id_wide",
+}

@@ -1,0 +1,295 @@
+"""Held against what was: whether a test has left something behind, or changed a bystander.
+
+A guard looks at the host, ns1 and ns2 when a test begins and when it has ended. What
+is new in the host then was left behind (LIFE-1); what else is different there, and
+whatever is different in ns1 and ns2, was somebody else's (BYS-1). Containers that run
+when a test begins are part of what was.
+
+Namespaces are torn down behind the scenes: a difference counts when it is still there
+after `BOUND` seconds. Neighbours that were learned and flows come and go with traffic;
+they count when they belong to an address of a container that nobody has any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final, Self
+
+from harness.model import HOST, NS1, NS2
+from harness.topology import PRIVATE, Address
+from harness.world.build import World
+from harness.world.dumps import Dumps, Raw
+from harness.world.facts import learned, names
+from harness.world.snapshot import NEW, Change, changes, differences, gathered
+from harness.world.surroundings import Outside, Surroundings
+from linux import netstate, rtnl
+from linux.conntrack import Conntrack, Flow
+from linux.netlink import Netlink, number
+from linux.netns import NetNS
+
+BOUND: Final = 2.0
+"""Seconds that the kernel and a runtime may take to clean up after a container."""
+LEFT_BEHIND, BYSTANDER = "LIFE-1", "BYS-1"
+
+_WATCHED: Final = (HOST, NS1, NS2)
+_NOTICES: Final = 0x1 | 0x4 | 0x10 | 0x100
+"""RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR."""
+_HEADER: Final = 16
+_LOOK_AGAIN: Final = 0.005
+"""Seconds after which to look again where the kernel tells nobody of a change."""
+_MOST: Final = 8
+
+
+class Violation(Exception):
+    """What a test has left, or changed; `broken` tells which requirements that breaks."""
+
+    def __init__(self, found: Mapping[str, Sequence[str]]) -> None:
+        self.broken = tuple(found)
+        super().__init__("\n".join(_told(found)))
+
+
+def _told(found: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    heads = {
+        LEFT_BEHIND: f"left behind, and still there after {BOUND:g} s:",
+        BYSTANDER: f"not what it was, and not back after {BOUND:g} s:",
+    }
+    for requirement, lines in found.items():
+        yield f"{requirement}: {heads[requirement]}"
+        yield from (f"  {line}" for line in lines[:_MOST])
+        if len(lines) > _MOST:
+            yield f"  … and {len(lines) - _MOST} more"
+    yield "Look into the world of one test with `netmodes lab`; what a runtime is documented"
+    yield "to leave is declared as `residue` in its dialect."
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is watched, at one moment."""
+
+    raws: Mapping[str, Raw]
+    outside: Outside
+
+
+class Guard:
+    """Watches one world. Use it as a context manager, or `close` it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._br0 = [item.network for item in world.topology.br0]
+        self._own: set[Address] = set()
+        """What the host has had itself: a network's gateway."""
+        self._met: set[Address] = set()
+        """Who has been the host's neighbour, with a MAC: every container that sent anything."""
+        self._known: set[bytes] = set()
+        self._base: State | None = None
+        self._before_shared: State | None = None
+        self._shared = 0
+        self.residue: tuple[str, ...] = ()
+        """What the runtime under test may leave, as patterns (`Dialect.residue`)."""
+        with contextlib.ExitStack() as stack:
+            self._dumps = {
+                name: stack.enter_context(Dumps(world.namespaces[name])) for name in _WATCHED
+            }
+            self._notices = stack.enter_context(
+                world.namespaces[HOST].socket(
+                    socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE
+                )
+            )
+            self._notices.bind((0, _NOTICES))
+            self._notices.setblocking(False)
+            self._poll = select.poll()
+            self._poll.register(self._notices, select.POLLIN)
+            self._surroundings = Surroundings(world.host.pid, world.host.cgroup)
+            self._resources = stack.pop_all()
+
+    # --- looking ---------------------------------------------------------------
+
+    def take(self) -> State:
+        """What there is now."""
+        raws = {name: dumps.take() for name, dumps in self._dumps.items()}
+        return State(raws, self._surroundings.take())
+
+    def begin(self) -> None:
+        """From here on: everything that there is belongs there."""
+        if self._base is None:
+            self._drain()
+            self._base = self.take()
+
+    def forget(self) -> None:
+        """Something was made, or removed, that outlives tests: `begin` looks anew."""
+        self._base = None
+
+    def check(self) -> None:
+        """Raise `Violation` when something is not as it was at `begin`."""
+        base, self._base = self._base, None
+        if base is not None:
+            self._base = self._checked(base)
+
+    def share(self) -> None:
+        """Something is about to be made that tests share: `unshare` holds all such against now."""
+        if not self._shared:
+            self._before_shared = self.take()
+        self._shared += 1
+
+    def unshare(self) -> None:
+        """Something that was shared is gone; once all is, raise `Violation` as `check` does."""
+        self.forget()
+        self._shared -= 1
+        if not self._shared and self._before_shared is not None:
+            self._checked(self._before_shared)
+
+    def outlive(self) -> None:
+        """Something is about to be made that outlives what is shared now."""
+        self._before_shared = None
+
+    def _checked(self, base: State) -> State:
+        now, found = self._settled(base)
+        if LEFT_BEHIND in found:
+            self._known |= {flow.handle for flow in self._flows()}
+        if found:
+            self._before_shared = None  # it would tell the same again
+            raise Violation(found)
+        return now
+
+    def _settled(self, base: State) -> tuple[State, dict[str, list[str]]]:
+        """The state once nothing is wrong with it, or when the time is up; what is wrong."""
+        deadline = time.monotonic() + BOUND
+        now = self.take()
+        links_gone = self._drain()
+        while found := self._found(base, now, links_gone=links_gone):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._poll.poll(min(left, _LOOK_AGAIN) * 1000)
+            links_gone |= self._drain()
+            now = self.take()
+        return now, found
+
+    def _drain(self) -> bool:
+        """Whether links have gone from the host since the last time; takes note of addresses."""
+        gone = False
+        while True:
+            try:
+                message = self._notices.recv(1 << 16)
+            except BlockingIOError:
+                return gone
+            except OSError:  # so much has changed that some was left out
+                gone = True
+                continue
+            kind = number(message[4:6])
+            gone |= kind == rtnl.RTM_DELLINK
+            if kind == rtnl.RTM_NEWADDR:
+                self._own.add(netstate.read_address(message[_HEADER:]).address.ip)
+            elif kind == rtnl.RTM_NEWNEIGH:
+                self._met |= {item.address for item in learned((message[_HEADER:],), {})}
+
+    # --- what is wrong -----------------------------------------------------------
+
+    def _found(self, base: State, now: State, *, links_gone: bool) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for place in _WATCHED:
+            for change in differences(base.raws[place], now.raws[place]):
+                self._note(found, place, change)
+        if base.outside != now.outside:
+            was, is_now = (
+                gathered(self._surroundings.things(seen)) for seen in (base.outside, now.outside)
+            )
+            for change in changes(was, is_now):
+                self._note(found, HOST, change)
+        for trace in self._traces(base, now, links_gone=links_gone):
+            found.setdefault(LEFT_BEHIND, []).append(trace)
+        return found
+
+    def _note(self, found: dict[str, list[str]], place: str, change: Change) -> None:
+        gone = change.how == "gone"
+        if not gone and any(fnmatchcase(change.thing, pattern) for pattern in self.residue):
+            return
+        left = place == HOST and change.how == NEW
+        requirement = LEFT_BEHIND if left else BYSTANDER
+        found.setdefault(requirement, []).append(f"{place}: {change}")
+
+    def _traces(self, base: State, now: State, *, links_gone: bool) -> Iterator[str]:
+        """Neighbours and flows of addresses that containers had."""
+        neighbours = {
+            (place, item)
+            for place in _WATCHED
+            if base.raws[place].neighbours != now.raws[place].neighbours
+            for item in learned(now.raws[place].neighbours, names(now.raws[place]))
+            - learned(base.raws[place].neighbours, names(base.raws[place]))
+            if self._of_container(item.address)
+        }
+        flows = list(self._flows()) if links_gone else []
+        if not (neighbours or flows):
+            return
+        alive = self._alive()
+        for place, neighbour in sorted(neighbours, key=str):
+            if neighbour.address not in alive:
+                yield f"{place}: neighbour {neighbour.address} of {neighbour.link}: {NEW}"
+        for flow in flows:
+            if dead := [
+                item for item in flow.addresses if self._of_container(item) and item not in alive
+            ]:
+                first = flow.original
+                yield (
+                    f"{HOST}: flow from {first.source} port {first.source_port} to "
+                    f"{first.destination} port {first.destination_port} (protocol "
+                    f"{first.protocol}): nobody has {dead[0]} any more"
+                )
+
+    def _flows(self) -> Iterator[Flow]:
+        with Conntrack(self._world.namespaces[HOST]) as conntrack:
+            for flow in conntrack.all() if conntrack.count() else ():
+                ours = flow.handle in self._known or flow.original.destination.is_multicast
+                if not ours and any(self._of_container(item) for item in flow.addresses):
+                    yield flow
+
+    def _of_container(self, address: Address) -> bool:
+        """Whether a container had it: a neighbour by a private address that is not br0's."""
+        return (
+            address in self._met - self._own
+            and not any(address in network for network in self._br0)
+            and any(address in network for network in PRIVATE)
+        )
+
+    def _alive(self) -> set[Address]:
+        """Every address that anybody in the host or the world has now."""
+        found: set[Address] = set()
+        with contextlib.ExitStack() as stack:
+            spaces: set[NetNS] = set(self._world.namespaces.values())
+            for pid in self._surroundings.take().processes:
+                with contextlib.suppress(OSError):  # it ends
+                    spaces.add(stack.enter_context(self._world.host.netns_of(pid)))
+            for space in spaces:
+                with Netlink(space) as netlink:
+                    found |= {item.address.ip for item in netstate.addresses(netlink)}
+        return found
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def guarded(world: World, *, residue: tuple[str, ...] = ()) -> Iterator[Guard]:
+    """Hold a world, once the body is over, against what it was before; raises `Violation`.
+
+    Not when the body itself raises.
+    """
+    with Guard(world) as guard:
+        guard.residue = residue
+        guard.begin()
+        yield guard
+        guard.check()

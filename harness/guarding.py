@@ -1,0 +1,86 @@
+"""The part of the plugin that holds every test's world against what it was before.
+
+Registered in conformance runs only. A violation is an error of the test's teardown,
+which counts against LIFE-1 or BYS-1 whatever the test itself was about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from functools import partial
+from typing import Final
+
+import pytest
+
+from harness.guard import Guard, Violation
+from harness.summary import breaks
+from harness.world.build import World
+
+GUARD: Final = pytest.StashKey[Guard]()
+_SHARED: Final = frozenset({"module", "class", "package"})
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_and_nothing_changed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Set up after what is shared and before what is the test's own; over after all of that."""
+    guard = request.config.stash.get(GUARD, None)
+    if guard is None or "world" not in request.fixturenames:
+        yield
+        return
+    guard.begin()
+    yield
+    guard.check()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Guard the session's world, and have what modules share leave nothing either."""
+    stash = request.config.stash
+    guard = stash.get(GUARD, None)
+    if guard is not None and fixturedef.scope != "function":
+        guard.forget()
+        if fixturedef.scope in _SHARED:
+            guard.share()
+            # Finalizers are called last in, first out: after the fixture's own.
+            fixturedef.addfinalizer(guard.unshare)
+        else:
+            guard.outlive()
+    made = yield
+    if fixturedef.argname == "world" and fixturedef.scope == "session":
+        assert isinstance(made, World)
+        stash[GUARD] = Guard(made)
+        fixturedef.addfinalizer(partial(_stop, stash))
+    elif fixturedef.argname == "runtime" and guard is not None:
+        guard.residue = made.dialect.residue  # type: ignore[attr-defined] # an Adapter, a Protocol
+    return made
+
+
+def _stop(stash: pytest.Stash) -> None:
+    stash[GUARD].close()
+    del stash[GUARD]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a violation count against the requirements that it breaks, and no other."""
+    report = yield
+    if call.excinfo is not None:
+        found = list(_violations(call.excinfo.value))
+        if found:
+            ids = dict.fromkeys(id_ for violation in found for id_ in violation.broken)
+            report.user_properties = breaks(ids)
+            if isinstance(call.excinfo.value, Violation):
+                report.longrepr = str(call.excinfo.value)
+    return report
+
+
+def _violations(error: BaseException) -> Iterator[Violation]:
+    if isinstance(error, Violation):
+        yield error
+    elif isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _violations(inner)

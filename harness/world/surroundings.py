@@ -1,0 +1,93 @@
+"""What a runtime may leave in its host besides network state.
+
+Mounts, cgroups, processes, and who holds a namespace by a descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from harness.world.facts import Thing
+
+_NAMESPACE: Final = re.compile(r"(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]")
+_MOUNT_FIELDS: Final = 6
+"""Fields of mountinfo before the optional ones: proc_pid_mountinfo(5)."""
+
+
+class Held(NamedTuple):
+    """A descriptor of a namespace: whose, and of which."""
+
+    pid: int
+    namespace: str
+
+
+class Outside(NamedTuple):
+    """The host's surroundings at one moment."""
+
+    mounts: tuple[str, ...] = ()
+    """Lines of mountinfo."""
+    cgroups: frozenset[str] = frozenset()
+    processes: frozenset[int] = frozenset()
+    held: tuple[Held, ...] = ()
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """Looks at a host, by the pid of its init and the directory of its own cgroup."""
+
+    init: int
+    cgroup: Path | None = None
+    _names: dict[int, str] = field(default_factory=dict)
+
+    def take(self) -> Outside:
+        """The state as it is now."""
+        with open(f"/proc/{self.init}/mountinfo", encoding="utf-8", errors="replace") as file:
+            mounts = tuple(file)
+        below = () if self.cgroup is None else (path for path, _, _ in os.walk(self.cgroup))
+        processes = self._processes()
+        return Outside(mounts, frozenset(below), processes, tuple(self._held(processes)))
+
+    @property
+    def _proc(self) -> str:
+        return f"/proc/{self.init}/root/proc"
+
+    def _processes(self) -> frozenset[int]:
+        found = frozenset(int(name) for name in os.listdir(self._proc) if name.isdigit())
+        for pid in found - self._names.keys():
+            with contextlib.suppress(OSError), open(f"{self._proc}/{pid}/comm", "rb") as file:
+                self._names[pid] = file.read().decode(errors="replace").strip()
+        return found
+
+    def _held(self, processes: frozenset[int]) -> Iterator[Held]:
+        for pid in sorted(processes):
+            directory = f"{self._proc}/{pid}/fd"
+            with contextlib.suppress(OSError):  # it ends
+                for number in os.listdir(directory):
+                    with contextlib.suppress(OSError):
+                        target = os.readlink(f"{directory}/{number}")
+                        if _NAMESPACE.fullmatch(target):
+                            yield Held(pid, target)
+
+    def things(self, seen: Outside) -> Iterator[Thing]:
+        """What was seen, by name."""
+        for line in seen.mounts:
+            fields, _, tail = line.partition(" - ")
+            _, _, _, root, where, options, *_ = fields.split(" ", _MOUNT_FIELDS)
+            kind, source, _ = tail.split(" ", 2)
+            known = {"root": root, "options": options, "source": source}
+            yield f"mount {kind} on {where}", known
+        for path in seen.cgroups:
+            yield f"cgroup {os.path.relpath(path, self.cgroup)}", {}
+        for pid in sorted(seen.processes):
+            yield f"process {self._called(pid)}", {}
+        for held in seen.held:
+            yield f"descriptor of {held.namespace} in process {self._called(held.pid)}", {}
+
+    def _called(self, pid: int) -> str:
+        return f"{pid} ({self._names.get(pid, '?')})"
