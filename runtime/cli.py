@@ -6,18 +6,17 @@ import argparse
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
-from runtime import imagecli, shape, terminal
+from runtime import imagecli, lookcli, shape, terminal, volumecli
 from runtime.console import complain, each, say
 from runtime.engine import Engine
-from runtime.errors import InvalidError, MydockerError, NotFoundError
+from runtime.errors import InvalidError, MydockerError
 from runtime.init import Stdio
 from runtime.net.design import NetworkOptions
-from runtime.options import Options
+from runtime.optioncli import environment, environment_files, options, pairs
 from runtime.parser import parser
 
 _FORWARDED: Final = (
@@ -55,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(engine: Engine, arguments: argparse.Namespace) -> int:
-    options = _options(arguments)
+    asked = options(arguments)
     image, command = arguments.image, arguments.command
     if arguments.detach:
-        say(engine.run(image, command, **options).id)
+        say(engine.run(image, command, **asked).id)
         return 0
     with _stdio(interactive=arguments.interactive) as stdio:
         with _signals_held_back():
-            found = engine.run(image, command, stdio=stdio, **options)
+            found = engine.run(image, command, stdio=stdio, **asked)
             if found.console < 0:
                 _forward(lambda number: engine.kill(found.id, number))
         if found.console < 0:
@@ -77,31 +76,8 @@ def _run(engine: Engine, arguments: argparse.Namespace) -> int:
 
 
 def _create(engine: Engine, arguments: argparse.Namespace) -> int:
-    say(engine.create(arguments.image, arguments.command, **_options(arguments)).id)
+    say(engine.create(arguments.image, arguments.command, **options(arguments)).id)
     return 0
-
-
-def _options(arguments: argparse.Namespace) -> Options:
-    options = Options(
-        name=arguments.name,
-        network=arguments.network,
-        env=_environment(arguments.env),
-        workdir=arguments.workdir,
-        user=arguments.user,
-        hostname=arguments.hostname,
-        ip=arguments.ip,
-        ip6=arguments.ip6,
-        mac=arguments.mac,
-        aliases=arguments.aliases,
-        sysctls=_pairs("--sysctl", arguments.sysctl),
-        dns=arguments.dns,
-        add_hosts=arguments.add_host,
-        tty=arguments.tty,
-        auto_remove=arguments.rm,
-    )
-    if arguments.entrypoint is not None:
-        options["entrypoint"] = [arguments.entrypoint] if arguments.entrypoint else []
-    return options
 
 
 def _exec(engine: Engine, arguments: argparse.Namespace) -> int:
@@ -112,8 +88,9 @@ def _exec(engine: Engine, arguments: argparse.Namespace) -> int:
                 arguments.command,
                 stdio=stdio,
                 tty=arguments.tty,
-                env=_environment(arguments.env),
+                env={**environment_files(arguments.env_file), **environment(arguments.env)},
                 workdir=arguments.workdir,
+                user=arguments.user,
             )
             if running.console < 0:
                 _forward(lambda number: os.kill(running.pid, number))
@@ -162,26 +139,6 @@ def _forward(send: Callable[[int], None]) -> None:
         signal.signal(number, forward)
 
 
-def _environment(entries: Sequence[str]) -> dict[str, str]:
-    """`KEY=VALUE`, or `KEY` for the caller's own value, where it has one."""
-    found = {}
-    for entry in entries:
-        key, equals, value = entry.partition("=")
-        if equals or key in os.environ:
-            found[key] = value if equals else os.environ[key]
-    return found
-
-
-def _pairs(option: str, entries: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for entry in entries:
-        key, equals, value = entry.partition("=")
-        if not equals:
-            raise InvalidError(f"use {option} {entry}", "it is not KEY=VALUE")
-        found[key] = value
-    return found
-
-
 # --- life ------------------------------------------------------------------------
 
 
@@ -192,6 +149,19 @@ def _start(engine: Engine, arguments: argparse.Namespace) -> int:
 def _stop(engine: Engine, arguments: argparse.Namespace) -> int:
     seconds = arguments.time
     return each(arguments.containers, lambda item: engine.stop(item, timeout=seconds))
+
+
+def _restart(engine: Engine, arguments: argparse.Namespace) -> int:
+    seconds = arguments.time
+    return each(arguments.containers, lambda item: engine.restart(item, timeout=seconds))
+
+
+def _pause(engine: Engine, arguments: argparse.Namespace) -> int:
+    return each(arguments.containers, engine.pause)
+
+
+def _unpause(engine: Engine, arguments: argparse.Namespace) -> int:
+    return each(arguments.containers, engine.unpause)
 
 
 def _kill(engine: Engine, arguments: argparse.Namespace) -> int:
@@ -215,66 +185,26 @@ def _rm(engine: Engine, arguments: argparse.Namespace) -> int:
     return each(arguments.containers, lambda item: engine.remove(item, force=arguments.force))
 
 
-# --- looking ---------------------------------------------------------------------
-
-
-def _ps(engine: Engine, arguments: argparse.Namespace) -> int:
-    found = engine.containers(everything=arguments.all)
-    if arguments.quiet:
-        for item in found:
-            say(item.id[:12])
-    else:
-        head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"]
-        shape.table(head, [shape.ps_row(item) for item in found])
-    return 0
-
-
-def _inspect(engine: Engine, arguments: argparse.Namespace) -> int:
-    say(json.dumps([_inspected(engine, item) for item in arguments.containers], indent=4))
-    return 0
-
-
-def _inspected(engine: Engine, reference: str) -> dict[str, Any]:
-    """A container, or else an image, of that name."""
-    try:
-        return shape.container(engine.inspect(reference))
-    except NotFoundError:
-        try:
-            return shape.image(*engine.images.inspect(reference))
-        except MydockerError:
-            pass  # what there is none of is first of all a container
-        raise
-
-
-def _logs(engine: Engine, arguments: argparse.Namespace) -> int:
-    for entry in engine.logs(arguments.container, follow=arguments.follow):
-        out = sys.stderr.buffer if entry.stream == "stderr" else sys.stdout.buffer
-        out.write(f"{entry.time} ".encode() if arguments.timestamps else b"")
-        out.write(entry.data)
-        out.flush()
-    return 0
-
-
 # --- networks, the whole ---------------------------------------------------------
 
 
 def _network_create(engine: Engine, arguments: argparse.Namespace) -> int:
-    options = NetworkOptions(
+    wanted = NetworkOptions(
         ip_range=arguments.ip_range, ipv6=arguments.ipv6, internal=arguments.internal
     )
     for subnet in arguments.subnet:
-        options["subnet6" if ":" in subnet else "subnet"] = subnet
+        wanted["subnet6" if ":" in subnet else "subnet"] = subnet
     for gateway in arguments.gateway:
-        options["gateway6" if ":" in gateway else "gateway"] = gateway
-    for key, value in _pairs("--opt", arguments.opt).items():
+        wanted["gateway6" if ":" in gateway else "gateway"] = gateway
+    for key, value in pairs("--opt", arguments.opt).items():
         if key in _MTU_KEYS and value.isdigit():
-            options["mtu"] = int(value)
+            wanted["mtu"] = int(value)
         elif key in _ICC_KEYS and value in ("true", "false"):
-            options["icc"] = value == "true"
+            wanted["icc"] = value == "true"
         else:
             asked = f"use --opt {key}={value}"
             raise InvalidError(asked, "there is no such option or value", remedy="mtu=1400")
-    say(engine.network_create(arguments.name, **options).id)
+    say(engine.network_create(arguments.name, **wanted).id)
     return 0
 
 
@@ -316,18 +246,20 @@ _ACTIONS: Final[Mapping[str, Callable[[Engine, argparse.Namespace], int]]] = {
     "create": _create,
     "start": _start,
     "stop": _stop,
+    "restart": _restart,
+    "pause": _pause,
+    "unpause": _unpause,
     "kill": _kill,
     "wait": _wait,
     "rm": _rm,
     "exec": _exec,
-    "ps": _ps,
-    "inspect": _inspect,
-    "logs": _logs,
     "network_create": _network_create,
     "network_ls": _network_ls,
     "network_rm": _network_rm,
     "network_inspect": _network_inspect,
     "system_reset": _system_reset,
     "system_repair": _system_repair,
+    **lookcli.ACTIONS,
+    **volumecli.ACTIONS,
     **imagecli.ACTIONS,
 }

@@ -12,14 +12,16 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from linux.netns import NetNS
 from runtime import errors, init, terminal
+from runtime.binds import Bind
 from runtime.errors import UnsupportedError
 from runtime.init import Command, Launch, Stdio
+from runtime.isolation import capabilities
 from runtime.net import files
 from runtime.net.reserve import Reserved
 from runtime.records import ContainerConfig, Endpoint
@@ -67,6 +69,7 @@ def start(
     *,
     stdio: Stdio | None,
     on_pid: Callable[[int, int, tuple[Endpoint, ...]], None],
+    binds: Sequence[Bind] = (),
 ) -> Started:
     """Start the container and return once its command is being executed.
 
@@ -81,13 +84,14 @@ def start(
         if config.tty and stdio is not None:
             console, far_console = open_here.socketpair()
         launch = Launch(
-            rootfs=rootfs(directory, layers),
+            rootfs=rootfs(directory, layers, binds=binds),
             hostname=config.hostname,
             command=Command(
                 config.command,
                 dict(entry.split("=", 1) for entry in config.env),
                 config.workdir,
                 config.user,
+                capabilities(f"start container {config.name!r}", config.cap_add, config.cap_drop),
             ),
             sysctls={k: v for k, v in config.sysctls.items() if not k.startswith("net.")},
             tty=config.tty,
@@ -98,6 +102,7 @@ def start(
             netns=wiring.netns.fd if wiring.netns is not None else -1,
             console=far_console,
             stdio=stdio,
+            read_only=config.read_only,
             held=wiring.reserved.descriptors if wiring.reserved is not None else (),
         )
         outer = init.fork()
@@ -124,7 +129,7 @@ def start(
         return Started(pid, born, endpoints, terminal.receive(console) if console >= 0 else -1)
 
 
-def rootfs(directory: str, layers: tuple[str, ...]) -> Rootfs:
+def rootfs(directory: str, layers: tuple[str, ...], *, binds: Sequence[Bind] = ()) -> Rootfs:
     """What a container's file system is made of; its directories are made if need be."""
     for name in ("upper", "work", "rootfs"):
         try:
@@ -139,6 +144,7 @@ def rootfs(directory: str, layers: tuple[str, ...]) -> Rootfs:
         work=f"{directory}/work",
         mountpoint=f"{directory}/rootfs",
         files=tuple((f"{directory}/{name}", f"/etc/{name}") for name in files.NAMES),
+        binds=tuple(binds),
     )
 
 

@@ -17,18 +17,20 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Unpack
 
-from runtime import container, logs
+from runtime import container, logs, processes
 from runtime import exec as execution
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
 from runtime.exec import Running
 from runtime.images import Images
 from runtime.init import Command, Stdio
+from runtime.isolation import capabilities
 from runtime.lifecycle import KILLED, Lifecycle
 from runtime.logs import LogEntry, Writer
 from runtime.net import bridge, modes
 from runtime.net.design import NetworkOptions
 from runtime.net.networks import Networks
 from runtime.options import Options, configure, connection
+from runtime.processes import Process
 from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkConfig
 from runtime.state import Lock, Store, new_id
 
@@ -70,6 +72,8 @@ class Engine:
         self.images = Images(store)
         """All images, and what can be done with them."""
         self._life = Lifecycle(store, self._networks, self.images)
+        self.volumes = self._life.volumes
+        """Named volumes; a container that starts makes those that it names."""
 
     # --- containers --------------------------------------------------------
 
@@ -137,12 +141,35 @@ class Engine:
         """Send a signal to a running container's command; SIGKILL takes the whole container."""
         with self._life.held(reference) as found:
             self._refuse_stopped("signal", found)
-            handle = container.pidfd(found.state.pid, found.state.born)
-            if handle is not None:
-                try:
-                    signal.pidfd_send_signal(handle, number)
-                finally:
-                    os.close(handle)
+            self._life.kill(found, number)
+
+    def restart(self, reference: str, *, timeout: float = 10) -> Container:
+        """Stop a container, as `stop` does, and start it; one that does not run is started."""
+        with self._life.held(reference) as found:
+            if found.running and found.config.auto_remove:
+                asked = f"restart container {found.name!r}"
+                raise ConflictError(asked, "it is removed once it has ended (--rm)")
+            return self._life.start(self._life.stop(found, timeout=timeout), stdio=None)
+
+    def pause(self, reference: str) -> Container:
+        """Let nothing in a running container go on; `UnsupportedError` names what that needs."""
+        with self._life.held(reference) as found:
+            self._refuse_stopped("pause", found)
+            self._refuse_paused("pause", found)
+            return self._life.pause(found)
+
+    def unpause(self, reference: str) -> Container:
+        """Let a paused container go on."""
+        with self._life.held(reference) as found:
+            if not found.state.paused:
+                raise ConflictError(f"unpause container {found.name!r}", "it is not paused")
+            return self._life.unpause(found)
+
+    def top(self, reference: str) -> list[Process]:
+        """The processes of a running container, as the host sees them."""
+        found = self.inspect(reference)
+        self._refuse_stopped("list the processes of", found)
+        return processes.described(found.state.pid)
 
     def wait(self, reference: str) -> int:
         """Wait until a container has ended; its exit code."""
@@ -233,6 +260,7 @@ class Engine:
             raise InvalidError(f"execute in container {reference!r}", "there is no command")
         found = self.inspect(reference)
         self._refuse_stopped("execute in", found)
+        self._refuse_paused("execute in", found)
         handle = container.pidfd(found.state.pid, found.state.born)
         if handle is None:
             raise ConflictError(f"execute in container {found.name!r}", "it just stopped")
@@ -246,16 +274,24 @@ class Engine:
             },
             workdir or config.workdir,
             user or config.user,
+            capabilities(f"execute in container {found.name!r}", config.cap_add, config.cap_drop),
         )
         try:
             return execution.spawn(handle, command, tty=tty, stdio=stdio)
         finally:
             os.close(handle)
 
-    def logs(self, reference: str, *, follow: bool = False) -> Iterator[LogEntry]:
-        """What a container has written, line by line; with `follow` until it ends."""
+    def logs(
+        self, reference: str, *, follow: bool = False, tail: int | None = None, since: str = ""
+    ) -> Iterator[LogEntry]:
+        """What a container has written, line by line; with `follow` until it ends.
+
+        Only what it wrote at or after `since` (RFC 3339, in UTC), and of what there
+        is already only the last `tail` entries.
+        """
         found = self.inspect(reference)
-        return logs.read(self._store.directory(found.id), found.state, follow=follow)
+        directory = self._store.directory(found.id)
+        return logs.read(directory, found.state, follow=follow, tail=tail, since=since)
 
     def log(self, reference: str) -> Writer:
         """A writer for what comes out of a terminal that the caller relays."""
@@ -268,6 +304,15 @@ class Engine:
                 f"{verb} container {found.name!r}",
                 f"it is not running ({found.state.status})",
                 remedy=f"mydocker start {found.name}",
+            )
+
+    @staticmethod
+    def _refuse_paused(verb: str, found: Container) -> None:
+        if found.state.paused:
+            raise ConflictError(
+                f"{verb} container {found.name!r}",
+                "it is paused",
+                remedy=f"mydocker unpause {found.name}",
             )
 
     @property

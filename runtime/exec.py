@@ -128,7 +128,7 @@ def _carry(
         try:
             # Until exec the memory is the caller's: nobody inside may look at it.
             prctl(PR_SET_DUMPABLE, 0)
-            isolation.drop_capabilities(guarded=False)
+            isolation.drop_capabilities(guarded=False, wanted=command.capabilities)
             terminals = (stdio.stdin,) if console >= 0 else ()
             init.execute(command, stdio, tty=console >= 0, own=terminals)
         except BaseException as error:

@@ -61,12 +61,13 @@ class Stdio(NamedTuple):
 
 
 class Command(NamedTuple):
-    """What to execute, where, and as whom; `""` is root."""
+    """What to execute, where, as whom (`""` is root), and with which capabilities at most."""
 
     argv: list[str]
     env: dict[str, str]
     workdir: str
     user: str = ""
+    capabilities: int = isolation.DEFAULT_CAPABILITIES
 
 
 class Launch(NamedTuple):
@@ -88,6 +89,7 @@ class Launch(NamedTuple):
     netns: int = -1
     console: int = -1
     stdio: Stdio | None = None
+    read_only: bool = False
     held: tuple[int, ...] = ()
     """What pid 1 is to keep open as long as it lives, to no other end."""
 
@@ -168,7 +170,9 @@ def _pid_1(launch: Launch) -> None:
     os.makedirs(launch.command.workdir, exist_ok=True)
     sysctl.apply(launch.sysctls)
     isolation.hide_paths()
-    isolation.drop_capabilities(guarded=True)
+    if launch.read_only:
+        rootfs.lock()
+    isolation.drop_capabilities(guarded=True, wanted=launch.command.capabilities)
     if os.read(launch.go, 1) != b"1":
         os._exit(1)
     os.close(launch.go)
@@ -225,10 +229,12 @@ def execute(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] =
 
     `own` are the streams that were made for it, and that its user may open again.
     """
-    argv, env, workdir, user = command
+    argv, env, workdir, user, capabilities = command
     os.setsid()
     if tty:
         terminal.take_control(stdio.stdin)
+    if capabilities != isolation.DEFAULT_CAPABILITIES:
+        isolation.forbid(capabilities)
     if user:
         found = users.find(user)
         env.setdefault("HOME", found.home)

@@ -1,12 +1,14 @@
 """What a container may and may not do: capabilities, hidden paths.
 
 The threat model is Docker's default without seccomp: root inside has the
-fourteen default capabilities, in a bounding set that no exec can exceed.
+fourteen default capabilities, or those that were asked for, in a bounding set that
+no exec can exceed. Who adds capabilities such as SYS_ADMIN trusts the container.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Final
 
 from linux.syscalls import (
@@ -22,24 +24,23 @@ from linux.syscalls import (
     mount,
     prctl,
 )
+from runtime.errors import InvalidError
 
-_CAPABILITIES: Final = {
-    "chown": 0,
-    "dac_override": 1,
-    "fowner": 3,
-    "fsetid": 4,
-    "kill": 5,
-    "setgid": 6,
-    "setuid": 7,
-    "setpcap": 8,
-    "net_bind_service": 10,
-    "net_raw": 13,
-    "sys_chroot": 18,
-    "mknod": 27,
-    "audit_write": 29,
-    "setfcap": 31,
-}
-DEFAULT_CAPABILITIES: Final = sum(1 << number for number in _CAPABILITIES.values())
+_NAMES: Final = (
+    *("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid"),
+    *("setuid", "setpcap", "linux_immutable", "net_bind_service", "net_broadcast", "net_admin"),
+    *("net_raw", "ipc_lock", "ipc_owner", "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace"),
+    *("sys_pacct", "sys_admin", "sys_boot", "sys_nice", "sys_resource", "sys_time"),
+    *("sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap"),
+    *("mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read"),
+    *("perfmon", "bpf", "checkpoint_restore"),
+)
+"""Every capability by its number (capabilities(7), linux/capability.h)."""
+_DEFAULT: Final = (
+    *("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
+    *("net_bind_service", "net_raw", "sys_chroot", "mknod", "audit_write", "setfcap"),
+)
+DEFAULT_CAPABILITIES: Final = sum(1 << _NAMES.index(name) for name in _DEFAULT)
 """Docker's default set, as a bit set (capabilities(7))."""
 
 _HIDDEN: Final = (
@@ -83,18 +84,60 @@ def hide_paths() -> None:
             mount("", path, flags=MS_BIND | MS_REMOUNT | _LOCKED_DOWN)
 
 
-def drop_capabilities(*, guarded: bool) -> None:
-    """Keep the default set, for this process and all it will ever execute.
+def capabilities(asked: str, add: Iterable[str], drop: Iterable[str]) -> int:
+    """The set of a container, as a bit set: the default one, and what was asked for.
+
+    Names are as Docker takes them: `NET_ADMIN`, `CAP_NET_ADMIN`, `ALL`, in any
+    case. A capability that is named both ways is dropped, `ALL` counts before names.
+    """
+    everything = (1 << len(_NAMES)) - 1
+    added = [_bits(asked, name) for name in add]
+    dropped = [_bits(asked, name) for name in drop]
+    found = DEFAULT_CAPABILITIES
+    if everything in added:
+        found = everything
+    if everything in dropped:
+        found = 0
+    for bits in added:
+        found |= bits if bits != everything else 0
+    for bits in dropped:
+        found &= ~bits if bits != everything else everything
+    return found
+
+
+def _bits(asked: str, name: str) -> int:
+    plain = name.lower().removeprefix("cap_")
+    if plain == "all":
+        return (1 << len(_NAMES)) - 1
+    if plain not in _NAMES:
+        raise InvalidError(asked, f"there is no capability {name!r}", remedy="man 7 capabilities")
+    return 1 << _NAMES.index(plain)
+
+
+def drop_capabilities(*, guarded: bool, wanted: int = DEFAULT_CAPABILITIES) -> None:
+    """Keep the default set and the `wanted` one, for this process and all it will ever execute.
 
     A `guarded` process keeps one capability more, the highest it has. That makes
     it a stranger to the container: without that capability nobody inside may
     trace it or look through its /proc directory (ptrace(2), "Ptrace access mode
     checking"), while the host's tools can.
     """
-    held = capget()
-    beyond = held & ~DEFAULT_CAPABILITIES
-    for number in range(held.bit_length()):
-        if not DEFAULT_CAPABILITIES >> number & 1:
-            prctl(PR_CAPBSET_DROP, number)
+    held, kept = capget(), DEFAULT_CAPABILITIES | wanted
+    beyond = held & ~kept
+    _bound(held, kept)
     guard = 1 << (beyond.bit_length() - 1) if guarded and beyond else 0
-    capset(held & DEFAULT_CAPABILITIES | guard)
+    capset(held & kept | guard)
+
+
+def forbid(wanted: int) -> None:
+    """Let nothing that the caller executes have more than the `wanted` set.
+
+    For the moment before it becomes the container's user, who may not do this.
+    """
+    _bound(capget(), wanted)
+
+
+def _bound(held: int, kept: int) -> None:
+    for number in range(held.bit_length()):
+        if not kept >> number & 1:
+            prctl(PR_CAPBSET_DROP, number)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import select
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from linux.inotify import Watch
@@ -37,8 +38,18 @@ class Writer:
         os.close(self._fd)
 
 
-def read(directory: str, state: ContainerState, *, follow: bool) -> Iterator[LogEntry]:
-    """Every entry so far; with `follow` also those to come, until the container ends."""
+def read(
+    directory: str,
+    state: ContainerState,
+    *,
+    follow: bool,
+    tail: int | None = None,
+    since: str = "",
+) -> Iterator[LogEntry]:
+    """Every entry so far; with `follow` also those to come, until the container ends.
+
+    Of those so far only the last `tail`, and none from before `since`.
+    """
     path = f"{directory}/log"
     if not os.path.exists(path):
         return
@@ -48,7 +59,10 @@ def read(directory: str, state: ContainerState, *, follow: bool) -> Iterator[Log
             while True:
                 # Asked before reading: what is written until then is read below.
                 ended = handle is None or container.ended_within(handle, 0)
-                yield from _entries(file.readlines())
+                # The last ones only, while they pass: a log may be larger than the memory.
+                entries = (item for item in _entries(file) if item.time >= since)
+                yield from entries if tail is None else deque(entries, maxlen=tail)
+                tail = None
                 if ended or handle is None:
                     return
                 select.select([watch.fd, handle], [], [])
@@ -58,7 +72,7 @@ def read(directory: str, state: ContainerState, *, follow: bool) -> Iterator[Log
                 os.close(handle)
 
 
-def _entries(lines: list[bytes]) -> Iterator[LogEntry]:
+def _entries(lines: Iterable[bytes]) -> Iterator[LogEntry]:
     for line in lines:
         found = json.loads(line)
         yield LogEntry(

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final, TypedDict
 
+from runtime.binds import parse
 from runtime.errors import InvalidError
 from runtime.image import Defaults
+from runtime.isolation import capabilities
 from runtime.net import modes, ports
 from runtime.net.ipam import is_mac
 from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig
@@ -21,6 +23,9 @@ _HOSTNAME: Final = re.compile(
 )
 _ENVIRONMENT: Final = re.compile(r"[^=\0]+")
 _SYSCTL: Final = re.compile(r"[a-z0-9_]+([./][a-zA-Z0-9_-]+)+")
+_LEAST_MEMORY: Final = 6 * 1024 * 1024
+_LEAST_CPUS: Final = 10_000_000
+_LEAST_PIDS: Final = 2
 _NAMESPACED: Final = ("net.", "kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.")
 
 
@@ -52,6 +57,18 @@ class Options(TypedDict, total=False):
     user: str
     """`name or uid[:group or gid]`, as the image's own files know them."""
     tty: bool
+    binds: Sequence[str]
+    """What it sees of the host's files and of volumes, as `source:target[:ro]`."""
+    read_only: bool
+    """Whether its own file system cannot be written to; volumes and /dev/shm can."""
+    cap_add: Sequence[str]
+    cap_drop: Sequence[str]
+    memory: int
+    """At most so many bytes."""
+    cpus: float
+    """At most so many processors' time."""
+    pids_limit: int
+    """At most so many processes and threads, pid 1 among them."""
     auto_remove: bool
     """Remove the container once it has ended."""
 
@@ -107,6 +124,11 @@ def configure(
     for key in sysctls:
         if not _SYSCTL.fullmatch(key) or not key.startswith(_NAMESPACED):
             raise InvalidError(asked, f"the sysctl {key!r} does not belong to a namespace")
+    binds = [parse(asked, text) for text in options.get("binds", ())]
+    if len({item.target for item in binds}) < len(binds):
+        raise InvalidError(asked, "-v names one place in the container twice")
+    capabilities(asked, options.get("cap_add", ()), options.get("cap_drop", ()))
+    memory, cpus, pids = _limits(asked, options)
     return ContainerConfig(
         id=identity,
         name=name,
@@ -134,7 +156,26 @@ def configure(
         exposed=exposed,
         labels=defaults.labels,
         stop_signal=defaults.stop_signal,
+        binds=[str(item) for item in binds],
+        read_only=options.get("read_only", False),
+        cap_add=list(options.get("cap_add", ())),
+        cap_drop=list(options.get("cap_drop", ())),
+        memory=memory,
+        nano_cpus=cpus,
+        pids_limit=pids,
     )
+
+
+def _limits(asked: str, options: Options) -> tuple[int, int, int]:
+    memory, pids = options.get("memory", 0), options.get("pids_limit", 0)
+    cpus = round(options.get("cpus", 0) * 1_000_000_000)
+    if memory and memory < _LEAST_MEMORY:
+        raise InvalidError(asked, f"with {memory} bytes of memory nothing can start", remedy="6m")
+    if cpus and cpus < _LEAST_CPUS:
+        raise InvalidError(asked, "the kernel gives out no less than 0.01 of a processor")
+    if pids < 0 or 0 < pids < _LEAST_PIDS:
+        raise InvalidError(asked, f"{pids} processes are not enough for pid 1 and a command")
+    return memory, cpus, pids
 
 
 def _given(options: Options) -> list[str]:

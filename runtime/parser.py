@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from runtime import imageparser
+from runtime import imageparser, volumecli
 from runtime.commands import add_command
 
 _USER_HELP = "who executes it, as the image knows them; else whom the image says"
+_FORMAT = "json, or a Go template, as in '{{.Names}}'"
+_FREEZER = "Needs a cgroup with the freezer that may be written to."
 _NETWORK_HELP = "bridge (the default), none, host, container:<name or id>, or a network's name"
 
 
@@ -21,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="action", required=True, metavar="COMMAND")
     _containers(commands)
     _looking(commands)
+    volumecli.grammar(commands)
     imageparser.files(commands)
     imageparser.images(commands)
     _networks(commands)
@@ -44,17 +47,24 @@ def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     for name, text in (("start", "start containers"), ("wait", "print exit codes of containers")):
         _references(add_command(commands, name, text))
     stop = add_command(commands, "stop", "end containers by SIGTERM, then SIGKILL")
-    stop.add_argument("-t", "--time", type=float, default=10, help="seconds before SIGKILL")
+    restart = add_command(commands, "restart", "stop containers and start them again")
+    for command in (stop, restart):
+        command.add_argument("-t", "--time", type=float, default=10, help="seconds before SIGKILL")
+    pause = add_command(commands, "pause", "let nothing in containers go on", more=_FREEZER)
+    unpause = add_command(commands, "unpause", "let paused containers go on")
     kill = add_command(commands, "kill", "send a signal to containers")
     kill.add_argument("-s", "--signal", default="KILL", help="its name or number")
     remove = add_command(commands, "rm", "remove containers")
     remove.add_argument("-f", "--force", action="store_true", help="also running ones")
-    for command in (stop, kill, remove):
+    for command in (stop, restart, pause, unpause, kill, remove):
         _references(command)
     execute = add_command(commands, "exec", "execute a command in a running container")
     execute.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
     execute.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
     execute.add_argument("-e", "--env", action="append", default=[], metavar="KEY=VALUE")
+    execute.add_argument(
+        "--env-file", action="append", default=[], metavar="FILE", help="of such lines"
+    )
     execute.add_argument("-w", "--workdir", default="", help="where to execute it")
     execute.add_argument("-u", "--user", default="", metavar="USER[:GROUP]", help=_USER_HELP)
     execute.add_argument("container")
@@ -67,6 +77,9 @@ def _options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rm", action="store_true", help="remove it once it has ended")
     command.add_argument(
         "-e", "--env", action="append", default=[], metavar="KEY=VALUE", help="KEY alone: as here"
+    )
+    command.add_argument(
+        "--env-file", action="append", default=[], metavar="FILE", help="of such lines"
     )
     command.add_argument("-w", "--workdir", default="", help="where the command starts")
     command.add_argument("-u", "--user", default="", metavar="USER[:GROUP]", help=_USER_HELP)
@@ -84,8 +97,39 @@ def _options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--sysctl", action="append", default=[], metavar="KEY=VALUE")
     command.add_argument("--dns", action="append", default=[], metavar="ADDRESS")
     command.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS")
-    command.add_argument("image")
-    command.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
+    _files_and_rights(command)
+    _limits(command)
+    command.add_argument("image", help="its name or id")
+    command.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="COMMAND …", help="else the image's own"
+    )
+
+
+def _files_and_rights(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-v",
+        "--volume",
+        action="append",
+        default=[],
+        metavar="SOURCE:TARGET[:ro]",
+        help="a directory or file of the host, or a volume by its name",
+    )
+    command.add_argument("--read-only", action="store_true", help="its own files cannot be changed")
+    for name, text in (("add", "give it a capability"), ("drop", "take one away")):
+        command.add_argument(
+            f"--cap-{name}", action="append", default=[], metavar="NAME", help=f"{text}, or ALL"
+        )
+    command.add_argument(
+        "--init", action="store_true", help="an init reaps and passes signals on, also without it"
+    )
+
+
+def _limits(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-m", "--memory", default="", metavar="SIZE", help="at most, as in 64m")
+    command.add_argument("--cpus", type=float, default=0.0, metavar="N", help="at most, as in 0.5")
+    command.add_argument(
+        "--pids-limit", type=int, default=0, metavar="N", help="processes and threads at most"
+    )
 
 
 def _references(command: argparse.ArgumentParser) -> None:
@@ -96,12 +140,29 @@ def _looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     ps = add_command(commands, "ps", "list containers")
     ps.add_argument("-a", "--all", action="store_true", help="also those that do not run")
     ps.add_argument("-q", "--quiet", action="store_true", help="ids only")
+    ps.add_argument("--no-trunc", action="store_true", help="nothing is cut off")
+    ps.add_argument(
+        "-f",
+        "--filter",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="by id, name, status, exited, network, volume, ancestor or label",
+    )
+    ps.add_argument("--format", default="", metavar="TEMPLATE", help=_FORMAT)
     inspect = add_command(commands, "inspect", "everything about containers or images, as JSON")
+    inspect.add_argument("-f", "--format", default="", metavar="TEMPLATE", help=_FORMAT)
     _references(inspect)
+    top = add_command(commands, "top", "the processes of a container, as the host sees them")
+    top.add_argument("container", help="name, id or prefix")
     logs = add_command(commands, "logs", "what a container wrote")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
     logs.add_argument("-t", "--timestamps", action="store_true", help="with the time of each line")
-    logs.add_argument("container")
+    logs.add_argument("-n", "--tail", default="all", metavar="N", help="the last N only")
+    logs.add_argument(
+        "--since", default="", metavar="TIME", help="10m, 1h30m, or 2026-01-31T12:00:00Z"
+    )
+    logs.add_argument("container", help="name, id or prefix")
 
 
 def _networks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

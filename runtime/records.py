@@ -135,6 +135,16 @@ class ContainerConfig(NamedTuple):
     exposed: list[str] = []  # noqa: RUF012
     labels: dict[str, str] = {}  # noqa: RUF012
     stop_signal: str = ""
+    binds: list[str] = []  # noqa: RUF012
+    """What it sees of the host's files, as `source:target[:ro]` (`runtime.binds`)."""
+    read_only: bool = False
+    cap_add: list[str] = []  # noqa: RUF012
+    cap_drop: list[str] = []  # noqa: RUF012
+    memory: int = 0
+    """At most so many bytes; 0 is no limit, as below."""
+    nano_cpus: int = 0
+    """At most so many billionths of a processor."""
+    pids_limit: int = 0
 
 
 class ContainerState(NamedTuple):
@@ -159,6 +169,8 @@ class ContainerState(NamedTuple):
     ports: tuple[Publication, ...] = ()
     rules: int = -1
     """The number of the descriptor of pid 1's that the rules about its ports belong to."""
+    paused: bool = False
+    """Whether its processes are, or are about to be, frozen."""
 
 
 class Container(NamedTuple):

@@ -22,17 +22,21 @@ from linux.mounts import (
     restrict_tree,
 )
 from linux.syscalls import (
+    MS_BIND,
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
     MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
+    MS_REMOUNT,
     MS_STRICTATIME,
     mount,
     pivot_root,
     umount,
 )
+from runtime import binds
+from runtime.binds import Bind
 from runtime.errors import UnsupportedError
 
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
@@ -51,7 +55,7 @@ class Rootfs(NamedTuple):
 
     `layers` are the image's directories, uppermost first; `upper` and `work`
     belong to the container; `mountpoint` is any empty directory; `files` are
-    (path on the host, path inside) of single files to bind.
+    (path on the host, path inside) of single files to bind, `binds` what the user wants of it.
     """
 
     layers: tuple[str, ...]
@@ -59,6 +63,7 @@ class Rootfs(NamedTuple):
     work: str
     mountpoint: str
     files: tuple[tuple[str, str], ...] = ()
+    binds: tuple[Bind, ...] = ()
 
 
 def in_user_namespace() -> bool:
@@ -119,6 +124,7 @@ def enter(rootfs: Rootfs) -> None:
     mount("", "/", flags=MS_REC | MS_PRIVATE)
     devices = [(open_tree(f"/dev/{name}"), f"/dev/{name}") for name in _DEVICES]
     files = [(open_tree(source), target) for source, target in rootfs.files]
+    taken = binds.take(rootfs.binds)
     mount_overlay(rootfs)
     os.chdir(rootfs.mountpoint)
     pivot_root(".", ".")
@@ -135,6 +141,12 @@ def enter(rootfs: Rootfs) -> None:
     _make_dev(devices)
     for tree, target in files:
         _put(tree, target)
+    binds.put(taken)
+
+
+def lock() -> None:
+    """Let nobody write to the container's own file system from now on; mounts in it stay."""
+    mount("", "/", flags=MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NODEV)
 
 
 def _refuse_host_root(outside: os.stat_result) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from runtime.binds import Bind, parse
 from runtime.image import Image
 from runtime.records import Container, Endpoint, NetworkConfig
 
@@ -27,8 +28,9 @@ def container(found: Container) -> dict[str, Any]:
         "Path": config.command[0],
         "Args": config.command[1:],
         "State": {
-            "Status": state.status,
+            "Status": word(found),
             "Running": found.running,
+            "Paused": state.paused,
             "Pid": state.pid,
             "ExitCode": state.exit_code or 0,
             "StartedAt": state.started or _ZERO_TIME,
@@ -42,7 +44,16 @@ def container(found: Container) -> dict[str, Any]:
             "Sysctls": config.sysctls,
             "Dns": config.dns,
             "ExtraHosts": config.add_hosts,
+            "Binds": config.binds,
+            "ReadonlyRootfs": config.read_only,
+            "CapAdd": config.cap_add,
+            "CapDrop": config.cap_drop,
+            "Memory": config.memory,
+            "NanoCpus": config.nano_cpus,
+            "PidsLimit": config.pids_limit,
+            "Init": True,
         },
+        "Mounts": [_mount(parse("show a mount", text)) for text in config.binds],
         "Config": {
             "Hostname": config.hostname,
             "Tty": config.tty,
@@ -62,6 +73,40 @@ def container(found: Container) -> dict[str, Any]:
                 for item in state.endpoints
             },
         },
+    }
+
+
+def _mount(bind: Bind) -> dict[str, Any]:
+    kind = {"Type": "volume", "Name": bind.source} if bind.volume else {"Type": "bind"}
+    place = {"Source": bind.source, "Destination": bind.target}
+    return {**kind, **place, "Mode": "ro" if bind.read_only else "", "RW": not bind.read_only}
+
+
+def word(found: Container) -> str:
+    """A container's status in one word, as `inspect` and filters know it."""
+    return "paused" if found.running and found.state.paused else found.state.status
+
+
+def networks(found: Container) -> list[str]:
+    """The networks that a container is on, or its mode."""
+    return [item.network for item in found.state.endpoints] or [found.config.network]
+
+
+def ps(found: Container, *, trunc: bool = True) -> dict[str, Any]:
+    """What `ps --format` can show of a container, by Docker's names."""
+    identity, image, command, age, state, name = ps_row(found, trunc=trunc)
+    return {
+        "ID": identity,
+        "Image": image,
+        "Command": command,
+        "CreatedAt": found.config.created,
+        "RunningFor": age,
+        "Status": state,
+        "State": word(found),
+        "Names": name,
+        "Networks": ",".join(networks(found)),
+        "Mounts": ",".join(text.partition(":")[0] for text in found.config.binds),
+        "Labels": ",".join(f"{key}={value}" for key, value in found.config.labels.items()),
     }
 
 
@@ -114,12 +159,12 @@ def network(found: NetworkConfig, containers: Sequence[Container]) -> dict[str, 
     }
 
 
-def ps_row(found: Container) -> list[str]:
+def ps_row(found: Container, *, trunc: bool = True) -> list[str]:
     """One line of `mydocker ps`."""
     command = " ".join(found.config.command)
-    shown = command if len(command) <= 20 else f"{command[:19]}…"
+    shown = command if len(command) <= 20 or not trunc else f"{command[:19]}…"
     return [
-        found.id[:12],
+        found.id[:12] if trunc else found.id,
         found.config.image,
         f'"{shown}"',
         ago(found.config.created),
@@ -132,7 +177,7 @@ def status(found: Container) -> str:
     """What `ps` says about a container: Up 5 minutes; Exited (0) 2 hours ago; Created."""
     state = found.state
     if found.running:
-        return f"Up {span(state.started)}"
+        return f"Up {span(state.started)}{' (Paused)' if state.paused else ''}"
     if state.exit_code is not None:
         return f"Exited ({state.exit_code}) {ago(state.finished)}"
     return state.status.capitalize()

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from linux.syscalls import mount, umount
-from runtime import cli
 from runtime.engine import Engine
 from runtime.errors import InvalidError, UnsupportedError
+from runtime.optioncli import pairs
 from runtime.parser import parser
 from tests.programs import Watched, environment
 from tests.runtime.looks import links, nothing_left, until
@@ -291,4 +291,4 @@ def test_an_upper_layer_on_an_overlay_is_explained(engine: Engine, root: Path) -
 def test_options_that_take_pairs() -> None:
     """A pair without its value is refused."""
     with pytest.raises(InvalidError, match="KEY=VALUE"):
-        cli._pairs("--sysctl", ["a"])
+        pairs("--sysctl", ["a"])

@@ -1,0 +1,93 @@
+"""From a command line's words to what the library is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from runtime.errors import InvalidError
+from runtime.options import Options
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?")
+
+
+def options(arguments: argparse.Namespace) -> Options:
+    """The options of `run` and `create`."""
+    found = Options(
+        name=arguments.name,
+        network=arguments.network,
+        env={**environment_files(arguments.env_file), **environment(arguments.env)},
+        workdir=arguments.workdir,
+        user=arguments.user,
+        hostname=arguments.hostname,
+        ip=arguments.ip,
+        ip6=arguments.ip6,
+        mac=arguments.mac,
+        aliases=arguments.aliases,
+        sysctls=pairs("--sysctl", arguments.sysctl),
+        dns=arguments.dns,
+        add_hosts=arguments.add_host,
+        tty=arguments.tty,
+        binds=arguments.volume,
+        read_only=arguments.read_only,
+        cap_add=arguments.cap_add,
+        cap_drop=arguments.cap_drop,
+        memory=size("--memory", arguments.memory),
+        cpus=arguments.cpus,
+        pids_limit=max(arguments.pids_limit, 0),  # -1 is no limit, as with Docker
+        auto_remove=arguments.rm,
+    )
+    if arguments.entrypoint is not None:
+        found["entrypoint"] = [arguments.entrypoint] if arguments.entrypoint else []
+    return found
+
+
+def environment(entries: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE`, or `KEY` for the caller's own value, where it has one."""
+    found = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if equals or key in os.environ:
+            found[key] = value if equals else os.environ[key]
+    return found
+
+
+def environment_files(paths: Sequence[str]) -> dict[str, str]:
+    """What is in files of such entries, one a line; empty lines and `# …` are left out."""
+    found: dict[str, str] = {}
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8") as file:
+                lines = [line.lstrip() for line in file.read().split("\n")]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidError(f"use --env-file {path}", str(error)) from error
+        entries = [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#")]
+        for entry in entries:
+            name = entry.partition("=")[0]
+            if not name or " " in name:
+                raise InvalidError(f"use --env-file {path}", f"{entry!r} is not KEY=VALUE")
+        found |= environment(entries)
+    return found
+
+
+def pairs(option: str, entries: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE` entries of an option; `InvalidError` for anything else."""
+    found = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if not equals:
+            raise InvalidError(f"use {option} {entry}", "it is not KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def size(option: str, text: str) -> int:
+    """Bytes, as Docker writes them: 64m, 1.5g, 1024; `""` is 0."""
+    found = _SIZE.fullmatch(text.lower() or "0")
+    if found is None:
+        raise InvalidError(f"use {option} {text}", "it is no size", remedy=f"{option} 64m")
+    power = max(" kmgt".find(found[2] or " "), 0)
+    return int(float(found[1]) * 1024**power)
