@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from runtime import imagecli, lookcli, shape, terminal, volumecli
+from runtime.completion import completion
 from runtime.console import complain, each, say
 from runtime.engine import Engine
 from runtime.errors import InvalidError, MydockerError
@@ -33,8 +34,11 @@ _ICC_KEYS: Final = ("icc", "com.docker.network.bridge.enable_icc")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code, as Docker's."""
-    arguments = parser().parse_args(argv)
+    grammar = parser()
+    arguments = grammar.parse_args(argv)
     try:
+        if arguments.action == "completion":  # for everybody, root or not
+            return completion(grammar, arguments.shell)
         return _ACTIONS[arguments.action](Engine(), arguments)
     except MydockerError as error:
         complain(error)

@@ -27,13 +27,20 @@ def parser() -> argparse.ArgumentParser:
     imageparser.files(commands)
     imageparser.images(commands)
     _networks(commands)
-    system = commands.add_parser("system", help="the whole of it").add_subparsers(
-        dest="action", required=True, metavar="COMMAND"
-    )
+    system = commands.add_parser(
+        "system", help="the whole of it", description="Everything that mydocker has made."
+    ).add_subparsers(dest="action", required=True, metavar="COMMAND")
     add_command(system, "reset", "remove every container, network, bridge and rule", "system_reset")
     add_command(
         system, "repair", "bring bridges, rules and forwarding back as they were", "system_repair"
     )
+    completion = add_command(
+        commands,
+        "completion",
+        "print what makes a shell complete these commands",
+        more='In bash: eval "$(mydocker completion bash)".',
+    )
+    completion.add_argument("shell", choices=("bash", "zsh"), help="which one")
     return top
 
 
@@ -61,19 +68,23 @@ def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     execute = add_command(commands, "exec", "execute a command in a running container")
     execute.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
     execute.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
-    execute.add_argument("-e", "--env", action="append", default=[], metavar="KEY=VALUE")
+    execute.add_argument(
+        "-e", "--env", action="append", default=[], metavar="KEY=VALUE", help="KEY alone: as here"
+    )
     execute.add_argument(
         "--env-file", action="append", default=[], metavar="FILE", help="of such lines"
     )
     execute.add_argument("-w", "--workdir", default="", help="where to execute it")
     execute.add_argument("-u", "--user", default="", metavar="USER[:GROUP]", help=_USER_HELP)
-    execute.add_argument("container")
-    execute.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
+    execute.add_argument("container", help="name, id or prefix")
+    execute.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="COMMAND …", help="and its arguments"
+    )
 
 
 def _options(command: argparse.ArgumentParser) -> None:
     command.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
-    command.add_argument("--name", default="")
+    command.add_argument("--name", default="", help="else one is made from its id")
     command.add_argument("--rm", action="store_true", help="remove it once it has ended")
     command.add_argument(
         "-e", "--env", action="append", default=[], metavar="KEY=VALUE", help="KEY alone: as here"
@@ -86,17 +97,38 @@ def _options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--entrypoint", metavar="PROGRAM", help="in place of the image's and of its command"
     )
-    command.add_argument("--hostname", default="")
+    command.add_argument("--hostname", default="", help="else the beginning of its id")
     command.add_argument(
         "--net", "--network", dest="network", default="bridge", metavar="MODE", help=_NETWORK_HELP
     )
     command.add_argument("--ip", default="", help="an IPv4 address of the network")
     command.add_argument("--ip6", default="", help="an IPv6 address of the network")
-    command.add_argument("--mac-address", dest="mac", default="")
-    command.add_argument("--network-alias", dest="aliases", action="append", default=[])
-    command.add_argument("--sysctl", action="append", default=[], metavar="KEY=VALUE")
-    command.add_argument("--dns", action="append", default=[], metavar="ADDRESS")
-    command.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS")
+    command.add_argument("--mac-address", dest="mac", default="", help="else one from its address")
+    command.add_argument(
+        "--network-alias",
+        dest="aliases",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="one name more on a network of your own",
+    )
+    command.add_argument(
+        "--sysctl",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of its own namespaces; net.* not with the host's network",
+    )
+    command.add_argument(
+        "--dns", action="append", default=[], metavar="ADDRESS", help="of a name server"
+    )
+    command.add_argument(
+        "--add-host",
+        action="append",
+        default=[],
+        metavar="NAME:ADDRESS",
+        help="one line more in /etc/hosts",
+    )
     _files_and_rights(command)
     _limits(command)
     command.add_argument("image", help="its name or id")
@@ -166,9 +198,9 @@ def _looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _networks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    group = commands.add_parser("network", help="bridge networks").add_subparsers(
-        dest="action", required=True, metavar="COMMAND"
-    )
+    group = commands.add_parser(
+        "network", help="bridge networks", description="Bridges that containers are plugged into."
+    ).add_subparsers(dest="action", required=True, metavar="COMMAND")
     create = add_command(group, "create", "make a bridge network", "network_create")
     create.add_argument("--subnet", action="append", default=[], help="IPv4, and again for IPv6")
     create.add_argument("--gateway", action="append", default=[], help="the bridge's address")
@@ -183,7 +215,7 @@ def _networks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="KEY=VALUE",
         help="mtu=BYTES; icc=false keeps its containers apart",
     )
-    create.add_argument("name")
+    create.add_argument("name", help="what it is to be called")
     ls = add_command(group, "ls", "list networks", "network_ls")
     ls.add_argument("-q", "--quiet", action="store_true", help="ids only")
     for name, text in (("rm", "remove networks"), ("inspect", "everything about networks")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
@@ -11,12 +12,13 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from linux.syscalls import mount, umount
+from runtime import cli
 from runtime.engine import Engine
 from runtime.errors import InvalidError, UnsupportedError
 from runtime.optioncli import pairs
@@ -252,11 +254,52 @@ def test_a_reader_that_has_enough(env: dict[str, str], mydocker: Mydocker) -> No
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
+def _grammar(of: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser, and those of all commands below it."""
+    yield of
+    for action in of._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _grammar(below)
+
+
 def test_help_is_there_for_everybody() -> None:
-    """For every command, without root and without touching anything."""
+    """Every command says what it does, and every option and argument what it is for."""
     top = parser().format_help()
     for name in ("run", "ps", "exec", "inspect", "logs", "stop", "rm", "images", "network"):
         assert re.search(rf"^ +{name} ", top, re.MULTILINE)
+    for command in _grammar(parser()):
+        assert command.description, command.prog
+        assert command.format_help()
+        silent = [
+            action.dest
+            for action in command._actions
+            if not action.help and not isinstance(action, argparse._SubParsersAction)
+        ]
+        assert not silent, f"{command.prog}: {silent} without help"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(env: dict[str, str], mydocker: Mydocker, shell: str) -> None:
+    """A script for the shell, which bash itself completes commands with."""
+    script = mydocker("completion", shell).stdout
+    assert "mydocker" in script
+    assert "unpause" in script
+    if shell == "bash":
+        ask = "COMP_WORDS=(mydocker unp); COMP_CWORD=1; _shtab_mydocker; echo ${COMPREPLY[@]}"
+        done = subprocess.run(
+            ["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=False
+        )
+        assert done.stdout.split() == ["unpause"]
+
+
+def test_completion_without_its_library(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Says what to install."""
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert cli.main(["completion", "bash"]) == 125
+    assert "netmodes[completion]" in capsys.readouterr().err
 
 
 def test_without_root_it_says_how(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
