@@ -8,7 +8,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from runtime import shape
@@ -17,7 +16,7 @@ from runtime.engine import Engine
 from runtime.errors import InvalidError, MydockerError, NotFoundError
 from runtime.records import Container
 
-_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+_DURATION: Final = r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?"
 _STATUSES: Final = ("created", "starting", "running", "paused", "exited", "removing")
 
 
@@ -131,7 +130,9 @@ def _count(text: str) -> int:
 
 def moment(text: str) -> str:
     """A moment as the log writes it: from seconds since 1970, `10m` ago, or RFC 3339."""
-    duration = _DURATION.fullmatch(text)
+    from datetime import UTC, datetime, timedelta  # only who asks pays
+
+    duration = re.fullmatch(_DURATION, text)
     try:
         if re.fullmatch(r"\d+(\.\d+)?", text):
             then = datetime.fromtimestamp(float(text), UTC)
