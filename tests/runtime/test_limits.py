@@ -14,8 +14,9 @@ from runtime import cgroup, processes
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
 from runtime.records import Container
-from runtime.state import process_born
+from runtime.state import Store, process_born
 from tests.runtime.conftest import FOR_EVER
+from tests.runtime.killing import Step, killed_at
 from tests.runtime.looks import nothing_left, until
 
 
@@ -177,3 +178,37 @@ def test_a_paused_container_can_be_ended(engine: Engine, root: Path, end: str) -
             engine.remove("web", force=True)
     assert process_born(web.state.pid) == 0
     assert _cgroups(f"mydocker-{web.id[:12]}") == []
+
+
+_PAUSING: dict[str, Step] = {
+    "after write_state": (Store, "write_state", True),
+    "before freeze": (cgroup.Cgroups, "freeze", False),
+    "before thaw": (cgroup.Cgroups, "thaw", False),
+}
+
+
+@pytest.mark.parametrize("step", _PAUSING.values(), ids=list(_PAUSING))
+def test_a_pause_is_killed(engine: Engine, root: Path, step: Step) -> None:
+    """What is left can be let go on, and removed; no cgroup is left."""
+    web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
+
+    def hold_and_let_go() -> None:
+        Engine(root).pause("web")
+        Engine(root).unpause("web")
+
+    killed_at(step, hold_and_let_go)
+    engine.unpause("web")
+    until(lambda: _counts(root, web), "it counts")
+    engine.remove("web", force=True)
+    assert _cgroups(f"mydocker-{web.id[:12]}") == []
+
+
+def test_a_limited_start_is_killed(engine: Engine, root: Path) -> None:
+    """The next call ends what was begun, and takes its cgroup away."""
+    killed_at(
+        (cgroup.Cgroups, "limit", False),
+        lambda: Engine(root).run("base", FOR_EVER, name="web", network="none", pids_limit=8),
+    )
+    until(lambda: engine.inspect("web").state.status == "created", "it is put in order")
+    engine.remove("web")
+    until(_none_left, "no cgroup is left")
