@@ -57,6 +57,17 @@ class Dialect:
     spoofing: Literal["open", "contained"] = "open"
     """Whether a container that claims a peer's or the gateway's address, by ARP or neighbour
     discovery, gets what its peers send there (L2-1): `open`, it does."""
+    removing_absent: Literal["refused", "ignored"] = "refused"
+    """What becomes of removing a container that is not there, or not any more (LIFE-5)."""
+    stopping_stopped: Literal["refused", "ignored"] = "ignored"
+    """What becomes of stopping a container that does not run (LIFE-5)."""
+    crash: Literal["keeps-network", "stops"] = "keeps-network"
+    """What becomes of running containers when the runtime itself is killed (LIFE-6)."""
+    restart_address: Literal["kept", "renewed"] = "renewed"
+    """Whether a stopped container's address stays its own until it is started again, or is
+    free meanwhile and a container that starts gets one anew (LIFE-7)."""
+    forwarding: Literal["enabled", "left-alone"] = "enabled"
+    """What becomes of the host's ip_forward when it is off (BYS-4)."""
     residue: tuple[str, ...] = (
         "link docker0",
         "address * of docker0",
@@ -67,6 +78,9 @@ class Dialect:
         "sysctl net.ipv4.ip_forward",
         "sysctl net.ipv4.conf.*.forwarding",
         "sysctl net.ipv6.conf.*.forwarding",
+        # What the kernel does of itself to a host that begins to forward.
+        "sysctl net.ipv4.conf.all.accept_redirects",
+        "route *::/128 of * in table 255, *",
     )
     """What stays in the host after its first use (LIFE-1, BYS-1, BYS-4): shell patterns of
     the names that things have in a violation, such as `link docker0`."""

@@ -15,8 +15,9 @@ import pytest
 
 from harness import sandbox
 from harness.adapters import registry
-from harness.adapters.protocol import Adapter
+from harness.adapters.protocol import Adapter, AdapterFactory
 from harness.cast import ALONE, CAST
+from harness.guard import guarded
 from harness.packets.wires import Wires
 from harness.place import Place, fixed
 from harness.recorder import RECORDER
@@ -42,25 +43,38 @@ def world() -> Iterator[World]:
 
 @pytest.fixture(scope="session")
 def start_runtime(request: pytest.FixtureRequest) -> RuntimeStarter:
-    """Start the runtime under test in a world of one's own; it runs while the body does."""
+    """Start the runtime under test in a world of one's own; it runs while the body does.
+
+    What the body leaves in that world, or changes, is a violation as in the shared one.
+    """
     factory = registry.find(request.config.getoption("runtime") or registry.DEFAULT)
 
     @contextmanager
     def start(world: World) -> Iterator[Adapter]:
-        adapter = factory(world.host)
-        adapter.start()
-        try:
+        with (
+            _running(factory, world) as adapter,
+            guarded(world, residue=adapter.dialect.residue),
+        ):
             yield adapter
-        finally:
-            adapter.stop()
 
     return start
 
 
+@contextmanager
+def _running(factory: AdapterFactory, world: World) -> Iterator[Adapter]:
+    adapter = factory(world.host)
+    adapter.start()
+    try:
+        yield adapter
+    finally:
+        adapter.stop()
+
+
 @pytest.fixture(scope="session")
-def runtime(world: World, start_runtime: RuntimeStarter) -> Iterator[Adapter]:
+def runtime(world: World, request: pytest.FixtureRequest) -> Iterator[Adapter]:
     """The runtime under test, running in the world's host."""
-    with start_runtime(world) as adapter:
+    factory = registry.find(request.config.getoption("runtime") or registry.DEFAULT)
+    with _running(factory, world) as adapter:
         yield adapter
 
 

@@ -16,7 +16,7 @@ import contextlib
 import select
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -125,6 +125,22 @@ class Guard:
     def forget(self) -> None:
         """Something was made, or removed, that outlives tests: `begin` looks anew."""
         self._base = None
+
+    @contextmanager
+    def holding(self) -> Iterator[Callable[[], list[str]]]:
+        """Hold the end of the body against its beginning; raises `Violation` as `check` does.
+
+        What it gives tells what is different now, without waiting. Not when the body raises.
+        """
+        base = self.take()
+        self._drain()
+
+        def different() -> list[str]:
+            found = self._found(base, self.take(), links_gone=False)
+            return [line for lines in found.values() for line in lines]
+
+        yield different
+        self._checked(base)
 
     def check(self) -> None:
         """Raise `Violation` when something is not as it was at `begin`."""
@@ -284,12 +300,8 @@ class Guard:
 
 @contextmanager
 def guarded(world: World, *, residue: tuple[str, ...] = ()) -> Iterator[Guard]:
-    """Hold a world, once the body is over, against what it was before; raises `Violation`.
-
-    Not when the body itself raises.
-    """
+    """`Guard.holding` for a world of one's own."""
     with Guard(world) as guard:
         guard.residue = residue
-        guard.begin()
-        yield guard
-        guard.check()
+        with guard.holding():
+            yield guard

@@ -32,6 +32,15 @@ def _nothing_left_and_nothing_changed(request: pytest.FixtureRequest) -> Iterato
     guard.check()
 
 
+@pytest.fixture
+def guard(
+    world: World,  # noqa: ARG001 # it is what the guard watches
+    request: pytest.FixtureRequest,
+) -> Guard:
+    """What watches the world of this worker, to hold a part of a test by itself."""
+    return request.config.stash[GUARD]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
@@ -72,7 +81,8 @@ def pytest_runtest_makereport(
         found = list(_violations(call.excinfo.value))
         if found:
             ids = dict.fromkeys(id_ for violation in found for id_ in violation.broken)
-            report.user_properties = breaks(ids)
+            own = report.user_properties if call.when == "call" else []
+            report.user_properties = [*own, *breaks(ids)]
             if isinstance(call.excinfo.value, Violation):
                 report.longrepr = str(call.excinfo.value)
     return report

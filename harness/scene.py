@@ -15,6 +15,7 @@ from typing import Any, Self
 from harness import oracle
 from harness.adapters.protocol import (
     Adapter,
+    Facts,
     NetworkFacts,
     RuntimeRefused,
 )
@@ -127,6 +128,12 @@ class Scene:
         self.plan = grown
         return made
 
+    def adopt(self, spec: ContainerSpec, facts: Facts) -> Container:
+        """Take over a container that the runtime has started elsewhere."""
+        self.plan = self.plan.with_container(spec)
+        made = self._containers[spec.name] = Container(self, spec.name, facts)
+        return made
+
     def containers(self, **modes: Mode | Network) -> None:
         """Start several, by name: each in a mode or on a network."""
         for name, mode in modes.items():
@@ -169,6 +176,10 @@ class Scene:
     def remove(self, *names: str) -> None:
         """Remove containers."""
         self.runtime.remove(*names)
+        self.forget(*names)
+
+    def forget(self, *names: str) -> None:
+        """Take containers out of the plan that were removed elsewhere."""
         for name in names:
             self._containers.pop(name, None)
         left = tuple(item for item in self.plan.containers if item.name not in names)

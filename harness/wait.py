@@ -13,6 +13,8 @@ from harness.place import Place
 BOUND: Final = 5.0
 """Seconds that the kernel may take to clean up after a namespace."""
 
+_AGAIN: Final = 0.02
+"""Seconds after which to look again: the end of a process, say, the kernel does not tell here."""
 _GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 """RTMGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR, _IPV4_ROUTE, _IPV6_ROUTE: rtnetlink(7)."""
 
@@ -20,8 +22,8 @@ _GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 def until(place: Place, condition: Callable[[], bool], what: str, *, bound: float = BOUND) -> None:
     """Return as soon as `condition` holds; it is looked at again whenever the kernel tells.
 
-    That is whenever a link, an address or a route of `place` changes. `what` names
-    the condition in the `TimeoutError` that is raised after `bound` seconds.
+    That is whenever a link, an address or a route of `place` changes, and now and then.
+    `what` names the condition in the `TimeoutError` that is raised after `bound` seconds.
     """
     deadline = time.monotonic() + bound
     with place.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as monitor:
@@ -30,5 +32,5 @@ def until(place: Place, condition: Callable[[], bool], what: str, *, bound: floa
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"in {place.name}, still not after {bound} s: {what}")
-            if select.select([monitor], [], [], left)[0]:
+            if select.select([monitor], [], [], min(left, _AGAIN))[0]:
                 monitor.recv(1 << 16)

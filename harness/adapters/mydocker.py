@@ -6,6 +6,9 @@ engine keeps all of its state on disk, so that nothing has to live in between.
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -128,6 +131,15 @@ class MydockerAdapter:
         if names:
             self._call(f"remove {', '.join(names)}", _remove, names)
 
+    def repair(self) -> None:
+        """`mydocker system repair`."""
+        self._call("repair", _repair)
+
+    def crash(self, spec: ContainerSpec, *, after: float) -> None:
+        """`mydocker run -d`, killed."""
+        command = spec.command or FOR_EVER
+        self._host.call(_crash, command, _container_options(spec), after)
+
     def prune(self) -> None:
         """Remove every container and every network but the default one."""
         self._call("prune", _prune)
@@ -193,6 +205,7 @@ def _start() -> None:
     engine = Engine()
     engine.images.all()
     engine.network_inspect(DEFAULT_NETWORK)
+    engine.containers()  # every call puts in order what a killed one has left
 
 
 def _stop() -> None:
@@ -276,6 +289,28 @@ def _remove(names: Sequence[str]) -> None:
         going = [pool.submit(engine.remove, name, force=True) for name in names]
     for gone in going:
         gone.result()
+
+
+def _repair() -> None:
+    Engine().repair()
+
+
+def _crash(command: tuple[str, ...], options: Options, after: float) -> None:
+    pid = os.fork()
+    if not pid:
+        try:
+            Engine().run(IMAGE, command, **options)
+        finally:
+            os._exit(0)
+    handle = os.pidfd_open(pid)
+    try:
+        select.select([handle], [], [], after)
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it was through before
+    finally:
+        os.close(handle)
+        os.waitpid(pid, 0)
 
 
 def _prune() -> None:

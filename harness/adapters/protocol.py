@@ -132,7 +132,7 @@ class HostHandle(Protocol):
 
 
 class Adapter(Protocol):
-    """Drives one runtime. Nine verbs; raise `RuntimeRefused` for an orderly no."""
+    """Drives one runtime. A handful of verbs; raise `RuntimeRefused` for an orderly no."""
 
     name: str
     version: str
@@ -171,6 +171,16 @@ class Adapter(Protocol):
 
     def remove(self, *names: str) -> None:
         """Remove containers, running or not. All are tried; several may go at the same time."""
+
+    def repair(self) -> None:
+        """What the runtime documents for when somebody has flushed the host's firewall."""
+
+    def crash(self, spec: ContainerSpec, *, after: float) -> None:
+        """Begin to start a container and kill the runtime `after` seconds later, with SIGKILL.
+
+        Of a runtime without a daemon that is the process which starts the container.
+        Returns when it is dead; `start` brings it up again.
+        """
 
     def prune(self) -> None:
         """Remove every container and every network that is not the runtime's own."""

@@ -64,6 +64,7 @@ class Host:
         self._connection = connection
         self.netns = NetNS.at(f"/proc/{pid}/ns/net")
         """The host's network namespace."""
+        self._entered = False
         self.cgroup = group
         """The directory of its own cgroup; `None` where the machine has none for it."""
 
@@ -107,6 +108,8 @@ class Host:
         Calls are carried out one after the other. Raises `HostDied` when the
         server does not answer any more.
         """
+        if self._entered:
+            return function(*args, **kwargs)
         try:
             self._connection.send((function, args, kwargs))
             answer = _receive(self._connection)
@@ -144,12 +147,14 @@ class Host:
     def enter(self) -> None:
         """Move the calling process into the host for good; its children land in the pid namespace.
 
-        For a freshly forked process that is about to execute something.
+        For a freshly forked process that is about to execute something, or to `call`: that
+        is carried out by the process itself from now on.
         """
         pidfd = os.pidfd_open(self._pid)
         setns(pidfd, NAMESPACES)
         os.close(pidfd)
         os.chdir("/")
+        self._entered = True
 
     def stop(self) -> None:
         """End pid 1, and with it every process of the host; a second call does nothing."""

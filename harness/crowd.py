@@ -1,0 +1,72 @@
+"""Many verbs of an adapter at once, each in a process of its own inside the host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn, TypeVar
+
+from harness.adapters.protocol import RuntimeRefused
+from harness.world.host import Host, quiet_fork
+
+T = TypeVar("T")
+
+
+def at_once(host: Host, jobs: Sequence[Callable[[], T]]) -> list[T | RuntimeRefused]:
+    """Carry out every job, all released at one moment; what each returned, or was refused.
+
+    Within a job the host's `call` is carried out in the job's own process, so that
+    adapters of this host do not queue up. Any other exception than a refusal is raised
+    here when all have ended. Results must be picklable.
+    """
+    gate, opener = os.pipe()
+    answers: list[int] = []
+    children: list[int] = []
+    try:
+        for job in jobs:
+            read, write = os.pipe()
+            child = quiet_fork()
+            if not child:
+                os.close(opener)
+                _enter_and_do(host, job, gate, write)
+            os.close(write)
+            answers.append(read)
+            children.append(child)
+    finally:
+        os.close(gate)
+        os.close(opener)  # which lets all of them go
+    outcomes = [_read(fd) for fd in answers]
+    for child in children:
+        os.waitpid(child, 0)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, RuntimeRefused):
+            raise outcome
+    return outcomes
+
+
+def _enter_and_do(host: Host, job: Callable[[], object], gate: int, write: int) -> NoReturn:
+    """Enter the host; only a child is in its pid namespace too."""
+    try:
+        host.enter()
+        child = os.fork()
+        if child:
+            os.close(write)
+            os.waitpid(child, 0)
+            os._exit(0)
+        os.read(gate, 1)
+        try:
+            outcome: object = job()
+        except BaseException as error:
+            outcome = error
+        Connection(write).send(outcome)
+    finally:
+        os._exit(1)
+
+
+def _read(fd: int) -> Any:
+    with Connection(fd) as connection:
+        try:
+            return connection.recv()
+        except EOFError:
+            return ChildProcessError("a job ended without an answer")

@@ -1,0 +1,46 @@
+"""The operator's own rules survive, and what a flush takes is repaired as documented."""
+
+from __future__ import annotations
+
+from harness.adapters.protocol import Adapter
+from harness.marks import requirement
+from harness.model import HOST, Bridge
+from harness.scene import Scene
+from suites.bystanders import operator
+
+
+@requirement("BYS-3", "BYS-4")
+def test_the_operators_rules_survive(scene: Scene) -> None:
+    """Same tables, chains with their policies, and rules in their places, step by step."""
+    host = scene.place(HOST)
+    with operator.operating(host):
+        before = operator.facts(host)
+        assert any(name.startswith("nft rule ") for name in before)
+        scene.network("lan", ipv6=True)
+        assert operator.facts(host) == before
+        scene.containers(a=Bridge("lan"), b=Bridge("lan"), c=Bridge())
+        assert operator.facts(host) == before
+        assert scene.observed() == scene.promised()
+        scene["a"].stop()
+        scene["a"].start()
+        scene.runtime.repair()
+        assert operator.facts(host) == before
+        scene.close()
+        assert operator.facts(host) == before
+
+
+@requirement("BYS-3")
+def test_a_flush_and_reload_is_repaired_as_documented(scene: Scene, runtime: Adapter) -> None:
+    """The flush breaks promises; after the repair all are kept, and the operator's rules stay."""
+    host = scene.place(HOST)
+    with operator.operating(host):
+        before = operator.facts(host)
+        lan, dmz = scene.network("lan", ipv6=True), scene.network("dmz", ipv6=True)
+        scene.containers(a=lan, b=lan, c=dmz, d=Bridge())
+        operator.flush(host)
+        operator.load(host)
+        assert operator.facts(host) == before
+        assert scene.observed() != scene.promised()
+        runtime.repair()
+        assert operator.facts(host) == before
+        assert scene.observed() == scene.promised()

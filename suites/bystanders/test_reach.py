@@ -1,0 +1,95 @@
+"""ns1, ns2, the host and the outside reach each other, whatever containers do."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from harness.marks import requirement
+from harness.model import (
+    ATTACKER,
+    BR0,
+    FAMILIES,
+    HOST,
+    INTERNET,
+    NS1,
+    NS2,
+    OUTSIDERS,
+    Bridge,
+    Cell,
+    Family,
+    Host,
+)
+from harness.scene import Scene
+from harness.traffic import BOUND
+from harness.world.answers import TCP_PORTS
+
+ASKED = frozenset({HOST, BR0, NS1, NS2, INTERNET, ATTACKER})
+
+
+@requirement("BYS-2")
+def test_outsiders_reach_each_other_before_during_and_after(scene: Scene) -> None:
+    """Whoever could be reached still is, with the same TTL, and nobody else is."""
+    _assert_as_promised(scene)
+    scene.network("lan", ipv6=True)
+    scene.containers(a=Bridge("lan"), b=Bridge("lan"), c=Bridge(), d=Host())
+    _assert_as_promised(scene)
+    scene.remove("b")
+    _assert_as_promised(scene)
+    scene.close()
+    _assert_as_promised(scene)
+
+
+def _assert_as_promised(scene: Scene) -> None:
+    cells = [cell for cell in scene.promised() if _is_between_outsiders(cell)]
+    assert {cell.source for cell in cells} >= {HOST, NS1, NS2}
+    assert scene.observed(cells) == scene.promised(cells)
+
+
+def _is_between_outsiders(cell: Cell) -> bool:
+    return cell.source in OUTSIDERS and cell.target in ASKED
+
+
+@requirement("BYS-2")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_connections_of_bystanders_go_on(scene: Scene, family: Family) -> None:
+    """Those that are open while containers, networks and rules come and go stay open."""
+    with ExitStack() as stack:
+        calls = [stack.enter_context(_echoing(scene, name, family)) for name in (NS1, NS2, HOST)]
+        for step in (
+            lambda: scene.network("lan", ipv6=True),
+            lambda: scene.containers(a=Bridge("lan"), b=Bridge()),
+            lambda: scene.runtime.stop_container("a"),
+            lambda: scene.start("a"),
+            lambda: scene.remove("a", "b"),
+            lambda: scene.remove_network("lan"),
+        ):
+            step()
+            for call in calls:
+                _say(call)
+
+
+@contextmanager
+def _echoing(scene: Scene, name: str, family: Family) -> Iterator[socket.socket]:
+    """A connection from a place to the internet's echo service."""
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    with scene.place(name).socket(kind, socket.SOCK_STREAM) as call:
+        call.settimeout(BOUND)
+        call.connect((str(scene.world.address(INTERNET, family)), TCP_PORTS["echo"]))
+        assert call.recv(4096)  # it tells whom it sees
+        _say(call)
+        yield call
+
+
+def _say(call: socket.socket) -> None:
+    word, heard = os.urandom(64), b""
+    call.send(word)
+    while len(heard) < len(word):
+        part = call.recv(len(word) - len(heard))
+        assert part, "the connection was closed"
+        heard += part
+    assert heard == word

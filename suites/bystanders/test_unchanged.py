@@ -1,0 +1,111 @@
+"""Host, br0, ns1 and ns2 are what they were before, while containers run, and after."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import pytest
+
+from harness.fixtures import RuntimeStarter
+from harness.marks import requirement
+from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Host, Nothing
+from harness.place import fixed
+from harness.scene import Scene
+from harness.topology import Topology
+from harness.traffic import introduce
+from harness.world.build import World
+from harness.world.snapshot import Snapshot
+
+FORWARDING = "net.ipv4.ip_forward"
+FORWARDING6 = "net.ipv6.conf.all.forwarding"
+
+
+@requirement("BYS-1")
+def test_the_bystanders_do_not_notice(scene: Scene) -> None:
+    """Nothing in ns1 and ns2 changes, not even while containers of every kind run and talk."""
+    places = [scene.place(name) for name in (NS1, NS2)]
+    before = [Snapshot.of(place) for place in places]
+    _crowd(scene)
+    assert scene.observed() == scene.promised()
+    for place, was in zip(places, before, strict=True):
+        assert was.changes(Snapshot.of(place)) == []
+
+
+@requirement("BYS-1")
+def test_the_host_gets_things_and_loses_and_changes_none(scene: Scene) -> None:
+    """While containers run there is more in it; what was there before is as it was."""
+    host = scene.place(HOST)
+    before = Snapshot.of(host)
+    _crowd(scene)
+    while_running = before.changes(Snapshot.of(host))
+    assert [line for line in while_running if line.startswith("link ") and line.endswith(": new")]
+    others = [line for line in while_running if not line.endswith(": new")]
+    residue = scene.runtime.dialect.residue
+    assert [line for line in others if not _is_documented(line, residue)] == []
+    scene.close()
+    assert before.changes(Snapshot.of(host)) == []
+
+
+@requirement("BYS-1")
+def test_what_is_new_in_the_host_belongs_to_the_runtimes_links(scene: Scene) -> None:
+    """No address, route or sysctl appears on a link that was there before."""
+    host = scene.place(HOST)
+    own = set(host.links())
+    before = Snapshot.of(host)
+    _crowd(scene)
+    changed = before.changes(Snapshot.of(host))
+    added = set(host.links()) - own
+    for line in changed:
+        if line.startswith(("address ", "route ", "neighbour ")):
+            assert any(f" of {link} " in f"{line} " or f" of {link}:" in line for link in added), (
+                line
+            )
+
+
+def _crowd(scene: Scene) -> None:
+    scene.network("lan", ipv6=True)
+    scene.network("closed", internal=True)
+    scene.containers(
+        a=Bridge("lan"), b=Bridge("lan"), c=Bridge(), d=Host(), e=Nothing(), f=Bridge("closed")
+    )
+
+
+def _is_documented(line: str, residue: tuple[str, ...]) -> bool:
+    thing = line.rpartition(":")[0]
+    runtimes_own = thing.startswith("nft rule inet mydocker ")
+    return runtimes_own or any(fnmatchcase(thing, pattern) for pattern in residue)
+
+
+@requirement("BYS-4")
+@pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "both"])
+def test_forwarding_changes_only_as_documented(
+    start_runtime: RuntimeStarter, *, ipv6: bool
+) -> None:
+    """In a host that does not forward; and nothing that is not documented changes along."""
+    with World.build(Topology(forwarding=False)) as world:
+        host = fixed(HOST, world.namespaces[HOST])
+        before = Snapshot.of(host)
+        with start_runtime(world) as runtime, Scene(world, runtime) as scene:
+            scene.network("lan", ipv6=ipv6)
+            guest = scene.container("guest", Bridge("lan")).net
+            wanted = "1" if runtime.dialect.forwarding == "enabled" else "0"
+            assert host.sysctl(FORWARDING) == wanted
+            assert host.sysctl(FORWARDING6) == (wanted if ipv6 else "0")
+            if wanted == "1":
+                for family in FAMILIES if ipv6 else (4,):
+                    introduce(guest, world.address(INTERNET, family), "tcp")
+            scene.close()
+            changed = before.changes(Snapshot.of(host))
+            residue = runtime.dialect.residue
+            assert [line for line in changed if not _is_documented(line, residue)] == []
+
+
+@requirement("BYS-4")
+def test_forwarding_that_was_on_stays_on(scene: Scene) -> None:
+    """For others need it: when networks and containers come, and when the last of them goes."""
+    host = scene.place(HOST)
+    lan = scene.network("lan", ipv6=True)
+    scene.containers(a=lan, b=Bridge())
+    assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")
+    scene.close()
+    assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")

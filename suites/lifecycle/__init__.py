@@ -1,0 +1,1 @@
+"""How containers come and go: nothing is left, whatever happens on the way."""

@@ -1,0 +1,70 @@
+"""The runtime itself is killed: its next start cleans up, and running containers go on."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.guard import Guard
+from harness.marks import requirement
+from harness.model import HOST, Bridge, ContainerSpec
+from harness.scene import Scene
+from harness.wait import until
+from harness.world.snapshot import Snapshot
+
+MOMENTS = (0.0, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03)
+"""Seconds after which the kill comes: anywhere within a start, whatever the runtime does then."""
+
+
+@requirement("LIFE-6")
+def test_what_a_killed_start_has_left_is_cleaned_up(
+    scene: Scene, runtime: Adapter, guard: Guard
+) -> None:
+    """The next start finds it finished or undoes it, whatever the moment; its name is free then."""
+    host = scene.place(HOST)
+    spec = ContainerSpec("victim", Bridge("lan"))
+    scene.network("lan", ipv6=True)
+    scene.container("stays", Bridge("lan"))
+    with guard.holding():
+        before = Snapshot.of(host)
+        for moment in MOMENTS:
+            runtime.crash(spec, after=moment)
+            runtime.start()
+            until(
+                host,
+                lambda: _running(runtime, spec.name) or not before.changes(Snapshot.of(host)),
+                f"undone or finished what was killed {moment} s after it had begun",
+            )
+            with contextlib.suppress(RuntimeRefused):
+                runtime.remove(spec.name)
+            assert before.changes(Snapshot.of(host)) == []
+    scene.container(spec.name, spec.mode)
+
+
+@requirement("LIFE-6")
+@pytest.mark.parametrize("moment", [0.0, 0.01])
+def test_running_containers_fare_as_declared(scene: Scene, runtime: Adapter, moment: float) -> None:
+    """They keep their network, with everything that the oracle promises, or they are stopped."""
+    lan = scene.network("lan", ipv6=True)
+    scene.containers(a=lan, b=lan, c=Bridge())
+    pids = [scene[name].facts().pid for name in "abc"]
+    runtime.crash(ContainerSpec("victim", Bridge("lan")), after=moment)
+    if runtime.dialect.crash == "keeps-network":
+        assert scene.observed() == scene.promised()
+    runtime.start()
+    with contextlib.suppress(RuntimeRefused):
+        runtime.remove("victim")
+    if runtime.dialect.crash == "keeps-network":
+        assert [scene[name].facts().pid for name in "abc"] == pids
+        assert scene.observed() == scene.promised()
+    else:
+        assert not any(scene[name].facts().running for name in "abc")
+
+
+def _running(runtime: Adapter, name: str) -> bool:
+    try:
+        return runtime.inspect(name).running
+    except RuntimeRefused:
+        return False

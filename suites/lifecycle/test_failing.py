@@ -1,0 +1,78 @@
+"""A start that fails half-way leaves nothing behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
+
+import pytest
+
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.guard import Guard
+from harness.marks import requirement
+from harness.model import Bridge, Joined, Mode
+from harness.scene import Scene
+
+SUBNET, SUBNET6 = IPv4Network("172.30.9.0/29"), IPv6Network("fd00:99::/64")
+TAKEN, TAKEN6 = IPv4Address("172.30.9.5"), IPv6Address("fd00:99::5")
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A start that cannot succeed on the network `small`, on which `first` is."""
+
+    mode: Mode = Bridge("small")
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+FAILING = {
+    "no such command": Failing(options={"command": ("/no/such/command",)}),
+    "not executable": Failing(options={"command": ("/etc/hosts",)}),
+    "address in use": Failing(options={"ip": TAKEN}),
+    "IPv6 address in use": Failing(options={"ip6": TAKEN6}),
+    "address outside": Failing(options={"ip": IPv4Address("172.30.10.5")}),
+    "unknown sysctl": Failing(options={"sysctls": (("net.ipv4.unheard_of", "1"),)}),
+    "unknown network": Failing(mode=Bridge("unheard-of")),
+    "unknown container": Failing(mode=Joined("unheard-of")),
+}
+
+
+@requirement("LIFE-2")
+@pytest.mark.parametrize("case", FAILING.values(), ids=list(FAILING))
+def test_a_start_that_fails_leaves_nothing(
+    scene: Scene, runtime: Adapter, case: Failing, guard: Guard
+) -> None:
+    """Neither in the kernel nor of its name and address: the next start gets both."""
+    _small(scene)
+    with guard.holding():
+        scene.refusal("guest", case.mode, **case.options)
+        with pytest.raises(RuntimeRefused):
+            runtime.inspect("guest")
+    with guard.holding() as different:
+        second = scene.container("guest", Bridge("small"))
+        assert different()
+        assert scene.observed() == scene.promised()
+        second.remove()
+
+
+@requirement("LIFE-2")
+def test_a_start_for_which_no_address_is_left_leaves_nothing(
+    scene: Scene, runtime: Adapter, guard: Guard
+) -> None:
+    """When one has gone the next start gets its address."""
+    _small(scene)
+    names = [f"member{number}" for number in range(SUBNET.num_addresses - 4)]
+    for name in names:
+        scene.container(name, Bridge("small"))
+    with guard.holding():
+        scene.refusal("late", Bridge("small"))
+        with pytest.raises(RuntimeRefused):
+            runtime.inspect("late")
+    scene.remove(names[0])
+    scene.container("late", Bridge("small"))
+
+
+def _small(scene: Scene) -> None:
+    scene.network("small", subnet=SUBNET, subnet6=SUBNET6, ipv6=True)
+    scene.container("first", Bridge("small"), ip=TAKEN, ip6=TAKEN6)
