@@ -53,7 +53,6 @@ def build(
         compressed = streams.is_gzip(packed)
         plain = Measured(gzip.GzipFile(fileobj=packed) if compressed else packed, budget)
         size = _unpack(tree, streams.buffered(plain))
-        streams.drain(packed)
     layer = Layer(plain.digest, stored.digest, stored.size, compressed, size)
     for found, wanted in ((layer.digest, digest), (layer.diff_id, diff_id)):
         if wanted and found != wanted:

@@ -62,7 +62,16 @@ def on_disk(root: Path) -> set[str]:
 
 @contextmanager
 def unchanged(root: Path) -> Iterator[None]:
-    """The body leaves nothing on disk and no descriptor open."""
-    before = (on_disk(root), set(os.listdir("/proc/self/fd")))
+    """The body leaves nothing on disk, and of this process no descriptor, child or mount."""
+    before = _state(root)
     yield
-    assert (on_disk(root), set(os.listdir("/proc/self/fd"))) == before
+    assert _state(root) == before
+
+
+def _state(root: Path) -> tuple[set[str], set[str], str, int]:
+    return (
+        on_disk(root),
+        set(os.listdir("/proc/self/fd")),
+        Path("/proc/thread-self/children").read_text(),
+        len(Path("/proc/self/mountinfo").read_text().splitlines()),
+    )

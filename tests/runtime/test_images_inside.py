@@ -19,8 +19,7 @@ from runtime.errors import InvalidError, MydockerError, NotFoundError
 from runtime.records import Container
 from runtime.rootfs import in_user_namespace
 from tests.runtime import tars
-from tests.runtime.looks import nothing_left
-from tests.runtime.pictures import base_layer, import_root, make, output
+from tests.runtime.pictures import base_layer, import_root, make, output, unchanged
 from tests.runtime.tars import Item, directory, symlink
 
 SLEEP = ["sleep", "1000000"]
@@ -389,7 +388,7 @@ def test_nothing_of_it_is_left(engine: Engine, root: Path, here: Path) -> None:
     engine.create("base", SLEEP, name="new", network="none")
     for name in ("web", "new"):
         list(engine.inside.export(name))  # the overlay's own directories are made once
-    with nothing_left(root):
+    with unchanged(root):
         for name in ("web", "new"):
             engine.inside.diff(name)
             engine.inside.copy_out(name, "/etc", str(here / name))
