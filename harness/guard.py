@@ -50,15 +50,15 @@ _MOST: Final = 8
 class Violation(Exception):
     """What a test has left, or changed; `broken` tells which requirements that breaks."""
 
-    def __init__(self, found: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, found: Mapping[str, Sequence[str]], *, bound: float = BOUND) -> None:
         self.broken = tuple(found)
-        super().__init__("\n".join(_told(found)))
+        super().__init__("\n".join(_told(found, bound)))
 
 
-def _told(found: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _told(found: Mapping[str, Sequence[str]], bound: float) -> Iterator[str]:
     heads = {
-        LEFT_BEHIND: f"left behind, and still there after {BOUND:g} s:",
-        BYSTANDER: f"not what it was, and not back after {BOUND:g} s:",
+        LEFT_BEHIND: f"left behind, and still there after {bound:g} s:",
+        BYSTANDER: f"not what it was, and not back after {bound:g} s:",
     }
     for requirement, lines in found.items():
         yield f"{requirement}: {heads[requirement]}"
@@ -127,10 +127,11 @@ class Guard:
         self._base = None
 
     @contextmanager
-    def holding(self) -> Iterator[Callable[[], list[str]]]:
+    def holding(self, *, bound: float = BOUND) -> Iterator[Callable[[], list[str]]]:
         """Hold the end of the body against its beginning; raises `Violation` as `check` does.
 
-        What it gives tells what is different now, without waiting. Not when the body raises.
+        What it gives tells what is different now, without waiting. A difference counts when
+        it is still there after `bound` seconds. Not when the body raises.
         """
         base = self.take()
         self._drain()
@@ -140,7 +141,7 @@ class Guard:
             return [line for lines in found.values() for line in lines]
 
         yield different
-        self._checked(base)
+        self._checked(base, bound)
 
     def check(self) -> None:
         """Raise `Violation` when something is not as it was at `begin`."""
@@ -165,18 +166,18 @@ class Guard:
         """Something is about to be made that outlives what is shared now."""
         self._before_shared = None
 
-    def _checked(self, base: State) -> State:
-        now, found = self._settled(base)
+    def _checked(self, base: State, bound: float = BOUND) -> State:
+        now, found = self._settled(base, bound)
         if LEFT_BEHIND in found:
             self._known |= {flow.handle for flow in self._flows()}
         if found:
             self._before_shared = None  # it would tell the same again
-            raise Violation(found)
+            raise Violation(found, bound=bound)
         return now
 
-    def _settled(self, base: State) -> tuple[State, dict[str, list[str]]]:
+    def _settled(self, base: State, bound: float) -> tuple[State, dict[str, list[str]]]:
         """The state once nothing is wrong with it, or when the time is up; what is wrong."""
-        deadline = time.monotonic() + BOUND
+        deadline = time.monotonic() + bound
         now = self.take()
         links_gone = self._drain()
         while found := self._found(base, now, links_gone=links_gone):

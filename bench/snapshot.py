@@ -1,0 +1,83 @@
+"""What holding a test against what was before costs it: `python -m bench.snapshot [ROUNDS]`.
+
+The guard looks once at the end of every test, and at its beginning only where
+something shared was made since. Measured with the cast running, as in most tests.
+The rival asks the same of the same three namespaces the way scripts do: `ip` and
+`nft`, before and after, started inside through setns; it is left out where they are missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+from bench.timing import Row, alternate, show, timed
+from harness import sandbox
+from harness.adapters import registry
+from harness.cast import CAST
+from harness.guard import Guard
+from harness.model import HOST, NS1, NS2
+from harness.scene import Scene
+from harness.world.build import World
+
+BAR = 0.003
+_COMMANDS = (
+    "ip -d link",
+    "ip address",
+    "ip route show table all",
+    "ip -6 route show table all",
+    "ip rule",
+    "ip -6 rule",
+    "ip neighbour",
+    "sysctl -a --pattern ^net",
+    "nft list ruleset",
+)
+
+
+def main() -> int:
+    """Measure inside a sandbox and print the table."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 50
+    return sandbox.run(lambda: _measure(rounds))
+
+
+def _measure(rounds: int) -> int:
+    with World.build() as world:
+        runtime = registry.find(registry.DEFAULT)(world.host)
+        runtime.start()
+        with Scene(world, runtime, CAST), Guard(world) as guard:
+            guard.begin()
+
+            def anew() -> float:
+                guard.forget()
+                return timed(guard.begin)
+
+            rows = alternate(
+                [
+                    ("a test: look and compare", lambda: timed(guard.check)),
+                    ("looking anew before it", anew),
+                ],
+                rounds=rounds,
+            )
+            rows[0] = replace(rows[0], bar=BAR)
+            tools = [command for command in _COMMANDS if shutil.which(command.split()[0])]
+            if tools:
+                rows.append(
+                    Row(f"{len(tools)} commands", (timed(lambda: _with_tools(world, tools)),))
+                )
+            show("Held against what was before", rows, against=rows[0].name)
+        runtime.stop()
+    return 0
+
+
+def _with_tools(world: World, commands: list[str]) -> None:
+    for name in (HOST, NS1, NS2):
+        with world.namespaces[name].entered():
+            for command in commands:
+                for _ in ("before", "after"):
+                    subprocess.run(command.split(), stdout=subprocess.DEVNULL, check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

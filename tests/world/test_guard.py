@@ -1,0 +1,249 @@
+"""The guard finds every kind of leak by name, and nothing in a world that is at rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
+
+import pytest
+
+from harness.cast import CAST
+from harness.guard import BYSTANDER, LEFT_BEHIND, Guard, Violation
+from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family
+from harness.scene import Scene
+from harness.traffic import TRANSPORTS, introduce
+from harness.world.build import NEAR, SWITCH, World
+from linux import nft, rtnl, sysctl
+from linux.netlink import Netlink, Request
+from linux.netns import NetNS
+from linux.syscalls import MS_BIND, mount, umount
+from runtime.engine import Engine
+from runtime.net import traces
+
+Plant = Callable[[World], Callable[[World], object]]
+"""Plants a leak in a world, and tells how to take it away."""
+
+SOON = 0.1
+"""Seconds: nothing that is planted here goes away by itself."""
+TABLE = nft.Table("inet", "leak")
+RULE = rtnl.add_rule(4, iif="eth0", table=99, priority=7)
+SUBNET, SUBNET6 = IPv4Network("10.99.0.0/24"), IPv6Network("fd99::/64")
+
+
+def netlink(plant: list[Request], undo: list[Request], *, place: str = HOST) -> Plant:
+    """By rtnetlink."""
+
+    def planted(world: World) -> Callable[[World], object]:
+        _send(world.namespaces[place], plant)
+        return lambda world: _send(world.namespaces[place], undo)
+
+    return planted
+
+
+def _send(space: NetNS, requests: list[Request]) -> None:
+    with Netlink(space) as opened:
+        opened.send(requests)
+
+
+def rules(*requests: Request, place: str = HOST) -> Plant:
+    """By nfnetlink, in a table that is removed in the end."""
+
+    def planted(world: World) -> Callable[[World], object]:
+        with nft.Nft(world.namespaces[place]) as opened:
+            opened.apply([nft.add_table(TABLE), *requests])
+        return gone
+
+    def gone(world: World) -> None:
+        with nft.Nft(world.namespaces[place]) as opened:
+            opened.apply([nft.del_table(TABLE)])
+
+    return planted
+
+
+def sysctls(key: str, value: int, *, place: str = HOST) -> Plant:
+    """A sysctl set to another value."""
+
+    def planted(world: World) -> Callable[[World], object]:
+        before = sysctl.read(world.namespaces[place], [key])[key]
+        sysctl.write(world.namespaces[place], {key: value})
+        return lambda world: sysctl.write(world.namespaces[place], {key: before})
+
+    return planted
+
+
+def a_mount(world: World) -> Callable[[World], object]:
+    """A file system in the host."""
+    world.host.call(_mounted)
+    return lambda world: world.host.call(umount, "/run/leak")
+
+
+def _mounted() -> None:
+    os.makedirs("/run/leak", exist_ok=True)
+    mount("tmpfs", "/run/leak", "tmpfs")
+
+
+def a_cgroup(world: World) -> Callable[[World], object]:
+    """A group below the host's own."""
+    assert world.host.cgroup is not None
+    made = world.host.cgroup / "leak"
+    made.mkdir()
+    return lambda _: made.rmdir()
+
+
+def a_process(world: World) -> Callable[[World], object]:
+    """A child of the host's init."""
+    pid = world.host.spawn(["sleep", "1000"], log="/run/leak.log")
+    return lambda world: world.host.call(os.kill, pid, signal.SIGKILL)
+
+
+def a_descriptor(world: World) -> Callable[[World], object]:
+    """The host's own server keeps a namespace that nobody is in any more."""
+    fd = world.host.call(_namespace_kept)
+    return lambda world: world.host.call(os.close, fd)
+
+
+def _namespace_kept() -> int:
+    return NetNS.new().fd
+
+
+def a_namespace(world: World) -> Callable[[World], object]:
+    """A namespace that is kept by a mount: `ip netns add`."""
+    world.host.call(_namespace_named)
+    return lambda world: world.host.call(umount, "/run/netns-leak")
+
+
+def _namespace_named() -> None:
+    with NetNS.new() as space:
+        os.close(os.open("/run/netns-leak", os.O_CREAT | os.O_CLOEXEC))
+        mount(f"/proc/self/fd/{space.fd}", "/run/netns-leak", flags=MS_BIND)
+
+
+LEAKS: dict[str, Plant] = {
+    "host: link leak0: new": netlink([rtnl.add_veth("leak0", "leak1")], [rtnl.del_link("leak0")]),
+    "host: address 10.99.0.1/24 of br0: new": netlink(
+        [rtnl.add_address(SWITCH, IPv4Interface("10.99.0.1/24"))],
+        [rtnl.del_address(SWITCH, IPv4Interface("10.99.0.1/24"))],
+    ),
+    "host: address fd99::1/64 of br0: new": netlink(
+        [rtnl.add_address(SWITCH, IPv6Interface("fd99::1/64"))],
+        [rtnl.del_address(SWITCH, IPv6Interface("fd99::1/64"))],
+    ),
+    "host: route 10.99.0.0/24 of eth0": netlink(
+        [rtnl.add_route(SUBNET, via=ip_address("198.51.100.1"))],
+        [rtnl.del_route(SUBNET, via=ip_address("198.51.100.1"))],
+    ),
+    "host: route fd99::/64 of eth0": netlink(
+        [rtnl.add_route(SUBNET6, via=ip_address("2001:db8:64::1"))],
+        [rtnl.del_route(SUBNET6, via=ip_address("2001:db8:64::1"))],
+    ),
+    "host: rule 7 of IPv4": netlink(
+        [RULE],
+        [RULE._replace(kind=33, flags=0)],  # RTM_DELRULE
+    ),
+    "host: neighbour 198.51.100.99 of eth0: new": netlink(
+        [rtnl.add_neighbour(NEAR, ip_address("198.51.100.99"), "02:00:00:00:00:99")],
+        [rtnl.del_neighbour(NEAR, ip_address("198.51.100.99"))],
+    ),
+    "host: nft table inet leak: new": rules(),
+    "host: nft chain inet leak forward: new": rules(nft.add_chain(TABLE, "forward")),
+    "host: nft rule inet leak forward it is: new": rules(
+        nft.add_chain(TABLE, "forward"),
+        nft.add_rule(TABLE, "forward", nft.verdict("drop"), comment="it is"),
+    ),
+    "host: mount tmpfs on /run/leak: new": a_mount,
+    "host: cgroup leak: new": a_cgroup,
+    "(sleep): new": a_process,
+    "host: descriptor of net:[": a_descriptor,
+    "host: mount nsfs on /run/netns-leak: new": a_namespace,
+}
+
+CHANGES: dict[str, Plant] = {
+    "host: link eth0: mtu was": netlink(
+        [rtnl.set_link(NEAR, mtu=1400)], [rtnl.set_link(NEAR, mtu=1500)]
+    ),
+    "host: sysctl net.ipv4.conf.eth0.rp_filter: value was 0, is 2": sysctls(
+        "net.ipv4.conf.eth0.rp_filter", 2
+    ),
+    "host: sysctl net.ipv6.conf.all.accept_ra: value was 1, is 0": sysctls(
+        "net.ipv6.conf.all.accept_ra", 0
+    ),
+    "host: sysctl net.netfilter.nf_conntrack_tcp_loose: value was 1, is 0": sysctls(
+        "net.netfilter.nf_conntrack_tcp_loose", 0
+    ),
+    "ns1: address 10.99.0.1/24 of eth0: new": netlink(
+        [rtnl.add_address(NEAR, IPv4Interface("10.99.0.1/24"))],
+        [rtnl.del_address(NEAR, IPv4Interface("10.99.0.1/24"))],
+        place=NS1,
+    ),
+    "ns2: nft table inet leak: new": rules(place=NS2),
+    "ns2: sysctl net.ipv4.ip_default_ttl: value was 64, is 63": sysctls(
+        "net.ipv4.ip_default_ttl", 63, place=NS2
+    ),
+}
+
+
+@pytest.mark.parametrize("told", LEAKS)
+def test_what_is_left_is_found_by_name(guard: Guard, world: World, told: str) -> None:
+    """It breaks LIFE-1, and the guard repairs nothing."""
+    _assert_found(guard, world, LEAKS[told], told, LEFT_BEHIND)
+
+
+@pytest.mark.parametrize("told", CHANGES)
+def test_what_is_changed_is_found_by_name(guard: Guard, world: World, told: str) -> None:
+    """It breaks BYS-1."""
+    _assert_found(guard, world, CHANGES[told], told, BYSTANDER)
+
+
+def _assert_found(guard: Guard, world: World, plant: Plant, told: str, broken: str) -> None:
+    undo = None
+    try:
+        with pytest.raises(Violation) as raised, guard.holding(bound=SOON):
+            undo = plant(world)
+        assert raised.value.broken == (broken,)
+        assert told in str(raised.value)
+    finally:
+        if undo is not None:
+            undo(world)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_remembered_of_a_container_is_found(
+    guard: Guard, scene: Scene, family: Family
+) -> None:
+    """Flows and neighbours of an address that nobody has any more."""
+    scene.network("lan", ipv6=True)
+    scene.container("stays", Bridge("lan"))
+    bridge = scene.runtime.network_facts("lan").interface
+    with pytest.raises(Violation) as raised, guard.holding(bound=SOON):  # noqa: PT012 # its end raises
+        guest = scene.container("guest", Bridge("lan")).net
+        address = guest.address(family)
+        for transport in TRANSPORTS:
+            introduce(guest, scene.world.address(INTERNET, family), transport)
+        scene.world.host.call(_remove_and_remember, "guest")
+    scene.forget("guest")
+    told = str(raised.value)
+    assert f"host: neighbour {address} of {bridge}: new" in told
+    assert f"host: flow from {address} port " in told
+
+
+def _remove_and_remember(name: str) -> None:
+    """As mydocker removes a container, but for what the kernel remembers of it."""
+    forget = traces.forget
+    traces.forget = lambda addresses: None  # noqa: ARG005 # called as what it stands for
+    try:
+        Engine().remove(name, force=True)
+    finally:
+        traces.forget = forget
+
+
+def test_a_quiet_world_is_never_different(guard: Guard, world: World, scene: Scene) -> None:
+    """Fifty looks at a world with containers in every mode, which talk to each other."""
+    for network in CAST.networks:
+        scene.network(network.name)
+    for container in CAST.containers:
+        scene.container(container.name, container.mode)
+    scene.observed()
+    with guard.holding() as different:
+        assert [lines for _ in range(50) if (lines := different())] == []
