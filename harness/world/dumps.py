@@ -13,6 +13,7 @@ import fcntl
 import os
 import resource
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Final, NamedTuple, Self
 
 from linux import rtnl
@@ -101,12 +102,14 @@ class Dumps:
             self._route = stack.enter_context(Netlink(space))
             self._netfilter = stack.enter_context(Netlink(space, protocol=NETLINK_NETFILTER))
             self._generation, self._ruleset = b"", Ruleset()
-            self._files: list[tuple[str, int]] = []
+            self._keys: list[str] = []
+            self._files: list[int] = []
             stack.callback(self._close_files)
             _allow_files()
             with space.entered():
                 for key, fd in _open_files():
-                    self._files.append((key, _out_of_the_way(fd)))
+                    self._files.append(_out_of_the_way(fd))
+                    self._keys.append(key)
             self._resources = stack.pop_all()
 
     def take(self) -> Raw:
@@ -123,8 +126,12 @@ class Dumps:
             proxies,
             timings,
             self._nft(),
-            tuple((key, os.pread(fd, 4096, 0)) for key, fd in self._files),
+            tuple(zip(self._keys, self._read(), strict=True)),
         )
+
+    def _read(self) -> Iterator[bytes]:
+        """The files' contents; with `map`, for there are hundreds of them at every look."""
+        return map(os.pread, self._files, repeat(4096), repeat(0))
 
     def _nft(self) -> Ruleset:
         """The ruleset; dumped only when its generation is another than the last time."""
@@ -167,7 +174,7 @@ class Dumps:
                     raise
 
     def _close_files(self) -> None:
-        for _, fd in self._files:
+        for fd in self._files:
             os.close(fd)
 
     def close(self) -> None:

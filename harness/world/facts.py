@@ -94,8 +94,8 @@ def still(answer: bytes) -> tuple[object, ...]:
 
 
 def _name(answer: bytes) -> str:
-    found = dict(attributes(answer, rtnl.LINK.size))
-    return found[rtnl.IFLA_IFNAME].rstrip(b"\0").decode()
+    found = (value for key, value in attributes(answer, rtnl.LINK.size) if key == rtnl.IFLA_IFNAME)
+    return next(found).rstrip(b"\0").decode()
 
 
 def _link(answer: bytes) -> Thing:
