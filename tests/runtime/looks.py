@@ -104,11 +104,17 @@ def everything(root: Path) -> Everything:
     return Everything(
         network(),
         tables(),
-        len(Path("/proc/self/mountinfo").read_text().splitlines()),
+        _mounts(root),
         processes(),
         set(os.listdir("/proc/self/fd")),
         sorted(str(path.relative_to(root)) for path in root.rglob("*")),
     )
+
+
+def _mounts(root: Path) -> int:
+    """Mounts that have to do with `root`: other workers share this mount namespace."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return sum(str(root) in line for line in lines)
 
 
 @contextmanager
