@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, introduce
 from harness.world.build import NEAR, SWITCH, World
+from harness.world.surroundings import Surroundings
 from linux import nft, rtnl, sysctl
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
@@ -84,14 +86,6 @@ def _mounted() -> None:
     mount("tmpfs", "/run/leak", "tmpfs")
 
 
-def a_cgroup(world: World) -> Callable[[World], object]:
-    """A group below the host's own."""
-    assert world.host.cgroup is not None
-    made = world.host.cgroup / "leak"
-    made.mkdir()
-    return lambda _: made.rmdir()
-
-
 def a_process(world: World) -> Callable[[World], object]:
     """A child of the host's init."""
     pid = world.host.spawn(["sleep", "1000"], log="/run/leak.log")
@@ -153,7 +147,6 @@ LEAKS: dict[str, Plant] = {
         nft.add_rule(TABLE, "forward", nft.verdict("drop"), comment="it is"),
     ),
     "host: mount tmpfs on /run/leak: new": a_mount,
-    "host: cgroup leak: new": a_cgroup,
     "(sleep): new": a_process,
     "host: descriptor of net:[": a_descriptor,
     "host: mount nsfs on /run/netns-leak: new": a_namespace,
@@ -206,6 +199,15 @@ def _assert_found(guard: Guard, world: World, plant: Plant, told: str, broken: s
     finally:
         if undo is not None:
             undo(world)
+
+
+def test_a_cgroup_that_is_left_is_found_by_name(world: World, tmp_path: Path) -> None:
+    """Below the directory that is given as the host's; not every user has one of cgroups."""
+    surroundings = Surroundings(world.host.pid, tmp_path)
+    before = dict(surroundings.things(surroundings.take()))
+    (tmp_path / "leak" / "deeper").mkdir(parents=True)
+    after = dict(surroundings.things(surroundings.take()))
+    assert after.keys() - before.keys() == {"cgroup leak", "cgroup leak/deeper"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
