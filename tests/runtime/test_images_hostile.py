@@ -314,10 +314,9 @@ def _nested() -> bytes:
     return _oci({"manifests": [tars.descriptor(inner, kind)]}, **blobs)
 
 
-def _swapped() -> bytes:
+def _swapped(blob: bytes, other: bytes) -> bytes:
     files = tars.oci([LAYER], MADE)
-    name = f"blobs/sha256/{tars.sha256(LAYER)}"
-    return tars.packed({**files, name: LAYER.replace(b"y", b"z")})
+    return tars.packed({**files, f"blobs/sha256/{tars.sha256(blob)}": other})
 
 
 DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -365,7 +364,14 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a manifest without a digest": (lambda: _oci({"manifests": [{}]}), "not a SHA-256"),
     "an index for nobody": (lambda: _oci({}), "no image in it"),
     "indexes in indexes": (_nested, "lead to indexes without an end"),
-    "a blob that is another": (_swapped, "a layer has the digest"),
+    "a layer that is another": (
+        lambda: _swapped(LAYER, LAYER.replace(b"y", b"z")),
+        "a layer has the digest",
+    ),
+    "a configuration that is another": (
+        lambda: _swapped(MADE, MADE.replace(b"2020", b"2021")),
+        "has another digest",
+    ),
     "a file twice": (
         lambda: tars.tar(Item("manifest.json", b"[]"), Item("manifest.json", b"[]")),
         "'manifest.json' twice",

@@ -1,4 +1,8 @@
-"""A container's files from outside: compared, copied both ways, exported, committed."""
+"""A container's files from outside: compared, copied both ways, exported, committed.
+
+What is removed inside has a name that no machine has: were a command ever to run
+outside, nothing would be lost.
+"""
 
 from __future__ import annotations
 
@@ -237,7 +241,7 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     "a directory over a file": ("/srv/a", "file", "cannot be copied over a file"),
     "into nowhere": ("/srv/a/one", "no/such/dir", "there is no directory"),
     "into a directory that is not there": ("/srv/a/one", "none/", "there is no directory"),
-    "over a device": ("/srv/a/one", "/dev/null", "neither a file nor a directory"),
+    "over a pipe": ("/srv/a/one", "pipe", "neither a file nor a directory"),
 }
 
 
@@ -246,10 +250,11 @@ def test_copies_that_cannot_be(engine: Engine, web: Container, here: Path, what:
     """Are refused with what is in the way."""
     source, target, said = REFUSED[what]
     (here / "file").touch()
-    destination = target if target.startswith("/") else f"{here}/{target}"
+    os.mkfifo(here / "pipe")
     with pytest.raises(MydockerError, match=said):
-        engine.inside.copy_out("web", source, destination)
-    assert os.listdir(here) == ["file"]
+        engine.inside.copy_out("web", source, f"{here}/{target}")
+    assert sorted(os.listdir(here)) == ["file", "pipe"]
+    assert stat.S_ISFIFO((here / "pipe").stat().st_mode)
 
 
 def test_a_pipe_holds_nobody_up(engine: Engine, web: Container, here: Path) -> None:
@@ -304,15 +309,17 @@ def test_an_export_has_the_files_and_nothing_mounted(engine: Engine, web: Contai
 
 def test_what_was_deleted_stays_deleted(engine: Engine, root: Path) -> None:
     """Committed, and saved, and loaded: what was written is there, what was removed is not."""
-    engine.run("base", SLEEP, name="web", network="none")
-    _sh(engine, "echo kept > /kept; rm /bin/seq; rm -r /var; mkdir /var; echo new > /var/new")
+    below = tars.tar(Item("w/gone"), Item("w/tree/old"))
+    make(engine, base_layer(engine), below)
+    engine.run("made", SLEEP, name="web", network="none")
+    _sh(engine, "echo kept > /kept; rm /w/gone; rm -r /w/tree; mkdir /w/tree; echo > /w/tree/new")
     engine.inside.commit("web", "saved:1")
     archive = b"".join(engine.images.save(["saved:1"]))
     engine.remove("web", force=True)
     engine.images.remove("saved:1")
     (found,) = engine.images.load(io.BytesIO(archive))
-    seen = output(engine, found.names[0], "cat /kept; ls -d /bin/seq /bin/sh /var/* 2>/dev/null")
-    assert seen.split() == ["kept", "/bin/sh", "/var/new"]
+    seen = output(engine, found.names[0], "cat /kept; echo /w/* /w/tree/*")
+    assert seen.split() == ["kept", "/w/tree", "/w/tree/new"]
     assert b"".join(engine.images.save(["saved:1"])) == archive
 
 
@@ -400,19 +407,30 @@ def test_nothing_of_it_is_left(engine: Engine, root: Path, here: Path) -> None:
                 engine.inside.copy_in("/none", name, "/")
 
 
-def test_an_exported_tree_may_be_deep(engine: Engine) -> None:
+def test_a_tree_may_be_deep(engine: Engine) -> None:
     """As deep as an image may be; deeper, it is refused, and can still be removed."""
     engine.run("base", SLEEP, name="web", network="none")
-    deeper = "i=0; while test $i -lt {}; do mkdir d && cd d; i=$((i+1)); done"
-    _sh(engine, f"cd /srv 2>/dev/null || mkdir /srv && cd /srv; {deeper.format(250)}")
+    _sh(engine, f"mkdir -p /deep/{'d/' * 250}")
     engine.inside.commit("web", "deep")
-    assert output(engine, "deep", "cd /srv && find . -type d 2>/dev/null | wc -l || true") != ""
-    _sh(engine, f"cd /srv; while cd d 2>/dev/null; do :; done; {deeper.format(1500)}")
+    assert output(engine, "deep", f"test -d /deep/{'d/' * 250} && echo there") == "there\n"
+    _sh(engine, f"mkdir -p /deep/{'d/' * 1900}")
     with pytest.raises(InvalidError, match="directories deep"):
         engine.inside.commit("web", "deeper")
     with pytest.raises(InvalidError, match="directories deep"):
         list(engine.inside.export("web"))
     engine.remove("web", force=True)
+
+
+def test_links_of_both_kinds_are_kept(engine: Engine) -> None:
+    """Two names of one file are that after a commit too, and in an export."""
+    engine.run("base", SLEEP, name="web", network="none")
+    _sh(engine, "mkdir /l; echo one > /l/a; ln /l/a /l/b; ln -s a /l/c")
+    engine.inside.commit("web", "linked")
+    tree = Path(engine.images.get("linked").layers[0])
+    assert (tree / "l" / "a").samefile(tree / "l" / "b")
+    assert os.readlink(tree / "l" / "c") == "a"
+    with tarfile.open(fileobj=io.BytesIO(b"".join(engine.inside.export("web")))) as opened:
+        assert opened.getmember("l/b").linkname == "l/a"
 
 
 def test_two_lower_layers_and_a_volume_like_mount(engine: Engine, here: Path) -> None:

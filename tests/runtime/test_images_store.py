@@ -237,28 +237,23 @@ def test_several_repositories_are_not_removed_by_id(engine: Engine) -> None:
     assert engine.images.remove(identity).names == ["made:2", "made:latest"]
 
 
-def _create_many(root: Path) -> None:
-    engine = Engine(root)
-    for _ in range(30):
-        try:
-            engine.create("raced", ["true"], network="none")
-        except NotFoundError:
-            os._exit(0)
+def test_an_image_stays_while_a_container_of_it_is_made(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wants to remove it then waits, and finds it in use."""
+    make(engine, ONE)
+    original = state.Store.create
+    held: list[bool] = []
 
+    def create(self: state.Store, *args: Any) -> Any:
+        held.append(state.Lock.take(f"{self.root}/library/lock", wait=False) is None)
+        return original(self, *args)
 
-def test_no_container_loses_its_image_in_a_race(engine: Engine, root: Path) -> None:
-    """An image is either in use, and stays, or is gone, and nothing is created of it."""
-    make(engine, ONE, name="raced")
-    worker = get_context("fork").Process(target=_create_many, args=(root,))
-    worker.start()
-    while worker.is_alive():
-        try:
-            engine.images.remove("raced")
-        except (ConflictError, NotFoundError):
-            continue
-    worker.join()
-    for item in engine.containers():
-        assert os.path.isdir(engine.images.of(item.config).layers[0])
+    monkeypatch.setattr(state.Store, "create", create)
+    engine.create("made", ["true"], name="web", network="none")
+    assert held == [True]
+    with pytest.raises(ConflictError, match="'web' uses it"):
+        engine.images.remove("made")
 
 
 def test_an_ambiguous_beginning_of_an_id(engine: Engine) -> None:
