@@ -147,10 +147,7 @@ class Wirer:
 
     def write_files(self, config: ContainerConfig, endpoints: Sequence[Endpoint]) -> None:
         """Write hosts, hostname and resolv.conf of a container with these endpoints."""
-        if resolves_names(endpoints) and False:
-            resolv_conf = files.through_resolver(files.read_or_nothing("/etc/resolv.conf"))
-        else:
-            resolv_conf = files.servers(config.dns) or files.own_resolv_conf()
+        resolv_conf = files.servers(config.dns) or files.own_resolv_conf()
         hosts = files.hosts([config.hostname], endpoints)
         self._write_files(config, hosts=hosts, resolv_conf=resolv_conf)
 
@@ -183,11 +180,6 @@ def _reserve(config: ContainerConfig, networks: Sequence[NetworkConfig]) -> Rese
             "mydocker network create, without --internal",
         )
     return reserve.reserve(asked, wanted, versions)
-
-
-def resolves_names(endpoints: Sequence[Endpoint]) -> bool:
-    """Whether a container is on a network whose members resolve one another's names."""
-    return any(item.network != DEFAULT_NETWORK for item in endpoints)
 
 
 def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:
