@@ -18,20 +18,24 @@ from scapy.packet import Packet
 
 from harness.attach import last_address
 from harness.marks import requirement
-from harness.model import ATTACKER, GATEWAY, INTERNET, LOOPBACK, NS1
+from harness.model import ATTACKER, GATEWAY, HOST, INTERNET, LOOPBACK, NS1, Protocol
 from harness.multicast import EVERYBODY_MAC, mac_of, solicited_node
 from harness.packets.craft import send_frame
 from harness.topology import Address
 from suites.trio import Trio
 
 OTHERS: Final = ("b", "c", GATEWAY)
+PORT: Final = 41051
 
 
 @requirement("BR-18")
 @pytest.mark.parametrize("owner", OTHERS)
 def test_the_owner_answers_and_nobody_else(trio: Trio, owner: str) -> None:
-    """However it is asked, and whoever else is asked as well."""
+    """However it is asked, and whoever else is asked as well: not even a bridge that knows."""
     address, mac = trio.address(owner), trio.mac(owner)
+    with trio.call(HOST, owner, Protocol.UDP, port=PORT) as call:
+        call.say()
+        trio.settle()
     with trio.capture("a", owner) as wire:
         ask(trio, address, besides=(name for name in OTHERS if name != owner))
     heard = wire.matching(answer(address), at=trio.at("a"))

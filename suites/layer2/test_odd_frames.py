@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Final
 
 from scapy.layers.inet import UDP
@@ -63,7 +64,8 @@ def test_tagged_frames_of_the_lan_reach_no_container(trio: Trio) -> None:
         call.say(b"do answer")
         trio.settle()
         asked = wire.expect_one(UDP(dport=PORT) / b"do answer", at=trio.at(ATTACKER)).packet
-        answer = trio.ip(ATTACKER, HOST) / UDP(sport=PORT, dport=asked[UDP].sport)
+        seen_as = ip_address(asked.payload.src)
+        answer = trio.ip(ATTACKER, seen_as) / UDP(sport=PORT, dport=asked[UDP].sport)
         head = Ether(src=trio.mac(ATTACKER), dst=trio.mac(HOST))
         send_frame(
             trio.place(ATTACKER),

@@ -64,7 +64,7 @@ def test_what_is_said_to_all_outside_reaches_no_container(
     for group in groups:
         assert wire.matching(trio.ip(outsider, group), at=trio.at(neighbour))
     for name in NAMES:
-        wire.expect_one(said(CONTROL), at=trio.at(name))
+        wire.expect_one(trio.ip(dst=name) / said(CONTROL), at=trio.at(name))
         wire.expect_none(trio.ip(outsider), at=trio.at(name))
 
 
@@ -82,7 +82,7 @@ def test_what_is_said_to_all_stays_on_its_network(
         tell(trio, (other,))
     for group in groups:
         wire.expect_one(said(f"to {group}"), at=trio.at(one))
-    wire.expect_one(said(CONTROL), at=trio.at(other))
+    wire.expect_one(trio.ip(dst=other) / said(CONTROL), at=trio.at(other))
     wire.expect_none(trio.ip(one), at=trio.at(other))
 
 

@@ -113,7 +113,7 @@ def test_the_sender_fragments_and_nobody_else(narrow: Trio) -> None:
     assert max(frame.length for frame in left) <= ETHERNET + NARROW
 
 
-@requirement("BR-22", "BR-25")
+@requirement("BR-22")
 def test_bulk_tcp_gets_through(narrow: Trio) -> None:
     """An upload shrinks its segments as it is told, and arrives whole; so does a download."""
     ends = narrow.place("a"), narrow.place(INTERNET), narrow.address(INTERNET)
