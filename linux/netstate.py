@@ -16,6 +16,7 @@ from linux.netlink import NLM_F_DUMP, Netlink, Request, attributes, number
 from linux.rtnl import Address, Interface, Network, mac_text
 
 _IFLA_CARRIER: Final = 33
+_OPERSTATE_UNKNOWN: Final = 0
 _RTM_GETNEIGHTBL: Final = 66
 _NDTA_STATS: Final = 7
 _TABLE_FULLS: Final = 80
@@ -27,7 +28,8 @@ class Link(NamedTuple):
 
     `master` is the index of the bridge it is a port of, `peer` the index of a
     veth's other end, `port_state` a bridge port's (`BR_STATE_…`). `carrier` turns
-    true at once, `running` only when the kernel's work queue has dealt with it.
+    true at once, `running` only when the kernel's work queue has dealt with it. A
+    new veth's state is not known until then, which IFF_RUNNING takes for a good sign.
     """
 
     ifindex: int
@@ -92,13 +94,15 @@ def _read_link(data: bytes) -> Link:
     info = dict(attributes(found.get(rtnl.IFLA_LINKINFO, b"")))
     port = dict(attributes(info.get(rtnl.IFLA_INFO_SLAVE_DATA, b"")))
     state = port.get(rtnl.IFLA_BRPORT_STATE)
+    kind = info.get(rtnl.IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
+    known = kind != "veth" or number(found[rtnl.IFLA_OPERSTATE]) != _OPERSTATE_UNKNOWN
     master, peer = found.get(rtnl.IFLA_MASTER), found.get(rtnl.IFLA_LINK)
     return Link(
         ifindex=index,
         name=found[rtnl.IFLA_IFNAME].rstrip(b"\0").decode(),
-        kind=info.get(rtnl.IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
+        kind=kind,
         up=bool(flags & rtnl.IFF_UP),
-        running=bool(flags & rtnl.IFF_RUNNING),
+        running=known and bool(flags & rtnl.IFF_RUNNING),
         mac=mac_text(found.get(rtnl.IFLA_ADDRESS, b"")),
         mtu=number(found.get(rtnl.IFLA_MTU, b"")),
         master=number(master) if master else None,

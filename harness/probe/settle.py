@@ -84,9 +84,9 @@ class Quiet:
         self._flush()
         now = counters(self._watched)
         still = now == self._last
-        if not still and time.monotonic() > self._deadline:
-            before = set(self._last or ())
-            busy = [f"{name} in {space!r}" for space, name, _ in set(now) - before]
+        if self._last is not None and not still and time.monotonic() > self._deadline:
+            moved = set(now) - set(self._last)
+            busy = [f"{name} in {space!r}" for space, name, _ in moved]
             raise NeverQuiet(
                 f"the world is still busy after {self._bound} s, at {', '.join(sorted(busy)[:4])}: "
                 "something in it sends without end; look with `netmodes lab`"

@@ -1,0 +1,108 @@
+"""What is known about a question, and what it amounts to: pure bookkeeping."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import ip_address
+
+import pytest
+
+from harness.model import Cell, Observation, Outcome, Protocol
+from harness.probe.ledger import Answer, Heard, Ledger, Question
+from linux.netns import NetNS
+
+CELL = Cell("a", "b", Protocol.ICMP, 4)
+ASKED, OTHER, ASKER = (ip_address(f"192.0.2.{number}") for number in (2, 3, 1))
+ANSWER = Answer(0.001, ASKED, 63)
+
+
+@pytest.fixture
+def spaces() -> Iterator[list[NetNS]]:
+    """Source, target and somebody else."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(NetNS.new()) for _ in range(3)]
+
+
+@pytest.fixture
+def ledger(spaces: list[NetNS]) -> Ledger:
+    """One open question."""
+    return Ledger([Question(CELL, spaces[0], ASKED, spaces[1])])
+
+
+def told(ledger: Ledger) -> Observation:
+    """What the question amounts to; addresses are called by themselves."""
+    ((cell, seen),) = ledger.observations(lambda address, _: f"<{address}>")
+    assert cell is CELL
+    return seen
+
+
+@pytest.mark.parametrize("heard_first", [True, False])
+def test_a_question_is_open_until_both_ends_have_spoken(
+    ledger: Ledger, spaces: list[NetNS], *, heard_first: bool
+) -> None:
+    """In whichever order: who was asked has seen it, and who asked has the answer."""
+    facts = [
+        lambda: ledger.heard(0, Heard(spaces[1], ASKER, 62)),
+        lambda: ledger.answered(0, ANSWER),
+    ]
+    for fact in facts if heard_first else reversed(facts):
+        assert ledger.open == {0}
+        fact()
+    assert ledger.open == set()
+    expected = Observation(Outcome.REPLY, ttl=63, seen_ttl=62, seen_from="<192.0.2.1>")
+    assert (told(ledger), told(ledger).rtt) == (expected, 0.001)
+
+
+def test_silence_is_dropped(ledger: Ledger) -> None:
+    """A question about which nothing is known has been dropped."""
+    assert told(ledger) == Observation(Outcome.DROPPED)
+
+
+def test_an_answer_from_elsewhere_is_a_wrong_peer(ledger: Ledger, spaces: list[NetNS]) -> None:
+    """The right witness saw it, but what came back claims to be somebody else."""
+    ledger.heard(0, Heard(spaces[1], ASKER, 64))
+    ledger.answered(0, ANSWER._replace(source=OTHER))
+    assert told(ledger).outcome is Outcome.WRONG_PEER
+    assert told(ledger).detail == "the answer came from 192.0.2.3, not from 192.0.2.2"
+
+
+def test_what_was_decided_stays_decided(ledger: Ledger, spaces: list[NetNS]) -> None:
+    """An error after a complete answer changes nothing, nor does an answer after an error."""
+    ledger.heard(0, Heard(spaces[1], ASKER, 64))
+    ledger.answered(0, ANSWER)
+    ledger.refused(0, errno.ECONNREFUSED)
+    ledger.impostor(0, "late")
+    assert told(ledger).outcome is Outcome.REPLY
+    again = Ledger(ledger.questions)
+    again.refused(0, errno.ECONNREFUSED)
+    again.heard(0, Heard(spaces[1], ASKER, 64))
+    again.answered(0, ANSWER)
+    assert told(again).outcome is Outcome.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "late", "expected"),
+    [
+        (errno.ENETUNREACH, "", False, Observation(Outcome.NO_ROUTE)),
+        (errno.EHOSTUNREACH, "", False, Observation(Outcome.NO_ROUTE)),
+        (errno.EADDRNOTAVAIL, "", False, Observation(Outcome.NO_ROUTE)),
+        (errno.EINVAL, "", False, Observation(Outcome.NO_ROUTE)),
+        (errno.EHOSTUNREACH, "", True, Observation(Outcome.DROPPED)),
+        (errno.EPERM, "", False, Observation(Outcome.REJECTED, code="local-policy")),
+        (errno.EACCES, "", False, Observation(Outcome.REJECTED, code="local-policy")),
+        (errno.ECONNREFUSED, "", True, Observation(Outcome.REJECTED, code="rst")),
+        (errno.ECONNREFUSED, "port-unreachable", True, None),
+        (errno.EHOSTUNREACH, "admin-prohibited", True, None),
+        (0, "ttl-exceeded", True, None),
+        (errno.EIO, "", True, Observation(Outcome.DROPPED)),
+    ],
+)  # fmt: skip
+def test_an_error_has_one_meaning(
+    ledger: Ledger, number: int, code: str, expected: Observation | None, *, late: bool
+) -> None:
+    """By errno, and first of all by the ICMP error that was the cause where there is one."""
+    ledger.refused(0, number, code, late=late)
+    assert ledger.open == set()
+    assert told(ledger) == (expected or Observation(Outcome.REJECTED, code=code))
