@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
 
@@ -43,7 +43,7 @@ def test_a_question_is_open_until_both_ends_have_spoken(
     ledger: Ledger, spaces: list[NetNS], *, heard_first: bool
 ) -> None:
     """In whichever order: who was asked has seen it, and who asked has the answer."""
-    facts = [
+    facts: list[Callable[[], None]] = [
         lambda: ledger.heard(0, Heard(spaces[1], ASKER, 62)),
         lambda: ledger.answered(0, ANSWER),
     ]
