@@ -248,7 +248,6 @@ def test_mode_none_has_the_loopback_that_is_declared(
     assert said(of(PLAN, dialect), "container06-none", "loopback", family) == words
 
 
-
 def test_a_subnet_that_the_world_does_not_route_is_refused() -> None:
     """The oracle does not guess about addresses that no router knows."""
     for network in (
