@@ -60,10 +60,12 @@ def _lines(path: str, fields: int) -> list[list[str]]:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return []
-    with open(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return []
-        text = file.read(_MOST).decode(errors="replace")
+        text = os.read(fd, _MOST).decode(errors="replace")
+    finally:
+        os.close(fd)
     found = [line.split(":") for line in text.split("\n")]
     return [line for line in found if len(line) == fields and line[2].isdigit()]
 

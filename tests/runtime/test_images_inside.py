@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from linux.syscalls import mount, umount
+from linux.syscalls import MS_SHARED, mount, umount
 from runtime.engine import Engine
 from runtime.errors import InvalidError, MydockerError, NotFoundError
 from runtime.records import Container
@@ -75,14 +75,19 @@ def test_diff_of_nothing(engine: Engine) -> None:
 def test_diff_tells_what_changed(engine: Engine) -> None:
     """Added, changed, deleted, also where a directory was made anew; parents before children."""
     below = tars.tar(
-        *(Item(name, b"x") for name in ("d/changed", "d/gone", "d/kept", "anew/old", "tree/a/f"))
+        *(Item(name, b"x") for name in ("d/changed", "d/gone", "d/kept", "anew/old", "tree/a/f")),
+        symlink("alias", "tree"),
     )
     make(engine, base_layer(engine), below)
     engine.run("made", SLEEP, name="web", network="none")
     _sh(engine, "echo y > /d/changed; rm /d/gone; mkdir /d/new; echo z > /d/new/f")
     _sh(engine, "rm -r /anew; mkdir /anew; echo z > /anew/fresh; rm -r /tree; echo z > /tree")
+    _sh(engine, "rm /alias; mkdir -p /alias/a; echo mine > /alias/a/f")
     _sh(engine, "echo gone again > /d/brief; rm /d/brief; mv /d/kept /d/moved")
     expected = [
+        "C /alias",
+        "A /alias/a",
+        "A /alias/a/f",
         "C /anew",
         "A /anew/fresh",
         "D /anew/old",
@@ -405,6 +410,25 @@ def test_nothing_of_it_is_left(engine: Engine, root: Path, here: Path) -> None:
                 engine.inside.copy_out(name, "/none", str(here))
             with pytest.raises(NotFoundError):
                 engine.inside.copy_in("/none", name, "/")
+
+
+def test_mounts_are_never_shared_with_the_machine(engine: Engine, here: Path) -> None:
+    """Also where the state lies on a mount that passes on what is mounted below it."""
+    mount("tmpfs", str(here), "tmpfs")
+    mount("", str(here), flags=MS_SHARED)
+    try:
+        inner = Engine(here / "state")
+        inner.create("base", SLEEP, name="web", network="none")
+        list(inner.inside.export("web"))
+        with unchanged(here / "state"):
+            pieces = inner.inside.export("web")
+            next(pieces)
+            assert str(here / "state") not in Path("/proc/self/mountinfo").read_text()
+            assert len(list(pieces)) > 10
+            inner.inside.diff("web")
+        inner.teardown()
+    finally:
+        umount(str(here))
 
 
 def test_a_tree_may_be_deep(engine: Engine) -> None:

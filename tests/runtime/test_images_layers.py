@@ -266,8 +266,9 @@ def test_a_user_that_nobody_knows(engine: Engine, root: Path) -> None:
         engine.run("made", ["true"], user="nobody-knows", network="none")
     with pytest.raises(InvalidError, match="no such group"):
         engine.run("made", ["true"], user="0:nobody-knows", network="none")
-    pipes = tars.tar(Item("etc/passwd", type=b"6"), Item("etc/group", type=b"6"))
-    make(engine, base_layer(engine), pipes, name="pipes")
-    with pytest.raises(InvalidError, match="no such user"):
-        engine.run("pipes", ["true"], user="web", network="none")
+    for name, kind in (("pipes", b"6"), ("directories", b"5")):
+        odd = tars.tar(*(Item(f"etc/{file}", type=kind) for file in ("passwd", "group")))
+        make(engine, base_layer(engine), odd, name=name)
+        with pytest.raises(InvalidError, match="no such user"):
+            engine.run(name, ["true"], user="web", network="none")
     assert not engine.containers()
