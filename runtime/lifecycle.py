@@ -93,7 +93,7 @@ class Lifecycle:
             try:
                 self._settled(self.get(identity))
             except NotFoundError:
-                self.store.discard_unfinished(identity)
+                continue
             finally:
                 lock.release()
 

@@ -193,7 +193,7 @@ class Store:
             if os.path.lexists(link) and os.readlink(link) == config.id:
                 os.unlink(link)
         directory = self.directory(config.id)
-        os.unlink(f"{directory}/config.json")  # what has none is for anybody to remove
+        os.unlink(f"{directory}/state.json")  # what has none is for anybody to remove
         trees.remove(directory)
 
     def discard_unfinished(self, identity: str) -> None:

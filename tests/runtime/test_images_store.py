@@ -124,6 +124,40 @@ def test_a_removal_is_killed(engine: Engine, root: Path, step: tuple[Any, str, b
     assert os.listdir(engine.images.get("another").layers[0]) == ["d"]
 
 
+FORGETTING = _steps((os, "unlink"), (trees, "remove"), (trees, "_remove_one"), (os, "rmdir"))
+
+
+@pytest.mark.parametrize("step", FORGETTING.values(), ids=list(FORGETTING))
+def test_the_removal_of_a_container_is_killed(
+    engine: Engine, root: Path, step: tuple[Any, str, bool]
+) -> None:
+    """The next call finishes it: nothing of its files is left, and its name is free."""
+    found = engine.run("base", ["mkdir", "-p", "/a/b/c", "/d"], name="web", network="none")
+    engine.wait(found.id)
+    killed = _in_process(lambda: Engine(root).remove("web"), step)
+    assert killed == -signal.SIGKILL
+    if engine.containers():
+        engine.remove("web")
+    assert not os.listdir(root / "containers")
+    engine.create("base", ["true"], name="web", network="none")
+
+
+def test_many_remove_the_same(root: Path) -> None:
+    """What one has removed is no failure for the others."""
+    doomed = root / "doomed"
+    for number in range(400):
+        (doomed / f"a{number % 20}" / f"b{number}" / "c").mkdir(parents=True)
+        (doomed / f"a{number % 20}" / f"b{number}" / "f").touch()
+    context = get_context("fork")
+    workers = [context.Process(target=trees.remove, args=(str(doomed),)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    assert not doomed.exists()
+
+
 def _load_many(root: Path, name: str) -> None:
     engine = Engine(root)
     for number in range(5):
