@@ -17,8 +17,6 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +26,7 @@ from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
 from harness import cgroup
 from harness.adapters.protocol import Completed
-from harness.world import files
+from harness.world import commands, files
 from linux.netns import NetNS
 from linux.syscalls import (
     CLONE_NEWCGROUP,
@@ -53,7 +51,7 @@ LOG = "/run/netmodes/host.log"
 
 
 class HostDied(Exception):
-    """The host's server is gone; the message tells what it last said."""
+    """The host's server is gone; the message tells what it was asked to do."""
 
 
 class Host:
@@ -65,6 +63,7 @@ class Host:
         self.netns = NetNS.at(f"/proc/{pid}/ns/net")
         """The host's network namespace."""
         self._entered = False
+        self._calls = 0
         self.cgroup = group
         """The directory of its own cgroup; `None` where the machine has none for it."""
 
@@ -72,25 +71,16 @@ class Host:
     def start(cls, *, resolver: str, hosts: Mapping[str, str]) -> Self:
         """Fork a host. `resolver` goes into its resolv.conf, `hosts` (name → address) into hosts.
 
-        Raises `OSError` when a namespace or a mount is refused, with the reason.
+        Raises what goes wrong inside: `OSError` when a namespace or a mount is refused.
         """
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        group = cgroup.below(f"host-{os.getpid()}-{here.fileno()}")
-        try:
-            unshare(CLONE_NEWPID)  # holds for children only; taken back below
-            try:
-                pid = quiet_fork()
-                if pid == 0:
-                    _be_init(there, group, resolver, hosts)
-            finally:
-                setns(own, CLONE_NEWPID)
-        finally:
-            os.close(own)
-            there.close()
         connection = Connection(here.detach())
+        group = cgroup.below(f"host-{os.getpid()}-{connection.fileno()}")
+        pid = 0
         try:
-            _unwrap(_receive(connection))
+            with there:
+                pid = _fork_init(there, group, resolver, hosts)
+            _unwrap(connection.recv())
         except BaseException:
             connection.close()
             _end(pid, group)
@@ -105,19 +95,24 @@ class Host:
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a picklable function inside the host and return its result, or raise what it raised.
 
-        Calls are carried out one after the other. Raises `HostDied` when the
-        server does not answer any more.
+        Calls are carried out one after the other; one that was interrupted here goes on
+        there, and its answer is passed over. Raises `HostDied` when the server does not
+        answer any more.
         """
         if self._entered:
             return function(*args, **kwargs)
+        request = pickle.dumps((function, args, kwargs))
+        self._calls += 1
+        number, answer = 0, b""
         try:
-            self._connection.send((function, args, kwargs))
-            answer = _receive(self._connection)
+            self._connection.send((self._calls, request))
+            while number != self._calls:
+                number, answer = self._connection.recv()
         except (EOFError, OSError) as error:
             raise HostDied(
                 f"the host ended during {getattr(function, '__qualname__', function)}: {error!r}"
             ) from error
-        result: T = _unwrap(answer)
+        result: T = _unwrap(pickle.loads(answer))  # noqa: S301 # from our own child
         return result
 
     def run(
@@ -129,11 +124,11 @@ class Host:
         timeout: float = 30,
     ) -> Completed:
         """Run a command inside the host to its end. Ended after `timeout` s with `TimeoutError`."""
-        return self.call(_run, tuple(argv), stdin, dict(env or {}), timeout)
+        return self.call(commands.run, tuple(argv), stdin, dict(env or {}), timeout)
 
     def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
         """Start a daemon inside the host, its output in the file `log`; its pid in the host."""
-        return self.call(_spawn, tuple(argv), log, dict(env or {}))
+        return self.call(commands.spawn, tuple(argv), log, dict(env or {}))
 
     def netns_of(self, pid: int) -> NetNS:
         """A handle on the network namespace of a process, by its pid in the host."""
@@ -177,11 +172,30 @@ def quiet_fork() -> int:
         return os.fork()
 
 
+def _fork_init(
+    channel: socket.socket, group: Path | None, resolver: str, hosts: Mapping[str, str]
+) -> int:
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(own, CLONE_NEWPID)  # who may not come back must not go
+        unshare(CLONE_NEWPID)  # holds for children only; taken back below
+        try:
+            pid = quiet_fork()
+            if pid == 0:
+                _be_init(channel, group, resolver, hosts)
+        finally:
+            setns(own, CLONE_NEWPID)
+    finally:
+        os.close(own)
+    return pid
+
+
 def _end(pid: int, group: Path | None) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
     if group is not None:
         cgroup.remove(group)
 
@@ -200,12 +214,12 @@ def _be_init(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         connection = Connection(_keep_only(channel.detach()))
-        if group is not None:
-            cgroup.join(group)
         try:
+            if group is not None:
+                cgroup.join(group)
             _settle_in(resolver, hosts)
-        except OSError as error:
-            connection.send((False, error))
+        except Exception as error:
+            connection.send((False, _portable(error)))
             os._exit(1)
         server = os.fork()
         if server == 0:
@@ -247,28 +261,27 @@ def _serve(connection: Connection) -> NoReturn:
     connection.send((True, None))
     while True:
         try:
-            function, args, kwargs = connection.recv()
+            number, request = connection.recv()
         except (EOFError, OSError):
             os._exit(0)
         try:
-            answer: tuple[bool, Any] = (True, function(*args, **kwargs))
+            function, args, kwargs = pickle.loads(request)  # noqa: S301 # from our own parent
+            answer = pickle.dumps((True, function(*args, **kwargs)))
         except BaseException as error:
-            error.add_note(f"raised inside the host:\n{traceback.format_exc()}")
-            answer = (False, error)
-        _send(connection, answer)
+            answer = pickle.dumps((False, _portable(error)))
+        connection.send((number, answer))
 
 
-def _send(connection: Connection, answer: tuple[bool, Any]) -> None:
-    try:
-        connection.send(answer)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        told = RuntimeError(f"the host cannot send {answer[1]!r}: {error}")
-        connection.send((False, told))
-
-
-def _receive(connection: Connection) -> tuple[bool, Any]:
-    answer: tuple[bool, Any] = connection.recv()
-    return answer
+def _portable(error: BaseException) -> Exception:
+    """The error, with a note of where it was raised; one that cannot travel as a `RuntimeError`."""
+    note = f"raised inside the host:\n{''.join(traceback.format_exception(error))}"
+    told: Exception = RuntimeError(f"{type(error).__name__}: {error}")
+    with contextlib.suppress(Exception):
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301 # just made
+        if isinstance(again, Exception) and str(again) == str(error):
+            told = again
+    told.add_note(note)
+    return told
 
 
 def _unwrap(answer: tuple[bool, Any]) -> Any:
@@ -276,64 +289,3 @@ def _unwrap(answer: tuple[bool, Any]) -> Any:
     if not fine:
         raise value
     return value
-
-
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    path = os.environ.get("PATH", "")
-    return {**os.environ, "PATH": f"{path}:/usr/sbin:/usr/bin:/sbin:/bin", **extra}
-
-
-def _run(argv: tuple[str, ...], stdin: bytes, env: dict[str, str], timeout: float) -> Completed:
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        argv,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_environment(env),
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(stdin, timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
-        raise TimeoutError(
-            f"{' '.join(argv)} did not end within {timeout} s and was killed; it said: "
-            f"{(out + err).decode(errors='replace')[-2000:]!r}"
-        ) from None
-    return Completed(
-        argv=argv,
-        returncode=process.returncode,
-        stdout=out.decode(errors="replace"),
-        stderr=err.decode(errors="replace"),
-        seconds=time.perf_counter() - began,
-    )
-
-
-def _spawn(argv: tuple[str, ...], log: str, env: dict[str, str]) -> int:
-    """Start a daemon as a child of the host's init, which reaps it."""
-    read, write = os.pipe()
-    middle = os.fork()
-    if middle == 0:
-        try:
-            with open(log, "ab") as file:
-                process = subprocess.Popen(
-                    argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    env=_environment(env),
-                    start_new_session=True,
-                )
-            os.write(write, str(process.pid).encode())
-        except OSError as error:
-            os.write(write, f"!{error}".encode())
-        os._exit(0)
-    os.close(write)
-    os.waitpid(middle, 0)
-    with open(read, "rb") as pipe:
-        said = pipe.read().decode()
-    if not said.isdigit():
-        raise FileNotFoundError(f"cannot start {' '.join(argv)}: {said.lstrip('!') or 'no answer'}")
-    return int(said)

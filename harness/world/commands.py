@@ -1,0 +1,91 @@
+"""Commands and daemons, started from within the host by its server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+
+from harness.adapters.protocol import Completed
+
+_SAID = 2000
+
+
+def run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: float) -> Completed:
+    """Run a command to the end of its output.
+
+    After `timeout` seconds its whole process group is killed and `TimeoutError` tells
+    what it had said. Whatever has left the group is not waited for.
+    """
+    began = time.perf_counter()
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(env),
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(stdin, timeout)
+        except subprocess.TimeoutExpired as late:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            said = (late.output or b"") + (late.stderr or b"")
+            raise TimeoutError(
+                f"{' '.join(argv)} did not end within {timeout} s, or left something behind that "
+                f"holds its output, and was killed; it said: "
+                f"{said.decode(errors='replace')[-_SAID:]!r}"
+            ) from None
+    return Completed(
+        argv=tuple(argv),
+        returncode=process.returncode,
+        stdout=out.decode(errors="replace"),
+        stderr=err.decode(errors="replace"),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def spawn(argv: Sequence[str], log: str, env: Mapping[str, str]) -> int:
+    """Start a daemon as a child of the host's init, which reaps it; its pid in the host.
+
+    Raises what starting it raises.
+    """
+    read, write = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        try:
+            os.write(write, pickle.dumps(_start(argv, log, env)))
+        finally:
+            os._exit(0)  # so the daemon's parent is gone
+    os.close(write)
+    with open(read, "rb") as pipe:
+        told = pickle.load(pipe)  # noqa: S301 # from our own child
+    os.waitpid(middle, 0)
+    if isinstance(told, Exception):
+        raise told
+    return int(told)
+
+
+def _start(argv: Sequence[str], log: str, env: Mapping[str, str]) -> int | Exception:
+    try:
+        with open(log, "ab") as file:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=_environment(env),
+                start_new_session=True,
+            ).pid
+    except Exception as error:  # raised where it was asked for
+        return error
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    path = os.environ.get("PATH", "")
+    return {**os.environ, "PATH": f"{path}:/usr/sbin:/usr/bin:/sbin:/bin", **extra}
