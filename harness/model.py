@@ -315,8 +315,14 @@ class Promise:
     why: str = ""
 
     def admits(self, seen: Observation) -> bool:
-        """Whether `seen` keeps this promise."""
+        """Whether `seen` keeps this promise.
+
+        A promise that nothing answers is one that nothing *arrives*: a request that a
+        witness saw breaks it, even where the answer got lost.
+        """
         if seen.outcome is not self.outcome or (self.codes and seen.code not in self.codes):
+            return False
+        if self.outcome is not Outcome.REPLY and seen.seen_from is not None:
             return False
         if self.seen_from is not None and seen.seen_from != self.seen_from:
             return False

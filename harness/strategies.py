@@ -7,6 +7,7 @@ choice of address is left to it, and `features` holds back what it does not clai
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from ipaddress import IPv6Interface
 
 from hypothesis import strategies as st
@@ -141,8 +142,8 @@ def observations() -> SearchStrategy[Observation]:
 
 
 def promises() -> SearchStrategy[Promise]:
-    """Anything an oracle can say."""
-    return st.builds(
+    """Anything an oracle can say: a sender only where something is to arrive."""
+    anything = st.builds(
         Promise,
         _OUTCOMES,
         codes=st.frozensets(st.sampled_from(["rst", "port-unreachable"])),
@@ -150,6 +151,9 @@ def promises() -> SearchStrategy[Promise]:
         seen_from=_SENDERS,
         requirement=st.just("BR-4"),
         why=st.text(max_size=8),
+    )
+    return anything.map(
+        lambda said: said if said.outcome is Outcome.REPLY else replace(said, seen_from=None)
     )
 
 
@@ -166,11 +170,14 @@ def kept(draw: st.DrawFn, promise: Promise) -> Observation:
         ttl, seen_ttl = draw(
             st.sampled_from([(promise.ttl, None), (None, promise.ttl), (promise.ttl, promise.ttl)])
         )
+    seen_from = promise.seen_from
+    if seen_from is None and promise.outcome is Outcome.REPLY:
+        seen_from = draw(_SENDERS)
     return Observation(
         promise.outcome,
         code=draw(st.sampled_from(sorted(promise.codes) or ["", "rst"])),
         ttl=ttl,
         seen_ttl=seen_ttl,
-        seen_from=promise.seen_from or draw(_SENDERS),
+        seen_from=seen_from,
         rtt=draw(st.none() | st.floats(0, 1)),
     )

@@ -73,8 +73,12 @@ class Ledger:
         self._failed: dict[int, Observation] = {}
 
     def heard(self, index: int, heard: Heard) -> None:
-        """A witness has seen the request."""
-        self._heard[index] = heard
+        """A witness has seen the request. It goes to one: a second one is an impostor."""
+        before = self._heard.setdefault(index, heard)
+        if before.witness != heard.witness:
+            detail = f"net:[{before.witness.id[1]}] and net:[{heard.witness.id[1]}] both saw it"
+            self._failed[index] = Observation(Outcome.WRONG_PEER, detail=detail)
+            self.open.discard(index)
         self._close_if_complete(index)
 
     def answered(self, index: int, answer: Answer) -> None:

@@ -293,8 +293,10 @@ class _Asking:
         while True:
             try:
                 stream, sender = station.listener[family].accept()
-            except OSError:
+            except BlockingIOError:
                 return
+            except ConnectionAbortedError:
+                continue  # an asker that is gone has noted why
             seen = (syn_ttl(stream), plain(sender[0]))
             self._accepted.append(stream)
             with contextlib.suppress(OSError):  # an asker that is gone has noted why

@@ -159,6 +159,14 @@ def test_a_promise_admits_what_keeps_it(data: st.DataObject, promise: Promise) -
     assert promise.admits(data.draw(kept(promise)))
 
 
+@pytest.mark.parametrize("outcome", [Outcome.DROPPED, Outcome.REJECTED, Outcome.NO_ROUTE])
+def test_what_must_not_arrive_must_not_be_seen(outcome: Outcome) -> None:
+    """A request that a witness saw breaks the promise, even where its answer got lost."""
+    promise = Promise(outcome)
+    assert promise.admits(Observation(outcome))
+    assert not promise.admits(Observation(outcome, seen_ttl=63, seen_from="a"))
+
+
 @given(st.data(), promises(), st.sampled_from(list(Outcome)))
 def test_a_promise_admits_no_other_outcome(
     data: st.DataObject, promise: Promise, outcome: Outcome
