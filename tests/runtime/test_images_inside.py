@@ -269,6 +269,17 @@ def test_a_pipe_holds_nobody_up(engine: Engine, web: Container, here: Path) -> N
     assert stat.S_ISFIFO((here / "a" / "pipe").stat().st_mode)
 
 
+def test_a_name_that_images_use_is_copied_as_it_is(
+    engine: Engine, web: Container, here: Path
+) -> None:
+    """Only in a layer .wh.one says that one is gone."""
+    (here / ".wh.one").write_text("a file\n")
+    engine.inside.copy_in(str(here / ".wh.one"), "web", "/srv/a")
+    engine.inside.copy_out("web", "/srv/a/.wh.one", str(here / "back"))
+    assert (here / "back").read_text() == "a file\n"
+    assert _inside(engine, "cat /srv/a/one") == "one\n"
+
+
 def test_a_tar_comes_out_and_goes_in(engine: Engine, web: Container) -> None:
     """With `-` for the other side; the tar is as hostile as any other."""
     data = b"".join(engine.inside.pack("web", "/srv/a"))

@@ -142,6 +142,23 @@ def test_the_removal_of_a_container_is_killed(
     engine.create("base", ["true"], name="web", network="none")
 
 
+def test_its_files_may_go_in_any_order(engine: Engine, root: Path) -> None:
+    """Killed when what was asked for is gone already, which a directory may well list first."""
+    found = engine.create("base", ["true"], name="web", network="none")
+
+    def remove_one_file(path: str) -> None:
+        os.unlink(f"{path}/config.json")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        trees.remove = remove_one_file
+        Engine(root).remove("web")
+
+    assert _in_process(work) == -signal.SIGKILL
+    assert not engine.containers()
+    assert found.id not in os.listdir(root / "containers")
+
+
 def test_many_remove_the_same(root: Path) -> None:
     """What one has removed is no failure for the others."""
     doomed = root / "doomed"
