@@ -96,6 +96,11 @@ def test_everything_is_its_own(host: Host) -> None:
     assert host.netns.id == host.namespace("net")
 
 
+def test_the_terminals_signals_do_not_reach_it(host: Host) -> None:
+    """It is in a session of its own: Ctrl-C is for who started it."""
+    assert os.getsid(host.pid) == host.pid != os.getsid(0)
+
+
 def test_it_has_nothing_of_ours_open(host: Host, tmp_path: Path) -> None:
     """No descriptor of the process that started it lives on inside."""
     with (tmp_path / "ours").open("w") as file:
@@ -433,35 +438,55 @@ def _die() -> None:
 @pytest.mark.parametrize("who", ["init", "server"])
 def test_a_host_that_died_is_noticed(doomed: Host, who: str) -> None:
     """A call to a host that is gone, or goes during the call, says so; stopping it still works."""
-    inside = members(doomed)
+    doomed.spawn(["sleep", "1000"], log="/run/x")
+    inside, end = members(doomed), os.pidfd_open(doomed.pid)
     if who == "init":
         os.kill(doomed.pid, signal.SIGKILL)
     with pytest.raises(HostDied, match=r"the host ended during _die"):
         doomed.call(_die)
     with pytest.raises(HostDied, match=r"the host ended during run"):
         doomed.run(["true"])
+    assert select.select([end], [], [], WITHIN)[0], "init is still there"
+    os.close(end)
     doomed.stop()
     assert not set(inside) & set(_pids())
 
 
-def test_a_killed_parent_takes_it_along() -> None:
-    """When the process that started it is killed, the host ends, and all that is in it."""
+def _pause() -> None:
+    with open("/proc/self/comm", "w", encoding="ascii") as file:
+        file.write("paused")
+    signal.pause()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_killed_parent_takes_it_along(*, busy: bool) -> None:
+    """When the process that started it is killed, it ends with all that is in it, busy or not."""
     read, write = os.pipe()
     parent = quiet_fork()
     if parent == 0:
         host = started()
-        daemon = host.spawn(["sleep", "1000"], log="/run/x")
-        os.write(write, b"%d %d\n" % (host.pid, daemon))
+        host.spawn(["sleep", "1000"], log="/run/x")
+        os.write(write, b"%d\n" % host.pid)
+        if busy:
+            host.call(_pause)
         signal.pause()
-    pid, _ = os.read(read, 64).split()
-    ends = [os.pidfd_open(member) for member in _with_descendants(int(pid))]
+    inside = _with_descendants(int(os.read(read, 64)))
+    ends = [os.pidfd_open(member) for member in inside]
     assert len(ends) == 3
+    deadline = time.monotonic() + WITHIN
+    while busy and not any(_name(pid) == "paused" for pid in inside):
+        assert time.monotonic() < deadline
+        os.sched_yield()
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
     for end in ends:
         assert select.select([end], [], [], WITHIN)[0], "still there"
     for number in (read, write, *ends):
         os.close(number)
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
 
 
 def _with_descendants(init: int) -> list[int]:
@@ -475,7 +500,7 @@ def _enter_and_look(host: Host) -> dict[str, object]:
     links = [f"/proc/self/ns/{kind}" for kind in KINDS]
     child = subprocess.run(["readlink", *links], capture_output=True, check=True, text=True)
     inodes = [int(line.partition("[")[2].rstrip("]")) for line in child.stdout.split()]
-    return {**dict(zip(KINDS, inodes, strict=True)), "call": host.call(socket.gethostname)}
+    return {**dict(zip(KINDS, inodes, strict=True)), "calls": host.call(os.getpid) == os.getpid()}
 
 
 def test_entering_is_for_good(host: Host) -> None:
@@ -491,7 +516,7 @@ def test_entering_is_for_good(host: Host) -> None:
     with open(read, "rb") as pipe:
         seen = pickle.load(pipe)
     os.waitpid(child, 0)
-    assert seen == {**{kind: host.namespace(kind)[1] for kind in KINDS}, "call": HOSTNAME}
+    assert seen == {**{kind: host.namespace(kind)[1] for kind in KINDS}, "calls": True}
 
 
 def test_a_start_that_fails_leaves_nothing() -> None:
