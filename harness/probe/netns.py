@@ -45,6 +45,8 @@ SLICE: Final = 8192
 _PORTS: Final = range(61000, 65536)
 """Where witnesses listen: above the range from which the kernel draws source ports."""
 _PUMP_EVERY: Final = 32
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""Errors that tell of this process's limits, not of the network."""
 _EVENTS: Final = 512
 
 
@@ -172,6 +174,8 @@ class _Asking:
                 "that do not answer; probe fewer containers at a time"
             ) from error
         except OSError as error:
+            if error.errno in _OURS:
+                raise  # the harness is in trouble, and that is no verdict
             self.ledger.refused(index, error.errno or 0)
 
     def _send_datagram(
