@@ -75,3 +75,10 @@ def _state(root: Path) -> tuple[set[str], set[str], str, int]:
         Path("/proc/thread-self/children").read_text(),
         len(Path("/proc/self/mountinfo").read_text().splitlines()),
     )
+
+
+def has_id(number: int) -> bool:
+    """Whether this user namespace has a user and a group of that number."""
+    maps = [Path(f"/proc/self/{name}_map").read_text().splitlines() for name in ("uid", "gid")]
+    ranges = [[tuple(map(int, line.split())) for line in lines] for lines in maps]
+    return all(any(0 <= number - first < count for first, _, count in each) for each in ranges)
