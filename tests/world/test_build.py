@@ -1,0 +1,271 @@
+"""The world as built: who has which address, how far away everybody is, and what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, PROTOCOLS, Family, Outcome
+from harness.probe.ledger import Question
+from harness.topology import Interface, Topology
+from harness.world.build import World, routers
+from linux import netstate, nft
+from linux.netlink import Netlink, NetlinkError
+from tests.asking import ask_all, question, settle
+
+EACH = pytest.mark.parametrize("family", FAMILIES)
+LENGTHS = (1, 3, 5)
+
+
+@pytest.fixture(scope="module", params=LENGTHS, ids=lambda length: f"{length} routers")
+def built(request: pytest.FixtureRequest) -> Iterator[World]:
+    """A world with a chain of routers of some length."""
+    with World.build(Topology(routers=request.param)) as world:
+        yield world
+
+
+def asked(world: World, source: str, target: str, *, to: str = "") -> list[Question]:
+    """Every protocol in both families, or to the address `to` in its own."""
+    spaces = world.namespaces
+    addresses = [to] if to else [str(world.address(target, family)) for family in FAMILIES]
+    return [
+        question(spaces[source], address, spaces[target], protocol)
+        for address in addresses
+        for protocol in PROTOCOLS
+    ]
+
+
+def outcomes(world: World, questions: list[Question]) -> list[Outcome]:
+    """What became of the questions."""
+    return [seen.outcome for seen in ask_all(questions, through=list(world.namespaces.values()))]
+
+
+# --- who and where ------------------------------------------------------------------
+
+
+def interfaces(world: World, name: str) -> dict[str, set[Interface]]:
+    """The addresses of each link of a namespace, without those that the kernel gives itself."""
+    with Netlink(world.namespaces[name]) as netlink:
+        names = {link.ifindex: link.name for link in netstate.links(netlink)}
+        found: dict[str, set[Interface]] = {}
+        for item in netstate.addresses(netlink):
+            if not item.address.is_loopback and not item.address.is_link_local:
+                found.setdefault(names[item.ifindex], set()).add(item.address)
+    return found
+
+
+def test_everybody_has_the_addresses_of_the_topology(built: World) -> None:
+    """Each link has what the topology says, in both families, and nothing else."""
+    topology, chain = built.topology, routers(built.topology)
+    expected: dict[str, dict[str, set[Any]]] = {
+        HOST: {"eth0": {*topology.host}, "br0": {*topology.br0}},
+        "lan": {},
+        ATTACKER: {"eth0": {*topology.attacker}},
+        INTERNET: {"eth0": {*topology.internet, *topology.resolver}},
+        NS1: {"eth0": {*topology.ns1}},
+        NS2: {"eth0": {*topology.ns2}},
+    }
+    lower: tuple[Interface, ...] = topology.lan_gateway
+    for number, name in enumerate(chain, 1):
+        upper: tuple[Interface, ...]
+        upper, following = topology.link(number)
+        if name == chain[-1]:
+            upper = topology.internet_gateway
+        expected[name] = {"eth0": {*lower}, "eth1": {*upper}}
+        lower = following
+    assert {name: interfaces(built, name) for name in built.namespaces} == expected
+
+
+def test_each_router_takes_one_off_the_ttl(built: World) -> None:
+    """By every protocol, in both families and directions, the chain is as long as it says."""
+    length = built.topology.routers
+    expected = {
+        (HOST, INTERNET): length,
+        (ATTACKER, INTERNET): length,
+        (NS1, INTERNET): length + 1,
+        (INTERNET, NS2): length + 1,
+        (INTERNET, HOST): length,
+        (NS1, ATTACKER): 1,
+        (ATTACKER, NS1): 1,
+        (HOST, NS1): 0,
+        (NS1, NS2): 0,
+    }
+    for (source, target), hops in expected.items():
+        found = ask_all(asked(built, source, target), through=list(built.namespaces.values()))
+        assert {seen.outcome for seen in found} == {Outcome.REPLY}, (source, target)
+        assert {seen.seen_ttl for seen in found} == {64 - hops}, (source, target)
+
+
+# --- what nobody has ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address", ["192.88.99.77", "10.77.77.77", "3fff::77", "fd77::77", "172.31.255.77"]
+)
+@pytest.mark.parametrize("source", [HOST, NS1, ATTACKER])
+def test_what_nobody_has_is_swallowed(world: World, source: str, address: str) -> None:
+    """An address that is not in the world, public or private, is dropped, each time."""
+    questions = asked(world, source, INTERNET, to=address)
+    assert set(outcomes(world, questions)) == {Outcome.DROPPED}
+
+
+def passed(world: World) -> int:
+    """How many packets the routers have taken in."""
+    total = 0
+    for name in routers(world.topology):
+        with world.namespaces[name].entered(), open("/proc/thread-self/net/dev") as file:
+            total += sum(int(line.split()[2]) for line in file.readlines()[2:])
+    return total
+
+
+@pytest.mark.parametrize("address", ["10.77.77.77", "fd77::77"])
+def test_a_private_address_that_nobody_has_does_not_go_round(world: World, address: str) -> None:
+    """What the host sends up for a private address is not sent down again, and up, for ever."""
+    kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+    spaces = list(world.namespaces.values())
+    settle(*spaces)
+    before = passed(world)
+    with world.namespaces[HOST].socket(kind, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"!", (address, 9))
+        settle(*spaces)
+    assert passed(world) - before < 20  # each router once, and whom it asks for
+
+
+@EACH
+def test_hundreds_of_rejections_are_all_told(world: World, family: Family) -> None:
+    """However many packets a router refuses at once, for each the error arrives."""
+    table = nft.Table("inet", "refuse")
+    with nft.Nft(world.namespaces["r1"]) as rules:
+        chain = nft.add_chain(table, "forward", hook="forward")
+        rule = nft.add_rule(table, "forward", nft.reject())
+        rules.apply([nft.add_table(table), chain, rule])
+        try:
+            questions = [
+                question(
+                    world.namespaces[source],
+                    str(world.address(INTERNET, family)),
+                    world.namespaces[INTERNET],
+                    protocol,
+                    number,
+                )
+                for number, (source, protocol) in enumerate(
+                    [(source, protocol) for source in (HOST, NS1) for protocol in PROTOCOLS] * 50
+                )
+            ]
+            assert set(outcomes(world, questions)) == {Outcome.REJECTED}
+        finally:
+            rules.apply([nft.del_table(table)])
+
+
+def test_without_forwarding_the_host_is_an_end() -> None:
+    """A host that does not forward answers for itself, and lets nothing through."""
+    with World.build(Topology(routers=1, forwarding=False)) as world:
+        assert set(outcomes(world, asked(world, NS1, HOST))) == {Outcome.REPLY}
+        assert set(outcomes(world, asked(world, HOST, INTERNET))) == {Outcome.REPLY}
+        assert set(outcomes(world, asked(world, NS1, INTERNET))) == {Outcome.DROPPED}
+
+
+# --- the narrow link ----------------------------------------------------------------
+
+NARROW = 1400
+HEADERS: dict[Family, int] = {4: 28, 6: 48}
+"""IP and UDP headers, in bytes."""
+MTU = {4: (socket.IPPROTO_IP, 14), 6: (socket.IPPROTO_IPV6, 24)}  # IP_MTU, IPV6_MTU
+DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}  # …_MTU_DISCOVER
+DO = 2  # IP_PMTUDISC_DO: never fragment here
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=lambda length: f"{length} routers")
+def narrow(request: pytest.FixtureRequest) -> Iterator[World]:
+    """A world with one narrow link."""
+    with World.build(Topology(routers=request.param, narrow_mtu=NARROW)) as world:
+        yield world
+
+
+@EACH
+@pytest.mark.parametrize(("source", "target"), [(HOST, INTERNET), (INTERNET, HOST)])
+def test_a_narrow_link_says_how_narrow(
+    narrow: World, family: Family, source: str, target: str
+) -> None:
+    """What is one byte too long does not arrive; the sender is told the MTU; what fits arrives."""
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    # The internet hears of the narrow link from its own router, where that is the one.
+    told = NARROW if narrow.topology.routers > 1 or source == HOST else None
+    spaces = list(narrow.namespaces.values())
+    with (
+        narrow.namespaces[source].socket(kind, socket.SOCK_DGRAM) as sender,
+        narrow.namespaces[target].socket(kind, socket.SOCK_DGRAM) as ear,
+    ):
+        ear.bind(("", 4242))
+        ear.setblocking(False)
+        sender.setsockopt(*DISCOVER[family], DO)
+        sender.connect((str(narrow.address(target, family)), 4242))
+        if told:
+            assert sender.getsockopt(*MTU[family]) == 1500
+            sender.send(bytes(NARROW - HEADERS[family] + 1))
+            settle(*spaces)
+            with pytest.raises(BlockingIOError):
+                ear.recv(2000)
+            assert sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EMSGSIZE
+        assert sender.getsockopt(*MTU[family]) == NARROW
+        sender.send(bytes(NARROW - HEADERS[family]))
+        settle(*spaces)
+        assert len(ear.recv(2000)) == NARROW - HEADERS[family]
+
+
+# --- the end ------------------------------------------------------------------------
+
+
+def held() -> tuple[set[str], set[int]]:
+    """Every network namespace that a process is in or has open, and every process."""
+    processes = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+    spaces = set()
+    for pid in processes:
+        folder = Path(f"/proc/{pid}")
+        for link in (folder / "ns" / "net", *(folder / "fd").iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # what was needed for looking
+                spaces.add(os.readlink(link))
+    return {space for space in spaces if space.startswith("net:")}, processes
+
+
+def test_a_closed_world_leaves_nothing() -> None:
+    """Its namespaces and processes are there while it is, and none of them afterwards."""
+    before = held()
+    world = World.build(Topology())
+    spaces, processes = held()
+    assert len(spaces - before[0]) == len(world.namespaces) == 9
+    assert len(processes - before[1]) == 3  # the host's init and server, and the services
+    world.close()
+    assert held() == before
+    world.close()
+
+
+def test_a_world_that_cannot_be_built_leaves_nothing() -> None:
+    """When the kernel refuses something, the error names it, and what was made is gone."""
+    twice = replace(Topology(), resolver=Topology().internet)
+    before = held()
+    with pytest.raises(NetlinkError, match=r"add address 203\.0\.113\.10/24 .* File exists"):
+        World.build(twice)
+    assert held() == before
+
+
+def test_two_worlds_know_nothing_of_each_other(world: World) -> None:
+    """With the same names and addresses, what one forbids the other does not notice."""
+    table = nft.Table("inet", "closed")
+    with World.build(Topology()) as other:
+        with nft.Nft(other.namespaces[HOST]) as rules:
+            chain = nft.add_chain(table, "forward", hook="forward", policy="drop")
+            rules.apply([nft.add_table(table), chain])
+        assert set(outcomes(other, asked(other, NS1, INTERNET))) == {Outcome.DROPPED}
+        assert set(outcomes(world, asked(world, NS1, INTERNET))) == {Outcome.REPLY}
+        assert not set(world.namespaces.values()) & set(other.namespaces.values())
+        assert world.host.run(["true"]).returncode == other.host.run(["true"]).returncode == 0
+    assert set(outcomes(world, asked(world, NS1, INTERNET))) == {Outcome.REPLY}
