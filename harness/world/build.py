@@ -7,6 +7,7 @@ one. Within a router `eth0` looks towards the LAN and `eth1` towards the interne
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
@@ -46,7 +47,6 @@ ROUTER: Final[dict[str, str | int]] = {
 }
 
 EVERYWHERE: Final = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
-_LINKS: Final = (IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8:2::/48"))
 
 
 @dataclass(slots=True)
@@ -206,9 +206,9 @@ def _router(number: int, topology: Topology) -> Iterator[Request]:
         lower, own = topology.link(number - 1)
         yield from _addresses(NEAR, own)
         yield from _private(lower, table=DOWNWARD)
-        lan = tuple(item.network for item in topology.lan_gateway)
-        for network in (*lan, *_LINKS):
-            yield rtnl.add_route(network, via=_of(lower, network.version))
+        links = (topology.link(below)[0] for below in range(1, number - 1))
+        for interface in itertools.chain(topology.lan_gateway, *links):
+            yield rtnl.add_route(interface.network, via=_of(lower, interface.version))
     if last:
         yield from _addresses(FAR, topology.internet_gateway)
         # Without a route the kernel answers a few such packets a second and no more

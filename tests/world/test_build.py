@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, PROTOCOL
 from harness.probe.ledger import Question
 from harness.topology import Interface, Topology
 from harness.world.build import World, routers
-from linux import netstate, nft
+from linux import netstate, nft, sysctl
 from linux.netlink import Netlink, NetlinkError
 from tests.asking import ask_all, question, settle
 
@@ -102,6 +103,28 @@ def test_each_router_takes_one_off_the_ttl(built: World) -> None:
         found = ask_all(asked(built, source, target), through=list(built.namespaces.values()))
         assert {seen.outcome for seen in found} == {Outcome.REPLY}, (source, target)
         assert {seen.seen_ttl for seen in found} == {64 - hops}, (source, target)
+
+
+def test_each_router_answers_for_itself(built: World) -> None:
+    """Every address of every router is reached from either end of the chain."""
+    own = [
+        (name, str(address.ip))
+        for name in routers(built.topology)
+        for addresses in interfaces(built, name).values()
+        for address in addresses
+    ]
+    questions = [
+        question(built.namespaces[source], address, built.namespaces[name], number=number)
+        for number, (source, (name, address)) in enumerate(product((HOST, INTERNET), own))
+    ]
+    assert set(outcomes(built, questions)) == {Outcome.REPLY}
+
+
+def test_only_the_worlds_own_links_do_without_duplicate_address_detection(world: World) -> None:
+    """Its links are usable at once; what a runtime adds to the host is as on any machine."""
+    host = world.namespaces[HOST]
+    keys = [f"net.ipv6.conf.{link}.accept_dad" for link in ("eth0", "br0", "default")]
+    assert list(sysctl.read(host, keys).values()) == ["0", "0", "1"]
 
 
 # --- what nobody has ----------------------------------------------------------------
