@@ -276,7 +276,8 @@ class Scene:
         keys = list(dict.fromkeys((cell.source, cell.family) for cell in cells))
         told = {source: self._resolv_conf(source) for source, _ in keys}
         lookups = [Lookup(spaces[source], told[source], BY_NAME, family) for source, family in keys]
-        return dict(zip(keys, resolve(lookups), strict=True))
+        control = Lookup(spaces[INTERNET], self._resolv_conf(INTERNET), BY_NAME, 4)
+        return dict(zip(keys, resolve(lookups, control=control), strict=True))
 
     def _resolv_conf(self, name: str) -> str:
         if name in self._containers:

@@ -64,12 +64,18 @@ def nameservers(resolv_conf: str) -> list[Address]:
     return found[:_MAX_NAMESERVERS]
 
 
-def resolve(lookups: Sequence[Lookup]) -> list[Resolved]:
+class WorldSilent(Exception):
+    """The world's own resolver does not answer either: nothing can be said about names."""
+
+
+def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list[Resolved]:
     """Look all names up at once; an entry for each lookup, in order.
 
     Resolvers are asked at the same time, and count in the order in which they are
-    listed: the next one only where one fails or is silent.
+    listed: the next one only where one fails or is silent. Silence is believed only
+    when `control`, a lookup that must succeed, is answered after it; else `WorldSilent`.
     """
+    silent = False
     told: list[list[_Told | None]] = []
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
@@ -89,6 +95,7 @@ def resolve(lookups: Sequence[Lookup]) -> list[Resolved]:
         while any(_verdict(answers) is None for answers in told):
             left = deadline - time.monotonic()
             if left <= 0:
+                silent = True
                 break
             for key, _ in selector.select(left):
                 asked = key.data
@@ -96,8 +103,13 @@ def resolve(lookups: Sequence[Lookup]) -> list[Resolved]:
                 selector.unregister(asked.socket)
         for key in selector.get_map().values():
             asked = key.data
-            silent = _failed(asked.server, f"did not answer within {ANSWER_BOUND} s")
-            asked.answers[asked.rank] = silent
+            reason = f"did not answer within {ANSWER_BOUND} s"
+            asked.answers[asked.rank] = _failed(asked.server, reason)
+    if silent and control is not None and resolve([control])[0].address is None:
+        raise WorldSilent(
+            f"no resolver answered within {ANSWER_BOUND} s, and neither did the world's own, asked "
+            "from beside it: this machine is too busy for a verdict; run with fewer workers"
+        )
     return [_verdict(answers) or _NOBODY for answers in told]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 from harness.model import FAMILIES, Family
 from harness.probe import names
-from harness.probe.names import Lookup, Resolved, nameservers, resolve
+from harness.probe.names import Lookup, Resolved, WorldSilent, nameservers, resolve
 from harness.world.build import World
 from linux.netns import NetNS
 from tests.world.pair import pair
@@ -270,3 +272,19 @@ def test_no_answer_breaks_it(ends: tuple[NetNS, NetNS], data: bytes, *, header: 
     with resolvers(ends[1], {FIRST: reply}):
         found = look_up(ends[0], FIRST)
     assert found.address is not None or found.reason.startswith(FIRST)
+
+
+def test_silence_is_believed_only_while_the_world_answers() -> None:
+    """Where the world's own resolver is silent too, the harness is in trouble, not a name."""
+    with World.build() as world:
+        inside = world.namespaces["ns1"]
+        resolver = str(world.topology.resolver[0].ip)
+        lost = Lookup(inside, "nameserver 198.51.100.99\n", NAME, 4)
+        control = Lookup(world.namespaces["internet"], f"nameserver {resolver}\n", NAME, 4)
+        assert resolve([lost], control=control)[0].address is None
+        os.kill(world.services.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(WorldSilent, match="the world's own"):
+                resolve([lost], control=control)
+        finally:
+            os.kill(world.services.pid, signal.SIGCONT)
