@@ -8,10 +8,11 @@ default route. The runtime takes no part in it and knows nothing of it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv6Interface
 
 from harness.adapters.protocol import NetworkFacts
-from harness.topology import Address
+from harness.topology import Address, Interface
 from linux import netstate, rtnl
 from linux.carrier import await_carrier
 from linux.conntrack import Conntrack
@@ -24,7 +25,8 @@ def attach(host: NetNS, space: NetNS, network: NetworkFacts, name: str) -> set[A
 
     `name` is the container's; the host end is called after it. The address, which is
     returned, is the last usable one of each subnet of the network.
-    Raises `ValueError` when the network has no bridge in the host.
+    Raises `ValueError` when the network has no bridge in the host, and `NetlinkError`,
+    with the pair gone again, when the namespace has an `eth0` or a default route already.
     """
     if network.interface is None:
         raise ValueError(f"network {network.name} has no bridge in the host to attach to")
@@ -33,10 +35,23 @@ def attach(host: NetNS, space: NetNS, network: NetworkFacts, name: str) -> set[A
         bridge = netstate.link(netlink, network.interface)
         pair = rtnl.add_veth(end, f"{end}p", up=False, mtu=bridge.mtu, peer_mac=_mac(network))
         netlink.send([pair])
+    try:
+        _plug_in(host, bridge.ifindex, end, space, network.gateways)
+    except BaseException:
+        with Netlink(host) as netlink:
+            netlink.send([rtnl.del_link(end)], missing_ok=True)
+        raise
+    return {last_address(gateway).ip for gateway in network.gateways}
+
+
+def _plug_in(
+    host: NetNS, bridge: int, end: str, space: NetNS, gateways: Iterable[Interface]
+) -> None:
+    with Netlink(host) as netlink:
         near, far = netstate.link(netlink, end), netstate.link(netlink, f"{end}p")
         netlink.send(
             [
-                rtnl.set_link(near.ifindex, master=bridge.ifindex, up=True),
+                rtnl.set_link(near.ifindex, master=bridge, up=True),
                 rtnl.set_link(far.ifindex, netns=space.fd),
             ]
         )
@@ -47,14 +62,13 @@ def attach(host: NetNS, space: NetNS, network: NetworkFacts, name: str) -> set[A
             rtnl.set_link(rtnl.LO, up=True),
             rtnl.set_link(index, up=True),
         ]
-        for gateway in network.gateways:
+        for gateway in gateways:
             requests.append(rtnl.add_address(index, last_address(gateway)))
             requests.append(rtnl.add_route(None, via=gateway.ip))
         netlink.send(requests)
         await_carrier(netlink, ["eth0"])
     with Netlink(host) as netlink:
         await_carrier(netlink, [end])
-    return {last_address(gateway).ip for gateway in network.gateways}
 
 
 def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
