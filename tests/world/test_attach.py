@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
 import pytest
@@ -62,13 +63,19 @@ def test_an_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> 
 
 def test_detaching_leaves_nothing(host: NetNS, inside: NetNS) -> None:
     """Both ends are gone and the host knows the addresses no more; again, and nothing happens."""
+    with NetNS.new() as another:  # which keeps the bridge, and what is known on it, going
+        attach(host, another, replace(NETWORK, gateways=()), "another")
+        _come_and_go(host, inside)
+
+
+def _come_and_go(host: NetNS, inside: NetNS) -> None:
     attach(host, inside, NETWORK, "alone")
     ask_all([question(host, str(address), inside) for address in LAST])
     machine = fixed("host", host)
     assert {neighbour.address for neighbour in machine.neighbours()} >= LAST
     for _ in range(2):
         detach(host, "alone", LAST)
-        assert set(machine.links()) == {"lo", "docker9"}
+        assert set(machine.links()) == {"lo", "docker9", host_end("another")}
         assert set(fixed("alone", inside).links()) == {"lo"}
         assert not LAST & {neighbour.address for neighbour in machine.neighbours()}
 
