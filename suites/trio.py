@@ -59,6 +59,7 @@ class Trio:
     world_wires: Wires
     own_wires: Wires
     _known: dict[str, Address] = field(default_factory=dict)
+    _macs: dict[str, str] = field(default_factory=dict)
     """Addresses that were looked up: a trio keeps what it has."""
 
     @property
@@ -82,7 +83,9 @@ class Trio:
 
     def mac(self, name: str) -> str:
         """The MAC of a container, or of the gateway."""
-        return self.place(name).links()[self.link(name)].mac
+        if name not in self._macs:
+            self._macs[name] = self.place(name).links()[self.link(name)].mac
+        return self._macs[name]
 
     def link(self, name: str) -> str:
         """The interface by which somebody is on the network, or on a link of its own."""

@@ -1,0 +1,151 @@
+"""Calls, bulk, offload and taps that stay open, between two namespaces on one cable."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from scapy.layers.inet import UDP
+
+from harness import bulk
+from harness.call import Call, there_and_back
+from harness.model import FAMILIES, Family, Protocol
+from harness.packets import craft
+from harness.packets.offload import without_offload
+from harness.packets.wires import Wires
+from harness.place import Place, fixed
+from harness.probe.settle import Quiet
+from harness.topology import Address
+from harness.world.answers import TCP_PORTS
+from harness.world.services import Services
+from linux import sysctl
+from tests.world.pair import pair
+
+NEAR = ("192.0.2.1/24", "2001:db8::1/64")
+FAR = ("192.0.2.2/24", "2001:db8::2/64")
+FAR_ADDRESS: dict[int, Address] = {4: ip_address("192.0.2.2"), 6: ip_address("2001:db8::2")}
+CLOSED = 4243
+ECHO = TCP_PORTS["echo"]
+LONGEST_FRAME = 14 + 1500
+
+Ends = tuple[Place, Place]
+
+
+@pytest.fixture(scope="module")
+def ends() -> Iterator[Ends]:
+    """A caller, and somebody who serves."""
+    with pair(NEAR, FAR) as (near, far):
+        sysctl.write(far, {"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0})
+        with Services.start({"far": (far, list(FAR_ADDRESS.values()))}):
+            yield fixed("near", near), fixed("far", far)
+
+
+@pytest.fixture(scope="module")
+def wires(ends: Ends) -> Iterator[Wires]:
+    """Taps at both ends."""
+    with Wires() as opened:
+        yield opened
+
+
+def settle(ends: Ends) -> None:
+    """Return once nothing is under way between the two any more."""
+    with ends[0].open() as near, ends[1].open() as far, Quiet(near, [near, far]) as quiet:
+        while not quiet.reached():
+            pass
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_what_is_said_is_answered(
+    ends: Ends, wires: Wires, family: Family, protocol: Protocol
+) -> None:
+    """By the port, and with the TTL, that were asked for."""
+    options: dict[str, Any] = {"port": ECHO, "own_port": 40001, "ttl": 9}
+    with (
+        wires.capture(ends[1]) as wire,
+        Call(ends[0], protocol, FAR_ADDRESS[family], **options) as call,
+    ):
+        assert call.own_port == 40001
+        call.say(b"a word")
+        heard = call.hear()
+        assert heard == b"a word" if protocol is Protocol.ICMP else b'"me": "far"' in heard
+        assert call.told() == ""
+    request = craft.request(family, protocol, sport=40001, dport=ECHO)
+    wire.expect_one(craft.ip(family, dst=FAR_ADDRESS[family], ttl=9) / request)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("protocol", "told"), [(Protocol.UDP, "port-unreachable"), (Protocol.TCP, "reset")]
+)
+def test_a_refusal_is_told(ends: Ends, family: Family, protocol: Protocol, told: str) -> None:
+    """By the name of the error, as often as one asks."""
+    with Call(ends[0], protocol, FAR_ADDRESS[family], port=CLOSED) as call:
+        call.say(b"anybody?")
+        settle(ends)
+        assert call.told() == told
+        assert call.told() == told
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_may_not_be_cut_is_refused_where_it_does_not_fit(ends: Ends, family: Family) -> None:
+    """By the caller's own kernel, which knows the MTU."""
+    with Call(ends[0], Protocol.UDP, FAR_ADDRESS[family], port=ECHO, whole=True) as call:
+        assert call.mtu == 1500
+        with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
+            call.say(bytes(1500))
+
+
+def test_silence_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says who was asked, and that nothing else was heard either."""
+    monkeypatch.setattr("harness.call.BOUND", 0.01)
+    with (
+        Call(ends[0], Protocol.UDP, FAR_ADDRESS[4], port=ECHO) as call,
+        pytest.raises(TimeoutError, match=r"udp to 192\.0\.2\.2 port 7: .* and no error"),
+    ):
+        call.hear()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_datagram_goes_there_and_back(ends: Ends, family: Family) -> None:
+    """In fragments, where it is that long."""
+    data = bytes(range(250)) * 40
+    assert there_and_back(*ends, FAR_ADDRESS[family], data) == (data, data)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bulk_arrives_as_it_was_sent(ends: Ends, family: Family) -> None:
+    """Both ways; a different size has a different print."""
+    talk = (*ends, FAR_ADDRESS[family], 1 << 20)
+    assert bulk.upload(*talk) == bulk.download(*talk) == bulk.sent(1 << 20)
+    assert bulk.sent(1 << 20) != bulk.sent((1 << 20) - 1)
+
+
+def test_without_offload_the_wire_carries_what_a_real_one_would(ends: Ends, wires: Wires) -> None:
+    """Segments of at most the MTU with finished checksums; afterwards it is as before."""
+    talk = (*ends, FAR_ADDRESS[4], 200_000)
+
+    def sent() -> list[tuple[bool, bool]]:
+        with wires.capture(ends[0]) as wire:
+            bulk.upload(*talk)
+        frames = [frame for frame in wire.frames() if frame.outgoing]
+        return [(frame.length > LONGEST_FRAME, frame.unfinished_checksum) for frame in frames]
+
+    with without_offload(ends[0]):
+        assert set(sent()) == {(False, False)}
+    assert any(long and unfinished for long, unfinished in sent())
+
+
+def test_taps_are_opened_once(ends: Ends, wires: Wires) -> None:
+    """A second capture has a tap of the first one's, and not its frames."""
+    for word in (b"first", b"second"):
+        with wires.capture(*ends) as wire, Call(ends[0], Protocol.UDP, FAR_ADDRESS[4]) as call:
+            call.say(word)
+            settle(ends)
+        frames = wire.matching(UDP())
+        assert {bytes(frame.packet[UDP].payload) for frame in frames} == {word}
+    assert wires.tap(ends[0]) is wires.tap(ends[0])

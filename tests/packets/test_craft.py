@@ -1,0 +1,120 @@
+"""One word for both families: what is crafted, what is meant by a template, where groups live."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from typing import Any
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
+    ICMPv6TimeExceeded,
+    IPv6,
+    IPv6ExtHdrFragment,
+)
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+
+from harness.model import FAMILIES, Family, Protocol
+from harness.multicast import EVERYBODY_MAC, mac_of, solicited_node
+from harness.packets import craft
+from harness.packets.match import differences
+
+ENDS: dict[int, dict[str, Any]] = {
+    4: {"src": IPv4Address("192.0.2.1"), "dst": IPv4Address("192.0.2.2")},
+    6: {"src": IPv6Address("2001:db8::1"), "dst": IPv6Address("2001:db8::2")},
+}
+
+
+def on_the_wire(packet: Packet) -> Packet:
+    """A packet as a capture would have it."""
+    return Ether(bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / packet))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_header_says_what_was_asked_for(family: Family) -> None:
+    """Ends and TTL arrive; what was not asked for is not promised."""
+    packet = on_the_wire(craft.ip(family, **ENDS[family], ttl=7) / UDP(dport=9))
+    head = packet.payload
+    assert (head.src, head.dst) == tuple(map(str, ENDS[family].values()))
+    assert (head.ttl if family == 4 else head.hlim) == 7
+    assert not differences(craft.ip(family), packet)
+    assert differences(craft.ip(family, ttl=8), packet)
+
+
+def test_a_header_may_be_of_any_address_of_a_network() -> None:
+    """In a template."""
+    packet = on_the_wire(IP(src="172.17.0.9") / UDP())
+    assert not differences(craft.ip(4, src=IPv4Network("172.17.0.0/16")), packet)
+    assert differences(craft.ip(4, src=IPv4Network("172.18.0.0/16")), packet)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "options", "same"),
+    [
+        (4, "port-unreachable", {}, ICMP(type=3, code=3)),
+        (4, "ttl-exceeded", {}, ICMP(type=11, code=0)),
+        (4, "packet-too-big", {"mtu": 1400}, ICMP(type=3, code=4, nexthopmtu=1400)),
+        (6, "port-unreachable", {}, ICMPv6DestUnreach(code=4)),
+        (6, "ttl-exceeded", {}, ICMPv6TimeExceeded(code=0)),
+        (6, "packet-too-big", {"mtu": 1400}, ICMPv6PacketTooBig(mtu=1400)),
+    ],
+)
+def test_an_error_goes_by_its_name(
+    family: Family, name: str, options: dict[str, int], same: Packet
+) -> None:
+    """Type, code and MTU as RFC 792, RFC 1191 and RFC 4443 have them."""
+    quoted = craft.ip(family, **ENDS[family]) / UDP(sport=1, dport=9) / b"quoted"
+    packet = on_the_wire(craft.ip(family, **ENDS[family]) / same / bytes(quoted))
+    wanted = craft.error(family, name, **options) / craft.ip(family, **ENDS[family]) / UDP(sport=1)
+    assert not differences(wanted, packet)
+    assert differences(craft.error(family, "admin-prohibited"), packet)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_a_request_begins_an_exchange(family: Family, protocol: Protocol) -> None:
+    """An echo request with its identifier, a datagram and a SYN with their ports."""
+    request = craft.request(family, protocol, sport=40000, dport=7)
+    packet = on_the_wire(craft.ip(family, **ENDS[family]) / request)
+    kinds = {
+        Protocol.ICMP: ICMP(type=8, id=40000) if family == 4 else ICMPv6EchoRequest(id=40000),
+        Protocol.UDP: UDP(sport=40000, dport=7),
+        Protocol.TCP: TCP(sport=40000, dport=7, flags="S"),
+    }
+    assert not differences(kinds[protocol], packet)
+
+
+@pytest.mark.parametrize(
+    ("family", "packet"),
+    [(4, IP(flags="MF") / b"x"), (6, IPv6() / IPv6ExtHdrFragment(m=1, nh=59) / b"x")],
+)
+def test_a_fragment_is_one_that_more_come_after(family: Family, packet: Packet) -> None:
+    """The last one, and a whole datagram, are none."""
+    assert not differences(craft.fragment(family), on_the_wire(packet))
+    assert differences(craft.fragment(family), on_the_wire(craft.ip(family) / UDP()))
+
+
+@pytest.mark.parametrize(
+    ("group", "mac"),
+    [
+        ("224.0.0.1", "01:00:5e:00:00:01"),
+        ("239.255.7.7", "01:00:5e:7f:07:07"),
+        ("255.255.255.255", EVERYBODY_MAC),
+        ("172.17.255.255", EVERYBODY_MAC),
+        ("ff02::1", "33:33:00:00:00:01"),
+        ("ff02::1:ff28:9c5a", "33:33:ff:28:9c:5a"),
+    ],
+)
+def test_a_group_has_its_mac(group: str, mac: str) -> None:
+    """The examples of RFC 1112 and RFC 2464, and broadcasts."""
+    assert mac_of(ip_address(group)) == mac
+
+
+def test_who_is_asked_for_an_address() -> None:
+    """The example of RFC 4291 section 2.7.1."""
+    asked = solicited_node(IPv6Address("4037::01:800:200e:8c6c"))
+    assert asked == IPv6Address("ff02::1:ff0e:8c6c")
