@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from linux.netlink import (
     NETLINK_NETFILTER,
@@ -23,8 +23,6 @@ from linux.netlink import (
     attr,
     attributes,
     nest,
-    u8,
-    u32,
 )
 from linux.netns import NetNS
 
@@ -32,12 +30,11 @@ Address = IPv4Address | IPv6Address
 
 _SUBSYSTEM: Final = 1
 _GET, _DELETE, _GET_STATS, _ENTRIES = 1, 2, 5, 1
-_ORIGINAL, _REPLY, _ID, _FILTER = 1, 2, 12, 25
+_ORIGINAL, _REPLY, _ID = 1, 2, 12
 _IP, _PROTOCOL = 1, 2
 _SOURCES: Final = {4: 1, 6: 3}
 _DESTINATIONS: Final = {4: 2, 6: 4}
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
-_BY_SOURCE, _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 0, 1 << 3, 1 << 5
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 
@@ -76,19 +73,6 @@ class Conntrack:
     def __init__(self, netns: NetNS | None = None) -> None:
         self._netlink = Netlink(netns, protocol=NETLINK_NETFILTER)
 
-    def of(self, address: Address) -> list[Flow]:
-        """Every flow that `address` began or answers to, translated or not."""
-        ip = nest(_IP, attr(_SOURCES[address.version], address.packed))
-        # Linux 6.18 still has the comparison of IPv6 addresses the wrong way round.
-        flags = _BY_SOURCE if address.version == 4 else 0
-        found = {
-            flow.handle: flow
-            for side in (_ORIGINAL, _REPLY)
-            for flow in self._dump(address.version, side, ip, flags)
-            if (flow.original, flow.reply)[side - 1].source == address
-        }
-        return list(found.values())
-
     def count(self) -> int:
         """How many flows there are, which costs next to nothing to ask."""
         request = Request(_SUBSYSTEM << 8 | _GET_STATS, 0, bytes(4), "count flows")
@@ -98,27 +82,6 @@ class Conntrack:
     def all(self) -> list[Flow]:
         """Every flow of both families. The kernel walks its whole table: milliseconds."""
         request = Request(_SUBSYSTEM << 8 | _GET, NLM_F_DUMP, bytes(4), "list flows")
-        return [_flow(answer) for answer in self._netlink.ask(request)]
-
-    def towards(self, family: Literal[4, 6], protocol: str, port: int) -> list[Flow]:
-        """Every flow whose first packet went to a port, whatever the address."""
-        number = PROTOCOLS[protocol]
-        ends = nest(
-            _PROTOCOL,
-            u8(_NUMBER, number),
-            attr(_DESTINATION_PORT, struct.pack(">H", port)),
-        )
-        found = self._dump(family, _ORIGINAL, ends, _BY_PROTOCOL | _BY_DESTINATION_PORT)
-        return [
-            flow
-            for flow in found
-            if (flow.original.protocol, flow.original.destination_port) == (number, port)
-        ]
-
-    def _dump(self, family: int, side: int, ends: bytes, flags: int) -> list[Flow]:
-        # The kernel narrows the dump down from 5.8 on; before, it tells all.
-        body = _head(family) + nest(side, ends) + nest(_FILTER, u32(side, flags))
-        request = Request(_SUBSYSTEM << 8 | _GET, NLM_F_DUMP, body, "list flows")
         return [_flow(answer) for answer in self._netlink.ask(request)]
 
     def forget(self, flows: Iterable[Flow]) -> None:
@@ -142,15 +105,12 @@ class Conntrack:
         self.close()
 
 
-def _head(family: int) -> bytes:
-    return struct.pack(">BBH", _FAMILIES[family], 0, 0)
-
-
 def _flow(answer: bytes) -> Flow:
     found = dict(attributes(answer, 4))
     original, reply = _ends(found[_ORIGINAL]), _ends(found[_REPLY])
-    handle = _head(original.source.version) + nest(_ORIGINAL, found[_ORIGINAL])
-    return Flow(original, reply, handle + attr(_ID, found[_ID]))
+    head = struct.pack(">BBH", _FAMILIES[original.source.version], 0, 0)
+    handle = head + nest(_ORIGINAL, found[_ORIGINAL]) + attr(_ID, found[_ID])
+    return Flow(original, reply, handle)
 
 
 def _ends(data: bytes) -> Ends:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from runtime import imagecli, lookcli, shape, terminal, volumecli
+from runtime import imagecli, lookcli, networkcli, terminal, volumecli
 from runtime.completion import completion
 from runtime.console import complain, each, say
 from runtime.engine import Engine
 from runtime.errors import InvalidError, MydockerError
 from runtime.init import Stdio
-from runtime.net.design import NetworkOptions
-from runtime.optioncli import environment, environment_files, options, pairs
+from runtime.optioncli import environment, environment_files, options
 from runtime.parser import parser
 
 _FORWARDED: Final = (
@@ -28,8 +26,6 @@ _FORWARDED: Final = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-_MTU_KEYS: Final = ("mtu", "com.docker.network.driver.mtu")
-_ICC_KEYS: Final = ("icc", "com.docker.network.bridge.enable_icc")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -189,50 +185,7 @@ def _rm(engine: Engine, arguments: argparse.Namespace) -> int:
     return each(arguments.containers, lambda item: engine.remove(item, force=arguments.force))
 
 
-# --- networks, the whole ---------------------------------------------------------
-
-
-def _network_create(engine: Engine, arguments: argparse.Namespace) -> int:
-    wanted = NetworkOptions(
-        ip_range=arguments.ip_range, ipv6=arguments.ipv6, internal=arguments.internal
-    )
-    for subnet in arguments.subnet:
-        wanted["subnet6" if ":" in subnet else "subnet"] = subnet
-    for gateway in arguments.gateway:
-        wanted["gateway6" if ":" in gateway else "gateway"] = gateway
-    for key, value in pairs("--opt", arguments.opt).items():
-        if key in _MTU_KEYS and value.isdigit():
-            wanted["mtu"] = int(value)
-        elif key in _ICC_KEYS and value in ("true", "false"):
-            wanted["icc"] = value == "true"
-        else:
-            asked = f"use --opt {key}={value}"
-            raise InvalidError(asked, "there is no such option or value", remedy="mtu=1400")
-    say(engine.network_create(arguments.name, **wanted).id)
-    return 0
-
-
-def _network_ls(engine: Engine, arguments: argparse.Namespace) -> int:
-    rows = [[item.id[:12], item.name, "bridge", "local"] for item in engine.networks()]
-    if arguments.quiet:
-        for row in rows:
-            say(row[0])
-    else:
-        # Modes rather than networks, shown because `--net` takes them too.
-        rows += [["-", name, name, "local"] for name in ("host", "none")]
-        shape.table(["NETWORK ID", "NAME", "DRIVER", "SCOPE"], rows)
-    return 0
-
-
-def _network_rm(engine: Engine, arguments: argparse.Namespace) -> int:
-    return each(arguments.networks, engine.network_remove)
-
-
-def _network_inspect(engine: Engine, arguments: argparse.Namespace) -> int:
-    running = engine.containers(everything=False)
-    found = [engine.network_inspect(item) for item in arguments.networks]
-    say(json.dumps([shape.network(item, running) for item in found], indent=4))
-    return 0
+# --- the whole -------------------------------------------------------------------
 
 
 def _system_reset(engine: Engine, _: argparse.Namespace) -> int:
@@ -257,13 +210,10 @@ _ACTIONS: Final[Mapping[str, Callable[[Engine, argparse.Namespace], int]]] = {
     "wait": _wait,
     "rm": _rm,
     "exec": _exec,
-    "network_create": _network_create,
-    "network_ls": _network_ls,
-    "network_rm": _network_rm,
-    "network_inspect": _network_inspect,
     "system_reset": _system_reset,
     "system_repair": _system_repair,
     **lookcli.ACTIONS,
+    **networkcli.ACTIONS,
     **volumecli.ACTIONS,
     **imagecli.ACTIONS,
 }

@@ -36,7 +36,8 @@ def ps(engine: Engine, arguments: argparse.Namespace) -> int:
             say(template.render(arguments.format, shape.ps(item, trunc=not arguments.no_trunc)))
     else:
         rows = [shape.ps_row(item, trunc=not arguments.no_trunc) for item in found]
-        shape.table(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"], rows)
+        head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
+        shape.table(head, rows)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from runtime import imageparser, volumecli
+from runtime import imageparser, networkparser, volumecli
 from runtime.commands import add_command
 
 _USER_HELP = "who executes it, as the image knows them; else whom the image says"
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     volumecli.grammar(commands)
     imageparser.files(commands)
     imageparser.images(commands)
-    _networks(commands)
+    networkparser.networks(commands)
     system = commands.add_parser(
         "system", help="the whole of it", description="Everything that mydocker has made."
     ).add_subparsers(dest="action", required=True, metavar="COMMAND")
@@ -112,6 +112,7 @@ def _options(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="one name more on a network of your own",
     )
+    networkparser.ports(command)
     command.add_argument(
         "--sysctl",
         action="append",
@@ -195,29 +196,3 @@ def _looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--since", default="", metavar="TIME", help="10m, 1h30m, or 2026-01-31T12:00:00Z"
     )
     logs.add_argument("container", help="name, id or prefix")
-
-
-def _networks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    group = commands.add_parser(
-        "network", help="bridge networks", description="Bridges that containers are plugged into."
-    ).add_subparsers(dest="action", required=True, metavar="COMMAND")
-    create = add_command(group, "create", "make a bridge network", "network_create")
-    create.add_argument("--subnet", action="append", default=[], help="IPv4, and again for IPv6")
-    create.add_argument("--gateway", action="append", default=[], help="the bridge's address")
-    create.add_argument("--ip-range", default="", help="the part that addresses are taken from")
-    create.add_argument("--ipv6", action="store_true", help="also with IPv6")
-    create.add_argument("--internal", action="store_true", help="without a way out")
-    create.add_argument(
-        "-o",
-        "--opt",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="mtu=BYTES; icc=false keeps its containers apart",
-    )
-    create.add_argument("name", help="what it is to be called")
-    ls = add_command(group, "ls", "list networks", "network_ls")
-    ls.add_argument("-q", "--quiet", action="store_true", help="ids only")
-    for name, text in (("rm", "remove networks"), ("inspect", "everything about networks")):
-        command = add_command(group, name, text, f"network_{name}")
-        command.add_argument("networks", nargs="+", metavar="NETWORK", help="name, id or prefix")

@@ -11,9 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from runtime import netshape
 from runtime.binds import Bind, parse
 from runtime.image import Image
-from runtime.records import Container, Endpoint, NetworkConfig
+from runtime.records import Container
 
 _ZERO_TIME: Final = "0001-01-01T00:00:00Z"
 _STEPS: Final = ((60, "second"), (60, "minute"), (24, "hour"), (7, "day"), (0, "week"))
@@ -40,6 +41,8 @@ def container(found: Container) -> dict[str, Any]:
         "Name": f"/{config.name}",
         "HostConfig": {
             "NetworkMode": config.network,
+            "PortBindings": netshape.asked_for(config.publish),
+            "PublishAllPorts": config.publish_all,
             "AutoRemove": config.auto_remove,
             "Sysctls": config.sysctls,
             "Dns": config.dns,
@@ -66,13 +69,7 @@ def container(found: Container) -> dict[str, Any]:
             "ExposedPorts": {port: {} for port in config.exposed},
             "Labels": config.labels,
         },
-        "NetworkSettings": {
-            **_addresses(state.endpoints[0] if state.endpoints else None),
-            "Networks": {
-                item.network: {**_addresses(item), "Aliases": config.aliases}
-                for item in state.endpoints
-            },
-        },
+        "NetworkSettings": netshape.settings(found),
     }
 
 
@@ -94,7 +91,7 @@ def networks(found: Container) -> list[str]:
 
 def ps(found: Container, *, trunc: bool = True) -> dict[str, Any]:
     """What `ps --format` can show of a container, by Docker's names."""
-    identity, image, command, age, state, name = ps_row(found, trunc=trunc)
+    identity, image, command, age, state, ports, name = ps_row(found, trunc=trunc)
     return {
         "ID": identity,
         "Image": image,
@@ -103,59 +100,11 @@ def ps(found: Container, *, trunc: bool = True) -> dict[str, Any]:
         "RunningFor": age,
         "Status": state,
         "State": word(found),
+        "Ports": ports,
         "Names": name,
         "Networks": ",".join(networks(found)),
         "Mounts": ",".join(text.partition(":")[0] for text in found.config.binds),
         "Labels": ",".join(f"{key}={value}" for key, value in found.config.labels.items()),
-    }
-
-
-def _addresses(endpoint: Endpoint | None) -> dict[str, Any]:
-    if endpoint is None:
-        return {"IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": ""}
-    ip, _, prefix = endpoint.address.partition("/")
-    ip6, _, prefix6 = endpoint.address6.partition("/")
-    return {
-        "IPAddress": ip,
-        "IPPrefixLen": int(prefix),
-        "Gateway": endpoint.gateway,
-        "MacAddress": endpoint.mac,
-        "GlobalIPv6Address": ip6,
-        "GlobalIPv6PrefixLen": int(prefix6 or 0),
-        "IPv6Gateway": endpoint.gateway6,
-    }
-
-
-def network(found: NetworkConfig, containers: Sequence[Container]) -> dict[str, Any]:
-    """One entry of `mydocker network inspect`; `containers` are those that run."""
-    pools = [{"Subnet": found.subnet, "Gateway": found.gateway, "IPRange": found.ip_range}]
-    if found.subnet6:
-        pools.append({"Subnet": found.subnet6, "Gateway": found.gateway6})
-    return {
-        "Name": found.name,
-        "Id": found.id,
-        "Created": found.created,
-        "Scope": "local",
-        "Driver": "bridge",
-        "EnableIPv6": bool(found.subnet6),
-        "IPAM": {"Driver": "default", "Config": pools},
-        "Internal": found.internal,
-        "Containers": {
-            item.id: {
-                "Name": item.name,
-                "MacAddress": endpoint.mac,
-                "IPv4Address": endpoint.address,
-                "IPv6Address": endpoint.address6,
-            }
-            for item in containers
-            for endpoint in item.state.endpoints
-            if endpoint.network == found.name
-        },
-        "Options": {
-            "com.docker.network.bridge.name": found.bridge,
-            "com.docker.network.bridge.enable_icc": str(found.icc).lower(),
-            "com.docker.network.driver.mtu": str(found.mtu),
-        },
     }
 
 
@@ -169,6 +118,7 @@ def ps_row(found: Container, *, trunc: bool = True) -> list[str]:
         f'"{shown}"',
         ago(found.config.created),
         status(found),
+        ", ".join(netshape.port_lines(found.state.ports)),
         found.name,
     ]
 

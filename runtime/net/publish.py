@@ -120,10 +120,8 @@ def install(
     nft.apply(rules(identity, name, publications, targets))
     with Netlink() as host, Conntrack() as conntrack:
         own = {item.address.ip for item in netstate.addresses(host)}
-        for item in publications:
-            version: Literal[4, 6] = 4 if ip_address(item.address).version == 4 else 6
-            flows = conntrack.towards(version, item.protocol, item.host_port)
-            conntrack.forget(flow for flow in flows if _is_stale(flow, publications, own, targets))
+        flows = conntrack.all() if conntrack.count() else []
+        conntrack.forget(flow for flow in flows if _is_stale(flow, publications, own, targets))
 
 
 def _is_stale(

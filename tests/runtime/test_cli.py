@@ -86,7 +86,9 @@ def test_lists_are_dockers(mydocker: Mydocker) -> None:
     identity = mydocker("run", "-d", "--name", "web", "base", "sleep", "1000").stdout.strip()
     mydocker("create", "--name", "new", "base", "true")
     head, row = mydocker("ps").stdout.splitlines()
-    assert head.split() == ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"]
+    assert head.split() == (
+        ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
+    )
     assert row.startswith(f'{identity[:12]}   base    "sleep 1000"')
     assert re.search(r"Up \d+ seconds? +web", row)
     assert [line.split()[-1] for line in mydocker("ps", "-a").stdout.splitlines()[1:]] == [
