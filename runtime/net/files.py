@@ -104,6 +104,12 @@ def upstream() -> list[str]:
     return [words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1]
 
 
+def upstream() -> list[str]:
+    """The resolvers that the host itself asks, in order."""
+    lines = (line.split() for line in read_or_nothing("/etc/resolv.conf").splitlines())
+    return [words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1]
+
+
 def own_resolv_conf() -> str:
     """What a container with a namespace of its own gets."""
     return resolv_conf(read_or_nothing("/etc/resolv.conf"), read_or_nothing(_BEHIND_STUB))
