@@ -274,8 +274,9 @@ def test_no_answer_breaks_it(ends: tuple[NetNS, NetNS], data: bytes, *, header: 
     assert found.address is not None or found.reason.startswith(FIRST)
 
 
-def test_silence_is_believed_only_while_the_world_answers() -> None:
+def test_silence_is_believed_only_while_the_world_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the world's own resolver is silent too, the harness is in trouble, not a name."""
+    monkeypatch.setattr(names, "ANSWER_BOUND", 0.5)
     with World.build() as world:
         inside = world.namespaces["ns1"]
         resolver = str(world.topology.resolver[0].ip)

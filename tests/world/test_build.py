@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +18,7 @@ from harness.world.build import World, routers
 from linux import netstate, nft, sysctl
 from linux.netlink import Netlink, NetlinkError
 from tests.asking import ask_all, question, settle
+from tests.processes import family, network_namespaces
 
 EACH = pytest.mark.parametrize("family", FAMILIES)
 LENGTHS = (1, 3, 5)
@@ -248,15 +246,8 @@ def test_a_narrow_link_says_how_narrow(
 
 
 def held() -> tuple[set[str], set[int]]:
-    """Every network namespace that a process is in or has open, and every process."""
-    processes = {int(name) for name in os.listdir("/proc") if name.isdigit()}
-    spaces = set()
-    for pid in processes:
-        folder = Path(f"/proc/{pid}")
-        for link in (folder / "ns" / "net", *(folder / "fd").iterdir()):
-            with contextlib.suppress(FileNotFoundError):  # what was needed for looking
-                spaces.add(os.readlink(link))
-    return {space for space in spaces if space.startswith("net:")}, processes
+    """Every network namespace that is held, and every process, of this test's family."""
+    return network_namespaces(), family()
 
 
 def test_a_closed_world_leaves_nothing() -> None:

@@ -22,6 +22,7 @@ import pytest
 from harness.world.host import HOSTNAME, Host, HostDied, quiet_fork
 from linux import rtnl
 from linux.netlink import Netlink, NetlinkError
+from tests.processes import family
 from tests.programs import confined, python
 from tests.programs import run as run_program
 
