@@ -58,11 +58,6 @@ def members(host: Host) -> list[int]:
     return [pid for pid in _pids() if _namespace(pid) == host.namespace("pid")]
 
 
-def _own_children() -> str:
-    """The children of this thread: other workers' processes come and go beside it."""
-    return Path("/proc/thread-self/children").read_text(encoding="ascii")
-
-
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
@@ -527,12 +522,12 @@ def test_entering_is_for_good(host: Host) -> None:
 
 def test_a_start_that_fails_leaves_nothing() -> None:
     """What goes wrong while the place is set up is raised here, and nobody stays behind."""
-    files, processes = os.listdir("/proc/self/fd"), _own_children()
+    files, processes = os.listdir("/proc/self/fd"), family()
     space = os.stat("/proc/self/ns/pid_for_children").st_ino
     with pytest.raises(UnicodeEncodeError) as caught:
         Host.start(resolver=RESOLVER, hosts={"Z\N{LATIN SMALL LETTER U WITH DIAERESIS}rich": "::1"})
     assert "in _own_etc" in caught.value.__notes__[0]
-    assert (os.listdir("/proc/self/fd"), _own_children()) == (files, processes)
+    assert (os.listdir("/proc/self/fd"), family()) == (files, processes)
     assert os.stat("/proc/self/ns/pid_for_children").st_ino == space
 
 
