@@ -58,9 +58,10 @@ class Trio:
     network: str
     world_wires: Wires
     own_wires: Wires
-    _known: dict[str, Address] = field(default_factory=dict)
+    # Looked up once: a trio keeps what it has.
+    _addresses: dict[str, Address] = field(default_factory=dict)
     _macs: dict[str, str] = field(default_factory=dict)
-    """Addresses that were looked up: a trio keeps what it has."""
+    _taps: dict[str, Tap] = field(default_factory=dict)
 
     @property
     def bridge(self) -> str:
@@ -75,11 +76,11 @@ class Trio:
 
     def address(self, name: str) -> Address:
         """By which address a container on the network reaches somebody."""
-        if name not in self._known:
+        if name not in self._addresses:
             found = self.scene.address(Cell(NAMES[0], name, Protocol.ICMP, self.family))
             assert found is not None, f"{name} has no IPv{self.family} address"
-            self._known[name] = found
-        return self._known[name]
+            self._addresses[name] = found
+        return self._addresses[name]
 
     def mac(self, name: str) -> str:
         """The MAC of a container, or of the gateway."""
@@ -118,8 +119,10 @@ class Trio:
         return self._tap(name).where
 
     def _tap(self, name: str) -> Tap:
-        wires = self.world_wires if name in (GATEWAY, *self.scene.places) else self.own_wires
-        return wires.tap(self.place(name), self.link(name))
+        if name not in self._taps:
+            wires = self.world_wires if name in self.scene.places else self.own_wires
+            self._taps[name] = wires.tap(self.place(name), self.link(name))
+        return self._taps[name]
 
     def ip(self, src: Whom = None, dst: Whom = None, *, ttl: int | None = None) -> Packet:
         """An IP header from one to another."""
