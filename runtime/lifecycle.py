@@ -141,6 +141,7 @@ class Lifecycle:
     def _release(self, found: Container) -> None:
         if modes.parse(found.config.network).kind == "bridge":
             self.networks.release(found.id)
+            self.wirer.withdraw(found.config)
         self._cgroups(found).remove()
 
     def _cgroups(self, found: Container) -> cgroup.Cgroups:

@@ -143,7 +143,14 @@ class Wirer:
                 interface = ip_interface(way.address if version == 4 else way.address6)
                 bridge = self._networks.get(way.network).bridge
                 targets[version] = Target(interface.ip, bridge, way.veth)
-        publish.install(nft, config.id, config.name, publications, targets)
+        with self._store.locked():
+            publish.install(nft, config.id, config.name, publications, targets)
+
+    def withdraw(self, config: ContainerConfig) -> None:
+        """Once a container has ended: what only published ports needed, nobody needs any more."""
+        if config.publish or config.publish_all:
+            with self._store.locked():
+                publish.withdraw([item.bridge for item in self._networks.all() if item.bridge])
 
     def write_files(self, config: ContainerConfig, endpoints: Sequence[Endpoint]) -> None:
         """Write hosts, hostname and resolv.conf of a container with these endpoints."""

@@ -14,6 +14,7 @@ the host's own calls to 127.0.0.1 can leave by the bridge, that link (no other) 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Final, Literal, NamedTuple
 
@@ -47,6 +48,9 @@ _RAW, _DSTNAT = -300, -100
 _HOOKS: Final[tuple[Hook, ...]] = ("prerouting", "output")
 
 
+_PREFIX: Final = "mydocker-"
+
+
 class Target(NamedTuple):
     """Where a family's ports lead: the container's address, its bridge, its bridge port."""
 
@@ -60,7 +64,7 @@ Targets = Mapping[Literal[4, 6], Target]
 
 def table(identity: str) -> Table:
     """The table of one container."""
-    return Table("inet", f"mydocker-{identity[:12]}")
+    return Table("inet", f"{_PREFIX}{identity[:12]}")
 
 
 def rules(
@@ -122,6 +126,16 @@ def install(
         own = {item.address.ip for item in netstate.addresses(host)}
         flows = conntrack.all() if conntrack.count() else []
         conntrack.forget(flow for flow in flows if _is_stale(flow, publications, own, targets))
+
+
+def withdraw(bridges: Iterable[str]) -> None:
+    """Take back what bridges were given for published ports, once nobody publishes any more."""
+    with Nft() as nft:
+        if any(item.name.startswith(_PREFIX) for item in nft.tables()):
+            return
+    for bridge in bridges:
+        with suppress(FileNotFoundError):
+            sysctl.write(f"net.ipv4.conf.{bridge}.route_localnet", "0")
 
 
 def _is_stale(

@@ -276,8 +276,14 @@ def test_the_hosts_loopback_is_closed_to_containers(engine: Engine) -> None:
         _forge(inside, web, "127.0.0.1", b"forged")
         _forge(inside, web, "172.17.42.1", b"control")
         assert service.recv(64) == b"control"
-        engine.stop(web.id, timeout=0)
-    other = engine.run("base", FOR_EVER)
+        with Nft() as nft:
+            nft.apply([del_table(nat.TABLE)])  # the container's own guard is still there
+        _forge(inside, web, "127.0.0.1", b"forged")
+        _forge(inside, web, "172.17.42.1", b"control")
+        assert service.recv(64) == b"control"
+    other = engine.run("base", FOR_EVER)  # which brings the network's guard back
+    os.kill(web.state.pid, signal.SIGKILL)
+    until(lambda: publish.table(web.id) not in tables(), "the rules are gone")
     with netns(other) as inside, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
         service.bind(("", 5353))
         service.settimeout(10)
@@ -288,6 +294,11 @@ def test_the_hosts_loopback_is_closed_to_containers(engine: Engine) -> None:
             nft.apply([del_table(nat.TABLE)])
         _forge(inside, other, "127.0.0.1", b"forged")
         assert service.recv(64) == b"forged"
+        engine.containers()
+        assert Path(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet").read_text() == "0\n"
+        _forge(inside, other, "127.0.0.1", b"forged")
+        _forge(inside, other, "172.17.42.1", b"control")
+        assert service.recv(64) == b"control"
 
 
 def _forge(inside: NetNS, web: Container, target: str, word: bytes) -> None:
