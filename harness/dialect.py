@@ -54,6 +54,19 @@ class Dialect:
     masquerade_to_bystanders: bool = True
     """Whether traffic to other networks behind the host is masqueraded too: to ns1 and ns2
     (BR-6), and, where nothing keeps them apart, to the runtime's other networks (NET-2)."""
+    loopback_ports: Literal["host-only", "neighbours-too"] = "host-only"
+    """Who reaches a port published on 127.0.0.1 (PUB-3): `neighbours-too`, a neighbour on the
+    LAN that forges frames does, as with Docker before 28."""
+    published_across: Literal["reachable", "unreachable"] = "reachable"
+    """Whether a container reaches a port that one on another network publishes, through the
+    host's address (PUB-5)."""
+    published_source: Literal["client", "gateway"] = "client"
+    """Whose address a container sees when somebody on the LAN calls its published port
+    (PUB-6): the caller's own, or that of the container's gateway."""
+    hostname: Literal["short-id", "name"] = "short-id"
+    """What `/etc/hostname` says where nobody asked otherwise (FILE-1)."""
+    hosts_names: frozenset[Literal["hostname", "name", "aliases"]] = frozenset({"hostname"})
+    """Which of its own names stand at a container's address in its `/etc/hosts` (FILE-1)."""
     spoofing: Literal["open", "contained"] = "open"
     """Whether a container that claims a peer's or the gateway's address, by ARP or neighbour
     discovery, gets what its peers send there (L2-1): `open`, it does."""

@@ -120,23 +120,30 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """One published port: host address and port, container port, protocol."""
+    """A published port: host address and port, container port, protocol.
+
+    Without a `host_ip` on every address of the host, with a `host_port` of 0 on one that
+    is free. A `count` publishes so many consecutive ports as a range.
+    """
 
     host_port: int
     container_port: int
     protocol: Literal["tcp", "udp", "sctp"] = "tcp"
     host_ip: IPv4Address | IPv6Address | None = None
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """One container of a plan. `None` leaves the choice to the runtime.
 
-    `dns` are resolvers of its own, `hosts` names and addresses for its `/etc/hosts`.
+    `also` are networks that it is on besides the one of its mode, a `Bridge`. `dns` are
+    resolvers of its own, `hosts` names and addresses for its `/etc/hosts`.
     """
 
     name: str
     mode: Mode = field(default_factory=Bridge)
+    also: tuple[str, ...] = ()
     ip: IPv4Address | None = None
     ip6: IPv6Address | None = None
     mac: str | None = None
@@ -147,6 +154,12 @@ class ContainerSpec:
     dns: tuple[IPv4Address | IPv6Address, ...] = ()
     hosts: tuple[tuple[str, IPv4Address | IPv6Address], ...] = ()
     command: tuple[str, ...] | None = None
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that it is on itself, the one of its mode first."""
+        own = (self.mode.network,) if isinstance(self.mode, Bridge | Attached) else ()
+        return (*own, *self.also)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +180,8 @@ class Plan:
             _claim(network.name, networks, "network")
         names: set[str] = set()
         for container in self.containers:
+            _check_networks(container, networks)
             match container.mode:
-                case Bridge(network=name) | Attached(network=name) if name not in networks:
-                    raise PlanError(f"container {container.name!r} is on unknown network {name!r}")
                 case Joined(container=name) if name not in names:
                     raise PlanError(
                         f"container {container.name!r} joins unknown container {name!r}"
@@ -210,6 +222,19 @@ class Plan:
     def with_network(self, network: NetworkSpec) -> Plan:
         """This plan and one network more."""
         return replace(self, networks=(*self.networks, network))
+
+
+def _check_networks(container: ContainerSpec, known: set[str]) -> None:
+    if container.also and not isinstance(container.mode, Bridge):
+        raise PlanError(
+            f"container {container.name!r} is in mode {container.mode}: it cannot be on "
+            f"{', '.join(container.also)} too"
+        )
+    for name in container.networks:
+        if name not in known:
+            raise PlanError(f"container {container.name!r} is on unknown network {name!r}")
+        if container.networks.count(name) > 1:
+            raise PlanError(f"container {container.name!r} is on network {name!r} twice")
 
 
 def _claim(name: str, taken: set[str], kind: str) -> None:

@@ -16,17 +16,15 @@ whoever can reach the host (Linux's weak host model).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from harness import model
 from harness.dialect import Dialect
 from harness.matrix import Matrix
 from harness.model import (
-    ATTACKER,
     BR0,
     BY_NAME,
-    FAMILIES,
     GATEWAY,
     HOST,
     INTERNET,
@@ -36,18 +34,16 @@ from harness.model import (
     OUTSIDERS,
     SELF,
     Attached,
-    Bridge,
     Cell,
-    Family,
     Host,
     Joined,
-    NetworkSpec,
     Outcome,
     Plan,
     PlanError,
     Promise,
 )
-from harness.topology import PRIVATE, START_TTL, Topology
+from harness.topology import START_TTL, Topology
+from harness.whereabouts import LAN, Whereabout, Whereabouts, meeting, whereabouts
 
 
 def promised(
@@ -62,78 +58,12 @@ def promised(
     Raises `PlanError` when `cells` asks about a name that is not in the plan, or
     when a subnet lies outside what the world routes (`topology.PRIVATE`).
     """
-    world = _World(plan, dialect, topology, _places(plan, dialect))
+    world = _World(plan, dialect, topology, whereabouts(plan, dialect))
     asked = model.cells(world.sources, world.targets) if cells is None else cells
     return Matrix({cell: _promise(world, cell) for cell in asked if world.has(cell)})
 
 
 # --- who is where ------------------------------------------------------------
-
-_LAN = "the LAN"
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """One network namespace of the world.
-
-    `name` is whom its addresses belong to. `link` is the link it hangs on, `None`
-    for a container without one; the host hangs on every link but the internet's.
-    `network` is the runtime's network, for containers that are on one.
-    """
-
-    name: str
-    link: str | None
-    families: tuple[Family, ...] = FAMILIES
-    network: NetworkSpec | None = None
-
-    @property
-    def internal(self) -> bool:
-        """Whether it is a container on a network without a way out."""
-        return self.network is not None and self.network.internal
-
-
-_HOST = _Place(HOST, _LAN)
-_OUTSIDE = (
-    _HOST,
-    _Place(NS1, BR0),
-    _Place(NS2, BR0),
-    _Place(INTERNET, INTERNET),
-    _Place(ATTACKER, _LAN),
-)
-
-
-def _places(plan: Plan, dialect: Dialect) -> dict[str, _Place]:
-    """Where everybody lives, by name: a joiner at its home's place."""
-    places = {place.name: place for place in _OUTSIDE}
-    for container in plan.containers:
-        home = plan.home(container.name)
-        match home.mode:
-            case Bridge(network=name) | Attached(network=name):
-                network = plan.network(name)
-                families = network.families
-                if name == model.DEFAULT_NETWORK and dialect.bridge_address6:
-                    families = FAMILIES
-                _check_routed(network)
-                place = _Place(home.name, f"network {name}", families, network)
-            case Host():
-                place = _HOST
-            case _:
-                place = _Place(home.name, link=None, families=())
-        places[container.name] = place
-    return places
-
-
-def _check_routed(network: NetworkSpec) -> None:
-    for subnet in (network.subnet, network.subnet6):
-        if subnet and not any(
-            private.supernet_of(subnet)  # type: ignore[arg-type] # versions were compared
-            for private in PRIVATE
-            if private.version == subnet.version
-        ):
-            raise PlanError(
-                f"network {network.name!r}: the world has no route to {subnet}; "
-                f"choose one within {', '.join(map(str, PRIVATE))}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +71,7 @@ class _World:
     plan: Plan
     dialect: Dialect
     topology: Topology
-    places: Mapping[str, _Place]
+    places: Whereabouts
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -157,8 +87,8 @@ class _World:
         modes = {container.name: container.mode for container in self.plan.containers}
         return modes.get(name)
 
-    def target(self, cell: Cell) -> _Place:
-        """The place that must answer."""
+    def targeted(self, cell: Cell) -> tuple[Whereabout, ...]:
+        """Where whoever must answer is."""
         match cell.target:
             case model.SELF | model.LOOPBACK:
                 return self.places[cell.source]
@@ -169,27 +99,34 @@ class _World:
             case name:
                 return self.places[name]
 
+    def asking(self, cell: Cell) -> tuple[Whereabout, ...]:
+        """Where whoever asks is; who asks its gateway asks one of the family."""
+        own = self.places[cell.source]
+        if cell.target == GATEWAY:
+            own = tuple(item for item in own if cell.family in item.families) or own
+        return own
+
     def has(self, cell: Cell) -> bool:
         """Whether somebody owns the address that the cell asks about."""
         if cell.source not in self.sources or cell.target not in self.targets:
             raise PlanError(f"no such cell in this plan: {cell}")
-        source = self.places[cell.source]
         if cell.target == LOOPBACK:
             return True
         if cell.target == GATEWAY:
-            return source.network is not None and cell.family in source.families
-        return cell.family in self.target(cell).families
+            own = (item for item in self.places[cell.source] if item.network is not None)
+            return any(cell.family in item.families for item in own)
+        return any(cell.family in item.families for item in self.targeted(cell))
 
-    def routers_between(self, one: _Place, other: _Place) -> int:
+    def routers_between(self, one: Whereabout, other: Whereabout) -> int:
         """How many routers decrement the TTL on the way, the host among them."""
         if _on_one_link(one, other):
             return 0
         if INTERNET not in (one.name, other.name):
             return 1
-        return self.topology.routers + (0 if _LAN in (one.link, other.link) else 1)
+        return self.topology.routers + (0 if LAN in (one.link, other.link) else 1)
 
 
-def _on_one_link(one: _Place, other: _Place) -> bool:
+def _on_one_link(one: Whereabout, other: Whereabout) -> bool:
     names = {one.name, other.name}
     return one.link == other.link or (HOST in names and INTERNET not in names)
 
@@ -198,7 +135,7 @@ def _on_one_link(one: _Place, other: _Place) -> bool:
 
 
 def _promise(world: _World, cell: Cell) -> Promise:
-    source, target = world.places[cell.source], world.target(cell)
+    source, target = meeting(world.asking(cell), world.targeted(cell), cell.family)
     promise = (
         _loopback(world, cell, source)
         or _no_name(cell, source)
@@ -209,7 +146,7 @@ def _promise(world: _World, cell: Cell) -> Promise:
     return _credited(world, cell, promise)
 
 
-def _loopback(world: _World, cell: Cell, source: _Place) -> Promise | None:
+def _loopback(world: _World, cell: Cell, source: Whereabout) -> Promise | None:
     """127.0.0.1 and ::1 answer wherever `lo` is up and has them."""
     if cell.target != LOOPBACK:
         return None
@@ -233,7 +170,7 @@ def _loopback(world: _World, cell: Cell, source: _Place) -> Promise | None:
     )
 
 
-def _no_name(cell: Cell, source: _Place) -> Promise | None:
+def _no_name(cell: Cell, source: Whereabout) -> Promise | None:
     """Without a way out there is no resolver, and none is asked behind its back.
 
     Docker once did ask on behalf of internal networks (CVE-2024-29018).
@@ -253,7 +190,7 @@ def _no_name(cell: Cell, source: _Place) -> Promise | None:
     return None
 
 
-def _no_route(cell: Cell, source: _Place, target: _Place) -> Promise | None:
+def _no_route(cell: Cell, source: Whereabout, target: Whereabout) -> Promise | None:
     """A route that is missing is told at once by the source's own kernel.
 
     An internal network has no default route and its bridge's address answers:
@@ -272,7 +209,7 @@ def _no_route(cell: Cell, source: _Place, target: _Place) -> Promise | None:
     return Promise(Outcome.NO_ROUTE, requirement=requirement, why=why)
 
 
-def _kept_out(world: _World, source: _Place, target: _Place) -> Promise | None:
+def _kept_out(world: _World, source: Whereabout, target: Whereabout) -> Promise | None:
     """What the host's rules keep from a container: other networks, outsiders, deaf peers.
 
     Nothing is kept from the host, nor from anybody but containers.
@@ -308,7 +245,7 @@ def _direct_routing(dialect: Dialect) -> Promise | None:
     )
 
 
-def _reply(world: _World, cell: Cell, source: _Place, target: _Place) -> Promise:
+def _reply(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise:
     """An answer, with the TTL that the routers leave, to whoever the target saw asking."""
     routers = world.routers_between(source, target)
     sender = _sender(world.dialect, source, target)
@@ -330,7 +267,7 @@ def _reply(world: _World, cell: Cell, source: _Place, target: _Place) -> Promise
     )
 
 
-def _sender(dialect: Dialect, source: _Place, target: _Place) -> str:
+def _sender(dialect: Dialect, source: Whereabout, target: Whereabout) -> str:
     """Whose address the target sees: what leaves a container's bridge is masqueraded.
 
     To the internet always; to what else hangs on the host, as declared.
@@ -340,7 +277,7 @@ def _sender(dialect: Dialect, source: _Place, target: _Place) -> str:
     return HOST if masqueraded else source.name
 
 
-def _relation(cell: Cell, source: _Place, target: _Place) -> str:
+def _relation(cell: Cell, source: Whereabout, target: Whereabout) -> str:
     """The requirement that speaks about these two reaching each other."""
     if source == target:
         return "BR-1" if source.network else "BYS-1"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Self
 
 from harness import oracle
@@ -19,6 +18,7 @@ from harness.adapters.protocol import (
     NetworkFacts,
     RuntimeRefused,
 )
+from harness.addresses import Addresses
 from harness.attach import attach, detach
 from harness.container import Container
 from harness.matrix import Matrix
@@ -37,8 +37,6 @@ from harness.model import (
     Cell,
     ContainerSpec,
     Family,
-    Host,
-    Joined,
     Mode,
     NetworkSpec,
     Nothing,
@@ -48,7 +46,7 @@ from harness.model import (
     Promise,
 )
 from harness.place import Place, fixed
-from harness.probe.ledger import Namer, Question
+from harness.probe.ledger import Question
 from harness.probe.names import Lookup, Resolved, resolve
 from harness.probe.netns import observe
 from harness.probe.settle import Quiet
@@ -56,7 +54,6 @@ from harness.topology import Address, pick
 from harness.world.build import World
 from linux.netns import NetNS
 
-LOOPBACKS: dict[Family, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
 USER_SPACE_PATIENCE = 0.3
 """Seconds that a packet may spend in a runtime's user-space datapath."""
 
@@ -159,17 +156,33 @@ class Scene:
         with self._containers[name].net.open() as space:
             facts = self.runtime.network_facts(network)
             self._by_hand[name] = attach(self.world.host.netns, space, facts, name)
-        self._change(name, Attached(network))
+        self._change(name, mode=Attached(network))
+
+    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> None:
+        """Connect a container, running or not, to one network more."""
+        self.runtime.connect(name, network, aliases=aliases)
+        spec = self.plan.container(name)
+        if isinstance(spec.mode, Bridge):
+            self._change(name, also=(*spec.also, network))
+        else:
+            self._change(name, mode=Bridge(network))
+
+    def disconnect(self, name: str, network: str) -> None:
+        """Take a container, running or not, off a network. Off the last one it has `lo` left."""
+        self.runtime.disconnect(name, network)
+        left = [item for item in self.plan.container(name).networks if item != network]
+        mode = Bridge(left[0]) if left else Nothing()
+        self._change(name, mode=mode, also=tuple(left[1:]))
 
     def start(self, name: str) -> None:
         """Start a stopped container again; what was attached by hand is gone."""
         self.runtime.start_container(name)
         if isinstance(self.plan.container(name).mode, Attached):
-            self._change(name, Nothing())
+            self._change(name, mode=Nothing())
 
-    def _change(self, name: str, mode: Mode) -> None:
+    def _change(self, name: str, **fields: Any) -> None:
         containers = tuple(
-            replace(item, mode=mode) if item.name == name else item for item in self.plan.containers
+            replace(item, **fields) if item.name == name else item for item in self.plan.containers
         )
         self.plan = replace(self.plan, containers=containers)
 
@@ -222,12 +235,13 @@ class Scene:
                 name: stack.enter_context(self.place(name).open())
                 for name in (*(item.name for item in self.plan.containers), *OUTSIDERS)
             }
-            found, questions = self._questions(asked, spaces)
+            addresses = self._addresses()
+            found, questions = self._questions(asked, spaces, addresses)
             found |= observe(
                 questions,
                 control=self.world.namespaces["lan"],
                 watched=list(self.world.namespaces.values()),
-                namer=self._namer(spaces),
+                namer=addresses.namer(spaces),
                 patience=self._patience(),
             )
         observed = Matrix({cell: found[cell] for cell in asked})
@@ -245,23 +259,29 @@ class Scene:
         container = self._containers.get(name)
         return container.net if container else self.places[name]
 
+    def address(self, cell: Cell) -> Address | None:
+        """The address that a cell's target goes by, `None` where it has none in that family."""
+        return self._addresses().of(cell)
+
+    def _addresses(self) -> Addresses:
+        return Addresses(self.plan, self.runtime, self.world, self.place)
+
     def _patience(self) -> float:
         return USER_SPACE_PATIENCE if self.runtime.dialect.datapath == "user-space" else 0.0
 
     def _questions(
-        self, cells: Sequence[Cell], spaces: dict[str, NetNS]
+        self, cells: Sequence[Cell], spaces: dict[str, NetNS], addresses: Addresses
     ) -> tuple[dict[Cell, Observation], list[Question]]:
         """Addresses for names: the questions to ask, and the cells that end before a packet."""
         ended: dict[Cell, Observation] = {}
         questions: list[Question] = []
         named = self._look_up([cell for cell in cells if cell.target == BY_NAME], spaces)
-        addresses: dict[tuple[str, Family], Address | None] = {}
         for cell in cells:
             if cell.target == BY_NAME:
                 resolved = named[cell.source, cell.family]
                 address, outcome, reason = resolved.address, Outcome.NO_NAME, resolved.reason
             else:
-                address = self.address(cell, addresses)
+                address = addresses.of(cell)
                 outcome, reason = Outcome.NO_ROUTE, f"{cell.target} has no IPv{cell.family} address"
             if address is None:
                 ended[cell] = Observation(outcome, detail=reason)
@@ -297,56 +317,3 @@ class Scene:
             BY_NAME: INTERNET,
         }
         return special.get(cell.target, cell.target)
-
-    def address(
-        self, cell: Cell, known: dict[tuple[str, Family], Address | None] | None = None
-    ) -> Address | None:
-        """The address that a cell's target goes by, `None` where it has none in that family.
-
-        Not for targets by name. `known` keeps what was looked up from cell to cell.
-        """
-        known = {} if known is None else known
-        if cell.target == LOOPBACK:
-            return LOOPBACKS[cell.family]
-        if cell.target == GATEWAY:
-            return self._gateway(cell.source, cell.family)
-        key = (cell.source if cell.target == SELF else cell.target, cell.family)
-        if key not in known:
-            known[key] = self._address_of(*key)
-        return known[key]
-
-    def _address_of(self, name: str, family: Family) -> Address | None:
-        if name not in self._containers:
-            return self.world.address(name, family)
-        if isinstance(self.plan.home(name).mode, Host):
-            return self.world.address(HOST, family)
-        return self._containers[name].net.address(family)
-
-    def _gateway(self, name: str, family: Family) -> Address | None:
-        mode = self.plan.home(name).mode
-        if not isinstance(mode, Bridge | Attached):
-            return None
-        for gateway in self.runtime.network_facts(mode.network).gateways:
-            if gateway.version == family:
-                return gateway.ip
-        return None
-
-    def _namer(self, spaces: dict[str, NetNS]) -> Namer:
-        """Whose an address is: a joiner's is its home's, a host-mode container's the host's."""
-        owners = self.world.topology.owners()
-        for interface in self.places[HOST].interfaces():
-            owners[interface.ip] = HOST
-        homes = {spaces[name].id: name for name in OUTSIDERS}
-        for container in self.plan.containers:
-            homes.setdefault(spaces[container.name].id, container.name)
-            if isinstance(container.mode, Host | Joined):
-                continue
-            for interface in self._containers[container.name].net.interfaces():
-                owners[interface.ip] = container.name
-
-        def name(address: Address, witness: NetNS) -> str:
-            if address.is_loopback:
-                return homes[witness.id]
-            return owners.get(address, str(address))
-
-        return name

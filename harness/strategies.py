@@ -43,7 +43,9 @@ from harness.model import (
 )
 from harness.topology import Topology
 
-EVERYTHING = frozenset({"bridge", "host", "none", "container", "networks", "internal", "ipv6"})
+EVERYTHING = frozenset(
+    {"bridge", "host", "none", "container", "networks", "internal", "ipv6", "connect"}
+)
 """The features (values of `adapters.protocol.Feature`) that shape a plan."""
 
 
@@ -71,13 +73,23 @@ def plans(
         )
     for number in range(draw(st.integers(0, max_containers))):
         mode = draw(st.sampled_from(_modes(plan, features)))
-        plan = plan.with_container(ContainerSpec(f"container{number + 1:02}", mode))
+        also: list[str] = []
+        if isinstance(mode, Bridge) and perhaps("connect"):
+            others = [name for name in _networks(plan) if name != mode.network]
+            also = draw(st.lists(st.sampled_from(others), unique=True)) if others else []
+        plan = plan.with_container(
+            ContainerSpec(f"container{number + 1:02}", mode, also=tuple(also))
+        )
     return plan
+
+
+def _networks(plan: Plan) -> list[str]:
+    return [DEFAULT_NETWORK, *(network.name for network in plan.networks)]
 
 
 def _modes(plan: Plan, features: Collection[str]) -> list[Mode]:
     """The modes that the next container of `plan` can have, the plainest first."""
-    networks = [DEFAULT_NETWORK, *(network.name for network in plan.networks)]
+    networks = _networks(plan)
     offers: list[tuple[set[str], list[Mode]]] = [
         ({"bridge"}, [Bridge(name) for name in networks]),
         ({"host"}, [Host()]),

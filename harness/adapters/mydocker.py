@@ -12,8 +12,8 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Interface, IPv6Interface
-from typing import ParamSpec, TypeVar
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from typing import Literal, ParamSpec, TypeVar, cast
 
 from harness.adapters.protocol import (
     Completed,
@@ -67,7 +67,10 @@ class MydockerAdapter:
             Feature.NETWORKS,
             Feature.INTERNAL,
             Feature.IPV6,
+            Feature.PUBLISH,
+            Feature.DNS,
             Feature.STATIC_ADDRESS,
+            Feature.CONNECT,
             Feature.RESTART,
             Feature.SYSCTL,
         }
@@ -106,13 +109,21 @@ class MydockerAdapter:
         self._call(f"remove network {name}", _remove_network, name)
 
     def run(self, spec: ContainerSpec) -> Facts:
-        """`mydocker run -d`."""
+        """`mydocker run -d`, or create, `network connect` and start."""
         command = spec.command or FOR_EVER
-        return self._call(f"run {spec.name}", _run, command, _container_options(spec))
+        return self._call(f"run {spec.name}", _run, command, _container_options(spec), spec.also)
 
     def inspect(self, name: str) -> Facts:
         """`mydocker inspect`."""
         return self._call(f"inspect {name}", _inspect, name)
+
+    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> Facts:
+        """`mydocker network connect`."""
+        return self._call(f"connect {name} to {network}", _connect, name, network, tuple(aliases))
+
+    def disconnect(self, name: str, network: str) -> Facts:
+        """`mydocker network disconnect`."""
+        return self._call(f"disconnect {name} from {network}", _disconnect, name, network)
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
         """`mydocker exec`; a command that is not there exits with 127, as in a shell."""
@@ -194,8 +205,15 @@ def _mode(mode: Mode) -> str:
 
 
 def _published(port: Publish) -> str:
-    where = f"{port.host_ip}:" if port.host_ip else ""
-    return f"{where}{port.host_port}:{port.container_port}/{port.protocol}"
+    where = ""
+    if port.host_ip is not None:
+        where = f"[{port.host_ip}]:" if port.host_ip.version == 6 else f"{port.host_ip}:"
+    host, own = (_range(number, port.count) for number in (port.host_port, port.container_port))
+    return f"{where}{host}:{own}/{port.protocol}"
+
+
+def _range(first: int, count: int) -> str:
+    return f"{first}-{first + count - 1}" if first and count > 1 else str(first)
 
 
 # --- inside the host -----------------------------------------------------------
@@ -247,11 +265,38 @@ def _facts(container: Container) -> Facts:
             for item in state.endpoints
         ),
         exit_code=state.exit_code,
+        ports=tuple(
+            Publish(
+                item.host_port,
+                item.port,
+                cast("Literal['tcp', 'udp', 'sctp']", item.protocol),
+                ip_address(item.address),
+            )
+            for item in state.ports
+        ),
     )
 
 
-def _run(command: tuple[str, ...], options: Options) -> Facts:
-    return _facts(Engine().run(IMAGE, command, **options))
+def _run(command: tuple[str, ...], options: Options, also: tuple[str, ...]) -> Facts:
+    engine = Engine()
+    if not also:
+        return _facts(engine.run(IMAGE, command, **options))
+    made = engine.create(IMAGE, command, **options)
+    try:
+        for network in also:
+            engine.network_connect(network, made.id)
+        return _facts(engine.start(made.id))
+    except BaseException:
+        engine.remove(made.id, force=True)
+        raise
+
+
+def _connect(name: str, network: str, aliases: tuple[str, ...]) -> Facts:
+    return _facts(Engine().network_connect(network, name, aliases=aliases))
+
+
+def _disconnect(name: str, network: str) -> Facts:
+    return _facts(Engine().network_disconnect(network, name))
 
 
 def _inspect(name: str) -> Facts:

@@ -13,7 +13,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import ParamSpec, Protocol, TypeVar
 
 from harness.dialect import Dialect
-from harness.model import ContainerSpec, NetworkSpec
+from harness.model import ContainerSpec, NetworkSpec, Publish
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,7 +82,8 @@ class Facts:
     """What the runtime reports about a container.
 
     `pid` is its pid 1 in the *host's* pid namespace, 0 when it does not run.
-    `warnings` are what the runtime said on standard error when it started it.
+    `ports` are those of the host that lead to it, as they came about. `warnings` are
+    what the runtime said on standard error when it started it.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Facts:
     running: bool
     endpoints: tuple[Endpoint, ...] = ()
     exit_code: int | None = None
+    ports: tuple[Publish, ...] = ()
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -159,6 +161,12 @@ class Adapter(Protocol):
 
     def inspect(self, name: str) -> Facts:
         """What the runtime reports about a container."""
+
+    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> Facts:
+        """Connect a container, running or not, to one network more."""
+
+    def disconnect(self, name: str, network: str) -> Facts:
+        """Take a container, running or not, off a network."""
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
         """Run a command in a running container to its end."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.addresses import LOOPBACKS
 from harness.model import ATTACKER, FAMILIES, HOST, Family
 from harness.place import Place
-from harness.scene import LOOPBACKS, Scene
+from harness.scene import Scene
 from harness.topology import Address
 from harness.traffic import Ear, Transport
 

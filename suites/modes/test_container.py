@@ -10,6 +10,7 @@ import pytest
 
 from harness import entry
 from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.addresses import LOOPBACKS
 from harness.cast import CONTAINER01, CONTAINER02, JOINER
 from harness.container import Container
 from harness.marks import requirement
@@ -28,7 +29,7 @@ from harness.model import (
     cells,
 )
 from harness.place import Place
-from harness.scene import LOOPBACKS, Scene
+from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear, Transport
 from harness.world.snapshot import Snapshot
 

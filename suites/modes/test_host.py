@@ -6,6 +6,7 @@ import pytest
 
 from harness import abstract, entry
 from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.addresses import LOOPBACKS
 from harness.cast import CONTAINER01, ON_HOST
 from harness.marks import requirement
 from harness.model import (
@@ -20,7 +21,7 @@ from harness.model import (
     Publish,
 )
 from harness.place import Place
-from harness.scene import LOOPBACKS, Scene
+from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear, Transport, free_port, introduce
 from harness.world.snapshot import Snapshot
 from suites.modes.hostports import assert_nothing_took

@@ -59,6 +59,29 @@ def test_a_plan_that_contradicts_itself_is_refused_by_name(
         )
 
 
+@pytest.mark.parametrize(
+    ("container", "complaint"),
+    [
+        (ContainerSpec("a", Bridge(), also=("lan", "dmz")), "'a' is on unknown network 'dmz'"),
+        (ContainerSpec("a", Bridge("lan"), also=("lan",)), "'a' is on network 'lan' twice"),
+        (ContainerSpec("a", Host(), also=("lan",)), "'a' is in mode host: it cannot be on lan too"),
+    ],
+)
+def test_a_container_on_several_networks_is_on_each_once(
+    container: ContainerSpec, complaint: str
+) -> None:
+    """They are known and different, and only a container with a network of its own has more."""
+    with pytest.raises(PlanError, match=complaint):
+        Plan((NetworkSpec("lan"),), (container,))
+
+
+def test_the_networks_of_a_container_begin_with_its_modes() -> None:
+    """What it is on besides comes after; without a network of its own there is none."""
+    assert ContainerSpec("a", Bridge("lan"), also=("dmz",)).networks == ("lan", "dmz")
+    assert ContainerSpec("a", Attached()).networks == ("bridge",)
+    assert ContainerSpec("a", Nothing()).networks == ()
+
+
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_no_container_takes_a_name_that_means_something_else(name: str) -> None:
     """A container cannot be called what a cell already uses for somebody else."""

@@ -1,0 +1,103 @@
+"""Which address a cell's target goes by, and whose an address is, in a scene at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+
+from harness.adapters.protocol import Adapter
+from harness.model import (
+    GATEWAY,
+    HOST,
+    LOOPBACK,
+    OUTSIDERS,
+    SELF,
+    Cell,
+    Family,
+    Host,
+    Joined,
+    Plan,
+)
+from harness.place import Place
+from harness.probe.ledger import Namer
+from harness.topology import Address
+from harness.whereabouts import meeting, whereabouts
+from harness.world.build import World
+from linux.netns import NetNS
+
+LOOPBACKS: dict[Family, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
+
+
+class Addresses:
+    """Looks each address up once. `place` finds a container's place, or the world's own."""
+
+    def __init__(
+        self, plan: Plan, runtime: Adapter, world: World, place: Callable[[str], Place]
+    ) -> None:
+        self._plan, self._runtime, self._world, self._place = plan, runtime, world, place
+        self._containers = {item.name for item in plan.containers}
+        self._whereabouts = whereabouts(plan, runtime.dialect)
+        self._known: dict[tuple[str, str, Family], Address | None] = {}
+
+    def of(self, cell: Cell) -> Address | None:
+        """The address that a cell's target goes by, `None` where it has none in that family.
+
+        Not for targets by name.
+        """
+        if cell.target == LOOPBACK:
+            return LOOPBACKS[cell.family]
+        if cell.target == GATEWAY:
+            return self._gateway(cell.source, cell.family)
+        name = cell.source if cell.target == SELF else cell.target
+        key = (name, self._network(cell.source, name, cell.family), cell.family)
+        if key not in self._known:
+            self._known[key] = self._look_up(*key)
+        return self._known[key]
+
+    def _network(self, source: str, target: str, family: Family) -> str:
+        """On which network a source looks for a target that is on several; `""` for others."""
+        if target not in self._containers or not self._plan.home(target).also:
+            return ""
+        _, place = meeting(self._whereabouts[source], self._whereabouts[target], family)
+        return place.network.name if place.network else ""
+
+    def _look_up(self, name: str, network: str, family: Family) -> Address | None:
+        if name not in self._containers:
+            return self._world.address(name, family)
+        if isinstance(self._plan.home(name).mode, Host):
+            return self._world.address(HOST, family)
+        if not network:
+            return self._place(name).address(family)
+        subnets = {gateway.network for gateway in self._gateways(network)}
+        own = (item for item in self._place(name).interfaces() if item.version == family)
+        return next((item.ip for item in own if item.network in subnets), None)
+
+    def _gateway(self, name: str, family: Family) -> Address | None:
+        for network in self._plan.home(name).networks:
+            for gateway in self._gateways(network):
+                if gateway.version == family:
+                    return gateway.ip
+        return None
+
+    def _gateways(self, network: str) -> tuple[IPv4Interface | IPv6Interface, ...]:
+        return self._runtime.network_facts(network).gateways
+
+    def namer(self, spaces: Mapping[str, NetNS]) -> Namer:
+        """Whose an address is: a joiner's is its home's, a host-mode container's the host's."""
+        owners = self._world.topology.owners()
+        for interface in self._place(HOST).interfaces():
+            owners[interface.ip] = HOST
+        homes = {spaces[name].id: name for name in OUTSIDERS}
+        for container in self._plan.containers:
+            homes.setdefault(spaces[container.name].id, container.name)
+            if isinstance(container.mode, Host | Joined):
+                continue
+            for interface in self._place(container.name).interfaces():
+                owners[interface.ip] = container.name
+
+        def name(address: Address, witness: NetNS) -> str:
+            if address.is_loopback:
+                return homes[witness.id]
+            return owners.get(address, str(address))
+
+        return name

@@ -1,0 +1,112 @@
+"""Containers on several networks: by which of them two talk, and what is promised then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+
+from harness.dialect import Dialect
+from harness.model import (
+    Bridge,
+    Cell,
+    ContainerSpec,
+    Family,
+    Joined,
+    NetworkSpec,
+    Plan,
+    Protocol,
+)
+from harness.oracle import promised
+from harness.strategies import plans
+from harness.topology import Topology
+from harness.whereabouts import meeting, whereabouts
+
+PLAN = Plan(
+    networks=(
+        NetworkSpec("lan", ipv6=True),
+        NetworkSpec("dmz"),
+        NetworkSpec("vault", internal=True, ipv6=True),
+        NetworkSpec("deaf", icc=False),
+    ),
+    containers=(
+        ContainerSpec("front", Bridge("dmz"), also=("lan",)),
+        ContainerSpec("back", Bridge("lan"), also=("vault",)),
+        ContainerSpec("store", Bridge("vault")),
+        ContainerSpec("shut", Bridge("vault"), also=("deaf",)),
+        ContainerSpec("deaf1", Bridge("deaf")),
+        ContainerSpec("joiner", Joined("back")),
+    ),
+)
+PROMISED = promised(PLAN, Dialect(), Topology())
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "family", "words"),
+    [
+        ("front", "back", 4, "reply, ttl 64, seen as front, BR-4"),
+        ("front", "back", 6, "reply, ttl 64, seen as front, V6-1"),
+        ("back", "store", 4, "reply, ttl 64, seen as back, INT-1"),
+        ("store", "back", 6, "reply, ttl 64, seen as store, INT-1"),
+        ("front", "store", 4, "dropped, INT-1"),
+        ("store", "front", 4, "no-route, INT-1"),
+        ("shut", "deaf1", 4, "dropped, ICC-1"),
+        ("back", "shut", 4, "reply, ttl 64, seen as back, INT-1"),
+        ("shut", "internet", 4, "reply, ttl 60, seen as host, BR-7"),
+        ("shut", "internet", 6, "no-route, V6-3"),
+        ("shut", "gateway", 6, "reply, ttl 64, seen as shut, INT-1"),
+        ("shut", "www.example.com", 4, "reply, ttl 60, seen as host, BR-8"),
+        ("back", "internet", 6, "reply, ttl 60, seen as host, V6-1"),
+        ("front", "internet", 6, "reply, ttl 60, seen as host, V6-1"),
+        ("deaf1", "front", 4, "dropped, NET-2"),
+        ("joiner", "store", 4, "reply, ttl 64, seen as back, CTR-1"),
+        ("host", "shut", 4, "reply, ttl 64, seen as host, BR-27"),
+        ("host", "shut", 6, "reply, ttl 64, seen as host, V6-1"),
+        ("ns1", "front", 4, "dropped, BR-9"),
+    ],
+)
+def test_two_talk_by_a_network_that_they_share(
+    source: str, target: str, family: Family, words: str
+) -> None:
+    """Else by the sender's way out; what the networks on that way say is what holds."""
+    promise = PROMISED[Cell(source, target, Protocol.ICMP, family)]
+    assert f"{promise}, {promise.requirement}" == words
+
+
+def test_a_family_that_nobody_has_is_no_cell() -> None:
+    """A container has an address in a family when one of its networks has."""
+    assert Cell("host", "deaf1", Protocol.ICMP, 6) not in PROMISED
+    assert Cell("host", "shut", Protocol.ICMP, 6) in PROMISED
+
+
+@given(plans())
+def test_a_meeting_is_between_places_of_the_two(plan: Plan) -> None:
+    """Whoever talks does so by links of their own, by a shared one whenever there is one."""
+    places = whereabouts(plan, Dialect())
+    for source in places.values():
+        for target in places.values():
+            for family in (4, 6):
+                one, other = meeting(source, target, family)
+                assert one in source
+                assert other in target
+                shared = {item.link for item in source if family in item.families and item.link} & {
+                    item.link for item in target if family in item.families
+                }
+                assert one.link == other.link or not shared
+
+
+@given(plans())
+def test_the_order_of_further_networks_changes_no_promise(plan: Plan) -> None:
+    """Whether a container was connected to one before the other is all the same."""
+    turned = replace(
+        plan,
+        containers=tuple(replace(item, also=item.also[::-1]) for item in plan.containers),
+    )
+    one, other = (promised(item, Dialect(), Topology()) for item in (plan, turned))
+    said = [
+        {cell: (promise.outcome, promise.ttl, promise.seen_from) for cell, promise in item.items()}
+        for item in (one, other)
+        if all(network.icc for network in plan.networks)
+    ]
+    assert all(item == said[0] for item in said)
