@@ -68,7 +68,6 @@ class MydockerAdapter:
             Feature.INTERNAL,
             Feature.IPV6,
             Feature.PUBLISH,
-            Feature.DNS,
             Feature.STATIC_ADDRESS,
             Feature.CONNECT,
             Feature.RESTART,
