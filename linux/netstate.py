@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from typing import Final, NamedTuple
 
 from linux import rtnl
@@ -17,6 +17,8 @@ from linux.rtnl import Address, Interface, Network, mac_text
 
 _IFLA_CARRIER: Final = 33
 _OPERSTATE_UNKNOWN: Final = 0
+_RTM_GETMULTICAST: Final = 58
+_IFA_MULTICAST: Final = 7
 _RTM_GETNEIGHTBL: Final = 66
 _NDTA_STATS: Final = 7
 _TABLE_FULLS: Final = 80
@@ -30,6 +32,7 @@ class Link(NamedTuple):
     veth's other end, `port_state` a bridge port's (`BR_STATE_…`). `carrier` turns
     true at once, `running` only when the kernel's work queue has dealt with it. A
     new veth's state is not known until then, which IFF_RUNNING takes for a good sign.
+    `resolves` tells whether neighbours are looked for on it: not on `lo` or a tunnel.
     """
 
     ifindex: int
@@ -44,6 +47,7 @@ class Link(NamedTuple):
     isolated: bool = False
     port_state: int | None = None
     carrier: bool = False
+    resolves: bool = True
 
 
 class LinkAddress(NamedTuple):
@@ -108,6 +112,7 @@ def _read_link(data: bytes) -> Link:
         master=number(master) if master else None,
         peer=number(peer) if peer else None,
         port_state=state[0] if state else None,
+        resolves=not flags & (rtnl.IFF_LOOPBACK | rtnl.IFF_NOARP),
         carrier=found.get(_IFLA_CARRIER, b"\0") != b"\0",
         isolated=port.get(rtnl.IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
     )
@@ -132,6 +137,17 @@ def read_address(message: bytes) -> LinkAddress:
         bool(flags & rtnl.IFA_F_TENTATIVE),
         bool(flags & rtnl.IFA_F_DADFAILED),
     )
+
+
+def groups(netlink: Netlink) -> set[tuple[int, IPv6Address]]:
+    """Which IPv6 multicast groups each link is in, by its index."""
+    body = rtnl.ADDR.pack(socket.AF_INET6, 0, 0, 0, 0)
+    found = set()
+    for answer in netlink.ask(Request(_RTM_GETMULTICAST, NLM_F_DUMP, body, "list groups")):
+        owner = rtnl.ADDR.unpack_from(answer)[4]
+        fields = dict(attributes(answer, rtnl.ADDR.size))
+        found.add((owner, IPv6Address(fields[_IFA_MULTICAST])))
+    return found
 
 
 def routes(

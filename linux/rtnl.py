@@ -45,6 +45,7 @@ LO: Final = 1
 """Index of `lo` in every network namespace."""
 IFF_UP: Final = 1
 IFF_RUNNING: Final = 0x40
+IFF_LOOPBACK, IFF_NOARP = 0x8, 0x80
 
 # attributes of a link (if_link.h)
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK = 1, 3, 4, 5

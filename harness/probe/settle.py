@@ -13,7 +13,7 @@ A first hop that is still being resolved is no exception: the request for it has
 been delivered to everyone by then, and in a closed world nobody answers late.
 What *can* make an early packet get lost is waited for before the matrix starts
 (`await_ready`): links that do not carry yet, addresses still being checked for
-duplicates, ports of a bridge that do not forward yet.
+duplicates or not asked for by neighbours yet, ports of a bridge that do not forward.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import select
 import socket
 import time
 from collections.abc import Sequence
+from ipaddress import IPv6Address, IPv6Interface
 from typing import Final, Self
 
 from linux import netstate, rtnl
@@ -37,6 +38,7 @@ READY_BOUND: Final = 5.0
 QUIET_BOUND: Final = 10.0
 """Seconds after which a world that is still busy is an error."""
 
+_SOLICITED_NODE: Final = IPv6Address("ff02::1:ff00:0")
 _GROUPS: Final = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 
 
@@ -132,7 +134,7 @@ def counters(spaces: Sequence[NetNS]) -> list[Counters]:
 
 
 def await_ready(spaces: Sequence[NetNS], *, bound: float = READY_BOUND) -> None:
-    """Wait until links carry, no address is tentative and every port of a bridge forwards.
+    """Wait until links carry, addresses can be used and found, and ports of a bridge forward.
 
     Looks at addresses of links that have a carrier and a global IPv6 address: the
     others take no part in IPv6. Sleeps on the kernel's notifications. Raises
@@ -157,6 +159,7 @@ def await_ready(spaces: Sequence[NetNS], *, bound: float = READY_BOUND) -> None:
 def _unready(space: NetNS) -> str:
     with Netlink(space) as netlink:
         addresses = netstate.addresses(netlink)
+        groups = netstate.groups(netlink)
         by_index = {link.ifindex: link for link in netstate.links(netlink) if link.up}
         late = [link.name for link in by_index.values() if link.carrier and not link.running]
         for name in late:
@@ -168,14 +171,26 @@ def _unready(space: NetNS) -> str:
         port = link.carrier and link.master in by_index and link.port_state is not None
         if port and link.port_state != rtnl.BR_STATE_FORWARDING:
             return f"bridge port {link.name} does not forward yet (state {link.port_state})"
-    carrying = {link.ifindex: link.name for link in by_index.values() if link.carrier}
     routed = {
         item.ifindex
         for item in addresses
         if item.address.version == 6 and not item.address.is_link_local
     }
     for item in addresses:
-        usable = item.ifindex in routed and item.ifindex in carrying
-        if usable and item.tentative and not item.failed:
-            return f"address {item.address} of {carrying[item.ifindex]} is still tentative"
+        address, of = item.address, by_index.get(item.ifindex)
+        if of is None or not of.carrier or of.ifindex not in routed or item.failed:
+            continue
+        if item.tentative:
+            return f"address {address} of {of.name} is still tentative"
+        if of.resolves and address.version == 6 and (of.ifindex, _asked_at(address)) not in groups:
+            return f"address {address} of {of.name} does not listen for its neighbours yet"
     return ""
+
+
+def _asked_at(address: IPv6Interface) -> IPv6Address:
+    """The group at which neighbours ask who has an address: its solicited-node one (RFC 4291).
+
+    The kernel joins it some time after the address is there, also where it does not
+    look for duplicates; who asks before asks again after a second.
+    """
+    return IPv6Address(int(_SOLICITED_NODE) | int(address.ip) & 0xFFFFFF)

@@ -14,11 +14,11 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Self
 
 from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2
+from harness.probe.settle import await_ready
 from harness.topology import PRIVATE, Address, Interface, Topology, pick
 from harness.world.host import Host
 from harness.world.services import Services
 from linux import rtnl, sysctl
-from linux.carrier import await_carrier
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 
@@ -118,18 +118,7 @@ def _wire(topology: Topology, spaces: dict[str, NetNS]) -> None:
         forwards = name in routers(topology) or (name == HOST and topology.forwarding)
         sysctl.write(space, UNLIMITED | (ROUTER if forwards else {}))
     sysctl.write(spaces[HOST], {DAD: 1})
-    for name, space in spaces.items():
-        with Netlink(space) as netlink:
-            await_carrier(netlink, _ports(name, topology))
-
-
-def _ports(name: str, topology: Topology) -> tuple[str, ...]:
-    """The links of a namespace that lead to another one."""
-    if name == "lan":
-        return (HOST, "r1", ATTACKER)
-    if name == HOST:
-        return ("eth0", f"veth-{NS1}", f"veth-{NS2}")
-    return ("eth0", "eth1") if name in routers(topology) else ("eth0",)
+    await_ready(list(spaces.values()))
 
 
 def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:

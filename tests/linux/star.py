@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from ipaddress import ip_address, ip_interface, ip_network
 
 from harness.model import Observation, Protocol
+from harness.probe.settle import await_ready
 from harness.world.build import UNLIMITED
-from linux import netstate, rtnl, sysctl
+from linux import rtnl, sysctl
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from tests.asking import ask
@@ -32,6 +33,7 @@ class Star:
         sysctl.write(router, {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
         for number, station in enumerate(self.stations):
             self._lay(number, station)
+        await_ready(self.everybody)
         for family in (4, 6):
             self.netlink.send([rtnl.add_route(self.shared(family), via=self.station(1, family))])
 
@@ -54,8 +56,6 @@ class Star:
                 inside.send([rtnl.add_route(None, via=own.network[1])])
                 if number:
                     inside.send([rtnl.add_address(rtnl.LO, ip_interface(SHARED[family]))])
-            for netlink, name in ((inside, "up"), (self.netlink, f"eth{number}")):
-                assert netstate.link(netlink, name).running
 
     def station(self, number: int, family: int) -> rtnl.Address:
         """The address of a station on its cable."""

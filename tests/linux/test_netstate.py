@@ -123,6 +123,22 @@ def test_an_address_tells_whether_it_can_be_used(netlink: Netlink, space: NetNS)
     assert flags("fd00::2/64") == (True, False)
 
 
+def test_groups_are_told_as_proc_tells_them(netlink: Netlink, space: NetNS) -> None:
+    """Every link is in the IPv6 multicast groups in which the kernel says that it is."""
+    netlink.send([rtnl.add_address(7, ip_interface("fd00::12:3456/64"))])
+    with space.entered(), open("/proc/thread-self/net/igmp6", encoding="ascii") as file:
+        rows = [line.split() for line in file]
+    found = netstate.groups(netlink)
+    assert {(int(row[0]), row[2]) for row in rows} <= {(i, g.packed.hex()) for i, g in found}
+    assert (rtnl.LO, ip_address("ff02::1")) in found
+
+
+def test_on_lo_nobody_is_looked_for(netlink: Netlink) -> None:
+    """Neighbours are resolved on a cable and on a bridge, and not on `lo`."""
+    resolves = {link.name: link.resolves for link in netstate.links(netlink)}
+    assert resolves == {"lo": False, "br0": True, "port": True, "peer": True}
+
+
 @pytest.mark.parametrize(
     ("text", "black"), [("10.9.0.0/16", "10.8.0.0/16"), ("fd09::/16", "fd08::/16")]
 )

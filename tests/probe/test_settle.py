@@ -16,6 +16,7 @@ from linux import netstate, nft, rtnl, sysctl
 from linux.netlink import Netlink, u32
 from linux.netns import NetNS
 from tests.asking import control
+from tests.asking import settle as settle_down
 from tests.world.pair import PORT, pair
 
 PASSES = 1000
@@ -170,10 +171,18 @@ def bare() -> Iterator[Pair]:
             sysctl.write(
                 space,
                 {
+                    "net.ipv6.conf.eth0.accept_dad": 1,
                     "net.ipv6.conf.eth0.router_solicitation_delay": 0,
                     "net.ipv6.neigh.eth0.retrans_time_ms": 100,
                 },
             )
+        yield both
+
+
+@pytest.fixture
+def ends6() -> Iterator[Pair]:
+    """Two namespaces and a cable, with an IPv6 address at one end."""
+    with pair([], ["fd00::ffff/64"]) as both:
         yield both
 
 
@@ -200,6 +209,28 @@ def test_a_tentative_address_is_waited_for(bare: Pair) -> None:
     await_ready(bare)
     assert time.monotonic() - began < 2
     assert state(one, OWN) == state(other, PEER) == (False, False)
+
+
+def test_an_address_is_waited_for_until_neighbours_find_it(ends6: Pair) -> None:
+    """Also without a look for duplicates the kernel listens for an address only a little later."""
+    one, other = ends6
+    for number in range(5):
+        fresh = [IPv6Interface(f"fd00::{number}:{host:x}/64") for host in range(1, 100)]
+        with Netlink(one) as netlink, other.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asker:
+            netlink.send([rtnl.add_address(PORT, address) for address in fresh])
+            await_ready([one])
+            told = {group for index, group in netstate.groups(netlink) if index == PORT}
+            for address in fresh:
+                assert address.ip.packed[-3:] in {group.packed[-3:] for group in told}
+            asker.sendto(b"!", (str(fresh[-1].ip), 9))
+            settle_down(*ends6)
+            (entry,) = (item for item in _neighbours(other) if item.address == fresh[-1].ip)
+            assert entry.state & rtnl.NUD_REACHABLE
+
+
+def _neighbours(space: NetNS) -> list[netstate.Neighbour]:
+    with Netlink(space) as netlink:
+        return list(netstate.neighbours(netlink))
 
 
 def test_an_address_that_stays_tentative_is_named(bare: Pair) -> None:

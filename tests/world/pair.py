@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_interface
 
-from linux import rtnl
-from linux.carrier import await_carrier
+from harness.probe.settle import await_ready
+from linux import rtnl, sysctl
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -17,9 +17,14 @@ PORT = 2
 
 @contextmanager
 def pair(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[NetNS, NetNS]]:
-    """Two namespaces whose `eth0` have the addresses given, such as `192.0.2.1/24`."""
+    """Two namespaces whose `eth0` have the addresses given, such as `192.0.2.1/24`.
+
+    No duplicates are looked for: every address can be used, and found, at once.
+    """
     with NetNS.new() as one, NetNS.new() as other, ExitStack() as stack:
         near, far = (stack.enter_context(Netlink(netns)) for netns in (one, other))
+        for netns in (one, other):
+            sysctl.write(netns, {"net.ipv6.conf.default.accept_dad": 0})
         near.send([rtnl.add_veth("eth0", "eth0", index=PORT, peer_netns=other.fd, peer_index=PORT)])
         for netlink, addresses in ((near, left), (far, right)):
             netlink.send(
@@ -29,6 +34,5 @@ def pair(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[NetNS, Net
                     *(rtnl.add_address(PORT, ip_interface(text)) for text in addresses),
                 ]
             )
-        for netlink in (near, far):
-            await_carrier(netlink, ["eth0"])
+        await_ready([one, other])
         yield one, other
