@@ -91,9 +91,13 @@ def test_a_container_in_mode_host_has_the_row_of_the_host(world: World) -> None:
 
 @given(worlds)
 def test_peers_reply_both_ways(world: World) -> None:
-    """If one bridged container is answered by another, so is the other, with the same TTL."""
+    """If one bridged container is answered by another, so is the other, with the same TTL.
+
+    On one network each: who is on several is asked at an address of one of them, which
+    another may not reach though its own is reached.
+    """
     matrix = promised(*world)
-    inside = bridged(world[0])
+    inside = {name for name in bridged(world[0]) if not world[0].home(name).also}
     for cell, promise in matrix.items():
         if cell.target in inside and cell.source in inside:
             back = matrix.get(replace(cell, source=cell.target, target=cell.source))
