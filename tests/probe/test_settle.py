@@ -214,18 +214,16 @@ def test_a_tentative_address_is_waited_for(bare: Pair) -> None:
 def test_an_address_is_waited_for_until_neighbours_find_it(ends6: Pair) -> None:
     """Also without a look for duplicates the kernel listens for an address only a little later."""
     one, other = ends6
-    for number in range(5):
-        fresh = [IPv6Interface(f"fd00::{number}:{host:x}/64") for host in range(1, 100)]
-        with Netlink(one) as netlink, other.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asker:
-            netlink.send([rtnl.add_address(PORT, address) for address in fresh])
-            await_ready([one])
-            told = {group for index, group in netstate.groups(netlink) if index == PORT}
-            for address in fresh:
-                assert address.ip.packed[-3:] in {group.packed[-3:] for group in told}
-            asker.sendto(b"!", (str(fresh[-1].ip), 9))
-            settle_down(*ends6)
-            (entry,) = (item for item in _neighbours(other) if item.address == fresh[-1].ip)
-            assert entry.state & rtnl.NUD_REACHABLE
+    fresh = [IPv6Interface(f"fd00::{number:x}/64") for number in range(1, 100)]
+    with Netlink(one) as netlink, other.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asker:
+        netlink.send([rtnl.add_address(PORT, address) for address in fresh])
+        await_ready([one])
+        told = {group.packed[-3:] for index, group in netstate.groups(netlink) if index == PORT}
+        assert told >= {address.ip.packed[-3:] for address in fresh}
+        asker.sendto(b"!", (str(fresh[-1].ip), 9))
+        settle_down(*ends6)
+    (entry,) = (item for item in _neighbours(other) if item.address == fresh[-1].ip)
+    assert entry.state & rtnl.NUD_REACHABLE
 
 
 def _neighbours(space: NetNS) -> list[netstate.Neighbour]:
