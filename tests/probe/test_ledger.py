@@ -68,6 +68,16 @@ def test_an_answer_from_elsewhere_is_a_wrong_peer(ledger: Ledger, spaces: list[N
     assert told(ledger).detail == "the answer came from 192.0.2.3, not from 192.0.2.2"
 
 
+def test_a_request_that_two_have_seen_is_a_wrong_peer(ledger: Ledger, spaces: list[NetNS]) -> None:
+    """A packet goes to one: seen by the target and by somebody else it has strayed."""
+    ledger.heard(0, Heard(spaces[1], ASKER, 64))
+    ledger.heard(0, Heard(spaces[2], ASKER, 64))
+    ledger.answered(0, ANSWER)
+    assert ledger.open == set()
+    assert told(ledger).outcome is Outcome.WRONG_PEER
+    assert all(f"net:[{space.id[1]}]" in told(ledger).detail for space in spaces[1:])
+
+
 def test_what_was_decided_stays_decided(ledger: Ledger, spaces: list[NetNS]) -> None:
     """An error after a complete answer changes nothing, nor does an answer after an error."""
     ledger.heard(0, Heard(spaces[1], ASKER, 64))
