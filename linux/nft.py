@@ -151,6 +151,11 @@ def dport(port: int) -> list[Expression]:
     return [_payload(_TRANSPORT_HEADER, 2, 2), _compare(struct.pack(">H", port))]
 
 
+def sport(port: int) -> list[Expression]:
+    """The source port; put `l4proto` before it."""
+    return [_payload(_TRANSPORT_HEADER, 0, 2), _compare(struct.pack(">H", port))]
+
+
 def icmp_type(number: int) -> list[Expression]:
     """An ICMP message of this type; put `l4proto` before it."""
     return [_payload(_TRANSPORT_HEADER, 0, 1), _compare(bytes([number]))]

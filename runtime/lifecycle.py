@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from runtime import cgroup, container
+from runtime.attendant import client
 from runtime.errors import NotFoundError, UnsupportedError
 from runtime.images import Images
 from runtime.init import Stdio
@@ -23,7 +24,7 @@ from runtime.net.networks import Networks
 from runtime.records import Container, ContainerConfig, ContainerState, Endpoint
 from runtime.state import Store, now, process_born
 from runtime.volumes import Volumes
-from runtime.wiring import Wirer
+from runtime.wiring import Wirer, relays_of
 
 KILLED = 137
 """The exit code of a container whose pid 1 was killed: 128 and SIGKILL."""
@@ -76,6 +77,7 @@ class Lifecycle:
 
     def sweep(self) -> None:
         """Notice containers that ended by themselves and undo what killed callers left."""
+        client.revive(self.store)
         for identity in self.store.ids():
             try:
                 state = self.store.state(identity)
@@ -140,6 +142,7 @@ class Lifecycle:
 
     def _release(self, found: Container) -> None:
         if modes.parse(found.config.network).kind == "bridge":
+            client.forget(self.store, found.id)
             self.networks.release(found.id)
             self.wirer.withdraw(found.config)
         self._cgroups(found).remove()
@@ -166,7 +169,9 @@ class Lifecycle:
             if wiring.reserved is not None:
                 ports, rules = wiring.reserved.publications, wiring.reserved.nft.fileno()
                 starting = starting._replace(ports=ports, rules=rules)
-            self._written(found, starting)
+            written = self._written(found, starting)
+            if wiring.netns is not None:
+                self.wirer.attend(written, wiring.netns, relays_of(starting.ports, endpoints))
             limits = cgroup.Limits(config.memory, config.nano_cpus, config.pids_limit)
             if any(limits):
                 self._cgroups(found).limit(limits, pid)

@@ -9,6 +9,8 @@ from typing import Final, Literal
 
 from linux.netns import NetNS
 from linux.nft import Nft
+from runtime.attendant import client
+from runtime.attendant.client import Relayed
 from runtime.container import Wiring
 from runtime.errors import InvalidError
 from runtime.net import (
@@ -152,9 +154,26 @@ class Wirer:
             with self._store.locked():
                 publish.withdraw([item.bridge for item in self._networks.all() if item.bridge])
 
+    def attend(self, found: Container, netns: NetNS, relays: Sequence[Relayed]) -> bool:
+        """Have the attendant see to a running container, if there is anything to see to."""
+        names = resolves_names(found.state.endpoints)
+        if not names and not relays:
+            return False
+        pidfd = os.pidfd_open(found.state.pid)
+        try:
+            client.attend(
+                self._store, found.id, pidfd, netns=netns if names else None, relays=relays
+            )
+        finally:
+            os.close(pidfd)
+        return True
+
     def write_files(self, config: ContainerConfig, endpoints: Sequence[Endpoint]) -> None:
         """Write hosts, hostname and resolv.conf of a container with these endpoints."""
-        resolv_conf = files.servers(config.dns) or files.own_resolv_conf()
+        if resolves_names(endpoints):
+            resolv_conf = files.through_resolver(files.read_or_nothing("/etc/resolv.conf"))
+        else:
+            resolv_conf = files.servers(config.dns) or files.own_resolv_conf()
         hosts = files.hosts([config.hostname], endpoints)
         self._write_files(config, hosts=hosts, resolv_conf=resolv_conf)
 
@@ -187,6 +206,21 @@ def _reserve(config: ContainerConfig, networks: Sequence[NetworkConfig]) -> Rese
             "mydocker network create, without --internal",
         )
     return reserve.reserve(asked, wanted, versions)
+
+
+def relays_of(publications: Sequence[Publication], endpoints: Sequence[Endpoint]) -> list[Relayed]:
+    """The ports on the IPv6 loopback address, and where they lead."""
+    way = routes.way_out(endpoints, 6)
+    if way is None:
+        return []
+    address = str(ip_interface(way.address6).ip)
+    found = [item for item in publications if reserve.relayed(item)]
+    return [Relayed(item.fd, address, item.port) for item in found]
+
+
+def resolves_names(endpoints: Sequence[Endpoint]) -> bool:
+    """Whether a container is on a network whose members resolve one another's names."""
+    return any(item.network != DEFAULT_NETWORK for item in endpoints)
 
 
 def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:

@@ -9,17 +9,20 @@ its record, and is both the last step and the repair.
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 
 from linux.netns import NetNS
 from linux.nft import Nft
 from linux.syscalls import pidfd_getfd
 from runtime import container
+from runtime.attendant import client
+from runtime.attendant.ears import lead_nowhere
 from runtime.errors import ConflictError, InvalidError, NotFoundError
 from runtime.net import modes, plug, routes
 from runtime.net.networks import Networks
 from runtime.records import Connection, Container, ContainerState
 from runtime.state import Store
-from runtime.wiring import Wirer
+from runtime.wiring import Wirer, relays_of, resolves_names
 
 
 class Connector:
@@ -81,11 +84,24 @@ class Connector:
                 veths={item.veth for item in endpoints},
             )
             routes.settle(netns, endpoints)
-        if found.state.ports:
-            with _rules(found) as nft:
-                self._wirer.publish(nft, found.config, found.state.ports, endpoints)
+            if found.state.ports:
+                with Nft(fd=_held(found, found.state.rules)) as nft:
+                    self._wirer.publish(nft, found.config, found.state.ports, endpoints)
+            self._attend(found, netns)
         self._wirer.write_files(found.config, endpoints)
         return self._written(found, found.state._replace(changing=""))
+
+    def _attend(self, found: Container, netns: NetNS) -> None:
+        with ExitStack() as stack:
+            relays = []
+            for item in relays_of(found.state.ports, found.state.endpoints):
+                own = _held(found, item.fd)
+                stack.callback(os.close, own)
+                relays.append(item._replace(fd=own))
+            if not self._wirer.attend(found, netns, relays):
+                client.forget(self._store, found.id)
+            if not resolves_names(found.state.endpoints):
+                lead_nowhere(netns)
 
     def _written(self, found: Container, state: ContainerState) -> Container:
         self._store.write_state(found.id, state)
@@ -96,13 +112,13 @@ def _namespace(found: Container) -> NetNS:
     return NetNS.at(f"/proc/{found.state.pid}/ns/net")
 
 
-def _rules(found: Container) -> Nft:
-    """The socket that the rules about its ports belong to, which its pid 1 holds."""
+def _held(found: Container, number: int) -> int:
+    """A duplicate of a descriptor that the container's pid 1 holds."""
     handle = container.pidfd(found.state.pid, found.state.born)
     if handle is None:
         raise ConflictError(f"change the network of container {found.name!r}", "it just stopped")
     try:
-        return Nft(fd=pidfd_getfd(handle, found.state.rules))
+        return pidfd_getfd(handle, number)
     finally:
         os.close(handle)
 

@@ -20,6 +20,8 @@ _LOCALHOST: Final = """\
 ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
+RESOLVER: Final = "127.0.0.11"
+"""Where a container on a user-defined network finds its resolver: Docker's address for it."""
 _BEHIND_STUB: Final = "/run/systemd/resolve/resolv.conf"
 """Where systemd-resolved names the resolvers that its own stub on 127.0.0.53 asks."""
 
@@ -57,6 +59,24 @@ def resolv_conf(host: str, behind_stub: str) -> str:
         if any(line.startswith("nameserver") for line in kept):
             return "\n".join(kept) + "\n"
     return "\n".join(line for line in host.splitlines() if not _names_loopback(line)) + "\n"
+
+
+def through_resolver(host: str) -> str:
+    """The host's resolv.conf with mydocker's own resolver in place of the host's.
+
+    `ndots:0` has a name without a dot asked for as it is, and under the search domains
+    only when there is none such: a peer's name must not be looked up outside.
+    """
+    kept, options = [], ["ndots:0"]
+    for line in host.splitlines():
+        match line.split():
+            case ["search" | "domain", *_]:
+                kept.append(line)
+            case ["options", *given]:
+                options += [item for item in given if not item.startswith("ndots:")]
+            case _:
+                pass
+    return "\n".join([f"nameserver {RESOLVER}", *kept, f"options {' '.join(options)}"]) + "\n"
 
 
 def _names_loopback(line: str) -> bool:

@@ -6,6 +6,7 @@ come or gone. Whoever changes it holds the root's lock.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -42,8 +43,12 @@ class Members:
     def remove(self, identity: str) -> None:
         """Tell about it no more."""
         members = self.read()
-        if members.pop(identity, None) is not None:
+        if members.pop(identity, None) is None:
+            return
+        if members:
             write_json(self.path, members)
+        else:
+            os.unlink(self.path)
 
 
 def names_of(config: ContainerConfig, connection: Connection) -> list[str]:

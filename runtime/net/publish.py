@@ -39,7 +39,7 @@ from linux.nft import (
     to_local,
     verdict,
 )
-from runtime.net import reserve, sysctl
+from runtime.net import sysctl
 from runtime.records import Address, Publication
 
 LOOPBACK: Final = IPv4Network("127.0.0.0/8")
@@ -155,12 +155,3 @@ def _is_stale(
         if for_host if address.is_unspecified else asked == address:
             return True
     return False
-
-
-def relays(
-    publications: Iterable[Publication], targets: Targets
-) -> list[tuple[Publication, Address]]:
-    """The ports whose sockets are to be relayed, and to where."""
-    target = targets.get(6)
-    found = [item for item in publications if target and reserve.relayed(item)]
-    return [(item, target.address) for item in found if target]

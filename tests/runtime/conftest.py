@@ -43,3 +43,10 @@ def engine(root: Path, host: NetNS) -> Iterator[Engine]:
     made = Engine(root)
     yield made
     made.teardown()
+
+
+@pytest.fixture
+def lan(engine: Engine) -> str:
+    """A network with both families."""
+    engine.network_create("lan", subnet="10.9.0.0/24", subnet6="fd00:9::/64")
+    return "lan"

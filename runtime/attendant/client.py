@@ -1,0 +1,170 @@
+"""mydocker's side of the attendant: have it attend to a container, or no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+import runtime
+from linux.netns import NetNS
+from runtime import init
+from runtime.attendant.ears import open_ears
+from runtime.errors import UnsupportedError
+from runtime.state import Store
+
+SOCKET: Final = "attendant"
+LOG: Final = "attendant.log"
+LISTENING: Final = 3
+"""The descriptor on which the attendant finds its socket."""
+_BOUND: Final = 10.0
+"""How long it may take to answer, in seconds, before another is started in its place."""
+
+
+class Relayed(NamedTuple):
+    """A socket on the IPv6 loopback address, and where what comes to it is to go."""
+
+    fd: int
+    address: str
+    port: int
+
+
+def attend(
+    store: Store, identity: str, pidfd: int, *, netns: NetNS | None, relays: Sequence[Relayed]
+) -> None:
+    """Have a container attended to until the process behind `pidfd` ends.
+
+    With `netns` its questions are heard there, from now on, though they may be answered
+    only when a new attendant has got to run. What was attended to before is replaced.
+    """
+    ears = open_ears(netns) if netns is not None else None
+    try:
+        own = [pidfd, *(item.fd for item in relays)]
+        if ears is not None:
+            own += [ears.udp.fileno(), ears.tcp.fileno()]
+        targets = [(item.address, item.port) for item in relays]
+        asked = {"attend": identity, "relays": targets, "names": ears is not None}
+        message = json.dumps(asked).encode()
+        deadline = time.monotonic() + _BOUND
+        # Should it be just leaving, another takes its place.
+        while not _say(store, message, own) and not _begin(store, message, own):
+            if time.monotonic() > deadline:
+                raise TimeoutError
+    except TimeoutError:
+        raise UnsupportedError(
+            f"answer names and relay ports for container {identity[:12]}",
+            f"the attendant has said nothing for {_BOUND:.0f} s",
+            "it was stopped, or this machine is overloaded",
+            f"{store.root}/{LOG}; kill it: the next call starts another",
+        ) from None
+    finally:
+        for opened in ears or ():
+            opened.close()
+
+
+def forget(store: Store, identity: str) -> None:
+    """Have a container attended to no more: on return nothing of its namespace is held."""
+    with suppress(TimeoutError):
+        _say(store, json.dumps({"forget": identity}).encode(), [])
+
+
+def revive(store: Store) -> None:
+    """Start another attendant when the last one was killed; it finds out whom to attend to."""
+    if os.path.exists(f"{store.root}/{SOCKET}"):
+        opened = _connected(store)
+        if opened is not None:
+            opened.close()
+        else:
+            _begin(store, b"{}", [])
+
+
+def _connected(store: Store) -> socket.socket | None:
+    # By a descriptor, because the path may be longer than an address can be (unix(7)).
+    directory = os.open(store.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    opened.settimeout(_BOUND)
+    try:
+        opened.connect(f"/proc/self/fd/{directory}/{SOCKET}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        opened.close()
+        return None
+    finally:
+        os.close(directory)
+    return opened
+
+
+def _say(store: Store, message: bytes, fds: Sequence[int]) -> bool:
+    """Tell it, and wait until it is done; false when nobody is there."""
+    opened = _connected(store)
+    if opened is None:
+        return False
+    with opened:
+        try:
+            socket.send_fds(opened, [message], fds)
+            said = opened.recv(16)
+            if said == b"last":  # it leaves, and is not there any more when it hangs up
+                opened.recv(1)
+        except ConnectionError:
+            return False
+        return bool(said)
+
+
+def _begin(store: Store, message: bytes, fds: Sequence[int]) -> bool:
+    """Start an attendant unless there is one, and tell it; false when there was one."""
+    with store.locked():
+        opened = _connected(store)
+        if opened is not None:
+            opened.close()
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            _bind(store, listening)
+            # What is said before it listens is kept for it.
+            opened = _connected(store)
+            assert opened is not None
+            with opened:
+                socket.send_fds(opened, [message], fds)
+                _spawn(store, listening.fileno())
+    return True
+
+
+def _bind(store: Store, listening: socket.socket) -> None:
+    directory = os.open(store.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if os.path.lexists(f"{store.root}/{SOCKET}"):
+            os.unlink(f"{store.root}/{SOCKET}")
+        listening.bind(f"/proc/self/fd/{directory}/{SOCKET}")
+        listening.listen(64)
+    finally:
+        os.close(directory)
+
+
+def _spawn(store: Store, listening: int) -> None:
+    """Execute the attendant as a process of nobody's."""
+    home = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
+    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    argv = [sys.executable, "-m", "runtime.attendant.process", store.root]
+    log = os.open(f"{store.root}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    child = init.fork()
+    if not child:
+        try:
+            init.forget_parent({listening, log, nothing})
+            if os.fork():
+                os._exit(0)
+            for target, fd in ((0, nothing), (1, log), (2, log), (LISTENING, listening)):
+                os.dup2(fd, target)
+                os.set_inheritable(target, True)  # also when it had this number already
+            os.closerange(LISTENING + 1, os.sysconf("SC_OPEN_MAX"))
+            os.chdir("/")
+            os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is what we want
+        finally:
+            os._exit(127)
+    for fd in (log, nothing):
+        os.close(fd)
+    os.waitpid(child, 0)

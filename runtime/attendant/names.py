@@ -1,0 +1,159 @@
+"""What a container may ask, and what it is told: names of its networks' members.
+
+Everything is read for each question anew, from files that are replaced as a whole. So
+an answer is as true as the last call of mydocker's, and there is nothing to forget.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from typing import Final, NamedTuple
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.reversename
+import dns.rrset
+from dns.message import Message
+
+from runtime.net.files import upstream
+from runtime.net.members import Member, Members
+from runtime.records import DEFAULT_NETWORK, Address
+from runtime.state import Store, read_json
+
+TTL: Final = 0
+"""Nobody may keep an answer: containers come and go. In seconds."""
+_VERSIONS: Final = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}
+
+
+class Upstream(NamedTuple):
+    """Whom to ask what the members do not know; from the container's own place, or the host's."""
+
+    servers: list[str]
+    from_inside: bool
+
+
+class Names:
+    """The names in one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # --- from the files --------------------------------------------------------
+
+    def members(self, identity: str) -> dict[str, dict[str, Member]]:
+        """The members of a container's networks, by network and id."""
+        networks = [item.network for item in self._store.state(identity).endpoints]
+        return {
+            name: Members(f"{self._store.networks}/{name}").read()
+            for name in networks
+            if name != DEFAULT_NETWORK
+        }
+
+    def upstream(self, identity: str) -> Upstream:
+        """Nobody when all of the container's networks are internal.
+
+        Resolvers that were asked for are asked from where the container is: what it may
+        not reach it may not reach in this way either.
+        """
+        asked_for = self._store.config(identity).dns
+        if asked_for:
+            return Upstream(asked_for, from_inside=True)
+        endpoints = self._store.state(identity).endpoints
+        leads_out = any(item.gateway or item.gateway6 for item in endpoints)
+        return Upstream(upstream() if leads_out else [], from_inside=False)
+
+    def _owns(self, networks: dict[str, dict[str, Member]], address: Address) -> bool:
+        """Whether an address is of one of these networks, somebody's or nobody's."""
+        for name in networks:
+            config = read_json(f"{self._store.networks}/{name}/config.json")
+            for text in (config["subnet"], config["subnet6"]):
+                if text and address in ip_network(text):
+                    return True
+        return False
+
+    # --- answers -----------------------------------------------------------------
+
+    def answer(self, identity: str, query: Message) -> Message | None:
+        """What the members' names answer; `None` for a question about something else."""
+        question = query.question[0]
+        if question.rdclass != dns.rdataclass.IN:
+            return None
+        networks = self.members(identity)
+        if question.name.is_subdomain(dns.reversename.ipv4_reverse_domain) or (
+            question.name.is_subdomain(dns.reversename.ipv6_reverse_domain)
+        ):
+            return self._reverse(query, networks)
+        addresses = list(_addresses(networks, question.name))
+        if not addresses:
+            return None
+        random.shuffle(addresses)
+        version = _VERSIONS.get(question.rdtype)
+        fitting = [str(item) for item in addresses if item.version == version]
+        return _filled(query, fitting)
+
+    def _reverse(self, query: Message, networks: dict[str, dict[str, Member]]) -> Message | None:
+        question = query.question[0]
+        try:
+            address = ip_address(dns.reversename.to_address(question.name))
+        except dns.exception.SyntaxError:
+            return None  # part of one
+        for network, members in networks.items():
+            for member in members.values():
+                if str(address) in member.addresses:
+                    known = question.rdtype == dns.rdatatype.PTR
+                    return _filled(query, [f"{member.names[0]}.{network}."] if known else [])
+        if not self._owns(networks, address):
+            return None
+        return unknown(query)
+
+
+def _addresses(networks: dict[str, dict[str, Member]], name: dns.name.Name) -> Iterator[Address]:
+    """The addresses of whoever goes by a name, alone or with the network's behind it."""
+    asked = name.to_text(omit_final_dot=True).lower()
+    for network, members in networks.items():
+        for member in members.values():
+            own = {*member.names, *(f"{item}.{network.lower()}" for item in member.names)}
+            if asked in own:
+                yield from map(ip_address, member.addresses)
+
+
+def read(wire: bytes) -> Message | None:
+    """A query with one question; `None` for anything else, which gets no answer."""
+    try:
+        message = dns.message.from_wire(wire)
+    except dns.exception.DNSException:
+        return None
+    asks = not message.flags & dns.flags.QR and message.opcode() == dns.opcode.QUERY
+    return message if asks and len(message.question) == 1 else None
+
+
+def unknown(query: Message) -> Message:
+    """There is no such name: for a container that has nobody to ask but its peers."""
+    response = _filled(query, [])
+    response.set_rcode(dns.rcode.NXDOMAIN)
+    return response
+
+
+def failed(query: Message) -> Message:
+    """Nobody who could know has answered."""
+    response = _filled(query, [])
+    response.set_rcode(dns.rcode.SERVFAIL)
+    return response
+
+
+def _filled(query: Message, values: list[str]) -> Message:
+    response = dns.message.make_response(query, recursion_available=True)
+    question = query.question[0]
+    if values:
+        rdatas = [dns.rdata.from_text("IN", question.rdtype, value) for value in values]
+        response.answer.append(dns.rrset.from_rdata_list(question.name, TTL, rdatas))
+    return response

@@ -1,0 +1,167 @@
+"""The attendant itself: `python -m runtime.attendant.process ROOT`, its socket as descriptor 3."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+
+from linux.syscalls import pidfd_getfd
+from runtime.attendant.client import LISTENING, LOG, SOCKET
+from runtime.attendant.ears import Ears, lead_to, namespace, open_ears
+from runtime.attendant.names import Names
+from runtime.attendant.relay import Relay
+from runtime.attendant.resolver import Resolver
+from runtime.container import pidfd as pidfd_of
+from runtime.records import Container
+from runtime.state import Store
+from runtime.wiring import relays_of, resolves_names
+
+_MOST_DESCRIPTORS = 253
+"""How many one message can carry: SCM_MAX_FD, unix(7)."""
+
+
+class Attendant:
+    """Whom it attends to, and what for."""
+
+    def __init__(self, store: Store, listening: socket.socket) -> None:
+        self._store, self._listening = store, listening
+        self._names = Names(store)
+        self._attended: dict[str, ExitStack] = {}
+        self._over = asyncio.get_running_loop().create_future()
+        listening.setblocking(False)
+
+    async def serve(self) -> None:
+        """Attend until nobody is left to attend to."""
+        while self._accept():
+            pass  # whoever had this process started has said why
+        self._adopt()
+        asyncio.get_running_loop().add_reader(self._listening, self._accept)
+        await self._over
+        # From now on nobody finds it; whoever has just called is hung up on.
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self._store.root}/{SOCKET}")
+        if not os.path.getsize(f"{self._store.root}/{LOG}"):
+            os.unlink(f"{self._store.root}/{LOG}")
+        os._exit(0)
+
+    # --- being told ----------------------------------------------------------------
+
+    def _accept(self) -> bool:
+        try:
+            caller, _ = self._listening.accept()
+        except BlockingIOError:
+            return False
+        caller.setblocking(False)
+        try:
+            self._hear(caller)
+        except BlockingIOError:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(caller, self._hear_later, caller)
+        return True
+
+    def _hear_later(self, caller: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(caller)
+        self._hear(caller)
+
+    def _hear(self, caller: socket.socket) -> None:
+        message, fds, _, _ = socket.recv_fds(caller, 1 << 16, _MOST_DESCRIPTORS)
+        with ExitStack() as stack:
+            stack.callback(caller.close)
+            if not message or self._over.done():
+                return  # a caller that is hung up on turns to the next attendant
+            asked = json.loads(message)
+            if identity := asked.get("attend"):
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    self._attend(identity, asked["relays"], fds, names=asked["names"])
+            elif identity := asked.get("forget"):
+                self._release(identity)
+            else:
+                self._adopt()
+            self._leave_if_alone()
+            with suppress(OSError):  # the first caller of all does not wait
+                caller.send(b"last" if self._over.done() else b"done")
+            if self._over.done():
+                stack.pop_all()  # what the caller waits for is that this process ends
+
+    def _attend(
+        self, identity: str, targets: Sequence[tuple[str, int]], fds: Sequence[int], *, names: bool
+    ) -> None:
+        pidfd, *rest = fds
+        relays, rest = rest[: len(targets)], rest[len(targets) :]
+        self._release(identity)
+        with ExitStack() as stack:
+            self._until_it_ends(stack, identity, pidfd)
+            for fd, target in zip(relays, targets, strict=True):
+                stack.callback(Relay(socket.socket(fileno=fd), (target[0], target[1])).close)
+            if names:
+                udp, tcp = rest
+                ears = Ears(socket.socket(fileno=udp), socket.socket(fileno=tcp))
+                self._resolve(stack, identity, pidfd, ears)
+                with namespace(pidfd) as space:
+                    lead_to(space, ears)  # should others have been opened meanwhile, by `_adopt`
+            self._attended[identity] = stack.pop_all()
+
+    def _resolve(self, stack: ExitStack, identity: str, pidfd: int, ears: Ears) -> None:
+        stack.callback(Resolver(identity, self._names, ears, pidfd).close)
+
+    def _until_it_ends(self, stack: ExitStack, identity: str, pidfd: int) -> None:
+        loop = asyncio.get_running_loop()
+        stack.callback(os.close, pidfd)
+        loop.add_reader(pidfd, self._drop, identity)
+        stack.callback(loop.remove_reader, pidfd)
+
+    def _release(self, identity: str) -> None:
+        if identity in self._attended:
+            self._attended.pop(identity).close()
+
+    def _drop(self, identity: str) -> None:
+        self._release(identity)
+        self._leave_if_alone()
+
+    def _leave_if_alone(self) -> None:
+        if not self._attended and not self._over.done():
+            self._over.set_result(None)
+
+    # --- finding out ------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """Attend to whoever was attended to by one that was killed."""
+        for identity in self._store.ids():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found = Container(self._store.config(identity), self._store.state(identity))
+                if found.running and identity not in self._attended:
+                    self._adopt_one(found)
+
+    def _adopt_one(self, found: Container) -> None:
+        state = found.state
+        relays, names = relays_of(state.ports, state.endpoints), resolves_names(state.endpoints)
+        pidfd = pidfd_of(state.pid, state.born)
+        if pidfd is None:
+            return
+        with ExitStack() as stack:
+            self._until_it_ends(stack, found.id, pidfd)
+            for item in relays:
+                own = socket.socket(fileno=pidfd_getfd(pidfd, item.fd))
+                stack.callback(Relay(own, (item.address, item.port)).close)
+            if names:
+                with namespace(pidfd) as space:
+                    self._resolve(stack, found.id, pidfd, open_ears(space))
+            if relays or names:
+                self._attended[found.id] = stack.pop_all()
+
+
+async def _main(root: str) -> None:
+    # Two ears and a pidfd for each container, and a socket for each question under way.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    await Attendant(Store(root), socket.socket(fileno=LISTENING)).serve()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1]))
