@@ -15,7 +15,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, Literal, NamedTuple, Self
 
@@ -88,21 +88,34 @@ class Ear:
             raise
         self.port: int = self._socket.getsockname()[1]
 
-    def hears(self, caller: Place, *, at: Address | None = None) -> Meeting | None:
-        """Call it from a place, by its own address or by `at`; `None` when the call is refused.
+    def hears(
+        self,
+        caller: Place,
+        *,
+        at: Address | None = None,
+        port: int = 0,
+        quiet: Callable[[], None] | None = None,
+    ) -> Meeting | None:
+        """Call it from a place, by its own address and port or by those given.
 
-        `TimeoutError` when the call is neither heard nor refused.
+        `None` when the call is refused, and with `quiet` also when it is not heard by the
+        time that returns: the scene's `settle`. Else `TimeoutError` when the call is neither
+        heard nor refused.
         """
         target, nonce = at or self.address, os.urandom(16)
         with _socket(caller, self.transport, target) as call:
             deadline = time.monotonic() + BOUND
             try:
                 with contextlib.suppress(BlockingIOError):
-                    call.connect((str(target), self.port))
+                    call.connect((str(target), port or self.port))
                 if self.transport == "udp":
                     call.send(nonce)
+                if quiet is not None:
+                    quiet()
                 while (left := deadline - time.monotonic()) > 0:
-                    select.select([self._socket, call], [], [], left)
+                    ready, _, _ = select.select([self._socket, call], [], [], 0 if quiet else left)
+                    if quiet and not ready:
+                        return None
                     if seen := self._take(nonce):
                         return Meeting(_end(call.getsockname()), seen)
                     if number := call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -112,9 +125,16 @@ class Ear:
                     return None
                 raise
         raise TimeoutError(
-            f"{self.transport} from {caller.name} to {target} port {self.port} was neither heard "
-            f"nor refused within {BOUND} s: something on the way swallows or diverts it"
+            f"{self.transport} from {caller.name} to {target} port {port or self.port} was neither "
+            f"heard nor refused within {BOUND} s: something on the way swallows or diverts it"
         )
+
+    def heard(self) -> tuple[bytes, End]:
+        """The next datagram, and who sent it; `TimeoutError` when none comes."""
+        if not select.select([self._socket], [], [], BOUND)[0]:
+            raise TimeoutError(f"nothing came to port {self.port} within {BOUND} s")
+        data, sender = self._socket.recvfrom(1 << 16)
+        return data, _end(sender)
 
     def tell(self, end: End, data: bytes) -> None:
         """Send a datagram from the listener's own port."""
