@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -75,26 +76,43 @@ def forget(store: Store, identity: str) -> None:
 
 def revive(store: Store) -> None:
     """Start another attendant when the last one was killed; it finds out whom to attend to."""
-    if os.path.exists(f"{store.root}/{SOCKET}"):
-        opened = _connected(store)
-        if opened is not None:
-            opened.close()
-        else:
-            _begin(store, b"{}", [])
+    if os.path.exists(f"{store.root}/{SOCKET}") and not _is_there(store):
+        _begin(store, b"{}", [])
 
 
-def _connected(store: Store) -> socket.socket | None:
+def _is_there(store: Store) -> bool:
+    """Whether somebody has the socket that callers wait at, if only to listen to it soon."""
+    try:
+        opened = _connected(store, wait=False)
+    except BlockingIOError:  # so many wait there already that the kernel takes no more
+        return True
+    if opened is not None:
+        opened.close()
+    return opened is not None
+
+
+def _connected(store: Store, *, wait: bool = True) -> socket.socket | None:
+    """A connection, `None` when nobody is there; wait while too many others do (unix(7))."""
     # By a descriptor, because the path may be longer than an address can be (unix(7)).
     directory = os.open(store.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    opened.settimeout(_BOUND)
+    # Python's time-out would have the kernel not wait at all for room in the queue.
+    bound = struct.pack("ll", int(_BOUND), int(_BOUND % 1 * 1_000_000))
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
+    opened.setblocking(wait)
     try:
         opened.connect(f"/proc/self/fd/{directory}/{SOCKET}")
     except (FileNotFoundError, ConnectionRefusedError):
         opened.close()
         return None
+    except BlockingIOError as error:
+        opened.close()
+        if wait:
+            raise TimeoutError from error
+        raise
     finally:
         os.close(directory)
+    opened.settimeout(_BOUND)
     return opened
 
 
@@ -117,9 +135,7 @@ def _say(store: Store, message: bytes, fds: Sequence[int]) -> bool:
 def _begin(store: Store, message: bytes, fds: Sequence[int]) -> bool:
     """Start an attendant unless there is one, and tell it; false when there was one."""
     with store.locked():
-        opened = _connected(store)
-        if opened is not None:
-            opened.close()
+        if _is_there(store):
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
             _bind(store, listening)

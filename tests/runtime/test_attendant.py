@@ -258,6 +258,28 @@ def test_a_stopped_attendant_is_told_of(
         engine.network_remove(lan)
 
 
+def test_calls_that_it_has_no_time_for_are_no_failures(
+    engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than the kernel keeps for it: looking goes on, and who needs it waits or is told."""
+    engine.run("base", FOR_EVER, name="web", network=lan)
+    until(lambda: bool(_attendants()), "it has come")
+    (pid,) = _attendants()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(100):
+            assert engine.inspect("web").running
+        with monkeypatch.context() as patched:
+            patched.setattr(client, "_BOUND", 0.2)
+            with pytest.raises(MydockerError, match="attendant"):
+                engine.run("base", FOR_EVER, name="late", network=lan)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    db = engine.run("base", FOR_EVER, name="db", network=lan)
+    assert told(ask(db, "web")) == {"10.9.0.2"}
+    assert _attendants() == {pid}
+
+
 def test_a_namespace_is_entered_and_left(engine: Engine, lan: str, host: NetNS) -> None:
     """Asking a resolver from inside a container does not move the attendant there."""
     web = engine.run("base", FOR_EVER, network=lan, dns=[GATEWAY])
