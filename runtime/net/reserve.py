@@ -34,8 +34,19 @@ _TRIES: Final = 64
 """How many free ports are looked at for one that is free on every address."""
 _BACKLOG: Final = 512
 _SO_ATTACH_FILTER: Final = 26
-_DROP_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0)
-"""The classic BPF program `ret #0`."""
+_DESTINATION: Final = -0x100000 + 24
+"""Where a BPF program finds the destination in the IPv6 header: SKF_NET_OFF and 24 bytes."""
+_DROP_ALL: Final = ((0x06, 0, 0, 0),)
+"""The classic BPF program `ret #0`; each instruction is code, jt, jf, k."""
+_FOR_LOOPBACK6: Final = (
+    *((0x20, 0, 0, _DESTINATION), (0x15, 0, 7, 0)),
+    *((0x20, 0, 0, _DESTINATION + 4), (0x15, 0, 5, 0)),
+    *((0x20, 0, 0, _DESTINATION + 8), (0x15, 0, 3, 0)),
+    *((0x20, 0, 0, _DESTINATION + 12), (0x15, 0, 1, 1)),
+    (0x06, 0, 0, 0xFFFFFFFF),
+    (0x06, 0, 0, 0),
+)
+"""`ld [destination + n]; jeq` for each of its four words, which make `::1`, or `ret #0`."""
 
 
 class Reserved:
@@ -149,8 +160,11 @@ def _bind(asked: str, wanted: Wanted, address: str, port: int) -> socket.socket:
             _claim_tcp(opened, address, port)
         else:
             opened.bind((address, port))
-            if address not in ("::", "::1"):
-                _hear_nothing(opened)
+            if address == "::":
+                # Not everything else is redirected: what is for all nodes (ff02::1) is not.
+                _hear_only(opened, _FOR_LOOPBACK6)
+            elif address != "::1":
+                _hear_only(opened, _DROP_ALL)  # nobody is going to read it
     except OSError as error:
         opened.close()
         raise _refusal(asked, error) from error
@@ -172,11 +186,14 @@ def _claim_tcp(opened: socket.socket, address: str, port: int) -> None:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
 
 
-def _hear_nothing(opened: socket.socket) -> None:
-    """Have the kernel throw away whatever would be queued: nobody is going to read it."""
-    code = ctypes.create_string_buffer(_DROP_ALL)
-    program = struct.pack("HxxxxxxP", 1, ctypes.addressof(code))
-    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+def _hear_only(opened: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
+    """Have the kernel throw away what a BPF program does not pass, before it is queued."""
+    raw = b"".join(
+        struct.pack("=HBBI", code, jt, jf, k & 0xFFFFFFFF) for code, jt, jf, k in program
+    )
+    code = ctypes.create_string_buffer(raw)
+    option = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
+    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
 
 
 def _refusal(asked: str, error: OSError) -> MydockerError:

@@ -122,6 +122,31 @@ def _answers(asker: Container) -> bool:
         return False
 
 
+def test_only_what_is_for_the_loopback_is_relayed(engine: Engine, lan: str) -> None:
+    """What a peer sends to all nodes on the link, the host among them, is not for the container."""
+    web = engine.run("base", FOR_EVER, network=lan, publish=["8080:80/udp"])
+    peer = engine.run("base", FOR_EVER, network=lan)
+    with (
+        netns(web) as inside,
+        netns(peer) as beside,
+        inside.socket(socket.AF_INET6, socket.SOCK_DGRAM) as ear,
+        beside.socket(socket.AF_INET6, socket.SOCK_DGRAM) as caller,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as host,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other,
+    ):
+        ear.bind(("", 80))
+        ear.settimeout(10)
+        other.bind(("", 8081))
+        other.settimeout(10)
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+        for word in (b"one", b"two"):
+            for port in (8080, 8081):
+                caller.sendto(b"to everybody", ("ff02::1", port))
+            assert other.recv(64) == b"to everybody"
+            host.sendto(word, ("::1", 8080))
+            assert ear.recv(64) == word
+
+
 def test_killed_before_a_start_it_is_replaced_by_it(engine: Engine, lan: str) -> None:
     """The one that starts and those that ran are all answered."""
     web = engine.run("base", FOR_EVER, name="web", network=lan)
