@@ -133,6 +133,7 @@ def _about_loopback(network: NetworkConfig) -> Iterator[Request]:
 def apply(networks: Sequence[NetworkConfig]) -> None:
     """Bring the kernel's table in line with `networks`; without a bridge there is no table."""
     bridges = [network for network in networks if network.driver == "bridge"]
+    bridges.sort(key=lambda network: network.name)  # so that the table tells nothing of its past
     with Nft() as nft:
         if bridges:
             nft.apply(ruleset(bridges))

@@ -49,6 +49,24 @@ def test_a_network_is_what_was_asked_for(engine: Engine) -> None:
     assert {"10.9.9.9/16", "fd00:9::9/64"} <= set(network().addresses)
 
 
+def test_the_rules_do_not_tell_in_which_order_networks_came(engine: Engine) -> None:
+    """The table is the same as before once a network has come and gone."""
+    for name in ("later", "earlier"):
+        engine.network_create(name)
+    before = _rules()
+    engine.network_create("passing")
+    assert _rules() != before
+    engine.network_remove("passing")
+    assert _rules() == before
+    engine.repair()
+    assert _rules() == before
+
+
+def _rules() -> list[tuple[str, str]]:
+    with Nft() as nft:
+        return [(rule.chain, rule.comment) for rule in nft.rules(nat.TABLE)]
+
+
 def test_what_is_left_out_is_chosen_apart(engine: Engine) -> None:
     """Each gets a subnet that overlaps no other, nor the default network's."""
     made = [engine.network_create(name, ipv6=True) for name in ("a", "b", "c")]
