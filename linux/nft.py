@@ -357,18 +357,20 @@ class Nft:
 
     def rules(self, table: Table) -> list[Rule]:
         """Every rule of a table in order; none where the table is not there."""
-        question = Request(
-            _SUBSYSTEM << 8 | _GETRULE,
-            NLM_F_DUMP,
-            _body(table, text(1, table.name)),
-            f"list rules of {table.name}",
-        )
+        return [rule for rule, _ in self.expressions(table)]
+
+    def expressions(self, table: Table) -> list[tuple[Rule, bytes]]:
+        """As `rules`, with the expressions of each as the kernel tells them."""
+        what, body = f"list rules of {table.name}", _body(table, text(1, table.name))
         found = []
-        for answer in self._netlink.ask(question):
+        for answer in self._netlink.ask(
+            Request(_SUBSYSTEM << 8 | _GETRULE, NLM_F_DUMP, body, what)
+        ):
             fields = dict(attributes(answer, 4))
             chain = fields[2].rstrip(b"\0").decode()
             handle = int.from_bytes(fields[3], "big")
-            found.append(Rule(chain, handle, comment_of(fields.get(7, b""))))
+            rule = Rule(chain, handle, comment_of(fields.get(7, b"")))
+            found.append((rule, fields.get(4, b"")))
         return found
 
     def close(self) -> None:

@@ -130,9 +130,14 @@ class Host:
         """Start a daemon inside the host, its output in the file `log`; its pid in the host."""
         return self.call(commands.spawn, tuple(argv), log, dict(env or {}))
 
+    @property
+    def proc(self) -> str:
+        """The directory of its proc(5), as the caller sees it: from outside or, having entered."""
+        return "/proc" if self._entered else f"/proc/{self._pid}/root/proc"
+
     def netns_of(self, pid: int) -> NetNS:
         """A handle on the network namespace of a process, by its pid in the host."""
-        return NetNS.at(f"/proc/{self._pid}/root/proc/{pid}/ns/net")
+        return NetNS.at(f"{self.proc}/{pid}/ns/net")
 
     def namespace(self, kind: str) -> tuple[int, int]:
         """Device and inode of one of the host's own namespaces: pid, mnt, uts, ipc, cgroup."""

@@ -1,0 +1,86 @@
+"""`netmodes faults`: whether every fault is caught by a test of what it violates."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.resources
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from harness import requirements
+from harness.faults.catalogue import FaultError
+from harness.faults.discovery import discover
+from harness.requirements import Catalogue
+
+SUITES: Final = Path(__file__).parents[2] / "suites"
+_ABOUT: Final = "sabotage the runtime, fault by fault, and see whether the suites notice"
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to those of `netmodes`."""
+    parser = commands.add_parser("faults", help=_ABOUT, description=_ABOUT)
+    parser.add_argument("ids", nargs="*", metavar="ID", help="a fault; all of them when none")
+    parser.add_argument(
+        "-n", dest="workers", default="auto", metavar="N", help="how many at once (default: auto)"
+    )
+    parser.add_argument("--list", action="store_true", help="list the faults and try none")
+    parser.add_argument("--runtime", metavar="NAME", help="the runtime to sabotage")
+    parser.add_argument(
+        "-p", dest="modules", action="append", default=[], metavar="MODULE", help="more faults"
+    )
+    parser.add_argument(
+        "--tests", action="append", default=[], metavar="PATH", help="in place of the suites"
+    )
+    parser.set_defaults(run=run)
+
+
+def catalogue() -> Catalogue:
+    """The requirements that come with the suites."""
+    return requirements.load(importlib.resources.files(SUITES.name) / "requirements.toml")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Try the faults; 0 when each is caught, 1 when one is not, 2 for a bad question."""
+    rows = catalogue()
+    if arguments.list:
+        return _list(rows, arguments.modules)
+    workers = _workers(arguments.workers)
+    if workers is None:
+        sys.stderr.write(f"netmodes faults: -n {arguments.workers}: a number from 1, or auto\n")
+        return 2
+    argv = [sys.executable, "-m", "pytest", *(arguments.tests or [str(SUITES)])]
+    argv += ["-qq", "--no-header", "--capture=sys", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    argv += ["-p", "harness.plugin", "-p", "harness.faults.trying", "--at-once", str(workers)]
+    argv += ["--runtime", arguments.runtime] if arguments.runtime else []
+    argv += [word for module in arguments.modules for word in ("-p", module)]
+    argv += [word for id_ in arguments.ids for word in ("--try", id_)]
+    # A process of its own: pytest rewrites only what is not loaded yet.
+    return subprocess.run(argv, env={**os.environ, "PYTEST_ADDOPTS": ""}, check=False).returncode
+
+
+def _workers(text: str) -> int | None:
+    if text == "auto":
+        return len(os.sched_getaffinity(0))
+    return int(text) if text.isdecimal() and int(text) else None
+
+
+def _list(rows: Catalogue, modules: list[str]) -> int:
+    try:
+        faults = discover(rows, [importlib.import_module(name) for name in modules])
+    except (FaultError, ImportError) as error:
+        sys.stderr.write(f"netmodes faults: {error}\n")
+        return 2
+    table = Table(box=None)
+    for heading in ("fault", "violates", "what goes wrong", "seen as"):
+        table.add_column(heading)
+    for item in faults:
+        table.add_row(item.id, ", ".join(item.violates), item.about, ", ".join(item.history))
+    Console(highlight=False).print(table)
+    return 0

@@ -1,0 +1,132 @@
+"""From what the tests of a sabotaged runtime did to whether its fault was caught (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from harness.faults.catalogue import Fault
+
+CRASHES: Final = frozenset({"RuntimeBroken", "HostDied", "MemoryError", "PytestTimeout"})
+"""Exceptions that say nothing about the runtime under test."""
+FAULT_FAILED: Final = "FaultFailed"
+
+
+class Outcome(NamedTuple):
+    """What one phase of one test did: `when` is setup, call or teardown.
+
+    `requirements` are the test's own, `breaks` those that a leak or a changed bystander
+    breaks besides. `error` is the type of the exception, `said` its first line; both are
+    empty where nothing failed.
+    """
+
+    test: str
+    when: str
+    requirements: tuple[str, ...]
+    breaks: tuple[str, ...] = ()
+    error: str = ""
+    said: str = ""
+
+
+class Fate(StrEnum):
+    """What became of a fault."""
+
+    CAUGHT = "caught"
+    UNTESTED = "untested"
+    """A requirement that it violates has no test that the runtime supports."""
+    STRAY = "stray"
+    """It was caught, and broke something that it does not name."""
+    BROKEN = "broken"
+    """The fault itself went wrong."""
+    SURVIVED = "survived"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one fault. `killers` are, by requirement, the tests that caught it."""
+
+    fault: Fault
+    fate: Fate
+    killers: dict[str, str] = field(default_factory=dict)
+    missed: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
+    said: str = ""
+    acted: int = 0
+    tests: int = 0
+    seconds: float = 0.0
+
+
+def kills(fault: Fault, outcome: Outcome) -> set[str]:
+    """The requirements, of those that the fault violates, that an outcome shows to be broken.
+
+    A set-up that fails shows nothing unless the fault says so, and a crash never does.
+    """
+    if not outcome.error or outcome.error in CRASHES or outcome.error == FAULT_FAILED:
+        return set()
+    shown = set(outcome.breaks)
+    if outcome.when == "call" or (fault.errors and outcome.when == "setup"):
+        shown |= set(outcome.requirements)
+    return shown & set(fault.violates)
+
+
+def strays(fault: Fault, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+    """What failed though a narrow fault does not name it: requirement and test."""
+    named = {*fault.violates, *fault.also}
+    found = []
+    for outcome in outcomes:
+        if not outcome.error:
+            continue
+        broken = set(outcome.breaks) - named
+        if outcome.when != "teardown" and not named & set(outcome.requirements):
+            broken |= set(outcome.requirements)
+        if broken:
+            found.append(f"{', '.join(sorted(broken))} by {outcome.test}: {outcome.said}")
+    return tuple(found)
+
+
+def judge(
+    fault: Fault,
+    outcomes: Sequence[Outcome],
+    *,
+    tested: Collection[str],
+    unsound: Collection[str] = (),
+    acted: int = 0,
+    seconds: float = 0.0,
+) -> Verdict:
+    """What became of a fault.
+
+    `tested` are the requirements for which there are tests, `unsound` the tests that fail
+    without any fault, and so show nothing.
+    """
+    sound = [outcome for outcome in outcomes if outcome.test not in unsound]
+    killers: dict[str, str] = {}
+    for outcome in sound:
+        for requirement in kills(fault, outcome):
+            killers.setdefault(requirement, outcome.test)
+    missed = tuple(item for item in fault.violates if item not in killers)
+    astray = strays(fault, sound) if fault.narrow else ()
+    broken = next((item.said for item in outcomes if item.error == FAULT_FAILED), "")
+    if broken:
+        fate, said = Fate.BROKEN, broken
+    elif missed and not set(missed) & set(tested):
+        fate, said = Fate.UNTESTED, f"no test of {', '.join(missed)}"
+    elif missed:
+        why = "it never acted" if not acted else "no test of it failed"
+        fate, said = Fate.SURVIVED, f"{', '.join(missed)}: {why}"
+    elif astray:
+        fate, said = Fate.STRAY, astray[0]
+    else:
+        fate, said = Fate.CAUGHT, ""
+    return Verdict(
+        fault,
+        fate,
+        killers,
+        missed,
+        astray,
+        said,
+        acted,
+        len({outcome.test for outcome in outcomes}),
+        seconds,
+    )
