@@ -91,6 +91,9 @@ _QUESTIONS: Final = tuple(
 """In the order of `Raw`'s fields."""
 
 
+_NOT_SEEN: Final[tuple[bytes, Messages]] = (b"", ())
+
+
 class Dumps:
     """A namespace's sockets and files, open for one look after the other.
 
@@ -101,7 +104,7 @@ class Dumps:
         with contextlib.ExitStack() as stack:
             self._route = stack.enter_context(Netlink(space))
             self._netfilter = stack.enter_context(Netlink(space, protocol=NETLINK_NETFILTER))
-            self._generation, self._ruleset = b"", Ruleset()
+            self._seen, self._ruleset = _NOT_SEEN, Ruleset()
             self._keys: list[str] = []
             self._files: list[int] = []
             stack.callback(self._close_files)
@@ -134,16 +137,19 @@ class Dumps:
         return map(os.pread, self._files, repeat(4096), repeat(0))
 
     def _nft(self) -> Ruleset:
-        """The ruleset; dumped only when its generation is another than the last time."""
-        while (generation := self._nft_generation()) != self._generation:
+        """The ruleset; dumped only when its generation is another than the last time.
+
+        Or its tables are: one that goes with the socket it belongs to begins no generation.
+        """
+        while (seen := self._nft_seen()) != self._seen:
             self._ruleset = self._dump_nft()
-            if self._nft_generation() == generation:
-                self._generation = generation
+            if self._nft_seen() == seen:
+                self._seen = seen
         return self._ruleset
 
-    def _nft_generation(self) -> bytes:
+    def _nft_seen(self) -> tuple[bytes, Messages]:
         (answer,) = self._netfilter.ask(Request(_NFT | _GETGEN, 0, _NFGEN, "ask nft's generation"))
-        return dict(attributes(answer, 4))[1]
+        return dict(attributes(answer, 4))[1], self._ask_nft(_GETTABLE, "tables")
 
     def _dump_nft(self) -> Ruleset:
         sets = self._ask_nft(_GETSET, "sets")

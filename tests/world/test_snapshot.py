@@ -9,7 +9,8 @@ import pytest
 
 from harness.place import Place, fixed
 from harness.traffic import TRANSPORTS, Ear
-from harness.world.snapshot import Snapshot
+from harness.world.dumps import Dumps
+from harness.world.snapshot import Snapshot, differences
 from linux import nft, rtnl, sysctl
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
@@ -110,6 +111,18 @@ def test_what_goes_is_told_as_well(ends: tuple[NetNS, NetNS]) -> None:
     netlink(rtnl.del_address(PORT, IPv6Interface("2001:db8::1/64")))(ends[0])
     lines = before.changes(Snapshot.of(place))
     assert "address 2001:db8::1/64 of eth0: gone" in lines
+
+
+def test_a_table_that_goes_with_its_owner_is_told_at_once(ends: tuple[NetNS, NetNS]) -> None:
+    """Though the kernel begins no new generation of rules for it."""
+    with Dumps(ends[0]) as dumps:
+        before = dumps.take()
+        with nft.Nft(ends[0]) as owner:
+            owner.apply([nft.add_table(TABLE, owned=True)])
+            there = dumps.take()
+            assert [change.how for change in differences(before, there)] == ["new"]
+        assert [change.how for change in differences(there, dumps.take())] == ["gone"]
+        assert differences(before, dumps.take()) == []
 
 
 def test_traffic_and_counting_rules_are_no_change(ends: tuple[NetNS, NetNS]) -> None:
