@@ -63,6 +63,10 @@ class Dialect:
     published_source: Literal["client", "gateway"] = "client"
     """Whose address a container sees when somebody on the LAN calls its published port
     (PUB-6): the caller's own, or that of the container's gateway."""
+    hairpin_source: Literal["client", "gateway"] = "gateway"
+    """Whose address a container sees when a peer on its network calls its published port by
+    the host's address (PUB-4). Its own calls are the gateway's with either: the kernel takes
+    no packet from outside that comes from its own address."""
     hostname: Literal["short-id", "name"] = "short-id"
     """What `/etc/hostname` says where nobody asked otherwise (FILE-1)."""
     hosts_names: frozenset[Literal["hostname", "name", "aliases"]] = frozenset({"hostname"})

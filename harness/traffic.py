@@ -95,12 +95,14 @@ class Ear:
         at: Address | None = None,
         port: int = 0,
         quiet: Callable[[], None] | None = None,
+        answered: bool = False,
     ) -> Meeting | None:
         """Call it from a place, by its own address and port or by those given.
 
         `None` when the call is refused, and with `quiet` also when it is not heard by the
         time that returns: the scene's `settle`. Else `TimeoutError` when the call is neither
-        heard nor refused.
+        heard nor refused; with `answered` also when what is sent back does not come to the
+        caller from where it called. Over TCP nothing is heard before that has happened.
         """
         target, nonce = at or self.address, os.urandom(16)
         with _socket(caller, self.transport, target) as call:
@@ -117,6 +119,8 @@ class Ear:
                     if quiet and not ready:
                         return None
                     if seen := self._take(nonce):
+                        if answered and self.transport == "udp":
+                            self._answer(call, seen, nonce)
                         return Meeting(_end(call.getsockname()), seen)
                     if number := call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                         raise OSError(number, os.strerror(number))
@@ -151,6 +155,15 @@ class Ear:
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         accepted.close()
         return _end(sender)
+
+    def _answer(self, call: socket.socket, caller: End, word: bytes) -> None:
+        self.tell(caller, word)
+        # The caller's socket is connected: it hears nobody but whom it called.
+        if not select.select([call], [], [], BOUND)[0] or call.recv(1024) != word:
+            raise TimeoutError(
+                f"udp from {_end(call.getsockname())} to {_end(call.getpeername())} was heard as "
+                f"from {caller}, but no answer came back from there within {BOUND} s"
+            )
 
     def close(self) -> None:
         """Stop listening."""

@@ -83,6 +83,31 @@ def test_a_call_that_is_swallowed_is_no_refusal(
         ear.hears(other)
 
 
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_call_is_answered_from_where_it_went(
+    ends: Ends, transport: Transport, family: int
+) -> None:
+    """The answer comes to the caller's own end."""
+    one, other = ends
+    with Ear(one, transport, address=ADDRESSES[family]) as ear:
+        assert ear.hears(other, answered=True)
+
+
+def test_an_answer_from_elsewhere_is_none(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A datagram is heard at a second address, and answered by the first."""
+    one, other = ends
+    second = ip_address("192.0.2.3")
+    with one.open() as space, Netlink(space) as netlink:
+        netlink.send([rtnl.add_address(PORT, ip_interface("192.0.2.3/24"))])
+    with Ear(one, "udp") as ear:
+        assert ear.hears(other, at=second)
+        assert ear.hears(other, at=ADDRESSES[4], answered=True)
+        monkeypatch.setattr(traffic, "BOUND", 0.1)
+        with pytest.raises(TimeoutError, match=r"to .*192\.0\.2\.3.* no answer came back"):
+            ear.hears(other, at=second, answered=True)
+
+
 def test_translation_shows(ends: Ends) -> None:
     """The end that the caller's socket has and the one that is seen are told apart."""
     one, other = ends

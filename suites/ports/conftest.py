@@ -1,0 +1,53 @@
+"""What the suites of published ports share: a shop, a peer beside it, a stranger elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.adapters.protocol import Adapter
+from harness.model import Bridge, ContainerSpec, Family, NetworkSpec, Plan, Publish
+from harness.scene import Scene
+from harness.traffic import TRANSPORTS, Transport
+from harness.world.build import World
+from suites.ports.shop import INSIDE, MARKET, PORTS, Shop
+from suites.trio import family
+
+__all__ = ["family"]
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> Transport:
+    """Every promise, over TCP and over UDP."""
+    chosen: Transport = request.param
+    return chosen
+
+
+@pytest.fixture(scope="package")
+def market(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
+    """Look, do not change: `shop`, which publishes `PORTS` on every address, and others.
+
+    `peer` is on its network, which is the default one where the family is IPv4;
+    `stranger` is on another.
+    """
+    dual = family == 6
+    networks = (NetworkSpec(MARKET, ipv6=True),) if dual else ()
+    own = Bridge(MARKET) if dual else Bridge()
+    ports = tuple(Publish(port, INSIDE, transport) for transport, port in PORTS.items())
+    plan = Plan(
+        networks=(*networks, NetworkSpec("far", ipv6=dual)),
+        containers=(
+            ContainerSpec("shop", own, ports=ports),
+            ContainerSpec("peer", own),
+            ContainerSpec("stranger", Bridge("far")),
+        ),
+    )
+    with Scene(world, runtime, plan) as made:
+        yield made
+
+
+@pytest.fixture
+def shop(market: Scene, transport: Transport, family: Family) -> Shop:
+    """The shared shop, over one transport."""
+    return Shop(market, market["shop"], transport, family, PORTS[transport])

@@ -1,0 +1,62 @@
+"""Published ports called by containers: the one itself, its peers, and one on another network."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.adapters.protocol import Adapter
+from harness.marks import requirement
+from harness.model import Family
+from harness.scene import Scene
+from suites.ports.shop import INSIDE, Shop, addresses
+
+
+@requirement("PUB-4")
+@pytest.mark.parametrize("caller", ["shop", "peer"])
+def test_it_answers_who_calls_by_the_hosts_address(
+    market: Scene, shop: Shop, family: Family, caller: str
+) -> None:
+    """The container itself, and its peers, by every address of the host's."""
+    for address in addresses(market, family):
+        assert shop.serves(caller, address), f"{caller} calls {address}"
+
+
+@requirement("PUB-4")
+def test_a_peer_is_seen_as_declared(
+    market: Scene, runtime: Adapter, shop: Shop, family: Family
+) -> None:
+    """As itself, or as the gateway; the container itself never as itself, and nobody as `lo`."""
+    peer = market.place("peer").address(family)
+    for address in addresses(market, family):
+        by_peer, by_itself = shop.serves("peer", address), shop.serves("shop", address)
+        assert by_peer
+        assert by_itself
+        as_client = runtime.dialect.hairpin_source == "client"
+        assert by_peer.seen[0] == (peer if as_client else shop.gateway()), f"by {address}"
+        assert by_itself.seen[0] == shop.gateway(), f"by {address}"
+
+
+@requirement("PUB-5")
+def test_another_network_reaches_it_as_declared(
+    market: Scene, runtime: Adapter, shop: Shop, family: Family
+) -> None:
+    """By whichever address of the host's; a peer, whom it may be served for, is the control."""
+    reachable = runtime.dialect.published_across == "reachable"
+    for address in addresses(market, family):
+        assert shop.serves("peer", address)
+        if reachable:
+            assert shop.serves("stranger", address), f"by {address}"
+        else:
+            assert shop.misses("stranger", address), f"by {address}"
+
+
+@requirement("PUB-5", "NET-2")
+def test_publishing_opens_nothing_else_between_networks(
+    market: Scene, runtime: Adapter, shop: Shop
+) -> None:
+    """The container's own address stays as far from another network as declared."""
+    for port in (INSIDE, shop.port):
+        apart = shop.misses("stranger", shop.own(), port=port)
+        assert apart == (port == shop.port or runtime.dialect.isolation == "networks")
+    with shop.open() as ear:
+        assert ear.hears(market.place("peer"), at=shop.own(), answered=True)

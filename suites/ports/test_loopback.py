@@ -1,0 +1,191 @@
+"""Ports published on the host's loopback: the host alone reaches them, whatever is forged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+from scapy.layers.inet import TCP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+
+from harness.adapters.protocol import Adapter
+from harness.addresses import LOOPBACKS
+from harness.marks import requirement
+from harness.model import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
+from harness.packets import craft
+from harness.packets.capture import Capture
+from harness.packets.craft import send_frame
+from harness.packets.frame import Frame
+from harness.packets.wires import Wires
+from harness.scene import Scene
+from harness.topology import Address
+from harness.traffic import Ear, Transport
+from suites.ports.shop import INSIDE, PORTS, Shop, addresses, both, home
+
+INNER: Final = 8110
+"""The port that is published on the loopback."""
+SERVICE: Final = 8111
+"""A port of the host's own, where a service of its listens."""
+WORD: Final = b"forged, every bit of it"
+CONTROL: Final = b"just as it should be"
+NEIGHBOURS: Final = (ATTACKER, NS1, "peer", "stranger")
+"""Who has a link with the host: on the LAN, on br0, on two networks of the runtime's."""
+WATCHED: Final = {HOST: "", "inner": "eth0", "shop": "eth0"}
+"""Where frames are looked for: at every link of the host, also the outer end of a veth."""
+
+
+@pytest.fixture(scope="module")
+def inner(market: Scene, family: Family) -> Iterator[Scene]:
+    """The market, with a container `inner` that publishes `INNER` on the loopback."""
+    ports = both(INNER, at=LOOPBACKS[family])
+    market.container("inner", home(market, family), ports=ports)
+    yield market
+    market.remove("inner")
+
+
+@pytest.fixture(scope="module")
+def taps(inner: Scene) -> Iterator[Wires]:
+    """Taps that are closed before what they are on is removed."""
+    with Wires() as opened:
+        yield opened
+
+
+@requirement("PUB-3", "PUB-2")
+def test_the_host_alone_reaches_it(inner: Scene, transport: Transport, family: Family) -> None:
+    """By its loopback; nobody, itself neither, by any other address that it has."""
+    shop = Shop(inner, inner["inner"], transport, family, INNER)
+    assert shop.serves(HOST, LOOPBACKS[family])
+    for caller in (INTERNET, *NEIGHBOURS, HOST, "inner"):
+        for address in addresses(inner, family):
+            assert shop.misses(caller, address), f"{caller} calls {address}"
+
+
+@requirement("PUB-3")
+@pytest.mark.parametrize("neighbour", NEIGHBOURS)
+def test_forged_frames_for_the_loopback_get_in_as_declared(
+    inner: Scene, runtime: Adapter, family: Family, taps: Wires, neighbour: str
+) -> None:
+    """With the host's MAC, whoever they say they are from; what is proper gets in beside them."""
+    forging = Forging(inner, neighbour, family)
+    forged = forging.frames(LOOPBACKS[family], INNER, WORD)
+    proper = [
+        frame
+        for port in PORTS.values()
+        for frame in forging.calls(forging.own(), forging.host(), port, CONTROL)
+    ]
+    host, inside, shop = (taps.tap(inner.place(name), link) for name, link in WATCHED.items())
+    with Capture([host, inside, shop]) as wire:
+        send_frame(inner.place(neighbour), *forged, *proper)
+        inner.settle()
+    assert_came(wire, forged)
+    if neighbour != "stranger" or runtime.dialect.published_across == "reachable":
+        for kind in (UDP, TCP):
+            wire.expect_one(kind(dport=INSIDE) / CONTROL, at=shop.where)
+    got_in = carrying(WORD, wire.frames(at=inside.where))
+    # The kernel itself drops what says on a wire that it is for ::1 (RFC 4291, 2.5.3).
+    if runtime.dialect.loopback_ports == "host-only" or family == 6:
+        assert got_in == []
+    else:
+        assert got_in or neighbour != ATTACKER
+
+
+@requirement("PUB-3", "BR-9")
+@pytest.mark.parametrize("neighbour", [ATTACKER, NS1])
+def test_its_own_address_is_no_way_round(
+    inner: Scene, runtime: Adapter, family: Family, taps: Wires, neighbour: str
+) -> None:
+    """What is sent there by way of the host is let in as to a container that publishes nothing."""
+    forging = Forging(inner, neighbour, family)
+    own = inner.place("inner").address(family)
+    assert own
+    frames = [frame for port in (INSIDE, INNER) for frame in forging.frames(own, port, WORD)]
+    proper = forging.calls(forging.own(), forging.host(), PORTS["udp"], CONTROL)
+    host, inside, shop = (taps.tap(inner.place(name), link) for name, link in WATCHED.items())
+    with Capture([host, inside, shop]) as wire:
+        send_frame(inner.place(neighbour), *frames, *proper)
+        inner.settle()
+    assert_came(wire, frames)
+    wire.expect_one(UDP(dport=INSIDE) / CONTROL, at=shop.where)
+    got_in = carrying(WORD, wire.frames(at=inside.where))
+    assert bool(got_in) == (runtime.dialect.direct_routing == "accept"), got_in
+
+
+@requirement("PUB-3")
+@pytest.mark.parametrize("neighbour", NEIGHBOURS)
+def test_nor_is_a_service_of_the_hosts_own_opened(
+    inner: Scene, family: Family, neighbour: str
+) -> None:
+    """What the host was told so that its loopback can lead to a container is for itself alone."""
+    forging = Forging(inner, neighbour, family)
+    proper = forging.calls(forging.own(), forging.host(), SERVICE, CONTROL)
+    with Ear(inner.place(HOST), "udp", family=family, port=SERVICE) as ear:
+        for frames in (proper, forging.frames(LOOPBACKS[family], SERVICE, WORD), proper):
+            send_frame(inner.place(neighbour), *frames)
+            inner.settle()
+        assert ear.heard()[0] == CONTROL
+        assert ear.heard()[0] == CONTROL
+
+
+@dataclass(frozen=True, slots=True)
+class Forging:
+    """A neighbour that puts frames on its link with the host, just as it likes."""
+
+    scene: Scene
+    neighbour: str
+    family: Family
+
+    @property
+    def link(self) -> str:
+        """The host's interface on the link that they share."""
+        if self.neighbour in self.scene.places:
+            return "br0" if self.neighbour == NS1 else "eth0"
+        (network,) = self.scene.plan.container(self.neighbour).networks
+        name = self.scene.runtime.network_facts(network).interface
+        assert name
+        return name
+
+    def own(self) -> Address:
+        """Its own address."""
+        address = self.scene.place(self.neighbour).address(self.family)
+        assert address
+        return address
+
+    def host(self) -> Address:
+        """The host's address."""
+        return self.scene.world.address(HOST, self.family)
+
+    def frames(self, target: Address, port: int, word: bytes) -> list[Packet]:
+        """Calls from itself, from the loopback, from the host and from a container."""
+        others = (
+            LOOPBACKS[self.family],
+            self.host(),
+            self.scene.place("peer").address(self.family),
+        )
+        sources = dict.fromkeys((self.own(), *others))
+        return [frame for source in sources for frame in self.calls(source, target, port, word)]
+
+    def calls(
+        self, source: Address | None, target: Address, port: int, word: bytes
+    ) -> list[Packet]:
+        """A datagram and a SYN, with the MAC of the host's."""
+        near, far = self.scene.place(self.neighbour).links(), self.scene.place(HOST).links()
+        head = Ether(src=near["eth0"].mac, dst=far[self.link].mac)
+        packet = head / craft.ip(self.family, src=source, dst=target)
+        return [
+            packet / craft.request(self.family, protocol, sport=port + 1, dport=port) / word
+            for protocol in (Protocol.UDP, Protocol.TCP)
+        ]
+
+
+def carrying(word: bytes, frames: Sequence[Frame]) -> list[str]:
+    """The frames that carry a word."""
+    return [str(frame) for frame in frames if word in frame.data]
+
+
+def assert_came(wire: Capture, frames: Sequence[Packet]) -> None:
+    """Frames that were sent did come to the host: what became of them was decided there."""
+    came = {frame.data for frame in wire.frames() if frame.where.startswith(f"{HOST}/")}
+    assert {bytes(frame) for frame in frames} <= came

@@ -1,0 +1,102 @@
+"""Ranges of ports, ports of the runtime's choice, and ports on IPv6 addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv6Address
+from typing import Final
+
+import pytest
+
+from harness.addresses import LOOPBACKS
+from harness.container import Container
+from harness.marks import requirement
+from harness.model import ATTACKER, FAMILIES, HOST, Bridge, Family, Publish
+from harness.scene import Scene
+from harness.traffic import TRANSPORTS, Ear, Transport
+from suites.ports.shop import DUAL, INSIDE, OWN, both, home, shops
+
+FIRST: Final = 8120
+COUNT: Final = 4
+CHOSEN: Final = INSIDE + 100
+"""Where the container listens behind a port of the runtime's choice."""
+
+
+@pytest.fixture(scope="module")
+def stalls(market: Scene, family: Family) -> Iterator[Container]:
+    """A container that publishes a range, and a port of the runtime's choice."""
+    ports = [Publish(FIRST, INSIDE, transport, count=COUNT) for transport in TRANSPORTS]
+    ports += [Publish(0, CHOSEN, transport) for transport in TRANSPORTS]
+    yield market.container("stalls", home(market, family), ports=tuple(ports))
+    market.remove("stalls")
+
+
+@requirement("PUB-12")
+def test_a_range_leads_port_to_port(
+    market: Scene, transport: Transport, family: Family, stalls: Container
+) -> None:
+    """Each of the host's to its own of the container's, from the first to the last."""
+    address, attacker = market.world.address(HOST, family), market.place(ATTACKER)
+    for number in range(COUNT):
+        with Ear(stalls.net, transport, family=family, port=INSIDE + number) as ear:
+            for other in range(COUNT):
+                quiet = None if other == number else market.settle
+                heard = ear.hears(attacker, at=address, port=FIRST + other, quiet=quiet)
+                assert bool(heard) == (other == number)
+
+
+@requirement("PUB-12")
+def test_a_range_ends_where_it_ends(
+    market: Scene, transport: Transport, family: Family, stalls: Container
+) -> None:
+    """Neither the port before nor the one behind leads anywhere near."""
+    address, attacker = market.world.address(HOST, family), market.place(ATTACKER)
+    for number in range(-1, COUNT + 1):
+        with Ear(stalls.net, transport, family=family, port=INSIDE + number) as ear:
+            for outside in (FIRST - 1, FIRST + COUNT):
+                assert not ear.hears(attacker, at=address, port=outside, quiet=market.settle)
+            if 0 <= number < COUNT:
+                assert ear.hears(attacker, at=address, port=FIRST + number, answered=True)
+
+
+@requirement("PUB-12")
+def test_each_port_of_a_range_is_told(family: Family, stalls: Container) -> None:
+    """As ports of their own, or as the range."""
+    for transport in TRANSPORTS:
+        told = {
+            (item.host_port + number, item.container_port + number)
+            for item in stalls.facts().ports
+            for number in range(item.count)
+            if item.protocol == transport and item.container_port != CHOSEN
+        }
+        assert told == {(FIRST + number, INSIDE + number) for number in range(COUNT)}
+
+
+@requirement("PUB-12")
+def test_a_port_of_the_runtimes_choice_is_told(
+    market: Scene, transport: Transport, family: Family, stalls: Container
+) -> None:
+    """And leads there, in every family that the container has."""
+    (port,) = {
+        item.host_port
+        for item in stalls.facts().ports
+        if (item.protocol, item.container_port) == (transport, CHOSEN)
+    }
+    for each in FAMILIES if family == 6 else (family,):
+        with Ear(stalls.net, transport, family=each, port=CHOSEN) as ear:
+            at = market.world.address(HOST, each)
+            assert ear.hears(market.place(ATTACKER), at=at, port=port, answered=True)
+            assert ear.hears(market.place(HOST), at=LOOPBACKS[each], port=port, answered=True)
+
+
+@requirement("PUB-12")
+@pytest.mark.parametrize("where", ["::1", "the host's"])
+def test_a_port_is_published_on_an_ipv6_address(scene: Scene, where: str) -> None:
+    """It answers there, and is told as it was asked for."""
+    address = IPv6Address("::1") if where == "::1" else scene.world.address(HOST, 6)
+    scene.network(DUAL, ipv6=True)
+    web = scene.container("web", Bridge(DUAL), ports=both(OWN, at=address))
+    for shop in shops(scene, web, 6, OWN):
+        assert shop.serves(HOST, address)
+    told = {(item.host_ip, item.host_port, item.protocol) for item in web.facts().ports}
+    assert told == {(address, OWN, transport) for transport in TRANSPORTS}
