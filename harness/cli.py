@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import doctor, requirements
+from harness.faults import runner
 from harness.lab import ping
 from harness.requirements import Requirement, UnknownRequirement
 from harness.topology import Topology
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     lab.set_defaults(run=_lab)
     about = "in the lab: one echo request to each host, and the TTL with which the answer came"
     commands.add_parser("ping", help=about)  # main() has it parse its own arguments
+    runner.register(commands)
     return parser
 
 
