@@ -34,6 +34,9 @@ class Dialect:
     """Whether `::1` is there in mode none (NONE-6)."""
     bridge_loopback6: bool = True
     """Whether `::1` is there in a container on a network without IPv6 (BR-1)."""
+    none_resolver: bool = True
+    """Whether `/etc/resolv.conf` names the host's resolvers in mode none, for a container that
+    is attached by hand later on (ATT-3)."""
     none_publish: Literal["refused", "warned"] = "refused"
     """What becomes of a port published in mode none (NONE-7)."""
     host_publish: Literal["refused", "warned"] = "refused"
@@ -44,6 +47,8 @@ class Dialect:
         {"publish", "mac", "ip", "hostname", "dns", "add-host"}
     )
     """Options that are refused by name with container:<id> (CTR-7)."""
+    joining_stopped: Literal["refused", "starts-it"] = "refused"
+    """What becomes of joining a container that does not run (CTR-6)."""
     joined_survives: Literal["loopback-only", "keeps-network", "refused"] = "keeps-network"
     """What a joiner has left once the joined container stopped (CTR-9)."""
     direct_routing: Literal["drop", "reject", "accept"] = "drop"
@@ -105,3 +110,9 @@ class Dialect:
     """User-space datapaths get a longer window before silence is final."""
     own_stack: bool = False
     """A network stack of its own (gVisor, VMs): only the exec probe can tell."""
+    fleeting: tuple[str, ...] = ()
+    """What ends by itself a while after a verb of the runtime has returned (BYS-1): patterns
+    as in `residue`, such as `process * (conmon)`."""
+    traces: Literal["forgotten", "left"] = "forgotten"
+    """What becomes of the host's flows and neighbours of an address whose container is gone
+    (LIFE-1): forgotten with it, or left there until the kernel's own time is up."""

@@ -53,7 +53,7 @@ def start_runtime(request: pytest.FixtureRequest) -> RuntimeStarter:
     def start(world: World) -> Iterator[Adapter]:
         with (
             _running(factory, world) as adapter,
-            guarded(world, residue=adapter.dialect.residue),
+            guarded(world, adapter.dialect),
         ):
             yield adapter
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, Self
 
+from harness.dialect import Dialect
 from harness.model import HOST, NS1, NS2
 from harness.topology import PRIVATE, Address
 from harness.world.build import World
@@ -91,8 +92,9 @@ class Guard:
         self._base: State | None = None
         self._before_shared: State | None = None
         self._shared = 0
-        self.residue: tuple[str, ...] = ()
-        """What the runtime under test may leave, as patterns (`Dialect.residue`)."""
+        self._residue: tuple[str, ...] = ()
+        self._fleeting: tuple[str, ...] = ()
+        self._traces_count = True
         with contextlib.ExitStack() as stack:
             self._dumps = {
                 name: stack.enter_context(Dumps(world.namespaces[name])) for name in _WATCHED
@@ -108,6 +110,11 @@ class Guard:
             self._poll.register(self._notices, select.POLLIN)
             self._surroundings = Surroundings(world.host.pid, world.host.cgroup)
             self._resources = stack.pop_all()
+
+    def allow(self, dialect: Dialect) -> None:
+        """From here on the runtime under test may leave what it is documented to leave."""
+        self._residue, self._fleeting = dialect.residue, dialect.fleeting
+        self._traces_count = dialect.traces == "forgotten"
 
     # --- looking ---------------------------------------------------------------
 
@@ -220,13 +227,14 @@ class Guard:
             )
             for change in changes(was, is_now):
                 self._note(found, HOST, change)
-        for trace in self._traces(base, now, links_gone=links_gone):
-            found.setdefault(LEFT_BEHIND, []).append(trace)
+        if self._traces_count:
+            for trace in self._traces(base, now, links_gone=links_gone):
+                found.setdefault(LEFT_BEHIND, []).append(trace)
         return found
 
     def _note(self, found: dict[str, list[str]], place: str, change: Change) -> None:
-        gone = change.how == "gone"
-        if not gone and any(fnmatchcase(change.thing, pattern) for pattern in self.residue):
+        excused = self._fleeting if change.how == "gone" else self._residue
+        if any(fnmatchcase(change.thing, pattern) for pattern in excused):
             return
         left = place == HOST and change.how == NEW
         requirement = LEFT_BEHIND if left else BYSTANDER
@@ -300,9 +308,9 @@ class Guard:
 
 
 @contextmanager
-def guarded(world: World, *, residue: tuple[str, ...] = ()) -> Iterator[Guard]:
+def guarded(world: World, dialect: Dialect) -> Iterator[Guard]:
     """`Guard.holding` for a world of one's own."""
     with Guard(world) as guard:
-        guard.residue = residue
+        guard.allow(dialect)
         with guard.holding():
             yield guard

@@ -62,7 +62,7 @@ def pytest_fixture_setup(
         stash[GUARD] = Guard(made)
         fixturedef.addfinalizer(partial(_stop, stash))
     elif fixturedef.argname == "runtime" and guard is not None:
-        guard.residue = made.dialect.residue  # type: ignore[attr-defined] # an Adapter, a Protocol
+        guard.allow(made.dialect)  # type: ignore[attr-defined] # an Adapter, a Protocol
     return made
 
 

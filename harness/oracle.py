@@ -87,6 +87,10 @@ class _World:
         modes = {container.name: container.mode for container in self.plan.containers}
         return modes.get(name)
 
+    def home_mode(self, name: str) -> model.Mode | None:
+        """The mode of the container whose namespace it lives in; `None` for anything else."""
+        return None if self.mode(name) is None else self.plan.home(name).mode
+
     def targeted(self, cell: Cell) -> tuple[Whereabout, ...]:
         """Where whoever must answer is."""
         match cell.target:
@@ -138,7 +142,7 @@ def _promise(world: _World, cell: Cell) -> Promise:
     source, target = meeting(world.asking(cell), world.targeted(cell), cell.family)
     promise = (
         _loopback(world, cell, source)
-        or _no_name(cell, source)
+        or _no_name(world, cell, source)
         or _no_route(cell, source, target)
         or _kept_out(world, source, target)
         or _reply(world, cell, source, target)
@@ -170,7 +174,7 @@ def _loopback(world: _World, cell: Cell, source: Whereabout) -> Promise | None:
     )
 
 
-def _no_name(cell: Cell, source: Whereabout) -> Promise | None:
+def _no_name(world: _World, cell: Cell, source: Whereabout) -> Promise | None:
     """Without a way out there is no resolver, and none is asked behind its back.
 
     Docker once did ask on behalf of internal networks (CVE-2024-29018).
@@ -186,6 +190,12 @@ def _no_name(cell: Cell, source: Whereabout) -> Promise | None:
             Outcome.NO_NAME,
             requirement="INT-2",
             why="no resolver outside is asked for an internal network",
+        )
+    if not world.dialect.none_resolver and isinstance(world.home_mode(cell.source), Attached):
+        return Promise(
+            Outcome.NO_NAME,
+            requirement="ATT-3",
+            why="a container in mode none is declared to know no resolver",
         )
     return None
 

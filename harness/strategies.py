@@ -44,7 +44,7 @@ from harness.model import (
 from harness.topology import Topology
 
 EVERYTHING = frozenset(
-    {"bridge", "host", "none", "container", "networks", "internal", "ipv6", "connect"}
+    {"bridge", "host", "none", "container", "networks", "internal", "icc", "ipv6", "connect"}
 )
 """The features (values of `adapters.protocol.Feature`) that shape a plan."""
 
@@ -67,7 +67,7 @@ def plans(
 
     plan = Plan()
     for number in range(draw(st.integers(0, max_networks)) if "networks" in features else 0):
-        internal, ipv6, deaf = perhaps("internal"), perhaps("ipv6"), perhaps("networks")
+        internal, ipv6, deaf = perhaps("internal"), perhaps("ipv6"), perhaps("icc")
         plan = plan.with_network(
             NetworkSpec(f"net{number + 1}", internal=internal, ipv6=ipv6, icc=not deaf)
         )
@@ -112,6 +112,7 @@ def dialects() -> SearchStrategy[Dialect]:
         bridge_address6=st.sampled_from([None, IPv6Interface("fd00:17::1/64")]),
         none_loopback=st.booleans(),
         none_loopback6=st.booleans(),
+        none_resolver=st.booleans(),
         bridge_loopback6=st.booleans(),
         direct_routing=st.sampled_from(["drop", "reject", "accept"]),
         isolation=st.sampled_from(["networks", "none"]),

@@ -68,6 +68,7 @@ class MydockerAdapter:
             Feature.INTERNAL,
             Feature.IPV6,
             Feature.PUBLISH,
+            Feature.ICC,
             Feature.DNS,
             Feature.STATIC_ADDRESS,
             Feature.CONNECT,

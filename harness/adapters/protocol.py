@@ -28,6 +28,7 @@ class Feature(StrEnum):
     CONTAINER = "container"
     NETWORKS = "networks"
     INTERNAL = "internal"
+    ICC = "icc"
     IPV6 = "ipv6"
     PUBLISH = "publish"
     DNS = "dns"

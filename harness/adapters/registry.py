@@ -1,7 +1,15 @@
-"""Adapters by name: the built-in ones and those of the entry point group `netmodes.adapters`."""
+"""Adapters by name: the built-in ones, those of the entry point group, and described ones.
+
+A name is that of an adapter, or the path of a TOML file that describes a Docker-shaped
+command line. `NAME@/path` takes the runtime's programs from a folder into which a package
+was unpacked, so that two versions can be compared without installing either.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, cast
 
@@ -10,11 +18,22 @@ from harness.adapters.protocol import AdapterFactory
 GROUP: Final = "netmodes.adapters"
 DEFAULT: Final = "mydocker"
 """The runtime that comes with the suites."""
-_BUILT_IN: Final = {"mydocker": "harness.adapters.mydocker:MydockerAdapter"}
+_BUILT_IN: Final = {
+    "docker": "harness.adapters.docker:SPEC",
+    "mydocker": "harness.adapters.mydocker:MydockerAdapter",
+    "mydocker-cli": "harness.adapters.mydocker_cli:SPEC",
+    "podman": "harness.adapters.podman:CRUN",
+    "podman-runc": "harness.adapters.podman:RUNC",
+}
+_DESCRIBED: Final = ".toml"
 
 
 class UnknownRuntime(LookupError):
     """No adapter goes by that name; the message lists those that there are."""
+
+
+class NotInstalled(UnknownRuntime):
+    """There is such an adapter, but not the runtime; the message tells how to install it."""
 
 
 def names() -> list[str]:
@@ -23,10 +42,79 @@ def names() -> list[str]:
 
 
 def find(name: str) -> AdapterFactory:
-    """What makes the adapter called `name`, given a host. Loads its module only now."""
+    """What makes the adapter called `name`, given a host. Loads its module only now.
+
+    Raises `UnknownRuntime`, or `NotInstalled` when its programs are not there, and
+    `ValueError` when a description cannot be read.
+    """
+    factory = load(name)
+    absent = missing(factory)
+    if absent:
+        raise NotInstalled(f"not installed: there is no {', '.join(absent)}. {_remedy(factory)}")
+    return factory
+
+
+def load(name: str) -> AdapterFactory:
+    """What `find` finds, whether its programs are there or not."""
+    plain, at, prefix = name.partition("@")
+    if plain.endswith(_DESCRIBED):
+        from harness.adapters import cli_toml  # who names no file needs none of it
+
+        found: AdapterFactory = cli_toml.load(plain)
+    else:
+        found = _load(plain)
+    return _from_prefix(name, found, prefix) if at else found
+
+
+def missing(factory: AdapterFactory) -> list[str]:
+    """The programs that an adapter needs and this machine has not; none where it does not tell."""
+    tell = cast("Callable[[], list[str]]", getattr(factory, "missing", list))
+    return tell()
+
+
+def _load(name: str) -> AdapterFactory:
     for point in entry_points(group=GROUP):
         if point.name == name:
-            return cast("AdapterFactory", point.load())
+            return _factory(point.load())
     if name in _BUILT_IN:
-        return cast("AdapterFactory", EntryPoint(name, _BUILT_IN[name], GROUP).load())
-    raise UnknownRuntime(f"no adapter is called {name!r}; there are: {', '.join(names())}")
+        return _factory(EntryPoint(name, _BUILT_IN[name], GROUP).load())
+    raise UnknownRuntime(
+        f"no adapter is called {name!r}; there are: {', '.join(names())}, "
+        "and any file acme.toml that describes a Docker-shaped command line"
+    )
+
+
+def _factory(found: object) -> AdapterFactory:
+    """An adapter's class as it is, a description as what makes adapters of it."""
+    from harness.adapters.cli_spec import CliSpec
+
+    if isinstance(found, CliSpec):
+        from harness.adapters.cli import CliFactory
+
+        return CliFactory(found)
+    return cast("AdapterFactory", found)
+
+
+def _from_prefix(name: str, factory: AdapterFactory, prefix: str) -> AdapterFactory:
+    from harness.adapters.cli import CliFactory
+
+    if not isinstance(factory, CliFactory):
+        raise UnknownRuntime(f"{name!r}: its programs cannot be taken from another folder")
+    if not os.path.isdir(prefix) or not os.path.isabs(prefix):
+        raise UnknownRuntime(
+            f"{name!r}: there is no folder {prefix!r}; an absolute path is wanted, as in "
+            "docker@/opt/docker-28, of what `dpkg -x PACKAGE.deb FOLDER` unpacks"
+        )
+    return CliFactory(replace(factory.spec, prefix=prefix))
+
+
+def _remedy(factory: AdapterFactory) -> str:
+    from harness.adapters.cli import CliFactory
+
+    if isinstance(factory, CliFactory):
+        spec = factory.spec
+        if spec.prefix:
+            return f"They are looked for in {spec.prefix} and on the PATH"
+        if spec.install:
+            return f"Try: {spec.install}"
+    return "`netmodes vendors` tells what is there"

@@ -44,7 +44,10 @@ def test_a_removed_container_leaves_nothing(scene: Scene, mode: Mode, guard: Gua
 def test_nothing_is_remembered_of_whom_it_talked_to(
     scene: Scene, family: Family, guard: Guard
 ) -> None:
-    """Neither flows nor neighbours of its address stay, though others go on using the bridge."""
+    """Neither flows nor neighbours of its address stay, though others go on using the bridge.
+
+    Where the runtime declares that it leaves those to the kernel, nothing else stays.
+    """
     scene.network("lan", ipv6=True)
     stays = scene.container("stays", Bridge("lan")).net
     introduce(stays, scene.world.address(INTERNET, family), "udp")

@@ -32,7 +32,7 @@ def test_its_namespace_can_be_named_and_entered_from_outside(scene: Scene, host:
 @requirement("ATT-1")
 def test_what_is_done_by_the_name_is_done_to_the_container(scene: Scene) -> None:
     """A veth moved in by that name arrives in the container."""
-    alone = scene.container("alone", Nothing())
+    alone = _alone(scene)
     with entry.named(scene.world.host, alone) as place:
         alone.attach()
         assert set(place.links()) == {"lo", "eth0"}
@@ -44,8 +44,7 @@ def test_removing_the_container_takes_the_veth_pair_along(
     scene: Scene, host: Place, runtime: Adapter
 ) -> None:
     """Both ends are gone and the bridge has one port less; its other ports stay."""
-    scene.container("peer", Bridge())
-    alone = scene.container("alone", Nothing())
+    alone = _alone(scene)
     before = ports(host, runtime)
     alone.attach()
     assert ports(host, runtime) == before | {host_end("alone")}
@@ -57,6 +56,7 @@ def test_removing_the_container_takes_the_veth_pair_along(
 @requirement("ATT-4")
 def test_the_freed_port_can_be_taken_again(scene: Scene, host: Place) -> None:
     """A container of the same name is attached under the same address, and is answered."""
+    scene.container("peer", Bridge())
     for _ in range(2):
         alone = scene.container("alone", Nothing())
         alone.attach()
@@ -69,7 +69,7 @@ def test_the_freed_port_can_be_taken_again(scene: Scene, host: Place) -> None:
 @requirement("ATT-5")
 def test_it_survives_an_exec(scene: Scene) -> None:
     """Links, addresses and routes are the same after processes came and went inside."""
-    alone = scene.container("alone", Nothing())
+    alone = _alone(scene)
     alone.attach()
     before = Snapshot.of(alone.net)
     entry.view(alone)
@@ -81,7 +81,7 @@ def test_it_survives_an_exec(scene: Scene) -> None:
 @requirement("ATT-5")
 def test_a_stop_and_start_leaves_a_clean_none_again(scene: Scene, host: Place) -> None:
     """Nothing of what was attached comes back, inside or in the host."""
-    alone = scene.container("alone", Nothing())
+    alone = _alone(scene)
     alone.attach()
     assert "eth0" in alone.net.links()
     alone.stop()
@@ -91,6 +91,12 @@ def test_a_stop_and_start_leaves_a_clean_none_again(scene: Scene, host: Place) -
     assert alone.net.routes() == []
     row = scene.promised().select(source="alone")
     assert scene.observed(row) == row
+
+
+def _alone(scene: Scene) -> Container:
+    """A container to attach, beside one for which the bridge is there."""
+    scene.container("peer", Bridge())
+    return scene.container("alone", Nothing())
 
 
 def wait_for_the_end_of(alone: Container, host: Place) -> None:

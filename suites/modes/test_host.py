@@ -137,10 +137,14 @@ def test_a_net_sysctl_is_refused(scene: Scene, host: Place, runtime: Adapter, ke
 @requirement("HOST-5")
 def test_a_net_sysctl_is_refused_to_who_joins_it(scene: Scene, host: Place) -> None:
     """By way of container:<id> the namespace is the host's all the same."""
+    key = "net.ipv4.ip_default_ttl"
     scene.container("guest", Host())
-    value = host.sysctl("net.ipv4.ip_forward")
-    scene.refusal("joiner", Joined("guest"), sysctls=(("net.ipv4.ip_forward", "0"),))
-    assert host.sysctl("net.ipv4.ip_forward") == value
+    value = host.sysctl(key)
+    try:
+        scene.refusal("joiner", Joined("guest"), sysctls=((key, "61"),))
+        assert host.sysctl(key) == value
+    finally:
+        host.tune({key: value})
 
 
 @requirement("HOST-5")

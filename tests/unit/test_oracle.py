@@ -170,6 +170,14 @@ def test_networks_promise_what_their_options_say(
     assert said(of(NETWORKS), source, target, family) == words
 
 
+def test_who_was_in_mode_none_knows_the_resolver_that_is_declared() -> None:
+    """Attached by hand it is answered by name, or knows nobody to ask; a bridged one does."""
+    without = of(PLAN, Dialect(none_resolver=False))
+    assert said(without, "container07-attached", "www.example.com") == "no-name, ATT-3"
+    assert said(without, "container07-attached", "internet").startswith("reply")
+    assert said(without, "container01", "www.example.com").startswith("reply")
+
+
 @pytest.mark.parametrize(
     ("dialect", "source", "target", "family", "words"),
     [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 from pathlib import Path
 
@@ -228,6 +230,45 @@ def test_what_is_remembered_of_a_container_is_found(
     told = str(raised.value)
     assert f"host: neighbour {address} of {bridge}: new" in told
     assert f"host: flow from {address} port " in told
+
+
+def test_what_is_declared_to_be_remembered_is_no_leak(guard: Guard, scene: Scene) -> None:
+    """Flows and neighbours may stay where the dialect says so; a link may not."""
+    scene.network("lan", ipv6=True)
+    scene.container("stays", Bridge("lan"))
+    try:
+        guard.allow(replace(scene.runtime.dialect, traces="left"))
+        with guard.holding(bound=SOON):
+            guest = scene.container("guest", Bridge("lan")).net
+            introduce(guest, scene.world.address(INTERNET, 4), "udp")
+            scene.world.host.call(_remove_and_remember, "guest")
+        scene.forget("guest")
+        with (
+            pytest.raises(Violation, match=r"link .*: new"),
+            guard.holding(bound=SOON),
+        ):
+            scene.container("other", Bridge("lan"))
+    finally:
+        guard.allow(scene.runtime.dialect)
+
+
+def test_only_what_is_declared_to_be_fleeting_may_end_by_itself(
+    guard: Guard, world: World, scene: Scene
+) -> None:
+    """By the pattern of its name; the very same is a violation where nothing is declared."""
+    for pattern in ("process * (sleep)", "process * (other)"):
+        pid = world.host.spawn(["sleep", "60"], log="/dev/null")
+        try:
+            guard.allow(replace(scene.runtime.dialect, fleeting=(pattern,)))
+            with (
+                contextlib.nullcontext()
+                if "sleep" in pattern
+                else pytest.raises(Violation, match=r"process \d+ \(sleep\): gone"),
+                guard.holding(bound=SOON),
+            ):
+                world.host.call(os.kill, pid, signal.SIGKILL)
+        finally:
+            guard.allow(scene.runtime.dialect)
 
 
 def _remove_and_remember(name: str) -> None:

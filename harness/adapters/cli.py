@@ -1,0 +1,358 @@
+"""Any Docker-shaped command line as an adapter: a description in, the verbs of `Adapter` out.
+
+A command that exits with an error and says why has *refused*. One that dies of a signal,
+does not end in time, says nothing or prints what it must not is *broken*: an error of the
+run that carries the command, what it printed and the daemon's log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from typing import Final
+
+from harness.adapters import cli_arguments, cli_reading, daemon, dialects, furnish, image
+from harness.adapters.cli_reading import Garbage
+from harness.adapters.cli_spec import CliSpec
+from harness.adapters.memory import Memory
+from harness.adapters.protocol import (
+    Completed,
+    Facts,
+    Feature,
+    HostHandle,
+    NetworkFacts,
+    RuntimeBroken,
+    RuntimeRefused,
+)
+from harness.model import ContainerSpec, NetworkSpec
+from harness.topology import Interface
+from linux import netstate
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+_NOT_EXECUTABLE: Final = (126, 127)
+"""What `exec` exits with when the command cannot be executed, or is not there."""
+_PANIC: Final = re.compile(r"^(panic: |fatal error: |SIGSEGV|Traceback \(most recent call)", re.M)
+_SAID: Final = 2000
+_VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
+
+
+@dataclass(frozen=True, slots=True)
+class CliFactory:
+    """Makes adapters of one description."""
+
+    spec: CliSpec
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        """What the description claims."""
+        return self.spec.features
+
+    def missing(self) -> list[str]:
+        """The programs that are not on the PATH, or not in the prefix."""
+        path = furnish.search_path(self.spec.prefix)
+        return [name for name in self.spec.required if shutil.which(name, path=path) is None]
+
+    def __call__(self, host: HostHandle, /) -> CliAdapter:
+        """Make the adapter that drives the runtime in this host."""
+        return CliAdapter(host, self.spec)
+
+
+class CliAdapter:
+    """Drives a runtime by its command line, inside the host."""
+
+    def __init__(self, host: HostHandle, spec: CliSpec) -> None:
+        self._host, self._spec, self._words = host, spec, spec.words
+        self._env = furnish.environment(spec)
+        self._memory = Memory(host)
+        self._daemons: list[int] = []
+        self.name = spec.name
+        self.features = spec.features
+        furnish.furnish(host, spec)
+        self.version = spec.version or self._ask_version()
+        self.dialect = spec.dialect or dialects.of(spec.kin or spec.name, self.version)
+
+    # --- up and down -----------------------------------------------------------
+
+    def start(self) -> None:
+        """Start what daemons do not run, load the image if it is not there."""
+        self._start_daemons()
+        self._ask("list containers", *self._words.containers)
+        if self._spec.load_image and not self._memory.image:
+            self._ask("load the test image", *self._words.load, image.archive(self._host))
+            self._memory.image = True
+
+    def _start_daemons(self) -> None:
+        dead = [not daemon.alive(self._host, pid) for pid in self._daemons]
+        self._memory.forget()
+        for number, wanted in enumerate(self._spec.daemons):
+            if number < len(dead) and not dead[number]:
+                continue
+            pid = daemon.start(self._host, wanted, self._env, self._spec.timeout)
+            self._daemons[number : number + 1] = [pid]
+
+    def stop(self) -> None:
+        """Remove everything and end the daemons, the last one first."""
+        self._memory.forget()
+        if self._words.reset:
+            self._ask("reset", *self._words.reset)
+        else:
+            self.prune()
+        while self._daemons:
+            daemon.stop(self._host, self._daemons.pop(), self._spec.timeout)
+
+    # --- networks --------------------------------------------------------------
+
+    def network(self, spec: NetworkSpec) -> NetworkFacts:
+        """`network create`."""
+        words = cli_arguments.network(self._spec, spec)
+        self._ask(f"create network {spec.name}", *self._words.network_create, *words)
+        return self.network_facts(spec.name)
+
+    def network_facts(self, name: str) -> NetworkFacts:
+        """`network inspect`; a gateway that it does not tell is looked up at the interface."""
+        if known := self._memory.networks.get(name):
+            return known
+        own = cli_arguments.network_name(self._spec, name)
+        asked = f"inspect network {name}"
+        done = self._ask(asked, *self._words.network_inspect, own)
+        try:
+            found = cli_reading.network(self._spec, done.stdout)
+            subnets = cli_reading.subnets(done.stdout)
+        except Garbage as garbage:
+            raise self._broken(asked, done, f"it printed what is {garbage}") from None
+        if len(found.gateways) < len(subnets) and found.interface:
+            held = self._host.call(_addresses, found.interface, tuple(subnets))
+            found = replace(found, gateways=held)
+        found = replace(found, name=name)
+        if found.gateways:
+            self._memory.networks[name] = found
+        return found
+
+    def remove_network(self, name: str) -> None:
+        """`network rm`."""
+        self._memory.networks.pop(name, None)
+        own = cli_arguments.network_name(self._spec, name)
+        self._ask(f"remove network {name}", *self._words.network_remove, own)
+
+    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> Facts:
+        """`network connect`."""
+        self._memory.containers.pop(name, None)
+        words = [word for alias in aliases for word in ("--alias", alias)]
+        own = cli_arguments.network_name(self._spec, network), self._spec.named(name)
+        self._ask(f"connect {name} to {network}", *self._words.connect, *words, *own)
+        return self.inspect(name)
+
+    def disconnect(self, name: str, network: str) -> Facts:
+        """`network disconnect`."""
+        self._memory.containers.pop(name, None)
+        own = cli_arguments.network_name(self._spec, network), self._spec.named(name)
+        self._ask(f"disconnect {name} from {network}", *self._words.disconnect, *own)
+        return self.inspect(name)
+
+    # --- containers ------------------------------------------------------------
+
+    def run(self, spec: ContainerSpec) -> Facts:
+        """`run -d`, or `create`, `network connect` and `start`; of a refused one nothing stays."""
+        asked, words = f"run {spec.name}", cli_arguments.container(self._spec, spec)
+        self._memory.containers.pop(spec.name, None)
+        self._memory.joins(spec)
+        with self._undone(spec.name) as noting:
+            if not spec.also:
+                done = self._ask(asked, *self._words.run, *noting, *words)
+            else:
+                self._ask(asked, *self._words.create, *noting, *words)
+                for network in spec.also:
+                    own = cli_arguments.network_name(self._spec, network)
+                    self._ask(asked, *self._words.connect, own, self._spec.named(spec.name))
+                done = self._ask(asked, *self._words.start, self._spec.named(spec.name))
+            facts = self._inspect(spec.name)
+        warnings = tuple(line for line in done.stderr.splitlines() if line.strip())
+        return replace(facts, warnings=warnings)
+
+    @contextlib.contextmanager
+    def _undone(self, name: str) -> Iterator[Sequence[str]]:
+        """What has `run` note the id of what it makes; that is removed when it is refused."""
+        option, path = self._words.cidfile, f"/run/netmodes/cid-{os.getpid()}-{name}"
+        try:
+            yield (option, path) if option else ()
+        except RuntimeRefused:
+            if option and (made := self._host.call(_taken, path)):
+                with contextlib.suppress(RuntimeRefused):
+                    self._ask(f"remove {name}", *self._words.remove, made)
+            raise
+        if option:
+            self._host.call(_taken, path)
+
+    def inspect(self, name: str) -> Facts:
+        """`inspect`, or what it told while the container's pid 1 has not ended since."""
+        return self._memory.container(name) or self._inspect(name)
+
+    def _inspect(self, name: str) -> Facts:
+        asked = f"inspect {name}"
+        done = self._ask(asked, *self._words.inspect, self._spec.named(name))
+        try:
+            facts = cli_reading.container(self._spec, done.stdout)
+        except Garbage as garbage:
+            raise self._broken(asked, done, f"it printed what is {garbage}") from None
+        if facts.name == self._spec.named(name):
+            facts = replace(facts, name=name)
+        self._memory.keep(name, facts)
+        return facts
+
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
+        """`exec`; a command that is not there exits with 127, as in a shell."""
+        asked = f"exec in {name}"
+        words = (*self._words.execute, self._spec.named(name), *argv)
+        done = self._command(asked, words, timeout=timeout)
+        if done.returncode and done.returncode not in _NOT_EXECUTABLE:
+            self._memory.containers.pop(name, None)
+            if not self.inspect(name).running:  # refused when there is no such container
+                raise RuntimeRefused(asked, done.stderr.strip())
+        return Completed(tuple(argv), done.returncode, done.stdout, done.stderr, done.seconds)
+
+    def stop_container(self, name: str) -> None:
+        """`stop`."""
+        self._memory.containers.pop(name, None)
+        self._ask(f"stop {name}", *self._words.stop, self._spec.named(name))
+
+    def start_container(self, name: str) -> Facts:
+        """`start`."""
+        self._memory.containers.pop(name, None)
+        self._ask(f"start {name}", *self._words.start, self._spec.named(name))
+        return self.inspect(name)
+
+    def remove(self, *names: str) -> None:
+        """`rm -f`, many in one command; who joined another goes before that one."""
+        for name in names:
+            self._memory.containers.pop(name, None)
+        for some in self._memory.joiners_first(names):
+            own = (self._spec.named(name) for name in some)
+            self._ask(f"remove {', '.join(some)}", *self._words.remove, *own)
+
+    def prune(self) -> None:
+        """Remove every container, and every network that is not the runtime's own."""
+        self._memory.forget()
+        before: list[str] = []
+        while found := self._ask("list containers", *self._words.containers).stdout.split():
+            try:
+                self._ask("remove all containers", *self._words.remove, *found)
+            except RuntimeRefused:
+                if found == before:
+                    raise
+            before = found
+        self._ask("remove all networks", *self._words.network_prune)
+
+    # --- trouble ---------------------------------------------------------------
+
+    def repair(self) -> None:
+        """What is documented for it: a command, or else a restart of the last daemon."""
+        if self._words.repair:
+            self._ask("repair", *self._words.repair)
+        elif self._daemons:
+            daemon.stop(self._host, self._daemons[-1], self._spec.timeout)
+            self.start()
+
+    def crash(self, spec: ContainerSpec, *, after: float) -> None:
+        """`run -d`, and SIGKILL for it and the last daemon."""
+        words = (*self._spec.command, *self._words.run, *cli_arguments.container(self._spec, spec))
+        log = f"/run/netmodes/{self.name}-crash.log"
+        pid = self._host.spawn(words, log=log, env=self._env)
+        self._host.call(_wait_for_end, pid, after)
+        for victim in (pid, *self._daemons[-1:]):
+            daemon.kill(self._host, victim, self._spec.timeout)
+        self._memory.forget()
+
+    # --- one command -----------------------------------------------------------
+
+    def _ask(self, asked: str, *words: str) -> Completed:
+        """A command that has to succeed; `RuntimeRefused` with its words when it says no."""
+        done = self._command(asked, words, timeout=self._spec.timeout)
+        if not done.returncode:
+            return done
+        said = done.stderr.strip() or done.stdout.strip()
+        if not said:
+            raise self._broken(asked, done, f"it exited with {done.returncode} and said nothing")
+        self._memory.forget()
+        raise RuntimeRefused(asked, said)
+
+    def _command(self, asked: str, words: Sequence[str], *, timeout: float) -> Completed:
+        """A command to its end, whatever it exits with; `RuntimeBroken` when it does not end so."""
+        argv = (*self._spec.command, *words)
+        try:
+            done = self._host.run(argv, env=self._env, timeout=timeout)
+        except TimeoutError as error:
+            raise self._broken(asked, None, str(error)) from None
+        except OSError as error:
+            raise self._broken(asked, None, f"{argv[0]} cannot be executed: {error}") from None
+        if done.returncode < 0:
+            raise self._broken(asked, done, f"it was ended by signal {-done.returncode}")
+        if done.returncode and _PANIC.search(done.stderr):
+            raise self._broken(asked, done, "it crashed")
+        if done.returncode and self._daemons:
+            for pid in self._daemons:
+                if not daemon.alive(self._host, pid):
+                    broken = self._broken(asked, done, "its daemon has ended; it is started anew")
+                    self._start_daemons()
+                    raise broken
+        return done
+
+    def _broken(self, asked: str, done: Completed | None, why: str) -> RuntimeBroken:
+        self._memory.forget()
+        told = [f"{asked}: {why}."]
+        if done is not None:
+            told.append(f"It was {' '.join(done.argv)}, {done.seconds:.1f} s.")
+            for name, text in (("output", done.stdout), ("error output", done.stderr)):
+                if text:
+                    told.append(f"Its {name}: {text[-_SAID:].strip()}")
+        told += [daemon.tail(self._host, item.log) for item in self._spec.daemons]
+        told.append(f"`netmodes lab --runtime {self.name}` gives a shell where it can be tried.")
+        return RuntimeBroken("\n".join(told))
+
+    def _ask_version(self) -> str:
+        done = self._command("ask for the version", self._words.version, timeout=self._spec.timeout)
+        found = _VERSION.search(done.stdout)
+        if done.returncode or not found:
+            raise self._broken("ask for the version", done, "there is no version in its answer")
+        return found[0]
+
+
+# --- inside the host -----------------------------------------------------------
+
+
+def _addresses(link: str, subnets: Sequence[str]) -> tuple[Interface, ...]:
+    """The addresses that an interface of the host has, of those subnets and in their order."""
+    with NetNS.at("/proc/self/ns/net") as here, Netlink(here) as netlink:
+        index = netstate.link(netlink, link).ifindex
+        held = [item.address for item in netstate.addresses(netlink, index=index)]
+    wanted = [ip_network(subnet) for subnet in subnets]
+    return tuple(item for network in wanted for item in held if item.network == network)
+
+
+def _taken(path: str) -> str:
+    """The content of a file that is taken away; nothing where there is none."""
+    try:
+        with open(path, encoding="ascii") as file:
+            content = file.read().strip()
+    except FileNotFoundError:
+        return ""
+    os.unlink(path)
+    return content
+
+
+def _wait_for_end(pid: int, seconds: float) -> None:
+    """Wait so long for the end of a process."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        select.select([handle], [], [], seconds)
+    finally:
+        os.close(handle)

@@ -1,0 +1,107 @@
+"""Daemons of a runtime: started inside the host, waited for, ended, and what they wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from typing import Final
+
+from harness.adapters.cli_spec import Daemon
+from harness.adapters.protocol import HostHandle, RuntimeBroken
+
+_AGAIN: Final = 0.005
+"""Seconds after which to look again: nobody tells of a socket that listens."""
+_LINES: Final = 25
+
+
+def start(host: HostHandle, daemon: Daemon, env: dict[str, str], bound: float) -> int:
+    """Start a daemon; its pid in the host once its socket takes connections.
+
+    Raises `RuntimeBroken` with its log when it ends before, or is not there after `bound`
+    seconds.
+    """
+    pid = host.spawn(daemon.command, log=daemon.log, env=env)
+    failed = host.call(_await_socket, daemon.socket, pid, bound)
+    if failed:
+        raise RuntimeBroken(f"{daemon.command[0]} {failed}.\n{tail(host, daemon.log)}")
+    return pid
+
+
+def stop(host: HostHandle, pid: int, bound: float) -> bool:
+    """End a daemon by SIGTERM, after `bound` seconds by SIGKILL; whether the first sufficed."""
+    return host.call(_end, pid, signal.SIGTERM, bound)
+
+
+def kill(host: HostHandle, pid: int, bound: float) -> None:
+    """End a daemon by SIGKILL, and wait for its end."""
+    host.call(_end, pid, signal.SIGKILL, bound)
+
+
+def alive(host: HostHandle, pid: int) -> bool:
+    """Whether a daemon still runs."""
+    return host.call(_exists, pid)
+
+
+def tail(host: HostHandle, log: str) -> str:
+    """The last lines of a log in the host, under a heading."""
+    lines = host.call(_last, log)
+    return f"The end of its log, {log}:\n" + ("".join(f"  {line}\n" for line in lines) or "  -\n")
+
+
+# --- inside the host -----------------------------------------------------------
+
+
+def _await_socket(path: str, pid: int, bound: float) -> str:
+    """Wait until somebody listens; an empty text, or what went wrong."""
+    deadline = time.monotonic() + bound
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as call:
+            call.settimeout(bound)
+            try:
+                call.connect(path)
+            except OSError:
+                if not _exists(pid):
+                    return f"ended before anybody listened on {path}"
+                select.select([], [], [], _AGAIN)
+            else:
+                return ""
+    _end(pid, signal.SIGKILL, bound)
+    return f"was not listening on {path} after {bound:g} s, and was killed"
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _end(pid: int, number: int, bound: float) -> bool:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, number)
+        if select.select([handle], [], [], bound)[0]:
+            return True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        select.select([handle], [], [], bound)
+        return False
+    finally:
+        os.close(handle)
+
+
+def _last(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()[-_LINES:]
+    except OSError:
+        return []

@@ -1,0 +1,43 @@
+"""What a command line needs to find in the host: programs, directories, files, environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.adapters.cli_spec import CliSpec
+from harness.adapters.protocol import HostHandle
+from linux.syscalls import mount
+
+_SYSTEM: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_DONE: Final = "/run/netmodes/furnished"
+
+
+def search_path(prefix: str = "") -> str:
+    """A PATH that also has what only root usually has on it, and a prefix before all."""
+    own = [f"{prefix}{directory}" for directory in ("", *_SYSTEM)] if prefix else []
+    inherited = [item for item in os.environ.get("PATH", "").split(":") if item]
+    return ":".join(dict.fromkeys([*own, *inherited, *_SYSTEM]))
+
+
+def environment(spec: CliSpec) -> dict[str, str]:
+    """What is added to the environment of every command and daemon."""
+    return {"PATH": search_path(spec.prefix), **dict(spec.env)}
+
+
+def furnish(host: HostHandle, spec: CliSpec) -> None:
+    """Make the directories that are to be empty and the files that are to be there, once."""
+    host.call(_furnish, spec.scratch, spec.files)
+
+
+def _furnish(scratch: Sequence[str], files: Sequence[tuple[str, str]]) -> None:
+    if os.path.exists(_DONE):
+        return
+    for directory in scratch:
+        mount("tmpfs", directory, "tmpfs", 0, "mode=755")
+    for path, content in files:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(content, encoding="utf-8")
+    Path(_DONE).touch()

@@ -1,0 +1,71 @@
+"""podman, rootful: https://docs.podman.io. No daemon; netavark makes the networks.
+
+Its directories are empty ones in the host. Containers are limited by nothing and started
+by crun, or by runc as `podman-runc`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from harness.adapters.cli_spec import CliSpec, Words
+from harness.adapters.protocol import Feature
+
+FEATURES: Final = frozenset(
+    {
+        Feature.BRIDGE,
+        Feature.HOST,
+        Feature.NONE,
+        Feature.CONTAINER,
+        Feature.NETWORKS,
+        Feature.INTERNAL,
+        Feature.IPV6,
+        Feature.PUBLISH,
+        Feature.DNS,
+        Feature.STATIC_ADDRESS,
+        Feature.CONNECT,
+        Feature.RESTART,
+        Feature.SYSCTL,
+    }
+)
+_HOME: Final = "/run/netmodes/podman"
+# https://github.com/containers/common/blob/main/docs/containers.conf.5.md. No pids limit:
+# it needs a controller that a nested cgroup may not have.
+_CONF: Final = """
+[containers]
+pids_limit = 0
+[engine]
+runtime = "{runtime}"
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+[network]
+network_config_dir = "/run/netmodes/podman/networks"
+"""
+
+CRUN: Final = CliSpec(
+    name="podman",
+    command=("podman",),
+    features=FEATURES,
+    kin="podman",
+    words=Words(
+        stop=("stop", "-t", "1"),
+        remove=("rm", "-f", "-t", "0"),
+        repair=("network", "reload", "--all"),
+        mtu="mtu",
+        icc="",
+    ),
+    default_network="podman",
+    env=(("CONTAINERS_CONF", f"{_HOME}/containers.conf"), ("TMPDIR", "/tmp")),  # noqa: S108 # the host's own
+    files=((f"{_HOME}/containers.conf", _CONF.format(runtime="crun")),),
+    scratch=("/var/lib", "/var/cache"),
+    programs=("crun", "conmon"),
+    install="apt-get install podman crun netavark aardvark-dns nftables",
+)
+RUNC: Final = replace(
+    CRUN,
+    name="podman-runc",
+    files=((f"{_HOME}/containers.conf", _CONF.format(runtime="runc")),),
+    programs=("runc", "conmon"),
+    install="apt-get install podman runc netavark aardvark-dns nftables",
+)
