@@ -23,6 +23,7 @@ from harness import sandbox
 from linux.netns import NetNS
 from runtime.engine import Engine
 from runtime.rootfs import in_user_namespace
+from runtime.starter import Starter
 
 BAR = 0.012
 _UNSHARE = ("unshare", "--fork", "--pid", "--net", "--mount", "--uts", "--ipc", "--cgroup", "true")
@@ -51,10 +52,15 @@ def _build(scratch: str) -> str | None:
 
 
 def _compare(rounds: int, reference: str | None, scratch: str) -> int:
-    engine = Engine()
+    with Starter.begin() as starter:
+        return _alternate(rounds, reference, scratch, starter)
+
+
+def _alternate(rounds: int, reference: str | None, scratch: str, starter: Starter) -> int:
+    engine, alone = Engine(starter=starter), Engine()
     engine.run("base", ["sleep", "1000"], name="first")
 
-    def start(network: str) -> Callable[[], float]:
+    def start(network: str, engine: Engine = engine) -> Callable[[], float]:
         def once() -> float:
             began: list[str] = []
             seconds = timed(
@@ -85,6 +91,7 @@ def _compare(rounds: int, reference: str | None, scratch: str) -> int:
             *rivals,
             *((f"mydocker {mode}", start(mode)) for mode in ("bridge", "none", "host")),
             ("mydocker container:first", start("container:first")),
+            ("mydocker bridge, no starter", start("bridge", alone)),
             ("unshare … true", lambda: timed(lambda: subprocess.run(_UNSHARE, check=True))),
         ],
         rounds=rounds,

@@ -7,10 +7,11 @@ import shutil
 import struct
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from typing import Final
 
 from runtime.errors import UnsupportedError
-from runtime.image import BASE, Image, fingerprint
+from runtime.image import BASE, RECIPE, Image, fingerprint
 from runtime.intake import base_config
 from runtime.state import now, write_json
 
@@ -22,6 +23,8 @@ _WANTED: Final = (
     *("nc", "ping", "printf", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "sort", "ss"),
     *("stat", "stty", "tail", "tee", "test", "touch", "tr", "tty", "uname", "uniq", "wc", "whoami"),
 )
+_BESIDE: Final = ("getent",)
+"""What busybox does not do: ask the C library's resolver."""
 _PT_INTERP: Final = 3
 
 
@@ -31,10 +34,15 @@ def assemble(cache: str) -> Image:
     try:
         os.chmod(scratch, 0o755)  # noqa: S103 - it becomes "/"
         busybox = _static_busybox()
-        sources = _from_busybox(scratch, busybox) if busybox else _from_programs(scratch)
+        if busybox:
+            sources = _from_busybox(scratch, busybox) + _from_programs(scratch, (), _BESIDE)
+        else:
+            sources = _from_programs(scratch, _NEEDED, _WANTED)
         _furnish(scratch)
         size, created = _size(scratch), now()
-        made_of = {path: fingerprint(path) for path in [*sources, *_existing(_DIRECTORIES)]}
+        made_of = {
+            path: fingerprint(path) for path in [RECIPE, *sources, *_existing(_DIRECTORIES)]
+        }
         config = base_config(scratch, created)
         layer = f"base-{os.path.basename(scratch)[4:]}"
         os.rename(scratch, f"{cache}/{layer}")
@@ -126,14 +134,14 @@ def _find(name: str) -> str | None:
     return None
 
 
-def _from_programs(root: str) -> list[str]:
+def _from_programs(root: str, needed: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """Copy programs and their libraries; a file that has several names is copied once."""
     programs: dict[str, list[str]] = {}
-    for name in (*_NEEDED, *_WANTED):
+    for name in (*needed, *wanted):
         path = _find(name)
         if path is not None and _is_elf(path):
             programs.setdefault(os.path.realpath(path), []).append(name)
-        elif name in _NEEDED:
+        elif name in needed:
             raise UnsupportedError(
                 "assemble the base image",
                 f"this machine has no program {name!r} in {':'.join(_DIRECTORIES)}",

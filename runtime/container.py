@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from linux.netns import NetNS
 from runtime import errors, init, terminal
@@ -23,10 +23,14 @@ from runtime.errors import UnsupportedError
 from runtime.init import Command, Launch, Stdio
 from runtime.isolation import capabilities
 from runtime.net import files
+from runtime.net.announce import Voice
 from runtime.net.reserve import Reserved
 from runtime.records import ContainerConfig, Endpoint
 from runtime.rootfs import Rootfs
 from runtime.state import process_born
+
+if TYPE_CHECKING:
+    from runtime.starter import Starter  # brings what a single start has no use for
 
 _END_BOUND = 30_000
 """How long a killed container may take to end, in milliseconds, before that is an error."""
@@ -46,12 +50,14 @@ class Wiring(NamedTuple):
 
     `netns` is the namespace it goes into (`None`: the host's) and `connect` what
     wires it and tells the outcome, called while the child builds the file system.
-    What was `reserved` of the host's ports passes to pid 1.
+    What was `reserved` of the host's ports passes to pid 1, and so does the `voice`
+    that `connect` needs: pid 1 closes it when that holds nobody up.
     """
 
     netns: NetNS | None
     connect: Callable[[], tuple[Endpoint, ...]] = tuple
     reserved: Reserved | None = None
+    voice: Voice | None = None
 
     def close(self) -> None:
         """Give up the caller's own hold on all of it."""
@@ -59,6 +65,8 @@ class Wiring(NamedTuple):
             self.netns.close()
         if self.reserved is not None:
             self.reserved.close()
+        if self.voice is not None:
+            self.voice.close()
 
 
 def start(
@@ -70,12 +78,14 @@ def start(
     stdio: Stdio | None,
     on_pid: Callable[[int, int, tuple[Endpoint, ...]], None],
     binds: Sequence[Bind] = (),
+    starter: Starter | None = None,
 ) -> Started:
     """Start the container and return once its command is being executed.
 
     `on_pid` is called with pid, start time and endpoints before the command may
     run, so that whatever happens next finds them written down. Any error means
-    that no process is left; the wiring is the caller's to undo.
+    that no process is left; the wiring is the caller's to undo. With a `starter`
+    the container's first process is forked from that.
     """
     with Descriptors() as open_here:
         report, report_in = open_here.pipe()
@@ -104,15 +114,20 @@ def start(
             stdio=stdio,
             read_only=config.read_only,
             held=wiring.reserved.descriptors if wiring.reserved is not None else (),
+            late=(wiring.voice.fileno(),) if wiring.voice is not None else (),
         )
-        outer = init.fork()
-        if not outer:
+        outer = 0
+        if starter is not None:
+            starter.launch(launch)
+        elif not (outer := init.fork()):
             init.child(launch)
         for fd in (report_in, go_out, far_console):
             open_here.close(fd)
         reader = Report(report)
         try:
             endpoints = wiring.connect()
+            if wiring.voice is not None:
+                wiring.voice.close()  # pid 1, which waits, has it too
             pid = reader.pid()
             born = process_born(pid)
             on_pid(pid, born, endpoints)
@@ -125,7 +140,8 @@ def start(
                 end(found)
             raise
         finally:
-            collect(outer)
+            if outer:
+                collect(outer)
         return Started(pid, born, endpoints, terminal.receive(console) if console >= 0 else -1)
 
 

@@ -36,6 +36,7 @@ from runtime.state import Lock, Store, new_id
 
 if TYPE_CHECKING:
     from runtime.inside import Inside
+    from runtime.starter import Starter
 
 DEFAULT_ROOT: Final = "/run/mydocker"
 
@@ -53,10 +54,12 @@ class Engine:
 
     `root` holds its state: $MYDOCKER_ROOT, else /run/mydocker. It must lie on a
     file system that an overlay can write to (tmpfs, ext4, xfs), not on an
-    overlay. Errors are `MydockerError`s.
+    overlay. Who starts many containers gives it a `starter`. Errors are `MydockerError`s.
     """
 
-    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str] | None = None, *, starter: Starter | None = None
+    ) -> None:
         path = os.fspath(root) if root is not None else os.environ.get("MYDOCKER_ROOT")
         if os.geteuid() != 0:
             raise UnsupportedError(
@@ -71,7 +74,7 @@ class Engine:
         self._networks = Networks(store)
         self.images = Images(store)
         """All images, and what can be done with them."""
-        self._life = Lifecycle(store, self._networks, self.images)
+        self._life = Lifecycle(store, self._networks, self.images, starter)
         self.volumes = self._life.volumes
         """Named volumes; a container that starts makes those that it names."""
 

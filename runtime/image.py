@@ -16,6 +16,8 @@ from runtime.state import Lock, read_json
 
 BASE: Final = "base"
 BUSYBOX: Final = "busybox"
+RECIPE: Final = os.path.join(os.path.dirname(__file__), "assemble.py")
+"""How `base` is made: one that was made otherwise is made anew."""
 
 
 class Defaults(NamedTuple):
@@ -102,7 +104,8 @@ def cached_base(cache: str) -> Image | None:
     """The cached `base`, when nothing that it was made of has changed."""
     try:
         made = read_json(f"{cache}/base.json")
-        if all(fingerprint(path) == mark for path, mark in made["from"].items()):
+        marks = made["from"]
+        if RECIPE in marks and all(fingerprint(path) == mark for path, mark in marks.items()):
             layer = f"{cache}/{made['layer']}"
             os.stat(layer)
             return Image(BASE, (layer,), made["size"], made["created"], made["id"])

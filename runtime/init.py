@@ -10,7 +10,8 @@ engine ── fork ── outer ── fork ── pid 1 ── fork ── comm
 ```
 
 Outer exits at once, so that pid 1 becomes a child of the host's init and
-outlives whoever started it. Pid 1 waits for one byte on `go`, which the engine
+outlives whoever started it. A caller with a `runtime.starter` has pid 1 forked from
+there instead, without an outer. Pid 1 waits for one byte on `go`, which the engine
 writes when the network is in place; should the engine die before, the pipe
 closes and pid 1 leaves.
 
@@ -29,7 +30,7 @@ import signal
 import socket
 import warnings
 from collections.abc import Iterable
-from typing import NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from linux.syscalls import (
     CLONE_NEWCGROUP,
@@ -50,6 +51,9 @@ from runtime.net import sysctl
 from runtime.supervise import Stream, supervise
 
 _TITLE = b"mydocker-init"
+
+NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP
+"""What every container has of its own; the network namespace is made by who wires it."""
 
 
 class Stdio(NamedTuple):
@@ -92,11 +96,14 @@ class Launch(NamedTuple):
     read_only: bool = False
     held: tuple[int, ...] = ()
     """What pid 1 is to keep open as long as it lives, to no other end."""
+    late: tuple[int, ...] = ()
+    """What is to be closed once the command runs, because closing it takes long."""
 
     @property
     def descriptors(self) -> set[int]:
         """Those that must stay open in the children."""
-        own = {self.report, self.go, self.log, self.exit, self.netns, self.console, *self.held}
+        own = {self.report, self.go, self.log, self.exit, self.netns, self.console}
+        own |= {*self.held, *self.late}
         return {fd for fd in own | set(self.stdio or ()) if fd >= 0}
 
 
@@ -151,7 +158,7 @@ def report_pid(report: int, pid: int) -> None:
 
 def _outer(launch: Launch) -> None:
     forget_parent(launch.descriptors)
-    unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP)
+    unshare(NAMESPACES)
     if launch.netns >= 0:
         setns(launch.netns, CLONE_NEWNET)
         os.close(launch.netns)
@@ -159,10 +166,11 @@ def _outer(launch: Launch) -> None:
     if pid:
         report_pid(launch.report, pid)
         os._exit(0)
-    _pid_1(launch)
+    pid_1(launch)
 
 
-def _pid_1(launch: Launch) -> None:
+def pid_1(launch: Launch) -> NoReturn:
+    """Be the container's first process, already in its namespaces, till the command has ended."""
     rename_process(_TITLE)
     rootfs.enter(launch.rootfs)
     socket.sethostname(launch.hostname)
@@ -190,7 +198,7 @@ def _pid_1(launch: Launch) -> None:
     nothing = os.open("/dev/null", os.O_RDWR)
     for fd in range(3):
         os.dup2(nothing, fd)
-    for fd in {nothing, *inside}:
+    for fd in {nothing, *inside, *launch.late}:
         os.close(fd)
     # The host's tools may look at /proc/PID/ns of pid 1; nobody inside can (see
     # drop_capabilities).

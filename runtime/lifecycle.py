@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from runtime import cgroup, container
 from runtime.attendant import client
@@ -26,15 +27,21 @@ from runtime.state import Store, now, process_born
 from runtime.volumes import Volumes
 from runtime.wiring import Wirer, relays_of
 
+if TYPE_CHECKING:
+    from runtime.starter import Starter
+
 KILLED = 137
 """The exit code of a container whose pid 1 was killed: 128 and SIGKILL."""
 
 
 class Lifecycle:
-    """Starts and ends containers of one store."""
+    """Starts and ends containers of one store; with a `starter` they are forked from that."""
 
-    def __init__(self, store: Store, networks: Networks, images: Images) -> None:
+    def __init__(
+        self, store: Store, networks: Networks, images: Images, starter: Starter | None = None
+    ) -> None:
         self.store, self.networks, self.images = store, networks, images
+        self._starter = starter
         self.wirer = Wirer(store, networks, self.get)
         self.volumes = Volumes(store, self.all)
         self.connector = Connector(store, networks, self.wirer)
@@ -188,6 +195,7 @@ class Lifecycle:
                     stdio=stdio,
                     on_pid=on_pid,
                     binds=self.volumes.sources(config.binds) if config.binds else (),
+                    starter=self._starter,
                 )
             finally:
                 wiring.close()

@@ -25,6 +25,7 @@ from runtime.net import (
     shared,
     sysctl,
 )
+from runtime.net.announce import Voice
 from runtime.net.members import names_of
 from runtime.net.networks import Networks
 from runtime.net.publish import Target
@@ -83,11 +84,11 @@ class Wirer:
         networks = [self._networks.named(item.network) for item in found.connections]
         reserved = _reserve(config, networks)
         netns = NetNS.new()
+        voice = Voice(netns)
 
         def connect() -> tuple[Endpoint, ...]:
-            none.prepare(netns)
             endpoints = tuple(
-                self.join(netns, config, connection, number)
+                self.join(netns, config, connection, number, voice)
                 for number, connection in enumerate(found.connections)
             )
             routes.settle(netns, endpoints)
@@ -97,7 +98,7 @@ class Wirer:
                 self.publish(reserved.nft, config, reserved.publications, endpoints)
             return endpoints
 
-        return Wiring(netns, connect, reserved)
+        return Wiring(netns, connect, reserved, voice)
 
     def _joined(self, config: ContainerConfig, reference: str) -> Wiring:
         asked = f"join the network of container {reference[:12]!r}"
@@ -118,7 +119,12 @@ class Wirer:
     # --- any container -------------------------------------------------------
 
     def join(
-        self, netns: NetNS, config: ContainerConfig, connection: Connection, number: int
+        self,
+        netns: NetNS,
+        config: ContainerConfig,
+        connection: Connection,
+        number: int,
+        voice: Voice,
     ) -> Endpoint:
         """Plug a container into a network, by its `eth<number>`."""
         network = self._networks.named(connection.network)
@@ -127,7 +133,7 @@ class Wirer:
         names = names_of(config, connection) if known else ()
         addresses = self._networks.take(network, config.id, connection, names=names)
         endpoint = plug.endpoint(network, config.id, addresses, mac=connection.mac, number=number)
-        plug.attach(netns, network, endpoint)
+        plug.attach(netns, network, endpoint, voice)
         return endpoint
 
     def publish(

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import Literal, ParamSpec, TypeVar, cast
 
@@ -42,6 +43,7 @@ from runtime.errors import CommandError, MydockerError
 from runtime.net.design import NetworkOptions
 from runtime.options import Options
 from runtime.records import DEFAULT_NETWORK, Container, NetworkConfig
+from runtime.starter import Starter
 
 _AT_ONCE = 16
 """How many containers are removed at the same time."""
@@ -66,9 +68,9 @@ class MydockerAdapter:
             Feature.CONTAINER,
             Feature.NETWORKS,
             Feature.INTERNAL,
+            Feature.ICC,
             Feature.IPV6,
             Feature.PUBLISH,
-            Feature.ICC,
             Feature.DNS,
             Feature.STATIC_ADDRESS,
             Feature.CONNECT,
@@ -220,7 +222,14 @@ def _range(first: int, count: int) -> str:
 # --- inside the host -----------------------------------------------------------
 
 
+@cache
+def _starter(_pid: int) -> Starter:
+    """What the containers of this process are forked from; a fork of it has none of its own yet."""
+    return Starter.begin()
+
+
 def _start() -> None:
+    _starter(os.getpid())
     engine = Engine()
     engine.images.all()
     engine.network_inspect(DEFAULT_NETWORK)
@@ -279,7 +288,7 @@ def _facts(container: Container) -> Facts:
 
 
 def _run(command: tuple[str, ...], options: Options, also: tuple[str, ...]) -> Facts:
-    engine = Engine()
+    engine = Engine(starter=_starter(os.getpid()))
     if not also:
         return _facts(engine.run(IMAGE, command, **options))
     made = engine.create(IMAGE, command, **options)
@@ -326,7 +335,7 @@ def _stop_container(name: str) -> None:
 
 
 def _start_container(name: str) -> Facts:
-    return _facts(Engine().start(name))
+    return _facts(Engine(starter=_starter(os.getpid())).start(name))
 
 
 def _remove(names: Sequence[str]) -> None:

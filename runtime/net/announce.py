@@ -11,7 +11,9 @@ from __future__ import annotations
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Final, Self
+
+from linux.netns import NetNS
 
 _EVERYBODY: Final = b"\xff" * 6
 _ETHERTYPE_ARP: Final = 0x0806
@@ -27,13 +29,36 @@ _VERSION, _ICMPV6, _HOP_LIMIT = 6 << 28, 58, 255
 _TYPE, _OVERRIDE, _TARGET_LINK_LAYER = 136, 0x20000000, 2
 
 
-def announce(interface: str, mac: str, address: IPv4Address | IPv6Address) -> None:
-    """Tell everybody on the link of `interface`, which is in the caller's namespace."""
-    own = bytes.fromhex(mac.replace(":", ""))
-    frame = _arp(own, address) if isinstance(address, IPv4Address) else _neighbour(own, address)
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as opened:
-        opened.bind((interface, 0))
-        opened.send(frame)
+class Voice:
+    """What announcements are made with in one network namespace; close it, or use `with`.
+
+    Closing the last descriptor of a packet socket waits until no processor can be
+    looking at it any more (packet_release in net/packet/af_packet.c): ten milliseconds
+    and more. Who has something better to do lets another process have the last one.
+    """
+
+    def __init__(self, netns: NetNS) -> None:
+        self._socket = netns.socket(socket.AF_PACKET, socket.SOCK_RAW)
+
+    def fileno(self) -> int:
+        """The descriptor, to be passed on."""
+        return self._socket.fileno()
+
+    def announce(self, interface: str, mac: str, address: IPv4Address | IPv6Address) -> None:
+        """Tell everybody on the link of `interface`."""
+        own = bytes.fromhex(mac.replace(":", ""))
+        frame = _arp(own, address) if isinstance(address, IPv4Address) else _neighbour(own, address)
+        self._socket.sendto(frame, (interface, 0))
+
+    def close(self) -> None:
+        """Give this descriptor back; a second call does nothing."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _arp(mac: bytes, address: IPv4Address) -> bytes:

@@ -16,7 +16,7 @@ from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from runtime.errors import ConflictError
 from runtime.net import bridge, macvlan
-from runtime.net.announce import announce
+from runtime.net.announce import Voice
 from runtime.net.ipam import mac_of
 from runtime.records import Address, Endpoint, NetworkConfig
 
@@ -68,10 +68,10 @@ def endpoint(
     )
 
 
-def attach(netns: NetNS, network: NetworkConfig, endpoint: Endpoint) -> None:
+def attach(netns: NetNS, network: NetworkConfig, endpoint: Endpoint, voice: Voice) -> None:
     """Plug the container in whose namespace this is, and bring `lo` up; usable on return.
 
-    The default route is `routes.settle`'s.
+    `voice` tells the neighbours. The default route is `routes.settle`'s.
     """
     try:
         if network.driver == "macvlan":
@@ -96,9 +96,8 @@ def attach(netns: NetNS, network: NetworkConfig, endpoint: Endpoint) -> None:
         bridge.wait_until_forwarding(network, endpoint)
         with Netlink(netns) as inside:  # without a carrier there is no route to ff02::1 yet
             await_carrier(inside, [endpoint.interface])
-    with netns.entered():
-        for item in addresses:
-            announce(endpoint.interface, endpoint.mac, ip_interface(item).ip)
+    for item in addresses:
+        voice.announce(endpoint.interface, endpoint.mac, ip_interface(item).ip)
 
 
 def unplug(netns: NetNS, interface: str) -> None:
