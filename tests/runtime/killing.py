@@ -13,11 +13,23 @@ from typing import Any
 Step = tuple[Any, str, bool]
 
 
+def in_process(work: Callable[[], object]) -> int:
+    """Do the work in a forked process; its exit status, negative for a signal."""
+    pid = os.fork()
+    if not pid:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def killed_at(step: Step, work: Callable[[], object]) -> None:
     """Do the work in a process that is killed when it comes to the step."""
     owner, name, after = step
-    pid = os.fork()
-    if not pid:
+
+    def until_then() -> None:
         original = getattr(owner, name)
 
         def deadly(*args: Any, **kwargs: Any) -> Any:
@@ -26,11 +38,9 @@ def killed_at(step: Step, work: Callable[[], object]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
         setattr(owner, name, deadly)
-        try:
-            work()
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        work()
+
+    assert in_process(until_then) == -signal.SIGKILL
 
 
 def steps(*functions: tuple[Any, str]) -> dict[str, Step]:

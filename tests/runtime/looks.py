@@ -13,10 +13,18 @@ from linux import netstate
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.nft import Nft, Table
+from runtime.engine import Engine
+from runtime.image import BASE, BUSYBOX
 from runtime.records import Container
 
 WITHIN = 10.0
 """Seconds in which whatever is waited for must happen, on the slowest machine."""
+
+
+def brought(engine: Engine) -> list[str]:
+    """The names of the images, in order, but for those that the machine's own programs make."""
+    machines = {f"{name}:latest" for name in (BASE, BUSYBOX)}
+    return sorted(item.name for item in engine.images.all() if item.name not in machines)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

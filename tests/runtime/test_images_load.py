@@ -15,6 +15,7 @@ import pytest
 from runtime.engine import Engine
 from runtime.errors import InvalidError, NotFoundError
 from tests.runtime import tars
+from tests.runtime.looks import brought
 from tests.runtime.pictures import base_layer, import_root, load, make, output
 from tests.runtime.tars import Item, directory
 
@@ -76,12 +77,7 @@ def test_several_images_in_one(engine: Engine) -> None:
     manifest = json.dumps([json.loads(files["manifest.json"])[0] for files in both]).encode()
     found = load(engine, tars.packed({**both[0], **both[1], "manifest.json": manifest}))
     assert [item.names for item in found] == [("a:latest", "b:2"), ()]
-    assert sorted(item.name for item in engine.images.all()) == [
-        "<none>:<none>",
-        "a:latest",
-        "b:2",
-        "base:latest",
-    ]
+    assert brought(engine) == ["<none>:<none>", "a:latest", "b:2"]
 
 
 def _many_platforms(*platforms: str) -> bytes:
@@ -157,7 +153,7 @@ def test_a_loaded_name_hides_the_machines_own(engine: Engine) -> None:
     """Who loads an image called base wants that one."""
     make(engine, base_layer(engine), UPPER, name="base")
     assert output(engine, "base", "ls /srv") == "word\n"
-    assert [item.name for item in engine.images.all()] == ["base:latest"]
+    assert [item.name for item in engine.images.all()].count("base:latest") == 1
     engine.images.remove("base")
     with pytest.raises(InvalidError, match="this machine's own programs"):
         engine.images.remove("base")
