@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -24,16 +25,35 @@ class Container:
         """What the runtime reported when it started it."""
         self.net = Place(name, self._open)
         """Its network namespace."""
+        self._first: tuple[int, str] | None = None
+        """Its pid 1 when its namespace was last opened, and when that was born."""
 
     def facts(self) -> Facts:
         """What the runtime reports now."""
         return self._scene.runtime.inspect(self.name)
 
     def _open(self) -> NetNS:
+        # The runtime is asked only when the process that it named has ended: a suite opens a
+        # namespace many times, and a runtime takes its time to tell.
+        if self._first is not None:
+            pid, born = self._first
+            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+                space = stack.enter_context(self._scene.world.host.netns_of(pid))
+                if self._born(pid) == born:  # so it is still the one whose namespace this is
+                    stack.pop_all()
+                    return space
         facts = self.facts()
         if not facts.running:
             raise ProcessLookupError(f"container {self.name} is not running: it has no namespace")
-        return self._scene.world.host.netns_of(facts.pid)
+        space = self._scene.world.host.netns_of(facts.pid)
+        with contextlib.suppress(OSError):
+            self._first = facts.pid, self._born(facts.pid)
+        return space
+
+    def _born(self, pid: int) -> str:
+        """When a process of the host was started, in clock ticks: field 22 of proc_pid_stat(5)."""
+        with open(f"{self._scene.world.host.proc}/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[19]
 
     def endpoint(self, network: str = DEFAULT_NETWORK) -> Endpoint:
         """Where the runtime says it is on a network; `KeyError` when it is not on it."""
