@@ -15,7 +15,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, Literal, NamedTuple, Self
 
@@ -132,6 +132,46 @@ class Ear:
             f"{self.transport} from {caller.name} to {target} port {port or self.port} was neither "
             f"heard nor refused within {BOUND} s: something on the way swallows or diverts it"
         )
+
+    def overhears(
+        self, calls: Iterable[tuple[Place, Address, int]], quiet: Callable[[], None]
+    ) -> list[str]:
+        """Call from each place an address and port, all at once; in words, those that are heard.
+
+        By the time that `quiet` returns: the scene's `settle`.
+        """
+        with contextlib.ExitStack() as stack:
+            made: dict[bytes, tuple[str, socket.socket]] = {}
+            for caller, address, port in calls:
+                call = stack.enter_context(_socket(caller, self.transport, address))
+                nonce = os.urandom(16)
+                made[nonce] = f"{caller.name} to {address} port {port}", call
+                try:
+                    with contextlib.suppress(BlockingIOError):
+                        call.connect((str(address), port))
+                    if self.transport == "udp":
+                        call.send(nonce)
+                except OSError as error:
+                    if error.errno not in _UNHEARD:
+                        raise
+            quiet()
+            if self.transport == "udp":
+                return [made[word][0] for word in self._datagrams() if word in made]
+            accepted = [stack.enter_context(connection) for connection in self._connections()]
+            connected = [word for word, call in made.values() if _is_connected(call)]
+            return connected if accepted else []
+
+    def _datagrams(self) -> Iterator[bytes]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                yield self._socket.recv(1024)
+
+    def _connections(self) -> Iterator[socket.socket]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                accepted, _ = self._socket.accept()
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                yield accepted
 
     def heard(self) -> tuple[bytes, End]:
         """The next datagram, and who sent it; `TimeoutError` when none comes."""
@@ -254,6 +294,14 @@ def _socket(place: Place, transport: Transport, towards: Address) -> socket.sock
     if transport == "tcp":
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     return opened
+
+
+def _is_connected(call: socket.socket) -> bool:
+    try:
+        call.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _end(name: Any) -> End:

@@ -11,7 +11,7 @@ from harness.model import Bridge, ContainerSpec, Family, NetworkSpec, Plan, Publ
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
-from suites.ports.shop import INSIDE, MARKET, PORTS, Shop
+from suites.ports.shop import INSIDE, MARKET, PORTS, Shop, home
 from suites.trio import family
 
 __all__ = ["family"]
@@ -33,13 +33,12 @@ def market(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
     """
     dual = family == 6
     networks = (NetworkSpec(MARKET, ipv6=True),) if dual else ()
-    own = Bridge(MARKET) if dual else Bridge()
     ports = tuple(Publish(port, INSIDE, transport) for transport, port in PORTS.items())
     plan = Plan(
         networks=(*networks, NetworkSpec("far", ipv6=dual)),
         containers=(
-            ContainerSpec("shop", own, ports=ports),
-            ContainerSpec("peer", own),
+            ContainerSpec("shop", home(family), ports=ports),
+            ContainerSpec("peer", home(family)),
             ContainerSpec("stranger", Bridge("far")),
         ),
     )
@@ -48,6 +47,15 @@ def market(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
 
 
 @pytest.fixture
-def shop(market: Scene, transport: Transport, family: Family) -> Shop:
-    """The shared shop, over one transport."""
-    return Shop(market, market["shop"], transport, family, PORTS[transport])
+def fair(market: Scene) -> Iterator[Scene]:
+    """The market for one test that adds containers to it: they are removed afterwards."""
+    before = {item.name for item in market.plan.containers}
+    yield market
+    market.remove(*(item.name for item in market.plan.containers if item.name not in before))
+
+
+@pytest.fixture
+def shop(market: Scene, transport: Transport, family: Family) -> Iterator[Shop]:
+    """The shared shop, over one transport; it listens all the time."""
+    with Shop(market, market["shop"], transport, family, PORTS[transport]).open() as opened:
+        yield opened

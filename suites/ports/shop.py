@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple, Self
 
 from harness.addresses import LOOPBACKS
 from harness.container import Container
-from harness.model import ATTACKER, HOST, INTERNET, NS1, NS2, Bridge, Family, Publish
+from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family, Publish
 from harness.scene import Scene
 from harness.topology import Address
 from harness.traffic import TRANSPORTS, Ear, Meeting, Transport
@@ -20,9 +21,15 @@ PORTS: Final[dict[Transport, int]] = {"tcp": 8080, "udp": 8053}
 OWN: Final = 8180
 """The first port of the host that a test may publish by itself."""
 MARKET: Final = "market"
-"""The network with IPv6 on which the shared containers are."""
-DUAL: Final = "dual"
-"""The network with IPv4 and IPv6 that a test makes for itself."""
+"""The network with IPv6 on which the shared containers are where the family is IPv6."""
+
+
+class Call(NamedTuple):
+    """Who calls which address; the published port, unless another is given."""
+
+    caller: str
+    address: Address
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,8 @@ class Shop:
     transport: Transport
     family: Family
     port: int
+    ears: Mapping[Family, Ear] = field(default_factory=dict)
+    """Listeners that stay open; elsewhere one is opened for each call."""
 
     @property
     def network(self) -> str:
@@ -51,44 +60,57 @@ class Shop:
         facts = self.scene.runtime.network_facts(self.network)
         return next(item.ip for item in facts.gateways if item.version == self.family)
 
-    def open(self, family: Family | None = None) -> Ear:
-        """Listen inside, in its family or in the other."""
+    @contextmanager
+    def open(self) -> Iterator[Self]:
+        """Keep listening inside while the body calls."""
+        with self.ear() as ear:
+            yield replace(self, ears={self.family: ear})
+
+    def ear(self, family: Family | None = None) -> Ear:
+        """A listener inside, in its family or in the other."""
         family = family or self.family
         return Ear(self.container.net, self.transport, family=family, port=INSIDE)
+
+    @contextmanager
+    def _listening(self, family: Family) -> Iterator[Ear]:
+        if family in self.ears:
+            yield self.ears[family]
+        else:
+            with self.ear(family) as ear:
+                yield ear
 
     def serves(self, caller: str, address: Address) -> Meeting | None:
         """Somebody calls the published port on an address of the host, and is answered.
 
         `None` when the call is refused.
         """
-        with self.open() as ear:
+        with self._listening(self.family) as ear:
             place = self.scene.place(caller)
             return ear.hears(place, at=address, port=self.port, answered=True)
 
-    def misses(self, caller: str, address: Address, *, port: int = 0) -> bool:
-        """Whether such a call comes to nothing: refused, or swallowed on the way."""
-        with self.open(4 if address.version == 4 else 6) as ear:
-            quiet, place = self.scene.settle, self.scene.place(caller)
-            return ear.hears(place, at=address, port=port or self.port, quiet=quiet) is None
+    def overhears(self, calls: Iterable[Call]) -> list[str]:
+        """Those of many calls, made all at once, that are heard: refused or swallowed are not."""
+        made = [(self.scene.place(who), at, port or self.port) for who, at, port in calls]
+        found = []
+        for family in FAMILIES:
+            if own := [item for item in made if item[1].version == family]:
+                with self._listening(family) as ear:
+                    found += ear.overhears(own, self.scene.settle)
+        return found
 
 
 def opened(
-    scene: Scene,
-    transport: Transport,
-    family: Family,
-    *,
-    name: str = "web",
-    at: Address | None = None,
-    port: int = OWN,
-) -> Shop:
-    """Start a container at `home` that publishes `port`, on one address of the host or on all."""
-    ports = (Publish(port, INSIDE, transport, at),)
-    container = scene.container(name, home(scene, family), ports=ports)
-    return Shop(scene, container, transport, family, port)
+    scene: Scene, family: Family, *, name: str = "web", at: Address | None = None
+) -> list[Shop]:
+    """Start a container at `home` that publishes `OWN`, on one address of the host or on all.
+
+    Over TCP and over UDP, and so there are two shops.
+    """
+    return shops(scene.container(name, home(family), ports=both(OWN, at=at)), scene, family)
 
 
-def shops(scene: Scene, container: Container, family: Family, port: int) -> list[Shop]:
-    """A container that publishes one port `both` ways, over each transport."""
+def shops(container: Container, scene: Scene, family: Family, port: int = OWN) -> list[Shop]:
+    """A container that publishes one port over TCP and UDP, by each of them."""
     return [Shop(scene, container, transport, family, port) for transport in TRANSPORTS]
 
 
@@ -97,16 +119,9 @@ def both(port: int, inside: int = INSIDE, *, at: Address | None = None) -> tuple
     return tuple(Publish(port, inside, transport, at) for transport in TRANSPORTS)
 
 
-def home(scene: Scene, family: Family) -> Bridge:
-    """Where containers of a family are: on the default network, or on one with IPv6."""
-    if family == 4:
-        return Bridge()
-    known = {network.name for network in scene.plan.networks}
-    if MARKET in known:
-        return Bridge(MARKET)
-    if DUAL not in known:
-        scene.network(DUAL, ipv6=True)
-    return Bridge(DUAL)
+def home(family: Family) -> Bridge:
+    """Where the market's containers of a family are."""
+    return Bridge() if family == 4 else Bridge(MARKET)
 
 
 def addresses(scene: Scene, family: Family) -> list[Address]:

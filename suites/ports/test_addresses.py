@@ -9,20 +9,11 @@ import pytest
 
 from harness.addresses import LOOPBACKS
 from harness.marks import requirement
-from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, Bridge, Family
+from harness.model import ATTACKER, HOST, INTERNET, NS1, Bridge, Family
 from harness.scene import Scene
 from harness.topology import Address, pick
 from harness.traffic import Transport
-from suites.ports.shop import (
-    DUAL,
-    OWN,
-    Shop,
-    addresses,
-    assert_theirs,
-    both,
-    home,
-    shops,
-)
+from suites.ports.shop import OWN, Call, Shop, addresses, assert_theirs, both, home, opened, shops
 
 FRONT: Final = 8100
 """The port of the host that both containers publish, each on an address of its own."""
@@ -35,7 +26,7 @@ def fronts(market: Scene, family: Family) -> Iterator[Mapping[str, Address]]:
     """Two containers that publish one port, by name, each on another address of the host."""
     own = _two_addresses(market, family)
     for name, address in own.items():
-        market.container(name, home(market, family), ports=both(FRONT, at=address))
+        market.container(name, home(family), ports=both(FRONT, at=address))
     yield own
     market.remove(*own)
 
@@ -51,30 +42,27 @@ def test_it_answers_on_the_one_address_only(
     market: Scene, transport: Transport, family: Family, fronts: Mapping[str, Address], name: str
 ) -> None:
     """Whoever calls, and on none of the host's others, its loopback's included."""
-    shop = Shop(market, market[name], transport, family, FRONT)
-    for caller in CALLERS:
-        for address in addresses(market, family):
-            if address == fronts[name]:
-                assert shop.serves(caller, address), f"{caller} calls {address}"
-            else:
-                assert shop.misses(caller, address), f"{caller} calls {address}"
-    assert shop.misses(HOST, LOOPBACKS[family])
+    others = set(addresses(market, family)) - {fronts[name]}
+    with Shop(market, market[name], transport, family, FRONT).open() as shop:
+        for caller in CALLERS:
+            assert shop.serves(caller, fronts[name]), caller
+        calls = [Call(caller, address) for caller in CALLERS for address in others]
+        assert shop.overhears([*calls, Call(HOST, LOOPBACKS[family])]) == []
 
 
 @requirement("PUB-2", "PUB-12")
-def test_an_address_of_one_family_is_none_of_the_other(scene: Scene, family: Family) -> None:
-    """A container that has both publishes on an address of one: over the other nobody hears."""
-    scene.network(DUAL, ipv6=True)
-    (other,) = set(FAMILIES) - {family}
-    own = scene.world.address(HOST, family)
-    web = scene.container("web", Bridge(DUAL), ports=both(OWN, at=own))
-    for shop in shops(scene, web, family, OWN):
-        assert shop.serves(ATTACKER, own)
-        for address in addresses(scene, other):
-            assert shop.misses(ATTACKER, address)
-            assert shop.misses(HOST, address)
-        assert shop.misses(HOST, LOOPBACKS[other])
-        assert shop.misses(HOST, LOOPBACKS[family])
+def test_an_address_of_one_family_is_none_of_the_other(scene: Scene) -> None:
+    """Containers that have both publish on an address of one: over the other nobody hears."""
+    scene.network("dual", ipv6=True)
+    ways: list[tuple[Family, Family]] = [(4, 6), (6, 4)]
+    for family, other in ways:
+        own = scene.world.address(HOST, family)
+        web = scene.container(f"web{family}", Bridge("dual"), ports=both(OWN + family, at=own))
+        for shop in shops(web, scene, family, OWN + family):
+            assert shop.serves(ATTACKER, own)
+            calls = [Call(who, at) for who in (ATTACKER, HOST) for at in addresses(scene, other)]
+            loopbacks = [Call(HOST, address) for address in LOOPBACKS.values()]
+            assert shop.overhears(calls + loopbacks) == []
 
 
 @requirement("PUB-11")
@@ -83,29 +71,23 @@ def test_one_port_on_two_addresses_leads_to_two_containers(
 ) -> None:
     """Each address to its own, and each container tells which it is."""
     for name, address in fronts.items():
-        shop = Shop(market, market[name], transport, family, FRONT)
-        for caller in CALLERS:
-            assert shop.serves(caller, address), f"{caller} calls {name}"
+        with Shop(market, market[name], transport, family, FRONT).open() as shop:
+            for caller in CALLERS:
+                assert shop.serves(caller, address), f"{caller} calls {name}"
         told = {(item.host_ip, item.host_port) for item in shop.container.facts().ports}
         assert told == {(address, FRONT)}
 
 
 @requirement("PUB-11", "PUB-10")
-def test_the_other_goes_on_when_one_has_ended(scene: Scene, family: Family) -> None:
-    """Only the address of the one that is gone is closed; it can be published again."""
-    first, second = _two_addresses(scene, family).values()
-    left = scene.container("left", home(scene, family), ports=both(OWN, at=first))
-    gone = scene.container("gone", home(scene, family), ports=both(OWN, at=second))
-    for shop in shops(scene, gone, family, OWN):
-        assert shop.serves(ATTACKER, second)
-    gone.remove()
-    for shop in shops(scene, left, family, OWN):
+def test_the_other_goes_on_when_one_has_ended(fair: Scene, family: Family) -> None:
+    """Only the address of the one that is gone is closed."""
+    first, second = _two_addresses(fair, family).values()
+    left, gone = opened(fair, family, name="left", at=first), opened(fair, family, at=second)
+    assert all(shop.serves(ATTACKER, second) for shop in gone)
+    gone[0].container.remove()
+    for shop in left:
         assert shop.serves(ATTACKER, first)
-        assert shop.misses(ATTACKER, second)
-    new = scene.container("new", home(scene, family), ports=both(OWN, at=second))
-    for shop in shops(scene, new, family, OWN):
-        assert shop.serves(ATTACKER, second)
-        assert shop.misses(ATTACKER, first)
+        assert shop.overhears([Call(ATTACKER, second)]) == []
 
 
 @requirement("PUB-9")

@@ -14,7 +14,7 @@ from harness.packets.craft import send_frame
 from harness.packets.wires import Wires
 from harness.scene import Scene
 from harness.traffic import shout
-from suites.ports.shop import INSIDE, PORTS, Shop, assert_theirs
+from suites.ports.shop import INSIDE, PORTS, Call, Shop, assert_theirs
 
 WORD: Final = b"not for the host"
 
@@ -30,8 +30,9 @@ def test_on_other_machines_the_port_is_theirs(market: Scene, shop: Shop, family:
 def test_a_peer_that_is_called_directly_is_not_redirected(market: Scene, shop: Shop) -> None:
     """Neither who publishes: on its own address only the port answers that it listens on."""
     for caller in ("peer", HOST):
-        assert shop.misses(caller, shop.own())
-        assert not shop.misses(caller, shop.own(), port=INSIDE)
+        calls = [Call(caller, shop.own(), port) for port in (shop.port, INSIDE)]
+        assert shop.overhears(calls[:1]) == []
+        assert len(shop.overhears(calls[1:])) == 1
 
 
 @requirement("PUB-9")

@@ -17,7 +17,7 @@ from harness.scene import Scene
 from harness.traffic import Ear
 from suites.ports.shop import INSIDE, OWN, Shop, home, opened
 
-CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, "beside")
+CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, "peer")
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def flows(scene: Scene, family: Family) -> Iterator[list[Call]]:
 
 def assert_served(shop: Shop, calls: Sequence[Call]) -> None:
     """The next datagram of every flow is heard, and answered to who sent it."""
-    with shop.open() as ear:
+    with shop.ear() as ear:
         for number, call in enumerate(calls):
             word = f"{shop.container.name} is called, {number}".encode()
             _say(call, word)
@@ -67,46 +67,34 @@ def _say(call: Call, word: bytes) -> None:
 @requirement("PUB-8")
 @pytest.mark.parametrize("how", ["started again", "removed and replaced"])
 def test_a_flow_that_goes_on_reaches_the_new_container(
-    scene: Scene, family: Family, how: str
+    fair: Scene, family: Family, how: str
 ) -> None:
     """At once, by whichever way it comes; in between nobody hears it, also who has the address."""
-    mode = home(scene, family)
-    shop = opened(scene, "udp", family)
-    scene.container("beside", mode)
-    with flows(scene, family) as calls:
+    shop = _opened(fair, family, "web")
+    with flows(fair, family) as calls:
         assert_served(shop, calls)
         if how == "started again":
             shop.container.stop()
         else:
             shop.container.remove()
-        other = scene.container("other", mode)
-        assert_unheard(scene, other, family, calls)
+        heir = fair.container("heir", home(family))
+        assert_unheard(fair, heir, family, calls)
         if how == "started again":
             shop.container.start()
         else:
-            shop = opened(scene, "udp", family, name="new")
+            shop = _opened(fair, family, "new")
         assert_served(shop, calls)
-        assert_unheard(scene, other, family, calls)
+        assert_unheard(fair, heir, family, calls)
 
 
 @requirement("PUB-8")
-def test_a_flow_from_before_reaches_the_container(scene: Scene, family: Family) -> None:
+def test_a_flow_from_before_reaches_the_container(fair: Scene, family: Family) -> None:
     """Who has called in vain, and goes on to, is heard once somebody publishes the port."""
-    mode = home(scene, family)
-    beside = scene.container("beside", mode)
-    with flows(scene, family) as calls:
-        assert_unheard(scene, beside, family, calls)
-        assert_served(opened(scene, "udp", family), calls)
+    with flows(fair, family) as calls:
+        assert_unheard(fair, fair["peer"], family, calls)
+        assert_served(_opened(fair, family, "web"), calls)
 
 
-@requirement("PUB-8")
-def test_a_flow_follows_the_port_to_another_container(scene: Scene, family: Family) -> None:
-    """Both run: the one that has given the port up hears no more of it."""
-    mode = home(scene, family)
-    scene.container("beside", mode)
-    old = opened(scene, "udp", family, name="old")
-    with flows(scene, family) as calls:
-        assert_served(old, calls)
-        old.container.stop()
-        new = opened(scene, "udp", family, name="new")
-        assert_served(new, calls)
+def _opened(scene: Scene, family: Family, name: str) -> Shop:
+    """A container that publishes over UDP."""
+    return next(shop for shop in opened(scene, family, name=name) if shop.transport == "udp")

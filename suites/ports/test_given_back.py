@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 
 import pytest
 
-from harness.call import Call
+from harness import call
 from harness.container import Container
 from harness.marks import requirement
 from harness.model import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
@@ -16,10 +17,10 @@ from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear
 from harness.wait import until
 from harness.world.snapshot import Snapshot
-from suites.ports.shop import INSIDE, OWN, both, callers, home, shops
+from suites.ports.shop import INSIDE, OWN, Call, callers, home, opened, shops
 
 OUTSIDE = (ATTACKER, INTERNET, NS1)
-REFUSED = {"reset", "port-unreachable"}
+REFUSED = {(Protocol.TCP, "reset"), (Protocol.UDP, "port-unreachable")}
 """What a caller is told where nobody listens (RFC 1122)."""
 
 
@@ -39,19 +40,18 @@ def end(scene: Scene, container: Container, how: str) -> None:
 
 @requirement("PUB-10")
 @pytest.mark.parametrize("how", ["stopped", "removed", "killed"])
-def test_rules_and_listeners_go_along(scene: Scene, family: Family, how: str) -> None:
+def test_rules_and_listeners_go_along(fair: Scene, family: Family, how: str) -> None:
     """The host is what it was, its ports are free, and who calls is refused at once."""
-    host, mode = scene.place(HOST), home(scene, family)
-    scene.container("stays", mode, ports=both(OWN + 1))  # what others' ports need is to stay
+    host = fair.place(HOST)
     before = Snapshot.of(host)
-    web = scene.container("web", mode, ports=both(OWN))
-    for shop in shops(scene, web, family, OWN):
-        assert shop.serves(ATTACKER, scene.world.address(HOST, family))
+    web, *_ = found = opened(fair, family)
+    for shop in found:
+        assert shop.serves(ATTACKER, fair.world.address(HOST, family))
     assert before.changes(Snapshot.of(host))
-    end(scene, web, how)
+    end(fair, web.container, how)
     until(host, lambda: not before.changes(Snapshot.of(host)), "the host is what it was")
     assert_free(host, family)
-    assert_refused(scene, family)
+    assert_refused(fair, family)
 
 
 def assert_free(host: Place, family: Family) -> None:
@@ -62,43 +62,44 @@ def assert_free(host: Place, family: Family) -> None:
 
 def assert_refused(scene: Scene, family: Family) -> None:
     """Whoever calls, by whatever address of the host, is told so."""
-    for caller, address in callers(scene, family, OUTSIDE):
-        for protocol in (Protocol.UDP, Protocol.TCP):
-            with Call(scene.place(caller), protocol, address, port=OWN) as call:
-                call.say(b"is anybody there?")
-                scene.settle()
-                assert call.told() in REFUSED, f"{caller} calls {address} over {protocol}"
+    made = [
+        (protocol, call.Call(scene.place(caller), protocol, address, port=OWN))
+        for caller, address in callers(scene, family, OUTSIDE)
+        for protocol in (Protocol.UDP, Protocol.TCP)
+    ]
+    with ExitStack() as stack:
+        for _, each in made:
+            stack.enter_context(each)
+        for protocol, each in made:
+            if protocol is Protocol.UDP:
+                each.say(b"is anybody there?")
+            else:
+                each.say()
+        scene.settle()
+        assert {(protocol, each.told()) for protocol, each in made} == REFUSED
 
 
 @requirement("PUB-10")
-@pytest.mark.parametrize("how", ["stopped", "removed", "killed"])
-def test_nobody_inherits_the_port(scene: Scene, family: Family, how: str) -> None:
-    """Not who is given the address next; who asks for the port gets it, and is served."""
-    mode, own = home(scene, family), scene.world.address(HOST, family)
-    web = scene.container("web", mode, ports=both(OWN))
-    for shop in shops(scene, web, family, OWN):
-        assert shop.serves(ATTACKER, own)
-    end(scene, web, how)
-    heir = scene.container("heir", mode)
-    for shop in shops(scene, heir, family, OWN):
-        assert shop.misses(ATTACKER, own)
-        assert shop.misses(HOST, own)
-    new = scene.container("new", mode, ports=both(OWN))
-    for shop in shops(scene, new, family, OWN):
-        assert shop.serves(ATTACKER, own)
-    with Ear(heir.net, "udp", family=family, port=INSIDE) as ear:
-        assert ear.hears(scene.place(HOST), at=heir.net.address(family))
+def test_nobody_inherits_the_port(fair: Scene, family: Family) -> None:
+    """Not who is given the address next: it hears who calls it, and nobody who calls the host."""
+    own = fair.world.address(HOST, family)
+    web, *_ = found = opened(fair, family)
+    assert all(shop.serves(ATTACKER, own) for shop in found)
+    web.container.stop()
+    heir = fair.container("heir", home(family))
+    for shop in shops(heir, fair, family):
+        with shop.open() as listening:
+            assert listening.overhears([Call(HOST, listening.own(), INSIDE)])
+            assert listening.overhears([Call(ATTACKER, own), Call(HOST, own)]) == []
 
 
 @requirement("PUB-10")
-def test_a_container_that_is_started_again_publishes_again(scene: Scene, family: Family) -> None:
-    """The same ports, as often as it is."""
-    own = scene.world.address(HOST, family)
-    web = scene.container("web", home(scene, family), ports=both(OWN))
-    told = web.facts().ports
-    for _ in range(2):
-        web.stop()
-        web.start()
-        assert web.facts().ports == told
-        for shop in shops(scene, web, family, OWN):
-            assert shop.serves(ATTACKER, own)
+def test_a_container_that_is_started_again_publishes_again(fair: Scene, family: Family) -> None:
+    """The same ports."""
+    web, *_ = found = opened(fair, family)
+    told = web.container.facts().ports
+    web.container.stop()
+    web.container.start()
+    assert web.container.facts().ports == told
+    for shop in found:
+        assert shop.serves(ATTACKER, fair.world.address(HOST, family))

@@ -23,7 +23,7 @@ from harness.packets.wires import Wires
 from harness.scene import Scene
 from harness.topology import Address
 from harness.traffic import Ear, Transport
-from suites.ports.shop import INSIDE, PORTS, Shop, addresses, both, home
+from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, both, home
 
 INNER: Final = 8110
 """The port that is published on the loopback."""
@@ -41,7 +41,7 @@ WATCHED: Final = {HOST: "", "inner": "eth0", "shop": "eth0"}
 def inner(market: Scene, family: Family) -> Iterator[Scene]:
     """The market, with a container `inner` that publishes `INNER` on the loopback."""
     ports = both(INNER, at=LOOPBACKS[family])
-    market.container("inner", home(market, family), ports=ports)
+    market.container("inner", home(family), ports=ports)
     yield market
     market.remove("inner")
 
@@ -56,11 +56,11 @@ def taps(inner: Scene) -> Iterator[Wires]:
 @requirement("PUB-3", "PUB-2")
 def test_the_host_alone_reaches_it(inner: Scene, transport: Transport, family: Family) -> None:
     """By its loopback; nobody, itself neither, by any other address that it has."""
-    shop = Shop(inner, inner["inner"], transport, family, INNER)
-    assert shop.serves(HOST, LOOPBACKS[family])
-    for caller in (INTERNET, *NEIGHBOURS, HOST, "inner"):
-        for address in addresses(inner, family):
-            assert shop.misses(caller, address), f"{caller} calls {address}"
+    everybody = (INTERNET, *NEIGHBOURS, HOST, "inner")
+    with Shop(inner, inner["inner"], transport, family, INNER).open() as shop:
+        assert shop.serves(HOST, LOOPBACKS[family])
+        calls = [Call(who, at) for who in everybody for at in addresses(inner, family)]
+        assert shop.overhears(calls) == []
 
 
 @requirement("PUB-3")

@@ -14,7 +14,7 @@ from harness.marks import requirement
 from harness.model import ATTACKER, FAMILIES, HOST, Bridge, Family, Publish
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear, Transport
-from suites.ports.shop import DUAL, INSIDE, OWN, both, home, shops
+from suites.ports.shop import INSIDE, OWN, both, home, shops
 
 FIRST: Final = 8120
 COUNT: Final = 4
@@ -27,7 +27,7 @@ def stalls(market: Scene, family: Family) -> Iterator[Container]:
     """A container that publishes a range, and a port of the runtime's choice."""
     ports = [Publish(FIRST, INSIDE, transport, count=COUNT) for transport in TRANSPORTS]
     ports += [Publish(0, CHOSEN, transport) for transport in TRANSPORTS]
-    yield market.container("stalls", home(market, family), ports=tuple(ports))
+    yield market.container("stalls", home(family), ports=tuple(ports))
     market.remove("stalls")
 
 
@@ -94,9 +94,9 @@ def test_a_port_of_the_runtimes_choice_is_told(
 def test_a_port_is_published_on_an_ipv6_address(scene: Scene, where: str) -> None:
     """It answers there, and is told as it was asked for."""
     address = IPv6Address("::1") if where == "::1" else scene.world.address(HOST, 6)
-    scene.network(DUAL, ipv6=True)
-    web = scene.container("web", Bridge(DUAL), ports=both(OWN, at=address))
-    for shop in shops(scene, web, 6, OWN):
+    scene.network("dual", ipv6=True)
+    web = scene.container("web", Bridge("dual"), ports=both(OWN, at=address))
+    for shop in shops(web, scene, 6):
         assert shop.serves(HOST, address)
     told = {(item.host_ip, item.host_port, item.protocol) for item in web.facts().ports}
     assert told == {(address, OWN, transport) for transport in TRANSPORTS}

@@ -8,7 +8,7 @@ from harness.adapters.protocol import Adapter
 from harness.marks import requirement
 from harness.model import ATTACKER, HOST, INTERNET, NS1, Family
 from harness.scene import Scene
-from suites.ports.shop import INSIDE, PORTS, Shop, addresses, callers
+from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, callers
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
 """The LAN, beyond the routers, and a bystander behind the host."""
@@ -31,11 +31,11 @@ def test_only_what_is_published_is_let_in(
     (other,) = set(PORTS.values()) - {shop.port}
     for caller in OUTSIDE:
         assert shop.serves(caller, address)
-        for port in (INSIDE, other, shop.port - 1, shop.port + 1):
-            assert shop.misses(caller, address, port=port)
-        assert shop.misses(caller, shop.own(), port=shop.port)
-        closed = shop.misses(caller, shop.own(), port=INSIDE)
-        assert closed == (runtime.dialect.direct_routing != "accept")
+        ports = (INSIDE, other, shop.port - 1, shop.port + 1)
+        calls = [Call(caller, address, port) for port in ports]
+        assert shop.overhears([*calls, Call(caller, shop.own(), shop.port)]) == []
+        direct = shop.overhears([Call(caller, shop.own(), INSIDE)])
+        assert bool(direct) == (runtime.dialect.direct_routing == "accept")
 
 
 @requirement("PUB-6")

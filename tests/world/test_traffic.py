@@ -108,6 +108,29 @@ def test_an_answer_from_elsewhere_is_none(ends: Ends, monkeypatch: pytest.Monkey
             ear.hears(other, at=second, answered=True)
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_of_many_calls_those_are_told_that_are_heard(ends: Ends, transport: Transport) -> None:
+    """Not those that are refused, have no way, or reach another listener."""
+    one, other = ends
+    with (
+        Ear(one, transport, address=ADDRESSES[4]) as ear,
+        Ear(one, transport, address=ADDRESSES[4]) as beside,
+    ):
+        wrong = [
+            (other, ADDRESSES[4], ear.port - 1),
+            (other, ADDRESSES[6], ear.port),
+            (other, ip_address("203.0.113.1"), ear.port),
+            (other, ADDRESSES[4], beside.port),
+        ]
+
+        def settled() -> None:
+            assert beside.hears(other)  # a control that was sent later
+
+        assert ear.overhears(wrong, settled) == []
+        heard = ear.overhears([(other, ADDRESSES[4], ear.port)], settled)
+        assert heard == [f"other to 192.0.2.1 port {ear.port}"]
+
+
 def test_translation_shows(ends: Ends) -> None:
     """The end that the caller's socket has and the one that is seen are told apart."""
     one, other = ends
