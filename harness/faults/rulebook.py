@@ -9,25 +9,27 @@ from typing import Final, NamedTuple
 from linux.netlink import attributes
 from linux.nft import Nft, Rule, Table
 
-_NAMES: Final = 16
+_WAYS: Final = {struct.pack(">I", 6): "in", struct.pack(">I", 7): "out"}
 _VERDICTS: Final = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"}
 
 
 class Entry(NamedTuple):
     """One rule, with what it does and the raw values that it compares with.
 
-    `does` is `drop`, `accept`, `jump`, `return`, `reject`, `masq`, `nat` or `""`.
+    `does` is `drop`, `accept`, `jump`, `return`, `reject`, `masq`, `nat` or `""`. `links` are
+    the interfaces that it compares with, as `("in", "eth0")` or `("out", "docker0")`.
     """
 
     table: Table
     rule: Rule
     does: str
-    data: bytes
     kinds: tuple[str, ...]
+    links: tuple[tuple[str, str], ...]
 
-    def mentions(self, link: str) -> bool:
-        """Whether it compares with an interface's name."""
-        return link.encode().ljust(_NAMES, b"\0") in self.data
+    @property
+    def refuses(self) -> bool:
+        """Whether it drops or rejects."""
+        return self.does in ("drop", "reject")
 
 
 def entries(opened: Nft) -> list[Entry]:
@@ -37,7 +39,9 @@ def entries(opened: Nft) -> list[Entry]:
 
 def _of(opened: Nft, table: Table) -> Iterator[Entry]:
     for rule, expressions in opened.expressions(table):
-        kinds, does = [], ""
+        kinds: list[str] = []
+        links: list[tuple[str, str]] = []
+        does, way = "", ""
         for _, element in attributes(expressions):
             parts = dict(attributes(element))
             name = parts[1].rstrip(b"\0").decode()
@@ -46,7 +50,18 @@ def _of(opened: Nft, table: Table) -> Iterator[Entry]:
                 does = name
             elif name == "immediate":
                 does = _verdict(parts.get(2, b"")) or does
-        yield Entry(table, rule, does, expressions, tuple(kinds))
+            elif name == "meta":
+                way = _WAYS.get(dict(attributes(parts.get(2, b""))).get(2, b""), "")
+            elif name == "cmp" and way:
+                links.append((way, _compared(parts.get(2, b""))))
+                way = ""
+        yield Entry(table, rule, does, tuple(kinds), tuple(links))
+
+
+def _compared(data: bytes) -> str:
+    """The name that a comparison is with."""
+    value = dict(attributes(dict(attributes(data)).get(3, b""))).get(1, b"")
+    return value.rstrip(b"\0").decode(errors="replace")
 
 
 def _verdict(data: bytes) -> str:

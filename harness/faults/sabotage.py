@@ -63,8 +63,8 @@ class Sabotaged:
                 f"{', '.join(sorted(unknown))}; it has: {', '.join(sorted(VERBS))}"
             )
         self._runtime, self._host, self._fault = runtime, host, fault
-        self._memory: dict[str, Any] = {}
         self._specs: dict[str, ContainerSpec] = {}
+        self._memory: dict[str, Any] = {"specs": self._specs, "networks": [], "containers": []}
         self.acted = 0
         """How often the fault was called."""
         self.name, self.version = runtime.name, runtime.version
@@ -145,6 +145,8 @@ class Sabotaged:
         """Create a network."""
         facts: NetworkFacts = self._do("network", {"spec": spec}, name=spec.name)
         self._note("networks", spec.name)
+        if spec.internal:
+            self._note("internal", spec.name)
         self._at(Moment.NETWORK_CREATED, name=spec.name, network=facts)
         return facts
 

@@ -96,9 +96,20 @@ class Site:
                         network, network.interface, name, peer.name, addresses, network.gateways
                     )
 
+    @property
+    def specs(self) -> Mapping[str, ContainerSpec]:
+        """What was asked for, of every container so far, by name."""
+        found: Mapping[str, ContainerSpec] = self.memory["specs"]
+        return found
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether the network that the moment is about was asked to be internal."""
+        return self.network is not None and self.network.name in self.memory.get("internal", ())
+
     def bridges(self) -> list[str]:
         """The interfaces in the host of every network that has been seen, the default's first."""
-        names = ["bridge", *self.memory.setdefault("networks", [])]
+        names = ["bridge", *self.memory["networks"]]
         found = []
         for name in names:
             try:
@@ -157,7 +168,7 @@ class Site:
     def other_containers(self) -> Mapping[str, Facts]:
         """The running containers that were started before this one, by name."""
         found = {}
-        for name in self.memory.setdefault("containers", []):
+        for name in self.memory["containers"]:
             if name != self.name:
                 try:
                     facts = self.runtime.inspect(name)

@@ -1,9 +1,18 @@
-"""Interfaces that are missing, down, or too many."""
+"""Interfaces that are missing, down, too many, or of another size than they should be."""
 
 from __future__ import annotations
 
-from harness.faults.catalogue import PLUGGED, fault
+import os
+import socket
+import time
+from dataclasses import replace
+
+from harness.attach import host_end
+from harness.faults import tricks
+from harness.faults.catalogue import PLUGGED, Moment, fault
 from harness.faults.site import Site
+from harness.faults.verb import Verb
+from harness.model import Nothing
 from linux import rtnl
 
 
@@ -12,3 +21,185 @@ def second_interface(site: Site) -> None:
     """A container on a bridge network gets an interface that nobody asked for."""
     if site.is_bridged:
         site.inside.ensure(rtnl.add_veth("extra0", "extra1"))
+
+
+@fault("loopback-down", violates=("BR-1",), moment=PLUGGED)
+def loopback_down(site: Site) -> None:
+    """The loopback of a bridged container stays down."""
+    if site.is_bridged:
+        site.inside.set_link("lo", up=False)
+
+
+@fault("interface-has-another-name", violates=("BR-1",), moment=PLUGGED, errors=True)
+def interface_has_another_name(site: Site) -> None:
+    """The container's interface is not called eth0."""
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, up=False)
+        site.inside.set_link(plug.inside, name="ens3")
+        site.inside.set_link("ens3", up=True)
+
+
+@fault("host-end-down", violates=("BR-3",), moment=PLUGGED)
+def host_end_down(site: Site) -> None:
+    """The host's end of the veth pair is never brought up."""
+    for plug in site.plugs():
+        site.host.set_link(plug.outside, up=False)
+
+
+@fault("host-end-outside-the-bridge", violates=("BR-3",), moment=PLUGGED)
+def host_end_outside_the_bridge(site: Site) -> None:
+    """The host's end of the veth pair is no port of the bridge."""
+    for plug in site.plugs():
+        site.host.set_link(plug.outside, master=0)
+
+
+@fault("smaller-mtu-inside", violates=("BR-12",), moment=PLUGGED, history="moby#22028")
+def smaller_mtu_inside(site: Site) -> None:
+    """The container's end has another MTU than the bridge."""
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, mtu=1450)
+
+
+@fault("bridge-mtu-forgotten", violates=("BR-12",), moment=PLUGGED, history="netavark#1381")
+def bridge_mtu_forgotten(site: Site) -> None:
+    """The bridge keeps an MTU of its own choice when its ports have got theirs."""
+    for plug in site.plugs():
+        site.host.set_link(plug.bridge, mtu=1400)
+
+
+@fault("host-end-mtu", violates=("BR-12",), moment=PLUGGED)
+def host_end_mtu(site: Site) -> None:
+    """The host's end passes only frames that are smaller than what the container may send."""
+    for plug in site.plugs():
+        site.host.set_link(plug.outside, mtu=1300)
+
+
+@fault("network-mtu-ignored", violates=("NET-8",), around="network")
+def network_mtu_ignored(site: Site, verb: Verb) -> object:
+    """The MTU that a network was asked to have is not given to it."""
+    return verb(spec=replace(verb.spec, mtu=None))
+
+
+@fault("network-mtu-on-the-bridge-alone", violates=("NET-8",), moment=PLUGGED)
+def network_mtu_on_the_bridge_alone(site: Site) -> None:
+    """The container's own interface has the usual MTU, whatever its network was given."""
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, mtu=1500)
+
+
+@fault("bridge-takes-the-macs-of-ports", violates=("BR-14",), moment=PLUGGED)
+def bridge_takes_the_macs_of_ports(site: Site) -> None:
+    """The bridge goes by another MAC with each container that comes."""
+    for plug in site.plugs():
+        count = site.memory["macs"] = site.memory.get("macs", 0) + 1
+        site.host.set_link(plug.bridge, mac=f"02:00:00:00:00:{count % 256:02x}")
+
+
+@fault("bridge-is-a-hub", violates=("BR-13",), moment=PLUGGED)
+def bridge_is_a_hub(site: Site) -> None:
+    """The bridge learns nothing, and sends every frame to every port."""
+    for plug in site.plugs():
+        site.host.rtnl(tricks.ageing(site.host.link(plug.bridge).ifindex, 0))
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(tricks.port_option(port, "learning", on=False))
+
+
+@fault("groups-are-not-flooded", violates=("BR-17",), moment=PLUGGED)
+def groups_are_not_flooded(site: Site) -> None:
+    """A multicast is kept from the ports of the bridge."""
+    for plug in site.plugs():
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(tricks.port_option(port, "mcast_flood", on=False))
+
+
+@fault("broadcasts-are-not-flooded", violates=("BR-17",), moment=PLUGGED)
+def broadcasts_are_not_flooded(site: Site) -> None:
+    """A container's broadcast does not reach its peers."""
+    for plug in site.plugs():
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(tricks.port_option(port, "bcast_flood", on=False))
+
+
+@fault("peers-are-isolated", violates=("BR-4",), moment=PLUGGED)
+def peers_are_isolated(site: Site) -> None:
+    """Containers on one network are kept apart though nobody asked for that."""
+    for plug in site.plugs():
+        site.host.rtnl(rtnl.isolate_port(site.host.link(plug.outside).ifindex))
+
+
+@fault("raw-ethernet-without-icc", violates=("ICC-1",), moment=PLUGGED, history="moby#36355")
+def raw_ethernet_without_icc(site: Site) -> None:
+    """Communication between containers is off for IP's rules only: their frames still pass."""
+    for plug in site.plugs():
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(rtnl.isolate_port(port, isolated=False))
+
+
+@fault("icc-option-ignored", violates=("ICC-1",), around="network")
+def icc_option_ignored(site: Site, verb: Verb) -> object:
+    """A network without communication between containers is made like any other."""
+    return verb(spec=replace(verb.spec, icc=True))
+
+
+@fault("networks-are-wired-together", violates=("BR-17", "L2-2"), moment=Moment.HOST_READY)
+def networks_are_wired_together(site: Site) -> None:
+    """A cable leads from the default bridge to a bystanders' one: frames cross the boundary."""
+    links = site.host.links()
+    site.host.ensure(rtnl.add_veth("cross0", "cross1"))
+    for end, bridge in (("cross0", site.bridges()[0]), ("cross1", "br0")):
+        site.host.set_link(end, master=links[bridge].ifindex, up=True)
+
+
+@fault("none-is-down", violates=("NONE-2", "NONE-4"), moment=Moment.CONTAINER_STARTED)
+def none_is_down(site: Site) -> None:
+    """The loopback of a container without a network is down."""
+    if isinstance(site.mode, Nothing):
+        site.inside.set_link("lo", up=False)
+
+
+@fault("none-has-an-interface", violates=("NONE-2",), moment=Moment.CONTAINER_STARTED)
+def none_has_an_interface(site: Site) -> None:
+    """A container without a network has an interface besides lo, if to nowhere."""
+    if isinstance(site.mode, Nothing):
+        site.inside.ensure(rtnl.add_veth("extra0", "extra1"))
+
+
+@fault("none-has-a-cable-to-the-host", violates=("NONE-5",), moment=Moment.CONTAINER_STARTED)
+def none_has_a_cable_to_the_host(site: Site) -> None:
+    """What a container without a network does shows on an interface of the host."""
+    if isinstance(site.mode, Nothing):
+        with site.inside.place.open() as space:
+            site.host.ensure(rtnl.add_veth("cable0", "cable1", peer_netns=space.fd))
+        site.host.set_link("cable0", up=True)
+        site.inside.set_link("cable1", up=True)
+
+
+@fault(
+    "none-without-ipv6-loopback",
+    violates=("NONE-6",),
+    moment=Moment.CONTAINER_STARTED,
+    history="moby#33099",
+    narrow=True,
+)
+def none_without_ipv6_loopback(site: Site) -> None:
+    """::1 is torn down with the rest of IPv6."""
+    if isinstance(site.mode, Nothing):
+        site.inside.sysctl("net.ipv6.conf.lo.disable_ipv6", 1)
+
+
+@fault("attached-pair-outlives-its-container", violates=("ATT-4",), moment=Moment.CONTAINER_REMOVED)
+def attached_pair_outlives_its_container(site: Site) -> None:
+    """The port that was attached by hand stays on the bridge when its container has gone."""
+    if isinstance(site.mode, Nothing):
+        bridge = site.host.link(site.bridges()[0]).ifindex
+        end = host_end(site.name)
+        site.call(_await_no_link, end)
+        site.host.ensure(rtnl.add_veth(end, f"{end}p"))
+        site.host.set_link(end, master=bridge, up=True)
+
+
+def _await_no_link(name: str) -> None:
+    """Wait for the kernel, in the host, to have taken away an interface: a moment."""
+    deadline = time.monotonic() + 2
+    while name in {item for _, item in socket.if_nameindex()} and time.monotonic() < deadline:
+        os.sched_yield()

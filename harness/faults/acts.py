@@ -1,0 +1,67 @@
+"""What several faults do, in words of one line: deaf interfaces, other addresses, lost rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Final
+
+from harness.faults.site import Plug, Site
+from harness.model import Family
+from harness.topology import Interface
+from linux import rtnl
+from linux.nft import Expression, Hook, l4proto, verdict
+
+FAMILIES: Final[tuple[Family, ...]] = (4, 6)
+DROP: Final = tuple(verdict("drop"))
+LEFT: Final = "left0"
+"""The interface that a fault leaves behind."""
+
+
+def drop(site: Site, hook: Hook, *parts: Iterable[Expression], once: bool = True) -> None:
+    """Drop, in the host, what matches; the same rule again only where it is not `once`."""
+    key = repr((hook, [bytes(expression) for part in parts for expression in part]))
+    done = site.memory.setdefault("dropped", set())
+    if not once or key not in done:
+        done.add(key)
+        site.host.rule(hook, *parts, DROP)
+
+
+def swallow(site: Site, protocol: str, hook: Hook = "output") -> None:
+    """Have a container lose what it sends (or receives) of a protocol, on `lo` as well."""
+    site.inside.rule(hook, l4proto(protocol), DROP)
+
+
+def readdress(site: Site, plug: Plug, address: Interface) -> None:
+    """Give a container another address on a network in place of the one that it has there."""
+    version = address.version
+    gateway = next(item for item in plug.gateways if item.version == version)
+    for old in plug.addresses:
+        if old.version == version and old != address:
+            site.inside.del_address(plug.inside, old)
+    site.inside.add_address(plug.inside, address)
+    if not any(r.destination is None for r in site.inside.place.routes() if r.family == version):
+        site.inside.ensure(rtnl.add_route(None, via=gateway.ip))
+
+
+def numbered(gateway: Interface, number: int) -> Interface:
+    """An address of the gateway's subnet, by its number there."""
+    value = int(gateway.network.network_address) + number
+    made = (value, gateway.network.prefixlen)
+    return IPv4Interface(made) if gateway.version == 4 else IPv6Interface(made)
+
+
+def gateway_of(plug: Plug, version: Family = 4) -> Interface | None:
+    """The host's address on the network in a family."""
+    return next((item for item in plug.gateways if item.version == version), None)
+
+
+def forget_drops(site: Site, way: str, *, bridges: Iterable[str] = ()) -> None:
+    """Take away the rules that keep something from coming in or going out by a bridge."""
+    wanted = {(way, name) for name in (bridges or site.bridges())}
+    site.host.take_rules(lambda entry: entry.refuses and bool(wanted & set(entry.links)))
+
+
+def leave_link(site: Site, name: str = LEFT) -> None:
+    """Leave an interface behind in the host."""
+    site.host.ensure(rtnl.add_veth(name, f"{name}p"))

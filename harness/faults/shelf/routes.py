@@ -1,0 +1,129 @@
+"""Routes that are missing, wrong or too many, inside and in the host; TTLs."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+
+from harness.faults import tricks
+from harness.faults.acts import FAMILIES, gateway_of, numbered
+from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
+from harness.faults.site import Site
+from harness.model import Nothing
+from linux import rtnl
+from linux.nft import iifname, oifname
+
+
+@fault("no-default-route", violates=("BR-2",), moment=PLUGGED)
+def no_default_route(site: Site) -> None:
+    """A container has no way out of its network."""
+    for plug in site.plugs():
+        for gateway in plug.gateways:
+            site.inside.ensure(rtnl.del_route(None, via=gateway.ip))
+
+
+@fault("default-route-to-nobody", violates=("BR-2",), moment=PLUGGED)
+def default_route_to_nobody(site: Site) -> None:
+    """The default route leads to an address that nobody has."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug):
+            nobody = numbered(gateway, gateway.network.num_addresses - 9)
+            site.inside.ensure(rtnl.add_route(None, via=nobody.ip, replace=True))
+
+
+@fault("route-too-many", violates=("BR-2",), moment=PLUGGED)
+def route_too_many(site: Site) -> None:
+    """A container has a route besides those of its network."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug):
+            site.inside.ensure(rtnl.add_route(IPv4Network("10.66.0.0/16"), via=gateway.ip))
+
+
+@fault("no-ipv6-default-route", violates=("V6-1",), moment=PLUGGED)
+def no_ipv6_default_route(site: Site) -> None:
+    """On a network with both families only IPv4 leads out."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug, 6):
+            site.inside.ensure(rtnl.del_route(None, via=gateway.ip))
+
+
+@fault("none-has-a-route", violates=("NONE-3",), moment=Moment.CONTAINER_STARTED, narrow=True)
+def none_has_a_route(site: Site) -> None:
+    """A container without a network has a route."""
+    if isinstance(site.mode, Nothing):
+        site.inside.ensure(rtnl.add_route(IPv4Network("10.66.0.0/16"), oif=rtnl.LO))
+
+
+@fault("none-swallows", violates=("NONE-3", "NONE-4"), moment=Moment.CONTAINER_STARTED)
+def none_swallows(site: Site) -> None:
+    """What a container without a network sends is lost without a word."""
+    if isinstance(site.mode, Nothing):
+        for network in (IPv4Network("0.0.0.0/0"), IPv6Network("::/0")):
+            site.inside.ensure(rtnl.add_route(network, oif=rtnl.LO))
+
+
+@fault("internal-has-a-default-route", violates=("INT-1",), moment=PLUGGED)
+def internal_has_a_default_route(site: Site) -> None:
+    """A container on an internal network is sent out by its gateway."""
+    for plug in site.plugs():
+        if site.is_internal:
+            for gateway in plug.gateways:
+                site.inside.ensure(rtnl.add_route(None, via=gateway.ip))
+
+
+@fault("ttl-is-not-counted", violates=("BR-6", "BR-7", "BR-19"), moment=RULES)
+def ttl_is_not_counted(site: Site) -> None:
+    """The host passes on what containers send as if it were no router."""
+    for bridge in site.bridges():
+        if bridge not in site.memory.setdefault("reset", []):
+            site.memory["reset"].append(bridge)
+            for version in FAMILIES:
+                site.host.rule("prerouting", iifname(bridge), tricks.set_ttl(version, 65))
+
+
+@fault("answers-of-the-host-are-old", violates=("BR-5",), moment=RULES)
+def answers_of_the_host_are_old(site: Site) -> None:
+    """The host answers its containers as if a router lay between."""
+    for bridge in site.bridges():
+        if bridge not in site.memory.setdefault("reset", []):
+            site.memory["reset"].append(bridge)
+            for version in FAMILIES:
+                site.host.rule("output", oifname(bridge), tricks.set_ttl(version, 63), priority=300)
+
+
+@fault("peers-are-a-router-apart", violates=("BR-4",), moment=Moment.HOST_READY)
+def peers_are_a_router_apart(site: Site) -> None:
+    """What containers on one network send each other loses one of its TTL."""
+    for version in FAMILIES:
+        site.host.rule("forward", tricks.set_ttl(version, 63), priority=0, bridge=True)
+
+
+@fault("hop-limit-is-not-counted", violates=("V6-1",), moment=RULES)
+def hop_limit_is_not_counted(site: Site) -> None:
+    """Over IPv6 the host passes on what containers send as if it were no router."""
+    for bridge in site.bridges():
+        if bridge not in site.memory.setdefault("reset", []):
+            site.memory["reset"].append(bridge)
+            site.host.rule("prerouting", iifname(bridge), tricks.set_ttl(6, 65))
+
+
+@fault("joiner-takes-the-route-along", violates=("CTR-9",), moment=Moment.CONTAINER_REMOVED)
+def joiner_takes_the_route_along(site: Site) -> None:
+    """Removing who has joined a container takes that one's default route away."""
+    home = getattr(site.mode, "container", None)
+    if home and (facts := site.other_containers().get(home)):
+        for endpoint in facts.endpoints:
+            for gateway in site.runtime.network_facts(endpoint.network).gateways:
+                site.ground(facts).ensure(rtnl.del_route(None, via=gateway.ip))
+
+
+@fault("host-routes-the-internet-elsewhere", violates=("BYS-1",), moment=PLUGGED)
+def host_routes_the_internet_elsewhere(site: Site) -> None:
+    """With a container the host gets a route by one of its own interfaces."""
+    uplink = site.host.link(site.uplink()).ifindex
+    site.host.ensure(rtnl.add_route(IPv4Network("10.88.0.0/16"), oif=uplink))
+
+
+@fault("policy-rule-for-the-host", violates=("BYS-1",), moment=PLUGGED)
+def policy_rule_for_the_host(site: Site) -> None:
+    """With a container the host gets a policy rule about its own interface."""
+    site.host.ensure(rtnl.add_rule(4, iif=site.uplink(), table=254, priority=3000))

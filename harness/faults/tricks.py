@@ -1,0 +1,145 @@
+"""What only sabotage needs to say to the kernel: unusual nft expressions, options of bridges."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Final, Literal
+
+from linux import rtnl
+from linux.netlink import Request, attr, be32, nest, text, u8, u32
+from linux.nft import Address, Expression, family, l4proto
+
+_REGISTER, _SECOND = 1, 2
+_NETWORK, _TRANSPORT = 1, 2
+_INET: Final = 1
+_PORT_OPTIONS: Final = {
+    "learning": 8,
+    "unicast_flood": 9,
+    "proxyarp": 10,
+    "mcast_flood": 27,
+    "bcast_flood": 30,
+    "isolated": 33,
+}
+_AGEING: Final = 4
+_IFLA_INFO_DATA, _IFLA_LINKINFO, _IFLA_INFO_KIND = 2, 18, 1
+
+
+def _expression(name: str, *data: bytes) -> Expression:
+    return nest(1, text(1, name), nest(2, *data))
+
+
+def _load(base: int, offset: int, length: int) -> Expression:
+    place = (be32(2, base), be32(3, offset), be32(4, length))
+    return _expression("payload", be32(1, _REGISTER), *place)
+
+
+def _store(base: int, offset: int, length: int, checksum: int | None) -> Expression:
+    place = [be32(5, _REGISTER), be32(2, base), be32(3, offset), be32(4, length)]
+    if checksum is not None:
+        place += [be32(6, _INET), be32(7, checksum)]
+    return _expression("payload", *place)
+
+
+def _bits(mask: bytes, toggled: bytes) -> Expression:
+    registers = (be32(1, _REGISTER), be32(2, _REGISTER), be32(3, len(mask)))
+    return _expression("bitwise", *registers, nest(4, attr(1, mask)), nest(5, attr(1, toggled)))
+
+
+def _compare(value: bytes, op: Literal[0, 1, 2, 3, 4, 5] = 0) -> Expression:
+    return _expression("cmp", be32(1, _REGISTER), be32(2, op), nest(3, attr(1, value)))
+
+
+# --- matches -------------------------------------------------------------------
+
+
+def fragments(version: int) -> list[Expression]:
+    """The packet is a fragment; only before the kernel puts them together (priority -400)."""
+    if version == 6:
+        return [*family(6), _load(_NETWORK, 6, 1), _compare(bytes([44]))]
+    more_or_offset = _bits(b"\x3f\xff", b"\0\0")
+    return [*family(4), _load(_NETWORK, 6, 2), more_or_offset, _compare(b"\0\0", 1)]
+
+
+def longer_than(size: int) -> list[Expression]:
+    """The packet has more than `size` bytes, segments that are still in one piece included."""
+    length = _expression("meta", be32(1, _REGISTER), be32(2, 0))
+    host_order = _expression(
+        "byteorder",
+        be32(1, _REGISTER),
+        be32(2, _REGISTER),
+        be32(3, 1),
+        be32(4, 4),
+        be32(5, 4),
+    )
+    return [length, host_order, _compare(struct.pack(">I", size), 4)]
+
+
+def tcp_resets() -> list[Expression]:
+    """A TCP segment that resets."""
+    return [*l4proto("tcp"), _load(_TRANSPORT, 13, 1), _bits(b"\x04", b"\0"), _compare(b"\0", 1)]
+
+
+def errors(version: int, kind: int, code: int | None = None) -> list[Expression]:
+    """An ICMP message of this type, and code."""
+    found = [*family(version), *l4proto("icmp" if version == 4 else "icmpv6")]
+    found += [_load(_TRANSPORT, 0, 1), _compare(bytes([kind]))]
+    if code is not None:
+        found += [_load(_TRANSPORT, 1, 1), _compare(bytes([code]))]
+    return found
+
+
+# --- changes -------------------------------------------------------------------
+
+
+def set_ttl(version: int, ttl: int) -> list[Expression]:
+    """Write a TTL or hop limit into the packet."""
+    if version == 6:
+        keep, change, offset, checksum = b"\xff\x00", bytes([0, ttl]), 6, None
+    else:
+        keep, change, offset, checksum = b"\x00\xff", bytes([ttl, 0]), 8, 10
+    head = [*family(version), _load(_NETWORK, offset, 2), _bits(keep, change)]
+    return [*head, _store(_NETWORK, offset, 2, checksum)]
+
+
+def corrupt(offset: int, data: bytes) -> list[Expression]:
+    """Write other data into a TCP segment, with a checksum that is right."""
+    value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, data)))
+    return [*l4proto("tcp"), value, _store(_TRANSPORT, offset, len(data), 16)]
+
+
+def snat(to: Address) -> list[Expression]:
+    """Rewrite the source to an address of one's choice."""
+    number = socket.AF_INET if to.version == 4 else socket.AF_INET6
+    value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, to.packed)))
+    return [value, _expression("nat", be32(1, 0), be32(2, number), be32(3, _REGISTER))]
+
+
+def masquerade_as_port(port: int) -> list[Expression]:
+    """Masquerade, and have the source port be this one and no other."""
+    value = nest(2, attr(1, struct.pack(">H", port)))
+    load = [_expression("immediate", be32(1, register), value) for register in (_REGISTER, _SECOND)]
+    return [*load, _expression("masq", be32(1, 0x2), be32(2, _REGISTER), be32(3, _SECOND))]
+
+
+def masquerade_at_random() -> list[Expression]:
+    """Masquerade under a port drawn by lot."""
+    return [_expression("masq", be32(1, 0x4 | 0x10))]
+
+
+# --- bridges -------------------------------------------------------------------
+
+
+def port_option(index: int, option: str, *, on: bool) -> Request:
+    """Set an option of a bridge port: learning, isolated, proxyarp, mcast_flood, …."""
+    body = rtnl.LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
+    body += nest(rtnl.IFLA_PROTINFO, u8(_PORT_OPTIONS[option], on))
+    return Request(rtnl.RTM_SETLINK, 0, body, f"set {option} of bridge port {index}")
+
+
+def ageing(index: int, seconds: float) -> Request:
+    """For how long a bridge remembers behind which port a MAC is; 0: it is a hub."""
+    data = nest(_IFLA_INFO_DATA, u32(_AGEING, round(seconds * 100)))
+    body = rtnl.link_body(index=index)
+    body += nest(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"), data)
+    return Request(rtnl.RTM_NEWLINK, 0, body, f"set the ageing time of bridge {index}")
