@@ -98,7 +98,7 @@ def test_images_lists_them(mydocker: Mydocker, engine: Engine) -> None:
     engine.images.tag("team/app:1", "team/app:2")
     engine.images.tag("team/app:1", "other")
     own = engine.images.get("base").id
-    rows = _rows(mydocker)
+    rows = [row for row in _rows(mydocker) if row[0] != "busybox"]  # some machines have one
     assert [row[:3] for row in rows] == [
         ["base", "latest", own[:12]],
         ["other", "latest", identity[:12]],

@@ -219,7 +219,7 @@ PASSWD = tars.tar(
     Item("etc/passwd", b"root:x:0:0::/root:/bin/sh\nweb:x:101:102::/srv/web:/bin/sh\nbroken\n"),
     Item("etc/group", b"root:x:0:\nweb:x:102:\nlog:x:7:other,web\n"),
 )
-WHO = 'echo "$(id -u):$(id -g) $(id -G) $HOME"'
+WHO = 'exec 2>/dev/null; echo "$(id -u):$(id -g) $(id -G) $HOME"'
 
 USERS = {
     "web": "101:102 102 7 /srv/web",
