@@ -76,6 +76,11 @@ class Dialect:
     """What `/etc/hostname` says where nobody asked otherwise (FILE-1)."""
     hosts_names: frozenset[Literal["hostname", "name", "aliases"]] = frozenset({"hostname"})
     """Which of its own names stand at a container's address in its `/etc/hosts` (FILE-1)."""
+    peer_names: frozenset[Literal["short-id", "hostname", "reverse"]] = frozenset(
+        {"short-id", "hostname", "reverse"}
+    )
+    """What leads to a container on a user-defined network besides its name and aliases, and
+    whether its address leads back to its name (NET-4)."""
     spoofing: Literal["open", "contained"] = "open"
     """Whether a container that claims a peer's or the gateway's address, by ARP or neighbour
     discovery, gets what its peers send there (L2-1): `open`, it does."""

@@ -1,0 +1,57 @@
+"""The scene that the suites about names share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import pytest
+
+from harness.adapters.protocol import Adapter, Feature
+from harness.model import Bridge, ContainerSpec, Host, Joined, NetworkSpec, Plan
+from harness.scene import Scene
+from harness.world.build import World
+from suites.dns import ALIAS, CLOSED, DMZ, FOUR, LAN, NEIGHBOUR, SHARED, VAULT
+
+
+@pytest.fixture(scope="package")
+def town(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """Containers with names, on every kind of network: look, do not change."""
+    with Scene(world, runtime, plan(runtime.features)) as made:
+        yield made
+
+
+def plan(features: Collection[str]) -> Plan:
+    """As much of the town as a runtime with these features can build.
+
+    `web` and `db` are on one network, `far` is on another, `both` on both; `solo` and
+    `mate` are on one without IPv6, `inner` and `peer` on an internal one, `shut` on
+    another such. On the default network are `plain` and `other`.
+    """
+    dual = Feature.IPV6 in features
+    networks: list[NetworkSpec] = []
+    containers = [ContainerSpec("plain"), ContainerSpec("other")]
+    if Feature.NETWORKS in features:
+        networks += [NetworkSpec(LAN, ipv6=dual), NetworkSpec(DMZ, ipv6=dual), NetworkSpec(FOUR)]
+        containers += [
+            ContainerSpec("web", Bridge(LAN), aliases=(ALIAS, SHARED)),
+            ContainerSpec("db", Bridge(LAN), aliases=(SHARED,)),
+            ContainerSpec("far", Bridge(DMZ), aliases=(SHARED, "distant")),
+            ContainerSpec("solo", Bridge(FOUR)),
+            ContainerSpec("mate", Bridge(FOUR)),
+        ]
+    if {Feature.NETWORKS, Feature.CONNECT} <= set(features):
+        containers.append(ContainerSpec("both", Bridge(LAN), also=(DMZ,)))
+    if Feature.INTERNAL in features:
+        networks += [NetworkSpec(name, ipv6=dual, internal=True) for name in (CLOSED, VAULT)]
+        containers += [
+            ContainerSpec("inner", Bridge(CLOSED)),
+            ContainerSpec("peer", Bridge(CLOSED), aliases=(NEIGHBOUR,)),
+            ContainerSpec("shut", Bridge(VAULT)),
+        ]
+    if Feature.HOST in features:
+        containers.append(ContainerSpec("house", Host()))
+    if Feature.CONTAINER in features:
+        containers.append(ContainerSpec("guest", Joined("plain")))
+    if {Feature.CONTAINER, Feature.NETWORKS} <= set(features):
+        containers.append(ContainerSpec("lodger", Joined("web")))
+    return Plan(networks=tuple(networks), containers=tuple(containers))

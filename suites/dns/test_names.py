@@ -1,0 +1,164 @@
+"""Peers by name: on user-defined networks, on those alone, and for as long as they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from harness import lookup
+from harness.adapters.protocol import Adapter
+from harness.marks import requirement
+from harness.model import Bridge, Family
+from harness.scene import Scene
+from suites.dns import ALIAS, DMZ, LAN, SHARED
+from suites.names import heard, held, looked_up, resolved
+from suites.trio import both_families
+
+SHORT: Final = 12
+"""Hexadecimal digits of a short id."""
+
+
+# --- whom a name leads to --------------------------------------------------------
+
+
+@requirement("NET-4")
+@both_families
+@pytest.mark.parametrize("name", ["web", ALIAS, "WEB", ALIAS.title()])
+def test_a_name_leads_to_the_containers_address(town: Scene, name: str, family: Family) -> None:
+    """The name that it was given and its alias, in any case (RFC 4343), for peers and itself."""
+    own = held(town, "web", family)
+    assert own
+    for asker in ("db", "web", "lodger"):
+        assert resolved(town, asker, name, family) == own
+
+
+@requirement("NET-4")
+@both_families
+def test_an_alias_of_several_leads_to_all_of_them(town: Scene, family: Family) -> None:
+    """To those on the asker's own network."""
+    assert resolved(town, "db", SHARED, family) == held(town, "web", family) | held(
+        town, "db", family
+    )
+    assert resolved(town, "far", SHARED, family) == held(town, "far", family)
+
+
+@requirement("NET-4", "NET-2")
+@both_families
+@pytest.mark.parametrize("name", ["web", ALIAS])
+def test_a_name_is_known_on_its_network_only(town: Scene, name: str, family: Family) -> None:
+    """Neither on another network nor on the default one does it lead anywhere."""
+    assert resolved(town, "db", name, family)
+    for asker in ("far", "solo", "plain"):
+        assert resolved(town, asker, name, family) == set()
+
+
+@requirement("NET-4")
+def test_on_the_default_network_names_lead_nowhere(town: Scene) -> None:
+    """Nor does the name of one that is there lead anywhere elsewhere."""
+    assert resolved(town, "solo", "mate", 4) == held(town, "mate", 4)
+    for asker in ("plain", "guest", "web"):
+        assert resolved(town, asker, "other", 4) == set()
+
+
+@requirement("NET-4", "NET-3")
+@both_families
+def test_on_several_networks_each_leads_to_its_own_address(town: Scene, family: Family) -> None:
+    """A peer is told the address on the network that they share; who is on both knows both."""
+    for asker, network in (("web", LAN), ("far", DMZ)):
+        shared = held(town, "both", family, network)
+        assert len(shared) == 1
+        assert resolved(town, asker, "both", family) == shared
+    assert resolved(town, "both", "web", family) == held(town, "web", family)
+    assert resolved(town, "both", "distant", family) == held(town, "far", family)
+
+
+@requirement("NET-4")
+def test_a_name_without_ipv6_has_no_such_address(town: Scene) -> None:
+    """That is an answer, not a failure, and nobody outside is asked for it."""
+    since = town.world.services.mark()
+    assert resolved(town, "solo", "mate", 6) == set()
+    answer = lookup.ask(town["solo"], "mate", "AAAA")
+    assert (lookup.rcode(answer), lookup.told(answer)) == ("NOERROR", set())
+    assert looked_up(town, "solo", "mate").addresses == held(town, "mate", 4)
+    assert heard(town, since, "mate") == []
+
+
+# --- what else leads to whom, as declared ----------------------------------------------
+
+
+@requirement("NET-4")
+@both_families
+def test_the_short_id_leads_to_it_as_declared(
+    town: Scene, runtime: Adapter, family: Family
+) -> None:
+    """Its first twelve digits, as runtimes show it."""
+    found = resolved(town, "db", town["web"].started.id[:SHORT], family)
+    declared = "short-id" in runtime.dialect.peer_names
+    assert found == (held(town, "web", family) if declared else set())
+
+
+@requirement("NET-4")
+@both_families
+def test_an_address_leads_back_to_its_name_as_declared(
+    town: Scene, runtime: Adapter, family: Family
+) -> None:
+    """To one that leads to the address again; not on another network."""
+    (address,) = held(town, "web", family)
+    name = lookup.name_of(town.world.host, town["db"], address)
+    assert bool(name) == ("reverse" in runtime.dialect.peer_names)
+    if name:
+        assert name.partition(".")[0] == "web"
+        assert resolved(town, "db", name, family) == {address}
+    assert lookup.name_of(town.world.host, town["far"], address) == ""
+
+
+# --- for how long --------------------------------------------------------------------
+
+
+def stopped(scene: Scene, name: str) -> None:
+    """Have a container stop."""
+    scene[name].stop()
+
+
+@requirement("NET-4")
+@both_families
+@pytest.mark.parametrize("end", [Scene.remove, stopped], ids=["removed", "stopped"])
+def test_a_name_ends_with_its_container(
+    scene: Scene, family: Family, end: Callable[[Scene, str], None]
+) -> None:
+    """Removed or stopped, it leads nowhere at once; its next holder answers to it at once."""
+    scene.network("town", ipv6=family == 6)
+    for name in ("asker", "first"):
+        scene.container(name, Bridge("town"), aliases=("service",) if name == "first" else ())
+    before = held(scene, "first", family)
+    assert resolved(scene, "asker", "service", family) == before
+    end(scene, "first")
+    for name in ("first", "service"):
+        assert resolved(scene, "asker", name, family) == set()
+    scene.container("second", Bridge("town"))
+    scene.container("third", Bridge("town"), aliases=("service",))
+    after = held(scene, "third", family)
+    assert after != before
+    assert resolved(scene, "asker", "service", family) == after
+
+
+@requirement("NET-4", "NET-3")
+@both_families
+def test_a_name_comes_and_goes_with_the_connection(scene: Scene, family: Family) -> None:
+    """Connected, it leads there at once, by the alias of that connection; taken off, nowhere."""
+    for network in ("town", "village"):
+        scene.network(network, ipv6=family == 6)
+    scene.container("asker", Bridge("town"))
+    scene.container("mover", Bridge("village"), aliases=("villager",))
+    assert resolved(scene, "asker", "mover", family) == set()
+    scene.connect("mover", "town", aliases=("townsman",))
+    for name in ("mover", "townsman"):
+        assert resolved(scene, "asker", name, family) == held(scene, "mover", family, "town")
+    assert resolved(scene, "asker", "villager", family) == set()
+    assert resolved(scene, "mover", "asker", family) == held(scene, "asker", family)
+    scene.disconnect("mover", "town")
+    for name in ("mover", "townsman"):
+        assert resolved(scene, "asker", name, family) == set()
+    assert resolved(scene, "mover", "asker", family) == set()

@@ -1,0 +1,155 @@
+"""The resolver that a container is told of: it answers, over UDP and TCP, whatever is asked."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Final
+
+import dns.flags
+import pytest
+
+from harness import lookup
+from harness.lookup import RESOLV_CONF, saying
+from harness.marks import requirement
+from harness.model import FAMILIES, HOST, NS1, Bridge, Family
+from harness.scene import Scene
+from harness.topology import WWW, Address, pick
+from harness.traffic import TRANSPORTS, Transport
+from harness.world.build import World
+from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT
+from harness.world.services import Services
+from suites.names import KINDS, heard, looked_up, resolved, unheard_of
+
+STUB: Final = IPv4Address("127.0.0.53")
+"""Where a machine may have a resolver of its own, as with systemd-resolved."""
+BEHIND_STUB: Final = "/run/systemd/resolve/resolv.conf"
+"""Where systemd-resolved tells whom it asks itself (systemd-resolved(8))."""
+
+everywhere: Final = pytest.mark.parametrize(
+    "asker",
+    [
+        pytest.param("plain", id="bridge"),
+        pytest.param("house", id="host", marks=requirement("HOST-4")),
+        pytest.param("guest", id="container", marks=requirement("CTR-1")),
+        pytest.param("web", id="user-defined", marks=requirement("NET-4")),
+        pytest.param("lodger", id="container-on-user-defined", marks=requirement("NET-4", "CTR-1")),
+    ],
+)
+"""In every mode from which there is a way to a resolver."""
+
+
+@requirement("DNS-1")
+@everywhere
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_name_outside_is_answered(town: Scene, asker: str, family: Family) -> None:
+    """With the address that it has in either family; the world's name server was asked."""
+    since = town.world.services.mark()
+    address = pick(town.world.topology.internet, family).ip
+    for name in (WWW, unheard_of()):
+        assert resolved(town, asker, name, family) == {address}
+        assert {item.type for item in heard(town, since, name)} == {KINDS[family]}
+
+
+@requirement("DNS-1")
+@everywhere
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_whatever_is_asked_is_answered(town: Scene, asker: str, transport: Transport) -> None:
+    """Other records than addresses, over UDP and TCP; what does not exist is said not to."""
+    web = pick(town.world.topology.internet, 4).ip
+    for name, kind, value in (
+        ("example.com", "NS", "dns.example.com."),
+        (web.reverse_pointer, "PTR", f"{WWW}."),
+    ):
+        answer = lookup.ask(town[asker], name, kind, transport=transport)
+        assert (lookup.rcode(answer), value in lookup.told(answer)) == ("NOERROR", True)
+    answer = lookup.ask(town[asker], "nobody.example.com", transport=transport)
+    assert lookup.rcode(answer) == "NXDOMAIN"
+
+
+networks: Final = pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param("", id="bridge"),
+        pytest.param("own", id="user-defined", marks=requirement("NET-4")),
+    ],
+)
+
+
+@requirement("DNS-1")
+@networks
+def test_a_resolver_that_was_asked_for_is_the_one_that_is_asked(
+    world: World, scene: Scene, network: str
+) -> None:
+    """And no other is told the question."""
+    own = pick(world.topology.ns1, 4).ip
+    with name_server(world, NS1, own) as server:
+        scene.container("asker", mode(scene, network), dns=(own,))
+        name, since = unheard_of(), world.services.mark()
+        assert resolved(scene, "asker", name, 4) == {pick(world.topology.internet, 4).ip}
+        assert {item.name for item in server.asked()} == {name}
+        assert heard(scene, since, name) == []
+
+
+@requirement("DNS-1")
+@networks
+def test_a_resolver_on_the_hosts_loopback_is_got_round(
+    world: World, scene: Scene, network: str
+) -> None:
+    """Names are answered where the host asks a stub of its own, which no container can reach."""
+    outside = world.host.call(_text, RESOLV_CONF)
+    with (
+        name_server(world, HOST, STUB),
+        saying(world.host, f"nameserver {STUB}\n"),
+        saying(world.host, outside, BEHIND_STUB),
+    ):
+        scene.container("asker", mode(scene, network))
+        for family in FAMILIES:
+            address = pick(world.topology.internet, family).ip
+            assert resolved(scene, "asker", unheard_of(), family) == {address}
+
+
+def mode(scene: Scene, network: str) -> Bridge:
+    """On the default network, or on a new one of that name."""
+    return Bridge(scene.network(network).name) if network else Bridge()
+
+
+# --- what UDP has no room for ----------------------------------------------------------
+
+
+@requirement("DNS-4")
+@everywhere
+def test_an_answer_that_was_cut_is_whole_over_tcp(town: Scene, asker: str) -> None:
+    """The C library gets every address of a name that has more than a datagram holds."""
+    since = town.world.services.mark()
+    assert looked_up(town, asker, BIG, 4).addresses == frozenset(BIG_ADDRESSES)
+    assert {item.transport for item in heard(town, since, BIG)} == {"udp", "tcp"}
+
+
+@requirement("DNS-4")
+@everywhere
+@pytest.mark.parametrize("kind", ["A", "TXT"])
+def test_an_answer_that_was_cut_says_so(town: Scene, asker: str, kind: str) -> None:
+    """By its TC flag, whoever cut it (RFC 2181, 9); over TCP nothing is missing."""
+    values = {
+        "A": set(map(str, BIG_ADDRESSES)),
+        "TXT": {" ".join(f'"{text}"' for text in BIG_TEXT)},
+    }[kind]
+    cut = lookup.ask(town[asker], BIG, kind)
+    assert cut.flags & dns.flags.TC or lookup.told(cut) == values
+    whole = lookup.ask(town[asker], BIG, kind, transport="tcp")
+    assert lookup.told(whole) == values
+    assert not whole.flags & dns.flags.TC
+
+
+# --- name servers of a test's own --------------------------------------------------------
+
+
+def name_server(world: World, place: str, address: Address) -> Services:
+    """The world's names, answered in another place too, which keeps what it is asked."""
+    spaces = world.namespaces
+    return Services.start({place: (spaces[place], [address])}, topology=world.topology)
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()

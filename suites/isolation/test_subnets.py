@@ -1,0 +1,218 @@
+"""Which subnet a network has: one that nobody else uses, or none at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Interface, IPv4Network, IPv6Network, ip_interface, ip_network
+from typing import Any, Final
+
+import pytest
+
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.marks import requirement
+from harness.model import DEFAULT_NETWORK, HOST, Family, NetworkSpec
+from harness.place import Place
+from harness.scene import Scene
+from harness.topology import Interface, Network, pick
+from harness.world.snapshot import Snapshot
+from linux import rtnl
+from linux.netlink import Netlink, Request
+from suites.trio import both_families
+
+SEVERAL: Final = 4
+TAKEN: Final[dict[int, Network]] = {
+    4: IPv4Network("172.30.16.0/20"),
+    6: IPv6Network("fd00:30:16::/48"),
+}
+"""What another network, or a route of the operator's, is on."""
+
+
+# --- a subnet of the runtime's choice ----------------------------------------------
+
+
+@requirement("NET-1")
+@both_families
+def test_what_the_runtime_chooses_overlaps_nothing(
+    scene: Scene, host: Place, family: Family
+) -> None:
+    """Neither the other networks, the default one among them, nor any route of the host."""
+    before = routed(host, family)
+    chosen = [
+        subnet(scene.network(f"n{number}", ipv6=family == 6).facts.gateways, family)
+        for number in range(SEVERAL)
+    ]
+    for number, one in enumerate(chosen):
+        assert not [item for item in (*before, *chosen[:number]) if one.overlaps(item)]
+
+
+@requirement("NET-1")
+@both_families
+@pytest.mark.parametrize("kind", ["wider", "narrower", "connected"])
+def test_it_keeps_clear_of_what_an_operator_has_routed(
+    scene: Scene, runtime: Adapter, host: Place, family: Family, kind: str
+) -> None:
+    """A route to what it would else have chosen, to more or to a part, by whatever way."""
+    favourite = subnet(scene.network("favourite", ipv6=family == 6).facts.gateways, family)
+    scene.remove_network("favourite")
+    operated = {
+        "wider": favourite.supernet(1),
+        "narrower": list(favourite.subnets(2))[-1],
+        "connected": next(favourite.subnets(4)),
+    }[kind]
+    with operator(host, operated, connected=kind == "connected"):
+        assert operated in routed(host, family)
+        made = scene.network("second", ipv6=family == 6)
+        assert not subnet(made.facts.gateways, family).overlaps(operated)
+        scene.remove_network("second")
+
+
+# --- a subnet that was asked for ---------------------------------------------------------
+
+
+@requirement("NET-1", "NET-5")
+@both_families
+def test_a_subnet_that_was_asked_for_is_the_networks(
+    scene: Scene, host: Place, family: Family
+) -> None:
+    """On its bridge, whose address is the gateway's, and routed there by the host."""
+    made = scene.network("asked", **asked(TAKEN[family]))
+    assert subnet(made.facts.gateways, family) == TAKEN[family]
+    assert made.facts.interface is not None
+    assert pick(made.facts.gateways, family) in host.interfaces(made.facts.interface)
+    assert TAKEN[family] in routed(host, family)
+
+
+@requirement("NET-7")
+@both_families
+@pytest.mark.parametrize("kind", ["same", "wider", "narrower"])
+@pytest.mark.parametrize("other", ["network", "default network", "route", "uplink", "br0"])
+def test_an_overlapping_subnet_is_refused(
+    scene: Scene, runtime: Adapter, host: Place, other: str, kind: str, family: Family
+) -> None:
+    """With another network, the default one, a route, or a network that the host is on."""
+    with in_use(scene, host, other, family) as used:
+        wanted = {
+            "same": used,
+            "wider": used.supernet(1),
+            "narrower": list(used.subnets(2))[1],
+        }[kind]
+        refused(runtime, host, **asked(wanted))
+
+
+@requirement("NET-7")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subnet": "172.30.16.5/20"},
+        {"subnet": "172.30.16.0/33"},
+        {"subnet": "172.30.256.0/24"},
+        {"subnet": "172.30.16.1/32"},
+        {"subnet": "fd00:30:16::/64"},
+        {"subnet": "all"},
+        {"subnet": "224.0.16.0/20"},
+        {"subnet": "127.0.16.0/20"},
+        {"subnet": "172.30.16.0/20", "gateway": "172.30.32.1"},
+        {"subnet": "172.30.16.0/20", "gateway": "172.30.16.0"},
+        {"subnet": "172.30.16.0/20", "gateway": "172.30.31.255"},
+        {"subnet": "172.30.16.0/20", "gateway": "first"},
+        {"subnet": "172.30.16.0/20", "ip_range": "172.30.32.0/24"},
+        {"subnet": "172.30.16.0/20", "ip_range": "172.30.0.0/16"},
+        pytest.param({"subnet6": "fd00:30:16::/129"}, marks=requirement("V6-1")),
+        pytest.param({"subnet6": "fd00:30:16::1/64"}, marks=requirement("V6-1")),
+        pytest.param({"subnet6": "172.30.16.0/20"}, marks=requirement("V6-1")),
+        pytest.param({"subnet6": "ff02::/64"}, marks=requirement("V6-1")),
+        pytest.param(
+            {"subnet6": "fd00:30:16::/64", "gateway6": "fd00:30:17::1"}, marks=requirement("V6-1")
+        ),
+    ],
+    ids=lambda options: " ".join(options.values()),
+)
+def test_a_malformed_subnet_is_refused(
+    runtime: Adapter, host: Place, options: dict[str, str]
+) -> None:
+    """So is a gateway or a range that is not inside."""
+    refused(runtime, host, **options)
+
+
+def refused(runtime: Adapter, host: Place, **options: Any) -> None:
+    """Such a network is refused, leaves nothing in the host, and its name is not taken."""
+    before = Snapshot.of(host)
+    try:
+        made = runtime.network(NetworkSpec("refused", **options))
+    except RuntimeRefused:
+        pass
+    else:
+        runtime.remove_network("refused")
+        raise AssertionError(f"a network with {options} was made: {made}")
+    assert before.changes(Snapshot.of(host)) == []
+    with pytest.raises(RuntimeRefused):
+        runtime.network_facts("refused")
+
+
+# --- what there is ---------------------------------------------------------------------
+
+
+def asked(wanted: Network) -> dict[str, Network]:
+    """The option that asks for a subnet."""
+    return {"subnet" if wanted.version == 4 else "subnet6": wanted}
+
+
+def subnet(gateways: tuple[Interface, ...], family: Family) -> Network:
+    """The subnet that a network's gateway is on."""
+    return pick(gateways, family).network
+
+
+def routed(host: Place, family: Family) -> list[Network]:
+    """What the host has routes to, but the default route."""
+    return [
+        route.destination
+        for route in host.routes()
+        if route.destination is not None and route.destination.version == family
+    ]
+
+
+@contextmanager
+def in_use(scene: Scene, host: Place, by: str, family: Family) -> Iterator[Network]:
+    """A subnet that somebody uses while the body runs."""
+    match by:
+        case "network":
+            scene.network("first", **asked(TAKEN[family]))
+            yield TAKEN[family]
+        case "default network":
+            gateways = scene.runtime.network_facts(DEFAULT_NETWORK).gateways
+            yield next(
+                (item.network for item in gateways if item.version == family),
+                pick(scene.world.topology.br0, family).network,
+            )
+        case "route":
+            with operator(host, TAKEN[family]):
+                yield TAKEN[family]
+        case _:
+            name = "host" if by == "uplink" else "br0"
+            yield pick(getattr(scene.world.topology, name), family).network
+
+
+@contextmanager
+def operator(host: Place, network: Network, *, connected: bool = False) -> Iterator[None]:
+    """An operator's route in the host: by its gateway, or to a link with such an address."""
+    with host.open() as space, Netlink(space) as netlink:
+        if connected:
+            netlink.send([rtnl.add_bridge("operated", up=True)])
+            index = host.links()["operated"].ifindex
+            own = ip_interface(f"{network[1]}/{network.prefixlen}")
+            add: list[Request] = [rtnl.add_address(index, own)]
+            remove: list[Request] = [rtnl.del_link("operated")]
+        else:
+            via = next(
+                route.via
+                for route in host.routes()
+                if route.destination is None and route.family == network.version
+            )
+            add = [rtnl.add_route(network, via=via, oif=host.links()["eth0"].ifindex)]
+            remove = [rtnl.del_route(network, via=via)]
+        try:
+            netlink.send(add)
+            yield
+        finally:
+            netlink.send(remove)

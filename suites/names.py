@@ -1,0 +1,61 @@
+"""Looking names up inside the containers of a scene, with two witnesses."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from typing import Final
+
+from harness import lookup
+from harness.lookup import Found
+from harness.model import Family
+from harness.scene import Scene
+from harness.topology import SENTINEL_ZONE, Address
+from harness.world.services import Question
+
+KINDS: Final[dict[int, str]] = {4: "A", 6: "AAAA"}
+"""Which records hold addresses of a family."""
+
+
+def held(scene: Scene, name: str, family: Family, network: str = "") -> set[Address]:
+    """The addresses that a container has, or those of them that are on one network."""
+    gateways = scene.runtime.network_facts(network).gateways if network else ()
+    within = {item.network for item in gateways}
+    return {
+        item.ip
+        for item in scene.place(name).interfaces()
+        if item.version == family
+        and not item.ip.is_loopback
+        and (not network or item.network in within)
+    }
+
+
+def resolved(scene: Scene, asker: str, name: str, family: Family) -> set[Address]:
+    """What a name leads to inside `asker`, by its C library and by its resolver alike.
+
+    `AssertionError` when the two do not agree.
+    """
+    library = looked_up(scene, asker, name, family)
+    answer = lookup.ask(scene[asker], name, KINDS[family])
+    said = {ip_address(text) for text in lookup.told(answer)}
+    assert library.addresses == said, (
+        f"{name} (IPv{family}) in {asker}: the C library says {library}, the resolver "
+        f"{lookup.rcode(answer)} {sorted(map(str, said))}"
+    )
+    return said
+
+
+def looked_up(scene: Scene, asker: str, name: str, family: Family | None = None) -> Found:
+    """What the C library inside `asker` makes of a name."""
+    return lookup.look_up(scene.world.host, scene[asker], name, family)
+
+
+def unheard_of() -> str:
+    """A name that nobody has asked for yet; the world's name server knows an address of it."""
+    return f"{os.urandom(6).hex()}.{SENTINEL_ZONE}"
+
+
+def heard(scene: Scene, since: int, *words: str) -> list[Question]:
+    """What the world's name server has been asked since a mark about names with these words."""
+    asked = scene.world.services.asked(since)
+    return [item for item in asked if any(word in item.name for word in words)]
