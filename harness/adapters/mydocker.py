@@ -38,6 +38,7 @@ from harness.model import (
     Publish,
 )
 from harness.version import __version__
+from linux.protocols import spoken
 from runtime.engine import Engine
 from runtime.errors import CommandError, MydockerError
 from runtime.net.design import NetworkOptions
@@ -76,6 +77,7 @@ class MydockerAdapter:
             Feature.CONNECT,
             Feature.RESTART,
             Feature.SYSCTL,
+            *([Feature.SCTP] if spoken("SCTP") else []),
         }
     )
     dialect = Dialect(joined_survives="loopback-only")

@@ -31,6 +31,7 @@ class Feature(StrEnum):
     ICC = "icc"
     IPV6 = "ipv6"
     PUBLISH = "publish"
+    SCTP = "sctp"
     DNS = "dns"
     STATIC_ADDRESS = "static-address"
     CONNECT = "connect"
