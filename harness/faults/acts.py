@@ -7,24 +7,27 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
 from harness.faults.site import Plug, Site
+from harness.faults.tricks import DROP
 from harness.model import Family
 from harness.topology import Interface
 from linux import rtnl
-from linux.nft import Expression, Hook, l4proto, verdict
+from linux.nft import Expression, Hook, l4proto
 
 FAMILIES: Final[tuple[Family, ...]] = (4, 6)
-DROP: Final = tuple(verdict("drop"))
 LEFT: Final = "left0"
 """The interface that a fault leaves behind."""
 
 
-def drop(site: Site, hook: Hook, *parts: Iterable[Expression], once: bool = True) -> None:
-    """Drop, in the host, what matches; the same rule again only where it is not `once`."""
+def drop(site: Site, hook: Hook, *parts: Iterable[Expression], priority: int = -150) -> None:
+    """Drop, in the host, what matches; the same rule is added once.
+
+    By default flows are known by then, and no address has been translated yet.
+    """
     key = repr((hook, [bytes(expression) for part in parts for expression in part]))
     done = site.memory.setdefault("dropped", set())
-    if not once or key not in done:
+    if key not in done:
         done.add(key)
-        site.host.rule(hook, *parts, DROP)
+        site.host.rule(hook, *parts, DROP, priority=priority)
 
 
 def swallow(site: Site, protocol: str, hook: Hook = "output") -> None:

@@ -70,9 +70,9 @@ class Ground:
                 if error.errno not in _THERE_OR_NOT:
                     raise
 
-    def set_link(self, name: str, **changes: Any) -> None:
+    def set_link(self, link: str, /, **changes: Any) -> None:
         """Change an interface: `up`, `mtu`, `mac`, `name`, `master`, as in `rtnl.set_link`."""
-        self.rtnl(rtnl.set_link(self.link(name).ifindex, **changes))
+        self.rtnl(rtnl.set_link(self.link(link).ifindex, **changes))
 
     def add_address(self, link: str, address: IPv4Interface | IPv6Interface) -> None:
         """Add an address; one that is there already is no failure."""

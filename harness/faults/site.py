@@ -16,6 +16,7 @@ from harness.model import Bridge, ContainerSpec, Mode
 from harness.place import Place, fixed
 from harness.topology import Address, Interface
 from harness.world.host import Host
+from linux import rtnl
 
 _LOG: Final = "/run/netmodes/fault.log"
 
@@ -181,6 +182,10 @@ class Site:
     def ground(self, facts: Facts) -> Ground:
         """The network namespace of another container."""
         return Ground(Place(facts.name, partial(self.world_host.netns_of, facts.pid)))
+
+    def leave_inside(self, facts: Facts, name: str = "extra0") -> None:
+        """Make an interface that leads nowhere inside a container."""
+        self.ground(facts).ensure(rtnl.add_veth(name, f"{name}p"))
 
 
 def _read(path: str) -> str:

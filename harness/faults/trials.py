@@ -59,7 +59,7 @@ class Trials:
         tests = _Tests.of(session.items, order)
         trials = [tests.trial(fault) for fault in self._faults]
         used = {item: None for trial in trials for item in (*trial.victims, *trial.neighbours)}
-        controls = list(_controls(list(used), self._workers))
+        controls = list(_controls([item for item in session.items if item in used], self._workers))
         for done in _carried_out(session, [*controls, *trials], self._workers):
             if done.fault is None:
                 self._learn(done)

@@ -7,9 +7,10 @@ import struct
 from typing import Final, Literal
 
 from linux import rtnl
-from linux.netlink import Request, attr, be32, nest, text, u8, u32
-from linux.nft import Address, Expression, family, l4proto
+from linux.netlink import NLM_F_CREATE, Request, attr, be32, nest, text, u8, u32
+from linux.nft import Address, Expression, family, l4proto, verdict
 
+DROP: Final = tuple(verdict("drop"))
 _REGISTER, _SECOND = 1, 2
 _NETWORK, _TRANSPORT = 1, 2
 _INET: Final = 1
@@ -22,6 +23,7 @@ _PORT_OPTIONS: Final = {
     "isolated": 33,
 }
 _AGEING: Final = 4
+_NTF_PROXY: Final = 8
 _IFLA_INFO_DATA, _IFLA_LINKINFO, _IFLA_INFO_KIND = 2, 18, 1
 
 
@@ -80,6 +82,12 @@ def tcp_resets() -> list[Expression]:
     return [*l4proto("tcp"), _load(_TRANSPORT, 13, 1), _bits(b"\x04", b"\0"), _compare(b"\0", 1)]
 
 
+def pings(protocol: str) -> list[Expression]:
+    """An echo request."""
+    kind = 8 if protocol == "icmp" else 128
+    return [*l4proto(protocol), _load(_TRANSPORT, 0, 1), _compare(bytes([kind]))]
+
+
 def errors(version: int, kind: int, code: int | None = None) -> list[Expression]:
     """An ICMP message of this type, and code."""
     found = [*family(version), *l4proto("icmp" if version == 4 else "icmpv6")]
@@ -92,13 +100,20 @@ def errors(version: int, kind: int, code: int | None = None) -> list[Expression]
 # --- changes -------------------------------------------------------------------
 
 
-def set_ttl(version: int, ttl: int) -> list[Expression]:
-    """Write a TTL or hop limit into the packet."""
+def between_ports(version: int) -> list[Expression]:
+    """In a table of a bridge: the frame carries a packet of this family."""
+    ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
+    return [_expression("meta", be32(1, _REGISTER), be32(2, 1)), _compare(ethertype)]
+
+
+def set_ttl(version: int, ttl: int, *, bridge: bool = False) -> list[Expression]:
+    """Write a TTL or hop limit into the packet; `bridge` in a table of a bridge."""
     if version == 6:
         keep, change, offset, checksum = b"\xff\x00", bytes([0, ttl]), 6, None
     else:
         keep, change, offset, checksum = b"\x00\xff", bytes([ttl, 0]), 8, 10
-    head = [*family(version), _load(_NETWORK, offset, 2), _bits(keep, change)]
+    which = between_ports(version) if bridge else family(version)
+    head = [*which, _load(_NETWORK, offset, 2), _bits(keep, change)]
     return [*head, _store(_NETWORK, offset, 2, checksum)]
 
 
@@ -143,3 +158,10 @@ def ageing(index: int, seconds: float) -> Request:
     body = rtnl.link_body(index=index)
     body += nest(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"), data)
     return Request(rtnl.RTM_NEWLINK, 0, body, f"set the ageing time of bridge {index}")
+
+
+def proxy(index: int, address: Address) -> Request:
+    """Have a link answer neighbour discovery for an address that is somewhere else."""
+    body = rtnl.NEIGH.pack(socket.AF_INET6, index, 0, _NTF_PROXY, 0)
+    body += attr(rtnl.NDA_DST, address.packed)
+    return Request(rtnl.RTM_NEWNEIGH, NLM_F_CREATE, body, f"answer for {address} on link {index}")

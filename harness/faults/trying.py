@@ -70,7 +70,8 @@ class _Teller:
     fine = True
 
     def __init__(self, total: int) -> None:
-        self._console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        width = None if sys.stdout.isatty() else 160
+        self._console = Console(highlight=False, width=width)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         # Drawn by this thread alone: a second one would be lost in every fork.
         self._progress = Progress(
@@ -106,7 +107,9 @@ class _Teller:
             table.add_column(heading, overflow="fold")
         for verdict in trials.verdicts:
             killers = "\n".join(
-                f"{_escaped(verdict.killers[id_])}" if id_ in verdict.killers else "-"
+                f"{_escaped(verdict.killers[id_].removeprefix('suites/'))}"
+                if id_ in verdict.killers
+                else "-"
                 for id_ in verdict.fault.violates
             )
             fate = f"[{_COLOURS[verdict.fate]}]{verdict.fate}[/]"

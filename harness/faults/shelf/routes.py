@@ -94,7 +94,8 @@ def answers_of_the_host_are_old(site: Site) -> None:
 def peers_are_a_router_apart(site: Site) -> None:
     """What containers on one network send each other loses one of its TTL."""
     for version in FAMILIES:
-        site.host.rule("forward", tricks.set_ttl(version, 63), priority=0, bridge=True)
+        aged = tricks.set_ttl(version, 63, bridge=True)
+        site.host.rule("forward", aged, priority=0, bridge=True)
 
 
 @fault("hop-limit-is-not-counted", violates=("V6-1",), moment=RULES)
@@ -116,14 +117,24 @@ def joiner_takes_the_route_along(site: Site) -> None:
                 site.ground(facts).ensure(rtnl.del_route(None, via=gateway.ip))
 
 
-@fault("host-routes-the-internet-elsewhere", violates=("BYS-1",), moment=PLUGGED)
-def host_routes_the_internet_elsewhere(site: Site) -> None:
-    """With a container the host gets a route by one of its own interfaces."""
-    uplink = site.host.link(site.uplink()).ifindex
-    site.host.ensure(rtnl.add_route(IPv4Network("10.88.0.0/16"), oif=uplink))
+@fault(
+    "host-gets-a-route-of-its-own",
+    violates=("BYS-1",),
+    moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE),
+)
+def host_gets_a_route_of_its_own(site: Site) -> None:
+    """While a container runs the host has one route more by its own interface."""
+    network = IPv4Network("10.88.0.0/16")
+    if site.moment == Moment.CONTAINER_STARTED:
+        uplink = site.host.link(site.uplink()).ifindex
+        site.host.ensure(rtnl.add_route(network, oif=uplink))
+    else:
+        gone = rtnl.add_route(network, oif=site.host.link(site.uplink()).ifindex)
+        site.host.ensure(gone._replace(kind=rtnl.RTM_DELROUTE, flags=0))
 
 
-@fault("policy-rule-for-the-host", violates=("BYS-1",), moment=PLUGGED)
+@fault("policy-rule-for-the-host", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
 def policy_rule_for_the_host(site: Site) -> None:
-    """With a container the host gets a policy rule about its own interface."""
-    site.host.ensure(rtnl.add_rule(4, iif=site.uplink(), table=254, priority=3000))
+    """With each container the host gets a policy rule about its own interface."""
+    count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
+    site.host.ensure(rtnl.add_rule(4, iif=site.uplink(), table=254, priority=count))

@@ -1,0 +1,186 @@
+"""Rules of the host's firewall that are missing, too strict, or in nobody's interest."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from harness.faults import tricks
+from harness.faults.acts import FAMILIES, drop, forget_drops
+from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
+from harness.faults.site import Site
+from linux.nft import ct_state, family, iifname, l4proto, oifname, saddr
+
+# --- translation -----------------------------------------------------------------
+
+
+@fault("no-masquerade", violates=("BR-7",), moment=RULES)
+def no_masquerade(site: Site) -> None:
+    """What leaves the host carries the container's own address."""
+    site.host.take_rules(lambda entry: entry.does == "masq")
+
+
+@fault("one-protocol-untranslated", violates=("BR-7",), moment=PLUGGED)
+def one_protocol_untranslated(site: Site) -> None:
+    """Datagrams leave with the container's own address; the rest is translated."""
+    for plug in site.plugs():
+        for address in plug.addresses:
+            mine = [*saddr(ip_network(address.ip)), *l4proto("udp")]
+            out = oifname(plug.bridge, is_not=True)
+            site.host.rule("postrouting", mine, out, tricks.snat(address.ip), priority=90, nat=True)
+
+
+@fault("translated-to-another-address", violates=("BR-7",), moment=RULES)
+def translated_to_another_address(site: Site) -> None:
+    """The internet sees an address of the host's, though not that of the way out."""
+    other = next(item.ip for item in site.host.addresses("br0") if item.version == 4)
+    out = oifname(site.uplink())
+    for bridge in site.bridges():
+        if bridge not in site.memory.setdefault("translated", []):
+            site.memory["translated"].append(bridge)
+            mine = [*family(4), *iifname(bridge)]
+            site.host.rule("postrouting", mine, out, tricks.snat(other), priority=90, nat=True)
+
+
+@fault("ipv6-untranslated", violates=("V6-1",), moment=PLUGGED)
+def ipv6_untranslated(site: Site) -> None:
+    """Over IPv6 what leaves the host carries the container's own address."""
+    for plug in site.plugs():
+        for address in plug.addresses:
+            if address.version == 6:
+                mine, out = saddr(ip_network(address.ip)), oifname(plug.bridge, is_not=True)
+                kept = tricks.snat(address.ip)
+                site.host.rule("postrouting", mine, out, kept, priority=90, nat=True)
+
+
+@fault("every-flow-has-one-port", violates=("BR-24",), moment=Moment.HOST_READY)
+def every_flow_has_one_port(site: Site) -> None:
+    """Translated flows all get the same port: of two to one server one is lost."""
+    out = oifname(site.uplink())
+    for version in FAMILIES:
+        for protocol in ("tcp", "udp"):
+            which = [*family(version), *l4proto(protocol)]
+            again = tricks.masquerade_as_port(40000)
+            site.host.rule("postrouting", out, which, again, priority=90, nat=True)
+
+
+# --- what is let in ----------------------------------------------------------------
+
+
+@fault("direct-routing-open", violates=("BR-9",), moment=RULES, history="moby#14041")
+def direct_routing_open(site: Site) -> None:
+    """Who sends to a container's own address by way of the host gets in."""
+    forget_drops(site, "out")
+
+
+@fault(
+    "networks-are-not-isolated",
+    violates=("NET-2",),
+    moment=RULES,
+    history="netavark#331",
+)
+def networks_are_not_isolated(site: Site) -> None:
+    """Containers on different networks reach each other through the host."""
+    for way in ("in", "out"):
+        forget_drops(site, way)
+
+
+@fault("isolation-of-one-family", violates=("NET-2",), moment=RULES, history="netavark#1515")
+def isolation_of_one_family(site: Site) -> None:
+    """Networks are kept apart over IPv4 only."""
+    forget_drops(site, "out")
+    for bridge in site.bridges():
+        strange = [*iifname(bridge, is_not=True), *oifname(bridge), *family(4)]
+        drop(site, "forward", strange, ct_state("new"))
+
+
+@fault("internal-network-is-open", violates=("INT-1",), moment=RULES)
+def internal_network_is_open(site: Site) -> None:
+    """What comes from outside is forwarded into an internal network."""
+    forget_drops(site, "out")
+    forget_drops(site, "in")
+
+
+@fault("forged-sources-pass", violates=("BR-26",), moment=RULES)
+def forged_sources_pass(site: Site) -> None:
+    """A packet whose source is none of the network's leaves the host as it is."""
+    forget_drops(site, "in")
+
+
+# --- what is kept out or in that should not be ------------------------------------------
+
+
+@fault("gateway-is-deaf-to-pings", violates=("BR-5",), moment=RULES)
+def gateway_is_deaf_to_pings(site: Site) -> None:
+    """The bridge's and the host's addresses do not answer an echo request."""
+    for bridge in site.bridges():
+        for protocol in ("icmp", "icmpv6"):
+            drop(site, "input", iifname(bridge), tricks.pings(protocol))
+
+
+@fault("host-is-out-of-reach", violates=("BR-5",), moment=RULES)
+def host_is_out_of_reach(site: Site) -> None:
+    """A firewall of the host's refuses what containers send to it over TCP."""
+    for bridge in site.bridges():
+        drop(site, "input", iifname(bridge), l4proto("tcp"))
+
+
+@fault("bystanders-are-out-of-reach", violates=("BR-6",), moment=RULES)
+def bystanders_are_out_of_reach(site: Site) -> None:
+    """Nothing is forwarded from containers to other networks behind the host."""
+    for bridge in site.bridges():
+        drop(site, "forward", iifname(bridge), oifname("br0"))
+
+
+@fault("internet-is-out-of-reach", violates=("BR-7",), moment=RULES)
+def internet_is_out_of_reach(site: Site) -> None:
+    """Nothing is forwarded from containers to the internet."""
+    for bridge in site.bridges():
+        drop(site, "forward", iifname(bridge), oifname(site.uplink()))
+
+
+@fault("host-cannot-reach-in", violates=("BR-27",), moment=RULES)
+def host_cannot_reach_in(site: Site) -> None:
+    """The host itself does not reach its containers."""
+    for bridge in site.bridges():
+        drop(site, "output", oifname(bridge), ct_state("new"))
+
+
+@fault("peers-lose-datagrams", violates=("BR-4",), moment=Moment.HOST_READY)
+def peers_lose_datagrams(site: Site) -> None:
+    """Containers on one network exchange no datagrams."""
+    for version in FAMILIES:
+        site.host.rule(
+            "forward",
+            tricks.between_ports(version),
+            l4proto("udp"),
+            tricks.DROP,
+            priority=0,
+            bridge=True,
+        )
+
+
+@fault("peers-lose-connections", violates=("BR-4",), moment=Moment.HOST_READY)
+def peers_lose_connections(site: Site) -> None:
+    """Containers on one network cannot connect to each other."""
+    site.host.rule(
+        "forward",
+        tricks.between_ports(4),
+        l4proto("tcp"),
+        tricks.DROP,
+        priority=0,
+        bridge=True,
+    )
+
+
+@fault("ipv6-peers-are-deaf", violates=("V6-1",), moment=Moment.HOST_READY)
+def ipv6_peers_are_deaf(site: Site) -> None:
+    """Containers on one network do not reach each other over IPv6."""
+    site.host.rule("forward", tricks.between_ports(6), tricks.DROP, priority=0, bridge=True)
+
+
+@fault("icmpv6-is-dropped", violates=("V6-1",), moment=RULES)
+def icmpv6_is_dropped(site: Site) -> None:
+    """A firewall that thinks that ICMP can be done without: nothing is told over IPv6."""
+    for bridge in site.bridges():
+        for kind in (1, 2, 3, 4):
+            drop(site, "postrouting", oifname(bridge), tricks.errors(6, kind))

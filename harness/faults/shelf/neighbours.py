@@ -1,0 +1,120 @@
+"""Who answers for whom on a link, and what neighbours remember of an address."""
+
+from __future__ import annotations
+
+from harness.faults import tricks
+from harness.faults.acts import gateway_of
+from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
+from harness.faults.site import Site
+from linux import rtnl
+
+_WRONG = "02:00:5e:10:00:66"
+
+
+@fault("bridge-proxies-arp", violates=("BR-18",), moment=RULES)
+def bridge_proxies_arp(site: Site) -> None:
+    """The bridge answers ARP for whatever lies beyond it."""
+    for bridge in site.bridges():
+        site.host.sysctl(f"net.ipv4.conf.{bridge}.proxy_arp", 1)
+        site.host.sysctl(f"net.ipv4.neigh.{bridge}.proxy_delay", 0)
+
+
+@fault("ports-answer-for-others", violates=("BR-18",), moment=PLUGGED)
+def ports_answer_for_others(site: Site) -> None:
+    """A bridge that knows a container's MAC answers ARP in its place."""
+    for plug in site.plugs():
+        index = site.host.link(plug.outside).ifindex
+        site.host.rtnl(tricks.port_option(index, "proxyarp", on=True))
+
+
+@fault("container-answers-for-everybody", violates=("BR-18",), moment=PLUGGED)
+def container_answers_for_everybody(site: Site) -> None:
+    """A container that forwards answers ARP for addresses that are not its own."""
+    for plug in site.plugs():
+        site.inside.sysctl("net.ipv4.ip_forward", 1)
+        site.inside.sysctl(f"net.ipv4.conf.{plug.inside}.proxy_arp_pvlan", 1)
+        site.inside.sysctl(f"net.ipv4.neigh.{plug.inside}.proxy_delay", 0)
+
+
+@fault("ndp-proxy", violates=("V6-1",), moment=PLUGGED)
+def ndp_proxy(site: Site) -> None:
+    """The bridge answers neighbour discovery for an address of somebody beyond it."""
+    for plug in site.plugs():
+        if gateway_of(plug, 6):
+            site.host.sysctl(f"net.ipv6.conf.{plug.bridge}.proxy_ndp", 1)
+            site.host.sysctl(f"net.ipv6.neigh.{plug.bridge}.proxy_delay", 0)
+            index = site.host.link(plug.bridge).ifindex
+            for address in site.host.addresses("br0"):
+                if address.version == 6:
+                    for other in (address.ip + 9, address.ip + 15):  # ns1's is ::10
+                        site.host.ensure(tricks.proxy(index, other))
+
+
+@fault("peers-remember-the-old-mac", violates=("BR-15",), moment=Moment.BEFORE_REMOVE)
+def peers_remember_the_old_mac(site: Site) -> None:
+    """Whoever takes over an address is not reached by peers that knew its last owner."""
+    for plug in site.plugs():
+        mac = site.inside.link(plug.inside).mac
+        for facts in site.other_containers().values():
+            ground = site.ground(facts)
+            if any(item.network == plug.network.name for item in facts.endpoints):
+                index = ground.link("eth0").ifindex
+                known = (rtnl.add_neighbour(index, item.ip, mac) for item in plug.addresses)
+                ground.ensure(*known)
+
+
+@fault("host-remembers-a-wrong-mac", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
+def host_remembers_a_wrong_mac(site: Site) -> None:
+    """A restarted container is not reached by the host, which has the way to it wrong."""
+    for plug in site.plugs():
+        index = site.host.link(plug.bridge).ifindex
+        known = (rtnl.add_neighbour(index, item.ip, _WRONG) for item in plug.addresses)
+        site.host.ensure(*known)
+
+
+@fault("restarted-without-a-network", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
+def restarted_without_a_network(site: Site) -> None:
+    """A restarted container's interface stays down."""
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, up=False)
+
+
+@fault(
+    "claims-are-contained-for-once",
+    violates=("L2-1",),
+    moment=PLUGGED,
+    history="CVE-2021-32575",
+)
+def claims_are_contained_for_once(site: Site) -> None:
+    """What a container claims is answered otherwise than the runtime declares."""
+    for plug in site.plugs():
+        for facts in site.other_containers().values():
+            for item in facts.endpoints:
+                if item.network != plug.network.name or not item.mac:
+                    continue
+                index = site.inside.link(plug.inside).ifindex
+                for address in (item.address, item.address6):
+                    if address:
+                        site.inside.ensure(rtnl.add_neighbour(index, address.ip, item.mac))
+
+
+@fault(
+    "bridge-follows-advertisements",
+    violates=("V6-2",),
+    moment=RULES,
+    history="CVE-2020-13401",
+)
+def bridge_follows_advertisements(site: Site) -> None:
+    """The host takes a container for its router if that says so."""
+    for bridge in site.bridges():
+        for key, value in (("disable_ipv6", 0), ("accept_ra", 2), ("autoconf", 1)):
+            site.host.sysctl(f"net.ipv6.conf.{bridge}.{key}", value)
+
+
+@fault("containers-follow-advertisements", violates=("V6-2", "V6-3"), moment=PLUGGED)
+def containers_follow_advertisements(site: Site) -> None:
+    """A container takes its neighbour for a router if that says so."""
+    for plug in site.plugs():
+        for key, value in (("accept_dad", 0), ("accept_ra", 2), ("autoconf", 1)):
+            site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.{key}", value)
+        site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.disable_ipv6", 0)

@@ -1,0 +1,85 @@
+"""Errors that nobody hears of, fragments and segments that do not arrive as they were sent."""
+
+from __future__ import annotations
+
+from harness.faults import tricks
+from harness.faults.acts import FAMILIES, drop
+from harness.faults.catalogue import RULES, Moment, fault
+from harness.faults.site import Site
+from harness.faults.tricks import DROP
+from linux.nft import ct_state, iifname, oifname
+
+_UNREACHABLE = {4: 3, 6: 1}
+_EXCEEDED = {4: 11, 6: 3}
+_TOO_BIG = {4: (3, 4), 6: (2, 0)}
+
+
+@fault("time-exceeded-in-silence", violates=("BR-19",), moment=RULES)
+def time_exceeded_in_silence(site: Site) -> None:
+    """The host does not tell a container that a TTL has run out."""
+    for bridge in site.bridges():
+        for version in FAMILIES:
+            drop(site, "output", oifname(bridge), tricks.errors(version, _EXCEEDED[version]))
+
+
+@fault("closed-udp-ports-are-silent", violates=("BR-20",), moment=Moment.CONTAINER_STARTED)
+def closed_udp_ports_are_silent(site: Site) -> None:
+    """A datagram to a closed port of a container is lost without a word."""
+    if site.is_bridged:
+        for version in FAMILIES:
+            site.inside.rule("output", tricks.errors(version, _UNREACHABLE[version]), DROP)
+
+
+@fault("closed-tcp-ports-are-silent", violates=("BR-20",), moment=Moment.CONTAINER_STARTED)
+def closed_tcp_ports_are_silent(site: Site) -> None:
+    """A connection to a closed port of a container is not reset."""
+    if site.is_bridged:
+        site.inside.rule("output", tricks.tcp_resets(), DROP)
+
+
+@fault("refusals-stay-outside", violates=("BR-20", "BR-21"), moment=RULES)
+def refusals_stay_outside(site: Site) -> None:
+    """What an ICMP error tells about a container's own flow is not let in."""
+    for bridge in site.bridges():
+        drop(site, "forward", oifname(bridge), ct_state("related"))
+
+
+@fault("errors-of-routers-stay-outside", violates=("BR-21",), moment=RULES)
+def errors_of_routers_stay_outside(site: Site) -> None:
+    """Time-exceeded from beyond the host does not come back to a container."""
+    for bridge in site.bridges():
+        for version in FAMILIES:
+            drop(site, "forward", oifname(bridge), tricks.errors(version, _EXCEEDED[version]))
+
+
+@fault("path-mtu-black-hole", violates=("BR-22",), moment=RULES, history="gvisor#12568")
+def path_mtu_black_hole(site: Site) -> None:
+    """Nobody inside is told that a link further on is narrower."""
+    for bridge in site.bridges():
+        for version in FAMILIES:
+            kind, code = _TOO_BIG[version]
+            drop(site, "forward", oifname(bridge), tricks.errors(version, kind, code))
+
+
+@fault("fragments-are-dropped", violates=("BR-23",), moment=RULES)
+def fragments_are_dropped(site: Site) -> None:
+    """A firewall in front of the reassembly drops fragments."""
+    for bridge in site.bridges():
+        if bridge not in site.memory.setdefault("whole", []):
+            site.memory["whole"].append(bridge)
+            for version in FAMILIES:
+                parts = tricks.fragments(version)
+                site.host.rule("prerouting", iifname(bridge), parts, DROP, priority=-450)
+
+
+@fault(
+    "segments-are-corrupted",
+    violates=("BR-25",),
+    moment=Moment.CONTAINER_STARTED,
+    history="gvisor#14011",
+)
+def segments_are_corrupted(site: Site) -> None:
+    """Large segments arrive with other data than was sent, and a checksum that fits."""
+    if site.is_bridged:
+        broken = tricks.corrupt(700, b"\xde\xad\xbe\xef")
+        site.inside.rule("input", tricks.longer_than(1400), broken, priority=-350)

@@ -1,0 +1,260 @@
+"""Published ports that do not answer, answer too much, or stay when nobody wants them any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Network, ip_address
+
+from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.faults.acts import FAMILIES, drop, gateway_of, numbered
+from harness.faults.catalogue import RULES, Moment, fault
+from harness.faults.site import Plug, Site
+from harness.faults.verb import Verb
+from harness.model import Family, Publish
+from linux.nft import (
+    Address,
+    Expression,
+    Table,
+    add_chain,
+    add_rule,
+    add_table,
+    ct_dnat,
+    daddr,
+    dnat,
+    dport,
+    family,
+    iifname,
+    l4proto,
+    masquerade,
+    oifname,
+    to_local,
+)
+
+_LOOPBACK = IPv4Network("127.0.0.0/8")
+
+
+def _to(port: Publish) -> list[Expression]:
+    """A packet that goes to a published port, whatever address."""
+    return [*l4proto(port.protocol), *dport(port.host_port)]
+
+
+def _published(site: Site) -> Iterator[tuple[Publish, Family, Address]]:
+    """Each published port, once for each family in which the container has an address."""
+    plug: Plug | None = next(site.plugs(), None)
+    for port in site.facts.ports if site.facts and plug else ():
+        for version in FAMILIES:
+            own = [item.ip for item in plug.addresses if item.version == version] if plug else []
+            host_ip = port.host_ip
+            if own and (host_ip is None or host_ip.version == version):
+                yield port, version, own[0]
+
+
+def _redirect(site: Site, *which: list[Expression], to: Address, port: int) -> None:
+    site.host.rule("prerouting", *which, dnat(to, port), priority=-110, nat=True)
+
+
+# --- where it answers --------------------------------------------------------------
+
+
+@fault("datagrams-are-not-published", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def datagrams_are_not_published(site: Site) -> None:
+    """Of a port that is published for TCP and UDP only TCP answers."""
+    for port, version, _ in _published(site):
+        if port.protocol == "udp":
+            drop(site, "prerouting", family(version), _to(port))
+
+
+@fault("published-for-others-only", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def published_for_others_only(site: Site) -> None:
+    """The host itself does not reach a port that it publishes on 127.0.0.1."""
+    for port, version, _ in _published(site):
+        if version == 4:
+            drop(site, "output", daddr(_LOOPBACK), _to(port))
+
+
+@fault(
+    "published-on-every-address",
+    violates=("PUB-2",),
+    moment=Moment.CONTAINER_STARTED,
+    history="netavark#881",
+)
+def published_on_every_address(site: Site) -> None:
+    """A port that is published on one address answers on the others too."""
+    for port, version, own in _published(site):
+        anywhere = [*family(version), *to_local(), *_to(port)]
+        _redirect(site, anywhere, to=own, port=port.container_port)
+
+
+@fault("published-range-is-short", violates=("PUB-12",), around="run")
+def published_range_is_short(site: Site, verb: Verb) -> Facts:
+    """The last port of a range is not published."""
+    ports = tuple(
+        replace(port, count=port.count - 1) if port.count > 1 else port for port in verb.spec.ports
+    )
+    facts: Facts = verb(spec=replace(verb.spec, ports=ports))
+    return facts
+
+
+@fault("ipv6-ports-are-closed", violates=("PUB-12",), moment=Moment.CONTAINER_STARTED)
+def ipv6_ports_are_closed(site: Site) -> None:
+    """A port that is published on an IPv6 address does not answer there."""
+    for port, version, _ in _published(site):
+        if version == 6:
+            for hook in ("prerouting", "output"):
+                drop(site, hook, family(6), _to(port))
+
+
+@fault("no-hairpin", violates=("PUB-4",), moment=RULES, history=("cni-plugins#68", "moby#38784"))
+def no_hairpin(site: Site) -> None:
+    """A container does not reach a port that is published by itself or by a peer."""
+    for bridge in site.bridges():
+        drop(site, "forward", iifname(bridge), oifname(bridge), ct_dnat())
+
+
+@fault(
+    "published-for-one-network",
+    violates=("PUB-5",),
+    moment=RULES,
+    history=("moby#49509", "moby#49511", "netavark#709"),
+)
+def published_for_one_network(site: Site) -> None:
+    """A container on another network does not reach a published port by the host's address."""
+    for bridge in site.bridges():
+        for other in site.bridges():
+            if other != bridge:
+                drop(site, "forward", iifname(bridge), oifname(other), ct_dnat())
+
+
+@fault("callers-are-hidden", violates=("PUB-6",), moment=RULES, history="podman#5138")
+def callers_are_hidden(site: Site) -> None:
+    """Whoever calls a published port is seen as the gateway."""
+    for bridge in site.bridges():
+        if bridge not in site.memory.setdefault("hidden", []):
+            site.memory["hidden"].append(bridge)
+            called = [*oifname(bridge), *ct_dnat()]
+            site.host.rule("postrouting", called, masquerade(), priority=90, nat=True)
+
+
+@fault("published-port-is-anybodys", violates=("PUB-11",), around="run", history="moby#52783")
+def published_port_is_anybodys(site: Site, verb: Verb) -> Facts:
+    """A port of one address of the host's is taken on all of them."""
+    running = site.other_containers()
+    wanted = {(port.host_port, port.protocol) for port in verb.spec.ports}
+    for name, facts in running.items():
+        if wanted & {(port.host_port, port.protocol) for port in facts.ports if port.host_port}:
+            raise RuntimeRefused(f"run {verb.spec.name}", f"port is taken by {name}")
+    facts_: Facts = verb()
+    return facts_
+
+
+# --- who else gets in ----------------------------------------------------------------
+
+
+@fault(
+    "loopback-ports-are-open-to-the-lan",
+    violates=("PUB-3",),
+    moment=Moment.CONTAINER_STARTED,
+    history=("moby#45610", "moby#41872", "CVE-2020-8558"),
+)
+def loopback_ports_are_open_to_the_lan(site: Site) -> None:
+    """A neighbour that puts 127.0.0.1 on the wire reaches what is published there."""
+    uplink = site.uplink()
+    site.host.sysctl(f"net.ipv4.conf.{uplink}.route_localnet", 1)
+    for port, version, own in _published(site):
+        if version == 4:
+            which = [*iifname(uplink), *daddr(_LOOPBACK), *_to(port)]
+            _redirect(site, which, to=own, port=port.container_port)
+
+
+@fault("services-of-the-loopback-are-open", violates=("PUB-3",), moment=Moment.CONTAINER_STARTED)
+def services_of_the_loopback_are_open(site: Site) -> None:
+    """A neighbour reaches what the host's own programs keep to 127.0.0.1."""
+    if site.facts and site.facts.ports:
+        site.host.sysctl(f"net.ipv4.conf.{site.uplink()}.route_localnet", 1)
+
+
+@fault(
+    "the-internets-port-is-taken",
+    violates=("PUB-9",),
+    moment=Moment.CONTAINER_STARTED,
+    history=("CVE-2025-67499", "netavark#904"),
+)
+def the_internets_port_is_taken(site: Site) -> None:
+    """What a container sends to that port anywhere is led to the container that publishes it."""
+    for port, version, own in _published(site):
+        for bridge in site.bridges():
+            which = [*family(version), *iifname(bridge), *_to(port)]
+            _redirect(site, which, to=own, port=port.container_port)
+
+
+# --- whose it is ---------------------------------------------------------------------
+
+
+@fault("port-in-use-passed-over", violates=("PUB-7",), around="run")
+def port_in_use_passed_over(site: Site, verb: Verb) -> Facts:
+    """A container whose port cannot be had is started without it."""
+    try:
+        facts: Facts = verb()
+    except RuntimeRefused:
+        if not verb.spec.ports:
+            raise
+        facts = verb(spec=replace(verb.spec, ports=()))
+    return facts
+
+
+@fault("refused-port-leaves-rules", violates=("PUB-7",), moment=Moment.REFUSED)
+def refused_port_leaves_rules(site: Site) -> None:
+    """A start that is refused for its port leaves the rule that it had made."""
+    for port in site.spec.ports if site.spec else ():
+        _leave_rule(site, port)
+
+
+def _leave_rule(site: Site, port: Publish) -> None:
+    """A rule about a port in a table of the runtime's own kind."""
+    table = Table("inet", "left-ports")
+    chain = add_chain(table, "dstnat", hook="prerouting", priority=-100, kind="nat")
+    nobody = dnat(ip_address("172.31.255.254"), port.container_port)
+    which = [*family(4), *to_local(), *_to(port)]
+    site.host.firewall(add_table(table), chain, add_rule(table, "dstnat", which, nobody))
+
+
+@fault(
+    "port-rules-stay", violates=("PUB-10",), moment=Moment.BEFORE_REMOVE, history="netavark#1129"
+)
+def port_rules_stay(site: Site) -> None:
+    """A removed container's port still leads to its address."""
+    for port in site.facts.ports if site.facts else ():
+        _leave_rule(site, port)
+
+
+@fault("port-listener-stays", violates=("PUB-10",), moment=Moment.CONTAINER_STOPPED)
+def port_listener_stays(site: Site) -> None:
+    """A stopped container's port is still held by a program of the runtime's."""
+    for port in site.spec.ports if site.spec else ():
+        if port.host_port and port.protocol == "tcp":
+            opened = site.host.socket(2, 1)  # AF_INET, SOCK_STREAM
+            opened.bind(("0.0.0.0", port.host_port))  # noqa: S104
+            opened.listen()
+            site.memory[f"{site.name}:{port.host_port}"] = opened
+
+
+@fault(
+    "flows-stick-to-the-old-container",
+    violates=("PUB-8",),
+    moment=(Moment.CONTAINER_STARTED, Moment.CONTAINER_STOPPED, Moment.BEFORE_REMOVE),
+    history=("moby#8795", "cni-plugins#123", "moby#53384"),
+)
+def flows_stick_to_the_old_container(site: Site) -> None:
+    """A UDP flow that goes on over a restart is still sent where the old container was."""
+    if site.moment != Moment.CONTAINER_STARTED:
+        for port in site.spec.ports if site.spec else ():
+            site.memory.setdefault("before", set()).add(port.host_port)
+        return
+    for port, version, _ in _published(site):
+        plug = next(site.plugs())
+        gateway = gateway_of(plug, version)
+        if port.host_port in site.memory.get("before", ()) and port.protocol == "udp" and gateway:
+            nobody = numbered(gateway, gateway.network.num_addresses - 20)
+            old = [*family(version), *to_local(), *_to(port)]
+            _redirect(site, old, to=nobody.ip, port=port.container_port)
