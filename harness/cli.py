@@ -16,6 +16,7 @@ from rich.table import Table
 from harness import doctor, requirements
 from harness.faults import runner
 from harness.lab import ping
+from harness.report import commands as report_commands
 from harness.requirements import Requirement, UnknownRequirement
 from harness.topology import Topology
 from harness.version import __version__
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["ping"]:
         return ping.main(words[1:])
     arguments = _parser().parse_args(words)
-    if sys.platform != "linux" and arguments.run is not _requirements:
+    if sys.platform != "linux" and not arguments.anywhere:
         sys.stderr.write("netmodes: this needs Linux; tests that do not run with --sandbox=never\n")
         return 1
     run: int = arguments.run(arguments)
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="netmodes", description="Does a container runtime network the way it says it does?"
     )
     parser.add_argument("--version", action="version", version=f"netmodes {__version__}")
+    parser.set_defaults(anywhere=False)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     about = "try what live tests need from this machine, and say what to do where it is missing"
     examine = commands.add_parser("doctor", help=about, description=about)
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "list what a runtime has to satisfy, or tell all about some of it"
     rows = commands.add_parser("requirements", help=about, description=about)
     rows.add_argument("ids", nargs="*", metavar="ID", help="a requirement to tell all about")
-    rows.set_defaults(run=_requirements)
+    rows.set_defaults(run=_requirements, anywhere=True)
     about = "a shell inside the world: hosts, routers, the runtime and its containers ready"
     lab = commands.add_parser("lab", help=about, description=about)
     lab.add_argument("--runtime", default="mydocker", metavar="NAME", help="default: mydocker")
@@ -60,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "in the lab: one echo request to each host, and the TTL with which the answer came"
     commands.add_parser("ping", help=about)  # main() has it parse its own arguments
     runner.register(commands)
+    report_commands.add(commands)
     return parser
 
 

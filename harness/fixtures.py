@@ -14,14 +14,15 @@ from functools import partial
 import pytest
 
 from harness import sandbox
-from harness.adapters import registry
 from harness.adapters.protocol import Adapter, AdapterFactory
 from harness.cast import ALONE, CAST
+from harness.faults import pick
 from harness.guard import guarded
 from harness.packets.wires import Wires
 from harness.place import Place, fixed
 from harness.recorder import RECORDER
 from harness.scene import Scene
+from harness.staging import introduced, staged
 from harness.topology import Topology
 from harness.world.build import World
 
@@ -47,7 +48,7 @@ def start_runtime(request: pytest.FixtureRequest) -> RuntimeStarter:
 
     What the body leaves in that world, or changes, is a violation as in the shared one.
     """
-    factory = registry.find(request.config.getoption("runtime") or registry.DEFAULT)
+    factory = pick.factory(request.config)
 
     @contextmanager
     def start(world: World) -> Iterator[Adapter]:
@@ -73,8 +74,8 @@ def _running(factory: AdapterFactory, world: World) -> Iterator[Adapter]:
 @pytest.fixture(scope="session")
 def runtime(world: World, request: pytest.FixtureRequest) -> Iterator[Adapter]:
     """The runtime under test, running in the world's host."""
-    factory = registry.find(request.config.getoption("runtime") or registry.DEFAULT)
-    with _running(factory, world) as adapter:
+    with _running(pick.factory(request.config), world) as adapter:
+        request.config.stash[RECORDER].runtime = introduced(adapter)
         yield adapter
 
 
@@ -88,17 +89,19 @@ def scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 @pytest.fixture(scope="module")
 def cast(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """One container in each mode, shared by the tests of a module: look, do not change."""
-    record = partial(request.config.stash[RECORDER].add, "the cast")
-    with Scene(world, runtime, CAST, record=record) as made:
+    recorder, title = request.config.stash[RECORDER], "the cast"
+    with Scene(world, runtime, CAST, record=partial(recorder.add, title)) as made:
+        recorder.set_stage(title, partial(staged, made))
         yield made
 
 
 @pytest.fixture(scope="module")
 def attached(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """The cast after a veth was moved into `container06-none` by hand: look, do not change."""
-    record = partial(request.config.stash[RECORDER].add, f"{ALONE}, attached by hand")
-    with Scene(world, runtime, CAST, record=record) as made:
+    recorder, title = request.config.stash[RECORDER], f"{ALONE}, attached by hand"
+    with Scene(world, runtime, CAST, record=partial(recorder.add, title)) as made:
         made.attach(ALONE)
+        recorder.set_stage(title, partial(staged, made))
         yield made
 
 

@@ -18,8 +18,11 @@ import pytest
 from harness import doctor, guarding, requirements, sandbox
 from harness.adapters import registry
 from harness.adapters.registry import UnknownRuntime
+from harness.faults.catalogue import FaultError, Faults, UnknownFault
+from harness.faults.pick import FAULT, runtime_name
 from harness.matrix import Matrix, explain
 from harness.recorder import RECORDER, Recorder
+from harness.report import setup as report_setup
 from harness.requirements import Catalogue, Requirement, UnknownRequirement
 from harness.summary import UNSUPPORTED, Summary, properties
 from harness.version import __version__
@@ -57,6 +60,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="private namespaces around the whole run: auto makes them unless the run is in "
         "some already, always makes new ones, never runs only what needs none (default: auto)",
     )
+    group.addoption(
+        "--fault",
+        metavar="ID",
+        help="sabotage the runtime under test with this fault; `netmodes faults --list` has them",
+    )
+    group.addoption(
+        "--requirement",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="run only the tests of this requirement; may be given several times",
+    )
+    report_setup.add_options(group)
     parser.addini(
         "netmodes",
         "whether this project's tests are conformance tests: sandbox, requirements, summary",
@@ -75,10 +91,6 @@ def _concerned(config: pytest.Config) -> bool:
         if (config.invocation_params.dir / where).resolve().is_relative_to(_SUITES):
             return True
     return False
-
-
-def _runtime(config: pytest.Config) -> str:
-    return config.getoption("runtime") or registry.DEFAULT
 
 
 # --- the sandbox -----------------------------------------------------------
@@ -129,17 +141,41 @@ def pytest_configure(config: pytest.Config) -> None:
     if not _concerned(config):
         return
     try:
-        config.stash[FEATURES] = registry.find(_runtime(config)).features
+        config.stash[FEATURES] = registry.find(runtime_name(config)).features
     except (UnknownRuntime, ImportError) as error:
-        raise pytest.UsageError(f"--runtime {_runtime(config)}: {error}") from error
+        raise pytest.UsageError(f"--runtime {runtime_name(config)}: {error}") from error
     config.pluginmanager.register(guarding, "netmodes-guarding")
     rows = importlib.resources.files(_SUITES.name) / "requirements.toml"
     catalogue = config.stash[CATALOGUE] = requirements.load(rows)
+    try:
+        for id_ in config.getoption("requirement"):
+            catalogue[id_]
+        if config.getoption("fault"):
+            config.stash[FAULT] = known_faults(config)[config.getoption("fault")]
+    except (UnknownRequirement, UnknownFault, FaultError) as error:
+        raise pytest.UsageError(str(error)) from error
     if not hasattr(config, "workerinput"):
         summary = Summary(
-            runtime=_runtime(config), catalogue=catalogue, recorder=config.stash[RECORDER]
+            runtime=runtime_name(config), catalogue=catalogue, recorder=config.stash[RECORDER]
         )
         config.pluginmanager.register(summary, "netmodes-summary")
+    report_setup.register(
+        config,
+        runtime=runtime_name(config),
+        catalogue=catalogue,
+        recorder=config.stash[RECORDER],
+        suites=_SUITES,
+    )
+
+
+def known_faults(config: pytest.Config) -> Faults:
+    """Every fault that comes with the harness, or with a plugin of this run.
+
+    Raises `FaultError` for one that is declared wrongly.
+    """
+    from harness.faults.discovery import discover  # nobody else needs it
+
+    return discover(config.stash[CATALOGUE], config.pluginmanager.get_plugins())
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -147,9 +183,11 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     if not _concerned(config):
         return None
     where = "private namespaces" if sandbox.inside() else "none"
+    fault = config.stash.get(FAULT, None)
+    told = f"\nfault {fault.id}: {fault.about}" if fault else ""
     return (
-        f"netmodes {__version__}: runtime {_runtime(config)}, sandbox {where}, "
-        f"Linux {platform.release()}"
+        f"netmodes {__version__}: runtime {runtime_name(config)}, sandbox {where}, "
+        f"Linux {platform.release()}{told}"
     )
 
 
@@ -179,12 +217,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     if CATALOGUE not in config.stash:
         return
+    if wanted := set(config.getoption("requirement")):
+        unwanted = [
+            item for item in items if wanted.isdisjoint(row.id for row in _required(config, item))
+        ]
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in unwanted]
     for item in items:
         required = _required(config, item)
         item.user_properties += properties(requirement.id for requirement in required)
         lacking = _lacking(config, required)
         if lacking:
-            reason = f"{UNSUPPORTED}{_runtime(config)} does not declare {', '.join(lacking)}"
+            reason = f"{UNSUPPORTED}{runtime_name(config)} does not declare {', '.join(lacking)}"
             item.add_marker(pytest.mark.skip(reason=reason))
 
 

@@ -4,40 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from enum import StrEnum
 
 import pytest
 
 from harness.recorder import Recorder
+from harness.report.schema import Verdict
 from harness.requirements import Catalogue
 
 UNSUPPORTED = "unsupported: "
 """How the reason of a skip begins when a runtime does not declare a needed feature."""
 
-_PROPERTY = "requirement"
-_BREAKS = "breaks"
-
-
-class Verdict(StrEnum):
-    """What became of a requirement, or of one test of it. Later ones outweigh earlier ones."""
-
-    UNSUPPORTED = "unsupported"
-    KEPT = "kept"
-    ERROR = "error"
-    BROKEN = "broken"
-
-
-_WEIGHT = {verdict: weight for weight, verdict in enumerate(Verdict)}
+PROPERTY = "requirement"
+BREAKS = "breaks"
+"""The user properties by which a test's report names requirements."""
 
 
 def properties(ids: Iterable[str]) -> list[tuple[str, object]]:
     """The properties by which a test's reports, and JUnit XML, name its requirements."""
-    return [(_PROPERTY, id_) for id_ in ids]
+    return [(PROPERTY, id_) for id_ in ids]
 
 
 def breaks(ids: Iterable[str]) -> list[tuple[str, object]]:
     """The properties of a report that breaks requirements whatever its test is about."""
-    return [(_BREAKS, id_) for id_ in ids]
+    return [(BREAKS, id_) for id_ in ids]
 
 
 def judge(report: pytest.TestReport) -> Verdict | None:
@@ -68,10 +57,10 @@ class Summary:
         if verdict is None:
             return
         for name, id_ in report.user_properties:
-            if name in (_PROPERTY, _BREAKS):
-                found = Verdict.BROKEN if name == _BREAKS else verdict
+            if name in (PROPERTY, BREAKS):
+                found = Verdict.BROKEN if name == BREAKS else verdict
                 before = self._verdicts.get(str(id_), found)
-                self._verdicts[str(id_)] = max(before, found, key=_WEIGHT.__getitem__)
+                self._verdicts[str(id_)] = max(before, found, key=lambda item: item.weight)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:

@@ -1,0 +1,171 @@
+"""The expectation file: what is known not to be as it should, reviewed in git (pure).
+
+```toml
+[[deviation]]
+runtime = "docker"
+versions = ">=26,<28"
+test = "suites/ports/test_reached.py::test_a_loopback_port_is_closed_to_the_lan"
+verdict = "broken"
+reason = "a LAN neighbour reaches a port published on 127.0.0.1"
+link = "https://github.com/moby/moby/issues/45610"
+```
+
+`docs/gate.md` is the reader's page.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import tomli_w
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from harness.report.schema import Verdict
+from harness.report.text import address
+
+UNEXPLAINED = "not looked into yet"
+"""The reason that `--write-expect` writes where nobody has given one."""
+_ABOUT = frozenset({"requirement", "test", "cell"})
+_KEYS = frozenset({"runtime", "versions", "verdict", "reason", "link"}) | _ABOUT
+_VERDICTS = (Verdict.BROKEN, Verdict.ERROR, Verdict.UNSUPPORTED)
+
+
+class BadExpectations(ValueError):
+    """An expectation file is malformed; the message names the entry and what is wrong with it."""
+
+
+class Kind(StrEnum):
+    """What a deviation is about."""
+
+    REQUIREMENT = "requirement"
+    TEST = "test"
+    CELL = "cell"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deviation:
+    """One thing that is known not to be as it should, in some versions of a runtime.
+
+    `id` is a requirement's, a test's node id, or a cell as `title: source → target icmp/4`.
+    `versions` is a PEP 440 specifier set, empty for all of them.
+    """
+
+    runtime: str
+    kind: Kind
+    id: str
+    verdict: Verdict = Verdict.BROKEN
+    versions: str = ""
+    reason: str = UNEXPLAINED
+    link: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """Where it stands in a sorted file."""
+        return self.runtime, self.kind, self.id, self.versions
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+    def concerns(self, runtime: str, version: str | None) -> bool:
+        """Whether it is about this runtime in this version.
+
+        Raises `BadExpectations` where that depends on a version that is not known.
+        """
+        if self.runtime != runtime:
+            return False
+        if not self.versions:
+            return True
+        known = as_version(version)
+        if known is None:
+            raise BadExpectations(
+                f"{self}: it is about versions {self.versions}, and the version of {runtime} in "
+                f"this run is {version!r}; run a test that starts the runtime, or leave "
+                "`versions` out"
+            )
+        return SpecifierSet(self.versions).contains(known, prereleases=True)
+
+
+def as_version(text: str | None) -> Version | None:
+    """A runtime's version for comparison; `None` where there is nothing to compare.
+
+    Of a version that is none of PEP 440's (`1.2~rc1-3`), its leading numbers.
+    """
+    try:
+        return Version(text or "")
+    except InvalidVersion:
+        found = re.search(r"[0-9]+(\.[0-9]+)*", text or "", re.ASCII)
+        return Version(found[0]) if found else None
+
+
+def loads(text: str) -> tuple[Deviation, ...]:
+    """The deviations in the text of an expectation file. Raises `BadExpectations`."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadExpectations(f"it is not TOML: {error}") from error
+    if unknown := document.keys() - {"deviation"}:
+        raise BadExpectations(f"unknown tables {sorted(unknown)}; there is only [[deviation]]")
+    entries = document.get("deviation", [])
+    if not isinstance(entries, list):
+        raise BadExpectations("write each entry under [[deviation]], in double brackets")
+    return tuple(_deviation(number, entry) for number, entry in enumerate(entries, 1))
+
+
+def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
+    where = f"deviation {number}"
+    if unknown := entry.keys() - _KEYS:
+        raise BadExpectations(f"{where}: unknown keys {sorted(unknown)}; known are {sorted(_KEYS)}")
+    for key, value in entry.items():
+        if not isinstance(value, str):
+            raise BadExpectations(f"{where}: {key} is no text: {value!r}")
+    about = [kind for kind in Kind if entry.get(kind)]
+    if len(about) != 1:
+        raise BadExpectations(f"{where}: name one requirement, one test or one cell")
+    (kind,) = about
+    where = f"deviation {number} ({kind} {entry[kind]})"
+    for key in ("runtime", "reason"):
+        if not entry.get(key, "").strip():
+            raise BadExpectations(f"{where}: it has no {key}")
+    verdict = entry.get("verdict", Verdict.BROKEN)
+    if verdict not in _VERDICTS:
+        raise BadExpectations(f"{where}: verdict {verdict!r} is none of {', '.join(_VERDICTS)}")
+    if verdict == Verdict.UNSUPPORTED and kind is not Kind.REQUIREMENT:
+        raise BadExpectations(f"{where}: only a requirement can be unsupported")
+    if entry.get("link") and not address(entry["link"]):
+        raise BadExpectations(f"{where}: link is no address of the web: {entry['link']!r}")
+    try:
+        SpecifierSet(entry.get("versions", ""))
+    except InvalidSpecifier as error:
+        raise BadExpectations(f"{where}: versions: {error}; write such as '>=26,<28'") from error
+    return Deviation(
+        runtime=entry["runtime"],
+        kind=kind,
+        id=entry[kind],
+        verdict=Verdict(verdict),
+        versions=entry.get("versions", ""),
+        reason=entry["reason"],
+        link=entry.get("link", ""),
+    )
+
+
+def dumps(deviations: Iterable[Deviation]) -> str:
+    """The text of an expectation file: sorted, so that the same deviations give the same text."""
+    entries = []
+    for item in sorted(deviations, key=lambda item: item.key):
+        entry = {
+            "runtime": item.runtime,
+            "versions": item.versions,
+            str(item.kind): item.id,
+            "verdict": str(item.verdict),
+            "reason": item.reason,
+            "link": item.link,
+        }
+        entries.append({key: value for key, value in entry.items() if value})
+    head = "# What is known not to be as it should. See docs/gate.md; `--write-expect` sorts it.\n"
+    return head + "".join("\n[[deviation]]\n" + tomli_w.dumps(entry) for entry in entries)

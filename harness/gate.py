@@ -1,0 +1,221 @@
+"""The gate: a report held against what is known, strict both ways (pure).
+
+Whatever is wrong must be listed, and whatever is listed must still be wrong. So the
+file of expectations is at any time the whole truth about a runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from harness.expectations import BadExpectations, Deviation, Kind
+from harness.report.judging import own_verdict
+from harness.report.schema import (
+    CellResult,
+    GateResult,
+    MatrixResult,
+    Report,
+    RequirementResult,
+    TestResult,
+    Verdict,
+)
+from harness.report.text import line
+
+FAILING = frozenset({Verdict.BROKEN, Verdict.ERROR})
+_SHOWN = 3
+
+Gone = Callable[[str], bool]
+"""Whether a test, by its node id, does not exist any more."""
+
+
+def cell_id(matrix: MatrixResult, cell: CellResult) -> str:
+    """How an expectation names a cell."""
+    return f"{matrix.title}: {cell.cell}"
+
+
+class _Comparison:
+    """One report beside the deviations that are about its runtime and version."""
+
+    def __init__(self, report: Report, deviations: Sequence[Deviation], gone: Gone) -> None:
+        self.report, self.gone = report, gone
+        self.tests = {test.id: test for test in report.tests}
+        self.requirements = {item.id: item for item in report.requirements}
+        self.cells = {
+            cell_id(matrix, cell): cell for matrix in report.matrices for cell in matrix.cells
+        }
+        self.wrong: dict[str, list[str]] = {}
+        for id_, cell in self.cells.items():
+            if not cell.kept:
+                self.wrong.setdefault(cell.test, []).append(id_)
+        runtime = report.implementation
+        self.listed: dict[tuple[Kind, str], Deviation] = {}
+        for item in deviations:
+            if item.concerns(runtime.name, runtime.version):
+                if (item.kind, item.id) in self.listed:
+                    raise BadExpectations(f"{item} is listed twice for {_about(report)}")
+                self.listed[item.kind, item.id] = item
+
+    @property
+    def whole(self) -> bool:
+        """Whether every test there is has run, so that what was not seen is not there."""
+        return self.report.complete and not self.report.selection.narrowed and not self.report.shard
+
+    def failing(self) -> Iterator[TestResult]:
+        return (test for test in self.report.tests if test.verdict in FAILING)
+
+    def explained(self, test: TestResult) -> bool:
+        """Whether what is listed is reason enough for a test to fail as it did."""
+        own = self.listed.get((Kind.TEST, test.id))
+        if own:
+            return own.verdict is test.verdict
+        broken = broken_by(test)
+        if broken and all(self._listed_as_failing(id_) for id_ in broken):
+            return True
+        wrong = self.wrong.get(test.id, ())
+        return (
+            bool(wrong)
+            and not test.breaks
+            and test.verdict is Verdict.BROKEN
+            and all((Kind.CELL, id_) in self.listed for id_ in wrong)
+        )
+
+    def _listed_as_failing(self, id_: str) -> bool:
+        found = self.listed.get((Kind.REQUIREMENT, id_))
+        return found is not None and found.verdict is self.requirements[id_].verdict
+
+    def unsupported(self) -> Iterator[RequirementResult]:
+        """Requirements that are not supported, and not listed so."""
+        for item in self.report.requirements:
+            listed = self.listed.get((Kind.REQUIREMENT, item.id))
+            known = listed is not None and listed.verdict is Verdict.UNSUPPORTED
+            if item.verdict is Verdict.UNSUPPORTED and not known:
+                yield item
+
+    def stale(self, item: Deviation) -> tuple[bool, str]:
+        """Whether what a deviation names is as it should be, or else why it names nothing."""
+        match item.kind:
+            case Kind.TEST:
+                return self._stale_test(item)
+            case Kind.CELL:
+                cell = self.cells.get(item.id)
+                if cell is None:
+                    return False, "there is no such cell" if self.whole else ""
+                return cell.kept, ""
+            case Kind.REQUIREMENT:
+                return self._stale_requirement(item)
+
+    def _stale_test(self, item: Deviation) -> tuple[bool, str]:
+        test = self.tests.get(item.id)
+        if test is None:
+            return False, "there is no such test" if self.gone(item.id) else ""
+        if test.verdict in (Verdict.UNSUPPORTED, Verdict.SKIPPED):
+            return False, f"the test does not run: {test.verdict}"
+        return test.verdict is Verdict.KEPT, ""
+
+    def _stale_requirement(self, item: Deviation) -> tuple[bool, str]:
+        found = self.requirements.get(item.id)
+        if found is None:
+            return False, "there is no such requirement"
+        if item.verdict is Verdict.UNSUPPORTED:
+            return found.verdict in {Verdict.KEPT, *FAILING}, ""
+        if found.verdict is Verdict.UNSUPPORTED:
+            return False, f"it is unsupported, not {item.verdict}"
+        return found.verdict is Verdict.KEPT and self.whole, ""
+
+
+def broken_by(test: TestResult) -> tuple[str, ...]:
+    """The requirements that a failing test speaks against."""
+    own = test.requirements if own_verdict(test) in FAILING else ()
+    return tuple(dict.fromkeys((*own, *test.breaks)))
+
+
+def compare(
+    report: Report, deviations: Sequence[Deviation], *, file: str, gone: Gone
+) -> GateResult:
+    """What is different from what is listed.
+
+    Raises `BadExpectations` where the list contradicts itself, or speaks of versions
+    while the runtime's is not known.
+    """
+    both = _Comparison(report, deviations, gone)
+    new: list[str] = []
+    known: list[str] = []
+    for test in both.failing():
+        (known if both.explained(test) else new).append(_failing_words(test))
+    fixed, lost = [], []
+    for item in both.listed.values():
+        mended, reason = both.stale(item)
+        if mended:
+            fixed.append(line(str(item)))
+        elif reason:
+            lost.append(line(f"{item}: {reason}"))
+    missing = tuple(item.id for item in both.unsupported())
+    return GateResult(
+        file=line(file),
+        entries=len(both.listed),
+        ok=report.complete and not (new or fixed or lost or missing),
+        new=tuple(new),
+        unsupported=missing,
+        fixed=tuple(fixed),
+        gone=tuple(lost),
+        known=tuple(known),
+    )
+
+
+def _failing_words(test: TestResult) -> str:
+    ids = ", ".join(broken_by(test))
+    return f"{test.id} ({test.verdict}{': ' if ids else ''}{ids})"
+
+
+def rewritten(
+    report: Report, deviations: Sequence[Deviation], *, gone: Gone
+) -> tuple[Deviation, ...]:
+    """The list that this report is as expected by.
+
+    Reasons, links and version ranges stay; what is fixed or gone goes; what is about other
+    runtimes or versions, or was not seen in this run, stays as it is.
+    """
+    both = _Comparison(report, deviations, gone)
+    stale = {item for item in both.listed.values() if any(both.stale(item))}
+    kept = {(item.runtime, item.versions, item.kind, item.id): item for item in deviations}
+    for item in stale:
+        del kept[item.runtime, item.versions, item.kind, item.id]
+    runtime = report.implementation.name
+
+    def put(kind: Kind, id_: str, verdict: Verdict) -> None:
+        known = both.listed.get((kind, id_)) or Deviation(runtime=runtime, kind=kind, id=id_)
+        kept[runtime, known.versions, kind, id_] = replace(known, verdict=verdict)
+
+    for test in both.failing():
+        if not both.explained(test):
+            put(Kind.TEST, test.id, test.verdict)
+    for row in both.unsupported():
+        put(Kind.REQUIREMENT, row.id, Verdict.UNSUPPORTED)
+    return tuple(kept.values())
+
+
+def in_words(result: GateResult, report: Report) -> list[str]:
+    """Five lines: the verdict, and what is different."""
+    verdict = "as expected" if result.ok else "NOT AS EXPECTED"
+    if not report.complete:
+        verdict += ", the run is partial"
+    return [
+        f"gate: {_about(report)} is {verdict} by {result.file}, {result.entries} known deviations",
+        _said("new failures", result.new, "look into them, or list them"),
+        _said("not supported", result.unsupported, "declare the feature, or list them"),
+        _said("fixed", result.fixed, "remove these entries"),
+        _said("gone", result.gone, "remove these entries"),
+    ]
+
+
+def _said(title: str, names: Sequence[str], advice: str) -> str:
+    if not names:
+        return f"  {title:14}  none"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"  {title:14}{len(names):>6}: {', '.join(names[:_SHOWN])}{more} ({advice})"
+
+
+def _about(report: Report) -> str:
+    runtime = report.implementation
+    return line(f"{runtime.name} {runtime.version or '(version unknown)'}")

@@ -1,0 +1,64 @@
+"""The files of a report: each is whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.report import badge, html, json_file, junit, markdown
+from harness.report.schema import Report
+
+JUNIT, SUMMARY, BADGE, PAGE = "junit.xml", "summary.md", "badge.json", "index.html"
+NAMES = (json_file.NAME, JUNIT, SUMMARY, BADGE, PAGE)
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+"""The variable in which GitHub Actions names the file that a summary is appended to."""
+
+
+def write(report: Report, directory: Path) -> None:
+    """Every form of the report, `report.json` first. Raises `OSError`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    replace(directory / json_file.NAME, json_file.dumps(report))
+    replace(directory / JUNIT, junit.render(report))
+    replace(directory / SUMMARY, markdown.render(report))
+    replace(directory / BADGE, badge.render(report))
+    replace(directory / PAGE, html.render([report]))
+
+
+def announce(report: Report, directory: Path) -> None:
+    """Put `report`, of a run that has just begun, in place of what an earlier run has left.
+
+    A run that is killed leaves that, and not the earlier one's success. Raises `OSError`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    replace(directory / json_file.NAME, json_file.dumps(report))
+    for name in NAMES[1:]:
+        (directory / name).unlink(missing_ok=True)
+
+
+def write_page(reports: Sequence[Report], file: Path) -> None:
+    """One page about several reports. Raises `OSError`."""
+    replace(file, html.render(reports))
+
+
+def append_step_summary(report: Report) -> None:
+    """Append the summary to what GitHub Actions shows of a job, if it does. Raises `OSError`."""
+    if path := os.environ.get(STEP_SUMMARY):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(markdown.render(report))
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file at once: a reader finds the old one or the new one. Raises `OSError`."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise

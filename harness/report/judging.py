@@ -1,0 +1,103 @@
+"""From tests to requirements to counts: what a report concludes (pure)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from harness.report.schema import (
+    CellCounts,
+    Counts,
+    MatrixResult,
+    Profile,
+    Report,
+    RequirementResult,
+    TestResult,
+    Totals,
+    Verdict,
+)
+
+BASE_MODES = frozenset({"bridge", "host", "none", "container"})
+"""The features that a core requirement may need."""
+
+
+def profile(level: str, features: Iterable[str]) -> Profile:
+    """Which profile a requirement belongs to."""
+    core = level == "MUST" and BASE_MODES.issuperset(features)
+    return Profile.CORE if core else Profile.EXTENDED
+
+
+def judged(
+    requirements: Sequence[RequirementResult], tests: Sequence[TestResult]
+) -> tuple[RequirementResult, ...]:
+    """The requirements with their tests, each with the weightiest verdict of these."""
+    found: dict[str, list[tuple[str, Verdict]]] = {}
+    for test in tests:
+        verdict = own_verdict(test)
+        for id_ in test.requirements:
+            if verdict is not Verdict.SKIPPED:
+                found.setdefault(id_, []).append((test.id, verdict))
+        for id_ in test.breaks:
+            found.setdefault(id_, []).append((test.id, Verdict.BROKEN))
+    return tuple(
+        replace(
+            requirement,
+            tests=tuple(dict.fromkeys(id_ for id_, _ in found.get(requirement.id, ()))),
+            verdict=max(
+                (verdict for _, verdict in found.get(requirement.id, ())),
+                key=lambda verdict: verdict.weight,
+                default=Verdict.UNTESTED,
+            ),
+        )
+        for requirement in requirements
+    )
+
+
+def own_verdict(test: TestResult) -> Verdict:
+    """What a test says about the requirements it is about.
+
+    One that only broke others, by what it left behind, has kept its own.
+    """
+    whens = {failure.when for failure in test.failures}
+    if test.verdict is not Verdict.BROKEN or not test.breaks or whens & {"call", "crash"}:
+        return test.verdict
+    return Verdict.ERROR if "setup" in whens else Verdict.KEPT
+
+
+def counts(verdicts: Iterable[Verdict]) -> Counts:
+    """How many of each."""
+    tally = Counter(verdicts)
+    return Counts(total=tally.total(), **{str(verdict): tally[verdict] for verdict in Verdict})
+
+
+def totals(
+    requirements: Sequence[RequirementResult],
+    tests: Sequence[TestResult],
+    matrices: Sequence[MatrixResult],
+) -> Totals:
+    """What a report counts."""
+    by_profile = {
+        name: counts(item.verdict for item in requirements if item.profile is name)
+        for name in Profile
+    }
+    return Totals(
+        tests=counts(test.verdict for test in tests),
+        core=by_profile[Profile.CORE],
+        extended=by_profile[Profile.EXTENDED],
+        requirements=counts(item.verdict for item in requirements),
+        cells=CellCounts(
+            cells=sum(matrix.counts.cells for matrix in matrices),
+            wrong=sum(matrix.counts.wrong for matrix in matrices),
+        ),
+    )
+
+
+def concluded(report: Report) -> Report:
+    """`report` with its requirements judged and everything counted anew from its tests."""
+    requirements = judged(report.requirements, report.tests)
+    return replace(
+        report,
+        requirements=requirements,
+        totals=totals(requirements, report.tests, report.matrices),
+    )

@@ -1,0 +1,164 @@
+"""Parts of one run, joined: what shards have reported becomes one report (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from harness.report.judging import concluded
+from harness.report.schema import (
+    CellCounts,
+    CellResult,
+    Implementation,
+    MatrixResult,
+    Report,
+    TestResult,
+)
+
+
+class Unmergeable(ValueError):
+    """Reports are not parts of one run; the message says in what they differ."""
+
+
+_FOUND: Final[Mapping[str, Callable[[Report], object]]] = {
+    "the tests that were found": lambda report: report.selection.tests,
+    "how many tests were deselected": lambda report: report.selection.deselected,
+}
+"""What a run that ended before it had found its tests does not know."""
+_MUST_AGREE: Final[Mapping[str, Callable[[Report], object]]] = {
+    "the runtime": lambda report: report.implementation.name,
+    "netmodes": lambda report: report.generator,
+    "what was asked for": lambda report: report.selection.arguments,
+    "the catalogue of requirements": lambda report: report.selection.catalogue,
+    "the number of shards": lambda report: report.shard.of if report.shard else None,
+    "what the shards were balanced by": lambda report: report.shard.by if report.shard else None,
+    "the seeds": lambda report: dict(report.seeds),
+    "the user": lambda report: report.environment.get("user"),
+    "the machine": lambda report: report.environment.get("machine"),
+}
+
+
+def merge(reports: Sequence[Report]) -> Report:
+    """The whole of which `reports` are the shards.
+
+    It is partial where one of them is, or where one is missing. Raises `Unmergeable`
+    where they are not of one run. Kernels may differ: a report names all of them.
+    """
+    if not reports:
+        raise Unmergeable("there is nothing to merge")
+    _check(reports, _MUST_AGREE)
+    _check([report for report in reports if report.selection.collected or report.complete], _FOUND)
+    first = reports[0]
+    numbers = [report.shard.number if report.shard else None for report in reports]
+    if None in numbers:
+        raise Unmergeable("one of them is no shard: run its tests with --shard k/n")
+    if twice := {number for number in numbers if numbers.count(number) > 1}:
+        raise Unmergeable(
+            f"shard {', '.join(map(str, sorted(filter(None, twice))))} is there twice"
+        )
+    parts = sorted(reports, key=lambda report: report.shard.number if report.shard else 0)
+    collected = sum(report.selection.collected for report in parts)
+    return concluded(
+        replace(
+            first,
+            implementation=_implementation(parts),
+            partial=tuple(_partial(parts)),
+            started=min(report.started for report in parts),
+            seconds=max(report.seconds for report in parts),
+            exit=max(report.exit for report in parts),
+            environment=_environment(parts),
+            selection=replace(
+                first.selection,
+                collected=collected,
+                narrowed=any(report.selection.narrowed for report in parts),
+            ),
+            shard=None,
+            tests=_tests(parts),
+            matrices=_matrices(parts),
+            gate=None,
+        )
+    )
+
+
+def _check(reports: Sequence[Report], agree: Mapping[str, Callable[[Report], object]]) -> None:
+    for what, tell in agree.items():
+        for other in reports[1:]:
+            if tell(reports[0]) != tell(other):
+                raise Unmergeable(
+                    f"they differ in {what}: {tell(reports[0])!r} and {tell(other)!r}"
+                )
+
+
+def _implementation(parts: Sequence[Report]) -> Implementation:
+    """What the runtime says of itself, from a shard in which it was started at all."""
+    started = [report.implementation for report in parts if report.implementation.version]
+    for other in started[1:]:
+        if other != started[0]:
+            raise Unmergeable(
+                f"they differ in what the runtime says of itself: version {started[0].version!r} "
+                f"and {other.version!r}, or its features or dialect"
+            )
+    return started[0] if started else parts[0].implementation
+
+
+def _partial(parts: Sequence[Report]) -> list[str]:
+    reasons = [
+        f"shard {report.shard.number}: {reason}"
+        for report in parts
+        if report.shard
+        for reason in report.partial
+    ]
+    there = {report.shard.number for report in parts if report.shard}
+    of = parts[0].shard.of if parts[0].shard else 0
+    reasons += [
+        f"shard {number} of {of} is missing" for number in range(1, of + 1) if number not in there
+    ]
+    return reasons
+
+
+def _environment(parts: Sequence[Report]) -> dict[str, str]:
+    """What all ran on; where they differ, every value once."""
+    names = dict.fromkeys(name for report in parts for name in report.environment)
+    return {
+        name: ", ".join(
+            dict.fromkeys(
+                report.environment[name] for report in parts if name in report.environment
+            )
+        )
+        for name in names
+    }
+
+
+def _tests(parts: Sequence[Report]) -> tuple[TestResult, ...]:
+    found: dict[str, TestResult] = {}
+    for report in parts:
+        for test in report.tests:
+            if test.id in found:
+                raise Unmergeable(f"two of them have run {test.id}: they are no parts of one run")
+            found[test.id] = test
+    return tuple(found[id_] for id_ in sorted(found))
+
+
+def _matrices(parts: Sequence[Report]) -> tuple[MatrixResult, ...]:
+    """Every cell once; one that was wrong in any part is wrong."""
+    stages = {item.title: item.stage for report in reversed(parts) for item in report.matrices}
+    cells: dict[str, dict[object, CellResult]] = {}
+    for report in parts:
+        for item in report.matrices:
+            known = cells.setdefault(item.title, {})
+            for cell in item.cells:
+                before = known.get(cell.cell)
+                if before is None or before.kept:
+                    known[cell.cell] = cell
+    return tuple(
+        MatrixResult(
+            title=title,
+            counts=CellCounts(
+                cells=len(known), wrong=sum(not cell.kept for cell in known.values())
+            ),
+            cells=tuple(known.values()),
+            stage=stages[title],
+        )
+        for title, known in cells.items()
+    )

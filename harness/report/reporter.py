@@ -1,0 +1,275 @@
+"""The plugin of the controlling process that gathers a report, holds it to the gate, writes it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from harness import expectations, gate, sandbox, shard
+from harness.expectations import BadExpectations, Deviation
+from harness.recorder import Recorder
+from harness.report import collect, files
+from harness.report.collect import Collected
+from harness.report.notes import NodeIds
+from harness.report.schema import Report, Selection, Shard
+from harness.report.text import line, plain
+from harness.report.untrusted import disarm
+from harness.requirements import Catalogue
+from harness.summary import BREAKS, PROPERTY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What was asked for.
+
+    `directory` is where the report goes, `None` for none. `asked` is false where that is
+    only the default: then a run that tests no requirement leaves none. `expected` is the
+    file for the gate, with the deviations in it; `write` the one to be written. `fault` is
+    what the runtime is sabotaged with.
+    """
+
+    directory: Path | None = None
+    asked: bool = False
+    expected: tuple[str, Sequence[Deviation]] | None = None
+    write: Path | None = None
+    shard: Shard | None = None
+    narrowed: bool = False
+    arguments: tuple[str, ...] = ()
+    seeds: dict[str, str] = field(default_factory=dict)
+    fault: str | None = None
+
+
+class Reporter:
+    """Gathers, writes, tells."""
+
+    def __init__(
+        self,
+        order: Order,
+        *,
+        runtime: str,
+        catalogue: Catalogue,
+        recorder: Recorder,
+        node_ids: NodeIds,
+        root: Path,
+    ) -> None:
+        self._order, self._runtime, self._catalogue = order, runtime, catalogue
+        self._recorder, self._root = recorder, root
+        self._tests = Collected(node_ids)
+        self._began = time.time()
+        self._troubles: list[str] = []
+        self._announced = False
+        self._words: list[str] = []
+        self._failed = False
+
+    # --- gathering
+
+    def pytest_sessionstart(self) -> None:
+        """Put a partial report in place of an earlier run's."""
+        if self._order.asked:
+            self._announce()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Make what the runtime said harmless, and keep it."""
+        if report.longrepr is not None or report.sections:
+            disarm(report)
+        self._tests.add(report)
+        if not self._announced and any(
+            name in (PROPERTY, BREAKS) for name, _ in report.user_properties
+        ):
+            self._announce()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that cannot be collected is missing in the report."""
+        if report.failed:
+            disarm(report)
+            self._trouble(f"{report.nodeid} could not be collected")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object, error: object | None) -> None:
+        """A worker that was killed took with it what it had recorded."""
+        if error:
+            name = getattr(getattr(node, "gateway", None), "id", "a worker")
+            said = plain(str(error)).strip().splitlines()
+            self._trouble(f"worker {name} ended early: {said[-1] if said else 'killed'}")
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """The run was stopped by hand, or by what is as final."""
+        self._trouble(f"interrupted: {excinfo.typename} {plain(str(excinfo.value))}".strip())
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """The run broke."""
+        self._trouble(f"internal error: {excinfo.exconly()}")
+
+    def _trouble(self, words: str) -> None:
+        self._troubles.append(line(words.splitlines()[0]))
+
+    def _announce(self) -> None:
+        self._announced = True
+        if self._order.directory is None:
+            return
+        begun = self._report(pytest.ExitCode.INTERRUPTED, ["the run has not come to its end"])
+        try:
+            files.announce(begun, self._order.directory)
+        except OSError as error:
+            self._cannot_write(error)
+
+    # --- at the end
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Write the report, after all tests; the exit status follows the gate and the disk."""
+        if not self._announced and not self._order.asked and not self._order.expected:
+            return
+        report = self._report(exitstatus, self._missing(session, exitstatus))
+        status = int(exitstatus)
+        try:
+            report, status = self._gated(report, status)
+        except (BadExpectations, OSError) as error:
+            self._say(f"gate: {error}", bad=True)
+            status = status or pytest.ExitCode.TESTS_FAILED
+        if report.partial:
+            self._say(f"report: partial: {'; '.join(report.partial)}", bad=True)
+            status = status or pytest.ExitCode.TESTS_FAILED
+        report = replace(report, exit=status)
+        self._write(report)
+        if self._failed:
+            status = status or pytest.ExitCode.TESTS_FAILED
+        if status != exitstatus:
+            session.exitstatus = status
+
+    def _missing(self, session: pytest.Session, exitstatus: int) -> list[str]:
+        reasons = list(dict.fromkeys(self._troubles))
+        ran, found = len(self._tests.tests()), session.testscollected
+        if ran < found:
+            reasons.append(f"{found - ran} of {found} tests did not run")
+        if not reasons and exitstatus in (
+            pytest.ExitCode.INTERRUPTED,
+            pytest.ExitCode.INTERNAL_ERROR,
+        ):
+            reasons.append("the run was interrupted")
+        return reasons
+
+    def _report(self, exitstatus: int, partial: Sequence[str]) -> Report:
+        known = self._recorder.collected
+        everything = [*known.get("kept", ()), *known.get("elsewhere", ())]
+        selection = Selection(
+            arguments=self._order.arguments,
+            collected=len(known.get("kept", ())),
+            deselected=len(known.get("deselected", ())),
+            narrowed=self._order.narrowed or bool(known.get("deselected")),
+            catalogue=collect.catalogue_digest(self._catalogue),
+            tests=collect.digest(sorted(everything)),
+        )
+        began = datetime.datetime.fromtimestamp(self._began, datetime.UTC)
+        made = collect.report(
+            runtime=self._runtime,
+            catalogue=self._catalogue,
+            recorder=self._recorder,
+            tests=self._tests,
+            partial=tuple(partial),
+            started=began.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            seconds=round(time.time() - self._began, 3),
+            exit=int(exitstatus),
+            seeds=self._order.seeds,
+            selection=selection,
+            shard=self._order.shard,
+        )
+        user = "root" if os.geteuid() == 0 and not _in_user_namespace() else "ordinary"
+        where = "private namespaces" if sandbox.inside() else "none"
+        told = {"user": user, "sandbox": where}
+        if self._order.fault:
+            told["fault"] = line(self._order.fault)
+        return replace(made, environment={**made.environment, **told})
+
+    def _gated(self, report: Report, status: int) -> tuple[Report, int]:
+        listed: Sequence[Deviation] = ()
+        if self._order.expected:
+            file, listed = self._order.expected
+            result = gate.compare(report, listed, file=file, gone=self._gone)
+            report = replace(report, gate=result)
+            for number, words in enumerate(gate.in_words(result, report)):
+                self._say(words, bad=number == 0 and not result.ok)
+            if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                status = pytest.ExitCode.OK if result.ok else pytest.ExitCode.TESTS_FAILED
+        if self._order.write:
+            self._write_expectations(report, self._order.write)
+        return report, int(status)
+
+    def _write_expectations(self, report: Report, path: Path) -> None:
+        if report.partial:
+            raise BadExpectations(f"{path} is left as it was: the run is partial")
+        before: Sequence[Deviation] = ()
+        if path.exists():
+            before = expectations.loads(path.read_text(encoding="utf-8"))
+        after = gate.rewritten(report, before, gone=self._gone)
+        files.replace(path, expectations.dumps(after))
+        self._say(f"expectations: {len(after)} deviations in {path}")
+
+    def _gone(self, node_id: str) -> bool:
+        """Whether a test is not there any more: the run would have found it, or its file."""
+        known = {id_ for ids in self._recorder.collected.values() for id_ in ids}
+        if not known or node_id in known:
+            return False
+        file = shard.file_of(node_id)
+        if any(shard.file_of(id_) == file for id_ in known):
+            return True
+        package = Path(__file__).parents[2]
+        return not any((root / file).exists() for root in (self._root, package))
+
+    def _write(self, report: Report) -> None:
+        try:
+            if self._order.directory is not None:
+                files.write(report, self._order.directory)
+                self._say(f"report: {self._order.directory / files.PAGE}")
+        except OSError as error:
+            self._cannot_write(error)
+        try:
+            files.append_step_summary(report)
+        except OSError as error:
+            self._say(f"report: cannot append to ${files.STEP_SUMMARY}: {error}", bad=True)
+            self._failed = True
+
+    def _cannot_write(self, error: OSError) -> None:
+        if not self._failed:
+            self._say(
+                f"report: cannot write to {self._order.directory}: {error.strerror or error}; "
+                "give another folder with --report, or --no-report",
+                bad=True,
+            )
+        self._failed = True
+
+    # --- telling
+
+    def _say(self, words: str, *, bad: bool = False) -> None:
+        self._words.append(("!" if bad else " ") + line(words))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say where the report is, and what the gate says."""
+        if self._words:
+            terminalreporter.section(f"{line(self._runtime)}: report")
+        for words in self._words:
+            terminalreporter.write_line(words[1:], red=words[0] == "!")
+        self._words = []
+
+    def pytest_unconfigure(self) -> None:
+        """Say it without a summary where there was none: after an interrupt in the wrong moment."""
+        for words in self._words:
+            sys.stderr.write(words[1:] + "\n")
+
+
+def _in_user_namespace() -> bool:
+    """Whether root here is an ordinary user outside."""
+    try:
+        first = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
+    except OSError:
+        return False
+    return first[:3] != ["0", "0", "4294967295"]

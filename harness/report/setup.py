@@ -1,0 +1,153 @@
+"""The options of reports, gate and shards, and the plugins that they make."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import expectations, shard
+from harness.expectations import BadExpectations
+from harness.recorder import Recorder
+from harness.report import json_file
+from harness.report.json_file import BadReport
+from harness.report.notes import NodeIds, Notes, Sharding
+from harness.report.schema import Shard
+from harness.requirements import Catalogue
+
+DIRECTORY = "report"
+
+
+def add_options(group: pytest.OptionGroup) -> None:
+    """The options."""
+    group.addoption(
+        "--report",
+        metavar="DIR",
+        help="where the report goes: index.html, report.json, junit.xml, summary.md, badge.json "
+        f"(default: {DIRECTORY}/ in the root directory, when a requirement was tested)",
+    )
+    group.addoption("--no-report", action="store_true", help="write no report")
+    group.addoption(
+        "--expect",
+        metavar="FILE",
+        help="the gate: fail unless exactly the deviations in this TOML file are found",
+    )
+    group.addoption(
+        "--write-expect",
+        metavar="FILE",
+        help="write what this run has found to an expectation file, reasons in it are kept",
+    )
+    group.addoption(
+        "--shard",
+        metavar="K/N",
+        help="run only part K of N of the test files; `netmodes merge` joins the reports",
+    )
+    group.addoption(
+        "--shard-by",
+        metavar="REPORT",
+        help="balance the shards by the times in an earlier report.json, the same for all",
+    )
+
+
+def register(
+    config: pytest.Config, *, runtime: str, catalogue: Catalogue, recorder: Recorder, suites: Path
+) -> None:
+    """Register what notes, shards and reports. Raises `pytest.UsageError` for bad options."""
+    node_ids = NodeIds(config.rootpath, suites)
+    config.pluginmanager.register(Notes(recorder, node_ids), "netmodes-notes")
+    sharding = _sharding(config)
+    if sharding:
+        part, seconds, _ = sharding
+        plugin = Sharding(part, seconds, recorder, node_ids)
+        config.pluginmanager.register(plugin, "netmodes-shard")
+    if hasattr(config, "workerinput") or config.getoption("collectonly"):
+        return
+    from harness.report.reporter import Order, Reporter  # workers report to others
+
+    directory = config.getoption("report")
+    none = config.getoption("no_report")
+    if none and directory:
+        raise pytest.UsageError("--report and --no-report: which of the two?")
+    start = config.invocation_params.dir
+    where = start / directory if directory else config.rootpath / DIRECTORY
+    expect, write = config.getoption("expect"), config.getoption("write_expect")
+    order = Order(
+        directory=None if none else where,
+        asked=bool(directory or expect or write),
+        expected=None if expect is None else (expect, _expected(start / expect)),
+        write=None if write is None else start / write,
+        shard=_as_shard(sharding),
+        narrowed=_narrowed(config, suites),
+        arguments=tuple(map(str, config.args)),
+        seeds=_seeds(config),
+        fault=config.getoption("fault", default=None),
+    )
+    reporter = Reporter(
+        order,
+        runtime=runtime,
+        catalogue=catalogue,
+        recorder=recorder,
+        node_ids=node_ids,
+        root=config.rootpath,
+    )
+    config.pluginmanager.register(reporter, "netmodes-report")
+
+
+def _expected(path: Path) -> tuple[expectations.Deviation, ...]:
+    try:
+        return expectations.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise pytest.UsageError(
+            f"--expect {path}: there is no such file; --write-expect writes one"
+        ) from error
+    except (OSError, UnicodeDecodeError, BadExpectations) as error:
+        raise pytest.UsageError(f"--expect {path}: {error}") from error
+
+
+def _sharding(config: pytest.Config) -> tuple[shard.Part, dict[str, float], str] | None:
+    asked, by = config.getoption("shard"), config.getoption("shard_by")
+    if asked is None:
+        if by is not None:
+            raise pytest.UsageError("--shard-by says how to divide a run: give --shard too")
+        return None
+    try:
+        part = shard.parse(asked)
+        if by is None:
+            return part, {}, ""
+        report = json_file.load(config.invocation_params.dir / by)
+    except (shard.BadShard, BadReport, OSError) as error:
+        raise pytest.UsageError(str(error)) from error
+    seconds = {test.id: test.seconds for test in report.tests}
+    told = "\0".join(f"{id_} {took}" for id_, took in sorted(seconds.items()))
+    return part, seconds, hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _as_shard(sharding: tuple[shard.Part, dict[str, float], str] | None) -> Shard | None:
+    if sharding is None:
+        return None
+    part, _, by = sharding
+    return Shard(number=part.number, of=part.of, by=by)
+
+
+def _narrowed(config: pytest.Config, suites: Path) -> bool:
+    """Whether the command line names less than all of the suites."""
+    if config.args_source != pytest.Config.ArgsSource.ARGS:
+        return False
+    for argument in config.args:
+        if config.getoption("pyargs") and argument == suites.name:
+            return False
+        if suites.is_relative_to((config.invocation_params.dir / argument).resolve()):
+            return False
+    return True
+
+
+def _seeds(config: pytest.Config) -> dict[str, str]:
+    """What makes the run's random choices come out the same again."""
+    seeds = {"PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "")}
+    if "hypothesis" in sys.modules or config.pluginmanager.hasplugin("hypothesispytest"):
+        for name in ("hypothesis_seed", "hypothesis_profile"):
+            seeds[name.replace("_", " ")] = str(config.getoption(name, default=None) or "")
+    return {name: value for name, value in seeds.items() if value}
