@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface, ip_network
 from typing import Final, NamedTuple, Self
 
 from harness.addresses import LOOPBACKS
 from harness.container import Container
 from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family, Publish
 from harness.scene import Scene
-from harness.topology import Address
+from harness.topology import Address, pick
 from harness.traffic import TRANSPORTS, Ear, Meeting, Transport
+from harness.wait import until
+from linux import netstate, rtnl
+from linux.netlink import Netlink
 
 INSIDE: Final = 41080
 """Where a container listens."""
@@ -22,6 +26,8 @@ OWN: Final = 8180
 """The first port of the host that a test may publish by itself."""
 MARKET: Final = "market"
 """The network with IPv6 on which the shared containers are where the family is IPv6."""
+LOCAL_TABLE: Final = 255
+"""Where the kernel keeps the routes to a machine's own addresses (rtnetlink(7))."""
 
 
 class Call(NamedTuple):
@@ -128,6 +134,28 @@ def addresses(scene: Scene, family: Family) -> list[Address]:
     """Every address of the host's that others can call, the bridges' among them."""
     found = (item.ip for item in scene.place(HOST).interfaces())
     return [item for item in found if item.version == family and not item.is_loopback]
+
+
+@contextmanager
+def one_more(scene: Scene, family: Family) -> Iterator[Address]:
+    """Give the host one address more on the LAN while the body runs."""
+    own = pick(scene.world.topology.host, family)
+    more = ip_interface(f"{own.ip + 70}/{own.network.prefixlen}")
+    host = scene.place(HOST)
+    index = host.links()["eth0"].ifindex
+    with host.open() as space, Netlink(space) as netlink:
+        netlink.send([rtnl.add_address(index, more)])
+        try:
+            until(host, lambda: _is_local(netlink, more.ip), f"{more.ip} is the host's own")
+            yield more.ip
+        finally:
+            netlink.send([rtnl.del_address(index, more)])
+
+
+def _is_local(netlink: Netlink, address: Address) -> bool:
+    """Whether the kernel takes what comes for an address: for IPv6 a work queue sees to that."""
+    local = netstate.routes(netlink, table=LOCAL_TABLE, every_kind=True)
+    return any(route.destination == ip_network(address) for route in local)
 
 
 def callers(

@@ -8,7 +8,7 @@ from harness.adapters.protocol import Adapter
 from harness.marks import requirement
 from harness.model import ATTACKER, HOST, INTERNET, NS1, Family
 from harness.scene import Scene
-from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, callers
+from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, callers, one_more
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
 """The LAN, beyond the routers, and a bystander behind the host."""
@@ -20,6 +20,16 @@ def test_it_answers_on_every_address_of_the_host(market: Scene, shop: Shop, fami
     assert len(addresses(market, family)) >= 3  # its own, br0's, the network's
     for caller, address in callers(market, family, OUTSIDE):
         assert shop.serves(caller, address), f"{caller} calls {address}"
+
+
+@requirement("PUB-1")
+def test_an_address_that_the_host_is_given_later_counts_too(
+    market: Scene, shop: Shop, family: Family
+) -> None:
+    """To the LAN, and to the host itself."""
+    with one_more(market, family) as address:
+        for caller in (ATTACKER, HOST):
+            assert shop.serves(caller, address), caller
 
 
 @requirement("PUB-1", "BR-9")

@@ -1,0 +1,25 @@
+"""Which transport protocols the kernel speaks."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from linux.protocols import spoken
+
+
+@pytest.mark.parametrize("name", ["TCP", "UDP", "TCPv6", "UDPv6"])
+def test_what_every_kernel_speaks_is_spoken(name: str) -> None:
+    """Names are whole, as the kernel writes them."""
+    assert spoken(name)
+    assert not spoken(name[:2])
+
+
+def test_what_is_spoken_has_sockets() -> None:
+    """SCTP is spoken only where a socket for it can be opened."""
+    said = spoken("SCTP")
+    if said:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    else:
+        assert not spoken("SCTPv6")
