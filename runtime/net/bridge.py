@@ -70,13 +70,14 @@ def make(network: NetworkConfig) -> None:
     try:
         with Netlink() as host:
             host.send([rtnl.del_link(scratch)], missing_ok=True)
-            host.send(
-                [rtnl.add_bridge(scratch, mac=bridge_mac(network), mtu=network.mtu, up=False)]
-            )
+            host.send([rtnl.add_bridge(scratch, mac=bridge_mac(network), up=False)])
             index = netstate.link(host, scratch).ifindex
             set_ipv6(scratch, on=bool(network.subnet6))
             host.send(
                 [
+                    # Only of a change does the kernel tell br_netfilter, which would else take
+                    # the MTU for 1500 and drop what came in larger fragments.
+                    rtnl.set_link(index, mtu=network.mtu),
                     *(rtnl.add_address(index, gateway) for gateway in network.gateways),
                     rtnl.set_link(index, name=network.bridge, up=True),
                 ]

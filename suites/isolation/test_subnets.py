@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Interface, IPv4Network, IPv6Network, ip_interface, ip_network
-from typing import Any, Final
+from ipaddress import IPv4Network, IPv6Network, ip_interface
+from typing import Final
 
 import pytest
 
-from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.adapters.protocol import Adapter
 from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, HOST, Family, NetworkSpec
+from harness.model import DEFAULT_NETWORK, Family
 from harness.place import Place
 from harness.scene import Scene
 from harness.topology import Interface, Network, pick
-from harness.world.snapshot import Snapshot
 from linux import rtnl
 from linux.netlink import Netlink, Request
+from suites.isolation.refusing import refused
 from suites.trio import both_families
 
 SEVERAL: Final = 4
@@ -50,16 +50,12 @@ def test_what_the_runtime_chooses_overlaps_nothing(
 @both_families
 @pytest.mark.parametrize("kind", ["wider", "narrower", "connected"])
 def test_it_keeps_clear_of_what_an_operator_has_routed(
-    scene: Scene, runtime: Adapter, host: Place, family: Family, kind: str
+    scene: Scene, host: Place, family: Family, kind: str
 ) -> None:
     """A route to what it would else have chosen, to more or to a part, by whatever way."""
     favourite = subnet(scene.network("favourite", ipv6=family == 6).facts.gateways, family)
     scene.remove_network("favourite")
-    operated = {
-        "wider": favourite.supernet(1),
-        "narrower": list(favourite.subnets(2))[-1],
-        "connected": next(favourite.subnets(4)),
-    }[kind]
+    operated = related(favourite, kind)
     with operator(host, operated, connected=kind == "connected"):
         assert operated in routed(host, family)
         made = scene.network("second", ipv6=family == 6)
@@ -88,16 +84,11 @@ def test_a_subnet_that_was_asked_for_is_the_networks(
 @pytest.mark.parametrize("kind", ["same", "wider", "narrower"])
 @pytest.mark.parametrize("other", ["network", "default network", "route", "uplink", "br0"])
 def test_an_overlapping_subnet_is_refused(
-    scene: Scene, runtime: Adapter, host: Place, other: str, kind: str, family: Family
+    scene: Scene, host: Place, family: Family, other: str, kind: str
 ) -> None:
     """With another network, the default one, a route, or a network that the host is on."""
     with in_use(scene, host, other, family) as used:
-        wanted = {
-            "same": used,
-            "wider": used.supernet(1),
-            "narrower": list(used.subnets(2))[1],
-        }[kind]
-        refused(runtime, host, **asked(wanted))
+        refused(scene.runtime, host, **asked(related(used, kind)))
 
 
 @requirement("NET-7")
@@ -135,27 +126,22 @@ def test_a_malformed_subnet_is_refused(
     refused(runtime, host, **options)
 
 
-def refused(runtime: Adapter, host: Place, **options: Any) -> None:
-    """Such a network is refused, leaves nothing in the host, and its name is not taken."""
-    before = Snapshot.of(host)
-    try:
-        made = runtime.network(NetworkSpec("refused", **options))
-    except RuntimeRefused:
-        pass
-    else:
-        runtime.remove_network("refused")
-        raise AssertionError(f"a network with {options} was made: {made}")
-    assert before.changes(Snapshot.of(host)) == []
-    with pytest.raises(RuntimeRefused):
-        runtime.network_facts("refused")
-
-
 # --- what there is ---------------------------------------------------------------------
 
 
 def asked(wanted: Network) -> dict[str, Network]:
     """The option that asks for a subnet."""
     return {"subnet" if wanted.version == 4 else "subnet6": wanted}
+
+
+def related(network: Network, how: str) -> Network:
+    """A network, one twice as wide around it, or the upper quarter of it."""
+    found: Network = network
+    if how == "wider":
+        found = network.supernet()
+    elif how == "narrower":
+        *_, found = network.subnets(2)
+    return found
 
 
 def subnet(gateways: tuple[Interface, ...], family: Family) -> Network:
@@ -209,6 +195,7 @@ def operator(host: Place, network: Network, *, connected: bool = False) -> Itera
                 for route in host.routes()
                 if route.destination is None and route.family == network.version
             )
+            assert via is not None
             add = [rtnl.add_route(network, via=via, oif=host.links()["eth0"].ifindex)]
             remove = [rtnl.del_route(network, via=via)]
         try:

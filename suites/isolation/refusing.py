@@ -1,0 +1,27 @@
+"""A network that the runtime must not make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.model import NetworkSpec
+from harness.place import Place
+from harness.world.snapshot import Snapshot
+
+
+def refused(runtime: Adapter, host: Place, **options: Any) -> None:
+    """Such a network is refused, leaves nothing in the host, and its name is not taken."""
+    before = Snapshot.of(host)
+    try:
+        made = runtime.network(NetworkSpec("refused", **options))
+    except RuntimeRefused:
+        pass
+    else:
+        runtime.remove_network("refused")
+        raise AssertionError(f"a network with {options} was made: {made}")
+    assert before.changes(Snapshot.of(host)) == []
+    with pytest.raises(RuntimeRefused):
+        runtime.network_facts("refused")

@@ -1,0 +1,172 @@
+"""A running container is connected to a network more, and taken off again: at once, and alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+import pytest
+from scapy.layers.inet import ICMP, TCP
+
+from harness.adapters.protocol import Feature, RuntimeRefused
+from harness.marks import requirement
+from harness.model import Bridge, Family
+from harness.packets.wires import Wires
+from harness.place import Place
+from harness.scene import Scene
+from harness.topology import Address
+from harness.world.snapshot import Snapshot
+from suites.names import held
+from suites.trio import both_families
+
+FIRST, SECOND = "first", "second"
+PORT: Final = 41070
+BOUND: Final = 3.0
+LENGTH: Final = 500
+"""Bytes of one word of a conversation."""
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+@pytest.fixture
+def mover(scene: Scene) -> Scene:
+    """`a` is on one network with `b`, `c` on another, `d` on the default one."""
+    dual = Feature.IPV6 in scene.runtime.features
+    for name in (FIRST, SECOND):
+        scene.network(name, ipv6=dual)
+    scene.containers(a=Bridge(FIRST), b=Bridge(FIRST), c=Bridge(SECOND), d=Bridge())
+    return scene
+
+
+@requirement("NET-3", "NET-2")
+def test_what_it_reaches_follows_at_once(mover: Scene) -> None:
+    """After each step the whole matrix is what the networks promise that it is on now."""
+    assert mover.observed() == mover.promised()
+    mover.connect("a", SECOND)
+    assert mover.observed() == mover.promised()
+    mover.disconnect("a", FIRST)
+    assert mover.observed() == mover.promised()
+    mover.disconnect("a", SECOND)
+    assert mover.observed() == mover.promised()
+    mover.connect("a", FIRST)
+    assert mover.observed() == mover.promised()
+
+
+@requirement("NET-3")
+def test_what_is_taken_back_leaves_no_trace(mover: Scene, host: Place) -> None:
+    """Neither inside nor in the host; both are as they were before."""
+    inside = mover["a"].net
+    before = network_of(inside), Snapshot.of(host)
+    mover.connect("a", SECOND)
+    assert network_of(inside) != before[0]
+    mover.disconnect("a", SECOND)
+    assert network_of(inside) == before[0]
+    assert before[1].changes(Snapshot.of(host)) == []
+
+
+@requirement("NET-3")
+@both_families
+def test_a_flow_on_the_other_network_goes_on(mover: Scene, family: Family) -> None:
+    """Nothing of it is lost, sent again, or refused, while networks come and go beside it."""
+    before = mover["a"].net.links()["eth0"], held(mover, "a", family)
+    with Wires() as wires, talking(mover, family) as talk:
+        with wires.capture(mover["b"].net) as wire:
+            for _ in range(2):
+                mover.connect("a", SECOND)
+                talk.exchange()
+                mover.disconnect("a", SECOND)
+                talk.exchange()
+            mover.settle()
+        sent = [frame.packet for frame in wire.frames() if TCP in frame.packet]
+        payload = [bytes(item[TCP].payload) for item in sent if len(item[TCP].payload) >= LENGTH]
+        assert len(payload) == len(set(payload)) == 2 * 4
+        assert not [item for item in sent if item[TCP].flags & (0x04 | 0x02)]
+        wire.expect_none(ICMP(type=3))
+    after = mover["a"].net.links()["eth0"], held(mover, "a", family)
+    assert (after[0].mac, after[0].ifindex, after[1]) == (
+        before[0].mac,
+        before[0].ifindex,
+        before[1],
+    )
+
+
+@requirement("NET-3", "LIFE-7")
+def test_connections_outlast_a_restart(mover: Scene) -> None:
+    """Those that were made while it ran, and those that were ended."""
+    mover.connect("a", SECOND)
+    mover.disconnect("a", FIRST)
+    mover["a"].stop()
+    mover.start("a")
+    assert mover.observed() == mover.promised()
+    assert mover["a"].net.links().keys() == {"lo", "eth0"}
+
+
+@requirement("NET-3")
+def test_what_cannot_be_connected_is_refused(mover: Scene, host: Place) -> None:
+    """Twice to one network, to one that is not there, off one that it is not on: all stays."""
+    before = Snapshot.of(host), Snapshot.of(mover["a"].net)
+    runtime = mover.runtime
+    for verb, name, network in (
+        (runtime.connect, "a", FIRST),
+        (runtime.connect, "a", "nowhere"),
+        (runtime.connect, "nobody", FIRST),
+        (runtime.disconnect, "a", SECOND),
+        (runtime.disconnect, "a", "nowhere"),
+    ):
+        with pytest.raises(RuntimeRefused):
+            verb(name, network)
+    assert before[0].changes(Snapshot.of(host)) == []
+    assert before[1].changes(Snapshot.of(mover["a"].net)) == []
+
+
+def network_of(place: Place) -> tuple[object, ...]:
+    """Links, addresses and routes of a container."""
+    links = [(link.name, link.ifindex, link.mac, link.up) for link in place.links().values()]
+    return links, place.interfaces(), sorted(place.routes(), key=str)
+
+
+class Talk(NamedTuple):
+    """A TCP connection from `a` to `b`."""
+
+    near: socket.socket
+    far: socket.socket
+
+    def exchange(self) -> None:
+        """Send something new each way; `TimeoutError` when it does not arrive."""
+        for one, other in ((self.near, self.far), (self.far, self.near)):
+            word = os.urandom(LENGTH)
+            one.sendall(word)
+            heard = b""
+            while len(heard) < len(word):
+                heard += other.recv(len(word))
+            assert heard == word
+
+
+@contextmanager
+def talking(scene: Scene, family: Family) -> Iterator[Talk]:
+    """A connection that was open before the body and is used in it."""
+    (address,) = held(scene, "b", family)
+    with listener(scene["b"].net, address) as ear:
+        near = scene["a"].net.socket(_FAMILIES[family], socket.SOCK_STREAM)
+        near.settimeout(BOUND)
+        with near:
+            near.connect((str(address), PORT))
+            far, _ = ear.accept()
+            far.settimeout(BOUND)
+            with far:
+                talk = Talk(near, far)
+                talk.exchange()
+                yield talk
+
+
+@contextmanager
+def listener(place: Place, address: Address) -> Iterator[socket.socket]:
+    """A listening socket in a place."""
+    with place.socket(_FAMILIES[address.version], socket.SOCK_STREAM) as ear:
+        ear.settimeout(BOUND)
+        ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        ear.bind((str(address), PORT))
+        ear.listen()
+        yield ear

@@ -1,0 +1,128 @@
+"""Without inter-container communication: peers are not there for each other, the rest is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from scapy.layers.inet import ICMP, UDP
+from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.packet import Packet
+
+from harness.adapters.protocol import Adapter
+from harness.marks import requirement
+from harness.model import GATEWAY, HOST, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
+from harness.multicast import EVERYBODY_MAC, mac_of
+from harness.packets.craft import send_frame
+from harness.packets.wires import Wires
+from harness.scene import Scene
+from harness.topology import START_TTL
+from harness.traffic import EVERYBODY
+from harness.world.build import World
+from suites.trio import Trio
+
+NETWORK = "apart"
+PORT: Final = 41080
+WORD: Final = b"can you hear me, neighbour?"
+CONTROL: Final = b"from the host"
+ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, 0x88B5, 0x88CC, 0x9000)
+"""A length, X.75, RARP, MPLS, one for experiments, LLDP, loopback."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(4, id="IPv4"),
+        pytest.param(6, id="IPv6", marks=requirement("V6-1")),
+    ],
+)
+def apart(
+    world: World, runtime: Adapter, wires: Wires, request: pytest.FixtureRequest
+) -> Iterator[Trio]:
+    """Three containers on a network without inter-container communication."""
+    family: Family = request.param
+    plan = Plan(
+        networks=(NetworkSpec(NETWORK, icc=False, ipv6=family == 6),),
+        containers=tuple(ContainerSpec(name, Bridge(NETWORK)) for name in ("a", "b", "c")),
+    )
+    with Scene(world, runtime, plan) as scene, Wires() as own:
+        yield Trio(scene, family, NETWORK, wires, own)
+
+
+@requirement("ICC-1")
+def test_everything_but_the_peers_is_reached(apart: Trio) -> None:
+    """Gateway, host, bystanders and the internet answer; no peer does."""
+    assert apart.scene.observed() == apart.scene.promised()
+
+
+@requirement("ICC-1")
+def test_no_frame_reaches_a_peer(apart: Trio) -> None:
+    """To its MAC, to everybody, to groups; IP, ARP, ND or of any kind, tagged or not."""
+    frames = list(addressed(apart, "b"))
+    with apart.capture("a", "b", "c", GATEWAY) as wire:
+        send_frame(apart.place("a"), *frames)
+        for name in ("b", "c"):
+            with apart.call(HOST, name, Protocol.UDP, port=PORT) as call:
+                call.say(CONTROL)
+    assert len([item for item in wire.frames(at=apart.at("a")) if WORD in item.data]) == len(frames)
+    assert [item for item in wire.frames(at=apart.at(GATEWAY)) if WORD in item.data]
+    for name in ("b", "c"):
+        seen = wire.frames(at=apart.at(name))
+        assert [item for item in seen if CONTROL in item.data]
+        assert [str(item) for item in seen if WORD in item.data] == []
+        wire.expect_none(Ether(src=apart.mac("a")), at=apart.at(name))
+
+
+@requirement("ICC-1")
+def test_the_gateway_takes_nothing_to_a_peer(apart: Trio) -> None:
+    """Nor does it answer in a peer's name: who sends by way of it is not let through."""
+    with apart.capture("b") as wire:
+        for target in ("b", HOST):
+            packet = apart.ip("a", target, ttl=START_TTL) / UDP(dport=PORT) / WORD
+            send_frame(apart.place("a"), Ether(src=apart.mac("a"), dst=apart.mac(GATEWAY)) / packet)
+        with apart.call(HOST, "b", Protocol.UDP, port=PORT) as call:
+            call.say(CONTROL)
+    assert [item for item in wire.frames() if CONTROL in item.data]
+    assert [str(item) for item in wire.frames() if WORD in item.data] == []
+
+
+@requirement("ICC-1", "NET-3")
+def test_who_is_connected_later_is_apart_too(scene: Scene) -> None:
+    """From those that are there, and they from it."""
+    scene.network("later", icc=False)
+    scene.containers(x=Bridge("later"), y=Bridge())
+    scene.connect("y", "later")
+    assert scene.observed() == scene.promised()
+
+
+@requirement("ICC-1", "LIFE-7")
+def test_who_is_started_again_is_apart_too(scene: Scene) -> None:
+    """A port of the bridge anew."""
+    scene.network("again", icc=False)
+    scene.containers(x=Bridge("again"), y=Bridge("again"))
+    scene["y"].stop()
+    scene.start("y")
+    assert scene.observed() == scene.promised()
+
+
+def addressed(trio: Trio, target: str) -> Iterator[Packet]:
+    """Frames from `a` that a peer would take, each with the same word in it."""
+    own, mac = trio.mac("a"), trio.mac(target)
+    datagram = trio.ip("a", target) / UDP(dport=PORT) / WORD
+    groups = [item for item in EVERYBODY if item.version == trio.family]
+    for to in (mac, EVERYBODY_MAC, *(mac_of(group) for group in groups)):
+        yield Ether(src=own, dst=to) / datagram
+        yield Ether(src=own, dst=to) / Dot1Q(vlan=1) / datagram
+        for kind in ETHERTYPES:
+            yield Ether(src=own, dst=to, type=kind) / WORD
+    for group in groups:
+        yield Ether(src=own, dst=mac_of(group)) / trio.ip("a", group) / UDP(dport=PORT) / WORD
+    if trio.family == 4:
+        asked = ARP(op=1, hwsrc=own, psrc=str(trio.address("a")), pdst=str(trio.address(target)))
+        yield Ether(src=own, dst=EVERYBODY_MAC) / asked / WORD
+        yield Ether(src=own, dst=mac) / trio.ip("a", target) / ICMP() / WORD
+    else:
+        sought = ICMPv6ND_NS(tgt=str(trio.address(target))) / ICMPv6NDOptSrcLLAddr(lladdr=own)
+        yield Ether(src=own, dst=mac) / trio.ip("a", target, ttl=255) / sought / WORD

@@ -1,0 +1,123 @@
+"""A network with an MTU of its own: at every interface, and on the wire to the byte."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import pytest
+
+from harness.adapters.protocol import Adapter
+from harness.call import there_and_back
+from harness.marks import requirement
+from harness.model import GATEWAY, HOST, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
+from harness.packets.wires import Wires
+from harness.place import Place
+from harness.scene import Scene
+from harness.world.build import World
+from suites.isolation.refusing import refused
+from suites.trio import Trio, both_families
+
+OWN_PORT: Final = 41061
+ETHERNET: Final = 14
+HEADERS: Final = {4: 20 + 8, 6: 40 + 8}
+"""Lengths of an Ethernet header, and of an IP and a UDP header, in bytes."""
+SMALL: Final = 1300
+LARGE: Final = 4000
+NETWORK = "of-its-own-size"
+
+
+class Sized(NamedTuple):
+    """Containers `a` and `b` that were started on a network with this MTU."""
+
+    trio: Trio
+    mtu: int
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((family, mtu), id=f"IPv{family} {mtu}", marks=marks)
+        for family, marks in ((4, ()), (6, requirement("V6-1")))
+        for mtu in (SMALL, LARGE)
+    ],
+)
+def sized(
+    world: World, runtime: Adapter, wires: Wires, request: pytest.FixtureRequest
+) -> Iterator[Sized]:
+    """Two containers on such a network: look, do not change."""
+    family, mtu = request.param
+    plan = Plan(
+        networks=(NetworkSpec(NETWORK, ipv6=family == 6, mtu=mtu),),
+        containers=(ContainerSpec("a", Bridge(NETWORK)), ContainerSpec("b", Bridge(NETWORK))),
+    )
+    with Scene(world, runtime, plan) as scene, Wires() as own:
+        yield Sized(Trio(scene, family, NETWORK, wires, own), mtu)
+
+
+@requirement("NET-8")
+def test_every_interface_has_it(sized: Sized) -> None:
+    """The bridge, and both ends of each veth pair."""
+    trio, host = sized.trio, sized.trio.place(HOST).links()
+    by_index = {link.ifindex: link for link in host.values()}
+    inside = [trio.place(name).links()["eth0"] for name in ("a", "b")]
+    outside = [by_index[link.peer or 0] for link in inside]
+    links = (*inside, *outside, host[trio.bridge])
+    assert [link.mtu for link in links] == [sized.mtu] * 5
+
+
+@requirement("NET-8", "NET-3")
+def test_who_is_connected_later_has_it_too(scene: Scene) -> None:
+    """On that interface; the one on the other network keeps its own."""
+    scene.network("later", mtu=SMALL)
+    container = scene.container("late")
+    before = container.net.links()
+    scene.connect("late", "later")
+    after, host = container.net.links(), scene.place(HOST).links()
+    (joined,) = (link for name, link in after.items() if name not in before)
+    (end,) = (link for link in host.values() if link.ifindex == joined.peer)
+    assert (joined.mtu, end.mtu) == (SMALL, SMALL)
+    assert after["eth0"].mtu == before["eth0"].mtu != SMALL
+
+
+@requirement("NET-8")
+@pytest.mark.parametrize(("source", "target"), [("a", "b"), ("a", GATEWAY), (GATEWAY, "a")])
+def test_a_packet_may_be_as_large_and_no_larger(sized: Sized, source: str, target: str) -> None:
+    """One of just that size arrives whole, and the sender's kernel refuses one byte more."""
+    trio, largest = sized.trio, bytes(sized.mtu - HEADERS[sized.trio.family])
+    with (
+        trio.capture(target) as wire,
+        trio.call(source, target, Protocol.UDP, port=9, own_port=OWN_PORT, whole=True) as call,
+    ):
+        call.say(largest)
+        trio.settle()
+        assert call.told() in ("", "port-unreachable")
+        with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
+            call.say(largest + b"x")
+    sent = trio.ip(source, target) / trio.request(Protocol.UDP, sport=OWN_PORT, dport=9)
+    assert wire.expect_one(sent, at=trio.at(target)).length == ETHERNET + sized.mtu
+
+
+@requirement("NET-8")
+def test_what_is_larger_goes_in_fragments(sized: Sized) -> None:
+    """None of them larger than that, and at the peer everything is put together again."""
+    trio, whole = sized.trio, os.urandom(2 * sized.mtu)
+    with trio.capture("a") as wire:
+        arrived, back = there_and_back(trio.place("a"), trio.place("b"), trio.address("b"), whole)
+    assert arrived == back == whole
+    seen = wire.matching(trio.ip("a", "b"), at=trio.at("a"))
+    assert len(seen) == 3
+    assert max(frame.length for frame in seen) <= ETHERNET + sized.mtu
+
+
+@requirement("NET-8")
+@both_families
+@pytest.mark.parametrize("mtu", ["too small", "too large"])
+def test_what_no_link_can_have_is_refused(
+    runtime: Adapter, host: Place, family: Family, mtu: str
+) -> None:
+    """Below what IP works with (RFC 791, RFC 8200), or above what an interface takes."""
+    wanted = 70_000 if mtu == "too large" else {4: 67, 6: 1279}[family]
+    refused(runtime, host, ipv6=family == 6, mtu=wanted)

@@ -1,0 +1,111 @@
+"""A network in use stays; one that goes takes its bridge and its rules along."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, Final
+
+import pytest
+
+from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
+from harness.guard import Guard
+from harness.marks import requirement
+from harness.model import DEFAULT_NETWORK, Bridge
+from harness.place import Place
+from harness.scene import Scene
+from harness.world.snapshot import Snapshot
+
+SUBNET, SUBNET6 = IPv4Network("172.30.192.0/20"), IPv6Network("fd00:30:192::/64")
+KINDS: Final[dict[str, dict[str, Any]]] = {
+    "plain": {},
+    "internal": {"internal": True},
+    "without icc": {"icc": False},
+    "mtu": {"mtu": 1400},
+}
+
+
+@requirement("NET-6")
+@pytest.mark.parametrize(
+    "how", ["started there", pytest.param("connected", marks=requirement("NET-3"))]
+)
+def test_a_network_in_use_is_not_removed(
+    scene: Scene, runtime: Adapter, host: Place, how: str
+) -> None:
+    """By a container that was started on it, or connected to it: nothing changes."""
+    for name in ("used", "home"):
+        scene.network(name)
+    connected = how == "connected"
+    scene.containers(a=Bridge("home" if connected else "used"), b=Bridge("home"))
+    if connected:
+        scene.connect("a", "used")
+    before = Snapshot.of(host)
+    with pytest.raises(RuntimeRefused):
+        runtime.remove_network("used")
+    assert before.changes(Snapshot.of(host)) == []
+    assert runtime.network_facts("used").name == "used"
+    assert scene.observed() == scene.promised()
+    scene.remove("a")
+    runtime.remove_network("used")
+    with pytest.raises(RuntimeRefused):
+        runtime.network_facts("used")
+    runtime.network(next(item for item in scene.plan.networks if item.name == "used"))
+
+
+@requirement("NET-6")
+def test_the_default_network_is_not_removed(scene: Scene, runtime: Adapter) -> None:
+    """In use or not, it is the runtime's own."""
+    with pytest.raises(RuntimeRefused):
+        runtime.remove_network(DEFAULT_NETWORK)
+    scene.containers(a=Bridge(), b=Bridge())
+    assert scene.observed() == scene.promised()
+
+
+@requirement("NET-6", "LIFE-5")
+def test_a_network_that_is_not_there_is_not_removed(runtime: Adapter) -> None:
+    """Never made, or removed before."""
+    with pytest.raises(RuntimeRefused):
+        runtime.remove_network("nowhere")
+
+
+@requirement("NET-6")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_removed_leaves_nothing(
+    scene: Scene, runtime: Adapter, host: Place, guard: Guard, kind: str
+) -> None:
+    """No link, address, route or rule, once containers were on it; name and subnet are free."""
+    six = {"subnet6": SUBNET6} if Feature.IPV6 in runtime.features else {}
+    for _ in range(2):
+        with guard.holding():
+            made = scene.network("short-lived", subnet=SUBNET, **six, **KINDS[kind])
+            bridge = made.facts.interface
+            assert bridge is not None
+            scene.containers(a=made)
+            assert mentioned(host, bridge)
+            scene.remove("a")
+            scene.remove_network("short-lived")
+        assert bridge not in host.links()
+        assert mentioned(host, bridge) == []
+
+
+@requirement("NET-6", "NET-2")
+def test_the_networks_that_stay_are_untouched(scene: Scene, host: Place) -> None:
+    """Theirs are the same links and rules as before another came and went."""
+    lan, dmz = scene.network("lan"), scene.network("dmz")
+    scene.containers(a=lan, b=lan, c=dmz)
+    before = Snapshot.of(host)
+    passing = scene.network("passing")
+    scene.containers(d=passing)
+    scene.remove("d")
+    scene.remove_network("passing")
+    assert before.changes(Snapshot.of(host)) == []
+    assert scene.observed() == scene.promised()
+
+
+def mentioned(host: Place, bridge: str) -> list[str]:
+    """What the host has that is called by a bridge's name or subnet, or that tells of them."""
+    words = (bridge, str(SUBNET), str(SUBNET6))
+    return [
+        name
+        for name, known in Snapshot.of(host).facts.items()
+        if any(word in text for word in words for text in (name, *known.values()))
+    ]
