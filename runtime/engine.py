@@ -66,7 +66,7 @@ class Engine:
                 "use mydocker",
                 "you are not root here",
                 "containers need namespaces, and those need root, at least in a user namespace",
-                "`netmodes lab`, or `unshare --map-root-user --net --mount` before it",
+                "`netmodes lab`, or `MYDOCKER_ROOT=~/.mydocker unshare -r --net --mount mydocker …`",
             )
         store = Store(os.path.abspath(path or DEFAULT_ROOT))
         store.prepare()
@@ -120,7 +120,7 @@ class Engine:
             # An id stays right when names are given anew.
             options = {**options, "network": f"container:{self._store.resolve(mode.name)}"}
         elif mode.kind == "bridge":
-            options = {**options, "network": self._networks.named(mode.name).name}
+            options = {**options, "network": self._networks.by_mode(mode.name).name}
         with self.images.pinned(image_name) as found:
             config = configure(
                 new_id(), image_name, command, options, image_id=found.id, defaults=found.defaults

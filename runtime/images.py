@@ -64,7 +64,9 @@ class Images:
         index = self._library.index()
         if config.image_id in index.images:
             return self._known(index, config.image_id, config.image)
-        return image.get(config.image, self._cache)
+        # The machine's own, which changes with the machine; asked for by its id then, perhaps.
+        own = [item for item in image.every(self._cache) if item.id == config.image_id]
+        return own[0] if own else image.get(config.image, self._cache)
 
     def all(self) -> list[Image]:
         """Every image once for each of its names, the newest first."""

@@ -9,6 +9,7 @@ from files that stay open. Rules of the older iptables (not iptables-nft) cannot
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import resource
@@ -105,15 +106,31 @@ class Dumps:
             self._route = stack.enter_context(Netlink(space))
             self._netfilter = stack.enter_context(Netlink(space, protocol=NETLINK_NETFILTER))
             self._seen, self._ruleset = _NOT_SEEN, Ruleset()
-            self._keys: list[str] = []
+            self._space = stack.enter_context(NetNS(os.dup(space.fd)))
             self._files: list[int] = []
             stack.callback(self._close_files)
-            _allow_files()
-            with space.entered():
-                for key, fd in _open_files():
-                    self._files.append(_out_of_the_way(fd))
-                    self._keys.append(key)
+            self._open()
             self._resources = stack.pop_all()
+
+    def _open(self) -> None:
+        """Open the sysctls; none stays open where the limit of open files leaves no room."""
+        _allow_files()
+        room, paths = True, []
+        with self._space.entered():
+            for key, fd in _open_files():
+                paths.append(key)
+                if room:
+                    try:
+                        self._files.append(_out_of_the_way(fd))
+                    except OSError as error:
+                        if error.errno not in (errno.EMFILE, errno.EINVAL):
+                            raise
+                        room = False
+                        self._close_files()
+                else:
+                    os.close(fd)
+        self._keys = [path.replace("/", ".") for path in paths]
+        self._paths = paths
 
     def take(self) -> Raw:
         """The state as it is now."""
@@ -134,7 +151,10 @@ class Dumps:
 
     def _read(self) -> Iterator[bytes]:
         """The files' contents; with `map`, for there are hundreds of them at every look."""
-        return map(os.pread, self._files, repeat(4096), repeat(0))
+        if self._files:
+            return map(os.pread, self._files, repeat(4096), repeat(0))
+        with self._space.entered():
+            return iter([_once(path) for path in self._paths])
 
     def _nft(self) -> Ruleset:
         """The ruleset; dumped only when its generation is another than the last time.
@@ -182,6 +202,7 @@ class Dumps:
     def _close_files(self) -> None:
         for fd in self._files:
             os.close(fd)
+        self._files.clear()
 
     def close(self) -> None:
         """Close everything."""
@@ -215,8 +236,16 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _once(path: str) -> bytes:
+    fd = os.open(f"{_ROOT}{path}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
+
+
 def _out_of_the_way(fd: int) -> int:
-    """The same file by a high descriptor."""
+    """The same file by a high descriptor; EMFILE or EINVAL where the limit is too low for one."""
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOW)
     finally:
@@ -243,4 +272,4 @@ def _open_files() -> Iterator[tuple[str, int]]:
             except OSError:  # never set (stable_secret)
                 os.close(fd)
             else:
-                yield key.replace("/", "."), fd
+                yield key, fd

@@ -39,6 +39,10 @@ class Mode(NamedTuple):
     name: str = ""
 
 
+KNOWN: Final = "bridge, none, host, container:<name or id>, or the name of a network"
+"""The modes that there are, in words."""
+
+
 def parse(text: str) -> Mode:
     """Read a mode; `InvalidError` tells which there are."""
     if text in ("host", "none"):
@@ -53,7 +57,7 @@ def parse(text: str) -> Mode:
     raise InvalidError(
         f"use the network mode {text!r}",
         "there is no such mode",
-        remedy="bridge, none, host, container:<name or id>, or the name of a network",
+        remedy=KNOWN,
     )
 
 

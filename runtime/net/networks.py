@@ -17,7 +17,7 @@ from typing import Final
 from linux import netstate
 from linux.netlink import Netlink, NetlinkError
 from runtime.errors import ConflictError, NotFoundError
-from runtime.net import bridge, macvlan, nat, plug, subnets, traces
+from runtime.net import bridge, macvlan, modes, nat, plug, subnets, traces
 from runtime.net.design import RESERVED, NetworkOptions, check, design
 from runtime.net.ipam import Leases, is_mac
 from runtime.net.members import Members
@@ -72,6 +72,19 @@ class Networks:
     def named(self, reference: str) -> NetworkConfig:
         """As `get`; the default network is made when it is not there."""
         return self.default() if reference == DEFAULT_NETWORK else self.get(reference)
+
+    def by_mode(self, name: str) -> NetworkConfig:
+        """As `named`, for a mode that is no mode of its own: `NotFoundError` tells of those too."""
+        try:
+            return self.named(name)
+        except NotFoundError as error:
+            if "ids start so" in error.happened:
+                raise
+            raise NotFoundError(
+                f"use the network mode {name!r}",
+                "there is no such mode, and no network of that name",
+                remedy=f"{modes.KNOWN}; `mydocker network ls`",
+            ) from None
 
     def members(self, network: NetworkConfig) -> Members:
         """Who is on the network, under which names."""

@@ -92,6 +92,14 @@ def test_a_refusal_is_125_and_says_why(mydocker: Mydocker, here: Path) -> None:
     assert f"read {here}/none.tar: No such file".encode() in done.stderr
 
 
+def test_the_machines_own_goes_by_its_id_too(mydocker: Mydocker, engine: Engine) -> None:
+    """Whatever `images` shows can be run."""
+    shown = mydocker("images", "-q").stdout.decode().split()[0]
+    assert engine.images.get("base").id.startswith(shown)
+    done = mydocker("run", "--rm", "--net", "none", shown, "echo", "here")
+    assert done.stdout == b"here\n", done.stderr
+
+
 def test_images_lists_them(mydocker: Mydocker, engine: Engine) -> None:
     """Docker's columns; by name; ids alone, short and in full, each once."""
     identity = make(engine, LAYER, name="team/app:1")

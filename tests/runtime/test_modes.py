@@ -148,7 +148,11 @@ def _joins_stopped(engine: Engine) -> object:
 REFUSED: dict[str, Case] = {
     "unknown container": (_run(network="container:nope"), NotFoundError, "nope"),
     "stopped container": (_joins_stopped, NotFoundError, "stopped is not running"),
-    "unknown network": (_run(network="nope"), NotFoundError, "nope"),
+    "unknown network": (
+        _run(network="nope"),
+        NotFoundError,
+        "(?s)'nope'.* no such mode.*bridge, none",
+    ),
     "unknown mode": (_run(network="host:1"), InvalidError, "host:1"),
     "name taken": (_run(name="stopped"), ConflictError, "stopped"),
     "address outside": (_run(ip="10.0.0.1"), InvalidError, r"10\.0\.0\.1"),

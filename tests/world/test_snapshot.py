@@ -170,3 +170,18 @@ _IN_JIFFIES = {
     "router_probe_interval",
     "ioam6_id_wide",
 }
+
+
+def test_few_open_files_are_enough(
+    ends: tuple[NetNS, NetNS], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the limit leaves no room for files that stay open, the same is read anew each time."""
+    space = ends[0]
+    with Dumps(space) as roomy:
+        with monkeypatch.context() as limited:
+            limited.setattr("harness.world.dumps._LOW", 1 << 30)
+            narrow = Dumps(space)
+        with narrow:
+            assert narrow.take().sysctls == roomy.take().sysctls
+            sysctl.write(space, {"net.ipv4.ip_forward": 1})
+            assert dict(narrow.take().sysctls)["net.ipv4.ip_forward"] == b"1\n"
