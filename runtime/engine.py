@@ -66,7 +66,7 @@ class Engine:
                 "use mydocker",
                 "you are not root here",
                 "containers need namespaces, and those need root, at least in a user namespace",
-                "`netmodes lab`, or `MYDOCKER_ROOT=~/.mydocker unshare -r --net --mount mydocker …`",
+                "`netmodes lab`, or `MYDOCKER_ROOT=~/.mydocker unshare -r -n -m mydocker …`",
             )
         store = Store(os.path.abspath(path or DEFAULT_ROOT))
         store.prepare()
