@@ -1,0 +1,147 @@
+"""`/etc/hosts` and `/etc/hostname`, as the runtime declares them."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+import pytest
+
+from harness import lookup
+from harness.adapters.protocol import Adapter
+from harness.container import Container
+from harness.marks import requirement
+from harness.model import FAMILIES, Bridge, Family
+from harness.scene import Scene
+from harness.topology import Address
+from suites.dns import ALIAS, SHARED
+from suites.names import held, looked_up
+
+SHORT: Final = 12
+"""Hexadecimal digits of a short id."""
+ASKED_FOR: Final = (("db", IPv4Address("192.0.2.7")), ("six", IPv6Address("2001:db8:7::7")))
+"""Names for `/etc/hosts`, and addresses that nobody has."""
+
+some: Final = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("plain", id="bridge"),
+        pytest.param("web", id="user-defined", marks=requirement("NET-4")),
+        pytest.param("both", id="on-two-networks", marks=requirement("NET-3")),
+    ],
+)
+
+
+@requirement("FILE-1")
+@some
+def test_the_hostname_is_as_declared(town: Scene, runtime: Adapter, name: str) -> None:
+    """The short id, or the name; the kernel says the same to whoever asks inside."""
+    container = town[name]
+    wanted = {"short-id": container.started.id[:SHORT], "name": name}[runtime.dialect.hostname]
+    assert container.read("/etc/hostname") == f"{wanted}\n"
+    assert lookup.hostname(town.world.host, container) == wanted
+
+
+@requirement("FILE-1")
+@some
+def test_its_own_names_stand_at_its_addresses_as_declared(
+    town: Scene, runtime: Adapter, name: str
+) -> None:
+    """At each address that it has, those that are declared, and at no other address."""
+    container = town[name]
+    aliases = {ALIAS, SHARED} if name == "web" else set()
+    called = {
+        "hostname": {container.read("/etc/hostname").strip()},
+        "name": {name},
+        "aliases": aliases,
+    }
+    declared = set().union(*(called[kind] for kind in runtime.dialect.hosts_names))
+    undeclared = set().union(*called.values()) - declared
+    addresses = set().union(*(held(town, name, family) for family in FAMILIES))
+    lines = hosts(container)
+    assert {address for address, names in lines.items() if names & declared} == addresses
+    for address in addresses:
+        assert declared <= lines[address]
+    assert not set().union(*lines.values()) & undeclared
+
+
+@requirement("FILE-1")
+@some
+def test_localhost_is_itself(town: Scene, name: str) -> None:
+    """In each family that its loopback has, by the file and by the C library."""
+    loopback = {item.ip for item in town[name].net.interfaces("lo")}
+    lines = hosts(town[name])
+    assert loopback <= {address for address, names in lines.items() if "localhost" in names}
+    for address in loopback:
+        family: Family = 4 if address.version == 4 else 6
+        assert looked_up(town, name, "localhost", family).addresses == {address}
+
+
+@requirement("FILE-1")
+@pytest.mark.parametrize("network", ["", pytest.param("own", marks=requirement("NET-4"))])
+def test_what_was_asked_for_is_there(scene: Scene, network: str) -> None:
+    """A hostname and more lines for hosts; no other container has them."""
+    mode = Bridge(scene.network(network).name) if network else Bridge()
+    asking = scene.container("asking", mode, hostname="box", hosts=ASKED_FOR)
+    scene.container("another", mode)
+    assert asking.read("/etc/hostname") == "box\n"
+    assert lookup.hostname(scene.world.host, asking) == "box"
+    for name, address in ASKED_FOR:
+        family: Family = 4 if address.version == 4 else 6
+        assert name in hosts(asking)[address]
+        assert looked_up(scene, "asking", name, family).addresses == {address}
+        assert looked_up(scene, "another", name, family).addresses == set()
+        assert address not in hosts(scene["another"])
+
+
+@requirement("FILE-1", "NET-3")
+def test_they_follow_its_connections(scene: Scene) -> None:
+    """Its name stands at the addresses that it has now; what was asked for stays."""
+    for network in ("town", "village"):
+        scene.network(network)
+    mover = scene.container("mover", Bridge("town"), hosts=ASKED_FOR)
+    for change in (scene.connect, scene.disconnect):
+        change("mover", "village")
+        called = lookup.hostname(scene.world.host, mover)
+        at = {address for address, names in hosts(mover).items() if called in names}
+        assert at == held(scene, "mover", 4)
+        assert {address for _, address in ASKED_FOR} <= hosts(mover).keys()
+
+
+@requirement("FILE-1")
+def test_whoever_runs_inside_can_read_them(town: Scene) -> None:
+    """They are files of root's, with the mode of such files."""
+    host, pid = town.world.host.pid, town["plain"].facts().pid
+    for name in ("hosts", "hostname", "resolv.conf"):
+        status = os.stat(f"/proc/{host}/root/proc/{pid}/root/etc/{name}")
+        assert oct(status.st_mode & 0o777) == oct(0o644)
+
+
+@requirement("FILE-1")
+@pytest.mark.parametrize("name", ["hosts", "hostname", "resolv.conf"])
+def test_what_is_written_into_them_stays_inside(scene: Scene, name: str) -> None:
+    """Neither the host nor another container sees it."""
+    scene.containers(writer=Bridge(), reader=Bridge())
+    mark = "# written inside"
+    done = scene["writer"].exec("sh", "-c", f"echo '{mark}' >>/etc/{name}")
+    assert done.returncode == 0, done
+    assert mark in scene["writer"].read(f"/etc/{name}")
+    assert mark not in scene["reader"].read(f"/etc/{name}")
+    assert mark not in scene.world.host.call(_text, f"/etc/{name}")
+
+
+def hosts(container: Container) -> dict[Address, set[str]]:
+    """Its `/etc/hosts`: the names at each address (hosts(5))."""
+    found: dict[Address, set[str]] = defaultdict(set)
+    for line in container.read("/etc/hosts").splitlines():
+        address, *names = line.partition("#")[0].split() or [""]
+        if address:
+            found[ip_address(address)].update(names)
+    return dict(found)
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()

@@ -1,0 +1,136 @@
+"""Containers on different networks: whatever is sent from one to another does not arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from scapy.layers.inet import ICMP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoReply, IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
+
+from harness.adapters.protocol import Adapter, Feature
+from harness.marks import requirement
+from harness.model import GATEWAY, HOST, Bridge, ContainerSpec, NetworkSpec, Plan, Protocol
+from harness.packets.capture import Capture
+from harness.packets.craft import send_frame, send_packet
+from harness.packets.frame import Frame
+from harness.packets.wires import Wires
+from harness.scene import Scene
+from harness.topology import START_TTL
+from harness.world.build import World
+from suites.trio import Trio
+
+ONE, OTHER = "one", "other"
+PORT: Final = 41090
+WORD: Final = b"over there!"
+CONTROL: Final = b"from the host"
+PROTOCOLS: Final = (4, 33, 41, 47, 50, 51, 94, 132, 136, 253)
+"""IP in IP, DCCP, IPv6 in IP, GRE, ESP, AH, IPIP, SCTP, UDP-Lite, one for experiments."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((family, other), id=f"IPv{family} {other}", marks=marks)
+        for family, marks in ((4, ()), (6, requirement("V6-1")))
+        for other in ("made before", "made after")
+    ],
+)
+def sides(
+    world: World, runtime: Adapter, wires: Wires, request: pytest.FixtureRequest
+) -> Iterator[Trio]:
+    """`a` and `b` on one network, and `c` on another, which came before it or after them."""
+    family, order = request.param
+    dual = Feature.IPV6 in runtime.features
+    plan = Plan(networks=tuple(NetworkSpec(name, ipv6=dual) for name in (ONE, OTHER)))
+    ours = tuple(ContainerSpec(name, Bridge(ONE)) for name in ("a", "b"))
+    theirs = (ContainerSpec("c", Bridge(OTHER)),)
+    networks = plan.networks if order == "made after" else plan.networks[::-1]
+    first = Plan(networks=networks[:1], containers=ours if order == "made after" else theirs)
+    with Scene(world, runtime, first) as scene, Wires() as own:
+        scene.network(networks[1].name, ipv6=dual)
+        for spec in theirs if order == "made after" else ours:
+            scene.container(spec.name, spec.mode)
+        yield Trio(scene, family, ONE, wires, own)
+
+
+@requirement("NET-2")
+def test_whichever_came_first_they_do_not_reach_each_other(sides: Trio) -> None:
+    """Nor does either lose anything that it is to reach."""
+    assert sides.scene.observed() == sides.scene.promised()
+
+
+@requirement("NET-2")
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_nothing_of_any_protocol_arrives(sides: Trio, runtime: Adapter, way: str) -> None:
+    """As little what looks like an answer, or like part of a flow, as what begins one."""
+    trio = sides
+    source, target = ("a", "c") if way == "there" else ("c", "a")
+    sent = list(everything(trio, source, target))
+    with trio.capture("a", "b", "c") as wire:
+        for packet in sent:
+            send_packet(trio.place(source), packet)
+        for packet in everything(trio, "a", "b"):
+            send_packet(trio.place("a"), packet)
+        with trio.call(HOST, target, Protocol.UDP, port=PORT) as call:
+            call.say(CONTROL)
+    assert len(telling(wire, trio, "a", "b", at="b")) == len(sent)
+    assert len(telling(wire, trio, source, target, at=source)) == len(sent)
+    seen = wire.frames(at=trio.at(target))
+    assert [item for item in seen if CONTROL in item.data]
+    others = [item for name in (target, "b") for item in telling(wire, trio, name, at=target)]
+    arrived = [str(item) for item in seen if WORD in item.data and item not in others]
+    assert bool(arrived) == (runtime.dialect.isolation == "none"), arrived
+
+
+def telling(
+    wire: Capture, trio: Trio, source: str, target: str | None = None, *, at: str
+) -> list[Frame]:
+    """The frames from one to another that have the word in them, where somebody lives."""
+    seen = wire.matching(trio.ip(source, target), at=trio.at(at))
+    return [item for item in seen if WORD in item.data]
+
+
+@requirement("NET-2")
+def test_nothing_arrives_by_the_other_networks_gateway(sides: Trio, runtime: Adapter) -> None:
+    """Nor does it in a frame that is for the other bridge's MAC, or the stranger's own."""
+    trio = sides
+    host = trio.place(HOST).links()
+    bridge = trio.scene.runtime.network_facts(OTHER).interface
+    assert bridge is not None
+    packet = trio.ip("a", "c", ttl=START_TTL) / UDP(dport=PORT) / WORD
+    macs = (host[bridge].mac, trio.mac("c"), trio.mac(GATEWAY))
+    with trio.capture("a", "c") as wire:
+        frames = [Ether(src=trio.mac("a"), dst=mac) / packet for mac in macs]
+        send_frame(trio.place("a"), *frames)
+        with trio.call(HOST, "c", Protocol.UDP, port=PORT) as call:
+            call.say(CONTROL)
+    assert len([item for item in wire.frames(at=trio.at("a")) if WORD in item.data]) == len(macs)
+    seen = wire.frames(at=trio.at("c"))
+    assert [item for item in seen if CONTROL in item.data]
+    arrived = [str(item) for item in seen if WORD in item.data]
+    assert bool(arrived) == (runtime.dialect.isolation == "none")
+
+
+def everything(trio: Trio, source: str, target: str) -> Iterator[Packet]:
+    """Packets of many protocols and states from one to another, each with the same word in it."""
+    head = trio.ip(source, target, ttl=START_TTL)
+    for flags in ("S", "A", "SA", "PA", "R", "F", ""):
+        yield head / TCP(sport=53, dport=PORT, flags=flags) / WORD
+    for port in (53, 67, PORT):
+        yield head / UDP(sport=port, dport=PORT) / WORD
+    quoted = trio.ip(target, source) / UDP(sport=PORT, dport=53) / WORD
+    if trio.family == 4:
+        yield head / ICMP(type=0) / WORD
+        yield head / ICMP(type=3, code=3) / quoted
+        yield head / ICMP(type=13) / WORD
+    else:
+        yield head / ICMPv6EchoReply() / WORD
+        yield head / ICMPv6DestUnreach() / quoted
+    for number in PROTOCOLS:
+        other = head.copy()
+        setattr(other, "nh" if isinstance(other, IPv6) else "proto", number)
+        yield other / Raw(WORD * 8)
