@@ -1,105 +1,33 @@
-"""What the world's services answer, over real packets, and what they record."""
+"""What the world's services answer, over real packets."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import json
-import os
-import select
-import signal
 import socket
-import struct
-import threading
 import time
-from collections.abc import Iterator
-from ipaddress import ip_address, ip_interface
-from typing import Any, cast
 
 import dns.flags
 import dns.message
 import dns.query
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from harness.model import FAMILIES, Family
-from harness.topology import Topology
-from harness.world import services as module
-from harness.world.answers import ECHOED, TCP_PORTS, UDP_PORTS, bulk
+from harness.world.answers import ECHOED, bulk
 from harness.world.dns import BIG, BIG_TEXT
-from harness.world.host import quiet_fork
-from harness.world.services import Question, Services, ServicesDied
-from linux import rtnl
-from linux.netlink import Netlink
+from harness.world.services import Question, Services
 from linux.netns import NetNS
-from tests.world.pair import PORT, pair
-
-SERVED = {4: "203.0.113.10", 6: "2001:db8:1::10"}
-CLIENT = {4: "203.0.113.7", 6: "2001:db8:1::7"}
-SOCKETS = {4: socket.AF_INET, 6: socket.AF_INET6}
-PATIENCE = 5.0
+from tests.world.serving import (
+    CLIENT,
+    PATIENCE,
+    SERVED,
+    datagrams,
+    everything,
+    stream,
+)
 
 pytestmark = pytest.mark.usefixtures("services")
-
-Places = dict[str, tuple[NetNS, list[Any]]]
-
-
-@pytest.fixture(scope="module")
-def namespaces() -> Iterator[tuple[NetNS, NetNS]]:
-    """The internet and somebody on the same link."""
-    with pair(
-        ["203.0.113.10/24", "2001:db8:1::10/64"], ["203.0.113.7/24", "2001:db8:1::7/64"]
-    ) as ends:
-        yield ends
-
-
-@pytest.fixture(scope="module")
-def client(namespaces: tuple[NetNS, NetNS]) -> NetNS:
-    """The namespace to ask from."""
-    return namespaces[1]
-
-
-@pytest.fixture(scope="module")
-def places(namespaces: tuple[NetNS, NetNS]) -> Places:
-    """What `Services.start` is told."""
-    return {"internet": (namespaces[0], [ip_address(text) for text in SERVED.values()])}
-
-
-@pytest.fixture(scope="module")
-def services(places: Places) -> Iterator[Services]:
-    """The services, running."""
-    with Services.start(places) as running:
-        yield running
-
-
-def stream(client: NetNS, family: Family, service: str) -> socket.socket:
-    """A connection from the client to a service."""
-    opened = client.socket(SOCKETS[family], socket.SOCK_STREAM)
-    opened.settimeout(PATIENCE)
-    opened.connect((SERVED[family], TCP_PORTS[service]))
-    return opened
-
-
-def datagrams(client: NetNS, family: Family, service: str) -> socket.socket:
-    """A socket of the client's that sends to a service."""
-    opened = client.socket(SOCKETS[family], socket.SOCK_DGRAM)
-    opened.settimeout(PATIENCE)
-    opened.connect((SERVED[family], UDP_PORTS[service]))
-    return opened
-
-
-def everything(sock: socket.socket) -> bytes:
-    """All that the other side says until it has said everything."""
-    return b"".join(iter(lambda: sock.recv(1 << 16), b""))
-
-
-def drain(sock: socket.socket) -> None:
-    """Read, and keep nothing, until the connection ends in whatever way."""
-    with contextlib.suppress(ConnectionError):
-        while sock.recv(1 << 16):
-            pass
 
 
 # --- echo, discard, chargen ------------------------------------------------------
@@ -302,254 +230,3 @@ def test_no_dns_no_answer_but_the_end(client: NetNS) -> None:
     with stream(client, 4, "dns") as sock:
         sock.sendall(b"\0\3abc")
         assert everything(sock) == b""
-
-
-# --- the record ----------------------------------------------------------------------
-
-
-def test_every_visit_is_recorded(services: Services, client: NetNS) -> None:
-    """Who came, by which transport, to which service and which address, is told."""
-    mark, expected = services.mark(), []
-    for family in FAMILIES:
-        for service in TCP_PORTS:
-            with stream(client, family, service) as sock:
-                expected.append(("tcp", sock.getsockname()[:2], service, SERVED[family]))
-        for service in UDP_PORTS:
-            with datagrams(client, family, service) as sock:
-                sock.send(b"?")
-                expected.append(("udp", sock.getsockname()[:2], service, SERVED[family]))
-    seen = services.seen(mark)
-    assert sorted(
-        (visit.transport, visit.client, visit.service, visit.address) for visit in seen
-    ) == sorted(expected)
-    assert {visit.place for visit in seen} == {"internet"}
-    assert [visit.at for visit in seen] == sorted(visit.at for visit in seen)
-
-
-def test_what_was_delivered_is_in_the_record(services: Services, client: NetNS) -> None:
-    """A request for the record comes after every datagram sent before it."""
-    with datagrams(client, 4, "echo") as sock:
-        for count in (1, 100, 50):
-            mark = services.mark()
-            for _ in range(count):
-                sock.send(b"!")
-            assert len(services.seen(mark)) == count
-
-
-def test_a_mark_divides_the_record(services: Services, client: NetNS) -> None:
-    """What came before a mark is not told after it, and is still told without it."""
-    with datagrams(client, 4, "echo") as sock:
-        sock.send(b"before")
-        mark = services.mark()
-        assert services.seen(mark) == []
-        sock.send(b"after")
-        assert len(services.seen(mark)) == 1
-        assert len(services.seen()) >= 2
-
-
-def test_a_guest_out_of_reach_is_recorded(
-    services: Services, client: NetNS, namespaces: tuple[NetNS, NetNS]
-) -> None:
-    """A datagram from where no route leads back is seen, and the next one is answered."""
-    mark = services.mark()
-    with Netlink(client) as netlink:
-        netlink.send([rtnl.add_address(PORT, ip_interface("fd00:9::9/128"))])
-    with (
-        datagrams(client, 6, "echo") as sock,
-        client.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other,
-    ):
-        other.bind(("fd00:9::9", 0))
-        other.sendto(b"lost", (SERVED[6], UDP_PORTS["echo"]))
-        sock.send(b"kept")
-        assert json.loads(sock.recv(4096))["data"] == "kept"
-    assert [visit.client[0] for visit in services.seen(mark)] == ["fd00:9::9", CLIENT[6]]
-
-
-def test_a_fast_reader_does_not_hold_up_the_record(services: Services, client: NetNS) -> None:
-    """While one guest is fed without end, the record is told as ever."""
-    with stream(client, 4, "chargen") as sock:
-        sock.sendall(b"1000000000000\n")
-        reader = threading.Thread(target=drain, args=(sock,))
-        reader.start()
-        for _ in range(100):
-            services.mark()
-        sock.shutdown(socket.SHUT_RDWR)
-        reader.join(PATIENCE)
-    assert not reader.is_alive()
-
-
-@pytest.mark.parametrize("service", UDP_PORTS)
-def test_services_do_not_talk_to_each_other(
-    services: Services, client: NetNS, service: str
-) -> None:
-    """A datagram that claims to come from a service is recorded, not answered."""
-    mark = services.mark()
-    for port in UDP_PORTS.values():
-        with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
-            sock.bind((CLIENT[4], port))
-            sock.sendto(bytes(12), (SERVED[4], UDP_PORTS[service]))
-            assert services.seen(mark)[-1].client == (CLIENT[4], port)
-            with pytest.raises(BlockingIOError):
-                sock.recv(4096)
-
-
-# --- the process -----------------------------------------------------------------------
-
-
-def echoed(client: NetNS, served: str = SERVED[4]) -> object:
-    """What a service says of itself when a datagram is sent to it."""
-    with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(PATIENCE)
-        sock.sendto(b"hi", (served, UDP_PORTS["echo"]))
-        return json.loads(sock.recv(4096))["me"]
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[tuple[Places, NetNS]]:
-    """A place where nothing is served yet, and somebody on the same link."""
-    with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as (one, other):
-        yield {"elsewhere": (one, [ip_address("192.0.2.1")])}, other
-
-
-def test_what_is_asked_at_once_is_answered(elsewhere: tuple[Places, NetNS]) -> None:
-    """There is nothing to wait for between the start and the first question."""
-    places, client = elsewhere
-    with Services.start(places):
-        assert echoed(client, "192.0.2.1") == "elsewhere"
-
-
-def test_services_can_be_started_again(elsewhere: tuple[Places, NetNS]) -> None:
-    """After a stop the ports are free, connections that lingered notwithstanding."""
-    places, client = elsewhere
-    for _ in range(2):
-        with (
-            Services.start(places) as services,
-            client.socket(socket.AF_INET, socket.SOCK_STREAM) as sock,
-        ):
-            sock.settimeout(PATIENCE)
-            sock.connect(("192.0.2.1", TCP_PORTS["chargen"]))
-            sock.sendall(b"1\n")
-            assert everything(sock)
-        assert services.pid == 0
-        services.stop()
-
-
-def test_one_process_serves_many_places(
-    elsewhere: tuple[Places, NetNS], namespaces: tuple[NetNS, NetNS]
-) -> None:
-    """Each namespace is served under its own name, by one process."""
-    places, client = elsewhere
-    both = {**places, "far": (namespaces[1], [ip_address(CLIENT[4])])}
-    with Services.start(both) as services:
-        assert echoed(client, "192.0.2.1") == "elsewhere"
-        assert echoed(namespaces[0], CLIENT[4]) == "far"
-        assert [visit.place for visit in services.seen()] == ["elsewhere", "far"]
-
-
-def test_an_address_that_is_not_there_is_named(elsewhere: tuple[Places, NetNS]) -> None:
-    """The error tells which socket could not be opened, and nothing stays open."""
-    places, _ = elsewhere
-    netns = places["elsewhere"][0]
-    before = os.listdir("/proc/self/fd")
-    wrong = [ip_address("192.0.2.1"), ip_address("192.0.2.9")]
-    with pytest.raises(OSError, match=r"tcp port 7 of 192\.0\.2\.9 in elsewhere: .*interface"):
-        Services.start({"elsewhere": (netns, wrong)})
-    assert os.listdir("/proc/self/fd") == before
-
-
-def test_the_process_keeps_nothing_of_its_parent(services: Services) -> None:
-    """It holds its own sockets, one epoll and /dev/null: no namespace, pipe or file of ours."""
-    folder = f"/proc/{services.pid}/fd"
-    held = {os.readlink(f"{folder}/{number}").partition(":")[0] for number in os.listdir(folder)}
-    assert held == {"socket", "anon_inode", "/dev/null"}
-
-
-def test_signals_from_the_terminal_are_not_for_it(services: Services) -> None:
-    """Ctrl-C goes to pytest's process group, and the services are in one of their own."""
-    assert os.getpgid(services.pid) == services.pid != os.getpgid(0)
-
-
-@pytest.mark.parametrize("use", [Services.mark, Services.seen, Services.asked, Services.stop])
-def test_a_killed_process_is_noticed(elsewhere: tuple[Places, NetNS], use: Any) -> None:
-    """Whatever is asked of services that were killed, the error tells by which signal."""
-    services = Services.start(elsewhere[0])
-    pidfd = os.pidfd_open(services.pid)
-    os.kill(services.pid, signal.SIGKILL)
-    assert select.select([pidfd], [], [], PATIENCE)[0]
-    os.close(pidfd)
-    with pytest.raises(ServicesDied, match="SIGKILL"):
-        use(services)
-    assert services.pid == 0
-
-
-@pytest.mark.parametrize("use", [Services.mark, Services.stop])
-def test_a_failure_tells_its_traceback(elsewhere: tuple[Places, NetNS], use: Any) -> None:
-    """When the process fails by an exception, the error holds all it had to say."""
-    services = Services.start(elsewhere[0], topology=cast("Topology", object()))
-    pidfd = os.pidfd_open(services.pid)
-    assert select.select([pidfd], [], [], PATIENCE)[0]
-    os.close(pidfd)
-    with pytest.raises(ServicesDied, match=r"exit status 1(.|\n)*AttributeError"):
-        use(services)
-
-
-def test_a_process_that_hangs_is_ended(
-    elsewhere: tuple[Places, NetNS], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An answer that does not come in time is an error, not a wait without end."""
-    monkeypatch.setattr(module, "PATIENCE", 0.05)
-    services = Services.start(elsewhere[0])
-    os.kill(services.pid, signal.SIGSTOP)
-    with pytest.raises(ServicesDied, match=r"did not tell what it saw within 0\.05 s"):
-        services.seen()
-    with pytest.raises(ServicesDied, match="nobody to ask"):
-        services.seen()
-
-
-def test_services_die_with_their_parent(elsewhere: tuple[Places, NetNS]) -> None:
-    """When the process that started them is killed they end at once, even if they hang."""
-    read, write = os.pipe()
-    parent = quiet_fork()
-    if parent == 0:
-        services = Services.start(elsewhere[0])
-        services.mark()
-        os.kill(services.pid, signal.SIGSTOP)
-        os.write(write, b"%d\n" % services.pid)
-        signal.pause()
-    pidfd = os.pidfd_open(int(os.read(read, 16)))
-    os.kill(parent, signal.SIGKILL)
-    os.waitpid(parent, 0)
-    ended = select.select([pidfd], [], [], PATIENCE)[0]
-    for number in (read, write, pidfd):
-        os.close(number)
-    assert ended
-
-
-@pytest.mark.parametrize("service", TCP_PORTS)
-@settings(max_examples=30, deadline=None)
-@given(pieces=st.lists(st.binary(max_size=300), max_size=4), reset=st.booleans())
-def test_no_stream_breaks_it(
-    services: Services, client: NetNS, service: str, pieces: list[bytes], *, reset: bool
-) -> None:
-    """Whatever bytes come over TCP, and however the connection ends, services go on."""
-    with stream(client, 4, service) as sock:
-        if reset:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        with contextlib.suppress(ConnectionError):  # it may hang up on nonsense
-            for piece in pieces:
-                sock.sendall(piece)
-    assert services.mark() > 0
-
-
-@pytest.mark.parametrize("service", UDP_PORTS)
-@settings(max_examples=100, deadline=None)
-@given(data=st.binary(max_size=2000))
-def test_no_datagram_breaks_it(
-    services: Services, client: NetNS, service: str, data: bytes
-) -> None:
-    """Whatever bytes come in a datagram, services go on."""
-    mark = services.mark()
-    with datagrams(client, 4, service) as sock:
-        sock.send(data)
-    assert len(services.seen(mark)) == 1

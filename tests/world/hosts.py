@@ -1,0 +1,71 @@
+"""Hosts without a world around them, and looking at their processes from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from harness.world.host import HOSTNAME, Host
+
+RESOLVER = "203.0.113.53"
+WITHIN = 10.0
+"""Seconds in which whatever is waited for must happen, on the slowest machine."""
+KINDS = ("mnt", "net", "pid", "uts", "ipc", "cgroup")
+
+
+def started() -> Host:
+    """A host, without a world around it."""
+    return Host.start(resolver=RESOLVER, hosts={"localhost": "127.0.0.1", HOSTNAME: "127.0.1.1"})
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    """A host to look at and to call, shared by the tests that do not end it."""
+    running = started()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def doomed() -> Iterator[Host]:
+    """A host of the test's own, to be ended."""
+    running = started()
+    yield running
+    running.stop()
+
+
+def members(host: Host) -> list[int]:
+    """Every process in the host's pid namespace, by its pid here."""
+    return [pid for pid in pids() if namespace(pid) == host.namespace("pid")]
+
+
+def pids() -> list[int]:
+    """Every process that is seen here."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def namespace(pid: int) -> tuple[int, int] | None:
+    """The pid namespace that a process is in; `None` when it has ended."""
+    with contextlib.suppress(OSError):  # it has gone, or is going
+        status = os.stat(f"/proc/{pid}/ns/pid")
+        return status.st_dev, status.st_ino
+    return None
+
+
+def look() -> dict[str, object]:
+    """What a process sees of itself and of where it is."""
+    return {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "processes": [int(name) for name in os.listdir("/proc") if name.isdigit()],
+        "namespaces": {kind: os.stat(f"/proc/1/ns/{kind}").st_ino for kind in KINDS},
+        "hostname": socket.gethostname(),
+        "cwd": os.getcwd(),
+        "open": {
+            number: os.readlink(f"/proc/1/fd/{number}") for number in os.listdir("/proc/1/fd")
+        },
+    }
