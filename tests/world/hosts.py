@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -69,3 +71,14 @@ def look() -> dict[str, object]:
             number: os.readlink(f"/proc/1/fd/{number}") for number in os.listdir("/proc/1/fd")
         },
     }
+
+
+def killed(pid: int) -> bool:
+    """Kill a process; whether it has been reaped, and not by us, in good time."""
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + WITHIN
+    while os.path.exists(f"/proc/{pid}"):
+        if time.monotonic() > deadline:
+            return False
+        os.sched_yield()
+    return True

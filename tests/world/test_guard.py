@@ -25,6 +25,7 @@ from linux.netns import NetNS
 from linux.syscalls import MS_BIND, mount, umount
 from runtime.engine import Engine
 from runtime.net import traces
+from tests.world.hosts import killed
 
 Plant = Callable[[World], Callable[[World], object]]
 """Plants a leak in a world, and tells how to take it away."""
@@ -266,7 +267,7 @@ def test_only_what_is_declared_to_be_fleeting_may_end_by_itself(
                 else pytest.raises(Violation, match=r"process \d+ \(sleep\): gone"),
                 guard.holding(bound=SOON),
             ):
-                world.host.call(os.kill, pid, signal.SIGKILL)
+                assert world.host.call(killed, pid)
         finally:
             guard.allow(scene.runtime.dialect)
 

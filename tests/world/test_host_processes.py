@@ -17,7 +17,17 @@ from harness.world.host import Host, HostDied, quiet_fork
 from tests.processes import family
 from tests.programs import confined, python
 from tests.programs import run as run_program
-from tests.world.hosts import KINDS, RESOLVER, WITHIN, look, members, namespace, pids, started
+from tests.world.hosts import (
+    KINDS,
+    RESOLVER,
+    WITHIN,
+    killed,
+    look,
+    members,
+    namespace,
+    pids,
+    started,
+)
 
 # --- run ----------------------------------------------------------------------------
 
@@ -107,17 +117,6 @@ def _await_text(path: str, text: str) -> bool:
     return False
 
 
-def _kill_and_await_end(pid: int) -> bool:
-    """Kill a process; whether it has been reaped, and not by us, in good time."""
-    os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + WITHIN
-    while os.path.exists(f"/proc/{pid}"):
-        if time.monotonic() > deadline:
-            return False
-        os.sched_yield()
-    return True
-
-
 def test_a_daemon_lives_on_and_init_reaps_it(doomed: Host) -> None:
     """It writes into its log, is a child of init, survives other calls, and leaves no zombie."""
     script = "echo up $COLOUR; echo moan >&2; exec sleep 1000"
@@ -126,7 +125,7 @@ def test_a_daemon_lives_on_and_init_reaps_it(doomed: Host) -> None:
     assert doomed.call(_parent, pid) == 1
     with doomed.netns_of(pid) as space:
         assert space == doomed.netns
-    assert doomed.call(_kill_and_await_end, pid)
+    assert doomed.call(killed, pid)
     with pytest.raises(FileNotFoundError):
         doomed.netns_of(pid)
 
@@ -148,7 +147,7 @@ def test_orphans_are_reaped(doomed: Host) -> None:
     """Whoever loses its parent inside becomes a child of init, and is no zombie in the end."""
     orphan = doomed.call(_leave_orphan)
     assert doomed.call(_parent, orphan) == 1
-    assert doomed.call(_kill_and_await_end, orphan)
+    assert doomed.call(killed, orphan)
 
 
 # --- the end ------------------------------------------------------------------------
