@@ -14,8 +14,6 @@ from linux import rtnl
 from linux.nft import Expression, Hook, l4proto
 
 FAMILIES: Final[tuple[Family, ...]] = (4, 6)
-LEFT: Final = "left0"
-"""The interface that a fault leaves behind."""
 
 
 def drop(site: Site, hook: Hook, *parts: Iterable[Expression], priority: int = -150) -> None:
@@ -65,6 +63,7 @@ def forget_drops(site: Site, way: str, *, bridges: Iterable[str] = ()) -> None:
     site.host.take_rules(lambda entry: entry.refuses and bool(wanted & set(entry.links)))
 
 
-def leave_link(site: Site, name: str = LEFT) -> None:
-    """Leave an interface behind in the host."""
-    site.host.ensure(rtnl.add_veth(name, f"{name}p"))
+def leave_link(site: Site) -> None:
+    """Leave an interface behind in the host, one more each time."""
+    count = site.memory["left"] = site.memory.get("left", 0) + 1
+    site.host.rtnl(rtnl.add_veth(f"left{count}", f"left{count}p"))

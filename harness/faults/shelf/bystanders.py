@@ -1,0 +1,140 @@
+"""What happens to those that the runtime has nothing to do with."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface
+
+from harness.faults.acts import drop, forget_drops
+from harness.faults.catalogue import Moment, fault
+from harness.faults.site import Site
+from harness.faults.verb import Verb
+from linux.nft import Nft, Table, ct_state, del_table, iifname, l4proto, oifname
+
+_EVER = (Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE)
+
+
+@fault(
+    "bystanders-lose-ipv6",
+    violates=("BYS-1",),
+    moment=Moment.NETWORK_CREATED,
+    history="moby#32639",
+)
+def bystanders_lose_ipv6(site: Site) -> None:
+    """A network for containers takes the IPv6 addresses of other interfaces away."""
+    for address in site.host.addresses("br0"):
+        if address.version == 6:
+            site.host.del_address("br0", address)
+
+
+@fault("uplink-gets-an-address", violates=("BYS-1",), moment=_EVER)
+def uplink_gets_an_address(site: Site) -> None:
+    """While a container runs the host's own interface has one address more."""
+    address = IPv4Interface("198.51.100.207/32")
+    if site.moment == Moment.CONTAINER_STARTED:
+        site.host.add_address(site.uplink(), address)
+    else:
+        site.host.del_address(site.uplink(), address)
+
+
+@fault("bystanders-bridge-has-another-mtu", violates=("BYS-1",), moment=_EVER)
+def bystanders_bridge_has_another_mtu(site: Site) -> None:
+    """While a container runs somebody else's bridge has another MTU."""
+    started = site.moment == Moment.CONTAINER_STARTED
+    site.host.set_link("br0", mtu=1400 if started else 1500)
+
+
+@fault("reverse-path-filter-is-changed", violates=("BYS-1",), moment=Moment.NETWORK_CREATED)
+def reverse_path_filter_is_changed(site: Site) -> None:
+    """A network for containers changes how the host filters what comes in elsewhere."""
+    site.host.sysctl("net.ipv4.conf.br0.rp_filter", 1)
+
+
+@fault(
+    "forwarding-of-bystanders-stops",
+    violates=("BYS-2",),
+    moment=Moment.CONTAINER_STARTED,
+    history=("moby#39439", "moby#48365", "moby#49518"),
+)
+def forwarding_of_bystanders_stops(site: Site) -> None:
+    """With containers the host forwards nothing any more for those who are none."""
+    drop(site, "forward", iifname("br0"), oifname(site.uplink()))
+
+
+@fault("bystanders-lose-connections", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+def bystanders_lose_connections(site: Site) -> None:
+    """What bystanders had opened before a container came is cut off."""
+    drop(site, "forward", iifname("br0"), l4proto("tcp"), ct_state("established"))
+
+
+@fault("host-is-not-reached-from-the-lan", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+def host_is_not_reached_from_the_lan(site: Site) -> None:
+    """With containers the host does not answer the LAN."""
+    for protocol in ("icmp", "icmpv6", "udp"):
+        drop(site, "input", iifname(site.uplink()), l4proto(protocol), ct_state("new"))
+
+
+@fault("operators-rules-are-flushed", violates=("BYS-3",), moment=Moment.NETWORK_CREATED)
+def operators_rules_are_flushed(site: Site) -> None:
+    """Making a network begins with an empty firewall."""
+    with site.host.place.open() as space, Nft(space) as opened:
+        others = [table for table in opened.tables() if "operator" in table.name]
+    site.host.firewall(*(del_table(table) for table in others))
+
+
+@fault("operators-chains-are-emptied", violates=("BYS-3",), moment=Moment.CONTAINER_STARTED)
+def operators_chains_are_emptied(site: Site) -> None:
+    """Starting a container removes a rule that somebody else has made to drop packets."""
+    site.host.take_rules(lambda entry: entry.table == _OPERATORS and entry.refuses)
+
+
+_OPERATORS = Table("inet", "operator")
+
+
+@fault("repair-does-nothing", violates=("BYS-3",), around="repair", history="netavark#230")
+def repair_does_nothing(site: Site, verb: Verb) -> None:
+    """After a flush of the host's firewall containers stay without their rules."""
+
+
+@fault(
+    "repair-forgets-isolation",
+    violates=("BYS-3",),
+    moment=Moment.REPAIRED,
+    history="CVE-2025-54410",
+)
+def repair_forgets_isolation(site: Site) -> None:
+    """After a flush and a repair networks are not kept apart any more."""
+    forget_drops(site, "out")
+    forget_drops(site, "in")
+
+
+@fault(
+    "repair-forgets-who-is-outside",
+    violates=("BYS-3",),
+    moment=Moment.REPAIRED,
+    history="CVE-2025-54388",
+)
+def repair_forgets_who_is_outside(site: Site) -> None:
+    """After a flush and a repair neighbours on the LAN reach what they could not reach before."""
+    forget_drops(site, "out")
+
+
+@fault(
+    "forwarding-ends-with-the-last-container",
+    violates=("BYS-4",),
+    moment=(Moment.CONTAINER_REMOVED, Moment.NETWORK_REMOVED),
+)
+def forwarding_ends_with_the_last_container(site: Site) -> None:
+    """The runtime turns the host's forwarding off, which others need."""
+    site.host.sysctl("net.ipv4.ip_forward", 0)
+
+
+@fault("forwarding-is-not-turned-on", violates=("BYS-4",), moment=Moment.CONTAINER_STARTED)
+def forwarding_is_not_turned_on(site: Site) -> None:
+    """Forwarding stays off, though the runtime declares that it turns it on."""
+    site.host.sysctl("net.ipv4.ip_forward", 0)
+
+
+@fault("ipv6-forwarding-without-ipv6", violates=("BYS-4",), moment=Moment.HOST_READY)
+def ipv6_forwarding_without_ipv6(site: Site) -> None:
+    """A host without any IPv6 network forwards IPv6."""
+    site.host.sysctl("net.ipv6.conf.all.forwarding", 1)

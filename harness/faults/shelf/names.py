@@ -1,0 +1,194 @@
+"""Names that lead nowhere, to somebody else, or to a resolver that should not be asked."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from dataclasses import replace
+
+from harness.adapters.protocol import Facts
+from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
+from harness.faults.site import Site
+from harness.faults.tricks import DROP
+from harness.faults.verb import Verb
+from harness.model import DEFAULT_NETWORK, Bridge
+from linux.nft import dport, l4proto, oifname
+
+_RESOLV_CONF, _HOSTS = "/etc/resolv.conf", "/etc/hosts"
+_NOBODY = "192.0.2.250"
+
+
+def _on_own_network(site: Site) -> bool:
+    return isinstance(site.mode, Bridge) and site.mode.network != DEFAULT_NETWORK
+
+
+@fault("resolver-is-nobody", violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
+def resolver_is_nobody(site: Site) -> None:
+    """The resolver that a container is told of is at an address that nobody has."""
+    if site.is_bridged:
+        site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\n")
+
+
+@fault("no-resolver-at-all", violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
+def no_resolver_at_all(site: Site) -> None:
+    """A container is told of no resolver."""
+    if site.is_bridged:
+        site.write(_RESOLV_CONF, "")
+
+
+@fault("resolvers-out-of-reach", violates=("BR-8",), moment=RULES)
+def resolvers_out_of_reach(site: Site) -> None:
+    """No question for a name gets out, whoever asks it."""
+    out = oifname(site.uplink())
+    if not site.memory.setdefault("silenced", False):
+        site.memory["silenced"] = True
+        for protocol in ("udp", "tcp"):
+            for hook in ("forward", "output"):
+                question = [*l4proto(protocol), *dport(53)]
+                site.host.rule(hook, out, question, DROP)
+
+
+@fault("own-name-is-unknown", violates=("DNS-2", "FILE-1"), moment=Moment.CONTAINER_STARTED)
+def own_name_is_unknown(site: Site) -> None:
+    """A container's own name leads nowhere."""
+    if site.is_bridged:
+        site.write(_HOSTS, "127.0.0.1 localhost\n::1 localhost\n")
+        site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\noptions timeout:1 attempts:1\n")
+
+
+@fault("own-name-is-the-loopback", violates=("DNS-2",), moment=Moment.CONTAINER_STARTED)
+def own_name_is_the_loopback(site: Site) -> None:
+    """A container's own name leads to its loopback, where its peers would not find it."""
+    if site.is_bridged:
+        name = site.read("/etc/hostname").strip()
+        others = [line for line in site.read(_HOSTS).splitlines() if name not in line.split()]
+        site.write(_HOSTS, "\n".join([*others, f"127.0.1.1 {name}", ""]))
+
+
+@fault("hostname-is-the-hosts", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED, narrow=True)
+def hostname_is_the_hosts(site: Site) -> None:
+    """The file /etc/hostname says what the host is called."""
+    if site.is_bridged:
+        site.write("/etc/hostname", "host\n")
+
+
+@fault("hosts-file-is-the-hosts", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED)
+def hosts_file_is_the_hosts(site: Site) -> None:
+    """The file /etc/hosts is the host's own."""
+    if site.is_bridged:
+        site.write(_HOSTS, "127.0.0.1 localhost\n127.0.1.1 host\n::1 ip6-localhost\n")
+
+
+@fault("truncated-answers-are-final", violates=("DNS-4",), moment=Moment.CONTAINER_STARTED)
+def truncated_answers_are_final(site: Site) -> None:
+    """The resolver that a container asks cannot be asked over TCP."""
+    if site.is_bridged:
+        site.inside.rule("output", l4proto("tcp"), dport(53), DROP)
+
+
+@fault(
+    "search-domain-comes-first",
+    violates=("DNS-3",),
+    moment=Moment.CONTAINER_STARTED,
+    history="podman#26198",
+)
+def search_domain_comes_first(site: Site) -> None:
+    """A peer's name is asked for outside, under a search domain, before it is asked for here."""
+    if _on_own_network(site):
+        told = site.read(_RESOLV_CONF)
+        site.write(_RESOLV_CONF, f"{told}search example.com\noptions ndots:5\n")
+
+
+@fault("names-lead-nowhere", violates=("NET-4", "DNS-3"), moment=Moment.CONTAINER_STARTED)
+def names_lead_nowhere(site: Site) -> None:
+    """On a user-defined network a container asks the host's resolver, which knows no peer."""
+    if _on_own_network(site):
+        site.write(_RESOLV_CONF, f"nameserver {site.resolver()}\n")
+
+
+@fault("aliases-are-forgotten", violates=("NET-4",), around=("run", "connect"))
+def aliases_are_forgotten(site: Site, verb: Verb) -> Facts:
+    """A container goes by its name only."""
+    if verb.called == "connect":
+        facts: Facts = verb(aliases=())
+    else:
+        facts = verb(spec=replace(verb.spec, aliases=()))
+    return facts
+
+
+@fault("names-on-the-default-network", violates=("NET-4",), moment=Moment.CONTAINER_STARTED)
+def names_on_the_default_network(site: Site) -> None:
+    """On the default network too a peer's name leads to its address."""
+    if not site.is_bridged or _on_own_network(site) or site.facts is None:
+        return
+    for name, facts in site.other_containers().items():
+        for one, other in ((site.facts, facts), (facts, site.facts)):
+            for endpoint in other.endpoints:
+                if endpoint.network == DEFAULT_NETWORK and endpoint.address:
+                    told = name if other is facts else site.name
+                    path = f"{site.world_host.proc}/{one.pid}/root{_HOSTS}"
+                    with open(path, "a", encoding="utf-8") as file:
+                        file.write(f"{endpoint.address.ip} {told}\n")
+
+
+@fault("names-cross-networks", violates=("NET-4",), moment=Moment.CONTAINER_STARTED)
+def names_cross_networks(site: Site) -> None:
+    """A container knows those on other networks by name."""
+    if _on_own_network(site):
+        told = site.read(_HOSTS)
+        for name, facts in site.other_containers().items():
+            for endpoint in facts.endpoints:
+                if endpoint.address:
+                    told += f"{endpoint.address.ip} {name}\n"
+        site.write(_HOSTS, told)
+
+
+@fault(
+    "internal-names-are-asked-for-outside",
+    violates=("INT-2",),
+    moment=PLUGGED,
+    history=("CVE-2024-29018", "aardvark-dns#447"),
+)
+def internal_names_are_asked_for_outside(site: Site) -> None:
+    """The resolver at the bridge passes on what an internal network asks for."""
+    for plug in site.plugs():
+        if site.is_internal:
+            bridge = next(item.ip for item in plug.gateways if item.version == 4)
+            if plug.bridge not in site.memory.setdefault("relaying", []):
+                site.memory["relaying"].append(plug.bridge)
+                _relay(site, str(bridge))
+            site.write(_RESOLV_CONF, f"nameserver {bridge}\n")
+
+
+def _relay(site: Site, address: str) -> None:
+    """Pass datagrams that come to port 53 on to the world's resolver, and the answers back."""
+    inner = site.host.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    inner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    inner.bind((address, 53))
+    outer = site.host.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    outer.connect((str(site.resolver()), 53))
+
+    def serve() -> None:
+        with inner, outer:
+            while True:
+                try:
+                    question, asker = inner.recvfrom(4096)
+                    outer.send(question)
+                    inner.sendto(outer.recv(4096), asker)
+                except OSError:  # it ends with its world
+                    return
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+@fault(
+    "internal-peers-have-no-names",
+    violates=("INT-3",),
+    moment=Moment.CONTAINER_STARTED,
+    history="netavark#1055",
+)
+def internal_peers_have_no_names(site: Site) -> None:
+    """On an internal network no question for a name is answered."""
+    if site.is_internal and site.is_bridged:
+        for protocol in ("udp", "tcp"):
+            site.inside.rule("output", l4proto(protocol), dport(53), DROP)
