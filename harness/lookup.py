@@ -27,6 +27,7 @@ from harness.model import Family
 from harness.probe.names import nameservers
 from harness.topology import Address
 from harness.traffic import Transport
+from harness.world.host import Host, quiet_fork
 from linux.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from dns.message import Message
 
     from harness.container import Container
-    from harness.world.host import Host
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,17 +62,17 @@ class Found(NamedTuple):
 
 def look_up(host: Host, container: Container, name: str, family: Family | None = None) -> Found:
     """What getaddrinfo(3) says inside; in both families at once when none is given."""
-    return host.call(_inside, container.facts().pid, by_name, name, family)
+    return host.call(inside, container.facts().pid, by_name, name, family)
 
 
 def name_of(host: Host, container: Container, address: Address) -> str:
     """What getnameinfo(3) says inside; empty when the address has no name."""
-    return host.call(_inside, container.facts().pid, _by_address, str(address))
+    return host.call(inside, container.facts().pid, by_address, str(address))
 
 
 def hostname(host: Host, container: Container) -> str:
     """What gethostname(2) says inside."""
-    return host.call(_inside, container.facts().pid, socket.gethostname)
+    return host.call(inside, container.facts().pid, socket.gethostname)
 
 
 def by_name(name: str, family: Family | None = None) -> Found:
@@ -85,20 +85,22 @@ def by_name(name: str, family: Family | None = None) -> Found:
     return Found(frozenset(ip_address(str(item[4][0])) for item in found))
 
 
-def _by_address(address: str) -> str:
+def by_address(address: str) -> str:
+    """`name_of` for the calling process itself."""
     try:
         return socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
     except socket.gaierror:
         return ""
 
 
-def _inside(pid: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def inside(pid: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in the root, mount, network and UTS namespaces of a process.
 
-    To be called inside the host. `TimeoutError` when it takes longer than `BOUND`.
+    The pid is one of the caller's: `Host.call` this for a container. `TimeoutError` when it
+    takes longer than `BOUND`.
     """
     reading, writing = os.pipe()
-    child = os.fork()
+    child = quiet_fork()
     if not child:
         try:
             _enter(pid)

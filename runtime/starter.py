@@ -138,26 +138,34 @@ def serve(fd: int) -> NoReturn:
 
 def _make(order: Sequence[int]) -> None:
     report = order[0]
+    # Whoever is told the pid enters its namespaces: not before they are the container's.
+    waiting, moved = os.pipe()
     try:
         pid = clone3(init.NAMESPACES)
     except OSError as error:
+        os.close(waiting)
+        os.close(moved)
         if error.errno != errno.ENOSYS:
             init.report_error(report, error)
             return
         pid = init.fork()  # a seccomp filter or an old kernel: the long way
         if not pid:
-            init.child(_received(order))
+            init.child(_received(order)[0])
         os.waitpid(pid, 0)
         return
     if pid:
+        os.close(moved)
+        os.read(waiting, 1)  # until it closes its end, at the latest by its death
+        os.close(waiting)
         init.report_pid(report, pid)
         return
     try:
-        launch = _received(order)
-        init.forget_parent(launch.descriptors)
+        launch, moved = _received(order, moved)
+        init.forget_parent({*launch.descriptors, moved})
         if launch.netns >= 0:
             setns(launch.netns, CLONE_NEWNET)
             os.close(launch.netns)
+        os.close(moved)
         init.pid_1(launch)
     except BaseException as error:
         init.report_error(report, error)
@@ -165,10 +173,11 @@ def _make(order: Sequence[int]) -> None:
         os._exit(1)
 
 
-def _received(order: Sequence[int]) -> Launch:
+def _received(order: Sequence[int], *own: int) -> tuple[Launch, int]:
     """The launch, after its descriptors were given the numbers that they have with the caller.
 
-    By those numbers the caller finds in pid 1 what it keeps there.
+    By those numbers the caller finds in pid 1 what it keeps there. With it comes the
+    number that the last of `own`, which are in nobody's way any more, has from now on.
     """
     _, payload, *here = order
     with os.fdopen(payload, "rb", closefd=False) as file:
@@ -176,8 +185,8 @@ def _received(order: Sequence[int]) -> Launch:
         descriptors: list[int]
         launch: Launch
         descriptors, launch = pickle.load(file)  # noqa: S301 # from our own caller
-    above = max(*descriptors, *order) + 1
-    apart = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in here]
-    for fd, number in zip(apart, descriptors, strict=True):
+    above = max(*descriptors, *order, *own) + 1
+    apart = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in (*here, *own)]
+    for fd, number in zip(apart, descriptors, strict=False):
         os.dup2(fd, number, inheritable=False)
-    return launch
+    return launch, apart[-1]

@@ -24,7 +24,7 @@ import dns.reversename
 import dns.rrset
 from dns.message import Message
 
-from runtime.net.files import upstream
+from runtime.net.files import searched, upstream
 from runtime.net.members import Member, Members
 from runtime.records import DEFAULT_NETWORK, Address
 from runtime.state import Store, read_json
@@ -94,11 +94,32 @@ class Names:
             return self._reverse(query, networks)
         addresses = list(_addresses(networks, question.name))
         if not addresses:
-            return None
+            return self._searched_for(query, networks)
         random.shuffle(addresses)
         version = _VERSIONS.get(question.rdtype)
         fitting = [str(item) for item in addresses if item.version == version]
         return _filled(query, fitting)
+
+    def _searched_for(
+        self, query: Message, networks: dict[str, dict[str, Member]]
+    ) -> Message | None:
+        """No such address, where a peer's name was taken to the host's search domains.
+
+        The C library does so when the peer has no address of the family that was asked for.
+        Nobody outside is to be asked, nor to answer, in the peer's stead.
+        """
+        question = query.question[0]
+        version = _VERSIONS.get(question.rdtype)
+        for domain in searched() if version else ():
+            try:
+                origin = dns.name.from_text(domain)
+            except dns.exception.DNSException:
+                continue  # what is no name the C library passes over too
+            if question.name.is_subdomain(origin) and question.name != origin:
+                peers = list(_addresses(networks, question.name.relativize(origin)))
+                if peers and all(item.version != version for item in peers):
+                    return _filled(query, [])
+        return None
 
     def _reverse(self, query: Message, networks: dict[str, dict[str, Member]]) -> Message | None:
         question = query.question[0]

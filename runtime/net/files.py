@@ -104,6 +104,18 @@ def upstream() -> list[str]:
     return [words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1]
 
 
+def searched() -> list[str]:
+    """The domains in which the host looks for a name: its last `search` or `domain` line."""
+    found: list[str] = []
+    for line in read_or_nothing("/etc/resolv.conf").splitlines():
+        match line.split():
+            case ["search" | "domain", *domains]:
+                found = domains
+            case _:
+                pass
+    return found
+
+
 def own_resolv_conf() -> str:
     """What a container with a namespace of its own gets."""
     return resolv_conf(read_or_nothing("/etc/resolv.conf"), read_or_nothing(_BEHIND_STUB))

@@ -63,7 +63,7 @@ def test_a_peers_name_is_not_looked_up_in_the_hosts_domain(
 
 
 @requirement("DNS-3")
-@pytest.mark.parametrize("family", [None, 4])
+@pytest.mark.parametrize("family", [None, 4, 6])
 def test_nor_is_one_without_ipv6(searching: Scene, family: Family | None) -> None:
     """That it has no such address is no reason to look elsewhere."""
     since = searching.world.services.mark()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from ipaddress import ip_address
+from pathlib import Path
 
 import dns.exception
 import dns.flags
@@ -14,7 +16,10 @@ import dns.rdatatype
 import dns.reversename
 import pytest
 
+from harness.lookup import by_address, by_name, inside
+from runtime.attendant import names
 from runtime.engine import Engine
+from runtime.state import Store
 from tests.runtime.asking import RESOLVER, ask, rcode, told
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import netns
@@ -50,6 +55,27 @@ def test_a_name_without_such_an_address_is_no_error(engine: Engine) -> None:
         assert (rcode(answer), answer.answer) == ("NOERROR", [])
 
 
+def test_a_peer_is_not_looked_for_in_the_hosts_search_domain(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the C library does, because the peer has no address of that family."""
+    monkeypatch.setattr(names, "searched", lambda: ["..", "corp.example"])
+    engine.network_create("four", subnet="10.8.0.0/24")
+    web = engine.run("base", FOR_EVER, name="web", network="four", aliases=["www"])
+
+    def answer(name: str, kind: str) -> dns.message.Message | None:
+        query = dns.message.make_query(name, kind)
+        return names.Names(Store(str(root))).answer(web.id, query)
+
+    for name in ("web.corp.example", "WWW.Corp.example", f"{web.id[:12]}.corp.example"):
+        said = answer(name, "AAAA")
+        assert said is not None
+        assert (rcode(said), said.answer) == ("NOERROR", [])
+        assert answer(name, "A") is None  # in full it may be somebody else's
+    for name in ("corp.example", "other.corp.example", "web.example", "a.web.corp.example"):
+        assert answer(name, "AAAA") is None
+
+
 def test_an_alias_of_several_leads_to_all(engine: Engine, lan: str) -> None:
     """Each container that has it."""
     for name in ("one", "two", "three"):
@@ -62,9 +88,9 @@ def test_a_program_inside_gets_the_answer(engine: Engine, lan: str) -> None:
     """By what its resolv.conf says."""
     engine.run("base", FOR_EVER, name="web", network=lan)
     engine.run("base", FOR_EVER, name="db", network=lan)
-    assert engine.exec("db", ["getent", "ahostsv4", "web"]).stdout.startswith(b"10.9.0.2 ")
-    back = engine.exec("db", ["getent", "hosts", "10.9.0.2"]).stdout
-    assert back.split() == [b"10.9.0.2", b"web.lan"]
+    pid = engine.inspect("db").state.pid
+    assert inside(pid, by_name, "web", 4).addresses == {ip_address("10.9.0.2")}
+    assert inside(pid, by_address, "10.9.0.2") == "web.lan"
 
 
 def test_names_follow_at_once(engine: Engine, lan: str) -> None:

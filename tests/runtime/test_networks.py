@@ -71,16 +71,17 @@ def test_large_fragments_pass_where_the_mtu_is_large(engine: Engine) -> None:
     """Also where br_netfilter puts them together on their way and takes them apart again."""
     engine.network_create("wide", mtu=4000)
     one, other = (engine.run("base", FOR_EVER, network="wide") for _ in range(2))
-    with netns(one) as here, netns(other) as there:
-        with (
-            here.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller,
-            there.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
-        ):
-            ear.settimeout(WITHIN)
-            ear.bind(("", PORT))
-            address = str(ip_interface(other.state.endpoints[0].address).ip)
-            caller.sendto(bytes(8000), (address, PORT))
-            assert ear.recv(1 << 16) == bytes(8000)
+    with (
+        netns(one) as here,
+        netns(other) as there,
+        here.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller,
+        there.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
+    ):
+        ear.settimeout(WITHIN)
+        ear.bind(("", PORT))
+        address = str(ip_interface(other.state.endpoints[0].address).ip)
+        caller.sendto(bytes(8000), (address, PORT))
+        assert ear.recv(1 << 16) == bytes(8000)
 
 
 def test_what_is_left_out_is_chosen_apart(engine: Engine) -> None:

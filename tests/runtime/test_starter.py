@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime import container
 from runtime.engine import Engine
 from runtime.errors import CommandNotFoundError, UnsupportedError
 from runtime.starter import Starter
@@ -46,6 +47,25 @@ def test_its_namespaces_are_its_own(started: Engine, starter: Starter) -> None:
     for kind in ("mnt", "pid", "uts", "ipc", "net", "cgroup"):
         own, begun = (os.readlink(f"/proc/{pid}/ns/{kind}") for pid in (web.state.pid, starter.pid))
         assert own != begun, kind
+
+
+def test_a_pid_is_told_once_its_network_is_its_own(
+    started: Engine, starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever enters its namespaces by then is not let into the host's."""
+    told: list[str] = []
+    original = container.Report.pid
+
+    def pid(report: container.Report) -> int:
+        found = original(report)
+        told.append(os.readlink(f"/proc/{found}/ns/net"))
+        return found
+
+    monkeypatch.setattr(container.Report, "pid", pid)
+    for _ in range(20):
+        started.run("base", FOR_EVER, network="none")
+    assert len(told) == 20
+    assert os.readlink(f"/proc/{starter.pid}/ns/net") not in told
 
 
 def test_the_command_inherits_its_streams_only(started: Engine, root: Path) -> None:
