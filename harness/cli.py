@@ -9,11 +9,12 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from harness import doctor, requirements
+from harness import doctor, planfile, requirements
 from harness.faults import runner
 from harness.lab import ping
 from harness.report import commands as report_commands
@@ -54,7 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     lab = commands.add_parser("lab", help=about, description=about)
     lab.add_argument("--runtime", default="mydocker", metavar="NAME", help="default: mydocker")
     lab.add_argument("--routers", type=int, default=3, metavar="N", help="default: 3")
-    lab.add_argument("--no-cast", action="store_true", help="start no containers")
+    started = lab.add_mutually_exclusive_group()
+    started.add_argument("--no-cast", action="store_true", help="start no containers")
+    started.add_argument(
+        "--plan", type=Path, metavar="FILE", help="start what this plan says in place of the cast"
+    )
     lab.add_argument(
         "command", nargs="*", metavar="COMMAND", help="run this in place of a shell; put -- first"
     )
@@ -83,12 +88,14 @@ def _lab(arguments: argparse.Namespace) -> int:
 
     try:
         topology = Topology(routers=arguments.routers)
-    except ValueError as error:
+        plan = planfile.read(arguments.plan) if arguments.plan else None
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"netmodes lab: {error}\n")
         return 2
     order = session.Order(
         runtime=arguments.runtime,
         topology=topology,
+        plan=plan,
         cast=not arguments.no_cast,
         command=tuple(arguments.command),
     )

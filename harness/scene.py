@@ -119,6 +119,10 @@ class Scene:
         return self._container(ContainerSpec(name, mode or Bridge(), **options))
 
     def _container(self, spec: ContainerSpec) -> Container:
+        if isinstance(spec.mode, Attached):
+            made = self._container(replace(spec, mode=Nothing()))
+            self.attach(spec.name, spec.mode.network)
+            return made
         grown = self.plan.with_container(spec)
         made = Container(self, spec.name, self.runtime.run(spec))
         self._containers[spec.name] = made

@@ -43,6 +43,8 @@ class Order:
 
     runtime: str = "mydocker"
     topology: Topology = Topology()
+    plan: Plan | None = None
+    """What to start in place of the cast."""
     cast: bool = True
     command: tuple[str, ...] = ()
 
@@ -89,7 +91,7 @@ def _hold(order: Order, factory: AdapterFactory) -> int:
 
 def _with_runtime(order: Order, world: World, runtime: Adapter) -> int:
     runtime.start()
-    plan = _playable(runtime) if order.cast else Plan()
+    plan = order.plan or (_playable(runtime) if order.cast else Plan())
     scene = Scene(world, runtime, plan)
     drawn = _draw(scene)
     interactive = not order.command and terminal.ours()

@@ -92,3 +92,43 @@ def test_a_machine_that_refuses_half_way_is_told_of_without_a_traceback() -> Non
     assert done.returncode == 1
     assert done.stderr.startswith("netmodes lab: the machine refused a part of the lab (see ")
     assert done.stderr.count("\n") == 1
+
+
+PLAN = """
+[[network]]
+name = "lan"
+subnet = "10.9.0.0/24"
+
+[[container]]
+name = "web"
+mode = "network:lan"
+aliases = ["www"]
+
+[[container]]
+name = "hand"
+mode = "attached:lan"
+"""
+
+
+def test_a_plan_is_built_in_place_of_the_cast(tmp_path: Path) -> None:
+    """What a shrunk failure wrote is there to play with, links that were made by hand too."""
+    file = tmp_path / "plan.toml"
+    file.write_text(PLAN)
+    source = "mydocker ps -a --format '{{.Names}}' | sort; mydocker exec hand ls /sys/class/net"
+    done = run([*LAB, "--plan", str(file), "--", "sh", "-ec", source])
+    assert done.stdout.split() == ["hand", "web", "eth0", "lo"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[[container]]\nname = 'a'\nmode = 'x'", "plan.toml: container 'a': there is no mode 'x'")],
+)
+def test_a_plan_that_is_none_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    """With the file, the entry and what it may be; nothing is put up."""
+    file = tmp_path / "plan.toml"
+    file.write_text(text)
+    done = run([*LAB, "--plan", str(file)])
+    assert done.returncode == 2
+    assert said in done.stderr
+    absent = run([*LAB, "--plan", str(tmp_path / "absent")])
+    assert (absent.returncode, absent.stderr.count("absent")) == (2, 1)
