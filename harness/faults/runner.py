@@ -1,4 +1,4 @@
-"""`netmodes faults`: whether every fault is caught by a test of what it violates."""
+"""The commands `netmodes faults` and `netmodes triangle`."""
 
 from __future__ import annotations
 
@@ -32,13 +32,17 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--list", action="store_true", help="list the faults and try none")
     parser.add_argument("--runtime", metavar="NAME", help="the runtime to sabotage")
-    parser.add_argument(
-        "-p", dest="modules", action="append", default=[], metavar="MODULE", help="more faults"
-    )
-    parser.add_argument(
-        "--tests", action="append", default=[], metavar="PATH", help="in place of the suites"
-    )
     parser.set_defaults(run=run)
+    about = "which tests check each requirement and which faults violate it; 1 where one is missing"
+    table = commands.add_parser("triangle", help=about, description=about)
+    for command in (parser, table):
+        command.add_argument(
+            "-p", dest="modules", action="append", default=[], metavar="MODULE", help="more faults"
+        )
+        command.add_argument(
+            "--tests", action="append", default=[], metavar="PATH", help="in place of the suites"
+        )
+    table.set_defaults(run=triangle)
 
 
 def catalogue() -> Catalogue:
@@ -55,14 +59,25 @@ def run(arguments: argparse.Namespace) -> int:
     if workers is None:
         sys.stderr.write(f"netmodes faults: -n {arguments.workers}: a number from 1, or auto\n")
         return 2
-    argv = [sys.executable, "-m", "pytest", *(arguments.tests or [str(SUITES)])]
-    argv += ["-qq", "--no-header", "--capture=sys", "-p", "no:xdist", "-p", "no:cacheprovider"]
-    argv += ["-p", "harness.plugin", "-p", "harness.faults.trying", "--at-once", str(workers)]
+    argv = ["-p", "harness.faults.trying", "--at-once", str(workers), "--capture=sys"]
     argv += ["--runtime", arguments.runtime] if arguments.runtime else []
-    argv += [word for module in arguments.modules for word in ("-p", module)]
     argv += [word for id_ in arguments.ids for word in ("--try", id_)]
-    # A process of its own: pytest rewrites only what is not loaded yet.
-    return subprocess.run(argv, env={**os.environ, "PYTEST_ADDOPTS": ""}, check=False).returncode
+    return _pytest(arguments, *argv)
+
+
+def triangle(arguments: argparse.Namespace) -> int:
+    """Print the table; 0 when no side is missing, 1 when one is, 2 for a bad question."""
+    return _pytest(arguments, "-p", "harness.faults.tying", "--collect-only")
+
+
+def _pytest(arguments: argparse.Namespace, *options: str) -> int:
+    """The exit code of a pytest of its own: it rewrites only what is not loaded yet."""
+    argv = [sys.executable, "-m", "pytest", *(arguments.tests or [str(SUITES)]), "-qq"]
+    argv += ["--no-header", "-p", "no:xdist", "-p", "no:cacheprovider", "-p", "harness.plugin"]
+    argv += [word for module in arguments.modules for word in ("-p", module)]
+    environment = {**os.environ, "PYTEST_ADDOPTS": ""}
+    code = subprocess.run([*argv, *options], env=environment, check=False).returncode
+    return code if code in (0, 1) else 2
 
 
 def _workers(text: str) -> int | None:

@@ -82,7 +82,8 @@ class Trials:
         return judge(
             done.fault,
             done.outcomes,
-            tested=tests.by_requirement.keys(),
+            tested=tests.known,
+            claimed=tests.by_requirement.keys(),
             unsound=self.unsound,
             acted=done.acted,
             seconds=done.seconds,
@@ -94,16 +95,20 @@ class _Tests:
     """The tests that the runtime supports, by requirement, in the catalogue's order."""
 
     by_requirement: dict[str, list[pytest.Item]]
+    known: frozenset[str]
+    """The requirements of every test, supported or not."""
     order: list[str]
 
     @classmethod
     def of(cls, items: Iterable[pytest.Item], order: list[str]) -> _Tests:
         found: dict[str, list[pytest.Item]] = {}
+        known: set[str] = set()
         for item in items:
+            known |= set(required(item))
             if item.get_closest_marker("skip") is None:
                 for id_ in required(item):
                     found.setdefault(id_, []).append(item)
-        return cls(found, order)
+        return cls(found, frozenset(known), order)
 
     def trial(self, fault: Fault) -> Trial:
         """The tests of what a fault violates; where it is narrow, of what is nearby too."""

@@ -17,6 +17,7 @@ from harness.faults.verdicts import Fate, Verdict
 
 _COLOURS: Final = {
     Fate.CAUGHT: "green",
+    Fate.UNSUPPORTED: "blue",
     Fate.UNTESTED: "yellow",
     Fate.STRAY: "magenta",
     Fate.BROKEN: "red",
@@ -123,7 +124,10 @@ class _Teller:
             self._console.print(
                 f"[red]fails without any fault[/] {_escaped(test)}: {_escaped(said)}"
             )
-        self.fine = fates[Fate.CAUGHT] == len(trials.verdicts) and not trials.unsound
+        self.fine = (
+            fates[Fate.CAUGHT] + fates[Fate.UNSUPPORTED] == len(trials.verdicts)
+            and not trials.unsound
+        )
 
 
 def _escaped(text: str) -> str:

@@ -34,8 +34,10 @@ class Fate(StrEnum):
     """What became of a fault."""
 
     CAUGHT = "caught"
+    UNSUPPORTED = "unsupported"
+    """The runtime does not claim what the requirement is about."""
     UNTESTED = "untested"
-    """A requirement that it violates has no test that the runtime supports."""
+    """A requirement that it violates has no test."""
     STRAY = "stray"
     """It was caught, and broke something that it does not name."""
     BROKEN = "broken"
@@ -91,14 +93,15 @@ def judge(
     outcomes: Sequence[Outcome],
     *,
     tested: Collection[str],
+    claimed: Collection[str],
     unsound: Collection[str] = (),
     acted: int = 0,
     seconds: float = 0.0,
 ) -> Verdict:
     """What became of a fault.
 
-    `tested` are the requirements for which there are tests, `unsound` the tests that fail
-    without any fault, and so show nothing.
+    `tested` are the requirements for which there are tests, `claimed` those of them that the
+    runtime supports, `unsound` the tests that fail without any fault, and so show nothing.
     """
     sound = [outcome for outcome in outcomes if outcome.test not in unsound]
     killers: dict[str, str] = {}
@@ -110,8 +113,10 @@ def judge(
     broken = next((item.said for item in outcomes if item.error == FAULT_FAILED), "")
     if broken:
         fate, said = Fate.BROKEN, broken
-    elif missed and not set(missed) & set(tested):
-        fate, said = Fate.UNTESTED, f"no test of {', '.join(missed)}"
+    elif untested := [item for item in missed if item not in tested]:
+        fate, said = Fate.UNTESTED, f"no test of {', '.join(untested)}"
+    elif missed and not set(missed) & set(claimed):
+        fate, said = Fate.UNSUPPORTED, f"the runtime does not claim {', '.join(missed)}"
     elif missed:
         why = "it never acted" if not acted else "no test of it failed"
         fate, said = Fate.SURVIVED, f"{', '.join(missed)}: {why}"

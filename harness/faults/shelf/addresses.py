@@ -213,7 +213,7 @@ def overlapping_subnet_accepted(site: Site, verb: Verb) -> object:
         return verb(spec=replace(verb.spec, subnet=None, gateway=None, ip_range=None))
 
 
-@fault("one-subnet-for-all", violates=("NET-1",), around="network_facts")
+@fault("one-subnet-for-all", violates=("NET-1",), around=("network", "network_facts"))
 def one_subnet_for_all(site: Site, verb: Verb) -> object:
     """Every network tells of the same subnet."""
     facts = verb()

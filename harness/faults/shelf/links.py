@@ -180,6 +180,7 @@ def none_has_a_cable_to_the_host(site: Site) -> None:
     moment=Moment.CONTAINER_STARTED,
     history="moby#33099",
     narrow=True,
+    also=("NONE-4",),
 )
 def none_without_ipv6_loopback(site: Site) -> None:
     """::1 is torn down with the rest of IPv6."""

@@ -148,6 +148,14 @@ def published_port_is_anybodys(site: Site, verb: Verb) -> Facts:
     return facts_
 
 
+@fault("sctp-is-not-published", violates=("PUB-13",), around="run")
+def sctp_is_not_published(site: Site, verb: Verb) -> Facts:
+    """A port that is published over SCTP is forgotten without a word."""
+    ports = tuple(port for port in verb.spec.ports if port.protocol != "sctp")
+    facts: Facts = verb(spec=replace(verb.spec, ports=ports))
+    return facts
+
+
 # --- who else gets in ----------------------------------------------------------------
 
 
