@@ -7,14 +7,20 @@ from ipaddress import ip_address
 from typing import Final
 
 from harness import lookup
+from harness.adapters.protocol import Feature
 from harness.lookup import Found
-from harness.model import Family
+from harness.model import FAMILIES, Family
 from harness.scene import Scene
 from harness.topology import SENTINEL_ZONE, Address
 from harness.world.services import Question
 
 KINDS: Final[dict[int, str]] = {4: "A", 6: "AAAA"}
 """Which records hold addresses of a family."""
+
+
+def families(scene: Scene) -> tuple[Family, ...]:
+    """Those that a network with every family has, by what the runtime claims."""
+    return FAMILIES if Feature.IPV6 in scene.runtime.features else (4,)
 
 
 def held(scene: Scene, name: str, family: Family, network: str = "") -> set[Address]:

@@ -147,15 +147,16 @@ def plan(family: Family) -> Plan:
     return Plan(networks=networks, containers=tuple(ContainerSpec(name, mode) for name in NAMES))
 
 
-_EACH: Final = (
+EACH_FAMILY: Final = (
     pytest.param(4, id="IPv4"),
     pytest.param(6, id="IPv6", marks=requirement("V6-1")),
 )
-both_families: Final = pytest.mark.parametrize("family", _EACH)
+"""For fixtures that have a family each."""
+both_families: Final = pytest.mark.parametrize("family", EACH_FAMILY)
 """For tests without a trio: once for each family."""
 
 
-@pytest.fixture(scope="package", params=_EACH)
+@pytest.fixture(scope="package", params=EACH_FAMILY)
 def family(request: pytest.FixtureRequest) -> Family:
     """Every promise about packets, once for each family."""
     chosen: Family = request.param

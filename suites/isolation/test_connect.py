@@ -11,18 +11,19 @@ from typing import Final, NamedTuple
 import pytest
 from scapy.layers.inet import ICMP, TCP
 
-from harness.adapters.protocol import Feature, RuntimeRefused
+from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
 from harness.marks import requirement
-from harness.model import Bridge, Family
+from harness.model import Bridge, ContainerSpec, Family, NetworkSpec, Plan
 from harness.packets.wires import Wires
 from harness.place import Place
 from harness.scene import Scene
 from harness.topology import Address
+from harness.world.build import World
 from harness.world.snapshot import Snapshot
 from suites.names import held
 from suites.trio import both_families
 
-FIRST, SECOND = "first", "second"
+FIRST, SECOND, THIRD, FOURTH = "first", "second", "third", "fourth"
 PORT: Final = 41070
 BOUND: Final = 3.0
 LENGTH: Final = 500
@@ -40,6 +41,25 @@ def mover(scene: Scene) -> Scene:
     return scene
 
 
+@pytest.fixture(scope="module")
+def pair(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """`left` and `right` on one of two networks, for tests that put back what they change.
+
+    Somebody is on the other too: a bridge that has never had a port has no link-local address.
+    """
+    dual = Feature.IPV6 in runtime.features
+    plan = Plan(
+        networks=tuple(NetworkSpec(name, ipv6=dual) for name in (THIRD, FOURTH)),
+        containers=(
+            ContainerSpec("left", Bridge(THIRD)),
+            ContainerSpec("right", Bridge(THIRD)),
+            ContainerSpec("far", Bridge(FOURTH)),
+        ),
+    )
+    with Scene(world, runtime, plan) as made:
+        yield made
+
+
 @requirement("NET-3", "NET-2")
 def test_what_it_reaches_follows_at_once(mover: Scene) -> None:
     """After each step the whole matrix is what the networks promise that it is on now."""
@@ -55,36 +75,36 @@ def test_what_it_reaches_follows_at_once(mover: Scene) -> None:
 
 
 @requirement("NET-3")
-def test_what_is_taken_back_leaves_no_trace(mover: Scene, host: Place) -> None:
+def test_what_is_taken_back_leaves_no_trace(pair: Scene, host: Place) -> None:
     """Neither inside nor in the host; both are as they were before."""
-    inside = mover["a"].net
+    inside = pair["left"].net
     before = network_of(inside), Snapshot.of(host)
-    mover.connect("a", SECOND)
+    pair.connect("left", FOURTH)
     assert network_of(inside) != before[0]
-    mover.disconnect("a", SECOND)
+    pair.disconnect("left", FOURTH)
     assert network_of(inside) == before[0]
     assert before[1].changes(Snapshot.of(host)) == []
 
 
 @requirement("NET-3")
 @both_families
-def test_a_flow_on_the_other_network_goes_on(mover: Scene, family: Family) -> None:
+def test_a_flow_on_the_other_network_goes_on(pair: Scene, family: Family) -> None:
     """Nothing of it is lost, sent again, or refused, while networks come and go beside it."""
-    before = mover["a"].net.links()["eth0"], held(mover, "a", family)
-    with Wires() as wires, talking(mover, family) as talk:
-        with wires.capture(mover["b"].net) as wire:
+    before = pair["left"].net.links()["eth0"], held(pair, "left", family)
+    with Wires() as wires, talking(pair, family) as talk:
+        with wires.capture(pair["right"].net) as wire:
             for _ in range(2):
-                mover.connect("a", SECOND)
+                pair.connect("left", FOURTH)
                 talk.exchange()
-                mover.disconnect("a", SECOND)
+                pair.disconnect("left", FOURTH)
                 talk.exchange()
-            mover.settle()
+            pair.settle()
         sent = [frame.packet for frame in wire.frames() if TCP in frame.packet]
         payload = [bytes(item[TCP].payload) for item in sent if len(item[TCP].payload) >= LENGTH]
         assert len(payload) == len(set(payload)) == 2 * 4
         assert not [item for item in sent if item[TCP].flags & (0x04 | 0x02)]
         wire.expect_none(ICMP(type=3))
-    after = mover["a"].net.links()["eth0"], held(mover, "a", family)
+    after = pair["left"].net.links()["eth0"], held(pair, "left", family)
     assert (after[0].mac, after[0].ifindex, after[1]) == (
         before[0].mac,
         before[0].ifindex,
@@ -104,21 +124,21 @@ def test_connections_outlast_a_restart(mover: Scene) -> None:
 
 
 @requirement("NET-3")
-def test_what_cannot_be_connected_is_refused(mover: Scene, host: Place) -> None:
+def test_what_cannot_be_connected_is_refused(pair: Scene, host: Place) -> None:
     """Twice to one network, to one that is not there, off one that it is not on: all stays."""
-    before = Snapshot.of(host), Snapshot.of(mover["a"].net)
-    runtime = mover.runtime
+    before = Snapshot.of(host), Snapshot.of(pair["left"].net)
+    runtime = pair.runtime
     for verb, name, network in (
-        (runtime.connect, "a", FIRST),
-        (runtime.connect, "a", "nowhere"),
-        (runtime.connect, "nobody", FIRST),
-        (runtime.disconnect, "a", SECOND),
-        (runtime.disconnect, "a", "nowhere"),
+        (runtime.connect, "left", THIRD),
+        (runtime.connect, "left", "nowhere"),
+        (runtime.connect, "nobody", THIRD),
+        (runtime.disconnect, "left", FOURTH),
+        (runtime.disconnect, "left", "nowhere"),
     ):
         with pytest.raises(RuntimeRefused):
             verb(name, network)
     assert before[0].changes(Snapshot.of(host)) == []
-    assert before[1].changes(Snapshot.of(mover["a"].net)) == []
+    assert before[1].changes(Snapshot.of(pair["left"].net)) == []
 
 
 def network_of(place: Place) -> tuple[object, ...]:
@@ -128,7 +148,7 @@ def network_of(place: Place) -> tuple[object, ...]:
 
 
 class Talk(NamedTuple):
-    """A TCP connection from `a` to `b`."""
+    """A TCP connection from `left` to `right`."""
 
     near: socket.socket
     far: socket.socket
@@ -147,9 +167,9 @@ class Talk(NamedTuple):
 @contextmanager
 def talking(scene: Scene, family: Family) -> Iterator[Talk]:
     """A connection that was open before the body and is used in it."""
-    (address,) = held(scene, "b", family)
-    with listener(scene["b"].net, address) as ear:
-        near = scene["a"].net.socket(_FAMILIES[family], socket.SOCK_STREAM)
+    (address,) = held(scene, "right", family)
+    with listener(scene["right"].net, address) as ear:
+        near = scene["left"].net.socket(_FAMILIES[family], socket.SOCK_STREAM)
         near.settimeout(BOUND)
         with near:
             near.connect((str(address), PORT))

@@ -11,9 +11,9 @@ from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from harness.adapters.protocol import Adapter
+from harness.adapters.protocol import Adapter, Feature
 from harness.marks import requirement
-from harness.model import GATEWAY, HOST, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
+from harness.model import GATEWAY, HOST, Bridge, ContainerSpec, NetworkSpec, Plan, Protocol
 from harness.multicast import EVERYBODY_MAC, mac_of
 from harness.packets.craft import send_frame
 from harness.packets.wires import Wires
@@ -21,7 +21,7 @@ from harness.scene import Scene
 from harness.topology import START_TTL
 from harness.traffic import EVERYBODY
 from harness.world.build import World
-from suites.trio import Trio
+from suites.trio import EACH_FAMILY, Trio
 
 NETWORK = "apart"
 PORT: Final = 41080
@@ -31,30 +31,29 @@ ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, 0x88B5, 0x88CC, 0x9000)
 """A length, X.75, RARP, MPLS, one for experiments, LLDP, loopback."""
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(4, id="IPv4"),
-        pytest.param(6, id="IPv6", marks=requirement("V6-1")),
-    ],
-)
-def apart(
-    world: World, runtime: Adapter, wires: Wires, request: pytest.FixtureRequest
-) -> Iterator[Trio]:
+@pytest.fixture(scope="module")
+def hermits(world: World, runtime: Adapter) -> Iterator[tuple[Scene, Wires]]:
     """Three containers on a network without inter-container communication."""
-    family: Family = request.param
     plan = Plan(
-        networks=(NetworkSpec(NETWORK, icc=False, ipv6=family == 6),),
+        networks=(NetworkSpec(NETWORK, icc=False, ipv6=Feature.IPV6 in runtime.features),),
         containers=tuple(ContainerSpec(name, Bridge(NETWORK)) for name in ("a", "b", "c")),
     )
     with Scene(world, runtime, plan) as scene, Wires() as own:
-        yield Trio(scene, family, NETWORK, wires, own)
+        yield scene, own
+
+
+@pytest.fixture(params=EACH_FAMILY)
+def apart(hermits: tuple[Scene, Wires], wires: Wires, request: pytest.FixtureRequest) -> Trio:
+    """The same, as one address family has it."""
+    scene, own = hermits
+    return Trio(scene, request.param, NETWORK, wires, own)
 
 
 @requirement("ICC-1")
-def test_everything_but_the_peers_is_reached(apart: Trio) -> None:
+def test_everything_but_the_peers_is_reached(hermits: tuple[Scene, Wires]) -> None:
     """Gateway, host, bystanders and the internet answer; no peer does."""
-    assert apart.scene.observed() == apart.scene.promised()
+    scene, _ = hermits
+    assert scene.observed() == scene.promised()
 
 
 @requirement("ICC-1")

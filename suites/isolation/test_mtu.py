@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from harness.adapters.protocol import Adapter
+from harness.adapters.protocol import Adapter, Feature
 from harness.call import there_and_back
 from harness.marks import requirement
 from harness.model import GATEWAY, HOST, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
@@ -18,7 +18,7 @@ from harness.place import Place
 from harness.scene import Scene
 from harness.world.build import World
 from suites.isolation.refusing import refused
-from suites.trio import Trio, both_families
+from suites.trio import EACH_FAMILY, Trio, both_families
 
 OWN_PORT: Final = 41061
 ETHERNET: Final = 14
@@ -36,36 +36,39 @@ class Sized(NamedTuple):
     mtu: int
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param((family, mtu), id=f"IPv{family} {mtu}", marks=marks)
-        for family, marks in ((4, ()), (6, requirement("V6-1")))
-        for mtu in (SMALL, LARGE)
-    ],
-)
-def sized(
-    world: World, runtime: Adapter, wires: Wires, request: pytest.FixtureRequest
-) -> Iterator[Sized]:
+@pytest.fixture(scope="module", params=[SMALL, LARGE])
+def sized_scene(
+    world: World, runtime: Adapter, request: pytest.FixtureRequest
+) -> Iterator[tuple[Scene, Wires, int]]:
     """Two containers on such a network: look, do not change."""
-    family, mtu = request.param
+    dual = Feature.IPV6 in runtime.features
     plan = Plan(
-        networks=(NetworkSpec(NETWORK, ipv6=family == 6, mtu=mtu),),
+        networks=(NetworkSpec(NETWORK, ipv6=dual, mtu=request.param),),
         containers=(ContainerSpec("a", Bridge(NETWORK)), ContainerSpec("b", Bridge(NETWORK))),
     )
     with Scene(world, runtime, plan) as scene, Wires() as own:
-        yield Sized(Trio(scene, family, NETWORK, wires, own), mtu)
+        yield scene, own, request.param
+
+
+@pytest.fixture(params=EACH_FAMILY)
+def sized(
+    sized_scene: tuple[Scene, Wires, int], wires: Wires, request: pytest.FixtureRequest
+) -> Sized:
+    """The same, as one address family has it."""
+    scene, own, mtu = sized_scene
+    return Sized(Trio(scene, request.param, NETWORK, wires, own), mtu)
 
 
 @requirement("NET-8")
-def test_every_interface_has_it(sized: Sized) -> None:
+def test_every_interface_has_it(sized_scene: tuple[Scene, Wires, int]) -> None:
     """The bridge, and both ends of each veth pair."""
-    trio, host = sized.trio, sized.trio.place(HOST).links()
+    scene, _, mtu = sized_scene
+    host, bridge = scene.place(HOST).links(), scene.runtime.network_facts(NETWORK).interface
+    assert bridge is not None
     by_index = {link.ifindex: link for link in host.values()}
-    inside = [trio.place(name).links()["eth0"] for name in ("a", "b")]
+    inside = [scene.place(name).links()["eth0"] for name in ("a", "b")]
     outside = [by_index[link.peer or 0] for link in inside]
-    links = (*inside, *outside, host[trio.bridge])
-    assert [link.mtu for link in links] == [sized.mtu] * 5
+    assert [link.mtu for link in (*inside, *outside, host[bridge])] == [mtu] * 5
 
 
 @requirement("NET-8", "NET-3")
