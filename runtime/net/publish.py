@@ -49,6 +49,8 @@ _HOOKS: Final[tuple[Hook, ...]] = ("prerouting", "output")
 
 
 _PREFIX: Final = "mydocker-"
+_GUARD: Final = "guard"
+"""The chain whose rules name the bridges that a container publishes on."""
 
 
 class Target(NamedTuple):
@@ -84,9 +86,9 @@ def rules(
             for wanted in _addressed(item, hook):
                 to_port = [*l4proto(item.protocol), *dport(item.host_port)]
                 requests.append(add_rule(own, hook, wanted, to_port, to, comment=comment))
-    requests.append(add_chain(own, "guard", hook="prerouting", priority=_RAW))
+    requests.append(add_chain(own, _GUARD, hook="prerouting", priority=_RAW))
     for bridge in {target.bridge for target in targets.values()}:
-        requests.append(loopback_guard(own, "guard", bridge, f"{name}: loopback"))
+        requests.append(loopback_guard(own, _GUARD, bridge, f"{bridge}: loopback"))
     return requests
 
 
@@ -129,11 +131,12 @@ def install(
 
 
 def withdraw(bridges: Iterable[str]) -> None:
-    """Take back what bridges were given for published ports, once nobody publishes any more."""
+    """Take back what bridges were given for published ports, where nobody publishes any more."""
     with Nft() as nft:
-        if any(item.name.startswith(_PREFIX) for item in nft.tables()):
-            return
-    for bridge in bridges:
+        own = [item for item in nft.tables() if item.name.startswith(_PREFIX)]
+        rules = [rule for item in own for rule in nft.rules(item) if rule.chain == _GUARD]
+    used = {rule.comment.partition(":")[0] for rule in rules}
+    for bridge in set(bridges) - used:
         with suppress(FileNotFoundError):
             sysctl.write(f"net.ipv4.conf.{bridge}.route_localnet", "0")
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.adapters.protocol import Adapter
-from harness.model import Bridge, ContainerSpec, Family, NetworkSpec, Plan, Publish
+from harness.adapters.protocol import Adapter, Feature
+from harness.model import FAMILIES, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Publish
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
+from suites.ports.fair import BESIDE, Fair
 from suites.ports.shop import INSIDE, MARKET, PORTS, Shop, home
 from suites.trio import family
 
@@ -47,15 +48,29 @@ def market(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
 
 
 @pytest.fixture
-def fair(market: Scene) -> Iterator[Scene]:
-    """The market for one test that adds containers to it: they are removed afterwards."""
-    before = {item.name for item in market.plan.containers}
-    yield market
-    market.remove(*(item.name for item in market.plan.containers if item.name not in before))
-
-
-@pytest.fixture
 def shop(market: Scene, transport: Transport, family: Family) -> Iterator[Shop]:
     """The shared shop, over one transport; it listens all the time."""
     with Shop(market, market["shop"], transport, family, PORTS[transport]).open() as opened:
         yield opened
+
+
+@pytest.fixture(scope="package")
+def ground(world: World, runtime: Adapter) -> Iterator[Fair]:
+    """The fair, with nobody but `BESIDE`; where the runtime has networks it is on one of them."""
+    networks: tuple[NetworkSpec, ...] = ()
+    families: tuple[Family, ...] = (4,)
+    home = Bridge()
+    if Feature.NETWORKS in runtime.features:
+        families = FAMILIES if Feature.IPV6 in runtime.features else (4,)
+        networks, home = (NetworkSpec("fair", ipv6=6 in families),), Bridge("fair")
+    plan = Plan(networks=networks, containers=(ContainerSpec(BESIDE, home),))
+    with Scene(world, runtime, plan) as made:
+        yield Fair(made, home, families)
+
+
+@pytest.fixture
+def fair(ground: Fair) -> Iterator[Fair]:
+    """The fair for one test, which adds containers to it: they are removed afterwards."""
+    scene = ground.scene
+    yield ground
+    scene.remove(*(item.name for item in scene.plan.containers if item.name != BESIDE))

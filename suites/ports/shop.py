@@ -105,16 +105,6 @@ class Shop:
         return found
 
 
-def opened(
-    scene: Scene, family: Family, *, name: str = "web", at: Address | None = None
-) -> list[Shop]:
-    """Start a container at `home` that publishes `OWN`, on one address of the host or on all.
-
-    Over TCP and over UDP, and so there are two shops.
-    """
-    return shops(scene.container(name, home(family), ports=both(OWN, at=at)), scene, family)
-
-
 def shops(container: Container, scene: Scene, family: Family, port: int = OWN) -> list[Shop]:
     """A container that publishes one port over TCP and UDP, by each of them."""
     return [Shop(scene, container, transport, family, port) for transport in TRANSPORTS]

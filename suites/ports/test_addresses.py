@@ -13,7 +13,8 @@ from harness.model import ATTACKER, HOST, INTERNET, NS1, Bridge, Family
 from harness.scene import Scene
 from harness.topology import Address, pick
 from harness.traffic import Transport
-from suites.ports.shop import OWN, Call, Shop, addresses, assert_theirs, both, home, opened, shops
+from suites.ports.fair import Fair
+from suites.ports.shop import OWN, Call, Shop, addresses, assert_theirs, both, home, shops
 
 FRONT: Final = 8100
 """The port of the host that both containers publish, each on an address of its own."""
@@ -24,16 +25,12 @@ CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, "shop")
 @pytest.fixture(scope="module")
 def fronts(market: Scene, family: Family) -> Iterator[Mapping[str, Address]]:
     """Two containers that publish one port, by name, each on another address of the host."""
-    own = _two_addresses(market, family)
+    world = market.world
+    own = {"first": world.address(HOST, family), "second": pick(world.topology.br0, family).ip}
     for name, address in own.items():
         market.container(name, home(family), ports=both(FRONT, at=address))
     yield own
     market.remove(*own)
-
-
-def _two_addresses(scene: Scene, family: Family) -> dict[str, Address]:
-    world = scene.world
-    return {"first": world.address(HOST, family), "second": pick(world.topology.br0, family).ip}
 
 
 @requirement("PUB-2")
@@ -79,15 +76,16 @@ def test_one_port_on_two_addresses_leads_to_two_containers(
 
 
 @requirement("PUB-11", "PUB-10")
-def test_the_other_goes_on_when_one_has_ended(fair: Scene, family: Family) -> None:
+def test_the_other_goes_on_when_one_has_ended(fair: Fair) -> None:
     """Only the address of the one that is gone is closed."""
-    first, second = _two_addresses(fair, family).values()
-    left, gone = opened(fair, family, name="left", at=first), opened(fair, family, at=second)
-    assert all(shop.serves(ATTACKER, second) for shop in gone)
+    topology = fair.scene.world.topology
+    left = fair.opened("left", at=fair.own)
+    gone = fair.opened("gone", at=lambda family: pick(topology.br0, family).ip)
+    assert all(shop.serves(ATTACKER, pick(topology.br0, shop.family).ip) for shop in gone)
     gone[0].container.remove()
     for shop in left:
-        assert shop.serves(ATTACKER, first)
-        assert shop.overhears([Call(ATTACKER, second)]) == []
+        assert shop.serves(ATTACKER, fair.own(shop.family))
+        assert shop.overhears([Call(ATTACKER, pick(topology.br0, shop.family).ip)]) == []
 
 
 @requirement("PUB-9")

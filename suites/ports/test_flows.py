@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import pytest
 
@@ -13,88 +13,94 @@ from harness.call import Call
 from harness.container import Container
 from harness.marks import requirement
 from harness.model import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
-from harness.scene import Scene
-from harness.traffic import Ear
-from suites.ports.shop import INSIDE, OWN, Shop, home, opened
+from suites.ports.fair import BESIDE, Fair
+from suites.ports.shop import INSIDE, OWN, Shop
 
-CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, "peer")
+CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)
+
+
+class Flow(NamedTuple):
+    """A socket that calls the published port and keeps its own."""
+
+    family: Family
+    call: Call
+
+    def say(self, word: bytes) -> None:
+        """Send a datagram more."""
+        self.call.told()  # takes what the socket was told of the last one, or it would be refused
+        self.call.say(word)
 
 
 @contextmanager
-def flows(scene: Scene, family: Family) -> Iterator[list[Call]]:
-    """A socket of each caller's that keeps its port, the host's loopback called as well."""
-    own = scene.world.address(HOST, family)
-    ends = [*((name, own) for name in CALLERS), (HOST, LOOPBACKS[family])]
+def flows(fair: Fair) -> Iterator[list[Flow]]:
+    """One from each caller in each family, and one from the host to its loopback."""
+    ends = [(name, family, fair.own(family)) for name in CALLERS for family in fair.families]
+    ends += [(HOST, family, LOOPBACKS[family]) for family in fair.families]
     with ExitStack() as stack:
         yield [
-            stack.enter_context(Call(scene.place(name), Protocol.UDP, address, port=OWN))
-            for name, address in ends
+            Flow(family, stack.enter_context(Call(place, Protocol.UDP, address, port=OWN)))
+            for name, family, address in ends
+            if (place := fair.scene.place(name))
         ]
 
 
-def assert_served(shop: Shop, calls: Sequence[Call]) -> None:
+def assert_served(found: Sequence[Shop], calling: Sequence[Flow]) -> None:
     """The next datagram of every flow is heard, and answered to who sent it."""
-    with shop.ear() as ear:
-        for number, call in enumerate(calls):
-            word = f"{shop.container.name} is called, {number}".encode()
-            _say(call, word)
-            heard, sender = ear.heard()
-            assert heard == word
-            ear.tell(sender, heard)
-            assert call.hear() == word
+    for shop in found:
+        if shop.transport == "udp":
+            with shop.ear() as ear:
+                for number, flow in enumerate(calling):
+                    if flow.family == shop.family:
+                        word = f"{shop.container.name} is called, {number}".encode()
+                        flow.say(word)
+                        heard, sender = ear.heard()
+                        assert heard == word
+                        ear.tell(sender, heard)
+                        assert flow.call.hear() == word
 
 
-def assert_unheard(scene: Scene, other: Container, family: Family, calls: Sequence[Call]) -> None:
+def assert_unheard(fair: Fair, other: Container, calling: Sequence[Flow]) -> None:
     """A container that was asked for nothing hears none of them, whosever address it has."""
-    address = other.net.address(family)
-    assert address
-    with (
-        Ear(other.net, "udp", family=family, port=INSIDE) as ear,
-        Call(scene.place(HOST), Protocol.UDP, address, port=INSIDE) as control,
-    ):
-        for call in calls:
-            _say(call, b"is anybody there?")
-        scene.settle()
-        control.say(b"you are meant")
-        assert ear.heard()[0] == b"you are meant"
-
-
-def _say(call: Call, word: bytes) -> None:
-    call.told()  # takes what the socket was told of the last one, or it would be refused
-    call.say(word)
+    with ExitStack() as stack:
+        ears = {
+            shop.family: (shop.own(), stack.enter_context(shop.ear()))
+            for shop in fair.shops(other)
+            if shop.transport == "udp"
+        }
+        for flow in calling:
+            flow.say(b"is anybody there?")
+        fair.scene.settle()
+        for own, ear in ears.values():
+            with Call(fair.host, Protocol.UDP, own, port=INSIDE) as control:
+                control.say(b"you are meant")
+                assert ear.heard()[0] == b"you are meant"
 
 
 @requirement("PUB-8")
 @pytest.mark.parametrize("how", ["started again", "removed and replaced"])
-def test_a_flow_that_goes_on_reaches_the_new_container(
-    fair: Scene, family: Family, how: str
-) -> None:
+def test_a_flow_that_goes_on_reaches_the_new_container(fair: Fair, how: str) -> None:
     """At once, by whichever way it comes; in between nobody hears it, also who has the address."""
-    shop = _opened(fair, family, "web")
-    with flows(fair, family) as calls:
-        assert_served(shop, calls)
+    found = fair.opened("web")
+    web = found[0].container
+    with flows(fair) as calling:
+        assert_served(found, calling)
         if how == "started again":
-            shop.container.stop()
+            web.stop()
         else:
-            shop.container.remove()
-        heir = fair.container("heir", home(family))
-        assert_unheard(fair, heir, family, calls)
+            web.remove()
+        heir = fair.container("heir")
+        assert_unheard(fair, heir, calling)
         if how == "started again":
-            shop.container.start()
+            web.start()
         else:
-            shop = _opened(fair, family, "new")
-        assert_served(shop, calls)
-        assert_unheard(fair, heir, family, calls)
+            found = fair.opened("new")
+        assert_served(found, calling)
+        assert_unheard(fair, heir, calling)
 
 
 @requirement("PUB-8")
-def test_a_flow_from_before_reaches_the_container(fair: Scene, family: Family) -> None:
+def test_a_flow_from_before_reaches_the_container(fair: Fair) -> None:
     """Who has called in vain, and goes on to, is heard once somebody publishes the port."""
-    with flows(fair, family) as calls:
-        assert_unheard(fair, fair["peer"], family, calls)
-        assert_served(_opened(fair, family, "web"), calls)
-
-
-def _opened(scene: Scene, family: Family, name: str) -> Shop:
-    """A container that publishes over UDP."""
-    return next(shop for shop in opened(scene, family, name=name) if shop.transport == "udp")
+    with flows(fair) as calling:
+        assert_unheard(fair, fair.scene[BESIDE], calling)
+        assert_served(fair.opened("web"), calling)

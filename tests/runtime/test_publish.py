@@ -301,6 +301,23 @@ def test_the_hosts_loopback_is_closed_to_containers(engine: Engine) -> None:
         assert service.recv(64) == b"control"
 
 
+def test_a_bridge_gives_back_what_nobody_publishes_by(engine: Engine) -> None:
+    """Though on another one somebody does."""
+    bridges = [engine.network_create(name).bridge for name in ("lan", "dmz")]
+    one = engine.run("base", FOR_EVER, network="lan", publish=["8080:80"])
+    engine.run("base", FOR_EVER, network="dmz", publish=["8081:80"])
+    assert [_routes_localnet(bridge) for bridge in bridges] == [True, True]
+    engine.run("base", FOR_EVER, name="two", network="lan", publish=["8082:80"])
+    engine.remove(one.id, force=True)
+    assert [_routes_localnet(bridge) for bridge in bridges] == [True, True]
+    engine.remove("two", force=True)
+    assert [_routes_localnet(bridge) for bridge in bridges] == [False, True]
+
+
+def _routes_localnet(bridge: str) -> bool:
+    return Path(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet").read_text() == "1\n"
+
+
 def _forge(inside: NetNS, web: Container, target: str, word: bytes) -> None:
     """Send a datagram to the bridge's MAC, whatever the address says."""
     from scapy.layers.inet import IP, UDP

@@ -1,0 +1,56 @@
+"""The fair: where tests start containers that publish `OWN`, in every family that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from harness.container import Container
+from harness.model import HOST, Bridge, Family, Publish
+from harness.place import Place
+from harness.scene import Scene
+from harness.topology import Address
+from suites.ports.shop import OWN, Shop, both, shops
+
+BESIDE: Final = "beside"
+"""A container that is there already and publishes nothing."""
+
+Where = Callable[[Family], Address]
+"""An address of the host's, for each family."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fair:
+    """A network of the runtime's, and the families that its containers have."""
+
+    scene: Scene
+    home: Bridge
+    families: tuple[Family, ...]
+
+    @property
+    def host(self) -> Place:
+        """The host."""
+        return self.scene.place(HOST)
+
+    def own(self, family: Family) -> Address:
+        """The host's address on the LAN."""
+        return self.scene.world.address(HOST, family)
+
+    def container(self, name: str, *ports: Publish) -> Container:
+        """Start a container; it is removed after the test if it is still there."""
+        return self.scene.container(name, self.home, ports=ports)
+
+    def opened(self, name: str, *, at: Where | None = None) -> list[Shop]:
+        """Start a container that publishes `OWN`, and tell how it is called.
+
+        On one address of the host's in each family or on all, over TCP and over UDP.
+        """
+        ports = both(OWN)
+        if at is not None:
+            ports = tuple(item for family in self.families for item in both(OWN, at=at(family)))
+        return self.shops(self.container(name, *ports))
+
+    def shops(self, container: Container) -> list[Shop]:
+        """Every way to call a container by `OWN`."""
+        return [shop for family in self.families for shop in shops(container, self.scene, family)]
