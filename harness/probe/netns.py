@@ -34,6 +34,7 @@ from harness.probe.station import (
     reply,
     syn_ttl,
 )
+from harness.probe.syn import initial_sequence, overheard, syn_ear
 from harness.topology import Address
 from linux import netstate
 from linux.netlink import Netlink
@@ -117,9 +118,17 @@ class _Asking:
         self._sent = [0.0] * len(questions)
         self._streams: dict[int, socket.socket] = {}
         self._accepted: list[socket.socket] = []
+        self._syn_ears: list[tuple[NetNS, Family, socket.socket]] = []
 
     def __enter__(self) -> Self:
+        by_tcp = {
+            question.cell.family
+            for question in self.ledger.questions
+            if question.cell.protocol is Protocol.TCP
+        }
         for station in self._stations.values():
+            with station.netns.entered():
+                self._syn_ears += [(station.netns, family, syn_ear(family)) for family in by_tcp]
             for family in FAMILIES:
                 self._watch(station.raw[family], partial(self._on_icmp, station, family))
                 self._watch(station.udp[family], partial(self._on_answer, station, family))
@@ -128,8 +137,9 @@ class _Asking:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for stream in (*self._streams.values(), *self._accepted):
-            stream.close()
+        ears = (ear for _, _, ear in self._syn_ears)
+        for opened in (*self._streams.values(), *self._accepted, *ears):
+            opened.close()
         self._epoll.close()
 
     def _watch(self, opened: socket.socket, handler: Callable[[], None]) -> None:
@@ -204,6 +214,16 @@ class _Asking:
         for index in self.ledger.open & self._streams.keys():
             if _connected(self._streams[index]):
                 self.ledger.impostor(index, "something accepted the connection and said nothing")
+        self._overhear()
+
+    def _overhear(self) -> None:
+        """Note whose SYN has arrived although its connection has come to nothing."""
+        lost = self.ledger.open & self._streams.keys()
+        sent = {initial_sequence(self._streams[index]): index for index in lost}
+        for space, family, ear in self._syn_ears if sent else ():
+            for syn in overheard(ear, family):
+                if (index := sent.get(syn.sequence)) is not None:
+                    self.ledger.heard(index, Heard(space, syn.source, syn.ttl))
 
     def _pump(self, wait: float = 0.0) -> bool:
         """Handle what has arrived; whether there was anything."""

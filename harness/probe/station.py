@@ -84,7 +84,7 @@ class Station:
             raise
 
     def _open(self, family: Family) -> None:
-        raw = self.raw[family] = _raw(family)
+        raw = self.raw[family] = _echoes(family)
         udp = self.udp[family] = _udp(family)
         ear = self.ear[family] = _udp(family)
         listener = self.listener[family] = _new(family, socket.SOCK_STREAM)
@@ -162,20 +162,26 @@ def _roomy(opened: socket.socket) -> None:
             opened.setsockopt(socket.SOL_SOCKET, plain_option, _BUFFER)
 
 
-def _raw(family: Family) -> socket.socket:
+def raw_socket(family: Family, protocol: int) -> socket.socket:
+    """A raw socket with room for a whole slice, in the namespace that the caller is in."""
+    opened = _new(family, socket.SOCK_RAW, protocol)
+    if family == 6:
+        opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
+    _roomy(opened)
+    return opened
+
+
+def _echoes(family: Family) -> socket.socket:
     wanted = (icmp.ECHO_REQUEST[family], icmp.ECHO_REPLY[family], *icmp.ERRORS[family])
+    opened = raw_socket(family, socket.IPPROTO_ICMP if family == 4 else socket.IPPROTO_ICMPV6)
     if family == 4:
-        opened = _new(4, socket.SOCK_RAW, socket.IPPROTO_ICMP)
         mask = ~sum(1 << kind for kind in wanted) & 0xFFFFFFFF
         opened.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", mask))
     else:
-        opened = _new(6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
         words = [0xFFFFFFFF] * 8
         for kind in wanted:
             words[kind >> 5] &= ~(1 << (kind & 31)) & 0xFFFFFFFF
         opened.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, struct.pack("=8I", *words))
-        opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
-    _roomy(opened)
     return opened
 
 

@@ -275,7 +275,7 @@ def test_what_vanishes_on_the_way_is_dropped(
 
 
 @EACH
-@pytest.mark.parametrize("protocol", [Protocol.ICMP, Protocol.UDP])
+@SPOKEN
 def test_a_lost_answer_is_dropped_with_what_was_seen(
     world: World, rule: Put, protocol: Protocol, family: Family
 ) -> None:
@@ -285,3 +285,34 @@ def test_a_lost_answer_is_dropped_with_what_was_seen(
     assert seen == Observation(Outcome.DROPPED, seen_ttl=60, seen_from=NS1)
     internet = world.namespaces[INTERNET].id[1]
     assert seen.detail == f"the request arrived at net:[{internet}], no answer came back"
+
+
+LEAKS = {
+    "refused by the target": (INTERNET, "output", nft.oifname("eth0")),
+    "lost in the host": (HOST, "forward", nft.oifname("br0")),
+}
+"""Where the second step of a TCP handshake gets lost: a namespace, a hook, what it matches."""
+
+
+@EACH
+@pytest.mark.parametrize("where", LEAKS)
+def test_a_handshake_that_stops_half_way_has_arrived(
+    world: World, rule: Put, family: Family, where: str
+) -> None:
+    """When the target's SYN-ACK is lost, the SYN is known to have arrived, and from whom."""
+    name, hook, match = LEAKS[where]
+    rule(name, hook, match, nft.l4proto("tcp"), nft.verdict("drop"))
+    seen = one(world, NS1, INTERNET, Protocol.TCP, family)
+    assert seen == Observation(Outcome.DROPPED, seen_ttl=60, seen_from=NS1)
+    assert one(world, NS1, INTERNET, Protocol.UDP, family).outcome is Outcome.REPLY
+
+
+@EACH
+def test_a_syn_that_is_lost_has_not_arrived(world: World, rule: Put, family: Family) -> None:
+    """A SYN that the target's own rules drop reached no witness, as a datagram would not."""
+    rule(INTERNET, "input", nft.l4proto("tcp"), nft.verdict("drop"))
+    seen = one(world, NS1, INTERNET, Protocol.TCP, family)
+    assert (seen, seen.detail) == (
+        Observation(Outcome.DROPPED),
+        "the request reached no witness",
+    )

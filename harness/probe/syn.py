@@ -1,0 +1,79 @@
+"""SYNs that arrive, also where the way back is closed and nothing is ever accepted.
+
+A listener tells of a connection only when the handshake is complete. A raw TCP socket
+(raw(7)) gets a copy of each segment that the namespace takes in, behind its input rules,
+as the raw ICMP socket does for echo requests. Which question a SYN belongs to is told by
+its initial sequence number: 32 bits that the asker's kernel draws at random and that NAT
+leaves alone, while it may change both ports.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from harness.model import Family
+from harness.probe.station import raw_socket, receive
+from harness.topology import Address
+
+_SO_ATTACH_FILTER: Final = 26
+_TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ = 19, 20, 21
+_SEND_QUEUE: Final = 2
+_REPAIR_OFF_QUIETLY: Final = -1
+"""TCP_REPAIR_OFF_NO_WP: leave repair mode without sending a window probe."""
+
+_FLAGS, _SYN_ACK, _SYN = 13, 0x12, 0x02
+_LDX_IHL, _LDB_AT_X, _LDB, _AND, _JEQ, _RET = 0xB1, 0x50, 0x30, 0x54, 0x15, 0x06
+_ONLY_SYN: Final = ((_AND, 0, 0, _SYN_ACK), (_JEQ, 0, 1, _SYN), (_RET, 0, 0, 64), (_RET, 0, 0, 0))
+_FILTERS: Final[dict[Family, tuple[tuple[int, int, int, int], ...]]] = {
+    4: ((_LDX_IHL, 0, 0, 0), (_LDB_AT_X, 0, 0, _FLAGS), *_ONLY_SYN),
+    6: ((_LDB, 0, 0, _FLAGS), *_ONLY_SYN),
+}
+"""Classic BPF: SYN without ACK. Raw IPv4 sockets see the IP header, IPv6 ones do not."""
+
+
+class Syn(NamedTuple):
+    """A SYN that has arrived: its sequence number, sender and TTL as they were seen there."""
+
+    sequence: int
+    source: Address
+    ttl: int | None
+
+
+def syn_ear(family: Family) -> socket.socket:
+    """A socket that hears the SYNs taken in by the namespace that the caller is in."""
+    opened = raw_socket(family, socket.IPPROTO_TCP)
+    program = b"".join(struct.pack("=HBBI", *step) for step in _FILTERS[family])
+    steps = ctypes.create_string_buffer(program, len(program))
+    to_steps = struct.pack("@HP", len(_FILTERS[family]), ctypes.addressof(steps))
+    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, to_steps)
+    opened.setblocking(False)
+    return opened
+
+
+def overheard(ear: socket.socket, family: Family) -> Iterator[Syn]:
+    """The SYNs that have arrived since the last call."""
+    while datagram := receive(ear):
+        header = (datagram.data[0] & 0xF) * 4 if family == 4 else 0
+        (sequence,) = struct.unpack_from("!I", datagram.data, header + 4)
+        ttl = datagram.data[8] if family == 4 else datagram.ttl
+        yield Syn(sequence, datagram.source, ttl)
+
+
+def initial_sequence(connecting: socket.socket) -> int:
+    """The sequence number of the SYN that a socket has sent and that nobody has answered.
+
+    Only a socket in repair mode tells (tcp(7)); it is left at once. Wants CAP_NET_ADMIN
+    in the socket's namespace.
+    """
+    tcp = socket.IPPROTO_TCP
+    connecting.setsockopt(tcp, _TCP_REPAIR, 1)
+    try:
+        connecting.setsockopt(tcp, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+        following = connecting.getsockopt(tcp, _TCP_QUEUE_SEQ)
+    finally:
+        connecting.setsockopt(tcp, _TCP_REPAIR, _REPAIR_OFF_QUIETLY)
+    return (following - 1) & 0xFFFFFFFF
