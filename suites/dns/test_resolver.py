@@ -108,6 +108,20 @@ def test_a_resolver_on_the_hosts_loopback_is_got_round(
             assert resolved(scene, "asker", unheard_of(), family) == {address}
 
 
+@requirement("DNS-1")
+@networks
+def test_a_resolver_with_an_ipv6_address_alone_is_no_hindrance(
+    world: World, scene: Scene, network: str
+) -> None:
+    """Where the host names one first, and the container has no IPv6, names are answered."""
+    first, second = (pick(world.topology.resolver, family).ip for family in (6, 4))
+    with saying(world.host, f"nameserver {first}\nnameserver {second}\n"):
+        scene.container("asker", mode(scene, network))
+        for family in FAMILIES:
+            address = pick(world.topology.internet, family).ip
+            assert looked_up(scene, "asker", unheard_of(), family).addresses == {address}
+
+
 def mode(scene: Scene, network: str) -> Bridge:
     """On the default network, or on a new one of that name."""
     return Bridge(scene.network(network).name) if network else Bridge()
