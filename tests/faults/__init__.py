@@ -1,0 +1,1 @@
+"""Sabotage, and what is made of it."""

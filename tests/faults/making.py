@@ -1,0 +1,39 @@
+"""Faults, modules and catalogues made up for a test."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from harness.faults.catalogue import Fault, fault
+from harness.faults.site import Site
+from harness.requirements import Catalogue, parse
+
+
+def catalogue(*ids: str, history: str = "") -> Catalogue:
+    """A catalogue with these requirements; the first has that history."""
+    rows = "\n".join(
+        f'[[section.requirement]]\nid = "{id_}"\nlevel = "MUST"\nstatement = "It holds."\n'
+        + (f'history = ["{history}"]\n' if history and id_ == ids[0] else "")
+        for id_ in ids
+    )
+    links = '[links]\n"moby#{}" = "https://github.com/moby/moby/issues/{}"\n'
+    return parse(f'{links}\n[[section]]\nname = "all"\n{rows}')
+
+
+def harmless(id_: str = "harmless", *, violates: tuple[str, ...] = ("AB-1",), **more: Any) -> Fault:
+    """A fault that does nothing."""
+
+    @fault(id_, violates=violates, moment=more.pop("moment", "host-ready"), **more)
+    def does_nothing(site: Site) -> None:  # every fault takes one
+        """Nothing goes wrong."""
+
+    return does_nothing
+
+
+def module(name: str, *faults: Fault) -> ModuleType:
+    """A module that has these faults."""
+    made = ModuleType(name)
+    for number, item in enumerate(faults):
+        setattr(made, f"fault{number}", item)
+    return made

@@ -1,0 +1,97 @@
+"""How faults are declared and found, and what is said of a wrong declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from harness.faults.catalogue import FaultError, Moment, UnknownFault, collect, fault
+from harness.faults.site import Site
+from harness.faults.verb import Verb
+from tests.faults.making import catalogue, harmless, module
+
+
+def acts(site: Site) -> None:
+    """Something goes wrong."""
+
+
+def wraps(site: Site, verb: Verb) -> Any:
+    """Something goes wrong."""
+
+
+def silent(site: Site) -> None:  # noqa: D103 # that is what it is for
+    return None
+
+
+WRONG: dict[str, tuple[dict[str, Any], Callable[..., Any], str]] = {
+    "id": ({"id_": "Bad Id", "moment": "host-ready"}, acts, "lower-case words"),
+    "violates": ({"violates": (), "moment": "host-ready"}, acts, "violates no requirement"),
+    "neither": ({}, acts, "either the moment"),
+    "both": ({"moment": "host-ready", "around": "run"}, wraps, "either the moment"),
+    "moment": ({"moment": "by-and-by"}, acts, "no moment 'by-and-by'; there are: host-ready"),
+    "docstring": ({"moment": "host-ready"}, silent, "say in its docstring"),
+    "arguments": ({"moment": "host-ready"}, wraps, "must take a site, no more"),
+    "around": ({"around": "run"}, acts, "must take a site and a verb"),
+}
+
+
+@pytest.mark.parametrize(("given", "function", "said"), WRONG.values(), ids=list(WRONG))
+def test_a_wrong_declaration_is_an_error_that_names_the_line(
+    given: dict[str, Any], function: Callable[..., Any], said: str
+) -> None:
+    """It says what is wrong, and in which file."""
+    options = {"id_": "some-fault", "violates": ("AB-1",), **given}
+    declared: Any = fault
+    with pytest.raises(FaultError, match=said) as raised:
+        declared(options.pop("id_"), **options)(function)
+    assert f"{__file__}:" in str(raised.value)
+
+
+def test_what_goes_wrong_is_told_by_the_docstring() -> None:
+    """By its first paragraph."""
+
+    @fault("two-lines", violates=("AB-1",), moment="host-ready")
+    def two_lines(site: Site) -> None:
+        """The first sentence.
+
+        The second is left
+        out.
+        """
+
+    assert two_lines.about == "The first sentence."
+    assert two_lines.moments == (Moment.HOST_READY,)
+
+
+def test_faults_are_found_in_modules() -> None:
+    """Those of each, in order; one that is imported elsewhere is the same one."""
+    one, other = harmless("one"), harmless("other")
+    found = collect([module("a", one, other), module("b", one)], catalogue("AB-1"))
+    assert list(found) == [one, other]
+    assert found["other"] is other
+
+
+def test_two_of_one_id_are_an_error_that_names_both() -> None:
+    """By file and line."""
+    one, other = harmless("same"), harmless("same")
+    with pytest.raises(FaultError) as raised:
+        collect([module("a", one), module("b", other)], catalogue("AB-1"))
+    assert str(raised.value).count("making.py:") == 2
+
+
+@pytest.mark.parametrize("where", ["violates", "also"])
+def test_an_unknown_requirement_is_an_error(where: str) -> None:
+    """With the ids that it may have meant."""
+    options: dict[str, Any] = {"violates": ("AB-1",), where: ("AB1",)}
+    with pytest.raises(FaultError, match="no requirement 'AB1': did you mean AB-1"):
+        collect([module("a", harmless("it", **options))], catalogue("AB-1"))
+
+
+def test_an_unknown_fault_is_refused_with_its_neighbours() -> None:
+    """The ids that it may have meant, or where to see them all."""
+    found = collect([module("a", harmless("no-masquerade"))], catalogue("AB-1"))
+    with pytest.raises(UnknownFault, match="did you mean no-masquerade"):
+        found["masquerade"]
+    with pytest.raises(UnknownFault, match="netmodes faults --list"):
+        found["qqq"]

@@ -1,0 +1,203 @@
+"""A project with tests and faults of its own: what pytest and netmodes make of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.programs import ROOT, run
+
+NETMODES = [sys.executable, "-m", "harness.cli"]
+
+TESTS = """
+from harness.marks import requirement
+from harness.model import Bridge
+
+@requirement("BR-1")
+def test_loopback_is_up(scene):
+    assert scene.container("web").net.links()["lo"].up
+
+@requirement("BR-2")
+def test_a_default_route(scene):
+    assert any(route.destination is None for route in scene.container("web").net.routes())
+
+@requirement("BR-3")
+def test_passes(scene):
+    scene.container("web")
+"""
+
+FAULTS = '''
+"""Faults of an outsider."""
+from harness.faults.catalogue import fault
+from linux.netns import NetNS
+
+@fault("lo-down", violates=("BR-1",), moment="container-started", narrow=True)
+def lo_down(site):
+    """The loopback is down."""
+    site.inside.set_link("lo", up=False)
+
+@fault("cut-off", violates=("BR-1",), moment="container-started", narrow=True)
+def cut_off(site):
+    """The loopback is down, and more than that is broken."""
+    site.inside.set_link("lo", up=False)
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, up=False)
+
+@fault("harmless", violates=("BR-1",), moment="container-started")
+def harmless(site):
+    """Nothing goes wrong."""
+
+@fault("late", violates=("BR-1",), moment="connected")
+def late(site):
+    """It acts when no test of this project makes it."""
+
+@fault("raises", violates=("BR-1",), moment="container-started")
+def raises(site):
+    """It goes wrong itself."""
+    site.inside.set_link("eth7", up=False)
+
+@fault("refuses", violates=("BR-1",), around="run")
+def refuses(site, verb):
+    """No container is started at all."""
+    from harness.adapters.protocol import RuntimeBroken
+    raise RuntimeBroken("it crashed")
+'''
+
+
+@pytest.fixture
+def outsider(project: pytest.Pytester) -> pytest.Pytester:
+    """Three tests, and a module of faults."""
+    project.makepyfile(test_it=TESTS, my_faults=FAULTS)
+    return project
+
+
+def tried(*ids: str, tests: str = ".") -> tuple[int, str]:
+    """Exit code and words of `netmodes faults` for these faults."""
+    done = run([*NETMODES, "faults", "-p", "my_faults", "--tests", tests, "-n", "2", *ids])
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_an_outsiders_fault_is_caught(outsider: pytest.Pytester) -> None:
+    """By the test of the requirement that it violates, and the exit code is 0."""
+    code, told = tried("lo-down")
+    assert code == 0, told
+    assert "1 faults: 1 caught" in told
+    assert re.search(r"lo-down +caught +BR-1 +test_it.py::test_loopback_is_up", told), told
+
+
+def test_a_fault_that_does_nothing_survives(outsider: pytest.Pytester) -> None:
+    """The exit code is 1, and whether it acted at all is told."""
+    code, told = tried("harmless", "late")
+    assert code == 1, told
+    assert "survived harmless: BR-1: no test of it failed" in told
+    assert "survived late: BR-1: it never acted" in told
+
+
+def test_what_shows_nothing_is_not_taken_for_a_kill(outsider: pytest.Pytester) -> None:
+    """A fault that raises is broken; a runtime that crashes has not been judged."""
+    code, told = tried("raises", "refuses")
+    assert code == 1, told
+    assert re.search(r"broken +raises: fault raises \(.*my_faults.py:\d+\) failed at", told), told
+    assert "survived refuses" in told
+
+
+def test_a_narrow_fault_that_breaks_more_is_told(outsider: pytest.Pytester) -> None:
+    """With what it broke besides, and by which test."""
+    code, told = tried("cut-off")
+    assert code == 1, told
+    assert re.search(r"stray +cut-off: BR-2 by .*test_a_default_route", told), told
+
+
+def test_a_test_that_fails_without_any_fault_is_told(outsider: pytest.Pytester) -> None:
+    """It catches nothing, and the exit code is 1."""
+    outsider.makepyfile(test_it=TESTS.replace('["lo"].up', '["lo"].up == 7'))
+    code, told = tried("harmless")
+    assert code == 1, told
+    assert "survived harmless" in told
+    assert "fails without any fault test_it.py::test_loopback_is_up" in told
+
+
+def test_pytest_runs_on_the_sabotaged_runtime(outsider: pytest.Pytester) -> None:
+    """The header names the fault, and the test fails as on any bad runtime."""
+    options = ("-p", "my_faults", "--fault", "lo-down")
+    result = outsider.runpytest_subprocess(*options, "-n", "2")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["fault lo-down: The loopback is down."])
+
+
+def test_pytest_runs_the_tests_of_a_requirement(outsider: pytest.Pytester) -> None:
+    """Of one, or of several."""
+    result = outsider.runpytest_subprocess("--requirement", "BR-1", "--requirement", "BR-3")
+    result.assert_outcomes(passed=2, deselected=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--fault", "lo-dwon"], "*no fault 'lo-dwon': did you mean lo-down*"),
+        (["--requirement", "BR1"], "*no requirement 'BR1': did you mean BR-1*"),
+    ],
+    ids=["fault", "requirement"],
+)
+def test_an_unknown_id_is_a_usage_error(
+    outsider: pytest.Pytester, options: list[str], said: str
+) -> None:
+    """Before anything runs, with the ids that it may have meant."""
+    result = outsider.runpytest_subprocess("-p", "my_faults", *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {said}"])
+
+
+def test_a_bad_declaration_is_an_error_at_the_start(outsider: pytest.Pytester) -> None:
+    """It names the file; so does `netmodes faults --list`."""
+    bad = FAULTS.replace(
+        'violates=("BR-1",), moment="connected"', 'violates=("BRR-1",), moment="connected"'
+    )
+    outsider.makepyfile(my_faults=bad)
+    result = outsider.runpytest_subprocess("-p", "my_faults", "--fault", "lo-down")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *my_faults.py:*'late': no requirement 'BRR-1'*"])
+    done = run([*NETMODES, "faults", "--list", "-p", "my_faults"])
+    assert done.returncode == 2
+    assert "my_faults.py:" in done.stderr
+
+
+def test_faults_are_listed(outsider: pytest.Pytester) -> None:
+    """Those that come with the harness and one's own."""
+    done = run([*NETMODES, "faults", "--list", "-p", "my_faults"])
+    assert done.returncode == 0, done.stderr
+    assert "no-masquerade" in done.stdout
+    assert "lo-down" in done.stdout
+
+
+def test_the_triangle_of_a_project(outsider: pytest.Pytester) -> None:
+    """Requirements without a test in it are holes, and the exit code says so."""
+    done = run([*NETMODES, "triangle", "--tests", ".", "-p", "my_faults"])
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"BR-1 +MUST +1 .*lo-down", done.stdout)
+    assert "hole BR-4: no test" in done.stdout
+
+
+@pytest.mark.parametrize("number", ["0", "many"])
+def test_a_bad_number_of_workers_is_refused(number: str) -> None:
+    """With exit code 2."""
+    done = run([*NETMODES, "faults", "-n", number])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"-n {number}: a number from 1, or auto" in done.stderr
+
+
+def test_the_example_of_the_documentation_works(project: pytest.Pytester) -> None:
+    """The two modules of `docs/faults.md`, copied as they are there."""
+    page = Path(ROOT, "docs", "faults.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    project.makepyfile(my_faults=blocks[0] + "\n" + blocks[1].replace("from __future__", "#"))
+    suites = str(Path(ROOT, "suites", "layer2", "test_unicast.py"))
+    code, told = tried("small-mtu", tests=suites)
+    assert code == 0, told
+    suites = str(Path(ROOT, "suites", "isolation", "test_requested.py"))
+    code, told = tried("takes-any-address", tests=suites)
+    assert code == 0, told

@@ -1,0 +1,224 @@
+"""A sabotaged adapter: when its fault is called, with what, and what it delegates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from harness.adapters.mydocker import MydockerAdapter
+from harness.adapters.protocol import RuntimeRefused
+from harness.faults.catalogue import FaultError, Moment, fault
+from harness.faults.sabotage import FaultFailed, Sabotaged
+from harness.faults.site import Site
+from harness.faults.verb import Verb
+from harness.model import Bridge, ContainerSpec, Host, NetworkSpec, Nothing
+from harness.scene import Scene
+from harness.world.build import World
+from linux import nft
+
+Sabotage = Callable[..., Sabotaged]
+
+
+@pytest.fixture
+def sabotage() -> Iterator[Callable[[Any], Scene]]:
+    """A scene with a sabotaged mydocker, in a world of its own."""
+    with World.build() as world:
+        started: list[Sabotaged] = []
+
+        def begin(item: Any) -> Scene:
+            adapter = Sabotaged(MydockerAdapter(world.host), world.host, item)
+            adapter.start()
+            started.append(adapter)
+            return Scene(world, adapter)
+
+        yield begin
+        for adapter in started:
+            adapter.stop()
+
+
+def test_every_moment_comes_in_its_turn(sabotage: Callable[[Any], Scene]) -> None:
+    """With the container or the network that it is about."""
+    seen: list[tuple[str, str]] = []
+
+    @fault("watches", violates=("BR-1",), moment=tuple(Moment))
+    def watches(site: Site) -> None:
+        """It only looks."""
+        seen.append((str(site.moment), site.name))
+
+    scene = sabotage(watches)
+    scene.network("lan")
+    scene.container("web")
+    scene.connect("web", "lan")
+    scene.disconnect("web", "lan")
+    scene["web"].stop()
+    scene.start("web")
+    scene.remove("web")
+    scene.remove_network("lan")
+    scene.refusal("none", Bridge("unheard-of"))
+    scene.runtime.repair()
+    assert seen == [
+        ("host-ready", ""),
+        ("network-created", "lan"),
+        ("before-container", "web"),
+        ("container-started", "web"),
+        ("connected", "web"),
+        ("disconnected", "web"),
+        ("container-stopped", "web"),
+        ("container-started", "web"),
+        ("container-restarted", "web"),
+        ("before-remove", "web"),
+        ("container-removed", "web"),
+        ("before-network-removed", "lan"),
+        ("network-removed", "lan"),
+        ("before-container", "none"),
+        ("refused", "none"),
+        ("repaired", ""),
+    ]
+
+
+def test_a_site_knows_how_a_container_is_plugged_in(sabotage: Callable[[Any], Scene]) -> None:
+    """By which interfaces, on which bridges; in the modes without any it is not."""
+    plugs: dict[str, list[tuple[str, str, bool]]] = {}
+
+    @fault("looks", violates=("BR-1",), moment=("container-started", "connected"))
+    def looks(site: Site) -> None:
+        """It only looks."""
+        links = site.host.links()
+        plugs[site.name] = [
+            (plug.inside, plug.bridge, links[plug.outside].master == links[plug.bridge].ifindex)
+            for plug in site.plugs()
+        ]
+
+    scene = sabotage(looks)
+    scene.network("lan", ipv6=True)
+    scene.container("web")
+    lan = scene.runtime.network_facts("lan").interface
+    default = scene.runtime.network_facts("bridge").interface
+    scene.connect("web", "lan")
+    assert plugs["web"] == [("eth0", default, True), ("eth1", lan, True)]
+    scene.containers(alone=Nothing(), house=Host())
+    assert (plugs["alone"], plugs["house"]) == ([], [])
+    scene.close()
+
+
+def test_a_verb_can_be_changed_or_left_undone(sabotage: Callable[[Any], Scene]) -> None:
+    """The fault decides about it, with the arguments as attributes."""
+
+    @fault("decides", violates=("BR-1",), around=("run", "remove", "connect"))
+    def decides(site: Site, verb: Verb) -> Any:
+        """Every container is without a network."""
+        if verb.called == "run":
+            changed = ContainerSpec(verb.spec.name, Nothing())
+            assert verb.arguments == {"spec": verb.spec}
+            with pytest.raises(TypeError, match="run has no argument speck; it has: spec"):
+                verb(speck=changed)
+            with pytest.raises(AttributeError, match="run has no argument speck"):
+                _ = verb.speck
+            return verb(spec=changed)
+        if verb.called == "connect":
+            return site.runtime.inspect(verb.name)
+        return verb()
+
+    scene = sabotage(decides)
+    web = scene.container("web")
+    assert web.net.links().keys() == {"lo"}
+    scene.runtime.connect("web", "bridge")
+    assert web.net.links().keys() == {"lo"}
+    scene.remove("web")
+    with pytest.raises(RuntimeRefused):
+        scene.runtime.inspect("web")
+
+
+def test_a_fault_that_goes_wrong_says_so_itself(sabotage: Callable[[Any], Scene]) -> None:
+    """By its id, its place and the moment; a refusal by the runtime passes through."""
+
+    @fault("goes-wrong", violates=("BR-1",), moment="container-started")
+    def goes_wrong(site: Site) -> None:
+        """It names an interface that is not there."""
+        site.inside.set_link("eth7", up=False)
+
+    scene = sabotage(goes_wrong)
+    with pytest.raises(RuntimeRefused):
+        scene.runtime.run(ContainerSpec("none", Bridge("unheard-of")))
+    said = r"fault goes-wrong \(.*test_sabotage.py:\d+\) failed at container-started: KeyError"
+    with pytest.raises(FaultFailed, match=said):
+        scene.runtime.run(ContainerSpec("web"))
+
+
+def test_a_verb_that_no_adapter_has_is_refused() -> None:
+    """At once, with those that there are."""
+
+    @fault("wraps-nothing", violates=("BR-1",), around="pause")
+    def wraps_nothing(site: Site, verb: Verb) -> None:
+        """It never acts."""
+
+    with World.build() as world, pytest.raises(FaultError, match="no verb pause; it has: connect"):
+        Sabotaged(MydockerAdapter(world.host), world.host, wraps_nothing)
+
+
+def test_rules_of_others_are_seen_and_taken_away(sabotage: Callable[[Any], Scene]) -> None:
+    """By what they do, and by the interfaces that they are about."""
+    found: list[tuple[str, bool]] = []
+
+    @fault("takes-rules", violates=("BR-1",), moment="network-created")
+    def takes_rules(site: Site) -> None:
+        """Whatever lets nothing out to a bridge is gone."""
+        assert site.network is not None
+        out = ("out", site.network.interface)
+        before = [entry for entry in site.host.rules() if entry.refuses and out in entry.links]
+        taken = site.host.take_rules(lambda entry: entry.refuses and out in entry.links)
+        left = [entry for entry in site.host.rules() if entry.refuses and out in entry.links]
+        found.append((f"{len(before)} {taken}", bool(left)))
+
+    sabotage(takes_rules).runtime.network(NetworkSpec("lan"))
+    ((numbers, left),) = found
+    had, taken = map(int, numbers.split())
+    assert had == taken > 0
+    assert not left
+
+
+def test_what_comes_in_is_answered(sabotage: Callable[[Any], Scene]) -> None:
+    """A frame that a container sends is answered by whatever the fault says."""
+
+    @fault("echoes", violates=("BR-1",), moment="container-started")
+    def echoes(site: Site) -> None:
+        """The host's end sends back what comes to it, with the MACs turned round."""
+        for plug in site.plugs():
+            site.host.respond(plug.outside, _turned)
+
+    scene = sabotage(echoes)
+    web = scene.container("web").net
+    with web.capture("eth0") as wire:
+        with web.socket(17, 3) as opened:  # AF_PACKET, SOCK_RAW
+            opened.bind(("eth0", 0))
+            opened.send(bytes.fromhex("02005e100001") + bytes(6) + b"\x88\xb5" + b"hello there")
+        while not [frame for frame in wire.frames() if not frame.outgoing]:
+            scene.settle()
+    (back,) = [
+        frame for frame in wire.frames() if b"hello there" in frame.data and not frame.outgoing
+    ]
+    assert back.data[6:12] == bytes.fromhex("02005e100001")
+    scene.close()
+
+
+def _turned(frame: bytes) -> list[bytes]:
+    return [frame[6:12] + frame[:6] + frame[12:]] if b"hello there" in frame else []
+
+
+def test_rules_of_a_fault_are_its_own(sabotage: Callable[[Any], Scene]) -> None:
+    """They are in tables of that name, and cleared together."""
+
+    @fault("drops", violates=("BR-1",), moment="host-ready")
+    def drops(site: Site) -> None:
+        """Nothing is forwarded."""
+        site.host.rule("forward", nft.verdict("drop"))
+        site.host.rule("forward", nft.verdict("drop"), bridge=True, priority=0)
+        tables = {entry.table for entry in site.host.rules() if entry.rule.comment == "sabotage"}
+        assert {table.name for table in tables} == {"sabotage"}
+        assert {table.family for table in tables} == {"inet", "bridge"}
+        site.host.clear_rules()
+        assert not [entry for entry in site.host.rules() if entry.rule.comment == "sabotage"]
+
+    sabotage(drops)
