@@ -53,6 +53,8 @@ class Dialect:
     """What a joiner has left once the joined container stopped (CTR-9)."""
     direct_routing: Literal["drop", "reject", "accept"] = "drop"
     """What meets a packet from outside to an unpublished container's address (BR-9)."""
+    direct_routing6: Literal["drop", "reject", "accept"] | None = None
+    """The same for IPv6 (BR-9, V6-1), where it is not as for IPv4."""
     isolation: Literal["networks", "none"] = "networks"
     """How networks are kept apart (NET-2): `networks`, another network's gateway address
     stays reachable as an address of the host, its containers do not; `none`, they do."""
@@ -93,8 +95,17 @@ class Dialect:
     restart_address: Literal["kept", "renewed"] = "renewed"
     """Whether a stopped container's address stays its own until it is started again, or is
     free meanwhile and a container that starts gets one anew (LIFE-7)."""
+    router6: Literal["kept", "cut-off"] = "kept"
+    """What becomes of the IPv6 packets that the host forwards for others. `cut-off` breaks
+    BYS-2, whose tests ask for `kept` whatever is declared; it is declared for the sake of the
+    other rows, whose tests look at the whole matrix."""
     forwarding: Literal["enabled", "left-alone"] = "enabled"
     """What becomes of the host's ip_forward when it is off (BYS-4)."""
+    tables: tuple[str, ...] = ("inet mydocker",)
+    """The nft tables whose rules are the runtime's own affair while containers run (BYS-1)."""
+    made_by_start: tuple[str, ...] = ()
+    """What starting the runtime makes in a host, and keeps there (BYS-4): patterns as in
+    `residue`."""
     residue: tuple[str, ...] = (
         "link docker0",
         "address * of docker0",
@@ -115,6 +126,11 @@ class Dialect:
     """User-space datapaths get a longer window before silence is final."""
     own_stack: bool = False
     """A network stack of its own (gVisor, VMs): only the exec probe can tell."""
+
+    def direct(self, family: Literal[4, 6]) -> Literal["drop", "reject", "accept"]:
+        """`direct_routing` of one family."""
+        return (self.direct_routing6 if family == 6 else None) or self.direct_routing
+
     fleeting: tuple[str, ...] = ()
     """What ends by itself a while after a verb of the runtime has returned (BYS-1): patterns
     as in `residue`, such as `process * (conmon)`."""

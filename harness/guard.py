@@ -13,6 +13,7 @@ they count when they belong to an address of a container that nobody has any mor
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import socket
 import time
@@ -24,6 +25,7 @@ from typing import Final, Self
 
 from harness.dialect import Dialect
 from harness.model import HOST, NS1, NS2
+from harness.probe.settle import await_ready
 from harness.topology import PRIVATE, Address
 from harness.world.build import World
 from harness.world.dumps import Dumps, Raw
@@ -43,6 +45,7 @@ _WATCHED: Final = (HOST, NS1, NS2)
 _NOTICES: Final = 0x1 | 0x4 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR."""
 _HEADER: Final = 16
+_WAS_AND_IS: Final = re.compile(r"expressions was (.*), is ((?:(?!, is ).)*)")
 _LOOK_AGAIN: Final = 0.005
 """Seconds after which to look again where the kernel tells nobody of a change."""
 _MOST: Final = 8
@@ -94,6 +97,7 @@ class Guard:
         self._shared = 0
         self._residue: tuple[str, ...] = ()
         self._fleeting: tuple[str, ...] = ()
+        self._tables: tuple[str, ...] = ()
         self._traces_count = True
         with contextlib.ExitStack() as stack:
             self._dumps = {
@@ -114,6 +118,7 @@ class Guard:
     def allow(self, dialect: Dialect) -> None:
         """From here on the runtime under test may leave what it is documented to leave."""
         self._residue, self._fleeting = dialect.residue, dialect.fleeting
+        self._tables = tuple(f"nft rule {table} " for table in dialect.tables)
         self._traces_count = dialect.traces == "forgotten"
 
     # --- looking ---------------------------------------------------------------
@@ -127,7 +132,12 @@ class Guard:
         """From here on: everything that there is belongs there."""
         if self._base is None:
             self._drain()
-            self._base = self.take()
+            self._base = self._at_rest()
+
+    def _at_rest(self) -> State:
+        """What there is once no address of the host is tentative: routes come along with it."""
+        await_ready([self._world.namespaces[HOST]])
+        return self.take()
 
     def forget(self) -> None:
         """Something was made, or removed, that outlives tests: `begin` looks anew."""
@@ -140,7 +150,7 @@ class Guard:
         What it gives tells what is different now, without waiting. A difference counts when
         it is still there after `bound` seconds. Not when the body raises.
         """
-        base = self.take()
+        base = self._at_rest()
         self._drain()
 
         def different() -> list[str]:
@@ -219,7 +229,7 @@ class Guard:
     def _found(self, base: State, now: State, *, links_gone: bool) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for place in _WATCHED:
-            for change in differences(base.raws[place], now.raws[place]):
+            for change in self._in_order(differences(base.raws[place], now.raws[place])):
                 self._note(found, place, change)
         if base.outside != now.outside:
             was, is_now = (
@@ -231,6 +241,19 @@ class Guard:
             for trace in self._traces(base, now, links_gone=links_gone):
                 found.setdefault(LEFT_BEHIND, []).append(trace)
         return found
+
+    def _in_order(self, changes: Sequence[Change]) -> Iterator[Change]:
+        """Changes without those of a chain of the runtime's own whose rules have changed places."""
+        chains: dict[str, list[Change]] = {}
+        for change in changes:
+            table = next((item for item in self._tables if change.thing.startswith(item)), None)
+            chains.setdefault(change.thing.partition(" (")[0] if table else "", []).append(change)
+        yield from chains.pop("", ())
+        for moved in chains.values():
+            seen = [_WAS_AND_IS.fullmatch(change.how) for change in moved]
+            was, now = (sorted(item[side] for item in seen if item) for side in (1, 2))
+            if not all(seen) or was != now:
+                yield from moved
 
     def _note(self, found: dict[str, list[str]], place: str, change: Change) -> None:
         excused = self._fleeting if change.how == "gone" else self._residue
@@ -308,9 +331,9 @@ class Guard:
 
 
 @contextmanager
-def guarded(world: World, dialect: Dialect) -> Iterator[Guard]:
+def guarded(world: World, dialect: Dialect) -> Iterator[Callable[[], list[str]]]:
     """`Guard.holding` for a world of one's own."""
     with Guard(world) as guard:
         guard.allow(dialect)
-        with guard.holding():
-            yield guard
+        with guard.holding() as different:
+            yield different

@@ -35,6 +35,7 @@ from harness.model import (
     SELF,
     Attached,
     Cell,
+    Family,
     Host,
     Joined,
     Outcome,
@@ -144,7 +145,7 @@ def _promise(world: _World, cell: Cell) -> Promise:
         _loopback(world, cell, source)
         or _no_name(world, cell, source)
         or _no_route(cell, source, target)
-        or _kept_out(world, source, target)
+        or _kept_out(world, cell, source, target)
         or _reply(world, cell, source, target)
     )
     return _credited(world, cell, promise)
@@ -219,13 +220,15 @@ def _no_route(cell: Cell, source: Whereabout, target: Whereabout) -> Promise | N
     return Promise(Outcome.NO_ROUTE, requirement=requirement, why=why)
 
 
-def _kept_out(world: _World, source: Whereabout, target: Whereabout) -> Promise | None:
+def _kept_out(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise | None:
     """What the host's rules keep from a container: other networks, outsiders, deaf peers.
 
-    Nothing is kept from the host, nor from anybody but containers.
+    Nothing is kept from the host, nor from anybody but containers, unless it is declared.
     """
-    if target.network is None or source == target or source.name == HOST:
+    if source == target or source.name == HOST:
         return None
+    if target.network is None:
+        return _cut_off(world.dialect, cell, source, target)
     if source.link == target.link:
         if target.network.icc:
             return None
@@ -233,7 +236,7 @@ def _kept_out(world: _World, source: Whereabout, target: Whereabout) -> Promise 
     elif target.network.internal:
         requirement, why = "INT-1", "nothing is forwarded into an internal network"
     elif source.network is None:
-        return _direct_routing(world.dialect)
+        return _direct_routing(world.dialect, cell.family)
     elif world.dialect.isolation == "none":
         return None
     else:
@@ -241,9 +244,23 @@ def _kept_out(world: _World, source: Whereabout, target: Whereabout) -> Promise 
     return Promise(Outcome.DROPPED, requirement=requirement, why=why)
 
 
-def _direct_routing(dialect: Dialect) -> Promise | None:
+def _cut_off(
+    dialect: Dialect, cell: Cell, source: Whereabout, target: Whereabout
+) -> Promise | None:
+    """Outsiders on two sides of the host, or on its br0: the host may be declared to give up."""
+    kept = cell.family == 4 or dialect.router6 == "kept"
+    if kept or source.network is not None or BR0 not in (source.link, target.link):
+        return None
+    if target.name == HOST:
+        return None
+    return Promise(
+        Outcome.DROPPED, requirement="BYS-2", why="the host is declared to forward IPv6 no more"
+    )
+
+
+def _direct_routing(dialect: Dialect, family: Family) -> Promise | None:
     """An outsider's packet to an unpublished container's own address meets what is declared."""
-    match dialect.direct_routing:
+    match dialect.direct(family):
         case "accept":
             return None
         case "reject":

@@ -49,7 +49,7 @@ from harness.place import Place, fixed
 from harness.probe.ledger import Question
 from harness.probe.names import Lookup, Resolved, resolve
 from harness.probe.netns import observe
-from harness.probe.settle import Quiet
+from harness.probe.settle import Quiet, await_ready
 from harness.topology import Address, pick
 from harness.world.build import World
 from linux.netns import NetNS
@@ -97,10 +97,14 @@ class Scene:
         self._by_hand: dict[str, set[Address]] = {}
         self.places = {name: fixed(name, space) for name, space in world.namespaces.items()}
         """The world's own places: host, ns1, ns2, internet, attacker, lan, r1, …."""
-        for spec in plan.networks if plan else ():
-            self._network(spec)
-        for container in plan.containers if plan else ():
-            self._container(container)
+        try:
+            for spec in plan.networks if plan else ():
+                self._network(spec)
+            for container in plan.containers if plan else ():
+                self._container(container)
+        except BaseException:
+            self.close()
+            raise
 
     # --- building
 
@@ -251,6 +255,12 @@ class Scene:
         observed = Matrix({cell: found[cell] for cell in asked})
         self._record(promised, observed)
         return observed
+
+    def ready(self) -> None:
+        """Return once every address of the host and of containers can be used and found."""
+        with contextlib.ExitStack() as stack:
+            own = [self.place(name) for name in (HOST, *self._containers)]
+            await_ready([stack.enter_context(place.open()) for place in own])
 
     def settle(self) -> None:
         """Return once nothing that was sent is under way any more."""

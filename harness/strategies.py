@@ -115,6 +115,8 @@ def dialects() -> SearchStrategy[Dialect]:
         none_resolver=st.booleans(),
         bridge_loopback6=st.booleans(),
         direct_routing=st.sampled_from(["drop", "reject", "accept"]),
+        direct_routing6=st.sampled_from([None, "drop", "reject", "accept"]),
+        router6=st.sampled_from(["kept", "cut-off"]),
         isolation=st.sampled_from(["networks", "none"]),
         masquerade_to_bystanders=st.booleans(),
     )

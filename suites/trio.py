@@ -169,4 +169,5 @@ def trio(world: World, runtime: Adapter, wires: Wires, family: Family) -> Iterat
     wanted = plan(family)
     network = wanted.networks[0].name if wanted.networks else DEFAULT_NETWORK
     with Scene(world, runtime, wanted) as scene, Wires() as own:
+        scene.ready()
         yield Trio(scene, family, network, wires, own)

@@ -8,6 +8,7 @@ run that carries the command, what it printed and the daemon's log.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import select
@@ -30,7 +31,8 @@ from harness.adapters.protocol import (
     RuntimeBroken,
     RuntimeRefused,
 )
-from harness.model import ContainerSpec, NetworkSpec
+from harness.dialect import Dialect
+from harness.model import DEFAULT_NETWORK, ContainerSpec, NetworkSpec
 from harness.topology import Interface
 from linux import netstate
 from linux.netlink import Netlink
@@ -40,6 +42,8 @@ _NOT_EXECUTABLE: Final = (126, 127)
 """What `exec` exits with when the command cannot be executed, or is not there."""
 _PANIC: Final = re.compile(r"^(panic: |fatal error: |SIGSEGV|Traceback \(most recent call)", re.M)
 _SAID: Final = 2000
+_COMM: Final = 15
+"""How many characters of a program's name the kernel tells: proc_pid_comm(5)."""
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
 
 
@@ -76,7 +80,27 @@ class CliAdapter:
         self.features = spec.features
         furnish.furnish(host, spec)
         self.version = spec.version or self._ask_version()
-        self.dialect = spec.dialect or dialects.of(spec.kin or spec.name, self.version)
+        dialect = spec.dialect or dialects.of(spec.kin or spec.name, self.version)
+        self.dialect = self._with_daemons(dialect)
+
+    def _with_daemons(self, dialect: Dialect) -> Dialect:
+        """A daemon that is killed comes again as another process, in the host's own namespace."""
+        if not self._spec.daemons:
+            return dialect
+        own = glob.escape(self._host.call(os.readlink, "/proc/self/ns/net"))
+        patterns = [
+            pattern
+            for item in self._spec.daemons
+            for pattern in (
+                f"process * ({item.program[:_COMM]})",
+                f"descriptor of {own} in process * ({item.program[:_COMM]})",
+            )
+        ]
+        return replace(
+            dialect,
+            residue=(*dialect.residue, *patterns),
+            fleeting=(*dialect.fleeting, *patterns),
+        )
 
     # --- up and down -----------------------------------------------------------
 
@@ -213,7 +237,8 @@ class CliAdapter:
         done = self._command(asked, words, timeout=timeout)
         if done.returncode and done.returncode not in _NOT_EXECUTABLE:
             self._memory.containers.pop(name, None)
-            if not self.inspect(name).running:  # refused when there is no such container
+            running = self.inspect(name).running  # refused when there is no such container
+            if not running and done.stderr.strip():
                 raise RuntimeRefused(asked, done.stderr.strip())
         return Completed(tuple(argv), done.returncode, done.stdout, done.stderr, done.seconds)
 
@@ -261,13 +286,13 @@ class CliAdapter:
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
         """`run -d`, and SIGKILL for it and the last daemon."""
+        self.network_facts(DEFAULT_NETWORK)  # to be remembered while nobody can be asked
         words = (*self._spec.command, *self._words.run, *cli_arguments.container(self._spec, spec))
         log = f"/run/netmodes/{self.name}-crash.log"
         pid = self._host.spawn(words, log=log, env=self._env)
         self._host.call(_wait_for_end, pid, after)
         for victim in (pid, *self._daemons[-1:]):
             daemon.kill(self._host, victim, self._spec.timeout)
-        self._memory.forget()
 
     # --- one command -----------------------------------------------------------
 

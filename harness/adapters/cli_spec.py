@@ -61,10 +61,14 @@ class Daemon:
     socket: str
 
     @property
+    def program(self) -> str:
+        """What it is called."""
+        return self.command[0].rpartition("/")[2]
+
+    @property
     def log(self) -> str:
         """Where its output goes, in the host."""
-        program = self.command[0].rpartition("/")[2]
-        return f"/run/netmodes/{program}.log"
+        return f"/run/netmodes/{self.program}.log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

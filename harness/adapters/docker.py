@@ -25,7 +25,8 @@ _CONTAINERD_CONF: Final = 'version = 2\ndisabled_plugins = ["io.containerd.grpc.
 _POOLS: Final = (
     *({"base": f"172.{number}.0.0/16", "size": 16} for number in range(17, 32)),
     {"base": "192.168.0.0/16", "size": 20},
-    {"base": "fd00:d0c::/48", "size": 64},
+    # One by one: 26 splits an IPv6 pool into subnets that are all the same.
+    *({"base": f"fd00:d0c:0:{number:x}::/64", "size": 64} for number in range(32)),
 )
 _DAEMON_CONF: Final = {
     "live-restore": True,

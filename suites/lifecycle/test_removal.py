@@ -64,10 +64,13 @@ def test_nothing_is_remembered_of_whom_it_talked_to(
 
 @requirement("LIFE-1")
 def test_a_removed_network_leaves_nothing(scene: Scene, guard: Guard) -> None:
-    """Bridge, addresses, routes, rules and sysctls go with it."""
+    """Bridge, addresses, routes, rules and sysctls go with it, or with its last container."""
+    scene.container("stays", Bridge())
     with guard.holding() as different:
         scene.network("lan", ipv6=True)
+        scene.container("guest", Bridge("lan"))
         assert any("link" in line for line in different())
+        scene.remove("guest")
         scene.remove_network("lan")
 
 

@@ -66,6 +66,7 @@ def narrow(narrow_scene: Scene, narrow_wires: Wires, family: Family) -> Iterator
     """A container `a` that does not know the path yet."""
     network = DUAL if family == 6 else DEFAULT_NETWORK
     container = narrow_scene.container("a", Bridge(network))
+    narrow_scene.ready()
     with Wires() as own:
         yield Trio(narrow_scene, family, network, narrow_wires, own)
     container.remove()
