@@ -115,10 +115,13 @@ def inside(pid: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
             os.kill(child, signal.SIGKILL)
             raise TimeoutError(f"{function.__name__}{args} in process {pid} took over {BOUND} s")
         with open(reading, "rb", closefd=False) as pipe:
-            fine, value = pickle.loads(pipe.read())  # noqa: S301 # from our own child
+            answer = pipe.read()
     finally:
         os.close(reading)
         os.waitpid(child, 0)
+    if not answer:
+        raise RuntimeError(f"{function.__name__}{args} in process {pid} ended without an answer")
+    fine, value = pickle.loads(answer)  # noqa: S301 # from our own child
     if not fine:
         raise RuntimeError(f"{function.__name__}{args} in process {pid} failed: {value}")
     result: T = value
