@@ -8,8 +8,7 @@ default route. The runtime takes no part in it and knows nothing of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from ipaddress import IPv4Interface, IPv6Interface
+from collections.abc import Collection, Iterable
 
 from harness.adapters.protocol import NetworkFacts
 from harness.topology import Address, Interface
@@ -20,11 +19,20 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 
 
-def attach(host: NetNS, space: NetNS, network: NetworkFacts, name: str) -> set[Address]:
+def attach(
+    host: NetNS,
+    space: NetNS,
+    network: NetworkFacts,
+    name: str,
+    *,
+    taken: Collection[Address] = (),
+    routed: bool = True,
+) -> set[Address]:
     """Give the namespace `space` an `eth0` on the bridge of `network`.
 
     `name` is the container's; the host end is called after it. The address, which is
-    returned, is the last usable one of each subnet of the network.
+    returned, is the last usable one of each subnet of the network that is not `taken`.
+    The default route is for networks that lead out: not, that is, where it is not `routed`.
     Raises `ValueError` when the network has no bridge in the host, and `NetlinkError`,
     with the pair gone again, when the namespace has an `eth0` or a default route already.
     """
@@ -33,20 +41,22 @@ def attach(host: NetNS, space: NetNS, network: NetworkFacts, name: str) -> set[A
     end = host_end(name)
     with Netlink(host) as netlink:
         bridge = netstate.link(netlink, network.interface)
-        pair = rtnl.add_veth(end, f"{end}p", up=False, mtu=bridge.mtu, peer_mac=_mac(network))
+        own = [last_address(gateway, taken) for gateway in network.gateways]
+        pair = rtnl.add_veth(end, f"{end}p", up=False, mtu=bridge.mtu, peer_mac=_mac(own))
         netlink.send([pair])
     try:
-        _plug_in(host, bridge.ifindex, end, space, network.gateways)
+        _join(host, bridge.ifindex, end, space)
+        _furnish(space, f"{end}p", own, network.gateways if routed else ())
+        with Netlink(host) as netlink:
+            await_carrier(netlink, [end])
     except BaseException:
         with Netlink(host) as netlink:
             netlink.send([rtnl.del_link(end)], missing_ok=True)
         raise
-    return {last_address(gateway).ip for gateway in network.gateways}
+    return {item.ip for item in own}
 
 
-def _plug_in(
-    host: NetNS, bridge: int, end: str, space: NetNS, gateways: Iterable[Interface]
-) -> None:
+def _join(host: NetNS, bridge: int, end: str, space: NetNS) -> None:
     with Netlink(host) as netlink:
         near, far = netstate.link(netlink, end), netstate.link(netlink, f"{end}p")
         netlink.send(
@@ -55,20 +65,22 @@ def _plug_in(
                 rtnl.set_link(far.ifindex, netns=space.fd),
             ]
         )
+
+
+def _furnish(
+    space: NetNS, link: str, own: Iterable[Interface], gateways: Iterable[Interface]
+) -> None:
     with Netlink(space) as netlink:
-        index = netstate.link(netlink, f"{end}p").ifindex
+        index = netstate.link(netlink, link).ifindex
         requests = [
             rtnl.set_link(index, name="eth0"),
             rtnl.set_link(rtnl.LO, up=True),
             rtnl.set_link(index, up=True),
         ]
-        for gateway in gateways:
-            requests.append(rtnl.add_address(index, last_address(gateway)))
-            requests.append(rtnl.add_route(None, via=gateway.ip))
+        requests += [rtnl.add_address(index, item) for item in own]
+        requests += [rtnl.add_route(None, via=item.ip) for item in gateways]
         netlink.send(requests)
         await_carrier(netlink, ["eth0"])
-    with Netlink(host) as netlink:
-        await_carrier(netlink, [end])
 
 
 def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
@@ -90,23 +102,27 @@ def host_end(name: str) -> str:
     return f"hand{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _mac(network: NetworkFacts) -> str | None:
+def _mac(own: Iterable[Interface]) -> str | None:
     """A MAC that goes with the address, so that an address attached again keeps its MAC.
 
     A neighbour that has just learnt another one would not believe a new one for a
     second (`locktime`, arp(7)), and send into the void meanwhile.
     """
-    for gateway in network.gateways:
-        if gateway.version == 4:
-            return "02:42:" + rtnl.mac_text(last_address(gateway).ip.packed)
+    for item in own:
+        if item.version == 4:
+            return "02:42:" + rtnl.mac_text(item.ip.packed)
     return None
 
 
-def last_address(gateway: IPv4Interface | IPv6Interface) -> IPv4Interface | IPv6Interface:
-    """The last usable address of the gateway's subnet: runtimes count from the first."""
+def last_address(gateway: Interface, taken: Collection[Address] = ()) -> Interface:
+    """The last usable address of the gateway's subnet that is free: runtimes count from the first.
+
+    `ValueError` when all are taken.
+    """
     network = gateway.network
-    if isinstance(gateway, IPv4Interface):
-        return IPv4Interface((int(network.broadcast_address) - 1, network.prefixlen))
-    return IPv6Interface(
-        (int(network.network_address) + network.num_addresses - 2, network.prefixlen)
-    )
+    kind = type(gateway)
+    for number in range(network.num_addresses - 2, 0, -1):
+        found = kind((int(network.network_address) + number, network.prefixlen))
+        if found.ip not in taken and found.ip != gateway.ip:
+            return found
+    raise ValueError(f"every address of {network} is taken")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import doctor, guarding, requirements, sandbox
+from harness import doctor, guarding, profiles, requirements, sandbox
 from harness.adapters import registry
 from harness.adapters.registry import UnknownRuntime
 from harness.faults.catalogue import FaultError, Faults, UnknownFault
@@ -72,6 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="run only the tests of this requirement; may be given several times",
     )
+    profiles.add_option(group)
     report_setup.add_options(group)
     parser.addini(
         "netmodes",

@@ -163,7 +163,15 @@ class Scene:
         """Give a `none` container a veth by hand, onto the bridge of `network`."""
         with self._containers[name].net.open() as space:
             facts = self.runtime.network_facts(network)
-            self._by_hand[name] = attach(self.world.host.netns, space, facts, name)
+            others = (own for other, own in self._by_hand.items() if other != name)
+            self._by_hand[name] = attach(
+                self.world.host.netns,
+                space,
+                facts,
+                name,
+                taken=set().union(*others),
+                routed=not self.plan.network(network).internal,
+            )
         self._change(name, mode=Attached(network))
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> None:

@@ -72,7 +72,7 @@ def plans(
             NetworkSpec(f"net{number + 1}", internal=internal, ipv6=ipv6, icc=not deaf)
         )
     for number in range(draw(st.integers(0, max_containers))):
-        mode = draw(st.sampled_from(_modes(plan, features)))
+        mode = draw(st.sampled_from(modes(plan, features)))
         also: list[str] = []
         if isinstance(mode, Bridge) and perhaps("connect"):
             others = [name for name in _networks(plan) if name != mode.network]
@@ -87,7 +87,7 @@ def _networks(plan: Plan) -> list[str]:
     return [DEFAULT_NETWORK, *(network.name for network in plan.networks)]
 
 
-def _modes(plan: Plan, features: Collection[str]) -> list[Mode]:
+def modes(plan: Plan, features: Collection[str]) -> list[Mode]:
     """The modes that the next container of `plan` can have, the plainest first."""
     networks = _networks(plan)
     offers: list[tuple[set[str], list[Mode]]] = [
@@ -97,7 +97,7 @@ def _modes(plan: Plan, features: Collection[str]) -> list[Mode]:
         ({"none", "bridge"}, [Attached(name) for name in networks]),
         ({"container"}, [Joined(container.name) for container in plan.containers]),
     ]
-    return [mode for needed, modes in offers if needed <= set(features) for mode in modes]
+    return [mode for needed, them in offers if needed <= set(features) for mode in them]
 
 
 def topologies() -> SearchStrategy[Topology]:

@@ -1,0 +1,84 @@
+"""How long the property suites look: `--profile smoke`, `gate` or `explore`.
+
+A profile bounds how many topologies are tried and how many steps a history has.
+`gate` draws the same ones in every run, so that a gate's verdict does not change by
+itself; the others draw new ones each time, and find again what once failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import pytest
+
+from harness import planfile
+from harness.model import Plan
+
+if TYPE_CHECKING:
+    import hypothesis
+
+
+class Effort(NamedTuple):
+    """How many examples, and how many steps each of them has at most."""
+
+    examples: int
+    steps: int
+    derandomized: bool = False
+
+
+PROFILES: Final = {
+    "smoke": Effort(6, 10),
+    "gate": Effort(40, 20, derandomized=True),
+    "explore": Effort(1000, 50),
+}
+DEFAULT: Final = "smoke"
+
+
+def add_option(group: pytest.OptionGroup) -> None:
+    """Add `--profile`."""
+    group.addoption(
+        "--profile",
+        choices=tuple(PROFILES),
+        default=DEFAULT,
+        help="how long the property suites look: seconds, minutes and always the same, or long "
+        f"(default: {DEFAULT})",
+    )
+
+
+def chosen(config: pytest.Config) -> hypothesis.settings:
+    """The settings of the profile of this run."""
+    import hypothesis  # takes its time, and few tests draw anything
+
+    effort = PROFILES[config.getoption("profile")]
+    usual = hypothesis.settings()
+    return hypothesis.settings(
+        usual,
+        database=None if effort.derandomized else usual.database,
+        max_examples=effort.examples,
+        stateful_step_count=effort.steps,
+        derandomize=effort.derandomized,
+        deadline=None,  # an example is as slow as its containers
+        print_blob=True,
+        report_multiple_bugs=False,
+        phases=[phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+
+
+@contextmanager
+def replayable(plan: Callable[[], Plan], directory: Path, name: str) -> Iterator[None]:
+    """Write the plan of what fails in the body, the smallest such, to be built again.
+
+    `plan` gives the plan that was live last. The error tells where the file is and
+    what to do with it.
+    """
+    try:
+        yield
+    except Exception as error:
+        path = directory / f"{name}.toml"
+        path.write_text(planfile.dumps(plan()), encoding="utf-8")
+        error.add_note(f"to play with what was built: netmodes lab --plan {path}")
+        raise

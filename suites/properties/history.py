@@ -1,0 +1,247 @@
+"""What can happen to networks and containers, one step after the other."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from contextlib import ExitStack
+from typing import Final
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from harness.adapters.protocol import Adapter, Feature
+from harness.guard import Guard
+from harness.model import (
+    ATTACKER,
+    DEFAULT_NETWORK,
+    HOST,
+    Bridge,
+    ContainerSpec,
+    Joined,
+    Plan,
+    Publish,
+)
+from harness.scene import Scene
+from harness.strategies import modes
+from harness.traffic import Ear
+from harness.world.build import World
+from suites.bystanders import operator
+
+MOST_NETWORKS: Final = 3
+MOST_CONTAINERS: Final = 5
+INSIDE: Final = 41080
+FIRST_PORT: Final = 20080
+
+
+class Stage:
+    """Where histories take place; `last` is the plan that was live last."""
+
+    def __init__(self, world: World, runtime: Adapter, guard: Guard) -> None:
+        self.world, self.runtime, self.guard = world, runtime, guard
+        self.last = Plan()
+
+
+class History(RuleBasedStateMachine):
+    """One history, in a scene of its own."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+        self.features = {str(item) for item in stage.runtime.features}
+        self.made = 0
+        """Networks and containers so far: no name and no port is given twice."""
+        self.bridged: set[str] = set()
+        """The containers that were started on a network, wherever they are by now."""
+        with ExitStack() as stack:
+            self.different = stack.enter_context(stage.guard.holding())
+            self.scene = stack.enter_context(Scene(stage.world, stage.runtime))
+            stack.enter_context(operator.operating(self.scene.place(HOST)))
+            self._resources = stack.pop_all()
+
+    def teardown(self) -> None:
+        """Remove everything; what is left then is a violation."""
+        self._resources.close()
+
+    # --- what there is ---------------------------------------------------------
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as it is now."""
+        return self.scene.plan
+
+    def name(self, kind: str) -> str:
+        """A name that nobody had."""
+        self.made += 1
+        return f"{kind}{self.made}"
+
+    def free(self) -> list[str]:
+        """The containers that nobody has joined: what befalls the joined is another's subject."""
+        modes_in_use = (item.mode for item in self.plan.containers)
+        joined = {mode.container for mode in modes_in_use if isinstance(mode, Joined)}
+        return [item.name for item in self.plan.containers if item.name not in joined]
+
+    def movable(self) -> list[ContainerSpec]:
+        """The containers that can be connected to networks and taken off them."""
+        return [item for item in self.plan.containers if item.name in self.bridged]
+
+    def networks(self) -> list[str]:
+        """The networks by name, the default one first."""
+        return [DEFAULT_NETWORK, *(item.name for item in self.plan.networks)]
+
+    def claims(self, *features: Feature) -> bool:
+        """Whether the runtime claims all of these."""
+        return self.stage.runtime.features.issuperset(features)
+
+    # --- what can happen -------------------------------------------------------
+
+    @precondition(
+        lambda self: self.claims(Feature.NETWORKS) and len(self.plan.networks) < MOST_NETWORKS
+    )
+    @rule(ipv6=st.booleans(), internal=st.booleans(), icc=st.booleans())
+    def create_network(self, *, ipv6: bool, internal: bool, icc: bool) -> None:
+        """A network of whatever kind."""
+        self.scene.network(
+            self.name("net"),
+            ipv6=ipv6 and self.claims(Feature.IPV6),
+            internal=internal and self.claims(Feature.INTERNAL),
+            icc=icc,
+        )
+
+    @precondition(lambda self: len(self.plan.containers) < MOST_CONTAINERS)
+    @rule(data=st.data(), publish=st.booleans())
+    def start(self, data: st.DataObject, *, publish: bool) -> None:
+        """A container in whatever mode, which publishes a port where that can be."""
+        mode = data.draw(st.sampled_from(modes(self.plan, self.features)), label="mode")
+        name = self.name("container")
+        ports: tuple[Publish, ...] = ()
+        if isinstance(mode, Bridge):
+            self.bridged.add(name)
+            outward = not self.plan.network(mode.network).internal
+            if publish and outward and self.claims(Feature.PUBLISH):
+                ports = (Publish(FIRST_PORT + self.made, INSIDE),)
+        self.scene.container(name, mode, ports=ports)
+
+    @precondition(lambda self: self.claims(Feature.CONNECT) and self._connections())
+    @rule(data=st.data())
+    def connect(self, data: st.DataObject) -> None:
+        """One more network for a container that runs."""
+        name, network = data.draw(st.sampled_from(self._connections()), label="connection")
+        self.scene.connect(name, network)
+
+    def _connections(self) -> list[tuple[str, str]]:
+        return [
+            (item.name, network)
+            for item in self.movable()
+            for network in self.networks()
+            if network not in item.networks
+        ]
+
+    @precondition(lambda self: self.claims(Feature.CONNECT) and self._disconnections())
+    @rule(data=st.data())
+    def disconnect(self, data: st.DataObject) -> None:
+        """One network less, were it the last one; not where a published port leads by it."""
+        name, network = data.draw(st.sampled_from(self._disconnections()), label="connection")
+        self.scene.disconnect(name, network)
+
+    def _disconnections(self) -> list[tuple[str, str]]:
+        return [
+            (item.name, network)
+            for item in self.movable()
+            if not item.ports
+            for network in item.networks
+        ]
+
+    @precondition(lambda self: self.claims(Feature.RESTART) and self.free())
+    @rule(data=st.data())
+    def restart(self, data: st.DataObject) -> None:
+        """Stopped and started again."""
+        container = self.scene[data.draw(st.sampled_from(self.free()), label="container")]
+        container.stop()
+        container.start()
+
+    @precondition(lambda self: self.claims(Feature.RESTART) and self.free())
+    @rule(data=st.data())
+    def kill(self, data: st.DataObject) -> None:
+        """Its pid 1 dies, and it is started again."""
+        container = self.scene[data.draw(st.sampled_from(self.free()), label="container")]
+        self.stage.world.host.call(_end, container.facts().pid)
+        container.start()
+
+    @precondition(lambda self: self.free())
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        """Gone for good."""
+        name = data.draw(st.sampled_from(self.free()), label="container")
+        self.scene.remove(name)
+        self.bridged.discard(name)
+
+    @precondition(lambda self: self._unused())
+    @rule(data=st.data())
+    def remove_network(self, data: st.DataObject) -> None:
+        """A network that nobody is on goes."""
+        self.scene.remove_network(data.draw(st.sampled_from(self._unused()), label="network"))
+
+    def _unused(self) -> list[str]:
+        used = {name for item in self.plan.containers for name in item.networks}
+        return [item.name for item in self.plan.networks if item.name not in used]
+
+    @rule()
+    def reload_firewall(self) -> None:
+        """The operator flushes every rule and loads the own ones; the runtime repairs."""
+        host = self.scene.place(HOST)
+        operator.flush(host)
+        operator.load(host)
+        self.stage.runtime.repair()
+
+    # --- what must hold --------------------------------------------------------
+
+    @invariant()
+    def what_is_observed_is_promised(self) -> None:
+        """In every cell."""
+        self.stage.last = self.plan
+        assert self.scene.observed() == self.scene.promised()
+
+    @invariant()
+    def addresses_and_macs_are_unique(self) -> None:
+        """On all networks, by what the containers' own links say."""
+        addresses: list[str] = []
+        macs: list[str] = []
+        for item in self.plan.containers:
+            if isinstance(item.mode, Bridge):
+                place = self.scene[item.name].net
+                addresses += [
+                    str(each.ip) for each in place.interfaces() if not each.ip.is_loopback
+                ]
+                macs += [link.mac for name, link in place.links().items() if name != "lo"]
+        assert sorted(set(addresses)) == sorted(addresses)
+        assert sorted(set(macs)) == sorted(macs)
+
+    @invariant()
+    def published_ports_answer(self) -> None:
+        """From the LAN, by the host's address."""
+        host = self.scene.place(HOST).address(4)
+        for item in self.plan.containers:
+            for port in item.ports:
+                with Ear(self.scene[item.name].net, "tcp", port=INSIDE) as ear:
+                    caller = self.scene.place(ATTACKER)
+                    met = ear.hears(caller, at=host, port=port.host_port, answered=True)
+                    assert met is not None, f"{item.name}: port {port.host_port} is refused"
+
+    @invariant()
+    def bystanders_lose_and_change_nothing(self) -> None:
+        """Nothing that was there before is gone or different, but on the runtime's own bridge."""
+        own = f".{self.stage.runtime.network_facts(DEFAULT_NETWORK).interface}."
+        found = [line for line in self.different() if not line.endswith(": new")]
+        assert [line for line in found if own not in line] == []
+
+
+def _end(pid: int) -> None:
+    """Kill a process and return once it has ended; inside the host."""
+    handle = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        select.select([handle], [], [])
+    finally:
+        os.close(handle)

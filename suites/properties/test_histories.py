@@ -1,0 +1,35 @@
+"""Whatever happens to a runtime, in whatever order: all promises hold after each step."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
+
+from harness.adapters.protocol import Adapter
+from harness.guard import Guard
+from harness.marks import requirement
+from harness.profiles import replayable
+from harness.world.build import World
+from suites.properties.history import History, Stage
+
+
+@pytest.mark.timeout(0)  # as long as the profile says; every step of it is bounded
+@requirement("LIFE-1", "LIFE-7", "NET-2", "NET-3", "BR-10", "BR-11", "BYS-1", "BYS-3", "PUB-1")
+def test_any_history_keeps_every_promise(
+    world: World,
+    runtime: Adapter,
+    guard: Guard,
+    profile: hypothesis.settings,
+    plans_folder: Path,
+) -> None:
+    """Created, connected, published, restarted, killed, removed, flushed: the matrix is promised.
+
+    Addresses and MACs are unique, bystanders are as they were, and in the end nothing is left.
+    """
+    stage = Stage(world, runtime, guard)
+    with replayable(lambda: stage.last, plans_folder, "any-history"):
+        run_state_machine_as_test(partial(History, stage), settings=profile)  # type: ignore[arg-type] # it calls what it is given

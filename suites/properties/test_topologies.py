@@ -1,0 +1,42 @@
+"""Whatever is built, what is observed equals what the oracle promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import given
+
+from harness.adapters.protocol import Adapter
+from harness.guard import Guard
+from harness.marks import requirement
+from harness.model import Plan
+from harness.profiles import replayable
+from harness.scene import Scene
+from harness.strategies import plans
+from harness.world.build import World
+
+
+@pytest.mark.timeout(0)  # as long as the profile says; every step of it is bounded
+@requirement("BR-4", "NET-2", "LIFE-1")
+def test_any_topology_keeps_its_promises(
+    world: World,
+    runtime: Adapter,
+    guard: Guard,
+    profile: hypothesis.settings,
+    plans_folder: Path,
+) -> None:
+    """Networks of every kind, containers in every mode, on one or several; and nothing is left."""
+    last = Plan()
+
+    @profile
+    @given(plan=plans(features={str(item) for item in runtime.features} | {"icc"}))
+    def holds(plan: Plan) -> None:
+        nonlocal last
+        last = plan
+        with guard.holding(), Scene(world, runtime, plan) as scene:
+            assert scene.observed() == scene.promised()
+
+    with replayable(lambda: last, plans_folder, "any-topology"):
+        holds()
