@@ -12,15 +12,21 @@ from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from typing import Final, NamedTuple
 
 from linux import rtnl
-from linux.netlink import NLM_F_DUMP, Netlink, Request, attributes, number
+from linux.netlink import NLM_F_DUMP, Netlink, Request, attributes, number, u32
+from linux.netns import NetNS
 from linux.rtnl import Address, Interface, Network, mac_text
 
-_IFLA_CARRIER: Final = 33
+_IFLA_CARRIER, _IFLA_LINK_NETNSID = 33, 37
+_RTM_GETNSID: Final = 90
+_NETNSA_NSID, _NETNSA_FD = 1, 3
+_NO_NSID: Final = 0xFFFFFFFF
 _OPERSTATE_UNKNOWN: Final = 0
 _RTM_GETMULTICAST: Final = 58
 _IFA_MULTICAST: Final = 7
 _RTM_GETNEIGHTBL: Final = 66
-_NDTA_STATS: Final = 7
+_NDTA_CONFIG, _NDTA_STATS = 5, 7
+_PROXY_QLEN: Final = 28
+"""Offset of `ndtc_proxy_qlen` in `struct ndt_config`."""
 _TABLE_FULLS: Final = 80
 """Offset of `ndts_table_fulls` in `struct ndt_stats` (linux/neighbour.h)."""
 
@@ -29,7 +35,8 @@ class Link(NamedTuple):
     """One interface.
 
     `master` is the index of the bridge it is a port of, `peer` the index of a
-    veth's other end, `port_state` a bridge port's (`BR_STATE_…`). `carrier` turns
+    veth's other end or of a macvlan's parent, in the namespace that this one numbers
+    `peer_nsid` when it is another; `port_state` a bridge port's (`BR_STATE_…`). `carrier` turns
     true at once, `running` only when the kernel's work queue has dealt with it. A
     new veth's state is not known until then, which IFF_RUNNING takes for a good sign.
     `resolves` tells whether neighbours are looked for on it: not on `lo` or a tunnel.
@@ -48,6 +55,7 @@ class Link(NamedTuple):
     port_state: int | None = None
     carrier: bool = False
     resolves: bool = True
+    peer_nsid: int | None = None
 
 
 class LinkAddress(NamedTuple):
@@ -112,10 +120,19 @@ def _read_link(data: bytes) -> Link:
         master=number(master) if master else None,
         peer=number(peer) if peer else None,
         port_state=state[0] if state else None,
+        peer_nsid=number(elsewhere) if (elsewhere := found.get(_IFLA_LINK_NETNSID)) else None,
         resolves=not flags & (rtnl.IFF_LOOPBACK | rtnl.IFF_NOARP),
         carrier=found.get(_IFLA_CARRIER, b"\0") != b"\0",
         isolated=port.get(rtnl.IFLA_BRPORT_ISOLATED, b"\0") != b"\0",
     )
+
+
+def nsid(netlink: Netlink, other: NetNS) -> int | None:
+    """The number by which the socket's namespace knows another; `None` when it has none yet."""
+    body = bytes(4) + u32(_NETNSA_FD, other.fd)
+    (answer,) = netlink.ask(Request(_RTM_GETNSID, 0, body, f"look up {other!r}"))
+    found = number(dict(attributes(answer, 4))[_NETNSA_NSID])
+    return None if found == _NO_NSID else found
 
 
 def addresses(netlink: Netlink, *, index: int | None = None) -> list[LinkAddress]:
@@ -196,6 +213,14 @@ def neighbours(netlink: Netlink) -> Iterator[Neighbour]:
         )
 
 
+def proxied(netlink: Netlink) -> set[Address]:
+    """The addresses that the namespace answers its neighbours for, one by one."""
+    body = rtnl.NEIGH.pack(socket.AF_UNSPEC, 0, 0, rtnl.NTF_PROXY, 0)
+    asked = netlink.ask(Request(rtnl.RTM_GETNEIGH, NLM_F_DUMP, body, "list proxied neighbours"))
+    found = (dict(attributes(answer, rtnl.NEIGH.size)).get(rtnl.NDA_DST) for answer in asked)
+    return {ip_address(packed) for packed in found if packed}
+
+
 def _interface(packed: bytes, prefix: int) -> Interface:
     if len(packed) == 4:
         return IPv4Interface((packed, prefix))
@@ -215,3 +240,17 @@ def neighbour_overflows(netlink: Netlink) -> int:
         if _NDTA_STATS in fields:
             total += number(fields[_NDTA_STATS][_TABLE_FULLS : _TABLE_FULLS + 8])
     return total
+
+
+def proxied_requests(netlink: Netlink) -> set[int]:
+    """IP versions in which a request for a neighbour waits that is to be answered for another.
+
+    Each version has one queue for all namespaces (RTM_GETNEIGHTBL, rtnetlink(7)).
+    """
+    found = set()
+    request = Request(_RTM_GETNEIGHTBL, NLM_F_DUMP, bytes(4), "list neighbour tables")
+    for answer in netlink.ask(request):
+        config = dict(attributes(answer, 4)).get(_NDTA_CONFIG)
+        if config and number(config[_PROXY_QLEN : _PROXY_QLEN + 4]):
+            found.add(4 if answer[0] == socket.AF_INET else 6)
+    return found

@@ -70,6 +70,7 @@ IFA_F_TENTATIVE: Final = 0x40
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_INCOMPLETE, NUD_REACHABLE, NUD_STALE, NUD_FAILED, NUD_PERMANENT = 1, 2, 4, 0x20, 0x80
+NTF_PROXY: Final = 8
 
 LINK: Final = struct.Struct("=BxHiII")
 ADDR: Final = struct.Struct("=BBBBI")
@@ -345,6 +346,14 @@ def add_neighbour(index: int, address: Address, mac: str) -> Request:
     body += attr(NDA_DST, address.packed) + attr(NDA_LLADDR, mac_bytes(mac))
     what = f"add neighbour {address} at {mac} to link {index}"
     return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, what)
+
+
+def add_proxy(index: int, address: Address) -> Request:
+    """Answer the neighbours of a link for an address that is elsewhere (ip-neighbour(8), proxy)."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    body = NEIGH.pack(family, index, 0, NTF_PROXY, 0) + attr(NDA_DST, address.packed)
+    what = f"answer for {address} on link {index}"
+    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
 def del_neighbour(index: int, address: Address) -> Request:

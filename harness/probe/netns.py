@@ -22,7 +22,8 @@ from typing import Final, Self
 from harness.model import FAMILIES, Cell, Family, Observation, Protocol
 from harness.probe import icmp, wire
 from harness.probe.ledger import Answer, Heard, Ledger, Namer, Question
-from harness.probe.settle import Quiet, await_ready
+from harness.probe.neighbours import forget_unresolved
+from harness.probe.settle import HELD_PAUSE, Quiet, await_ready
 from harness.probe.station import (
     Datagram,
     SocketError,
@@ -72,7 +73,9 @@ def observe(
     when the harness, not the runtime, is in trouble.
     """
     spaces = list({item.id: item for q in questions for item in (q.source, q.target)}.values())
-    await_ready([*watched, *spaces])
+    everywhere = list({space.id: space for space in (*watched, *spaces)}.values())
+    await_ready(everywhere)
+    forget_unresolved(everywhere)
     found: dict[Cell, Observation] = {}
     with Netlink(control) as netlink:
         full = netstate.neighbour_overflows(netlink)
@@ -83,7 +86,7 @@ def observe(
             part = questions[start : start + SLICE]
             with _Asking(part, by_space) as asking:
                 asking.send()
-                asking.gather(control, watched, patience)
+                asking.gather(control, everywhere, patience)
                 found.update(asking.ledger.observations(namer))
     finally:
         for station in stations:
@@ -207,7 +210,7 @@ class _Asking:
             while self.ledger.open:
                 if quiet.reached() and not self._pump():
                     break
-                self._pump()
+                self._pump(HELD_PAUSE if quiet.held else 0.0)
         deadline = time.monotonic() + patience
         while self.ledger.open and (left := deadline - time.monotonic()) > 0:
             self._pump(left)

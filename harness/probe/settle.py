@@ -9,8 +9,10 @@ is under way any more when
 2. the packet counters of every watched interface stood still across such a pass:
    what moves on by a hop, and would be queued again behind the control, is counted.
 
-A first hop that is still being resolved is no exception: the request for it has
-been delivered to everyone by then, and in a closed world nobody answers late.
+A first hop that is still being resolved is no exception: the request for it has been
+delivered to everyone by then. The kernel answers late where it answers for others, and
+then it tells: such requests are waited for (`neighbours`).
+
 What *can* make an early packet get lost is waited for before the matrix starts
 (`await_ready`): links that do not carry yet, addresses still being checked for
 duplicates or not asked for by neighbours yet, ports of a bridge that do not forward.
@@ -27,6 +29,7 @@ from collections.abc import Sequence
 from ipaddress import IPv6Address, IPv6Interface
 from typing import Final, Self
 
+from harness.probe.neighbours import Proxies
 from linux import netstate, rtnl
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
@@ -38,9 +41,13 @@ READY_BOUND: Final = 5.0
 QUIET_BOUND: Final = 10.0
 """Seconds after which a world that is still busy is an error."""
 
+_PAGE: Final = 1 << 16
 _SOLICITED_NODE: Final = IPv6Address("ff02::1:ff00:0")
 _GROUPS: Final = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 
+
+HELD_PAUSE: Final = 0.002
+"""Seconds to do something else in while the kernel's timer holds an answer back."""
 
 Counters = tuple[NetNS, str, str]
 """What has passed an interface: its namespace, its name, and numbers as proc_net(5) has them."""
@@ -68,7 +75,10 @@ class Quiet:
     def __init__(
         self, control: NetNS, watched: Sequence[NetNS], *, bound: float = QUIET_BOUND
     ) -> None:
-        self._watched = watched
+        self._counters = [(space, _open_counters(space)) for space in watched]
+        self._proxies = Proxies(control, watched)
+        self.held = False
+        """Whether the last pass found an answer held back, for tens of milliseconds or more."""
         self._control = control.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._control.settimeout(CONTROL_BOUND)
         self._control.bind(("127.0.0.1", 0))
@@ -84,17 +94,29 @@ class Quiet:
         Raises `NeverQuiet` when the world has been busy all the time, and `ControlLost`.
         """
         self._flush()
-        now = counters(self._watched)
-        still = now == self._last
+        now = self._counted()
+        held_before, self.held = self.held, self._proxies.hold()
+        still = now == self._last and not (self.held or held_before)
         if self._last is not None and not still and time.monotonic() > self._deadline:
             moved = set(now) - set(self._last)
             busy = [f"{name} in {space!r}" for space, name, _ in moved]
             raise NeverQuiet(
-                f"the world is still busy after {self._bound} s, at {', '.join(sorted(busy)[:4])}: "
+                f"the world is still busy after {self._bound} s, at "
+                f"{', '.join(sorted(busy)[:4]) or 'neighbours that somebody answers for'}: "
                 "something in it sends without end; look with `netmodes lab`"
             )
         self._last = now
         return still
+
+    def _counted(self) -> list[Counters]:
+        """What has passed each interface but `lo`, namespace by namespace."""
+        found: list[Counters] = []
+        for space, descriptor in self._counters:
+            for line in _whole(descriptor).splitlines()[2:]:
+                name, _, numbers = line.strip().partition(":")
+                if name != "lo":
+                    found.append((space, name, numbers))
+        return found
 
     def _flush(self) -> None:
         try:
@@ -111,8 +133,11 @@ class Quiet:
             os.sched_setaffinity(0, self._processors)
 
     def close(self) -> None:
-        """Close the control socket."""
+        """Close the control socket and whatever else is open."""
         self._control.close()
+        self._proxies.close()
+        for _, descriptor in self._counters:
+            os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -121,16 +146,18 @@ class Quiet:
         self.close()
 
 
-def counters(spaces: Sequence[NetNS]) -> list[Counters]:
-    """What has passed each interface but `lo`, namespace by namespace."""
-    found: list[Counters] = []
-    for space in spaces:
-        with space.entered(), open("/proc/thread-self/net/dev", encoding="ascii") as file:
-            for line in file.read().splitlines()[2:]:
-                name, _, numbers = line.strip().partition(":")
-                if name != "lo":
-                    found.append((space, name, numbers))
-    return found
+def _open_counters(space: NetNS) -> int:
+    """The file that tells a namespace's counters: it stays with the namespace it was opened in."""
+    with space.entered():
+        return os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _whole(descriptor: int) -> str:
+    """All of a file of proc(5), read anew from its beginning."""
+    read = b""
+    while more := os.pread(descriptor, _PAGE, len(read)):
+        read += more
+    return read.decode("ascii")
 
 
 def await_ready(spaces: Sequence[NetNS], *, bound: float = READY_BOUND) -> None:

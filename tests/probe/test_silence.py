@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from itertools import product
 
 import pytest
@@ -99,6 +99,72 @@ def test_a_neighbour_that_is_not_there_is_silence() -> None:
         later = ask_all(asked, patience=PATIENCE)
     assert later == [Observation(Outcome.DROPPED)] * 6
     assert {seen.detail for seen in later} == {"no neighbour answered for the next hop"}
+
+
+def test_addresses_that_nobody_has_cost_a_few_looks(passes: list[bool]) -> None:
+    """What waits for a neighbour that is not there is not waited for: nobody can answer late."""
+    with pair(["10.0.0.1/16", "fd00::1/64"], ["10.0.0.2/16", "fd00::2/64"]) as (one, other):
+        asked = [
+            question(one, address, other, protocol)
+            for number in range(10, 30)
+            for protocol in PROTOCOLS
+            for address in (f"10.0.0.{number}", f"fd00::{number}")
+        ]
+        assert set(ask_all(asked)) == {Observation(Outcome.DROPPED)}
+    assert passes[-1]
+    assert len(passes) < 20
+
+
+# --- neighbours that are found late -------------------------------------------------
+
+
+def on_link(star: Star, address: str) -> None:
+    """Let the asker take an address for one of its own link."""
+    with Netlink(star.asker) as netlink:
+        netlink.send([rtnl.add_route(ip_network(address), oif=2)])
+
+
+def proxy(star: Star, family: Family) -> None:
+    """Let the router answer its first cable's neighbours for the shared address."""
+    if family == 4:
+        sysctl.write(star.router, {"net.ipv4.conf.eth0.proxy_arp": 1})
+    else:
+        sysctl.write(star.router, {"net.ipv6.conf.eth0.proxy_ndp": 1})
+        star.netlink.send([rtnl.add_proxy(10, ip_address(SHARED[6]))])
+
+
+@EACH
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_who_answers_for_others_is_waited_for(
+    star: Star, family: Family, protocol: Protocol
+) -> None:
+    """A proxy lets a neighbour wait for up to 0.8 s; until then nothing is lost."""
+    on_link(star, SHARED[family])
+    (lost,) = ask_all([question(star.asker, SHARED[family], star.first, protocol)])
+    assert lost.outcome is Outcome.DROPPED
+    proxy(star, family)
+    asked = [question(star.asker, SHARED[family], star.first, protocol)]
+    (seen,) = ask_all(asked, through=star.everybody)
+    assert seen.outcome is Outcome.REPLY
+
+
+def test_an_anycast_address_is_waited_for(star: Star) -> None:
+    """Who has an anycast address answers for it as late as a proxy (RFC 4861, 7.2.7)."""
+    asked = [question(star.asker, "2001:db8::", star.router)]
+    (seen,) = ask_all(asked, through=star.everybody)
+    assert seen.detail == f"the answer came from {ROUTER[6][0]}, not from 2001:db8::"
+
+
+@EACH
+def test_an_address_is_asked_for_afresh(family: Family) -> None:
+    """Who comes to an address that was just asked for in vain is found at once."""
+    own = {4: "192.0.2.1/24", 6: "2001:db8::1/64"}[family]
+    late = ip_interface({4: "192.0.2.2/24", 6: "2001:db8::2/64"}[family])
+    with pair([own], []) as (one, other), Netlink(other) as netlink:
+        asked = [question(one, str(late.ip), other, protocol) for protocol in PROTOCOLS]
+        assert ask_all(asked) == [Observation(Outcome.DROPPED)] * 3
+        netlink.send([rtnl.add_address(2, late)])
+        assert {seen.outcome for seen in ask_all(asked)} == {Outcome.REPLY}
 
 
 def test_silent_neighbours_are_in_nobodys_way() -> None:
