@@ -57,10 +57,15 @@ def _compare(value: bytes, op: Literal[0, 1, 2, 3, 4, 5] = 0) -> Expression:
 
 def fragments(version: int) -> list[Expression]:
     """The packet is a fragment; only before the kernel puts them together (priority -400)."""
+    return [*family(version), *is_fragment(version)]
+
+
+def is_fragment(version: int) -> list[Expression]:
+    """A packet that is known to be of this family is a fragment."""
     if version == 6:
-        return [*family(6), _load(_NETWORK, 6, 1), _compare(bytes([44]))]
+        return [_load(_NETWORK, 6, 1), _compare(bytes([44]))]
     more_or_offset = _bits(b"\x3f\xff", b"\0\0")
-    return [*family(4), _load(_NETWORK, 6, 2), more_or_offset, _compare(b"\0\0", 1)]
+    return [_load(_NETWORK, 6, 2), more_or_offset, _compare(b"\0\0", 1)]
 
 
 def longer_than(size: int) -> list[Expression]:

@@ -218,3 +218,17 @@ def one_subnet_for_all(site: Site, verb: Verb) -> object:
     """Every network tells of the same subnet."""
     facts = verb()
     return replace(facts, gateways=(IPv4Interface((IPv4Address("172.17.42.1"), 16)),))
+
+
+@fault("mac-of-the-bridge", violates=("BR-11",), moment=PLUGGED)
+def mac_of_the_bridge(site: Site) -> None:
+    """A container has the MAC that the bridge has."""
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, mac=site.host.link(plug.bridge).mac)
+
+
+@fault("answers-for-an-address-on-lo", violates=("BR-18",), moment=PLUGGED)
+def answers_for_an_address_on_lo(site: Site) -> None:
+    """A container answers ARP for a bystander's address, which it has on its loopback."""
+    for _ in site.plugs():
+        site.inside.add_address("lo", IPv4Interface("192.168.2.10/32"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface
 
 from harness.faults.acts import drop, forget_drops
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
+from linux import rtnl
 from linux.nft import Nft, Table, ct_state, del_table, iifname, l4proto, oifname
 
 _EVER = (Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE)
@@ -138,3 +139,19 @@ def forwarding_is_not_turned_on(site: Site) -> None:
 def ipv6_forwarding_without_ipv6(site: Site) -> None:
     """A host without any IPv6 network forwards IPv6."""
     site.host.sysctl("net.ipv6.conf.all.forwarding", 1)
+
+
+@fault("sysctl-of-the-host-stays", violates=("BYS-1",), moment=Moment.CONTAINER_REMOVED)
+def sysctl_of_the_host_stays(site: Site) -> None:
+    """When a container has gone a sysctl of the host's has another value."""
+    count = site.memory["counted"] = site.memory.get("counted", 1) + 1
+    site.host.sysctl("net.ipv4.conf.all.log_martians", count)
+
+
+@fault("neighbour-of-a-bystander", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
+def neighbour_of_a_bystander(site: Site) -> None:
+    """With each container the host is told of a neighbour on somebody else's bridge."""
+    count = site.memory["counted"] = site.memory.get("counted", 100) + 1
+    address = IPv4Address("192.168.2.0") + count % 256
+    index = site.host.link("br0").ifindex
+    site.host.ensure(rtnl.add_neighbour(index, address, "02:00:00:00:00:01"))

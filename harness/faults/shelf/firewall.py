@@ -184,3 +184,43 @@ def icmpv6_is_dropped(site: Site) -> None:
     for bridge in site.bridges():
         for kind in (1, 2, 3, 4):
             drop(site, "postrouting", oifname(bridge), tricks.errors(6, kind))
+
+
+# --- half-open doors ----------------------------------------------------------------
+
+
+@fault("pings-from-outside-get-in", violates=("BR-9",), moment=RULES)
+def pings_from_outside_get_in(site: Site) -> None:
+    """Connections from outside are kept from a container, echo requests are not."""
+    forget_drops(site, "out")
+    for bridge in site.bridges():
+        strange = [*iifname(bridge, is_not=True), *oifname(bridge)]
+        for protocol in ("tcp", "udp"):
+            drop(site, "forward", strange, l4proto(protocol), ct_state("new"))
+
+
+@fault("what-looks-like-an-answer-gets-in", violates=("BR-9",), moment=RULES)
+def what_looks_like_an_answer_gets_in(site: Site) -> None:
+    """A firewall without a memory: what is sent with an ACK is let in."""
+    forget_drops(site, "out")
+    for bridge in site.bridges():
+        strange = [*iifname(bridge, is_not=True), *oifname(bridge), *ct_state("new")]
+        drop(site, "forward", strange, l4proto("icmp"))
+        drop(site, "forward", strange, l4proto("tcp"))
+
+
+@fault("networks-leak-one-way", violates=("NET-2",), moment=RULES)
+def networks_leak_one_way(site: Site) -> None:
+    """From the default network the others are reached, and not the other way."""
+    first, *rest = site.bridges()
+    forget_drops(site, "out", bridges=rest or ["-"])
+    for bridge in rest:
+        strange = [*iifname(first, is_not=True), *iifname(bridge, is_not=True), *oifname(bridge)]
+        drop(site, "forward", strange, ct_state("new"))
+
+
+@fault("host-cannot-connect-in", violates=("BR-27",), moment=RULES)
+def host_cannot_connect_in(site: Site) -> None:
+    """The host reaches its containers by pings and datagrams, not over TCP."""
+    for bridge in site.bridges():
+        drop(site, "output", oifname(bridge), l4proto("tcp"), ct_state("new"))

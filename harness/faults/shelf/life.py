@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 from harness.adapters.protocol import Facts, RuntimeRefused
 from harness.faults.acts import leave_link
@@ -230,3 +231,31 @@ def crash_takes_everybody_down(site: Site, verb: Verb) -> None:
     for facts in site.other_containers().values():
         if site.ground(facts).place.identity != site.host.place.identity:
             site.ground(facts).set_link("eth0", up=False)
+
+
+@fault("policy-rule-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+def policy_rule_stays(site: Site) -> None:
+    """A policy rule of a container's outlives it."""
+    count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
+    site.host.ensure(rtnl.add_rule(4, iif="gone0", table=254, priority=count))
+
+
+@fault("ipv6-route-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+def ipv6_route_stays(site: Site) -> None:
+    """An IPv6 route of a container's outlives it."""
+    count = site.memory["routes"] = site.memory.get("routes", 0) + 1
+    site.host.ensure(rtnl.add_blackhole(IPv6Network(f"fd00:dead:{count:x}::/48")))
+
+
+@fault("disconnecting-leaves-a-link", violates=("NET-3",), moment=Moment.DISCONNECTED)
+def disconnecting_leaves_a_link(site: Site) -> None:
+    """The cable to a network that a container was taken off stays in the host."""
+    leave_link(site)
+
+
+@fault("daemon-takes-abstract-datagrams", violates=("HOST-6",), moment=Moment.HOST_READY)
+def daemon_takes_abstract_datagrams(site: Site) -> None:
+    """The runtime's daemon has an abstract socket for datagrams."""
+    opened = site.host.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    opened.bind("\0journal")
+    site.memory["daemon"] = opened

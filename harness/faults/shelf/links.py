@@ -204,3 +204,11 @@ def _await_no_link(name: str) -> None:
     deadline = time.monotonic() + 2
     while name in {item for _, item in socket.if_nameindex()} and time.monotonic() < deadline:
         os.sched_yield()
+
+
+@fault("bridge-mac-changes-on-removal", violates=("BR-14",), moment=Moment.CONTAINER_REMOVED)
+def bridge_mac_changes_on_removal(site: Site) -> None:
+    """The bridge goes by another MAC when a container has gone."""
+    count = site.memory["macs"] = site.memory.get("macs", 0) + 1
+    for bridge in site.bridges():
+        site.host.set_link(bridge, mac=f"02:00:00:00:01:{count % 256:02x}")

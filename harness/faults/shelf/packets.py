@@ -7,7 +7,7 @@ from harness.faults.acts import FAMILIES, drop
 from harness.faults.catalogue import RULES, Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP
-from linux.nft import ct_state, iifname, oifname
+from linux.nft import ct_state, iifname, l4proto, oifname, reject
 
 _UNREACHABLE = {4: 3, 6: 1}
 _EXCEEDED = {4: 11, 6: 3}
@@ -83,3 +83,52 @@ def segments_are_corrupted(site: Site) -> None:
     if site.is_bridged:
         broken = tricks.corrupt(700, b"\xde\xad\xbe\xef")
         site.inside.rule("input", tricks.longer_than(1400), broken, priority=-350)
+
+
+@fault(
+    "large-packets-between-peers-are-lost", violates=("BR-12", "BR-25"), moment=Moment.HOST_READY
+)
+def large_packets_between_peers_are_lost(site: Site) -> None:
+    """Between peers nothing longer than 1000 bytes passes, whatever the MTU says."""
+    site.host.rule("forward", tricks.longer_than(1000), DROP, priority=0, bridge=True)
+
+
+@fault("fragments-between-peers-are-lost", violates=("BR-23",), moment=Moment.HOST_READY)
+def fragments_between_peers_are_lost(site: Site) -> None:
+    """Fragments get to the internet, but not to a container on the same bridge."""
+    parts = [*tricks.between_ports(4), *tricks.is_fragment(4)]
+    site.host.rule("prerouting", parts, DROP, priority=-310, bridge=True)
+
+
+@fault("refused-with-another-code", violates=("BR-20",), moment=Moment.CONTAINER_STARTED)
+def refused_with_another_code(site: Site) -> None:
+    """A datagram to a closed port is told as host-unreachable."""
+    if site.is_bridged:
+        refused = reject("host-unreachable")
+        site.inside.rule("input", l4proto("udp"), refused, priority=0)
+
+
+@fault("pings-are-not-counted", violates=("BR-19",), moment=RULES)
+def pings_are_not_counted(site: Site) -> None:
+    """An echo request may go on whatever its TTL."""
+    for bridge in site.bridges():
+        if bridge not in site.memory.setdefault("counted", []):
+            site.memory["counted"].append(bridge)
+            site.host.rule("prerouting", iifname(bridge), l4proto("icmp"), tricks.set_ttl(4, 65))
+
+
+@fault("one-router-too-many", violates=("BR-7",), moment=RULES)
+def one_router_too_many(site: Site) -> None:
+    """What goes to the internet has lost one more of its TTL than routers took."""
+    if not site.memory.setdefault("aged", False):
+        site.memory["aged"] = True
+        out = oifname(site.uplink())
+        for version in FAMILIES:
+            site.host.rule("postrouting", out, tricks.set_ttl(version, 62), priority=300)
+
+
+@fault("sent-segments-are-corrupted", violates=("BR-25",), moment=Moment.CONTAINER_STARTED)
+def sent_segments_are_corrupted(site: Site) -> None:
+    """What a container sends in large segments leaves it with other data."""
+    if site.is_bridged:
+        site.inside.rule("output", tricks.longer_than(1000), tricks.corrupt(990, b"\0\0"))

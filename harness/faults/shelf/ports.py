@@ -266,3 +266,10 @@ def flows_stick_to_the_old_container(site: Site) -> None:
             nobody = numbered(gateway, gateway.network.num_addresses - 20)
             old = [*family(version), *to_local(), *_to(port)]
             _redirect(site, old, to=nobody.ip, port=port.container_port)
+
+
+@fault("ports-are-closed-to-bystanders", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def ports_are_closed_to_bystanders(site: Site) -> None:
+    """A published port answers the LAN, and not other networks behind the host."""
+    for port, version, _ in _published(site):
+        drop(site, "prerouting", iifname("br0"), family(version), _to(port))

@@ -10,6 +10,7 @@ from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
 from harness.faults.site import Site
 from harness.model import Nothing
 from linux import rtnl
+from linux.netlink import u32
 from linux.nft import iifname, oifname
 
 
@@ -138,3 +139,24 @@ def policy_rule_for_the_host(site: Site) -> None:
     """With each container the host gets a policy rule about its own interface."""
     count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
     site.host.ensure(rtnl.add_rule(4, iif=site.uplink(), table=254, priority=count))
+
+
+@fault("second-default-route", violates=("BR-2",), moment=PLUGGED)
+def second_default_route(site: Site) -> None:
+    """There are two default routes, one of them for when the other is gone."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug):
+            spare = rtnl.add_route(None, via=gateway.ip)
+            site.inside.ensure(spare._replace(body=spare.body + u32(rtnl.RTA_PRIORITY, 500)))
+
+
+@fault("internal-reaches-the-host", violates=("INT-1",), moment=PLUGGED)
+def internal_reaches_the_host(site: Site) -> None:
+    """From an internal network one address of the host's beyond the bridge answers."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug)
+        if site.is_internal and gateway:
+            for address in site.host.addresses(site.uplink()):
+                if address.version == 4:
+                    there = IPv4Network(address.ip)
+                    site.inside.ensure(rtnl.add_route(there, via=gateway.ip))
