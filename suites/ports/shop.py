@@ -85,14 +85,14 @@ class Shop:
             with self.ear(family) as ear:
                 yield ear
 
-    def serves(self, caller: str, address: Address) -> Meeting | None:
+    def serves(self, caller: str, address: Address, *, port: int = 0) -> Meeting | None:
         """Somebody calls the published port on an address of the host, and is answered.
 
-        `None` when the call is refused.
+        Or another port. `None` when the call is refused.
         """
         with self._listening(self.family) as ear:
             place = self.scene.place(caller)
-            return ear.hears(place, at=address, port=self.port, answered=True)
+            return ear.hears(place, at=address, port=port or self.port, answered=True)
 
     def overhears(self, calls: Iterable[Call]) -> list[str]:
         """Those of many calls, made all at once, that are heard: refused or swallowed are not."""

@@ -81,7 +81,7 @@ def test_nobody_inherits_the_port(fair: Fair) -> None:
     for heir in fair.shops(fair.container("heir")):
         own = fair.own(heir.family)
         with heir.open() as listening:
-            assert listening.overhears([Call(HOST, heir.own(), INSIDE)])
+            assert listening.serves(HOST, heir.own(), port=INSIDE)
             assert listening.overhears([Call(ATTACKER, own), Call(HOST, own)]) == []
 
 

@@ -55,7 +55,7 @@ def test_publishing_opens_nothing_else_between_networks(
     market: Scene, runtime: Adapter, shop: Shop
 ) -> None:
     """The container's own address stays as far from another network as declared."""
-    assert shop.overhears([Call("peer", shop.own(), INSIDE)])
+    assert shop.serves("peer", shop.own(), port=INSIDE)
     assert shop.overhears([Call("stranger", shop.own())]) == []
     heard = shop.overhears([Call("stranger", shop.own(), INSIDE)])
     assert bool(heard) == (runtime.dialect.isolation == "none")
