@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from harness.report.schema import Report
+from harness.report.text import line
 
 
 def render(report: Report) -> str:
@@ -20,7 +21,7 @@ def render(report: Report) -> str:
         message, colour = f"{message}, partial", "lightgrey"
     badge = {
         "schemaVersion": 1,
-        "label": f"netmodes: {report.implementation.name}",
+        "label": f"netmodes: {line(report.implementation.name)}",
         "message": message,
         "color": colour,
     }

@@ -168,7 +168,7 @@ class _Panel:
     def name(self) -> str:
         """The runtime and its version."""
         runtime = self.report.implementation
-        return f"{runtime.name} {runtime.version or ''}".strip()
+        return line(f"{runtime.name} {runtime.version or ''}").strip()
 
     @property
     def tone(self) -> str:

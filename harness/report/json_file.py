@@ -11,6 +11,7 @@ import msgspec
 from harness.report.schema import VERSION, Report
 
 NAME = "report.json"
+_EMPTY: Any = (None, "", [], {})
 _LISTS = frozenset({"requirements", "tests", "matrices", "cells"})
 
 
@@ -20,7 +21,8 @@ class BadReport(ValueError):
 
 def dumps(report: Report) -> str:
     """The report as JSON: what is empty is left out, each test, row and cell on a line."""
-    return _pretty(_lean(msgspec.to_builtins(report, order="deterministic"))) + "\n"
+    text = _pretty(_lean(msgspec.to_builtins(report, order="deterministic"))) + "\n"
+    return text.replace("\x7f", r"\u007f")  # the one control character that JSON leaves alone
 
 
 def plain(report: Report) -> dict[str, Any]:
@@ -55,8 +57,8 @@ def load(path: Path) -> Report:
 def _lean(value: Any) -> Any:
     if isinstance(value, dict):
         pairs = ((key, _lean(item)) for key, item in value.items())
-        return {key: item for key, item in pairs if item not in (None, "", [], {})}
-    if isinstance(value, list):
+        return {key: item for key, item in pairs if item not in _EMPTY}
+    if isinstance(value, list | tuple):
         return [_lean(item) for item in value]
     return value
 

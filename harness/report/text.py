@@ -13,6 +13,7 @@ from harness.matrix import printable
 
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _ADDRESS: Final = re.compile(r"https?://[^\s\"'<>\\^`{|}]+", re.ASCII)
+_PATH: Final = re.compile(r"[\w .,@+=()\[\]/-]+")
 _STRUCTURE: Final = re.compile(r"[\\`*_{}\[\]<>#+!|~@&$=^]|:(?=\S)|(?<=www)\.", re.IGNORECASE)
 """What Markdown, or GitHub's extension of it, may give a meaning to within a line."""
 
@@ -35,7 +36,7 @@ def address(url: str | None) -> str | None:
 
 def folder(path: str | None) -> str | None:
     """`path` where it leads down from the report's own folder, else `None`."""
-    if not path or path != line(path) or re.search(r"[\\:?#%]", path):
+    if not path or not _PATH.fullmatch(path):
         return None
     parts = path.rstrip("/").split("/")
     return path if all(part not in ("", ".", "..") for part in parts) else None

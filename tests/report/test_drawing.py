@@ -1,0 +1,76 @@
+"""The drawing of a world: everybody is in it, nobody upon somebody else."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.model import Attached, Bridge, Host, Joined, Plan
+from harness.report.drawing import Box, draw, stacked
+from harness.report.schema import Stage, StagedContainer, StagedNetwork
+from harness.strategies import plans
+from tests.report import made
+
+
+def staged(plan: Plan) -> Stage:
+    """A plan's containers on the world of the other tests."""
+    networks = dict.fromkeys(name for item in plan.containers for name in item.networks)
+    return Stage(
+        routers=3,
+        world=made.STAGE.world,
+        networks=tuple(StagedNetwork(name=name, interface=f"br-{name}") for name in networks),
+        containers=tuple(
+            StagedContainer(
+                name=item.name,
+                mode=str(item.mode),
+                networks=item.networks if isinstance(item.mode, Bridge | Attached) else (),
+                joined=item.mode.container if isinstance(item.mode, Joined) else None,
+            )
+            for item in plan.containers
+        ),
+    )
+
+
+def apart(one: Box, other: Box) -> bool:
+    """Whether two boxes do not overlap."""
+    return (
+        one.x + one.width <= other.x
+        or other.x + other.width <= one.x
+        or one.y + one.height <= other.y
+        or other.y + other.height <= one.y
+    )
+
+
+@given(plans(max_containers=8), st.integers(1, 30))
+def test_everybody_has_a_place_of_his_own(plan: Plan, routers: int) -> None:
+    """Whatever is built, each container's box is inside the host's and overlaps no other."""
+    stage = staged(plan)
+    drawing = draw(
+        Stage(
+            routers=routers, world=stage.world, networks=stage.networks, containers=stage.containers
+        )
+    )
+    boxes = stacked(drawing, stage)
+    host = boxes[0]
+    assert host.kind == "host"
+    inside = [box for box in boxes[1:] if box.kind not in ("outside", "joiner")]
+    for number, box in enumerate(inside):
+        assert host.x <= box.x
+        assert box.x + box.width <= host.x + host.width
+        assert box.y + box.height <= host.y + host.height
+        assert all(apart(box, other) for other in inside[:number])
+    drawn = {box.name for box in boxes}
+    for item in plan.containers:
+        if not isinstance(item.mode, Host | Joined):
+            assert item.name in drawn
+    assert max(box.y + box.height for box in boxes) <= drawing.height
+
+
+def test_a_joiner_is_drawn_inside_the_container_that_it_joined() -> None:
+    """They share a namespace, and the drawing shows it."""
+    boxes = {box.name: box for box in stacked(draw(made.STAGE), made.STAGE)}
+    home, joiner = boxes["a"], boxes["d"]
+    assert home.x < joiner.x
+    assert home.y < joiner.y
+    assert joiner.x + joiner.width < home.x + home.width
+    assert joiner.y + joiner.height <= home.y + home.height

@@ -1,0 +1,192 @@
+"""`report.json` and the files beside it: what is in them, and that they are whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+from hypothesis import given
+
+from harness.report import badge, files, html, json_file
+from harness.report.json_file import BadReport
+from harness.report.schema import GateResult, Report, Verdict
+from tests.report import made
+
+
+def without_surrogates(said: str) -> str:
+    """Text that can be written to a file at all."""
+    return said.encode(errors="replace").decode()
+
+
+@given(made.hostile_reports(made.HOSTILE.map(without_surrogates)))
+def test_what_is_written_is_read_again(report: Report) -> None:
+    """Every field survives the way through the file."""
+    assert json_file.loads(json_file.dumps(report)) == report
+
+
+def test_a_report_is_readable_line_by_line() -> None:
+    """A test, a row and a cell are a line each, so that a diff of two reports shows them."""
+    lines = json_file.dumps(made.BROKEN).splitlines()
+    assert sum(f'"{made.PEERS}"' in line and '"seconds"' in line for line in lines) == 1
+    assert sum('"source": "a"' in line for line in lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "no report"),
+        ("[]", "no report"),
+        ('{"version": 2}', "version 2; this program reads version 1"),
+        ('{"version": 1}', "implementation"),
+        ('{"version": 1, "implementation": {"name": 3}}', "$.implementation.name"),
+    ],
+)
+def test_what_is_no_report_is_refused_by_name(text: str, complaint: str) -> None:
+    """The message names the version, or the field that is wrong."""
+    with pytest.raises(BadReport, match=re.escape(complaint)):
+        json_file.loads(text)
+
+
+def test_a_field_of_a_later_program_is_passed_over() -> None:
+    """Within a version fields are only added, and older programs go on reading."""
+    plain = json_file.plain(made.BROKEN) | {"weather": "fine"}
+    assert json_file.loads(json.dumps(plain)) == made.BROKEN
+
+
+def test_every_field_is_documented() -> None:
+    """`docs/report.md` names each field of the schema."""
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text()
+    schema = msgspec.json.schema(Report)
+    fields = {
+        f"{name}.{field}"
+        for name, part in schema["$defs"].items()
+        if part.get("type") == "object" and name not in ("Promise", "Observation")
+        for field in part["properties"]
+    }
+    assert fields
+    assert {field for field in fields if f"`{field.partition('.')[2]}`" not in page} == set()
+
+
+def test_all_files_are_written(tmp_path: Path) -> None:
+    """The five files, and nothing half-finished beside them."""
+    files.write(made.BROKEN, tmp_path / "new" / "report")
+    assert sorted(item.name for item in (tmp_path / "new" / "report").iterdir()) == sorted(
+        files.NAMES
+    )
+
+
+def test_a_run_that_begins_takes_the_earlier_ones_files_away(tmp_path: Path) -> None:
+    """What stands in the folder meanwhile says that it is partial."""
+    files.write(made.BROKEN, tmp_path)
+    (tmp_path / "mine.txt").write_text("not the report's")
+    files.announce(made.report(partial=("the run has not come to its end",)), tmp_path)
+    assert {item.name for item in tmp_path.iterdir()} == {json_file.NAME, "mine.txt"}
+    assert json_file.load(tmp_path).partial == ("the run has not come to its end",)
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> None:
+    """The draft is gone, the earlier content is there."""
+    path = tmp_path / "file"
+    files.replace(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        files.replace(path, "new" * 100_000 + "\ud800")
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+def test_junit_tells_requirements_verdicts_and_evidence(tmp_path: Path) -> None:
+    """Requirement ids are properties; a failure, an error and what is unsupported differ."""
+    files.write(made.BROKEN, tmp_path)
+    suite = ElementTree.parse(tmp_path / files.JUNIT).getroot().find("testsuite")
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "1", "1")
+    peers, *_ = (case for case in suite.iter("testcase") if case.get("name") == "test_peers")
+    assert [item.get("value") for item in peers.iter("property")] == ["BR-4"]
+    failure = peers.find("failure")
+    assert failure is not None
+    assert failure.get("message") == "1 of 2 cells is wrong"
+    assert "evidence/peers" in str(failure.text)
+
+
+@pytest.mark.parametrize(
+    ("report", "message", "colour"),
+    [
+        (made.BROKEN, "1/2 core", "red"),
+        (made.report(made.result()), "1/1 core", "lightgrey"),
+        (
+            made.report(made.result(requirements=["BR-4", "BR-9", "HOST-1"])),
+            "3/3 core",
+            "brightgreen",
+        ),
+        (made.report(made.result(), partial=("interrupted",)), "1/1 core, partial", "lightgrey"),
+    ],
+)
+def test_the_badge_tells_how_much_of_the_core_is_kept(
+    report: Report, message: str, colour: str
+) -> None:
+    """Green is a runtime that conforms, and nothing else."""
+    drawn = json.loads(badge.render(report))
+    assert (drawn["schemaVersion"], drawn["message"], drawn["color"]) == (1, message, colour)
+
+
+def test_the_summary_is_appended_to_the_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other steps have written there stays."""
+    job = tmp_path / "job.md"
+    job.write_text("before\n")
+    monkeypatch.setenv(files.STEP_SUMMARY, str(job))
+    files.append_step_summary(made.BROKEN)
+    assert job.read_text().startswith("before\n## netmodes: acme 1.2\n")
+
+
+class _Text(HTMLParser):
+    """The text of a page that a reader sees."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text, self._hidden = "", 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._hidden += tag in ("script", "style")
+        self.text += " " + " ".join(
+            value or "" for name, value in attrs if name in ("data-tip", "aria-label")
+        )
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.text += " " + data
+
+
+def test_every_number_on_the_page_is_in_the_json() -> None:
+    """Whatever the page claims can be traced to `report.json`."""
+    gate = GateResult(file="x.toml", entries=7, ok=False, new=("test 31",), known=("test 57",))
+    report = made.report(*made.BROKEN.tests, matrices=made.BROKEN.matrices, gate=gate, exit=1)
+    number = re.compile(r"\d+(?:\.\d+)?")
+    shown = _Text(html.render([report])).text
+    in_json = set(number.findall(json_file.dumps(report)))
+    drawn = {"1", "2", "3", "4", "6"}  # routers by number; IPv4, IPv6
+    assert report.totals.tests.kept == 1
+    assert number.findall(shown)
+    assert set(number.findall(shown)) - drawn - in_json == set()
+
+
+def test_several_reports_stand_side_by_side() -> None:
+    """Every runtime has its verdict in every row."""
+    other = made.report(made.result(), name="other", version="3")
+    page = html.render([made.BROKEN, other])
+    row = page[page.index('id="req-BR-4"') :].partition("</summary>")[0]
+    assert "v-broken" in row
+    assert "v-kept" in row
+    assert "acme 1.2" in page
+    assert "other 3" in page
+    assert Verdict.BROKEN in row

@@ -1,0 +1,253 @@
+"""The gate is strict both ways: nothing wrong is unlisted, nothing listed is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import gate
+from harness.expectations import UNEXPLAINED, BadExpectations, Deviation, Kind
+from harness.model import Outcome
+from harness.report.schema import Failure, GateResult, Report, Selection, Shard, Verdict
+from tests.report import made
+from tests.report.made import OUTSIDE, PEERS
+
+
+def listed(kind: Kind, id_: str, verdict: Verdict = Verdict.BROKEN, **more: str) -> Deviation:
+    """An entry of the file."""
+    told = {"runtime": "acme", "reason": "known"} | more
+    return Deviation(kind=kind, id=id_, verdict=verdict, **told)
+
+
+def held(report: Report, *entries: Deviation, gone: Sequence[str] = ()) -> GateResult:
+    """The report held against these entries."""
+    return gate.compare(report, entries, file="acme.toml", gone=lambda id_: id_ in gone)
+
+
+RED = made.report(made.result(PEERS, Verdict.BROKEN), made.result(OUTSIDE, requirements=["BR-9"]))
+GREEN = made.report(made.result(PEERS), made.result(OUTSIDE, requirements=["BR-9"]))
+
+
+def test_a_run_without_failures_is_as_expected_by_an_empty_file() -> None:
+    """Nothing is wrong, and nothing was to be."""
+    assert held(GREEN).ok
+
+
+def test_a_new_failure_fails_the_run() -> None:
+    """It is named with what it breaks."""
+    result = held(RED)
+    assert not result.ok
+    assert result.new == (f"{PEERS} (broken: BR-4)",)
+
+
+@pytest.mark.parametrize("entry", [listed(Kind.TEST, PEERS), listed(Kind.REQUIREMENT, "BR-4")])
+def test_a_listed_failure_does_not(entry: Deviation) -> None:
+    """By the test's name, or by the requirement that it breaks."""
+    result = held(RED, entry)
+    assert result.ok
+    assert result.known == (f"{PEERS} (broken: BR-4)",)
+
+
+@pytest.mark.parametrize("entry", [listed(Kind.TEST, PEERS), listed(Kind.REQUIREMENT, "BR-4")])
+def test_a_listed_failure_that_passes_fails_the_run(entry: Deviation) -> None:
+    """The entry has to go, so that the failure cannot come back unnoticed."""
+    result = held(GREEN, entry)
+    assert not result.ok
+    assert result.fixed == (str(entry),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "gone"),
+    [
+        (listed(Kind.TEST, "suites/test_it.py::test_renamed"), ["suites/test_it.py::test_renamed"]),
+        (listed(Kind.REQUIREMENT, "BR-999"), []),
+    ],
+)
+def test_a_listed_id_that_is_not_there_any_more_fails_the_run(
+    entry: Deviation, gone: list[str]
+) -> None:
+    """A file never collects what nobody can check."""
+    result = held(GREEN, entry, gone=gone)
+    assert not result.ok
+    assert len(result.gone) == 1
+
+
+def test_a_listed_test_that_this_run_was_not_about_says_nothing() -> None:
+    """A part of the suites can be held against the file of the whole."""
+    assert held(GREEN, listed(Kind.TEST, "suites/other.py::test_it")).ok
+
+
+def test_what_is_not_supported_any_more_fails_the_run() -> None:
+    """Declaring less is no way to get green; it is listed like a failure."""
+    report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["DNS-1"]))
+    result = held(report)
+    assert not result.ok
+    assert result.unsupported == ("DNS-1",)
+    assert held(report, listed(Kind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED)).ok
+
+
+def test_what_was_listed_as_broken_is_not_covered_when_it_becomes_unsupported() -> None:
+    """The entry is stale, and the lack of support is new."""
+    report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["BR-4"]))
+    result = held(report, listed(Kind.REQUIREMENT, "BR-4"))
+    assert result.unsupported == ("BR-4",)
+    assert len(result.gone) == 1
+
+
+def test_what_is_supported_now_has_to_be_taken_off_the_list() -> None:
+    """An entry for an unsupported requirement goes when it is supported."""
+    result = held(GREEN, listed(Kind.REQUIREMENT, "BR-4", Verdict.UNSUPPORTED))
+    assert len(result.fixed) == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.TEST, Kind.REQUIREMENT])
+def test_an_error_is_not_the_failure_that_was_listed(kind: Kind) -> None:
+    """When the harness cannot even run the test, the known failure is not what one sees."""
+    report = made.report(made.result(PEERS, Verdict.ERROR))
+    entry = listed(kind, PEERS if kind is Kind.TEST else "BR-4")
+    assert len(held(report, entry).new) == 1
+    assert held(report, replace(entry, verdict=Verdict.ERROR)).ok
+
+
+def test_all_that_a_test_breaks_has_to_be_listed() -> None:
+    """A test that breaks two requirements is not excused by one of them."""
+    report = made.report(made.result(PEERS, Verdict.BROKEN, ["BR-4", "BR-9"]))
+    four, nine = listed(Kind.REQUIREMENT, "BR-4"), listed(Kind.REQUIREMENT, "BR-9")
+    assert len(held(report, four).new) == 1
+    assert held(report, four, nine).ok
+
+
+def test_a_leak_is_not_excused_by_what_the_test_is_about() -> None:
+    """What a test left behind counts as what it broke."""
+    leak = made.result(
+        PEERS, Verdict.BROKEN, breaks=("LIFE-1",), failures=(Failure(when="teardown"),)
+    )
+    report = made.report(leak)
+    assert held(report, listed(Kind.REQUIREMENT, "LIFE-1")).ok
+    assert len(held(report, listed(Kind.REQUIREMENT, "BR-4")).new) == 1
+
+
+def test_a_test_without_requirement_can_be_listed_by_name_only() -> None:
+    """Nothing else stands for it."""
+    report = made.report(made.result(PEERS, Verdict.BROKEN, []))
+    assert len(held(report).new) == 1
+    assert held(report, listed(Kind.TEST, PEERS)).ok
+
+
+WRONG = "the cast: a → b icmp/4"
+
+
+def cells(*, reverse: Outcome = Outcome.REPLY) -> Report:
+    """A test that found one wrong cell, or two."""
+    seen = [made.cell("a", "b", seen=Outcome.DROPPED), made.cell("b", "a", seen=reverse)]
+    return made.report(made.result(PEERS, Verdict.BROKEN), cells=seen)
+
+
+def test_a_listed_cell_excuses_the_test_that_found_it() -> None:
+    """As long as no other cell of that test is wrong."""
+    assert held(cells(), listed(Kind.CELL, WRONG)).ok
+    assert len(held(cells(reverse=Outcome.DROPPED), listed(Kind.CELL, WRONG)).new) == 1
+
+
+def test_a_listed_cell_that_is_right_or_not_there_fails_the_run() -> None:
+    """Of a cell, too, the file says nothing but the truth."""
+    right = made.report(made.result(PEERS), cells=[made.cell("a", "b")])
+    assert len(held(right, listed(Kind.CELL, WRONG)).fixed) == 1
+    assert len(held(right, listed(Kind.CELL, "the cast: a → z icmp/4")).gone) == 1
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        replace(GREEN, selection=Selection(narrowed=True)),
+        replace(GREEN, shard=Shard(number=1, of=2)),
+    ],
+)
+def test_a_part_of_the_tests_does_not_show_that_a_requirement_is_kept(report: Report) -> None:
+    """Its other tests may still fail; a listed cell may be another part's."""
+    cell = listed(Kind.CELL, "the cast: a → z icmp/4")
+    assert held(report, listed(Kind.REQUIREMENT, "BR-4"), cell).ok
+
+
+def test_a_partial_run_is_never_as_expected() -> None:
+    """What did not run may be wrong."""
+    assert not held(replace(GREEN, partial=("interrupted",))).ok
+
+
+def test_entries_of_other_runtimes_and_versions_are_left_alone() -> None:
+    """One file serves them all."""
+    others = [
+        listed(Kind.TEST, PEERS, runtime="other"),
+        listed(Kind.TEST, PEERS, versions=">=2"),
+    ]
+    assert held(GREEN, *others).ok
+    assert len(held(RED, *others).new) == 1
+    assert held(RED, *others).entries == 0
+
+
+def test_an_id_listed_twice_is_refused() -> None:
+    """Two entries about one version would contradict each other sooner or later."""
+    with pytest.raises(BadExpectations, match="listed twice"):
+        held(RED, listed(Kind.TEST, PEERS), listed(Kind.TEST, PEERS, versions="<2"))
+
+
+def test_the_gate_speaks_in_five_lines() -> None:
+    """The verdict, and what is new, unsupported, fixed, gone."""
+    tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN) for number in range(5)]
+    report = made.report(*tests)
+    lines = gate.in_words(held(report, listed(Kind.TEST, PEERS)), report)
+    assert len(lines) == 5
+    assert "NOT AS EXPECTED" in lines[0]
+    assert "acme 1.2" in lines[0]
+    assert "5: f.py::test_0" in lines[1]
+    assert "and 2 more" in lines[1]
+    assert lines[3].endswith("none")
+
+
+# --- writing -------------------------------------------------------------------------
+
+VERDICTS = st.sampled_from([Verdict.KEPT, Verdict.BROKEN, Verdict.ERROR, Verdict.UNSUPPORTED])
+TESTS = st.lists(
+    st.tuples(
+        VERDICTS, st.lists(st.sampled_from([row.id for row in made.ROWS]), max_size=2, unique=True)
+    ),
+    max_size=5,
+)
+
+
+def of(tests: list[tuple[Verdict, list[str]]]) -> Report:
+    """A report of such tests."""
+    return made.report(
+        *(made.result(f"f.py::test_{n}", verdict, ids) for n, (verdict, ids) in enumerate(tests))
+    )
+
+
+@given(TESTS, TESTS)
+def test_what_is_written_is_what_the_run_is_expected_by(
+    before: list[tuple[Verdict, list[str]]], now: list[tuple[Verdict, list[str]]]
+) -> None:
+    """After any earlier file, the written one makes the gate pass, and writing it again is idle."""
+    there = {f"f.py::test_{n}" for n in range(len(now))}
+
+    def gone(id_: str) -> bool:
+        return id_ not in there
+
+    earlier = gate.rewritten(of(before), [], gone=gone)
+    written = gate.rewritten(of(now), earlier, gone=gone)
+    assert gate.compare(of(now), written, file="x", gone=gone).ok
+    assert set(gate.rewritten(of(now), written, gone=gone)) == set(written)
+
+
+def test_writing_keeps_what_people_have_written() -> None:
+    """Reasons and ranges stay, other runtimes' entries too; fixed ones go, new ones come."""
+    other = listed(Kind.TEST, PEERS, runtime="other")
+    known = listed(Kind.TEST, PEERS, versions="<2", reason="kernel bug")
+    fixed = listed(Kind.TEST, OUTSIDE)
+    written = gate.rewritten(RED, [other, known, fixed], gone=lambda _: False)
+    assert set(written) == {other, known}
+    (new,) = gate.rewritten(RED, [], gone=lambda _: False)
+    assert (new.id, new.reason) == (PEERS, UNEXPLAINED)

@@ -1,0 +1,163 @@
+"""Reports of shards become one, unless they are not of one run; what two reports differ in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.model import Outcome
+from harness.report.compare import changes
+from harness.report.merge import Unmergeable, merge
+from harness.report.schema import (
+    Implementation,
+    Report,
+    RequirementResult,
+    Selection,
+    Shard,
+    Verdict,
+)
+from tests.report import made
+from tests.report.made import ELSEWHERE, OUTSIDE, PEERS
+
+VERDICTS = st.sampled_from([Verdict.KEPT, Verdict.BROKEN, Verdict.ERROR, Verdict.UNSUPPORTED])
+
+
+@given(st.lists(st.tuples(VERDICTS, st.integers(0, 2), st.sampled_from(made.ROWS)), max_size=8))
+def test_the_whole_is_what_one_run_would_have_reported(
+    drawn: list[tuple[Verdict, int, RequirementResult]],
+) -> None:
+    """Verdicts and counts do not depend on how the tests were divided."""
+    tests = [
+        (part, made.result(f"f.py::test_{number}", verdict, [row.id]))
+        for number, (verdict, part, row) in enumerate(drawn)
+    ]
+    parts = made.shards(*([test for own, test in tests if own == number] for number in range(3)))
+    whole = made.report(*(test for _, test in tests))
+    merged = merge(parts)
+    assert merged.tests == whole.tests
+    assert merged.requirements == whole.requirements
+    assert merged.totals == whole.totals
+    assert merged.complete
+    assert merged.shard is None
+
+
+def test_the_order_of_the_parts_does_not_matter() -> None:
+    """The folders may be named in any order."""
+    first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
+    assert merge([second, first]) == merge([first, second])
+
+
+def test_a_missing_shard_makes_the_whole_partial() -> None:
+    """The report says which one is missing."""
+    first, _, third = made.shards([made.result(PEERS)], [], [made.result(OUTSIDE)])
+    assert merge([third, first]).partial == ("shard 2 of 3 is missing",)
+
+
+def test_a_partial_part_makes_the_whole_partial() -> None:
+    """What a shard did not get to is missing in the whole."""
+    first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
+    cut = replace(second, partial=("interrupted",), exit=2)
+    merged = merge([first, cut])
+    assert merged.partial == ("shard 2: interrupted",)
+    assert merged.exit == 2
+
+
+def test_a_cell_that_was_wrong_in_one_part_is_wrong() -> None:
+    """The cells of one matrix may come from several machines."""
+    first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
+    right, wrong = made.cell("a", "b"), made.cell("a", "b", seen=Outcome.DROPPED)
+    other = made.cell("b", "a")
+    merged = merge(
+        [
+            replace(first, matrices=(made.cast([wrong]),)),
+            replace(second, matrices=(made.cast([right, other]),)),
+        ]
+    )
+    (joint,) = merged.matrices
+    assert joint.cells == (wrong, other)
+    assert (joint.counts.cells, joint.counts.wrong) == (2, 1)
+    assert joint.stage == made.STAGE
+    assert merged.totals.cells == joint.counts
+
+
+def test_kernels_of_all_parts_are_named() -> None:
+    """Machines may differ in what they run on; nobody has to guess in what."""
+    first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
+    other = replace(second, environment={**second.environment, "kernel": "6.18.0"})
+    assert merge([first, other]).environment["kernel"] == "6.12.0, 6.18.0"
+
+
+def _second(**more: object) -> tuple[Report, Report]:
+    first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
+    return first, replace(second, **more)  # type: ignore[arg-type] # any field
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    [
+        ({"implementation": Implementation(name="other", version="1.2")}, "the runtime"),
+        ({"implementation": Implementation(name="acme", version="1.3")}, "version '1.2' and '1.3'"),
+        ({"generator": "netmodes 9"}, "netmodes"),
+        ({"selection": Selection(collected=1, tests="u", catalogue="c")}, "the tests"),
+        ({"selection": Selection(collected=1, tests="t", catalogue="d")}, "the catalogue"),
+        (
+            {"selection": Selection(collected=1, tests="t", catalogue="c", deselected=3)},
+            "deselected",
+        ),
+        (
+            {"selection": Selection(collected=1, tests="t", catalogue="c", arguments=("x",))},
+            "what was asked for",
+        ),
+        ({"shard": Shard(number=2, of=3)}, "the number of shards"),
+        ({"shard": Shard(number=2, of=2, by="x")}, "balanced by"),
+        ({"shard": Shard(number=1, of=2)}, "shard 1 is there twice"),
+        ({"shard": None}, "the number of shards"),
+        ({"seeds": {"hypothesis seed": "1"}}, "the seeds"),
+        ({"environment": {"user": "root", "machine": "x86_64"}}, "the user"),
+        ({"tests": (made.result(PEERS),)}, "no parts of one run"),
+    ],
+)
+def test_parts_of_different_runs_are_not_joined(other: dict[str, object], complaint: str) -> None:
+    """The message says in what they differ."""
+    merge(_second())
+    with pytest.raises(Unmergeable, match=complaint):
+        merge(_second(**other))
+
+
+def test_what_is_no_shard_is_not_joined() -> None:
+    """Two whole runs are compared, not merged."""
+    with pytest.raises(Unmergeable, match="--shard"):
+        merge([made.BROKEN])
+    with pytest.raises(Unmergeable, match="nothing to merge"):
+        merge([])
+
+
+def test_a_part_that_found_no_tests_before_it_ended_is_joined() -> None:
+    """A machine that failed at once makes the whole partial, not impossible."""
+    first, second = _second(
+        selection=Selection(catalogue="c"), tests=(), partial=("worker gw0 ended early",)
+    )
+    assert not merge([first, second]).complete
+
+
+def test_two_reports_differ_in_what_has_another_verdict() -> None:
+    """Requirements, tests and cells, those that came and went, and the runtime's version."""
+    old = made.report(made.result(PEERS), made.result(ELSEWHERE), cells=[made.cell("a", "b")])
+    new = made.report(
+        made.result(PEERS, Verdict.BROKEN),
+        made.result(OUTSIDE),
+        cells=[made.cell("a", "b", seen=Outcome.DROPPED)],
+        version="1.3",
+    )
+    assert changes(old, old) == []
+    assert [" ".join(str(change).split()) for change in changes(old, new)] == [
+        "runtime version: 1.2, now 1.3",
+        "requirement BR-4: kept, now broken",
+        f"test {PEERS}: kept, now broken",
+        f"test {ELSEWHERE}: kept, now not there",
+        f"test {OUTSIDE}: not there, now kept",
+        "cell the cast: a → b icmp/4: kept, now broken",
+    ]

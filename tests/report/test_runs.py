@@ -1,0 +1,499 @@
+"""What a run leaves: the report, also of a run that was cut short, and the gate's exit status."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import cli
+from harness.report import files, json_file
+from harness.report.schema import Report, Verdict
+from linux import syscalls
+from tests.programs import Watched
+
+GREEN = """
+from harness.marks import requirement
+
+@requirement("BR-1")
+def test_kept(): pass
+
+@requirement("HOST-1")
+def test_unsupported(): assert 0
+
+def test_of_nothing(): pass
+"""
+RED = (
+    GREEN
+    + """
+@requirement("BR-2", "BR-4")
+def test_broken():
+    print("said before")
+    assert 1 + 1 == 3
+"""
+)
+EXPECTED = """
+[[deviation]]
+runtime = "acme"
+requirement = "HOST-1"
+verdict = "unsupported"
+reason = "no such mode"
+"""
+FAILING = """
+[[deviation]]
+runtime = "acme"
+test = "test_it.py::test_broken"
+reason = "arithmetic"
+"""
+WORKERS = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
+
+
+def run(project: pytest.Pytester, *options: str) -> pytest.RunResult:
+    """Run the project's tests: in this process where no other is wanted, which is faster."""
+    if "-n" in options:
+        return project.runpytest_subprocess(*options)
+    # The outer run is in a sandbox; this one must not take this process into another.
+    return project.runpytest_inprocess("--sandbox=never", *options)
+
+
+@pytest.fixture
+def project(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """The project of the plugin's tests, whose runtime this process finds too."""
+    monkeypatch.syspath_prepend(str(project.path / "site"))
+    return project
+
+
+def left(project: pytest.Pytester, folder: str = "report") -> Report:
+    """The report that the last run has left."""
+    return json_file.load(project.path / folder)
+
+
+# --- what is in it ---------------------------------------------------------------------
+
+
+@WORKERS
+def test_a_run_leaves_a_report(project: pytest.Pytester, workers: list[str]) -> None:
+    """Runtime, verdicts, times, what failed and what it had printed; the terminal says where."""
+    project.makepyfile(test_it=RED)
+    result = run(project, *workers)
+    result.stdout.fnmatch_lines([f"report: {project.path}/report/index.html"])
+    report = left(project)
+    assert report.complete
+    assert (report.implementation.name, report.exit) == ("acme", 1)
+    assert report.totals.tests.total == 4
+    assert {item.id: item.verdict for item in report.requirements if item.tests} == {
+        "BR-1": Verdict.KEPT,
+        "BR-2": Verdict.BROKEN,
+        "BR-4": Verdict.BROKEN,
+        "HOST-1": Verdict.UNSUPPORTED,
+    }
+    broken, *_ = (test for test in report.tests if test.verdict is Verdict.BROKEN)
+    (failure,) = broken.failures
+    assert broken.id == "test_it.py::test_broken"
+    assert failure.message == "(1 + 1) == 3"
+    assert "assert 1 + 1 == 3" in failure.text
+    assert [section.text for section in failure.sections] == ["said before\n"]
+    assert {path.name for path in (project.path / "report").iterdir()} == set(files.NAMES)
+
+
+@WORKERS
+def test_cells_are_reported_with_the_test_that_asked(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """Whatever process it ran in."""
+    from tests.plugin.test_matrices import MATRICES
+
+    project.makepyfile(test_it=MATRICES)
+    run(project, *workers)
+    report = left(project)
+    (matrix,) = report.matrices
+    assert (matrix.counts.cells, matrix.counts.wrong) == (20, 12)
+    wrong = [cell for cell in matrix.cells if not cell.kept]
+    assert {cell.test for cell in wrong} == {"test_it.py::test_cells[12]"}
+    assert report.totals.cells == matrix.counts
+
+
+def test_a_live_run_tells_of_runtime_and_stage(project: pytest.Pytester) -> None:
+    """Version, features and dialect of the runtime; who was there while a matrix was measured."""
+    project.makepyfile(
+        test_it="""
+        from harness.marks import requirement
+
+        @requirement("CTR-2")
+        def test_it(cast): cast.observed(list(cast.promised())[:4])
+        """
+    )
+    result = run(project, "--runtime=mydocker")
+    result.assert_outcomes(passed=1)
+    report = left(project)
+    assert report.implementation.version
+    assert "bridge" in report.implementation.features
+    assert report.implementation.dialect["bridge_name"] == "docker0"
+    (matrix,) = report.matrices
+    assert matrix.stage
+    assert matrix.counts.cells == 4
+    joiner, *_ = (item for item in matrix.stage.containers if item.joined)
+    assert joiner.joined == "container01"
+    assert matrix.stage.networks[0].interface == "docker0"
+    assert matrix.stage.containers[0].addresses[0].startswith("172.17.")
+
+
+def test_a_run_that_tests_no_requirement_leaves_none(project: pytest.Pytester) -> None:
+    """An earlier report is not lost to a run of something else; --report asks for one anyway."""
+    project.makepyfile(test_it="def test_of_nothing(): pass")
+    run(project)
+    assert not (project.path / "report").exists()
+    run(project, "--report=here")
+    assert left(project, "here").totals.tests.kept == 1
+
+
+def test_no_report_is_written_where_none_is_wanted(project: pytest.Pytester) -> None:
+    """--no-report leaves nothing, and both options at once are a mistake."""
+    project.makepyfile(test_it=GREEN)
+    run(project, "--no-report").assert_outcomes(passed=2, skipped=1)
+    assert not (project.path / "report").exists()
+    result = run(project, "--no-report", "--report=here")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_job_on_github_gets_the_summary(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is appended to the file that the job names, report or not."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path / "job.md"))
+    project.makepyfile(test_it=RED)
+    run(project, "--no-report")
+    assert "Does not conform: 2 requirements not kept" in (project.path / "job.md").read_text()
+
+
+def test_what_a_runtime_prints_does_nothing_to_the_terminal(project: pytest.Pytester) -> None:
+    """Escapes in a failure and its output come out as text, with and without workers."""
+    project.makepyfile(
+        test_it=r"""
+        import pytest
+
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_it(n):
+            print("printed \x1b[2J")
+            raise AssertionError("said \x1b]0;title\x07 and \x9b2J")
+        """
+    )
+    for workers in ([], ["-n", "2"]):
+        result = run(project, "--report=r", "--color=no", *workers)
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.stdout.str())
+        result.stdout.fnmatch_lines([r"*said \x1b]0;title\x07 and \x9b2J*"])
+
+
+# --- cut short -------------------------------------------------------------------------
+
+WAITING = """
+import os, signal, pytest
+from harness.marks import requirement
+
+@requirement("BR-1")
+@pytest.mark.parametrize("n", range(3))
+def test_quick(n): pass
+
+@requirement("BR-2")
+def test_slow(capfd):
+    with capfd.disabled():
+        os.write(2, b"waiting\\\\n")
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=" ".join)
+def test_an_interrupted_run_leaves_a_partial_report(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """After Ctrl-C there is what was found so far, and it says that it is not all."""
+    project.makepyfile(test_it=WAITING)
+    argv = [sys.executable, "-m", "pytest", "-p", "no:randomly", *workers]
+    with Watched(argv) as watched:
+        watched.expect("waiting")
+        watched.process.send_signal(signal.SIGINT)
+        assert watched.end() == pytest.ExitCode.INTERRUPTED
+        assert "report: partial: interrupted: KeyboardInterrupt" in watched.output
+    report = left(project)
+    assert report.totals.tests.kept == 3
+    assert "interrupted" in report.partial[0]
+    assert "Partial report" in (project.path / "report" / "index.html").read_text()
+
+
+def test_a_killed_run_leaves_no_earlier_success(project: pytest.Pytester) -> None:
+    """What stands in the folder after SIGKILL is partial; the earlier run's page is gone."""
+    project.makepyfile(test_it=GREEN)
+    run(project)
+    assert left(project).complete
+    project.makepyfile(test_it=WAITING)
+    with Watched([sys.executable, "-m", "pytest"]) as watched:
+        watched.expect("waiting")
+        watched.process.kill()
+        watched.end()
+    assert left(project).partial == ("the run has not come to its end",)
+    assert not (project.path / "report" / "index.html").exists()
+
+
+def test_a_killed_worker_leaves_a_partial_report(project: pytest.Pytester) -> None:
+    """The test that it was at is an error, the rest of the run goes on, and it fails."""
+    project.makepyfile(test_it=WAITING.replace("signal.pause()", "os.kill(os.getpid(), 9)"))
+    result = run(project, "-n", "1", "--max-worker-restart=1")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    report = left(project)
+    assert [reason for reason in report.partial if reason.startswith("worker gw0 ended early")]
+    (slow,) = (test for test in report.tests if test.id.endswith("test_slow"))
+    assert slow.verdict is Verdict.ERROR
+    assert slow.failures[0].when == "crash"
+
+
+def test_a_file_that_cannot_be_collected_makes_the_report_partial(
+    project: pytest.Pytester,
+) -> None:
+    """Its tests are missing."""
+    project.makepyfile(test_it=GREEN, test_bad="import nothing_of_the_kind")
+    result = run(project, "--report=r", "--continue-on-collection-errors")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert left(project, "r").partial == ("test_bad.py could not be collected",)
+
+
+def test_a_run_that_stops_at_the_first_failure_is_partial(project: pytest.Pytester) -> None:
+    """What was left out is counted."""
+    project.makepyfile(test_it=RED.replace("def test_kept(): pass", "def test_kept(): assert 0"))
+    run(project, "-x")
+    assert left(project).partial == ("3 of 4 tests did not run",)
+
+
+def test_a_folder_that_cannot_be_written_fails_the_run(project: pytest.Pytester) -> None:
+    """One line says so, and the tests' verdicts are shown all the same."""
+    project.makepyfile(test_it=GREEN)
+    (project.path / "file").write_text("in the way")
+    result = run(project, "--report=file/report")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    told = [line for line in result.outlines if line.startswith("report: cannot write to")]
+    assert told == [
+        f"report: cannot write to {project.path}/file/report: Not a directory; "
+        "give another folder with --report, or --no-report"
+    ]
+    result.stdout.fnmatch_lines(["1 kept, 1 unsupported*"])
+    result.assert_outcomes(passed=2, skipped=1)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for a few pages."""
+    place = tmp_path / "small"
+    place.mkdir()
+    syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=64k")
+    yield place
+    syscalls.umount(str(place))
+
+
+def test_a_full_disk_fails_the_run(project: pytest.Pytester, small_disk: Path) -> None:
+    """What was written before is whole, and no draft is left to take the room."""
+    project.makepyfile(test_it=GREEN)
+    result = run(project, f"--report={small_disk}")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["report: cannot write to * No space left on device*"])
+    result.stdout.fnmatch_lines(["1 kept, 1 unsupported*"])
+    assert {path.name for path in small_disk.iterdir()} <= set(files.NAMES)
+    for path in small_disk.glob("*.json"):
+        json.loads(path.read_text())
+
+
+# --- the gate ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tests", "expected", "told"),
+    [
+        (RED, EXPECTED + FAILING, "gate: acme * is as expected by expect.toml*"),
+        (RED, EXPECTED, "  new failures*1: test_it.py::test_broken (broken: BR-2, BR-4)*"),
+        (GREEN, EXPECTED, "gate: acme * is as expected by expect.toml*"),
+        (GREEN, FAILING, "  gone*1: test test_it.py::test_broken*"),
+        (GREEN, "", "  not supported*1: HOST-1*"),
+        (GREEN, EXPECTED.replace("HOST-1", "HOST-99"), "  gone*1: requirement HOST-99*"),
+        (GREEN, EXPECTED.replace("HOST-1", "BR-1"), "  fixed*1: requirement BR-1*"),
+    ],
+)
+def test_the_gate_decides_the_exit_status(
+    project: pytest.Pytester, tests: str, expected: str, told: str
+) -> None:
+    """Failures that are listed do not fail the run, and a list that is not the truth does."""
+    status = 0 if told.startswith("gate: ") else 1
+    project.makepyfile(test_it=tests)
+    (project.path / "expect.toml").write_text(expected)
+    result = run(project, "--expect=expect.toml")
+    assert result.ret == status
+    result.stdout.fnmatch_lines([told])
+    gate = left(project).gate
+    assert gate
+    assert gate.ok is not bool(status)
+
+
+@WORKERS
+def test_a_run_is_as_expected_by_what_it_has_written(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """--write-expect, then --expect, then --write-expect again changes nothing."""
+    project.makepyfile(test_it=RED)
+    assert run(project, "--write-expect=e.toml", *workers).ret == 1
+    written = (project.path / "e.toml").read_text()
+    assert 'test = "test_it.py::test_broken"' in written
+    assert run(project, "--expect=e.toml", "--write-expect=e.toml", *workers).ret == 0
+    assert (project.path / "e.toml").read_text() == written
+
+
+def test_the_gate_of_a_part_of_the_tests_is_about_that_part(project: pytest.Pytester) -> None:
+    """With -k, what was not run is neither fixed nor gone."""
+    project.makepyfile(test_it=RED)
+    (project.path / "expect.toml").write_text(EXPECTED + FAILING)
+    result = run(project, "--expect=expect.toml", "-k", "kept", "-n", "2")
+    assert result.ret == 0
+
+
+def test_a_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None:
+    """The run ends before it has begun, with the entry and the mistake."""
+    project.makepyfile(test_it=GREEN)
+    (project.path / "expect.toml").write_text('[[deviation]]\nruntime = "acme"')
+    result = run(project, "--expect=expect.toml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --expect *deviation 1: name one requirement*"])
+    result = run(project, "--expect=absent.toml")
+    result.stderr.fnmatch_lines(["ERROR: --expect *no such file; --write-expect writes one"])
+
+
+# --- several machines --------------------------------------------------------------------
+
+Netmodes = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def netmodes(project: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> Netmodes:
+    """The command, run in the project: exit status, output, errors."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.main(words)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+def sharded(project: pytest.Pytester, part: str, *more: str) -> str:
+    """Run one shard of three files; the folder of its report."""
+    folder = f"part-{part[0]}"
+    project.makepyfile(test_a=GREEN, test_b=RED, test_c=GREEN)
+    run(project, "--shard", part, "--report", folder, *more)
+    return folder
+
+
+def test_shards_that_are_merged_are_the_whole_run(
+    project: pytest.Pytester, netmodes: Netmodes
+) -> None:
+    """Every test once, the same verdicts and counts, the exit status of the worst."""
+    parts = [sharded(project, f"{number}/2", "-n", "2") for number in (1, 2)]
+    assert all(0 < len(left(project, part).tests) < 10 for part in parts)
+    assert netmodes("merge", *parts, "--output", "joint")[0] == 1
+    run(project, "--report=whole")
+    joint, whole = left(project, "joint"), left(project, "whole")
+    assert [test.id for test in joint.tests] == [test.id for test in whole.tests]
+    assert joint.totals == whole.totals
+    assert joint.selection.tests == whole.selection.tests
+    assert netmodes("diff", "whole", "joint") == (0, "", "")
+
+
+def test_shards_are_balanced_by_an_earlier_run(project: pytest.Pytester) -> None:
+    """The file that took longest is alone in its shard."""
+    project.makepyfile(test_a=GREEN, test_b="import time\n" + RED, test_c=GREEN)
+    run(project, "--report=timed")
+    text = (project.path / "timed" / "report.json").read_text()
+    slow = re.sub(r'("test_b.py::test_kept".*?"seconds": )[\d.]+', r"\g<1>9", text)
+    (project.path / "timed" / "report.json").write_text(slow)
+    files_of = [
+        {
+            test.id.partition("::")[0]
+            for test in left(project, sharded(project, f"{n}/2", "--shard-by=timed")).tests
+        }
+        for n in (1, 2)
+    ]
+    assert files_of == [{"test_b.py"}, {"test_a.py", "test_c.py"}]
+
+
+def test_the_gate_holds_for_the_whole_of_the_shards(
+    project: pytest.Pytester, netmodes: Netmodes
+) -> None:
+    """`netmodes merge --expect` judges what the parts could not."""
+    parts = [sharded(project, f"{number}/2") for number in (1, 2)]
+    listed = EXPECTED + FAILING.replace("test_it", "test_b")
+    (project.path / "expect.toml").write_text(listed)
+    merge = ["merge", *parts, "--output", "joint", "--expect", "expect.toml"]
+    status, told, _ = netmodes(*merge)
+    assert status == 0, told
+    (project.path / "expect.toml").write_text(EXPECTED)
+    status, told, _ = netmodes(*merge)
+    assert status == 1
+    assert "NOT AS EXPECTED" in told
+
+
+def test_parts_of_different_runs_are_refused(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """Exit status 2, what they differ in, and nothing written."""
+    parts = [sharded(project, "1/2"), sharded(project, "2/2", "-k", "kept")]
+    status, _, complaint = netmodes("merge", *parts, "--output", "joint")
+    assert status == 2
+    assert "they differ in the tests that were found" in complaint
+    assert not (project.path / "joint").exists()
+
+
+def test_a_missing_shard_makes_a_partial_report(
+    project: pytest.Pytester, netmodes: Netmodes
+) -> None:
+    """The whole says which one, and the exit status is not 0."""
+    part = sharded(project, "1/2")
+    assert netmodes("merge", part, "--output", "joint")[0] != 0
+    assert left(project, "joint").partial == ("shard 2 of 2 is missing",)
+
+
+def test_diff_names_what_changed(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """Exit status 1 and a line for each; 2 for what is no report."""
+    project.makepyfile(test_it=GREEN)
+    run(project, "--report=old")
+    project.makepyfile(test_it=RED)
+    run(project, "--report=new")
+    status, told, _ = netmodes("diff", "old/report.json", "new")
+    assert status == 1
+    assert "BR-2: untested, now broken" in told
+    assert "test_it.py::test_broken: not there, now broken" in told
+    status, _, complaint = netmodes("diff", "old", "test_it.py")
+    assert status == 2
+    assert "test_it.py: it is no report" in complaint
+
+
+def test_a_page_about_several(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """`netmodes report` puts runtimes side by side."""
+    project.makepyfile(test_it=RED)
+    run(project, "--report=one")
+    assert netmodes("report", "one", "one", "--output", "both.html") == (0, "", "")
+    assert (project.path / "both.html").read_text().count('role="tab"') == 2
+
+
+def test_a_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
+    """A part that does not exist, and times without a shard."""
+    project.makepyfile(test_it=GREEN)
+    for options in (["--shard=3/2"], ["--shard-by=x"], ["--shard=1/2", "--shard-by=absent"]):
+        assert project.runpytest_subprocess(*options).ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_reports_are_read_where_there_is_no_linux(
+    netmodes: Netmodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merging and comparing is done on any machine."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    status, _, complaint = netmodes("diff", "a", "b")
+    assert status == 2
+    assert "No such file" in complaint

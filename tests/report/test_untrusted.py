@@ -1,0 +1,275 @@
+"""Text of the runtime under test does nothing to whoever reads it: no markup, no escapes."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from harness import gate
+from harness.report import badge, html, json_file, junit, markdown, text
+from harness.report.compare import changes
+from harness.report.schema import Report
+from harness.report.untrusted import disarm
+from tests.report import made
+
+_CONTROLS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def acted_upon(said: str) -> set[str]:
+    """The characters of `said`, line breaks aside, that a terminal or a reader's eye obeys."""
+    return {char for char in said if unicodedata.category(char) in _CONTROLS} - {"\n"}
+
+
+@given(made.HOSTILE)
+def test_plain_text_has_nothing_that_a_terminal_obeys(said: str) -> None:
+    """Line breaks stay, everything else that is not seen is written as an escape."""
+    assert acted_upon(text.plain(said)) == set()
+    assert acted_upon(text.line(said)) == set()
+    assert "\n" not in text.line(said)
+
+
+@given(st.text(alphabet=st.characters(categories=("L", "N", "P", "S")) | st.just(" ")))
+def test_what_can_be_seen_stays_as_it_is(said: str) -> None:
+    """Letters, digits, signs and blanks of any script are left alone."""
+    assert text.line(said) == said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "file:///etc/passwd",
+        "data:text/html,x",
+        "//x",
+        'https://x/"><b>',
+        " https://x",
+    ],
+)
+def test_only_addresses_of_the_web_are_links(url: str) -> None:
+    """A source that is anything else is shown without a link."""
+    assert text.address("https://example.com/a?b=c#d") == "https://example.com/a?b=c#d"
+    assert text.address(url) is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc", "../x", "a/../../x", "a//b", "javascript:x", "a\\b", "a?b", "", ".", "a\nb"]
+)
+def test_evidence_lies_below_the_report(path: str) -> None:
+    """A folder anywhere else is no evidence."""
+    assert text.folder("evidence/test-1") == "evidence/test-1"
+    assert text.folder(path) is None
+
+
+# --- the page ------------------------------------------------------------------
+
+
+class _Page(HTMLParser):
+    """The shape of a page: elements with the names of their attributes; links; text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.shape: list[object] = []
+        self.links: list[str] = []
+        self.words = ""
+        self._raw = False
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.shape.append((tag, tuple(name for name, _ in attrs)))
+        self._raw = tag in ("script", "style")
+        for name, value in attrs:
+            if name in ("href", "src", "action", "formaction"):
+                self.links.append(value or "")
+            elif name != "content":
+                self.words += f"\n{value}"
+
+    def handle_endtag(self, tag: str) -> None:
+        self.shape.append(f"/{tag}")
+        self._raw = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._raw:
+            self.words += data
+
+    def handle_comment(self, data: str) -> None:
+        raise AssertionError(f"a comment: {data}")
+
+    def handle_decl(self, decl: str) -> None:
+        self.shape.append(decl)
+
+
+@given(made.hostile_reports())
+def test_the_page_has_our_elements_only(report: Report) -> None:
+    """No tag, attribute or comment comes from a text, and links lead to the web or down."""
+    page = _Page(html.render([report]))
+    tags = {item[0] for item in page.shape if isinstance(item, tuple)}
+    assert tags <= OURS
+    handlers = {
+        name
+        for item in page.shape
+        if isinstance(item, tuple)
+        for name in item[1]
+        if name.startswith("on")
+    }
+    assert handlers == set()
+    assert page.shape.count(("script", ())) == 1
+    assert page.shape.count("/script") == 2
+    for link in page.links:
+        assert re.match(r"https?://|#|data:,$|[\w .,@+=()\[\]/-]+$", link), link
+    assert acted_upon(page.words) == set()
+
+
+_OURS = """
+html head meta link title style body a header p svg path circle nav button main h1 h2 h3 div section
+span ul li b small code pre details summary figure figcaption g line text tspan rect table caption
+thead tbody tr td th i input form label fieldset legend dl dt dd meter footer dialog script
+"""
+OURS = set(_OURS.split())
+
+
+@given(made.hostile_reports())
+def test_the_pages_data_end_where_they_should(report: Report) -> None:
+    """What the script reads is JSON, and the same cells that `report.json` has."""
+    page = html.render([report])
+    data = page.partition('id="data">')[2].partition("</script>")[0]
+    assert json.loads(data) == [json_file.plain(report)["matrices"]]
+
+
+# --- Markdown ----------------------------------------------------------------------
+
+_MARKDOWN = MarkdownIt("gfm-like", {"linkify": False}).enable(["table", "strikethrough"])
+
+
+def tokens(nodes: list[Token]) -> Iterator[Token]:
+    """All tokens, inner ones too."""
+    for node in nodes:
+        yield node
+        yield from tokens(node.children or [])
+
+
+@given(made.HOSTILE)
+def test_in_markdown_a_text_is_a_text(said: str) -> None:
+    """A reader sees what was said, and no markup comes of it; nobody is mentioned or linked."""
+    escaped = text.markdown(said)
+    found = list(tokens(_MARKDOWN.parse(f"- said: {escaped}")))
+    kinds = {node.type for node in found} - {"text", "text_special", "inline"}
+    assert kinds == {
+        "bullet_list_open",
+        "list_item_open",
+        "paragraph_open",
+        "paragraph_close",
+        "list_item_close",
+        "bullet_list_close",
+    }
+    shown = "".join(node.content for node in found if node.type in ("text", "text_special"))
+    assert shown.strip() == f"said: {text.line(said)}".strip()
+    assert not re.search(r"@\w|(?<!&)#\d|https?://|www\.|:\w+:", escaped)
+
+
+@given(made.hostile_reports())
+def test_the_summary_has_our_markup_only(report: Report) -> None:
+    """HTML in it are the folds and the quoted failures; links lead to the web."""
+    found = list(tokens(_MARKDOWN.parse(markdown.render(report))))
+    blocks = "".join(node.content for node in found if node.type.startswith("html"))
+    assert set(re.findall(r"</?\w+", blocks)) <= {
+        "<details",
+        "</details",
+        "<summary",
+        "</summary",
+        "<pre",
+        "</pre",
+    }
+    assert not re.search(r"<\w+\s", blocks)
+    assert not [node for node in found if node.type == "image"]
+    for node in found:
+        if node.type == "link_open":
+            assert re.match("https?://", str(node.attrs["href"]))
+    assert acted_upon(markdown.render(report)) == set()
+
+
+# --- JUnit, JSON, badge, terminal ----------------------------------------------------
+
+
+@given(made.hostile_reports())
+def test_junit_is_xml_whatever_was_said(report: Report) -> None:
+    """It parses, and its elements are ours."""
+    root = ElementTree.fromstring(junit.render(report))
+    assert {item.tag for item in root.iter()} <= {
+        "testsuites",
+        "testsuite",
+        "properties",
+        "property",
+        "testcase",
+        "failure",
+        "error",
+        "system-out",
+        "skipped",
+    }
+    said = "".join(root.itertext()) + "".join(
+        value for item in root.iter() for value in item.attrib.values()
+    )
+    assert acted_upon(said) == set()
+
+
+@given(made.hostile_reports())
+def test_json_and_badge_can_be_shown_on_a_terminal(report: Report) -> None:
+    """`cat report.json` does nothing but show it."""
+    assert acted_upon(json_file.dumps(report) + badge.render(report)) == set()
+
+
+@given(made.hostile_reports(), made.hostile_reports())
+def test_what_gate_and_diff_print_is_one_line_each(old: Report, new: Report) -> None:
+    """Names from a forged report do not get onto the terminal as they are."""
+    result = gate.compare(old, [], file="x", gone=lambda _: False)
+    said = [*gate.in_words(result, old), *(str(change) for change in changes(old, new))]
+    for words in map(text.line, said):
+        assert acted_upon(words) == set()
+        assert "\n" not in words
+
+
+def test_a_failure_is_disarmed_before_the_terminal_shows_it(pytester: pytest.Pytester) -> None:
+    """Message, source, output and the reason of a skip show controls as escapes."""
+    pytester.makepyfile(
+        r"""
+        import pytest, sys
+
+        def test_message(): raise AssertionError("\x1b]0;owned\x07" + "\x9b31m")
+
+        def test_output():
+            print("out\x1b[2J")
+            sys.stderr.write("err\x1b[8m\x08")
+            assert 0
+
+        @pytest.fixture
+        def trouble(): raise OSError("\x1b[H")
+
+        def test_error(trouble): pass
+
+        def test_skip(): pytest.skip("\x1b[5n")
+
+        class Evil:
+            def __repr__(self): return "\x1bc"
+
+        def test_repr(): assert {"k": "\x1b[2J"} == {"k": Evil()}
+        """
+    )
+    found = pytester.inline_run("-p", "no:netmodes-report")
+    reports = found.getreports("pytest_runtest_logreport")
+    for report in reports:
+        disarm(report)
+    shown = "".join(
+        report.longreprtext + str(report.longrepr) + str(report.sections) for report in reports
+    )
+    assert r"\x1b]0;owned\x07\x9b31m" in shown.replace("\\\\", "\\")
+    assert acted_upon(shown) == set()
