@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness import doctor, planfile, requirements
+from harness import doctor, planfile, requirements, vendors
 from harness.faults import runner
 from harness.lab import ping
 from harness.report import commands as report_commands
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     lab.set_defaults(run=_lab)
     about = "in the lab: one echo request to each host, and the TTL with which the answer came"
     commands.add_parser("ping", help=about)  # main() has it parse its own arguments
+    vendors.add(commands)
     runner.register(commands)
     report_commands.add(commands)
     return parser

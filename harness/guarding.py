@@ -12,8 +12,9 @@ from typing import Final
 
 import pytest
 
+from harness.adapters.protocol import RuntimeBroken
 from harness.guard import Guard, Violation
-from harness.summary import breaks
+from harness.summary import TROUBLE, breaks
 from harness.world.build import World
 
 GUARD: Final = pytest.StashKey[Guard]()
@@ -75,9 +76,15 @@ def _stop(stash: pytest.Stash) -> None:
 def pytest_runtest_makereport(
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let a violation count against the requirements that it breaks, and no other."""
+    """Let a violation count against the requirements that it breaks, and no other.
+
+    A runtime that crashed, hung or talked garbage is an error, whatever the test was about.
+    """
     report = yield
     if call.excinfo is not None:
+        if isinstance(call.excinfo.value, RuntimeBroken):
+            report.user_properties.append((TROUBLE, True))
+            report.longrepr = str(call.excinfo.value)
         found = list(_violations(call.excinfo.value))
         if found:
             ids = dict.fromkeys(id_ for violation in found for id_ in violation.broken)

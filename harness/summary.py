@@ -29,10 +29,15 @@ def breaks(ids: Iterable[str]) -> list[tuple[str, object]]:
     return [(BREAKS, id_) for id_ in ids]
 
 
+TROUBLE = "trouble"
+"""The property, if true, of a report of a test that ended because the runtime broke down."""
+
+
 def judge(report: pytest.TestReport) -> Verdict | None:
     """What one report says about its requirements; `None` when it says nothing."""
     if report.failed:
-        return Verdict.BROKEN if report.when == "call" else Verdict.ERROR
+        own = report.when == "call" and (TROUBLE, True) not in report.user_properties
+        return Verdict.BROKEN if own else Verdict.ERROR
     if report.passed:
         return Verdict.KEPT if report.when == "call" else None
     match report.longrepr:

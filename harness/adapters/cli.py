@@ -342,10 +342,16 @@ class CliAdapter:
 
     def _ask_version(self) -> str:
         done = self._command("ask for the version", self._words.version, timeout=self._spec.timeout)
-        found = _VERSION.search(done.stdout)
+        found = version_in(done.stdout)
         if done.returncode or not found:
             raise self._broken("ask for the version", done, "there is no version in its answer")
-        return found[0]
+        return found
+
+
+def version_in(text: str) -> str:
+    """The first version in what a program says about itself, `""` where there is none."""
+    found = _VERSION.search(text)
+    return found[0] if found else ""
 
 
 # --- inside the host -----------------------------------------------------------

@@ -24,6 +24,7 @@ def start(host: HostHandle, daemon: Daemon, env: dict[str, str], bound: float) -
     Raises `RuntimeBroken` with its log when it ends before, or is not there after `bound`
     seconds.
     """
+    host.call(_forget_socket, daemon.socket)  # of one that was killed
     pid = host.spawn(daemon.command, log=daemon.log, env=env)
     failed = host.call(_await_socket, daemon.socket, pid, bound)
     if failed:
@@ -55,6 +56,11 @@ def tail(host: HostHandle, log: str) -> str:
 # --- inside the host -----------------------------------------------------------
 
 
+def _forget_socket(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 def _await_socket(path: str, pid: int, bound: float) -> str:
     """Wait until somebody listens; an empty text, or what went wrong."""
     deadline = time.monotonic() + bound
@@ -74,11 +80,12 @@ def _await_socket(path: str, pid: int, bound: float) -> str:
 
 
 def _exists(pid: int) -> bool:
+    """Whether a process has not ended yet, not even as one that nobody has collected."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
         return False
-    return True
 
 
 def _end(pid: int, number: int, bound: float) -> bool:

@@ -44,8 +44,8 @@ def names() -> list[str]:
 def find(name: str) -> AdapterFactory:
     """What makes the adapter called `name`, given a host. Loads its module only now.
 
-    Raises `UnknownRuntime`, or `NotInstalled` when its programs are not there, and
-    `ValueError` when a description cannot be read.
+    Raises `UnknownRuntime`, also for a description that cannot be read, and `NotInstalled`
+    when the runtime's programs are not there.
     """
     factory = load(name)
     absent = missing(factory)
@@ -60,7 +60,10 @@ def load(name: str) -> AdapterFactory:
     if plain.endswith(_DESCRIBED):
         from harness.adapters import cli_toml  # who names no file needs none of it
 
-        found: AdapterFactory = cli_toml.load(plain)
+        try:
+            found: AdapterFactory = cli_toml.load(plain)
+        except cli_toml.DescriptionError as error:
+            raise UnknownRuntime(str(error)) from error
     else:
         found = _load(plain)
     return _from_prefix(name, found, prefix) if at else found

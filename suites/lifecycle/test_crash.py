@@ -41,6 +41,8 @@ def test_what_a_killed_start_has_left_is_cleaned_up(scene: Scene) -> None:
     victim, heir = (ContainerSpec(name, Bridge("small")) for name in ("victim", "heir"))
     scene.network("small", subnet=IPv4Network("172.30.9.0/30"))
     scene.container("stays", Bridge())
+    runtime.run(heir)  # a bridge's first carrier brings its fe80:: address
+    runtime.remove(heir.name)
     with guarded(scene.world, runtime.dialect) as different:
         for moment in MOMENTS:
             runtime.crash(victim, after=moment)

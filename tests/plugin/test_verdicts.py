@@ -51,6 +51,29 @@ def test_what_a_runtime_does_not_claim_is_unsupported(project: pytest.Pytester) 
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
+def test_a_runtime_that_breaks_down_is_an_error(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """Also in the middle of a test, with the adapter's words and no traceback; others go on."""
+    project.makepyfile(
+        """
+        from harness.adapters.protocol import RuntimeBroken
+        from harness.marks import requirement
+
+        @requirement("BR-1")
+        def test_breaks(): raise RuntimeBroken("run web: it was ended by signal 11")
+
+        @requirement("BR-2")
+        def test_goes_on(): pass
+        """
+    )
+    result = project.runpytest_subprocess(*workers)
+    result.stdout.fnmatch_lines(["*run web: it was ended by signal 11*"])
+    result.stdout.fnmatch_lines(["error *BR-1 *", "1 error, 1 kept, *"])
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
 def test_the_summary_counts_requirements(project: pytest.Pytester, workers: list[str]) -> None:
     """Kept, broken, unsupported and error are told apart; the worst of a row's tests counts."""
     project.makepyfile(FOUR)
@@ -93,7 +116,7 @@ def test_an_unknown_runtime_is_a_usage_error(project: pytest.Pytester) -> None:
     """The run ends at once and lists the runtimes that there are."""
     result = project.runpytest_subprocess("--runtime", "dcoker", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *'dcoker'*acme, mydocker*"])
+    result.stderr.fnmatch_lines(["ERROR: *'dcoker'*acme, docker, mydocker*"])
 
 
 def test_an_adapter_that_does_not_load_is_a_usage_error(project: pytest.Pytester) -> None:

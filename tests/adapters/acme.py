@@ -1,0 +1,58 @@
+"""A Docker-shaped command line of nobody: mydocker in other words, or broken in some way."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from harness.adapters import registry
+from harness.adapters.protocol import AdapterFactory
+from tests.programs import ROOT
+
+# It says `launch`, `destroy` and `forget` where others say run, rm and network rm.
+_ACMECTL: Final = """\
+#!/bin/sh
+verb=$1
+shift
+case $verb in
+launch) set -- run -d "$@" ;;
+destroy) set -- rm -f "$@" ;;
+forget) set -- network rm "$@" ;;
+*) set -- "$verb" "$@" ;;
+esac
+{trick}
+export PYTHONPATH={root}
+exec {python} -m runtime "$@"
+"""
+_DESCRIPTION: Final = """\
+[runtime]
+like = "mydocker-cli"
+command = ["{command}"]
+timeout = {timeout}
+version = "7.1"
+[words]
+run = ["launch"]
+remove = ["destroy"]
+network_remove = ["forget"]
+{more}
+"""
+
+
+def acme(folder: Path, *, trick: str = "", more: str = "", timeout: int = 30) -> AdapterFactory:
+    """The adapter of a description and a program that are written into a folder.
+
+    `trick` is what the program does, as a shell, before it lets mydocker do the work; `more`
+    comes at the end of the description.
+    """
+    command = folder / "acmectl"
+    command.write_text(_ACMECTL.format(trick=trick, root=ROOT, python=sys.executable))
+    command.chmod(0o755)
+    return registry.find(describe(folder, command=str(command), more=more, timeout=timeout))
+
+
+def describe(folder: Path, *, command: str, more: str = "", timeout: int = 30) -> str:
+    """The path of a description."""
+    path = folder / "acme.toml"
+    path.write_text(_DESCRIPTION.format(command=command, more=more, timeout=timeout))
+    return str(path)

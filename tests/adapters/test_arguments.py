@@ -1,0 +1,119 @@
+"""The harness's words in those of a Docker-shaped command line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final
+
+import pytest
+
+from harness.adapters import cli_arguments
+from harness.adapters.cli_spec import FOR_EVER, CliSpec, Words
+from harness.model import (
+    Bridge,
+    ContainerSpec,
+    Host,
+    Joined,
+    Mode,
+    NetworkSpec,
+    Nothing,
+    Publish,
+)
+
+PLAIN: Final = CliSpec(name="acme", command=("acmectl",), features=frozenset())
+
+
+@pytest.mark.parametrize(
+    ("mode", "value"),
+    [
+        (Bridge(), "podman"),
+        (Bridge("lan"), "lan"),
+        (Host(), "host"),
+        (Nothing(), "none"),
+        (Joined("web"), "container:web"),
+    ],
+    ids=str,
+)
+def test_a_mode_is_a_network(mode: Mode, value: str) -> None:
+    """The default network goes by the runtime's own name for it."""
+    spec = replace(PLAIN, default_network="podman")
+    words = cli_arguments.container(spec, ContainerSpec("it", mode))
+    assert words[:4] == ["--name", "it", "--network", value]
+
+
+def test_every_wish_is_an_option() -> None:
+    """In the spelling that Docker, podman and their kin share; image and command come last."""
+    wish = ContainerSpec(
+        "web",
+        Bridge("lan"),
+        ip=IPv4Address("172.30.0.5"),
+        ip6=IPv6Address("fd00::5"),
+        mac="02:00:00:00:00:05",
+        hostname="host5",
+        aliases=("www",),
+        ports=(Publish(8080, 80),),
+        sysctls=(("net.ipv4.ip_default_ttl", "61"),),
+        dns=(IPv4Address("203.0.113.53"),),
+        hosts=(("there", IPv4Address("203.0.113.10")),),
+        command=("sleep", "9"),
+    )
+    words = " ".join(cli_arguments.container(PLAIN, wish))
+    assert words == (
+        "--name web --network lan --hostname host5 --ip 172.30.0.5 --ip6 fd00::5 "
+        "--mac-address 02:00:00:00:00:05 --network-alias www -p 8080:80/tcp "
+        "--sysctl net.ipv4.ip_default_ttl=61 --dns 203.0.113.53 --add-host there:203.0.113.10 "
+        "base sleep 9"
+    )
+
+
+def test_without_a_command_it_lasts_and_ends_on_sigterm() -> None:
+    """By a shell with a handler: a pid 1 without one would ignore the signal."""
+    words = cli_arguments.container(PLAIN, ContainerSpec("web"))
+    assert words[-4:] == ["base", *FOR_EVER]
+    assert "trap" in FOR_EVER[-1]
+
+
+@pytest.mark.parametrize(
+    ("port", "value"),
+    [
+        (Publish(8080, 80), "8080:80/tcp"),
+        (Publish(0, 80, "udp"), "80/udp"),
+        (Publish(8080, 80, "tcp", IPv4Address("127.0.0.1")), "127.0.0.1:8080:80/tcp"),
+        (Publish(0, 80, "tcp", IPv4Address("127.0.0.1")), "127.0.0.1::80/tcp"),
+        (Publish(8080, 80, "tcp", IPv6Address("::1")), "[::1]:8080:80/tcp"),
+        (Publish(8000, 80, count=3), "8000-8002:80-82/tcp"),
+    ],
+    ids=str,
+)
+def test_a_port_is_written_as_docker_takes_it(port: Publish, value: str) -> None:
+    """https://docs.docker.com/reference/cli/docker/container/run/#publish."""
+    assert cli_arguments.published(port) == value
+
+
+def test_a_network_has_its_families_and_options() -> None:
+    """A subnet and a gateway for each family, and what the description calls MTU and ICC."""
+    spec = replace(PLAIN, words=Words(mtu="mtu", icc="icc"))
+    wish = NetworkSpec(
+        "lan",
+        subnet=IPv4Network("172.30.0.0/24"),
+        gateway=IPv4Address("172.30.0.9"),
+        subnet6=IPv6Network("fd00::/64"),
+        internal=True,
+        icc=False,
+        mtu=1400,
+    )
+    assert " ".join(cli_arguments.network(spec, wish)) == (
+        "--ipv6 --internal --subnet 172.30.0.0/24 --gateway 172.30.0.9 --subnet fd00::/64 "
+        "--opt icc=false --opt mtu=1400 lan"
+    )
+
+
+def test_a_name_that_is_too_short_is_filled_up_and_still_found() -> None:
+    """On a network of one's own by an alias; where there are no aliases, by nothing."""
+    spec = replace(PLAIN, shortest_name=2)
+    words = cli_arguments.container(spec, ContainerSpec("a", Bridge("lan")))
+    assert words[:6] == ["--name", "ax", "--network", "lan", "--network-alias", "a"]
+    assert "--network-alias" not in cli_arguments.container(spec, ContainerSpec("a"))
+    assert cli_arguments.mode(spec, Joined("a")) == "container:ax"
+    assert spec.named("ab") == "ab"

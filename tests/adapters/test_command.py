@@ -1,0 +1,51 @@
+"""`netmodes vendors`: what can be tested here, and what a runtime does its own way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import cli
+from tests.adapters.acme import describe
+
+
+def test_every_adapter_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """With its version or what is missing, its claims, and the fields that differ."""
+    assert cli.main(["vendors"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines if line[1:2] != " "} >= {
+        "docker",
+        "mydocker",
+        "mydocker-cli",
+        "podman",
+        "podman-runc",
+    }
+    told = " ".join(lines)
+    assert "joined_survives" in told
+    assert "isolation" in told
+
+
+def test_one_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each documented choice with its value and its source."""
+    assert cli.main(["vendors", "podman"]) == 0
+    told = capsys.readouterr().out
+    assert "does not claim: icc" in told
+    assert "    isolation = none\n" in told
+    assert "https://docs.podman.io/" in told
+
+
+def test_a_description_is_told_as_well(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Before its runtime is there; it says what is missing."""
+    assert cli.main(["vendors", describe(tmp_path, command="acmectl-7")]) == 0
+    told = capsys.readouterr().out
+    assert "not installed: there is no acmectl-7" in told
+    assert "joined_survives = loopback-only" in told
+
+
+def test_an_unknown_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """The others are told all the same; the exit code is that of bad usage."""
+    assert cli.main(["vendors", "dokcer", "mydocker"]) == 2
+    told = capsys.readouterr().out
+    assert "no adapter is called 'dokcer'" in told
+    assert "mydocker 0" in told

@@ -1,0 +1,82 @@
+"""The table of documented choices: by version, with a source for each."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface
+from typing import Any
+
+import pytest
+
+from harness.adapters import dialects
+from harness.adapters.dialects import DialectError
+from harness.dialect import Dialect
+
+DOCKER_26, DOCKER_28 = "26.1.5", "28.0.0"
+
+
+@pytest.mark.parametrize("runtime", ["docker", "podman"])
+@pytest.mark.parametrize("version", ["0", "26.1.5+dfsg1", "999"])
+def test_every_choice_has_a_source_that_can_be_looked_up(runtime: str, version: str) -> None:
+    """A page or a line of code, and a sentence about it; every field is one of a dialect."""
+    for entry in dialects.entries(runtime, version):
+        assert entry.source.startswith("https://")
+        assert entry.about.endswith(".")
+        assert entry.choices
+
+
+def test_a_version_has_what_is_true_of_it() -> None:
+    """Docker drew no MACs before 28, and let the LAN route to containers."""
+    old, new = dialects.of("docker", DOCKER_26), dialects.of("docker", DOCKER_28)
+    assert (old.mac, new.mac) == ("from-address", "random")
+    assert (old.direct(4), new.direct(4)) == ("accept", "drop")
+    assert old.bridge_address == IPv4Interface("172.17.0.1/16")
+
+
+def test_what_a_distribution_adds_to_a_version_does_not_count() -> None:
+    """Debian's 26.1.5+dfsg1-9+b9 is 26.1.5."""
+    assert dialects.of("docker", "26.1.5+dfsg1-9+b9") == dialects.of("docker", DOCKER_26)
+
+
+def test_residue_adds_up_and_is_the_runtimes_own() -> None:
+    """Several entries are put together; mydocker's, the default, is none of theirs."""
+    found = dialects.of("podman", "5.4.2").residue
+    assert "nft table inet netavark" in found
+    assert "cgroup libpod_parent" in found
+    assert not set(found) & {"link docker0", "nft table inet mydocker"}
+
+
+def test_a_runtime_that_is_not_in_the_table_has_the_defaults() -> None:
+    """Until somebody has looked into it."""
+    assert dialects.of("acme", "1.0") == Dialect()
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"mack": "random"}, "a dialect has no field 'mack'; there are: .*mac, "),
+        ({"mac": "drawn"}, "field mac: 'drawn' is none of 'from-address', 'random', 'stable'"),
+        ({"none_loopback": "yes"}, "field none_loopback: bool is wanted, not 'yes'"),
+        ({"residue": "link x"}, "field residue: a list is wanted, not 'link x'"),
+        ({"joined_refuses": ["publish", 7]}, "field joined_refuses: str is wanted, not 7"),
+        ({"bridge_address": "172.17.0.300/16"}, "field bridge_address: .*172.17.0.300"),
+        ({"mtu": "large"}, "field mtu: int is wanted, not 'large'; 'large' is none of 'inherit'"),
+    ],
+)
+def test_a_choice_that_is_none_is_refused(choices: dict[str, Any], words: str) -> None:
+    """The error names the field, what it was given, and what it takes."""
+    with pytest.raises(DialectError, match=words):
+        dialects.read(choices)
+
+
+def test_an_empty_text_says_that_nothing_is_documented() -> None:
+    """TOML has no word for nothing."""
+    assert dialects.read({"bridge_name": "", "mtu": "inherit"}) == {
+        "bridge_name": None,
+        "mtu": "inherit",
+    }
+
+
+def test_the_differences_are_those_from_the_default() -> None:
+    """By field; what may be left behind is too long a list to be told."""
+    changed = Dialect(mac="random", residue=("link x",))
+    assert dict(dialects.differences(changed)) == {"mac": "random"}

@@ -1,0 +1,103 @@
+"""A description in a TOML file: what it may say, and what is said about one that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.adapters import cli_toml
+from harness.adapters.cli_spec import CliSpec
+from harness.adapters.cli_toml import DescriptionError
+from harness.adapters.docker import SPEC as DOCKER
+from harness.adapters.protocol import Feature
+
+SMALL = """
+[runtime]
+command = ["acmectl", "--quiet"]
+features = ["bridge", "none"]
+"""
+
+
+def described(tmp_path: Path, text: str) -> CliSpec:
+    """What a file of that content describes."""
+    path = tmp_path / "acme.toml"
+    path.write_text(text)
+    return cli_toml.load(str(path)).spec
+
+
+def test_a_command_and_features_are_enough(tmp_path: Path) -> None:
+    """It is called after the file; everything else is as Docker has it."""
+    spec = described(tmp_path, SMALL)
+    assert (spec.name, spec.command) == ("acme", ("acmectl", "--quiet"))
+    assert spec.features == {Feature.BRIDGE, Feature.NONE}
+    assert spec.words.run == ("run", "-d")
+    assert spec.daemons == ()
+
+
+def test_it_may_be_like_a_known_runtime(tmp_path: Path) -> None:
+    """Then it says only what is different; the dialect goes by the version that it is like."""
+    spec = described(
+        tmp_path,
+        """
+        [runtime]
+        like = "docker 26.1"
+        command = ["acmectl"]
+        env = { ACME_HOME = "/run/acme" }
+        [words]
+        remove = ["destroy", "--now"]
+        cidfile = ""
+        [[daemon]]
+        command = ["acmed", "--listen", "/run/acme.sock"]
+        socket = "/run/acme.sock"
+        [dialect]
+        mac = "stable"
+        """,
+    )
+    assert spec.features == DOCKER.features
+    assert spec.words.remove == ("destroy", "--now")
+    assert spec.words.start == DOCKER.words.start
+    assert [daemon.program for daemon in spec.daemons] == ["acmed"]
+    assert spec.env == (("ACME_HOME", "/run/acme"),)
+    assert spec.dialect is not None
+    assert spec.dialect.mac == "stable"
+    assert spec.dialect.direct(4) == "accept", "as Docker 26 does"
+
+
+def test_without_a_version_it_is_like_the_newest(tmp_path: Path) -> None:
+    """Docker drops from 28 on what is routed to containers."""
+    spec = described(tmp_path, '[runtime]\nlike = "docker"\ncommand = ["acmectl"]\n')
+    assert spec.dialect is not None
+    assert spec.dialect.direct(4) == "drop"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[runtime", "acme.toml is no TOML"),
+        ("[runtme]\n", r"no table called 'runtme'; there are: runtime, words, daemon, dialect"),
+        ("[runtime]\n", r"\[runtime\] needs 'command', or `like` to take it from"),
+        ('[runtime]\nlike = "dokcer"\n', "like = 'dokcer': it is one of docker, podman, myd"),
+        (SMALL + 'feature = ["dns"]\n', r"no key of \[runtime\] called 'feature'; there are: .*fe"),
+        (SMALL.replace("none", "nothing"), "no feature 'nothing'; there are: .*none"),
+        (SMALL + "timeout = 0\n", "timeout is to be a whole number above 0, not 0"),
+        (SMALL + 'scratch = "/var/lib"\n', r'scratch is to be a list of words, as in \["acmectl"'),
+        (SMALL + 'env = "HOME=/"\n', "env is to be a table of texts"),
+        (SMALL + '[words]\nrm = ["rm"]\n', r"no key of \[words\] called 'rm'; there are: .*remove"),
+        (SMALL + '[words]\nrun = "run -d"\n', "run is to be a list of words"),
+        (SMALL + '[[daemon]]\ncommand = ["acmed"]\n', r"\[\[daemon\]\] needs 'socket'"),
+        (SMALL + '[daemon]\ncommand = ["acmed"]\n', "an array of tables: two brackets"),
+        (SMALL + '[dialect]\nmac = "drawn"\n', "field mac: 'drawn' is none of"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
+    """The file, the table, the key, what it says and what it may say."""
+    with pytest.raises(DescriptionError, match=words) as raised:
+        described(tmp_path, text)
+    assert str(raised.value).startswith(str(tmp_path / "acme.toml"))
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    """With the machine's own words."""
+    with pytest.raises(DescriptionError, match=r"/nowhere/acme.toml cannot be read: No such file"):
+        cli_toml.load("/nowhere/acme.toml")

@@ -1,0 +1,95 @@
+"""Each described runtime that is installed: up, containers in every mode, down, nothing left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from harness import oracle
+from harness.adapters import registry
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.cast import CAST, CONTAINER01, JOINER, ON_HOST
+from harness.model import HOST, Bridge, Publish
+from harness.scene import Scene
+from harness.traffic import Ear, free_port
+from harness.world.build import World
+from tests.adapters.vendors import INSTALLED
+
+NAMES = [name for name in INSTALLED if not os.geteuid() or name == "mydocker-cli"]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """The cast, in a world of its own, by each runtime."""
+    with World.build() as world:
+        adapter = registry.find(request.param)(world.host)
+        adapter.start()
+        with Scene(world, adapter, CAST) as scene:
+            yield scene
+        adapter.stop()
+
+
+def test_it_tells_its_version(vendor: Scene) -> None:
+    """As numbers, which its dialect goes by."""
+    assert vendor.runtime.version[0].isdigit()
+    assert "." in vendor.runtime.version
+
+
+def test_everybody_is_where_the_mode_says(vendor: Scene) -> None:
+    """The host's namespace, another container's, or one of its own."""
+    own = {name: vendor[name].net.identity for name in (CONTAINER01, ON_HOST, JOINER)}
+    assert own[ON_HOST] == vendor.place(HOST).identity
+    assert own[JOINER] == own[CONTAINER01] != own[ON_HOST]
+
+
+def test_the_whole_matrix_is_as_promised(vendor: Scene) -> None:
+    """By its own dialect; a promise of another one is seen to be broken."""
+    assert vendor.observed() == vendor.promised()
+    other = replace(vendor.runtime.dialect, bridge_loopback6=not loopback6(vendor.runtime))
+    assert vendor.observed() != oracle.promised(vendor.plan, other, vendor.world.topology)
+
+
+def loopback6(runtime: Adapter) -> bool:
+    """Whether a bridged container is declared to have ::1."""
+    return runtime.dialect.bridge_loopback6
+
+
+def test_what_it_tells_of_an_endpoint_is_what_the_kernel_has(vendor: Scene) -> None:
+    """Address, MAC and the network by the name that plans have for it."""
+    endpoint, inside = vendor[CONTAINER01].endpoint(), vendor[CONTAINER01].net
+    assert endpoint.network == "bridge"
+    assert endpoint.address in inside.interfaces("eth0")
+    assert endpoint.mac == inside.links()["eth0"].mac
+
+
+def test_a_published_port_is_told_and_answers(vendor: Scene) -> None:
+    """Under the number that was asked for."""
+    port = free_port(vendor.place(HOST), "tcp")
+    web = vendor.container("web", Bridge(), ports=(Publish(port, 8080),))
+    assert {item.host_port for item in web.facts().ports} == {port}
+    with Ear(web.net, "tcp", port=8080) as ear:
+        address = vendor.world.address(HOST, 4)
+        assert ear.hears(vendor.place("attacker"), at=address, port=port)
+    web.remove()
+
+
+def test_several_networks_and_names_of_one_letter(vendor: Scene) -> None:
+    """A container may be on two; a name may be shorter than the runtime would have it."""
+    vendor.network("n1")
+    vendor.network("n2")
+    both = vendor.container("x", Bridge("n1"), also=("n2",))
+    assert {item.network for item in both.facts().endpoints} == {"n1", "n2"}
+    assert both.facts().name == "x"
+    both.remove()
+    vendor.remove_network("n1")
+    vendor.remove_network("n2")
+
+
+def test_a_refused_start_leaves_no_container(vendor: Scene) -> None:
+    """Not even one that was made and never started."""
+    vendor.refusal("late", Bridge(), command=("/no/such/command",))
+    with pytest.raises(RuntimeRefused):
+        vendor.runtime.inspect("late")
