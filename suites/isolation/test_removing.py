@@ -19,8 +19,7 @@ SUBNET, SUBNET6 = IPv4Network("172.30.192.0/20"), IPv6Network("fd00:30:192::/64"
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "plain": {},
     "internal": {"internal": True},
-    "without icc": {"icc": False},
-    "mtu": {"mtu": 1400},
+    "without icc, small": {"icc": False, "mtu": 1400},
 }
 
 
