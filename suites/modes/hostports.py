@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
+import pytest
+
+from harness.adapters.protocol import RuntimeRefused
 from harness.addresses import LOOPBACKS
-from harness.model import ATTACKER, FAMILIES, HOST, Family
+from harness.model import ATTACKER, FAMILIES, HOST, Family, Mode, Publish
 from harness.place import Place
 from harness.scene import Scene
 from harness.topology import Address
-from harness.traffic import Ear, Transport
+from harness.traffic import Ear, Transport, free_port
+from harness.world.snapshot import Snapshot
+
+
+def assert_not_published(
+    scene: Scene, mode: Mode, declared: Literal["refused", "warned"], transport: Transport
+) -> None:
+    """What is published in `mode` is refused by name, or warned of; the port stays the host's."""
+    host = scene.place(HOST)
+    before, port = Snapshot.of(host), free_port(host, transport)
+    ports = (Publish(port, 80, transport),)
+    if declared == "refused":
+        assert "publish" in scene.refusal("guest", mode, ports=ports).said
+        with pytest.raises(RuntimeRefused):
+            scene.runtime.inspect("guest")
+    else:
+        assert scene.container("guest", mode, ports=ports).started.warnings
+    assert before.changes(Snapshot.of(host)) == []
+    assert_nothing_took(scene, transport, port)
 
 
 def assert_nothing_took(scene: Scene, transport: Transport, port: int) -> None:

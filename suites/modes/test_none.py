@@ -8,7 +8,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 import pytest
 
 from harness import entry
-from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.adapters.protocol import Adapter
 from harness.cast import ALONE, CONTAINER01
 from harness.marks import requirement
 from harness.model import (
@@ -21,13 +21,11 @@ from harness.model import (
     Nothing,
     Outcome,
     Protocol,
-    Publish,
 )
 from harness.place import Place
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Transport, free_port, shout
-from harness.world.snapshot import Snapshot
-from suites.modes.hostports import assert_nothing_took
+from suites.modes.hostports import assert_not_published
 
 
 @requirement("NONE-1")
@@ -127,16 +125,7 @@ def test_ipv6_loopback_is_as_declared(cast: Scene, runtime: Adapter) -> None:
 @requirement("NONE-7")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_publishing_is_refused_or_warned_of(
-    scene: Scene, runtime: Adapter, host: Place, transport: Transport
+    scene: Scene, runtime: Adapter, transport: Transport
 ) -> None:
     """As declared, and by name; a refusal leaves nothing behind."""
-    before, port = Snapshot.of(host), free_port(host, transport)
-    ports = (Publish(port, 80, transport),)
-    if runtime.dialect.none_publish == "refused":
-        assert "publish" in scene.refusal("alone", Nothing(), ports=ports).said
-        with pytest.raises(RuntimeRefused):
-            runtime.inspect("alone")
-    else:
-        assert scene.container("alone", Nothing(), ports=ports).started.warnings
-    assert before.changes(Snapshot.of(host)) == []
-    assert_nothing_took(scene, transport, port)
+    assert_not_published(scene, Nothing(), runtime.dialect.none_publish, transport)
