@@ -271,8 +271,14 @@ class Scene:
             await_ready([stack.enter_context(place.open()) for place in own])
 
     def settle(self) -> None:
-        """Return once nothing that was sent is under way any more."""
-        with Quiet(self.world.namespaces["lan"], list(self.world.namespaces.values())) as quiet:
+        """Return once nothing that was sent is under way any more, to and from containers too."""
+        with contextlib.ExitStack() as stack:
+            watched = list(self.world.namespaces.values())
+            for container in self._containers.values():
+                with contextlib.suppress(OSError, RuntimeRefused):  # it does not run: nothing sends
+                    watched.append(stack.enter_context(container.net.open()))
+            watched = list({space.id: space for space in watched}.values())
+            quiet = stack.enter_context(Quiet(self.world.namespaces["lan"], watched))
             while not quiet.reached():
                 pass
 

@@ -74,7 +74,7 @@ def observe(
     """
     spaces = list({item.id: item for q in questions for item in (q.source, q.target)}.values())
     everywhere = list({space.id: space for space in (*watched, *spaces)}.values())
-    await_ready(everywhere)
+    links = await_ready(everywhere)
     forget_unresolved(everywhere)
     found: dict[Cell, Observation] = {}
     with Netlink(control) as netlink:
@@ -86,7 +86,7 @@ def observe(
             part = questions[start : start + SLICE]
             with _Asking(part, by_space) as asking:
                 asking.send()
-                asking.gather(control, everywhere, patience)
+                asking.gather(Quiet(control, everywhere, links=links), patience)
                 found.update(asking.ledger.observations(namer))
     finally:
         for station in stations:
@@ -203,9 +203,9 @@ class _Asking:
 
     # --- gathering
 
-    def gather(self, control: NetNS, watched: Sequence[NetNS], patience: float) -> None:
+    def gather(self, silence: Quiet, patience: float) -> None:
         """Take in answers until every question has one or the world is quiet."""
-        with Quiet(control, watched) as quiet:
+        with silence as quiet:
             self._pump()
             while self.ledger.open:
                 if quiet.reached() and not self._pump():

@@ -5,7 +5,8 @@ within microseconds, synchronously or from a per-CPU backlog queue. So nothing
 is under way any more when
 
 1. a control packet has gone through the backlog of *every* CPU and come back, so
-   whatever was queued before it has been handled, and
+   whatever was queued before it has been handled, and another one through the queue of
+   each parent of macvlan links (`macvlan`), and
 2. the packet counters of every watched interface stood still across such a pass:
    what moves on by a hop, and would be queued again behind the control, is counted.
 
@@ -25,10 +26,12 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, IPv6Interface
 from typing import Final, Self
 
+from harness.probe import macvlan
 from harness.probe.neighbours import Proxies
 from linux import netstate, rtnl
 from linux.netlink import Netlink, NetlinkError
@@ -68,13 +71,21 @@ class NeverReady(Exception):
 class Quiet:
     """Tells whether anything is still under way in the watched namespaces.
 
-    `control` is a namespace whose `lo` nobody tampers with. A world that is still
+    `control` is a namespace whose `lo` nobody tampers with. `links` are those of the
+    watched namespaces, where the caller has them (`await_ready`). A world that is still
     busy after `bound` seconds is an error.
     """
 
     def __init__(
-        self, control: NetNS, watched: Sequence[NetNS], *, bound: float = QUIET_BOUND
+        self,
+        control: NetNS,
+        watched: Sequence[NetNS],
+        *,
+        links: macvlan.Links | None = None,
+        bound: float = QUIET_BOUND,
     ) -> None:
+        ways = macvlan.ways(_links(watched) if links is None else links)
+        self._queues = [macvlan.Control(way, bound=CONTROL_BOUND) for way in ways]
         self._counters = [(space, _open_counters(space)) for space in watched]
         self._proxies = Proxies(control, watched)
         self.held = False
@@ -97,6 +108,8 @@ class Quiet:
         now = self._counted()
         held_before, self.held = self.held, self._proxies.hold()
         still = now == self._last and not (self.held or held_before)
+        if still and self._queues:
+            now, still = self._past_queues(now)
         if self._last is not None and not still and time.monotonic() > self._deadline:
             moved = set(now) - set(self._last)
             busy = [f"{name} in {space!r}" for space, name, _ in moved]
@@ -107,6 +120,16 @@ class Quiet:
             )
         self._last = now
         return still
+
+    def _past_queues(self, before: list[Counters]) -> tuple[list[Counters], bool]:
+        """What has passed when the queues are empty, and whether it is only what emptied them."""
+        moved: Counter[macvlan.Port] = Counter()
+        for queue in self._queues:
+            _in_time(queue)
+            moved.update(queue.passed)
+        self._flush()
+        now = self._counted()
+        return now, _packets(now) == _packets(before) + moved
 
     def _counted(self) -> list[Counters]:
         """What has passed each interface but `lo`, namespace by namespace."""
@@ -123,12 +146,7 @@ class Quiet:
             for processor in self._processors:
                 os.sched_setaffinity(0, {processor})
                 self._control.send(b"control")
-                self._control.recv(16)
-        except TimeoutError as error:
-            raise ControlLost(
-                f"a control packet over lo took more than {CONTROL_BOUND} s; "
-                "this machine is too busy for a verdict, run again with fewer workers"
-            ) from error
+                _in_time(lambda: self._control.recv(16))
         finally:
             os.sched_setaffinity(0, self._processors)
 
@@ -136,6 +154,8 @@ class Quiet:
         """Close the control socket and whatever else is open."""
         self._control.close()
         self._proxies.close()
+        for queue in self._queues:
+            queue.close()
         for _, descriptor in self._counters:
             os.close(descriptor)
 
@@ -144,6 +164,34 @@ class Quiet:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _in_time(call: Callable[[], object]) -> None:
+    """Send or receive a control."""
+    try:
+        call()
+    except TimeoutError as error:
+        raise ControlLost(
+            f"a control packet took more than {CONTROL_BOUND} s; "
+            "this machine is too busy for a verdict, run again with fewer workers"
+        ) from error
+
+
+def _packets(counted: list[Counters]) -> Counter[macvlan.Port]:
+    """How many packets each interface has sent and received (proc_net(5), `dev`)."""
+    found: Counter[macvlan.Port] = Counter()
+    for space, name, numbers in counted:
+        fields = numbers.split()
+        found[space, name] = int(fields[1]) + int(fields[9])
+    return found
+
+
+def _links(spaces: Sequence[NetNS]) -> macvlan.Links:
+    found = {}
+    for space in spaces:
+        with Netlink(space) as netlink:
+            found[space] = [link for link in netstate.links(netlink) if link.up]
+    return found
 
 
 def _open_counters(space: NetNS) -> int:
@@ -160,34 +208,37 @@ def _whole(descriptor: int) -> str:
     return read.decode("ascii")
 
 
-def await_ready(spaces: Sequence[NetNS], *, bound: float = READY_BOUND) -> None:
+def await_ready(spaces: Sequence[NetNS], *, bound: float = READY_BOUND) -> macvlan.Links:
     """Wait until links carry, addresses can be used and found, and ports of a bridge forward.
 
     Looks at addresses of links that have a carrier and a global IPv6 address: the
-    others take no part in IPv6. Sleeps on the kernel's notifications. Raises
-    `NeverReady` after `bound` seconds.
+    others take no part in IPv6. Sleeps on the kernel's notifications. Returns the links
+    that are up. Raises `NeverReady` after `bound` seconds.
     """
     deadline = time.monotonic() + bound
+    found: dict[NetNS, list[netstate.Link]] = {}
     for space in spaces:
-        reason = _unready(space)
+        reason = _unready(space, found)
         if not reason:
             continue
         with space.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as monitor:
             monitor.bind((0, _GROUPS))
-            while reason := _unready(space):
+            while reason := _unready(space, found):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise NeverReady(f"{reason} after {bound} s, in {space!r}")
                 if select.select([monitor], [], [], left)[0]:
                     with contextlib.suppress(OSError):  # so much has changed that some is left out
                         monitor.recv(1 << 16)
+    return found
 
 
-def _unready(space: NetNS) -> str:
+def _unready(space: NetNS, found: dict[NetNS, list[netstate.Link]]) -> str:
     with Netlink(space) as netlink:
         addresses = netstate.addresses(netlink)
         groups = netstate.groups(netlink)
         by_index = {link.ifindex: link for link in netstate.links(netlink) if link.up}
+        found[space] = list(by_index.values())
         late = [link.name for link in by_index.values() if link.carrier and not link.running]
         for name in late:
             with contextlib.suppress(NetlinkError):  # it has gone meanwhile

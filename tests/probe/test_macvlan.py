@@ -1,0 +1,111 @@
+"""Silence is not final while a macvlan's parent still has frames to hand on."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import ip_interface
+from typing import NamedTuple
+
+import pytest
+
+from harness.model import PROTOCOLS, Observation, Outcome, Protocol
+from harness.probe import netns
+from harness.probe.settle import Quiet, await_ready
+from linux import rtnl, sysctl
+from linux.netlink import Netlink, u32
+from linux.netns import NetNS
+from tests.asking import ask_all, control, question
+from tests.world.pair import PORT, pair
+
+INSIDE, NOBODY = "192.0.2.3", "192.0.2.99"
+CROWD = 60
+BURST = 900
+"""Frames that wait together; the kernel holds a thousand for a parent."""
+GROUP = bytes.fromhex("01005e000123")
+"""A group of the crowd's alone: what is sent to it passes none of those who are asked."""
+_BRIDGE_MODE = u32(rtnl.IFLA_MACVLAN_MODE, 4)
+_ADD_MEMBERSHIP = 1
+
+
+class Lan(NamedTuple):
+    """A station, and across its cable the parent of macvlans: one is asked, the others listen."""
+
+    station: NetNS
+    parent: NetNS
+    inside: NetNS
+
+    def burst(self) -> None:
+        """Keep the parent busy for milliseconds with what is for the crowd."""
+        with self.station.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:
+            mouth.bind(("eth0", 0))
+            for _ in range(BURST):
+                mouth.send(GROUP + bytes.fromhex("020000000002") + b"\x88\xb6".ljust(48, b"."))
+
+
+def add_macvlan(parent: NetNS, child: NetNS, index: int, name: str) -> None:
+    """A macvlan on the end of the cable, up in a namespace."""
+    made = rtnl.add_link(
+        "macvlan", name, parent=PORT, netns=child.fd, index=index, data=_BRIDGE_MODE
+    )
+    with Netlink(parent) as outside, Netlink(child) as within:
+        outside.send([made])
+        within.send([rtnl.set_link(index, up=True)])
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    """All of them, ready."""
+    with ExitStack() as stack:
+        inside, crowd = (stack.enter_context(NetNS.new()) for _ in range(2))
+        station, parent = stack.enter_context(pair(["192.0.2.1/24"], []))
+        for space in (station, parent, inside, crowd):
+            sysctl.write(space, {"net.ipv6.conf.all.disable_ipv6": 1})  # else it sends unasked
+        add_macvlan(parent, inside, 8, "eth0")
+        with Netlink(inside) as netlink:
+            netlink.send([rtnl.add_address(8, ip_interface(f"{INSIDE}/24"))])
+        listener = stack.enter_context(crowd.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+        for number in range(CROWD):
+            add_macvlan(parent, crowd, 10 + number, f"mv{number}")
+            joined = struct.pack("=iHH8s", 10 + number, 0, len(GROUP), GROUP)
+            listener.setsockopt(263, _ADD_MEMBERSHIP, joined)  # SOL_PACKET
+        await_ready([station, parent, inside])
+        yield Lan(station, parent, inside)
+
+
+@pytest.fixture
+def busy(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Lan:
+    """The same, with a burst right before the questions."""
+    send = netns._Asking.send
+
+    def after_burst(self: netns._Asking) -> None:
+        lan.burst()
+        send(self)
+
+    monkeypatch.setattr(netns._Asking, "send", after_burst)
+    return lan
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_request_behind_others_is_waited_for(busy: Lan, protocol: Protocol) -> None:
+    """While an ARP request waits in the parent's queue, whoever asks is not told of silence."""
+    asked = [question(busy.station, INSIDE, busy.inside, protocol)]
+    (seen,) = ask_all(asked, through=[busy.parent])
+    assert seen.outcome is Outcome.REPLY
+
+
+def test_silence_behind_a_queue_is_silence(busy: Lan) -> None:
+    """An address that nobody has is dropped there too, once the queue has been emptied."""
+    asked = [question(busy.station, NOBODY, busy.inside, protocol) for protocol in PROTOCOLS]
+    assert ask_all(asked, through=[busy.parent]) == [Observation(Outcome.DROPPED)] * 3
+
+
+def test_a_control_moves_nothing_but_its_own_way(lan: Lan) -> None:
+    """Where nobody sends, two passes tell that it is quiet: the control is no noise to itself."""
+    with control() as lo, Quiet(lo, [lan.station, lan.parent, lan.inside]) as quiet:
+        assert any(quiet.reached() for _ in range(1000))
+        assert quiet.reached()
+        lan.burst()
+        assert not quiet.reached()
