@@ -95,7 +95,7 @@ def reports_another_mac(site: Site, verb: Verb) -> Facts:
     return replace(facts, endpoints=tuple(told))
 
 
-@fault("addresses-are-counted-up", violates=("BR-10",), around="run")
+@fault("addresses-are-counted-up", violates=("BR-10",), around="run", narrow=True)
 def addresses_are_counted_up(site: Site, verb: Verb) -> Facts:
     """A freed address is not given out again, though the runtime declares that it is."""
     spec, count = verb.spec, site.memory.get("counted", 100)
@@ -137,14 +137,14 @@ def requested_address_ignored(site: Site, verb: Verb) -> Facts:
     return facts
 
 
-@fault("requested-mac-ignored", violates=("NET-5",), around="run")
+@fault("requested-mac-ignored", violates=("NET-5",), around="run", narrow=True)
 def requested_mac_ignored(site: Site, verb: Verb) -> Facts:
     """A container that asks for a MAC gets some other one."""
     facts: Facts = verb(spec=replace(verb.spec, mac=None))
     return facts
 
 
-@fault("address-in-use-granted", violates=("NET-5",), around="run")
+@fault("address-in-use-granted", violates=("NET-5",), around="run", narrow=True)
 def address_in_use_granted(site: Site, verb: Verb) -> Facts:
     """A request for an address that cannot be had is passed over in silence."""
     try:

@@ -91,7 +91,9 @@ def operators_chains_are_emptied(site: Site) -> None:
 _OPERATORS = Table("inet", "operator")
 
 
-@fault("repair-does-nothing", violates=("BYS-3",), around="repair", history="netavark#230")
+@fault(
+    "repair-does-nothing", violates=("BYS-3",), around="repair", history="netavark#230", narrow=True
+)
 def repair_does_nothing(site: Site, verb: Verb) -> None:
     """After a flush of the host's firewall containers stay without their rules."""
 

@@ -39,7 +39,7 @@ def joiner_is_the_hosts(site: Site, verb: Verb) -> Facts:
     return facts
 
 
-@fault("joiners-joiner-is-alone", violates=("CTR-8",), around="run")
+@fault("joiners-joiner-is-alone", violates=("CTR-8",), around="run", narrow=True)
 def joiners_joiner_is_alone(site: Site, verb: Verb) -> Facts:
     """Joining works once, not twice."""
     home = site.specs.get(getattr(verb.spec.mode, "container", ""))
@@ -48,7 +48,13 @@ def joiners_joiner_is_alone(site: Site, verb: Verb) -> Facts:
     return facts
 
 
-@fault("common-loopback-filtered", violates=("CTR-4",), moment=Moment.CONTAINER_STARTED)
+@fault(
+    "common-loopback-filtered",
+    violates=("CTR-4",),
+    moment=Moment.CONTAINER_STARTED,
+    narrow=True,
+    also=("CTR-1", "CTR-2"),
+)
 def common_loopback_filtered(site: Site) -> None:
     """On the loopback of a namespace that two share nothing passes."""
     if isinstance(site.mode, Joined):
@@ -97,7 +103,7 @@ def joining_refused_without_a_name(site: Site, verb: Verb) -> Facts:
     return facts
 
 
-@fault("contradictions-accepted", violates=("CTR-7",), around="run")
+@fault("contradictions-accepted", violates=("CTR-7",), around="run", narrow=True)
 def contradictions_accepted(site: Site, verb: Verb) -> Facts:
     """Options that contradict joining are passed over in silence."""
     spec = verb.spec
@@ -107,7 +113,7 @@ def contradictions_accepted(site: Site, verb: Verb) -> Facts:
     return facts
 
 
-@fault("contradictions-refused-in-general", violates=("CTR-7",), around="run")
+@fault("contradictions-refused-in-general", violates=("CTR-7",), around="run", narrow=True)
 def contradictions_refused_in_general(site: Site, verb: Verb) -> Facts:
     """The refusal of an option that contradicts joining does not say which."""
     try:
@@ -128,7 +134,7 @@ def joiner_keeps_more(site: Site) -> None:
             site.leave_inside(facts)
 
 
-@fault("one-contradiction-accepted", violates=("CTR-7",), around="run")
+@fault("one-contradiction-accepted", violates=("CTR-7",), around="run", narrow=True)
 def one_contradiction_accepted(site: Site, verb: Verb) -> Facts:
     """Of the options that contradict joining one, a resolver, is passed over in silence."""
     wrong = isinstance(verb.spec.mode, Joined)

@@ -154,7 +154,7 @@ def failed_start_keeps_its_name(site: Site, verb: Verb) -> Facts:
     return facts
 
 
-@fault("removing-nobody-succeeds", violates=("LIFE-5",), around="remove")
+@fault("removing-nobody-succeeds", violates=("LIFE-5",), around="remove", narrow=True)
 def removing_nobody_succeeds(site: Site, verb: Verb) -> None:
     """Removing what is not there does nothing, though the runtime declares otherwise."""
     for name in verb.names:
@@ -173,7 +173,7 @@ def unknown_names_are_known(site: Site, verb: Verb) -> object:
         return Facts(id="0" * 64, name=verb.name, pid=0, running=False)
 
 
-@fault("stopping-twice-is-refused", violates=("LIFE-5",), around="stop_container")
+@fault("stopping-twice-is-refused", violates=("LIFE-5",), around="stop_container", narrow=True)
 def stopping_twice_is_refused(site: Site, verb: Verb) -> None:
     """Stopping what is stopped is refused, though the runtime declares otherwise."""
     if site.facts and not site.facts.running:
@@ -184,7 +184,7 @@ def stopping_twice_is_refused(site: Site, verb: Verb) -> None:
 # --- ends and beginnings -------------------------------------------------------------
 
 
-@fault("the-dead-are-running", violates=("LIFE-3",), around="inspect")
+@fault("the-dead-are-running", violates=("LIFE-3",), around="inspect", narrow=True)
 def the_dead_are_running(site: Site, verb: Verb) -> Facts:
     """A container whose process has died is told to run."""
     facts: Facts = verb()
@@ -199,7 +199,7 @@ def the_dead_are_running(site: Site, verb: Verb) -> Facts:
 _KILLED = 137
 
 
-@fault("the-dead-cannot-be-started", violates=("LIFE-3",), around="start_container")
+@fault("the-dead-cannot-be-started", violates=("LIFE-3",), around="start_container", narrow=True)
 def the_dead_cannot_be_started(site: Site, verb: Verb) -> Facts:
     """A container whose process has died is not cleaned up enough to be started again."""
     if site.facts and site.facts.exit_code == _KILLED:
@@ -253,7 +253,9 @@ def disconnecting_leaves_a_link(site: Site) -> None:
     leave_link(site)
 
 
-@fault("daemon-takes-abstract-datagrams", violates=("HOST-6",), moment=Moment.HOST_READY)
+@fault(
+    "daemon-takes-abstract-datagrams", violates=("HOST-6",), moment=Moment.HOST_READY, narrow=True
+)
 def daemon_takes_abstract_datagrams(site: Site) -> None:
     """The runtime's daemon has an abstract socket for datagrams."""
     opened = site.host.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

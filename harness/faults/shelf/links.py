@@ -74,13 +74,13 @@ def host_end_mtu(site: Site) -> None:
         site.host.set_link(plug.outside, mtu=1300)
 
 
-@fault("network-mtu-ignored", violates=("NET-8",), around="network")
+@fault("network-mtu-ignored", violates=("NET-8",), around="network", narrow=True)
 def network_mtu_ignored(site: Site, verb: Verb) -> object:
     """The MTU that a network was asked to have is not given to it."""
     return verb(spec=replace(verb.spec, mtu=None))
 
 
-@fault("network-mtu-on-the-bridge-alone", violates=("NET-8",), moment=PLUGGED)
+@fault("network-mtu-on-the-bridge-alone", violates=("NET-8",), moment=PLUGGED, narrow=True)
 def network_mtu_on_the_bridge_alone(site: Site) -> None:
     """The container's own interface has the usual MTU, whatever its network was given."""
     for plug in site.plugs():
@@ -135,7 +135,7 @@ def raw_ethernet_without_icc(site: Site) -> None:
         site.host.rtnl(rtnl.isolate_port(port, isolated=False))
 
 
-@fault("icc-option-ignored", violates=("ICC-1",), around="network")
+@fault("icc-option-ignored", violates=("ICC-1",), around="network", narrow=True)
 def icc_option_ignored(site: Site, verb: Verb) -> object:
     """A network without communication between containers is made like any other."""
     return verb(spec=replace(verb.spec, icc=True))
@@ -180,7 +180,7 @@ def none_has_a_cable_to_the_host(site: Site) -> None:
     moment=Moment.CONTAINER_STARTED,
     history="moby#33099",
     narrow=True,
-    also=("NONE-4",),
+    also=("NONE-4", "ATT-3"),
 )
 def none_without_ipv6_loopback(site: Site) -> None:
     """::1 is torn down with the rest of IPv6."""
@@ -206,7 +206,13 @@ def _await_no_link(name: str) -> None:
         os.sched_yield()
 
 
-@fault("bridge-mac-changes-on-removal", violates=("BR-14",), moment=Moment.CONTAINER_REMOVED)
+@fault(
+    "bridge-mac-changes-on-removal",
+    violates=("BR-14",),
+    moment=Moment.CONTAINER_REMOVED,
+    narrow=True,
+    also=("LIFE-1", "BYS-1"),
+)
 def bridge_mac_changes_on_removal(site: Site) -> None:
     """The bridge goes by another MAC when a container has gone."""
     count = site.memory["macs"] = site.memory.get("macs", 0) + 1

@@ -50,7 +50,7 @@ def none_is_bridged(site: Site, verb: Verb) -> Facts:
     return facts
 
 
-@fault("publishing-without-a-network", violates=("NONE-7", "HOST-7"), around="run")
+@fault("publishing-without-a-network", violates=("NONE-7", "HOST-7"), around="run", narrow=True)
 def publishing_without_a_network(site: Site, verb: Verb) -> Facts:
     """A port that cannot be published is forgotten without a word."""
     apart = isinstance(verb.spec.mode, Nothing | Host)
@@ -146,7 +146,7 @@ def host_sysctl_granted(site: Site, verb: Verb) -> Facts:
     return facts
 
 
-@fault("host-sysctl-ignored", violates=("HOST-5",), around="run")
+@fault("host-sysctl-ignored", violates=("HOST-5",), around="run", narrow=True)
 def host_sysctl_ignored(site: Site, verb: Verb) -> Facts:
     """A sysctl that would be the host's is passed over in silence."""
     wrong = isinstance(verb.spec.mode, Host)

@@ -106,7 +106,7 @@ def names_lead_nowhere(site: Site) -> None:
         site.write(_RESOLV_CONF, f"nameserver {site.resolver()}\n")
 
 
-@fault("aliases-are-forgotten", violates=("NET-4",), around=("run", "connect"))
+@fault("aliases-are-forgotten", violates=("NET-4",), around=("run", "connect"), narrow=True)
 def aliases_are_forgotten(site: Site, verb: Verb) -> Facts:
     """A container goes by its name only."""
     if verb.called == "connect":

@@ -11,7 +11,7 @@ from linux import rtnl
 _WRONG = "02:00:5e:10:00:66"
 
 
-@fault("bridge-proxies-arp", violates=("BR-18",), moment=RULES)
+@fault("bridge-proxies-arp", violates=("BR-18",), moment=RULES, narrow=True)
 def bridge_proxies_arp(site: Site) -> None:
     """The bridge answers ARP for whatever lies beyond it."""
     for bridge in site.bridges():

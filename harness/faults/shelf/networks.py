@@ -12,7 +12,7 @@ from linux import rtnl
 from linux.nft import Table, add_chain, add_rule, add_table, counter
 
 
-@fault("connected-later", violates=("NET-3",), moment=Moment.CONNECTED)
+@fault("connected-later", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
 def connected_later(site: Site) -> None:
     """A container that is connected to another network is not reached there yet."""
     for plug in site.plugs():
@@ -20,7 +20,7 @@ def connected_later(site: Site) -> None:
             site.inside.set_link(plug.inside, up=False)
 
 
-@fault("connecting-disturbs", violates=("NET-3",), moment=Moment.CONNECTED)
+@fault("connecting-disturbs", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
 def connecting_disturbs(site: Site) -> None:
     """When a container is connected to another network it loses the one that it has."""
     for plug in site.plugs():
@@ -42,7 +42,7 @@ def disconnecting_disturbs(site: Site) -> None:
             site.inside.ensure(rtnl.del_route(None, via=gateway.ip))
 
 
-@fault("network-in-use-removed", violates=("NET-6",), around="remove_network")
+@fault("network-in-use-removed", violates=("NET-6",), around="remove_network", narrow=True)
 def network_in_use_removed(site: Site, verb: Verb) -> None:
     """Removing a network that a container is on is not refused."""
     try:

@@ -14,7 +14,7 @@ _EXCEEDED = {4: 11, 6: 3}
 _TOO_BIG = {4: (3, 4), 6: (2, 0)}
 
 
-@fault("time-exceeded-in-silence", violates=("BR-19",), moment=RULES)
+@fault("time-exceeded-in-silence", violates=("BR-19",), moment=RULES, narrow=True)
 def time_exceeded_in_silence(site: Site) -> None:
     """The host does not tell a container that a TTL has run out."""
     for bridge in site.bridges():
@@ -30,7 +30,9 @@ def closed_udp_ports_are_silent(site: Site) -> None:
             site.inside.rule("output", tricks.errors(version, _UNREACHABLE[version]), DROP)
 
 
-@fault("closed-tcp-ports-are-silent", violates=("BR-20",), moment=Moment.CONTAINER_STARTED)
+@fault(
+    "closed-tcp-ports-are-silent", violates=("BR-20",), moment=Moment.CONTAINER_STARTED, narrow=True
+)
 def closed_tcp_ports_are_silent(site: Site) -> None:
     """A connection to a closed port of a container is not reset."""
     if site.is_bridged:
@@ -52,7 +54,9 @@ def errors_of_routers_stay_outside(site: Site) -> None:
             drop(site, "forward", oifname(bridge), tricks.errors(version, _EXCEEDED[version]))
 
 
-@fault("path-mtu-black-hole", violates=("BR-22",), moment=RULES, history="gvisor#12568")
+@fault(
+    "path-mtu-black-hole", violates=("BR-22",), moment=RULES, history="gvisor#12568", narrow=True
+)
 def path_mtu_black_hole(site: Site) -> None:
     """Nobody inside is told that a link further on is narrower."""
     for bridge in site.bridges():

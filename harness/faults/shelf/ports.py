@@ -86,7 +86,7 @@ def published_on_every_address(site: Site) -> None:
         _redirect(site, anywhere, to=own, port=port.container_port)
 
 
-@fault("published-range-is-short", violates=("PUB-12",), around="run")
+@fault("published-range-is-short", violates=("PUB-12",), around="run", narrow=True)
 def published_range_is_short(site: Site, verb: Verb) -> Facts:
     """The last port of a range is not published."""
     ports = tuple(
@@ -105,7 +105,14 @@ def ipv6_ports_are_closed(site: Site) -> None:
                 drop(site, hook, family(6), _to(port))
 
 
-@fault("no-hairpin", violates=("PUB-4",), moment=RULES, history=("cni-plugins#68", "moby#38784"))
+@fault(
+    "no-hairpin",
+    violates=("PUB-4",),
+    moment=RULES,
+    history=("cni-plugins#68", "moby#38784"),
+    narrow=True,
+    also=("PUB-5",),
+)
 def no_hairpin(site: Site) -> None:
     """A container does not reach a port that is published by itself or by a peer."""
     for bridge in site.bridges():
@@ -117,6 +124,7 @@ def no_hairpin(site: Site) -> None:
     violates=("PUB-5",),
     moment=RULES,
     history=("moby#49509", "moby#49511", "netavark#709"),
+    narrow=True,
 )
 def published_for_one_network(site: Site) -> None:
     """A container on another network does not reach a published port by the host's address."""
@@ -126,7 +134,7 @@ def published_for_one_network(site: Site) -> None:
                 drop(site, "forward", iifname(bridge), oifname(other), ct_dnat())
 
 
-@fault("callers-are-hidden", violates=("PUB-6",), moment=RULES, history="podman#5138")
+@fault("callers-are-hidden", violates=("PUB-6",), moment=RULES, history="podman#5138", narrow=True)
 def callers_are_hidden(site: Site) -> None:
     """Whoever calls a published port is seen as the gateway."""
     for bridge in site.bridges():
@@ -136,7 +144,14 @@ def callers_are_hidden(site: Site) -> None:
             site.host.rule("postrouting", called, masquerade(), priority=90, nat=True)
 
 
-@fault("published-port-is-anybodys", violates=("PUB-11",), around="run", history="moby#52783")
+@fault(
+    "published-port-is-anybodys",
+    violates=("PUB-11",),
+    around="run",
+    history="moby#52783",
+    narrow=True,
+    also=("PUB-2", "PUB-9"),
+)
 def published_port_is_anybodys(site: Site, verb: Verb) -> Facts:
     """A port of one address of the host's is taken on all of them."""
     running = site.other_containers()
@@ -199,7 +214,7 @@ def the_internets_port_is_taken(site: Site) -> None:
 # --- whose it is ---------------------------------------------------------------------
 
 
-@fault("port-in-use-passed-over", violates=("PUB-7",), around="run")
+@fault("port-in-use-passed-over", violates=("PUB-7",), around="run", narrow=True)
 def port_in_use_passed_over(site: Site, verb: Verb) -> Facts:
     """A container whose port cannot be had is started without it."""
     try:

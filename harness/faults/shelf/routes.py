@@ -62,7 +62,7 @@ def none_swallows(site: Site) -> None:
             site.inside.ensure(rtnl.add_route(network, oif=rtnl.LO))
 
 
-@fault("internal-has-a-default-route", violates=("INT-1",), moment=PLUGGED)
+@fault("internal-has-a-default-route", violates=("INT-1",), moment=PLUGGED, narrow=True)
 def internal_has_a_default_route(site: Site) -> None:
     """A container on an internal network is sent out by its gateway."""
     for plug in site.plugs():
