@@ -47,7 +47,16 @@ _NESTED: Final = 0x8000
 _TYPE_MASK: Final = 0x3FFF
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTR: Final = struct.Struct("=HH")
-_RECEIVE: Final = 1 << 18
+_RECEIVE: Final = 1 << 16
+"""More than the kernel ever sends in one go, which is 32 KiB (netlink_dump in af_netlink.c).
+
+Not so much either that the C library would map, and unmap, memory of its own for each.
+"""
+_FEW: Final = 64
+"""Requests whose errors any socket has room for."""
+_SHORT: Final = 1 << 16
+"""Bytes that any socket takes at once."""
+_LARGE: Final = 4 << 20
 
 
 class NetlinkError(OSError):
@@ -120,6 +129,20 @@ def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def chosen(data: bytes, offset: int, wanted: Collection[int]) -> dict[int, bytes]:
+    """The attributes of some types only: the kernel tells fifty of a link, each copied if read."""
+    found: dict[int, bytes] = {}
+    unpack, end = _ATTR.unpack_from, len(data)
+    while offset + 4 <= end:
+        length, kind = unpack(data, offset)
+        if length < 4 or offset + length > end:
+            raise ValueError(f"malformed netlink attribute of length {length} at {offset}")
+        if kind & _TYPE_MASK in wanted:
+            found[kind & _TYPE_MASK] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
 class Netlink:
     """A netlink socket inside one namespace.
 
@@ -145,9 +168,8 @@ class Netlink:
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         if protocol == NETLINK_ROUTE:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self._sequence = 0
+        self._roomy = False
 
     def send(self, requests: Iterable[Request], *, missing_ok: bool = False) -> None:
         """Hand over a batch and wait until it is carried out.
@@ -189,6 +211,8 @@ class Netlink:
             _message(request, sequence, NLM_F_ACK if sequence == first + answered else 0)
             for sequence, request in enumerate(batch, first)
         )
+        if len(batch) > _FEW or len(message) > _SHORT:
+            self._make_room()
         self._socket.send(message)
         errors: list[NetlinkError] = []
         while True:
@@ -202,6 +226,32 @@ class Netlink:
                     errors.append(NetlinkError(code, batch[index].what, explanation))
                 if index == answered or index in final:
                     return errors
+
+    def get(self, requests: Sequence[Request]) -> list[bytes]:
+        """Send several questions at once, each of a single answer; the bodies, in order.
+
+        `NetlinkError` for the first that has none.
+        """
+        first = self._sequence + 1
+        self._sequence += len(requests)
+        questions = (_message(item, first + number, 0) for number, item in enumerate(requests))
+        self._socket.send(b"".join(questions))
+        answers: list[bytes | NetlinkError] = []
+        while len(answers) < len(requests):
+            for kind, flags, sequence, body in self._messages():
+                if not first <= sequence < first + len(requests):
+                    continue
+                if kind == _NLMSG_ERROR:
+                    what = requests[sequence - first].what
+                    answers.append(NetlinkError(_errno(body), what, _explanation(flags, body)))
+                else:
+                    answers.append(body)
+        found = []
+        for answer in answers:
+            if isinstance(answer, NetlinkError):
+                raise answer
+            found.append(answer)
+        return found
 
     def ask(self, request: Request) -> list[bytes]:
         """Send one question and return the bodies of all answers, in order.
@@ -241,6 +291,13 @@ class Netlink:
             length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
             yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
             offset += (length + 3) & ~3
+
+    def _make_room(self) -> None:
+        """Let long batches through, and all that they are answered."""
+        if not self._roomy:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LARGE)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE)
+            self._roomy = True
 
     def fileno(self) -> int:
         """The descriptor of the socket."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from runtime import imagecli, lookcli, networkcli, terminal, volumecli
-from runtime.completion import completion
+from runtime import terminal
 from runtime.console import complain, each, say
 from runtime.engine import Engine
 from runtime.errors import InvalidError, MydockerError
-from runtime.init import Stdio
+from runtime.execute import Stdio
 from runtime.optioncli import environment, environment_files, options
 from runtime.parser import parser
+
+Action = Callable[[Engine, argparse.Namespace], int]
 
 _FORWARDED: Final = (
     signal.SIGINT,
@@ -30,12 +33,15 @@ _FORWARDED: Final = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code, as Docker's."""
-    grammar = parser()
-    arguments = grammar.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    grammar = parser(words[0] if words else "")
+    arguments = grammar.parse_args(words)
     try:
         if arguments.action == "completion":  # for everybody, root or not
+            from runtime.completion import completion
+
             return completion(grammar, arguments.shell)
-        return _ACTIONS[arguments.action](Engine(), arguments)
+        return _action(arguments.action)(Engine(), arguments)
     except MydockerError as error:
         complain(error)
         return error.exit_code
@@ -48,6 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         complain(error)
         return 125
+
+
+def _action(name: str) -> Action:
+    """What carries out a command; what the others need is not even imported."""
+    if name in _ACTIONS:
+        return _ACTIONS[name]
+    for module in _MORE:
+        actions: Mapping[str, Action] = importlib.import_module(module).ACTIONS
+        if name in actions:
+            return actions[name]
+    raise LookupError(name)
 
 
 # --- run and exec ----------------------------------------------------------------
@@ -198,7 +215,7 @@ def _system_repair(engine: Engine, _: argparse.Namespace) -> int:
     return 0
 
 
-_ACTIONS: Final[Mapping[str, Callable[[Engine, argparse.Namespace], int]]] = {
+_ACTIONS: Final[Mapping[str, Action]] = {
     "run": _run,
     "create": _create,
     "start": _start,
@@ -212,8 +229,6 @@ _ACTIONS: Final[Mapping[str, Callable[[Engine, argparse.Namespace], int]]] = {
     "exec": _exec,
     "system_reset": _system_reset,
     "system_repair": _system_repair,
-    **lookcli.ACTIONS,
-    **networkcli.ACTIONS,
-    **volumecli.ACTIONS,
-    **imagecli.ACTIONS,
 }
+_MORE: Final = ("runtime.lookcli", "runtime.networkcli", "runtime.volumecli", "runtime.imagecli")
+"""Modules with `ACTIONS` of their own."""

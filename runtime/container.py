@@ -7,25 +7,26 @@ the command.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from linux.netns import NetNS
-from runtime import errors, init, terminal
+from runtime import init, terminal
 from runtime.binds import Bind
 from runtime.errors import UnsupportedError
-from runtime.init import Command, Launch, Stdio
+from runtime.execute import Command, Stdio
+from runtime.init import Launch
 from runtime.isolation import capabilities
 from runtime.net import files
-from runtime.net.announce import Voice
+from runtime.net.plug import Bench
 from runtime.net.reserve import Reserved
 from runtime.records import ContainerConfig, Endpoint
+from runtime.reports import Report
 from runtime.rootfs import Rootfs
 from runtime.state import process_born
 
@@ -50,14 +51,14 @@ class Wiring(NamedTuple):
 
     `netns` is the namespace it goes into (`None`: the host's) and `connect` what
     wires it and tells the outcome, called while the child builds the file system.
-    What was `reserved` of the host's ports passes to pid 1, and so does the `voice`
-    that `connect` needs: pid 1 closes it when that holds nobody up.
+    What was `reserved` of the host's ports passes to pid 1, and so does the voice of
+    the `bench` that `connect` needs: pid 1 closes it when that holds nobody up.
     """
 
     netns: NetNS | None
     connect: Callable[[], tuple[Endpoint, ...]] = tuple
     reserved: Reserved | None = None
-    voice: Voice | None = None
+    bench: Bench | None = None
 
     def close(self) -> None:
         """Give up the caller's own hold on all of it."""
@@ -65,8 +66,8 @@ class Wiring(NamedTuple):
             self.netns.close()
         if self.reserved is not None:
             self.reserved.close()
-        if self.voice is not None:
-            self.voice.close()
+        if self.bench is not None:
+            self.bench.close()
 
 
 def start(
@@ -114,7 +115,7 @@ def start(
             stdio=stdio,
             read_only=config.read_only,
             held=wiring.reserved.descriptors if wiring.reserved is not None else (),
-            late=(wiring.voice.fileno(),) if wiring.voice is not None else (),
+            late=(wiring.bench.voice.fileno(),) if wiring.bench is not None else (),
         )
         outer = 0
         if starter is not None:
@@ -126,8 +127,8 @@ def start(
         reader = Report(report)
         try:
             endpoints = wiring.connect()
-            if wiring.voice is not None:
-                wiring.voice.close()  # pid 1, which waits, has it too
+            if wiring.bench is not None:
+                wiring.bench.close()  # pid 1, which waits, has its voice too
             pid = reader.pid()
             born = process_born(pid)
             on_pid(pid, born, endpoints)
@@ -212,51 +213,6 @@ def collect(child: int) -> None:
         os.waitpid(child, 0)
     except ChildProcessError:
         return  # the caller ignores SIGCHLD: the kernel has collected it
-
-
-class Report:
-    """The engine's end of the report pipe."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._buffer = b""
-        self._pid = 0
-
-    def _next(self) -> dict[str, Any] | None:
-        while b"\n" not in self._buffer:
-            data = os.read(self._fd, 4096)
-            if not data:
-                return None
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-    def _handle(self, message: dict[str, Any]) -> None:
-        if "error" in message:
-            kind, *args = message["error"]
-            raise getattr(errors, kind)(*args)
-        self._pid = message["pid"]
-
-    def pid(self) -> int:
-        """Wait for the pid of the container's pid 1."""
-        while not self._pid:
-            message = self._next()
-            if message is None:
-                raise UnsupportedError("start the container", "its first process died at once")
-            self._handle(message)
-        return self._pid
-
-    def end(self) -> None:
-        """Wait until the command is being executed; raise what kept it from that."""
-        while (message := self._next()) is not None:
-            self._handle(message)
-
-    def pid_or_zero(self) -> int:
-        """The pid however things went; errors were raised before."""
-        while not self._pid and (message := self._next()) is not None:
-            self._pid = message.get("pid", 0)
-        return self._pid
 
 
 class Descriptors:

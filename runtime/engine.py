@@ -21,8 +21,9 @@ from runtime import container, logs, processes
 from runtime import exec as execution
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
 from runtime.exec import Running
+from runtime.execute import Command, Stdio
+from runtime.image import Image
 from runtime.images import Images
-from runtime.init import Command, Stdio
 from runtime.isolation import capabilities
 from runtime.lifecycle import KILLED, Lifecycle
 from runtime.logs import LogEntry, Writer
@@ -94,9 +95,10 @@ class Engine:
         With `stdio` the command is connected to these descriptors of the caller;
         without, its output goes to the log. After an error nothing is left.
         """
-        found, lock = self._create(image_name, command, options, ContainerState("starting"))
+        state = ContainerState("starting")
+        found, lock, image = self._create(image_name, command, options, state)
         try:
-            return self._life.start(found, stdio=stdio)
+            return self._life.start(found, stdio=stdio, image=image)
         except BaseException:
             self._life.remove(found)
             raise
@@ -107,13 +109,13 @@ class Engine:
         self, image_name: str, command: Sequence[str], **options: Unpack[Options]
     ) -> Container:
         """Write a container down without starting it."""
-        found, lock = self._create(image_name, command, options, ContainerState())
+        found, lock, _ = self._create(image_name, command, options, ContainerState())
         lock.release()
         return found
 
     def _create(
         self, image_name: str, command: Sequence[str], options: Options, state: ContainerState
-    ) -> tuple[Container, Lock]:
+    ) -> tuple[Container, Lock, Image]:
         self._life.sweep()
         mode = modes.parse(options.get("network", DEFAULT_NETWORK))
         if mode.kind == "container":
@@ -125,7 +127,7 @@ class Engine:
             config = configure(
                 new_id(), image_name, command, options, image_id=found.id, defaults=found.defaults
             )
-            return Container(config, state), self._store.create(config, state)
+            return Container(config, state), self._store.create(config, state), found
 
     def start(self, reference: str, *, stdio: Stdio | None = None) -> Container:
         """Start a container that was created or has ended; one that runs stays as it is."""

@@ -1,13 +1,14 @@
 """A command more in a running container.
 
 ```
-engine ── fork ── porter ── fork ── command
-                  enters every      leaves its capabilities,
-                  namespace of      takes a terminal, execs
-                  pid 1, waits
+engine ── fork ── porter ── spawn ── command
+                  enters every       may take a terminal,
+                  namespace of       another user; execs
+                  pid 1, leaves its
+                  capabilities, waits
 ```
 
-The pid namespace takes effect for children only, hence the second fork. The
+The pid namespace takes effect for children only, hence the second process. The
 porter passes the command's exit code on as its own.
 """
 
@@ -30,10 +31,11 @@ from linux.syscalls import (
     prctl,
     setns,
 )
-from runtime import init, isolation, terminal
-from runtime.container import Descriptors, Report
+from runtime import execute, init, isolation, reports, terminal
+from runtime.container import Descriptors
 from runtime.errors import UnsupportedError
-from runtime.init import Command, Stdio
+from runtime.execute import Command, Stdio
+from runtime.reports import Report
 
 _EVERY_NAMESPACE = (
     CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
@@ -81,7 +83,7 @@ def spawn(
                 os.close(handle)
                 _carry(command, stdio, report=report_in, console=far_console)
             except BaseException as error:
-                init.report_error(report_in, error)
+                reports.send_error(report_in, error)
             finally:
                 os._exit(126)
         open_here.close(report_in)
@@ -123,19 +125,12 @@ def _carry(
         os.close(master)
         os.close(console)
         stdio = Stdio(slave, slave, slave)
-    pid = os.fork()
-    if not pid:
-        try:
-            # Until exec the memory is the caller's: nobody inside may look at it.
-            prctl(PR_SET_DUMPABLE, 0)
-            isolation.drop_capabilities(guarded=False, wanted=command.capabilities)
-            terminals = (stdio.stdin,) if console >= 0 else ()
-            init.execute(command, stdio, tty=console >= 0, own=terminals)
-        except BaseException as error:
-            init.report_error(report, error)
-        finally:
-            os._exit(127)
-    init.report_pid(report, pid)
+    # Until exec the memory is the caller's: nobody inside may look at it.
+    prctl(PR_SET_DUMPABLE, 0)
+    isolation.drop_capabilities(guarded=False, wanted=command.capabilities)
+    own = (stdio.stdin,) if console >= 0 else ()
+    pid = execute.begin(command, stdio, tty=console >= 0, own=own, report=report)
+    reports.send_pid(report, pid)
     os.closerange(0, os.sysconf("SC_OPEN_MAX"))
     _, raw = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(raw)

@@ -16,15 +16,14 @@ writes when the network is in place; should the engine die before, the pipe
 closes and pid 1 leaves.
 
 Everything here runs after a fork: no imports, no logging, no return into the
-caller's code. What goes wrong travels over the `report` pipe as one line of
-JSON; its end without such a line means that the command was executed.
+caller's code. What goes wrong travels over a pipe (`runtime.reports`); its end without
+a word means that the command was executed.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import json
 import os
 import signal
 import socket
@@ -45,8 +44,8 @@ from linux.syscalls import (
     setns,
     unshare,
 )
-from runtime import isolation, rootfs, terminal, users
-from runtime.errors import CommandError, CommandNotFoundError, MydockerError, UnsupportedError
+from runtime import execute, isolation, reports, rootfs, terminal
+from runtime.execute import Command, Stdio
 from runtime.net import sysctl
 from runtime.supervise import Stream, supervise
 
@@ -54,24 +53,6 @@ _TITLE = b"mydocker-init"
 
 NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP
 """What every container has of its own; the network namespace is made by who wires it."""
-
-
-class Stdio(NamedTuple):
-    """Descriptors of the caller that a container's command is connected to."""
-
-    stdin: int
-    stdout: int
-    stderr: int
-
-
-class Command(NamedTuple):
-    """What to execute, where, as whom (`""` is root), and with which capabilities at most."""
-
-    argv: list[str]
-    env: dict[str, str]
-    workdir: str
-    user: str = ""
-    capabilities: int = isolation.DEFAULT_CAPABILITIES
 
 
 class Launch(NamedTuple):
@@ -112,7 +93,7 @@ def child(launch: Launch) -> NoReturn:
     try:
         _outer(launch)
     except BaseException as error:
-        report_error(launch.report, error)
+        reports.send_error(launch.report, error)
     finally:
         os._exit(1)
 
@@ -132,28 +113,26 @@ def forget_parent(keep: Iterable[int]) -> None:
     """Drop what a fork inherits: descriptors, signal handlers, session, garbage collection."""
     gc.disable()  # a collection would copy every page that is still shared
     os.setsid()
+    close_others(keep)
+    default_signals()
+
+
+def close_others(keep: Iterable[int]) -> None:
+    """Close every descriptor but the three first and those to keep."""
     last = 2
     for fd in sorted(fd for fd in keep if fd > last):
         if fd > last + 1:  # an empty range would mean "all" to close_range(2)
             os.closerange(last + 1, fd)
         last = fd
     os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
-    for number in range(1, signal.NSIG):
+
+
+def default_signals(numbers: Iterable[int] = range(1, signal.NSIG)) -> None:
+    """Have these signals do what they do by default, and none be blocked."""
+    for number in numbers:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: not Python's to know
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def report_error(report: int, error: BaseException) -> None:
-    """Send an error to the engine, in words."""
-    if not isinstance(error, MydockerError):
-        error = UnsupportedError("start the container", f"{type(error).__name__}: {error}")
-    os.write(report, json.dumps({"error": [type(error).__name__, *error.args]}).encode() + b"\n")
-
-
-def report_pid(report: int, pid: int) -> None:
-    """Tell the engine the pid of a child, as the engine's own pid namespace numbers it."""
-    os.write(report, json.dumps({"pid": pid}).encode() + b"\n")
 
 
 def _outer(launch: Launch) -> None:
@@ -164,18 +143,22 @@ def _outer(launch: Launch) -> None:
         os.close(launch.netns)
     pid = os.fork()
     if pid:
-        report_pid(launch.report, pid)
+        reports.send_pid(launch.report, pid)
         os._exit(0)
     pid_1(launch)
 
 
-def pid_1(launch: Launch) -> NoReturn:
-    """Be the container's first process, already in its namespaces, till the command has ended."""
-    rename_process(_TITLE)
+def pid_1(launch: Launch, arguments: Area | None = None) -> NoReturn:
+    """Be the container's first process, already in its namespaces, till the command has ended.
+
+    `arguments` tells where its command line lies, if that is known.
+    """
+    rename_process(_TITLE, arguments)
     rootfs.enter(launch.rootfs)
     socket.sethostname(launch.hostname)
     os.umask(0o022)
-    os.makedirs(launch.command.workdir, exist_ok=True)
+    if not os.path.isdir(launch.command.workdir):
+        os.makedirs(launch.command.workdir)
     sysctl.apply(launch.sysctls)
     isolation.hide_paths()
     if launch.read_only:
@@ -185,15 +168,8 @@ def pid_1(launch: Launch) -> NoReturn:
         os._exit(1)
     os.close(launch.go)
     streams, inside = _connect(launch)
-    pid = os.fork()
-    if not pid:
-        try:
-            own = tuple(set(inside) if launch.tty else inside[1:])
-            execute(launch.command, inside, tty=launch.tty, own=own)
-        except BaseException as error:
-            report_error(launch.report, error)
-        finally:
-            os._exit(127)
+    own = tuple(set(inside) if launch.tty else inside[1:])
+    pid = execute.begin(launch.command, inside, tty=launch.tty, own=own, report=launch.report)
     os.close(launch.report)
     nothing = os.open("/dev/null", os.O_RDWR)
     for fd in range(3):
@@ -232,45 +208,25 @@ def _connect(launch: Launch) -> tuple[list[Stream], Stdio]:
     return streams, Stdio(stdin, out[1], err[1])
 
 
-def execute(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = ()) -> None:
-    """Become the command. Raises `CommandError` when that cannot be.
+class Area(NamedTuple):
+    """A piece of this process's memory, in bytes."""
 
-    `own` are the streams that were made for it, and that its user may open again.
-    """
-    argv, env, workdir, user, capabilities = command
-    os.setsid()
-    if tty:
-        terminal.take_control(stdio.stdin)
-    if capabilities != isolation.DEFAULT_CAPABILITIES:
-        isolation.forbid(capabilities)
-    if user:
-        found = users.find(user)
-        env.setdefault("HOME", found.home)
-        users.become(found, streams=own)
-    for target, fd in enumerate(stdio):
-        os.dup2(fd, target)
-    os.chdir(workdir)
-    try:
-        os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is what we want
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CommandNotFoundError(
-            f"execute {argv[0]!r} in the container",
-            "there is no such command in the image",
-            remedy="`mydocker run --rm IMAGE ls /bin` shows what there is",
-        ) from error
-    except OSError as error:
-        raise CommandError(f"execute {argv[0]!r} in the container", str(error.strerror)) from error
+    start: int
+    size: int
 
 
-def rename_process(title: bytes) -> None:
-    """Overwrite the caller's command line, which the container could read otherwise.
-
-    The kernel shows the bytes between arg_start and arg_end of proc_pid_stat(5).
-    """
+def arguments_area() -> Area:
+    """Where the kernel reads the command line: arg_start to arg_end of proc_pid_stat(5)."""
     with open("/proc/self/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     start, end = int(fields[45]), int(fields[46])
-    if end > start > 0:
-        ctypes.memmove(start, title[: end - start - 1].ljust(end - start, b"\0"), end - start)
+    return Area(start, end - start if start else 0)
+
+
+def rename_process(title: bytes, arguments: Area | None = None) -> None:
+    """Overwrite the caller's command line, which the container could read otherwise."""
+    start, size = arguments or arguments_area()
+    if size > 0:
+        ctypes.memmove(start, title[: size - 1].ljust(size, b"\0"), size)
     name = ctypes.create_string_buffer(title)
     prctl(PR_SET_NAME, ctypes.addressof(name))

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 from runtime import cgroup, container
 from runtime.attendant import client
 from runtime.errors import NotFoundError, UnsupportedError
+from runtime.execute import Stdio
+from runtime.glance import Glance
+from runtime.image import Image
 from runtime.images import Images
-from runtime.init import Stdio
 from runtime.net import modes
 from runtime.net.connect import Connector
 from runtime.net.networks import Networks
@@ -42,6 +44,7 @@ class Lifecycle:
     ) -> None:
         self.store, self.networks, self.images = store, networks, images
         self._starter = starter
+        self._glance = Glance(store)
         self.wirer = Wirer(store, networks, self.get)
         self.volumes = Volumes(store, self.all)
         self.connector = Connector(store, networks, self.wirer)
@@ -85,20 +88,13 @@ class Lifecycle:
     def sweep(self) -> None:
         """Notice containers that ended by themselves and undo what killed callers left."""
         client.revive(self.store)
-        for identity in self.store.ids():
-            try:
-                state = self.store.state(identity)
-            except FileNotFoundError:
+        for identity in self._glance.unsettled():
+            if not self.store.exists(identity):
                 self.store.discard_unfinished(identity)
-                continue
-            settled = state.status in ("created", "exited") or (
-                state.status == "running" and process_born(state.pid) == state.born
-            )
-            if settled and not state.changing:
                 continue
             lock = self.store.lock_container(identity, wait=False)
             if lock is None:
-                continue  # somebody is at it
+                continue  # somebody is at it, or it has gone
             try:
                 self._settled(self.get(identity))
             except NotFoundError:
@@ -163,8 +159,13 @@ class Lifecycle:
 
     # --- starting ----------------------------------------------------------
 
-    def start(self, found: Container, *, stdio: Stdio | None) -> Container:
-        """Start a container whose lock is held; after an error it is as it was before."""
+    def start(
+        self, found: Container, *, stdio: Stdio | None, image: Image | None = None
+    ) -> Container:
+        """Start a container whose lock is held; after an error it is as it was before.
+
+        `image` is the one it was made from, if that was just looked up.
+        """
         config = found.config
         starting = ContainerState("starting", connections=found.state.connections)
         if found.state.status != "starting":
@@ -184,7 +185,7 @@ class Lifecycle:
                 self._cgroups(found).limit(limits, pid)
 
         try:
-            layers = self.images.of(config).layers
+            layers = (image or self.images.of(config)).layers
             wiring = self.wirer.wire(found)
             try:
                 started = container.start(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from runtime import imageparser, networkparser, volumecli
+from runtime import imageparser, networkparser, volumeparser
 from runtime.commands import add_command
 
 _USER_HELP = "who executes it, as the image knows them; else whom the image says"
@@ -13,17 +13,29 @@ _FREEZER = "Needs a cgroup with the freezer that may be written to."
 _NETWORK_HELP = "bridge (the default), none, host, container:<name or id>, or a network's name"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of `mydocker`; `action` names the command that was given."""
+def parser(command: str = "") -> argparse.ArgumentParser:
+    """The parser of `mydocker`; `action` names the command that was given.
+
+    If it is known to be this `command`, the grammar of the others may be left out: to
+    make all of it takes as long as to start a container.
+    """
     top = argparse.ArgumentParser(
         prog="mydocker",
         description="A minimal container runtime. Its state is in $MYDOCKER_ROOT, else "
         "/run/mydocker. Needs root, at least in a user namespace.",
     )
     commands = top.add_subparsers(dest="action", required=True, metavar="COMMAND")
+    if command in ("run", "create"):
+        _running(commands)
+        return top
+    if command == "exec":
+        _executing(commands)
+        return top
+    _running(commands)
     _containers(commands)
+    _executing(commands)
     _looking(commands)
-    volumecli.grammar(commands)
+    volumeparser.volumes(commands)
     imageparser.files(commands)
     imageparser.images(commands)
     networkparser.networks(commands)
@@ -44,13 +56,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _running(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run = add_command(commands, "run", "create and start a container")
     run.add_argument("-d", "--detach", action="store_true", help="print its id and leave it")
     run.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
     create = add_command(commands, "create", "create a container without starting it")
     for command in (run, create):
         _options(command)
+
+
+def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     for name, text in (("start", "start containers"), ("wait", "print exit codes of containers")):
         _references(add_command(commands, name, text))
     stop = add_command(commands, "stop", "end containers by SIGTERM, then SIGKILL")
@@ -65,6 +80,9 @@ def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     remove.add_argument("-f", "--force", action="store_true", help="also running ones")
     for command in (stop, restart, pause, unpause, kill, remove):
         _references(command)
+
+
+def _executing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     execute = add_command(commands, "exec", "execute a command in a running container")
     execute.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
     execute.add_argument("-t", "--tty", action="store_true", help="give it a terminal")

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from linux.mounts import (
@@ -68,8 +70,8 @@ class Rootfs(NamedTuple):
 
 def in_user_namespace() -> bool:
     """Whether the caller is root in a user namespace only."""
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        return file.read().split() != ["0", "0", "4294967295"]
+    with open("/proc/self/uid_map", "rb", buffering=0) as file:
+        return file.read().split() != [b"0", b"0", b"4294967295"]
 
 
 def _escaped(path: str) -> str:
@@ -132,7 +134,8 @@ def enter(rootfs: Rootfs) -> None:
     # until it is unmounted: a user namespace may mount proc and sysfs only
     # while it still sees the ones it came from.
     for directory in ("/proc", "/sys", "/dev", "/etc"):
-        os.makedirs(directory, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(directory)
     _mount_proc()
     _mount_sys()
     umount(".")
@@ -152,8 +155,8 @@ def lock() -> None:
 def _refuse_host_root(outside: os.stat_result) -> None:
     """Stop unless "/" is one mount, and not the host's: nothing may run in a root that is."""
     inside = os.stat("/")
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        roots = sum(line.split()[4] == "/" for line in file)
+    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+        roots = sum(line.split()[4] == b"/" for line in file.read().splitlines())
     if roots != 1 or (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino):
         raise UnsupportedError("leave the host's file system", "it is still in reach")
 
@@ -200,7 +203,9 @@ def _mount_sys() -> None:
 def _make_dev(devices: list[tuple[int, str]]) -> None:
     mount("tmpfs", "/dev", "tmpfs", _QUIET | MS_STRICTATIME, "mode=755,size=65536k")
     for tree, target in devices:
-        _put(tree, target)
+        os.mknod(target, stat.S_IFREG | 0o644)
+        move_mount(tree, target)
+        os.close(tree)
     for name, target in _LINKS.items():
         os.symlink(target, f"/dev/{name}")
     for name in ("pts", "shm", "mqueue"):

@@ -2,9 +2,9 @@
 
 A fork costs by the size of who forks, and a library's caller may be of any size.
 The starter is a fresh interpreter with no more in it than a container's pid 1
-needs. It makes pid 1 by one clone3(2), in all its namespaces at once, where the
-caller itself would fork twice (see `runtime.init`); and what a pid 1 is made of
-stays shared between all of them.
+needs (`runtime.starting`). It makes pid 1 by one clone3(2), in all its namespaces
+at once, where the caller itself would fork twice (see `runtime.init`); and what a
+pid 1 is made of stays shared between all of them.
 
 ```python
 with Starter.begin() as starter:
@@ -20,31 +20,21 @@ whatever death: its end of the socket tells it.
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import gc
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, NoReturn, Self
+from typing import Final, Self
 
 import runtime
-from linux.syscalls import CLONE_NEWNET, clone3, setns
-from runtime import init
 from runtime.errors import UnsupportedError
 from runtime.init import Launch
+from runtime.starting import HELLO
 
-_TITLE: Final = b"mydocker-starter"
-_MOST: Final = 64
-"""More descriptors than a launch ever has."""
-_HELLO: Final = b"ready"
 _BEGIN: Final = (
-    "import sys; sys.path[:] = {path!r}; from runtime import starter; starter.serve({fd})"
+    "import sys; sys.path[:] = {path!r}; from runtime import starting; starting.serve({fd})"
 )
 
 
@@ -70,7 +60,7 @@ class Starter:
                 start_new_session=True,
                 cwd="/",
             )
-        if here.recv(len(_HELLO)) != _HELLO:
+        if here.recv(len(HELLO)) != HELLO:
             here.close()
             code_told = process.wait()
             raise UnsupportedError("begin a starter", f"it ended at once, with {code_told}")
@@ -110,83 +100,3 @@ class Starter:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-# --- the starter's side --------------------------------------------------------
-
-
-def serve(fd: int) -> NoReturn:
-    """Make one pid 1 after the other until the other side is gone."""
-    channel = socket.socket(fileno=fd)
-    init.rename_process(_TITLE)
-    # Children are collected by the kernel: nobody asks for their exit code here.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    gc.collect()
-    gc.freeze()
-    gc.disable()  # a collection would copy the pages that all pid 1s share
-    channel.send(_HELLO)
-    while True:
-        data, order, _, _ = socket.recv_fds(channel, 1, _MOST)
-        if not data:
-            os._exit(0)
-        for number in order:
-            os.set_inheritable(number, False)  # recv_fds takes no MSG_CMSG_CLOEXEC to heart
-        _make(order)
-        for number in order:
-            os.close(number)
-
-
-def _make(order: Sequence[int]) -> None:
-    report = order[0]
-    # Whoever is told the pid enters its namespaces: not before they are the container's.
-    waiting, moved = os.pipe()
-    try:
-        pid = clone3(init.NAMESPACES)
-    except OSError as error:
-        os.close(waiting)
-        os.close(moved)
-        if error.errno != errno.ENOSYS:
-            init.report_error(report, error)
-            return
-        pid = init.fork()  # a seccomp filter or an old kernel: the long way
-        if not pid:
-            init.child(_received(order)[0])
-        os.waitpid(pid, 0)
-        return
-    if pid:
-        os.close(moved)
-        os.read(waiting, 1)  # until it closes its end, at the latest by its death
-        os.close(waiting)
-        init.report_pid(report, pid)
-        return
-    try:
-        launch, moved = _received(order, moved)
-        init.forget_parent({*launch.descriptors, moved})
-        if launch.netns >= 0:
-            setns(launch.netns, CLONE_NEWNET)
-            os.close(launch.netns)
-        os.close(moved)
-        init.pid_1(launch)
-    except BaseException as error:
-        init.report_error(report, error)
-    finally:
-        os._exit(1)
-
-
-def _received(order: Sequence[int], *own: int) -> tuple[Launch, int]:
-    """The launch, after its descriptors were given the numbers that they have with the caller.
-
-    By those numbers the caller finds in pid 1 what it keeps there. With it comes the
-    number that the last of `own`, which are in nobody's way any more, has from now on.
-    """
-    _, payload, *here = order
-    with os.fdopen(payload, "rb", closefd=False) as file:
-        file.seek(0)
-        descriptors: list[int]
-        launch: Launch
-        descriptors, launch = pickle.load(file)  # noqa: S301 # from our own caller
-    above = max(*descriptors, *order, *own) + 1
-    apart = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in (*here, *own)]
-    for fd, number in zip(apart, descriptors, strict=False):
-        os.dup2(fd, number, inheritable=False)
-    return launch, apart[-1]

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from linux import files
 from runtime import trees
 from runtime.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
@@ -51,22 +52,19 @@ def write_json(path: str, data: Any) -> None:
     Whoever writes holds the lock that the file belongs to.
     """
     scratch = f"{path}.new"
-    with open(scratch, "w", encoding="utf-8") as file:
-        json.dump(data, file)
+    files.write(scratch, json.dumps(data).encode())
     os.rename(scratch, path)
 
 
 def read_json(path: str) -> Any:
     """The content of a JSON file; `FileNotFoundError` when it is not there."""
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    return json.loads(files.read(path))
 
 
 def process_born(pid: int) -> int:
     """When a process started, in clock ticks since boot; 0 when it is gone or a zombie."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = files.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
@@ -199,8 +197,12 @@ class Store:
     def discard_unfinished(self, identity: str) -> None:
         """Remove a container whose creator, or remover, was killed half-way."""
         with self.locked():  # which every creator holds until all is written
-            if not os.path.exists(f"{self.directory(identity)}/state.json"):
+            if not self.exists(identity):
                 trees.remove(self.directory(identity))
+
+    def exists(self, identity: str) -> bool:
+        """Whether there is such a container: not one whose creator was killed half-way."""
+        return os.path.exists(f"{self.directory(identity)}/state.json")
 
     def ids(self) -> list[str]:
         """The ids of all containers, in no order."""

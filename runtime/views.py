@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 from linux.mounts import open_tree
 from linux.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, setns, unshare
-from runtime import init, rootfs, terminal
-from runtime.container import Descriptors, Report, collect
+from runtime import init, reports, rootfs, terminal
+from runtime.container import Descriptors, collect
 from runtime.errors import ConflictError
+from runtime.reports import Report
 from runtime.rootfs import Rootfs
 
 
@@ -67,7 +68,7 @@ def _taken(take: Callable[[], int], keep: set[int]) -> int:
                 init.forget_parent({report_in, far, *keep})
                 terminal.send(far, take())
             except BaseException as error:
-                init.report_error(report_in, error)
+                reports.send_error(report_in, error)
             finally:
                 os._exit(0)
         open_here.close(report_in)

@@ -8,26 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from runtime import shape
-from runtime.commands import add_command
 from runtime.console import each, say
 from runtime.engine import Engine
 from runtime.state import new_id
 from runtime.volumes import Volume
-
-
-def grammar(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `volume` and its subcommands."""
-    group = commands.add_parser(
-        "volume", help="named volumes", description="Directories that outlive their containers."
-    ).add_subparsers(dest="action", required=True, metavar="COMMAND")
-    create = add_command(group, "create", "make a volume", "volume_create")
-    create.add_argument("name", nargs="?", default="", help="else one is made up")
-    ls = add_command(group, "ls", "list volumes", "volume_ls")
-    ls.add_argument("-q", "--quiet", action="store_true", help="names only")
-    for name, text in (("rm", "remove volumes"), ("inspect", "everything about volumes")):
-        command = add_command(group, name, text, f"volume_{name}")
-        command.add_argument("volumes", nargs="+", metavar="VOLUME", help="its name")
-    add_command(group, "prune", "remove the volumes that no container names", "volume_prune")
 
 
 def _create(engine: Engine, arguments: argparse.Namespace) -> int:

@@ -25,9 +25,9 @@ from runtime.net import (
     shared,
     sysctl,
 )
-from runtime.net.announce import Voice
 from runtime.net.members import names_of
 from runtime.net.networks import Networks
+from runtime.net.plug import Bench, Plug
 from runtime.net.publish import Target
 from runtime.net.reserve import Reserved
 from runtime.records import (
@@ -66,7 +66,7 @@ class Wirer:
             case "container":
                 return self._joined(config, mode.name)
             case "bridge":
-                self.write_files(config, ())
+                self._write_all(config, (), resolves=resolves_names(found.connections))
                 return self._connected(found)
 
     def _isolated(self, config: ContainerConfig) -> Wiring:
@@ -84,21 +84,24 @@ class Wirer:
         networks = [self._networks.named(item.network) for item in found.connections]
         reserved = _reserve(config, networks)
         netns = NetNS.new()
-        voice = Voice(netns)
+        bench = plug.Bench(netns)
 
         def connect() -> tuple[Endpoint, ...]:
-            endpoints = tuple(
-                self.join(netns, config, connection, number, voice)
-                for number, connection in enumerate(found.connections)
-            )
-            routes.settle(netns, endpoints)
-            self.write_files(config, endpoints)
+            plugs = [
+                self._plug(bench, config, connection, network, number)
+                for number, (connection, network) in enumerate(
+                    zip(found.connections, networks, strict=True)
+                )
+            ]
+            plug.attach(bench, plugs, first=True)
+            endpoints = tuple(item.endpoint for item in plugs)
+            self._write_hosts(config, files.hosts([config.hostname], endpoints))
             _write_sysctls(netns, config)
             if reserved is not None:
                 self.publish(reserved.nft, config, reserved.publications, endpoints)
             return endpoints
 
-        return Wiring(netns, connect, reserved, voice)
+        return Wiring(netns, connect, reserved, bench)
 
     def _joined(self, config: ContainerConfig, reference: str) -> Wiring:
         asked = f"join the network of container {reference[:12]!r}"
@@ -124,17 +127,29 @@ class Wirer:
         config: ContainerConfig,
         connection: Connection,
         number: int,
-        voice: Voice,
     ) -> Endpoint:
-        """Plug a container into a network, by its `eth<number>`."""
+        """Plug a running container into a network, by its `eth<number>`."""
         network = self._networks.named(connection.network)
-        self._networks.ensure_up(network)
+        with plug.Bench(netns) as bench:
+            made = self._plug(bench, config, connection, network, number)
+            plug.attach(bench, [made])
+        return made.endpoint
+
+    def _plug(
+        self,
+        bench: Bench,
+        config: ContainerConfig,
+        connection: Connection,
+        network: NetworkConfig,
+        number: int,
+    ) -> Plug:
+        """See that the network is up, and take what the container needs on it."""
+        master = self._networks.ensure_up(network, bench.host)
         known = network.name != DEFAULT_NETWORK
         names = names_of(config, connection) if known else ()
         addresses = self._networks.take(network, config.id, connection, names=names)
         endpoint = plug.endpoint(network, config.id, addresses, mac=connection.mac, number=number)
-        plug.attach(netns, network, endpoint, voice)
-        return endpoint
+        return Plug(network, endpoint, master)
 
     def publish(
         self,
@@ -176,7 +191,12 @@ class Wirer:
 
     def write_files(self, config: ContainerConfig, endpoints: Sequence[Endpoint]) -> None:
         """Write hosts, hostname and resolv.conf of a container with these endpoints."""
-        if resolves_names(endpoints):
+        self._write_all(config, endpoints, resolves=resolves_names(endpoints))
+
+    def _write_all(
+        self, config: ContainerConfig, endpoints: Sequence[Endpoint], *, resolves: bool
+    ) -> None:
+        if resolves:
             resolv_conf = files.through_resolver(files.read_or_nothing("/etc/resolv.conf"))
         else:
             resolv_conf = files.servers(config.dns) or files.own_resolv_conf()
@@ -184,11 +204,15 @@ class Wirer:
         self._write_files(config, hosts=hosts, resolv_conf=resolv_conf)
 
     def _write_files(self, config: ContainerConfig, *, hosts: str, resolv_conf: str = "") -> None:
+        self._write_hosts(config, hosts)
         directory = self._store.directory(config.id)
-        files.write(directory, "hosts", hosts + files.extra_hosts(config.add_hosts))
         files.write(directory, "hostname", f"{config.hostname}\n")
         if resolv_conf:
             files.write(directory, "resolv.conf", resolv_conf)
+
+    def _write_hosts(self, config: ContainerConfig, hosts: str) -> None:
+        directory = self._store.directory(config.id)
+        files.write(directory, "hosts", hosts + files.extra_hosts(config.add_hosts))
 
 
 _VERSIONS: Final[tuple[Literal[4, 6], ...]] = (4, 6)
@@ -224,9 +248,9 @@ def relays_of(publications: Sequence[Publication], endpoints: Sequence[Endpoint]
     return [Relayed(item.fd, address, item.port) for item in found]
 
 
-def resolves_names(endpoints: Sequence[Endpoint]) -> bool:
+def resolves_names(ends: Sequence[Endpoint | Connection]) -> bool:
     """Whether a container is on a network whose members resolve one another's names."""
-    return any(item.network != DEFAULT_NETWORK for item in endpoints)
+    return any(item.network != DEFAULT_NETWORK for item in ends)
 
 
 def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:

@@ -13,8 +13,6 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Self
 
-from linux.netns import NetNS
-
 _EVERYBODY: Final = b"\xff" * 6
 _ETHERTYPE_ARP: Final = 0x0806
 _ARP: Final = struct.Struct("!HHBBH6s4s6s4s")
@@ -37,8 +35,9 @@ class Voice:
     and more. Who has something better to do lets another process have the last one.
     """
 
-    def __init__(self, netns: NetNS) -> None:
-        self._socket = netns.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    def __init__(self) -> None:
+        """Speak in the network namespace that the calling thread is in now."""
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 
     def fileno(self) -> int:
         """The descriptor, to be passed on."""

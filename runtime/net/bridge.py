@@ -28,14 +28,13 @@ def bridge_mac(network: NetworkConfig) -> str:
 # --- the bridge ---------------------------------------------------------------
 
 
-def _find(name: str) -> netstate.Link | None:
-    with Netlink() as host:
-        try:
-            return netstate.link(host, name)
-        except NetlinkError as error:
-            if error.errno != errno.ENODEV:
-                raise
-            return None
+def _find(host: Netlink, name: str) -> netstate.Link | None:
+    try:
+        return netstate.link(host, name)
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return None
 
 
 def _is_ours(link: netstate.Link, network: NetworkConfig) -> bool:
@@ -43,21 +42,25 @@ def _is_ours(link: netstate.Link, network: NetworkConfig) -> bool:
 
 
 def is_up(network: NetworkConfig) -> bool:
-    """Whether the network's bridge is there and is ours.
+    """Whether the network's bridge is there and is ours; `ConflictError` as for `find`."""
+    with Netlink() as host:
+        return find(host, network) is not None
+
+
+def find(host: Netlink, network: NetworkConfig) -> netstate.Link | None:
+    """The network's bridge, if there is one.
 
     `ConflictError` when somebody else's interface has its name.
     """
-    link = _find(network.bridge)
-    if link is None:
-        return False
-    if not _is_ours(link, network):
+    link = _find(host, network.bridge)
+    if link is not None and not _is_ours(link, network):
         raise ConflictError(
             f"use the bridge {network.bridge}",
             f"there is an interface of that name that mydocker did not make (MAC {link.mac})",
             "another container runtime lives in this network namespace",
             "run mydocker in a namespace of its own: netmodes lab",
         )
-    return True
+    return link
 
 
 def _scratch(network: NetworkConfig) -> str:
@@ -88,11 +91,11 @@ def make(network: NetworkConfig) -> None:
 
 def remove(network: NetworkConfig) -> None:
     """Remove the bridge, if it is there and ours, and what a killed `make` left."""
-    link = _find(network.bridge)
     names = [_scratch(network)]
-    if link is not None and _is_ours(link, network):
-        names.append(network.bridge)
     with Netlink() as host:
+        link = _find(host, network.bridge)
+        if link is not None and _is_ours(link, network):
+            names.append(network.bridge)
         host.send([rtnl.del_link(name) for name in names], missing_ok=True)
 
 
@@ -132,23 +135,27 @@ def set_ipv6(interface: str, *, on: bool) -> None:
 # --- a container's pair -------------------------------------------------------
 
 
-def add_pair(netns: NetNS, network: NetworkConfig, endpoint: Endpoint) -> None:
-    """Make a container's pair, its far end inside and still down, its near end a port."""
-    with Netlink() as host:
-        pair = [
-            rtnl.add_veth(
-                endpoint.veth,
-                endpoint.interface,
-                master=netstate.link(host, network.bridge).ifindex,
-                mtu=network.mtu,
-                peer_netns=netns.fd,
-                peer_mac=endpoint.mac,
-            )
-        ]
-        if network.mtu >= IPV6_MIN_MTU and os.path.isdir("/proc/sys/net/ipv6"):
-            pair.append(rtnl.no_link_local(endpoint.veth))
-        host.send(pair)
-        _set_port(host, network, endpoint)
+def add_pair(
+    host: Netlink, netns: NetNS, network: NetworkConfig, endpoint: Endpoint, *, master: int
+) -> None:
+    """Make a container's pair, its far end inside and still down, its near end a port.
+
+    `master` is the bridge's index.
+    """
+    pair = [
+        rtnl.add_veth(
+            endpoint.veth,
+            endpoint.interface,
+            master=master,
+            mtu=network.mtu,
+            peer_netns=netns.fd,
+            peer_mac=endpoint.mac,
+        )
+    ]
+    if network.mtu >= IPV6_MIN_MTU and os.path.isdir("/proc/sys/net/ipv6"):
+        pair.append(rtnl.no_link_local(endpoint.veth))
+    host.send(pair)
+    _set_port(host, network, endpoint)
 
 
 def _set_port(host: Netlink, network: NetworkConfig, endpoint: Endpoint) -> None:
@@ -156,27 +163,28 @@ def _set_port(host: Netlink, network: NetworkConfig, endpoint: Endpoint) -> None
         host.send([rtnl.isolate_port(netstate.link(host, endpoint.veth).ifindex)])
 
 
-def wait_until_forwarding(network: NetworkConfig, endpoint: Endpoint) -> None:
+def wait_until_forwarding(host: Netlink, master: netstate.Link, endpoint: Endpoint) -> None:
     """Wait until the kernel has taken note of the carrier; before that it drops what comes.
 
     The notice goes through a work queue of the kernel's (link watch) and takes
     microseconds.
     """
     deadline = time.monotonic() + 5
-    with Netlink() as host:
-        for name in (endpoint.veth, network.bridge):
-            while not netstate.link(host, name).running:
-                if time.monotonic() > deadline:
-                    raise UnsupportedError(
-                        f"bring up {name}", "it has no carrier after 5 s", remedy="ip -d link"
-                    )
-                os.sched_yield()
+    names = [endpoint.veth]
+    if not master.running:  # it has a carrier once one of its ports has
+        names.append(master.name)
+    while late := [link.name for link in netstate.links_named(host, names) if not link.running]:
+        if time.monotonic() > deadline:
+            raise UnsupportedError(
+                f"bring up {late[0]}", "it has no carrier after 5 s", remedy="ip -d link"
+            )
+        os.sched_yield()
 
 
 def reattach(network: NetworkConfig, endpoint: Endpoint) -> None:
     """Make a running container's pair a port of the bridge again, after that was made anew."""
     with Netlink() as host:
-        bridge = netstate.link(host, network.bridge).ifindex
-        host.send([rtnl.set_link(0, name=endpoint.veth, master=bridge, up=True)])
+        master = netstate.link(host, network.bridge)
+        host.send([rtnl.set_link(0, name=endpoint.veth, master=master.ifindex, up=True)])
         _set_port(host, network, endpoint)
-    wait_until_forwarding(network, endpoint)
+        wait_until_forwarding(host, master, endpoint)

@@ -19,7 +19,6 @@ from runtime.attendant import client
 from runtime.attendant.ears import lead_nowhere
 from runtime.errors import ConflictError, InvalidError, NotFoundError
 from runtime.net import modes, plug, routes
-from runtime.net.announce import Voice
 from runtime.net.networks import Networks
 from runtime.records import Connection, Container, ContainerState
 from runtime.state import Store
@@ -49,8 +48,7 @@ class Connector:
             changing = found.state._replace(changing=f"eth{number}")
             self._written(found, changing)
             try:
-                with Voice(netns) as voice:
-                    endpoint = self._wirer.join(netns, found.config, connection, number, voice)
+                endpoint = self._wirer.join(netns, found.config, connection, number)
             except BaseException:
                 self.follow(found._replace(state=changing))
                 raise

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Final
 
+from linux import files
 from runtime.records import Endpoint
 
 NAMES: Final = ("hosts", "hostname", "resolv.conf")
@@ -92,8 +93,7 @@ def _names_loopback(line: str) -> bool:
 def read_or_nothing(path: str) -> str:
     """The text of a file of the host's; empty where it is not there."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        return files.read(path).decode(errors="replace")
     except OSError:
         return ""
 
@@ -123,7 +123,6 @@ def own_resolv_conf() -> str:
 
 def write(directory: str, name: str, text: str) -> None:
     """Write one of the files in place (a bind mount follows the inode), readable by all."""
-    fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
-    with open(fd, "w", encoding="utf-8") as file:
-        os.fchmod(fd, 0o644)
-        file.write(text)
+    path = f"{directory}/{name}"
+    files.write(path, text.encode(), mode=0o644)
+    os.chmod(path, 0o644)  # whatever the caller's umask

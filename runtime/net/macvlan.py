@@ -32,19 +32,19 @@ def parent(asked: str, name: str) -> netstate.Link:
             ) from None
 
 
-def add(netns: NetNS, network: NetworkConfig, endpoint: Endpoint) -> None:
+def add(
+    host: Netlink, netns: NetNS, inside: Netlink, network: NetworkConfig, endpoint: Endpoint
+) -> None:
     """Make the container's link, inside, still down."""
     index = parent(f"join network {network.name!r}", network.parent).ifindex
-    with Netlink() as host:
-        link = rtnl.add_link(
-            "macvlan",
-            endpoint.interface,
-            parent=index,
-            mac=endpoint.mac,
-            netns=netns.fd,
-            data=u32(rtnl.IFLA_MACVLAN_MODE, _MODE_BRIDGE),
-        )
-        host.send([link])
-    with Netlink(netns) as inside:
-        index = netstate.link(inside, endpoint.interface).ifindex
-        inside.send([rtnl.set_link(index, mtu=network.mtu)])
+    link = rtnl.add_link(
+        "macvlan",
+        endpoint.interface,
+        parent=index,
+        mac=endpoint.mac,
+        netns=netns.fd,
+        data=u32(rtnl.IFLA_MACVLAN_MODE, _MODE_BRIDGE),
+    )
+    host.send([link])
+    index = netstate.link(inside, endpoint.interface).ifindex
+    inside.send([rtnl.set_link(index, mtu=network.mtu)])

@@ -9,13 +9,13 @@ happens under the root's lock, and a network whose maker was killed half-way
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection, Iterator
 from ipaddress import ip_address, ip_network
 from typing import Final
 
 from linux import netstate
 from linux.netlink import Netlink, NetlinkError
+from runtime import trees
 from runtime.errors import ConflictError, NotFoundError
 from runtime.net import bridge, macvlan, modes, nat, plug, subnets, traces
 from runtime.net.design import RESERVED, NetworkOptions, check, design
@@ -149,14 +149,19 @@ class Networks:
             raise
         return ready
 
-    def ensure_up(self, network: NetworkConfig) -> None:
-        """Bring bridge, rules and forwarding back, should somebody have removed them."""
+    def ensure_up(self, network: NetworkConfig, host: Netlink) -> netstate.Link | None:
+        """Bring bridge, rules and forwarding back, should somebody have removed them.
+
+        The bridge, which a macvlan has none of.
+        """
         if network.driver == "macvlan":
-            return
-        if bridge.is_up(network) and nat.present() and self._forwards(network):
-            return
+            return None
+        link = bridge.find(host, network)
+        if link is not None and nat.present() and self._forwards(network):
+            return link
         with self._store.locked():
             self._bring_up(network, self.all())
+        return netstate.link(host, network.bridge)
 
     def repair(self) -> None:
         """Bring everything that mydocker has in the kernel in line with its state."""
@@ -218,7 +223,7 @@ class Networks:
         if network.driver == "bridge":
             nat.apply([other for other in self.all() if other.name != network.name])
             bridge.remove(network)
-        shutil.rmtree(self._directory(network.name))
+        trees.remove(self._directory(network.name))
 
     def _repair(self) -> None:
         """Remove what a killed maker left."""
@@ -226,7 +231,7 @@ class Networks:
             try:
                 network = self._read(name)
             except FileNotFoundError:
-                shutil.rmtree(self._directory(name))
+                trees.remove(self._directory(name))
                 continue
             if not network.ready:
                 self._unmake(network)

@@ -1,24 +1,24 @@
 """How a container is plugged into a network, whatever its driver, and taken off again.
 
 One batch makes the link, with its end already inside the container's namespace; a
-second one, in there, brings it up with its addresses.
+second one, in there, brings it up with its addresses and, at first, the default routes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from ipaddress import ip_interface
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from linux import netstate, rtnl
 from linux.carrier import await_carrier
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from runtime.errors import ConflictError
-from runtime.net import bridge, macvlan
+from runtime.net import bridge, macvlan, routes
 from runtime.net.announce import Voice
 from runtime.net.ipam import mac_of
-from runtime.records import Address, Endpoint, NetworkConfig
+from runtime.records import Address, Endpoint, Interface, NetworkConfig
 
 ENDS: Final = 16
 """How many networks a container may be on."""
@@ -68,36 +68,84 @@ def endpoint(
     )
 
 
-def attach(netns: NetNS, network: NetworkConfig, endpoint: Endpoint, voice: Voice) -> None:
-    """Plug the container in whose namespace this is, and bring `lo` up; usable on return.
+class Plug(NamedTuple):
+    """A container's place on a network, with that network's bridge, if it has one."""
 
-    `voice` tells the neighbours. The default route is `routes.settle`'s.
+    network: NetworkConfig
+    endpoint: Endpoint
+    bridge: netstate.Link | None = None
+
+
+class Bench:
+    """What a container is wired with: sockets in the host and in its namespace.
+
+    The `voice` is what announces it, and is closed by `close` like the others; somebody
+    else may have taken it over by then (see `Voice`).
     """
+
+    def __init__(self, netns: NetNS) -> None:
+        """For the container in whose namespace this is, from the host's."""
+        self.netns, self.host = netns, Netlink()
+        with netns.entered():
+            self.inside, self.voice = Netlink(), Voice()
+
+    def close(self) -> None:
+        """Close them; a second call does nothing."""
+        for opened in (self.host, self.inside, self.voice):
+            opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def attach(bench: Bench, plugs: Sequence[Plug], *, first: bool = False) -> None:
+    """Plug a container into networks, and bring `lo` up; usable on return.
+
+    With `first` nobody has been in its namespace yet, and it gets its default routes.
+    Those of one that runs are `routes.settle`'s.
+    """
+    for plug in plugs:
+        _link(bench, plug)
+    with bench.netns.entered():
+        for plug in plugs:
+            bridge.set_ipv6(plug.endpoint.interface, on=bool(plug.network.subnet6))
+    names = [plug.endpoint.interface for plug in plugs]
+    indexes = {link.name: link.ifindex for link in netstate.links_named(bench.inside, names)}
+    addresses = {plug.endpoint.interface: _addresses(plug.endpoint) for plug in plugs}
+    batch = [rtnl.set_link(rtnl.LO, up=True)]
+    for plug in plugs:
+        name = plug.endpoint.interface
+        batch += [rtnl.add_address(indexes[name], address) for address in addresses[name]]
+        batch.append(rtnl.set_link(indexes[name], up=True))
+    if first:
+        batch += routes.first([plug.endpoint for plug in plugs], indexes)
+    bench.inside.send(batch)
+    for plug in plugs:
+        if plug.bridge is not None:
+            bridge.wait_until_forwarding(bench.host, plug.bridge, plug.endpoint)
+            if plug.endpoint.address6:  # without a carrier there is no route to ff02::1 yet
+                await_carrier(bench.inside, [plug.endpoint.interface])
+    for name, mac in ((plug.endpoint.interface, plug.endpoint.mac) for plug in plugs):
+        for address in addresses[name]:
+            bench.voice.announce(name, mac, address.ip)
+
+
+def _addresses(endpoint: Endpoint) -> list[Interface]:
+    return [ip_interface(item) for item in (endpoint.address, endpoint.address6) if item]
+
+
+def _link(bench: Bench, plug: Plug) -> None:
+    network, endpoint, master = plug
     try:
-        if network.driver == "macvlan":
-            macvlan.add(netns, network, endpoint)
+        if master is None:
+            macvlan.add(bench.host, bench.netns, bench.inside, network, endpoint)
         else:
-            bridge.add_pair(netns, network, endpoint)
+            bridge.add_pair(bench.host, bench.netns, network, endpoint, master=master.ifindex)
     except NetlinkError as error:
         raise bridge.refused(f"plug {endpoint.interface} into {network.name}", error) from error
-    with netns.entered():
-        bridge.set_ipv6(endpoint.interface, on=bool(network.subnet6))
-        with Netlink() as inside:
-            index = netstate.link(inside, endpoint.interface).ifindex
-            addresses = [item for item in (endpoint.address, endpoint.address6) if item]
-            inside.send(
-                [
-                    rtnl.set_link(rtnl.LO, up=True),
-                    *(rtnl.add_address(index, ip_interface(item)) for item in addresses),
-                    rtnl.set_link(index, up=True),
-                ]
-            )
-    if network.driver == "bridge":
-        bridge.wait_until_forwarding(network, endpoint)
-        with Netlink(netns) as inside:  # without a carrier there is no route to ff02::1 yet
-            await_carrier(inside, [endpoint.interface])
-    for item in addresses:
-        voice.announce(endpoint.interface, endpoint.mac, ip_interface(item).ip)
 
 
 def unplug(netns: NetNS, interface: str) -> None:

@@ -7,12 +7,12 @@ name (https://docs.docker.com/engine/network/), for each family by itself.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Literal
 
 from linux import netstate, rtnl
-from linux.netlink import Netlink, NetlinkError
+from linux.netlink import Netlink, NetlinkError, Request
 from linux.netns import NetNS
 from runtime.records import Endpoint, NetworkConfig
 
@@ -32,6 +32,17 @@ def way_out(endpoints: Sequence[Endpoint], version: Literal[4, 6]) -> Endpoint |
     """Where the default route leads; `None` when no network leads out."""
     ways = [item for item in endpoints if gateway(item, version)]
     return min(ways, key=lambda item: item.network, default=None)
+
+
+def first(endpoints: Sequence[Endpoint], indexes: Mapping[str, int]) -> list[Request]:
+    """The default routes of a namespace that has none yet; `indexes` are its interfaces'."""
+    found = []
+    for version in (4, 6):
+        chosen = way_out(endpoints, version)
+        if chosen is not None:
+            via, index = ip_address(gateway(chosen, version)), indexes[chosen.interface]
+            found.append(rtnl.add_route(None, via=via, oif=index))
+    return found
 
 
 def settle(netns: NetNS, endpoints: Sequence[Endpoint]) -> None:

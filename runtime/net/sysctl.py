@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from linux import files
 from runtime.errors import InvalidError
 from runtime.state import read_json, write_json
 
@@ -20,14 +21,12 @@ def path(name: str) -> str:
 
 def read(name: str) -> str:
     """Its value; `FileNotFoundError` where the kernel has no such sysctl."""
-    with open(path(name), encoding="ascii") as file:
-        return file.read().strip()
+    return files.read(path(name)).decode("ascii").strip()
 
 
 def write(name: str, value: str) -> None:
     """Change it; `OSError` where the kernel refuses."""
-    with open(path(name), "w", encoding="ascii") as file:
-        file.write(value)
+    files.overwrite(path(name), value.encode())
 
 
 def apply(wanted: Mapping[str, str]) -> None:

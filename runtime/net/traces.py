@@ -7,17 +7,22 @@ sends to the old MAC until it is found stale.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from linux import netstate, rtnl
 from linux.conntrack import Conntrack
 from linux.netlink import Netlink, NetlinkError
 from runtime.records import Address
 
+_IGMP: Final = 2
+
 
 def forget(addresses: Collection[Address]) -> None:
     """Drop the neighbours and flows of addresses that nobody has any more.
 
-    A kernel without ctnetlink is left to let its flows time out.
+    A kernel without ctnetlink is left to let its flows time out. Reports about groups
+    (IGMP) are forgotten along with them: nothing hangs on those, and they alone would
+    have the kernel's whole table walked at each call for ten minutes.
     """
     if not addresses:
         return
@@ -30,4 +35,8 @@ def forget(addresses: Collection[Address]) -> None:
             flows = conntrack.all() if conntrack.count() else []
         except NetlinkError:
             return
-        conntrack.forget(flow for flow in flows if not flow.addresses.isdisjoint(addresses))
+        conntrack.forget(
+            flow
+            for flow in flows
+            if flow.original.protocol == _IGMP or not flow.addresses.isdisjoint(addresses)
+        )

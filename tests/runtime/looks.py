@@ -96,6 +96,23 @@ def children(parent: int) -> set[int]:
     return found
 
 
+def family(root: Path) -> set[int]:
+    """The processes that have to do with the state directory: other workers share this host."""
+    return {pid for pid in processes() if _knows(pid, str(root))}
+
+
+def _knows(pid: int, root: str) -> bool:
+    """Whether its command line, its mounts or one of its descriptors names the directory."""
+    try:
+        told = [Path(f"/proc/{pid}/{name}").read_text() for name in ("cmdline", "mountinfo")]
+        if any(root in text for text in told):
+            return True
+        held = f"/proc/{pid}/fd"
+        return any(root in os.readlink(f"{held}/{number}") for number in os.listdir(held))
+    except OSError:  # it has just ended
+        return False
+
+
 class Everything(NamedTuple):
     """All that a container could leave behind in its host."""
 
@@ -113,7 +130,7 @@ def everything(root: Path) -> Everything:
         network(),
         tables(),
         _mounts(root),
-        processes(),
+        family(root),
         set(os.listdir("/proc/self/fd")),
         sorted(str(path.relative_to(root)) for path in root.rglob("*")),
     )
@@ -131,7 +148,7 @@ def nothing_left(root: Path) -> Iterator[None]:
     before = everything(root)
     yield
     # One that was on its way out before may have gone meanwhile.
-    until(lambda: processes() <= before.processes, "its processes are gone")
+    until(lambda: family(root) <= before.processes, "its processes are gone")
     after = everything(root)._replace(processes=before.processes)
     for name, was, now in zip(Everything._fields, before, after, strict=True):
         assert now == was, f"{name} differ"

@@ -14,7 +14,7 @@ from runtime.errors import ConflictError, MydockerError
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import links, nothing_left
 
-MANY = 20
+MANY = 50
 
 
 def _at_once(jobs: list[Callable[[], None]]) -> list[int]:
@@ -42,7 +42,7 @@ def _at_once(jobs: list[Callable[[], None]]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
 
 
-def test_twenty_starts_at_once_get_twenty_addresses(engine: Engine, root: Path) -> None:
+def test_fifty_starts_at_once_get_fifty_addresses(engine: Engine, root: Path) -> None:
     """The first use of the network included, which only one of them makes."""
     assert _at_once([lambda: _start(root)] * MANY) == [0] * MANY
     found = engine.containers()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import container, lifecycle, state
+from runtime import container, lifecycle, reports, state
 from runtime.engine import Engine
 from runtime.errors import ConflictError, NotFoundError
 from runtime.net import bridge, nat, networks, plug
@@ -28,8 +28,8 @@ STARTING = steps(
     (networks.Networks, "take"),
     (plug, "attach"),
     (bridge, "wait_until_forwarding"),
-    (container.Report, "pid"),
-    (container.Report, "end"),
+    (reports.Report, "pid"),
+    (reports.Report, "end"),
     (container, "collect"),
 )
 
@@ -120,6 +120,6 @@ def test_a_container_never_runs_half_connected(engine: Engine, root: Path) -> No
     """Its pid 1 leaves when the starter dies before the network is in place."""
     engine.run("base", FOR_EVER, name="first")
     before = processes()
-    step = (container.Report, "pid", True)
+    step = (reports.Report, "pid", True)
     killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
     until(lambda: processes() <= before, "pid 1 has left by itself")

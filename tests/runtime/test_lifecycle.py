@@ -16,6 +16,7 @@ from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import (
     children,
     everything,
+    family,
     links,
     namespace,
     nothing_left,
@@ -49,7 +50,7 @@ def test_teardown_gives_the_host_back(root: Path, host: NetNS) -> None:
     assert forward.read_text() == "1\n"
     assert tables()
     engine.teardown()
-    until(lambda: processes() <= before.processes, "its processes are gone")
+    until(lambda: family(root) <= before.processes, "its processes are gone")
     after = everything(root)
     assert (after.network, after.tables, after.mounts) == (
         before.network,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import container
+from runtime import reports
 from runtime.engine import Engine
-from runtime.errors import CommandNotFoundError, UnsupportedError
+from runtime.errors import CommandNotFoundError, InvalidError, UnsupportedError
 from runtime.starter import Starter
 from tests.runtime.conftest import FOR_EVER
 
@@ -54,14 +54,14 @@ def test_a_pid_is_told_once_its_network_is_its_own(
 ) -> None:
     """Whoever enters its namespaces by then is not let into the host's."""
     told: list[str] = []
-    original = container.Report.pid
+    original = reports.Report.pid
 
-    def pid(report: container.Report) -> int:
+    def pid(report: reports.Report) -> int:
         found = original(report)
         told.append(os.readlink(f"/proc/{found}/ns/net"))
         return found
 
-    monkeypatch.setattr(container.Report, "pid", pid)
+    monkeypatch.setattr(reports.Report, "pid", pid)
     for _ in range(20):
         started.run("base", FOR_EVER, network="none")
     assert len(told) == 20
@@ -102,6 +102,13 @@ def test_what_keeps_a_command_from_running_is_told(started: Engine) -> None:
     """In the same words, and nothing is left."""
     with pytest.raises(CommandNotFoundError, match="no-such-command"):
         started.run("base", ["no-such-command"])
+    assert started.containers() == []
+
+
+def test_what_pid_1_cannot_do_is_told(started: Engine) -> None:
+    """Before there is any command: here a sysctl that the kernel does not have."""
+    with pytest.raises(InvalidError, match=r"kernel\.no_such"):
+        started.run("base", FOR_EVER, sysctls={"kernel.no_such": "1"})
     assert started.containers() == []
 
 

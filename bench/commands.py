@@ -1,0 +1,127 @@
+"""Whole commands, as a user types them: `python -m bench.commands [ROUNDS]`.
+
+`run --rm base true` in every mode, of mydocker, podman and docker, each in a host of
+its own with the same image; and `exec` of `true` in a container that runs. Measured is
+the whole process, interpreter included, from inside that host. A rival that is not
+installed is left out. mydocker's modules are compiled beforehand, as an installer does.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.timing import Row, alternate, show
+from harness import sandbox
+from harness.adapters import registry
+from harness.adapters.cli import CliFactory
+from harness.adapters.furnish import environment
+from harness.adapters.protocol import HostHandle
+from harness.world.build import World
+
+MODES = ("bridge", "none", "host", "container:first")
+BARS = {"podman": 0.75, "docker": 0.4}
+"""How much of a rival's time mydocker may take."""
+_MYDOCKER = (sys.executable, "-c", "import sys; from runtime.cli import main; sys.exit(main())")
+"""What the command that an installer makes does."""
+_PACKAGES = str(Path(__file__).parents[1])
+
+
+class Rival(NamedTuple):
+    """A runtime that is up in a host of its own: its command and what that needs to find."""
+
+    name: str
+    host: HostHandle
+    command: tuple[str, ...]
+    env: dict[str, str]
+
+    def seconds(self, *words: str) -> float:
+        """How long one command takes."""
+        return self.host.call(_timed, (*self.command, *words), self.env)
+
+
+def main() -> int:
+    """Measure inside a sandbox and print one table for each kind of command."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
+    return sandbox.run(lambda: _measure(rounds))
+
+
+def _measure(rounds: int) -> int:
+    with ExitStack() as stack:
+        rivals = [stack.enter_context(_mydocker())]
+        for name in BARS:
+            try:
+                rivals.append(stack.enter_context(_rival(name)))
+            except registry.NotInstalled as error:
+                print(f"{name} is left out: {error}")
+        for rival in rivals:
+            rival.seconds("run", "-d", "--name", "first", "base", "sleep", "100000")
+        for mode in MODES:
+            _compare(f"run --rm --network {mode}", rivals, rounds, _running(mode))
+        _compare("exec", rivals, rounds, ("exec", "first", "true"))
+    return 0
+
+
+def _running(mode: str) -> tuple[str, ...]:
+    # As little as a user types: the bridge is what each of them takes by itself.
+    network = () if mode == "bridge" else ("--network", mode)
+    return ("run", "--rm", *network, "base", "true")
+
+
+def _compare(what: str, rivals: list[Rival], rounds: int, words: tuple[str, ...]) -> None:
+    def once(rival: Rival) -> Callable[[], float]:
+        return lambda: rival.seconds(*words)
+
+    rows = alternate([(rival.name, once(rival)) for rival in rivals], rounds=rounds)
+    bars = [BARS[row.name] * row.median for row in rows if row.name in BARS]
+    own: Row = replace(rows[0], bar=min(bars)) if bars and what != "exec" else rows[0]
+    show(what, [own, *rows[1:]], against=rows[-1].name)
+
+
+@contextmanager
+def _mydocker() -> Iterator[Rival]:
+    own = {
+        "PYTHONPATH": _PACKAGES,
+        "PYTHONPYCACHEPREFIX": "/run/compiled",
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+    with World.build() as world:
+        rival = Rival("mydocker", world.host, _MYDOCKER, own)
+        rival.seconds("run", "--rm", "base", "true")
+        yield rival
+        rival.seconds("system", "reset")
+
+
+@contextmanager
+def _rival(name: str) -> Iterator[Rival]:
+    factory = registry.find(name)
+    assert isinstance(factory, CliFactory)
+    with World.build() as world:
+        adapter = factory(world.host)
+        adapter.start()
+        try:
+            yield Rival(name, world.host, factory.spec.command, environment(factory.spec))
+        finally:
+            adapter.stop()
+
+
+def _timed(argv: tuple[str, ...], env: dict[str, str]) -> float:
+    """In the host: execute a command, and how many seconds that took."""
+    own = {**os.environ, **env}
+    began = time.perf_counter()
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, env=own)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)} exited with {done.returncode}: {done.stderr}")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
