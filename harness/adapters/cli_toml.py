@@ -31,7 +31,8 @@ _TABLES: Final = ("runtime", "words", "daemon", "dialect")
 _TEXTS: Final = ("name", "version", "default_network", "image", "install")
 _LISTS: Final = ("command", "scratch", "programs")
 _PAIRS: Final = ("env", "files")
-_RUNTIME: Final = ("like", "features", "timeout", "shortest_name", *_TEXTS, *_LISTS, *_PAIRS)
+KEYS: Final = ("like", "features", "timeout", "shortest_name", *_TEXTS, *_LISTS, *_PAIRS)
+"""The keys of the table `[runtime]`."""
 
 
 class DescriptionError(ValueError):
@@ -58,7 +59,7 @@ def load(path: str) -> CliFactory:
 def _described(told: Mapping[str, Any], stem: str) -> CliSpec:
     _only(told, _TABLES, "table")
     runtime = _table(told, "runtime")
-    _only(runtime, _RUNTIME, "key of [runtime]")
+    _only(runtime, KEYS, "key of [runtime]")
     like, _, version = _text(runtime, "like", "").partition(" ")
     spec = _model(like, runtime)
     given: dict[str, Any] = {"name": stem}

@@ -1,0 +1,78 @@
+"""`docs/adapters.md` does what it says: the description in it is tested, on real containers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from harness.adapters import cli_toml, dialects, registry
+from harness.adapters.cli_spec import Words
+from harness.adapters.protocol import Adapter
+from tests.programs import ROOT, environment
+
+PAGE = ROOT / "docs" / "adapters.md"
+
+
+def block(name: str) -> str:
+    """The block of the page that a comment calls so."""
+    found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE.read_text(), re.S)
+    assert found, f"{PAGE} has no block called {name}"
+    return found[1]
+
+
+def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
+    """Its command, with its description and its program, brings what the page shows."""
+    command, ellipsis, end = block("run").splitlines()
+    assert ellipsis == "…"
+    (tmp_path / "acme.toml").write_text(block("acme.toml"))
+    program = tmp_path / "bin" / "acmectl"
+    program.parent.mkdir()
+    program.write_text(block("acmectl"))
+    mydocker = program.with_name("mydocker")
+    mydocker.write_text(f'#!/bin/sh\nexec {sys.executable} -m runtime "$@"\n')
+    for path in (program, mydocker):
+        path.chmod(0o755)
+    words = command.removeprefix("$ ").split()
+    assert words[0] == "pytest"
+    words = [str(ROOT / word) if word.startswith("suites/") else word for word in words[1:]]
+    config = ("-p", "no:cacheprovider", f"--rootdir={ROOT}", f"-c{ROOT / 'pyproject.toml'}")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *config, *words],
+        cwd=tmp_path,
+        env=environment(PATH=f"{program.parent}:{os.environ['PATH']}"),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert end in done.stdout
+
+
+def test_the_tables_name_every_key_and_verb() -> None:
+    """Those of a description, and those of the protocol."""
+    page = PAGE.read_text()
+    verbs = [name for name in vars(Adapter) if not name.startswith("_")]
+    missing = [
+        word
+        for word in (*cli_toml.KEYS, *(item.name for item in fields(Words)), *verbs)
+        if f"`{word}`" not in page and f"`{word}(" not in page
+    ]
+    assert missing == []
+
+
+def test_the_entry_that_it_shows_is_in_the_table() -> None:
+    """Word by word."""
+    shown = re.search(r"```toml\n(\[\[docker\]\]\n.*?)```", PAGE.read_text(), re.S)
+    assert shown
+    table = Path(str(dialects.__file__)).with_name("dialects.toml").read_text()
+    assert shown[1] in table
+
+
+def test_the_group_that_it_names_is_the_registrys() -> None:
+    """Whoever writes an adapter looks here."""
+    assert f'"{registry.GROUP}"' in PAGE.read_text()
