@@ -1,0 +1,177 @@
+"""Many containers: `python -m bench.scale [CONTAINERS [AT_ONCE [CYCLES]]]`; 200, 50 and 1000.
+
+So many containers at the same time on one bridge: how long each start takes as they get
+more, what each keeps of the memory, how long it takes to remove them. So many starts at the
+same moment, from processes of their own, whose addresses must all differ. So many starts
+and removals one after the other, after which every counter of the kernel must be where
+it was: those of the machine as a whole are told, those that are ours alone are held to it.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench.timing import timed
+from harness import sandbox
+from linux import netstate
+from linux.conntrack import Conntrack
+from linux.netlink import Netlink
+from linux.nft import Nft
+from runtime.engine import Engine
+from runtime.records import Container
+from runtime.starter import Starter
+
+_FOR_EVER = ("sleep", "1000000")
+_SIZES = (200, 50, 1000)
+_STEP = 10
+"""Of how many starts, the first and the last, the median is told."""
+_SETTLED = 10.0
+"""Seconds that the kernel gets to take namespaces down."""
+
+
+def main() -> int:
+    """Measure inside a sandbox; 1 when something was left or given twice."""
+    given = [int(word) for word in sys.argv[1:]]
+    containers, at_once, cycles = (*given, *_SIZES[len(given) :])
+    return sandbox.run(lambda: _measure(containers, at_once, cycles))
+
+
+def _measure(containers: int, at_once: int, cycles: int) -> int:
+    with Starter.begin() as starter:
+        engine = Engine(starter=starter)
+        engine.run("base", _FOR_EVER, name="first")
+        _many(engine, containers)
+        good = _race(engine, at_once)
+        good = _turn_over(engine, starter, cycles) and good
+        engine.teardown()
+    return 0 if good else 1
+
+
+def _many(engine: Engine, number: int) -> None:
+    seconds: list[float] = []
+    found: list[Container] = []
+    for _ in range(number):
+        seconds.append(timed(lambda: found.append(engine.run("base", _FOR_EVER))))
+    first, last = (statistics.median(part) for part in (seconds[:_STEP], seconds[-_STEP:]))
+    print(
+        f"{number} containers on one bridge: started in {sum(seconds):.1f} s, "
+        f"one in {first * 1000:.1f} ms at first and in {last * 1000:.1f} ms at last"
+    )
+    private = [_private(item.state.pid) for item in found]
+    print(f"  memory of a container's pid 1 alone: {statistics.median(private):.0f} KiB")
+    removed = timed(lambda: _remove(engine, found))
+    print(f"  removed in {removed:.1f} s, one in {removed / number * 1000:.1f} ms")
+
+
+def _private(pid: int) -> int:
+    """KiB that nobody shares with the process: proc_pid_smaps(5)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def _race(engine: Engine, number: int) -> bool:
+    gate, opener = os.pipe()
+    racers = []
+    for _ in range(number):
+        pid = os.fork()
+        if not pid:
+            try:
+                os.close(opener)
+                os.read(gate, 1)
+                Engine().run("base", _FOR_EVER)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        racers.append(pid)
+    os.close(gate)
+    began = time.perf_counter()
+    os.close(opener)
+    failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in racers)
+    seconds = time.perf_counter() - began
+    found = [item for item in engine.containers() if item.name != "first"]
+    addresses = {item.state.endpoints[0].address for item in found}
+    print(
+        f"{number} starts at the same moment: {failed} failed, {len(addresses)} addresses, "
+        f"in {seconds:.1f} s"
+    )
+    _remove(engine, found)
+    return len(addresses) == number
+
+
+def _remove(engine: Engine, found: Iterable[Container]) -> None:
+    for item in found:
+        engine.remove(item.id, force=True)
+
+
+def _turn_over(engine: Engine, starter: Starter, number: int) -> bool:
+    def cycle() -> None:
+        engine.remove(engine.run("base", _FOR_EVER).id, force=True)
+
+    cycle()
+    before, machine = _counters(starter), _machine()
+    seconds = timed(lambda: [cycle() for _ in range(number)])
+    deadline = time.monotonic() + _SETTLED
+    while (grown := _grown(before, _counters(starter))) and time.monotonic() < deadline:
+        os.sched_yield()
+    print(f"{number} starts and removals: {seconds / number * 1000:.1f} ms each")
+    print(f"  more than before: {', '.join(grown) or 'nothing'} (of {', '.join(before)})")
+    for name, value in _machine().items():
+        print(f"  {name}, of the whole machine: {machine[name]} before, {value} after")
+    return not grown
+
+
+def _grown(before: dict[str, int], after: dict[str, int]) -> Sequence[str]:
+    return [
+        f"{name} {before[name]} → {after[name]}" for name in before if after[name] > before[name]
+    ]
+
+
+def _counters(starter: Starter) -> dict[str, int]:
+    """What is ours alone."""
+    with Netlink() as host, Conntrack() as conntrack, Nft() as nft:
+        return {
+            "links": len(netstate.links(host)),
+            "addresses": len(netstate.addresses(host)),
+            "routes": len(netstate.routes(host)),
+            "neighbours": len(list(netstate.neighbours(host))),
+            "flows": conntrack.count(),
+            "rules": sum(len(nft.rules(table)) for table in nft.tables()),
+            "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
+            "processes": sum(name.isdigit() for name in os.listdir("/proc")),
+            "namespaces": len({_namespaces(name) for name in os.listdir("/proc")}),
+            "own descriptors": len(os.listdir("/proc/self/fd")),
+            "the starter's descriptors": len(os.listdir(f"/proc/{starter.pid}/fd")),
+            "files of state": sum(1 for _ in Path("/run/mydocker").rglob("*")),
+        }
+
+
+def _namespaces(pid: str) -> tuple[str, ...]:
+    try:
+        return tuple(os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("net", "mnt", "pid"))
+    except OSError:
+        return ()
+
+
+def _machine() -> dict[str, int]:
+    """What others change as well: so told only."""
+    found = {"open files": int(Path("/proc/sys/fs/file-nr").read_text().split()[0])}
+    for line in Path("/proc/cgroups").read_text().splitlines()[1:2]:
+        found["cgroups of a hierarchy"] = int(line.split()[2])
+    try:
+        slabs = Path("/proc/slabinfo").read_text().splitlines()[2:]
+    except OSError:  # for the machine's root only
+        return found
+    wanted = ("net_namespace", "mnt_cache", "pid_namespace", "nf_conntrack")
+    for name, active in (line.split()[:2] for line in slabs):
+        if name in wanted:
+            found[f"slab {name}"] = int(active)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
