@@ -53,10 +53,8 @@ def _measure(containers: int, at_once: int, cycles: int) -> int:
 
 
 def _many(engine: Engine, number: int) -> None:
-    seconds: list[float] = []
     found: list[Container] = []
-    for _ in range(number):
-        seconds.append(timed(lambda: found.append(engine.run("base", _FOR_EVER))))
+    seconds = [timed(lambda: found.append(engine.run("base", _FOR_EVER))) for _ in range(number)]
     first, last = (statistics.median(part) for part in (seconds[:_STEP], seconds[-_STEP:]))
     print(
         f"{number} containers on one bridge: started in {sum(seconds):.1f} s, "
@@ -109,12 +107,13 @@ def _remove(engine: Engine, found: Iterable[Container]) -> None:
 
 
 def _turn_over(engine: Engine, starter: Starter, number: int) -> bool:
-    def cycle() -> None:
-        engine.remove(engine.run("base", _FOR_EVER).id, force=True)
+    def cycles(times: int) -> None:
+        for _ in range(times):
+            engine.remove(engine.run("base", _FOR_EVER).id, force=True)
 
-    cycle()
+    cycles(1)
     before, machine = _counters(starter), _machine()
-    seconds = timed(lambda: [cycle() for _ in range(number)])
+    seconds = timed(lambda: cycles(number))
     deadline = time.monotonic() + _SETTLED
     while (grown := _grown(before, _counters(starter))) and time.monotonic() < deadline:
         os.sched_yield()
