@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
@@ -46,11 +46,12 @@ class Proxies:
     def hold(self) -> bool:
         """Whether something is held back now."""
         versions = netstate.proxied_requests(self._netlink)
-        return bool(versions) and any(
-            entry.address.version in versions and self._answers_for(entry.address)
-            for space in self._spaces
-            for entry in _unresolved(space)
-        )
+        return bool(versions) and any(self._waits(space, versions) for space in self._spaces)
+
+    def _waits(self, space: NetNS, versions: set[int]) -> bool:
+        with Netlink(space) as netlink:
+            unresolved = {item.address for item in _unresolved(netlink)}
+        return any(item.version in versions and self._answers_for(item) for item in unresolved)
 
     def _answers_for(self, address: Address) -> bool:
         if self._answered is None:
@@ -77,15 +78,14 @@ class Proxies:
 def forget_unresolved(spaces: Sequence[NetNS]) -> None:
     """Forget every neighbour that is being looked for; what waits for it is lost."""
     for space in spaces:
-        for entry in _unresolved(space):
-            with Netlink(space) as netlink, contextlib.suppress(NetlinkError):  # resolved meanwhile
-                netlink.send([rtnl.del_neighbour(entry.ifindex, entry.address)])
+        with Netlink(space) as netlink:
+            for entry in _unresolved(netlink):
+                with contextlib.suppress(NetlinkError):  # it has gone meanwhile
+                    netlink.send([rtnl.del_neighbour(entry.ifindex, entry.address)])
 
 
-def _unresolved(space: NetNS) -> Iterator[netstate.Neighbour]:
-    with Netlink(space) as netlink:
-        found = list(netstate.neighbours(netlink))
-    return (entry for entry in found if entry.state & rtnl.NUD_INCOMPLETE)
+def _unresolved(netlink: Netlink) -> list[netstate.Neighbour]:
+    return [item for item in netstate.neighbours(netlink) if item.state & rtnl.NUD_INCOMPLETE]
 
 
 def _anycast() -> set[Address]:

@@ -33,6 +33,15 @@ _FILTERS: Final[dict[Family, tuple[tuple[int, int, int, int], ...]]] = {
     6: ((_LDB, 0, 0, _FLAGS), *_ONLY_SYN),
 }
 """Classic BPF: SYN without ACK. Raw IPv4 sockets see the IP header, IPv6 ones do not."""
+_STEP: Final = struct.Struct("=HBBI")
+
+
+def _assembled(family: Family) -> ctypes.Array[ctypes.c_char]:
+    program = b"".join(_STEP.pack(*step) for step in _FILTERS[family])
+    return ctypes.create_string_buffer(program, len(program))
+
+
+_STEPS: Final[dict[Family, ctypes.Array[ctypes.c_char]]] = {4: _assembled(4), 6: _assembled(6)}
 
 
 class Syn(NamedTuple):
@@ -46,10 +55,9 @@ class Syn(NamedTuple):
 def syn_ear(family: Family) -> socket.socket:
     """A socket that hears the SYNs taken in by the namespace that the caller is in."""
     opened = raw_socket(family, socket.IPPROTO_TCP)
-    program = b"".join(struct.pack("=HBBI", *step) for step in _FILTERS[family])
-    steps = ctypes.create_string_buffer(program, len(program))
-    to_steps = struct.pack("@HP", len(_FILTERS[family]), ctypes.addressof(steps))
-    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, to_steps)
+    steps = _STEPS[family]
+    program = struct.pack("@HP", len(steps) // _STEP.size, ctypes.addressof(steps))
+    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
     opened.setblocking(False)
     return opened
 
