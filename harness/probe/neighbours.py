@@ -75,13 +75,11 @@ class Proxies:
         self.close()
 
 
-def forget_unresolved(spaces: Sequence[NetNS]) -> None:
-    """Forget every neighbour that is being looked for; what waits for it is lost."""
-    for space in spaces:
-        with Netlink(space) as netlink:
-            for entry in _unresolved(netlink):
-                with contextlib.suppress(NetlinkError):  # it has gone meanwhile
-                    netlink.send([rtnl.del_neighbour(entry.ifindex, entry.address)])
+def forget_unresolved(netlink: Netlink) -> None:
+    """Forget every neighbour that its namespace looks for; what waits for it is lost."""
+    for entry in _unresolved(netlink):
+        with contextlib.suppress(NetlinkError):  # it has gone meanwhile
+            netlink.send([rtnl.del_neighbour(entry.ifindex, entry.address)])
 
 
 def _unresolved(netlink: Netlink) -> list[netstate.Neighbour]:

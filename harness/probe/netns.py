@@ -22,7 +22,6 @@ from typing import Final, Self
 from harness.model import FAMILIES, Cell, Family, Observation, Protocol
 from harness.probe import icmp, wire
 from harness.probe.ledger import Answer, Heard, Ledger, Namer, Question
-from harness.probe.neighbours import forget_unresolved
 from harness.probe.settle import HELD_PAUSE, Quiet, await_ready
 from harness.probe.station import (
     Datagram,
@@ -74,8 +73,7 @@ def observe(
     """
     spaces = list({item.id: item for q in questions for item in (q.source, q.target)}.values())
     everywhere = list({space.id: space for space in (*watched, *spaces)}.values())
-    links = await_ready(everywhere)
-    forget_unresolved(everywhere)
+    links = await_ready(everywhere, afresh=True)
     found: dict[Cell, Observation] = {}
     with Netlink(control) as netlink:
         full = netstate.neighbour_overflows(netlink)

@@ -32,7 +32,7 @@ from ipaddress import IPv6Address, IPv6Interface
 from typing import Final, Self
 
 from harness.probe import macvlan
-from harness.probe.neighbours import Proxies
+from harness.probe.neighbours import Proxies, forget_unresolved
 from linux import netstate, rtnl
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
@@ -208,22 +208,25 @@ def _whole(descriptor: int) -> str:
     return read.decode("ascii")
 
 
-def await_ready(spaces: Sequence[NetNS], *, bound: float = READY_BOUND) -> macvlan.Links:
+def await_ready(
+    spaces: Sequence[NetNS], *, afresh: bool = False, bound: float = READY_BOUND
+) -> macvlan.Links:
     """Wait until links carry, addresses can be used and found, and ports of a bridge forward.
 
     Looks at addresses of links that have a carrier and a global IPv6 address: the
     others take no part in IPv6. Sleeps on the kernel's notifications. Returns the links
-    that are up. Raises `NeverReady` after `bound` seconds.
+    that are up. With `afresh` neighbours that are being looked for are forgotten, and asked
+    for once more when needed. Raises `NeverReady` after `bound` seconds.
     """
     deadline = time.monotonic() + bound
     found: dict[NetNS, list[netstate.Link]] = {}
     for space in spaces:
-        reason = _unready(space, found)
+        reason = _unready(space, found, afresh=afresh)
         if not reason:
             continue
         with space.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as monitor:
             monitor.bind((0, _GROUPS))
-            while reason := _unready(space, found):
+            while reason := _unready(space, found, afresh=afresh):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise NeverReady(f"{reason} after {bound} s, in {space!r}")
@@ -233,8 +236,10 @@ def await_ready(spaces: Sequence[NetNS], *, bound: float = READY_BOUND) -> macvl
     return found
 
 
-def _unready(space: NetNS, found: dict[NetNS, list[netstate.Link]]) -> str:
+def _unready(space: NetNS, found: dict[NetNS, list[netstate.Link]], *, afresh: bool) -> str:
     with Netlink(space) as netlink:
+        if afresh:
+            forget_unresolved(netlink)
         addresses = netstate.addresses(netlink)
         groups = netstate.groups(netlink)
         by_index = {link.ifindex: link for link in netstate.links(netlink) if link.up}
