@@ -120,7 +120,7 @@ def links_named(netlink: Netlink, names: Sequence[str]) -> list[Link]:
         Request(rtnl.RTM_GETLINK, 0, rtnl.link_body(name=name) + lean, f"look up link {name}")
         for name in names
     ]
-    return [_read_link(answer) for answer in netlink.get(requests)]
+    return [_read_link(answer) for answer in netlink.get(requests)] if requests else []
 
 
 def _read_link(data: bytes) -> Link:

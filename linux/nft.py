@@ -3,9 +3,8 @@
 A `Ruleset` change is one transaction: all of it or nothing (nfnetlink batch).
 A rule is a list of expressions made by the small functions below, each named
 after what `nft` prints; `comment` goes into the rule's user data, where
-`nft list ruleset` shows it and where `rules()` finds it again.
-
-Source: linux/netfilter/nf_tables.h.
+`nft list ruleset` shows it and where `rules()` finds it again
+(linux/netfilter/nf_tables.h).
 """
 
 from __future__ import annotations
@@ -274,6 +273,11 @@ def add_table(table: Table, *, owned: bool = False) -> Request:
 def del_table(table: Table) -> Request:
     """Remove a table with everything in it."""
     return _request(_DELTABLE, 0, _body(table, text(1, table.name)), f"remove table {table.name}")
+
+
+def flush() -> Request:
+    """Remove every table that no process owns: `nft flush ruleset`."""
+    return _request(_DELTABLE, 0, bytes(4), "flush the ruleset")
 
 
 def add_chain(

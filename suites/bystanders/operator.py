@@ -51,9 +51,8 @@ def load(host: Place) -> None:
 
 
 def flush(host: Place) -> None:
-    """`nft flush ruleset`: every table of everybody goes."""
-    with host.open() as space, nft.Nft(space) as opened:
-        opened.apply([nft.del_table(table) for table in opened.tables()])
+    """`nft flush ruleset`: every table goes that no process has reserved for itself."""
+    _apply(host, [nft.flush()])
 
 
 def facts(host: Place) -> dict[str, dict[str, str]]:

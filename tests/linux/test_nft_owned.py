@@ -47,6 +47,17 @@ def test_nobody_else_changes_it(rules: Nft, space: NetNS) -> None:
     assert rules.tables() == []
 
 
+def test_a_flush_takes_plain_tables_only(rules: Nft, space: NetNS) -> None:
+    """Whoever flushes, but the owner: what is reserved stays."""
+    plain = Table("ip6", "plain")
+    with Nft(space) as owner:
+        owner.apply([nft.add_table(TABLE, owned=True), nft.add_table(plain)])
+        rules.apply([nft.flush()])
+        assert rules.tables() == [TABLE]
+        owner.apply([nft.flush()])
+        assert rules.tables() == []
+
+
 def test_a_plain_table_stays(rules: Nft, space: NetNS) -> None:
     """What is not owned outlives the socket that made it."""
     with Nft(space) as maker:

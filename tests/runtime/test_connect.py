@@ -269,3 +269,12 @@ def test_a_change_is_killed(engine: Engine, root: Path, lan: str, step: Any) -> 
             engine.network_disconnect(lan, "web")
     assert _inside(web) == apart
     assert os.listdir(root / "networks" / lan)
+
+
+def test_off_its_last_network_it_can_be_started_again(engine: Engine) -> None:
+    """With `lo` and nothing else, as it was left."""
+    engine.run("base", FOR_EVER, name="web")
+    engine.network_disconnect("bridge", "web")
+    engine.stop("web", timeout=0)
+    assert engine.start("web").state.endpoints == ()
+    assert engine.exec("web", ["ls", "/sys/class/net"]).stdout == b"lo\n"
