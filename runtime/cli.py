@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NoReturn
 
 from runtime import terminal
 from runtime.console import complain, each, say
@@ -32,8 +32,23 @@ _FORWARDED: Final = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code, as Docker's."""
-    words = sys.argv[1:] if argv is None else argv
+    """Run one command; its exit code, as Docker's. Who gives no words is the program itself."""
+    if argv is None:
+        _end(_obey(sys.argv[1:]))
+    return _obey(argv)
+
+
+def _end(code: int) -> NoReturn:
+    """End at once: to take an interpreter apart takes longer than to start a container."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = code or 1
+    os._exit(code)
+
+
+def _obey(words: Sequence[str]) -> int:
     grammar = parser(words[0] if words else "")
     arguments = grammar.parse_args(words)
     try:

@@ -31,7 +31,7 @@ from runtime.rootfs import Rootfs
 from runtime.state import process_born
 
 if TYPE_CHECKING:
-    from runtime.starter import Starter  # brings what a single start has no use for
+    from runtime.starter import Pending  # brings what a single start has no use for
 
 _END_BOUND = 30_000
 """How long a killed container may take to end, in milliseconds, before that is an error."""
@@ -79,14 +79,14 @@ def start(
     stdio: Stdio | None,
     on_pid: Callable[[int, int, tuple[Endpoint, ...]], None],
     binds: Sequence[Bind] = (),
-    starter: Starter | None = None,
+    pending: Pending | None = None,
 ) -> Started:
     """Start the container and return once its command is being executed.
 
     `on_pid` is called with pid, start time and endpoints before the command may
     run, so that whatever happens next finds them written down. Any error means
-    that no process is left; the wiring is the caller's to undo. With a `starter`
-    the container's first process is forked from that.
+    that no process is left; the wiring is the caller's to undo. A `pending` pid 1
+    becomes the container's.
     """
     with Descriptors() as open_here:
         report, report_in = open_here.pipe()
@@ -118,8 +118,8 @@ def start(
             late=(wiring.bench.voice.fileno(),) if wiring.bench is not None else (),
         )
         outer = 0
-        if starter is not None:
-            starter.launch(launch)
+        if pending is not None:
+            pending.launch(launch)
         elif not (outer := init.fork()):
             init.child(launch)
         for fd in (report_in, go_out, far_console):

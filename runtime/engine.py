@@ -17,7 +17,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Unpack
 
-from runtime import container, logs, processes
+from runtime import container
 from runtime import exec as execution
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
 from runtime.exec import Running
@@ -26,17 +26,17 @@ from runtime.image import Image
 from runtime.images import Images
 from runtime.isolation import capabilities
 from runtime.lifecycle import KILLED, Lifecycle
-from runtime.logs import LogEntry, Writer
 from runtime.net import bridge, modes
 from runtime.net.design import NetworkOptions
 from runtime.net.networks import Networks
 from runtime.options import Options, configure, connection
-from runtime.processes import Process
 from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkConfig
 from runtime.state import Lock, Store, new_id
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # most calls need none of these
     from runtime.inside import Inside
+    from runtime.logs import LogEntry, Writer
+    from runtime.processes import Process
     from runtime.starter import Starter
 
 DEFAULT_ROOT: Final = "/run/mydocker"
@@ -69,9 +69,8 @@ class Engine:
                 "containers need namespaces, and those need root, at least in a user namespace",
                 "`netmodes lab`, or `MYDOCKER_ROOT=~/.mydocker unshare -r -n -m mydocker …`",
             )
-        store = Store(os.path.abspath(path or DEFAULT_ROOT))
+        self._store = store = Store(os.path.abspath(path or DEFAULT_ROOT))
         store.prepare()
-        self._store = store
         self._networks = Networks(store)
         self.images = Images(store)
         """All images, and what can be done with them."""
@@ -95,15 +94,16 @@ class Engine:
         With `stdio` the command is connected to these descriptors of the caller;
         without, its output goes to the log. After an error nothing is left.
         """
-        state = ContainerState("starting")
-        found, lock, image = self._create(image_name, command, options, state)
-        try:
-            return self._life.start(found, stdio=stdio, image=image)
-        except BaseException:
-            self._life.remove(found)
-            raise
-        finally:
-            lock.release()
+        begun = ContainerState("starting")
+        with self._life.pending() as pending:
+            found, lock, image = self._create(image_name, command, options, begun)
+            try:
+                return self._life.start(found, stdio=stdio, image=image, pending=pending)
+            except BaseException:
+                self._life.remove(found)
+                raise
+            finally:
+                lock.release()
 
     def create(
         self, image_name: str, command: Sequence[str], **options: Unpack[Options]
@@ -174,6 +174,8 @@ class Engine:
         """The processes of a running container, as the host sees them."""
         found = self.inspect(reference)
         self._refuse_stopped("list the processes of", found)
+        from runtime import processes
+
         return processes.described(found.state.pid)
 
     def wait(self, reference: str) -> int:
@@ -230,16 +232,15 @@ class Engine:
 
         `TimeoutError` when it takes longer than `timeout` seconds; it is killed then.
         """
-        out, out_in = os.pipe()
-        err, err_in = os.pipe()
+        (out, out_in), (err, err_in) = os.pipe(), os.pipe()
         nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         open_here = {out, out_in, err, err_in, nothing}
         try:
-            stdio = Stdio(nothing, out_in, err_in)
-            running = self.spawn(reference, argv, stdio=stdio, env=env, workdir=workdir, user=user)
+            own = Stdio(nothing, out_in, err_in)
+            running = self.spawn(reference, argv, stdio=own, env=env, workdir=workdir, user=user)
             for fd in (out_in, err_in):
                 os.close(fd)
-                open_here.remove(fd)
+            open_here -= {out_in, err_in}
             stdout, stderr = execution.captured(running, (out, err), timeout)
             return Result(running.wait(), stdout, stderr)
         finally:
@@ -294,12 +295,16 @@ class Engine:
         Only what it wrote at or after `since` (RFC 3339, in UTC), and of what there
         is already only the last `tail` entries.
         """
+        from runtime import logs
+
         found = self.inspect(reference)
-        directory = self._store.directory(found.id)
-        return logs.read(directory, found.state, follow=follow, tail=tail, since=since)
+        place = self._store.directory(found.id)
+        return logs.read(place, found.state, follow=follow, tail=tail, since=since)
 
     def log(self, reference: str) -> Writer:
         """A writer for what comes out of a terminal that the caller relays."""
+        from runtime.logs import Writer
+
         return Writer(f"{self._store.directory(self._life.get(reference).id)}/log")
 
     @staticmethod

@@ -49,7 +49,7 @@ from runtime.execute import Command, Stdio
 from runtime.net import sysctl
 from runtime.supervise import Stream, supervise
 
-_TITLE = b"mydocker-init"
+TITLE: Final = b"mydocker-init"
 
 NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP
 """What every container has of its own; the network namespace is made by who wires it."""
@@ -145,16 +145,13 @@ def _outer(launch: Launch) -> None:
     if pid:
         reports.send_pid(launch.report, pid)
         os._exit(0)
-    pid_1(launch)
+    rename_process(TITLE)
+    pid_1(launch, rootfs.prepare())
 
 
-def pid_1(launch: Launch, arguments: Area | None = None) -> NoReturn:
-    """Be the container's first process, already in its namespaces, till the command has ended.
-
-    `arguments` tells where its command line lies, if that is known.
-    """
-    rename_process(_TITLE, arguments)
-    rootfs.enter(launch.rootfs)
+def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
+    """Be the container's first process, already in its namespaces, till the command has ended."""
+    rootfs.enter(launch.rootfs, ground)
     socket.sethostname(launch.hostname)
     os.umask(0o022)
     if not os.path.isdir(launch.command.workdir):

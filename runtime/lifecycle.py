@@ -30,7 +30,7 @@ from runtime.volumes import Volumes
 from runtime.wiring import Wirer, relays_of
 
 if TYPE_CHECKING:
-    from runtime.starter import Starter
+    from runtime.starter import Pending, Starter
 
 KILLED = 137
 """The exit code of a container whose pid 1 was killed: 128 and SIGKILL."""
@@ -159,13 +159,33 @@ class Lifecycle:
 
     # --- starting ----------------------------------------------------------
 
+    @contextmanager
+    def pending(self) -> Iterator[Pending | None]:
+        """A pid 1 that waits to be told what to be, where there is a starter to make it.
+
+        The earlier it is asked for, the more is done when it is needed.
+        """
+        if self._starter is None:
+            yield None
+            return
+        with self._starter.prepare() as pending:
+            yield pending
+
     def start(
-        self, found: Container, *, stdio: Stdio | None, image: Image | None = None
+        self,
+        found: Container,
+        *,
+        stdio: Stdio | None,
+        image: Image | None = None,
+        pending: Pending | None = None,
     ) -> Container:
         """Start a container whose lock is held; after an error it is as it was before.
 
         `image` is the one it was made from, if that was just looked up.
         """
+        if pending is None and self._starter is not None:
+            with self.pending() as made:
+                return self.start(found, stdio=stdio, image=image, pending=made)
         config = found.config
         starting = ContainerState("starting", connections=found.state.connections)
         if found.state.status != "starting":
@@ -196,7 +216,7 @@ class Lifecycle:
                     stdio=stdio,
                     on_pid=on_pid,
                     binds=self.volumes.sources(config.binds) if config.binds else (),
-                    starter=self._starter,
+                    pending=pending,
                 )
             finally:
                 wiring.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -120,11 +121,22 @@ def _mount_overlay(mountpoint: str, layers: tuple[str, ...], own: str) -> None:
             os.close(fd)
 
 
-def enter(rootfs: Rootfs) -> None:
-    """Make the file system and move into it; the host's is out of reach afterwards."""
+class Ground(NamedTuple):
+    """What can be done before it is known for which container: `outside` is the host's root."""
+
+    outside: os.stat_result
+    devices: tuple[int, ...]
+
+
+def prepare() -> Ground:
+    """Part from the host's mounts, and take its devices."""
     outside = os.stat("/")
     mount("", "/", flags=MS_REC | MS_PRIVATE)
-    devices = [(open_tree(f"/dev/{name}"), f"/dev/{name}") for name in _DEVICES]
+    return Ground(outside, tuple(open_tree(f"/dev/{name}") for name in _DEVICES))
+
+
+def enter(rootfs: Rootfs, ground: Ground) -> None:
+    """Make the file system and move into it; the host's is out of reach afterwards."""
     files = [(open_tree(source), target) for source, target in rootfs.files]
     taken = binds.take(rootfs.binds)
     mount_overlay(rootfs)
@@ -140,8 +152,8 @@ def enter(rootfs: Rootfs) -> None:
     _mount_sys()
     umount(".")
     os.chdir("/")
-    _refuse_host_root(outside)
-    _make_dev(devices)
+    _refuse_host_root(ground.outside)
+    _make_dev(ground.devices)
     for tree, target in files:
         _put(tree, target)
     binds.put(taken)
@@ -200,11 +212,11 @@ def _mount_sys() -> None:
         os.close(tree)
 
 
-def _make_dev(devices: list[tuple[int, str]]) -> None:
+def _make_dev(devices: Sequence[int]) -> None:
     mount("tmpfs", "/dev", "tmpfs", _QUIET | MS_STRICTATIME, "mode=755,size=65536k")
-    for tree, target in devices:
-        os.mknod(target, stat.S_IFREG | 0o644)
-        move_mount(tree, target)
+    for tree, name in zip(devices, _DEVICES, strict=True):
+        os.mknod(f"/dev/{name}", stat.S_IFREG | 0o644)
+        move_mount(tree, f"/dev/{name}")
         os.close(tree)
     for name, target in _LINKS.items():
         os.symlink(target, f"/dev/{name}")

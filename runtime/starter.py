@@ -3,8 +3,9 @@
 A fork costs by the size of who forks, and a library's caller may be of any size.
 The starter is a fresh interpreter with no more in it than a container's pid 1
 needs (`runtime.starting`). It makes pid 1 by one clone3(2), in all its namespaces
-at once, where the caller itself would fork twice (see `runtime.init`); and what a
-pid 1 is made of stays shared between all of them.
+at once, where the caller itself would fork twice (see `runtime.init`), while the
+caller still writes down what is to be started; and what a pid 1 is made of stays
+shared between all of them.
 
 ```python
 with Starter.begin() as starter:
@@ -31,7 +32,7 @@ from typing import Final, Self
 import runtime
 from runtime.errors import UnsupportedError
 from runtime.init import Launch
-from runtime.starting import HELLO
+from runtime.starting import HELLO, MESSAGE
 
 _BEGIN: Final = (
     "import sys; sys.path[:] = {path!r}; from runtime import starting; starting.serve({fd})"
@@ -71,19 +72,16 @@ class Starter:
         """Its process id."""
         return self._process.pid
 
-    def launch(self, launch: Launch) -> None:
-        """Have a container's pid 1 made; it reports as `runtime.init` tells."""
-        descriptors = sorted(launch.descriptors)
-        payload = os.memfd_create("launch", os.MFD_CLOEXEC)
-        try:
-            os.write(payload, pickle.dumps((descriptors, launch)))
-            order = [launch.report, payload, *descriptors]
+    def prepare(self) -> Pending:
+        """Have a container's pid 1 made, in namespaces of its own, which then waits."""
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with there:
             try:
-                socket.send_fds(self._channel, [b"1"], order)
+                socket.send_fds(self._channel, [b"1"], [there.fileno()])
             except (BrokenPipeError, ConnectionResetError) as error:
-                raise UnsupportedError("start the container", "its starter has ended") from error
-        finally:
-            os.close(payload)
+                here.close()
+                raise _ended() from error
+        return Pending(here)
 
     def close(self) -> None:
         """End it; the containers stay. A second call does nothing."""
@@ -100,3 +98,50 @@ class Starter:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Pending:
+    """A pid 1 that waits to be told what to be. It ends with this, or with the caller."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+
+    def launch(self, launch: Launch) -> None:
+        """Let it become a container's; it reports as `runtime.reports` tells."""
+        descriptors = sorted(launch.descriptors)
+        order = pickle.dumps((self._pid(), descriptors, launch))
+        payload = os.memfd_create("launch", os.MFD_CLOEXEC)
+        try:
+            os.write(payload, order)
+            socket.send_fds(self._channel, [b"1"], [payload, *descriptors])
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it has ended: nobody will ever report
+        finally:
+            os.close(payload)
+
+    def _pid(self) -> int:
+        """Its pid as the caller's pid namespace numbers it; 0 where it does not know yet."""
+        try:
+            said = self._channel.recv(MESSAGE)
+        except ConnectionResetError:
+            said = b""
+        if not said:
+            raise _ended()
+        pid, _, refusal = said.decode().partition(" ")
+        if refusal:
+            raise UnsupportedError("start the container", refusal)
+        return int(pid)
+
+    def close(self) -> None:
+        """Give it up; one that was launched goes on. A second call does nothing."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _ended() -> UnsupportedError:
+    return UnsupportedError("start the container", "its starter has ended")

@@ -1,8 +1,15 @@
 """What a starter does all its life: make one container's pid 1 after the other.
 
 This is a process of its own, begun by `runtime.starter`, and imports as little as it
-can: a fork costs by the page. What can be done before the fork is done there, because
-whatever the child is the first to write to costs it a copy.
+can: a fork costs by the page.
+
+```
+engine                       starter                    pid 1
+  ├─ "one, please" ─────────▶  clone3 ───────────────▶   parts from the host's mounts
+  │  writes records,         ◀ its pid                   waits
+  │  makes the network
+  ├─ what to be ─────────────────────────────────────▶   makes the file system, …
+```
 """
 
 from __future__ import annotations
@@ -17,33 +24,26 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
-from linux.netns import NetNS
 from linux.syscalls import CLONE_NEWNET, clone3, setns
-from runtime import init, reports
+from runtime import init, reports, rootfs
 from runtime.init import Area, Launch
 
 HELLO: Final = b"ready"
 _TITLE: Final = b"mydocker-starter"
 _MOST: Final = 64
 """More descriptors than a launch ever has."""
+MESSAGE: Final = 4096
+"""Bytes of the longest word between the caller, the starter and a pid 1 that waits."""
 _OURS: Final = (signal.SIGCHLD, signal.SIGPIPE)
 """Signals that the starter ignores, and a container must not."""
-
-
-class _Order(NamedTuple):
-    """A launch as it came: `here` are the starter's numbers of the caller's `descriptors`."""
-
-    launch: Launch
-    descriptors: Sequence[int]
-    here: Sequence[int]
 
 
 def serve(fd: int) -> NoReturn:
     """Make one pid 1 after the other until the other side is gone."""
     channel = socket.socket(fileno=fd)
-    arguments, home = init.arguments_area(), NetNS.own()
+    arguments = init.arguments_area()
     init.rename_process(_TITLE, arguments)
     init.default_signals()
     for ours in _OURS:  # children are collected by the kernel: nobody asks for their exit code
@@ -53,89 +53,101 @@ def serve(fd: int) -> NoReturn:
     gc.disable()  # a collection would copy the pages that all pid 1s share
     channel.send(HELLO)
     while True:
-        descriptors = _received(channel)
-        if not descriptors:
+        found = _received(channel)
+        if not found:
             os._exit(0)
-        report, payload, *here = descriptors
-        with suppress(BrokenPipeError):  # whoever asked for it has ended
-            try:
-                _make(_read(payload, here), report, arguments, home)
-            except OSError as error:
-                reports.send_error(report, error)
-        for number in descriptors:
-            os.close(number)
+        with socket.socket(fileno=found[0]) as asker:
+            _make(channel, asker, arguments)
 
 
 def _received(channel: socket.socket) -> list[int]:
-    """The descriptors of the next order; none when there will be no more."""
+    """The descriptors that come next; none when there will be no more."""
     size = socket.CMSG_LEN(_MOST * array.array("i").itemsize)
-    _, control, _, _ = channel.recvmsg(1, size, socket.MSG_CMSG_CLOEXEC)
+    try:
+        _, control, _, _ = channel.recvmsg(1, size, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return []
     found = array.array("i")
     for _, _, data in control:
         found.frombytes(data)
     return list(found)
 
 
-def _read(payload: int, here: Sequence[int]) -> _Order:
-    raw = os.pread(payload, os.fstat(payload).st_size, 0)
-    descriptors, launch = pickle.loads(raw)  # noqa: S301 # from our own caller
-    return _Order(launch, descriptors, here)
-
-
-def _make(order: _Order, report: int, arguments: Area, home: NetNS) -> None:
+def _make(channel: socket.socket, asker: socket.socket, arguments: Area) -> None:
+    whole = True
     try:
-        pid = _cloned(order, home)
+        try:
+            pid = clone3(init.NAMESPACES)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            pid, whole = init.fork(), False  # a seccomp filter or an old kernel: the long way
     except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise
-        pid = init.fork()  # a seccomp filter or an old kernel: the long way
-        if not pid:
-            init.child(_placed(order))
-        os.waitpid(pid, 0)
+        with suppress(OSError):  # whoever asked has ended
+            asker.send(f"0 {error}".encode()[:MESSAGE])
         return
     if pid:
-        reports.send_pid(report, pid)
+        with suppress(OSError):
+            asker.send(str(pid if whole else 0).encode())
         return
     try:
-        launch = _placed(order)
-        report = launch.report  # the starter's number may be anybody's now
-        os.setsid()
-        init.close_others(launch.descriptors)
-        init.default_signals(_OURS)
-        if launch.netns >= 0:
-            os.close(launch.netns)
-        init.pid_1(launch, arguments)
-    except BaseException as error:
-        reports.send_error(report, error)
+        channel.close()
+        _wait(asker, arguments, whole=whole)
     finally:
         os._exit(1)
 
 
-def _cloned(order: _Order, home: NetNS) -> int:
-    """The pid of a fork of this process, and 0 in that, in the container's namespaces.
+# --- a pid 1 that waits -----------------------------------------------------------
 
-    Also in its network namespace, from the first moment: whoever is told the pid enters
-    the namespaces of that process.
-    """
-    if order.launch.netns < 0:
-        return clone3(init.NAMESPACES)
-    setns(order.here[order.descriptors.index(order.launch.netns)], CLONE_NEWNET)
-    pid = -1
+
+def _wait(asker: socket.socket, arguments: Area, *, whole: bool) -> None:
+    """Get ready, and become what the caller says; `whole`: in namespaces of one's own already."""
+    os.setsid()
+    init.default_signals(_OURS)
+    ground, refusal = None, None
+    if whole:
+        init.rename_process(init.TITLE, arguments)
+        try:
+            ground = rootfs.prepare()
+        except OSError as error:
+            refusal = error
+    found = _received(asker)
+    if not found:
+        os._exit(0)  # nobody is to be started after all
+    pid, descriptors, launch = _read(found[0])
+    trees = _placed(found[1:], descriptors, ground.devices if ground is not None else ())
     try:
-        pid = clone3(init.NAMESPACES)
-    finally:
-        if pid:  # not in the child, which stays
-            setns(home.fd, CLONE_NEWNET)
-    return pid
+        init.close_others({*descriptors, *trees})
+        if refusal is not None:
+            raise refusal
+        if ground is None:
+            init.child(launch)
+        if launch.netns >= 0:
+            setns(launch.netns, CLONE_NEWNET)
+            os.close(launch.netns)
+        # Whoever is told the pid enters its namespaces: not before they are the container's.
+        reports.send_pid(launch.report, pid)
+        init.pid_1(launch, ground._replace(devices=trees))
+    except BaseException as error:
+        reports.send_error(launch.report, error)
 
 
-def _placed(order: _Order) -> Launch:
-    """The launch, after its descriptors were given the numbers that they have with the caller.
+def _read(payload: int) -> tuple[int, list[int], Launch]:
+    raw = os.pread(payload, os.fstat(payload).st_size, 0)
+    pid: int
+    descriptors: list[int]
+    launch: Launch
+    pid, descriptors, launch = pickle.loads(raw)  # noqa: S301 # from our own caller
+    return pid, descriptors, launch
+
+
+def _placed(here: Sequence[int], numbers: Sequence[int], others: Sequence[int]) -> tuple[int, ...]:
+    """Give descriptors the numbers that they have with the caller; what `others` have then.
 
     By those numbers the caller finds in pid 1 what it keeps there.
     """
-    above = max(*order.descriptors, *order.here) + 1
-    apart = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in order.here]
-    for fd, number in zip(apart, order.descriptors, strict=True):
+    above = max(*numbers, *here, *others) + 1
+    apart = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in (*here, *others)]
+    for fd, number in zip(apart, numbers, strict=False):
         os.dup2(fd, number, inheritable=False)
-    return order.launch
+    return tuple(apart[len(here) :])
