@@ -11,6 +11,7 @@ from typing import Final
 
 from harness.adapters.cli_spec import CliSpec, Words
 from harness.adapters.protocol import Feature
+from linux.protocols import spoken
 
 FEATURES: Final = frozenset(
     {
@@ -27,6 +28,7 @@ FEATURES: Final = frozenset(
         Feature.CONNECT,
         Feature.RESTART,
         Feature.SYSCTL,
+        *([Feature.SCTP] if spoken("SCTP") else []),
     }
 )
 _HOME: Final = "/run/netmodes/podman"
