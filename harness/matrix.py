@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -30,12 +30,21 @@ class Matrix(Mapping[Cell, E]):
     and every promise admits its observation; a promise that was never observed
     makes them unequal. Two of a kind are equal when their entries are. Order,
     the order of insertion, is for readers only.
+
+    `origin` is where it was observed, for who wants to ask there once more; it takes no
+    part in comparisons.
     """
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "origin")
 
-    def __init__(self, entries: Mapping[Cell, E] | Iterable[tuple[Cell, E]] = ()) -> None:
+    def __init__(
+        self,
+        entries: Mapping[Cell, E] | Iterable[tuple[Cell, E]] = (),
+        *,
+        origin: object = None,
+    ) -> None:
         self._entries: dict[Cell, E] = dict(entries)
+        self.origin = origin
 
     def __getitem__(self, cell: Cell) -> E:
         return self._entries[cell]
@@ -66,25 +75,29 @@ class Matrix(Mapping[Cell, E]):
     ) -> Matrix[E]:
         """The cells that have all of the given properties."""
         return Matrix(
-            (cell, entry)
-            for cell, entry in self.items()
-            if source in (None, cell.source)
-            and target in (None, cell.target)
-            and protocol in (None, cell.protocol)
-            and family in (None, cell.family)
+            (
+                (cell, entry)
+                for cell, entry in self.items()
+                if source in (None, cell.source)
+                and target in (None, cell.target)
+                and protocol in (None, cell.protocol)
+                and family in (None, cell.family)
+            ),
+            origin=self.origin,
         )
 
     def restrict(self, cells: Iterable[Cell]) -> Matrix[E]:
         """Those of `cells` that are here, in this matrix's order."""
         wanted = frozenset(cells)
-        return Matrix((cell, entry) for cell, entry in self.items() if cell in wanted)
+        kept = ((cell, entry) for cell, entry in self.items() if cell in wanted)
+        return Matrix(kept, origin=self.origin)
 
     def merge(self, other: Matrix[E]) -> Matrix[E]:
         """The cells of both; raises `MatrixConflict` where they say different things."""
         for cell, entry in other.items():
             if self.get(cell, entry) != entry:
                 raise MatrixConflict(f"{cell}: {self[cell]} here, {entry} there")
-        return Matrix({**self, **other})
+        return Matrix({**self, **other}, origin=self.origin or other.origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +152,23 @@ def agree(left: Entry | None, right: Entry | None) -> bool:
 _AXES = {"source": "from {}", "target": "to {}", "protocol": "by {}", "family": "over IPv{}"}
 
 
-def explain(left: AnyMatrix, right: AnyMatrix, *, limit: int = 6) -> list[str]:
+Tell = Callable[[Sequence["Difference"]], Mapping[Cell, Sequence[str]]]
+"""What is known about wrong cells besides, in lines, by cell."""
+
+
+def _tell_nothing(shown: Sequence[Difference]) -> dict[Cell, Sequence[str]]:  # noqa: ARG001
+    return {}
+
+
+def explain(
+    left: AnyMatrix, right: AnyMatrix, *, limit: int = 6, tell: Tell = _tell_nothing
+) -> list[str]:
     """Why two matrices differ, in lines for an assertion message; empty when they do not.
 
     One entry per pair of source and target that went wrong in one way, at most
     `limit` of them, each with both sides, the requirement and its reason. Above
-    them, what the wrong cells have in common; below, how many more there are.
+    them, what the wrong cells have in common; below, how many more there are. `tell` is
+    asked once about the cells that are shown.
     """
     wrong = diff(left, right)
     if not wrong:
@@ -156,8 +180,12 @@ def explain(left: AnyMatrix, right: AnyMatrix, *, limit: int = 6) -> list[str]:
         entries.setdefault((pair, _likeness(difference)), []).append(difference)
     lines = [f"{len(wrong)} of {len(cells)} cells are wrong", *_patterns(wrong, cells)]
     ordered = list(entries.values())
-    for entry in ordered[:limit]:
-        lines += _entry_lines(entry, _labels(left, right))
+    # TCP shows no TTL: among cells that are wrong alike, one that shows it says more.
+    shown = [max(entry, key=_shown_ttl) for entry in ordered[:limit]]
+    told = tell(shown)
+    for entry, one in zip(ordered, shown, strict=False):
+        lines += _entry_lines(entry, one, _labels(left, right))
+        lines += [f"      {printable(line)}" for line in told.get(one.cell, ())]
     rest = [difference for entry in ordered[limit:] for difference in entry]
     if rest:
         sources = dict.fromkeys(printable(difference.cell.source) for difference in rest)
@@ -217,9 +245,9 @@ _READING_ORDER = ("promised", "left", "observed", "right")
 _NOTHING = {"promised": "nothing: there is no such cell", "observed": "nothing: never probed"}
 
 
-def _entry_lines(entry: Sequence[Difference], labels: tuple[str, str]) -> Iterator[str]:
-    # TCP shows no TTL: among cells that are wrong alike, one that shows it says more.
-    shown = max(entry, key=_shown_ttl)
+def _entry_lines(
+    entry: Sequence[Difference], shown: Difference, labels: tuple[str, str]
+) -> Iterator[str]:
     sides = dict(zip(labels, (shown.left, shown.right), strict=True))
     yield (
         f"  {printable(shown.cell.source)} → {printable(shown.cell.target)}"

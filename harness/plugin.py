@@ -11,6 +11,7 @@ import importlib.resources
 import platform
 import sys
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from harness import doctor, guarding, profiles, requirements, sandbox
 from harness.adapters import registry
 from harness.adapters.registry import UnknownRuntime
+from harness.autopsy import hooks
 from harness.faults.catalogue import FaultError, Faults, UnknownFault
 from harness.faults.pick import FAULT, runtime_name
 from harness.matrix import Matrix, explain
@@ -74,6 +76,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     profiles.add_option(group)
     report_setup.add_options(group)
+    hooks.add_options(group)
     parser.addini(
         "netmodes",
         "whether this project's tests are conformance tests: sandbox, requirements, summary",
@@ -167,6 +170,8 @@ def pytest_configure(config: pytest.Config) -> None:
         recorder=config.stash[RECORDER],
         suites=_SUITES,
     )
+    if not config.getoption("collectonly"):
+        hooks.register(config, config.stash[RECORDER], report_setup.directory(config))
 
 
 def known_faults(config: pytest.Config) -> Faults:
@@ -245,8 +250,13 @@ def _lacking(config: pytest.Config, required: list[Requirement]) -> list[str]:
     return sorted(needed - claimed)
 
 
-def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
-    """Explain a matrix that is not as promised by its wrong cells only."""
+def pytest_assertrepr_compare(
+    config: pytest.Config, op: str, left: object, right: object
+) -> list[str] | None:
+    """Explain a matrix that is not as promised by its wrong cells only, and what befell them."""
     if op == "==" and isinstance(left, Matrix) and isinstance(right, Matrix):
-        return explain(left, right)
+        evidence = config.pluginmanager.get_plugin(hooks.NAME)
+        if evidence is None:
+            return explain(left, right)
+        return explain(left, right, tell=partial(evidence.tell, left, right))
     return None

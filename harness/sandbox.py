@@ -38,6 +38,9 @@ from linux import syscalls as sys_
 
 __all__ = ["STEPS", "SandboxError", "enter", "inside", "require", "run"]
 
+OUTSIDE = "NETMODES_OUTSIDE"
+"""The variable in which the waiter's pid is, as it is known outside: for who wants to enter."""
+
 _RELAYED = frozenset(
     {
         signal.SIGHUP,
@@ -77,9 +80,11 @@ def enter() -> None:
     the same signal. Call it from the main thread. Raises `SandboxError`, in the
     calling process and with nothing changed, where the machine refuses.
     """
+    waiter = os.getpid()
     status = _fork_into_sandbox()
     if status is not None:
         _end_like(status)
+    os.environ[OUTSIDE] = str(waiter)
 
 
 def run(function: Callable[[], int]) -> int:

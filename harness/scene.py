@@ -260,7 +260,7 @@ class Scene:
                 namer=addresses.namer(spaces),
                 patience=self._patience(),
             )
-        observed = Matrix({cell: found[cell] for cell in asked})
+        observed = Matrix({cell: found[cell] for cell in asked}, origin=self)
         self._record(promised, observed)
         return observed
 
@@ -314,7 +314,7 @@ class Scene:
             if address is None:
                 ended[cell] = Observation(outcome, detail=reason)
             else:
-                target = spaces[self._witness(cell)]
+                target = spaces[self.witness(cell)]
                 questions.append(Question(cell, spaces[cell.source], address, target))
         return ended, questions
 
@@ -335,7 +335,7 @@ class Scene:
                 return ""
         return f"nameserver {pick(self.world.topology.resolver, 4).ip}\n"
 
-    def _witness(self, cell: Cell) -> str:
+    def witness(self, cell: Cell) -> str:
         """The name of the place that must answer."""
         special = {
             SELF: cell.source,

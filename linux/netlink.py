@@ -39,6 +39,7 @@ _NLM_F_DUMP_INTR: Final = 0x10
 _NLMSGERR_ATTR_MSG: Final = 1
 
 _SOL_NETLINK: Final = 270
+_NETLINK_ADD_MEMBERSHIP: Final = 1
 _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
 _NETLINK_GET_STRICT_CHK: Final = 12
@@ -291,6 +292,28 @@ class Netlink:
             length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
             yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
             offset += (length + 3) & ~3
+
+    def join(self, group: int) -> None:
+        """From now on get what the kernel tells everybody in a multicast group."""
+        self._make_room()
+        if not self._socket.getsockname()[0]:
+            self._socket.bind((0, 0))  # without a port of its own a socket is told nothing
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+    def told(self) -> list[tuple[int, bytes]]:
+        """The messages that have come unasked: type and body, without waiting for more.
+
+        Raises `OSError` (ENOBUFS) once when some were lost because the socket was full.
+        """
+        found: list[tuple[int, bytes]] = []
+        self._socket.setblocking(False)
+        try:
+            while True:
+                found += [(kind, body) for kind, _, _, body in self._messages()]
+        except BlockingIOError:
+            return found
+        finally:
+            self._socket.setblocking(True)
 
     def _make_room(self) -> None:
         """Let long batches through, and all that they are answered."""

@@ -73,7 +73,7 @@ def triangle(arguments: argparse.Namespace) -> int:
 def _pytest(arguments: argparse.Namespace, *options: str) -> int:
     """The exit code of a pytest of its own: it rewrites only what is not loaded yet."""
     argv = [sys.executable, "-m", "pytest", *(arguments.tests or [str(SUITES)]), "-qq"]
-    argv += ["--no-header", "-p", "no:xdist", "-p", "harness.plugin"]
+    argv += ["--no-header", "-p", "no:xdist", "-p", "harness.plugin", "--no-evidence"]
     argv += [word for module in arguments.modules for word in ("-p", module)]
     environment = {**os.environ, "PYTEST_ADDOPTS": ""}
     code = subprocess.run([*argv, *options], env=environment, check=False).returncode

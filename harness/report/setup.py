@@ -52,6 +52,16 @@ def add_options(group: pytest.OptionGroup) -> None:
     )
 
 
+def directory(config: pytest.Config) -> Path | None:
+    """Where the report goes, `None` for nowhere. Raises `pytest.UsageError`."""
+    asked = config.getoption("report")
+    if config.getoption("no_report"):
+        if asked:
+            raise pytest.UsageError("--report and --no-report: which of the two?")
+        return None
+    return config.invocation_params.dir / asked if asked else config.rootpath / DIRECTORY
+
+
 def register(
     config: pytest.Config, *, runtime: str, catalogue: Catalogue, recorder: Recorder, suites: Path
 ) -> None:
@@ -67,16 +77,12 @@ def register(
         return
     from harness.report.reporter import Order, Reporter  # workers report to others
 
-    directory = config.getoption("report")
-    none = config.getoption("no_report")
-    if none and directory:
-        raise pytest.UsageError("--report and --no-report: which of the two?")
     start = config.invocation_params.dir
-    where = start / directory if directory else config.rootpath / DIRECTORY
+    where = directory(config)
     expect, write = config.getoption("expect"), config.getoption("write_expect")
     order = Order(
-        directory=None if none else where,
-        asked=bool(directory or expect or write),
+        directory=where,
+        asked=bool(config.getoption("report") or expect or write),
         expected=None if expect is None else (expect, _expected(start / expect)),
         write=None if write is None else start / write,
         shard=_as_shard(sharding),
@@ -150,4 +156,5 @@ def _seeds(config: pytest.Config) -> dict[str, str]:
     if "hypothesis" in sys.modules or config.pluginmanager.hasplugin("hypothesispytest"):
         for name in ("hypothesis_seed", "hypothesis_profile"):
             seeds[name.replace("_", " ")] = str(config.getoption(name, default=None) or "")
+    seeds["profile"] = str(config.getoption("profile", default=None) or "")
     return {name: value for name, value in seeds.items() if value}

@@ -1,0 +1,115 @@
+"""The evidence folder of one failed test: what a person needs who was not there.
+
+story.txt        what was promised and observed, and where each packet ended
+capture.pcapng   everything that the taps saw, one interface for each, with comments
+state/NAME.json  links, addresses, routes, rules, neighbours, nft, flows: `ip -j` shaped
+commands.txt     what the runtime was told and what it said, where the adapter keeps it
+plan.toml        what was built; `netmodes lab --plan plan.toml` builds it to play with
+again.txt        the line that runs the test again
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from harness import planfile
+from harness.adapters.protocol import Completed
+from harness.autopsy.examine import Autopsy
+from harness.autopsy.state import state
+from harness.packets import pcapng
+from harness.packets.frame import Frame
+from harness.report.text import plain
+from harness.scene import Scene
+from linux.netns import NetNS
+
+FOLDER: Final = "evidence"
+"""Below the report's folder."""
+AGAIN: Final = "again.txt"
+_LONGEST_NAME: Final = 100
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.,=()\[\]-]+")
+
+
+def folder_name(test: str) -> str:
+    """A test's id as a folder's name: harmless, not too long, no other test's."""
+    name = _UNSAFE.sub("-", test.replace("::", ".").replace("/", "-")).strip("-.") or "test"
+    if len(name) <= _LONGEST_NAME and name.isprintable() and ".." not in name:
+        return name
+    digest = hashlib.sha256(test.encode(errors="replace")).hexdigest()[:8]
+    return f"{name[:_LONGEST_NAME].replace('..', '.')}-{digest}"
+
+
+def write(
+    where: Path,
+    scene: Scene,
+    *,
+    again: str,
+    autopsies: Sequence[Autopsy] = (),
+    spaces: Mapping[str, NetNS] | None = None,
+) -> None:
+    """Write everything to the folder `where`, which is made. Raises `OSError`."""
+    where.mkdir(parents=True, exist_ok=True)
+    (where / AGAIN).write_text(f"{again}\n", encoding="utf-8")
+    (where / "plan.toml").write_text(planfile.dumps(scene.plan), encoding="utf-8")
+    commands = list(getattr(scene.runtime, "commands", ()))
+    if commands:
+        (where / "commands.txt").write_text(plain(_commands(commands)), encoding="utf-8")
+    if autopsies:
+        (where / "story.txt").write_text(plain("\n".join(_stories(autopsies))), encoding="utf-8")
+        _capture(where / "capture.pcapng", autopsies, again)
+    places = [name for item in autopsies for name in item.places] or _places(scene)
+    _states(where / "state", scene, places, spaces or {})
+
+
+def _places(scene: Scene) -> list[str]:
+    return ["host", *(item.name for item in scene.plan.containers)]
+
+
+def _stories(autopsies: Iterable[Autopsy]) -> Iterable[str]:
+    for item in autopsies:
+        yield f"{item.cell}"
+        if item.promise is not None:
+            yield f"  promised: {item.promise}"
+            yield f"  {item.promise.requirement}: {item.promise.why}"
+        yield f"  observed, asked once more: {item.observed}"
+        yield from (f"  {line}" for line in item.lines)
+        yield ""
+
+
+def _capture(path: Path, autopsies: Sequence[Autopsy], again: str) -> None:
+    frames: list[Frame] = []
+    comments: dict[Frame, str] = {}
+    for item in autopsies:
+        frames += item.frames
+        comments |= item.comments
+    frames.sort(key=lambda frame: frame.at)
+    pcapng.write(path, frames, comment=f"run again with: {again}", comments=comments)
+
+
+def _states(where: Path, scene: Scene, places: Iterable[str], spaces: Mapping[str, NetNS]) -> None:
+    where.mkdir(exist_ok=True)
+    for name in dict.fromkeys(places):
+        try:
+            if name in spaces:
+                told = state(spaces[name])
+            else:
+                with scene.place(name).open() as space:
+                    told = state(space)
+        except (OSError, ProcessLookupError, KeyError) as error:
+            told = {"error": f"{type(error).__name__}: {error}"}
+        text = json.dumps(told, indent=1, ensure_ascii=True)
+        (where / f"{folder_name(name)}.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def _commands(commands: Iterable[Completed]) -> str:
+    lines = []
+    for done in commands:
+        lines.append(f"$ {' '.join(done.argv)}")
+        lines.append(f"# exit {done.returncode} after {done.seconds:.3f} s")
+        lines += [text for text in (done.stdout.rstrip(), done.stderr.rstrip()) if text]
+        lines.append("")
+    return "\n".join(lines)

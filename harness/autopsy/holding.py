@@ -1,0 +1,82 @@
+"""A world that is held after a failure: how to enter it, or a shell in it right away."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+from harness.autopsy.hooks import outside
+from harness.lab import furniture, inside, terminal
+from harness.scene import Scene
+from harness.world.build import World
+from linux.netns import NetNS
+
+
+def instructions(world: World | None, scene: Scene | None) -> str:
+    """What to type, in another terminal, to look around; the run goes on at Ctrl-C."""
+    lines = ["The run waits here: press Ctrl-C to take everything down and end it."]
+    waiter = outside()
+    into = "nsenter -U --preserve-credentials" if os.geteuid() == 0 and _mapped() else "nsenter"
+    if waiter is None or world is None:
+        return "\n".join([*lines, ""])
+    enter = f"{into} -t $(pgrep -P {waiter}) -m -p -n"
+    lines += ["From another terminal of this machine, as the same user:", f"  {enter}"]
+    lines += ["", "and in there:"]
+    lines.append(f"  {'host':24}nsenter -t {world.host.pid} -m -n -u -i -p")
+    for name, path in _paths(world, scene):
+        lines.append(f"  {name:24}nsenter --net={path}")
+    return "\n".join([*lines, ""])
+
+
+def _mapped() -> bool:
+    """Whether root here is somebody else outside: then the user namespace is to be entered too."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split()[:3] != ["0", "0", "4294967295"]
+
+
+def _paths(world: World, scene: Scene | None) -> Iterator[tuple[str, str]]:
+    own = f"/proc/{os.getpid()}/fd"
+    for name, space in world.namespaces.items():
+        if name != "host":
+            yield name, f"{own}/{space.fd}"
+    for item in scene.plan.containers if scene else ():
+        facts = scene.runtime.inspect(item.name) if scene else None
+        if facts is not None and facts.running:
+            yield item.name, f"/proc/{world.host.pid}/root/proc/{facts.pid}/ns/net"
+
+
+def open_shell(world: World, scene: Scene | None) -> int:
+    """The lab's shell, in the world as it is; the shell's exit status."""
+    spaces: dict[str, NetNS] = dict(world.namespaces)
+    opened = []
+    for item in scene.plan.containers if scene else ():
+        try:
+            opened.append(scene.place(item.name).open())  # type: ignore[union-attr] # there is one
+        except (OSError, ProcessLookupError):
+            continue
+        spaces[item.name] = opened[-1]
+    names = " ".join(spaces)
+    told = (
+        "A shell on the host of the failed test; `exit` goes on with the run.\n"
+        f"inside NAME [COMMAND…] enters one of: {names}\n"
+    )
+    sys.stdout.write(told)
+    sys.stdout.flush()
+
+    def prepare() -> None:
+        if not inside.NAMES.exists():
+            furniture.furnish(spaces, told)
+
+    try:
+        with terminal.restored():
+            return terminal.run(
+                world.host,
+                inside.shell(os.environ),
+                environment=furniture.environment(os.environ),
+                prepare=prepare,
+                interactive=True,
+            )
+    finally:
+        for space in opened:
+            space.close()

@@ -1,0 +1,217 @@
+"""The part of the plugin that has failures examined, and holds the world for who wants to look.
+
+Registered in conformance runs. While all is green it costs a few attribute look-ups: the
+autopsy itself is imported at the first failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from harness import sandbox
+from harness.matrix import AnyMatrix, Difference
+from harness.model import Cell
+from harness.recorder import Recorder
+from harness.report.collect import EVIDENCE
+from harness.summary import PROPERTY
+
+if TYPE_CHECKING:
+    from harness.scene import Scene
+    from harness.world.build import World
+
+NAME: Final = "netmodes-evidence"
+"""The plugin's name."""
+
+
+def add_options(group: pytest.OptionGroup) -> None:
+    """The options."""
+    group.addoption(
+        "--no-evidence",
+        action="store_true",
+        help="do not examine what failed: no story, no evidence folder",
+    )
+    group.addoption(
+        "--keep",
+        action="store_true",
+        help="end at the first failure, leave the world up and say how to enter it, until Ctrl-C",
+    )
+    group.addoption(
+        "--pause-on-fail",
+        action="store_true",
+        help="open a shell in the world at each failure, before anything is taken down",
+    )
+
+
+def register(config: pytest.Config, recorder: Recorder, directory: Path | None) -> None:
+    """Register the plugin; `directory` is the report's. `pytest.UsageError` for bad options."""
+    asked = [name for name in ("keep", "pause_on_fail") if config.getoption(name)]
+    for name in asked:
+        option = f"--{name.replace('_', '-')}"
+        if hasattr(config, "workerinput") or config.getoption("numprocesses", default=None):
+            raise pytest.UsageError(f"{option} is about one world: run without -n")
+        if name == "pause_on_fail" and not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise pytest.UsageError(f"{option} opens a shell: it needs a terminal. See --keep")
+    if config.getoption("no_evidence"):
+        directory = None
+    config.pluginmanager.register(Evidence(config, recorder, directory), NAME)
+
+
+class Evidence:
+    """Examines failures while their scene is live."""
+
+    def __init__(self, config: pytest.Config, recorder: Recorder, directory: Path | None) -> None:
+        self._config, self._recorder, self._directory = config, recorder, directory
+        self._item: pytest.Item | None = None
+        self._written: str | None = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Note which test it is."""
+        self._item, self._written = item, None
+
+    # --- a matrix that is not as promised
+
+    def tell(
+        self, left: AnyMatrix, right: AnyMatrix, shown: Sequence[Difference]
+    ) -> Mapping[Cell, Sequence[str]]:
+        """The stories of the cells that an assertion shows."""
+        if self._config.getoption("no_evidence") or _only_shrinking():
+            return {}
+        from harness.autopsy import telling  # at a failure only
+
+        scene = telling.scene_of(left, right)
+        if scene is None or not shown:
+            return {}
+        return telling.stories(scene, shown, again=self._again(), where=self._folder)
+
+    def _folder(self) -> Path | None:
+        """Where this test's evidence goes, `None` where there is no report."""
+        item = self._item
+        if item is None or self._directory is None:
+            return None
+        asked = self._config.getoption("report") is not None
+        if not asked and all(name != PROPERTY for name, _ in item.user_properties):
+            return None
+        from harness.autopsy.evidence import FOLDER, folder_name
+
+        self._written = f"{FOLDER}/{folder_name(self._recorder.test or item.nodeid)}"
+        return self._directory / self._written
+
+    def _again(self) -> str:
+        words = ["pytest", self._recorder.test or (self._item.nodeid if self._item else "")]
+        for option in ("runtime", "fault", "hypothesis_seed"):
+            value = self._config.getoption(option, default=None)
+            if value is not None:
+                words += [f"--{option.replace('_', '-')}", str(value)]
+        return shlex.join(words)
+
+    # --- any failure
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Write what there is to write, name it in the report, and hold the world if wanted."""
+        report = yield
+        if report.failed and call.when == "call":
+            scene = _scene_of(item)
+            if self._written is None and scene is not None:
+                self._write_down(report, scene)
+            self._hold(item, report)
+        if report.failed and self._written is not None:
+            report.user_properties.append((EVIDENCE, self._written))
+        return report
+
+    def _write_down(self, report: pytest.TestReport, scene: Scene) -> None:
+        if self._config.getoption("no_evidence") or (folder := self._folder()) is None:
+            return
+        from harness.autopsy import evidence
+
+        try:
+            evidence.write(folder, scene, again=self._again())
+        except Exception as error:  # whatever it is, the failure itself must be seen
+            self._written = None
+            said = f"{type(error).__name__}: {error}"
+            report.sections.append(("evidence", f"could not be written: {said}"))
+
+    # --- the world kept
+
+    def _hold(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        if self._config.getoption("keep"):
+            self._wait(item, report)
+        elif self._config.getoption("pause_on_fail"):
+            self._pause(item, report)
+
+    def _wait(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        from harness.autopsy.holding import instructions
+
+        with self._at_the_terminal(item):
+            sys.stdout.write(f"\n{report.longreprtext}\n\n{item.nodeid} failed.\n")
+            sys.stdout.write(instructions(_world_of(item), _scene_of(item)))
+            sys.stdout.flush()
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    signal.pause()
+        item.session.shouldstop = f"the world was kept for {item.nodeid}"
+
+    def _pause(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        world = _world_of(item)
+        if world is None:
+            return
+        from harness.autopsy.holding import open_shell
+
+        with self._at_the_terminal(item):
+            sys.stdout.write(f"\n{report.longreprtext}\n\n{item.nodeid} failed.\n")
+            open_shell(world, _scene_of(item))
+
+    @contextlib.contextmanager
+    def _at_the_terminal(self, item: pytest.Item) -> Generator[None]:
+        """The body has the terminal, and all the time it wants."""
+        with contextlib.suppress(AttributeError):  # pytest-timeout's, where it is installed
+            item.ihook.pytest_timeout_cancel_timer(item=item)
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        if capture is None:
+            yield
+            return
+        with capture.global_and_fixture_disabled():
+            yield
+
+
+def _scene_of(item: pytest.Item) -> Scene | None:
+    from harness.scene import Scene
+
+    found = getattr(item, "funcargs", {}).values()
+    return next((value for value in found if isinstance(value, Scene)), None)
+
+
+def _world_of(item: pytest.Item) -> World | None:
+    from harness.world.build import World
+
+    found = getattr(item, "funcargs", {}).values()
+    scene = _scene_of(item)
+    return scene.world if scene else next((x for x in found if isinstance(x, World)), None)
+
+
+def _only_shrinking() -> bool:
+    """Whether hypothesis is still looking for a smaller failure: the last one will be told."""
+    if "hypothesis" not in sys.modules:
+        return False
+    from hypothesis import control
+
+    context = control._current_build_context.value  # nothing public tells
+    return context is not None and not context.is_final
+
+
+def outside() -> int | None:
+    """The pid of the process that waits outside of the sandbox, as it is known there."""
+    said = os.environ.get(sandbox.OUTSIDE, "")
+    return int(said) if said.isdigit() else None

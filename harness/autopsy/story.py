@@ -1,0 +1,300 @@
+"""From what was seen and ruled to the few lines that a person reads (pure)."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.autopsy.sightings import Role, Ruling, Seen, Sighting
+from harness.model import Cell, Observation, Outcome, Promise
+
+_IN_BETWEEN = re.compile(r"lan|r\d+")
+_NETNS = re.compile(r"net:\[(\d+)\]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Everything that is known about one replayed probe.
+
+    `source` and `witness` are the places where it begins and where it is to end; `behind`
+    says who is at the other end of a link of the host's, `inodes` whose namespace that
+    of a number is. `reasons` are the kernel's, `causes` what the place of the end says.
+    """
+
+    cell: Cell
+    promise: Promise | None
+    observed: Observation
+    source: str
+    witness: str
+    sightings: tuple[Sighting, ...] = ()
+    rulings: tuple[Ruling, ...] = ()
+    reasons: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    behind: Mapping[str, str] = field(default_factory=dict)
+    inodes: Mapping[int, str] = field(default_factory=dict)
+
+    def trail(self, *roles: Role) -> list[Sighting]:
+        """The sightings in one of these roles, in order."""
+        return [item for item in self.sightings if item.seen.role in roles]
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the request reached somebody who took it."""
+        return self.observed.seen_from is not None or bool(self.trail(Role.REPLY))
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where the trail ends: of the request or the reply, in which place, last seen where."""
+
+    role: Role
+    place: str
+    last: Sighting | None
+    packet: Seen | None
+
+
+def end(account: Account) -> End | None:
+    """Where the probe ended; `None` where it came to its end as probes do."""
+    if account.observed.outcome in (Outcome.REPLY, Outcome.WRONG_PEER):
+        return None
+    requests = account.trail(Role.REQUEST)
+    if not account.arrived:
+        last = _furthest(requests, account)
+        place = last.place if last else account.source
+        return End(Role.REQUEST, place, last, last.seen if last else None)
+    replies = account.trail(Role.REPLY)
+    last = replies[-1] if replies else None
+    return End(
+        Role.REPLY, last.place if last else account.witness, last, last.seen if last else None
+    )
+
+
+def _furthest(requests: Sequence[Sighting], account: Account) -> Sighting | None:
+    """The last sighting, but for copies that a bridge has flooded to others."""
+    for item in reversed(requests):
+        elsewhere = account.behind.get(item.where)
+        if item.outgoing and elsewhere not in (None, account.witness):
+            continue
+        return item
+    return requests[-1] if requests else None
+
+
+def story(account: Account) -> list[str]:
+    """The lines. The first ones say where it was seen, the last ones where it ended and why."""
+    now, promise = account.observed, account.promise
+    if promise is not None and promise.admits(now):
+        return [f"asked once more it was as promised: {now}", *_trails(account)]
+    return [*_trails(account), *_verdict(account)]
+
+
+# --- where it was seen -----------------------------------------------------------
+
+
+def _trails(account: Account) -> Iterator[str]:
+    requests = account.trail(Role.REQUEST)
+    if requests:
+        yield f"request {_way(requests, account)}"
+    else:
+        yield f"the request never left {account.source}"
+    replies = account.trail(Role.REPLY)
+    if replies:
+        yield f"reply {_way(replies, account)}"
+    errors = account.trail(Role.ERROR)
+    if errors:
+        codes = ", ".join(dict.fromkeys(item.seen.code for item in errors))
+        yield f"refusal ({codes}) {_way(errors, account)}"
+
+
+def _way(trail: Sequence[Sighting], account: Account) -> str:
+    """`172.17.0.2 → 203.0.113.10 udp: container01/eth0 (ttl 64), host/docker0; then …`."""
+    parts = []
+    for ends, group in itertools.groupby(trail, key=lambda item: _ends(item.seen)):
+        places: list[str] = []
+        ttl: int | None = None
+        for item in group:
+            told = f" (ttl {item.seen.ttl})" if item.seen.ttl != ttl else ""
+            name = _shown(item, final=item is trail[-1]) + _behind(item, account)
+            if places and told and places[-1] == name:
+                places.pop()  # a router: the TTL with which it left says it all
+            if not places or told or name not in places:
+                places.append(name + told)
+            ttl = item.seen.ttl
+        parts.append(f"{ends}: {', '.join(dict.fromkeys(places))}")
+    return "; then ".join(parts)
+
+
+def _shown(item: Sighting, *, final: bool) -> str:
+    """Where it was; of the world's own switch and routers only the name, unless it ended there."""
+    return item.place if _IN_BETWEEN.fullmatch(item.place) and not final else item.where
+
+
+def _ends(seen: Seen) -> str:
+    port = f" {seen.protocol}/{seen.destination_port}" if seen.destination_port else ""
+    return f"{seen.source} → {seen.destination}{port or f' {seen.protocol}'}"
+
+
+def _behind(item: Sighting, account: Account) -> str:
+    who = account.behind.get(item.where)
+    return f" (to {who})" if who and item.outgoing else ""
+
+
+# --- where it ended, and why ---------------------------------------------------------
+
+
+def _verdict(account: Account) -> Iterator[str]:
+    now, promise = account.observed, account.promise
+    if now.outcome is Outcome.WRONG_PEER:
+        yield from _wrong_peer(account)
+    elif promise is not None and promise.outcome is not Outcome.REPLY and account.arrived:
+        yield from _should_not_have(account)
+    elif now.outcome is Outcome.REPLY:
+        yield from _other_than_promised(account)
+    else:
+        yield from _ended(account)
+
+
+def _wrong_peer(account: Account) -> Iterator[str]:
+    detail = _NETNS.sub(lambda found: _owner(account, int(found[1])), account.observed.detail)
+    first = next((item for item in account.trail(Role.REPLY) if item.outgoing), None)
+    who = f"{first.place}" if first else account.observed.seen_from or "somebody"
+    yield f"answered by the wrong peer: {who}, where {account.witness} was meant ({detail})"
+    yield from _rewritten(account, Role.REQUEST)
+
+
+def _owner(account: Account, inode: int) -> str:
+    return account.inodes.get(inode, f"net:[{inode}]")
+
+
+def _should_not_have(account: Account) -> Iterator[str]:
+    way = list(dict.fromkeys(item.place for item in account.trail(Role.REQUEST)))
+    by = " → ".join(way) or account.source
+    links = [item.where for item in account.trail(Role.REQUEST) if item.place == "host"]
+    through = f", in the host by {', '.join(dict.fromkeys(links))}" if links else ""
+    yield f"it should not have arrived, and came by {by}{through}; no rule on the way stopped it"
+    yield from _rewritten(account, Role.REQUEST)
+
+
+def _other_than_promised(account: Account) -> Iterator[str]:
+    now, promise = account.observed, account.promise
+    if promise is None:
+        return
+    if promise.seen_from not in (None, now.seen_from):
+        yield from _seen_as_another(account)
+    ttls = {now.ttl, now.seen_ttl} - {None}
+    if promise.ttl is not None and ttls != {promise.ttl}:
+        changes = list(_ttl_changes(account.trail(Role.REQUEST)))
+        changes += _ttl_changes(account.trail(Role.REPLY))
+        where = ", ".join(dict.fromkeys(changes)) or "nowhere: nobody forwarded it"
+        yield f"the TTL is not {promise.ttl}; it changed {where}"
+
+
+def _seen_as_another(account: Account) -> Iterator[str]:
+    promise, now = account.promise, account.observed
+    assert promise is not None
+    changed = list(_rewritten(account, Role.REQUEST))
+    requests = account.trail(Role.REQUEST)
+    sources = list(dict.fromkeys(item.seen.source for item in requests))
+    if len(sources) == 1:
+        yield f"masquerade did not apply: source stayed {sources[0]}"
+    else:
+        yield f"it was seen as {now.seen_from}, where {promise.seen_from} was promised"
+    yield from changed
+
+
+def _rewritten(account: Account, role: Role) -> Iterator[str]:
+    """Each place that changed an address or a port on the way."""
+    trail = account.trail(role)
+    for before, after in itertools.pairwise(trail):
+        for side in ("source", "destination"):
+            was, now = _socket(before.seen, side), _socket(after.seen, side)
+            if was != now and before.seen.protocol == after.seen.protocol:
+                yield f"{side} rewritten in {before.place}: {was} → {now}"
+
+
+def _socket(seen: Seen, side: str) -> str:
+    port = getattr(seen, f"{side}_port")
+    address = getattr(seen, side)
+    return f"{address} port {port}" if port else str(address)
+
+
+def _ttl_changes(trail: Sequence[Sighting]) -> Iterator[str]:
+    for before, after in itertools.pairwise(trail):
+        if before.seen.ttl != after.seen.ttl:
+            between = f"between {before.where} and {after.where}"
+            yield f"from {before.seen.ttl} to {after.seen.ttl} {between}"
+
+
+def _ended(account: Account) -> Iterator[str]:
+    found = end(account)
+    if found is None:
+        return
+    rewritten = _rewritten(account, Role.REQUEST)
+    amiss = [line for line in rewritten if line.startswith("destination")]
+    amiss += _untranslated(account)
+    stopped = list(_stopped(account, found, {found.role, Role.ERROR}))
+    unasked = list(_stopped(account, found, {Role.ASKED, Role.TOLD}))
+    yield from (*amiss, *stopped, *unasked)
+    if account.observed.outcome is Outcome.REJECTED and not stopped:
+        yield from _refuser(account)
+    yield from _lost(account, found)
+    if stopped:
+        return
+    yield from account.causes
+    yield from (f"the kernel says {reason}" for reason in account.reasons)
+    explained = (*amiss, *unasked, *account.causes, *account.reasons)
+    if not explained and account.observed.outcome is not Outcome.REJECTED:
+        yield f"nothing in {found.place} says why"
+
+
+def _lost(account: Account, found: End) -> Iterator[str]:
+    what = found.role.value
+    if found.role is Role.REPLY:
+        if found.last is None:
+            yield f"the request arrived at {account.witness}, and no reply left it"
+        else:
+            yield f"the reply was seen at {found.last.where}, never at {account.source}"
+    elif found.last is not None:
+        leaving = "left by" if found.last.outgoing else "was last seen at"
+        yield f"the {what} {leaving} {found.last.where} and ended in {found.place}"
+    else:
+        yield f"it ended in {found.place} before any interface"
+
+
+def _stopped(account: Account, found: End, roles: Collection[Role]) -> Iterator[str]:
+    """The rules that took a packet in one of these roles: what is lost, or what asks for whom."""
+    told = []
+    for ruling in account.rulings:
+        role = ruling.seen.role if ruling.seen is not None else found.role
+        if role in roles:
+            how = "rejected" if ruling.rejects else "dropped"
+            told.append(f"{how} in {ruling.place}, {ruling.rule}")
+    yield from dict.fromkeys(told)
+
+
+def _refuser(account: Account) -> Iterator[str]:
+    first = next(iter(account.trail(Role.ERROR)), None)
+    code = account.observed.code
+    if first is None:
+        yield f"{account.source} itself refused it ({code})"
+        return
+    who = first.place if first.outgoing else account.behind.get(first.where, first.place)
+    yield f"{who} refused it ({code}), as {first.seen.source}"
+
+
+def _untranslated(account: Account) -> Iterator[str]:
+    """A reply that cannot find its way because the request came with a private source."""
+    promise = account.promise
+    if promise is None or promise.seen_from in (None, account.source) or not account.arrived:
+        return
+    if account.observed.seen_from == promise.seen_from:
+        return
+    sources = list(dict.fromkeys(item.seen.source for item in account.trail(Role.REQUEST)))
+    if len(sources) == 1:
+        yield f"masquerade did not apply: source stayed {sources[0]}"
+
+
+def printed(lines: Sequence[str]) -> str:
+    """The lines as a text file has them."""
+    return "".join(f"{line}\n" for line in lines)

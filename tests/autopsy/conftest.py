@@ -1,0 +1,73 @@
+"""What these tests ask for: rules put in on purpose, and cells examined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from harness.autopsy.examine import Autopsy, Examination
+from harness.model import Cell, Family, Protocol
+from harness.place import Place
+from harness.scene import Scene
+from linux import nft
+from linux.nft import Expression, Nft, Table
+
+ON_PURPOSE = "on purpose"
+Put = Callable[..., None]
+Examine = Callable[..., Autopsy]
+
+
+@pytest.fixture
+def rule() -> Iterator[Put]:
+    """Put a rule into a place: `rule(place, "forward", *parts)`, the second of its chain.
+
+    It is gone after the test.
+    """
+    with ExitStack() as stack:
+
+        def put(
+            place: Place,
+            hook: nft.Hook,
+            *parts: list[Expression],
+            kind: str = "filter",
+            family: str = "inet",
+            policy: str = "accept",
+            priority: int | None = None,
+        ) -> None:
+            table = Table(family, "built")
+            space = stack.enter_context(place.open())
+            opened = stack.enter_context(Nft(space))
+            options: dict[str, Any] = {"hook": hook, "kind": kind, "policy": policy}
+            usual = -150 if kind == "nat" else 5
+            options["priority"] = usual if priority is None else priority
+            requests = [
+                nft.add_table(table),
+                nft.add_chain(table, hook, **options),
+                nft.add_rule(table, hook, nft.counter()),
+            ]
+            if parts:
+                requests.append(nft.add_rule(table, hook, *parts, comment=ON_PURPOSE))
+            opened.apply(requests)
+            stack.callback(opened.apply, [nft.add_table(table), nft.del_table(table)])
+
+        yield put
+
+
+@pytest.fixture
+def examined(cast: Scene) -> Examine:
+    """Examine one cell of the cast: `examined("container01", "internet", "udp")`."""
+
+    def examine(source: str, target: str, protocol: str, family: Family = 4) -> Autopsy:
+        cell = Cell(source, target, Protocol(protocol), family)
+        with Examination(cast, [cell]) as examination:
+            return examination.of(cell, cast.promised([cell])[cell])
+
+    return examine
+
+
+def told(autopsy: Autopsy) -> str:
+    """The story in one text."""
+    return "\n".join(autopsy.lines)
