@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
 
+import pytest
+
 from harness.marks import requirement
-from harness.model import Bridge
+from harness.model import ATTACKER, INTERNET, NS1, Bridge, Family
 from harness.scene import Scene
+from harness.topology import pick
+from harness.traffic import Ear
+from linux import rtnl
+from linux.netlink import Netlink
+from suites.trio import both_families
 
 
 @requirement("V6-1", "BR-4", "BR-6", "BR-7", "BR-8")
@@ -32,6 +39,25 @@ def test_an_internal_network_ends_at_its_bridge(scene: Scene) -> None:
     closed = scene.network("closed", internal=True, subnet=IPv4Network("172.31.7.0/24"))
     scene.containers(a=closed, b=closed, c=Bridge())
     assert scene.observed() == scene.promised()
+
+
+@requirement("INT-1")
+@both_families
+@pytest.mark.parametrize("target", [INTERNET, ATTACKER, NS1])
+def test_a_route_does_not_lead_out_of_an_internal_network(
+    scene: Scene, target: str, family: Family
+) -> None:
+    """Who gives itself one by the bridge is not let out; on another network the same is heard."""
+    scene.network("closed", internal=True, ipv6=True)
+    scene.network("open", ipv6=True)
+    scene.containers(inner=Bridge("closed"), outer=Bridge("open"))
+    gateway = pick(scene.runtime.network_facts("closed").gateways, family)
+    with scene["inner"].net.open() as space, Netlink(space) as netlink:
+        netlink.send([rtnl.add_route(None, via=gateway.ip)])
+    address = scene.world.address(target, family)
+    with Ear(scene.place(target), "udp", family=family) as ear:
+        assert ear.hears(scene["outer"].net, at=address)
+        assert not ear.hears(scene["inner"].net, at=address, quiet=scene.settle)
 
 
 @requirement("ICC-1")

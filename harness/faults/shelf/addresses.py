@@ -232,3 +232,13 @@ def answers_for_an_address_on_lo(site: Site) -> None:
     """A container answers ARP for a bystander's address, which it has on its loopback."""
     for _ in site.plugs():
         site.inside.add_address("lo", IPv4Interface("192.168.2.10/32"))
+
+
+@fault("refused-without-a-word", violates=("BR-16",), around="run")
+def refused_without_a_word(site: Site, verb: Verb) -> Facts:
+    """When the pool is empty the next start is refused, and nobody is told why."""
+    try:
+        facts: Facts = verb()
+    except RuntimeRefused as refused:
+        raise RuntimeRefused(refused.asked, "") from refused
+    return facts

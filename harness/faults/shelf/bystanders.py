@@ -9,7 +9,20 @@ from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
 from linux import rtnl
-from linux.nft import Nft, Table, ct_state, del_table, iifname, l4proto, oifname
+from linux.netlink import Request
+from linux.nft import (
+    Nft,
+    Table,
+    add_chain,
+    add_rule,
+    ct_state,
+    del_table,
+    family,
+    iifname,
+    l4proto,
+    oifname,
+    verdict,
+)
 
 _EVER = (Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE)
 
@@ -157,3 +170,29 @@ def neighbour_of_a_bystander(site: Site) -> None:
     address = IPv4Address("192.168.2.0") + count % 256
     index = site.host.link("br0").ifindex
     site.host.ensure(rtnl.add_neighbour(index, address, "02:00:00:00:00:01"))
+
+
+@fault("bystanders-lose-their-way-over-ipv6", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+def bystanders_lose_their_way_over_ipv6(site: Site) -> None:
+    """With containers the host forwards no IPv6 for those who are none."""
+    drop(site, "forward", iifname("br0"), oifname(site.uplink()), family(6))
+
+
+@fault("operators-policy-is-tightened", violates=("BYS-3",), moment=Moment.CONTAINER_STARTED)
+def operators_policy_is_tightened(site: Site) -> None:
+    """Starting a container makes somebody else's chain drop what it has no rule about."""
+    if any(entry.table == _OPERATORS for entry in site.host.rules()):
+        chain = add_chain(_OPERATORS, "forward", hook="forward", priority=-5, policy="drop")
+        site.host.firewall(chain, add_rule(_OPERATORS, "forward", verdict("accept")))
+
+
+@fault("promiscuous-bridge", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
+def promiscuous_bridge(site: Site) -> None:
+    """With each container somebody else's bridge starts, or stops, to take in every frame."""
+    count = site.memory["counted"] = site.memory.get("counted", 0) + 1
+    index = site.host.link("br0").ifindex
+    body = rtnl.LINK.pack(0, 0, index, _PROMISCUOUS * (count % 2), _PROMISCUOUS)
+    site.host.rtnl(Request(rtnl.RTM_NEWLINK, 0, body, "change who br0 listens to"))
+
+
+_PROMISCUOUS = 0x100

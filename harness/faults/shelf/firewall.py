@@ -8,7 +8,7 @@ from harness.faults import tricks
 from harness.faults.acts import FAMILIES, drop, forget_drops
 from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
 from harness.faults.site import Site
-from linux.nft import ct_state, family, iifname, l4proto, oifname, saddr
+from linux.nft import ct_state, dport, family, iifname, l4proto, oifname, saddr
 
 # --- translation -----------------------------------------------------------------
 
@@ -224,3 +224,34 @@ def host_cannot_connect_in(site: Site) -> None:
     """The host reaches its containers by pings and datagrams, not over TCP."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), l4proto("tcp"), ct_state("new"))
+
+
+# --- one port of all ------------------------------------------------------------------
+
+
+@fault("peers-lose-the-web", violates=("BR-4",), moment=Moment.HOST_READY)
+def peers_lose_the_web(site: Site) -> None:
+    """Between containers on one network port 80 is closed, and every other open."""
+    web = [*tricks.between_ports(4), *l4proto("tcp"), *dport(80)]
+    site.host.rule("forward", web, tricks.DROP, priority=0, bridge=True)
+
+
+@fault("the-internets-web-is-filtered", violates=("BR-7",), moment=RULES)
+def the_internets_web_is_filtered(site: Site) -> None:
+    """A firewall of the host's lets containers call any port of the internet but one."""
+    for bridge in site.bridges():
+        web = [*l4proto("tcp"), *dport(443)]
+        drop(site, "forward", iifname(bridge), oifname(site.uplink()), web)
+
+
+@fault("a-service-of-the-host-is-closed", violates=("BR-5",), moment=RULES)
+def a_service_of_the_host_is_closed(site: Site) -> None:
+    """Containers reach every port of the host but one."""
+    for bridge in site.bridges():
+        drop(site, "input", iifname(bridge), l4proto("tcp"), dport(22))
+
+
+@fault("internal-network-ends-for-want-of-a-route", violates=("INT-1",), moment=RULES)
+def internal_network_ends_for_want_of_a_route(site: Site) -> None:
+    """Nothing keeps an internal network in but that its containers know no way out."""
+    forget_drops(site, "in")

@@ -213,3 +213,11 @@ def attached_is_not_answered(site: Site) -> None:
     if isinstance(site.mode, Nothing):
         for protocol in ("udp", "tcp"):
             site.inside.rule("output", oifname("eth0"), l4proto(protocol), verdict("drop"))
+
+
+@fault("host-mode-tunes-when-it-goes", violates=("HOST-2",), moment=Moment.CONTAINER_REMOVED)
+def host_mode_tunes_when_it_goes(site: Site) -> None:
+    """Removing a container in mode host sets a sysctl of the host's."""
+    if isinstance(site.mode, Host):
+        count = site.memory["counted"] = site.memory.get("counted", 1) + 1
+        site.host.sysctl("net.ipv4.conf.all.log_martians", count)

@@ -118,3 +118,14 @@ def containers_follow_advertisements(site: Site) -> None:
         for key, value in (("accept_dad", 0), ("accept_ra", 2), ("autoconf", 1)):
             site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.{key}", value)
         site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.disable_ipv6", 0)
+
+
+@fault("hop-limits-of-advertisements-are-believed", violates=("V6-2",), moment=PLUGGED)
+def hop_limits_of_advertisements_are_believed(site: Site) -> None:
+    """Of what a rogue router says a container believes only the hop limit."""
+    for plug in site.plugs():
+        if gateway_of(plug, 6):
+            head = f"net.ipv6.conf.{plug.inside}"
+            for key in ("accept_ra_defrtr", "accept_ra_pinfo", "autoconf"):
+                site.inside.sysctl(f"{head}.{key}", 0)
+            site.inside.sysctl(f"{head}.accept_ra", 2)

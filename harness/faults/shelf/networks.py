@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.faults.acts import gateway_of
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
@@ -75,3 +76,23 @@ def bad_subnet_corrected(site: Site, verb: Verb) -> object:
     except RuntimeRefused:
         spec = replace(verb.spec, subnet=None, gateway=None, ip_range=None)
         return verb(spec=replace(spec, subnet6=None, gateway6=None))
+
+
+@fault("refused-removal-breaks-the-network", violates=("NET-6",), around="remove_network")
+def refused_removal_breaks_the_network(site: Site, verb: Verb) -> None:
+    """Removing a network in use is refused when half of it has been done."""
+    try:
+        verb()
+    except RuntimeRefused:
+        if site.network and site.network.interface:
+            site.host.set_link(site.network.interface, up=False)
+        raise
+
+
+@fault("connecting-takes-the-default-route", violates=("NET-3",), moment=Moment.CONNECTED)
+def connecting_takes_the_default_route(site: Site) -> None:
+    """Whoever is connected to another network leaves by that one from now on."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug)
+        if site.network and plug.network.name == site.network.name and gateway:
+            site.inside.ensure(rtnl.add_route(None, via=gateway.ip, replace=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.faults import tricks
-from harness.faults.acts import FAMILIES, drop
+from harness.faults.acts import FAMILIES, drop, forget_drops
 from harness.faults.catalogue import RULES, Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP
@@ -136,3 +136,21 @@ def sent_segments_are_corrupted(site: Site) -> None:
     """What a container sends in large segments leaves it with other data."""
     if site.is_bridged:
         site.inside.rule("output", tricks.longer_than(1000), tricks.corrupt(990, b"\0\0"))
+
+
+@fault("ipv6-errors-of-the-host-are-silent", violates=("V6-1",), moment=RULES)
+def ipv6_errors_of_the_host_are_silent(site: Site) -> None:
+    """Over IPv6 the host does not tell that a hop limit has run out."""
+    for bridge in site.bridges():
+        drop(site, "output", oifname(bridge), tricks.errors(6, _EXCEEDED[6]))
+
+
+@fault("other-protocols-get-in", violates=("BR-9",), moment=RULES)
+def other_protocols_get_in(site: Site) -> None:
+    """What is neither TCP, UDP nor ICMP is let in from outside."""
+    forget_drops(site, "out")
+    for bridge in site.bridges():
+        strange = [*iifname(bridge, is_not=True), *oifname(bridge)]
+        for protocol in ("tcp", "udp", "icmp", "icmpv6"):
+            for state in ("new", "invalid"):
+                drop(site, "forward", strange, l4proto(protocol), ct_state(state))
