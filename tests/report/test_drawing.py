@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.model import Attached, Bridge, Host, Joined, Plan
@@ -41,6 +41,7 @@ def apart(one: Box, other: Box) -> bool:
     )
 
 
+@settings(deadline=None)
 @given(plans(max_containers=8), st.integers(1, 30))
 def test_everybody_has_a_place_of_his_own(plan: Plan, routers: int) -> None:
     """Whatever is built, each container's box is inside the host's and overlaps no other."""

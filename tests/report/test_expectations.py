@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import expectations
@@ -73,6 +73,7 @@ DEVIATIONS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(DEVIATIONS, unique_by=lambda item: item.key), st.randoms())
 def test_the_same_deviations_give_the_same_file(found: list[Deviation], random: object) -> None:
     """Whatever their order, and what is written is read as it was."""

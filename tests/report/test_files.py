@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from harness.report import badge, files, html, json_file
 from harness.report.json_file import BadReport
@@ -23,6 +23,7 @@ def without_surrogates(said: str) -> str:
     return said.encode(errors="replace").decode()
 
 
+@settings(deadline=None)
 @given(made.hostile_reports(made.HOSTILE.map(without_surrogates)))
 def test_what_is_written_is_read_again(report: Report) -> None:
     """Every field survives the way through the file."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import gate
@@ -153,6 +153,14 @@ def test_a_listed_cell_excuses_the_test_that_found_it() -> None:
     assert len(held(cells(reverse=Outcome.DROPPED), listed(Kind.CELL, WRONG)).new) == 1
 
 
+def test_a_listed_cell_does_not_excuse_what_the_test_left_behind() -> None:
+    """The leak has nothing to do with the cell."""
+    failures = (Failure(when="call"), Failure(when="teardown"))
+    leak = made.result(PEERS, Verdict.BROKEN, breaks=("LIFE-1",), failures=failures)
+    report = made.report(leak, cells=[made.cell("a", "b", seen=Outcome.DROPPED)])
+    assert len(held(report, listed(Kind.CELL, WRONG)).new) == 1
+
+
 def test_a_listed_cell_that_is_right_or_not_there_fails_the_run() -> None:
     """Of a cell, too, the file says nothing but the truth."""
     right = made.report(made.result(PEERS), cells=[made.cell("a", "b")])
@@ -226,6 +234,7 @@ def of(tests: list[tuple[Verdict, list[str]]]) -> Report:
     )
 
 
+@settings(deadline=None)
 @given(TESTS, TESTS)
 def test_what_is_written_is_what_the_run_is_expected_by(
     before: list[tuple[Verdict, list[str]]], now: list[tuple[Verdict, list[str]]]

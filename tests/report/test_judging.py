@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.report.judging import counts, judged, profile
@@ -68,6 +68,7 @@ def test_core_is_what_must_hold_with_the_four_modes(
     assert profile(level, features) is expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(Verdict)))
 def test_every_verdict_is_counted_once(verdicts: list[Verdict]) -> None:
     """The counts add up to the total, whatever there is to count."""

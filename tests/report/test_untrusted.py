@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -30,6 +30,7 @@ def acted_upon(said: str) -> set[str]:
     return {char for char in said if unicodedata.category(char) in _CONTROLS} - {"\n"}
 
 
+@settings(deadline=None)
 @given(made.HOSTILE)
 def test_plain_text_has_nothing_that_a_terminal_obeys(said: str) -> None:
     """Line breaks stay, everything else that is not seen is written as an escape."""
@@ -38,6 +39,7 @@ def test_plain_text_has_nothing_that_a_terminal_obeys(said: str) -> None:
     assert "\n" not in text.line(said)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(categories=("L", "N", "P", "S")) | st.just(" ")))
 def test_what_can_be_seen_stays_as_it_is(said: str) -> None:
     """Letters, digits, signs and blanks of any script are left alone."""
@@ -109,6 +111,7 @@ class _Page(HTMLParser):
         self.shape.append(decl)
 
 
+@settings(deadline=None)
 @given(made.hostile_reports())
 def test_the_page_has_our_elements_only(report: Report) -> None:
     """No tag, attribute or comment comes from a text, and links lead to the web or down."""
@@ -138,6 +141,7 @@ thead tbody tr td th i input form label fieldset legend dl dt dd meter footer di
 OURS = set(_OURS.split())
 
 
+@settings(deadline=None)
 @given(made.hostile_reports())
 def test_the_pages_data_end_where_they_should(report: Report) -> None:
     """What the script reads is JSON, and the same cells that `report.json` has."""
@@ -158,6 +162,7 @@ def tokens(nodes: list[Token]) -> Iterator[Token]:
         yield from tokens(node.children or [])
 
 
+@settings(deadline=None)
 @given(made.HOSTILE)
 def test_in_markdown_a_text_is_a_text(said: str) -> None:
     """A reader sees what was said, and no markup comes of it; nobody is mentioned or linked."""
@@ -177,6 +182,7 @@ def test_in_markdown_a_text_is_a_text(said: str) -> None:
     assert not re.search(r"@\w|(?<!&)#\d|https?://|www\.|:\w+:", escaped)
 
 
+@settings(deadline=None)
 @given(made.hostile_reports())
 def test_the_summary_has_our_markup_only(report: Report) -> None:
     """HTML in it are the folds and the quoted failures; links lead to the web."""
@@ -201,6 +207,7 @@ def test_the_summary_has_our_markup_only(report: Report) -> None:
 # --- JUnit, JSON, badge, terminal ----------------------------------------------------
 
 
+@settings(deadline=None)
 @given(made.hostile_reports())
 def test_junit_is_xml_whatever_was_said(report: Report) -> None:
     """It parses, and its elements are ours."""
@@ -222,12 +229,14 @@ def test_junit_is_xml_whatever_was_said(report: Report) -> None:
     assert acted_upon(said) == set()
 
 
+@settings(deadline=None)
 @given(made.hostile_reports())
 def test_json_and_badge_can_be_shown_on_a_terminal(report: Report) -> None:
     """`cat report.json` does nothing but show it."""
     assert acted_upon(json_file.dumps(report) + badge.render(report)) == set()
 
 
+@settings(deadline=None)
 @given(made.hostile_reports(), made.hostile_reports())
 def test_what_gate_and_diff_print_is_one_line_each(old: Report, new: Report) -> None:
     """Names from a forged report do not get onto the terminal as they are."""
@@ -269,7 +278,9 @@ def test_a_failure_is_disarmed_before_the_terminal_shows_it(pytester: pytest.Pyt
     for report in reports:
         disarm(report)
     shown = "".join(
-        report.longreprtext + str(report.longrepr) + str(report.sections) for report in reports
+        report.longreprtext + str(report.longrepr) + "".join(map("".join, report.sections))
+        for report in reports
     )
+    assert r"out\x1b[2J" in shown
     assert r"\x1b]0;owned\x07\x9b31m" in shown.replace("\\\\", "\\")
     assert acted_upon(shown) == set()
