@@ -25,13 +25,15 @@ def parser(command: str = "") -> argparse.ArgumentParser:
         "/run/mydocker. Needs root, at least in a user namespace.",
     )
     commands = top.add_subparsers(dest="action", required=True, metavar="COMMAND")
-    if command in ("run", "create"):
-        _running(commands)
-        return top
-    if command == "exec":
-        _executing(commands)
-        return top
-    _running(commands)
+    match command:
+        case "run":
+            _run(commands)
+            return top
+        case "exec":
+            _executing(commands)
+            return top
+    _run(commands)
+    _options(add_command(commands, "create", "create a container without starting it"))
     _containers(commands)
     _executing(commands)
     _looking(commands)
@@ -56,13 +58,11 @@ def parser(command: str = "") -> argparse.ArgumentParser:
     return top
 
 
-def _running(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run = add_command(commands, "run", "create and start a container")
     run.add_argument("-d", "--detach", action="store_true", help="print its id and leave it")
     run.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
-    create = add_command(commands, "create", "create a container without starting it")
-    for command in (run, create):
-        _options(command)
+    _options(run)
 
 
 def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
