@@ -46,6 +46,7 @@ _NOTICES: Final = 0x1 | 0x4 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR."""
 _HEADER: Final = 16
 _WAS_AND_IS: Final = re.compile(r"expressions was (.*), is ((?:(?!, is ).)*)")
+_MOVED: Final = re.compile(r"place was \d+, is \d+")
 _LOOK_AGAIN: Final = 0.005
 """Seconds after which to look again where the kernel tells nobody of a change."""
 _MOST: Final = 8
@@ -250,6 +251,8 @@ class Guard:
             chains.setdefault(change.thing.partition(" (")[0] if table else "", []).append(change)
         yield from chains.pop("", ())
         for moved in chains.values():
+            if all(_MOVED.fullmatch(change.how) for change in moved):
+                continue
             seen = [_WAS_AND_IS.fullmatch(change.how) for change in moved]
             was, now = (sorted(item[side] for item in seen if item) for side in (1, 2))
             if not all(seen) or was != now:

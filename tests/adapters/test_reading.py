@@ -58,6 +58,18 @@ def test_the_default_network_goes_by_its_name_in_plans() -> None:
     assert [item.network for item in facts.endpoints] == ["bridge"]
 
 
+@pytest.mark.parametrize(
+    ("without", "family"), [("GlobalIPv6Address", 4), ("IPAddress", 6)], ids=["IPv4", "IPv6"]
+)
+def test_one_family_is_enough(without: str, family: int) -> None:
+    """What the other one would be is left out."""
+    (endpoint,) = cli_reading.container(
+        PLAIN, told(Networks={"lan": {**ENDPOINT, without: ""}})
+    ).endpoints
+    assert (endpoint.address is not None) == (family == 4)
+    assert (endpoint.address6 is not None) == (family == 6)
+
+
 def test_a_mode_that_is_told_as_a_network_is_none() -> None:
     """Docker tells `host` and `none` so, without an address."""
     empty = {"IPAddress": "", "IPPrefixLen": 0, "GlobalIPv6Address": ""}

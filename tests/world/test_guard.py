@@ -272,6 +272,44 @@ def test_only_what_is_declared_to_be_fleeting_may_end_by_itself(
             guard.allow(scene.runtime.dialect)
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["without names", "with names"])
+@pytest.mark.parametrize("tables", [("inet leak",), ()], ids=["its own", "another's"])
+def test_rules_of_the_runtimes_own_may_change_places(
+    guard: Guard, world: World, scene: Scene, tables: tuple[str, ...], *, named: bool
+) -> None:
+    """As they do when a daemon starts anew; anybody else's may not, and none may be another."""
+    _load(world, 80, 443, named=named)
+    try:
+        guard.allow(replace(scene.runtime.dialect, tables=tables))
+        with (
+            contextlib.nullcontext() if tables else pytest.raises(Violation, match="nft rule"),
+            guard.holding(bound=SOON),
+        ):
+            _load(world, 443, 80, named=named)
+        with pytest.raises(Violation, match="nft rule inet leak"), guard.holding(bound=SOON):
+            _load(world, 443, 81, named=named)
+    finally:
+        guard.allow(scene.runtime.dialect)
+        with nft.Nft(world.namespaces[HOST]) as opened:
+            opened.apply([nft.del_table(TABLE)])
+
+
+def _load(world: World, *ports: int, named: bool) -> None:
+    """A chain in the host that lets each of these ports in, in that order; rules may be named."""
+    with nft.Nft(world.namespaces[HOST]) as opened:
+        opened.apply([nft.add_table(TABLE), nft.del_table(TABLE), nft.add_table(TABLE)])
+        rules = [
+            nft.add_rule(
+                TABLE,
+                "in",
+                *(nft.l4proto("tcp"), nft.dport(port), nft.verdict("accept")),
+                comment=str(port) if named else "",
+            )
+            for port in ports
+        ]
+        opened.apply([nft.add_chain(TABLE, "in", hook="input", priority=0), *rules])
+
+
 def _remove_and_remember(name: str) -> None:
     """As mydocker removes a container, but for what the kernel remembers of it."""
     forget = traces.forget
