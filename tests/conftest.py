@@ -5,6 +5,21 @@ from __future__ import annotations
 import importlib.util
 import shutil
 
+from hypothesis import Phase, settings
+
+# A machine that is busy is no finding: what is slow here is bounded by pytest's time-out.
+settings.register_profile("tests", settings(), deadline=None)
+settings.load_profile("tests")
+settings.register_profile(
+    "mutation",
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
+)
+"""For `tox -e mutation`: the same for every mutant, and none is worth shrinking."""
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 """Debian's and Fedora's names for it."""
 _LACKING = [
