@@ -73,6 +73,11 @@ class Sabotaged:
             runtime.dialect, residue=(*runtime.dialect.residue, *RESIDUE)
         )
 
+    @property
+    def commands(self) -> Sequence[Completed]:
+        """What the runtime was last told, and said, where its adapter keeps that."""
+        return getattr(self._runtime, "commands", ())
+
     # --- the fault
 
     def _at(self, *moments: Moment, **what: Any) -> None:

@@ -52,8 +52,6 @@ def joiners_joiner_is_alone(site: Site, verb: Verb) -> Facts:
     "common-loopback-filtered",
     violates=("CTR-4",),
     moment=Moment.CONTAINER_STARTED,
-    narrow=True,
-    also=("CTR-1", "CTR-2"),
 )
 def common_loopback_filtered(site: Site) -> None:
     """On the loopback of a namespace that two share nothing passes."""

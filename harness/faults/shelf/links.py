@@ -210,8 +210,6 @@ def _await_no_link(name: str) -> None:
     "bridge-mac-changes-on-removal",
     violates=("BR-14",),
     moment=Moment.CONTAINER_REMOVED,
-    narrow=True,
-    also=("LIFE-1", "BYS-1"),
 )
 def bridge_mac_changes_on_removal(site: Site) -> None:
     """The bridge goes by another MAC when a container has gone."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.adapters.protocol import Facts, RuntimeRefused
-from harness.faults.acts import gateway_of
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
@@ -87,12 +86,3 @@ def refused_removal_breaks_the_network(site: Site, verb: Verb) -> None:
         if site.network and site.network.interface:
             site.host.set_link(site.network.interface, up=False)
         raise
-
-
-@fault("connecting-takes-the-default-route", violates=("NET-3",), moment=Moment.CONNECTED)
-def connecting_takes_the_default_route(site: Site) -> None:
-    """Whoever is connected to another network leaves by that one from now on."""
-    for plug in site.plugs():
-        gateway = gateway_of(plug)
-        if site.network and plug.network.name == site.network.name and gateway:
-            site.inside.ensure(rtnl.add_route(None, via=gateway.ip, replace=True))
