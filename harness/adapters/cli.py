@@ -13,6 +13,7 @@ import os
 import re
 import select
 import shutil
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
@@ -42,6 +43,7 @@ _NOT_EXECUTABLE: Final = (126, 127)
 """What `exec` exits with when the command cannot be executed, or is not there."""
 _PANIC: Final = re.compile(r"^(panic: |fatal error: |SIGSEGV|Traceback \(most recent call)", re.M)
 _SAID: Final = 2000
+_KEPT: Final = 100
 _COMM: Final = 15
 """How many characters of a program's name the kernel tells: proc_pid_comm(5)."""
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
@@ -76,6 +78,8 @@ class CliAdapter:
         self._env = furnish.environment(spec)
         self._memory = Memory(host)
         self._daemons: list[int] = []
+        self.commands: deque[Completed] = deque(maxlen=_KEPT)
+        """What it was last told, and said: evidence of a failure."""
         self.name = spec.name
         self.features = spec.features
         furnish.furnish(host, spec)
@@ -316,6 +320,7 @@ class CliAdapter:
             raise self._broken(asked, None, str(error)) from None
         except OSError as error:
             raise self._broken(asked, None, f"{argv[0]} cannot be executed: {error}") from None
+        self.commands.append(done)
         if done.returncode < 0:
             raise self._broken(asked, done, f"it was ended by signal {-done.returncode}")
         if done.returncode and _PANIC.search(done.stderr):

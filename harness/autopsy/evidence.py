@@ -36,11 +36,9 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.,=()\[\]-]+")
 
 def folder_name(test: str) -> str:
     """A test's id as a folder's name: harmless, not too long, no other test's."""
-    name = _UNSAFE.sub("-", test.replace("::", ".").replace("/", "-")).strip("-.") or "test"
-    if len(name) <= _LONGEST_NAME and name.isprintable() and ".." not in name:
-        return name
-    digest = hashlib.sha256(test.encode(errors="replace")).hexdigest()[:8]
-    return f"{name[:_LONGEST_NAME].replace('..', '.')}-{digest}"
+    name = _UNSAFE.sub("-", test.replace("::", ".").replace("/", "-"))[:_LONGEST_NAME]
+    digest = hashlib.sha256(test.encode(errors="replace")).hexdigest()[:6]
+    return "-".join(filter(None, (name.replace("..", ".").strip("-."), digest)))
 
 
 def write(
@@ -50,8 +48,12 @@ def write(
     again: str,
     autopsies: Sequence[Autopsy] = (),
     spaces: Mapping[str, NetNS] | None = None,
+    interfaces: Sequence[str] = (),
 ) -> None:
-    """Write everything to the folder `where`, which is made. Raises `OSError`."""
+    """Write everything to the folder `where`, which is made. Raises `OSError`.
+
+    `interfaces` are those that were listened to; `spaces` are open already.
+    """
     where.mkdir(parents=True, exist_ok=True)
     (where / AGAIN).write_text(f"{again}\n", encoding="utf-8")
     (where / "plan.toml").write_text(planfile.dumps(scene.plan), encoding="utf-8")
@@ -60,7 +62,7 @@ def write(
         (where / "commands.txt").write_text(plain(_commands(commands)), encoding="utf-8")
     if autopsies:
         (where / "story.txt").write_text(plain("\n".join(_stories(autopsies))), encoding="utf-8")
-        _capture(where / "capture.pcapng", autopsies, again)
+        _capture(where / "capture.pcapng", autopsies, interfaces, again)
     places = [name for item in autopsies for name in item.places] or _places(scene)
     _states(where / "state", scene, places, spaces or {})
 
@@ -80,14 +82,17 @@ def _stories(autopsies: Iterable[Autopsy]) -> Iterable[str]:
         yield ""
 
 
-def _capture(path: Path, autopsies: Sequence[Autopsy], again: str) -> None:
+def _capture(
+    path: Path, autopsies: Sequence[Autopsy], interfaces: Sequence[str], again: str
+) -> None:
     frames: list[Frame] = []
     comments: dict[Frame, str] = {}
     for item in autopsies:
         frames += item.frames
         comments |= item.comments
     frames.sort(key=lambda frame: frame.at)
-    pcapng.write(path, frames, comment=f"run again with: {again}", comments=comments)
+    comment = f"run again with: {again}"
+    pcapng.write(path, frames, interfaces=interfaces, comment=comment, comments=comments)
 
 
 def _states(where: Path, scene: Scene, places: Iterable[str], spaces: Mapping[str, NetNS]) -> None:
@@ -102,7 +107,7 @@ def _states(where: Path, scene: Scene, places: Iterable[str], spaces: Mapping[st
         except (OSError, ProcessLookupError, KeyError) as error:
             told = {"error": f"{type(error).__name__}: {error}"}
         text = json.dumps(told, indent=1, ensure_ascii=True)
-        (where / f"{folder_name(name)}.json").write_text(f"{text}\n", encoding="utf-8")
+        (where / f"{name[:_LONGEST_NAME]}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def _commands(commands: Iterable[Completed]) -> str:

@@ -83,6 +83,10 @@ class Examination:
         with Netlink(self.spaces[name]) as netlink:
             return {link.name: link for link in netstate.links(netlink)}
 
+    def interfaces(self) -> list[str]:
+        """Every interface that is listened to, as `place/link`."""
+        return [f"{name}/{link}" for name in self._names.values() for link in self._links(name)]
+
     def _place_of(self, name: str) -> str:
         """The name under which a place's namespace goes here: a joiner's is its home's."""
         return self._names.get(self.spaces[name].id, name) if name in self.spaces else name

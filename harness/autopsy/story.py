@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.autopsy.sightings import Role, Ruling, Seen, Sighting
-from harness.model import Cell, Observation, Outcome, Promise
+from harness.model import HOST, Cell, Observation, Outcome, Promise
 
 _IN_BETWEEN = re.compile(r"lan|r\d+")
 _NETNS = re.compile(r"net:\[(\d+)\]")
@@ -184,10 +184,9 @@ def _other_than_promised(account: Account) -> Iterator[str]:
         yield from _seen_as_another(account)
     ttls = {now.ttl, now.seen_ttl} - {None}
     if promise.ttl is not None and ttls != {promise.ttl}:
-        changes = list(_ttl_changes(account.trail(Role.REQUEST)))
-        changes += _ttl_changes(account.trail(Role.REPLY))
-        where = ", ".join(dict.fromkeys(changes)) or "nowhere: nobody forwarded it"
-        yield f"the TTL is not {promise.ttl}; it changed {where}"
+        for role in (Role.REQUEST, Role.REPLY):
+            changes = ", ".join(_ttl_changes(account.trail(role)))
+            yield f"the TTL of the {role} is not {promise.ttl}: {changes or 'nobody changed it'}"
 
 
 def _seen_as_another(account: Account) -> Iterator[str]:
@@ -196,8 +195,10 @@ def _seen_as_another(account: Account) -> Iterator[str]:
     changed = list(_rewritten(account, Role.REQUEST))
     requests = account.trail(Role.REQUEST)
     sources = list(dict.fromkeys(item.seen.source for item in requests))
-    if len(sources) == 1:
+    if len(sources) == 1 and promise.seen_from == HOST != account.source:
         yield f"masquerade did not apply: source stayed {sources[0]}"
+    elif len(sources) == 1:
+        yield f"{sources[0]} is {now.seen_from}'s, where {promise.seen_from}'s was promised"
     else:
         yield f"it was seen as {now.seen_from}, where {promise.seen_from} was promised"
     yield from changed
@@ -220,10 +221,16 @@ def _socket(seen: Seen, side: str) -> str:
 
 
 def _ttl_changes(trail: Sequence[Sighting]) -> Iterator[str]:
+    """Who took one off it, as a router does, and who wrote another one into it."""
     for before, after in itertools.pairwise(trail):
-        if before.seen.ttl != after.seen.ttl:
-            between = f"between {before.where} and {after.where}"
-            yield f"from {before.seen.ttl} to {after.seen.ttl} {between}"
+        was, now = before.seen.ttl, after.seen.ttl
+        if was is None or now is None or was == now:
+            continue
+        between = f"between {before.where} and {after.where}" if before.where != after.where else ""
+        if now == was - 1 and before.place == after.place:
+            yield f"forwarded by {before.place} ({was} → {now})"
+        else:
+            yield f"rewritten in {before.place} {between} ({was} → {now})".replace("  ", " ")
 
 
 def _ended(account: Account) -> Iterator[str]:
@@ -286,7 +293,9 @@ def _refuser(account: Account) -> Iterator[str]:
 def _untranslated(account: Account) -> Iterator[str]:
     """A reply that cannot find its way because the request came with a private source."""
     promise = account.promise
-    if promise is None or promise.seen_from in (None, account.source) or not account.arrived:
+    if promise is None or promise.seen_from != HOST or account.source == HOST:
+        return
+    if not account.arrived:
         return
     if account.observed.seen_from == promise.seen_from:
         return

@@ -57,7 +57,14 @@ def stories(
             folder = where()
             if folder is not None:
                 current = shown[0].cell
-                evidence.write(folder, scene, again=again, autopsies=done, spaces=look.spaces)
+                evidence.write(
+                    folder,
+                    scene,
+                    again=again,
+                    autopsies=done,
+                    spaces=look.spaces,
+                    interfaces=look.interfaces(),
+                )
                 told[current] = (*told[current], f"evidence: {folder}")
     except Exception as error:  # whatever it is, the failure itself must be seen
         said = f"the autopsy failed: {type(error).__name__}: {error}".splitlines()[0]

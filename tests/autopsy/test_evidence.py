@@ -1,0 +1,172 @@
+"""What a failed test leaves: a story in its message, a folder, a link; and nothing else does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.utils import RawPcapNgReader
+
+from harness import planfile
+from harness.autopsy.evidence import folder_name
+from harness.report import json_file
+from harness.report.text import folder
+from tests.programs import ROOT
+
+BROKEN = """
+import sys
+from harness.marks import requirement
+from linux import nft
+
+TABLE = nft.Table("inet", "built")
+
+@requirement("BR-4")
+def test_kept(scene):
+    scene.container("web")
+    row = scene.promised().select(source="web", target="gateway")
+    assert scene.observed(row) == row
+    assert "harness.autopsy.examine" not in sys.modules
+
+@requirement("BR-4")
+def test_broken(scene):
+    scene.containers(web={bridge}, db={bridge})
+    with scene.place("db").open() as space, nft.Nft(space) as rules:
+        chain = nft.add_chain(TABLE, "input", hook="input")
+        drop = nft.add_rule(TABLE, "input", nft.verdict("drop"), comment="\\\\x1b[31mred")
+        rules.apply([nft.add_table(TABLE), chain, drop])
+    {body}
+
+"""
+IMPORTS = "from harness.model import Bridge\n"
+MATRIX = "assert scene.observed() == scene.promised()"
+ORDINARY = 'assert scene["web"].name == "another"'
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a project with a test that fails in a real world, and one that passes."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    pytester.makepyprojecttoml(
+        """
+        [tool.pytest.ini_options]
+        netmodes = true
+        addopts = "-p harness.plugin"
+        truncation_limit_lines = 0
+        truncation_limit_chars = 0
+        """
+    )
+
+    def run(*options: str, body: str = MATRIX) -> pytest.RunResult:
+        text = BROKEN.replace("{bridge}", "Bridge()").replace("{body}", body)
+        pytester.makepyfile(test_it=IMPORTS + text)
+        return pytester.runpytest_subprocess("-p", "no:randomly", *options)
+
+    return run
+
+
+def evidence_of(pytester: pytest.Pytester, test: str, report: str = "report") -> Path:
+    """The folder that the report names for a test."""
+    told = json_file.load(pytester.path / report)
+    (failure,) = next(item for item in told.tests if item.id.endswith(test)).failures
+    assert failure.evidence is not None
+    return pytester.path / report / failure.evidence
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
+def test_a_failed_matrix_leaves_a_story_and_a_folder(
+    run: Run, pytester: pytest.Pytester, workers: list[str]
+) -> None:
+    """The message says which rule it was; report and folder are there, whoever ran the test."""
+    result = run(*workers)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*web → db icmp, udp, tcp over IPv4", "*dropped in db, table*"])
+    assert "\x1b[31m" not in result.stdout.str()
+    where = evidence_of(pytester, "test_broken")
+    assert {item.name for item in where.iterdir()} == {
+        "story.txt",
+        "capture.pcapng",
+        "state",
+        "plan.toml",
+        "again.txt",
+    }
+    story = (where / "story.txt").read_text()
+    assert "web → db" in story
+    assert "table inet built, chain input, rule 1" in story
+    assert "\x1b" not in story
+    assert (where / "again.txt").read_text() == "pytest test_it.py::test_broken\n"
+    plan = planfile.read(where / "plan.toml")
+    assert [item.name for item in plan.containers] == ["web", "db"]
+    assert [item.name for item in where.parent.iterdir()] == [where.name]
+
+
+def test_the_capture_is_commented(run: Run, pytester: pytest.Pytester) -> None:
+    """An independent reader finds named interfaces, and the end beside the decisive frame."""
+    run()
+    reader: Any = RawPcapNgReader(str(evidence_of(pytester, "test_broken") / "capture.pcapng"))
+    with reader:
+        comments = [b" ".join(meta.comments or ()) for _, meta in reader]
+    names = {dict(item[2] if len(item) > 2 else {}).get("name", b"") for item in reader.interfaces}
+    assert b"web/eth0" in names
+    assert any(b"dropped in db" in comment for comment in comments)
+
+
+def test_the_state_of_every_place_on_the_path_is_kept(run: Run, pytester: pytest.Pytester) -> None:
+    """Shaped as `ip -j` shapes it: the rule that dropped is in it too."""
+    run()
+    where = evidence_of(pytester, "test_broken") / "state"
+    states = {file.stem: json.loads(file.read_text()) for file in where.iterdir()}
+    assert {"web", "db", "host"} <= states.keys()
+    assert "eth0" in [link["ifname"] for link in states["web"]["link"]]
+    assert "default" in [route["dst"] for route in states["web"]["route"]]
+    assert [rule["table"] for rule in states["db"]["nft"]] == ["built"]
+    assert all("error" not in state for state in states.values())
+
+
+def test_a_failure_without_a_matrix_leaves_its_scene(run: Run, pytester: pytest.Pytester) -> None:
+    """There is nothing to replay; state, plan and the line to run it again are there."""
+    run(body=ORDINARY).assert_outcomes(passed=1, failed=1)
+    where = evidence_of(pytester, "test_broken")
+    assert {item.name for item in where.iterdir()} == {"state", "plan.toml", "again.txt"}
+
+
+def test_without_a_report_the_story_is_told_nevertheless(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    """`--no-report` leaves no folder, `--no-evidence` no story either."""
+    assert "dropped in db" in run("--no-report").stdout.str()
+    assert not (pytester.path / "report").exists()
+    result = run("--no-evidence")
+    result.assert_outcomes(passed=1, failed=1)
+    assert "dropped in db" not in result.stdout.str()
+    assert not (pytester.path / "report" / "evidence").exists()
+
+
+def test_an_autopsy_that_fails_does_not_hide_the_failure(run: Run) -> None:
+    """It says so in a line; the wrong cells are there as ever."""
+    late = "found, row = scene.observed(), scene.promised()\n    scene.close()\n    "
+    result = run(body=late + "assert found == row")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*web → db icmp, udp, tcp over IPv4", "*the autopsy failed: *"])
+
+
+@given(test=st.text(min_size=1))
+def test_any_test_id_makes_a_harmless_folder_name(test: str) -> None:
+    """One folder, that the report takes for one below its own."""
+    name = folder_name(test)
+    assert folder(f"evidence/{name}") == f"evidence/{name}"
+    assert "/" not in name
+    assert len(name) < 128
+
+
+def test_tests_with_much_the_same_name_have_folders_of_their_own() -> None:
+    """What is cut off, or replaced, still tells one from the other."""
+    long = "test_it.py::test_" + "x" * 200
+    names = {folder_name(name) for name in (long, long + "y", "a::b", "a/b", "a-b", "a b")}
+    assert len(names) == 6
