@@ -134,6 +134,8 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):  # a text is a sequence too, of letters
+        raise ValueError(f"{name} is a list of texts, not {value!r}")
     return tuple(_text(name, item) for item in value)
 
 
@@ -158,7 +160,7 @@ def _text(name: str, value: object) -> str:
 _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "mode": lambda name, value: _mode(_text(name, value)),
     "ports": lambda name, value: tuple(_port(item) for item in _texts(name, value)),
-    "dns": lambda _, value: tuple(ip_address(item) for item in value),
+    "dns": lambda name, value: tuple(ip_address(item) for item in _texts(name, value)),
     "hosts": lambda _, value: tuple((host, ip_address(item)) for host, item in value.items()),
     "sysctls": lambda _, value: tuple((key, str(item)) for key, item in value.items()),
     "mtu": _bytes,
@@ -223,7 +225,7 @@ def _port(text: str) -> Publish:
         ip = ip_address(address.strip("[]")) if address else None
     except ValueError:
         raise wrong from None
-    if host_count not in (count, 1) or (host_first and host_count != count):
+    if not first or host_count not in (count, 1) or (host_first and host_count != count):
         raise wrong
     chosen = cast("Literal['tcp', 'udp', 'sctp']", protocol or "tcp")
     return Publish(host_first, first, chosen, ip, count)

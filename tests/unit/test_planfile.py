@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import planfile
-from harness.model import Attached, Bridge, ContainerSpec, NetworkSpec, Plan, PlanError, Publish
+from harness.model import (
+    Attached,
+    Bridge,
+    ContainerSpec,
+    Host,
+    Joined,
+    NetworkSpec,
+    Nothing,
+    Plan,
+    PlanError,
+    Publish,
+)
 from harness.strategies import plans
 
 FULL = Plan(
@@ -83,10 +97,20 @@ WRONG = {
     "another table": ("[[netwerk]]\nname = 'a'", "'network' is meant, perhaps"),
     "one table": ("[network]\nname = 'a'", r"written as \[\[network\]\]"),
     "no name": ("[[container]]\nmode = 'host'", "every container needs one"),
+    "several": ("network = 3", r"a network is written as \[\[network\]\]"),
+    "no tables": ("container = ['a']", r"a container is written as \[\[container\]\]"),
+    "name": ("[[container]]\nname = 1", "container 1: name is a text, not 1"),
     "key": ("[[network]]\nname = 'a'\nintrenal = true", "network 'a'.*'internal' is meant"),
     "mode": ("[[container]]\nname = 'a'\nmode = 'lan'", "no mode 'lan'; there are bridge"),
     "network": ("[[container]]\nname = 'a'\nmode = 'network:lan'", "unknown network 'lan'"),
     "subnet": ("[[network]]\nname = 'a'\nsubnet = '10.0.0.1/33'", "network 'a': '10.0.0.1/33'"),
+    "letters": (
+        "[[container]]\nname = 'a'\naliases = 'www'",
+        "aliases is a list of texts, not 'www'",
+    ),
+    "dns": ("[[container]]\nname = 'a'\ndns = '9.9.9.9'", "dns is a list of texts, not '9.9.9.9'"),
+    "number": ("[[network]]\nname = 'a'\nipv6 = 1", "ipv6 is true or false, not 1"),
+    "truth": ("[[network]]\nname = 'a'\nmtu = true", "mtu is a number of bytes, not True"),
     "flag": ("[[network]]\nname = 'a'\nipv6 = 'yes'", "ipv6 is true or false, not 'yes'"),
     "mtu": ("[[network]]\nname = 'a'\nmtu = '9'", "mtu is a number of bytes"),
     "port": ("[[container]]\nname = 'a'\nports = ['80']", "'80' is no port; write"),
@@ -102,3 +126,133 @@ def test_what_is_wrong_is_named(text: str, said: str) -> None:
     """With the entry, and what it may be."""
     with pytest.raises(PlanError, match=said):
         planfile.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("zzz = 1", "the plan has an unknown key 'zzz'; known: network, container"),
+        ("[[network]\n", "this is no TOML: Expected ']]' at the end of an array declaration "),
+        ("[[container]]\nmode = 'host'", "a container without a name: every container needs one"),
+        (
+            "[[network]]\nname = 'a'\nzzz = 1",
+            "network 'a' has an unknown key 'zzz'; known: name, ",
+        ),
+        (
+            "[[network]]\nzzz = 1",
+            "a network without a name has an unknown key 'zzz'; known: name, ",
+        ),
+        (
+            "[[container]]\nname = 'a'\nhostnam = 'a'",
+            "container 'a' has an unknown key 'hostnam': 'hostname' is meant, perhaps",
+        ),
+    ],
+)
+def test_a_complaint_begins_with_the_entry(text: str, said: str) -> None:
+    """Without a name, too; and where no known key is near, all are told."""
+    with pytest.raises(PlanError, match=f"^{re.escape(said)}"):
+        planfile.loads(text)
+
+
+def test_what_has_its_default_is_left_out() -> None:
+    """A file says no more than its plan does."""
+    plan = Plan(containers=(ContainerSpec("a"), ContainerSpec("b", Host())))
+    told = {"container": [{"name": "a"}, {"name": "b", "mode": "host"}]}
+    assert tomllib.loads(planfile.dumps(plan)) == told
+    assert not planfile.dumps(Plan())
+
+
+def written(mode: str) -> ContainerSpec:
+    """A container of which somebody wrote this mode, beside what modes are about."""
+    lan = "[[network]]\nname = 'lan'\n"
+    text = f"{lan}[[container]]\nname = 'web'\n[[container]]\nname = 'a'\nmode = '{mode}'"
+    return planfile.loads(text).containers[1]
+
+
+def test_a_mode_is_written_in_one_word() -> None:
+    """The six kinds that the page on plans lists."""
+    told = ["bridge", "host", "none", "network:lan", "container:web", "attached:lan"]
+    assert [written(mode).mode for mode in told] == [
+        Bridge(),
+        Host(),
+        Nothing(),
+        Bridge("lan"),
+        Joined("web"),
+        Attached("lan"),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["network", "network:", "host:lan", ":lan", "lan:network", ""])
+def test_what_is_no_mode_is_refused_with_those_there_are(mode: str) -> None:
+    """With the kind, the colon and the name, all three."""
+    said = (
+        f"container 'a': there is no mode '{mode}'; "
+        "there are bridge, host, none, network:NAME, container:NAME, attached:NETWORK"
+    )
+    with pytest.raises(PlanError, match=f"^{re.escape(said)}$"):
+        written(mode)
+
+
+def published(text: str) -> Publish:
+    """The port that somebody wrote so."""
+    plan = planfile.loads(f"[[container]]\nname = 'a'\nports = ['{text}']")
+    return plan.containers[0].ports[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        ("8080:80", Publish(8080, 80)),
+        ("8080:80/tcp", Publish(8080, 80)),
+        ("8080:53/udp", Publish(8080, 53, "udp")),
+        ("0:80-81", Publish(0, 80, count=2)),
+        ("8000-8001:80-81", Publish(8000, 80, count=2)),
+        ("65535:65535", Publish(65535, 65535)),
+        ("127.0.0.1:8080:80", Publish(8080, 80, host_ip=ip_address("127.0.0.1"))),
+        ("[::1]:8080:80/sctp", Publish(8080, 80, "sctp", ip_address("::1"))),
+        ("[2001:db8::7]:0:80", Publish(0, 80, host_ip=ip_address("2001:db8::7"))),
+    ],
+)
+def test_a_port_is_written_as_on_a_command_line(text: str, port: Publish) -> None:
+    """TCP unless it says otherwise; a range takes as many of the host's, or any."""
+    assert published(text) == port
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "80",
+        ":80",
+        "80:",
+        "8080:0",
+        "8080:80/icmp",
+        "8080:80-81",
+        "8080-8081:80",
+        "0-1:80",
+        "8080-8081:80-82",
+        "80:65536",
+        "80:65535-65536",
+        "80:9-8",
+        "80:-8",
+        "80:8-",
+        "80:http",
+        "lan:8080:80",
+        "10.9.0.300:8080:80",
+    ],
+)
+def test_what_is_no_port_is_refused_with_how_to_write_one(text: str) -> None:
+    """Numbers out of range, ranges of two lengths, names, other protocols."""
+    said = f"container 'a': '{text}' is no port; write [ADDRESS:]HOST:OWN[/tcp|udp|sctp]"
+    with pytest.raises(PlanError, match=f"^{re.escape(said)}$"):
+        published(text)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Whether it is no plan or no text; one that can is read as UTF-8."""
+    path = tmp_path / "plan.toml"
+    path.write_bytes("# für später\n[[container]]\nname = 'a'".encode())
+    assert planfile.read(path) == Plan(containers=(ContainerSpec("a"),))
+    for wrong in (b"[[network]", b"\xff"):
+        path.write_bytes(wrong)
+        with pytest.raises(PlanError, match=f"^{re.escape(str(path))}: .*(no TOML|invalid start)"):
+            planfile.read(path)
