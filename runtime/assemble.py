@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from runtime.errors import UnsupportedError
-from runtime.image import BASE, RECIPE, Image, fingerprint
+from runtime.image import BASE, Image, fingerprint, recipe
 from runtime.intake import base_config
 from runtime.state import now, write_json
 
@@ -40,9 +40,7 @@ def assemble(cache: str) -> Image:
             sources = _from_programs(scratch, _NEEDED, _WANTED)
         _furnish(scratch)
         size, created = _size(scratch), now()
-        made_of = {
-            path: fingerprint(path) for path in [RECIPE, *sources, *_existing(_DIRECTORIES)]
-        }
+        made_of = {path: fingerprint(path) for path in [*sources, *_existing(_DIRECTORIES)]}
         config = base_config(scratch, created)
         layer = f"base-{os.path.basename(scratch)[4:]}"
         os.rename(scratch, f"{cache}/{layer}")
@@ -52,6 +50,7 @@ def assemble(cache: str) -> Image:
     # An older layer stays: a running container may be standing on it.
     record = {
         "layer": layer,
+        "recipe": recipe(),
         "from": made_of,
         "size": size,
         "created": created,

@@ -9,8 +9,10 @@ made of has changed.
 from __future__ import annotations
 
 import os
+import zlib
 from typing import Final, NamedTuple
 
+from linux import files
 from runtime.errors import NotFoundError
 from runtime.state import Lock, read_json
 
@@ -94,6 +96,11 @@ def every(cache: str) -> list[Image]:
     return found
 
 
+def recipe() -> int:
+    """What changes when `base` is made otherwise: the same in every copy of this mydocker."""
+    return zlib.crc32(files.read(RECIPE))
+
+
 def fingerprint(path: str) -> list[int]:
     """What changes when a file is replaced: time, size, inode."""
     status = os.stat(path)
@@ -104,8 +111,8 @@ def cached_base(cache: str) -> Image | None:
     """The cached `base`, when nothing that it was made of has changed."""
     try:
         made = read_json(f"{cache}/base.json")
-        marks = made["from"]
-        if RECIPE in marks and all(fingerprint(path) == mark for path, mark in marks.items()):
+        same = all(fingerprint(path) == mark for path, mark in made["from"].items())
+        if same and made["recipe"] == recipe():
             layer = f"{cache}/{made['layer']}"
             os.stat(layer)
             return Image(BASE, (layer,), made["size"], made["created"], made["id"])

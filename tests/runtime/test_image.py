@@ -63,6 +63,19 @@ def test_a_changed_machine_makes_a_new_one(cache: str) -> None:
     assert os.path.isdir(first.layers[0])
 
 
+def test_another_copy_of_mydocker_takes_the_same(
+    cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it lies and when it was installed does not matter; what it would make does."""
+    first = image.get(BASE, cache)
+    other = tmp_path / "elsewhere.py"
+    other.write_bytes(Path(image.RECIPE).read_bytes())
+    monkeypatch.setattr(image, "RECIPE", str(other))
+    assert image.get(BASE, cache) == first
+    other.write_text("# otherwise\n")
+    assert image.get(BASE, cache).layers != first.layers
+
+
 def _delete(cache: str) -> None:
     layer = json.loads(Path(cache, "base.json").read_text())["layer"]
     os.rename(f"{cache}/{layer}", f"{cache}/elsewhere")
