@@ -99,7 +99,7 @@ def as_version(text: str | None) -> Version | None:
     try:
         return Version(text or "")
     except InvalidVersion:
-        found = re.search(r"[0-9]+(\.[0-9]+)*", text or "", re.ASCII)
+        found = re.search(r"[0-9]+(\.[0-9]+)*", text or "")
         return Version(found[0]) if found else None
 
 

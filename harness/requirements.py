@@ -89,7 +89,7 @@ class Catalogue:
             if requirement.id == id_:
                 return requirement
         ids = [requirement.id for requirement in self]
-        near = difflib.get_close_matches(id_.upper(), ids, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(id_.upper(), ids, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else "see suites/requirements.toml"
         raise UnknownRequirement(f"no requirement {id_!r}: {hint}")
 

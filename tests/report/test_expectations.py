@@ -109,3 +109,17 @@ def test_a_range_needs_a_known_version(version: str | None) -> None:
     assert as_version(version) is None
     with pytest.raises(BadExpectations, match="run a test that starts the runtime"):
         entry.concerns("docker", version)
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("1.2~rc1-3", "1.2"),
+        ("v20.10.24-x", "20.10.24"),
+        ("containerd 2", "2"),
+        ("\u0663.1~x", "1"),
+    ],
+)
+def test_of_a_strange_version_the_leading_numbers_count(text: str, version: str) -> None:
+    """In the digits that everybody writes versions in."""
+    assert str(as_version(text)) == version

@@ -76,6 +76,29 @@ def test_a_listed_id_that_is_not_there_any_more_fails_the_run(
     assert len(result.gone) == 1
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (listed(Kind.TEST, "f.py::test_renamed"), "there is no such test"),
+        (listed(Kind.TEST, PEERS), "the test does not run: skipped"),
+        (listed(Kind.TEST, OUTSIDE), "the test does not run: unsupported"),
+        (listed(Kind.REQUIREMENT, "BR-999"), "there is no such requirement"),
+        (listed(Kind.REQUIREMENT, "DNS-1"), "it is unsupported, not broken"),
+        (listed(Kind.CELL, "the cast: a → z icmp/4"), "there is no such cell"),
+    ],
+)
+def test_an_entry_that_names_nothing_is_shown_with_the_reason(
+    entry: Deviation, reason: str
+) -> None:
+    """It is gone, which is not the same as fixed."""
+    skipped = made.result(PEERS, Verdict.SKIPPED, ["BR-9"])
+    unsupported = made.result(OUTSIDE, Verdict.UNSUPPORTED, ["DNS-1"])
+    report = made.report(skipped, unsupported, cells=[made.cell("a", "b")])
+    result = held(report, entry, gone=["f.py::test_renamed"])
+    assert result.gone == (f"{entry}: {reason}",)
+    assert not result.fixed
+
+
 def test_a_listed_test_that_this_run_was_not_about_says_nothing() -> None:
     """A part of the suites can be held against the file of the whole."""
     assert held(GREEN, listed(Kind.TEST, "suites/other.py::test_it")).ok
@@ -206,14 +229,44 @@ def test_an_id_listed_twice_is_refused() -> None:
 def test_the_gate_speaks_in_five_lines() -> None:
     """The verdict, and what is new, unsupported, fixed, gone."""
     tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN) for number in range(5)]
-    report = made.report(*tests)
-    lines = gate.in_words(held(report, listed(Kind.TEST, PEERS)), report)
-    assert len(lines) == 5
-    assert "NOT AS EXPECTED" in lines[0]
-    assert "acme 1.2" in lines[0]
-    assert "5: f.py::test_0" in lines[1]
-    assert "and 2 more" in lines[1]
-    assert lines[3].endswith("none")
+    report = made.report(*tests, made.result(OUTSIDE, Verdict.UNSUPPORTED, ["DNS-1"]))
+    fixed, lost = listed(Kind.REQUIREMENT, "HOST-1"), listed(Kind.REQUIREMENT, "BR-999")
+    kept = made.report(*report.tests, made.result(PEERS, requirements=["HOST-1"]))
+    assert gate.in_words(held(kept, fixed, lost), kept) == [
+        "gate: acme 1.2 is NOT AS EXPECTED by acme.toml, 2 known deviations",
+        "  new failures       5: f.py::test_0 (broken: BR-4), f.py::test_1 (broken: BR-4), "
+        "f.py::test_2 (broken: BR-4) and 2 more (look into them, or list them)",
+        "  not supported      1: DNS-1 (declare the feature, or list them)",
+        "  fixed              1: requirement HOST-1 (remove these entries)",
+        "  gone               1: requirement BR-999: there is no such requirement "
+        "(remove these entries)",
+    ]
+
+
+def test_the_gate_says_that_all_is_as_expected() -> None:
+    """In as many lines; a runtime whose version nobody told is named so."""
+    unknown = made.report(made.result(PEERS), version=None)
+    assert gate.in_words(held(unknown), unknown) == [
+        "gate: acme (version unknown) is as expected by acme.toml, 0 known deviations",
+        "  new failures    none",
+        "  not supported   none",
+        "  fixed           none",
+        "  gone            none",
+    ]
+
+
+def test_the_gate_says_that_a_run_is_partial() -> None:
+    """With three of a kind, all of them are named."""
+    tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN, []) for number in range(3)]
+    report = made.report(*tests, partial=("interrupted",))
+    verdict, new, *_ = gate.in_words(held(report), report)
+    assert verdict == (
+        "gate: acme 1.2 is NOT AS EXPECTED, the run is partial by acme.toml, 0 known deviations"
+    )
+    assert new == (
+        "  new failures       3: f.py::test_0 (broken), f.py::test_1 (broken), "
+        "f.py::test_2 (broken) (look into them, or list them)"
+    )
 
 
 # --- writing -------------------------------------------------------------------------
@@ -260,3 +313,21 @@ def test_writing_keeps_what_people_have_written() -> None:
     assert set(written) == {other, known}
     (new,) = gate.rewritten(RED, [], gone=lambda _: False)
     assert (new.id, new.reason) == (PEERS, UNEXPLAINED)
+
+
+def test_writing_lists_what_is_not_supported() -> None:
+    """As a requirement that is unsupported, where it was listed as broken, too."""
+    report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["DNS-1"]))
+    (new,) = gate.rewritten(report, [], gone=lambda _: False)
+    assert new == listed(Kind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED, reason=UNEXPLAINED)
+    before = listed(Kind.REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
+    (after,) = gate.rewritten(report, [before], gone=lambda _: False)
+    assert after == replace(before, verdict=Verdict.UNSUPPORTED)
+
+
+def test_writing_turns_a_failure_into_the_error_that_it_is_now() -> None:
+    """With the reason that was given."""
+    report = made.report(made.result(PEERS, Verdict.ERROR))
+    before = listed(Kind.TEST, PEERS, versions="<2", reason="kernel bug")
+    (after,) = gate.rewritten(report, [before], gone=lambda _: False)
+    assert after == replace(before, verdict=Verdict.ERROR)

@@ -219,6 +219,23 @@ def test_a_port_is_written_as_on_a_command_line(text: str, port: Publish) -> Non
 
 
 @pytest.mark.parametrize(
+    ("port", "text"),
+    [
+        (Publish(8080, 80), "8080:80/tcp"),
+        (Publish(0, 80, "udp"), "0:80/udp"),
+        (Publish(0, 80, count=2), "0:80-81/tcp"),
+        (Publish(8000, 80, count=2), "8000-8001:80-81/tcp"),
+        (Publish(1, 2, host_ip=ip_address("127.0.0.1")), "127.0.0.1:1:2/tcp"),
+        (Publish(1, 2, host_ip=ip_address("::1")), "[::1]:1:2/tcp"),
+    ],
+)
+def test_a_port_is_told_as_people_write_it(port: Publish, text: str) -> None:
+    """A single port as a number, an address of IPv6 in brackets."""
+    told = tomllib.loads(planfile.dumps(Plan(containers=(ContainerSpec("a", ports=(port,)),))))
+    assert told["container"][0]["ports"] == [text]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "80",
@@ -237,6 +254,7 @@ def test_a_port_is_written_as_on_a_command_line(text: str, port: Publish) -> Non
         "80:8-",
         "80:http",
         "lan:8080:80",
+        "X::1X:8080:80",
         "10.9.0.300:8080:80",
     ],
 )
