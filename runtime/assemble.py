@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import struct
 import subprocess
@@ -30,7 +31,9 @@ _PT_INTERP: Final = 3
 
 def assemble(cache: str) -> Image:
     """Make `base` anew in the cache directory, whose lock must be held."""
-    scratch = tempfile.mkdtemp(prefix="new-", dir=cache)
+    # tempfile draws the same names in every fork that has its parent's pid, as forks into
+    # new pid namespaces have.
+    scratch = tempfile.mkdtemp(prefix=f"new-{secrets.token_hex(4)}", dir=cache)
     try:
         os.chmod(scratch, 0o755)  # noqa: S103 - it becomes "/"
         busybox = _static_busybox()
