@@ -91,7 +91,7 @@ def _written(item: NetworkSpec | ContainerSpec) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field in fields(item):
         value = getattr(item, field.name)
-        if field.name == "name" or value != _default(field):
+        if value != _default(field):
             found[field.name] = _plain(field.name, value)
     return found
 
@@ -118,7 +118,7 @@ def _plain(name: str, value: Any) -> Any:
 
 def _read(kind: str, entry: Mapping[str, Any]) -> Any:
     known = {field.name: field for field in fields(_KINDS[kind])}
-    where = f"{kind} {entry.get('name', '')!r}" if "name" in entry else f"a {kind} without a name"
+    where = f"{kind} {entry['name']!r}" if "name" in entry else f"a {kind} without a name"
     _refuse_unknown(where, entry, known)
     if "name" not in entry:
         raise PlanError(f"{where}: every {kind} needs one")

@@ -108,6 +108,7 @@ WRONG = {
         "[[container]]\nname = 'a'\naliases = 'www'",
         "aliases is a list of texts, not 'www'",
     ),
+    "texts": ("[[container]]\nname = 'a'\naliases = [1]", "aliases is a text, not 1"),
     "dns": ("[[container]]\nname = 'a'\ndns = '9.9.9.9'", "dns is a list of texts, not '9.9.9.9'"),
     "number": ("[[network]]\nname = 'a'\nipv6 = 1", "ipv6 is true or false, not 1"),
     "truth": ("[[network]]\nname = 'a'\nmtu = true", "mtu is a number of bytes, not True"),

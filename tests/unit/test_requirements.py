@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -102,19 +103,24 @@ def test_a_requirement_is_found_by_its_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("id_", "near"),
-    [("BR-70", "BR-7"), ("none-4", "NONE-4"), ("NON-1", "NONE-1"), ("V6-9", "V6-1")],
+    ("id_", "hint"),
+    [
+        ("BR-3", "did you mean BR-4, BR-2, BR-1?"),
+        ("none-4", "did you mean NONE-4, NET-2, BR-4?"),
+        ("NETWORK-2", "did you mean NET-2, BR-2, NONE-4?"),
+        ("DNS-7", "did you mean DNS-1, NET-2?"),
+        ("?", "see suites/requirements.toml"),
+    ],
 )
-def test_an_unknown_id_names_the_nearest(id_: str, near: str) -> None:
-    """A typing error is answered with what was probably meant."""
-    with pytest.raises(UnknownRequirement, match=rf"no requirement '{id_}': .*\b{near}\b"):
-        CATALOGUE[id_]
-
-
-def test_an_id_like_no_other_names_the_file() -> None:
-    """Where nothing is near, the error says where to look."""
-    with pytest.raises(UnknownRequirement, match=r"see suites/requirements\.toml"):
-        CATALOGUE["?"]
+def test_an_unknown_id_names_the_nearest(id_: str, hint: str) -> None:
+    """A typing error is answered with what was probably meant, or with where to look."""
+    text = GOOD
+    for name in ("BR-2", "BR-4", "NONE-4", "NET-2", "DNS-1", "LIFE-1"):
+        text += GOOD[GOOD.index("[[section.requirement]]") :].replace("BR-1", name)
+    with pytest.raises(
+        UnknownRequirement, match=f"^{re.escape(f'no requirement {id_!r}: {hint}')}$"
+    ):
+        parse(text)[id_]
 
 
 # --- malformed catalogues ----------------------------------------------------
