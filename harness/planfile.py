@@ -175,7 +175,7 @@ _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
 def _refuse_unknown(where: str, entry: Mapping[str, Any], known: Mapping[str, object]) -> None:
     for name in entry:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
+            close = get_close_matches(name, known)
             meant = f": {close[0]!r} is meant, perhaps" if close else f"; known: {', '.join(known)}"
             raise PlanError(f"{where} has an unknown key {name!r}{meant}")
 
