@@ -282,5 +282,10 @@ def test_a_failure_is_disarmed_before_the_terminal_shows_it(pytester: pytest.Pyt
         for report in reports
     )
     assert r"out\x1b[2J" in shown
+    crashes = [
+        crash for report in reports if (crash := getattr(report.longrepr, "reprcrash", None))
+    ]
+    assert len(crashes) == 4
+    assert acted_upon("".join(crash.message for crash in crashes)) == set()
     assert r"\x1b]0;owned\x07\x9b31m" in shown.replace("\\\\", "\\")
     assert acted_upon(shown) == set()
