@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import ROOT, run
+from tests.programs import ROOT, Watched, run
 
 NETMODES = [sys.executable, "-m", "harness.cli"]
 
@@ -86,6 +86,17 @@ def test_an_outsiders_fault_is_caught(outsider: pytest.Pytester) -> None:
     assert code == 0, told
     assert "1 faults: 1 caught" in told
     assert re.search(r"lo-down +caught +BR-1 +test_it.py::test_loopback_is_up", told), told
+
+
+def test_on_a_terminal_a_bar_tells_how_far_it_is(outsider: pytest.Pytester) -> None:
+    """It is gone in the end; elsewhere there is none."""
+    words = ["faults", "-p", "my_faults", "--tests", ".", "lo-down", "harmless"]
+    with Watched([*NETMODES, *words], terminal=True) as watched:
+        watched.expect("1/2")
+        watched.expect("2/2")
+        watched.expect("2 faults: 1 caught, 1 survived")
+        assert watched.end() == 1
+    assert "1/2" not in tried("lo-down", "harmless")[1]
 
 
 def test_a_fault_that_does_nothing_survives(outsider: pytest.Pytester) -> None:
