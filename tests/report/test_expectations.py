@@ -36,28 +36,92 @@ def test_an_entry_says_what_it_is_about() -> None:
     )
 
 
+ABOUT_IT = "deviation 1 (test suites/ports/test_reached.py::test_it): "
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[[deviation]", "not TOML"),
-        ("[deviation]", "in double brackets"),
-        ("[[deviations]]", "unknown tables ['deviations']"),
-        (ENTRY + 'reasons = "x"', "unknown keys ['reasons']"),
-        (ENTRY + "requirement = 3", "requirement is no text"),
-        (ENTRY + 'requirement = "BR-1"', "name one requirement, one test or one cell"),
-        (ENTRY.replace("test =", "#"), "name one requirement, one test or one cell"),
-        (ENTRY.replace("reason =", "#"), "no reason"),
-        (ENTRY.replace('"docker"', '" "'), "no runtime"),
-        (ENTRY.replace(">=26,<28", "26 to 28"), "versions"),
-        (ENTRY.replace("https:", "javascript:"), "link is no address of the web"),
-        (ENTRY + 'verdict = "kept"', "verdict 'kept' is none of broken, error, unsupported"),
-        (ENTRY + 'verdict = "unsupported"', "only a requirement can be unsupported"),
+        ("[[deviation]", "it is not TOML: Expected "),
+        ("[deviation]", "write each entry under [[deviation]], in double brackets"),
+        ("[[deviations]]", "unknown tables ['deviations']; there is only [[deviation]]"),
+        (
+            ENTRY + 'reasons = "x"',
+            "deviation 1: unknown keys ['reasons']; known are ['cell', 'link', 'reason', ",
+        ),
+        (ENTRY + "requirement = 3", "deviation 1: requirement is no text: 3"),
+        (ENTRY + ENTRY + "link = 3", "it is not TOML: "),
+        (ENTRY + ENTRY + "cell = 3", "deviation 2: cell is no text: 3"),
+        (
+            ENTRY + 'requirement = "BR-1"',
+            "deviation 1: name one requirement, one test or one cell",
+        ),
+        (ENTRY.replace("test =", "#"), "deviation 1: name one requirement, one test or one cell"),
+        (ENTRY.replace("reason =", "#"), f"{ABOUT_IT}it has no reason"),
+        (ENTRY.replace("runtime =", "#"), f"{ABOUT_IT}it has no runtime"),
+        (ENTRY.replace('"docker"', '" "'), f"{ABOUT_IT}it has no runtime"),
+        (
+            ENTRY.replace(">=26,<28", "26 to 28"),
+            f"{ABOUT_IT}versions: Invalid specifier: '26 to 28'; write such as '>=26,<28'",
+        ),
+        (
+            ENTRY.replace("https:", "javascript:"),
+            f"{ABOUT_IT}link is no address of the web: 'javascript://github.com/",
+        ),
+        (
+            ENTRY + 'verdict = "kept"',
+            f"{ABOUT_IT}verdict 'kept' is none of broken, error, unsupported",
+        ),
+        (ENTRY + 'verdict = "unsupported"', f"{ABOUT_IT}only a requirement can be unsupported"),
     ],
 )
 def test_a_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
     """Whoever edits the file by hand is told what to mend."""
-    with pytest.raises(BadExpectations, match=re.escape(complaint)):
+    with pytest.raises(BadExpectations, match=f"^{re.escape(complaint)}"):
         expectations.loads(text)
+
+
+def test_only_a_requirement_can_be_unsupported() -> None:
+    """Without versions or a link, where there are none."""
+    text = """
+        [[deviation]]
+        runtime = "docker"
+        requirement = "DNS-1"
+        verdict = "unsupported"
+        reason = "no resolver"
+    """
+    (found,) = expectations.loads(text)
+    assert found == Deviation(
+        runtime="docker",
+        kind=Kind.REQUIREMENT,
+        id="DNS-1",
+        verdict=Verdict.UNSUPPORTED,
+        reason="no resolver",
+    )
+
+
+def test_a_file_reads_as_somebody_would_write_it() -> None:
+    """What it is for, then the entries in order, without what they do not say."""
+    (found,) = expectations.loads(ENTRY)
+    short = Deviation(runtime="acme", kind=Kind.CELL, id="the cast: a → b icmp/4", reason="known")
+    assert expectations.dumps([found, short]) == (
+        "# What is known not to be as it should. See docs/gate.md; `--write-expect` sorts it.\n"
+        """
+[[deviation]]
+runtime = "acme"
+cell = "the cast: a → b icmp/4"
+verdict = "broken"
+reason = "known"
+
+[[deviation]]
+runtime = "docker"
+versions = ">=26,<28"
+test = "suites/ports/test_reached.py::test_it"
+verdict = "broken"
+reason = "a neighbour reaches a port published on 127.0.0.1"
+link = "https://github.com/moby/moby/issues/45610"
+"""
+    )
 
 
 WORDS = st.text(min_size=1, max_size=20).filter(lambda text: bool(text.strip()))
