@@ -7,7 +7,7 @@ Asked after the replay, only at the place where the trail ends. The kernel's own
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from harness.autopsy.sightings import Role, Seen, Sighting
@@ -79,6 +79,26 @@ def silent(
         return [f"{where} has {hop}, and its other end{port and f', {port},'} is down"]
     by = port and f" by {port}"
     return [f"{where} has {hop}, and the question did not come through to it{by}"]
+
+
+def doubles(spaces: Mapping[str, NetNS]) -> list[str]:
+    """Addresses and MACs that two of these places have, which can be only one's."""
+    owners: dict[str, list[str]] = {}
+    for place, space in spaces.items():
+        with Netlink(space) as netlink:
+            links = {link.ifindex: link for link in netstate.links(netlink) if link.resolves}
+            for item in netstate.addresses(netlink):
+                if item.ifindex in links and not item.address.is_link_local:
+                    where = f"{place}/{links[item.ifindex].name}"
+                    owners.setdefault(str(item.address.ip), []).append(where)
+        for link in links.values():
+            if link.master is None and link.mac:
+                owners.setdefault(f"the MAC {link.mac}", []).append(f"{place}/{link.name}")
+    return [
+        f"{what} is had by {' and by '.join(dict.fromkeys(where))}"
+        for what, where in owners.items()
+        if len(set(where)) > 1
+    ]
 
 
 class _Look:

@@ -35,13 +35,12 @@ ORDINARY: Final = frozenset(
         "SOCKET_RCVBUFF",
         "OTHERHOST",
         "UNHANDLED_PROTO",
-        "NETFILTER_DROP",
         "NEIGH_FAILED",
         "QUEUE_PURGE",
         "UNICAST_IN_L2_MULTICAST",
     }
 )
-"""Reasons that come by all the time, or that `trace` tells better."""
+"""Reasons that come by all the time, or that `causes` tells better."""
 
 
 class Drop(NamedTuple):

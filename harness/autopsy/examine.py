@@ -12,7 +12,7 @@ from harness.autopsy.drops import Drops
 from harness.autopsy.sightings import Role, Seen, Sighting
 from harness.autopsy.story import Account, End
 from harness.autopsy.trace import Tracing
-from harness.model import BY_NAME, Cell, Observation, Outcome, Promise
+from harness.model import BY_NAME, INTERNET, Cell, Observation, Outcome, Promise
 from harness.packets.capture import Capture
 from harness.packets.frame import Frame
 from harness.scene import Scene
@@ -104,7 +104,9 @@ class Examination:
         finally:
             tracing.close()
         frames = wire.frames()
-        seen = sightings.sightings(frames, names=observed.outcome is Outcome.NO_NAME)
+        seen = sightings.sightings(frames, names=names and observed.outcome is Outcome.NO_NAME)
+        # The probe of names asks a control there, which is no part of the story.
+        seen = tuple(item for item in seen if item.where != f"{INTERNET}/lo" or not names)
         account = Account(
             cell=cell,
             promise=promise,
@@ -120,10 +122,13 @@ class Examination:
         finding = story.end(account)
         if finding is not None:
             account = self._with_causes(account, finding)
+        places = {item.place for item in seen} | {account.source, account.witness}
+        double = causes.doubles({name: self.spaces[name] for name in places & self.spaces.keys()})
+        account = replace(account, causes=(*account.causes, *double))
         lines = tuple(story.story(account))
-        places = dict.fromkeys([account.source, *(item.place for item in seen), account.witness])
+        path = dict.fromkeys([account.source, *(item.place for item in seen), account.witness])
         comments = {frames[at]: said for at, said in _comments(seen, lines).items()}
-        return Autopsy(cell, lines, promise, observed, frames, comments, tuple(places))
+        return Autopsy(cell, lines, promise, observed, frames, comments, tuple(path))
 
     def _with_causes(self, account: Account, finding: End) -> Account:
         packet = finding.packet or self._unseen(account, finding)

@@ -58,11 +58,32 @@ def register(config: pytest.Config, recorder: Recorder, directory: Path | None) 
         option = f"--{name.replace('_', '-')}"
         if hasattr(config, "workerinput") or config.getoption("numprocesses", default=None):
             raise pytest.UsageError(f"{option} is about one world: run without -n")
-        if name == "pause_on_fail" and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        if name == "pause_on_fail" and not _on_a_terminal(config):
             raise pytest.UsageError(f"{option} opens a shell: it needs a terminal. See --keep")
     if config.getoption("no_evidence"):
         directory = None
     config.pluginmanager.register(Evidence(config, recorder, directory), NAME)
+
+
+@contextlib.contextmanager
+def _uncaptured(config: pytest.Config) -> Generator[None]:
+    """Standard input and output are the caller's own in the body."""
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if capture is None:
+        yield
+        return
+    capture.suspend_fixture()
+    capture.suspend_global_capture(in_=True)
+    try:
+        yield
+    finally:
+        capture.resume_global_capture()
+        capture.resume_fixture()
+
+
+def _on_a_terminal(config: pytest.Config) -> bool:
+    with _uncaptured(config):
+        return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 class Evidence:
@@ -178,11 +199,7 @@ class Evidence:
         """The body has the terminal, and all the time it wants."""
         with contextlib.suppress(AttributeError):  # pytest-timeout's, where it is installed
             item.ihook.pytest_timeout_cancel_timer(item=item)
-        capture = self._config.pluginmanager.get_plugin("capturemanager")
-        if capture is None:
-            yield
-            return
-        with capture.global_and_fixture_disabled():
+        with _uncaptured(self._config):
             yield
 
 

@@ -101,11 +101,16 @@ class Ruling:
 
 
 def sightings(frames: Iterable[Frame], *, names: bool = False) -> tuple[Sighting, ...]:
-    """The frames that have to do with the probe, in order; with `names` DNS is the probe."""
-    found = []
+    """The frames that have to do with the probe, in order; with `names` DNS is the probe.
+
+    An error that comes before any request is about what somebody has asked earlier.
+    """
+    found: list[Sighting] = []
+    begun = False
     for number, frame in enumerate(frames):
         seen = of_frame(frame.data, ethernet=frame.ethernet, names=names)
-        if seen is not None:
+        begun = begun or (seen is not None and seen.role is Role.REQUEST)
+        if seen is not None and (begun or seen.role is not Role.ERROR):
             place, _, link = frame.where.partition("/")
             found.append(Sighting(number, place, link, frame.outgoing, seen))
     return tuple(found)

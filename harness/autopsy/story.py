@@ -14,6 +14,11 @@ _IN_BETWEEN = re.compile(r"lan|r\d+")
 _NETNS = re.compile(r"net:\[(\d+)\]")
 
 
+_NO_RULE = ": no rule that is traced, so connection tracking, or the older iptables"
+_COMING = frozenset({Outcome.REPLY, Outcome.NO_NAME})
+"""What a promise may be for a packet to be right in coming."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """Everything that is known about one replayed probe.
@@ -42,7 +47,10 @@ class Account:
     @property
     def arrived(self) -> bool:
         """Whether the request reached somebody who took it."""
-        return self.observed.seen_from is not None or bool(self.trail(Role.REPLY))
+        seen = self.observed
+        if seen.outcome is Outcome.NO_NAME:
+            return False
+        return seen.seen_from is not None or bool(self.trail(Role.REPLY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +155,7 @@ def _verdict(account: Account) -> Iterator[str]:
     now, promise = account.observed, account.promise
     if now.outcome is Outcome.WRONG_PEER:
         yield from _wrong_peer(account)
-    elif promise is not None and promise.outcome is not Outcome.REPLY and account.arrived:
+    elif promise is not None and account.arrived and promise.outcome not in _COMING:
         yield from _should_not_have(account)
     elif now.outcome is Outcome.REPLY:
         yield from _other_than_promised(account)
@@ -160,6 +168,7 @@ def _wrong_peer(account: Account) -> Iterator[str]:
     first = next((item for item in account.trail(Role.REPLY) if item.outgoing), None)
     who = f"{first.place}" if first else account.observed.seen_from or "somebody"
     yield f"answered by the wrong peer: {who}, where {account.witness} was meant ({detail})"
+    yield from account.causes
     yield from _rewritten(account, Role.REQUEST)
 
 
@@ -199,6 +208,7 @@ def _seen_as_another(account: Account) -> Iterator[str]:
         yield f"masquerade did not apply: source stayed {sources[0]}"
     elif len(sources) == 1:
         yield f"{sources[0]} is {now.seen_from}'s, where {promise.seen_from}'s was promised"
+        yield from account.causes
     else:
         yield f"it was seen as {now.seen_from}, where {promise.seen_from} was promised"
     yield from changed
@@ -249,7 +259,9 @@ def _ended(account: Account) -> Iterator[str]:
     if stopped:
         return
     yield from account.causes
-    yield from (f"the kernel says {reason}" for reason in account.reasons)
+    for reason in account.reasons:
+        untold = reason.startswith("NETFILTER_DROP") and not unasked
+        yield f"the kernel says {reason}" + (_NO_RULE if untold else "")
     explained = (*amiss, *unasked, *account.causes, *account.reasons)
     if not explained and account.observed.outcome is not Outcome.REJECTED:
         yield f"nothing in {found.place} says why"
