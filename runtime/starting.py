@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from linux.syscalls import CLONE_NEWNET, clone3, setns
+from linux.syscalls import CLONE_NEWNET, PR_SET_PDEATHSIG, clone3, die_with_parent, prctl, setns
 from runtime import init, reports, rootfs
 from runtime.init import Area, Launch
 
@@ -102,6 +102,8 @@ def _make(channel: socket.socket, asker: socket.socket, arguments: Area) -> None
 
 def _wait(asker: socket.socket, arguments: Area, *, whole: bool) -> None:
     """Get ready, and become what the caller says; `whole`: in namespaces of one's own already."""
+    # Killed before it has told the pid, the starter would leave two that wait for each other.
+    die_with_parent()
     os.setsid()
     init.default_signals(_OURS)
     ground, refusal = None, None
@@ -114,6 +116,7 @@ def _wait(asker: socket.socket, arguments: Area, *, whole: bool) -> None:
     found = _received(asker)
     if not found:
         os._exit(0)  # nobody is to be started after all
+    prctl(PR_SET_PDEATHSIG, 0)
     pid, descriptors, launch = _read(found[0])
     trees = _placed(found[1:], descriptors, ground.devices if ground is not None else ())
     try:

@@ -14,7 +14,9 @@ from runtime import reports
 from runtime.engine import Engine
 from runtime.errors import CommandNotFoundError, InvalidError, UnsupportedError
 from runtime.starter import Starter
+from runtime.starting import MESSAGE
 from tests.runtime.conftest import FOR_EVER
+from tests.runtime.looks import WITHIN, children, until
 
 
 @pytest.fixture
@@ -134,6 +136,33 @@ def test_containers_outlive_it(engine: Engine, started: Engine, starter: Starter
     starter.close()
     assert engine.inspect("web").running
     assert _parent(web.state.pid) != starter.pid
+
+
+def _waiting(starter: Starter) -> int:
+    """A handle on the pid 1 that waits to be told what to be."""
+    until(lambda: len(children(starter.pid)) == 1, "it has been made")
+    return os.pidfd_open(children(starter.pid).pop())
+
+
+def test_one_that_is_not_wanted_ends(starter: Starter) -> None:
+    """When the caller gives it up, or is no more."""
+    pending = starter.prepare()
+    handle = _waiting(starter)
+    assert not select.select([handle], [], [], 0)[0]
+    pending.close()
+    assert select.select([handle], [], [], WITHIN)[0]
+    os.close(handle)
+
+
+def test_one_that_waits_ends_with_its_starter(starter: Starter) -> None:
+    """Nobody would tell its pid any more: the caller is told, and does not wait either."""
+    with starter.prepare() as pending:
+        handle = _waiting(starter)
+        pending._channel.recv(MESSAGE)  # as if it had not been told yet
+        os.kill(starter.pid, signal.SIGKILL)
+        assert select.select([handle], [], [], WITHIN)[0]
+        assert pending._channel.recv(MESSAGE) == b""
+    os.close(handle)
 
 
 def test_without_it_a_start_fails_in_words(started: Engine, starter: Starter) -> None:
