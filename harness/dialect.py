@@ -74,6 +74,9 @@ class Dialect:
     """Whose address a container sees when a peer on its network calls its published port by
     the host's address (PUB-4). Its own calls are the gateway's with either: the kernel takes
     no packet from outside that comes from its own address."""
+    gateway_ports: tuple[int, ...] = ()
+    """Ports of a user-defined network's gateway that are the runtime's own: its resolver's
+    (BR-5)."""
     hostname: Literal["short-id", "name"] = "short-id"
     """What `/etc/hostname` says where nobody asked otherwise (FILE-1)."""
     hosts_names: frozenset[Literal["hostname", "name", "aliases"]] = frozenset({"hostname"})

@@ -44,12 +44,16 @@ def test_so_it_is_over_ipv6(dual: Scene, target: str, transport: Transport) -> N
 def every_port_answers(
     scene: Scene, caller: str, target: str, transport: Transport, family: Family
 ) -> None:
-    """A listener hears the caller on each port that the world does not serve itself."""
+    """A listener hears the caller on each port that neither world nor runtime serves itself."""
     place = scene.place(HOST if target == GATEWAY else target)
     address = scene.address(Cell(caller, target, Protocol.ICMP, family))
     assert address
-    served = (TCP_PORTS if transport == "tcp" else UDP_PORTS).values() if target == INTERNET else ()
-    for port in sorted(set(PORTS) - set(served)):
+    served: set[int] = set()
+    if target == INTERNET:
+        served |= set((TCP_PORTS if transport == "tcp" else UDP_PORTS).values())
+    elif target == GATEWAY:
+        served |= set(scene.runtime.dialect.gateway_ports)
+    for port in sorted(set(PORTS) - served):
         with Ear(place, transport, address=address, port=port) as ear:
             meeting = ear.hears(scene.place(caller), answered=True)
             assert meeting, f"{target} is called on port {port}"
