@@ -11,7 +11,7 @@ from harness.faults.tricks import DROP
 from harness.model import Family
 from harness.topology import Interface
 from linux import rtnl
-from linux.nft import Expression, Hook, l4proto
+from linux.nft import Expression, Hook
 
 FAMILIES: Final[tuple[Family, ...]] = (4, 6)
 
@@ -26,11 +26,6 @@ def drop(site: Site, hook: Hook, *parts: Iterable[Expression], priority: int = -
     if key not in done:
         done.add(key)
         site.host.rule(hook, *parts, DROP, priority=priority)
-
-
-def swallow(site: Site, protocol: str, hook: Hook = "output") -> None:
-    """Have a container lose what it sends (or receives) of a protocol, on `lo` as well."""
-    site.inside.rule(hook, l4proto(protocol), DROP)
 
 
 def readdress(site: Site, plug: Plug, address: Interface) -> None:

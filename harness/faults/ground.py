@@ -82,10 +82,6 @@ class Ground:
         """Take an address away; one that is gone already is no failure."""
         self.ensure(rtnl.del_address(self.link(link).ifindex, address))
 
-    def tune(self, **values: str | int) -> None:
-        """Set sysctls under `net.`, with `__` for each dot: `tune(net__ipv4__ip_forward=1)`."""
-        self.place.tune({key.replace("__", "."): value for key, value in values.items()})
-
     def sysctl(self, key: str, value: str | int) -> None:
         """Set one sysctl by its name with dots, such as `net.ipv4.conf.eth0.proxy_arp`."""
         self.place.tune({key: value})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -161,10 +159,6 @@ class Site:
     def spawn(self, *argv: str) -> int:
         """Start a process in the host that stays; its pid there."""
         return self.world_host.spawn(argv, log=_LOG)
-
-    def kill(self, pid: int) -> None:
-        """End a process by its pid in the host."""
-        self.world_host.call(os.kill, pid, signal.SIGKILL)
 
     def other_containers(self) -> Mapping[str, Facts]:
         """The running containers that were started before this one, by name."""
