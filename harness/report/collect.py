@@ -59,7 +59,7 @@ _LONGEST = 20_000
 class Collected:
     """The tests of a run, report by report; `node_ids` turns their ids into the report's."""
 
-    def __init__(self, node_ids: Callable[[str], str] = str) -> None:
+    def __init__(self, node_ids: Callable[[str, str], str]) -> None:
         self._node_ids = node_ids
         self._tests: dict[str, TestResult] = {}
 
@@ -67,7 +67,9 @@ class Collected:
         """Let a report count for its test."""
         before = self._tests.get(report.nodeid)
         if before is None:
-            before = TestResult(id=line(self._node_ids(report.nodeid)), verdict=Verdict.UNTESTED)
+            before = TestResult(
+                id=line(self._node_ids(report.nodeid, report.location[0])), verdict=Verdict.UNTESTED
+            )
         own, breaks, evidence = _properties(report)
         verdict = Verdict.BROKEN if breaks else judge(report)
         reason = ""

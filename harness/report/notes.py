@@ -19,17 +19,26 @@ class NodeIds:
 
     def __init__(self, root: Path, suites: Path) -> None:
         self._root, self._suites = root, suites.resolve()
-        self._files: dict[str, str] = {}
+        self._files: dict[str, str | None] = {}
 
-    def __call__(self, node_id: str) -> str:
-        """`node_id`, its file named from the suites' own folder where it is in there."""
-        file, colons, test = node_id.partition("::")
+    def __call__(self, node_id: str, file: str) -> str:
+        """`node_id`, its file named from the suites' own folder where it is in there.
+
+        `file` is what pytest calls its location: its path seen from the root directory.
+        pytest's own id of an installed test begins wherever the command line pointed to.
+        """
         if file not in self._files:
             path = (self._root / file).resolve()
             inside = path.is_relative_to(self._suites)
-            shown = path.relative_to(self._suites.parent).as_posix() if inside else file
+            shown = path.relative_to(self._suites.parent).as_posix() if inside else None
             self._files[file] = shown
-        return f"{self._files[file]}{colons}{test}"
+        _, colons, test = node_id.partition("::")
+        shown = self._files[file]
+        return node_id if shown is None else f"{shown}{colons}{test}"
+
+    def of(self, item: pytest.Item) -> str:
+        """The node id of an item."""
+        return self(item.nodeid, item.location[0])
 
 
 class Notes:
@@ -41,17 +50,17 @@ class Notes:
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Note what there is besides what runs."""
-        self._deselected += [self._node_ids(item.nodeid) for item in items]
+        self._deselected += [self._node_ids.of(item) for item in items]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note what will run."""
         if session.items or self._deselected:
-            kept = [self._node_ids(item.nodeid) for item in session.items]
+            kept = [self._node_ids.of(item) for item in session.items]
             self._recorder.note_collected(kept, self._deselected)
 
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
+    def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         """Note what runs now."""
-        self._recorder.test = self._node_ids(nodeid)
+        self._recorder.test = self._node_ids(nodeid, location[0])
 
 
 class Sharding:
@@ -68,7 +77,7 @@ class Sharding:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Keep this shard's part of what all other choices have left."""
-        ids = {item: self._node_ids(item.nodeid) for item in items}
+        ids = {item: self._node_ids.of(item) for item in items}
         parts = shard.assign(ids.values(), self._part.of, self._seconds)
         elsewhere = [item for item in items if parts[ids[item]] != self._part.number]
         self._recorder.elsewhere = [ids[item] for item in elsewhere]

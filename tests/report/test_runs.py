@@ -143,6 +143,19 @@ def test_a_live_run_tells_of_runtime_and_stage(project: pytest.Pytester) -> None
     assert matrix.stage.containers[0].addresses[0].startswith("172.17.")
 
 
+@pytest.mark.parametrize("argument", ["suites", "suites.modes.test_none"])
+def test_the_suites_are_named_alike_wherever_they_are_installed(
+    project: pytest.Pytester, argument: str
+) -> None:
+    """An expectation file of one machine holds on another, whatever the command line names."""
+    name = "test_it_has_a_network_namespace_of_its_own"
+    options = ("--pyargs", argument, "-k", name, "--runtime=mydocker")
+    project.runpytest_subprocess(*options).assert_outcomes(passed=1)
+    report = left(project)
+    assert [test.id for test in report.tests] == [f"suites/modes/test_none.py::{name}"]
+    assert report.selection.narrowed
+
+
 def test_a_run_that_tests_no_requirement_leaves_none(project: pytest.Pytester) -> None:
     """An earlier report is not lost to a run of something else; --report asks for one anyway."""
     project.makepyfile(test_it="def test_of_nothing(): pass")
