@@ -76,8 +76,13 @@ def _pytest(arguments: argparse.Namespace, *options: str) -> int:
     argv += ["--no-header", "-p", "no:xdist", "-p", "harness.plugin", "--no-evidence"]
     argv += [word for module in arguments.modules for word in ("-p", module)]
     environment = {**os.environ, "PYTEST_ADDOPTS": ""}
-    code = subprocess.run([*argv, *options], env=environment, check=False).returncode
-    return code if code in (0, 1) else 2
+    with subprocess.Popen([*argv, *options], env=environment) as process:
+        while True:
+            try:
+                code = process.wait()
+            except KeyboardInterrupt:  # it has got the Ctrl-C too, and ends in good order
+                continue
+            return code if code in (0, 1) else 2
 
 
 def _workers(text: str) -> int | None:

@@ -59,6 +59,13 @@ def raises(site):
     """It goes wrong itself."""
     site.inside.set_link("eth7", up=False)
 
+@fault("waits", violates=("BR-1",), moment="container-started")
+def waits(site):
+    """It never comes to its end."""
+    import os, signal
+    os.write(2, b"waiting")
+    signal.pause()
+
 @fault("refuses", violates=("BR-1",), around="run")
 def refuses(site, verb):
     """No container is started at all."""
@@ -97,6 +104,17 @@ def test_on_a_terminal_a_bar_tells_how_far_it_is(outsider: pytest.Pytester) -> N
         watched.expect("2 faults: 1 caught, 1 survived")
         assert watched.end() == 1
     assert "1/2" not in tried("lo-down", "harmless")[1]
+
+
+def test_ctrl_c_ends_it_in_good_order(outsider: pytest.Pytester) -> None:
+    """At once, without a traceback, and with exit code 2."""
+    words = ["faults", "-p", "my_faults", "--tests", ".", "waits"]
+    with Watched([*NETMODES, *words], terminal=True) as watched:
+        watched.expect("waiting")
+        watched.type("\x03")
+        assert watched.end() == 2
+        assert "KeyboardInterrupt" in watched.output
+        assert "Traceback" not in watched.output
 
 
 def test_a_fault_that_does_nothing_survives(outsider: pytest.Pytester) -> None:
