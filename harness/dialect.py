@@ -61,6 +61,9 @@ class Dialect:
     masquerade_to_bystanders: bool = True
     """Whether traffic to other networks behind the host is masqueraded too: to ns1 and ns2
     (BR-6), and, where nothing keeps them apart, to the runtime's other networks (NET-2)."""
+    attached_masquerade: bool = True
+    """Whether what is attached to a network by hand is masqueraded too, because the network's
+    subnet is (ATT-3, ATT-4), or only what the runtime itself has put there."""
     loopback_ports: Literal["host-only", "neighbours-too"] = "host-only"
     """Who reaches a port published on 127.0.0.1 (PUB-3): `neighbours-too`, a neighbour on the
     LAN that forges frames does, as with Docker before 28."""

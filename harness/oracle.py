@@ -275,7 +275,7 @@ def _direct_routing(dialect: Dialect, family: Family) -> Promise | None:
 def _reply(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise:
     """An answer, with the TTL that the routers leave, to whoever the target saw asking."""
     routers = world.routers_between(source, target)
-    sender = _sender(world.dialect, source, target)
+    sender = _sender(world, cell, source, target)
     requirement = _relation(cell, source, target)
     if source == target:
         why = "delivered without leaving its namespace"
@@ -294,13 +294,17 @@ def _reply(world: _World, cell: Cell, source: Whereabout, target: Whereabout) ->
     )
 
 
-def _sender(dialect: Dialect, source: Whereabout, target: Whereabout) -> str:
+def _sender(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> str:
     """Whose address the target sees: what leaves a container's bridge is masqueraded.
 
-    To the internet always; to what else hangs on the host, as declared.
+    To the internet always; to what else hangs on the host, and of what was attached by
+    hand, as declared.
     """
+    dialect = world.dialect
     leaves = source.network is not None and not _on_one_link(source, target)
     masqueraded = leaves and (target.name == INTERNET or dialect.masquerade_to_bystanders)
+    if masqueraded and not dialect.attached_masquerade:
+        masqueraded = not isinstance(world.home_mode(cell.source), Attached)
     return HOST if masqueraded else source.name
 
 

@@ -119,6 +119,7 @@ def dialects() -> SearchStrategy[Dialect]:
         router6=st.sampled_from(["kept", "cut-off"]),
         isolation=st.sampled_from(["networks", "none"]),
         masquerade_to_bystanders=st.booleans(),
+        attached_masquerade=st.booleans(),
     )
 
 

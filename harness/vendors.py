@@ -81,15 +81,14 @@ def _claims(factory: AdapterFactory) -> str:
 def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
     version = version_of(factory)
     yield f"{name} {version}".rstrip()
-    spec = _spec(factory)
     if absent := registry.missing(factory):
         yield f"  not installed: there is no {', '.join(absent)}"
-        if spec and spec.install:
-            yield f"  to install it: {spec.install}"
+        if install := registry.how_to_install(factory):
+            yield f"  to install it: {install}"
     yield f"  claims: {', '.join(sorted(factory.features))}"
     if lacking := sorted(set(Feature) - factory.features):
         yield f"  does not claim: {', '.join(lacking)}"
-    entries = dialects.entries(spec.kin or spec.name, version) if spec else []
+    entries = _entries(factory, version)
     for entry in entries:
         yield f"  {entry.about}"
         for field, value in entry.choices.items():
@@ -99,6 +98,15 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
     if not entries:
         for field, value in dialects.differences(_dialect(factory, version)):
             yield f"    {field} = {_written(value)}"
+
+
+def _entries(factory: AdapterFactory, version: str) -> list[dialects.Entry]:
+    """What the table of dialects has about it; nothing about who is not in the table."""
+    spec = _spec(factory)
+    if spec:
+        return dialects.entries(spec.kin or spec.name, version)
+    tell = getattr(factory, "entries", None)
+    return list(tell()) if tell else []
 
 
 def _written(value: object) -> str:

@@ -36,9 +36,13 @@ class Entry:
     choices: Mapping[str, Any]
 
 
-def of(runtime: str, version: str) -> Dialect:
-    """The dialect of a runtime in a version; of one that is not in the table, the defaults."""
-    known = entries(runtime, version)
+def of(runtime: str, version: str, *, upon: tuple[str, str] | None = None) -> Dialect:
+    """The dialect of a runtime in a version; of one that is not in the table, the defaults.
+
+    `upon` names another entry of the table, and a version, whose choices come first: what a
+    runtime without networks of its own is wired by.
+    """
+    known = [*(entries(*upon) if upon else ()), *entries(runtime, version)]
     if not known:
         return Dialect()
     found, residue = Dialect(residue=()), list[str]()

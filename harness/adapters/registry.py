@@ -19,11 +19,13 @@ GROUP: Final = "netmodes.adapters"
 DEFAULT: Final = "mydocker"
 """The runtime that comes with the suites."""
 _BUILT_IN: Final = {
+    "crun": "harness.adapters.oci:CRUN",
     "docker": "harness.adapters.docker:SPEC",
     "mydocker": "harness.adapters.mydocker:MydockerAdapter",
     "mydocker-cli": "harness.adapters.mydocker_cli:SPEC",
     "podman": "harness.adapters.podman:CRUN",
     "podman-runc": "harness.adapters.podman:RUNC",
+    "runc": "harness.adapters.oci:RUNC",
 }
 _DESCRIBED: Final = ".toml"
 
@@ -75,6 +77,11 @@ def missing(factory: AdapterFactory) -> list[str]:
     return tell()
 
 
+def how_to_install(factory: AdapterFactory) -> str:
+    """What to type where a runtime is missing; `""` where its adapter does not tell."""
+    return str(getattr(getattr(factory, "spec", factory), "install", ""))
+
+
 def _load(name: str) -> AdapterFactory:
     for point in entry_points(group=GROUP):
         if point.name == name:
@@ -118,6 +125,6 @@ def _remedy(factory: AdapterFactory) -> str:
         spec = factory.spec
         if spec.prefix:
             return f"They are looked for in {spec.prefix} and on the PATH"
-        if spec.install:
-            return f"Try: {spec.install}"
+    if install := how_to_install(factory):
+        return f"Try: {install}"
     return "`netmodes vendors` tells what is there"

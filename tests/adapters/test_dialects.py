@@ -14,7 +14,7 @@ from harness.dialect import Dialect
 DOCKER_26, DOCKER_28 = "26.1.5", "28.0.0"
 
 
-@pytest.mark.parametrize("runtime", ["docker", "podman"])
+@pytest.mark.parametrize("runtime", ["cni", "crun", "docker", "podman", "runc"])
 @pytest.mark.parametrize("version", ["0", "26.1.5+dfsg1", "999"])
 def test_every_choice_has_a_source_that_can_be_looked_up(runtime: str, version: str) -> None:
     """A page or a line of code, and a sentence about it; every field is one of a dialect."""
@@ -43,6 +43,14 @@ def test_residue_adds_up_and_is_the_runtimes_own() -> None:
     assert "nft table inet netavark" in found
     assert "cgroup libpod_parent" in found
     assert not set(found) & {"link docker0", "nft table inet mydocker"}
+
+
+def test_a_runtime_without_networks_has_the_choices_of_what_wires_it() -> None:
+    """Its own come behind those, and say the last word."""
+    alone, wired = dialects.of("crun", "1.21"), dialects.of("crun", "1.21", upon=("cni", "1.0.0"))
+    assert (alone.mac, wired.mac) == ("from-address", "random")
+    assert alone.hostname == wired.hostname == "name"
+    assert "link cni0" in set(wired.residue) - set(alone.residue)
 
 
 def test_a_runtime_that_is_not_in_the_table_has_the_defaults() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 
 import pytest
@@ -267,6 +268,20 @@ def test_a_dialect_changes_what_it_declares(
 ) -> None:
     """Every declared choice that decides what reaches what decides just that."""
     assert said(of(NETWORKS, dialect), source, target, family) == words
+
+
+@pytest.mark.parametrize("target", ["internet", "www.example.com", "ns1", "br0"])
+def test_what_is_attached_by_hand_is_masqueraded_or_not(target: str) -> None:
+    """As declared; the runtime's own containers are, and the TTL is the same."""
+    cast, attached = "container01", "container07-attached"
+    declared = of(PLAN, Dialect(attached_masquerade=False))
+    by_hand, own = (Cell(name, target, Protocol.ICMP, 4) for name in (attached, cast))
+    sender = of(PLAN)[by_hand].seen_from
+    assert declared[by_hand] == replace(
+        of(PLAN)[by_hand], seen_from=attached, why=declared[by_hand].why
+    )
+    assert declared[own] == of(PLAN)[own]
+    assert (sender == "host") == (target != "br0")
 
 
 def test_the_default_network_has_ipv6_when_the_dialect_says_so() -> None:

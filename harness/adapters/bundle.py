@@ -1,0 +1,167 @@
+"""An OCI bundle: a root file system of the test image and the config.json beside it.
+
+The format is that of https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md.
+The image's tree is unpacked once per host; each container has an overlay of its own on it.
+The capabilities, masked and read-only paths are those that engines give by default.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any, Final
+
+from harness.model import ContainerSpec
+from linux.syscalls import MS_BIND, MS_NODEV, mount, umount
+
+PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CAPABILITIES: Final = tuple(
+    f"CAP_{name}"
+    for name in (
+        *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD"),
+        *("NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+    )
+)
+"""https://github.com/moby/moby/blob/v26.1.5/oci/caps/defaults.go."""
+_MASKED: Final = (
+    *("/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list"),
+    *("/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"),
+)
+_READ_ONLY: Final = (*("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"),)
+_QUIET: Final = ("nosuid", "noexec", "nodev")
+
+
+def unpack(archive: str, root: Path) -> None:
+    """Unpack the layers of an image's archive, in their order; done once per host."""
+    done = root.with_name(f"{root.name}.done")
+    if done.exists():
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as whole:
+        told = whole.extractfile("manifest.json")
+        layers = json.load(told)[0]["Layers"] if told else ()
+        for name in layers:
+            with tarfile.open(fileobj=whole.extractfile(name)) as layer:
+                layer.extractall(root, filter="fully_trusted")  # noqa: S202 # our own image
+    done.touch()
+
+
+def lay(bundle: Path, image: Path) -> None:
+    """Make a bundle's directories and mount its root: an overlay on the image's tree."""
+    for name in ("rootfs", "upper", "work"):
+        (bundle / name).mkdir()
+    where = f"lowerdir={image},upperdir={bundle}/upper,workdir={bundle}/work"
+    mount("overlay", str(bundle / "rootfs"), "overlay", MS_NODEV, where)
+
+
+def lift(bundle: Path) -> None:
+    """Take the mounts of a bundle away again, whichever there are."""
+    for name in ("rootfs", "netns"):
+        while (path := bundle / name).exists() and path.is_mount():
+            umount(str(path))
+
+
+def hold(bundle: Path, namespace: int) -> Path:
+    """Give a network namespace, an open descriptor, a path in the bundle; until `lift`."""
+    path = bundle / "netns"
+    path.touch()
+    mount(f"/proc/self/fd/{namespace}", str(path), flags=MS_BIND)
+    return path
+
+
+def write(
+    bundle: Path, spec: ContainerSpec, *, args: Sequence[str], netns: str | None, resolver: str
+) -> None:
+    """Write config.json. `netns` is a path to join, `""` asks for a new one, `None` for none.
+
+    `resolver` is what stands in `/etc/resolv.conf` where the container names no servers.
+    """
+    servers = "".join(f"nameserver {server}\n" for server in spec.dns)
+    _file(bundle, "resolv.conf", servers or resolver)
+    _file(bundle, "hostname", f"{_hostname(spec)}\n")
+    config = _config(spec, args, netns, [_mount(bundle, name) for name in _FILES])
+    (bundle / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def write_hosts(bundle: Path, spec: ContainerSpec, addresses: Sequence[str]) -> None:
+    """Write the container's `/etc/hosts`: the loopback's names, its own, those asked for."""
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    lines += [f"{ip_interface(item).ip}\t{_hostname(spec)}" for item in addresses]
+    lines += [f"{address}\t{name}" for name, address in spec.hosts]
+    _file(bundle, "hosts", "".join(f"{line}\n" for line in lines))
+
+
+_FILES: Final = ("resolv.conf", "hostname", "hosts")
+
+
+def _hostname(spec: ContainerSpec) -> str:
+    return spec.hostname or spec.name
+
+
+def _file(bundle: Path, name: str, content: str) -> None:
+    (bundle / name).write_text(content, encoding="utf-8")
+
+
+def _mount(bundle: Path, name: str) -> dict[str, Any]:
+    return {
+        "destination": f"/etc/{name}",
+        "type": "bind",
+        "source": str(bundle / name),
+        "options": ["rbind", "rprivate"],
+    }
+
+
+def _config(
+    spec: ContainerSpec, args: Sequence[str], netns: str | None, files: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
+    if netns is not None:
+        namespaces.append({"type": "network", **({"path": netns} if netns else {})})
+    known = dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES)
+    return {
+        "ociVersion": "1.0.0",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": list(args),
+            "env": [PATH, f"HOSTNAME={_hostname(spec)}"],
+            "cwd": "/",
+            "capabilities": known,
+        },
+        "root": {"path": "rootfs"},
+        "hostname": _hostname(spec),
+        "mounts": [*_MOUNTS, *files],
+        "linux": {
+            "namespaces": namespaces,
+            "cgroupsPath": f"/{spec.name}",
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            "sysctl": dict(spec.sysctls),
+            "maskedPaths": list(_MASKED),
+            "readonlyPaths": list(_READ_ONLY),
+        },
+    }
+
+
+def _tmpfs(where: str, *options: str) -> dict[str, Any]:
+    return {"destination": where, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
+
+
+_MOUNTS: Final = [
+    {"destination": "/proc", "type": "proc", "source": "proc", "options": list(_QUIET)},
+    _tmpfs("/dev", "nosuid", "strictatime", "mode=755", "size=65536k"),
+    {
+        "destination": "/dev/pts",
+        "type": "devpts",
+        "source": "devpts",
+        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    },
+    _tmpfs("/dev/shm", *_QUIET, "mode=1777", "size=65536k"),  # noqa: S108 # the container's
+    {
+        "destination": "/sys",
+        "type": "sysfs",
+        "source": "sysfs",
+        "options": [*_QUIET, "ro"],
+    },
+]
