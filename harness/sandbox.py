@@ -39,7 +39,8 @@ from linux import syscalls as sys_
 __all__ = ["STEPS", "SandboxError", "enter", "inside", "require", "run"]
 
 OUTSIDE = "NETMODES_OUTSIDE"
-"""The variable in which the waiter's pid is, as it is known outside: for who wants to enter."""
+"""The variable with the waiter's pid as it is known outside, and the number of the user namespace
+there: for who wants to enter."""
 
 _RELAYED = frozenset(
     {
@@ -80,11 +81,11 @@ def enter() -> None:
     the same signal. Call it from the main thread. Raises `SandboxError`, in the
     calling process and with nothing changed, where the machine refuses.
     """
-    waiter = os.getpid()
+    waiter = f"{os.getpid()} {os.stat('/proc/self/ns/user').st_ino}"
     status = _fork_into_sandbox()
     if status is not None:
         _end_like(status)
-    os.environ[OUTSIDE] = str(waiter)
+    os.environ[OUTSIDE] = waiter
 
 
 def run(function: Callable[[], int]) -> int:

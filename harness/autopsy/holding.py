@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from harness.autopsy.hooks import outside
+from harness import sandbox
 from harness.lab import furniture, inside, terminal
 from harness.scene import Scene
 from harness.world.build import World
@@ -16,10 +16,11 @@ from linux.netns import NetNS
 def instructions(world: World | None, scene: Scene | None) -> str:
     """What to type, in another terminal, to look around; the run goes on at Ctrl-C."""
     lines = ["The run waits here: press Ctrl-C to take everything down and end it."]
-    waiter = outside()
-    into = "nsenter -U --preserve-credentials" if os.geteuid() == 0 and _mapped() else "nsenter"
-    if waiter is None or world is None:
+    waiter, _, users = os.environ.get(sandbox.OUTSIDE, "").partition(" ")
+    if not waiter or world is None:
         return "\n".join([*lines, ""])
+    own = os.stat("/proc/self/ns/user").st_ino
+    into = "nsenter" if str(own) == users else "nsenter -U --preserve-credentials"
     enter = f"{into} -t $(pgrep -P {waiter}) -m -p -n"
     lines += ["From another terminal of this machine, as the same user:", f"  {enter}"]
     lines += ["", "and in there:"]
@@ -27,12 +28,6 @@ def instructions(world: World | None, scene: Scene | None) -> str:
     for name, path in _paths(world, scene):
         lines.append(f"  {name:24}nsenter --net={path}")
     return "\n".join([*lines, ""])
-
-
-def _mapped() -> bool:
-    """Whether root here is somebody else outside: then the user namespace is to be entered too."""
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        return file.read().split()[:3] != ["0", "0", "4294967295"]
 
 
 def _paths(world: World, scene: Scene | None) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,6 @@ autopsy itself is imported at the first failure.
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import signal
 import sys
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from harness import sandbox
 from harness.matrix import AnyMatrix, Difference
 from harness.model import Cell
 from harness.recorder import Recorder
@@ -226,9 +224,3 @@ def _only_shrinking() -> bool:
 
     context = control._current_build_context.value  # nothing public tells
     return context is not None and not context.is_final
-
-
-def outside() -> int | None:
-    """The pid of the process that waits outside of the sandbox, as it is known there."""
-    said = os.environ.get(sandbox.OUTSIDE, "")
-    return int(said) if said.isdigit() else None
