@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from harness.autopsy.sightings import Role, Seen, Sighting
 from linux import netstate, rtnl, sysctl
+from linux.conntrack import PROTOCOLS, Conntrack
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from linux.routing import Way, way
@@ -42,7 +44,22 @@ def causes(
             return list(looked.leaving(packet))
         if last.outgoing:
             return list(looked.beyond(last, link))
-        return list(looked.within(packet, link))
+        return list(looked.within(_translated(space, packet), link))
+
+
+def _translated(space: NetNS, packet: Seen) -> Seen:
+    """The packet as it is routed there: what the flow that it belongs to is translated to."""
+    names = {4: packet.protocol, 6: packet.protocol.replace("icmp", "icmpv6")}
+    number = PROTOCOLS.get(names[packet.source.version])
+    mine = (packet.source, packet.destination, packet.source_port, packet.destination_port)
+    with Conntrack(space) as known:
+        flows = known.all()
+    for flow in flows:
+        for there, back in ((flow.original, flow.reply), (flow.reply, flow.original)):
+            ends = (there.source, there.destination, there.source_port, there.destination_port)
+            if there.protocol == number and ends == mine:
+                return replace(packet, destination=back.source)
+    return packet
 
 
 def silent(

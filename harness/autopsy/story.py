@@ -15,6 +15,7 @@ _NETNS = re.compile(r"net:\[(\d+)\]")
 
 
 _NO_RULE = ": no rule that is traced, so connection tracking, or the older iptables"
+_MOST = 20
 _COMING = frozenset({Outcome.REPLY, Outcome.NO_NAME})
 """What a promise may be for a packet to be right in coming."""
 
@@ -129,8 +130,16 @@ def _way(trail: Sequence[Sighting], account: Account) -> str:
             if not places or told or name not in places:
                 places.append(name + told)
             ttl = item.seen.ttl
-        parts.append(f"{ends}: {', '.join(dict.fromkeys(places))}")
-    return "; then ".join(parts)
+        parts.append(f"{ends}: {', '.join(_shortened(list(dict.fromkeys(places))))}")
+    return "; then ".join(_shortened(parts))
+
+
+def _shortened(items: list[str]) -> list[str]:
+    """The beginning and the end of what goes on and on: a packet in circles."""
+    if len(items) <= _MOST:
+        return items
+    half = _MOST // 2
+    return [*items[:half], f"… {len(items) - 2 * half} more …", *items[-half:]]
 
 
 def _shown(item: Sighting, *, final: bool) -> str:
@@ -194,7 +203,7 @@ def _other_than_promised(account: Account) -> Iterator[str]:
     ttls = {now.ttl, now.seen_ttl} - {None}
     if promise.ttl is not None and ttls != {promise.ttl}:
         for role in (Role.REQUEST, Role.REPLY):
-            changes = ", ".join(_ttl_changes(account.trail(role)))
+            changes = ", ".join(_shortened(list(_ttl_changes(account.trail(role)))))
             yield f"the TTL of the {role} is not {promise.ttl}: {changes or 'nobody changed it'}"
 
 
@@ -216,12 +225,15 @@ def _seen_as_another(account: Account) -> Iterator[str]:
 
 def _rewritten(account: Account, role: Role) -> Iterator[str]:
     """Each place that changed an address or a port on the way."""
-    trail = account.trail(role)
-    for before, after in itertools.pairwise(trail):
+    told: set[str] = set()
+    for before, after in itertools.pairwise(account.trail(role)):
         for side in ("source", "destination"):
             was, now = _socket(before.seen, side), _socket(after.seen, side)
             if was != now and before.seen.protocol == after.seen.protocol:
-                yield f"{side} rewritten in {before.place}: {was} → {now}"
+                said = f"{side} rewritten in {before.place}: {was} → {now}"
+                if said not in told:
+                    yield said
+                told.add(said)
 
 
 def _socket(seen: Seen, side: str) -> str:

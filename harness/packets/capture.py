@@ -173,6 +173,13 @@ class Capture:
         self.drain()
         return tuple(frame for frame in self._frames if at in ("", frame.where))
 
+    @property
+    def kept(self) -> tuple[Frame, ...]:
+        """What is there of it, lost frames or not: for who wants to know what it was like."""
+        with contextlib.suppress(CaptureLost):
+            self.drain()
+        return tuple(self._frames)
+
     def matching(self, template: Packet, *, at: str = "") -> tuple[Frame, ...]:
         """The frames that are like `template`; `harness.packets.match` tells what that means."""
         from harness.packets import expect  # scapy takes a while to import
