@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from harness.adapters.protocol import Feature
-from harness.requirements import CatalogueError, Level, UnknownRequirement, load, parse
+from harness.requirements import (
+    CatalogueError,
+    Level,
+    Reference,
+    Requirement,
+    UnknownRequirement,
+    load,
+    parse,
+)
 
 CATALOGUE = load(Path(__file__).parents[2] / "suites" / "requirements.toml")
 
@@ -17,6 +25,7 @@ GOOD = """
 [links]
 "seed" = ""
 "moby#{}" = "https://github.com/moby/moby/issues/{}"
+"RFC 792" = "https://www.rfc-editor.org/rfc/rfc792"
 
 [[section]]
 name = "bridge"
@@ -128,13 +137,22 @@ def test_an_unknown_id_names_the_nearest(id_: str, hint: str) -> None:
 
 def test_a_well_formed_catalogue_is_read() -> None:
     """Every field arrives where it belongs."""
-    (row,) = parse(GOOD)
-    assert str(row.history[0]) == "moby#14041 <https://github.com/moby/moby/issues/14041>"
-    assert (str(row.sources[0]), row.dialect, row.features) == (
-        "seed",
-        ("mac",),
-        frozenset({"bridge"}),
+    (row,) = parse(GOOD.replace('["seed"]', '["seed", "RFC 792"]'))
+    assert row == Requirement(
+        "BR-1",
+        Level.MUST,
+        "bridge",
+        "It holds.",
+        sources=(
+            Reference("seed", None),
+            Reference("RFC 792", "https://www.rfc-editor.org/rfc/rfc792"),
+        ),
+        history=(Reference("moby#14041", "https://github.com/moby/moby/issues/14041"),),
+        dialect=("mac",),
+        features=frozenset({"bridge"}),
     )
+    assert str(row.sources[0]) == "seed"
+    assert str(row.history[0]) == "moby#14041 <https://github.com/moby/moby/issues/14041>"
 
 
 @pytest.mark.parametrize(
@@ -165,3 +183,34 @@ def test_an_id_given_twice_is_refused() -> None:
     """An id stands for one row."""
     with pytest.raises(CatalogueError, match="BR-1: the id is taken"):
         parse(GOOD + GOOD[GOOD.index("[[section.requirement]]") :])
+
+
+def test_what_may_be_left_out_is_nothing() -> None:
+    """Links, sections, rows, and all of a row but what it says."""
+    assert not parse("")
+    assert not parse("[[section]]")
+    row = '[[section.requirement]]\nid = "BR-1"\nlevel = "MUST"\nstatement = "It holds."'
+    assert list(parse(f"[[section]]\n{row}")) == [Requirement("BR-1", Level.MUST, "", "It holds.")]
+    assert list(parse(f"[[section]]\nname = 'bridge'\n{row}")) == [
+        Requirement("BR-1", Level.MUST, "bridge", "It holds.")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "complaint"),
+    [
+        ('level = "MUST"', "BR-1: level '' is none of MUST, SHOULD"),
+        ('statement = "It holds."', "BR-1: the statement is not a full sentence: ''"),
+    ],
+)
+def test_what_may_not_be_left_out_is_missed(old: str, complaint: str) -> None:
+    """A row without a level or a sentence says nothing."""
+    with pytest.raises(CatalogueError, match=f"^{re.escape(complaint)}$"):
+        parse(GOOD.replace(old, ""))
+
+
+def test_a_file_is_read_as_utf_8(tmp_path: Path) -> None:
+    """A `Path` as well as a package's resource."""
+    path = tmp_path / "requirements.toml"
+    path.write_bytes(GOOD.replace("It holds.", "It holds everywhere → always.").encode())
+    assert load(path)["BR-1"].statement == "It holds everywhere → always."
