@@ -149,15 +149,21 @@ def add(
     return endpoint(attachment.network, attachment.interface, answer)
 
 
-def delete(attachment: Attachment, network: Mapping[str, Any]) -> None:
-    """Have it taken off again; every plugin is asked, the last one first, and may know nothing."""
+def delete(
+    attachment: Attachment, network: Mapping[str, Any], spec: ContainerSpec | None = None
+) -> None:
+    """Have it taken off again; every plugin is asked, the last one first, and may know nothing.
+
+    They are told what the container had asked for: without its ports portmap does nothing.
+    """
     answer: dict[str, Any] = {}
     with contextlib.suppress(FileNotFoundError, ValueError):
         answer = json.loads(attachment.kept.read_text(encoding="utf-8"))
     failed: CniError | None = None
     for plugin in reversed(network["plugins"]):
+        wanted = {**plugin, **(_asked(plugin["type"], spec) if spec is not None else {})}
         try:
-            _call("DEL", attachment, network["name"], plugin, answer)
+            _call("DEL", attachment, network["name"], wanted, answer)
         except CniError as error:
             failed = error
     if failed is not None:

@@ -161,9 +161,10 @@ class Engine:
             with contextlib.suppress(ProcessLookupError):
                 records.finish(record.pid, grace)
         self._forget(name)
+        asked = replace(record.spec, ports=record.ports)
         for item in records.attachments(record):
             with contextlib.suppress(Refused):
-                cni.delete(item, self.networks.conf(item.network))
+                cni.delete(item, self.networks.conf(item.network), asked)
         netns = records.bundle(name) / "netns"
         if netns.exists() and netns.is_mount():
             umount(str(netns))
