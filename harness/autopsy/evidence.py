@@ -23,13 +23,11 @@ from harness.autopsy.examine import Autopsy
 from harness.autopsy.state import state
 from harness.packets import pcapng
 from harness.packets.frame import Frame
+from harness.report.files import AGAIN
 from harness.report.text import plain
 from harness.scene import Scene
 from linux.netns import NetNS
 
-FOLDER: Final = "evidence"
-"""Below the report's folder."""
-AGAIN: Final = "again.txt"
 _LONGEST_NAME: Final = 100
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.,=()\[\]-]+")
 

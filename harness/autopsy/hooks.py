@@ -120,7 +120,8 @@ class Evidence:
         asked = self._config.getoption("report") is not None
         if not asked and all(name != PROPERTY for name, _ in item.user_properties):
             return None
-        from harness.autopsy.evidence import FOLDER, folder_name
+        from harness.autopsy.evidence import folder_name
+        from harness.report.files import EVIDENCE as FOLDER
 
         self._written = f"{FOLDER}/{folder_name(self._recorder.test or item.nodeid)}"
         return self._directory / self._written

@@ -12,6 +12,8 @@ from harness.report.schema import Report
 
 JUNIT, SUMMARY, BADGE, PAGE = "junit.xml", "summary.md", "badge.json", "index.html"
 NAMES = (json_file.NAME, JUNIT, SUMMARY, BADGE, PAGE)
+EVIDENCE, AGAIN = "evidence", "again.txt"
+EVIDENCE_FILES = (AGAIN, "story.txt", "capture.pcapng", "commands.txt", "plan.toml")
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable in which GitHub Actions names the file that a summary is appended to."""
 
@@ -35,6 +37,22 @@ def announce(report: Report, directory: Path) -> None:
     replace(directory / json_file.NAME, json_file.dumps(report))
     for name in NAMES[1:]:
         (directory / name).unlink(missing_ok=True)
+
+
+def remove_evidence(directory: Path, *, before: float) -> None:
+    """Take away the evidence that was written before a time: an earlier run's. Raises `OSError`.
+
+    Only files that evidence is made of; a folder with anything else in it stays.
+    """
+    for again in directory.glob(f"{EVIDENCE}/*/{AGAIN}"):
+        folder = again.parent
+        if folder.is_symlink() or again.stat().st_mtime >= before:
+            continue
+        for file in (*folder.glob("state/*.json"), *map(folder.joinpath, EVIDENCE_FILES)):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody has put something else there
+            (folder / "state").rmdir()
+            folder.rmdir()
 
 
 def write_page(reports: Sequence[Report], file: Path) -> None:

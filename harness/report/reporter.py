@@ -119,6 +119,7 @@ class Reporter:
         begun = self._report(pytest.ExitCode.INTERRUPTED, ["the run has not come to its end"])
         try:
             files.announce(begun, self._order.directory)
+            files.remove_evidence(self._order.directory, before=self._began)
         except OSError as error:
             self._cannot_write(error)
 

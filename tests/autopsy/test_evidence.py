@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,23 @@ def test_without_a_report_the_story_is_told_nevertheless(
     result.assert_outcomes(passed=1, failed=1)
     assert "dropped in db" not in result.stdout.str()
     assert not (pytester.path / "report" / "evidence").exists()
+
+
+def test_the_evidence_of_an_earlier_run_goes(run: Run, pytester: pytest.Pytester) -> None:
+    """With its report; what somebody else has put beside it stays."""
+    run(body=ORDINARY)
+    old = evidence_of(pytester, "test_broken").parent / "old"
+    kept = old.with_name("kept")
+    for place in (old, kept):
+        (place / "state").mkdir(parents=True)
+        for file in (place / "again.txt", place / "state" / "host.json"):
+            file.write_text("old")
+            os.utime(file, (1, 1))
+    (kept / "notes.txt").write_text("mine")
+    run(body=ORDINARY)
+    assert evidence_of(pytester, "test_broken").is_dir()
+    assert not old.exists()
+    assert [item.name for item in kept.iterdir()] == ["notes.txt"]
 
 
 def test_an_autopsy_that_fails_does_not_hide_the_failure(run: Run) -> None:
