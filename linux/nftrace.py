@@ -43,10 +43,14 @@ _VERDICTS: Final = {
 _REGISTER: Final = 1
 _META_NFTRACE: Final = 12
 _TRANSPORT: Final = 2
+_META_PROTOCOL: Final = 1
+_ETH_P_ARP: Final = b"\x08\x06"
 _HOOKS: Final[dict[str, tuple[Hook, ...]]] = {
     "inet": ("prerouting", "output"),
     "bridge": ("prerouting", "output"),
+    "arp": ("prerouting", "input"),
 }
+"""Of the family arp these are the numbers of its hooks input (0) and output (1)."""
 
 
 class Step(NamedTuple):
@@ -96,6 +100,12 @@ def _compare(op: int, value: bytes) -> Expression:
     )
 
 
+def _arp() -> list[Expression]:
+    """In a table of a bridge: the frame is ARP."""
+    load = nest(2, be32(1, _REGISTER), be32(2, _META_PROTOCOL))
+    return [nest(1, text(1, "meta"), load), _compare(0, _ETH_P_ARP)]
+
+
 def _mark() -> list[Expression]:
     value = nest(2, attr(1, b"\x01"))
     return [
@@ -105,7 +115,7 @@ def _mark() -> list[Expression]:
 
 
 class Tracer:
-    """Marks what matches one of `flows` in a namespace and hears what becomes of it.
+    """Marks ARP and what matches one of `flows` in a namespace, and hears what becomes of it.
 
     Use it as a context manager, or `close` it: its tables are owned by its socket, so
     that they go with it however it ends. Raises `OSError` where the kernel refuses.
@@ -131,6 +141,11 @@ class Tracer:
         yield add_table(table, owned=True)
         for hook in _HOOKS[table.family]:
             yield add_chain(table, hook, hook=hook, priority=EARLIEST)
+            if table.family == "arp":
+                yield add_rule(table, hook, _mark())
+                continue
+            if table.family == "bridge":
+                yield add_rule(table, hook, _arp(), _mark())
             for flow in flows:
                 yield add_rule(table, hook, flow, _mark())
 

@@ -31,15 +31,17 @@ def causes(
     packet: Seen,
     last: Sighting | None,
     trail: Sequence[Sighting],
+    far: str = "",
 ) -> list[str]:
     """Why `packet`, last seen at `last` (or never), went no further; the likeliest first.
 
-    `trail` is everything that was seen. Empty where nothing in there says why.
+    `trail` is everything that was seen; `far` is the other end of the place's cable, as
+    `host/veth1`, where it hangs on the host. Empty where nothing in there says why.
     """
     with Netlink(space) as netlink:
         links = {link.name: link for link in netstate.links(netlink)}
         link = links.get(last.link) if last else None
-        looked = _Look(place, space, netlink, links, trail)
+        looked = _Look(place, space, netlink, links, trail=trail, far=far)
         if last is None:
             return list(looked.leaving(packet))
         if last.outgoing:
@@ -63,11 +65,16 @@ def _translated(space: NetNS, packet: Seen) -> Seen:
 
 
 def silent(
-    place: str, space: NetNS, hop: Address, trail: Sequence[Sighting], *, port: str = ""
+    place: str,
+    space: NetNS,
+    hop: Address,
+    trail: Sequence[Sighting],
+    *,
+    port: netstate.Link | None = None,
 ) -> list[str]:
     """Why the one that has an address did not answer who asked for it; empty for all others.
 
-    `port` is the host's end of its cable, as `host/veth1`, where it hangs on the host.
+    `port` is the host's end of its cable where it hangs on the host.
     """
     with Netlink(space) as netlink:
         own = [item for item in netstate.addresses(netlink) if item.address.ip == hop]
@@ -87,15 +94,26 @@ def silent(
     )
     where = f"{place}/{link.name}"
     if answered:
-        return [f"{where} has {hop} and answered: the answer got lost"]
-    if heard:
-        return [f"{where} has {hop}, was asked and kept silent"]
+        said = "and answered: the answer got lost"
+    elif heard:
+        said = "was asked and kept silent"
+    else:
+        said = f"and {_unheard(link, port)}"
+    return [f"{where} has {hop}, {said}"]
+
+
+def _unheard(link: netstate.Link, port: netstate.Link | None) -> str:
+    """Why a question does not come through to a link, whose other end the host has as `port`."""
+    end = f"its other end{f', host/{port.name},' if port else ''}"
     if not link.up:
-        return [f"{where} has {hop}, and is down"]
+        return "is down"
     if not link.carrier:
-        return [f"{where} has {hop}, and its other end{port and f', {port},'} is down"]
-    by = port and f" by {port}"
-    return [f"{where} has {hop}, and the question did not come through to it{by}"]
+        return f"{end} is down"
+    if port and port.master is None:
+        return f"{end} is in no bridge"
+    if port and port.isolated:
+        return f"{end} is isolated from other isolated ports"
+    return "the question did not come through to it" + (f" by host/{port.name}" if port else "")
 
 
 def doubles(spaces: Mapping[str, NetNS]) -> list[str]:
@@ -127,10 +145,12 @@ class _Look:
         space: NetNS,
         netlink: Netlink,
         links: dict[str, netstate.Link],
+        *,
         trail: Sequence[Sighting],
+        far: str,
     ) -> None:
         self._place, self._space, self._netlink = place, space, netlink
-        self._links, self._trail = links, trail
+        self._links, self._trail, self._far = links, trail, far
         self._by_index = {link.ifindex: link for link in links.values()}
 
     # --- where the trail can end
@@ -173,7 +193,8 @@ class _Look:
         if not link.up:
             yield f"link {last.where} is down"
         elif not link.carrier:
-            yield f"link {last.where} has no carrier: its other end is down"
+            far = self._far and f", {self._far},"
+            yield f"link {last.where} has no carrier: its other end{far} is down"
         ports = [item for item in self._links.values() if item.master == link.ifindex]
         if link.kind == "bridge":
             closed = [item.name for item in ports if not item.up or not item.carrier]
@@ -231,7 +252,7 @@ class _Look:
         down = [
             name
             for name, link in self._links.items()
-            if name != "lo" and not (link.up and link.carrier)
+            if (name != "lo" or to.is_loopback) and not (link.up and link.carrier)
         ]
         if found.refused == "no route":
             yield f"{self._place} has no route to {to}"
@@ -242,7 +263,11 @@ class _Look:
 
     def _next_hop(self, found: Way, to: Address) -> Iterator[str]:
         hop, link = found.via or to, self._by_index.get(found.oif)
-        if link is None or found.local:
+        if found.local:
+            if not self._links["lo"].up:
+                yield f"link {self._place}/lo is down"
+            return
+        if link is None:
             return
         out = f"{self._place}/{link.name}"
         if not link.up:
@@ -254,8 +279,11 @@ class _Look:
         state = known[0].state if known else 0
         if state & _UNRESOLVED or (asked and not self._told(hop)):
             yield f"{UNANSWERED} {hop}, asked for at {out}{_reached(asked)}"
+        if not link.carrier and link.kind == "bridge":
+            yield f"bridge {out} has no port that carries"
         elif not link.carrier:
-            yield f"link {out} has no carrier: its other end is down"
+            far = self._far and f", {self._far},"
+            yield f"link {out} has no carrier: its other end{far} is down"
 
     def _told(self, hop: Address) -> bool:
         return any(

@@ -12,7 +12,7 @@ from harness.autopsy.drops import Drops
 from harness.autopsy.sightings import Role, Seen, Sighting
 from harness.autopsy.story import Account, End
 from harness.autopsy.trace import Tracing
-from harness.model import BY_NAME, INTERNET, Cell, Observation, Outcome, Promise
+from harness.model import BY_NAME, HOST, INTERNET, Cell, Observation, Outcome, Promise
 from harness.packets.capture import Capture, CaptureLost
 from harness.packets.frame import Frame
 from harness.scene import Scene
@@ -139,24 +139,32 @@ class Examination:
             told: list[str] = []
         else:
             told = causes.causes(
-                finding.place, space, packet=packet, last=finding.last, trail=account.sightings
+                finding.place,
+                space,
+                packet=packet,
+                last=finding.last,
+                trail=account.sightings,
+                far=self._ports().get(finding.place, ""),
             )
         told += self._silent(account, told)
         if account.observed.detail and finding.last is None and not told:
             told.append(account.observed.detail)
         return replace(account, causes=tuple(dict.fromkeys(told)))
 
+    def _ports(self) -> dict[str, str]:
+        """The host's end of each cable, by who is at the other."""
+        return {who: where for where, who in self._behind.items()}
+
     def _silent(self, account: Account, told: list[str]) -> list[str]:
         """Of a neighbour that was asked for in vain: who it is, and why it does not answer."""
-        ports = {who: where for where, who in self._behind.items()}
+        ports, links = self._ports(), self._links(HOST)
         found = []
         for hop in sightings.unanswered(account.sightings):
             if not any(f"{causes.UNANSWERED} {hop}," in line for line in told):
                 continue
             for name in self._names.values():
-                found += causes.silent(
-                    name, self.spaces[name], hop, account.sightings, port=ports.get(name, "")
-                )
+                port = links.get(ports.get(name, "").removeprefix(f"{HOST}/"))
+                found += causes.silent(name, self.spaces[name], hop, account.sightings, port=port)
         return found
 
     def _unseen(self, account: Account, finding: End) -> Seen | None:

@@ -25,6 +25,7 @@ _TCP, _UDP = 6, 17
 _ICMP: Final[dict[int, Family]] = {1: 4, 58: 6}
 _NAMES: Final = {_TCP: "tcp", _UDP: "udp", 1: "icmp", 58: "icmp"}
 _ARP, _IPV4, _IPV6, _VLAN = 0x0806, 0x0800, 0x86DD, 0x8100
+_ARP_OF_IPV4: Final = b"\x00\x01\x08\x00"
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
 _NEIGHBOUR_ASKED, _NEIGHBOUR_TOLD = 135, 136
 _DNS: Final = 53
@@ -156,7 +157,9 @@ def _arp(data: bytes) -> Seen | None:
 
 
 def of_packet(data: bytes, *, names: bool = False) -> Seen | None:
-    """As `of_frame`, for a packet that begins with its IP header."""
+    """As `of_frame`, for a packet that begins with its IP header, or is ARP."""
+    if data[:4] == _ARP_OF_IPV4:
+        return _arp(data)
     source: Address
     destination: Address
     if data[0] >> 4 == 4:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.autopsy.sightings import Role, Ruling, Seen, Sighting
-from harness.model import HOST, Cell, Observation, Outcome, Promise
+from harness.model import ATTACKER, HOST, INTERNET, Cell, Observation, Outcome, Promise
 
 _IN_BETWEEN = re.compile(r"lan|r\d+")
 _NETNS = re.compile(r"net:\[(\d+)\]")
@@ -200,9 +200,8 @@ def _other_than_promised(account: Account) -> Iterator[str]:
         return
     if promise.seen_from not in (None, now.seen_from):
         yield from _seen_as_another(account)
-    ttls = {now.ttl, now.seen_ttl} - {None}
-    if promise.ttl is not None and ttls != {promise.ttl}:
-        for role in (Role.REQUEST, Role.REPLY):
+    for role, ttl in ((Role.REQUEST, now.seen_ttl), (Role.REPLY, now.ttl)):
+        if None not in (ttl, promise.ttl) and ttl != promise.ttl:
             changes = ", ".join(_shortened(list(_ttl_changes(account.trail(role)))))
             yield f"the TTL of the {role} is not {promise.ttl}: {changes or 'nobody changed it'}"
 
@@ -268,6 +267,7 @@ def _ended(account: Account) -> Iterator[str]:
     if account.observed.outcome is Outcome.REJECTED and not stopped:
         yield from _refuser(account)
     yield from _lost(account, found)
+    yield from _astray(account, found)
     if stopped:
         return
     yield from account.causes
@@ -291,6 +291,17 @@ def _lost(account: Account, found: End) -> Iterator[str]:
         yield f"the {what} {leaving} {found.last.where} and ended in {found.place}"
     else:
         yield f"it ended in {found.place} before any interface"
+
+
+def _astray(account: Account, found: End) -> Iterator[str]:
+    """The host has sent something up to the routers that is between two who are behind it."""
+    outside = {INTERNET, ATTACKER}
+    beyond = found.place in outside or _IN_BETWEEN.fullmatch(found.place)
+    if not beyond or outside & {account.source, account.witness}:
+        return
+    leaving = [item for item in account.trail(found.role) if item.place == HOST and item.outgoing]
+    if leaving:
+        yield f"it went astray in host, which sent it out by {leaving[-1].where}"
 
 
 def _stopped(account: Account, found: End, roles: Collection[Role]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -72,7 +73,7 @@ class Tracing:
 def _seen(head: bytes, *, names: bool) -> Seen | None:
     try:
         return of_packet(head, names=names) if head else None
-    except (IndexError, ValueError):
+    except (struct.error, IndexError, ValueError):
         return None
 
 

@@ -76,10 +76,28 @@ def test_a_rule_inside_the_container_is_named(cast: Scene, rule: Put, examined: 
 
 def test_a_rule_of_the_bridge_is_named(host: Place, rule: Put, examined: Examine) -> None:
     """What passes between ports of a bridge meets rules of its own family."""
+    assert "as promised" in told(examined(CONTAINER01, CONTAINER02, "icmp"))
     rule(host, "forward", nft.verdict("drop"), family="bridge")
     assert f"dropped in host, table bridge built, chain forward, {SECOND}" in told(
         examined(CONTAINER01, CONTAINER02, "icmp")
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "hook", "place"), [("bridge", "forward", HOST), ("arp", "prerouting", CONTAINER02)]
+)
+def test_a_rule_against_arp_is_named(  # noqa: PLR0917 # pytest passes by name
+    cast: Scene, rule: Put, examined: Examine, family: str, hook: nft.Hook, place: str
+) -> None:
+    """Nobody answers for the neighbour because the question is dropped, and that is told."""
+    net = cast[CONTAINER01].net
+    address = cast[CONTAINER02].net.address(4)
+    carry_out(net, *forgotten(net, str(address)))
+    rule(cast.place(place), hook, nft.verdict("drop"), family=family)
+    autopsy = examined(CONTAINER01, CONTAINER02, "udp")
+    said = f"dropped in {place}, table {family} built, chain {hook}, {SECOND}"
+    assert said in autopsy.lines
+    assert f"no neighbour answered for {address}, asked for at {CONTAINER01}/eth0" in told(autopsy)
 
 
 @PROTOCOLS
