@@ -218,7 +218,7 @@ def _port(text: str) -> Publish:
     rest, _, protocol = text.partition("/")
     where, _, own = rest.rpartition(":")
     address, _, host = where.rpartition(":")
-    if (protocol or "tcp") not in ("tcp", "udp", "sctp") or not host or not own:
+    if (protocol or "tcp") not in ("tcp", "udp", "sctp"):
         raise wrong
     try:
         (first, count), (host_first, host_count) = (_range(item) for item in (own, host))

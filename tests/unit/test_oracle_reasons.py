@@ -32,6 +32,7 @@ THERE = "container05-container has container01's addresses"
         (PLAIN, "lan1", "ns1", 4, "one router between, behind the host's address"),
         (PLAIN, "host", "internet", 4, "3 routers between"),
         (PLAIN, "lan1", "internet", 4, "4 routers between, behind the host's address"),
+        (PLAIN, "ns1", "internet", 6, "4 routers between"),
         (PLAIN, "deaf1", "lan1", 6, "its network has no IPv6"),
         (PLAIN, "vault1", "lan1", 4, "an internal network has no default route"),
         (
@@ -101,3 +102,12 @@ def test_modes_tell_why(
 ) -> None:
     """A joiner and the host are named, with the reason of the namespace they are in."""
     assert of(PLAN, dialect)[Cell(source, target, Protocol.ICMP, family)].why == why
+
+
+@pytest.mark.parametrize("name", ["host", "ns1", "internet", "attacker"])
+@pytest.mark.parametrize("target", ["self", "loopback"])
+def test_who_is_outside_answers_itself_as_ever(name: str, target: str) -> None:
+    """That is nobody's promise but the bystanders'."""
+    for family in (4, 6):
+        promise = of(PLAN)[Cell(name, target, Protocol.ICMP, family)]
+        assert (str(promise), promise.requirement) == (f"reply, ttl 64, seen as {name}", "BYS-1")

@@ -102,6 +102,7 @@ WRONG = {
     "name": ("[[container]]\nname = 1", "container 1: name is a text, not 1"),
     "key": ("[[network]]\nname = 'a'\nintrenal = true", "network 'a'.*'internal' is meant"),
     "mode": ("[[container]]\nname = 'a'\nmode = 'lan'", "no mode 'lan'; there are bridge"),
+    "colon": ("[[container]]\nname = 'a'\nmode = 'network:a:b'", "unknown network 'a:b'"),
     "network": ("[[container]]\nname = 'a'\nmode = 'network:lan'", "unknown network 'lan'"),
     "subnet": ("[[network]]\nname = 'a'\nsubnet = '10.0.0.1/33'", "network 'a': '10.0.0.1/33'"),
     "letters": (

@@ -169,6 +169,7 @@ def test_a_well_formed_catalogue_is_read() -> None:
         ("moby#14041", "mobi#14041", r"BR-1: nothing in \[links\] tells where 'mobi#14041'"),
         ('"mac"', '"mak"', r"BR-1: \['mak'\] are no fields of Dialect"),
         ("features =", "feature =", r"BR-1: unknown keys \['feature'\]; known are"),
+        ("[links]", "[lynx]", r"BR-1: nothing in \[links\] tells where 'seed'"),
         ("[links]", "[links", "the catalogue is not TOML: .*line 2"),
     ],
 )
