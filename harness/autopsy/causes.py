@@ -116,18 +116,23 @@ def _unheard(link: netstate.Link, port: netstate.Link | None) -> str:
     return "the question did not come through to it" + (f" by host/{port.name}" if port else "")
 
 
-def doubles(spaces: Mapping[str, NetNS]) -> list[str]:
-    """Addresses and MACs that two of these places have, which can be only one's."""
+def doubles(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]:
+    """Addresses and MACs that two of these places have, which can be only one's.
+
+    Of those only that are in the trail: addresses in its packets, MACs of its places.
+    """
+    seen = {address for item in trail for address in (item.seen.source, item.seen.destination)}
+    near = {item.place for item in trail}
     owners: dict[str, list[str]] = {}
     for place, space in spaces.items():
         with Netlink(space) as netlink:
             links = {link.ifindex: link for link in netstate.links(netlink) if link.resolves}
             for item in netstate.addresses(netlink):
-                if item.ifindex in links and not item.address.is_link_local:
+                if item.ifindex in links and item.address.ip in seen:
                     where = f"{place}/{links[item.ifindex].name}"
                     owners.setdefault(str(item.address.ip), []).append(where)
         for link in links.values():
-            if link.master is None and link.mac:
+            if link.master is None and link.mac and place in near:
                 owners.setdefault(f"the MAC {link.mac}", []).append(f"{place}/{link.name}")
     return [
         f"{what} is had by {' and by '.join(dict.fromkeys(where))}"

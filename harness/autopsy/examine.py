@@ -124,8 +124,8 @@ class Examination:
         finding = story.end(account)
         if finding is not None:
             account = self._with_causes(account, finding)
-        places = {item.place for item in seen} | {account.source, account.witness}
-        double = causes.doubles({name: self.spaces[name] for name in places & self.spaces.keys()})
+        once = {name: self.spaces[name] for name in self._names.values()}
+        double = causes.doubles(once, seen)
         account = replace(account, causes=(*account.causes, *double))
         lines = tuple(story.story(account))
         path = dict.fromkeys([account.source, *(item.place for item in seen), account.witness])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from harness.autopsy.sightings import Role, Ruling, Seen, Sighting
 from harness.model import ATTACKER, HOST, INTERNET, Cell, Observation, Outcome, Promise
+from harness.topology import START_TTL
 
 _IN_BETWEEN = re.compile(r"lan|r\d+")
 _NETNS = re.compile(r"net:\[(\d+)\]")
@@ -243,6 +244,8 @@ def _socket(seen: Seen, side: str) -> str:
 
 def _ttl_changes(trail: Sequence[Sighting]) -> Iterator[str]:
     """Who took one off it, as a router does, and who wrote another one into it."""
+    if trail and trail[0].seen.ttl not in (None, START_TTL):
+        yield f"sent with {trail[0].seen.ttl} by {trail[0].place}"
     for before, after in itertools.pairwise(trail):
         was, now = before.seen.ttl, after.seen.ttl
         if was is None or now is None or was == now:

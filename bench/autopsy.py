@@ -1,0 +1,156 @@
+"""How often an autopsy names the true place: `python -m bench.autopsy [FAULT…]`.
+
+Every fault of the catalogue that makes packets go astray, in a scene with two networks and
+a few more. Of the wrong cells the first of each of three kinds is examined; the fault counts
+as found when one of the stories has the words that name where it was made. Faults that show
+in no cell of such a scene (published ports, names, what a restart leaves) are not among them.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import sys
+from itertools import islice
+
+from harness import requirements, sandbox
+from harness.adapters import registry
+from harness.autopsy.examine import Examination
+from harness.faults.catalogue import Fault
+from harness.faults.discovery import discover
+from harness.faults.sabotage import Sabotaged, SabotagedFactory
+from harness.matrix import Difference, diff
+from harness.model import Bridge, Host, Joined, Nothing, Publish
+from harness.scene import Scene
+from harness.world.build import World
+
+BAR = 0.95
+_KINDS = 3
+_RULE = r"in {}, table {} sabotage, chain {}"
+_NO_MASQUERADE = r"masquerade did not apply: source stayed"
+_CAME = r"should not have arrived, and came by \S+ → host"
+_DOUBLE = r"{} is had by .* and by"
+
+PLACES = {
+    "narrow-prefix": r"forwarded by host \(64 → 63\)",
+    "address-given-twice": _DOUBLE.format(r"172\.17\.0\.1"),
+    "one-address-for-all": _DOUBLE.format(r"172\.17\.0\.\d+"),
+    "gateways-address-given": _DOUBLE.format(r"172\.17\.42\.1"),
+    "broadcast-address-given": _DOUBLE.format(r"172\.17\.255\.255"),
+    "one-mac-for-all": _DOUBLE.format(r"the MAC \S+"),
+    "mac-of-the-bridge": _DOUBLE.format(r"the MAC \S+"),
+    "ipv6-address-given-twice": _DOUBLE.format(r"fd\S+"),
+    "subnet-of-a-bystander": r"no neighbour answered for 172\.18\.0\.2, asked for at host/br0",
+    "no-masquerade": _NO_MASQUERADE,
+    "one-protocol-untranslated": _NO_MASQUERADE,
+    "ipv6-untranslated": _NO_MASQUERADE,
+    "every-flow-has-one-port": r"host/docker0 and ended in host|port 40000",
+    "direct-routing-open": _CAME,
+    "networks-are-not-isolated": _CAME,
+    "isolation-of-one-family": _CAME,
+    "internal-network-is-open": _CAME,
+    "pings-from-outside-get-in": _CAME,
+    "what-looks-like-an-answer-gets-in": _CAME,
+    "networks-leak-one-way": _CAME,
+    "other-protocols-get-in": _CAME,
+    "gateway-is-deaf-to-pings": _RULE.format("host", "inet", "input"),
+    "host-is-out-of-reach": _RULE.format("host", "inet", "input"),
+    "bystanders-are-out-of-reach": _RULE.format("host", "inet", "forward"),
+    "internet-is-out-of-reach": _RULE.format("host", "inet", "forward"),
+    "host-cannot-reach-in": _RULE.format("host", "inet", "output"),
+    "host-cannot-connect-in": _RULE.format("host", "inet", "output"),
+    "peers-lose-datagrams": _RULE.format("host", "bridge", "forward"),
+    "peers-lose-connections": _RULE.format("host", "bridge", "forward"),
+    "ipv6-peers-are-deaf": _RULE.format("host", "bridge", "forward"),
+    "common-loopback-filtered": _RULE.format("c1", "inet", "input"),
+    "host-mode-listens-in-vain": _RULE.format("host", "inet", "input"),
+    "host-mode-reaches-less": _RULE.format("host", "inet", "output"),
+    "refused-with-another-code": _RULE.format("c1", "inet", "input"),
+    "host-mode-is-translated": r"source rewritten in host: 192\.168\.2\.\d0 port",
+    "host-mode-strips-ipv6": r"astray in host",
+    "loopback-down": r"link c1/lo is down",
+    "none-is-down": r"link n/lo is down",
+    "none-without-ipv6-loopback": r"n has no route to ::1",
+    "interface-has-another-name": r"c1 has no route",
+    "host-end-down": r"other end, host/veth\w+, is down",
+    "host-end-outside-the-bridge": r"host/veth\w+, is in no bridge",
+    "groups-are-not-flooded": r"question did not come through to it by host/veth",
+    "broadcasts-are-not-flooded": r"question did not come through to it by host/veth",
+    "peers-are-isolated": r"host/veth\w+, is isolated",
+    "ports-answer-for-others": r"host/br-|host/docker0",
+    "container-answers-for-everybody": r"forwarded by l2|l2/eth0",
+    "pings-are-not-counted": r"rewritten in host .*64 → 65",
+    "ttl-is-not-counted": r"rewritten in host .*64 → 65",
+    "hop-limit-is-not-counted": r"IPV6_NDISC_HOP_LIMIT|rewritten in host .*64 → 65",
+    "one-router-too-many": r"rewritten in host .*64 → 62",
+    "answers-of-the-host-are-old": r"sent with 63 by host",
+    "peers-are-a-router-apart": r"in host .*64 → 63|by host \(64 → 63\)",
+    "no-default-route": r"c1 has no route",
+    "default-route-to-nobody": r"no neighbour answered for 172\.17\.\S+, asked for at c1/eth0",
+    "no-ipv6-default-route": r"l1 has no route",
+    "none-swallows": r"came by n|ended in n",
+    "internal-has-a-default-route": r"came by d1 → host|table inet \w+, chain \w+, .*internal",
+    "second-default-route": r"came by d1 → host|table inet \w+, chain \w+, .*internal",
+    "internal-reaches-the-host": r"came by d1 → host",
+}
+"""By fault, the words of a story that name where it was made. Rules are in tables of their own."""
+
+
+def main() -> int:
+    """Try them all, tell each, and the share; 1 when it is below the bar."""
+    return sandbox.run(_measure)
+
+
+def _measure() -> int:
+    rows = requirements.load(importlib.resources.files("suites") / "requirements.toml")
+    faults = discover(rows)
+    asked = sys.argv[1:] or list(PLACES)
+    found = 0
+    for id_ in asked:
+        told = _stories(faults[id_])
+        named = bool(re.search(PLACES[id_], told))
+        found += named
+        print(f"{'named ' if named else 'MISSED'}  {id_}", flush=True)
+        if not named:
+            print("\n".join(f"          {line}" for line in told.splitlines()))
+    share = found / len(asked)
+    print(f"{found} of {len(asked)}: {share:.1%}, at least {BAR:.0%} are wanted")
+    return int(share < BAR)
+
+
+def _stories(fault: Fault) -> str:
+    """What is told of the wrong cells, without the lines that say where packets were seen."""
+    lines = []
+    made: list[Sabotaged] = []
+    with World.build() as world:
+        runtime = SabotagedFactory(registry.find("mydocker"), fault, made)(world.host)
+        runtime.start()
+        with Scene(world, runtime) as scene:
+            _build(scene)
+            wrong = _first_of_each_kind(diff(scene.observed(), scene.promised()))
+            with Examination(scene, [item.cell for item in wrong]) as examination:
+                for item in wrong:
+                    lines.append(f"{item.cell}: {item.observation}")
+                    lines += examination.of(item.cell, item.promise).lines
+        runtime.stop()
+    return "\n".join(line for line in lines if not line.startswith(("request ", "reply ")))
+
+
+def _build(scene: Scene) -> None:
+    scene.container("c1")
+    scene.container("c2", ports=(Publish(8080, 80),))
+    scene.network("lan", ipv6=True)
+    scene.network("dmz", internal=True)
+    scene.containers(l1=Bridge("lan"), l2=Bridge("lan"), d1=Bridge("dmz"), d2=Bridge("dmz"))
+    scene.containers(j=Joined("c1"), h=Host(), n=Nothing())
+
+
+def _first_of_each_kind(wrong: tuple[Difference, ...]) -> list[Difference]:
+    kinds: dict[object, Difference] = {}
+    for item in wrong:
+        kinds.setdefault((str(item.promise), str(item.observation)), item)
+    return list(islice(kinds.values(), _KINDS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
