@@ -110,8 +110,6 @@ def ipv6_ports_are_closed(site: Site) -> None:
     violates=("PUB-4",),
     moment=RULES,
     history=("cni-plugins#68", "moby#38784"),
-    narrow=True,
-    also=("PUB-2", "PUB-5"),
 )
 def no_hairpin(site: Site) -> None:
     """A container does not reach a port that is published by itself or by a peer."""
