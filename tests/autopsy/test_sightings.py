@@ -1,0 +1,110 @@
+"""What a frame is taken for: the probe's own, and nothing else's, whatever it looks like."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.packet import Packet, Raw
+
+from harness.autopsy.sightings import Role, of_frame, sightings
+from harness.packets.frame import Frame, Kind
+
+A, B = "192.0.2.1", "192.0.2.2"
+QUESTION = Raw(b"nmodQ" + bytes(12))
+FRAMES: dict[str, tuple[Packet, Role, str]] = {
+    "udp": (IP(src=A, dst=B) / UDP(dport=61001) / QUESTION, Role.REQUEST, "udp"),
+    "answer": (IP(src=A, dst=B) / UDP() / Raw(b"nmodA"), Role.REPLY, "udp"),
+    "echo": (IP(src=A, dst=B) / ICMP(type=8) / QUESTION, Role.REQUEST, "icmp"),
+    "echoed": (IP(src=A, dst=B) / ICMP(type=0) / QUESTION, Role.REPLY, "icmp"),
+    "echo6": (
+        IPv6(src="2001:db8::1", dst="2001:db8::2") / ICMPv6EchoRequest(data=QUESTION.load),
+        Role.REQUEST,
+        "icmp",
+    ),
+    "syn": (IP(src=A, dst=B) / TCP(dport=61001, flags="S"), Role.REQUEST, "tcp"),
+    "syn-ack": (IP(src=A, dst=B) / TCP(sport=61001, dport=40000, flags="SA"), Role.REPLY, "tcp"),
+    "reset": (IP(src=A, dst=B) / TCP(sport=61001, dport=40000, flags="RA"), Role.ERROR, "tcp"),
+    "unreachable": (
+        IP(src=B, dst=A) / ICMP(type=3, code=13) / IP(src=A, dst=B) / UDP() / QUESTION,
+        Role.ERROR,
+        "icmp",
+    ),
+    "who-has": (ARP(op=1, psrc=A, pdst=B), Role.ASKED, "arp"),
+    "is-at": (ARP(op=2, psrc=B, pdst=A), Role.TOLD, "arp"),
+    "tagged": (Dot1Q(vlan=7) / IP(src=A, dst=B) / UDP() / QUESTION, Role.REQUEST, "udp"),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_each_kind_of_frame_is_known(name: str) -> None:
+    """By role and protocol; who is asked for is the destination of what neighbours say."""
+    packet, role, protocol = FRAMES[name]
+    seen = of_frame(bytes(Ether() / packet))
+    assert seen is not None
+    assert (seen.role, seen.protocol) == (role, protocol)
+    if role in (Role.ASKED, Role.TOLD):
+        assert seen.destination == ip_address(B)
+
+
+def test_what_an_error_says_has_its_name() -> None:
+    """As the probe calls it."""
+    seen = of_frame(bytes(Ether() / FRAMES["unreachable"][0]))
+    assert seen is not None
+    assert seen.code == "admin-prohibited"
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        IP() / UDP() / Raw(b"something"),
+        IP() / ICMP(type=8) / Raw(b"something"),
+        IP() / TCP(sport=40000, dport=80, flags="S"),
+        IP() / ICMP(type=3, code=1) / IP() / UDP() / Raw(b"something"),
+        IP(proto=47) / QUESTION,
+    ],
+    ids=["udp", "echo", "tcp", "error", "gre"],
+)
+def test_what_is_somebody_elses_is_passed_over(packet: Packet) -> None:
+    """The nonce or the port says whose it is."""
+    assert of_frame(bytes(Ether() / packet)) is None
+
+
+def test_names_are_of_interest_only_when_they_are_asked_about() -> None:
+    """DNS is the probe's own where the name was not found, else somebody's."""
+    question = bytes(Ether() / IP(src=A, dst=B) / UDP(sport=40000, dport=53) / Raw(b"www"))
+    assert of_frame(question) is None
+    seen = of_frame(question, names=True)
+    assert seen is not None
+    assert seen.role is Role.REQUEST
+
+
+def test_an_error_before_the_request_is_not_about_it() -> None:
+    """What somebody asked earlier may still come to an end."""
+    error, request = (
+        Frame("a/eth0", at, Kind.HOST, 100, bytes(Ether() / FRAMES[name][0]))
+        for at, name in enumerate(["unreachable", "udp"])
+    )
+    assert [item.seen.role for item in sightings([error, request])] == [Role.REQUEST]
+    assert len(sightings([request, error])) == 2
+
+
+@given(data=st.binary(max_size=120), ethernet=st.booleans(), names=st.booleans())
+@example(data=bytes(Ether() / IPv6() / ICMPv6ND_NS())[:60], ethernet=True, names=False)
+@example(data=bytes(12) + b"\x08\x00" + b"\x45", ethernet=True, names=True)
+def test_no_frame_is_too_odd(data: bytes, *, ethernet: bool, names: bool) -> None:
+    """Containers send what they like; an autopsy is not ended by it."""
+    of_frame(data, ethernet=ethernet, names=names)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_frame_that_was_cut_off_is_no_trouble(name: str) -> None:
+    """Wherever it was."""
+    whole = bytes(Ether() / FRAMES[name][0])
+    for length in range(len(whole)):
+        of_frame(whole[:length])

@@ -1,0 +1,110 @@
+"""From what was seen to words, without a kernel: what live worlds seldom show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from harness.autopsy.sightings import Role, Ruling, Seen, Sighting
+from harness.autopsy.story import Account, end, story
+from harness.model import Cell, Observation, Outcome, Promise, Protocol
+
+CELL = Cell("web", "ns1", Protocol.UDP, 4)
+ASKED = Seen(
+    Role.REQUEST, "udp", ip_address("172.17.0.2"), ip_address("192.168.2.10"), 40000, 61001, 64
+)
+ANSWER = Seen(
+    Role.REPLY, "udp", ip_address("192.168.2.10"), ip_address("172.17.0.2"), 61001, 40000, 64
+)
+PROMISE = Promise(Outcome.REPLY, ttl=63, seen_from="web", requirement="BR-6")
+LOST = Observation(Outcome.DROPPED)
+
+
+def trail(seen: Seen, *places: str) -> tuple[Sighting, ...]:
+    """Sightings of one packet, in order; `>` after a place says that it went out there."""
+    found = []
+    for number, where in enumerate(places):
+        place, _, link = where.rstrip(">").partition("/")
+        found.append(Sighting(number, place, link, where.endswith(">"), seen))
+    return tuple(found)
+
+
+def account(
+    observed: Observation, *sightings: Sighting, rulings: tuple[Ruling, ...] = ()
+) -> Account:
+    """What is known of one probe from web to ns1."""
+    return Account(
+        cell=CELL,
+        promise=PROMISE,
+        observed=observed,
+        source="web",
+        witness="ns1",
+        sightings=sightings,
+        rulings=rulings,
+    )
+
+
+def test_a_packet_between_two_behind_the_host_goes_astray_at_the_routers() -> None:
+    """It is the host that sent it there, wherever it is lost then."""
+    seen = trail(ASKED, "web/eth0>", "host/docker0", "host/eth0>", "r1/eth0")
+    told = story(account(LOST, *seen))
+    assert "it went astray in host, which sent it out by host/eth0" in told
+    toward = replace(account(LOST, *seen), witness="internet")
+    assert "it went astray in host, which sent it out by host/eth0" not in story(toward)
+
+
+def test_who_sends_with_another_ttl_is_named() -> None:
+    """Nobody on the way has changed it."""
+    seen = trail(replace(ANSWER, ttl=60), "ns1/eth0>", "host/br0", "web/eth0")
+    told = story(account(Observation(Outcome.REPLY, ttl=60, seen_from="web"), *seen))
+    assert told[-1] == "the TTL of the reply is not 63: sent with 60 by ns1"
+
+
+def test_who_takes_one_off_the_ttl_is_told_from_who_rewrites_it() -> None:
+    """One less in one place is a router's doing, anything else is not."""
+    before, after = trail(ASKED, "web/eth0>", "host/docker0")
+    router = Sighting(2, "host", "br0", True, replace(ASKED, ttl=63))
+    other = Sighting(3, "ns1", "eth0", False, replace(ASKED, ttl=40))
+    seen = Observation(Outcome.REPLY, seen_ttl=40, seen_from="web")
+    (line,) = (item for item in story(account(seen, before, after, router, other)) if "TTL" in item)
+    assert "forwarded by host (64 → 63)" in line
+    assert "rewritten in host between host/br0 and ns1/eth0 (63 → 40)" in line
+
+
+def test_a_packet_in_circles_does_not_fill_the_screen() -> None:
+    """The beginning and the end of its way are told."""
+    around = [f"r{number}/eth0" for number in range(1, 200)]
+    told = story(account(LOST, *trail(ASKED, "web/eth0>", *around)))
+    assert "more …" in told[0]
+    assert len(told[0]) < 1000
+
+
+def test_a_copy_that_a_bridge_floods_is_not_where_it_ended() -> None:
+    """It went to somebody else's port as well, after the one that was meant."""
+    seen = trail(ASKED, "web/eth0>", "host/veth-ns1>", "host/veth9>")
+    known = replace(account(LOST, *seen), behind={"host/veth-ns1": "ns1", "host/veth9": "other"})
+    found = end(known)
+    assert found is not None
+    assert found.last is not None
+    assert found.last.where == "host/veth-ns1"
+
+
+def test_a_rule_that_took_another_packet_is_not_blamed() -> None:
+    """What was lost is the request; a rule that drops refusals has nothing to do with it."""
+    seen = trail(ASKED, "web/eth0>", "host/docker0")
+    about = Ruling("host", "inet x", "y", 3, 7, "", rejects=False, seen=ASKED)
+    told = story(account(LOST, *seen, rulings=(about,)))
+    assert "dropped in host, table inet x, chain y, rule 3 (handle 7)" in told
+    other = replace(about, seen=ANSWER)
+    told = story(account(LOST, *seen, rulings=(other,)))
+    assert not any("dropped" in line for line in told)
+    assert told[-1] == "nothing in host says why"
+
+
+def test_a_name_that_was_looked_up_in_vain_is_no_arrival() -> None:
+    """That questions for names are answered says nothing about the probe."""
+    nameless = replace(
+        account(Observation(Outcome.NO_NAME), *trail(ASKED, "web/eth0>"), *trail(ANSWER, "a/b")),
+        promise=replace(PROMISE, outcome=Outcome.NO_ROUTE),
+    )
+    assert not any("should not have arrived" in line for line in story(nameless))
