@@ -68,9 +68,10 @@ IFA_F_NODAD: Final = 0x02
 IFA_F_DADFAILED: Final = 0x08
 IFA_F_TENTATIVE: Final = 0x40
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
-NDA_DST, NDA_LLADDR = 1, 2
-NUD_INCOMPLETE, NUD_REACHABLE, NUD_STALE, NUD_FAILED, NUD_PERMANENT = 1, 2, 4, 0x20, 0x80
-NTF_PROXY: Final = 8
+NDA_DST, NDA_LLADDR, NDA_VLAN, NDA_MASTER = 1, 2, 5, 9
+NUD_INCOMPLETE, NUD_REACHABLE, NUD_STALE, NUD_FAILED = 1, 2, 4, 0x20
+NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
+NTF_MASTER, NTF_PROXY = 4, 8
 
 LINK: Final = struct.Struct("=BxHiII")
 ADDR: Final = struct.Struct("=BBBBI")
@@ -361,3 +362,17 @@ def del_neighbour(index: int, address: Address) -> Request:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     body = NEIGH.pack(family, index, 0, 0, 0) + attr(NDA_DST, address.packed)
     return Request(RTM_DELNEIGH, 0, body, f"forget neighbour {address} on link {index}")
+
+
+def add_forwarding(mac: str, *, port: int) -> Request:
+    """Have the bridge of a port send a MAC there for good (`bridge fdb add … master static`)."""
+    body = NEIGH.pack(socket.AF_BRIDGE, port, NUD_NOARP, NTF_MASTER, 0)
+    body += attr(NDA_LLADDR, mac_bytes(mac))
+    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, body, f"forward {mac} to port {port}")
+
+
+def del_forwarding(mac: str, *, port: int) -> Request:
+    """Take that back."""
+    body = NEIGH.pack(socket.AF_BRIDGE, port, 0, NTF_MASTER, 0)
+    body += attr(NDA_LLADDR, mac_bytes(mac))
+    return Request(RTM_DELNEIGH, 0, body, f"forward {mac} to port {port} no more")

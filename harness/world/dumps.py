@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import resource
+import socket
 from collections.abc import Iterator
 from itertools import repeat
 from typing import Final, NamedTuple, Self
@@ -67,6 +68,8 @@ class Raw(NamedTuple):
     rules: Messages = ()
     neighbours: Messages = ()
     proxies: Messages = ()
+    forwarding: Messages = ()
+    """The bridges' forwarding databases."""
     timings: Messages = ()
     """The neighbour tables' parameters, for each link."""
     ruleset: Ruleset = Ruleset()
@@ -86,6 +89,7 @@ _QUESTIONS: Final = tuple(
         (rtnl.RTM_GETRULE, rtnl.RULE.pack(0, 0, 0, 0, 0, 0, 0), "policy rules"),
         (rtnl.RTM_GETNEIGH, rtnl.NEIGH.pack(0, 0, 0, 0, 0), "neighbours"),
         (rtnl.RTM_GETNEIGH, rtnl.NEIGH.pack(0, 0, 0, _NTF_PROXY, 0), "proxied neighbours"),
+        (rtnl.RTM_GETNEIGH, rtnl.NEIGH.pack(socket.AF_BRIDGE, 0, 0, 0, 0), "forwarding entries"),
         (_RTM_GETNEIGHTBL, bytes(4), "neighbour tables"),
     )
 )
@@ -134,7 +138,7 @@ class Dumps:
 
     def take(self) -> Raw:
         """The state as it is now."""
-        links, addresses, routes, rules, neighbours, proxies, timings = (
+        links, addresses, routes, rules, neighbours, proxies, forwarding, timings = (
             tuple(self._route.ask(question)) for question in _QUESTIONS
         )
         return Raw(
@@ -144,6 +148,7 @@ class Dumps:
             rules,
             neighbours,
             proxies,
+            forwarding,
             timings,
             self._nft(),
             tuple(zip(self._keys, self._read(), strict=True)),

@@ -69,6 +69,8 @@ def things(raw: Raw, names: Names) -> Iterator[Thing]:
         yield _rule(answer)
     for answer in (*raw.neighbours, *raw.proxies):
         yield from _kept_neighbour(answer, names)
+    for answer in raw.forwarding:
+        yield from _forwarding(answer, names)
     for answer in raw.timings:
         yield from _timings(answer, names)
     yield from ruleset(raw.ruleset)
@@ -271,3 +273,16 @@ def _kept_neighbour(answer: bytes, names: Names) -> Iterator[Thing]:
     what = "proxied neighbour" if proxied else "neighbour"
     known = {"MAC": found.get(rtnl.NDA_LLADDR, b"").hex(":")}
     yield f"{what} {ip_address(found[rtnl.NDA_DST])} of {names.get(index, index)}", known
+
+
+def _forwarding(answer: bytes, names: Names) -> Iterator[Thing]:
+    """Where a bridge sends a MAC for good: its ports' own, and what somebody has entered."""
+    _, index, state, _, _ = rtnl.NEIGH.unpack_from(answer)
+    found = dict(attributes(answer, rtnl.NEIGH.size))
+    if rtnl.NDA_MASTER not in found or not state & (rtnl.NUD_PERMANENT | rtnl.NUD_NOARP):
+        return  # learned, or a link's own list of groups
+    mac = found[rtnl.NDA_LLADDR].hex(":")
+    vlan = f" in VLAN {number(found[rtnl.NDA_VLAN])}" if rtnl.NDA_VLAN in found else ""
+    bridge = number(found[rtnl.NDA_MASTER])
+    known = {"port": names.get(index, str(index))}
+    yield f"forwarding entry {mac}{vlan} of {names.get(bridge, bridge)}", known

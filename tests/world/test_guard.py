@@ -19,7 +19,7 @@ from harness.scene import Scene
 from harness.traffic import TRANSPORTS, introduce
 from harness.world.build import NEAR, SWITCH, World
 from harness.world.surroundings import Surroundings
-from linux import nft, rtnl, sysctl
+from linux import netstate, nft, rtnl, sysctl
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 from linux.syscalls import MS_BIND, mount, umount
@@ -34,6 +34,7 @@ SOON = 0.1
 """Seconds: nothing that is planted here goes away by itself."""
 TABLE = nft.Table("inet", "leak")
 RULE = rtnl.add_rule(4, iif="eth0", table=99, priority=7)
+STRAY = "02:00:00:00:00:98"
 SUBNET, SUBNET6 = IPv4Network("10.99.0.0/24"), IPv6Network("fd99::/64")
 
 
@@ -76,6 +77,16 @@ def sysctls(key: str, value: int, *, place: str = HOST) -> Plant:
         return lambda world: sysctl.write(world.namespaces[place], {key: before})
 
     return planted
+
+
+def a_forwarding_entry(world: World) -> Callable[[World], object]:
+    """A MAC that the bystanders' bridge sends to one of its ports, for good."""
+    with Netlink(world.host.netns) as opened:
+        links = netstate.links(opened)
+    bridge = next(link for link in links if link.name == "br0")
+    port = next(link.ifindex for link in links if link.master == bridge.ifindex)
+    _send(world.host.netns, [rtnl.add_forwarding(STRAY, port=port)])
+    return lambda world: _send(world.host.netns, [rtnl.del_forwarding(STRAY, port=port)])
 
 
 def a_mount(world: World) -> Callable[[World], object]:
@@ -139,6 +150,7 @@ LEAKS: dict[str, Plant] = {
         [RULE],
         [RULE._replace(kind=33, flags=0)],  # RTM_DELRULE
     ),
+    f"host: forwarding entry {STRAY} of br0: new": a_forwarding_entry,
     "host: neighbour 198.51.100.99 of eth0: new": netlink(
         [rtnl.add_neighbour(NEAR, ip_address("198.51.100.99"), "02:00:00:00:00:99")],
         [rtnl.del_neighbour(NEAR, ip_address("198.51.100.99"))],

@@ -67,6 +67,13 @@ def route_stays(site: Site) -> None:
     site.host.ensure(rtnl.add_blackhole(IPv4Network("172.31.254.0/24")))
 
 
+@fault("forwarding-entry-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+def forwarding_entry_stays(site: Site) -> None:
+    """A bridge goes on sending a removed container's MAC to a port, for good."""
+    port = next(link for link in site.host.links().values() if link.master)
+    site.host.ensure(rtnl.add_forwarding("02:42:ac:11:00:fd", port=port.ifindex))
+
+
 @fault("rules-stay", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED, history="moby#22397")
 def rules_stay(site: Site) -> None:
     """A removed container has left a rule in the host's firewall."""
