@@ -91,8 +91,7 @@ def conf(spec: NetworkSpec, bridge: str, state: Path) -> dict[str, Any]:
     """The list of plugins of a network, whose subnets and gateways are given.
 
     A bridge with an address of its own and masquerade, ports, and a firewall that keeps
-    networks apart: https://www.cni.dev/plugins/current/. Whoever is on it answers to its
-    own published port too, which is what `hairpinMode` is for.
+    networks apart: https://www.cni.dev/plugins/current/.
     """
     ranges = [[_range(spec.subnet, spec.gateway, spec.ip_range)]]
     routes = [{"dst": "0.0.0.0/0"}]
@@ -105,7 +104,6 @@ def conf(spec: NetworkSpec, bridge: str, state: Path) -> dict[str, Any]:
         "bridge": bridge,
         "isGateway": True,
         "ipMasq": True,
-        "hairpinMode": True,
         "ipam": ipam,
         **({"mtu": spec.mtu} if spec.mtu is not None else {}),
     }
@@ -154,18 +152,24 @@ def delete(
 ) -> None:
     """Have it taken off again; every plugin is asked, the last one first, and may know nothing.
 
-    They are told what the container had asked for: without its ports portmap does nothing.
+    They are told the ports that the container had asked for: without them portmap does nothing.
+    A DEL that fails is repeated, as engines do: where an ADD was killed before there was a
+    masquerade, that of bridge fails over it once it has done all the rest.
     """
     answer: dict[str, Any] = {}
     with contextlib.suppress(FileNotFoundError, ValueError):
         answer = json.loads(attachment.kept.read_text(encoding="utf-8"))
     failed: CniError | None = None
     for plugin in reversed(network["plugins"]):
-        wanted = {**plugin, **(_asked(plugin["type"], spec) if spec is not None else {})}
+        ports = _ports(spec) if spec is not None and plugin["type"] == "portmap" else {}
+        wanted = {**plugin, **ports}
         try:
             _call("DEL", attachment, network["name"], wanted, answer)
-        except CniError as error:
-            failed = error
+        except CniError:
+            try:
+                _call("DEL", attachment, network["name"], wanted, answer)
+            except CniError as error:
+                failed = error
     if failed is not None:
         raise failed
     attachment.kept.unlink(missing_ok=True)
@@ -179,21 +183,26 @@ def loopback(attachment: Attachment) -> None:
 def _asked(kind: str, spec: ContainerSpec) -> dict[str, Any]:
     """What a container asks of one plugin: conventions for `args` and `runtimeConfig`.
 
-    https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md.
+    https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md. Who publishes
+    ports answers to them himself too, which takes a hairpin at his port of the bridge; at
+    everybody's it would give back to each what he says to all.
     """
-    if kind == "portmap" and spec.ports:
-        return {
-            "runtimeConfig": {
-                "portMappings": [item for port in spec.ports for item in mappings(port)]
-            }
-        }
+    if kind == "portmap":
+        return _ports(spec)
+    if kind != "bridge":
+        return {}
     asked: dict[str, Any] = {}
-    if kind == "bridge":
-        if ips := [str(item) for item in (spec.ip, spec.ip6) if item is not None]:
-            asked["ips"] = ips
-        if spec.mac is not None:
-            asked["mac"] = spec.mac
-    return {"args": {"cni": asked}} if asked else {}
+    if ips := [str(item) for item in (spec.ip, spec.ip6) if item is not None]:
+        asked["ips"] = ips
+    if spec.mac is not None:
+        asked["mac"] = spec.mac
+    hairpin = {"hairpinMode": True} if spec.ports else {}
+    return {**hairpin, **({"args": {"cni": asked}} if asked else {})}
+
+
+def _ports(spec: ContainerSpec) -> dict[str, Any]:
+    found = [item for port in spec.ports for item in mappings(port)]
+    return {"runtimeConfig": {"portMappings": found}} if found else {}
 
 
 def mappings(port: Publish) -> Iterator[dict[str, Any]]:

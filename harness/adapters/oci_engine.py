@@ -15,7 +15,7 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
@@ -146,7 +146,7 @@ class Engine:
 
     def remove(self, name: str) -> None:
         """Stop a container and forget it."""
-        self._end(self._look(name), grace=0.0)
+        self._look(name)
         self._clear(name)
 
     def _look(self, name: str) -> Record:
@@ -173,12 +173,14 @@ class Engine:
         return record
 
     def _clear(self, name: str) -> None:
-        """Undo all that there may be of a container."""
-        with contextlib.suppress(Refused, EOFError):
-            self._end(records.load(name), grace=0.0)
+        """Undo all that there may be of a container; its mounts go even where a plugin fails."""
         home = records.bundle(name)
-        bundle.lift(home)
-        shutil.rmtree(home, ignore_errors=True)
+        try:
+            with contextlib.suppress(Refused, EOFError):
+                self._end(records.load(name), grace=0.0)
+        finally:
+            bundle.lift(home)
+            shutil.rmtree(home, ignore_errors=True)
 
     def _forget(self, name: str) -> None:
         """Have the runtime delete what it knows of a container, if it does."""
@@ -202,7 +204,11 @@ class Engine:
         self.try_out(DEFAULT_NETWORK)
 
     def try_out(self, network: str) -> None:
-        """Put a namespace on a network and take it off: its bridge is there from then on."""
+        """Put a namespace on a network and take it off.
+
+        From then on its bridge is there, and the chains that its containers have in common.
+        """
+        spec = ContainerSpec("trial", ports=(Publish(1, 1),))
         place = HOME / f"trial-{network}-{os.getpid()}"
         place.mkdir(parents=True)
         try:
@@ -211,9 +217,9 @@ class Engine:
             item = Attachment(network, place.name, "eth0", str(path), place)
             conf = self.networks.conf(network)
             try:
-                cni.add(item, conf)
+                cni.add(item, conf, spec)
             finally:
-                cni.delete(item, conf)
+                cni.delete(item, conf, spec)
         finally:
             bundle.lift(place)
             shutil.rmtree(place, ignore_errors=True)
@@ -286,6 +292,11 @@ class Engine:
 def _check(spec: ContainerSpec) -> None:
     """Ports, addresses and MACs are CNI's affair: there is nobody to ask without a network."""
     if isinstance(spec.mode, Bridge):
+        for kind, wanted in ((IPv4Address, spec.ip), (IPv6Address, spec.ip6)):
+            try:
+                kind(str(wanted if wanted is not None else kind(0)))
+            except ValueError as error:
+                raise Refused(f"ip {wanted}: {error}") from None
         return
     asked = {
         "publish": spec.ports,

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from harness.adapters.protocol import Feature
 from harness.dialect import Dialect
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
@@ -65,7 +66,7 @@ def test_what_is_new_in_the_host_belongs_to_the_runtimes_links(scene: Scene) -> 
 
 def _crowd(scene: Scene) -> None:
     scene.network("lan", ipv6=True)
-    scene.network("closed", internal=True)
+    scene.network("closed", internal=Feature.INTERNAL in scene.runtime.features)
     scene.containers(
         a=Bridge("lan"), b=Bridge("lan"), c=Bridge(), d=Host(), e=Nothing(), f=Bridge("closed")
     )

@@ -67,7 +67,14 @@ def test_a_network_that_is_not_there_is_not_removed(runtime: Adapter) -> None:
 
 
 @requirement("NET-6")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "plain",
+        pytest.param("internal", marks=requirement("INT-1")),
+        pytest.param("without icc, small", marks=requirement("ICC-1")),
+    ],
+)
 def test_what_is_removed_leaves_nothing(
     scene: Scene, runtime: Adapter, host: Place, guard: Guard, kind: str
 ) -> None:
