@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from ipaddress import IPv4Network
 
 import pytest
 from hypothesis import given
@@ -17,12 +19,13 @@ from harness.model import (
     Joined,
     NetworkSpec,
     Plan,
+    PlanError,
     Promise,
     Protocol,
 )
 from harness.oracle import promised
 from harness.strategies import plans
-from harness.topology import Topology
+from harness.topology import PRIVATE, Topology
 from harness.whereabouts import meeting, whereabouts
 
 PLAN = Plan(
@@ -120,3 +123,14 @@ def test_the_order_of_further_networks_changes_no_promise(plan: Plan) -> None:
         if all(network.icc for network in plan.networks)
     ]
     assert all(item == said[0] for item in said)
+
+
+def test_a_subnet_without_a_route_is_refused_with_those_that_have_one() -> None:
+    """Whoever wrote the plan is told what to choose from."""
+    lan = NetworkSpec("lan", subnet=IPv4Network("100.64.0.0/24"))
+    said = (
+        "network 'lan': the world has no route to 100.64.0.0/24; "
+        f"choose one within {PRIVATE[0]}, {PRIVATE[1]}, "
+    )
+    with pytest.raises(PlanError, match=f"^{re.escape(said)}"):
+        whereabouts(Plan((lan,), (ContainerSpec("a", Bridge("lan")),)), Dialect())
