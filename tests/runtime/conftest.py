@@ -14,6 +14,9 @@ from linux import rtnl
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from runtime.engine import Engine
+from tests.runtime.insides import here, web
+
+__all__ = ["here", "web"]
 
 FOR_EVER = ["sleep", "1000000"]
 

@@ -8,54 +8,20 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-import stat
 import tarfile
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from linux.syscalls import MS_SHARED, mount, umount
 from runtime.engine import Engine
-from runtime.errors import InvalidError, MydockerError, NotFoundError
+from runtime.errors import InvalidError, NotFoundError
 from runtime.records import Container
 from tests.runtime import tars
+from tests.runtime.insides import SLEEP, sh
 from tests.runtime.looks import brought
-from tests.runtime.pictures import base_layer, has_id, import_root, make, output, unchanged
+from tests.runtime.pictures import base_layer, import_root, make, output, unchanged
 from tests.runtime.tars import Item, directory, symlink
-
-SLEEP = ["sleep", "1000000"]
-
-
-@pytest.fixture
-def here() -> Iterator[Path]:
-    """A directory of the machine's."""
-    made = Path(tempfile.mkdtemp(dir="/run", prefix="here-"))
-    yield made
-    shutil.rmtree(made)
-
-
-@pytest.fixture(params=["running", "ended"])
-def web(engine: Engine, request: pytest.FixtureRequest) -> Container:
-    """A container called web, while it runs and after it has ended."""
-    made = engine.run("base", SLEEP, name="web", network="none")
-    _sh(engine, "mkdir -p /srv/a/b; echo one > /srv/a/one; echo two > /srv/a/b/two")
-    return made if request.param == "running" else engine.stop("web", timeout=0)
-
-
-def _sh(engine: Engine, script: str) -> str:
-    done = engine.exec("web", ["sh", "-c", script])
-    assert done.exit_code == 0, done.stderr
-    return done.stdout.decode()
-
-
-def _inside(engine: Engine, script: str) -> str:
-    """What a shell says in web, which is started for it."""
-    engine.start("web")
-    return _sh(engine, script)
-
 
 # --- diff -------------------------------------------------------------------------
 
@@ -80,10 +46,10 @@ def test_diff_tells_what_changed(engine: Engine) -> None:
     )
     make(engine, base_layer(engine), below)
     engine.run("made", SLEEP, name="web", network="none")
-    _sh(engine, "echo y > /d/changed; rm /d/gone; mkdir /d/new; echo z > /d/new/f")
-    _sh(engine, "rm -r /anew; mkdir /anew; echo z > /anew/fresh; rm -r /tree; echo z > /tree")
-    _sh(engine, "rm /alias; mkdir -p /alias/a; echo mine > /alias/a/f")
-    _sh(engine, "echo gone again > /d/brief; rm /d/brief; mv /d/kept /d/moved")
+    sh(engine, "echo y > /d/changed; rm /d/gone; mkdir /d/new; echo z > /d/new/f")
+    sh(engine, "rm -r /anew; mkdir /anew; echo z > /anew/fresh; rm -r /tree; echo z > /tree")
+    sh(engine, "rm /alias; mkdir -p /alias/a; echo mine > /alias/a/f")
+    sh(engine, "echo gone again > /d/brief; rm /d/brief; mv /d/kept /d/moved")
     expected = [
         "C /alias",
         "A /alias/a",
@@ -103,209 +69,6 @@ def test_diff_tells_what_changed(engine: Engine) -> None:
     assert _diff(engine) == expected
     engine.stop("web", timeout=0)
     assert _diff(engine) == expected
-
-
-# --- cp ---------------------------------------------------------------------------
-
-
-def test_a_file_comes_out(engine: Engine, web: Container, here: Path) -> None:
-    """Into a directory under its own name, or under the name that is asked for."""
-    (here / "there").write_text("before")
-    engine.inside.copy_out("web", "/srv/a/one", str(here))
-    engine.inside.copy_out("web", "/srv/a/one", str(here / "other"))
-    engine.inside.copy_out("web", "/srv/a/one", str(here / "there"))
-    assert {path.name: path.read_text() for path in here.iterdir()} == {
-        "one": "one\n",
-        "other": "one\n",
-        "there": "one\n",
-    }
-
-
-def test_a_directory_comes_out(engine: Engine, web: Container, here: Path) -> None:
-    """Whole into one that is there, its content alone with `/.`, or as one that was not."""
-    (here / "there").mkdir(mode=0o700)
-    (here / "content").mkdir(mode=0o700)
-    engine.inside.copy_out("web", "/srv/a", str(here / "there"))
-    engine.inside.copy_out("web", "/srv/a/.", str(here / "content"))
-    engine.inside.copy_out("web", "/srv/a", str(here / "new"))
-    for top in ("there/a", "content", "new"):
-        assert (here / top / "one").read_text() == "one\n"
-        assert (here / top / "b" / "two").read_text() == "two\n"
-    assert stat.S_IMODE((here / "content").stat().st_mode) == 0o700
-
-
-def test_files_go_in(engine: Engine, web: Container, here: Path) -> None:
-    """By the same rules; what runs sees them at once."""
-    (here / "d" / "sub").mkdir(parents=True)
-    (here / "d" / "sub" / "f").write_text("in\n")
-    (here / "program").write_text("#!/bin/sh\necho ran\n")
-    (here / "program").chmod(0o4755)
-    engine.inside.copy_in(str(here / "d"), "web", "/srv")
-    engine.inside.copy_in(f"{here}/d/.", "web", "/srv/a")
-    engine.inside.copy_in(str(here / "d"), "web", "/srv/new")
-    engine.inside.copy_in(str(here / "program"), "web", "/bin/")
-    engine.inside.copy_in(str(here / "program"), "web", "/srv/a/one")
-    files = "cat /srv/d/sub/f /srv/a/sub/f /srv/new/sub/f; program; /srv/a/one"
-    assert _inside(engine, files).split() == ["in", "in", "in", "ran", "ran"]
-    assert _inside(engine, "stat -c %a,%u /bin/program") == "4755,0\n"
-
-
-def test_owners_are_kept_when_asked(engine: Engine, web: Container, here: Path) -> None:
-    """As far as this user namespace has them; else all is root's."""
-    if not has_id(1234):
-        engine.inside.copy_out("web", "/srv/a/one", str(here), archive=True)
-        assert (here / "one").stat().st_uid == 0
-        return
-    (here / "f").touch()
-    os.chown(here / "f", 1234, 5)
-    engine.inside.copy_in(str(here / "f"), "web", "/srv/kept", archive=True)
-    engine.inside.copy_in(str(here / "f"), "web", "/srv/roots")
-    assert _inside(engine, "stat -c %u:%g /srv/kept /srv/roots").split() == ["1234:5", "0:0"]
-    engine.inside.copy_out("web", "/srv/kept", str(here), archive=True)
-    assert (here / "kept").stat()[4:6] == (1234, 5)
-
-
-def test_links_are_copied_or_followed(engine: Engine, web: Container, here: Path) -> None:
-    """A link is a link; with -L it is what it points to, inside."""
-    _inside(engine, "ln -s /srv/a/one /srv/link; ln -s a /srv/dir")
-    engine.inside.copy_out("web", "/srv/link", str(here / "as it is"))
-    engine.inside.copy_out("web", "/srv/link", str(here / "followed"), follow=True)
-    engine.inside.copy_out("web", "/srv/dir/one", str(here / "below"))
-    assert os.readlink(here / "as it is") == "/srv/a/one"
-    assert (here / "followed").read_text() == (here / "below").read_text() == "one\n"
-
-
-@pytest.mark.parametrize("follow", ["", "follow"])
-def test_links_never_lead_out(engine: Engine, web: Container, here: Path, follow: str) -> None:
-    """A link to a path of the machine means the container's own file of that path, or none."""
-    (here / "secret").write_text("secret")
-    (here / "mine").write_text("mine")
-    out = here / "out"
-    out.mkdir()
-    links = {"file": f"{here}/secret", "dir": str(here), "dots": f"{'../' * 20}{here}"}
-    for name, target in links.items():
-        _inside(engine, f"ln -s '{target}' /srv/{name}")
-    engine.stop("web", timeout=0)
-    for path in ("/srv/file", "/srv/dir/secret", "/srv/dots/secret", f"/srv/../../..{here}/secret"):
-        try:
-            engine.inside.copy_out("web", path, str(out / "copy"), follow=bool(follow))
-        except MydockerError:
-            continue
-        assert (out / "copy").is_symlink()
-        (out / "copy").unlink()
-    for path in ("/srv/file", "/srv/dir/made", "/srv/dots/made", "/srv/dir"):
-        try:
-            engine.inside.copy_in(str(here / "mine"), "web", path, follow=bool(follow))
-        except MydockerError:
-            continue
-    assert sorted(os.listdir(here)) == ["mine", "out", "secret"]
-    assert (here / "secret").read_text() == "secret"
-    assert os.listdir(out) == []
-    engine.start("web")
-    for path in ("/srv/file", "/srv/dir/made", "/srv/dots/made", "/srv/dir"):
-        try:
-            engine.inside.copy_in(str(here / "mine"), "web", path, follow=bool(follow))
-        except MydockerError:
-            continue
-    assert sorted(os.listdir(here)) == ["mine", "out", "secret"]
-    assert (here / "secret").read_text() == "secret"
-
-
-def test_a_container_that_swaps_links_gains_nothing(engine: Engine, here: Path) -> None:
-    """A race of directory and link (CVE-2018-15664): all copies end inside, or come from inside."""
-    (here / "secret").write_text("secret")
-    (here / "mine").write_text("mine")
-    out = here / "out"
-    out.mkdir()
-    made = f"mkdir -p /srv/real; ln -s {here} /srv/link; echo inside > /srv/real/secret; echo ready"
-    swaps = ("link t", "real link", "link real", "t link")
-    loop = "; ".join("mv -T /srv/{} /srv/{}".format(*pair.split()) for pair in swaps)
-    script = f"{made}; while :; do {loop}; done"
-    engine.run("base", ["sh", "-c", script], name="web", network="none")
-    next(line for line in engine.logs("web", follow=True) if line.data == b"ready\n")
-    seen: set[str] = set()
-    while not {"inside\n", "nothing", "taken", "refused"} <= seen:
-        try:
-            engine.inside.copy_out("web", "/srv/link/secret", str(out / "copy"))
-            seen.add((out / "copy").read_text())
-        except MydockerError:
-            seen.add("nothing")
-        try:
-            engine.inside.copy_in(str(here / "mine"), "web", "/srv/link/made")
-            seen.add("taken")
-        except MydockerError:
-            seen.add("refused")
-    assert sorted(os.listdir(here)) == ["mine", "out", "secret"]
-    assert (here / "secret").read_text() == "secret"
-    assert "secret" not in seen
-
-
-REFUSED: dict[str, tuple[str, str, str]] = {
-    "nothing there": ("/srv/none", "", "there is no web:/srv/none"),
-    "below a file": ("/srv/a/one/x", "", "is not a directory"),
-    "a directory over a file": ("/srv/a", "file", "cannot be copied over a file"),
-    "into nowhere": ("/srv/a/one", "no/such/dir", "there is no directory"),
-    "into a directory that is not there": ("/srv/a/one", "none/", "there is no directory"),
-    "over a pipe": ("/srv/a/one", "pipe", "neither a file nor a directory"),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_copies_that_cannot_be(engine: Engine, web: Container, here: Path, what: str) -> None:
-    """Are refused with what is in the way."""
-    source, target, said = REFUSED[what]
-    (here / "file").touch()
-    os.mkfifo(here / "pipe")
-    with pytest.raises(MydockerError, match=said):
-        engine.inside.copy_out("web", source, f"{here}/{target}")
-    assert sorted(os.listdir(here)) == ["file", "pipe"]
-    assert stat.S_ISFIFO((here / "pipe").stat().st_mode)
-
-
-def test_a_pipe_holds_nobody_up(engine: Engine, web: Container, here: Path) -> None:
-    """It is copied as what it is, not read; a socket is left out."""
-    engine.inside.unpack(io.BytesIO(tars.tar(Item("pipe", type=b"6"))), "web", "/srv/a")
-    engine.inside.copy_out("web", "/srv/a", str(here))
-    assert stat.S_ISFIFO((here / "a" / "pipe").stat().st_mode)
-
-
-def test_a_name_that_images_use_is_copied_as_it_is(
-    engine: Engine, web: Container, here: Path
-) -> None:
-    """Only in a layer .wh.one says that one is gone."""
-    (here / ".wh.one").write_text("a file\n")
-    engine.inside.copy_in(str(here / ".wh.one"), "web", "/srv/a")
-    engine.inside.copy_out("web", "/srv/a/.wh.one", str(here / "back"))
-    assert (here / "back").read_text() == "a file\n"
-    assert _inside(engine, "cat /srv/a/one") == "one\n"
-
-
-def test_a_tar_comes_out_and_goes_in(engine: Engine, web: Container) -> None:
-    """With `-` for the other side; the tar is as hostile as any other."""
-    data = b"".join(engine.inside.pack("web", "/srv/a"))
-    with tarfile.open(fileobj=io.BytesIO(data)) as opened:
-        assert opened.getnames() == ["a", "a/b", "a/b/two", "a/one"]
-    engine.inside.unpack(io.BytesIO(data), "web", "/srv/a/b")
-    assert _inside(engine, "cat /srv/a/b/a/one") == "one\n"
-    evil = tars.tar(symlink("out", "/"), Item("out/evil"))
-    with pytest.raises(InvalidError, match="leads out"):
-        engine.inside.unpack(io.BytesIO(evil), "web", "/srv")
-    with pytest.raises(InvalidError, match="not a directory"):
-        engine.inside.unpack(io.BytesIO(evil), "web", "/srv/a/one")
-
-
-def test_a_stopped_container_does_not_start_meanwhile(engine: Engine) -> None:
-    """Its file system would be mounted twice; a running one is free again at once."""
-    found = engine.create("base", SLEEP, name="web", network="none")
-    for held in (True, False):
-        pieces = engine.inside.pack("web", "/bin")
-        next(pieces)
-        lock = engine._store.lock_container(found.id, wait=False)
-        assert (lock is None) == held
-        if lock is not None:
-            lock.release()
-        assert b"".join(pieces).endswith(bytes(1024))
-        engine.start("web")
 
 
 # --- export and commit ------------------------------------------------------------
@@ -328,7 +91,7 @@ def test_what_was_deleted_stays_deleted(engine: Engine, root: Path) -> None:
     below = tars.tar(Item("w/gone"), Item("w/tree/old"))
     make(engine, base_layer(engine), below)
     engine.run("made", SLEEP, name="web", network="none")
-    _sh(engine, "echo kept > /kept; rm /w/gone; rm -r /w/tree; mkdir /w/tree; echo > /w/tree/new")
+    sh(engine, "echo kept > /kept; rm /w/gone; rm -r /w/tree; mkdir /w/tree; echo > /w/tree/new")
     engine.inside.commit("web", "saved:1")
     archive = b"".join(engine.images.save(["saved:1"]))
     engine.remove("web", force=True)
@@ -344,8 +107,8 @@ def test_a_commit_can_be_built_on(engine: Engine) -> None:
     image = "base"
     for number in range(3):
         engine.run(image, SLEEP, name="web", network="none")
-        _sh(engine, f"echo {number} >> /count; test {number} = 0 || rm /only{number - 1}")
-        _sh(engine, f"touch /only{number}")
+        sh(engine, f"echo {number} >> /count; test {number} = 0 || rm /only{number - 1}")
+        sh(engine, f"touch /only{number}")
         image = f"step:{number}"
         engine.inside.commit("web", image)
         engine.remove("web", force=True)
@@ -390,7 +153,7 @@ def test_a_commit_keeps_what_was_asked_for(engine: Engine) -> None:
 def test_a_name_that_would_remove_files_is_not_committed(engine: Engine) -> None:
     """A file called .wh.x cannot be in a layer; neither can a device."""
     engine.run("base", SLEEP, name="web", network="none")
-    _sh(engine, "touch /.wh.etc")
+    sh(engine, "touch /.wh.etc")
     with pytest.raises(InvalidError, match=r"/\.wh\.etc has a name that images use"):
         engine.inside.commit("web", "bad")
     assert brought(engine) == []
@@ -399,7 +162,7 @@ def test_a_name_that_would_remove_files_is_not_committed(engine: Engine) -> None
 def test_what_is_mounted_is_copied_but_not_committed(engine: Engine, here: Path) -> None:
     """Out of a running container its mounts are seen as it sees them."""
     engine.run("base", SLEEP, name="web", network="none")
-    _sh(engine, "echo x > /dev/shm/f")
+    sh(engine, "echo x > /dev/shm/f")
     engine.inside.copy_out("web", "/dev/shm/f", str(here))
     assert (here / "f").read_text() == "x\n"
     assert _diff(engine) == []
@@ -445,10 +208,10 @@ def test_mounts_are_never_shared_with_the_machine(engine: Engine, here: Path) ->
 def test_a_tree_may_be_deep(engine: Engine) -> None:
     """As deep as an image may be; deeper, it is refused, and can still be removed."""
     engine.run("base", SLEEP, name="web", network="none")
-    _sh(engine, f"mkdir -p /deep/{'d/' * 250}")
+    sh(engine, f"mkdir -p /deep/{'d/' * 250}")
     engine.inside.commit("web", "deep")
     assert output(engine, "deep", f"test -d /deep/{'d/' * 250} && echo there") == "there\n"
-    _sh(engine, f"mkdir -p /deep/{'d/' * 1900}")
+    sh(engine, f"mkdir -p /deep/{'d/' * 1900}")
     with pytest.raises(InvalidError, match="directories deep"):
         engine.inside.commit("web", "deeper")
     with pytest.raises(InvalidError, match="directories deep"):
@@ -459,7 +222,7 @@ def test_a_tree_may_be_deep(engine: Engine) -> None:
 def test_links_of_both_kinds_are_kept(engine: Engine) -> None:
     """Two names of one file are that after a commit too, and in an export."""
     engine.run("base", SLEEP, name="web", network="none")
-    _sh(engine, "mkdir /l; echo one > /l/a; ln /l/a /l/b; ln -s a /l/c")
+    sh(engine, "mkdir /l; echo one > /l/a; ln /l/a /l/b; ln -s a /l/c")
     engine.inside.commit("web", "linked")
     tree = Path(engine.images.get("linked").layers[0])
     assert (tree / "l" / "a").samefile(tree / "l" / "b")
