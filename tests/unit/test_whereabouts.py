@@ -93,6 +93,26 @@ def test_a_family_that_nobody_has_is_no_cell() -> None:
     assert list(of(nobody, somebody)) == [somebody]
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "family", "links"),
+    [
+        ("front", "front", 4, ("network dmz", "network dmz")),
+        ("front", "front", 6, ("network lan", "network lan")),
+        ("deaf1", "front", 4, ("network deaf", "network dmz")),
+        ("deaf1", "front", 6, ("network deaf", "network lan")),
+        ("ns1", "front", 6, ("br0", "network lan")),
+        ("front", "ns1", 6, ("network lan", "br0")),
+    ],
+)
+def test_who_shares_no_network_is_met_on_one_of_the_family(
+    source: str, target: str, family: Family, links: tuple[str, str]
+) -> None:
+    """The first that has it, also of who talks to itself."""
+    places = whereabouts(PLAN, Dialect())
+    one, other = meeting(places[source], places[target], family)
+    assert (one.link, other.link) == links
+
+
 @given(plans())
 def test_a_meeting_is_between_places_of_the_two(plan: Plan) -> None:
     """Whoever talks does so by links of their own, by a shared one whenever there is one."""
