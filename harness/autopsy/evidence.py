@@ -87,7 +87,7 @@ def _capture(
     comments: dict[Frame, str] = {}
     for item in autopsies:
         frames += item.frames
-        comments |= item.comments
+        comments |= {frame: plain(said) for frame, said in item.comments.items()}
     frames.sort(key=lambda frame: frame.at)
     comment = f"run again with: {again}"
     pcapng.write(path, frames, interfaces=interfaces, comment=comment, comments=comments)

@@ -38,7 +38,7 @@ def test_broken(scene):
     scene.containers(web={bridge}, db={bridge})
     with scene.place("db").open() as space, nft.Nft(space) as rules:
         chain = nft.add_chain(TABLE, "input", hook="input")
-        drop = nft.add_rule(TABLE, "input", nft.verdict("drop"), comment="\\\\x1b[31mred")
+        drop = nft.add_rule(TABLE, "input", nft.verdict("drop"), comment="\\x1b[31mred")
         rules.apply([nft.add_table(TABLE), chain, drop])
     {body}
 
