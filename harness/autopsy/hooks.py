@@ -19,7 +19,6 @@ import pytest
 from harness.matrix import AnyMatrix, Difference
 from harness.model import Cell
 from harness.recorder import Recorder
-from harness.report.collect import EVIDENCE
 from harness.summary import PROPERTY
 
 if TYPE_CHECKING:
@@ -148,6 +147,8 @@ class Evidence:
                 self._write_down(report, scene)
             self._hold(item, report)
         if report.failed and self._written is not None:
+            from harness.report.collect import EVIDENCE  # workers need it for this alone
+
             report.user_properties.append((EVIDENCE, self._written))
         return report
 
