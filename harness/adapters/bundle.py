@@ -8,6 +8,7 @@ The capabilities, masked and read-only paths are those that engines give by defa
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_interface
@@ -17,6 +18,8 @@ from typing import Any, Final
 from harness.model import ContainerSpec
 from linux.syscalls import MS_BIND, MS_NODEV, mount, umount
 
+FOR_EVER: Final = "/.for-ever"
+"""A fifo in every container, from which nothing is ever read: to wait at without a child."""
 PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CAPABILITIES: Final = tuple(
     f"CAP_{name}"
@@ -53,6 +56,7 @@ def lay(bundle: Path, image: Path) -> None:
     """Make a bundle's directories and mount its root: an overlay on the image's tree."""
     for name in ("rootfs", "upper", "work"):
         (bundle / name).mkdir()
+    os.mkfifo(f"{bundle}/upper{FOR_EVER}")
     where = f"lowerdir={image},upperdir={bundle}/upper,workdir={bundle}/work"
     mount("overlay", str(bundle / "rootfs"), "overlay", MS_NODEV, where)
 

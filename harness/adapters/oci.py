@@ -23,9 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final, ParamSpec, TypeVar
 
-from harness.adapters import cni, dialects, furnish, image
+from harness.adapters import bundle, cni, dialects, furnish, image
 from harness.adapters.cli import version_in
-from harness.adapters.cli_spec import FOR_EVER
 from harness.adapters.cni import CniBroken, CniError
 from harness.adapters.memory import Memory
 from harness.adapters.oci_engine import Engine
@@ -59,6 +58,14 @@ FEATURES: Final = frozenset(
         Feature.SYSCTL,
     }
 )
+FOR_EVER: Final = (
+    *("sh", "-c"),
+    f'trap "exit 0" TERM INT; while :; do read -r _ <> {bundle.FOR_EVER}; done',
+)
+"""What a container runs whose plan names no command: it lasts, and ends on SIGTERM.
+
+All by itself: a runtime of this kind returns so early that a child of it would come after.
+"""
 CNI: Final = "cni"
 """Under which name the plugins' choices are in the table of dialects."""
 _BOUND: Final = 10.0

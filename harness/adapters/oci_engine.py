@@ -15,9 +15,9 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from harness.adapters import bundle, cni
 from harness.adapters import oci_records as records
@@ -25,7 +25,17 @@ from harness.adapters.cni import Attachment
 from harness.adapters.oci_networks import Networks, Refused
 from harness.adapters.oci_records import HOME, Broken, Record
 from harness.adapters.protocol import Endpoint, Facts
-from harness.model import DEFAULT_NETWORK, Bridge, ContainerSpec, Host, Joined, Publish
+from harness.model import (
+    DEFAULT_NETWORK,
+    Bridge,
+    ContainerSpec,
+    Host,
+    Joined,
+    NetworkSpec,
+    Publish,
+)
+from linux import rtnl
+from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.syscalls import umount
 
@@ -33,6 +43,16 @@ _STOP: Final = 1.0
 """Seconds that a container has to end on SIGTERM."""
 _BOUND: Final = 30.0
 """Seconds that a command of the runtime may take."""
+
+
+TRIAL: Final = NetworkSpec(
+    "cni-trial",
+    subnet=IPv4Network("192.0.2.0/24"),
+    gateway=IPv4Address("192.0.2.1"),
+    subnet6=IPv6Network("2001:db8:74::/64"),
+    gateway6=IPv6Address("2001:db8:74::1"),
+)
+"""A network that lasts for one try: RFC 5737 and RFC 3849."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,18 +224,35 @@ class Engine:
         self.try_out(DEFAULT_NETWORK)
 
     def try_out(self, network: str) -> None:
-        """Put a namespace on a network and take it off.
+        """Put a namespace on a network and take it off: its bridge is there from then on."""
+        self._try(self.networks.conf(network))
+        families = len(self.networks.facts(network).gateways)
+        done = HOME / f"tried-{families}"
+        if not done.exists():
+            self._try_ports(dual=families > 1)
+            done.touch()
 
-        From then on its bridge is there, and the chains that its containers have in common.
+    def _try_ports(self, *, dual: bool) -> None:
+        """Have portmap make the chains that all its ports have in common.
+
+        On a bridge that is for this alone: whatever bridge has had a port is another one after.
         """
-        spec = ContainerSpec("trial", ports=(Publish(1, 1),))
-        place = HOME / f"trial-{network}-{os.getpid()}"
+        conf = cni.conf(TRIAL if dual else replace(TRIAL, subnet6=None), TRIAL.name, HOME)
+        conf["plugins"] = [item for item in conf["plugins"] if item["type"] != "firewall"]
+        try:
+            self._try(conf, ContainerSpec("trial", ports=(Publish(1, 1),)))
+        finally:
+            with NetNS.own() as here, Netlink(here) as netlink:
+                netlink.send([rtnl.del_link(TRIAL.name)], missing_ok=True)
+            shutil.rmtree(HOME / TRIAL.name, ignore_errors=True)
+
+    def _try(self, conf: Mapping[str, Any], spec: ContainerSpec | None = None) -> None:
+        place = HOME / f"trial-{os.getpid()}"
         place.mkdir(parents=True)
         try:
             with NetNS.new() as space:
                 path = bundle.hold(place, space.fd)
-            item = Attachment(network, place.name, "eth0", str(path), place)
-            conf = self.networks.conf(network)
+            item = Attachment(conf["name"], place.name, "eth0", str(path), place)
             try:
                 cni.add(item, conf, spec)
             finally:

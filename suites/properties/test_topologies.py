@@ -31,7 +31,7 @@ def test_any_topology_keeps_its_promises(
     last = Plan()
 
     @profile
-    @given(plan=plans(features={str(item) for item in runtime.features} | {"icc"}))
+    @given(plan=plans(features={str(item) for item in runtime.features}))
     def holds(plan: Plan) -> None:
         nonlocal last
         last = plan
