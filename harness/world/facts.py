@@ -281,8 +281,10 @@ def _forwarding(answer: bytes, names: Names) -> Iterator[Thing]:
     found = dict(attributes(answer, rtnl.NEIGH.size))
     if rtnl.NDA_MASTER not in found or not state & (rtnl.NUD_PERMANENT | rtnl.NUD_NOARP):
         return  # learned, or a link's own list of groups
+    bridge = number(found[rtnl.NDA_MASTER])
+    if index == bridge:
+        return  # its own MAC, which comes and goes with it
     mac = found[rtnl.NDA_LLADDR].hex(":")
     vlan = f" in VLAN {number(found[rtnl.NDA_VLAN])}" if rtnl.NDA_VLAN in found else ""
-    bridge = number(found[rtnl.NDA_MASTER])
     known = {"port": names.get(index, str(index))}
     yield f"forwarding entry {mac}{vlan} of {names.get(bridge, bridge)}", known
