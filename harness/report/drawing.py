@@ -267,8 +267,8 @@ def _joiners(drawing: Drawing, stage: Stage) -> tuple[Box, ...]:
 
 
 def _group(bar: Box | None, leaves: Sequence[Box]) -> _Group:
-    """Leaves side by side below their bar, at most six in a row."""
-    per_row = 6
+    """Leaves side by side below their bar, as many in a row as the host's box has room for."""
+    per_row = (WIDTH - 4 * _MARGIN + _GAP) // (_LEAF_WIDTH + _GAP)
     placed, lines, y = [], [], _BAR + _BAR_TO_LEAF
     for start in range(0, len(leaves), per_row):
         row = leaves[start : start + per_row]
