@@ -74,7 +74,7 @@ def _received(channel: socket.socket) -> list[int]:
 
 
 def _make(channel: socket.socket, asker: socket.socket, arguments: Area) -> None:
-    whole = True
+    whole, starter = True, os.readlink("/proc/self")
     try:
         try:
             pid = clone3(init.NAMESPACES)
@@ -92,7 +92,7 @@ def _make(channel: socket.socket, asker: socket.socket, arguments: Area) -> None
         return
     try:
         channel.close()
-        _wait(asker, arguments, whole=whole)
+        _wait(asker, arguments, starter, whole=whole)
     finally:
         os._exit(1)
 
@@ -100,10 +100,18 @@ def _make(channel: socket.socket, asker: socket.socket, arguments: Area) -> None
 # --- a pid 1 that waits -----------------------------------------------------------
 
 
-def _wait(asker: socket.socket, arguments: Area, *, whole: bool) -> None:
+def _parent() -> str:
+    """The parent's pid as /proc numbers it: getppid(2) is 0 for one in another pid namespace."""
+    with open("/proc/self/stat", encoding="ascii") as file:
+        return file.read().rpartition(")")[2].split()[1]
+
+
+def _wait(asker: socket.socket, arguments: Area, starter: str, *, whole: bool) -> None:
     """Get ready, and become what the caller says; `whole`: in namespaces of one's own already."""
     # Killed before it has told the pid, the starter would leave two that wait for each other.
     die_with_parent()
+    if _parent() != starter:
+        os._exit(1)  # it was killed before that could be asked for
     os.setsid()
     init.default_signals(_OURS)
     ground, refusal = None, None
