@@ -10,6 +10,7 @@ capabilities) is done in a forked child, step by step, before it executes.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -48,6 +49,7 @@ def begin(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...], re
     pid = os.fork()
     if not pid:
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             become(command, stdio, tty=tty, own=own)
         except BaseException as error:
             reports.send_error(report, error)
@@ -86,7 +88,9 @@ def _spawned(command: Command, stdio: Stdio) -> int:
     try:
         for path in _candidates(argv[0], env):
             try:
-                return os.posix_spawn(path, argv, env, file_actions=streams, setsid=True)
+                return os.posix_spawn(
+                    path, argv, env, file_actions=streams, setsid=True, setsigmask=()
+                )
             except OSError as error:  # as execvp(3): go on, and tell about the first that was there
                 refusal = refusal or error
         missing = FileNotFoundError(f"no {argv[0]}")

@@ -47,7 +47,7 @@ from linux.syscalls import (
 from runtime import execute, isolation, reports, rootfs, terminal
 from runtime.execute import Command, Stdio
 from runtime.net import sysctl
-from runtime.supervise import Stream, supervise
+from runtime.supervise import Stream, hold_signals, supervise
 
 TITLE: Final = b"mydocker-init"
 
@@ -166,6 +166,7 @@ def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
     os.close(launch.go)
     streams, inside = _connect(launch)
     own = tuple(set(inside) if launch.tty else inside[1:])
+    hold_signals()
     pid = execute.begin(launch.command, inside, tty=launch.tty, own=own, report=launch.report)
     os.close(launch.report)
     nothing = os.open("/dev/null", os.O_RDWR)

@@ -29,6 +29,9 @@ _FORWARDED: Final = (
 )
 
 
+_HANDLED: Final = (*_FORWARDED, signal.SIGCHLD)
+
+
 def entry(stream: str, data: bytes) -> bytes:
     """One line of the log. Bytes that are no UTF-8 survive as surrogates and come back the same."""
     text = data.decode(errors="surrogateescape")
@@ -106,14 +109,23 @@ class Stream:
             self._write(bytes(self._line), log)
 
 
+def hold_signals() -> None:
+    """Have signals wait until `supervise` can pass them on.
+
+    Before that a pid 1 loses them: the kernel drops what it has no handler for.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+
+
 def supervise(command: int, streams: list[Stream], *, log: int, exit_record: int) -> NoReturn:
     """Look after the container until its command ends, then end with its exit code."""
     wake, woken = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(woken, False)
-    for number in (*_FORWARDED, signal.SIGCHLD):
+    for number in _HANDLED:
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
     open_streams = list(streams)
     status = _reap(command)  # it may have ended before the handlers were there
     while status is None:

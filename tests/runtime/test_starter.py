@@ -199,3 +199,10 @@ def test_one_that_cannot_come_up_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(UnsupportedError, match="ended at once, with 1"):
         Starter.begin()
+
+
+def test_a_stop_right_after_the_start_is_heard(started: Engine) -> None:
+    """Its signal waits until pid 1 can pass it on: nobody waits for the stop's time-out."""
+    for _ in range(20):
+        web = started.run("base", FOR_EVER)
+        assert started.stop(web.id, timeout=WITHIN).state.exit_code == 128 + signal.SIGTERM
