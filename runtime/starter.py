@@ -23,14 +23,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
 import runtime
-from runtime.errors import UnsupportedError
+from runtime.errors import MydockerError, UnsupportedError
 from runtime.init import Launch
 from runtime.starting import HELLO, MESSAGE
 
@@ -105,9 +107,11 @@ class Pending:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._launched = False
 
     def launch(self, launch: Launch) -> None:
         """Let it become a container's; it reports as `runtime.reports` tells."""
+        self._launched = True
         descriptors = sorted(launch.descriptors)
         order = pickle.dumps((self._pid(), descriptors, launch))
         payload = os.memfd_create("launch", os.MFD_CLOEXEC)
@@ -133,8 +137,21 @@ class Pending:
         return int(pid)
 
     def close(self) -> None:
-        """Give it up; one that was launched goes on. A second call does nothing."""
+        """Give it up, and return once it has ended; one that was launched goes on.
+
+        A second call does nothing.
+        """
+        if self._launched or self._channel.fileno() < 0:
+            self._channel.close()
+            return
+        handle = -1
+        with suppress(MydockerError, ProcessLookupError):  # it was never made, or has ended
+            if pid := self._pid():
+                handle = os.pidfd_open(pid)
         self._channel.close()
+        if handle >= 0:
+            select.select([handle], [], [])
+            os.close(handle)
 
     def __enter__(self) -> Self:
         return self

@@ -73,7 +73,9 @@
   // --- a word beside the pointer, or beside what has the focus
   const tip = document.getElementById("tip");
   const told = (element) => element.dataset.tip || element.getAttribute("aria-label");
+  let shown = null;
   const show = (element) => {
+    shown = element;
     tip.textContent = told(element);
     tip.hidden = false;
     const at = element.getBoundingClientRect();
@@ -83,7 +85,7 @@
     tip.style.left = `${Math.max(8, left)}px`;
     tip.style.top = `${below + own.height < innerHeight ? below : at.top - own.height - 8}px`;
   };
-  const hide = () => { tip.hidden = true; };
+  const hide = () => { shown = null; tip.hidden = true; };
   for (const [begin, end] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
     document.addEventListener(begin, (event) => {
       const element = event.target.closest?.("[data-tip], [data-cell]");
@@ -91,7 +93,9 @@
     });
     document.addEventListener(end, hide);
   }
-  addEventListener("scroll", hide, { passive: true, capture: true });
+  // What is scrolled away from the pointer is left; what is scrolled under it keeps its word.
+  const follow = () => { if (shown?.matches(":hover, :focus")) show(shown); else hide(); };
+  addEventListener("scroll", follow, { passive: true, capture: true });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
   // --- a cell, and all about it
