@@ -167,6 +167,10 @@ class Guard:
         if base is not None:
             self._base = self._checked(base)
 
+    def stand_down(self) -> None:
+        """Somebody has interrupted the run: what is there now is nobody's fault."""
+        self._base = self._before_shared = None
+
     def share(self) -> None:
         """Something is about to be made that tests share: `unshare` holds all such against now."""
         if not self._shared:

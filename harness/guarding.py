@@ -43,6 +43,18 @@ def guard(
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Judge nothing after an interrupt: a container may be half started."""
+    try:
+        return (yield)
+    except BaseException:
+        guard = item.config.stash.get(GUARD, None)
+        if guard is not None:
+            guard.stand_down()
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:

@@ -24,6 +24,8 @@ _HOSTNAME: Final = re.compile(
 _ENVIRONMENT: Final = re.compile(r"[^=\0]+")
 _SYSCTL: Final = re.compile(r"[a-z0-9_]+([./][a-zA-Z0-9_-]+)+")
 _LEAST_MEMORY: Final = 6 * 1024 * 1024
+_MOST_CPUS: Final = 1_000_000
+"""Processors; more than any machine has."""
 _LEAST_CPUS: Final = 10_000_000
 _LEAST_PIDS: Final = 2
 _NAMESPACED: Final = ("net.", "kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.")
@@ -168,7 +170,10 @@ def configure(
 
 def _limits(asked: str, options: Options) -> tuple[int, int, int]:
     memory, pids = options.get("memory", 0), options.get("pids_limit", 0)
-    cpus = round(options.get("cpus", 0) * 1_000_000_000)
+    wanted = options.get("cpus", 0)
+    if not 0 <= wanted <= _MOST_CPUS:  # nor is it a number, perhaps
+        raise InvalidError(asked, f"{wanted:g} processors cannot be had", remedy="--cpus 1.5, say")
+    cpus = round(wanted * 1_000_000_000)
     if memory and memory < _LEAST_MEMORY:
         raise InvalidError(asked, f"with {memory} bytes of memory nothing can start", remedy="6m")
     if cpus and cpus < _LEAST_CPUS:

@@ -13,6 +13,17 @@ _FREEZER = "Needs a cgroup with the freezer that may be written to."
 _NETWORK_HELP = "bridge (the default), none, host, container:<name or id>, or a network's name"
 
 
+def _seconds(text: str) -> float:
+    """A time that can be waited for; neither negative nor for ever."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, such as 10 or 0.5")
+    return seconds
+
+
 def parser(command: str = "") -> argparse.ArgumentParser:
     """The parser of `mydocker`; `action` names the command that was given.
 
@@ -71,7 +82,9 @@ def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     stop = add_command(commands, "stop", "end containers by SIGTERM, then SIGKILL")
     restart = add_command(commands, "restart", "stop containers and start them again")
     for command in (stop, restart):
-        command.add_argument("-t", "--time", type=float, default=10, help="seconds before SIGKILL")
+        command.add_argument(
+            "-t", "--time", type=_seconds, default=10, help="seconds before SIGKILL"
+        )
     pause = add_command(commands, "pause", "let nothing in containers go on", more=_FREEZER)
     unpause = add_command(commands, "unpause", "let paused containers go on")
     kill = add_command(commands, "kill", "send a signal to containers")

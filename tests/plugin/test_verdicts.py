@@ -141,3 +141,18 @@ def test_other_projects_are_left_alone(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess()
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("netmodes *: runtime*")
+
+
+def test_an_interrupt_is_no_violation(project: pytest.Pytester) -> None:
+    """What a test had half made when Ctrl-C came is not held against the runtime."""
+    project.makepyprojecttoml("[tool.pytest.ini_options]\nnetmodes = true\n")
+    project.makepyfile(
+        """
+        def test_it(world):
+            world.host.spawn(["sleep", "60"], log="/dev/null")
+            raise KeyboardInterrupt
+        """
+    )
+    done = project.runpytest_subprocess("-p", "harness.plugin", "--runtime", "mydocker")
+    assert done.ret == pytest.ExitCode.INTERRUPTED
+    assert "Violation" not in done.stdout.str() + done.stderr.str()
