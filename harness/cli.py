@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness import doctor, planfile, requirements, vendors
+from harness import doctor, requirements, vendors
 from harness.faults import runner
 from harness.lab import ping
 from harness.report import commands as report_commands
@@ -85,7 +85,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _lab(arguments: argparse.Namespace) -> int:
     """Put the lab up and hand it over; 2 for a lab that there cannot be."""
-    from harness.lab import session  # the whole harness: the other commands need little
+    # The whole harness: the other commands need little.
+    from harness import planfile
+    from harness.lab import session
 
     try:
         topology = Topology(routers=arguments.routers)

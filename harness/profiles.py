@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
-from harness import planfile
 from harness.model import Plan
 
 if TYPE_CHECKING:
@@ -78,6 +77,8 @@ def replayable(plan: Callable[[], Plan], directory: Path, name: str) -> Iterator
     try:
         yield
     except Exception as error:
+        from harness import planfile  # every run imports this module, and few fail
+
         path = directory / f"{name}.toml"
         path.write_text(planfile.dumps(plan()), encoding="utf-8")
         error.add_note(f"to play with what was built: netmodes lab --plan {path}")

@@ -11,7 +11,6 @@ import contextlib
 import glob
 import os
 import re
-import select
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Final
 from harness.adapters import cli_arguments, cli_reading, daemon, dialects, furnish, image
 from harness.adapters.cli_reading import Garbage
 from harness.adapters.cli_spec import CliSpec
+from harness.adapters.hostside import wait_for_end
 from harness.adapters.memory import Memory
 from harness.adapters.protocol import (
     Completed,
@@ -294,7 +294,7 @@ class CliAdapter:
         words = (*self._spec.command, *self._words.run, *cli_arguments.container(self._spec, spec))
         log = f"/run/netmodes/{self.name}-crash.log"
         pid = self._host.spawn(words, log=log, env=self._env)
-        self._host.call(_wait_for_end, pid, after)
+        self._host.call(wait_for_end, pid, after)
         for victim in (pid, *self._daemons[-1:]):
             daemon.kill(self._host, victim, self._spec.timeout)
 
@@ -380,15 +380,3 @@ def _taken(path: str) -> str:
         return ""
     os.unlink(path)
     return content
-
-
-def _wait_for_end(pid: int, seconds: float) -> None:
-    """Wait so long for the end of a process."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        select.select([handle], [], [], seconds)
-    finally:
-        os.close(handle)

@@ -7,15 +7,13 @@ engine keeps all of its state on disk, so that nothing has to live in between.
 from __future__ import annotations
 
 import os
-import select
-import signal
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import Literal, ParamSpec, TypeVar, cast
 
+from harness.adapters.hostside import killed_after, together
 from harness.adapters.protocol import (
     Completed,
     Endpoint,
@@ -224,6 +222,11 @@ def _range(first: int, count: int) -> str:
 # --- inside the host -----------------------------------------------------------
 
 
+def _engine() -> Engine:
+    """One that forks containers from this process's starter."""
+    return Engine(starter=_starter(os.getpid()))
+
+
 @cache
 def _starter(_pid: int) -> Starter:
     """What the containers of this process are forked from; a fork of it has none of its own yet."""
@@ -290,7 +293,7 @@ def _facts(container: Container) -> Facts:
 
 
 def _run(command: tuple[str, ...], options: Options, also: tuple[str, ...]) -> Facts:
-    engine = Engine(starter=_starter(os.getpid()))
+    engine = _engine()
     if not also:
         return _facts(engine.run(IMAGE, command, **options))
     made = engine.create(IMAGE, command, **options)
@@ -337,15 +340,11 @@ def _stop_container(name: str) -> None:
 
 
 def _start_container(name: str) -> Facts:
-    return _facts(Engine(starter=_starter(os.getpid())).start(name))
+    return _facts(_engine().start(name))
 
 
 def _remove(names: Sequence[str]) -> None:
-    engine = Engine()
-    with ThreadPoolExecutor(min(len(names), _AT_ONCE)) as pool:
-        going = [pool.submit(engine.remove, name, force=True) for name in names]
-    for gone in going:
-        gone.result()
+    together(partial(Engine().remove, force=True), names, most=_AT_ONCE)
 
 
 def _repair() -> None:
@@ -353,21 +352,7 @@ def _repair() -> None:
 
 
 def _crash(command: tuple[str, ...], options: Options, after: float) -> None:
-    pid = os.fork()
-    if not pid:
-        try:
-            Engine().run(IMAGE, command, **options)
-        finally:
-            os._exit(0)
-    handle = os.pidfd_open(pid)
-    try:
-        select.select([handle], [], [], after)
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it was through before
-    finally:
-        os.close(handle)
-        os.waitpid(pid, 0)
+    killed_after(after, lambda: Engine().run(IMAGE, command, **options))
 
 
 def _prune() -> None:

@@ -12,20 +12,17 @@ them. Nor are restarts: a container of this kind is deleted once it has stopped,
 
 from __future__ import annotations
 
-import os
 import re
-import select
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final, ParamSpec, TypeVar
 
 from harness.adapters import bundle, cni, dialects, furnish, image
 from harness.adapters.cli import version_in
 from harness.adapters.cni import CniBroken, CniError
+from harness.adapters.hostside import killed_after, together
 from harness.adapters.memory import Memory
 from harness.adapters.oci_engine import Engine
 from harness.adapters.oci_networks import Refused
@@ -272,26 +269,8 @@ def _create_network(engine: Engine, spec: NetworkSpec) -> NetworkFacts:
 
 
 def _remove(engine: Engine, some: Sequence[str]) -> None:
-    with ThreadPoolExecutor(min(len(some), _AT_ONCE)) as pool:
-        going = [pool.submit(engine.remove, name) for name in some]
-    for gone in going:
-        gone.result()
+    together(engine.remove, some, most=_AT_ONCE)
 
 
 def _crash(engine: Engine, spec: ContainerSpec, args: tuple[str, ...], after: float) -> None:
-    pid = os.fork()
-    if not pid:
-        try:
-            os.setsid()
-            engine.run(spec, args)
-        finally:
-            os._exit(0)
-    handle = os.pidfd_open(pid)
-    try:
-        select.select([handle], [], [], after)
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it was through before
-    finally:
-        os.close(handle)
-        os.waitpid(pid, 0)
+    killed_after(after, lambda: engine.run(spec, args), group=True)

@@ -39,6 +39,7 @@ _POOL6: Final = IPv6Network("fd00:86::/48")
 
 Subnet = IPv4Network | IPv6Network
 T = TypeVar("T", IPv4Network, IPv6Network)
+A = TypeVar("A", IPv4Address, IPv6Address)
 
 
 class Refused(Exception):
@@ -185,24 +186,23 @@ def _usable(kind: type[T], asked: str, longest: int) -> T:
 
 
 def _gateway4(asked: object, subnet: IPv4Network) -> IPv4Address:
-    if asked is None:
-        return subnet[1]
-    try:
-        found = IPv4Address(str(asked))
-    except ValueError as error:
-        raise Refused(f"gateway {asked}: {error}") from None
-    if found not in subnet or found in (subnet[0], subnet[-1]):
-        raise Refused(f"gateway {asked} is no address of subnet {subnet}")
-    return found
+    return _gateway(IPv4Address, asked, subnet, (subnet[0], subnet[-1]))
 
 
 def _gateway6(asked: object, subnet: IPv6Network) -> IPv6Address:
+    return _gateway(IPv6Address, asked, subnet, (subnet[0],))
+
+
+def _gateway(
+    kind: type[A], asked: object, subnet: IPv4Network | IPv6Network, reserved: tuple[A, ...]
+) -> A:
+    """The gateway that was asked for, else the first address that is not `reserved`."""
     if asked is None:
-        return subnet[1]
+        return kind(int(subnet[1]))
     try:
-        found = IPv6Address(str(asked))
+        found = kind(str(asked))
     except ValueError as error:
         raise Refused(f"gateway {asked}: {error}") from None
-    if found not in subnet or found == subnet[0]:
+    if found not in subnet or found in reserved:
         raise Refused(f"gateway {asked} is no address of subnet {subnet}")
     return found
