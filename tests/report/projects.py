@@ -1,0 +1,56 @@
+"""Small projects whose runs leave reports, and what such a run left."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.report import json_file
+from harness.report.schema import Report
+
+GREEN = """
+from harness.marks import requirement
+
+@requirement("BR-1")
+def test_kept(): pass
+
+@requirement("HOST-1")
+def test_unsupported(): assert 0
+
+def test_of_nothing(): pass
+"""
+RED = (
+    GREEN
+    + """
+@requirement("BR-2", "BR-4")
+def test_broken():
+    print("said before")
+    assert 1 + 1 == 3
+"""
+)
+EXPECTED = """
+[[deviation]]
+runtime = "acme"
+requirement = "HOST-1"
+verdict = "unsupported"
+reason = "no such mode"
+"""
+FAILING = """
+[[deviation]]
+runtime = "acme"
+test = "test_it.py::test_broken"
+reason = "arithmetic"
+"""
+WORKERS = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
+
+
+def run(project: pytest.Pytester, *options: str) -> pytest.RunResult:
+    """Run the project's tests: in this process where no other is wanted, which is faster."""
+    if "-n" in options:
+        return project.runpytest_subprocess(*options)
+    # The outer run is in a sandbox; this one must not take this process into another.
+    return project.runpytest_inprocess("--sandbox=never", *options)
+
+
+def left(project: pytest.Pytester, folder: str = "report") -> Report:
+    """The report that the last run has left."""
+    return json_file.load(project.path / folder)

@@ -1,0 +1,205 @@
+"""What the gate makes of a run, and of one that was done in shards."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from harness import cli
+from tests.report.projects import EXPECTED, FAILING, GREEN, RED, WORKERS, left, run
+
+# --- the gate ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tests", "expected", "told"),
+    [
+        (RED, EXPECTED + FAILING, "gate: acme * is as expected by expect.toml*"),
+        (RED, EXPECTED, "  new failures*1: test_it.py::test_broken (broken: BR-2, BR-4)*"),
+        (GREEN, EXPECTED, "gate: acme * is as expected by expect.toml*"),
+        (GREEN, FAILING, "  gone*1: test test_it.py::test_broken*"),
+        (GREEN, "", "  not supported*1: HOST-1*"),
+        (GREEN, EXPECTED.replace("HOST-1", "HOST-99"), "  gone*1: requirement HOST-99*"),
+        (GREEN, EXPECTED.replace("HOST-1", "BR-1"), "  fixed*1: requirement BR-1*"),
+    ],
+)
+def test_the_gate_decides_the_exit_status(
+    project: pytest.Pytester, tests: str, expected: str, told: str
+) -> None:
+    """Failures that are listed do not fail the run, and a list that is not the truth does."""
+    status = 0 if told.startswith("gate: ") else 1
+    project.makepyfile(test_it=tests)
+    (project.path / "expect.toml").write_text(expected)
+    result = run(project, "--expect=expect.toml")
+    assert result.ret == status
+    result.stdout.fnmatch_lines([told])
+    gate = left(project).gate
+    assert gate
+    assert gate.ok is not bool(status)
+
+
+@WORKERS
+def test_a_run_is_as_expected_by_what_it_has_written(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """--write-expect, then --expect, then --write-expect again changes nothing."""
+    project.makepyfile(test_it=RED)
+    assert run(project, "--write-expect=e.toml", *workers).ret == 1
+    written = (project.path / "e.toml").read_text()
+    assert 'test = "test_it.py::test_broken"' in written
+    assert run(project, "--expect=e.toml", "--write-expect=e.toml", *workers).ret == 0
+    assert (project.path / "e.toml").read_text() == written
+
+
+def test_the_gate_of_a_part_of_the_tests_is_about_that_part(project: pytest.Pytester) -> None:
+    """With -k, what was not run is neither fixed nor gone."""
+    project.makepyfile(test_it=RED)
+    (project.path / "expect.toml").write_text(EXPECTED + FAILING)
+    result = run(project, "--expect=expect.toml", "-k", "kept", "-n", "2")
+    assert result.ret == 0
+
+
+def test_a_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None:
+    """The run ends before it has begun, with the entry and the mistake."""
+    project.makepyfile(test_it=GREEN)
+    (project.path / "expect.toml").write_text('[[deviation]]\nruntime = "acme"')
+    result = run(project, "--expect=expect.toml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --expect *deviation 1: name one requirement*"])
+    result = run(project, "--expect=absent.toml")
+    result.stderr.fnmatch_lines(["ERROR: --expect *no such file; --write-expect writes one"])
+
+
+# --- several machines --------------------------------------------------------------------
+
+Netmodes = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def netmodes(project: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> Netmodes:
+    """The command, run in the project: exit status, output, errors."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.main(words)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+def sharded(project: pytest.Pytester, part: str, *more: str) -> str:
+    """Run one shard of three files; the folder of its report."""
+    folder = f"part-{part[0]}"
+    project.makepyfile(test_a=GREEN, test_b=RED, test_c=GREEN)
+    run(project, "--shard", part, "--report", folder, *more)
+    return folder
+
+
+def test_shards_that_are_merged_are_the_whole_run(
+    project: pytest.Pytester, netmodes: Netmodes
+) -> None:
+    """Every test once, the same verdicts and counts, the exit status of the worst."""
+    parts = [sharded(project, f"{number}/2", "-n", "2") for number in (1, 2)]
+    assert all(0 < len(left(project, part).tests) < 10 for part in parts)
+    assert netmodes("merge", *parts, "--output", "joint")[0] == 1
+    run(project, "--report=whole")
+    joint, whole = left(project, "joint"), left(project, "whole")
+    assert [test.id for test in joint.tests] == [test.id for test in whole.tests]
+    assert joint.totals == whole.totals
+    assert joint.selection.tests == whole.selection.tests
+    assert netmodes("diff", "whole", "joint") == (0, "", "")
+
+
+def test_shards_are_balanced_by_an_earlier_run(project: pytest.Pytester) -> None:
+    """The file that took longest is alone in its shard."""
+    project.makepyfile(test_a=GREEN, test_b="import time\n" + RED, test_c=GREEN)
+    run(project, "--report=timed")
+    text = (project.path / "timed" / "report.json").read_text()
+    slow = re.sub(r'("test_b.py::test_kept".*?"seconds": )[\d.]+', r"\g<1>9", text)
+    (project.path / "timed" / "report.json").write_text(slow)
+    files_of = [
+        {
+            test.id.partition("::")[0]
+            for test in left(project, sharded(project, f"{n}/2", "--shard-by=timed")).tests
+        }
+        for n in (1, 2)
+    ]
+    assert files_of == [{"test_b.py"}, {"test_a.py", "test_c.py"}]
+
+
+def test_the_gate_holds_for_the_whole_of_the_shards(
+    project: pytest.Pytester, netmodes: Netmodes
+) -> None:
+    """`netmodes merge --expect` judges what the parts could not."""
+    parts = [sharded(project, f"{number}/2") for number in (1, 2)]
+    listed = EXPECTED + FAILING.replace("test_it", "test_b")
+    (project.path / "expect.toml").write_text(listed)
+    merge = ["merge", *parts, "--output", "joint", "--expect", "expect.toml"]
+    status, told, _ = netmodes(*merge)
+    assert status == 0, told
+    (project.path / "expect.toml").write_text(EXPECTED)
+    status, told, _ = netmodes(*merge)
+    assert status == 1
+    assert "NOT AS EXPECTED" in told
+
+
+def test_parts_of_different_runs_are_refused(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """Exit status 2, what they differ in, and nothing written."""
+    parts = [sharded(project, "1/2"), sharded(project, "2/2", "-k", "kept")]
+    status, _, complaint = netmodes("merge", *parts, "--output", "joint")
+    assert status == 2
+    assert "they differ in the tests that were found" in complaint
+    assert not (project.path / "joint").exists()
+
+
+def test_a_missing_shard_makes_a_partial_report(
+    project: pytest.Pytester, netmodes: Netmodes
+) -> None:
+    """The whole says which one, and the exit status is not 0."""
+    part = sharded(project, "1/2")
+    assert netmodes("merge", part, "--output", "joint")[0] != 0
+    assert left(project, "joint").partial == ("shard 2 of 2 is missing",)
+
+
+def test_diff_names_what_changed(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """Exit status 1 and a line for each; 2 for what is no report."""
+    project.makepyfile(test_it=GREEN)
+    run(project, "--report=old")
+    project.makepyfile(test_it=RED)
+    run(project, "--report=new")
+    status, told, _ = netmodes("diff", "old/report.json", "new")
+    assert status == 1
+    assert "BR-2: untested, now broken" in told
+    assert "test_it.py::test_broken: not there, now broken" in told
+    status, _, complaint = netmodes("diff", "old", "test_it.py")
+    assert status == 2
+    assert "test_it.py: it is no report" in complaint
+
+
+def test_a_page_about_several(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """`netmodes report` puts runtimes side by side."""
+    project.makepyfile(test_it=RED)
+    run(project, "--report=one")
+    assert netmodes("report", "one", "one", "--output", "both.html") == (0, "", "")
+    assert (project.path / "both.html").read_text().count('role="tab"') == 2
+
+
+def test_a_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
+    """A part that does not exist, and times without a shard."""
+    project.makepyfile(test_it=GREEN)
+    for options in (["--shard=3/2"], ["--shard-by=x"], ["--shard=1/2", "--shard-by=absent"]):
+        assert project.runpytest_subprocess(*options).ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_reports_are_read_where_there_is_no_linux(
+    netmodes: Netmodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merging and comparing is done on any machine."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    status, _, complaint = netmodes("diff", "a", "b")
+    assert status == 2
+    assert "No such file" in complaint
