@@ -25,9 +25,9 @@ from pathlib import Path
 from bench.timing import Row, alternate, show, timed
 from harness import sandbox
 from linux.netns import NetNS
+from linux.userns import in_user_namespace
 from runtime.engine import Engine
 from runtime.records import Container
-from runtime.rootfs import in_user_namespace
 from runtime.starter import Starter
 
 BAR = 1.5

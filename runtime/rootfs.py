@@ -38,6 +38,7 @@ from linux.syscalls import (
     pivot_root,
     umount,
 )
+from linux.userns import in_user_namespace
 from runtime import binds
 from runtime.binds import Bind
 from runtime.errors import UnsupportedError
@@ -67,12 +68,6 @@ class Rootfs(NamedTuple):
     mountpoint: str
     files: tuple[tuple[str, str], ...] = ()
     binds: tuple[Bind, ...] = ()
-
-
-def in_user_namespace() -> bool:
-    """Whether the caller is root in a user namespace only."""
-    with open("/proc/self/uid_map", "rb", buffering=0) as file:
-        return file.read().split() != [b"0", b"0", b"4294967295"]
 
 
 def _escaped(path: str) -> str:

@@ -15,7 +15,7 @@ import os
 import stat
 from typing import Final
 
-from runtime.rootfs import in_user_namespace
+from linux.userns import in_user_namespace
 
 PREFIX: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"

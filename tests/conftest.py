@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from pathlib import Path
 
+import pytest
 from hypothesis import Phase, settings
 
 # A machine that is busy is no finding: what is slow here is bounded by pytest's time-out.
@@ -35,3 +37,20 @@ def pytest_report_header() -> str | None:
     if not _LACKING:
         return None
     return f"tests/report/test_page.py is not collected for want of {' and '.join(_LACKING)}"
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name the runtimes that were not tried, where they were to be; workers cannot say it."""
+    adapters = Path(__file__).parent / "adapters"
+    asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    if not any(adapters.is_relative_to(path) or path.is_relative_to(adapters) for path in asked):
+        return
+    from tests.adapters.vendors import ABSENT, FOR_ROOT
+
+    if FOR_ROOT:
+        names = ", ".join(FOR_ROOT)
+        terminalreporter.write_line(f"not tried, for they want the machine's root: {names}")
+    for name, programs in ABSENT.items():
+        terminalreporter.write_line(f"{name} was not tried: there is no {', '.join(programs)}")

@@ -23,6 +23,7 @@ from harness.report.text import line, plain
 from harness.report.untrusted import disarm
 from harness.requirements import Catalogue
 from harness.summary import BREAKS, PROPERTY
+from linux.userns import in_user_namespace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +184,7 @@ class Reporter:
             selection=selection,
             shard=self._order.shard,
         )
-        user = "root" if os.geteuid() == 0 and not _in_user_namespace() else "ordinary"
+        user = "root" if os.geteuid() == 0 and not in_user_namespace() else "ordinary"
         where = "private namespaces" if sandbox.inside() else "none"
         told = {"user": user, "sandbox": where}
         if self._order.fault:
@@ -265,12 +266,3 @@ class Reporter:
         """Say it without a summary where there was none: after an interrupt in the wrong moment."""
         for words in self._words:
             sys.stderr.write(words[1:] + "\n")
-
-
-def _in_user_namespace() -> bool:
-    """Whether root here is an ordinary user outside."""
-    try:
-        first = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
-    except OSError:
-        return False
-    return first[:3] != ["0", "0", "4294967295"]

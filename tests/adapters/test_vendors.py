@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,12 +15,10 @@ from harness.model import HOST, Bridge, Publish
 from harness.scene import Scene
 from harness.traffic import Ear, free_port
 from harness.world.build import World
-from tests.adapters.vendors import INSTALLED
-
-NAMES = [name for name in INSTALLED if not os.geteuid() or name == "mydocker-cli"]
+from tests.adapters.vendors import TRIED
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=TRIED)
 def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
     """The cast, in a world of its own, by each runtime."""
     with World.build() as world:

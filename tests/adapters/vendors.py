@@ -1,12 +1,18 @@
-"""Which of the runtimes that this project describes are installed here."""
+"""Which of the runtimes that this project describes are installed here, and can be tried."""
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from harness.adapters import registry
+from linux.userns import in_user_namespace
 
 ALL: Final = ("crun", "docker", "mydocker-cli", "podman", "podman-runc", "runc")
 ABSENT: Final = {name: absent for name in ALL if (absent := registry.missing(registry.load(name)))}
 """Names, and the programs that are missing."""
-INSTALLED: Final = tuple(name for name in ALL if name not in ABSENT)
+_ROOT: Final = not os.geteuid() and not in_user_namespace()
+"""Of the machine, that is: an ordinary user is root too, once the run is in its sandbox."""
+FOR_ROOT: Final = () if _ROOT else tuple(name for name in ALL if name != "mydocker-cli")
+"""Names of those that want root, where we are not."""
+TRIED: Final = tuple(name for name in ALL if name not in ABSENT and name not in FOR_ROOT)
