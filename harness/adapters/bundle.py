@@ -15,13 +15,14 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any, Final
 
+from harness.adapters.bare import Order
 from harness.model import ContainerSpec
 from linux.syscalls import MS_BIND, MS_NODEV, mount, umount
 
 FOR_EVER: Final = "/.for-ever"
 """A fifo in every container, from which nothing is ever read: to wait at without a child."""
 PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_CAPABILITIES: Final = tuple(
+CAPABILITIES: Final = tuple(
     f"CAP_{name}"
     for name in (
         *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD"),
@@ -68,6 +69,13 @@ def lift(bundle: Path) -> None:
             umount(str(path))
 
 
+def release(bundle: Path) -> None:
+    """Let go of the network namespace that a bundle holds, if it does."""
+    path = bundle / "netns"
+    while path.exists() and path.is_mount():
+        umount(str(path))
+
+
 def hold(bundle: Path, namespace: int) -> Path:
     """Give a network namespace, an open descriptor, a path in the bundle; until `lift`."""
     path = bundle / "netns"
@@ -76,37 +84,30 @@ def hold(bundle: Path, namespace: int) -> Path:
     return path
 
 
-def write(
-    bundle: Path, spec: ContainerSpec, *, args: Sequence[str], netns: str | None, resolver: str
-) -> None:
-    """Write config.json. `netns` is a path to join, `""` asks for a new one, `None` for none.
+def write(order: Order) -> None:
+    """Write config.json."""
+    config = _config(order, [_mount(order.home, name) for name in FILES])
+    (order.home / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
-    `resolver` is what stands in `/etc/resolv.conf` where the container names no servers.
+
+FILES: Final = ("resolv.conf", "hostname", "hosts")
+"""What stands in a container's home, and is bound to its /etc."""
+
+
+def write_files(home: Path, spec: ContainerSpec, addresses: Sequence[str], resolver: str) -> None:
+    """Write the container's own `/etc/resolv.conf`, `/etc/hostname` and `/etc/hosts`.
+
+    `resolver` is what stands in the first where the container names no servers. The last has
+    the loopback's names, the container's own, and those asked for.
     """
+    hostname = spec.hostname or spec.name
     servers = "".join(f"nameserver {server}\n" for server in spec.dns)
-    _file(bundle, "resolv.conf", servers or resolver)
-    _file(bundle, "hostname", f"{_hostname(spec)}\n")
-    config = _config(spec, args, netns, [_mount(bundle, name) for name in _FILES])
-    (bundle / "config.json").write_text(json.dumps(config), encoding="utf-8")
-
-
-def write_hosts(bundle: Path, spec: ContainerSpec, addresses: Sequence[str]) -> None:
-    """Write the container's `/etc/hosts`: the loopback's names, its own, those asked for."""
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    lines += [f"{ip_interface(item).ip}\t{_hostname(spec)}" for item in addresses]
+    lines += [f"{ip_interface(item).ip}\t{hostname}" for item in addresses]
     lines += [f"{address}\t{name}" for name, address in spec.hosts]
-    _file(bundle, "hosts", "".join(f"{line}\n" for line in lines))
-
-
-_FILES: Final = ("resolv.conf", "hostname", "hosts")
-
-
-def _hostname(spec: ContainerSpec) -> str:
-    return spec.hostname or spec.name
-
-
-def _file(bundle: Path, name: str, content: str) -> None:
-    (bundle / name).write_text(content, encoding="utf-8")
+    hosts = "".join(f"{line}\n" for line in lines)
+    for name, content in zip(FILES, (servers or resolver, f"{hostname}\n", hosts), strict=True):
+        (home / name).write_text(content, encoding="utf-8")
 
 
 def _mount(bundle: Path, name: str) -> dict[str, Any]:
@@ -118,30 +119,29 @@ def _mount(bundle: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _config(
-    spec: ContainerSpec, args: Sequence[str], netns: str | None, files: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _config(order: Order, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    netns = order.netns
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
     if netns is not None:
         namespaces.append({"type": "network", **({"path": netns} if netns else {})})
-    known = dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES)
+    known = dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES)
     return {
         "ociVersion": "1.0.0",
         "process": {
             "user": {"uid": 0, "gid": 0},
-            "args": list(args),
-            "env": [PATH, f"HOSTNAME={_hostname(spec)}"],
+            "args": list(order.args),
+            "env": [PATH, f"HOSTNAME={order.hostname}"],
             "cwd": "/",
             "capabilities": known,
         },
         "root": {"path": "rootfs"},
-        "hostname": _hostname(spec),
+        "hostname": order.hostname,
         "mounts": [*_MOUNTS, *files],
         "linux": {
             "namespaces": namespaces,
-            "cgroupsPath": f"/{spec.name}",
+            "cgroupsPath": f"/{order.name}",
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "sysctl": dict(spec.sysctls),
+            "sysctl": dict(order.spec.sysctls),
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),
         },

@@ -3,22 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import select
 import signal
 import socket
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from harness.adapters.cli_spec import Daemon
 from harness.adapters.protocol import HostHandle, RuntimeBroken
+from harness.dialect import Dialect
 
 _AGAIN: Final = 0.005
 """Seconds after which to look again: nobody tells of a socket that listens."""
 _LINES: Final = 25
+_COMM: Final = 15
+"""Bytes of a program's name that the kernel tells: proc(5)."""
 
 
-def start(host: HostHandle, daemon: Daemon, env: dict[str, str], bound: float) -> int:
+def excused(host: HostHandle, dialect: Dialect, daemons: Sequence[Daemon]) -> Dialect:
+    """A daemon that is killed comes again as another process, in the host's own namespace."""
+    if not daemons:
+        return dialect
+    own = glob.escape(host.call(os.readlink, "/proc/self/ns/net"))
+    patterns = [
+        pattern
+        for item in daemons
+        for pattern in (
+            f"process * ({item.program[:_COMM]})",
+            f"descriptor of {own} in process * ({item.program[:_COMM]})",
+        )
+    ]
+    return replace(
+        dialect,
+        residue=(*dialect.residue, *patterns),
+        fleeting=(*dialect.fleeting, *patterns),
+    )
+
+
+def start_missing(
+    host: HostHandle,
+    daemons: Sequence[Daemon],
+    pids: list[int],
+    env: Mapping[str, str],
+    bound: float,
+) -> None:
+    """Start those that do not run, in order; `pids` has each one's, and is brought up to date."""
+    dead = [not alive(host, pid) for pid in pids]
+    for number, wanted in enumerate(daemons):
+        if number < len(dead) and not dead[number]:
+            continue
+        pids[number : number + 1] = [start(host, wanted, env, bound)]
+
+
+def start(host: HostHandle, daemon: Daemon, env: Mapping[str, str], bound: float) -> int:
     """Start a daemon; its pid in the host once its socket takes connections.
 
     Raises `RuntimeBroken` with its log when it ends before, or is not there after `bound`

@@ -1,4 +1,4 @@
-"""Networks for bare OCI runtimes: a directory of CNI confs, and which subnets are free.
+"""Networks for bare runtimes: a directory of CNI confs, and which subnets are free.
 
 CNI leaves it to whoever writes a conf that subnets do not overlap, and takes no bridge
 away with the last container. So this part is the harness's own, as it would be an
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from harness.adapters import cni
+from harness.adapters.program import Refused
 from harness.adapters.protocol import NetworkFacts
 from harness.model import DEFAULT_NETWORK, NetworkSpec
 from linux import netstate, rtnl
@@ -40,10 +41,6 @@ _POOL6: Final = IPv6Network("fd00:86::/48")
 Subnet = IPv4Network | IPv6Network
 T = TypeVar("T", IPv4Network, IPv6Network)
 A = TypeVar("A", IPv4Address, IPv6Address)
-
-
-class Refused(Exception):
-    """An orderly no; the message tells why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is known of the containers of a bare OCI runtime, on disk in the host; and its processes.
+"""What is known of the containers of a bare runtime, on disk in the host; and their processes.
 
 Such a runtime keeps no names of networks, no addresses, and nothing of who has ended.
 """
@@ -10,25 +10,19 @@ import os
 import pickle
 import select
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from harness.adapters.cni import Attachment
-from harness.adapters.oci_networks import Refused
+from harness.adapters.program import Broken, Refused
 from harness.adapters.protocol import Endpoint, Facts
 from harness.model import ContainerSpec, Publish
 
-HOME: Final = Path("/run/netmodes/oci")
+HOME: Final = Path("/run/netmodes/bare")
 _KILL: Final = 10.0
 """Seconds after SIGKILL within which a process must have ended."""
 _START_TIME: Final = 19
 """Field 22 of /proc/PID/stat, counted behind the command's closing parenthesis."""
-
-
-class Broken(Exception):
-    """The runtime crashed, hung or did not do what it said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +83,6 @@ def complete(name: str) -> bool:
         return load(name).complete
     except Refused:
         return False
-
-
-def attachments(record: Record) -> Iterator[Attachment]:
-    """The interfaces that it has, or may have."""
-    home = bundle(record.spec.name)
-    for number, network in enumerate(record.attached):
-        yield Attachment(network, record.spec.name, f"eth{number}", str(home / "netns"), home)
 
 
 def facts(record: Record) -> Facts:

@@ -1,0 +1,174 @@
+"""Containers of a bare runtime put on networks by CNI's plugins, into a namespace made first.
+
+All of it runs inside the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from pathlib import Path
+from typing import Any, Final
+
+from harness.adapters import bundle, cni, records
+from harness.adapters.bare import Wired
+from harness.adapters.cni import Attachment
+from harness.adapters.cni_networks import Networks
+from harness.adapters.program import Refused
+from harness.adapters.protocol import NetworkFacts
+from harness.adapters.records import HOME, Record
+from harness.model import DEFAULT_NETWORK, Bridge, ContainerSpec, NetworkSpec, Publish
+from linux import rtnl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+TRIAL: Final = NetworkSpec(
+    "cni-trial",
+    subnet=IPv4Network("192.0.2.0/24"),
+    gateway=IPv4Address("192.0.2.1"),
+    subnet6=IPv6Network("2001:db8:74::/64"),
+    gateway6=IPv6Address("2001:db8:74::1"),
+)
+"""A network that lasts for one try: RFC 5737 and RFC 3849."""
+
+
+@dataclass(frozen=True, slots=True)
+class CniWiring:
+    """Networks of CNI confs, and the plugins called on a namespace for each container."""
+
+    @property
+    def _networks(self) -> Networks:
+        return Networks(HOME / "networks")
+
+    # --- networks
+
+    def begin(self) -> None:
+        """Have the default network, and try it out."""
+        self._networks.ensure_default()
+        self._try_out(DEFAULT_NETWORK)
+
+    def create(self, spec: NetworkSpec) -> NetworkFacts:
+        """A conf, tried once so that its bridge is there."""
+        facts = self._networks.create(spec)
+        try:
+            self._try_out(spec.name)
+        except BaseException:
+            self._networks.remove(spec.name)
+            raise
+        return facts
+
+    def facts(self, name: str) -> NetworkFacts:
+        """From the conf."""
+        return self._networks.facts(name)
+
+    def names(self) -> list[str]:
+        """Every conf's name."""
+        return self._networks.names()
+
+    def remove(self, name: str) -> None:
+        """The conf and the bridge."""
+        self._networks.remove(name)
+
+    # --- containers
+
+    def asked(self, spec: ContainerSpec) -> ContainerSpec:
+        """Ports, addresses and MACs are CNI's affair: there is nobody to ask without a network."""
+        if isinstance(spec.mode, Bridge):
+            _check_addresses(spec)
+        else:
+            given = {"publish": spec.ports, "mac": spec.mac, "ip": spec.ip or spec.ip6}
+            for option in (name for name, value in given.items() if value):
+                raise Refused(
+                    f"{option}: there is no CNI network in mode {spec.mode} to ask for it"
+                )
+        return replace(spec, ports=tuple(_settled(port) for port in spec.ports))
+
+    def wire(self, record: Record) -> Wired:
+        """Have every plugin of every network called with ADD."""
+        with NetNS.new() as space:
+            netns = bundle.hold(records.bundle(record.spec.name), space.fd)
+        attachments = list(_attachments(record))
+        cni.loopback(attachments[0])
+        endpoints = tuple(
+            cni.add(item, self._networks.conf(item.network), record.spec, first=not number)
+            for number, item in enumerate(attachments)
+        )
+        return Wired(endpoints, str(netns))
+
+    def unwire(self, record: Record) -> None:
+        """Have them called with DEL, and let go of the namespace."""
+        for item in _attachments(record):
+            with contextlib.suppress(Refused):
+                cni.delete(item, self._networks.conf(item.network), record.spec)
+        bundle.release(records.bundle(record.spec.name))
+
+    # --- tries
+
+    def _try_out(self, network: str) -> None:
+        """Put a namespace on a network and take it off: its bridge is there from then on."""
+        self._try(self._networks.conf(network))
+        families = len(self._networks.facts(network).gateways)
+        done = HOME / f"tried-{families}"
+        if not done.exists():
+            self._try_ports(dual=families > 1)
+            done.touch()
+
+    def _try_ports(self, *, dual: bool) -> None:
+        """Have portmap make the chains that all its ports have in common.
+
+        On a bridge that is for this alone: whatever bridge has had a port is another one after.
+        """
+        conf = cni.conf(TRIAL if dual else replace(TRIAL, subnet6=None), TRIAL.name, HOME)
+        conf["plugins"] = [item for item in conf["plugins"] if item["type"] != "firewall"]
+        try:
+            self._try(conf, ContainerSpec("trial", ports=(Publish(1, 1),)))
+        finally:
+            with NetNS.own() as here, Netlink(here) as netlink:
+                netlink.send([rtnl.del_link(TRIAL.name)], missing_ok=True)
+            shutil.rmtree(HOME / TRIAL.name, ignore_errors=True)
+
+    def _try(self, conf: Mapping[str, Any], spec: ContainerSpec | None = None) -> None:
+        place = HOME / f"trial-{os.getpid()}"
+        place.mkdir(parents=True)
+        try:
+            with NetNS.new() as space:
+                path = bundle.hold(place, space.fd)
+            item = Attachment(conf["name"], place.name, "eth0", str(path), place)
+            try:
+                cni.add(item, conf, spec)
+            finally:
+                cni.delete(item, conf, spec)
+        finally:
+            bundle.lift(place)
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _attachments(record: Record) -> Iterator[Attachment]:
+    """The interfaces that a container has, or may have."""
+    home = records.bundle(record.spec.name)
+    for number, network in enumerate(record.attached):
+        path: Path = home / "netns"
+        yield Attachment(network, record.spec.name, f"eth{number}", str(path), home)
+
+
+def _check_addresses(spec: ContainerSpec) -> None:
+    for kind, wanted in ((IPv4Address, spec.ip), (IPv6Address, spec.ip6)):
+        try:
+            kind(str(wanted if wanted is not None else kind(0)))
+        except ValueError as error:
+            raise Refused(f"ip {wanted}: {error}") from None
+
+
+def _settled(port: Publish) -> Publish:
+    """A port that is left open is taken from those that are free: portmap wants a number."""
+    if port.host_port:
+        return port
+    kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}.get(port.protocol)
+    with socket.socket(socket.AF_INET, kind or socket.SOCK_STREAM) as probe:
+        probe.bind((str(port.host_ip or ip_address(0)), 0))
+        return replace(port, host_port=probe.getsockname()[1])

@@ -1,0 +1,183 @@
+"""What is done inside the host to run containers with a runtime that makes processes alone.
+
+It knows neither images nor names nor networks: a root is laid, a `Wiring` puts a network
+namespace on networks, and a `Bare` runtime starts a process there. What is needed to undo a
+container is on disk before it is done, so that whoever is killed in between leaves nothing
+that the next `begin` does not find.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from harness.adapters import bundle, records
+from harness.adapters.bare import Bare, Order, Wiring
+from harness.adapters.program import Refused
+from harness.adapters.protocol import Facts
+from harness.adapters.records import HOME, Record
+from harness.model import DEFAULT_NETWORK, Bridge, ContainerSpec, Host, Joined
+
+_STOP: Final = 1.0
+"""Seconds that a container has to end on SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Containers of one runtime, and who puts them on networks."""
+
+    runtime: Bare
+    wiring: Wiring
+
+    # --- containers
+
+    def run(self, spec: ContainerSpec, args: tuple[str, ...]) -> Facts:
+        """Lay a root, wire a namespace, have the runtime start it; all or nothing."""
+        self.wiring.asked(spec)
+        for network in spec.networks if isinstance(spec.mode, Bridge) else ():
+            self.wiring.facts(network)
+        home = records.bundle(spec.name)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            home.mkdir()
+        except FileExistsError:
+            raise Refused(f"container {spec.name} is there already") from None
+        record = Record(spec, args)
+        try:
+            records.save(record)
+            bundle.lay(home, HOME / "image")
+            record = self._start(record)
+        except BaseException:
+            self._clear(spec.name)
+            raise
+        return records.facts(record)
+
+    def start(self, name: str) -> Facts:
+        """Run a stopped container's root anew."""
+        record = self._look(name)
+        if record.alive:
+            return records.facts(record)
+        try:
+            return records.facts(self._start(record))
+        except BaseException:
+            self._end(record)
+            raise
+
+    def _start(self, record: Record) -> Record:
+        spec, home = record.spec, records.bundle(record.spec.name)
+        settled = self.wiring.asked(spec)
+        record = replace(record, ports=settled.ports)
+        netns = self._netns(spec)
+        if isinstance(spec.mode, Bridge):
+            record = replace(record, attached=spec.networks)
+            records.save(record)
+            wired = self.wiring.wire(replace(record, spec=settled))
+            record, netns = replace(record, endpoints=wired.endpoints), wired.netns
+        held = [
+            str(address)
+            for item in record.endpoints
+            for address in (item.address, item.address6)
+            if address is not None
+        ]
+        resolver = Path("/etc/resolv.conf").read_text(encoding="utf-8")
+        bundle.write_files(home, spec, held, resolver)
+        pid = self.runtime.start(Order(spec, record.args, home, netns, record.endpoints))
+        record = replace(record, complete=True, pid=pid, born=records.born(pid))
+        records.save(record)
+        return record
+
+    def _netns(self, spec: ContainerSpec) -> str | None:
+        """The namespace that the runtime is to join: a path, `""` for a new one, `None`: none."""
+        match spec.mode:
+            case Host():
+                return None
+            case Joined(container=name):
+                joined = self._look(name)
+                if not joined.alive:
+                    raise Refused(f"container {name} does not run: it has no network to join")
+                own = os.readlink("/proc/self/ns/net")
+                path = f"/proc/{joined.pid}/ns/net"
+                return None if os.readlink(path) == own else path
+            case _:
+                return ""
+
+    def inspect(self, name: str) -> Facts:
+        """What is known; who has ended by himself is cleaned up after by whoever asks."""
+        return records.facts(self._look(name))
+
+    def stop(self, name: str) -> None:
+        """SIGTERM, SIGKILL, and off the networks; stopping the stopped does nothing."""
+        record = self._look(name)
+        if record.alive:
+            self._end(record)
+
+    def remove(self, name: str) -> None:
+        """Stop a container and forget it."""
+        self._look(name)
+        self._clear(name)
+
+    def _look(self, name: str) -> Record:
+        record = records.load(name)
+        if record.pid and not record.alive:
+            record = self._end(record)
+        return record
+
+    def _end(self, record: Record, *, grace: float = _STOP) -> Record:
+        name = record.spec.name
+        if record.alive:
+            with contextlib.suppress(ProcessLookupError):
+                records.finish(record.pid, grace)
+        self.runtime.forget(name, records.bundle(name))
+        self.wiring.unwire(replace(record, spec=replace(record.spec, ports=record.ports)))
+        record = replace(record, pid=0, born="", endpoints=(), attached=(), ports=())
+        records.save(record)
+        return record
+
+    def _clear(self, name: str) -> None:
+        """Undo all that there may be of a container; its mounts go even where a plugin fails."""
+        home = records.bundle(name)
+        try:
+            with contextlib.suppress(Refused, EOFError):
+                self._end(records.load(name), grace=0.0)
+        finally:
+            bundle.lift(home)
+            shutil.rmtree(home, ignore_errors=True)
+
+    def exec_words(self, name: str) -> tuple[str, ...]:
+        """The words before a command that is to run in a container."""
+        record = self._look(name)
+        if not record.alive:
+            raise Refused(f"container {name} does not run")
+        return tuple(self.runtime.exec_words(name, record.pid))
+
+    # --- all of them
+
+    def begin(self, archive: str) -> None:
+        """Unpack the image, undo what was begun and not finished, have the default network."""
+        bundle.unpack(archive, HOME / "image")
+        for name in records.names():
+            if not records.complete(name):
+                self._clear(name)
+        self.wiring.begin()
+
+    def remove_network(self, name: str) -> None:
+        """Remove a network that nobody is on."""
+        self.wiring.facts(name)
+        if name == DEFAULT_NETWORK:
+            raise Refused(f"network {name} is the default one")
+        for other in records.names():
+            if name in self._look(other).attached:
+                raise Refused(f"network {name} is in use by container {other}")
+        self.wiring.remove(name)
+
+    def prune(self) -> None:
+        """Remove every container and every network but the default one."""
+        for name in records.names():
+            self._clear(name)
+        for network in self.wiring.names():
+            if network != DEFAULT_NETWORK:
+                self.wiring.remove(network)
