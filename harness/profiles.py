@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
-from harness.model import Plan
-
 if TYPE_CHECKING:
     import hypothesis
+
+    from harness.model import Plan
 
 
 class Effort(NamedTuple):
@@ -34,17 +34,6 @@ PROFILES: Final = {
     "explore": Effort(1000, 50),
 }
 DEFAULT: Final = "smoke"
-
-
-def add_option(group: pytest.OptionGroup) -> None:
-    """Add `--profile`."""
-    group.addoption(
-        "--profile",
-        choices=tuple(PROFILES),
-        default=DEFAULT,
-        help="how long the property suites look: seconds, minutes and always the same, or long "
-        f"(default: {DEFAULT})",
-    )
 
 
 def chosen(config: pytest.Config) -> hypothesis.settings:

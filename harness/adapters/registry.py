@@ -11,19 +11,23 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from harness.adapters.protocol import AdapterFactory
+if TYPE_CHECKING:
+    from harness.adapters.protocol import AdapterFactory
 
 GROUP: Final = "netmodes.adapters"
 DEFAULT: Final = "mydocker"
 """The runtime that comes with the suites."""
 _BUILT_IN: Final = {
+    "containerd": "harness.adapters.containerd:FACTORY",
     "crun": "harness.adapters.oci:CRUN",
     "docker": "harness.adapters.docker:SPEC",
     "mydocker": "harness.adapters.mydocker:MydockerAdapter",
     "mydocker-cli": "harness.adapters.mydocker_cli:SPEC",
     "podman": "harness.adapters.podman:CRUN",
+    "podman-rootless": "harness.adapters.podman:PASTA",
+    "podman-rootless-slirp4netns": "harness.adapters.podman:SLIRP",
     "podman-runc": "harness.adapters.podman:RUNC",
     "runc": "harness.adapters.oci:RUNC",
 }
@@ -53,6 +57,8 @@ def find(name: str) -> AdapterFactory:
     absent = missing(factory)
     if absent:
         raise NotInstalled(f"not installed: there is no {', '.join(absent)}. {_remedy(factory)}")
+    if reason := obstacle(factory):
+        raise UnknownRuntime(reason)
     return factory
 
 
@@ -75,6 +81,11 @@ def missing(factory: AdapterFactory) -> list[str]:
     """The programs that an adapter needs and this machine has not; none where it does not tell."""
     tell = cast("Callable[[], list[str]]", getattr(factory, "missing", list))
     return tell()
+
+
+def obstacle(factory: AdapterFactory) -> str:
+    """Why an installed runtime cannot be tried in this sandbox; an empty text where it can."""
+    return str(getattr(factory, "obstacle", str)())
 
 
 def how_to_install(factory: AdapterFactory) -> str:

@@ -29,25 +29,6 @@ NAME: Final = "netmodes-evidence"
 """The plugin's name."""
 
 
-def add_options(group: pytest.OptionGroup) -> None:
-    """The options."""
-    group.addoption(
-        "--no-evidence",
-        action="store_true",
-        help="do not examine what failed: no story, no evidence folder",
-    )
-    group.addoption(
-        "--keep",
-        action="store_true",
-        help="end at the first failure, leave the world up and say how to enter it, until Ctrl-C",
-    )
-    group.addoption(
-        "--pause-on-fail",
-        action="store_true",
-        help="open a shell in the world at each failure, before anything is taken down",
-    )
-
-
 def register(config: pytest.Config, recorder: Recorder, directory: Path | None) -> None:
     """Register the plugin; `directory` is the report's. `pytest.UsageError` for bad options."""
     asked = [name for name in ("keep", "pause_on_fail") if config.getoption(name)]

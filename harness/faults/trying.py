@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """Try every fault that was asked for, a few at a time, and tell what became of each."""
-    from harness.plugin import CATALOGUE, known_faults
+    from harness.conformance import CATALOGUE, known_faults
 
     if session.testsfailed:
         raise session.Interrupted("the tests cannot be collected")

@@ -20,7 +20,7 @@ _EXIT: Final = pytest.StashKey[int]()
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Count the tests of each requirement, and put them beside its faults."""
-    from harness.plugin import CATALOGUE, known_faults
+    from harness.conformance import CATALOGUE, known_faults
 
     try:
         faults = known_faults(session.config)

@@ -1,4 +1,4 @@
-"""The options of reports, gate and shards, and the plugins that they make."""
+"""What the options of reports, gate and shards ask for, and the plugins that they make."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import expectations, shard
+from harness import expectations, options, shard
 from harness.expectations import BadExpectations
 from harness.recorder import Recorder
 from harness.report import json_file
@@ -17,39 +17,6 @@ from harness.report.json_file import BadReport
 from harness.report.notes import NodeIds, Notes, Sharding
 from harness.report.schema import Shard
 from harness.requirements import Catalogue
-
-DIRECTORY = "report"
-
-
-def add_options(group: pytest.OptionGroup) -> None:
-    """The options."""
-    group.addoption(
-        "--report",
-        metavar="DIR",
-        help="where the report goes: index.html, report.json, junit.xml, summary.md, badge.json "
-        f"(default: {DIRECTORY}/ in the root directory, when a requirement was tested)",
-    )
-    group.addoption("--no-report", action="store_true", help="write no report")
-    group.addoption(
-        "--expect",
-        metavar="FILE",
-        help="the gate: fail unless exactly the deviations in this TOML file are found",
-    )
-    group.addoption(
-        "--write-expect",
-        metavar="FILE",
-        help="write what this run has found to an expectation file, reasons in it are kept",
-    )
-    group.addoption(
-        "--shard",
-        metavar="K/N",
-        help="run only part K of N of the test files; `netmodes merge` joins the reports",
-    )
-    group.addoption(
-        "--shard-by",
-        metavar="REPORT",
-        help="balance the shards by the times in an earlier report.json, the same for all",
-    )
 
 
 def directory(config: pytest.Config) -> Path | None:
@@ -59,7 +26,7 @@ def directory(config: pytest.Config) -> Path | None:
         if asked:
             raise pytest.UsageError("--report and --no-report: which of the two?")
         return None
-    return config.invocation_params.dir / asked if asked else config.rootpath / DIRECTORY
+    return config.invocation_params.dir / asked if asked else config.rootpath / options.REPORT
 
 
 def register(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hypothesis
 import pytest
 
 from harness import profiles
+
+if TYPE_CHECKING:
+    import hypothesis
 
 
 @pytest.fixture(scope="session")

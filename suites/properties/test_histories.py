@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hypothesis
 import pytest
-from hypothesis.stateful import run_state_machine_as_test
 
 from harness.adapters.protocol import Adapter
 from harness.guard import Guard
 from harness.marks import requirement
 from harness.profiles import replayable
 from harness.world.build import World
-from suites.properties.history import History, Stage
+
+if TYPE_CHECKING:
+    import hypothesis
 
 
 @pytest.mark.timeout(0)  # as long as the profile says; every step of it is bounded
@@ -30,6 +31,11 @@ def test_any_history_keeps_every_promise(
 
     Addresses and MACs are unique, bystanders are as they were, and in the end nothing is left.
     """
+    # Who only collects need not wait for hypothesis.
+    from hypothesis.stateful import run_state_machine_as_test
+
+    from suites.properties.history import History, Stage
+
     stage = Stage(world, runtime, guard)
     with replayable(lambda: stage.last, plans_folder, "any-history"):
         run_state_machine_as_test(partial(History, stage), settings=profile)  # type: ignore[arg-type] # it calls what it is given

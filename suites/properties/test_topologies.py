@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hypothesis
 import pytest
-from hypothesis import given
 
 from harness.adapters.protocol import Adapter
 from harness.guard import Guard
@@ -14,8 +13,10 @@ from harness.marks import requirement
 from harness.model import Plan
 from harness.profiles import replayable
 from harness.scene import Scene
-from harness.strategies import plans
 from harness.world.build import World
+
+if TYPE_CHECKING:
+    import hypothesis
 
 
 @pytest.mark.timeout(0)  # as long as the profile says; every step of it is bounded
@@ -28,6 +29,11 @@ def test_any_topology_keeps_its_promises(
     plans_folder: Path,
 ) -> None:
     """Networks of every kind, containers in every mode, on one or several; and nothing is left."""
+    # Who only collects need not wait for hypothesis.
+    from hypothesis import given
+
+    from harness.strategies import plans
+
     last = Plan()
 
     @profile

@@ -1,0 +1,112 @@
+"""The options of a conformance run, all of them.
+
+Every pytest run where netmodes is installed reads them, so this imports next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from harness import profiles
+from harness.adapters import registry
+
+REPORT: Final = "report"
+"""The folder of the report, in the root directory, where none is named."""
+
+
+def add(parser: pytest.Parser) -> None:
+    """Add them, and the ini option `netmodes`."""
+    group = parser.getgroup("netmodes", "container network modes")
+    group.addoption(
+        "--runtime",
+        metavar="NAME",
+        help=f"the container runtime under test (default: {registry.DEFAULT})",
+    )
+    group.addoption(
+        "--sandbox",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="private namespaces around the whole run: auto makes them unless the run is in "
+        "some already, always makes new ones, never runs only what needs none (default: auto)",
+    )
+    group.addoption(
+        "--fault",
+        metavar="ID",
+        help="sabotage the runtime under test with this fault; `netmodes faults --list` has them",
+    )
+    group.addoption(
+        "--requirement",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="run only the tests of this requirement; may be given several times",
+    )
+    _add_profile(group)
+    _add_reports(group)
+    _add_evidence(group)
+    parser.addini(
+        "netmodes",
+        "whether this project's tests are conformance tests: sandbox, requirements, summary",
+        type="bool",
+        default=False,
+    )
+
+
+def _add_profile(group: pytest.OptionGroup) -> None:
+    group.addoption(
+        "--profile",
+        choices=tuple(profiles.PROFILES),
+        default=profiles.DEFAULT,
+        help="how long the property suites look: seconds, minutes and always the same, or long "
+        f"(default: {profiles.DEFAULT})",
+    )
+
+
+def _add_reports(group: pytest.OptionGroup) -> None:
+    group.addoption(
+        "--report",
+        metavar="DIR",
+        help="where the report goes: index.html, report.json, junit.xml, summary.md, badge.json "
+        f"(default: {REPORT}/ in the root directory, when a requirement was tested)",
+    )
+    group.addoption("--no-report", action="store_true", help="write no report")
+    group.addoption(
+        "--expect",
+        metavar="FILE",
+        help="the gate: fail unless exactly the deviations in this TOML file are found",
+    )
+    group.addoption(
+        "--write-expect",
+        metavar="FILE",
+        help="write what this run has found to an expectation file, reasons in it are kept",
+    )
+    group.addoption(
+        "--shard",
+        metavar="K/N",
+        help="run only part K of N of the test files; `netmodes merge` joins the reports",
+    )
+    group.addoption(
+        "--shard-by",
+        metavar="REPORT",
+        help="balance the shards by the times in an earlier report.json, the same for all",
+    )
+
+
+def _add_evidence(group: pytest.OptionGroup) -> None:
+    group.addoption(
+        "--no-evidence",
+        action="store_true",
+        help="do not examine what failed: no story, no evidence folder",
+    )
+    group.addoption(
+        "--keep",
+        action="store_true",
+        help="end at the first failure, leave the world up and say how to enter it, until Ctrl-C",
+    )
+    group.addoption(
+        "--pause-on-fail",
+        action="store_true",
+        help="open a shell in the world at each failure, before anything is taken down",
+    )

@@ -1,0 +1,50 @@
+"""Nobody waits for the import of what a run does not use."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.programs import ROOT, python, run
+
+LOADED = """
+import sys
+import pytest
+
+class Tell:
+    def pytest_unconfigure(self):
+        print("\\nLOADED", *sorted(sys.modules))
+
+sys.exit(pytest.main(["-p", "harness.plugin", "-q", *sys.argv[1:]], plugins=[Tell()]))
+"""
+
+
+def loaded(*arguments: str) -> set[str]:
+    """The modules that such a pytest has imported when it ends well."""
+    done = run(python(LOADED, *arguments))
+    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("LOADED")]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(told) == 1, done.stdout
+    return set(told[0])
+
+
+def test_a_run_that_is_none_of_its_concern_imports_the_options_only(
+    pytester: pytest.Pytester,
+) -> None:
+    """The plugin is loaded wherever netmodes is installed: it has to cost nothing there."""
+    pytester.makepyfile("def test_of_somebody_else(): pass")
+    own = {name for name in loaded() if name.partition(".")[0] in {"harness", "linux", "runtime"}}
+    assert own == {
+        "harness",
+        "harness.adapters",
+        "harness.adapters.registry",
+        "harness.options",
+        "harness.plugin",
+        "harness.profiles",
+    }
+
+
+def test_collecting_the_suites_imports_no_hypothesis() -> None:
+    """The property suites import it when they run: it is a third of the time otherwise."""
+    seen = loaded("--collect-only", "--rootdir", str(ROOT), str(ROOT / "suites" / "properties"))
+    assert "suites.properties.test_histories" in seen
+    assert not [name for name in seen if name.partition(".")[0] == "hypothesis"]
