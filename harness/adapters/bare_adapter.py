@@ -16,6 +16,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from harness.adapters import bundle, cni, daemon, dialects, furnish, image
@@ -81,8 +82,8 @@ class BareFactory:
     """Makes adapters of one runtime. `make` is called with its program, as found in the host.
 
     `command` is the program with its global options, `tells` what it is asked for its version.
-    `programs` must be on the PATH besides, `packages` bring all that. `scratch` and `files`
-    are what the host is furnished with. `upon` is the entry of the table of dialects whose
+    `programs` must be on the PATH besides, `packages` bring all that. `files` are written in
+    the host before anything is started. `upon` is the entry of the table of dialects whose
     choices come first, with `version_upon`: that of who does the `wiring`.
     """
 
@@ -96,7 +97,6 @@ class BareFactory:
     wiring: Wiring = field(default_factory=CniWiring)
     upon: str = CNI
     daemons: tuple[Daemon, ...] = ()
-    scratch: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -193,6 +193,7 @@ class BareAdapter:
         self._call(f"start {self.name}", self._engine.begin, image.archive(self._host))
 
     def _start_daemons(self) -> None:
+        self._host.call(_write, self._factory.files)
         wanted, env = self._factory.daemons, {"PATH": self._path}
         daemon.start_missing(self._host, wanted, self._daemons, env, BOUND)
 
@@ -291,6 +292,12 @@ class BareAdapter:
 
 
 # --- inside the host -----------------------------------------------------------------
+
+
+def _write(files: Sequence[tuple[str, str]]) -> None:
+    for path, content in files:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(content, encoding="utf-8")
 
 
 def _remove(engine: Engine, some: Sequence[str]) -> None:

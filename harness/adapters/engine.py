@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,9 +19,12 @@ from typing import Final
 from harness.adapters import bundle, records
 from harness.adapters.bare import Bare, Order, Wiring
 from harness.adapters.program import Refused
-from harness.adapters.protocol import Facts
+from harness.adapters.protocol import Endpoint, Facts
 from harness.adapters.records import HOME, Record
 from harness.model import DEFAULT_NETWORK, Bridge, ContainerSpec, Host, Joined
+from linux import netstate
+from linux.netlink import Netlink
+from linux.netns import NetNS
 
 _STOP: Final = 1.0
 """Seconds that a container has to end on SIGTERM."""
@@ -87,6 +91,7 @@ class Engine:
         bundle.write_files(home, spec, held, resolver)
         pid = self.runtime.start(Order(spec, record.args, home, netns, record.endpoints))
         record = replace(record, complete=True, pid=pid, born=records.born(pid))
+        record = replace(record, endpoints=tuple(_with_macs(record)))
         records.save(record)
         return record
 
@@ -181,3 +186,13 @@ class Engine:
         for network in self.wiring.names():
             if network != DEFAULT_NETWORK:
                 self.wiring.remove(network)
+
+
+def _with_macs(record: Record) -> Iterator[Endpoint]:
+    """Where a container is on each network; a MAC that nobody has told is looked up."""
+    if all(item.mac for item in record.endpoints):
+        yield from record.endpoints
+        return
+    with NetNS.at(f"/proc/{record.pid}/ns/net") as space, Netlink(space) as netlink:
+        for number, item in enumerate(record.endpoints):
+            yield replace(item, mac=item.mac or netstate.link(netlink, f"eth{number}").mac)

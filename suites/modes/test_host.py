@@ -28,7 +28,7 @@ from suites.modes.hostports import assert_not_published
 SYSCTLS = (
     "net.ipv4.ip_forward",
     "net.ipv4.conf.all.rp_filter",
-    "net.ipv6.conf.all.disable_ipv6",
+    "net.ipv6.conf.all.hop_limit",
     "net.core.somaxconn",
     "net/ipv4/ip_default_ttl",
 )
@@ -122,12 +122,15 @@ def _question(cell: Cell) -> tuple[object, ...]:
 @pytest.mark.parametrize("key", SYSCTLS)
 def test_a_net_sysctl_is_refused(scene: Scene, host: Place, runtime: Adapter, key: str) -> None:
     """It would be the host's: the refusal names it, the host's value stays, nothing is left."""
-    before = Snapshot.of(host)
-    value = host.sysctl(key.replace("/", "."))
+    before, dotted = Snapshot.of(host), key.replace("/", ".")
+    value = host.sysctl(dotted)
     other = "0" if value == "1" else "1"
-    refused = scene.refusal("guest", Host(), sysctls=((key, other),))
+    try:
+        refused = scene.refusal("guest", Host(), sysctls=((key, other),))
+        assert host.sysctl(dotted) == value
+    finally:
+        host.tune({dotted: value})
     assert "sysctl" in refused.said.lower() or key in refused.said
-    assert host.sysctl(key.replace("/", ".")) == value
     assert before.changes(Snapshot.of(host)) == []
     with pytest.raises(RuntimeRefused):
         runtime.inspect("guest")
