@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.adapters.protocol import Completed, Endpoint, Facts
+from harness.adapters.protocol import Completed, Endpoint, Facts, RuntimeRefused
 from harness.model import DEFAULT_NETWORK
 from harness.place import Place
+from harness.probe import remote
+from harness.probe.remote import Agent, AgentLost, Inside
 from linux.netns import NetNS
 
 if TYPE_CHECKING:
@@ -23,8 +26,12 @@ class Container:
         self.name = name
         self.started = facts
         """What the runtime reported when it started it."""
-        self.net = Place(name, self._open)
-        """Its network namespace."""
+        own_stack = scene.runtime.dialect.own_stack
+        self.net = Place(name, self.inside if own_stack else self._open)
+        """Its network namespace, or what it has in place of one."""
+        self._own_stack = own_stack
+        self._agent: Agent | None = None
+        self._agents_pid = 0
         self._first: tuple[int, str] | None = None
         """Its pid 1 when its namespace was last opened, and when that was born."""
 
@@ -50,6 +57,46 @@ class Container:
             self._first = facts.pid, self._born(facts.pid)
         return space
 
+    # --- the agent inside
+
+    def inside(self) -> Inside:
+        """Its network namespace by the agent inside, which opens the sockets there.
+
+        The caller closes it; the agent stays. `AgentLost` when there is none to be had.
+        """
+        space = self._open()
+        try:
+            return Inside(os.dup(space.fd), self.agent(), own_stack=self._own_stack)
+        finally:
+            space.close()
+
+    def agent(self) -> Agent:
+        """Its agent, started now if there is none yet, or none since it was started anew."""
+        pid = self._first[0] if self._first else self.facts().pid
+        if self._agent is not None and (self._agent.gone or self._agents_pid != pid):
+            self.hang_up()
+        if self._agent is None:
+            host = self._scene.world.host
+            log = f"/run/netmodes/agent-{self.name}.log"
+            command = self._scene.runtime.exec_command(self.name, remote.COMMAND)
+            reading, writing = host.talk(command.argv, log=log, env=command.env)
+            self._agent = Agent(
+                self.name, reading, writing, log=Path(f"/proc/{host.pid}/root{log}")
+            )
+            self._agents_pid = pid
+        return self._agent
+
+    def prepare(self) -> None:
+        """Start its agent while there is time; whoever needs one that cannot be had is told."""
+        with contextlib.suppress(AgentLost, RuntimeRefused, ProcessLookupError):
+            self.inside().close()
+
+    def hang_up(self) -> None:
+        """End its agent."""
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+
     def _born(self, pid: int) -> str:
         """When a process of the host was started, in clock ticks: field 22 of proc_pid_stat(5)."""
         with open(f"{self._scene.world.host.proc}/{pid}/stat", encoding="ascii") as file:
@@ -68,6 +115,9 @@ class Container:
 
     def read(self, path: str) -> str:
         """A file as a process inside sees it; `path` is absolute."""
+        if self._own_stack:
+            content: bytes = self.agent().do(["load", path])[0]
+            return content.decode(errors="replace")
         host = self._scene.world.host
         with open(f"/proc/{host.pid}/root/proc/{self.facts().pid}/root{path}", "rb") as file:
             return file.read().decode(errors="replace")

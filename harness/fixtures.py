@@ -30,7 +30,7 @@ RuntimeStarter = Callable[[World], AbstractContextManager[Adapter]]
 
 
 @pytest.fixture(scope="session")
-def world() -> Iterator[World]:
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """The closed world of this worker: host, LAN, routers, internet, ns1, ns2."""
     if not sandbox.inside():
         pytest.fail(
@@ -39,6 +39,7 @@ def world() -> Iterator[World]:
             pytrace=False,
         )
     with World.build(Topology()) as built:
+        built.probe = request.config.getoption("probe")
         yield built
 
 
@@ -52,6 +53,7 @@ def start_runtime(request: pytest.FixtureRequest) -> RuntimeStarter:
 
     @contextmanager
     def start(world: World) -> Iterator[Adapter]:
+        world.probe = request.config.getoption("probe")
         with (
             _running(factory, world) as adapter,
             guarded(world, adapter.dialect),

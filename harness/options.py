@@ -43,6 +43,14 @@ def add(parser: pytest.Parser) -> None:
         default=[],
         help="run only the tests of this requirement; may be given several times",
     )
+    group.addoption(
+        "--probe",
+        choices=("netns", "exec"),
+        default="netns",
+        help="how a matrix is asked: from sockets opened in the containers' namespaces, or from "
+        "inside through the runtime's exec, as with a network stack of its own in any case "
+        "(default: netns)",
+    )
     _add_profile(group)
     _add_reports(group)
     _add_evidence(group)

@@ -7,6 +7,7 @@ container is one of the things that are tested.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from harness.model import Family
 from harness.packets.capture import Capture, Tap
+from harness.probe.remote import Inside, seen_from_host
 from harness.topology import Address, Interface
 from linux import netstate, sysctl
 from linux.netlink import Netlink
@@ -66,6 +68,9 @@ class Place:
     def sysctl(self, key: str) -> str:
         """One value under `net.`; `FileNotFoundError` when there is no such key."""
         with self.open() as space:
+            if isinstance(space, Inside) and space.own_stack:
+                content: bytes = space.agent.do(["load", sysctl.path(key)])[0]
+                return " ".join(content.decode().split())
             return sysctl.read(space, [key])[key]
 
     def tune(self, values: Mapping[str, str | int]) -> None:
@@ -83,7 +88,8 @@ class Place:
         """Every frame that passes one interface, or all of them, while the body runs."""
         with (
             self.open() as space,
-            Tap(space, link, place=self.name) as tap,
+            contextlib.ExitStack() as stack,
+            Tap(seen_from_host(space, stack), link, place=self.name) as tap,
             Capture([tap]) as wire,
         ):
             yield wire

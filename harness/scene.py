@@ -49,9 +49,10 @@ from harness.place import Place, fixed
 from harness.probe.ledger import Question
 from harness.probe.names import Lookup, Resolved, resolve
 from harness.probe.netns import observe
+from harness.probe.remote import seen_from_host
 from harness.probe.settle import Quiet, await_ready
 from harness.topology import Address, pick
-from harness.world.build import World
+from harness.world.build import Probe, World
 from linux.netns import NetNS
 
 USER_SPACE_PATIENCE = 0.3
@@ -82,15 +83,24 @@ def _forget(promised: Matrix[Promise], observed: Matrix[Observation]) -> None:
 class Scene:
     """Use it as a context manager: leaving removes every container and network it made.
 
-    `record` is told of every matrix that is observed.
+    `record` is told of every matrix that is observed. `probe` is how containers are looked
+    at, where the world does not say it: `exec` by an agent inside, as those of runtimes with
+    a network stack of their own are in any case.
     """
 
     def __init__(
-        self, world: World, runtime: Adapter, plan: Plan | None = None, *, record: Record = _forget
+        self,
+        world: World,
+        runtime: Adapter,
+        plan: Plan | None = None,
+        *,
+        record: Record = _forget,
+        probe: Probe | None = None,
     ) -> None:
         self.world = world
         self.runtime = runtime
         self._record = record
+        self._by_exec = runtime.dialect.own_stack or (probe or world.probe) == "exec"
         self.plan = Plan()
         self._containers: dict[str, Container] = {}
         self._networks: dict[str, Network] = {}
@@ -131,12 +141,18 @@ class Scene:
         made = Container(self, spec.name, self.runtime.run(spec))
         self._containers[spec.name] = made
         self.plan = grown
+        self._prepare(made)
         return made
+
+    def _prepare(self, container: Container) -> None:
+        if self._by_exec:
+            container.prepare()
 
     def adopt(self, spec: ContainerSpec, facts: Facts) -> Container:
         """Take over a container that the runtime has started elsewhere."""
         self.plan = self.plan.with_container(spec)
         made = self._containers[spec.name] = Container(self, spec.name, facts)
+        self._prepare(made)
         return made
 
     def containers(self, **modes: Mode | Network) -> None:
@@ -193,6 +209,7 @@ class Scene:
     def start(self, name: str) -> None:
         """Start a stopped container again; what was attached by hand is gone."""
         self.runtime.start_container(name)
+        self._prepare(self._containers[name])
         if isinstance(self.plan.container(name).mode, Attached):
             self._change(name, mode=Nothing())
 
@@ -204,15 +221,22 @@ class Scene:
 
     def remove(self, *names: str) -> None:
         """Remove containers."""
+        self._hang_up(*names)
         self.runtime.remove(*names)
         self.forget(*names)
 
     def forget(self, *names: str) -> None:
         """Take containers out of the plan that were removed elsewhere."""
+        self._hang_up(*names)
         for name in names:
             self._containers.pop(name, None)
         left = tuple(item for item in self.plan.containers if item.name not in names)
         self.plan = replace(self.plan, containers=left)
+
+    def _hang_up(self, *names: str) -> None:
+        for name in names:
+            if container := self._containers.get(name):
+                container.hang_up()
 
     def remove_network(self, name: str) -> None:
         """Remove a network."""
@@ -248,7 +272,7 @@ class Scene:
         asked = list(promised)
         with contextlib.ExitStack() as stack:
             spaces = {
-                name: stack.enter_context(self.place(name).open())
+                name: stack.enter_context(self._space(name))
                 for name in (*(item.name for item in self.plan.containers), *OUTSIDERS)
             }
             addresses = self._addresses()
@@ -268,7 +292,8 @@ class Scene:
         """Return once every address of the host and of containers can be used and found."""
         with contextlib.ExitStack() as stack:
             own = [self.place(name) for name in (HOST, *self._containers)]
-            await_ready([stack.enter_context(place.open()) for place in own])
+            spaces = [stack.enter_context(place.open()) for place in own]
+            await_ready([seen_from_host(space, stack) for space in spaces])
 
     def settle(self) -> None:
         """Return once nothing that was sent is under way any more, to and from containers too."""
@@ -276,11 +301,17 @@ class Scene:
             watched = list(self.world.namespaces.values())
             for container in self._containers.values():
                 with contextlib.suppress(OSError, RuntimeRefused):  # it does not run: nothing sends
-                    watched.append(stack.enter_context(container.net.open()))
+                    space = stack.enter_context(container.net.open())
+                    watched.append(seen_from_host(space, stack))
             watched = list({space.id: space for space in watched}.values())
             quiet = stack.enter_context(Quiet(self.world.namespaces["lan"], watched))
             while not quiet.reached():
                 pass
+
+    def _space(self, name: str) -> NetNS:
+        """From where somebody of a matrix asks and witnesses; the caller closes it."""
+        container = self._containers.get(name) if self._by_exec else None
+        return container.inside() if container else self.place(name).open()
 
     def place(self, name: str) -> Place:
         """A container's place by its name, or one of the world's own."""

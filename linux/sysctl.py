@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from linux.netns import NetNS
 
 
-def _path(key: str) -> str:
+def path(key: str) -> str:
+    """The file of a sysctl."""
     # Dots separate; an interface name with a dot is written with a slash (sysctl.d(5)).
     return "/proc/sys/" + key.translate(str.maketrans("./", "/."))
 
@@ -24,7 +25,7 @@ def write(netns: NetNS, values: Mapping[str, str | int]) -> None:
     with netns.entered():
         for key, value in values.items():
             try:
-                with open(_path(key), "w", encoding="ascii") as file:
+                with open(path(key), "w", encoding="ascii") as file:
                     file.write(f"{value}\n")
             except OSError as error:  # one that comes from writing does not tell the file
                 raise OSError(error.errno, f"{key} = {value}: {error.strerror}") from error
@@ -35,6 +36,6 @@ def read(netns: NetNS, keys: Iterable[str]) -> dict[str, str]:
     found = {}
     with netns.entered():
         for key in keys:
-            with open(_path(key), encoding="ascii") as file:
+            with open(path(key), encoding="ascii") as file:
                 found[key] = " ".join(file.read().split())
     return found

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Final
 
+from runtime import imagepython
 from runtime.errors import UnsupportedError
 from runtime.image import BASE, Image, fingerprint, recipe
 from runtime.intake import base_config
@@ -41,6 +42,7 @@ def assemble(cache: str) -> Image:
             sources = _from_busybox(scratch, busybox) + _from_programs(scratch, (), _BESIDE)
         else:
             sources = _from_programs(scratch, _NEEDED, _WANTED)
+        sources += imagepython.install(scratch, copy=_copy, libraries=_libraries)
         _furnish(scratch)
         size, created = _size(scratch), now()
         made_of = {path: fingerprint(path) for path in [*sources, *_existing(_DIRECTORIES)]}
@@ -96,11 +98,13 @@ def _furnish(root: str) -> None:
 
 def _copy(source: str, root: str, target: str) -> None:
     """Copy one file; a second name of the same file becomes a second name of the copy."""
+    if os.path.exists(root + target):
+        return
     os.makedirs(os.path.dirname(root + target), mode=0o755, exist_ok=True)
     first = root + os.path.realpath(source)
-    if os.path.exists(first) and first != root + target:
+    if os.path.exists(first):
         os.link(first, root + target)
-    elif not os.path.exists(root + target):
+    else:
         shutil.copyfile(source, root + target)
         os.chmod(root + target, 0o755)  # noqa: S103 - programs
 

@@ -18,7 +18,9 @@ from runtime.state import Lock, read_json
 
 BASE: Final = "base"
 BUSYBOX: Final = "busybox"
-RECIPE: Final = os.path.join(os.path.dirname(__file__), "assemble.py")
+RECIPE: Final = tuple(
+    os.path.join(os.path.dirname(__file__), name) for name in ("assemble.py", "imagepython.py")
+)
 """How `base` is made: one that was made otherwise is made anew."""
 
 
@@ -98,7 +100,7 @@ def every(cache: str) -> list[Image]:
 
 def recipe() -> int:
     """What changes when `base` is made otherwise: the same in every copy of this mydocker."""
-    return zlib.crc32(files.read(RECIPE))
+    return zlib.crc32(b"".join(map(files.read, RECIPE)))
 
 
 def fingerprint(path: str) -> list[int]:

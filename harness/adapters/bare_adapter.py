@@ -31,6 +31,7 @@ from harness.adapters.memory import Memory
 from harness.adapters.program import BOUND, Broken, Program, Refused
 from harness.adapters.protocol import (
     Completed,
+    ExecCommand,
     Facts,
     Feature,
     HostHandle,
@@ -256,6 +257,11 @@ class BareAdapter:
         if code and argv and argv[0] in done.stderr and _ABSENT.search(done.stderr):
             code = _NOT_THERE
         return replace(done, argv=tuple(argv), returncode=code)
+
+    def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
+        """`exec`."""
+        words = self._call(f"exec in {name}", self._engine.exec_words, name)
+        return ExecCommand((*words, *argv), {"PATH": self._path})
 
     def stop_container(self, name: str) -> None:
         """SIGTERM, and SIGKILL a second later; then off the networks."""

@@ -25,6 +25,7 @@ from harness.adapters.hostside import wait_for_end
 from harness.adapters.memory import Memory
 from harness.adapters.protocol import (
     Completed,
+    ExecCommand,
     Facts,
     Feature,
     HostHandle,
@@ -245,6 +246,11 @@ class CliAdapter:
             if not running and done.stderr.strip():
                 raise RuntimeRefused(asked, done.stderr.strip())
         return Completed(tuple(argv), done.returncode, done.stdout, done.stderr, done.seconds)
+
+    def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
+        """`exec -i --privileged`."""
+        words = (*self._spec.command, *self._words.converse, self._spec.named(name), *argv)
+        return ExecCommand(words, self._env)
 
     def stop_container(self, name: str) -> None:
         """`stop`."""

@@ -26,7 +26,8 @@ class Words:
 
     Names, ids and options come behind them. An empty `repair` or `reset` says that the
     runtime has nothing of the kind. `cidfile` is the option that names a file for the id
-    of what `create` and `run` have made. `mtu` and `icc` are keys of `--opt` of `network
+    of what `create` and `run` have made. `converse` is `execute` with its standard input
+    passed on, and with every capability. `mtu` and `icc` are keys of `--opt` of `network
     create`, empty where there is no such option.
     """
 
@@ -39,6 +40,7 @@ class Words:
     remove: tuple[str, ...] = ("rm", "-f")
     inspect: tuple[str, ...] = ("inspect",)
     execute: tuple[str, ...] = ("exec",)
+    converse: tuple[str, ...] = ("exec", "-i", "--privileged")
     containers: tuple[str, ...] = ("ps", "-aq")
     connect: tuple[str, ...] = ("network", "connect")
     disconnect: tuple[str, ...] = ("network", "disconnect")

@@ -7,16 +7,19 @@ engine keeps all of its state on disk, so that nothing has to live in between.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
-from typing import Literal, ParamSpec, TypeVar, cast
+from pathlib import Path
+from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 from harness.adapters.hostside import killed_after, together
 from harness.adapters.protocol import (
     Completed,
     Endpoint,
+    ExecCommand,
     Facts,
     Feature,
     HostHandle,
@@ -50,6 +53,7 @@ _AT_ONCE = 16
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_PACKAGES: Final = str(Path(__file__).parents[2])
 IMAGE = "base"
 FOR_EVER = ("sleep", "2147483647")
 
@@ -131,6 +135,11 @@ class MydockerAdapter:
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
         """`mydocker exec`; a command that is not there exits with 127, as in a shell."""
         return self._call(f"exec in {name}", _exec, name, tuple(argv), timeout)
+
+    def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
+        """`mydocker exec -i`."""
+        words = (sys.executable, "-m", "runtime", "exec", "-i", name, *argv)
+        return ExecCommand(words, {"PYTHONPATH": _PACKAGES})
 
     def stop_container(self, name: str) -> None:
         """`mydocker stop`."""

@@ -17,6 +17,7 @@ SPEC: Final = CliSpec(
     version=MydockerAdapter.version,
     dialect=MydockerAdapter.dialect,
     words=Words(
+        converse=("exec", "-i"),
         repair=("system", "repair"),
         reset=("system", "reset"),
         cidfile="",  # of a start that fails nothing stays

@@ -68,6 +68,14 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
+class ExecCommand:
+    """A command line to be run in the host, with what is added to its environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a container is on one network, as the runtime reports it."""
 
@@ -172,6 +180,14 @@ class Adapter(Protocol):
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
         """Run a command in a running container to its end."""
+
+    def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
+        """What executes a command in a container for as long as it runs, for the exec probe.
+
+        Its standard input and output are those of the command inside, without a terminal;
+        it may do there whatever the runtime lets such a command do at most.
+        """
+        raise RuntimeRefused(f"exec in {name}: {' '.join(argv)}", "this adapter cannot")
 
     def stop_container(self, name: str) -> None:
         """Stop a running container; it can be started again."""

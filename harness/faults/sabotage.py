@@ -14,6 +14,7 @@ from harness.adapters.protocol import (
     Adapter,
     AdapterFactory,
     Completed,
+    ExecCommand,
     Facts,
     Feature,
     HostHandle,
@@ -207,6 +208,10 @@ class Sabotaged:
             return self._runtime.exec(name, argv, timeout=timeout)
         done: Completed = self._do("exec", arguments, **self._about(name))
         return done
+
+    def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
+        """What executes a command in a container: the probe's own affair."""
+        return self._runtime.exec_command(name, argv)
 
     def stop_container(self, name: str) -> None:
         """Stop a container."""

@@ -15,26 +15,31 @@ import random
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, Self
 
 from harness.model import FAMILIES, Cell, Family, Observation, Protocol
 from harness.probe import icmp, wire
 from harness.probe.ledger import Answer, Heard, Ledger, Namer, Question
+from harness.probe.remote import Inside, seen_from_host
 from harness.probe.settle import HELD_PAUSE, Quiet, await_ready
 from harness.probe.station import (
     Datagram,
+    Make,
     SocketError,
     Station,
+    anywhere,
+    asker,
     open_stations,
     pending_error,
     plain,
     receive,
     reply,
+    sockets_of,
     syn_ttl,
 )
-from harness.probe.syn import initial_sequence, overheard, syn_ear
+from harness.probe.syn import Sent, overheard, syn_ear
 from harness.topology import Address
 from linux import netstate
 from linux.netlink import Netlink
@@ -45,6 +50,8 @@ SLICE: Final = 8192
 
 _PORTS: Final = range(61000, 65536)
 """Where witnesses listen: above the range from which the kernel draws source ports."""
+_OWN_PORTS: Final = range(24576, 24576 + SLICE)
+"""From where agents call: below that range, so that nobody else does."""
 _PUMP_EVERY: Final = 32
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """Errors that tell of this process's limits, not of the network."""
@@ -71,24 +78,24 @@ def observe(
     `NeverReady`, `NeverQuiet`, `ControlLost`, `NeighbourTableFull` or `SendQueueFull`
     when the harness, not the runtime, is in trouble.
     """
-    spaces = list({item.id: item for q in questions for item in (q.source, q.target)}.values())
-    everywhere = list({space.id: space for space in (*watched, *spaces)}.values())
-    links = await_ready(everywhere, afresh=True)
+    asked = {asker(item): item for q in questions for item in (q.source, q.target)}
+    spaces = sorted(asked.values(), key=lambda space: isinstance(space, Inside))
     found: dict[Cell, Observation] = {}
     with Netlink(control) as netlink:
         full = netstate.neighbour_overflows(netlink)
-    stations = open_stations(spaces, random.sample(_PORTS, 20))
-    try:
-        by_space = {station.netns.id: station for station in stations}
+    with contextlib.ExitStack() as stack:
+        everywhere = list({space.id: space for space in (*watched, *spaces)}.values())
+        everywhere = [seen_from_host(space, stack) for space in everywhere]
+        links = await_ready(everywhere, afresh=True)
+        stations = open_stations(spaces, random.sample(_PORTS, 20))
+        for station in stations:
+            stack.callback(station.close)
         for start in range(0, len(questions), SLICE):
             part = questions[start : start + SLICE]
-            with _Asking(part, by_space) as asking:
+            with _Asking(part, stations) as asking:
                 asking.send()
                 asking.gather(Quiet(control, everywhere, links=links), patience)
                 found.update(asking.ledger.observations(namer))
-    finally:
-        for station in stations:
-            station.close()
     with Netlink(control) as netlink:
         overflowed = netstate.neighbour_overflows(netlink) != full
     if overflowed:
@@ -106,14 +113,14 @@ class SendQueueFull(Exception):
 class _Asking:
     """One slice of questions under way."""
 
-    def __init__(
-        self, questions: Sequence[Question], stations: Mapping[tuple[int, int], Station]
-    ) -> None:
+    def __init__(self, questions: Sequence[Question], stations: Sequence[Station]) -> None:
         self.ledger = Ledger(questions)
         self._stations = stations
-        self._by_number = {station.number: station for station in stations.values()}
+        self._asking = {asker(station.netns): station for station in stations}
+        self._agents = [space.agent for space in self._spaces() if isinstance(space, Inside)]
         self._run = os.urandom(wire.RUN_LENGTH)
         self._identifier = int.from_bytes(os.urandom(2), "big")
+        self._first_port = int.from_bytes(os.urandom(2), "big") % SLICE
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._sent = [0.0] * len(questions)
@@ -121,18 +128,25 @@ class _Asking:
         self._accepted: list[socket.socket] = []
         self._syn_ears: list[tuple[NetNS, Family, socket.socket]] = []
 
+    def _spaces(self) -> Iterator[NetNS]:
+        return (station.netns for station in self._stations)
+
     def __enter__(self) -> Self:
         by_tcp = {
             question.cell.family
             for question in self.ledger.questions
             if question.cell.protocol is Protocol.TCP
         }
-        for station in self._stations.values():
-            with station.netns.entered():
-                self._syn_ears += [(station.netns, family, syn_ear(family)) for family in by_tcp]
+        for station in self._stations:
+            space = station.netns
+            with sockets_of(space) as make:
+                for family in by_tcp if station.witness else ():
+                    self._syn_ears.append((space, family, syn_ear(space, family, make)))
             for family in FAMILIES:
                 self._watch(station.raw[family], partial(self._on_icmp, station, family))
                 self._watch(station.udp[family], partial(self._on_answer, station, family))
+                if not station.witness:
+                    continue
                 self._watch(station.ear[family], partial(self._on_question, station, family))
                 self._watch(station.listener[family], partial(self._on_connection, station, family))
         return self
@@ -152,16 +166,17 @@ class _Asking:
     def send(self) -> None:
         """Send every question, source by source, taking in what arrives meanwhile."""
         questions = self.ledger.questions
-        order = sorted(range(len(questions)), key=lambda index: questions[index].source.id)
-        for source, indexes in itertools.groupby(order, key=lambda i: questions[i].source.id):
-            station = self._stations[source]
+        whose = [self._asking[asker(question.source)].number for question in questions]
+        order = sorted(range(len(questions)), key=whose.__getitem__)
+        for number, indexes in itertools.groupby(order, key=whose.__getitem__):
+            station = self._stations[number]
             for batch in _batches(indexes, _PUMP_EVERY):
-                with station.netns.entered():
+                with sockets_of(station.netns) as make:
                     for index in batch:
-                        self._ask(station, index)
+                        self._ask(station, index, make)
                 self._pump()
 
-    def _ask(self, station: Station, index: int) -> None:
+    def _ask(self, station: Station, index: int, make: Make) -> None:
         question = self.ledger.questions[index]
         family, address = question.cell.family, str(question.address)
         payload = wire.question(self._run, index)
@@ -174,7 +189,9 @@ class _Asking:
                 case Protocol.UDP:
                     self._send_datagram(station, family, payload, (address, station.port))
                 case Protocol.TCP:
-                    stream = self._streams[index] = station.connecting(family)
+                    stream = self._streams[index] = station.connecting(family, make)
+                    if isinstance(station.netns, Inside):
+                        self._bind(stream, family, index)
                     code = stream.connect_ex((address, station.port))
                     if code not in (0, errno.EINPROGRESS):
                         raise OSError(code, os.strerror(code))
@@ -188,6 +205,11 @@ class _Asking:
             if error.errno in _OURS:
                 raise  # the harness is in trouble, and that is no verdict
             self.ledger.refused(index, error.errno or 0)
+
+    def _bind(self, stream: socket.socket, family: Family, index: int) -> None:
+        """Give a SYN a port that no other has: its sequence number may not be told."""
+        with contextlib.suppress(OSError):  # somebody listens there: then any port will do
+            stream.bind((anywhere(family), _OWN_PORTS.start + (self._first_port + index) % SLICE))
 
     def _send_datagram(
         self, station: Station, family: Family, payload: bytes, to: tuple[str, int]
@@ -206,24 +228,31 @@ class _Asking:
         with silence as quiet:
             self._pump()
             while self.ledger.open:
-                if quiet.reached() and not self._pump():
+                if quiet.reached() and not self._pump() and not self._told_more():
                     break
                 self._pump(HELD_PAUSE if quiet.held else 0.0)
         deadline = time.monotonic() + patience
         while self.ledger.open and (left := deadline - time.monotonic()) > 0:
             self._pump(left)
+        self._told_more()
         for index in self.ledger.open & self._streams.keys():
             if _connected(self._streams[index]):
                 self.ledger.impostor(index, "something accepted the connection and said nothing")
         self._overhear()
 
+    def _told_more(self) -> bool:
+        """Whether agents had something to tell that had not got here yet."""
+        for agent in self._agents:
+            agent.sync()
+        return bool(self._agents) and self._pump()
+
     def _overhear(self) -> None:
         """Note whose SYN has arrived although its connection has come to nothing."""
         lost = self.ledger.open & self._streams.keys()
-        sent = {initial_sequence(self._streams[index]): index for index in lost}
-        for space, family, ear in self._syn_ears if sent else ():
+        sent = Sent((self._streams[index], index) for index in lost)
+        for space, family, ear in self._syn_ears if lost else ():
             for syn in overheard(ear, family):
-                if (index := sent.get(syn.sequence)) is not None:
+                if (index := sent.by(syn)) is not None:
                     self.ledger.heard(index, Heard(space, syn.source, syn.ttl))
 
     def _pump(self, wait: float = 0.0) -> bool:
@@ -351,7 +380,7 @@ class _Asking:
         self._epoll.unregister(stream.fileno())
 
     def _believe(self, index: int, said: wire.Answer) -> None:
-        witness = self._by_number[said.witness].netns
+        witness = self._stations[said.witness].netns
         self.ledger.heard(index, Heard(witness, said.seen, said.ttl))
 
     def _asked_from(self, station: Station, index: int) -> bool:

@@ -12,12 +12,13 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, NamedTuple
 
 from harness.model import FAMILIES, Family
 from harness.probe import icmp
+from harness.probe.remote import Inside
 from harness.topology import Address
 from linux.netns import NetNS
 
@@ -33,6 +34,7 @@ _TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28
 _BACKLOG: Final = 4096
 _ANCILLARY: Final = 512
 _ORIGIN_ICMP: Final = (2, 3)
+_NO_SUCH_OPTION: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
 _FAMILY: Final[dict[Family, int]] = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LEVEL: Final[dict[Family, int]] = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
@@ -64,42 +66,66 @@ class SocketError(NamedTuple):
     offender: Address | None = None
 
 
-class Station:
-    """All probe sockets of one namespace. `number` says who it is in answers."""
+Make = Callable[[int, int, int], socket.socket]
+"""Opens a socket of a family, kind and protocol."""
 
-    def __init__(self, netns: NetNS, number: int, port: int) -> None:
+
+@contextlib.contextmanager
+def sockets_of(space: NetNS) -> Iterator[Make]:
+    """What opens sockets in a namespace while the body runs: a batch pays one setns."""
+    if isinstance(space, Inside):
+        yield space.socket
+    else:
+        with space.entered():
+            yield socket.socket
+
+
+class Station:
+    """All probe sockets of one namespace. `number` says who it is in answers.
+
+    Of several in one namespace, each where somebody else asks, one is a `witness`.
+    """
+
+    def __init__(self, netns: NetNS, number: int, port: int, *, witness: bool = True) -> None:
         self.number = number
         self.netns = netns
         self.port = port
+        self.witness = witness
         self.raw: dict[Family, socket.socket] = {}
         self.udp: dict[Family, socket.socket] = {}
         self.ear: dict[Family, socket.socket] = {}
         self.listener: dict[Family, socket.socket] = {}
         try:
-            with netns.entered():
+            with sockets_of(netns) as make:
                 for family in FAMILIES:
-                    self._open(family)
+                    self._open(family, make)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, family: Family) -> None:
-        raw = self.raw[family] = _echoes(family)
-        udp = self.udp[family] = _udp(family)
-        ear = self.ear[family] = _udp(family)
-        listener = self.listener[family] = _new(family, socket.SOCK_STREAM)
-        anywhere = "0.0.0.0" if family == 4 else "::"  # noqa: S104 # inside the namespace
-        ear.bind((anywhere, self.port))
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
-        listener.bind((anywhere, self.port))
-        listener.listen(_BACKLOG)
-        for open_socket in (raw, udp, ear, listener):
-            open_socket.setblocking(False)
+    def _open(self, family: Family, make: Make) -> None:
+        raw = self.raw[family] = _echoes(family, make)
+        udp = self.udp[family] = _udp(family, make)
+        for opened in (raw, udp):
+            opened.setblocking(False)
+        if self.witness:
+            self._open_ears(family, make)
 
-    def connecting(self, family: Family) -> socket.socket:
-        """A fresh TCP socket of this namespace; enter it before (a batch pays setns once)."""
-        stream = _new(family, socket.SOCK_STREAM)
+    def _open_ears(self, family: Family, make: Make) -> None:
+        ear = self.ear[family] = _udp(family, make)
+        listener = self.listener[family] = _new(family, socket.SOCK_STREAM, 0, make)
+        ear.bind((anywhere(family), self.port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with _allowance(self.netns):
+            listener.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
+        listener.bind((anywhere(family), self.port))
+        listener.listen(_BACKLOG)
+        for opened in (ear, listener):
+            opened.setblocking(False)
+
+    def connecting(self, family: Family, make: Make = socket.socket) -> socket.socket:
+        """A fresh TCP socket of this namespace, by what opens sockets there (`sockets_of`)."""
+        stream = _new(family, socket.SOCK_STREAM, 0, make)
         stream.setblocking(False)
         stream.setsockopt(_LEVEL[family], _IP_RECVERR if family == 4 else _IPV6_RECVERR, 1)
         # Closing resets: no TIME_WAIT is left behind in the tested namespace.
@@ -117,8 +143,18 @@ class Station:
             open_socket.close()
 
 
+def anywhere(family: Family) -> str:
+    """Every address of a namespace."""
+    return "0.0.0.0" if family == 4 else "::"  # noqa: S104 # inside the namespace
+
+
+def asker(space: NetNS) -> object:
+    """Equal for two handles on a namespace by which the same sockets are opened."""
+    return space.agent if isinstance(space, Inside) else space.id
+
+
 def open_stations(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[Station]:
-    """A station in each namespace, all witnessing on the same port.
+    """A station for each, all witnessing on the same port: one in each namespace.
 
     One port everywhere, so that a packet that lands at the wrong peer is
     answered by that peer and not by its kernel. Takes the first of `ports` that
@@ -128,9 +164,12 @@ def open_stations(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[Station
     for port in ports:
         tried.append(port)
         stations: list[Station] = []
+        heard: set[tuple[int, int]] = set()
         try:
             for number, space in enumerate(spaces):
-                stations.append(Station(space, number, port))
+                witness = space.id not in heard
+                stations.append(Station(space, number, port, witness=witness))
+                heard.add(space.id)
         except OSError as error:
             for station in stations:
                 station.close()
@@ -144,8 +183,8 @@ def open_stations(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[Station
 # --- sockets -----------------------------------------------------------------
 
 
-def _new(family: Family, kind: int, protocol: int = 0) -> socket.socket:
-    opened = socket.socket(_FAMILY[family], kind | socket.SOCK_CLOEXEC, protocol)
+def _new(family: Family, kind: int, protocol: int, make: Make) -> socket.socket:
+    opened = make(_FAMILY[family], kind | socket.SOCK_CLOEXEC, protocol)
     if family == 6 and kind != socket.SOCK_RAW:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     return opened
@@ -162,18 +201,30 @@ def _roomy(opened: socket.socket) -> None:
             opened.setsockopt(socket.SOL_SOCKET, plain_option, _BUFFER)
 
 
-def raw_socket(family: Family, protocol: int) -> socket.socket:
-    """A raw socket with room for a whole slice, in the namespace that the caller is in."""
-    opened = _new(family, socket.SOCK_RAW, protocol)
+@contextlib.contextmanager
+def _allowance(space: NetNS) -> Iterator[None]:
+    """A stack of one's own need not have what only tells more about what has come anyway."""
+    try:
+        yield
+    except OSError as error:
+        own = isinstance(space, Inside) and space.own_stack
+        if not own or error.errno not in _NO_SUCH_OPTION:
+            raise
+
+
+def raw_socket(family: Family, protocol: int, make: Make) -> socket.socket:
+    """A raw socket with room for a whole slice."""
+    opened = _new(family, socket.SOCK_RAW, protocol, make)
     if family == 6:
         opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
     _roomy(opened)
     return opened
 
 
-def _echoes(family: Family) -> socket.socket:
+def _echoes(family: Family, make: Make) -> socket.socket:
     wanted = (icmp.ECHO_REQUEST[family], icmp.ECHO_REPLY[family], *icmp.ERRORS[family])
-    opened = raw_socket(family, socket.IPPROTO_ICMP if family == 4 else socket.IPPROTO_ICMPV6)
+    protocol = socket.IPPROTO_ICMP if family == 4 else socket.IPPROTO_ICMPV6
+    opened = raw_socket(family, protocol, make)
     if family == 4:
         mask = ~sum(1 << kind for kind in wanted) & 0xFFFFFFFF
         opened.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", mask))
@@ -185,8 +236,8 @@ def _echoes(family: Family) -> socket.socket:
     return opened
 
 
-def _udp(family: Family) -> socket.socket:
-    opened = _new(family, socket.SOCK_DGRAM)
+def _udp(family: Family, make: Make) -> socket.socket:
+    opened = _new(family, socket.SOCK_DGRAM, 0, make)
     if family == 4:
         options = (_IP_RECVERR, _IP_RECVTTL, _IP_PKTINFO)
     else:

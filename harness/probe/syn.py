@@ -12,12 +12,14 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from harness.model import Family
-from harness.probe.station import raw_socket, receive
+from harness.probe.remote import Inside
+from harness.probe.station import Make, raw_socket, receive
 from harness.topology import Address
+from linux.netns import NetNS
 
 _SO_ATTACH_FILTER: Final = 26
 _TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ = 19, 20, 21
@@ -49,16 +51,19 @@ class Syn(NamedTuple):
 
     sequence: int
     source: Address
+    port: int
     ttl: int | None
 
 
-def syn_ear(family: Family) -> socket.socket:
-    """A socket that hears the SYNs taken in by the namespace that the caller is in."""
-    opened = raw_socket(family, socket.IPPROTO_TCP)
+def syn_ear(space: NetNS, family: Family, make: Make) -> socket.socket:
+    """A socket that hears the SYNs taken in by a namespace, opened there by `make`."""
+    opened = raw_socket(family, socket.IPPROTO_TCP, make)
+    opened.setblocking(False)
+    if isinstance(space, Inside):
+        return opened  # a filter is a pointer, which cannot be told to somebody else
     steps = _STEPS[family]
     program = struct.pack("@HP", len(steps) // _STEP.size, ctypes.addressof(steps))
     opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-    opened.setblocking(False)
     return opened
 
 
@@ -66,9 +71,10 @@ def overheard(ear: socket.socket, family: Family) -> Iterator[Syn]:
     """The SYNs that have arrived since the last call."""
     while datagram := receive(ear):
         header = (datagram.data[0] & 0xF) * 4 if family == 4 else 0
-        (sequence,) = struct.unpack_from("!I", datagram.data, header + 4)
-        ttl = datagram.data[8] if family == 4 else datagram.ttl
-        yield Syn(sequence, datagram.source, ttl)
+        port, _, sequence = struct.unpack_from("!HHI", datagram.data, header)
+        if datagram.data[header + _FLAGS] & _SYN_ACK == _SYN:
+            ttl = datagram.data[8] if family == 4 else datagram.ttl
+            yield Syn(sequence, datagram.source, port, ttl)
 
 
 def initial_sequence(connecting: socket.socket) -> int:
@@ -85,3 +91,26 @@ def initial_sequence(connecting: socket.socket) -> int:
     finally:
         connecting.setsockopt(tcp, _TCP_REPAIR, _REPAIR_OFF_QUIETLY)
     return (following - 1) & 0xFFFFFFFF
+
+
+class Sent:
+    """The SYNs of sockets that are still connecting, each with a number of the caller's.
+
+    Told apart by sequence number, or, where the asking stack does not tell it or the asker
+    may not know (TCP_REPAIR), by their port, which is nobody else's; NAT may change it, and
+    then they are not found.
+    """
+
+    def __init__(self, connecting: Iterable[tuple[socket.socket, int]]) -> None:
+        self._by_sequence: dict[int, int] = {}
+        self._by_port: dict[int, int | None] = {}
+        for opened, number in connecting:
+            try:
+                self._by_sequence[initial_sequence(opened)] = number
+            except OSError:
+                port = opened.getsockname()[1]
+                self._by_port[port] = None if port in self._by_port else number
+
+    def by(self, syn: Syn) -> int | None:
+        """The number that goes with a SYN, `None` when none does."""
+        return self._by_sequence.get(syn.sequence, self._by_port.get(syn.port))

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2
 from harness.probe.settle import await_ready
@@ -46,6 +46,9 @@ ROUTER: Final[dict[str, str | int]] = {
     "net.ipv6.conf.all.forwarding": 1,
 }
 
+Probe = Literal["netns", "exec"]
+"""How containers are looked at: by sockets opened in their namespaces, or by an agent inside."""
+
 EVERYWHERE: Final = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 
@@ -58,6 +61,8 @@ class World:
     services: Services
     namespaces: dict[str, NetNS]
     """By name: host, lan, r1 … rN, internet, attacker, ns1, ns2."""
+    probe: Probe = "netns"
+    """How the containers in it are looked at, where their runtime does not decide it."""
     _resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
@@ -84,7 +89,7 @@ class World:
                 topology=topology,
             )
             stack.callback(services.stop)
-            return cls(topology, host, services, spaces, stack.pop_all())
+            return cls(topology, host, services, spaces, _resources=stack.pop_all())
 
     def close(self) -> None:
         """End the host and the services and give every namespace back."""

@@ -50,16 +50,19 @@ def run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: floa
     )
 
 
-def spawn(argv: Sequence[str], log: str, env: Mapping[str, str]) -> int:
+def spawn(
+    argv: Sequence[str], log: str, env: Mapping[str, str], stdin: int = -1, stdout: int = -1
+) -> int:
     """Start a daemon as a child of the host's init, which reaps it; its pid in the host.
 
-    Raises what starting it raises.
+    Its input is empty and its output goes to the log where no descriptor is given. Raises
+    what starting it raises.
     """
     read, write = os.pipe()
     middle = os.fork()
     if middle == 0:
         try:
-            os.write(write, pickle.dumps(_start(argv, log, env)))
+            os.write(write, pickle.dumps(_start(argv, log, env, stdin, stdout)))
         finally:
             os._exit(0)  # so the daemon's parent is gone
     os.close(write)
@@ -71,13 +74,40 @@ def spawn(argv: Sequence[str], log: str, env: Mapping[str, str]) -> int:
     return int(told)
 
 
-def _start(argv: Sequence[str], log: str, env: Mapping[str, str]) -> int | Exception:
+def talk(argv: Sequence[str], log: str, env: Mapping[str, str]) -> tuple[int, int, int]:
+    """Start a command as `spawn` does, with pipes; our own pid and our ends of the pipes.
+
+    What we write to the first is its input, what we read from the second its output.
+    """
+    its_input, ours = os.pipe()
+    theirs, its_output = os.pipe()
+    try:
+        spawn(argv, log, env, its_input, its_output)
+    except BaseException:
+        os.close(ours)
+        os.close(theirs)
+        raise
+    finally:
+        os.close(its_input)
+        os.close(its_output)
+    return os.getpid(), ours, theirs
+
+
+def hang_up(*descriptors: int) -> None:
+    """Close descriptors."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _start(
+    argv: Sequence[str], log: str, env: Mapping[str, str], stdin: int, stdout: int
+) -> int | Exception:
     try:
         with open(log, "ab") as file:
             return subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
+                stdin=subprocess.DEVNULL if stdin < 0 else stdin,
+                stdout=file if stdout < 0 else stdout,
                 stderr=file,
                 env=_environment(env),
                 start_new_session=True,

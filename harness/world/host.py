@@ -130,6 +130,27 @@ class Host:
         """Start a daemon inside the host, its output in the file `log`; its pid in the host."""
         return self.call(commands.spawn, tuple(argv), log, dict(env or {}))
 
+    def talk(
+        self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None
+    ) -> tuple[int, int]:
+        """Start a command inside the host and keep its output and its input, as descriptors.
+
+        In this order; closing the input is all it takes to end what listens to it. Errors go
+        to the file `log` there.
+        """
+        server, ours, theirs = self.call(commands.talk, tuple(argv), log, dict(env or {}))
+        opened: list[int] = []
+        try:
+            # A pipe of another process can be opened once more by its name in proc(5).
+            for number, how in ((theirs, os.O_RDONLY), (ours, os.O_WRONLY)):
+                opened.append(os.open(f"{self.proc}/{server}/fd/{number}", how | os.O_CLOEXEC))
+        except BaseException:
+            commands.hang_up(*opened)
+            raise
+        finally:
+            self.call(commands.hang_up, ours, theirs)
+        return opened[0], opened[1]
+
     @property
     def proc(self) -> str:
         """The directory of its proc(5), as the caller sees it: from outside or, having entered."""

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import struct
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,8 +70,9 @@ def test_another_copy_of_mydocker_takes_the_same(
     """Where it lies and when it was installed does not matter; what it would make does."""
     first = image.get(BASE, cache)
     other = tmp_path / "elsewhere.py"
-    other.write_bytes(Path(image.RECIPE).read_bytes())
-    monkeypatch.setattr(image, "RECIPE", str(other))
+    first_of, *rest = image.RECIPE
+    other.write_bytes(Path(first_of).read_bytes())
+    monkeypatch.setattr(image, "RECIPE", (str(other), *rest))
     assert image.get(BASE, cache) == first
     other.write_text("# otherwise\n")
     assert image.get(BASE, cache).layers != first.layers
@@ -177,3 +179,17 @@ def test_the_cache_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert image.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/home/mydocker"
     os.chmod(f"{tmp_path}/home/mydocker", 0o777)  # somebody else could put a program there
     assert image.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/root/images"
+
+
+def test_it_has_a_python_that_speaks_with_sockets(cache: str) -> None:
+    """This machine's own, with no more modules than a probe needs, and no source."""
+    root = image.get(BASE, cache).layers[0]
+    told = subprocess.run(
+        ["/usr/bin/python3", "-I", "-S", "-c", "import json, socket; print(json.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: os.chroot(root),  # noqa: PLW1509 # no thread has a lock here
+    )
+    assert told.stdout.strip().endswith("json/__init__.pyc")
+    assert not list(Path(root).rglob("*.py"))

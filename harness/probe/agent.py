@@ -1,0 +1,198 @@
+"""Sockets for somebody outside: opened where this runs, used as its standard input says.
+
+This file is executed by the interpreter that the test image has, with nothing of this
+project beside it: the standard library alone. A line of JSON in is `[number, [[verb,
+arguments…], …]]`, a line out `[number, [result, …], [handles that have nothing to be read],
+[handles that have something]]`; a number of 0 marks what comes unasked. Bytes travel as
+`{"b": base64}`, an error of the kernel's as `{"e": errno}`.
+
+Every socket is non-blocking. One that is watched is told of once, when there is something
+to be read or an error, and watched again as soon as reading it has met an end.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import os
+import select
+import socket
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any  # which the image has not
+
+_CHUNK = 1 << 16
+_WATCH = select.EPOLLIN | select.EPOLLONESHOT
+
+
+class Agent:
+    """Carries out one line after the other until its input ends."""
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self._reading, self._writing = reading, writing
+        self._sockets: dict[int, socket.socket] = {}
+        self._handles: dict[int, int] = {}
+        self._last = 0
+        self._idle: list[int] = []
+        self._epoll = select.epoll()
+        self._epoll.register(reading, select.EPOLLIN)
+
+    def serve(self) -> None:
+        """Say where this is, then serve."""
+        self._say(0, [os.readlink("/proc/self/ns/net")], [])
+        pending = b""
+        while True:
+            ready = self._poll(-1)
+            if ready:
+                self._say(0, [], ready)
+            if not self._asked:
+                continue
+            more = os.read(self._reading, _CHUNK)
+            if not more:
+                return
+            *lines, pending = (pending + more).split(b"\n")
+            for line in lines:
+                number, asked = json.loads(line)
+                done = [self._carried_out(verb, arguments) for verb, *arguments in asked]
+                self._say(number, done, self._poll(0))
+
+    def _poll(self, timeout: float) -> list[int]:
+        """Handles of the sockets that have something; notes whether anything is asked."""
+        found = [number for number, _ in self._epoll.poll(timeout)]
+        self._asked = self._reading in found
+        return [self._handles[number] for number in found if number in self._handles]
+
+    def _say(self, number: int, results: list[Any], ready: list[int]) -> None:
+        line = json.dumps([number, results, self._idle, ready], separators=(",", ":"))
+        self._idle = []
+        data = line.encode() + b"\n"
+        while data:
+            data = data[os.write(self._writing, data) :]
+
+    def _carried_out(self, verb: str, arguments: list[Any]) -> Any:
+        try:
+            return _packed(getattr(self, f"_do_{verb}")(*map(_unpacked, arguments)))
+        except OSError as error:
+            return {"e": error.errno or errno.EIO}
+        except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
+            return {"x": f"{verb}: {type(error).__name__}: {error}"}
+
+    def _keep(self, opened: socket.socket) -> int:
+        opened.setblocking(False)
+        self._last += 1
+        self._sockets[self._last] = opened
+        return self._last
+
+    def _read(self, handle: int, call: Any) -> Any:
+        """Read from a socket; at its end for now it is watched again."""
+        try:
+            return call()
+        except BlockingIOError:
+            self._watch_again(handle)
+            raise
+
+    def _watch_again(self, handle: int) -> None:
+        opened = self._sockets[handle]
+        if opened.fileno() in self._handles:
+            self._epoll.modify(opened.fileno(), _WATCH)
+            self._idle.append(handle)
+
+    # --- what can be asked
+
+    def _do_sync(self) -> None:
+        """Nothing: what has come before is told with the answer."""
+
+    def _do_open(self, family: int, kind: int, protocol: int) -> int:
+        return self._keep(socket.socket(family, kind, protocol))
+
+    def _do_close(self, handle: int) -> None:
+        opened = self._sockets.pop(handle)
+        if self._handles.pop(opened.fileno(), None):
+            self._epoll.unregister(opened.fileno())
+        opened.close()
+
+    def _do_watch(self, handle: int) -> None:
+        number = self._sockets[handle].fileno()
+        if number not in self._handles:
+            self._handles[number] = handle
+            self._epoll.register(number, _WATCH)
+
+    def _do_set(self, handle: int, level: int, option: int, value: int | bytes) -> None:
+        self._sockets[handle].setsockopt(level, option, value)
+
+    def _do_get(self, handle: int, level: int, option: int, size: int) -> int | bytes:
+        return self._sockets[handle].getsockopt(level, option, *([size] if size else []))
+
+    def _do_bind(self, handle: int, address: Any) -> None:
+        self._sockets[handle].bind(address)
+
+    def _do_listen(self, handle: int, backlog: int) -> None:
+        self._sockets[handle].listen(backlog)
+
+    def _do_connect(self, handle: int, address: Any) -> int:
+        return self._sockets[handle].connect_ex(address)
+
+    def _do_wait(self, handle: int, seconds: float | None) -> bool:
+        """Whether a socket can be written to in time; nothing else is done meanwhile."""
+        poll = select.poll()
+        poll.register(self._sockets[handle], select.POLLOUT)
+        return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+    def _do_accept(self, handle: int) -> Any:
+        accepted, sender = self._read(handle, self._sockets[handle].accept)
+        return self._keep(accepted), sender
+
+    def _do_send(self, handle: int, data: bytes, flags: int) -> int:
+        return self._sockets[handle].send(data, flags)
+
+    def _do_sendmsg(
+        self, handle: int, data: bytes, beside: list[Any], flags: int, address: Any
+    ) -> int:
+        return self._sockets[handle].sendmsg([data], beside, flags, address)
+
+    def _do_recvmsg(self, handle: int, size: int, beside: int, flags: int) -> Any:
+        opened = self._sockets[handle]
+        if flags & socket.MSG_ERRQUEUE:
+            return opened.recvmsg(size, beside, flags)
+        return self._read(handle, lambda: opened.recvmsg(size, beside, flags))
+
+    def _do_name(self, handle: int) -> Any:
+        return self._sockets[handle].getsockname()
+
+    def _do_peer(self, handle: int) -> Any:
+        return self._sockets[handle].getpeername()
+
+    def _do_shutdown(self, handle: int, how: int) -> None:
+        self._sockets[handle].shutdown(how)
+
+    def _do_load(self, path: str) -> bytes:
+        with open(path, "rb") as file:
+            return file.read()
+
+    def _do_store(self, path: str, data: bytes) -> None:
+        with open(path, "wb", buffering=0) as file:
+            file.write(data)
+
+
+def _packed(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"b": base64.b64encode(value).decode()}
+    if isinstance(value, (tuple, list)):
+        return [_packed(item) for item in value]
+    return value
+
+
+def _unpacked(value: Any) -> Any:
+    """Lists become tuples: addresses are."""
+    if isinstance(value, dict):
+        return base64.b64decode(value["b"])
+    if isinstance(value, list):
+        return tuple(_unpacked(item) for item in value)
+    return value
+
+
+if __name__ == "__main__":
+    Agent(sys.stdin.fileno(), sys.stdout.fileno()).serve()

@@ -1,0 +1,137 @@
+"""The exec probe: asked from inside, a matrix is what it is from sockets in the namespaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from harness.adapters import registry
+from harness.cast import CAST, CONTAINER01, CONTAINER02, JOINER, ON_HOST
+from harness.faults.catalogue import Fault
+from harness.faults.sabotage import Sabotaged
+from harness.faults.shelf import firewall
+from harness.matrix import Matrix
+from harness.model import HOST, Cell, Observation, Outcome, Protocol
+from harness.probe.remote import AgentLost
+from harness.scene import Scene
+from harness.world.build import World
+from linux import nft
+from linux.nft import Nft, Table
+from tests.adapters.vendors import TRIED
+
+FAULTS = (
+    firewall.no_masquerade,
+    firewall.gateway_is_deaf_to_pings,
+    firewall.host_is_out_of_reach,
+    firewall.internet_is_out_of_reach,
+    firewall.host_cannot_reach_in,
+)
+
+
+@contextmanager
+def acting(name: str, fault: Fault | None = None) -> Iterator[tuple[Scene, Scene]]:
+    """The cast by a runtime in a world of its own, twice: as a netns scene and by exec."""
+    with World.build() as world:
+        healthy = registry.find(name)(world.host)
+        runtime = Sabotaged(healthy, world.host, fault) if fault else healthy
+        runtime.start()
+        with Scene(world, runtime, CAST, probe="exec") as by_exec:
+            from_outside = Scene(world, runtime, probe="netns")
+            for spec in CAST.containers:
+                from_outside.adopt(spec, by_exec[spec.name].started)
+            yield from_outside, by_exec
+        runtime.stop()
+
+
+@pytest.fixture(scope="module", params=("mydocker", *TRIED))
+def cast(request: pytest.FixtureRequest) -> Iterator[tuple[Scene, Scene]]:
+    """By each runtime that is installed."""
+    with acting(request.param) as both:
+        yield both
+
+
+def test_both_probes_observe_the_same(cast: tuple[Scene, Scene]) -> None:
+    """Outcome, code, TTLs and whom the target saw, in every cell; and all is as promised."""
+    from_outside, by_exec = cast
+    observed = by_exec.observed()
+    assert dict(observed) == dict(from_outside.observed())
+    assert observed == by_exec.promised()
+
+
+def test_each_is_asked_where_its_exec_leads(cast: tuple[Scene, Scene]) -> None:
+    """A joiner by an agent of its own, in the namespace of the container that it joined."""
+    _, by_exec = cast
+    agents = [by_exec[name].agent() for name in (CONTAINER01, JOINER)]
+    assert agents[0] is not agents[1]
+    assert agents[0].netns == agents[1].netns != by_exec[CONTAINER02].agent().netns
+    with by_exec[ON_HOST].inside() as space:
+        assert space.id == by_exec.place(HOST).identity
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
+def test_the_same_cells_are_wrong_with_a_fault(fault: Fault) -> None:
+    """And what befell them is the same."""
+    with acting("mydocker", fault) as (from_outside, by_exec):
+        wrong = [told(scene.observed(), scene) for scene in (from_outside, by_exec)]
+    assert wrong[0]
+    assert wrong[1] == wrong[0]
+
+
+def told(observed: Matrix[Observation], scene: Scene) -> dict[str, str]:
+    """The wrong cells, and what was observed there."""
+    promised = scene.promised()
+    return {
+        str(cell): str(seen) for cell, seen in observed.items() if not promised[cell].admits(seen)
+    }
+
+
+@pytest.fixture
+def web() -> Iterator[Scene]:
+    """One container of mydocker's, looked at from inside."""
+    with World.build() as world:
+        runtime = registry.find("mydocker")(world.host)
+        runtime.start()
+        with Scene(world, runtime, probe="exec") as made:
+            made.container("web")
+            yield made
+        runtime.stop()
+
+
+def test_a_syn_whose_answer_is_lost_was_heard(web: Scene) -> None:
+    """Who may not ask for its sequence number is known by the port that it came from."""
+    dropped = [nft.l4proto("tcp"), nft.oifname("docker0"), nft.verdict("drop")]
+    with Nft(web.world.namespaces[HOST]) as rules:
+        table = Table("inet", "deaf")
+        chain = nft.add_chain(table, "out", hook="output")
+        rules.apply([nft.add_table(table), chain, nft.add_rule(table, "out", *dropped)])
+    (seen,) = web.observed([Cell("web", HOST, Protocol.TCP, 4)]).values()
+    assert (seen.outcome, seen.seen_from) == (Outcome.DROPPED, "web")
+
+
+def test_an_agent_lasts_as_long_as_its_container(web: Scene) -> None:
+    """One for each start; it is gone with it, and with the scene."""
+    first = web["web"].agent()
+    assert web["web"].agent() is first
+    web["web"].stop()
+    web["web"].start()
+    again = web["web"].agent()
+    assert again is not first
+    web.remove("web")
+    assert again.gone
+
+
+def test_who_cannot_be_executed_in_is_no_verdict(web: Scene) -> None:
+    """No agent, no matrix: the message has what the runtime said."""
+    web.runtime.stop_container("web")
+    with pytest.raises((AgentLost, ProcessLookupError)):
+        web.observed([Cell("web", HOST, Protocol.TCP, 4)])
+
+
+def test_an_interpreter_that_is_not_there_is_told(web: Scene) -> None:
+    """In the words of who did not find it."""
+    web["web"].hang_up()
+    assert web["web"].exec("rm", "/usr/bin/python3").returncode == 0
+    with pytest.raises(AgentLost, match=r"container web has ended; it said .*python3"):
+        web.observed([Cell("web", HOST, Protocol.TCP, 4)])

@@ -1,0 +1,186 @@
+"""Sockets of an agent's, which here runs beside us: they do what one's own do."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.probe import remote
+from harness.probe.remote import Agent, AgentLost, Inside
+from harness.probe.remote_socket import RemoteSocket
+from linux import rtnl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+LOOPBACK = ("127.0.0.1", 0)
+_IP_RECVTTL = 12
+
+
+@pytest.fixture
+def space() -> Iterator[NetNS]:
+    """A namespace whose `lo` is up."""
+    with NetNS.new() as made:
+        with Netlink(made) as netlink:
+            netlink.send([rtnl.set_link(rtnl.LO, up=True)])
+        yield made
+
+
+@pytest.fixture
+def process(tmp_path: Path, space: NetNS) -> Iterator[subprocess.Popen[bytes]]:
+    """An agent that runs there."""
+    with (
+        space.entered(),
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, *remote.COMMAND[1:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            bufsize=0,
+        ) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def agent(process: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[Agent]:
+    """Its near end."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    ends = os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno())
+    process.stdin.close()
+    made = Agent("box", *ends, log=tmp_path / "log")
+    yield made
+    made.close()
+
+
+def opened(agent: Agent, kind: int) -> RemoteSocket:
+    """An IPv4 socket of the agent's."""
+    return RemoteSocket(agent, socket.AF_INET, kind)
+
+
+def local(space: NetNS) -> socket.socket:
+    """An IPv4 socket of our own in its namespace."""
+    return space.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+
+def test_it_says_where_it_is(agent: Agent, space: NetNS) -> None:
+    """In the words of its own kernel."""
+    assert agent.netns == f"net:[{space.id[1]}]"
+
+
+def test_a_stream_goes_both_ways(agent: Agent, space: NetNS) -> None:
+    """More than any buffer holds, by blocking calls, with ends at both sides."""
+    with (
+        opened(agent, socket.SOCK_STREAM) as listener,
+        space.socket(socket.AF_INET, socket.SOCK_STREAM) as call,
+    ):
+        listener.bind(LOOPBACK)
+        listener.listen()
+        call.connect(listener.getsockname())
+        accepted, sender = listener.accept()
+        with accepted:
+            assert sender == call.getsockname()
+            assert accepted.getpeername() == sender
+            call.setblocking(False)
+            call.send(bytes(1000))
+            assert accepted.recv(4096) == bytes(1000)
+            call.setblocking(True)
+            call.settimeout(0.01)
+            accepted.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                accepted.sendall(bytes(64 << 20))
+            with pytest.raises(TimeoutError):
+                accepted.recv(1)
+
+
+def test_datagrams_come_with_what_is_beside_them(agent: Agent, space: NetNS) -> None:
+    """Sender, TTL, and the address they were sent to."""
+    with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
+        ear.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+        ear.bind(LOOPBACK)
+        call.connect(ear.getsockname())
+        call.send(b"hello")
+        data, beside, _, sender = ear.recvmsg(100, 512)
+        assert (data, sender) == (b"hello", call.getsockname())
+        assert [(level, kind) for level, kind, _ in beside] == [(socket.IPPROTO_IP, socket.IP_TTL)]
+        ear.sendto(b"well met", sender)
+        assert call.recv(100) == b"well met"
+
+
+def test_it_can_be_waited_for(agent: Agent, space: NetNS) -> None:
+    """Readable while there is something, also after some of it was taken, and not after all was."""
+    with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
+        ear.setblocking(False)
+        ear.bind(LOOPBACK)
+        assert not select.select([ear], [], [], 0)[0]
+        for word in (b"one", b"two"):
+            call.sendto(word, ear.getsockname())
+        assert select.select([ear], [], [], 5)[0]
+        assert ear.recv(9) == b"one"
+        assert select.select([ear], [], [], 5)[0]
+        assert ear.recv(9) == b"two"
+        with pytest.raises(BlockingIOError):
+            ear.recv(9)
+        assert not select.select([ear], [], [], 0)[0]
+        call.sendto(b"three", ear.getsockname())
+        assert select.select([ear], [], [], 5)[0]
+
+
+def test_errors_are_the_kernels(agent: Agent) -> None:
+    """By number, and so by class; also those that come later."""
+    with opened(agent, socket.SOCK_STREAM) as call:
+        with pytest.raises(ConnectionRefusedError):
+            call.connect(("127.0.0.1", 1))
+        with pytest.raises(PermissionError if os.geteuid() else FileNotFoundError):
+            agent.do(["load", "/root/no/such/file"])
+    with pytest.raises(ValueError, match="dance"):
+        agent.do(["dance"])
+
+
+def test_what_has_come_is_known_after_a_sync(agent: Agent, space: NetNS) -> None:
+    """Without waiting for it: the notice is there before the answer."""
+    with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
+        ear.bind(LOOPBACK)
+        readable = ear.fileno()
+        call.sendto(b"now", ear.getsockname())
+        agent.sync()
+        assert select.select([readable], [], [], 0)[0]
+
+
+def test_one_that_ends_is_told_of_and_wakes_who_waits(
+    agent: Agent, process: subprocess.Popen[bytes]
+) -> None:
+    """Not as an error of the network's."""
+    with opened(agent, socket.SOCK_DGRAM) as ear:
+        ear.bind(LOOPBACK)
+        readable = ear.fileno()
+        process.send_signal(signal.SIGKILL)
+        assert select.select([readable], [], [], 5)[0]
+        with pytest.raises(AgentLost, match="container box"):
+            ear.recv(1)
+    assert not issubclass(AgentLost, OSError)
+
+
+def test_who_hangs_up_ends_it(agent: Agent, process: subprocess.Popen[bytes]) -> None:
+    """It needs no signal."""
+    agent.close()
+    assert process.wait(5) == 0
+
+
+def test_a_stack_of_its_own_cannot_be_entered(agent: Agent, space: NetNS) -> None:
+    """Its namespace is told apart as the host has it, its sockets are the agent's."""
+    with Inside(os.dup(space.fd), agent, own_stack=True) as inside:
+        assert inside == space
+        with pytest.raises(remote.OwnStack, match="box"), inside.entered():
+            pass
+        with inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+            assert isinstance(ear, RemoteSocket)
