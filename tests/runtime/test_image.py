@@ -189,7 +189,7 @@ def test_it_has_a_python_that_speaks_with_sockets(cache: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        preexec_fn=lambda: os.chroot(root),  # noqa: PLW1509 # no thread has a lock here
+        preexec_fn=lambda: os.chroot(root),  # no thread has a lock here
     )
     assert told.stdout.strip().endswith("json/__init__.pyc")
     assert not list(Path(root).rglob("*.py"))
