@@ -88,15 +88,18 @@ class Addresses:
         for interface in self._place(HOST).interfaces():
             owners[interface.ip] = HOST
         homes = {spaces[name].id: name for name in OUTSIDERS}
+        own: dict[tuple[int, int], set[Address]] = {}
         for container in self._plan.containers:
             homes.setdefault(spaces[container.name].id, container.name)
             if isinstance(container.mode, Host | Joined):
                 continue
+            held = own[spaces[container.name].id] = set()
             for interface in self._place(container.name).interfaces():
-                owners[interface.ip] = container.name
+                held.add(interface.ip)
+                owners.setdefault(interface.ip, container.name)  # pasta's are the host's
 
         def name(address: Address, witness: NetNS) -> str:
-            if address.is_loopback:
+            if address.is_loopback or address in own.get(witness.id, ()):
                 return homes[witness.id]
             return owners.get(address, str(address))
 

@@ -16,6 +16,10 @@ from typing import Literal
 class Dialect:
     """One runtime's documented choices."""
 
+    default_network: Literal["bridge", "pasta", "slirp4netns"] = "bridge"
+    """What a container gets that asks for nothing: a port of the default bridge, or a tap of its
+    own behind a process in user space, under the host's addresses (`pasta`) or under ones
+    that all containers have alike (`slirp4netns`) (UM-1 to UM-5)."""
     bridge_name: str | None = "docker0"
     """Interface name of the default bridge; `None`: not documented."""
     bridge_address: IPv4Interface | None = IPv4Interface("172.17.42.1/16")

@@ -328,6 +328,9 @@ class Observation:
 class Promise:
     """What must happen in a cell. A field that is `None` (or empty) promises nothing.
 
+    `ttl` is that of the request and of the answer alike; `seen_ttl` of the request alone,
+    where a process in user space answers by packets of its own.
+
     `requirement` is the id of the row that makes the promise, `why` one clause
     that a reader of a failure sees.
     """
@@ -336,6 +339,7 @@ class Promise:
     codes: frozenset[str] = frozenset()
     ttl: int | None = None
     seen_from: str | None = None
+    seen_ttl: int | None = None
     requirement: str = ""
     why: str = ""
 
@@ -343,13 +347,17 @@ class Promise:
         """Whether `seen` keeps this promise.
 
         A promise that nothing answers is one that nothing *arrives*: a request that a
-        witness saw breaks it, even where the answer got lost.
+        witness saw breaks it, even where the answer got lost. That the wrong one answers is
+        promised where the address is somebody else's too.
         """
         if seen.outcome is not self.outcome or (self.codes and seen.code not in self.codes):
             return False
-        if self.outcome is not Outcome.REPLY and seen.seen_from is not None:
+        heard = self.outcome in (Outcome.REPLY, Outcome.WRONG_PEER)
+        if not heard and seen.seen_from is not None:
             return False
         if self.seen_from is not None and seen.seen_from != self.seen_from:
+            return False
+        if self.seen_ttl is not None and seen.seen_ttl != self.seen_ttl:
             return False
         known = [ttl for ttl in (seen.ttl, seen.seen_ttl) if ttl is not None]
         return self.ttl is None or (bool(known) and all(ttl == self.ttl for ttl in known))
@@ -361,6 +369,8 @@ class Promise:
             parts.append(f"ttl {self.ttl}")
         if self.seen_from is not None:
             parts.append(f"seen as {self.seen_from}")
+        if self.seen_ttl is not None:
+            parts.append(f"seen with ttl {self.seen_ttl}")
         return ", ".join(parts)
 
 

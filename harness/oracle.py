@@ -5,8 +5,9 @@ Every cell is settled by the first rule that speaks:
 1. `_loopback`   the target is the source's own loopback address;
 2. `_no_name`    the name does not resolve, because no resolver can be reached;
 3. `_no_route`   the source has no route to the target, and knows at once;
-4. `_kept_out`   the packet leaves and the host's rules keep it from arriving;
-5. `_reply`      it arrives, and is answered.
+4. `_by_tap`     a container with a tap in place of a network asks, or is asked for;
+5. `_kept_out`   the packet leaves and the host's rules keep it from arriving;
+6. `_reply`      it arrives, and is answered.
 
 `_credited` then says which requirement answers for the cell. What the rules take
 as given is `harness.topology`: the world forwards, the routers and the attacker
@@ -42,6 +43,7 @@ from harness.model import (
     Plan,
     PlanError,
     Promise,
+    Protocol,
 )
 from harness.topology import START_TTL, Topology
 from harness.whereabouts import LAN, Whereabout, Whereabouts, meeting, whereabouts
@@ -145,6 +147,7 @@ def _promise(world: _World, cell: Cell) -> Promise:
         _loopback(world, cell, source)
         or _no_name(world, cell, source)
         or _no_route(cell, source, target)
+        or _by_tap(world, cell, source, target)
         or _kept_out(world, cell, source, target)
         or _reply(world, cell, source, target)
     )
@@ -161,7 +164,7 @@ def _loopback(world: _World, cell: Cell, source: Whereabout) -> Promise | None:
         requirement = "NONE-4" if cell.family == 4 else "NONE-6"
     else:
         there = cell.family in source.families or dialect.bridge_loopback6
-        requirement = "BYS-1" if source.network is None else "BR-1"
+        requirement = _within(source)
     if not there:
         return Promise(
             Outcome.NO_ROUTE, requirement=requirement, why="lo is declared not to have it"
@@ -218,6 +221,48 @@ def _no_route(cell: Cell, source: Whereabout, target: Whereabout) -> Promise | N
     else:
         return None
     return Promise(Outcome.NO_ROUTE, requirement=requirement, why=why)
+
+
+def _by_tap(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise | None:
+    """What leaves by a tap is asked by the host itself, by a socket: seen as the host's, anew.
+
+    Nothing leads to a tap: a packet for pasta's address, the host's, ends where it is had, and
+    one for slirp4netns' where it is had, or on the way that private addresses go. Over IPv6
+    slirp4netns advertises a prefix, of which each makes an address of its own.
+    https://passt.top/passt/about/, https://github.com/rootless-containers/slirp4netns
+    """
+    if source == target or not (source.tap or target.tap):
+        return None
+    if target.tap and source.tap and (source.tap == "pasta" or cell.family == 4):
+        return _mistaken(source, source, 0, "UM-4")
+    if target.tap == "pasta":
+        host = world.places[HOST][0]
+        return _mistaken(source, host, world.routers_between(source, host), "UM-4")
+    if target.tap:
+        return Promise(Outcome.DROPPED, requirement="UM-4", why="no route leads to a tap")
+    if source.tap == "pasta" and target.name == HOST and cell.target != BR0:
+        return _mistaken(source, source, 0, "UM-3")
+    routers = world.topology.routers if target.name == INTERNET else 0
+    # libslirp has a datagram's TTL go on, as a router would: that traceroute may work.
+    kept = source.tap == "slirp4netns" and cell.protocol is Protocol.UDP
+    return Promise(
+        Outcome.REPLY,
+        seen_ttl=START_TTL - routers - kept,
+        seen_from=HOST,
+        requirement="UM-3" if target.name == HOST else "UM-2",
+        why=f"{source.tap} asks in its place, from the host",
+    )
+
+
+def _mistaken(source: Whereabout, other: Whereabout, routers: int, requirement: str) -> Promise:
+    """Somebody else has the same address, nearer to who asks, and answers."""
+    return Promise(
+        Outcome.WRONG_PEER,
+        ttl=START_TTL - routers,
+        seen_from=source.name,
+        requirement=requirement,
+        why=f"{other.name} has that address too",
+    )
 
 
 def _kept_out(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise | None:
@@ -311,7 +356,7 @@ def _sender(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -
 def _relation(cell: Cell, source: Whereabout, target: Whereabout) -> str:
     """The requirement that speaks about these two reaching each other."""
     if source == target:
-        return "BR-1" if source.network else "BYS-1"
+        return _within(source)
     if source.network is None:
         inward = "BR-27" if source.name == HOST else "BR-9"
         return inward if target.network else "BYS-2"
@@ -321,6 +366,13 @@ def _relation(cell: Cell, source: Whereabout, target: Whereabout) -> str:
         return "BR-4" if source.link == target.link else "NET-2"
     known = {GATEWAY: "BR-5", HOST: "BR-5", INTERNET: "BR-7", BY_NAME: "BR-8"}
     return known.get(cell.target, "BR-6")
+
+
+def _within(place: Whereabout) -> str:
+    """The requirement that speaks about somebody reaching itself."""
+    if place.tap:
+        return "UM-1"
+    return "BR-1" if place.network else "BYS-1"
 
 
 def _credited(world: _World, cell: Cell, promise: Promise) -> Promise:

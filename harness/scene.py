@@ -282,6 +282,7 @@ class Scene:
                 control=self.world.namespaces["lan"],
                 watched=list(self.world.namespaces.values()),
                 namer=addresses.namer(spaces),
+                witnesses=[spaces[HOST]] if self.runtime.dialect.default_network == "pasta" else [],
                 patience=self._patience(),
             )
         observed = Matrix({cell: found[cell] for cell in asked}, origin=self)

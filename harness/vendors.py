@@ -104,7 +104,8 @@ def _entries(factory: AdapterFactory, version: str) -> list[dialects.Entry]:
     """What the table of dialects has about it; nothing about who is not in the table."""
     spec = _spec(factory)
     if spec:
-        return dialects.entries(spec.kin or spec.name, version)
+        kin = spec.kin or (spec.name,)
+        return [entry for name in kin for entry in dialects.entries(name, version)]
     tell = getattr(factory, "entries", None)
     return list(tell()) if tell else []
 
@@ -143,7 +144,7 @@ def _dialect(factory: AdapterFactory, version: str) -> Dialect:
     spec = _spec(factory)
     if spec is None:
         return getattr(factory, "dialect", Dialect())
-    return spec.dialect or dialects.of(spec.kin or spec.name, version)
+    return spec.dialect or dialects.of_kin(spec.kin or (spec.name,), version)
 
 
 def _spec(factory: AdapterFactory) -> CliSpec | None:

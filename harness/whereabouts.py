@@ -48,6 +48,9 @@ class Whereabout:
     link: str | None
     families: tuple[Family, ...] = FAMILIES
     network: NetworkSpec | None = None
+    tap: str = ""
+    """What a container's own tap leads to, where that is in place of a network: `pasta`, ….
+    """
 
     @property
     def internal(self) -> bool:
@@ -88,6 +91,10 @@ def _of(plan: Plan, dialect: Dialect, home: ContainerSpec) -> tuple[Whereabout, 
         return (Whereabout(home.name, link=None, families=()),)
     found = []
     for name in home.networks:
+        if name == model.DEFAULT_NETWORK and dialect.default_network != "bridge":
+            tap = dialect.default_network
+            found.append(Whereabout(home.name, f"tap of {home.name}", tap=tap))
+            continue
         network = plan.network(name)
         families = network.families
         if name == model.DEFAULT_NETWORK and dialect.bridge_address6:

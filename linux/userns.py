@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from typing import Final
 
+_NS_GET_USERNS: Final = 0xB701
+"""ioctl_ns(2)."""
 _EVERY_ID: Final = [b"0", b"0", b"4294967295"]
 
 
@@ -17,3 +21,16 @@ def in_user_namespace() -> bool:
             return file.read().split() != _EVERY_ID
     except FileNotFoundError:
         return False
+
+
+def owner(descriptor: int) -> tuple[int, int]:
+    """Device and inode of the user namespace to which another namespace belongs.
+
+    Raises `OSError` (EPERM) for one outside the caller's own.
+    """
+    found = fcntl.ioctl(descriptor, _NS_GET_USERNS)
+    try:
+        status = os.fstat(found)
+    finally:
+        os.close(found)
+    return status.st_dev, status.st_ino

@@ -47,10 +47,12 @@ def pytest_terminal_summary(
     asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
     if not any(adapters.is_relative_to(path) or path.is_relative_to(adapters) for path in asked):
         return
-    from tests.adapters.vendors import ABSENT, FOR_ROOT
+    from tests.adapters.vendors import ABSENT, FOR_ROOT, OBSTACLE
 
     if FOR_ROOT:
         names = ", ".join(FOR_ROOT)
         terminalreporter.write_line(f"not tried, for they want the machine's root: {names}")
+    if OBSTACLE:
+        terminalreporter.write_line(f"nothing rootless was tried: {OBSTACLE}")
     for name, programs in ABSENT.items():
         terminalreporter.write_line(f"{name} was not tried: there is no {', '.join(programs)}")

@@ -8,7 +8,6 @@ run that carries the command, what it printed and the daemon's log.
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Final
 
-from harness.adapters import cli_arguments, cli_reading, daemon, dialects, furnish, image
+from harness.adapters import cli_arguments, cli_reading, daemon, dialects, furnish, image, ordinary
 from harness.adapters.cli_reading import Garbage
 from harness.adapters.cli_spec import CliSpec
 from harness.adapters.hostside import wait_for_end
@@ -33,20 +32,18 @@ from harness.adapters.protocol import (
     RuntimeBroken,
     RuntimeRefused,
 )
-from harness.dialect import Dialect
 from harness.model import DEFAULT_NETWORK, ContainerSpec, NetworkSpec
 from harness.topology import Interface
 from linux import netstate
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
+_HOME: Final = "/run/netmodes"
 _NOT_EXECUTABLE: Final = (126, 127)
 """What `exec` exits with when the command cannot be executed, or is not there."""
 _PANIC: Final = re.compile(r"^(panic: |fatal error: |SIGSEGV|Traceback \(most recent call)", re.M)
 _SAID: Final = 2000
 _KEPT: Final = 100
-_COMM: Final = 15
-"""How many characters of a program's name the kernel tells: proc_pid_comm(5)."""
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
 
 
@@ -64,7 +61,12 @@ class CliFactory:
     def missing(self) -> list[str]:
         """The programs that are not on the PATH, or not in the prefix."""
         path = furnish.search_path(self.spec.prefix)
-        return [name for name in self.spec.required if shutil.which(name, path=path) is None]
+        required = (*self.spec.required, *(ordinary.PROGRAMS if self.spec.rootless else ()))
+        return [name for name in required if shutil.which(name, path=path) is None]
+
+    def obstacle(self) -> str:
+        """Why it cannot be tried where this run is, though it is there; or an empty text."""
+        return ordinary.obstacle() if self.spec.rootless else ""
 
     def __call__(self, host: HostHandle, /) -> CliAdapter:
         """Make the adapter that drives the runtime in this host."""
@@ -76,6 +78,7 @@ class CliAdapter:
 
     def __init__(self, host: HostHandle, spec: CliSpec) -> None:
         self._host, self._spec, self._words = host, spec, spec.words
+        self._home = ordinary.HOME if spec.rootless else _HOME
         self._env = furnish.environment(spec)
         self._memory = Memory(host)
         self._daemons: list[int] = []
@@ -85,27 +88,8 @@ class CliAdapter:
         self.features = spec.features
         furnish.furnish(host, spec)
         self.version = spec.version or self._ask_version()
-        dialect = spec.dialect or dialects.of(spec.kin or spec.name, self.version)
-        self.dialect = self._with_daemons(dialect)
-
-    def _with_daemons(self, dialect: Dialect) -> Dialect:
-        """A daemon that is killed comes again as another process, in the host's own namespace."""
-        if not self._spec.daemons:
-            return dialect
-        own = glob.escape(self._host.call(os.readlink, "/proc/self/ns/net"))
-        patterns = [
-            pattern
-            for item in self._spec.daemons
-            for pattern in (
-                f"process * ({item.program[:_COMM]})",
-                f"descriptor of {own} in process * ({item.program[:_COMM]})",
-            )
-        ]
-        return replace(
-            dialect,
-            residue=(*dialect.residue, *patterns),
-            fleeting=(*dialect.fleeting, *patterns),
-        )
+        dialect = spec.dialect or dialects.of_kin(spec.kin or (spec.name,), self.version)
+        self.dialect = daemon.excused(host, dialect, spec.daemons)
 
     # --- up and down -----------------------------------------------------------
 
@@ -118,13 +102,9 @@ class CliAdapter:
             self._memory.image = True
 
     def _start_daemons(self) -> None:
-        dead = [not daemon.alive(self._host, pid) for pid in self._daemons]
         self._memory.forget()
-        for number, wanted in enumerate(self._spec.daemons):
-            if number < len(dead) and not dead[number]:
-                continue
-            pid = daemon.start(self._host, wanted, self._env, self._spec.timeout)
-            self._daemons[number : number + 1] = [pid]
+        spec = self._spec
+        daemon.start_missing(self._host, spec.daemons, self._daemons, self._env, spec.timeout)
 
     def stop(self) -> None:
         """Remove everything and end the daemons, the last one first."""
@@ -148,6 +128,9 @@ class CliAdapter:
         """`network inspect`; a gateway that it does not tell is looked up at the interface."""
         if known := self._memory.networks.get(name):
             return known
+        if name == DEFAULT_NETWORK and self.dialect.default_network != "bridge":
+            # A tap of each container's own: nothing that could be inspected, or shared.
+            return NetworkFacts(name, self._spec.default_network, None)
         own = cli_arguments.network_name(self._spec, name)
         asked = f"inspect network {name}"
         done = self._ask(asked, *self._words.network_inspect, own)
@@ -208,7 +191,7 @@ class CliAdapter:
     @contextlib.contextmanager
     def _undone(self, name: str) -> Iterator[Sequence[str]]:
         """What has `run` note the id of what it makes; that is removed when it is refused."""
-        option, path = self._words.cidfile, f"/run/netmodes/cid-{os.getpid()}-{name}"
+        option, path = self._words.cidfile, f"{self._home}/cid-{os.getpid()}-{name}"
         try:
             yield (option, path) if option else ()
         except RuntimeRefused:
@@ -249,8 +232,8 @@ class CliAdapter:
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
         """`exec -i --privileged`."""
-        words = (*self._spec.command, *self._words.converse, self._spec.named(name), *argv)
-        return ExecCommand(words, self._env)
+        words = (*self._words.converse, self._spec.named(name), *argv)
+        return ExecCommand(self._line(*words), self._env)
 
     def stop_container(self, name: str) -> None:
         """`stop`."""
@@ -297,7 +280,7 @@ class CliAdapter:
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
         """`run -d`, and SIGKILL for it and the last daemon."""
         self.network_facts(DEFAULT_NETWORK)  # to be remembered while nobody can be asked
-        words = (*self._spec.command, *self._words.run, *cli_arguments.container(self._spec, spec))
+        words = self._line(*self._words.run, *cli_arguments.container(self._spec, spec))
         log = f"/run/netmodes/{self.name}-crash.log"
         pid = self._host.spawn(words, log=log, env=self._env)
         self._host.call(wait_for_end, pid, after)
@@ -317,9 +300,13 @@ class CliAdapter:
         self._memory.forget()
         raise RuntimeRefused(asked, said)
 
+    def _line(self, *words: str) -> tuple[str, ...]:
+        line = (*self._spec.command, *words)
+        return ordinary.command(line) if self._spec.rootless else line
+
     def _command(self, asked: str, words: Sequence[str], *, timeout: float) -> Completed:
         """A command to its end, whatever it exits with; `RuntimeBroken` when it does not end so."""
-        argv = (*self._spec.command, *words)
+        argv = self._line(*words)
         try:
             done = self._host.run(argv, env=self._env, timeout=timeout)
         except TimeoutError as error:

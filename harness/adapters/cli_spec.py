@@ -78,7 +78,8 @@ class CliSpec:
     """One runtime, described.
 
     `features` is what it claims, `dialect` the documented choices, or `None` for those
-    of the table `dialects.toml` that go with `kin` and the version. `scratch` are
+    of the table `dialects.toml` that go with `kin`, or else the name, and the version. A
+    `rootless` one is started by an ordinary user of the host (`ordinary`). `scratch` are
     directories that become empty and writable in the host, `files` what is written there
     before the first command. `programs` must be on the PATH, and `install` says how they
     get there. Names shorter than `shortest_name` are filled up. `timeout` bounds one
@@ -88,7 +89,8 @@ class CliSpec:
     name: str
     command: tuple[str, ...]
     features: frozenset[Feature]
-    kin: str = ""
+    kin: tuple[str, ...] = ()
+    rootless: bool = False
     version: str = ""
     dialect: Dialect | None = None
     words: Words = field(default_factory=Words)

@@ -76,7 +76,7 @@ def _described(told: Mapping[str, Any], stem: str) -> CliSpec:
     if "daemon" in told:
         given["daemons"] = tuple(map(_daemon, _tables(told, "daemon")))
     spec = replace(spec, **given)
-    dialect = spec.dialect or dialects.of(spec.kin or like, version or _NEWEST)
+    dialect = spec.dialect or dialects.of_kin(spec.kin or (like,), version or _NEWEST)
     return replace(spec, dialect=_changed(dialect, _table(told, "dialect")))
 
 
@@ -92,7 +92,7 @@ def _model(like: str, runtime: Mapping[str, Any]) -> CliSpec:
         known = dict(zip(_LIKE, (docker.SPEC, podman.CRUN, mydocker_cli.SPEC), strict=True))
         if like not in known:
             raise ValueError(f"[runtime] like = {like!r}: it is one of {', '.join(_LIKE)}")
-        return replace(known[like], install="", kin=known[like].kin or like)
+        return replace(known[like], install="", kin=known[like].kin or (like,))
     for key in ("command", "features"):
         if key not in runtime:
             raise ValueError(f"[runtime] needs {key!r}, or `like` to take it from")

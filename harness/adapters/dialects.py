@@ -2,8 +2,8 @@
 
 A dialect is put together from the entries of a runtime that go with a version, in the
 order in which they stand: a later one replaces what an earlier one said, but for
-`residue`, which adds up. Each has its source, so that a difference can be looked up, and
-argued with.
+`residue` and `fleeting`, which add up. Each has its source, so that a difference can be
+looked up, and argued with.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib.resources
 import re
 import tomllib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -42,14 +42,23 @@ def of(runtime: str, version: str, *, upon: tuple[str, str] | None = None) -> Di
     `upon` names another entry of the table, and a version, whose choices come first: what a
     runtime without networks of its own is wired by.
     """
-    known = [*(entries(*upon) if upon else ()), *entries(runtime, version)]
+    return _together([*(entries(*upon) if upon else ()), *entries(runtime, version)])
+
+
+def of_kin(kin: Sequence[str], version: str) -> Dialect:
+    """The dialect of a runtime that several entries are about, the first ones first."""
+    return _together([entry for name in kin for entry in entries(name, version)])
+
+
+def _together(known: Sequence[Entry]) -> Dialect:
     if not known:
         return Dialect()
-    found, residue = Dialect(residue=()), list[str]()
+    found, residue, fleeting = Dialect(residue=()), list[str](), list[str]()
     for entry in known:
         residue += entry.choices.get("residue", ())
+        fleeting += entry.choices.get("fleeting", ())
         found = replace(found, **entry.choices)
-    return replace(found, residue=tuple(residue))
+    return replace(found, residue=tuple(residue), fleeting=tuple(fleeting))
 
 
 def entries(runtime: str, version: str) -> list[Entry]:

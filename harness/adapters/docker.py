@@ -16,7 +16,7 @@ from linux.protocols import spoken
 
 # docker-proxy needs sockets of what it publishes, and not every kernel has those of SCTP.
 _NOT_HERE: Final = set() if spoken("SCTP") else {Feature.SCTP}
-FEATURES: Final = frozenset(Feature) - {Feature.MACVLAN} - _NOT_HERE
+FEATURES: Final = frozenset(Feature) - {Feature.MACVLAN, Feature.USER_MODE} - _NOT_HERE
 
 _HOME: Final = "/run/netmodes/docker"
 _SOCKET: Final = "/run/docker.sock"

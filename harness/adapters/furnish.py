@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from harness.adapters import ordinary
 from harness.adapters.cli_spec import CliSpec
 from harness.adapters.protocol import HostHandle
 from linux.syscalls import mount
@@ -24,20 +25,26 @@ def search_path(prefix: str = "") -> str:
 
 def environment(spec: CliSpec) -> dict[str, str]:
     """What is added to the environment of every command and daemon."""
-    return {"PATH": search_path(spec.prefix), **dict(spec.env)}
+    path = search_path(spec.prefix)
+    own = ordinary.environment(path) if spec.rootless else {"PATH": path}
+    return {**own, **dict(spec.env)}
 
 
 def furnish(host: HostHandle, spec: CliSpec) -> None:
     """Make the directories that are to be empty and the files that are to be there, once."""
-    host.call(_furnish, spec.scratch, spec.files)
+    host.call(_furnish, spec.scratch, spec.files, rootless=spec.rootless)
 
 
-def _furnish(scratch: Sequence[str], files: Sequence[tuple[str, str]]) -> None:
+def _furnish(scratch: Sequence[str], files: Sequence[tuple[str, str]], *, rootless: bool) -> None:
     if os.path.exists(_DONE):
         return
     for directory in scratch:
         mount("tmpfs", directory, "tmpfs", 0, "mode=755")
+    if rootless:
+        ordinary.furnish()
     for path, content in files:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(content, encoding="utf-8")
+    if rootless:
+        ordinary.own()
     Path(_DONE).touch()

@@ -7,6 +7,7 @@ nothing is ever pulled, and all runtimes are compared on the same files.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -29,4 +30,5 @@ def archive(host: HostHandle) -> str:
             f"the test image could not be made: mydocker said {done.stderr.strip()!r}. "
             "Try `mydocker save -o base.tar base` by hand"
         )
+    host.call(os.chmod, ARCHIVE, 0o644)  # an ordinary user loads it too
     return ARCHIVE

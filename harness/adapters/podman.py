@@ -1,7 +1,9 @@
-"""podman, rootful: https://docs.podman.io. No daemon; netavark makes the networks.
+"""podman: https://docs.podman.io. No daemon; netavark makes the networks.
 
-Its directories are empty ones in the host. Containers are limited by nothing and started
-by crun, or by runc as `podman-runc`.
+Started by root its directories are empty ones in the host. Containers are limited by nothing
+and started by crun, or by runc as `podman-runc`. `podman-rootless` and its kin are started
+by an ordinary user: what they reach, and who reaches them, goes by way of a process in user
+space that is called pasta, or slirp4netns.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from harness.adapters import ordinary
 from harness.adapters.cli_spec import CliSpec, Words
 from harness.adapters.protocol import Feature
 from linux.protocols import spoken
@@ -49,7 +52,7 @@ CRUN: Final = CliSpec(
     name="podman",
     command=("podman",),
     features=FEATURES,
-    kin="podman",
+    kin=("podman", "netavark"),
     words=Words(
         stop=("stop", "-t", "1"),
         remove=("rm", "-f", "-t", "0"),
@@ -70,4 +73,48 @@ RUNC: Final = replace(
     files=((f"{_HOME}/containers.conf", _CONF.format(runtime="runc")),),
     programs=("runc", "conmon"),
     install="apt-get install podman runc netavark aardvark-dns nftables",
+)
+
+# --- by an ordinary user: https://github.com/containers/podman/blob/main/rootless.md --------
+
+_ROOTLESS_CONF: Final = """
+[containers]
+pids_limit = 0
+cgroups = "disabled"
+[engine]
+runtime = "crun"
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+"""
+PASTA: Final = replace(
+    CRUN,
+    name="podman-rootless",
+    kin=("podman", "rootless", "pasta"),
+    rootless=True,
+    features=frozenset(
+        {
+            Feature.USER_MODE,
+            Feature.HOST,
+            Feature.NONE,
+            Feature.CONTAINER,
+            Feature.IPV6,
+            Feature.PUBLISH,
+            Feature.RESTART,
+            Feature.SYSCTL,
+        }
+    ),
+    default_network="pasta",
+    env=(("TMPDIR", "/tmp"),),  # noqa: S108 # the host's own
+    files=((f"{ordinary.HOME}/.config/containers/containers.conf", _ROOTLESS_CONF),),
+    scratch=(),
+    programs=("crun", "conmon", "pasta"),
+    install="apt-get install podman crun passt uidmap",
+)
+SLIRP: Final = replace(
+    PASTA,
+    name="podman-rootless-slirp4netns",
+    kin=("podman", "rootless", "slirp4netns"),
+    default_network="slirp4netns",
+    programs=("crun", "conmon", "slirp4netns"),
+    install="apt-get install podman crun slirp4netns uidmap",
 )

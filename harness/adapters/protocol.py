@@ -38,6 +38,7 @@ class Feature(StrEnum):
     RESTART = "restart"
     SYSCTL = "sysctl"
     MACVLAN = "macvlan"
+    USER_MODE = "user-mode"
 
 
 class RuntimeRefused(Exception):

@@ -68,17 +68,20 @@ def observe(
     control: NetNS,
     watched: Sequence[NetNS],
     namer: Namer,
+    witnesses: Sequence[NetNS] = (),
     patience: float = 0.0,
 ) -> dict[Cell, Observation]:
     """Ask every question and tell what happened, cell by cell.
 
     `control` and `watched` are what `settle.Quiet` needs; `namer` says whose
-    an address is, so that `seen_from` is a name. `patience` is a further wait in
-    seconds for runtimes whose datapath runs in user space. Raises `PortsTaken`,
+    an address is, so that `seen_from` is a name. `witnesses` are namespaces that may answer
+    though nobody is asked there, for an address that they have too. `patience` is a further
+    wait in seconds for runtimes whose datapath runs in user space. Raises `PortsTaken`,
     `NeverReady`, `NeverQuiet`, `ControlLost`, `NeighbourTableFull` or `SendQueueFull`
     when the harness, not the runtime, is in trouble.
     """
-    asked = {asker(item): item for q in questions for item in (q.source, q.target)}
+    ends = (item for q in questions for item in (q.source, q.target))
+    asked = {asker(item): item for item in (*witnesses, *ends)}
     spaces = sorted(asked.values(), key=lambda space: isinstance(space, Inside))
     found: dict[Cell, Observation] = {}
     with Netlink(control) as netlink:

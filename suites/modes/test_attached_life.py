@@ -29,7 +29,7 @@ def test_its_namespace_can_be_named_and_entered_from_outside(scene: Scene, host:
         assert entry.view(alone).netns == place.identity[1]
 
 
-@requirement("ATT-1")
+@requirement("ATT-1", "ATT-2")
 def test_what_is_done_by_the_name_is_done_to_the_container(scene: Scene) -> None:
     """A veth moved in by that name arrives in the container."""
     alone = _alone(scene)

@@ -14,7 +14,20 @@ from harness.dialect import Dialect
 DOCKER_26, DOCKER_28 = "26.1.5", "28.0.0"
 
 
-@pytest.mark.parametrize("runtime", ["cni", "crun", "docker", "podman", "runc"])
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        "cni",
+        "crun",
+        "docker",
+        "netavark",
+        "pasta",
+        "podman",
+        "rootless",
+        "runc",
+        "slirp4netns",
+    ],
+)
 @pytest.mark.parametrize("version", ["0", "26.1.5+dfsg1", "999"])
 def test_every_choice_has_a_source_that_can_be_looked_up(runtime: str, version: str) -> None:
     """A page or a line of code, and a sentence about it; every field is one of a dialect."""
@@ -39,10 +52,18 @@ def test_what_a_distribution_adds_to_a_version_does_not_count() -> None:
 
 def test_residue_adds_up_and_is_the_runtimes_own() -> None:
     """Several entries are put together; mydocker's, the default, is none of theirs."""
-    found = dialects.of("podman", "5.4.2").residue
+    found = dialects.of_kin(("podman", "netavark"), "5.4.2").residue
     assert "nft table inet netavark" in found
     assert "cgroup libpod_parent" in found
     assert not set(found) & {"link docker0", "nft table inet mydocker"}
+
+
+def test_what_ends_by_itself_adds_up_too() -> None:
+    """What podman starts itself, whoever it is, and pasta on top of it."""
+    alone = dialects.of("podman", "5.4.2").fleeting
+    found = dialects.of_kin(("podman", "rootless", "pasta"), "5.4.2")
+    assert found.fleeting == (*alone, "process * (pasta*)")
+    assert (found.default_network, found.none_resolver) == ("pasta", False)
 
 
 def test_a_runtime_without_networks_has_the_choices_of_what_wires_it() -> None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from harness.adapters import registry
+from harness.adapters import ordinary, registry
 from linux.userns import in_user_namespace
 
 ALL: Final = ("crun", "docker", "mydocker-cli", "podman", "podman-runc", "runc")
-ABSENT: Final = {name: absent for name in ALL if (absent := registry.missing(registry.load(name)))}
+ROOTLESS: Final = ("podman-rootless", "podman-rootless-slirp4netns")
+"""Those that an ordinary user of the host starts; their default network is no bridge."""
+ABSENT: Final = {
+    name: absent for name in (*ALL, *ROOTLESS) if (absent := registry.missing(registry.load(name)))
+}
 """Names, and the programs that are missing."""
 _ROOT: Final = not os.geteuid() and not in_user_namespace()
 """Of the machine, that is: an ordinary user is root too, once the run is in its sandbox."""
 FOR_ROOT: Final = () if _ROOT else tuple(name for name in ALL if name != "mydocker-cli")
 """Names of those that want root, where we are not."""
 TRIED: Final = tuple(name for name in ALL if name not in ABSENT and name not in FOR_ROOT)
+OBSTACLE: Final = ordinary.obstacle()
+"""Why this run has no ordinary user in its hosts; an empty text where it can have one."""
+TRIED_ROOTLESS: Final = tuple(name for name in ROOTLESS if name not in ABSENT and not OBSTACLE)

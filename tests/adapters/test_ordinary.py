@@ -1,0 +1,26 @@
+"""The ids that an ordinary user of the host needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.adapters import ordinary
+
+
+@pytest.mark.parametrize(
+    ("rows", "last", "enough"),
+    [
+        (["0 0 4294967295"], 65535, True),
+        (["0 1000 1", "1 100000 65536"], 65535, True),
+        (["1 100000 65535", "0 1000 1"], 65535, True),
+        (["0 1000 1"], 65535, False),
+        (["0 1000 1", "2 100000 65536"], 65535, False),
+        (["0 1000 1", "1 100000 65534"], 65535, False),
+        ([], 0, False),
+    ],
+)
+def test_a_map_gives_every_id_up_to_the_last_or_not(
+    rows: list[str], last: int, *, enough: bool
+) -> None:
+    """In whatever order and pieces; a gap is one."""
+    assert ordinary.covered(rows, last) == enough

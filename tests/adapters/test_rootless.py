@@ -1,0 +1,127 @@
+"""An ordinary user of the host, and what rootless podman does as that one, live."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final, Literal
+
+import pytest
+
+from harness import oracle
+from harness.adapters import furnish, ordinary, registry
+from harness.adapters.cli_spec import CliSpec
+from harness.adapters.protocol import RuntimeRefused
+from harness.cast import CAST, CONTAINER01, ON_HOST
+from harness.model import HOST, Bridge, Publish
+from harness.scene import Scene
+from harness.traffic import Ear, free_port
+from harness.world.build import World
+from harness.world.host import Host
+from tests.adapters.vendors import OBSTACLE, TRIED_ROOTLESS
+
+OTHER: Final[dict[str, Literal["pasta", "slirp4netns"]]] = {
+    "pasta": "slirp4netns",
+    "slirp4netns": "pasta",
+}
+
+SPEC = CliSpec(
+    name="acme",
+    command=("acmectl",),
+    features=frozenset(),
+    rootless=True,
+    files=((f"{ordinary.HOME}/.config/acme.conf", "quiet = true\n"),),
+)
+
+
+@pytest.fixture(params=["an ordinary user"] if not OBSTACLE else [])
+def host() -> Iterator[Host]:
+    """A host that has an ordinary user."""
+    with World.build() as world:
+        furnish.furnish(world.host, SPEC)
+        yield world.host
+
+
+def says(host: Host, text: str) -> str:
+    """What a shell of the user's says."""
+    words = ordinary.command(("sh", "-ec", text))
+    done = host.run(words, env=furnish.environment(SPEC))
+    assert done.returncode == 0, done
+    return done.stdout.strip()
+
+
+def test_a_command_is_an_ordinary_users(host: Host) -> None:
+    """Without a capability, with a home of its own and a device to send by."""
+    assert says(host, "id -u; id -un").split() == [str(ordinary.UID), ordinary.NAME]
+    assert not says(host, "grep CapEff /proc/self/status").split()[1].strip("0")
+    assert says(host, "cat $XDG_CONFIG_HOME/acme.conf") == "quiet = true"
+    assert not says(host, "touch $HOME/here $XDG_RUNTIME_DIR/there; : <>/dev/net/tun")
+
+
+def test_the_user_can_give_ids_to_a_namespace_of_its_own(host: Host) -> None:
+    """Through newuidmap, which runs with the rights of the host's root."""
+    first = ordinary.SUBORDINATE.start
+    script = f"""
+        unshare -U sleep 100 & pid=$!
+        while [ "$(readlink /proc/$pid/ns/user)" = "$(readlink /proc/self/ns/user)" ]; do :; done
+        newuidmap $pid 0 {ordinary.UID} 1 1 {first} 1000
+        cat /proc/$pid/uid_map; kill $pid"""
+    told = ["0", str(ordinary.UID), "1", "1", str(first), "1000"]
+    assert says(host, script).split() == told
+
+
+@pytest.fixture(scope="module", params=TRIED_ROOTLESS)
+def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """The cast, in a world of its own, by each runtime."""
+    with World.build() as world:
+        adapter = registry.find(request.param)(world.host)
+        adapter.start()
+        with Scene(world, adapter, CAST) as scene:
+            yield scene
+        adapter.stop()
+
+
+def test_the_whole_matrix_is_as_promised(vendor: Scene) -> None:
+    """By its own dialect; a promise of the other one's is seen to be broken."""
+    assert vendor.observed() == vendor.promised()
+    own = vendor.runtime.dialect.default_network
+    other = replace(vendor.runtime.dialect, default_network=OTHER[own])
+    assert vendor.observed() != oracle.promised(vendor.plan, other, vendor.world.topology)
+
+
+def test_everything_of_it_is_the_users(vendor: Scene) -> None:
+    """The container's first process, and what carries its packets; nobody is root."""
+    pids = [vendor[name].facts().pid for name in (CONTAINER01, ON_HOST)]
+    owners = vendor.world.host.call(owners_of, pids)
+    assert owners == {ordinary.UID}
+
+
+def owners_of(pids: list[int]) -> set[int]:
+    """Whose processes of the host these are, and those that pasta and slirp4netns run in."""
+    carriers = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/comm", encoding="ascii") as file:
+            if file.read().startswith(("pasta", "slirp4netns", "conmon")):
+                carriers.append(int(name))
+    assert carriers
+    return {os.stat(f"/proc/{pid}").st_uid for pid in (*pids, *carriers)}
+
+
+def test_a_published_port_is_told_and_answers(vendor: Scene) -> None:
+    """Under the number that was asked for."""
+    port = free_port(vendor.place(HOST), "tcp")
+    web = vendor.container("web", Bridge(), ports=(Publish(port, 8080),))
+    assert {item.host_port for item in web.facts().ports} == {port}
+    with Ear(web.net, "tcp", port=8080) as ear:
+        address = vendor.world.address(HOST, 4)
+        assert ear.hears(vendor.place("attacker"), at=address, port=port)
+    web.remove()
+
+
+def test_a_refused_start_leaves_no_container(vendor: Scene) -> None:
+    """Not even one that was made and never started."""
+    vendor.refusal("late", Bridge(), command=("/no/such/command",))
+    with pytest.raises(RuntimeRefused):
+        vendor.runtime.inspect("late")

@@ -1,0 +1,147 @@
+"""Containers with a tap of their own in place of a network: what is promised of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.dialect import Dialect
+from harness.model import (
+    Bridge,
+    Cell,
+    ContainerSpec,
+    Family,
+    Host,
+    Joined,
+    Nothing,
+    Observation,
+    Outcome,
+    Plan,
+    Promise,
+    Protocol,
+)
+from harness.oracle import promised
+from harness.topology import Topology
+
+PLAN = Plan(
+    containers=(
+        ContainerSpec("one", Bridge()),
+        ContainerSpec("other", Bridge()),
+        ContainerSpec("joiner", Joined("one")),
+        ContainerSpec("guest", Host()),
+        ContainerSpec("alone", Nothing()),
+    )
+)
+PASTA = Dialect(default_network="pasta")
+SLIRP = Dialect(default_network="slirp4netns")
+
+
+def promise(
+    dialect: Dialect,
+    source: str,
+    target: str,
+    *,
+    protocol: Protocol = Protocol.TCP,
+    family: Family = 4,
+) -> str:
+    """What is promised, with the row that promises it."""
+    cell = Cell(source, target, protocol, family)
+    found = promised(PLAN, dialect, Topology(), [cell])[cell]
+    return f"{found}, {found.requirement}"
+
+
+@pytest.mark.parametrize("dialect", [PASTA, SLIRP], ids=["pasta", "slirp4netns"])
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("one", "self", "reply, ttl 64, seen as one, UM-1"),
+        ("one", "loopback", "reply, ttl 64, seen as one, UM-1"),
+        ("one", "internet", "reply, seen as host, seen with ttl 61, UM-2"),
+        ("one", "www.example.com", "reply, seen as host, seen with ttl 61, UM-2"),
+        ("one", "ns1", "reply, seen as host, seen with ttl 64, UM-2"),
+        ("one", "br0", "reply, seen as host, seen with ttl 64, UM-3"),
+        ("one", "other", "wrong-peer, ttl 64, seen as one, UM-4"),
+        ("one", "joiner", "reply, ttl 64, seen as one, CTR-2"),
+        ("joiner", "internet", "reply, seen as host, seen with ttl 61, CTR-1"),
+        ("alone", "one", "no-route, NONE-4"),
+    ],
+)
+def test_what_goes_out_goes_out_as_the_hosts_own(
+    dialect: Dialect, source: str, target: str, words: str
+) -> None:
+    """With a TTL that no router has taken from yet; what is within stays within."""
+    assert promise(dialect, source, target) == words
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("one", "host", "wrong-peer, ttl 64, seen as one, UM-3"),
+        ("one", "guest", "wrong-peer, ttl 64, seen as one, UM-3"),
+        ("host", "one", "wrong-peer, ttl 64, seen as host, UM-4"),
+        ("ns1", "one", "wrong-peer, ttl 64, seen as ns1, UM-4"),
+        ("internet", "one", "wrong-peer, ttl 61, seen as internet, UM-4"),
+        ("guest", "one", "wrong-peer, ttl 64, seen as host, HOST-4"),
+    ],
+)
+def test_who_has_the_hosts_address_is_mistaken_for_it(source: str, target: str, words: str) -> None:
+    """A packet for an address that two have ends at the nearer one."""
+    assert promise(PASTA, source, target) == words
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("one", "host", "reply, seen as host, seen with ttl 64, UM-3"),
+        ("host", "one", "dropped, UM-4"),
+        ("internet", "one", "dropped, UM-4"),
+    ],
+)
+def test_addresses_that_are_slirp4netns_own_lead_nowhere(
+    source: str, target: str, words: str
+) -> None:
+    """The host is reached at its address, which is its alone; nobody finds a tap."""
+    assert promise(SLIRP, source, target) == words
+
+
+def test_slirp4netns_routes_datagrams() -> None:
+    """What carries them on has one less to go; pasta begins anew with them too."""
+    words = "reply, seen as host, seen with ttl {}, UM-2"
+    assert promise(SLIRP, "one", "internet", protocol=Protocol.UDP) == words.format(60)
+    assert promise(PASTA, "one", "internet", protocol=Protocol.UDP) == words.format(61)
+
+
+def test_over_ipv6_nobody_has_the_address_of_another_tap() -> None:
+    """With slirp4netns each makes its own; with pasta it is the host's as well."""
+    assert promise(SLIRP, "one", "other", family=6) == "dropped, UM-4"
+    assert promise(PASTA, "one", "other", family=6) == "wrong-peer, ttl 64, seen as one, UM-4"
+
+
+def test_a_tap_has_no_gateway_that_could_be_asked() -> None:
+    """There is nobody: what it names is the process in user space."""
+    cells = promised(PLAN, PASTA, Topology())
+    assert not [cell for cell in cells if cell.target == "gateway"]
+
+
+def test_a_promise_of_the_wrong_peer_tells_who() -> None:
+    """It is kept when that one has seen the request, not when the right one answers."""
+    promise = Promise(Outcome.WRONG_PEER, ttl=64, seen_from="one")
+    seen = Observation(Outcome.WRONG_PEER, ttl=64, seen_ttl=64, seen_from="one")
+    assert promise.admits(seen)
+    for other in (
+        replace(seen, outcome=Outcome.REPLY),
+        replace(seen, seen_from="host"),
+        replace(seen, seen_from=None),
+        replace(seen, ttl=63),
+    ):
+        assert not promise.admits(other)
+
+
+def test_the_ttl_of_the_request_alone_is_promised() -> None:
+    """Whatever the answer has; a request that nobody saw keeps no such promise."""
+    promise = Promise(Outcome.REPLY, seen_ttl=61)
+    seen = Observation(Outcome.REPLY, ttl=255, seen_ttl=61)
+    assert promise.admits(seen)
+    assert not promise.admits(replace(seen, seen_ttl=60))
+    assert not promise.admits(replace(seen, seen_ttl=None))
