@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from typing import Any, NoReturn, TypeVar
 
 from harness.adapters.protocol import RuntimeRefused
+from harness.world.channel import Channel
 from harness.world.host import Host, quiet_fork
 
 T = TypeVar("T")
@@ -21,22 +22,22 @@ def at_once(host: Host, jobs: Sequence[Callable[[], T]]) -> list[T | RuntimeRefu
     here when all have ended. Results must be picklable.
     """
     gate, opener = os.pipe()
-    answers: list[int] = []
+    answers: list[Channel] = []
     children: list[int] = []
     try:
         for job in jobs:
-            read, write = os.pipe()
-            child = quiet_fork()
-            if not child:
-                os.close(opener)
-                _enter_and_do(host, job, gate, write)
-            os.close(write)
-            answers.append(read)
+            here, there = Channel.pair()
+            with there:
+                child = quiet_fork()
+                if not child:
+                    os.close(opener)
+                    _enter_and_do(host, job, gate, there)
+            answers.append(here)
             children.append(child)
     finally:
         os.close(gate)
         os.close(opener)  # which lets all of them go
-    outcomes = [_read(fd) for fd in answers]
+    outcomes = [_outcome(answer) for answer in answers]
     for child in children:
         os.waitpid(child, 0)
     for outcome in outcomes:
@@ -45,13 +46,13 @@ def at_once(host: Host, jobs: Sequence[Callable[[], T]]) -> list[T | RuntimeRefu
     return outcomes
 
 
-def _enter_and_do(host: Host, job: Callable[[], object], gate: int, write: int) -> NoReturn:
+def _enter_and_do(host: Host, job: Callable[[], object], gate: int, answer: Channel) -> NoReturn:
     """Enter the host; only a child is in its pid namespace too."""
     try:
         host.enter()
         child = os.fork()
         if child:
-            os.close(write)
+            answer.close()
             os.waitpid(child, 0)
             os._exit(0)
         os.read(gate, 1)
@@ -59,14 +60,14 @@ def _enter_and_do(host: Host, job: Callable[[], object], gate: int, write: int) 
             outcome: object = job()
         except BaseException as error:
             outcome = error
-        Connection(write).send(outcome)
+        answer.send(1, pickle.dumps(outcome))
     finally:
         os._exit(1)
 
 
-def _read(fd: int) -> Any:
-    with Connection(fd) as connection:
+def _outcome(answer: Channel) -> Any:
+    with answer:
         try:
-            return connection.recv()
+            return pickle.loads(answer.receive()[1])  # noqa: S301 # from our own child
         except EOFError:
             return ChildProcessError("a job ended without an answer")

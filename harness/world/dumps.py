@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from itertools import repeat
 from typing import Final, NamedTuple, Self
 
+from harness.probe.remote import by_kernel
 from linux import rtnl
 from linux.netlink import (
     NETLINK_NETFILTER,
@@ -107,7 +108,7 @@ class Dumps:
 
     def __init__(self, space: NetNS) -> None:
         with contextlib.ExitStack() as stack:
-            self._route = stack.enter_context(Netlink(space))
+            self._route = stack.enter_context(Netlink(by_kernel(space)))
             self._netfilter = stack.enter_context(Netlink(space, protocol=NETLINK_NETFILTER))
             self._seen, self._ruleset = _NOT_SEEN, Ruleset()
             self._space = stack.enter_context(NetNS(os.dup(space.fd)))

@@ -20,13 +20,13 @@ import socket
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
 from harness import cgroup
 from harness.adapters.protocol import Completed
 from harness.world import commands, files
+from harness.world.channel import Channel
 from linux.netns import NetNS
 from linux.syscalls import (
     CLONE_NEWCGROUP,
@@ -57,9 +57,9 @@ class HostDied(Exception):
 class Host:
     """A running host. Implements `harness.adapters.protocol.HostHandle`."""
 
-    def __init__(self, pid: int, connection: Connection, group: Path | None) -> None:
+    def __init__(self, pid: int, channel: Channel, group: Path | None) -> None:
         self._pid = pid
-        self._connection = connection
+        self._channel = channel
         self.netns = NetNS.at(f"/proc/{pid}/ns/net")
         """The host's network namespace."""
         self._entered = False
@@ -73,19 +73,18 @@ class Host:
 
         Raises what goes wrong inside: `OSError` when a namespace or a mount is refused.
         """
-        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection = Connection(here.detach())
-        group = cgroup.below(f"host-{os.getpid()}-{connection.fileno()}")
+        channel, there = Channel.pair()
+        group = cgroup.below(f"host-{os.getpid()}-{channel.fileno()}")
         pid = 0
         try:
             with there:
                 pid = _fork_init(there, group, resolver, hosts)
-            _unwrap(connection.recv())
+            _unwrap(channel.receive()[1])
         except BaseException:
-            connection.close()
+            channel.close()
             _end(pid, group)
             raise
-        return cls(pid, connection, group)
+        return cls(pid, channel, group)
 
     @property
     def pid(self) -> int:
@@ -103,16 +102,13 @@ class Host:
             return function(*args, **kwargs)
         request = pickle.dumps((function, args, kwargs))
         self._calls += 1
-        number, answer = 0, b""
         try:
-            self._connection.send((self._calls, request))
-            while number != self._calls:
-                number, answer = self._connection.recv()
+            answer = self._channel.ask(self._calls, request)
         except (EOFError, OSError) as error:
             raise HostDied(
                 f"the host ended during {getattr(function, '__qualname__', function)}: {error!r}"
             ) from error
-        result: T = _unwrap(pickle.loads(answer))  # noqa: S301 # from our own child
+        result: T = _unwrap(answer)
         return result
 
     def run(
@@ -180,7 +176,7 @@ class Host:
     def stop(self) -> None:
         """End pid 1, and with it every process of the host; a second call does nothing."""
         if self._pid:
-            self._connection.close()
+            self._channel.close()
             self.netns.close()
             _end(self._pid, self.cgroup)
             self._pid = 0
@@ -198,9 +194,7 @@ def quiet_fork() -> int:
         return os.fork()
 
 
-def _fork_init(
-    channel: socket.socket, group: Path | None, resolver: str, hosts: Mapping[str, str]
-) -> int:
+def _fork_init(there: Channel, group: Path | None, resolver: str, hosts: Mapping[str, str]) -> int:
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         setns(own, CLONE_NEWPID)  # who may not come back must not go
@@ -208,7 +202,7 @@ def _fork_init(
         try:
             pid = quiet_fork()
             if pid == 0:
-                _be_init(channel, group, resolver, hosts)
+                _be_init(there, group, resolver, hosts)
         finally:
             setns(own, CLONE_NEWPID)
     finally:
@@ -230,7 +224,7 @@ def _end(pid: int, group: Path | None) -> None:
 
 
 def _be_init(
-    channel: socket.socket, group: Path | None, resolver: str, hosts: Mapping[str, str]
+    there: Channel, group: Path | None, resolver: str, hosts: Mapping[str, str]
 ) -> NoReturn:
     """Be pid 1 of the host: set the place up, start the server, reap until it ends."""
     try:
@@ -239,18 +233,18 @@ def _be_init(
         os.setsid()  # Ctrl-C is for pytest, which then ends the world in order
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        connection = Connection(_keep_only(channel.detach()))
+        channel = Channel.at(_keep_only(there.detach()))
         try:
             if group is not None:
                 cgroup.join(group)
             _settle_in(resolver, hosts)
         except Exception as error:
-            connection.send((False, _portable(error)))
+            channel.send(0, pickle.dumps((False, _portable(error))))
             os._exit(1)
         server = os.fork()
         if server == 0:
-            _serve(connection)
-        connection.close()
+            _serve(channel)
+        channel.close()
         while True:
             pid, _ = os.wait()
             if pid == server:
@@ -282,12 +276,12 @@ def _settle_in(resolver: str, hosts: Mapping[str, str]) -> None:
     os.chdir("/")
 
 
-def _serve(connection: Connection) -> NoReturn:
+def _serve(channel: Channel) -> NoReturn:
     """Carry out one request after the other until the other side hangs up."""
-    connection.send((True, None))
+    channel.send(0, pickle.dumps((True, None)))
     while True:
         try:
-            number, request = connection.recv()
+            number, request = channel.receive()
         except (EOFError, OSError):
             os._exit(0)
         try:
@@ -295,7 +289,7 @@ def _serve(connection: Connection) -> NoReturn:
             answer = pickle.dumps((True, function(*args, **kwargs)))
         except BaseException as error:
             answer = pickle.dumps((False, _portable(error)))
-        connection.send((number, answer))
+        channel.send(number, answer)
 
 
 def _portable(error: BaseException) -> Exception:
@@ -310,8 +304,8 @@ def _portable(error: BaseException) -> Exception:
     return told
 
 
-def _unwrap(answer: tuple[bool, Any]) -> Any:
-    fine, value = answer
+def _unwrap(answer: bytes) -> Any:
+    fine, value = pickle.loads(answer)  # noqa: S301 # from our own child
     if not fine:
         raise value
     return value

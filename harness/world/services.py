@@ -14,6 +14,7 @@ import contextlib
 import functools
 import gc
 import os
+import pickle
 import selectors
 import signal
 import socket
@@ -21,11 +22,11 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Final, Literal, NamedTuple, NoReturn, Self
 
 from harness.topology import Address, Topology
 from harness.world.answers import LISTEN, TCP_PORTS, UDP_PORTS, Answers, Dialogue, Guest
+from harness.world.channel import LAST_WORDS, Channel, FailedError
 from harness.world.dns import Asked, Zone
 from harness.world.host import quiet_fork
 from linux.netns import NetNS
@@ -87,10 +88,11 @@ class _Listener(NamedTuple):
 class Services:
     """A running services process. Use it as a context manager, or `stop` it."""
 
-    def __init__(self, pid: int, control: Connection) -> None:
+    def __init__(self, pid: int, control: Channel) -> None:
         self.pid = pid
         """Its pid in the caller's pid namespace; 0 once it is gone."""
         self._control = control
+        self._asks = 0
 
     @classmethod
     def start(
@@ -111,12 +113,12 @@ class Services:
             for listener in _listeners(places):
                 stack.enter_context(listener.socket)
                 listeners.append(listener)
-            here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            here, there = Channel.pair()
             with there:
                 pid = quiet_fork()
                 if pid == 0:
                     _be_services(parent, there, listeners, topology or Topology())
-            return cls(pid, Connection(here.detach()))
+            return cls(pid, here)
 
     def asked(self, since: int = 0) -> list[Question]:
         """Every DNS question since a `mark`, in the order of arrival."""
@@ -136,18 +138,20 @@ class Services:
     def _ask(self, since: int | None) -> tuple[int, list[Visit | Question]]:
         if not self.pid:
             raise ServicesDied("the services have been stopped, or ended: nobody to ask")
+        self._asks += 1
         try:
-            self._control.send(since)
-            if not self._control.poll(PATIENCE):
-                raise self._end(f"did not tell what it saw within {PATIENCE} s, and was killed")
-            answer = self._control.recv()
+            answer = self._control.ask(self._asks, pickle.dumps(since), PATIENCE)
+        except TimeoutError:
+            raise self._end(
+                f"did not tell what it saw within {PATIENCE} s, and was killed"
+            ) from None
+        except FailedError as error:
+            raise self._end(f"failed:\n{error}") from None
         except (EOFError, OSError):
             raise self._end("ended before it could tell what it saw") from None
-        if isinstance(answer, str):
-            raise self._end(f"failed:\n{answer}")
         length: int
         record: list[Visit | Question]
-        length, record = answer
+        length, record = pickle.loads(answer)  # noqa: S301 # from our own child
         return length, record
 
     def stop(self) -> None:
@@ -171,8 +175,8 @@ class Services:
         words = ""
         with self._control, contextlib.suppress(EOFError, OSError):
             while True:  # to the end of what it left behind
-                answer = self._control.recv()
-                words = f"; it failed:\n{answer}" if isinstance(answer, str) else words
+                number, answer = self._control.receive()
+                words = words if number != LAST_WORDS else f"; it failed:\n{answer.decode()}"
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return ServicesDied(f"the services process {pid} ({how}) {what}{words}")
 
@@ -215,9 +219,8 @@ def _open(
 
 
 def _be_services(
-    parent: int, channel: socket.socket, listeners: Sequence[_Listener], topology: Topology
+    parent: int, control: Channel, listeners: Sequence[_Listener], topology: Topology
 ) -> NoReturn:
-    control = Connection(channel.detach())
     try:
         die_with_parent()
         if os.getppid() != parent:
@@ -230,7 +233,7 @@ def _be_services(
         _Server(control, listeners, Zone(topology)).run()
     except BaseException:
         with contextlib.suppress(OSError):
-            control.send(traceback.format_exc())
+            control.send(LAST_WORDS, traceback.format_exc().encode())
     finally:
         os._exit(1)
 
@@ -249,11 +252,11 @@ def _keep_only(wanted: set[int]) -> None:
 class _Server:
     """Everything that is open, and the record."""
 
-    def __init__(self, control: Connection, listeners: Sequence[_Listener], zone: Zone) -> None:
+    def __init__(self, control: Channel, listeners: Sequence[_Listener], zone: Zone) -> None:
         self._answers = Answers.over(zone)
         self._record: list[Visit | Question] = []
         self._control = control
-        self._requests: list[int | None] = []
+        self._requests: list[tuple[int, int | None]] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._take_request)
         for listener in listeners:
@@ -269,9 +272,10 @@ class _Server:
             if self._requests:
                 while self._round(0):
                     pass  # what was delivered before the request comes before the answer
-                since = self._requests.pop()
-                record = [] if since is None else self._record[since:]
-                self._control.send((len(self._record), record))
+                for number, since in self._requests:
+                    record = [] if since is None else self._record[since:]
+                    self._control.send(number, pickle.dumps((len(self._record), record)))
+                self._requests.clear()
 
     def _round(self, timeout: float | None = None) -> bool:
         """Deal with whatever is ready; whether anything had come in."""
@@ -284,9 +288,10 @@ class _Server:
 
     def _take_request(self) -> None:
         try:
-            self._requests.append(self._control.recv())
+            number, since = self._control.receive()
         except (EOFError, OSError):
             os._exit(0)
+        self._requests.append((number, pickle.loads(since)))  # noqa: S301 # from our own parent
 
     def _welcome(self, listener: _Listener, client: tuple[str, int]) -> Guest:
         """Record a visit."""

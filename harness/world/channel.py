@@ -1,0 +1,128 @@
+"""Numbered messages between two processes, whole or not at all.
+
+Whoever asks may be cut off at any instruction: Ctrl-C, a test's time-out. A message is
+taken from the kernel by one system call, so that what such a moment loses is a whole
+message, and its number tells the next one apart. A stream would lose its place.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from typing import Final, Self
+
+LARGEST: Final = 1 << 15
+"""How many bytes go through the socket itself; what is longer, by a file in memory."""
+
+LAST_WORDS: Final = 0
+"""The number of a message that tells how the other end failed; no question has it."""
+
+_NUMBER: Final = struct.Struct("=Q?")
+
+
+class FailedError(Exception):
+    """The other end failed; the message is its last words."""
+
+
+class Channel:
+    """One end. Messages are bytes with a number; both ends may send at any time."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._ready = select.poll()
+        self._ready.register(end, select.POLLIN)
+
+    @classmethod
+    def pair(cls) -> tuple[Self, Self]:
+        """Both ends of a new channel."""
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(here), cls(there)
+
+    @classmethod
+    def at(cls, fd: int) -> Self:
+        """The end that is descriptor `fd`, which it takes over."""
+        return cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd))
+
+    def fileno(self) -> int:
+        """The descriptor, readable when a message is there or the other end has gone."""
+        return self._end.fileno()
+
+    def detach(self) -> int:
+        """Give the descriptor away; this end is no longer to be used."""
+        return self._end.detach()
+
+    def send(self, number: int, message: bytes) -> None:
+        """Send a message. Raises `OSError` when the other end has gone."""
+        if len(message) <= LARGEST:
+            self._end.send(_NUMBER.pack(number, False) + message, socket.MSG_NOSIGNAL)
+            return
+        file = os.memfd_create("message", os.MFD_CLOEXEC)
+        try:
+            left = memoryview(message)
+            while left:
+                left = left[os.write(file, left) :]
+            socket.send_fds(self._end, [_NUMBER.pack(number, True)], [file], socket.MSG_NOSIGNAL)
+        finally:
+            os.close(file)
+
+    def receive(self, patience: float | None = None) -> tuple[int, bytes]:
+        """The next message and its number.
+
+        Raises `EOFError` when the other end has gone, and `TimeoutError` when nothing
+        came within `patience` seconds.
+        """
+        if not self._ready.poll(None if patience is None else patience * 1000):
+            raise TimeoutError("no message in time")
+        try:
+            message, files, _, _ = self._take()
+        except ConnectionResetError:  # it has gone without reading all; what it said is still here
+            message, files, _, _ = self._take()
+        if not message:
+            raise EOFError
+        number, in_file = _NUMBER.unpack_from(message)
+        if not in_file:
+            return number, message[_NUMBER.size :]
+        try:
+            return number, _content(files[0])
+        finally:
+            os.close(files[0])
+
+    def _take(self) -> tuple[bytes, list[int], int, object]:
+        return socket.recv_fds(self._end, _NUMBER.size + LARGEST, 1)
+
+    def ask(self, number: int, question: bytes, patience: float | None = None) -> bytes:
+        """Send a question, and wait for the answer of the same number; older ones are passed over.
+
+        Raises as `send` and `receive`, and `FailedError` on last words.
+        """
+        until = None if patience is None else time.monotonic() + patience
+        self.send(number, question)
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            answered, answer = self.receive(left)
+            if answered == LAST_WORDS:
+                raise FailedError(answer.decode(errors="replace"))
+            if answered == number:
+                return answer
+
+    def close(self) -> None:
+        """Hang up."""
+        self._end.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _content(file: int) -> bytes:
+    """All of a file. By bare descriptors: a file object that is cut off while made complains."""
+    size, parts, got = os.fstat(file).st_size, list[bytes](), 0
+    while got < size:
+        parts.append(os.pread(file, size - got, got))
+        got += len(parts[-1])
+    return b"".join(parts)
