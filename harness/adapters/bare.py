@@ -26,7 +26,7 @@ class Order:
     `home` is a directory of its own, in which `rootfs` is mounted and the files `hosts`,
     `hostname` and `resolv.conf` stand. `netns` is the path of a network namespace to join,
     `""` asks for a new one, `None` for the host's. `endpoints` is what it is to have on the
-    networks, or has in `netns` already.
+    networks, or has in `netns` already, `links` the bridges of these in the host.
     """
 
     spec: ContainerSpec
@@ -34,6 +34,7 @@ class Order:
     home: Path
     netns: str | None
     endpoints: tuple[Endpoint, ...] = ()
+    links: tuple[str | None, ...] = ()
 
     @property
     def name(self) -> str:
@@ -84,10 +85,20 @@ class Wired:
 
 
 class Wiring(Protocol):
-    """Who puts containers on networks. All of it is called inside the host; picklable."""
+    """Who puts containers on networks. All else is called inside the host; picklable."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages that bring what it needs."""
+
+    def missing(self) -> list[str]:
+        """What it needs and this machine has not."""
 
     def begin(self) -> None:
         """Have the default network."""
+
+    def repair(self) -> None:
+        """What is documented for after a flush of the host's firewall."""
 
     def create(self, spec: NetworkSpec) -> NetworkFacts:
         """Make a network."""

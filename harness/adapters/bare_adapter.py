@@ -103,15 +103,14 @@ class BareFactory:
     @property
     def install(self) -> str:
         """What to type where something is missing."""
-        plugins = ("containernetworking-plugins", "iptables") if self._by_cni else ()
-        return f"apt-get install {' '.join((*self.packages, *plugins))}"
+        return f"apt-get install {' '.join((*self.packages, *self.wiring.packages))}"
 
     def missing(self) -> list[str]:
         """The runtime, the plugins and what they run, where they are not there."""
         path = furnish.search_path()
         wanted = (self.command[0], *(item.command[0] for item in self.daemons), *self.programs)
         absent = [name for name in wanted if shutil.which(name, path=path) is None]
-        return [*absent, *(cni.missing() if self._by_cni else ())]
+        return [*absent, *self.wiring.missing()]
 
     @property
     def version(self) -> str:
@@ -142,12 +141,8 @@ class BareFactory:
         return [*dialects.entries(*self._upon), *dialects.entries(self.name, self.version)]
 
     @property
-    def _by_cni(self) -> bool:
-        return self.upon == CNI
-
-    @property
     def _upon(self) -> tuple[str, str]:
-        if not self._by_cni:
+        if self.upon != CNI:
             return self.upon, self.version
         return self.upon, cni.version() if cni.folder() else ""
 
@@ -283,7 +278,8 @@ class BareAdapter:
     # --- trouble
 
     def repair(self) -> None:
-        """There is nothing documented for it: CNI's firewall rules come with each ADD alone."""
+        """Whatever the wiring has for it."""
+        self._call("repair", self._engine.wiring.repair)
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
         """A start in a process of its own, killed with all its children; and the daemons."""

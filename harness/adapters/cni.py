@@ -78,9 +78,14 @@ def version() -> str:
 
 def missing() -> list[str]:
     """The plugins, and what they run, that are not there."""
-    absent = [] if folder() else [f"CNI plugin {name}" for name in PLUGINS if not _anywhere(name)]
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    absent = lacking(*PLUGINS)
     return absent + [name for name in ("iptables",) if shutil.which(name, path=path) is None]
+
+
+def lacking(*plugins: str) -> list[str]:
+    """Those of some plugins that are nowhere, or not in one place with the others."""
+    return [] if folder() else [f"CNI plugin {name}" for name in plugins if not _anywhere(name)]
 
 
 def _anywhere(plugin: str) -> bool:
@@ -178,6 +183,23 @@ def delete(
 def loopback(attachment: Attachment) -> None:
     """Have the loopback of a new namespace put up."""
     _call("ADD", attachment._replace(interface="lo"), "lo", {"type": "loopback"}, {})
+
+
+def lease(attachment: Attachment, ipam: Mapping[str, Any], wanted: Sequence[object]) -> Endpoint:
+    """Have the plugin of an `ipam` section alone called: addresses, and nobody who has them yet.
+
+    Raises `CniError` where what is `wanted` cannot be had, or nothing is free.
+    """
+    asked = {"args": {"cni": {"ips": list(map(str, wanted))}}} if wanted else {}
+    conf = {"type": ipam["type"], "ipam": ipam, **asked}
+    answer = json.loads(_call("ADD", attachment, attachment.network, conf, {}))
+    return endpoint(attachment.network, attachment.interface, answer)
+
+
+def release(attachment: Attachment, ipam: Mapping[str, Any]) -> None:
+    """Give back what `lease` has given."""
+    conf = {"type": ipam["type"], "ipam": ipam}
+    _call("DEL", attachment, attachment.network, conf, {})
 
 
 def _asked(kind: str, spec: ContainerSpec) -> dict[str, Any]:

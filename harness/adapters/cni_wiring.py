@@ -9,10 +9,9 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from pathlib import Path
 from typing import Any, Final
 
 from harness.adapters import bundle, cni, records
@@ -42,6 +41,15 @@ class CniWiring:
     """Networks of CNI confs, and the plugins called on a namespace for each container."""
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """The plugins, and what they run."""
+        return ("containernetworking-plugins", "iptables")
+
+    def missing(self) -> list[str]:
+        """Those of them that are not there."""
+        return cni.missing()
+
+    @property
     def _networks(self) -> Networks:
         return Networks(HOME / "networks")
 
@@ -51,6 +59,9 @@ class CniWiring:
         """Have the default network, and try it out."""
         self._networks.ensure_default()
         self._try_out(DEFAULT_NETWORK)
+
+    def repair(self) -> None:
+        """There is nothing documented for it: the firewall's rules come with each ADD alone."""
 
     def create(self, spec: NetworkSpec) -> NetworkFacts:
         """A conf, tried once so that its bridge is there."""
@@ -92,7 +103,7 @@ class CniWiring:
         """Have every plugin of every network called with ADD."""
         with NetNS.new() as space:
             netns = bundle.hold(records.bundle(record.spec.name), space.fd)
-        attachments = list(_attachments(record))
+        attachments = list(records.attachments(record))
         cni.loopback(attachments[0])
         endpoints = tuple(
             cni.add(item, self._networks.conf(item.network), record.spec, first=not number)
@@ -102,7 +113,7 @@ class CniWiring:
 
     def unwire(self, record: Record) -> None:
         """Have them called with DEL, and let go of the namespace."""
-        for item in _attachments(record):
+        for item in records.attachments(record):
             with contextlib.suppress(Refused):
                 cni.delete(item, self._networks.conf(item.network), record.spec)
         bundle.release(records.bundle(record.spec.name))
@@ -146,14 +157,6 @@ class CniWiring:
         finally:
             bundle.lift(place)
             shutil.rmtree(place, ignore_errors=True)
-
-
-def _attachments(record: Record) -> Iterator[Attachment]:
-    """The interfaces that a container has, or may have."""
-    home = records.bundle(record.spec.name)
-    for number, network in enumerate(record.attached):
-        path: Path = home / "netns"
-        yield Attachment(network, record.spec.name, f"eth{number}", str(path), home)
 
 
 def _check_addresses(spec: ContainerSpec) -> None:

@@ -17,7 +17,7 @@ from harness.adapters.bare import Order
 from harness.adapters.bare_adapter import FEATURES, BareFactory
 from harness.adapters.bundle import FILES, PATH
 from harness.adapters.cli_spec import Daemon
-from harness.adapters.program import Program
+from harness.adapters.program import Program, Refused
 from harness.adapters.protocol import Feature
 
 _HOME: Final = "/run/netmodes/containerd"
@@ -40,6 +40,8 @@ class Ctr:
 
     def start(self, order: Order) -> int:
         """`run --detach` on a root of our own, which no snapshotter has to know."""
+        if order.spec.sysctls:
+            raise Refused("sysctl: `ctr run` has no such option")
         told = order.home / "pid"
         words = ("--detach", "--null-io", "--pid-file", str(told), *_options(order), "--rootfs")
         self.program.ask("run", *words, str(order.root), order.name, *order.args, log=order.log)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ from harness.adapters.program import Refused
 from harness.adapters.protocol import Endpoint, Facts
 from harness.adapters.records import HOME, Record
 from harness.model import DEFAULT_NETWORK, Bridge, ContainerSpec, Host, Joined
+from harness.probe.settle import await_ready
 from linux import netstate
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -89,9 +89,11 @@ class Engine:
         ]
         resolver = Path("/etc/resolv.conf").read_text(encoding="utf-8")
         bundle.write_files(home, spec, held, resolver)
-        pid = self.runtime.start(Order(spec, record.args, home, netns, record.endpoints))
+        links = tuple(self.wiring.facts(item.network).interface for item in record.endpoints)
+        pid = self.runtime.start(Order(spec, record.args, home, netns, record.endpoints, links))
         record = replace(record, complete=True, pid=pid, born=records.born(pid))
-        record = replace(record, endpoints=tuple(_with_macs(record)))
+        if record.endpoints and not netns:
+            record = replace(record, endpoints=_in_place(record))
         records.save(record)
         return record
 
@@ -188,11 +190,12 @@ class Engine:
                 self.wiring.remove(network)
 
 
-def _with_macs(record: Record) -> Iterator[Endpoint]:
-    """Where a container is on each network; a MAC that nobody has told is looked up."""
-    if all(item.mac for item in record.endpoints):
-        yield from record.endpoints
-        return
-    with NetNS.at(f"/proc/{record.pid}/ns/net") as space, Netlink(space) as netlink:
-        for number, item in enumerate(record.endpoints):
-            yield replace(item, mac=item.mac or netstate.link(netlink, f"eth{number}").mac)
+def _in_place(record: Record) -> tuple[Endpoint, ...]:
+    """Where a runtime has plugged a container in by itself, once that can be used."""
+    path = f"/proc/{record.pid}/ns/net"
+    with NetNS.own() as here, NetNS.at(path) as space, Netlink(space) as netlink:
+        await_ready([space, here])
+        return tuple(
+            replace(item, mac=netstate.link(netlink, f"eth{number}").mac)
+            for number, item in enumerate(record.endpoints)
+        )

@@ -1,10 +1,10 @@
 """lxc by its own command line, on the bridge that its own `lxc-net` makes.
 
 https://linuxcontainers.org/lxc/manpages/man5/lxc.container.conf.5.html. lxc makes the veth
-pair itself, plugs it, and gives it the addresses that a container's configuration names:
-which those are is left to whoever writes it, here to this adapter. There is one bridge,
-lxcbr0, so that no network can be made. Its IPv6 is off here, because what lxc-net has for it
-are router advertisements, beside any address that was asked for.
+pairs itself, plugs them, and gives them the addresses that a container's configuration names:
+which those are is left to whoever writes it (`by_hand`). It has one bridge, lxcbr0; any other
+is the operator's, so that networks are not claimed, though there can be some. IPv6 is off on
+lxcbr0, because lxc-net has router advertisements for it, beside any address asked for.
 """
 
 from __future__ import annotations
@@ -12,32 +12,33 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Set
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
 
-from harness.adapters import furnish, records
-from harness.adapters.bare import Order, Wired
+from harness.adapters import furnish
+from harness.adapters.bare import Order
 from harness.adapters.bare_adapter import BareFactory
 from harness.adapters.bundle import FILES
+from harness.adapters.by_hand import ByHand
 from harness.adapters.program import Broken, Program, Refused
-from harness.adapters.protocol import Endpoint, Feature, NetworkFacts
-from harness.adapters.records import Record
-from harness.model import DEFAULT_NETWORK, Bridge, ContainerSpec, Joined, NetworkSpec
+from harness.adapters.protocol import Endpoint, Feature
+from harness.model import DEFAULT_NETWORK, Joined, NetworkSpec
 from linux.syscalls import mount
 
 _HOME: Final = "/run/netmodes/lxc"
-_BRIDGE: Final = "lxcbr0"
-_GATEWAY: Final = IPv4Interface("10.0.3.1/24")
+_DEFAULT: Final = NetworkSpec(
+    DEFAULT_NETWORK, subnet=IPv4Network("10.0.3.0/24"), gateway=IPv4Address("10.0.3.1")
+)
 """What lxc-net has where nobody says otherwise."""
 _NET: Final = next(
     (path for path in ("/usr/libexec/lxc/lxc-net", "/usr/lib/lxc/lxc-net") if os.path.exists(path)),
     "lxc-net",
 )
+_OURS: Final = "/etc/default/ours"
 _SETTINGS: Final = 'LXC_IPV6_ENABLE="false"\n'
-_UP: Final = "/run/lxc/network_up"
 _LEASES: Final = "/var/lib/misc"
 _ENDED: Final = "10"
 """Seconds that lxc may take to clean up after a container."""
@@ -101,112 +102,45 @@ def _network(order: Order) -> Iterator[str]:
         yield f"lxc.namespace.share.net = {mode.container}"
     elif not order.endpoints:
         yield "lxc.net.0.type = empty"
-    for endpoint in order.endpoints:
-        yield "lxc.net.0.type = veth"
-        yield f"lxc.net.0.link = {_BRIDGE}"
-        yield "lxc.net.0.flags = up"
-        yield "lxc.net.0.name = eth0"
-        yield f"lxc.net.0.ipv4.address = {endpoint.address}"
-        yield f"lxc.net.0.ipv4.gateway = {endpoint.gateway}"
-        if order.spec.mac:
-            yield f"lxc.net.0.hwaddr = {order.spec.mac}"
+    for number, endpoint in enumerate(order.endpoints):
+        for key, value in _link(order, number, endpoint).items():
+            if value:
+                yield f"lxc.net.{number}.{key} = {value}"
 
 
-@dataclass(frozen=True, slots=True)
-class LxcNet:
-    """lxcbr0, and who has which of its addresses."""
-
-    program: Program = field(default_factory=lambda: Program((_NET,), furnish.search_path()))
-
-    def begin(self) -> None:
-        """`lxc-net start`, with dnsmasq, which wants a place for leases."""
-        if os.path.exists(_UP):
-            return
-        mount("tmpfs", _LEASES, "tmpfs", 0, "mode=755")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink("/etc/default")  # a link to the machine's own
-        Path("/etc/default").mkdir()
-        Path("/etc/default/lxc").write_text(_SETTINGS, encoding="ascii")
-        log = Path("/run/netmodes/lxc-net.log")
-        try:
-            self.program.ask("start", log=log)
-        except Refused as error:
-            raise Broken(f"{_NET} start: {error}") from error
-
-    def create(self, spec: NetworkSpec) -> NetworkFacts:
-        """Not claimed."""
-        raise Refused(f"there is no network but {_BRIDGE}, and none can be made: {spec.name}")
-
-    def facts(self, name: str) -> NetworkFacts:
-        """That of the one there is."""
-        if name != DEFAULT_NETWORK:
-            raise Refused(f"there is no network {name}")
-        return NetworkFacts(name, _BRIDGE, _BRIDGE, (_GATEWAY,))
-
-    def names(self) -> list[str]:
-        """The one there is."""
-        return [DEFAULT_NETWORK]
-
-    def remove(self, name: str) -> None:
-        """Not claimed."""
-        raise Refused(f"network {name} cannot be removed")
-
-    def asked(self, spec: ContainerSpec) -> ContainerSpec:
-        """Addresses and MACs are those of a veth of its own; ports are nobody's."""
-        bridged = isinstance(spec.mode, Bridge)
-        given: dict[str, object] = {"publish": spec.ports, "ip6": spec.ip6}
-        if not bridged:
-            given |= {"mac": spec.mac, "ip": spec.ip}
-        for option in (name for name, value in given.items() if value):
-            raise Refused(f"{option}: there is no such option for mode {spec.mode}")
-        if spec.ip is not None:
-            _usable(str(spec.ip))
-        return spec
-
-    def wire(self, record: Record) -> Wired:
-        """Settle its address: the one that is asked for, or the next that nobody has.
-
-        Not the last one that was freed: its neighbours know it by another MAC for a while,
-        which is why DHCP servers give it again to the same client only.
-        """
-        taken = {
-            item.address.ip
-            for name in records.names()
-            if name != record.spec.name
-            for item in records.load(name).endpoints
-            if item.address is not None
-        }
-        address = _usable(str(record.spec.ip)) if record.spec.ip else _next(taken)
-        if address is None or address in taken:
-            raise Refused(f"ip {address}: taken" if address else "no address is free")
-        own = IPv4Interface(f"{address}/{_GATEWAY.network.prefixlen}")
-        return Wired((Endpoint(DEFAULT_NETWORK, own, str(_GATEWAY.ip), mac=record.spec.mac),))
-
-    def unwire(self, record: Record) -> None:
-        """The veth goes with its namespace, the address with the record's endpoints."""
+def _link(order: Order, number: int, endpoint: Endpoint) -> dict[str, object]:
+    return {
+        "type": "veth",  # the first, says the manual
+        "link": order.links[number],
+        "flags": "up",
+        "name": f"eth{number}",
+        "hwaddr": endpoint.mac,
+        "ipv4.address": endpoint.address,
+        "ipv4.gateway": endpoint.gateway,
+        "ipv6.address": endpoint.address6,
+        "ipv6.gateway": endpoint.gateway6,
+    }
 
 
-def _next(taken: Set[IPv4Address]) -> IPv4Address | None:
-    """The free address that comes after the one that was given last, in a ring."""
-    last = Path(_HOME, "last")
-    start = IPv4Address(last.read_text(encoding="ascii")) if last.exists() else _GATEWAY.ip
-    hosts = [item for item in _GATEWAY.network.hosts() if item != _GATEWAY.ip]
-    ring = sorted(hosts, key=lambda item: (item <= start, item))
-    found = next((item for item in ring if item not in taken), None)
-    if found is not None:
-        last.parent.mkdir(parents=True, exist_ok=True)
-        last.write_text(str(found), encoding="ascii")
-    return found
-
-
-def _usable(asked: str) -> IPv4Address:
+def start_net() -> None:
+    """`lxc-net restart`, whether it ran or not: bridge, rules, dnsmasq."""
+    if not os.path.exists(_OURS):
+        _furnish()
+    program = Program((_NET,), furnish.search_path())
     try:
-        found = IPv4Address(asked)
-    except ValueError as error:
-        raise Refused(f"ip {asked}: {error}") from None
-    if found not in set(_GATEWAY.network.hosts()) - {_GATEWAY.ip}:
-        raise Refused(f"ip {asked} is no address for a container on {_GATEWAY.network}")
-    return found
+        program.ask("restart", log=Path("/run/netmodes/lxc-net.log"))
+    except Refused as error:
+        raise Broken(f"{_NET} restart: {error}") from error
+
+
+def _furnish() -> None:
+    """Its settings, and a place for dnsmasq's leases."""
+    mount("tmpfs", _LEASES, "tmpfs", 0, "mode=755")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink("/etc/default")  # a link to the machine's own
+    Path("/etc/default").mkdir()
+    Path("/etc/default/lxc").write_text(_SETTINGS, encoding="ascii")
+    Path(_OURS).touch()
 
 
 FACTORY: Final = BareFactory(
@@ -218,9 +152,9 @@ FACTORY: Final = BareFactory(
     features=frozenset(
         {
             *(Feature.BRIDGE, Feature.HOST, Feature.NONE, Feature.CONTAINER),
-            *(Feature.RESTART, Feature.SYSCTL),
+            *(Feature.IPV6, Feature.RESTART, Feature.SYSCTL),
         }
     ),
-    wiring=LxcNet(),
+    wiring=ByHand("lxcbr0", _DEFAULT, made_by=start_net),
     upon="lxc-net",
 )

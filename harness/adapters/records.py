@@ -10,10 +10,12 @@ import os
 import pickle
 import select
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from harness.adapters.cni import Attachment
 from harness.adapters.program import Broken, Refused
 from harness.adapters.protocol import Endpoint, Facts
 from harness.model import ContainerSpec, Publish
@@ -83,6 +85,13 @@ def complete(name: str) -> bool:
         return load(name).complete
     except Refused:
         return False
+
+
+def attachments(record: Record) -> Iterator[Attachment]:
+    """The interfaces that a container has, or may have."""
+    home = bundle(record.spec.name)
+    for number, network in enumerate(record.attached):
+        yield Attachment(network, record.spec.name, f"eth{number}", str(home / "netns"), home)
 
 
 def facts(record: Record) -> Facts:
