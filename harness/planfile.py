@@ -80,6 +80,8 @@ def read(path: Path) -> Plan:
     """The plan in a file; `PlanError` names the file too."""
     try:
         return loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"{path}: {error.strerror}") from error
     except (PlanError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: {error}") from error
 

@@ -165,24 +165,21 @@ def rootfs(directory: str, layers: tuple[str, ...], *, binds: Sequence[Bind] = (
     )
 
 
-def end(pid: int) -> None:
-    """Kill a container's pid 1, and with it everything inside; returns when all is gone."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-        if not ended_within(handle, _END_BOUND):
-            raise UnsupportedError(
-                f"end process {pid}",
-                f"it is still there {_END_BOUND // 1000} s after SIGKILL",
-                "it waits for a device or a network file system",
-            )
-    except ProcessLookupError:
-        return
-    finally:
-        os.close(handle)
+def end(*pids: int) -> None:
+    """Kill containers' pids 1, and with each everything inside; returns when all is gone."""
+    with Descriptors() as descriptors:
+        handles: dict[int, int] = {}
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                handles[pid] = descriptors.keep(os.pidfd_open(pid))
+                signal.pidfd_send_signal(handles[pid], signal.SIGKILL)
+        for pid, handle in handles.items():
+            if not ended_within(handle, _END_BOUND):
+                raise UnsupportedError(
+                    f"end process {pid}",
+                    f"it is still there {_END_BOUND // 1000} s after SIGKILL",
+                    "it waits for a device or a network file system",
+                )
 
 
 def ended_within(handle: int, milliseconds: int | None) -> bool:

@@ -197,16 +197,13 @@ class Engine:
             raise ConflictError(f"wait for container {found.name!r}", "it was never started")
         return found.state.exit_code
 
-    def remove(self, reference: str, *, force: bool = False) -> None:
-        """Remove a container; a running one only by `force`, which kills it."""
-        with self._life.held(reference) as found:
-            if found.running and not force:
-                raise ConflictError(
-                    f"remove container {found.name!r}",
-                    "it is running",
-                    remedy=f"`mydocker stop {found.name}` before, or `mydocker rm -f`",
-                )
-            self._life.remove(found)
+    def remove(self, *references: str, force: bool = False) -> None:
+        """Remove containers; running ones only by `force`, which kills them.
+
+        Many at once take little longer than one. Those before one that cannot be removed may
+        be gone when its error comes.
+        """
+        self._life.discard(references, force=force)
 
     def inspect(self, reference: str) -> Container:
         """One container, by name, id or unique prefix."""
@@ -395,6 +392,5 @@ class Engine:
 
     def teardown(self) -> None:
         """Remove every container, network, bridge and rule, and restore the host's sysctls."""
-        for found in self.containers():
-            self.remove(found.id, force=True)
+        self.remove(*(found.id for found in self.containers()), force=True)
         self._networks.teardown()

@@ -10,13 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from runtime import cgroup, container
 from runtime.attendant import client
-from runtime.errors import NotFoundError, UnsupportedError
+from runtime.errors import ConflictError, NotFoundError, UnsupportedError
 from runtime.execute import Stdio
 from runtime.glance import Glance
 from runtime.image import Image
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 KILLED = 137
 """The exit code of a container whose pid 1 was killed: 128 and SIGKILL."""
+_AT_ONCE = 128
+"""Containers that are removed in one step: each takes a few descriptors meanwhile."""
 
 
 class Lifecycle:
@@ -143,12 +145,18 @@ class Lifecycle:
             self._delete(found)
         return settled
 
-    def _release(self, found: Container) -> None:
-        if modes.parse(found.config.network).kind == "bridge":
+    def _release(self, *ended: Container) -> None:
+        for found in ended:
+            self._glance.forget(found.id)
+        wired = [found for found in ended if modes.parse(found.config.network).kind == "bridge"]
+        for found in wired:
             client.forget(self.store, found.id)
-            self.networks.release(found.id)
+        if wired:
+            self.networks.release(*(found.id for found in wired))
+        for found in wired:
             self.wirer.withdraw(found.config)
-        self._cgroups(found).remove()
+        for found in ended:
+            self._cgroups(found).remove()
 
     def _cgroups(self, found: Container) -> cgroup.Cgroups:
         return cgroup.Cgroups(self.store.directory(found.id), found.id)
@@ -282,14 +290,34 @@ class Lifecycle:
         self._cgroups(found).thaw()
         return self._written(found, found.state._replace(paused=False))
 
-    def remove(self, found: Container) -> None:
-        """Kill and remove a container whose lock is held."""
-        if found.running:
+    def discard(self, references: Iterable[str], *, force: bool) -> None:
+        """Remove containers, many at a time; running ones only by `force`."""
+        ids = sorted({self.store.resolve(reference) for reference in references})
+        # Sorted: whoever holds several locks takes them in one order.
+        for start in range(0, len(ids), _AT_ONCE):
+            with ExitStack() as stack:
+                some = ids[start : start + _AT_ONCE]
+                doomed = [stack.enter_context(self.held(identity)) for identity in some]
+                for found in doomed if not force else ():
+                    if found.running:
+                        raise ConflictError(
+                            f"remove container {found.name!r}",
+                            "it is running",
+                            remedy=f"`mydocker stop {found.name}` before, or `mydocker rm -f`",
+                        )
+                self.remove(*doomed)
+
+    def remove(self, *doomed: Container) -> None:
+        """Kill and remove containers whose locks are held."""
+        running = [found for found in doomed if found.running]
+        for found in running:
             if found.state.paused:
                 self._cgroups(found).thaw()
-            container.end(found.state.pid)
-            self._release(found)
-        self._delete(found)
+        container.end(*(found.state.pid for found in running))
+        if running:
+            self._release(*running)
+        for found in doomed:
+            self._delete(found)
 
     def _delete(self, found: Container) -> None:
         self._written(found, found.state._replace(status="removing"))

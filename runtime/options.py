@@ -15,7 +15,7 @@ from runtime.isolation import capabilities
 from runtime.net import modes, ports
 from runtime.net.ipam import is_mac
 from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig
-from runtime.state import NAME, now
+from runtime.state import NAME, NAME_RULE, now
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOSTNAME: Final = re.compile(
@@ -112,7 +112,9 @@ def configure(
         _check_address(asked, "dns", text)
     for entry in options.get("add_hosts", ()):
         if not entry.partition(":")[2]:
-            raise InvalidError(asked, f"--add-host {entry!r} is not name:address")
+            raise InvalidError(
+                asked, f"--add-host {entry!r} is not name:address", remedy="db:192.0.2.7, say"
+            )
     network = f"container:{mode.name}" if mode.kind == "container" else mode.name or mode.kind
     first = connection(
         asked,
@@ -125,7 +127,11 @@ def configure(
     sysctls = options.get("sysctls", {})
     for key in sysctls:
         if not _SYSCTL.fullmatch(key) or not key.startswith(_NAMESPACED):
-            raise InvalidError(asked, f"the sysctl {key!r} does not belong to a namespace")
+            raise InvalidError(
+                asked,
+                f"the sysctl {key!r} does not belong to a namespace",
+                remedy=", ".join(f"{prefix}…" for prefix in _NAMESPACED),
+            )
     binds = [parse(asked, text) for text in options.get("binds", ())]
     if len({item.target for item in binds}) < len(binds):
         raise InvalidError(asked, "-v names one place in the container twice")
@@ -224,7 +230,7 @@ def connection(
         )
     for alias in aliases:
         if not NAME.fullmatch(alias):
-            raise InvalidError(asked, f"the alias {alias!r} is malformed")
+            raise InvalidError(asked, f"the alias {alias!r} is malformed", remedy=NAME_RULE)
     return Connection(network, ip, ip6, mac, list(aliases))
 
 

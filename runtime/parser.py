@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from runtime import imageparser, networkparser, volumeparser
 from runtime.commands import add_command
+from runtime.console import say
 
 _USER_HELP = "who executes it, as the image knows them; else whom the image says"
 _FORMAT = "json, or a Go template, as in '{{.Names}}'"
@@ -24,6 +26,23 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+class _Version(argparse.Action):
+    """Tell the version, which is looked for only when somebody asks."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="print the version")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("netmodes")
+        except metadata.PackageNotFoundError:
+            version = "unknown: it is not installed"
+        say(f"mydocker {version}")
+        parser.exit()
+
+
 def parser(command: str = "") -> argparse.ArgumentParser:
     """The parser of `mydocker`; `action` names the command that was given.
 
@@ -35,6 +54,7 @@ def parser(command: str = "") -> argparse.ArgumentParser:
         description="A minimal container runtime. Its state is in $MYDOCKER_ROOT, else "
         "/run/mydocker. Needs root, at least in a user namespace.",
     )
+    top.add_argument("--version", action=_Version)
     commands = top.add_subparsers(dest="action", required=True, metavar="COMMAND")
     match command:
         case "run":

@@ -7,6 +7,7 @@ root/containers/<id>/lock         held by whoever starts, stops or removes it
 root/containers/<id>/config.json  written once
 root/containers/<id>/state.json   replaced as a whole; without it there is no container
 root/containers/<id>/exit         written once, by the container's pid 1
+root/changing/<id>                there while it may be half-way between two networks
 root/networks/<name>/…            config.json, leases.json
 ```
 
@@ -18,13 +19,14 @@ container's, then the root's.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from linux import files
@@ -32,7 +34,19 @@ from runtime import trees
 from runtime.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
 
-NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_ID_LENGTH: Final = 64
+NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+NAME_RULE: Final = "at most 128 letters and digits, and after the first also '_', '.' and '-'"
+
+
+_CAUSES: Final = {
+    errno.EACCES: "a directory on the way belongs to somebody else",
+    errno.EPERM: "a directory on the way belongs to somebody else",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "something on the way is a file",
+    errno.EEXIST: "something on the way is a file",
+}
+"""Why a directory cannot be made, by the kernel's error."""
 
 
 def now() -> str:
@@ -110,19 +124,20 @@ class Store:
         self.containers = f"{root}/containers"
         self.names = f"{root}/names"
         self.networks = f"{root}/networks"
+        self.changing = f"{root}/changing"
 
     def prepare(self) -> None:
         """Make the directories, for the owner's eyes only."""
-        if os.path.isdir(self.networks):
+        if os.path.isdir(self.changing):
             return
         try:
-            for path in (self.root, self.containers, self.names, self.networks):
+            for path in (self.root, self.containers, self.names, self.networks, self.changing):
                 os.makedirs(path, mode=0o700, exist_ok=True)
         except OSError as error:
             raise UnsupportedError(
                 f"use {self.root} for mydocker's state",
                 f"it cannot be made: {error.strerror}",
-                "the directory belongs to somebody else",
+                _CAUSES.get(error.errno or 0, ""),
                 "point MYDOCKER_ROOT at a directory of your own",
             ) from error
 
@@ -158,7 +173,7 @@ class Store:
             raise InvalidError(
                 f"name a container {config.name!r}",
                 "the name is malformed",
-                remedy="letters and digits, and after the first also '_', '.' and '-'",
+                remedy=NAME_RULE,
             )
         with self.locked():
             self._claim(config)
@@ -190,6 +205,7 @@ class Store:
             link = f"{self.names}/{config.name}"
             if os.path.lexists(link) and os.readlink(link) == config.id:
                 os.unlink(link)
+        self.mark(config.id, changing=False)
         directory = self.directory(config.id)
         os.unlink(f"{directory}/state.json")  # what has none is for anybody to remove
         trees.remove(directory)
@@ -217,7 +233,8 @@ class Store:
             try:
                 return os.readlink(f"{self.names}/{reference}")
             except FileNotFoundError:
-                pass
+                if len(reference) == _ID_LENGTH and self.exists(reference):
+                    return reference
         found = match_prefix(reference, self.ids()) if reference else []
         if len(found) == 1:
             return found[0]
@@ -243,6 +260,15 @@ class Store:
     def write_state(self, identity: str, state: ContainerState) -> None:
         """Replace the state of a container; its lock must be held."""
         write_json(f"{self.directory(identity)}/state.json", state_to_json(state))
+
+    def mark(self, identity: str, *, changing: bool) -> None:
+        """Let everybody look at a running container, or no longer; its lock must be held."""
+        path = f"{self.changing}/{identity}"
+        if changing:
+            files.write(path, b"")
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
     def exit_record(self, identity: str) -> tuple[int, str] | None:
         """Exit code and time as pid 1 wrote them; `None` when it was killed before it could."""

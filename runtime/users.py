@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 
 from runtime.errors import InvalidError, UnsupportedError
 
+_HIGHEST: Final = (1 << 32) - 2
+"""The last id there is: the one after it means "as it was" to the kernel."""
 _MOST: Final = 1 << 20
 """Bytes of passwd or group that are read."""
 
@@ -37,12 +39,22 @@ def find(text: str) -> User:
     uid = int(known[2] if known else user)
     groups = _lines("/etc/group", 4)
     home = (known[5] if known else "") or "/"
+    _refuse_beyond("user", uid)
     if group:
-        return User(uid, _group(group, groups), (), home)
+        gid = _group(group, groups)
+        _refuse_beyond("group", gid)
+        return User(uid, gid, (), home)
     if known is None:
         return User(uid, 0, (), home)
     others = tuple(int(line[2]) for line in groups if known[0] in line[3].split(","))
     return User(uid, int(known[3]) if known[3].isdigit() else 0, others, home)
+
+
+def _refuse_beyond(what: str, number: int) -> None:
+    if number > _HIGHEST:
+        raise InvalidError(
+            f"run as the {what} {number}", "the kernel has no such id", f"the highest is {_HIGHEST}"
+        )
 
 
 def _group(text: str, groups: list[list[str]]) -> int:

@@ -16,7 +16,7 @@ from runtime import trees
 from runtime.binds import Bind, parse
 from runtime.errors import ConflictError, InvalidError, NotFoundError
 from runtime.records import Container
-from runtime.state import NAME, Store, now, read_json, write_json
+from runtime.state import NAME, NAME_RULE, Store, now, read_json, write_json
 
 
 class Volume(NamedTuple):
@@ -37,7 +37,7 @@ class Volumes:
     def create(self, name: str) -> Volume:
         """Make a volume; one that is there stays as it is."""
         if not NAME.fullmatch(name):
-            raise InvalidError(f"name a volume {name!r}", "the name is malformed")
+            raise InvalidError(f"name a volume {name!r}", "the name is malformed", remedy=NAME_RULE)
         with self._store.locked():
             if not os.path.exists(f"{self._root}/{name}/config.json"):
                 os.makedirs(self._root, mode=0o700, exist_ok=True)

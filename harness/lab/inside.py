@@ -6,6 +6,7 @@ A name is an entry of /run/netns, as for ip-netns(8).
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,8 @@ def enter(name: str) -> None:
 
     Raises `OSError` when there is none, or none any more behind that name.
     """
+    if name not in names():  # nor a path
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     with NetNS.at(str(NAMES / name)) as space:
         setns(space.fd, CLONE_NEWNET)
 

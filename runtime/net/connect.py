@@ -104,7 +104,11 @@ class Connector:
                 lead_nowhere(netns)
 
     def _written(self, found: Container, state: ContainerState) -> Container:
+        if state.changing:
+            self._store.mark(found.id, changing=True)
         self._store.write_state(found.id, state)
+        if found.state.changing and not state.changing:
+            self._store.mark(found.id, changing=False)
         return found._replace(state=state)
 
 

@@ -10,7 +10,7 @@ from typing import Final, TypedDict
 from runtime.errors import InvalidError
 from runtime.net import subnets
 from runtime.records import Driver, Network, NetworkConfig
-from runtime.state import NAME, now
+from runtime.state import NAME, NAME_RULE, now
 
 RESERVED: Final = frozenset({"host", "none", "container", "default"})
 IPV6_MIN_MTU: Final = 1280
@@ -43,7 +43,7 @@ class NetworkOptions(TypedDict, total=False):
 def check(asked: str, name: str, options: NetworkOptions) -> None:
     """Raise `InvalidError` for what is wrong whatever else there is."""
     if not NAME.fullmatch(name) or name in RESERVED:
-        raise InvalidError(asked, "the name is malformed or reserved")
+        raise InvalidError(asked, "the name is malformed or reserved", remedy=NAME_RULE)
     if "mtu" in options:
         ipv6 = options.get("ipv6", False) or options.get("subnet6", "")
         lowest, mtu = IPV6_MIN_MTU if ipv6 else _MIN_MTU, options["mtu"]

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterator
-from ipaddress import IPv4Address, ip_address, ip_network
+import socket
+from collections.abc import Callable, Collection, Container, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
 
 from runtime.errors import ConflictError, InvalidError
 from runtime.records import Address, Network, NetworkConfig
 from runtime.state import read_json, write_json
+
+_OWN_MACS: Final = "02:42:"
+"""How the MACs that go with addresses begin; no IPv6 address is written so."""
 
 
 def hosts(subnet: Network) -> Iterator[Address]:
@@ -24,11 +29,15 @@ def hosts(subnet: Network) -> Iterator[Address]:
     the broadcast address. Of a /31 and a /127 both ends count (RFC 3021, 6164).
     """
     kind = type(subnet.network_address)
+    return (kind(number) for number in _numbers(subnet))
+
+
+def _numbers(subnet: Network) -> range:
     first, last = int(subnet.network_address), int(subnet.broadcast_address)
     if last - first > 1:
         first += 1
         last -= 1 if subnet.version == 4 else 0
-    return (kind(number) for number in range(first, last + 1))
+    return range(first, last + 1)
 
 
 def pick(
@@ -47,22 +56,28 @@ def pick(
     if requested is not None:
         _refuse(subnet, taken, requested)
         return requested
-    allowed = hosts(subnet)
+    allowed, edges = _numbers(subnet), set[int]()
     if within is not None:
-        first, last = int(within.network_address), int(within.broadcast_address)
+        allowed = range(int(within.network_address), int(within.broadcast_address) + 1)
         edges = {int(subnet.network_address)}
         if subnet.version == 4 and subnet.prefixlen < 31:
             edges.add(int(subnet.broadcast_address))
-        kind = type(subnet.network_address)
-        allowed = (kind(number) for number in range(first, last + 1) if number not in edges)
-    for address in allowed:
-        if str(address) not in taken:
-            return address
+    text = _TEXT[subnet.version]
+    for number in allowed:
+        if text(number) not in taken and number not in edges:
+            return type(subnet.network_address)(number)
     raise ConflictError(
         f"find a free address in {within or subnet}",
         "every address is taken",
         remedy="remove a container, or use a network with a larger subnet",
     )
+
+
+# A full subnet is walked through at every start: no address is made only to be written out.
+_TEXT: Final[dict[int, Callable[[int], str]]] = {
+    4: lambda number: socket.inet_ntoa(number.to_bytes(4, "big")),
+    6: lambda number: str(IPv6Address(number)),
+}
 
 
 def _refuse(subnet: Network, taken: Container[str], requested: Address) -> None:
@@ -78,12 +93,14 @@ def _refuse(subnet: Network, taken: Container[str], requested: Address) -> None:
 
 def mac_of(address: Address) -> str:
     """The MAC that goes with an address: 02:42 (locally administered) and its last four octets."""
-    return f"02:42:{address.packed[-4:].hex(':')}"
+    return f"{_OWN_MACS}{address.packed[-4:].hex(':')}"
 
 
 def address_of(mac: str) -> str:
     """The IPv4 address whose MAC this would be; `""` when it is no such MAC."""
-    return str(IPv4Address(bytes.fromhex(mac[6:].replace(":", "")))) if mac[:6] == "02:42:" else ""
+    if not mac.startswith(_OWN_MACS):
+        return ""
+    return str(IPv4Address(bytes.fromhex(mac[6:].replace(":", ""))))
 
 
 def is_mac(text: str) -> bool:
@@ -112,7 +129,7 @@ class Leases:
         leases = self.read()
         taken = {network.gateway, network.gateway6, *leases}
         # A MAC that was asked for may be the one that goes with a free address.
-        taken |= {address_of(item) for item in leases if is_mac(item)}
+        taken |= {address_of(item) for item in leases if item.startswith(_OWN_MACS)}
         taken.discard("")
         if mac and (mac in leases or address_of(mac) in taken):
             raise ConflictError(f"give a container the MAC {mac}", "it is taken")
@@ -134,10 +151,10 @@ class Leases:
         write_json(self._path, {**leases, **dict.fromkeys(keys, owner)})
         return given
 
-    def release(self, owner: str) -> None:
-        """Give back whatever `owner` has; hold the root's lock."""
+    def release(self, owners: Collection[str]) -> None:
+        """Give back whatever they have; hold the root's lock."""
         leases = self.read()
-        kept = {key: other for key, other in leases.items() if other != owner}
+        kept = {key: other for key, other in leases.items() if other not in owners}
         if len(kept) == len(leases):
             return
         if kept:

@@ -7,7 +7,7 @@ come or gone. Whoever changes it holds the root's lock.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from runtime.records import Address, Connection, ContainerConfig
@@ -40,13 +40,14 @@ class Members:
         member = Member([name.lower() for name in names], [str(item) for item in addresses])
         write_json(self.path, {**self.read(), identity: member})
 
-    def remove(self, identity: str) -> None:
-        """Tell about it no more."""
+    def remove(self, identities: Collection[str]) -> None:
+        """Tell about them no more."""
         members = self.read()
-        if members.pop(identity, None) is None:
+        kept = {key: member for key, member in members.items() if key not in identities}
+        if len(kept) == len(members):
             return
-        if members:
-            write_json(self.path, members)
+        if kept:
+            write_json(self.path, kept)
         else:
             os.unlink(self.path)
 

@@ -8,6 +8,7 @@ happens under the root's lock, and a network whose maker was killed half-way
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection, Iterator
 from ipaddress import ip_address, ip_network
@@ -145,9 +146,18 @@ class Networks:
             self._bring_up(ready, [*self.all(), ready])
             write_json(f"{directory}/config.json", ready._asdict())
         except BaseException:
-            self._unmake(network)
+            self._unmake_unfinished(network)
             raise
         return ready
+
+    def _unmake_unfinished(self, network: NetworkConfig) -> None:
+        """Take back what was made so far; nothing was by those who may change nothing."""
+        try:
+            self._unmake(network)
+        except NetlinkError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES):
+                raise
+            trees.remove(self._directory(network.name))
 
     def ensure_up(self, network: NetworkConfig, host: Netlink) -> netstate.Link | None:
         """Bring bridge, rules and forwarding back, should somebody have removed them.
@@ -271,24 +281,25 @@ class Networks:
         return given
 
     def release(
-        self, owner: str, *, keep: Collection[str] = (), veths: Collection[str] = ()
+        self, *owners: str, keep: Collection[str] = (), veths: Collection[str] = ()
     ) -> None:
-        """Give back what a container has on every network but those to `keep`.
+        """Give back what containers have on every network but those to `keep`.
 
-        Its veth ends go first, but for `veths`, and what the kernel remembers of it.
+        Their veth ends go first, but for `veths`, and what the kernel remembers of them.
         """
-        plug.detach(owner, keep=veths)
-        traces.forget(set(self._held(owner, keep)))
+        gone = frozenset(owners)
+        plug.detach(*owners, keep=veths)
+        traces.forget(set(self._held(gone, keep)))
         with self._store.locked():
             for name in set(os.listdir(self._store.networks)) - set(keep):
-                Members(self._directory(name)).remove(owner)
-                Leases(self._directory(name)).release(owner)
+                Members(self._directory(name)).remove(gone)
+                Leases(self._directory(name)).release(gone)
 
-    def _held(self, owner: str, keep: Collection[str]) -> Iterator[Address]:
-        """The addresses that a container has on every network but those to `keep`."""
+    def _held(self, owners: Collection[str], keep: Collection[str]) -> Iterator[Address]:
+        """The addresses that containers have on every network but those to `keep`."""
         for name in set(os.listdir(self._store.networks)) - set(keep):
             for item, who in Leases(self._directory(name)).read().items():
-                if who == owner and not is_mac(item):
+                if who in owners and not is_mac(item):
                     yield ip_address(item)
 
     def _used(self) -> list[Network]:

@@ -17,6 +17,21 @@ DEFAULT: Final = "172.17.0.0/16"
 """The subnet of the default network."""
 
 
+_TAKEN: Final[dict[Network, str]] = {
+    ip_network("0.0.0.0/8"): "nobody's: they mean this network",
+    ip_network("127.0.0.0/8"): "the loopback interface's",
+    ip_network("169.254.0.0/16"): "link-local: no router passes them on",
+    ip_network("224.0.0.0/4"): "groups of receivers (multicast)",
+    ip_network("240.0.0.0/4"): "reserved, the last of them for broadcast",
+    ip_network("::/8"): "reserved: the loopback address and mapped IPv4 are among them",
+    ip_network("fe80::/10"): "link-local: no router passes them on",
+    ip_network("ff00::/8"): "groups of receivers (multicast)",
+}
+"""Addresses that no container can have, and what they are for (RFC 6890, RFC 4291)."""
+
+_EXAMPLES: Final = {4: "10.20.0.0/24", 6: "fd00:20::/64"}
+
+
 def parse(asked: str, text: str, version: int) -> Network:
     """A subnet as the user wrote it; `InvalidError` tells what is wrong with it."""
     try:
@@ -25,8 +40,16 @@ def parse(asked: str, text: str, version: int) -> Network:
         raise InvalidError(asked, f"the subnet {text!r} is malformed: {error}") from None
     if subnet.version != version or "/" not in text:
         raise InvalidError(asked, f"{text!r} is not an IPv{version} subnet with a prefix length")
-    if subnet.num_addresses < 4 or subnet.is_multicast or subnet.is_loopback:
+    if subnet.num_addresses < 4:
         raise InvalidError(asked, f"the subnet {text} has no room for a gateway and a container")
+    for other, use in _TAKEN.items():
+        if subnet.version == other.version and subnet.overlaps(other):
+            raise InvalidError(
+                asked,
+                f"containers cannot have the addresses of {text}",
+                f"those of {other} are {use}",
+                f"a subnet such as {_EXAMPLES[version]}",
+            )
     return subnet
 
 

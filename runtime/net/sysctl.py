@@ -6,12 +6,23 @@ writing for another namespace means to enter it first (`NetNS.entered`).
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
+from typing import Final
 
 from linux import files
 from runtime.errors import InvalidError
 from runtime.state import read_json, write_json
+
+_CAUSES: Final = {
+    errno.ENOENT: "this kernel, or a network namespace of it, has no such sysctl",
+    errno.EINVAL: "the sysctl does not take such a value",
+    errno.ERANGE: "the sysctl does not take such a value",
+    errno.EACCES: "it belongs to the whole machine, not to a namespace",
+    errno.EPERM: "it belongs to the whole machine, not to a namespace",
+}
+"""Why a sysctl cannot be written, by the kernel's error."""
 
 
 def path(name: str) -> str:
@@ -35,7 +46,11 @@ def apply(wanted: Mapping[str, str]) -> None:
         try:
             write(name, value)
         except OSError as error:
-            raise InvalidError(f"set the sysctl {name}={value}", str(error.strerror)) from error
+            raise InvalidError(
+                f"set the sysctl {name}={value}",
+                str(error.strerror),
+                _CAUSES.get(error.errno or 0, ""),
+            ) from error
 
 
 class Borrowed:

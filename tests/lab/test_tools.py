@@ -26,6 +26,7 @@ REFUSED = {
     "ip route del 10.0.0.0/8": "ip: remove route 10.0.0.0/8: No such process",
     "ip -n nosuch addr": "ip: No such file or directory",
     "inside nosuch true": "inside: no namespace is called 'nosuch': No such file or directory",
+    "inside ../../proc/1/ns/net true": "inside: no namespace is called '../../proc/1/ns/net'",
     "inside ns1 no-such": "inside: no-such: No such file or directory",
     "netmodes ping nosuch.example.com": "nosuch.example.com  no such name: ",
     "netmodes ping -W 0.1 203.0.113.99": "203.0.113.99  no reply within 0.1 s",

@@ -147,6 +147,16 @@ def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
         (["kill", "-s", "NOPE", "x"], 125, "NOPE"),
         (["network", "rm", "bridge"], 1, "predefined"),
         (["bogus"], 2, "invalid choice"),
+        (["run", "--name", "a" * 129, "base", "true"], 125, "at most 128 letters"),
+        (["run", "--net", "a" * 300, "base", "true"], 125, "no such mode"),
+        (["network", "create", "a" * 300], 125, "at most 128 letters"),
+        (["volume", "create", "a" * 300], 125, "at most 128 letters"),
+        (["rm", "a" * 300], 1, "no such container"),
+        (["run", "-u", "99999999999", "base", "true"], 125, "the highest is 4294967294"),
+        (["run", "-u", "0:4294967295", "base", "true"], 125, "the highest is 4294967294"),
+        (["run", "--sysctl", "net.no=1", "base", "true"], 125, "has no such sysctl"),
+        (["run", "--sysctl", "net.ipv4.ip_forward=x", "base", "true"], 125, "take such a value"),
+        (["run", "--sysctl", "vm.swappiness=1", "base", "true"], 125, "kernel.shm…"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -158,6 +168,30 @@ def test_errors_have_dockers_exit_codes(
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_told(mydocker: Mydocker) -> None:
+    """To everybody who asks, whatever they may do."""
+    done = mydocker("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"mydocker \d+\.\d+\.\d+\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("where", "cause"), [("file", "is a file"), ("file/below", "is a file"), ("/proc/x", "")]
+)
+def test_a_place_for_the_state_that_cannot_be(
+    tmp_path: Path, mydocker: Mydocker, env: dict[str, str], where: str, cause: str
+) -> None:
+    """Is named, with the reason where it is known, and what to do about it."""
+    (tmp_path / "file").touch()
+    env["MYDOCKER_ROOT"] = str(tmp_path / where)
+    done = mydocker("ps")
+    assert done.returncode == 125
+    told = done.stderr.splitlines()
+    assert f"use {tmp_path / where} for mydocker's state" in told[0]
+    assert told[-1] == "  try: point MYDOCKER_ROOT at a directory of your own"
+    assert (cause in told[1]) if cause else len(told) == 2
 
 
 def test_one_that_fails_does_not_hold_up_the_others(mydocker: Mydocker) -> None:

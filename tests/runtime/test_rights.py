@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from linux.syscalls import capget
 from runtime.engine import Engine
 from runtime.errors import InvalidError
-from runtime.isolation import DEFAULT_CAPABILITIES, capabilities
+from runtime.isolation import DEFAULT_CAPABILITIES, capabilities, forbid
+from tests.programs import environment
 from tests.runtime.conftest import FOR_EVER
+from tests.runtime.looks import nothing_left
 
 _NET_ADMIN, _NET_RAW = 1 << 12, 1 << 13
 _SETS = "grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status"
@@ -70,3 +77,30 @@ def test_the_hosts_network_keeps_its_sysctls(engine: Engine, key: str) -> None:
     """`net.*` cannot go with mode host, however it is written."""
     with pytest.raises(InvalidError, match="sysctl"):
         engine.create("base", FOR_EVER, network="host", sysctls={key: "1"})
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "--rm", "base", "true"], ["network", "create", "lan"]], ids=" ".join
+)
+def test_without_the_right_to_make_links(engine: Engine, root: Path, words: list[str]) -> None:
+    """The kernel's no comes with cause and remedy, and no half network stays."""
+
+    def lose() -> None:
+        forbid(capget() & ~_NET_ADMIN)
+
+    (root / "lock").touch()  # which stays, whatever happens
+    with nothing_left(root):
+        done = subprocess.run(
+            [sys.executable, "-m", "runtime", *words],
+            env=environment(MYDOCKER_ROOT=str(root)),
+            preexec_fn=lose,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "Operation not permitted" in done.stderr
+    assert "likely cause: no CAP_NET_ADMIN in this network namespace" in done.stderr
+    assert "try: netmodes lab" in done.stderr
+    assert not engine.containers()

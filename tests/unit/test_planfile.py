@@ -276,3 +276,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         path.write_bytes(wrong)
         with pytest.raises(PlanError, match=f"^{re.escape(str(path))}: .*(no TOML|invalid start)"):
             planfile.read(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """With the reason, as every other mistake."""
+    with pytest.raises(PlanError, match=r"nosuch\.toml: No such file or directory"):
+        planfile.read(tmp_path / "nosuch.toml")
