@@ -81,6 +81,7 @@ RULE: Final = struct.Struct("=BBBBBxxBI")
 """`struct fib_rule_hdr`: family, prefix lengths, TOS, table, action, flags."""
 _FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE, _TO_TABLE = 3, 6, 15, 1
 _BLACKHOLE: Final = 6
+_IFLA_GROUP: Final = 27
 MAIN_TABLE: Final = 254
 RTPROT_BOOT, RTPROT_STATIC = 3, 4
 """Who made a route: somebody by hand, or a program for good (ip-route(8))."""
@@ -207,9 +208,12 @@ def set_link(
     mac: str | None = None,
     master: int | None = None,
     netns: int | None = None,
+    group: int | None = None,
 ) -> Request:
     """Change a link. `master=0` releases a bridge port; `netns` moves it."""
     body = link_body(index=index, name=name, up=up, mtu=mtu, mac=mac, master=master, netns=netns)
+    if group is not None:
+        body += u32(_IFLA_GROUP, group)
     return Request(RTM_NEWLINK, 0, body, f"change link {name or index}")
 
 
@@ -237,6 +241,12 @@ def hairpin_port(index: int, *, on: bool = True) -> Request:
 def del_link(name: str) -> Request:
     """Remove a link by name; a veth end takes its peer along."""
     return Request(RTM_DELLINK, 0, link_body(name=name), f"remove link {name}")
+
+
+def del_group(group: int) -> Request:
+    """Remove every link of a group, in one step."""
+    body = link_body() + u32(_IFLA_GROUP, group)
+    return Request(RTM_DELLINK, 0, body, f"remove the links of group {group}")
 
 
 # --- addresses, routes, neighbours ------------------------------------------

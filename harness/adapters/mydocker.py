@@ -10,12 +10,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
 from typing import Final, Literal, ParamSpec, TypeVar, cast
 
-from harness.adapters.hostside import killed_after, together
+from harness.adapters.hostside import killed_after
 from harness.adapters.protocol import (
     Completed,
     Endpoint,
@@ -46,9 +46,6 @@ from runtime.net.design import NetworkOptions
 from runtime.options import Options
 from runtime.records import DEFAULT_NETWORK, Container, NetworkConfig
 from runtime.starter import Starter
-
-_AT_ONCE = 16
-"""How many containers are removed at the same time."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -150,7 +147,7 @@ class MydockerAdapter:
         return self._call(f"start {name}", _start_container, name)
 
     def remove(self, *names: str) -> None:
-        """`mydocker rm -f`, each in a thread: the kernel lets every one wait for its own link."""
+        """`mydocker rm -f`, of all of them in one step."""
         if names:
             self._call(f"remove {', '.join(names)}", _remove, names)
 
@@ -232,19 +229,18 @@ def _range(first: int, count: int) -> str:
 
 
 def _engine() -> Engine:
-    """One that forks containers from this process's starter."""
-    return Engine(starter=_starter(os.getpid()))
+    """This process's, which remembers what it has seen of containers."""
+    return _engine_of(os.getpid())
 
 
 @cache
-def _starter(_pid: int) -> Starter:
-    """What the containers of this process are forked from; a fork of it has none of its own yet."""
-    return Starter.begin()
+def _engine_of(_pid: int) -> Engine:
+    """Its containers are forked from a starter; a fork of the process has none of its own yet."""
+    return Engine(starter=Starter.begin())
 
 
 def _start() -> None:
-    _starter(os.getpid())
-    engine = Engine()
+    engine = _engine()
     engine.images.all()
     engine.network_inspect(DEFAULT_NETWORK)
     engine.containers()  # every call puts in order what a killed one has left
@@ -353,7 +349,7 @@ def _start_container(name: str) -> Facts:
 
 
 def _remove(names: Sequence[str]) -> None:
-    together(partial(Engine().remove, force=True), names, most=_AT_ONCE)
+    Engine().remove(*names, force=True)
 
 
 def _repair() -> None:

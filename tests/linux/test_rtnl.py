@@ -139,6 +139,16 @@ def test_a_link_moves_and_goes(space: NetNS) -> None:
                 assert [item.get_attr("IFLA_IFNAME") for item in ipr.get_links()] == ["lo"]
 
 
+def test_a_group_of_links_goes_in_one_step(space: NetNS) -> None:
+    """Both ends of each pair in it, and nobody else."""
+    send(space, *(rtnl.add_veth(f"near{number}", f"far{number}") for number in range(3)))
+    send(space, *(rtnl.set_link(0, name=f"near{number}", group=77) for number in range(2)))
+    send(space, rtnl.del_group(77))
+    with decoder.rtnetlink(space) as ipr:
+        left = {item.get_attr("IFLA_IFNAME") for item in ipr.get_links()}
+    assert left == {"lo", "near2", "far2"}
+
+
 @pytest.mark.parametrize("mac", ["02:42:0a:00:00", "02:42:0a:00:00:01:02", "not a mac"])
 def test_a_mac_is_six_bytes(mac: str) -> None:
     """Anything else is refused before it reaches the kernel."""

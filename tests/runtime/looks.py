@@ -124,6 +124,20 @@ class Everything(NamedTuple):
     files: list[str]
 
 
+def descriptors() -> list[str]:
+    """The caller's own, but for those by which an engine watches a container that runs."""
+    return [number for number in os.listdir("/proc/self/fd") if _is_kept(number)]
+
+
+def _is_kept(descriptor: str) -> bool:
+    try:
+        told = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    except FileNotFoundError:  # the directory was listed by it
+        return False
+    pids = [line for line in told.splitlines() if line.startswith("Pid:")]
+    return not pids or int(pids[0].split()[1]) < 0  # of a process that has ended (pidfd_open(2))
+
+
 def everything(root: Path) -> Everything:
     """What there is now; two of these are equal when nothing was left in between."""
     return Everything(
@@ -131,7 +145,7 @@ def everything(root: Path) -> Everything:
         tables(),
         _mounts(root),
         family(root),
-        set(os.listdir("/proc/self/fd")),
+        set(descriptors()),
         sorted(str(path.relative_to(root)) for path in root.rglob("*")),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from runtime.engine import Engine
 from runtime.intake import Loaded
 from tests.runtime import tars
+from tests.runtime.looks import descriptors
 
 
 def load(engine: Engine, archive: bytes) -> list[Loaded]:
@@ -71,7 +71,7 @@ def unchanged(root: Path) -> Iterator[None]:
 def _state(root: Path) -> tuple[set[str], set[str], str, int]:
     return (
         on_disk(root),
-        set(os.listdir("/proc/self/fd")),
+        set(descriptors()),
         Path("/proc/thread-self/children").read_text(),
         len(Path("/proc/self/mountinfo").read_text().splitlines()),
     )

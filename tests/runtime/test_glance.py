@@ -13,6 +13,7 @@ from runtime.engine import Engine
 from runtime.glance import Glance
 from runtime.state import Store
 from tests.runtime.conftest import FOR_EVER
+from tests.runtime.killing import killed_at
 
 
 @pytest.fixture
@@ -60,3 +61,53 @@ def test_an_end_is_noticed(engine: Engine, root: Path) -> None:
     assert container.ended_within(handle, 10_000)
     os.close(handle)
     assert list(glance.unsettled()) == [web.id]
+
+
+def test_one_that_runs_is_not_looked_at_again(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found running twice, it is watched: nothing is asked of it until it ends."""
+    web = engine.run("base", FOR_EVER, network="none")
+    glance = Glance(Store(str(root)))
+    for _ in range(2):
+        assert list(glance.unsettled()) == []
+    monkeypatch.setattr(Glance, "_look", pytest.fail)
+    assert list(glance.unsettled()) == []
+    monkeypatch.undo()
+    handle = os.pidfd_open(web.state.pid)
+    os.kill(web.state.pid, signal.SIGKILL)
+    assert container.ended_within(handle, 10_000)
+    os.close(handle)
+    assert list(glance.unsettled()) == [web.id]
+
+
+def test_who_was_killed_while_connecting_is_noticed(engine: Engine, root: Path) -> None:
+    """Though the container runs on, and is watched."""
+    engine.network_create("lan")
+    web = engine.run("base", FOR_EVER)
+    glance = Glance(Store(str(root)))
+    for _ in range(2):
+        assert list(glance.unsettled()) == []
+    step = (Store, "write_state", True)
+    killed_at(step, lambda: Engine(root).network_connect("lan", web.id))
+    assert list(glance.unsettled()) == [web.id]
+    engine.containers()
+    assert list(glance.unsettled()) == []
+
+
+def test_a_watch_ends_with_who_watches(engine: Engine, root: Path) -> None:
+    """No descriptor outlives it, nor the container."""
+    web = engine.run("base", FOR_EVER, network="none")
+    before = len(os.listdir("/proc/self/fd"))
+    glance = Glance(Store(str(root)))
+    for _ in range(2):
+        assert list(glance.unsettled()) == []
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    del glance
+    assert len(os.listdir("/proc/self/fd")) == before
+    glance = Glance(Store(str(root)))
+    for _ in range(2):
+        assert list(glance.unsettled()) == []
+    engine.remove(web.id, force=True)
+    assert list(glance.unsettled()) == []
+    assert len(os.listdir("/proc/self/fd")) == before

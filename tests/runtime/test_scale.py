@@ -7,19 +7,21 @@ containers at once, fifty starts at the same moment and a thousand cycles.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Interface
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from linux import netstate
+from linux import files, netstate, rtnl
 from linux.conntrack import Conntrack
-from linux.netlink import Netlink
+from linux.netlink import Netlink, Request
 from runtime.engine import Engine
 from runtime.starter import Starter
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.looks import children, links, nothing_left, until
+from tests.runtime.looks import children, descriptors, links, nothing_left, until
 
 AT_ONCE = 24
 """Containers on one bridge at the same time."""
@@ -51,8 +53,49 @@ def test_many_share_one_bridge(started: Engine, root: Path) -> None:
         bridge = links()["docker0"].ifindex
         assert [links()[item.veth].master for item in ends] == [bridge] * AT_ONCE
         assert len(started.containers(everything=False)) == AT_ONCE + 1
-        for item in found:
-            started.remove(item.id, force=True)
+        started.remove(*(item.id for item in found), force=True)
+
+
+def test_what_a_start_costs_does_not_grow_with_those_that_run(
+    started: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many files are read, looked at and written, and requests sent, whoever runs besides."""
+    done = Counter[str]()
+    calls = ((files, "read"), (files, "write"), (os, "stat"), (Netlink, "send"), (Netlink, "ask"))
+    for owner, name in calls:
+        monkeypatch.setattr(owner, name, _counting(done, name, getattr(owner, name)))
+    costs = []
+    for _ in range(AT_ONCE):
+        done.clear()
+        started.run("base", FOR_EVER)
+        costs.append(dict(done))
+    assert costs[0]["read"]
+    # The second one is the first to find somebody running, the third is the first to watch.
+    assert all(cost == costs[3] for cost in costs[3:])
+
+
+def test_links_of_many_go_in_one_step(started: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a link is gone the kernel waits until nobody looks at it: once for all of them."""
+    found = [started.run("base", FOR_EVER) for _ in range(4)]
+    sent: list[Request] = []
+    original = Netlink.send
+
+    def send(netlink: Netlink, requests: list[Request], *, missing_ok: bool = False) -> None:
+        sent.extend(requests)
+        original(netlink, requests, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Netlink, "send", send)
+    started.remove(*(item.id for item in found), force=True)
+    assert [request.kind for request in sent].count(rtnl.RTM_DELLINK) == 1
+    assert not {item.state.endpoints[0].veth for item in found} & links().keys()
+
+
+def _counting(done: Counter[str], name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        done[name] += 1
+        return original(*args, **kwargs)
+
+    return counted
 
 
 def test_cycles_leave_every_counter_where_it_was(
@@ -83,7 +126,7 @@ def _counters(root: Path, starter: Starter) -> dict[str, int]:
         return {
             "neighbours": len(list(netstate.neighbours(host))),
             "flows": conntrack.count(),
-            "descriptors": len(os.listdir("/proc/self/fd")),
+            "descriptors": len(descriptors()),
             "descriptors of the starter": len(os.listdir(f"/proc/{starter.pid}/fd")),
             "bytes of state": sum(path.stat().st_size for path in root.rglob("*")),
             "children of the starter": len(children(starter.pid)),
