@@ -56,6 +56,11 @@ def test_no_row_was_dropped() -> None:
     assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
 
 
+def test_every_row_says_who_promises_it() -> None:
+    """A sentence without a source is an opinion."""
+    assert [row.id for row in CATALOGUE if not row.sources] == []
+
+
 def test_every_row_asks_for_features_that_exist() -> None:
     """A row that asks for a feature nobody can claim would never be tested."""
     asked = {feature for requirement in CATALOGUE for feature in requirement.features}
