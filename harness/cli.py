@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness import doctor, requirements, vendors
+from harness import comparing, doctor, requirements, vendors
 from harness.faults import runner
 from harness.lab import ping
 from harness.report import commands as report_commands
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "in the lab: one echo request to each host, and the TTL with which the answer came"
     commands.add_parser("ping", help=about)  # main() has it parse its own arguments
     vendors.add(commands)
+    comparing.add(commands)
     runner.register(commands)
     report_commands.add(commands)
     return parser

@@ -1,0 +1,237 @@
+"""The command `netmodes compare`: the same suites on several runtimes, one run for each."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from harness.adapters import registry
+from harness.faults.runner import SUITES
+
+if TYPE_CHECKING:
+    from harness.report.table import Column
+
+TABLE, DATA, PAGE, LOG = "comparison.md", "comparison.json", "comparison.html", "pytest.log"
+_COLOURS: Final = {"pass": "green", "fail": "red", "error": "magenta", "unsupported": "blue"}
+_RAN: Final = (0, 1)
+"""Exit codes of a run that came to its end."""
+_LAST: Final = 3
+"""How many lines of a run's log tell why it did not."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's subcommands."""
+    about = "run the same suites on several runtimes, and put what came out side by side"
+    parser = commands.add_parser("compare", help=about, description=about)
+    parser.add_argument(
+        "runtimes", nargs="*", metavar="NAME", help="a runtime; all that are installed when none"
+    )
+    parser.add_argument(
+        "-n", dest="workers", default="auto", metavar="N", help="workers of a run (default: auto)"
+    )
+    parser.add_argument(
+        "--tests", action="append", default=[], metavar="PATH", help="in place of the suites"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("comparison"),
+        metavar="DIR",
+        help="the table, and each run's report below it (default: comparison)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when every run came to its end, 1 when one did not, 2 for a bad question."""
+    names = list(dict.fromkeys(arguments.runtimes)) or _installed()
+    problems = [f"{name}: {why}" for name in names if (why := _why_not(name))]
+    if problems:
+        sys.stderr.write("".join(f"netmodes compare: {problem}\n" for problem in problems))
+        return 2
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    tests = arguments.tests or [str(SUITES)]
+    columns = []
+    with _Bar(console, len(names)) as bar:
+        for name in names:
+            columns.append(_tried(name, arguments.output, tests, arguments.workers, bar))
+            bar.say(_about(columns[-1]))
+            _write(columns, arguments.output)
+    console.print(_table(columns))
+    console.print(f"{arguments.output / TABLE}, {arguments.output / PAGE}", markup=False)
+    return int(any(column.note for column in columns))
+
+
+def _installed() -> list[str]:
+    return [name for name in registry.names() if not _why_not(name)]
+
+
+def _why_not(name: str) -> str:
+    try:
+        registry.find(name)
+    except (registry.UnknownRuntime, ImportError) as error:
+        return str(error)
+    return ""
+
+
+# --- one run -----------------------------------------------------------------------
+
+
+def _tried(name: str, output: Path, tests: Sequence[str], workers: str, bar: _Bar) -> Column:
+    """Have pytest run the tests on one runtime; its report, or why there is none."""
+    from harness.report import json_file
+    from harness.report.table import Column
+
+    home = (output / re.sub(r"[^\w.-]+", "_", name)).absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / json_file.NAME).unlink(missing_ok=True)
+    code = _pytest(name, home, tests, workers, bar)
+    said = (home / LOG).read_text(encoding="utf-8", errors="replace")
+    try:
+        report = json_file.load(home)
+    except (json_file.BadReport, OSError):
+        report = None
+    if report is None or not report.tests:
+        return Column(name, None, f"exit code {code}: {_end(said)}")
+    whole = code in _RAN and report.complete
+    return Column(name, report, "" if whole else "; ".join(report.partial) or f"exit code {code}")
+
+
+def _pytest(name: str, home: Path, tests: Sequence[str], workers: str, bar: _Bar) -> int:
+    read, write = os.pipe()
+    argv = [sys.executable, "-m", "pytest", *tests, "-q", "-p", "harness.plugin"]
+    argv += ["-p", "harness.progress", "--tell-progress", str(write), "-n", workers]
+    argv += ["--runtime", name, "--report", str(home)]
+    environment = {**os.environ, "PYTEST_ADDOPTS": ""}
+    with (home / LOG).open("wb") as log, open(read, "rb") as lines:
+        process = subprocess.Popen(
+            argv, env=environment, pass_fds=[write], stdout=log, stderr=subprocess.STDOUT
+        )
+        os.close(write)
+        try:
+            bar.follow(name, _told(lines))
+            return process.wait()
+        except KeyboardInterrupt:  # it has got the Ctrl-C too, and ends in good order
+            with contextlib.suppress(KeyboardInterrupt):
+                process.wait()
+            raise
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+
+
+class _Told(NamedTuple):
+    kind: str
+    what: str
+
+
+def _told(lines: Any) -> Iterator[_Told]:
+    for line in lines:
+        kind, _, what = line.decode(errors="replace").rstrip("\n").partition(" ")
+        yield _Told(kind, what)
+
+
+def _end(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return " ".join(lines[-_LAST:]) or "it said nothing"
+
+
+class _Bar:
+    """What is running, how far all of it is, and how long it will take; nothing in a log."""
+
+    def __init__(self, console: Console, runs: int) -> None:
+        self._runs, self._before = runs, 0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID = self._progress.add_task("", total=None)
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, words: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(words, markup=False, soft_wrap=True)
+
+    def follow(self, name: str, told: Iterator[_Told]) -> None:
+        """Show what a run tells, until it has ended. The others are taken to be as long."""
+        from harness.progress import COLLECTED, DONE, STARTED
+
+        collected = done = 0
+        self._progress.update(self._task, description=f"{escape(name)} starts")
+        for kind, what in told:
+            if kind == COLLECTED:
+                collected = int(what)
+                self._progress.update(self._task, total=self._runs * collected)
+            elif kind == STARTED:
+                file = what.partition("::")[0].rpartition("/")[2]
+                self._progress.update(self._task, description=escape(f"{name}: {file}"))
+            elif kind == DONE:
+                done += 1
+                self._progress.update(self._task, completed=self._before + done)
+        self._before += collected
+
+
+# --- what came out -------------------------------------------------------------------
+
+
+def _about(column: Column) -> str:
+    from harness.report import table
+
+    return table.counts(column) + (f" ({column.note})" if column.report and column.note else "")
+
+
+def _write(columns: Sequence[Column], output: Path) -> None:
+    """After each run: whoever interrupts the rest has what there is."""
+    from harness.report import files, table
+
+    files.replace(output / TABLE, table.as_markdown(columns))
+    files.replace(output / DATA, table.as_json(columns))
+    if reports := [column.report for column in columns if column.report is not None]:
+        files.write_page(reports, output / PAGE)
+
+
+def _table(columns: Sequence[Column]) -> Table:
+    from harness.report import table
+
+    shown = [column for column in columns if column.report is not None]
+    drawn = Table(box=None, title_justify="left")
+    drawn.add_column("")
+    drawn.add_column("level")
+    for column in shown:
+        drawn.add_column(escape(column.name))
+    for row in table.tested(shown):
+        words = (f"[{_COLOURS.get(word, 'yellow')}]{word}[/]" for word in row.verdicts)
+        drawn.add_row(row.id, row.level, *words)
+    return drawn

@@ -1,0 +1,111 @@
+"""`netmodes compare`: one run for each runtime, and one table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.comparing import DATA, PAGE, TABLE
+from harness.report import json_file
+from tests.programs import ROOT, environment
+
+WITHIN = 120.0
+"""Seconds for two runs of pytest, each of which imports everything, on the slowest machine."""
+pytestmark = pytest.mark.timeout(WITHIN + 10)
+
+TESTS = """
+from harness.marks import requirement
+
+@requirement("NONE-1")
+def test_kept(runtime): pass
+
+@requirement("NET-4")
+def test_names(runtime): pass
+
+@requirement("BR-4")
+def test_differs(runtime): assert runtime.name == "mydocker"
+"""
+
+
+NOT_WITH_ACME = """
+import pytest
+
+def pytest_sessionstart(session):
+    if session.config.getoption("runtime").endswith(".toml"):
+        raise pytest.UsageError("not with acme")
+"""
+ACME = f"""
+[runtime]
+like = "mydocker-cli"
+command = ["{sys.executable}", "-m", "runtime"]
+features = ["bridge", "none"]
+version = "7.1"
+[runtime.env]
+PYTHONPATH = "{ROOT}"
+"""
+
+
+def acme(folder: Path, text: str = ACME) -> str:
+    """The path of a description of mydocker that claims less."""
+    (folder / "acme.toml").write_text(text)
+    return str(folder / "acme.toml")
+
+
+def compare(folder: Path, *names: str, tests: str = TESTS) -> subprocess.CompletedProcess[str]:
+    """Compare runtimes in a few tests."""
+    (folder / "test_it.py").write_text(tests)
+    (folder / "pytest.ini").write_text("[pytest]\nnetmodes = true\n")
+    words = ["--tests", str(folder), "-n", "0", "--output", str(folder / "out")]
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", "compare", *names, *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+
+
+def test_the_table_has_a_verdict_of_each_runtime(tmp_path: Path) -> None:
+    """Pass, fail, unsupported: printed, and written for people and programs."""
+    lesser = acme(tmp_path)
+    done = compare(tmp_path, "mydocker", lesser)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    rows = json.loads((out / DATA).read_text())["requirements"]
+    told = {row["id"]: row["verdicts"] for row in rows}
+    assert told["NONE-1"] == {"mydocker": "pass", lesser: "pass"}
+    assert told["NET-4"] == {"mydocker": "pass", lesser: "unsupported"}
+    assert told["BR-4"] == {"mydocker": "pass", lesser: "fail"}
+    assert "| BR-4 | MUST | pass | **fail** |" in (out / TABLE).read_text()
+    assert (out / PAGE).is_file()
+    assert json_file.load(out / "mydocker").complete
+    (line,) = [item for item in done.stdout.splitlines() if item.split()[:1] == ["BR-4"]]
+    assert line.split()[1:] == ["MUST", "pass", "fail"]
+    assert "\x1b" not in done.stdout, "a log has no progress bar"
+
+
+def test_a_run_that_does_not_begin_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    """With what it said; the exit code is 1."""
+    (tmp_path / "conftest.py").write_text(NOT_WITH_ACME)
+    lesser = acme(tmp_path)
+    done = compare(tmp_path, lesser, "mydocker")
+    assert done.returncode == 1
+    assert f"{lesser}: did not run: exit code 4: " in done.stdout
+    assert "not with acme" in done.stdout
+    assert "mydocker 0" in done.stdout
+    assert "| | level | mydocker |" in (tmp_path / "out" / TABLE).read_text()
+
+
+def test_what_cannot_be_run_is_refused_before_anything_is(tmp_path: Path) -> None:
+    """Each with its reason: nobody waits for half a table."""
+    absent = acme(tmp_path, ACME.replace(sys.executable, "acmectl-7"))
+    done = compare(tmp_path, "mydocker", absent, "nobody")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"netmodes compare: {absent}: not installed: there is no acmectl-7" in done.stderr
+    assert "netmodes compare: nobody: no adapter is called 'nobody'" in done.stderr
+    assert not (tmp_path / "out").exists()
