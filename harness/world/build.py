@@ -72,7 +72,11 @@ class World:
         with contextlib.ExitStack() as stack:
             host = Host.start(
                 resolver=str(pick(topology.resolver, 4).ip),
-                hosts={"localhost": "127.0.0.1", "ip6-localhost": "::1", HOST: "127.0.1.1"},
+                hosts={
+                    "127.0.0.1": "localhost",
+                    "127.0.1.1": HOST,
+                    "::1": "localhost ip6-localhost ip6-loopback",
+                },
             )
             stack.callback(host.stop)
             names = ["lan", *routers(topology), INTERNET, ATTACKER, NS1, NS2]

@@ -103,7 +103,7 @@ def _own_etc(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
     own = {
         "resolv.conf": f"nameserver {resolver}\n",
         "hostname": f"{hostname}\n",
-        "hosts": "".join(f"{address}\t{name}\n" for name, address in hosts.items()),
+        "hosts": "".join(f"{address}\t{names}\n" for address, names in hosts.items()),
     }
     for entry in os.scandir(machine):
         if entry.name in own:

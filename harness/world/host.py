@@ -69,7 +69,7 @@ class Host:
 
     @classmethod
     def start(cls, *, resolver: str, hosts: Mapping[str, str]) -> Self:
-        """Fork a host. `resolver` goes into its resolv.conf, `hosts` (name → address) into hosts.
+        """Fork a host. `resolver` goes into its resolv.conf, `hosts` (address → names) into hosts.
 
         Raises what goes wrong inside: `OSError` when a namespace or a mount is refused.
         """

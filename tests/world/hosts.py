@@ -21,7 +21,7 @@ KINDS = ("mnt", "net", "pid", "uts", "ipc", "cgroup")
 
 def started() -> Host:
     """A host, without a world around it."""
-    return Host.start(resolver=RESOLVER, hosts={"localhost": "127.0.0.1", HOSTNAME: "127.0.1.1"})
+    return Host.start(resolver=RESOLVER, hosts={"127.0.0.1": "localhost", "127.0.1.1": HOSTNAME})
 
 
 @pytest.fixture(scope="module")

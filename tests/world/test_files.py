@@ -16,7 +16,7 @@ from harness.world.host import Host
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
     """A host, without a world around it."""
-    started = Host.start(resolver="203.0.113.53", hosts={"host": "127.0.1.1"})
+    started = Host.start(resolver="203.0.113.53", hosts={"127.0.1.1": "host"})
     yield started
     started.stop()
 

@@ -261,7 +261,7 @@ def test_a_start_that_fails_leaves_nothing() -> None:
     files, processes = os.listdir("/proc/self/fd"), family()
     space = os.stat("/proc/self/ns/pid_for_children").st_ino
     with pytest.raises(UnicodeEncodeError) as caught:
-        Host.start(resolver=RESOLVER, hosts={"Z\N{LATIN SMALL LETTER U WITH DIAERESIS}rich": "::1"})
+        Host.start(resolver=RESOLVER, hosts={"::1": "Z\N{LATIN SMALL LETTER U WITH DIAERESIS}rich"})
     assert "in _own_etc" in caught.value.__notes__[0]
     assert (os.listdir("/proc/self/fd"), family()) == (files, processes)
     assert os.stat("/proc/self/ns/pid_for_children").st_ino == space
