@@ -20,6 +20,7 @@ GROUP: Final = "netmodes.adapters"
 DEFAULT: Final = "mydocker"
 """The runtime that comes with the suites."""
 _BUILT_IN: Final = {
+    "bwrap": "harness.adapters.bwrap:FACTORY",
     "containerd": "harness.adapters.containerd:FACTORY",
     "crun": "harness.adapters.oci:CRUN",
     "docker": "harness.adapters.docker:SPEC",

@@ -1,0 +1,92 @@
+"""Runtimes that stay for as long as their container: started as daemons, and entered by nsenter.
+
+Such a one has no verbs but to start something, and tells no pid: the container is that child
+of it which is the first process of a pid namespace and has become another program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.adapters import hostside, records
+from harness.adapters.bare import Order
+from harness.adapters.program import BOUND, Broken, Refused
+from harness.world import commands
+
+ENTERING: Final = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
+"""What nsenter(1) enters: all but a user namespace, in which it is already."""
+_AGAIN: Final = 0.002
+"""Seconds after which to look again: nobody tells of a child that is born."""
+
+
+def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> int:
+    """Start a container's runtime; the pid of the container once its command is executed.
+
+    `Refused` with what it wrote when it ends before, `Broken` when there is no such process
+    after `BOUND` seconds.
+    """
+    order.log.unlink(missing_ok=True)
+    monitor = commands.spawn(argv, str(order.log), environment)
+    _note(order.home).write_text(f"{monitor} {records.born(monitor)}", encoding="ascii")
+    program = os.stat(f"/proc/{monitor}/exe") if records.born(monitor) else None
+    deadline = time.monotonic() + BOUND
+    while time.monotonic() < deadline:
+        if found := _container(monitor, program):
+            return found
+        if not records.born(monitor):
+            said = order.log.read_text(encoding="utf-8", errors="replace").strip()
+            raise Refused(said or f"{argv[0]} ended at once, and said nothing")
+        select.select([], [], [], _AGAIN)
+    raise Broken(f"{' '.join(argv)} has started nothing within {BOUND:g} s")
+
+
+def forget(home: Path) -> None:
+    """Wait for the end of a container's runtime; one whose container lives is killed."""
+    try:
+        monitor, born = _note(home).read_text(encoding="ascii").split()
+    except (FileNotFoundError, ValueError):
+        return
+    if records.born(int(monitor)) != born:
+        return
+    for child in _children(int(monitor)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    hostside.wait_for_end(int(monitor), BOUND)
+
+
+def entering(pid: int) -> tuple[str, ...]:
+    """The words before a command that is to run where a process is."""
+    return ("nsenter", "--target", str(pid), *ENTERING, "--")
+
+
+def _note(home: Path) -> Path:
+    return home / "monitor"
+
+
+def _container(monitor: int, program: os.stat_result | None) -> int:
+    for child in _children(monitor):
+        with contextlib.suppress(OSError, StopIteration):
+            with open(f"/proc/{child}/status", encoding="utf-8") as file:
+                ids = next(line for line in file if line.startswith("NSpid:")).split()[1:]
+            own = os.stat(f"/proc/{child}/exe")
+            if len(ids) > 1 and ids[-1] == "1" and (program is None or not _same(own, program)):
+                return child
+    return 0
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+        return [int(item) for item in text.split()]
+    return []
