@@ -74,9 +74,10 @@ class Dialect:
     published_across: Literal["reachable", "unreachable"] = "reachable"
     """Whether a container reaches a port that one on another network publishes, through the
     host's address (PUB-5)."""
-    published_source: Literal["client", "gateway"] = "client"
+    published_source: Literal["client", "gateway", "own"] = "client"
     """Whose address a container sees when somebody on the LAN calls its published port
-    (PUB-6): the caller's own, or that of the container's gateway."""
+    (PUB-6): the caller's own, that of the container's gateway, or the container's own, from
+    which whoever listens on the host in its place makes a connection of its own."""
     hairpin_source: Literal["client", "gateway"] = "gateway"
     """Whose address a container sees when a peer on its network calls its published port by
     the host's address (PUB-4). Its own calls are the gateway's with either: the kernel takes

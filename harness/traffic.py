@@ -99,8 +99,9 @@ class Ear:
     ) -> Meeting | None:
         """Call it from a place, by its own address and port or by those given.
 
-        `None` when the call is refused, and with `quiet` also when it is not heard by the
-        time that returns: the scene's `settle`. Else `TimeoutError` when the call is neither
+        `None` when the call is refused, or taken by somebody who hangs up, as a process in user
+        space does that finds nobody inside; with `quiet` also when it is not heard by the time
+        that returns: the scene's `settle`. Else `TimeoutError` when the call is neither
         heard nor refused; with `answered` also when what is sent back does not come to the
         caller from where it called. Over TCP nothing is heard before that has happened.
         """
@@ -122,6 +123,8 @@ class Ear:
                         if answered and self.transport == "udp":
                             self._answer(call, seen, nonce)
                         return Meeting(_end(call.getsockname()), seen)
+                    if call in ready and self.transport == "tcp" and _is_hung_up(call):
+                        return None
                     if number := call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                         raise OSError(number, os.strerror(number))
             except OSError as error:
@@ -294,6 +297,16 @@ def _socket(place: Place, transport: Transport, towards: Address) -> socket.sock
     if transport == "tcp":
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     return opened
+
+
+def _is_hung_up(call: socket.socket) -> bool:
+    """Whether a connection was made, and is over without a word."""
+    try:
+        return call.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
 def _is_connected(call: socket.socket) -> bool:

@@ -113,6 +113,7 @@ PASTA: Final = replace(
 SLIRP: Final = replace(
     PASTA,
     name="podman-rootless-slirp4netns",
+    features=PASTA.features - {Feature.IPV6},  # no published port leads to an IPv6 address
     kin=("podman", "rootless", "slirp4netns"),
     default_network="slirp4netns",
     programs=("crun", "conmon", "slirp4netns"),

@@ -7,15 +7,26 @@ from collections.abc import Iterator
 import pytest
 
 from harness.adapters.protocol import Adapter, Feature
+from harness.marks import requirement
 from harness.model import FAMILIES, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Publish
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
 from suites.ports.fair import BESIDE, Fair
-from suites.ports.shop import INSIDE, MARKET, PORTS, Shop, home
-from suites.trio import family
+from suites.ports.shop import INSIDE, MARKET, PORTS, Shop, has_taps, home
 
-__all__ = ["family"]
+
+@pytest.fixture(
+    scope="package",
+    params=[
+        pytest.param(4, id="IPv4"),
+        pytest.param(6, id="IPv6", marks=requirement("PUB-12")),
+    ],
+)
+def family(request: pytest.FixtureRequest) -> Family:
+    """Every promise, once for each family."""
+    chosen: Family = request.param
+    return chosen
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -30,19 +41,16 @@ def market(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
     """Look, do not change: `shop`, which publishes `PORTS` on every address, and others.
 
     `peer` is on its network, which is the default one where the family is IPv4;
-    `stranger` is on another.
+    `stranger` is on another, where the runtime has networks.
     """
-    dual = family == 6
-    networks = (NetworkSpec(MARKET, ipv6=True),) if dual else ()
+    dual, here = family == 6, home(runtime, family)
+    networks = [NetworkSpec(MARKET, ipv6=True)] if here == Bridge(MARKET) else []
     ports = tuple(Publish(port, INSIDE, transport) for transport, port in PORTS.items())
-    plan = Plan(
-        networks=(*networks, NetworkSpec("far", ipv6=dual)),
-        containers=(
-            ContainerSpec("shop", home(family), ports=ports),
-            ContainerSpec("peer", home(family)),
-            ContainerSpec("stranger", Bridge("far")),
-        ),
-    )
+    containers = [ContainerSpec("shop", here, ports=ports), ContainerSpec("peer", here)]
+    if Feature.NETWORKS in runtime.features:
+        networks.append(NetworkSpec("far", ipv6=dual))
+        containers.append(ContainerSpec("stranger", Bridge("far")))
+    plan = Plan(networks=tuple(networks), containers=tuple(containers))
     with Scene(world, runtime, plan) as made:
         yield made
 
@@ -59,13 +67,15 @@ def ground(world: World, runtime: Adapter) -> Iterator[Fair]:
     """The fair, with nobody but `BESIDE`; where the runtime has networks it is on one of them."""
     networks: tuple[NetworkSpec, ...] = ()
     families: tuple[Family, ...] = (4,)
-    home = Bridge()
+    where = Bridge()
     if Feature.NETWORKS in runtime.features:
         families = FAMILIES if Feature.IPV6 in runtime.features else (4,)
-        networks, home = (NetworkSpec("fair", ipv6=6 in families),), Bridge("fair")
-    plan = Plan(networks=networks, containers=(ContainerSpec(BESIDE, home),))
+        networks, where = (NetworkSpec("fair", ipv6=6 in families),), Bridge("fair")
+    elif has_taps(runtime) and Feature.IPV6 in runtime.features:
+        families = FAMILIES
+    plan = Plan(networks=networks, containers=(ContainerSpec(BESIDE, where),))
     with Scene(world, runtime, plan) as made:
-        yield Fair(made, home, families)
+        yield Fair(made, where, families)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface, ip_network
 from typing import Final, NamedTuple, Self
 
+from harness.adapters.protocol import Adapter
 from harness.addresses import LOOPBACKS
 from harness.container import Container
 from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family, Publish
@@ -115,9 +116,34 @@ def both(port: int, inside: int = INSIDE, *, at: Address | None = None) -> tuple
     return tuple(Publish(port, inside, transport, at) for transport in TRANSPORTS)
 
 
-def home(family: Family) -> Bridge:
-    """Where the market's containers of a family are."""
-    return Bridge() if family == 4 else Bridge(MARKET)
+def home(runtime: Adapter, family: Family) -> Bridge:
+    """Where the market's containers of a family are: a tap has both."""
+    return Bridge() if family == 4 or has_taps(runtime) else Bridge(MARKET)
+
+
+def has_taps(runtime: Adapter) -> bool:
+    """Whether a container has by default a tap of its own, in place of a network."""
+    return runtime.dialect.default_network != "bridge"
+
+
+def link_of(scene: Scene, name: str) -> str:
+    """By which of its interfaces a container is called: behind a tap `lo` may be one of them."""
+    own = scene.plan.container(name).mode == Bridge() and has_taps(scene.runtime)
+    return "" if own else "eth0"
+
+
+def dual(scene: Scene) -> Bridge:
+    """Where a container gets addresses of both families."""
+    if has_taps(scene.runtime):
+        return Bridge()
+    scene.network("dual", ipv6=True)
+    return Bridge("dual")
+
+
+def meets(scene: Scene, caller: str, address: Address) -> bool:
+    """Whether a call of the host's address gets to the host: who has the same calls itself."""
+    own = scene.place(caller).interfaces() if caller != HOST else ()
+    return address not in {item.ip for item in own}
 
 
 def addresses(scene: Scene, family: Family) -> list[Address]:
@@ -172,8 +198,13 @@ ELSEWHERE: Final[dict[str, tuple[str, ...]]] = {
 
 def assert_theirs(scene: Scene, transport: Transport, family: Family, port: int) -> None:
     """A port that the host has published is, on every other machine, that machine's own."""
+    inside = {item.name for item in scene.plan.containers}
+    unmet = inside if has_taps(scene.runtime) else set()  # nobody reaches them, whatever the port
+    present = inside | scene.places.keys()
     for caller, others in ELSEWHERE.items():
         for other in others:
+            if not {caller, other} <= present or other in unmet:
+                continue
             address = scene.place(other).address(family)
             with Ear(
                 scene.place(other), transport, family=family, address=address, port=port

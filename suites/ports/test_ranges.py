@@ -11,10 +11,10 @@ import pytest
 from harness.addresses import LOOPBACKS
 from harness.container import Container
 from harness.marks import requirement
-from harness.model import ATTACKER, FAMILIES, HOST, Bridge, Family, Publish
+from harness.model import ATTACKER, FAMILIES, HOST, Family, Publish
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear, Transport
-from suites.ports.shop import INSIDE, OWN, both, home, shops
+from suites.ports.shop import INSIDE, OWN, both, dual, has_taps, home, shops
 
 FIRST: Final = 8120
 COUNT: Final = 4
@@ -27,7 +27,7 @@ def stalls(market: Scene, family: Family) -> Iterator[Container]:
     """A container that publishes a range, and a port of the runtime's choice."""
     ports = [Publish(FIRST, INSIDE, transport, count=COUNT) for transport in TRANSPORTS]
     ports += [Publish(0, CHOSEN, transport) for transport in TRANSPORTS]
-    yield market.container("stalls", home(family), ports=tuple(ports))
+    yield market.container("stalls", home(market.runtime, family), ports=tuple(ports))
     market.remove("stalls")
 
 
@@ -82,7 +82,7 @@ def test_a_port_of_the_runtimes_choice_is_told(
         for item in stalls.facts().ports
         if (item.protocol, item.container_port) == (transport, CHOSEN)
     }
-    for each in FAMILIES if family == 6 else (family,):
+    for each in FAMILIES if family == 6 or has_taps(market.runtime) else (family,):
         with Ear(stalls.net, transport, family=each, port=CHOSEN) as ear:
             at = market.world.address(HOST, each)
             assert ear.hears(market.place(ATTACKER), at=at, port=port, answered=True)
@@ -94,8 +94,7 @@ def test_a_port_of_the_runtimes_choice_is_told(
 def test_a_port_is_published_on_an_ipv6_address(scene: Scene, where: str) -> None:
     """It answers there, and is told as it was asked for."""
     address = IPv6Address("::1") if where == "::1" else scene.world.address(HOST, 6)
-    scene.network("dual", ipv6=True)
-    web = scene.container("web", Bridge("dual"), ports=both(OWN, at=address))
+    web = scene.container("web", dual(scene), ports=both(OWN, at=address))
     for shop in shops(web, scene, 6):
         assert shop.serves(HOST, address)
     told = {(item.host_ip, item.host_port, item.protocol) for item in web.facts().ports}
