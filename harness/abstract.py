@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from harness.place import Place
+from harness.probe.remote import by_kernel
 
 BOUND: Final = 3.0
 """Seconds that a connect may wait for room in the listener's queue."""
@@ -45,7 +46,9 @@ def connectable(place: Place) -> frozenset[AbstractSocket]:
 
 
 def connects(place: Place, listener: AbstractSocket) -> bool:
-    """Whether a process in a place can connect to it."""
+    """Whether a process in a place can connect to it; `OwnStack` where it has others of its own."""
+    with place.open() as space:
+        by_kernel(space)
     shown = listener.name.encode(errors="surrogateescape")
     for name in {shown, shown.replace(b"@", b"\0")}:
         with place.socket(socket.AF_UNIX, listener.kind) as opened:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Collection, Iterable
 
 from harness.adapters.protocol import NetworkFacts
+from harness.probe.remote import by_kernel
 from harness.topology import Address, Interface
 from linux import netstate, rtnl
 from linux.carrier import await_carrier
@@ -33,9 +34,11 @@ def attach(
     `name` is the container's; the host end is called after it. The address, which is
     returned, is the last usable one of each subnet of the network that is not `taken`.
     The default route is for networks that lead out: not, that is, where it is not `routed`.
-    Raises `ValueError` when the network has no bridge in the host, and `NetlinkError`,
-    with the pair gone again, when the namespace has an `eth0` or a default route already.
+    Raises `OwnStack` where that would be to no purpose, `ValueError` when the network has no
+    bridge in the host, and `NetlinkError`, with the pair gone again, when the namespace has an
+    `eth0` or a default route already.
     """
+    by_kernel(space)
     if network.interface is None:
         raise ValueError(f"network {network.name} has no bridge in the host to attach to")
     end = host_end(name)

@@ -11,7 +11,7 @@ from harness.adapters.protocol import Completed, Endpoint, Facts, RuntimeRefused
 from harness.model import DEFAULT_NETWORK
 from harness.place import Place
 from harness.probe import remote
-from harness.probe.remote import Agent, AgentLost, Inside
+from harness.probe.remote import Agent, AgentLost, Inside, by_kernel
 from linux.netns import NetNS
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class Container:
     def prepare(self) -> None:
         """Start its agent while there is time; whoever needs one that cannot be had is told."""
         with contextlib.suppress(AgentLost, RuntimeRefused, ProcessLookupError):
-            self.inside().close()
+            self._open().close()
+            self.agent()
 
     def hang_up(self) -> None:
         """End its agent."""
@@ -123,7 +124,12 @@ class Container:
             return file.read().decode(errors="replace")
 
     def namespace(self, kind: str) -> tuple[int, int]:
-        """Device and inode of another of its namespaces: pid, mnt, uts, ipc, cgroup."""
+        """Device and inode of another of its namespaces: pid, mnt, uts, ipc, cgroup.
+
+        `OwnStack` where they are not the kernel's.
+        """
+        with self.net.open() as space:
+            by_kernel(space)
         host = self._scene.world.host
         status = os.stat(f"/proc/{host.pid}/root/proc/{self.facts().pid}/ns/{kind}")
         return status.st_dev, status.st_ino

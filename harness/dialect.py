@@ -53,8 +53,9 @@ class Dialect:
     """Options that are refused by name with container:<id> (CTR-7)."""
     joining_stopped: Literal["refused", "starts-it"] = "refused"
     """What becomes of joining a container that does not run (CTR-6)."""
-    joined_survives: Literal["loopback-only", "keeps-network", "refused"] = "keeps-network"
-    """What a joiner has left once the joined container stopped (CTR-9)."""
+    joined_survives: Literal["loopback-only", "keeps-network", "refused", "ends"] = "keeps-network"
+    """What a joiner has left once the joined container stopped (CTR-9): with `ends` nothing, it
+    stops too."""
     direct_routing: Literal["drop", "reject", "accept"] = "drop"
     """What meets a packet from outside to an unpublished container's address (BR-9)."""
     direct_routing6: Literal["drop", "reject", "accept"] | None = None

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from harness.container import Container
 from harness.place import Place
+from harness.probe.remote import by_kernel
 from harness.world.host import Host
 from linux.netns import NetNS
 from linux.syscalls import MS_BIND, mount, umount
@@ -30,8 +31,11 @@ class View(NamedTuple):
 def view(container: Container) -> View:
     """Start processes inside through the runtime and have the kernel tell them where they are.
 
-    Raises `AssertionError` with their words when they cannot.
+    Raises `AssertionError` with their words when they cannot, and `OwnStack` where their kernel
+    is not the one that has the namespace.
     """
+    with container.net.open() as space:
+        by_kernel(space)
     link = _said(container, "readlink", "/proc/self/ns/net")  # net:[4026531840]
     table = _said(container, "cat", "/proc/net/dev")  # two lines of heading, then "  eth0: …"
     names = frozenset(line.partition(":")[0].strip() for line in table.splitlines()[2:])

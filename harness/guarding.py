@@ -14,7 +14,8 @@ import pytest
 
 from harness.adapters.protocol import RuntimeBroken
 from harness.guard import Guard, Violation
-from harness.summary import TROUBLE, breaks
+from harness.probe.remote import OwnStack
+from harness.summary import TROUBLE, UNSUPPORTED, breaks
 from harness.world.build import World
 
 GUARD: Final = pytest.StashKey[Guard]()
@@ -86,17 +87,23 @@ def _stop(stash: pytest.Stash) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
+    item: pytest.Item,
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let a violation count against the requirements that it breaks, and no other.
 
-    A runtime that crashed, hung or talked garbage is an error, whatever the test was about.
+    A runtime that crashed, hung or talked garbage is an error, whatever the test was about;
+    what cannot be looked at, because a container has a stack of its own, is unsupported.
     """
     report = yield
     if call.excinfo is not None:
         if isinstance(call.excinfo.value, RuntimeBroken):
             report.user_properties.append((TROUBLE, True))
             report.longrepr = str(call.excinfo.value)
+        if isinstance(call.excinfo.value, OwnStack):
+            path, line, _ = item.location
+            report.outcome = "skipped"
+            report.longrepr = path, line or 0, f"Skipped: {UNSUPPORTED}{call.excinfo.value}"
         found = list(_violations(call.excinfo.value))
         if found:
             ids = dict.fromkeys(id_ for violation in found for id_ in violation.broken)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from harness.model import Family
 from harness.packets.capture import Capture, Tap
-from harness.probe.remote import Inside, seen_from_host
+from harness.probe import own_stack
+from harness.probe.remote import by_kernel, seen_from_host
 from harness.topology import Address, Interface
 from linux import netstate, sysctl
 from linux.netlink import Netlink
@@ -39,7 +40,8 @@ class Place:
     def links(self) -> dict[str, netstate.Link]:
         """Every interface by name, `lo` included."""
         with self.open() as space, Netlink(space) as netlink:
-            return {link.name: link for link in netstate.links(netlink)}
+            found = {link.name: link for link in netstate.links(netlink)}
+            return own_stack.with_cables(found, space) if own_stack.has(space) else found
 
     def interfaces(self, link: str | None = None) -> list[Interface]:
         """Every address with its prefix, or those of one link; without link-local ones."""
@@ -58,19 +60,19 @@ class Place:
     def routes(self) -> list[netstate.Route]:
         """The routes of the main table, of every kind, both families; without link-local ones."""
         with self.open() as space, Netlink(space) as netlink:
-            return netstate.routes(netlink, every_kind=True)
+            found = netstate.routes(netlink, every_kind=True)
+            return own_stack.of_main_table(found) if own_stack.has(space) else found
 
     def neighbours(self) -> list[netstate.Neighbour]:
         """Every neighbour entry, both families."""
-        with self.open() as space, Netlink(space) as netlink:
+        with self.open() as space, Netlink(by_kernel(space)) as netlink:
             return list(netstate.neighbours(netlink))
 
     def sysctl(self, key: str) -> str:
         """One value under `net.`; `FileNotFoundError` when there is no such key."""
         with self.open() as space:
-            if isinstance(space, Inside) and space.own_stack:
-                content: bytes = space.agent.do(["load", sysctl.path(key)])[0]
-                return " ".join(content.decode().split())
+            if own_stack.has(space):
+                return own_stack.sysctl(space, key)
             return sysctl.read(space, [key])[key]
 
     def tune(self, values: Mapping[str, str | int]) -> None:

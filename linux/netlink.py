@@ -11,6 +11,7 @@ alone costs more than starting a container.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -165,10 +166,14 @@ class Netlink:
             self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         else:
             self._socket = netns.socket(socket.AF_NETLINK, kind, protocol)
-        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
-            self._socket.setsockopt(_SOL_NETLINK, option, 1)
-        if protocol == NETLINK_ROUTE:
-            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        strict = (_NETLINK_GET_STRICT_CHK,) if protocol == NETLINK_ROUTE else ()
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, *strict):
+            try:
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+            except OSError as error:
+                if error.errno != errno.ENOPROTOOPT:  # a stack that is not Linux's has none
+                    self._socket.close()
+                    raise
         self._sequence = 0
         self._roomy = False
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from harness.adapters.protocol import Endpoint, NetworkFacts
 from harness.model import ContainerSpec, NetworkSpec
@@ -71,6 +71,14 @@ class Bare(Protocol):
 
     def exec_words(self, name: str, pid: int) -> Sequence[str]:
         """The words before a command that is to run in a container."""
+
+
+@runtime_checkable
+class Ends(Protocol):
+    """A `Bare` runtime whose containers are no processes of the host's, each by itself."""
+
+    def end(self, name: str, pid: int, grace: float) -> None:
+        """End a container: SIGTERM, and SIGKILL after `grace` seconds, at once without any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from typing import Final, ParamSpec, TypeVar
 
 from harness.adapters import bundle, cni, daemon, dialects, furnish, image
 from harness.adapters.bare import Bare, Wiring
-from harness.adapters.cli import version_in
 from harness.adapters.cli_spec import Daemon
 from harness.adapters.cni import CniBroken, CniError
 from harness.adapters.cni_wiring import CniWiring
@@ -82,7 +81,8 @@ _NOT_THERE: Final = 127
 class BareFactory:
     """Makes adapters of one runtime. `make` is called with its program, as found in the host.
 
-    `command` is the program with its global options, `tells` what it is asked for its version.
+    `command` is the program with its global options, `tells` what it is asked for its version,
+    the first in the answer that is like `numbers`.
     `programs` must be on the PATH besides, `packages` bring all that. `files` are written in
     the host before anything is started. `upon` is the entry of the table of dialects whose
     choices come first, with `version_upon`: that of who does the `wiring`.
@@ -93,6 +93,7 @@ class BareFactory:
     make: Callable[[Program], Bare]
     packages: tuple[str, ...]
     tells: tuple[str, ...] = ("--version",)
+    numbers: str = r"\d+(?:\.\d+)+"
     programs: tuple[str, ...] = ()
     features: frozenset[Feature] = FEATURES
     wiring: Wiring = field(default_factory=CniWiring)
@@ -129,7 +130,8 @@ class BareFactory:
             )
         except subprocess.TimeoutExpired:
             return ""
-        return version_in(done.stdout)
+        found = re.search(self.numbers, done.stdout)
+        return found[0] if found else ""
 
     @property
     def dialect(self) -> Dialect:

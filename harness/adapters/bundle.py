@@ -84,9 +84,9 @@ def hold(bundle: Path, namespace: int) -> Path:
     return path
 
 
-def write(order: Order) -> None:
-    """Write config.json."""
-    config = _config(order, [_mount(order.home, name) for name in FILES])
+def write(order: Order, config: Mapping[str, Any] | None = None) -> None:
+    """Write config.json: what `config_of` makes, or that with changes of a runtime's own."""
+    config = config or config_of(order)
     (order.home / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
@@ -119,7 +119,8 @@ def _mount(bundle: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _config(order: Order, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def config_of(order: Order) -> dict[str, Any]:
+    """The content of config.json."""
     netns = order.netns
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
     if netns is not None:
@@ -136,7 +137,7 @@ def _config(order: Order, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         },
         "root": {"path": "rootfs"},
         "hostname": order.hostname,
-        "mounts": [*_MOUNTS, *files],
+        "mounts": [*_MOUNTS, *(_mount(order.home, name) for name in FILES)],
         "linux": {
             "namespaces": namespaces,
             "cgroupsPath": f"/{order.name}",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.adapters import bundle, records
-from harness.adapters.bare import Bare, Order, Wiring
+from harness.adapters.bare import Bare, Ends, Order, Wiring
 from harness.adapters.program import Refused
 from harness.adapters.protocol import Endpoint, Facts
 from harness.adapters.records import HOME, Record
@@ -136,8 +136,9 @@ class Engine:
     def _end(self, record: Record, *, grace: float = _STOP) -> Record:
         name = record.spec.name
         if record.alive:
+            end = self.runtime.end if isinstance(self.runtime, Ends) else _end_process
             with contextlib.suppress(ProcessLookupError):
-                records.finish(record.pid, grace)
+                end(name, record.pid, grace)
         self.runtime.forget(name, records.bundle(name))
         self.wiring.unwire(replace(record, spec=replace(record.spec, ports=record.ports)))
         record = replace(record, pid=0, born="", endpoints=(), attached=(), ports=())
@@ -188,6 +189,10 @@ class Engine:
         for network in self.wiring.names():
             if network != DEFAULT_NETWORK:
                 self.wiring.remove(network)
+
+
+def _end_process(_: str, pid: int, grace: float) -> None:
+    records.finish(pid, grace)
 
 
 def _in_place(record: Record) -> tuple[Endpoint, ...]:

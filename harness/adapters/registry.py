@@ -32,6 +32,7 @@ _BUILT_IN: Final = {
     "podman-rootless-slirp4netns": "harness.adapters.podman:SLIRP",
     "podman-runc": "harness.adapters.podman:RUNC",
     "runc": "harness.adapters.oci:RUNC",
+    "runsc": "harness.adapters.runsc:RUNSC",
 }
 _DESCRIBED: Final = ".toml"
 

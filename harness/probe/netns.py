@@ -1,8 +1,9 @@
-"""The netns probe: every question asked at once, every answer gathered from one epoll.
+"""Every question asked at once, every answer gathered from one epoll.
 
 Sockets are opened inside the namespaces through setns and used from here, so a
-matrix costs one process and no command. A positive answer names the witness and
-whom it saw; a negative one is final when the world is quiet (`settle`).
+matrix costs one process and no command; or an agent opens them (`remote`). A positive
+answer names the witness and whom it saw; a negative one is final when the world is
+quiet (`settle`).
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from functools import partial
 from typing import Final, Self
 
 from harness.model import FAMILIES, Cell, Family, Observation, Protocol
-from harness.probe import icmp, wire
+from harness.probe import icmp, own_stack, wire
 from harness.probe.ledger import Answer, Heard, Ledger, Namer, Question
 from harness.probe.remote import Inside, seen_from_host
-from harness.probe.settle import HELD_PAUSE, Quiet, await_ready
+from harness.probe.settle import HELD_PAUSE, QUIET_BOUND, NeverQuiet, Quiet, await_ready
 from harness.probe.station import (
     Datagram,
     Make,
     SocketError,
     Station,
-    anywhere,
     asker,
+    connected,
     open_stations,
     pending_error,
     plain,
@@ -39,7 +40,7 @@ from harness.probe.station import (
     sockets_of,
     syn_ttl,
 )
-from harness.probe.syn import Sent, overheard, syn_ear
+from harness.probe.syn import SynEar, SynEars
 from harness.topology import Address
 from linux import netstate
 from linux.netlink import Netlink
@@ -87,8 +88,8 @@ def observe(
     with Netlink(control) as netlink:
         full = netstate.neighbour_overflows(netlink)
     with contextlib.ExitStack() as stack:
-        everywhere = list({space.id: space for space in (*watched, *spaces)}.values())
-        everywhere = [seen_from_host(space, stack) for space in everywhere]
+        each = {space.id: space for space in (*watched, *spaces)}.values()
+        everywhere = [seen_from_host(space, stack) for space in each]
         links = await_ready(everywhere, afresh=True)
         stations = open_stations(spaces, random.sample(_PORTS, 20))
         for station in stations:
@@ -120,7 +121,10 @@ class _Asking:
         self.ledger = Ledger(questions)
         self._stations = stations
         self._asking = {asker(station.netns): station for station in stations}
-        self._agents = [space.agent for space in self._spaces() if isinstance(space, Inside)]
+        self._spaces = [station.netns for station in stations]
+        self._agents = [space.agent for space in self._spaces if isinstance(space, Inside)]
+        for agent in self._agents:
+            agent.slowest = 0.0
         self._run = os.urandom(wire.RUN_LENGTH)
         self._identifier = int.from_bytes(os.urandom(2), "big")
         self._first_port = int.from_bytes(os.urandom(2), "big") % SLICE
@@ -129,10 +133,7 @@ class _Asking:
         self._sent = [0.0] * len(questions)
         self._streams: dict[int, socket.socket] = {}
         self._accepted: list[socket.socket] = []
-        self._syn_ears: list[tuple[NetNS, Family, socket.socket]] = []
-
-    def _spaces(self) -> Iterator[NetNS]:
-        return (station.netns for station in self._stations)
+        self._syns = SynEars()
 
     def __enter__(self) -> Self:
         by_tcp = {
@@ -144,7 +145,7 @@ class _Asking:
             space = station.netns
             with sockets_of(space) as make:
                 for family in by_tcp if station.witness else ():
-                    self._syn_ears.append((space, family, syn_ear(space, family, make)))
+                    self._syns.add(station.number, SynEar(space, family, make))
             for family in FAMILIES:
                 self._watch(station.raw[family], partial(self._on_icmp, station, family))
                 self._watch(station.udp[family], partial(self._on_answer, station, family))
@@ -155,9 +156,9 @@ class _Asking:
         return self
 
     def __exit__(self, *_: object) -> None:
-        ears = (ear for _, _, ear in self._syn_ears)
-        for opened in (*self._streams.values(), *self._accepted, *ears):
+        for opened in (*self._streams.values(), *self._accepted):
             opened.close()
+        self._syns.close()
         self._epoll.close()
 
     def _watch(self, opened: socket.socket, handler: Callable[[], None]) -> None:
@@ -192,9 +193,8 @@ class _Asking:
                 case Protocol.UDP:
                     self._send_datagram(station, family, payload, (address, station.port))
                 case Protocol.TCP:
-                    stream = self._streams[index] = station.connecting(family, make)
-                    if isinstance(station.netns, Inside):
-                        self._bind(stream, family, index)
+                    port = _OWN_PORTS[(self._first_port + index) % SLICE]
+                    stream = self._streams[index] = station.connecting(family, make, port)
                     code = stream.connect_ex((address, station.port))
                     if code not in (0, errno.EINPROGRESS):
                         raise OSError(code, os.strerror(code))
@@ -208,11 +208,6 @@ class _Asking:
             if error.errno in _OURS:
                 raise  # the harness is in trouble, and that is no verdict
             self.ledger.refused(index, error.errno or 0)
-
-    def _bind(self, stream: socket.socket, family: Family, index: int) -> None:
-        """Give a SYN a port that no other has: its sequence number may not be told."""
-        with contextlib.suppress(OSError):  # somebody listens there: then any port will do
-            stream.bind((anywhere(family), _OWN_PORTS.start + (self._first_port + index) % SLICE))
 
     def _send_datagram(
         self, station: Station, family: Family, payload: bytes, to: tuple[str, int]
@@ -234,29 +229,34 @@ class _Asking:
                 if quiet.reached() and not self._pump() and not self._told_more():
                     break
                 self._pump(HELD_PAUSE if quiet.held else 0.0)
+        self._wait_for_user_space(patience)
+        for index in self.ledger.open & self._streams.keys():
+            if connected(self._streams[index]):
+                self.ledger.impostor(index, "something accepted the connection and said nothing")
+        lost = [(index, self._streams[index]) for index in self.ledger.open & self._streams.keys()]
+        for index, space, syn in self._syns.lost(lost):  # it arrived, and nothing came of it
+            self.ledger.heard(index, Heard(space, syn.source, syn.ttl))
+
+    def _wait_for_user_space(self, patience: float) -> None:
+        """Wait for what cannot be looked into: it is silent when nothing has come for a while."""
+        patience = max(patience, own_stack.patience(self._spaces))
+        bound = time.monotonic() + QUIET_BOUND + patience
         deadline = time.monotonic() + patience
         while self.ledger.open and (left := deadline - time.monotonic()) > 0:
-            self._pump(left)
+            if self._pump(left) and patience:
+                deadline = time.monotonic() + patience
+            if deadline > bound:
+                raise NeverQuiet(
+                    f"answers still come {QUIET_BOUND:g} s after the kernel has come to rest: "
+                    "this machine is too busy for a verdict; run with fewer workers"
+                )
         self._told_more()
-        for index in self.ledger.open & self._streams.keys():
-            if _connected(self._streams[index]):
-                self.ledger.impostor(index, "something accepted the connection and said nothing")
-        self._overhear()
 
     def _told_more(self) -> bool:
         """Whether agents had something to tell that had not got here yet."""
         for agent in self._agents:
             agent.sync()
         return bool(self._agents) and self._pump()
-
-    def _overhear(self) -> None:
-        """Note whose SYN has arrived although its connection has come to nothing."""
-        lost = self.ledger.open & self._streams.keys()
-        sent = Sent((self._streams[index], index) for index in lost)
-        for space, family, ear in self._syn_ears if lost else ():
-            for syn in overheard(ear, family):
-                if (index := sent.by(syn)) is not None:
-                    self.ledger.heard(index, Heard(space, syn.source, syn.ttl))
 
     def _pump(self, wait: float = 0.0) -> bool:
         """Handle what has arrived; whether there was anything."""
@@ -354,7 +354,9 @@ class _Asking:
                 return
             except ConnectionAbortedError:
                 continue  # an asker that is gone has noted why
-            seen = (syn_ttl(stream), plain(sender[0]))
+            source = plain(sender[0])
+            ttl = syn_ttl(stream) or self._syns.ttl(station.number, family, source, sender[1])
+            seen = (ttl, source)
             self._accepted.append(stream)
             with contextlib.suppress(OSError):  # an asker that is gone has noted why
                 stream.send(wire.answer(self._run, wire.GREETING, station.number, *seen))
@@ -393,14 +395,6 @@ class _Asking:
 
     def _since(self, index: int) -> float:
         return time.perf_counter() - self._sent[index]
-
-
-def _connected(stream: socket.socket) -> bool:
-    try:
-        stream.getpeername()
-    except OSError:
-        return False
-    return True
 
 
 def _batches(items: Iterator[int], size: int) -> Iterator[list[int]]:

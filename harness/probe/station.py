@@ -123,13 +123,22 @@ class Station:
         for opened in (ear, listener):
             opened.setblocking(False)
 
-    def connecting(self, family: Family, make: Make = socket.socket) -> socket.socket:
-        """A fresh TCP socket of this namespace, by what opens sockets there (`sockets_of`)."""
+    def connecting(
+        self, family: Family, make: Make = socket.socket, port: int = 0
+    ) -> socket.socket:
+        """A fresh TCP socket of this namespace, by what opens sockets there (`sockets_of`).
+
+        With an agent's it has that `port`, nobody else's: for who cannot ask for the sequence
+        number of its SYN (`syn`). Unless somebody inside listens there: then any will do.
+        """
         stream = _new(family, socket.SOCK_STREAM, 0, make)
         stream.setblocking(False)
         stream.setsockopt(_LEVEL[family], _IP_RECVERR if family == 4 else _IPV6_RECVERR, 1)
         # Closing resets: no TIME_WAIT is left behind in the tested namespace.
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if isinstance(self.netns, Inside):
+            with contextlib.suppress(OSError):
+                stream.bind((anywhere(family), port))
         return stream
 
     def sockets(self) -> Iterable[socket.socket]:
@@ -305,9 +314,23 @@ def pending_error(opened: socket.socket, family: Family) -> SocketError | None:
     return SocketError(0, data)
 
 
+def connected(stream: socket.socket) -> bool:
+    """Whether somebody has accepted the connection that a socket has asked for."""
+    try:
+        stream.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 def syn_ttl(accepted: socket.socket) -> int | None:
-    """TTL or hop limit of the SYN that opened a connection, as the listener's kernel kept it."""
-    header = accepted.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, 256)
+    """TTL or hop limit of the SYN that opened a connection, where the listener's stack kept it."""
+    try:
+        header = accepted.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, 256)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:  # as a stack has it that is not Linux's
+            raise
+        return None
     if not header:
         return None
     return header[8] if header[0] >> 4 == 4 else header[7]

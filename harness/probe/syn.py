@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from harness.model import Family
@@ -93,6 +93,61 @@ def initial_sequence(connecting: socket.socket) -> int:
     return (following - 1) & 0xFFFFFFFF
 
 
+class SynEar:
+    """Hears the SYNs that a namespace takes in, and remembers them."""
+
+    def __init__(self, space: NetNS, family: Family, make: Make) -> None:
+        self.space, self.family = space, family
+        self._socket = syn_ear(space, family, make)
+        self._heard: list[Syn] = []
+
+    def heard(self) -> Sequence[Syn]:
+        """Every one that has arrived so far."""
+        self._heard += overheard(self._socket, self.family)
+        return self._heard
+
+    def ttl(self, source: Address, port: int) -> int | None:
+        """That of the SYN which came from there last, `None` where none has."""
+        for syn in reversed(self.heard()):
+            if (syn.source, syn.port) == (source, port):
+                return syn.ttl
+        return None
+
+    def close(self) -> None:
+        """Stop hearing."""
+        self._socket.close()
+
+
+class SynEars:
+    """The ears of a matrix, by the number of their station and by family."""
+
+    def __init__(self) -> None:
+        self._ears: dict[tuple[int, Family], SynEar] = {}
+
+    def add(self, number: int, ear: SynEar) -> None:
+        """One more, of a station."""
+        self._ears[number, ear.family] = ear
+
+    def ttl(self, number: int, family: Family, source: Address, port: int) -> int | None:
+        """That of the SYN which came to a station from there last, `None` where none has."""
+        return self._ears[number, family].ttl(source, port)
+
+    def lost(
+        self, connecting: Iterable[tuple[int, socket.socket]]
+    ) -> Iterator[tuple[int, NetNS, Syn]]:
+        """Of numbered sockets that are still connecting those whose SYN has arrived, and where."""
+        sent = Sent(connecting)
+        for ear in self._ears.values() if sent else ():
+            for syn in ear.heard():
+                if (number := sent.by(syn)) is not None:
+                    yield number, ear.space, syn
+
+    def close(self) -> None:
+        """Stop hearing."""
+        for ear in self._ears.values():
+            ear.close()
+
+
 class Sent:
     """The SYNs of sockets that are still connecting, each with a number of the caller's.
 
@@ -101,15 +156,18 @@ class Sent:
     then they are not found.
     """
 
-    def __init__(self, connecting: Iterable[tuple[socket.socket, int]]) -> None:
+    def __init__(self, connecting: Iterable[tuple[int, socket.socket]]) -> None:
         self._by_sequence: dict[int, int] = {}
         self._by_port: dict[int, int | None] = {}
-        for opened, number in connecting:
+        for number, opened in connecting:
             try:
                 self._by_sequence[initial_sequence(opened)] = number
             except OSError:
                 port = opened.getsockname()[1]
                 self._by_port[port] = None if port in self._by_port else number
+
+    def __bool__(self) -> bool:
+        return bool(self._by_sequence or self._by_port)
 
     def by(self, syn: Syn) -> int | None:
         """The number that goes with a SYN, `None` when none does."""

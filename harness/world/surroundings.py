@@ -60,8 +60,8 @@ class Surroundings:
     def _processes(self) -> frozenset[int]:
         found = frozenset(int(name) for name in os.listdir(self._proc) if name.isdigit())
         for pid in found - self._names.keys():
-            with contextlib.suppress(OSError), open(f"{self._proc}/{pid}/comm", "rb") as file:
-                self._names[pid] = file.read().decode(errors="replace").strip()
+            with contextlib.suppress(OSError):
+                self._names[pid] = _name(f"{self._proc}/{pid}")
         return found
 
     def _held(self, processes: frozenset[int]) -> Iterator[Held]:
@@ -91,3 +91,17 @@ class Surroundings:
 
     def _called(self, pid: int) -> str:
         return f"{pid} ({self._names.get(pid, '?')})"
+
+
+def _name(process: str) -> str:
+    """What a process is called, by its directory in proc(5).
+
+    One that has executed /proc/self/exe goes by the first word of its command line.
+    """
+    with open(f"{process}/comm", "rb") as file:
+        name = file.read().decode(errors="replace").strip()
+    if name == "exe":
+        with open(f"{process}/cmdline", "rb") as file:
+            first = file.read().split(b"\0")[0].decode(errors="replace")
+        name = first.rpartition("/")[2] or name
+    return name

@@ -8,7 +8,7 @@ from typing import Final
 from harness.adapters import ordinary, registry
 from linux.userns import in_user_namespace
 
-ALL: Final = ("crun", "docker", "mydocker-cli", "podman", "podman-runc", "runc")
+ALL: Final = ("crun", "docker", "mydocker-cli", "podman", "podman-runc", "runc", "runsc")
 ROOTLESS: Final = ("podman-rootless", "podman-rootless-slirp4netns")
 """Those that an ordinary user of the host starts; their default network is no bridge."""
 ABSENT: Final = {

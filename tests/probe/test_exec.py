@@ -21,6 +21,8 @@ from linux import nft
 from linux.nft import Nft, Table
 from tests.adapters.vendors import TRIED
 
+KERNELS = tuple(name for name in TRIED if name != "runsc")
+"""The runtimes whose containers can be asked about in both ways."""
 FAULTS = (
     firewall.no_masquerade,
     firewall.gateway_is_deaf_to_pings,
@@ -45,7 +47,7 @@ def acting(name: str, fault: Fault | None = None) -> Iterator[tuple[Scene, Scene
         runtime.stop()
 
 
-@pytest.fixture(scope="module", params=("mydocker", *TRIED))
+@pytest.fixture(scope="module", params=("mydocker", *KERNELS))
 def cast(request: pytest.FixtureRequest) -> Iterator[tuple[Scene, Scene]]:
     """By each runtime that is installed."""
     with acting(request.param) as both:
