@@ -21,6 +21,7 @@ from harness.adapters.protocol import (
 from harness.addresses import Addresses
 from harness.attach import attach, detach
 from harness.container import Container
+from harness.cutoff import CutOff
 from harness.matrix import Matrix
 from harness.model import (
     BR0,
@@ -105,6 +106,7 @@ class Scene:
         self._containers: dict[str, Container] = {}
         self._networks: dict[str, Network] = {}
         self._by_hand: dict[str, set[Address]] = {}
+        self._cut_off = CutOff()
         self.places = {name: fixed(name, space) for name, space in world.namespaces.items()}
         """The world's own places: host, ns1, ns2, internet, attacker, lan, r1, …."""
         try:
@@ -124,7 +126,9 @@ class Scene:
 
     def _network(self, spec: NetworkSpec) -> Network:
         grown = self.plan.with_network(spec)
-        made = self._networks[spec.name] = Network(spec, self.runtime.network(spec))
+        with self._cut_off.making(self.runtime.remove_network, spec.name):
+            facts = self.runtime.network(spec)
+        made = self._networks[spec.name] = Network(spec, facts)
         self.plan = grown
         return made
 
@@ -138,11 +142,14 @@ class Scene:
             self.attach(spec.name, spec.mode.network)
             return made
         grown = self.plan.with_container(spec)
-        made = Container(self, spec.name, self.runtime.run(spec))
-        self._containers[spec.name] = made
+        made = self._containers[spec.name] = Container(self, spec.name, self._run(spec))
         self.plan = grown
         self._prepare(made)
         return made
+
+    def _run(self, spec: ContainerSpec) -> Facts:
+        with self._cut_off.making(self.runtime.remove, spec.name):
+            return self.runtime.run(spec)
 
     def _prepare(self, container: Container) -> None:
         if self._by_exec:
@@ -169,7 +176,7 @@ class Scene:
         Whatever the plan would say to it. `AssertionError` when it starts nevertheless.
         """
         try:
-            facts = self.runtime.run(ContainerSpec(name, mode, **options))
+            facts = self._run(ContainerSpec(name, mode, **options))
         except RuntimeRefused as refused:
             return refused
         self.runtime.remove(name)
@@ -251,6 +258,7 @@ class Scene:
             for name in list(self._networks):
                 stack.callback(self.remove_network, name)
             stack.callback(self.remove, *self._containers)
+            stack.callback(self._cut_off.take_back)
             for name, addresses in self._by_hand.items():
                 detach(self.world.host.netns, name, addresses)
 
