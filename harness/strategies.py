@@ -88,13 +88,17 @@ def _networks(plan: Plan) -> list[str]:
 
 
 def modes(plan: Plan, features: Collection[str]) -> list[Mode]:
-    """The modes that the next container of `plan` can have, the plainest first."""
+    """The modes that the next container of `plan` can have, the plainest first.
+
+    By hand it is attached to networks that somebody is on: some runtimes make a bridge only then.
+    """
     networks = _networks(plan)
+    lived_on = {name for container in plan.containers for name in container.networks}
     offers: list[tuple[set[str], list[Mode]]] = [
         ({"bridge"}, [Bridge(name) for name in networks]),
         ({"host"}, [Host()]),
         ({"none"}, [Nothing()]),
-        ({"none", "bridge"}, [Attached(name) for name in networks]),
+        ({"none", "bridge"}, [Attached(name) for name in networks if name in lived_on]),
         ({"container"}, [Joined(container.name) for container in plan.containers]),
     ]
     return [mode for needed, them in offers if needed <= set(features) for mode in them]
