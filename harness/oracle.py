@@ -17,8 +17,9 @@ whoever can reach the host (Linux's weak host model).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from harness import model
 from harness.dialect import Dialect
@@ -61,7 +62,8 @@ def promised(
     Raises `PlanError` when `cells` asks about a name that is not in the plan, or
     when a subnet lies outside what the world routes (`topology.PRIVATE`).
     """
-    world = _World(plan, dialect, topology, whereabouts(plan, dialect))
+    modes = {container.name: container.mode for container in plan.containers}
+    world = _World(dialect, topology, whereabouts(plan, dialect), modes)
     asked = model.cells(world.sources, world.targets) if cells is None else cells
     return Matrix({cell: _promise(world, cell) for cell in asked if world.has(cell)})
 
@@ -69,30 +71,41 @@ def promised(
 # --- who is where ------------------------------------------------------------
 
 
+_ALWAYS_THERE: Final = (GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0)
+
+
 @dataclass(frozen=True, slots=True)
 class _World:
-    plan: Plan
     dialect: Dialect
     topology: Topology
     places: Whereabouts
+    modes: Mapping[str, model.Mode]
+    """Of each container, by name: a large matrix asks for them in every cell."""
 
     @property
     def sources(self) -> tuple[str, ...]:
-        return (*(container.name for container in self.plan.containers), *OUTSIDERS)
+        return (*self.modes, *OUTSIDERS)
 
     @property
     def targets(self) -> tuple[str, ...]:
-        containers = (container.name for container in self.plan.containers)
-        return (SELF, LOOPBACK, *containers, GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0)
+        return (SELF, LOOPBACK, *self.modes, *_ALWAYS_THERE)
 
     def mode(self, name: str) -> model.Mode | None:
         """The mode of the container called `name`; `None` for anything else."""
-        modes = {container.name: container.mode for container in self.plan.containers}
-        return modes.get(name)
+        return self.modes.get(name)
 
     def home_mode(self, name: str) -> model.Mode | None:
         """The mode of the container whose namespace it lives in; `None` for anything else."""
-        return None if self.mode(name) is None else self.plan.home(name).mode
+        mode = self.modes.get(name)
+        while isinstance(mode, Joined):
+            mode = self.modes[mode.container]
+        return mode
+
+    def is_in(self, cell: Cell) -> bool:
+        """Whether both of a cell's ends are of this world."""
+        asks = cell.source in self.modes or cell.source in OUTSIDERS
+        asked = cell.target in self.modes or cell.target in (SELF, LOOPBACK, *_ALWAYS_THERE)
+        return asks and asked
 
     def targeted(self, cell: Cell) -> tuple[Whereabout, ...]:
         """Where whoever must answer is."""
@@ -115,7 +128,7 @@ class _World:
 
     def has(self, cell: Cell) -> bool:
         """Whether somebody owns the address that the cell asks about."""
-        if cell.source not in self.sources or cell.target not in self.targets:
+        if not self.is_in(cell):
             raise PlanError(f"no such cell in this plan: {cell}")
         if cell.target == LOOPBACK:
             return True

@@ -320,7 +320,7 @@ def _disconnect(name: str, network: str) -> Facts:
 
 
 def _inspect(name: str) -> Facts:
-    return _facts(Engine().inspect(name))
+    return _facts(_engine().inspect(name))
 
 
 def _exec(name: str, argv: tuple[str, ...], timeout: float) -> Completed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 
@@ -324,3 +325,27 @@ def test_a_cell_about_nobody_is_refused(source: str, target: str) -> None:
     """Asking about a name that is not in the plan, or cannot ask, names the cell."""
     with pytest.raises(PlanError, match=f"no such cell in this plan: {source} → {target} icmp/4"):
         promised(Plan(), PLAIN, THREE_ROUTERS, [Cell(source, target, Protocol.ICMP, 4)])
+
+
+def test_a_cell_costs_the_same_in_a_plan_of_any_size() -> None:
+    """A mesh of a thousand containers has a million cells: none may look at all containers."""
+
+    def calls(containers: int, cells: list[Cell]) -> int:
+        plan = Plan(containers=tuple(ContainerSpec(f"c{n}", Bridge()) for n in range(containers)))
+        count = 0
+
+        def counted(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        sys.setprofile(counted)
+        try:
+            promised(plan, Dialect(), Topology(), cells)
+        finally:
+            sys.setprofile(None)
+        return count
+
+    few = [Cell("c0", "c1", Protocol.ICMP, 4)]
+    more = [*few, Cell("c1", "c2", Protocol.ICMP, 4), Cell("c2", "c0", Protocol.ICMP, 4)]
+    costs = {size: calls(size, more) - calls(size, few) for size in (4, 64)}
+    assert costs[4] == costs[64]

@@ -1,0 +1,101 @@
+"""A full mesh asked at once: each cell is what its own packets did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from ipaddress import IPv4Address
+
+import pytest
+
+from harness.matrix import Matrix
+from harness.model import HOST, Cell, Outcome, Protocol
+from harness.probe import mesh
+from harness.probe.mesh import Member, Mesh
+from harness.scene import Scene
+from linux import netstate, rtnl
+from linux.netlink import Netlink
+
+NAMES = tuple(f"m{number}" for number in range(5))
+Ask = Callable[..., Mesh]
+
+
+@pytest.fixture
+def members(scene: Scene) -> Iterator[list[Member]]:
+    """Containers on one bridge."""
+    with ExitStack() as stack:
+        found = []
+        for name in NAMES:
+            made = scene.container(name)
+            address = made.started.endpoints[0].address
+            assert address is not None
+            found.append(Member(name, stack.enter_context(made.net.open()), address.ip))
+        yield found
+
+
+@pytest.fixture
+def ask(scene: Scene) -> Iterator[Ask]:
+    """Ask them all."""
+    bridge = scene.runtime.network_facts("bridge").interface
+    with scene.place(HOST).open() as host:
+
+        def asked(members: list[Member]) -> Mesh:
+            control = scene.world.namespaces["lan"]
+            return mesh.ask(members, host=host, bridge=bridge or "", control=control)
+
+        yield asked
+
+
+def cell(source: str, target: str) -> Cell:
+    """By ICMP, over IPv4."""
+    return Cell(source, target, Protocol.ICMP, 4)
+
+
+def test_every_pair_is_observed_as_promised(scene: Scene, members: list[Member], ask: Ask) -> None:
+    """Oneself included: as the oracle has it."""
+    found = ask(members)
+    assert len(found) == found.kept(64) == len(NAMES) ** 2
+    assert Matrix(found) == scene.promised(list(found))
+
+
+def test_who_is_apart_is_told_and_nobody_else(
+    scene: Scene, members: list[Member], ask: Ask
+) -> None:
+    """Two isolated ports do not reach each other; all others do."""
+    with scene.place(HOST).open() as host, Netlink(host) as netlink:
+        for name in ("m1", "m3"):
+            port = scene[name].net.links()["eth0"].peer
+            assert port is not None
+            netlink.send([rtnl.isolate_port(port)])
+    found = ask(members)
+    silent = {item for item, seen in found.items() if seen.outcome is Outcome.DROPPED}
+    assert silent == {cell("m1", "m3"), cell("m3", "m1")}
+    assert found.kept(64) == len(NAMES) ** 2 - 2
+
+
+def test_somebody_else_who_answers_is_no_answer(members: list[Member], ask: Ask) -> None:
+    """An address that is another member's: the request came to the wrong one."""
+    wrong = members[1]._replace(address=members[2].address)
+    found = ask([members[0], wrong, members[2]])
+    assert found[cell("m0", "m1")].outcome is Outcome.WRONG_PEER
+    assert found[cell("m0", "m2")].outcome is Outcome.REPLY
+    assert found.kept(64) < 9
+
+
+def test_who_does_not_answer_is_not_guessed(members: list[Member], ask: Ask) -> None:
+    """Nobody has the address: neither ARP nor ICMP tells of one, nor does the mesh."""
+    nobody = members[1]._replace(name="nobody", address=IPv4Address("172.17.77.77"))
+    found = ask([*members[:1], nobody, *members[2:]])
+    assert {seen.outcome for item, seen in found.items() if item.target == "nobody"} == {
+        Outcome.DROPPED
+    }
+    assert found[cell("m0", "m2")].outcome is Outcome.REPLY
+
+
+def test_what_was_told_is_forgotten(members: list[Member], ask: Ask) -> None:
+    """No member has an entry afterwards that it did not make itself."""
+    ask(members)
+    for member in members:
+        with Netlink(member.space) as netlink:
+            states = [item.state for item in netstate.neighbours(netlink)]
+        assert not [state for state in states if state & rtnl.NUD_PERMANENT]
