@@ -59,13 +59,25 @@ def add(commands: Any) -> None:
         metavar="DIR",
         help="the table, and each run's report below it (default: comparison)",
     )
+    parser.add_argument(
+        "--expect",
+        type=Path,
+        metavar="DIR",
+        help="hold each run against DIR/NAME.toml; exit code 1 when one is different",
+    )
+    parser.add_argument(
+        "--write-expect",
+        type=Path,
+        metavar="DIR",
+        help="write what each run has found to DIR/NAME.toml, reasons in it are kept",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when every run came to its end, 1 when one did not, 2 for a bad question."""
+    """0 when every run came to its end, as expected; 1 when one did not, 2 for a bad question."""
     names = list(dict.fromkeys(arguments.runtimes)) or _installed()
-    problems = [f"{name}: {why}" for name in names if (why := _why_not(name))]
+    problems = [f"{name}: {why}" for name in names if (why := _why_not(name, arguments.expect))]
     if problems:
         sys.stderr.write("".join(f"netmodes compare: {problem}\n" for problem in problems))
         return 2
@@ -74,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     columns = []
     with _Bar(console, len(names)) as bar:
         for name in names:
-            columns.append(_tried(name, arguments.output, tests, arguments.workers, bar))
+            columns.append(_tried(name, arguments, tests, bar))
             bar.say(_about(columns[-1]))
             _write(columns, arguments.output)
     console.print(_table(columns))
@@ -86,26 +98,40 @@ def _installed() -> list[str]:
     return [name for name in registry.names() if not _why_not(name)]
 
 
-def _why_not(name: str) -> str:
+def _why_not(name: str, expected: Path | None = None) -> str:
     try:
         registry.find(name)
     except (registry.UnknownRuntime, ImportError) as error:
         return str(error)
+    if expected is not None and not (file := _expectations(name, expected)).is_file():
+        return f"--expect: there is no {file}; --write-expect writes one"
     return ""
+
+
+def _expectations(name: str, folder: Path) -> Path:
+    return folder / f"{_file_name(name)}.toml"
+
+
+def _file_name(runtime: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", runtime)
 
 
 # --- one run -----------------------------------------------------------------------
 
 
-def _tried(name: str, output: Path, tests: Sequence[str], workers: str, bar: _Bar) -> Column:
+def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar) -> Column:
     """Have pytest run the tests on one runtime; its report, or why there is none."""
     from harness.report import json_file
     from harness.report.table import Column
 
-    home = (output / re.sub(r"[^\w.-]+", "_", name)).absolute()
+    home = (asked.output / _file_name(name)).absolute()
     home.mkdir(parents=True, exist_ok=True)
     (home / json_file.NAME).unlink(missing_ok=True)
-    code = _pytest(name, home, tests, workers, bar)
+    words = ["-n", asked.workers, *tests]
+    for option in ("expect", "write_expect"):
+        if folder := getattr(asked, option):
+            words += [f"--{option.replace('_', '-')}", str(_expectations(name, folder))]
+    code = _pytest(name, home, words, bar)
     said = (home / LOG).read_text(encoding="utf-8", errors="replace")
     try:
         report = json_file.load(home)
@@ -113,14 +139,16 @@ def _tried(name: str, output: Path, tests: Sequence[str], workers: str, bar: _Ba
         report = None
     if report is None or not report.tests:
         return Column(name, None, f"exit code {code}: {_end(said)}")
-    whole = code in _RAN and report.complete
-    return Column(name, report, "" if whole else "; ".join(report.partial) or f"exit code {code}")
+    note = "" if code in _RAN and report.complete else "; ".join(report.partial)
+    if report.gate is not None and not report.gate.ok:
+        note = "; ".join(filter(None, (note, f"not as in {report.gate.file}")))
+    return Column(name, report, note or ("" if code in _RAN else f"exit code {code}"))
 
 
-def _pytest(name: str, home: Path, tests: Sequence[str], workers: str, bar: _Bar) -> int:
+def _pytest(name: str, home: Path, words: Sequence[str], bar: _Bar) -> int:
     read, write = os.pipe()
-    argv = [sys.executable, "-m", "pytest", *tests, "-q", "-p", "harness.plugin"]
-    argv += ["-p", "harness.progress", "--tell-progress", str(write), "-n", workers]
+    argv = [sys.executable, "-m", "pytest", *words, "-q", "-p", "harness.plugin"]
+    argv += ["-p", "harness.progress", "--tell-progress", str(write)]
     argv += ["--runtime", name, "--report", str(home)]
     environment = {**os.environ, "PYTEST_ADDOPTS": ""}
     with (home / LOG).open("wb") as log, open(read, "rb") as lines:

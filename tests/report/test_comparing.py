@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -55,13 +56,15 @@ def acme(folder: Path, text: str = ACME) -> str:
     return str(folder / "acme.toml")
 
 
-def compare(folder: Path, *names: str, tests: str = TESTS) -> subprocess.CompletedProcess[str]:
+def compare(
+    folder: Path, *names: str, tests: str = TESTS, more: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Compare runtimes in a few tests."""
     (folder / "test_it.py").write_text(tests)
     (folder / "pytest.ini").write_text("[pytest]\nnetmodes = true\n")
     words = ["--tests", str(folder), "-n", "0", "--output", str(folder / "out")]
     return subprocess.run(
-        [sys.executable, "-m", "harness.cli", "compare", *names, *words],
+        [sys.executable, "-m", "harness.cli", "compare", *names, *words, *more],
         env=environment(),
         capture_output=True,
         text=True,
@@ -87,6 +90,24 @@ def test_the_table_has_a_verdict_of_each_runtime(tmp_path: Path) -> None:
     (line,) = [item for item in done.stdout.splitlines() if item.split()[:1] == ["BR-4"]]
     assert line.split()[1:] == ["MUST", "pass", "fail"]
     assert "\x1b" not in done.stdout, "a log has no progress bar"
+
+
+def test_each_run_is_held_against_what_is_known(tmp_path: Path) -> None:
+    """What is written once is what is expected from then on; a change is told, and counts."""
+    lesser, known = acme(tmp_path), tmp_path / "known"
+    known.mkdir()
+    assert compare(tmp_path, lesser, more=["--write-expect", str(known)]).returncode == 0
+    (written,) = known.iterdir()
+    assert "test_differs" in written.read_text()
+    assert compare(tmp_path, lesser, more=["--expect", str(known)]).returncode == 0
+    written.write_text("")
+    done = compare(tmp_path, lesser, more=["--expect", str(known)])
+    assert done.returncode == 1
+    assert f"not as in {written}" in done.stdout
+    written.unlink()
+    done = compare(tmp_path, lesser, more=["--expect", str(known)])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--expect: there is no {written}" in done.stderr
 
 
 def test_a_run_that_does_not_begin_is_told_and_the_others_go_on(tmp_path: Path) -> None:
