@@ -40,6 +40,7 @@ from harness.adapters.protocol import (
 )
 from harness.dialect import Dialect
 from harness.model import ContainerSpec, NetworkSpec
+from linux.userns import in_user_namespace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,7 +86,8 @@ class BareFactory:
     the first in the answer that is like `numbers`.
     `programs` must be on the PATH besides, `packages` bring all that. `files` are written in
     the host before anything is started. `upon` is the entry of the table of dialects whose
-    choices come first, with `version_upon`: that of who does the `wiring`.
+    choices come first: that of who does the `wiring`. One that is `for_root` does not run in a
+    user namespace.
     """
 
     name: str
@@ -100,6 +102,16 @@ class BareFactory:
     upon: str = CNI
     daemons: tuple[Daemon, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
+    for_root: bool = False
+
+    def obstacle(self) -> str:
+        """Why it cannot be tried in this sandbox; an empty text where it can."""
+        if self.for_root and in_user_namespace():
+            return (
+                f"{self.command[0]} does not run in a user namespace, and an ordinary user's "
+                "sandbox is one: run as root"
+            )
+        return ""
 
     @property
     def install(self) -> str:

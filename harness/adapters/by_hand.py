@@ -114,7 +114,7 @@ class ByHand:
         name, gateways = self.link(spec.name), _gateways(spec)
         with NetNS.own() as here, Netlink(here) as netlink:
             try:
-                netlink.send([rtnl.add_bridge(name, mtu=spec.mtu)])
+                netlink.send([rtnl.add_bridge(name, mac=_mac(name), mtu=spec.mtu)])
                 index = netstate.link(netlink, name).ifindex
                 netlink.send([rtnl.add_address(index, item) for item in gateways])
                 sysctl.write(here, {_FORWARDING[item.version]: 1 for item in gateways})
@@ -182,6 +182,12 @@ class ByHand:
         conf = cni.conf(self._spec(network), self.link(network), _home() / "addresses")
         ipam: Mapping[str, Any] = conf["plugins"][0]["ipam"]
         return ipam
+
+
+def _mac(bridge: str) -> str:
+    """A bridge's own MAC: without one it has its ports', and another one with each of them."""
+    digest = hashlib.sha256(bridge.encode()).digest()
+    return rtnl.mac_text(bytes([2, *digest[:5]]))
 
 
 def _home() -> Path:

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +34,6 @@ def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> 
     """
     order.log.unlink(missing_ok=True)
     monitor = commands.spawn(argv, str(order.log), environment)
-    _note(order.home).write_text(f"{monitor} {records.born(monitor)}", encoding="ascii")
     program = os.stat(f"/proc/{monitor}/exe") if records.born(monitor) else None
     deadline = time.monotonic() + BOUND
     while time.monotonic() < deadline:
@@ -48,26 +47,30 @@ def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> 
 
 
 def forget(home: Path) -> None:
-    """Wait for the end of a container's runtime; one whose container lives is killed."""
-    try:
-        monitor, born = _note(home).read_text(encoding="ascii").split()
-    except (FileNotFoundError, ValueError):
-        return
-    if records.born(int(monitor)) != born:
-        return
-    for child in _children(int(monitor)):
+    """Wait for the end of a container's runtime; one whose container lives is ended.
+
+    It is known by its arguments, which have the container's directory in them: whoever was
+    killed in the middle of a start has left no note of it.
+    """
+    for monitor in _started_for(home):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-    hostside.wait_for_end(int(monitor), BOUND)
+            for child in _children(monitor):
+                os.kill(child, signal.SIGKILL)
+            os.kill(monitor, signal.SIGTERM)
+        hostside.wait_for_end(monitor, BOUND)
+
+
+def _started_for(home: Path) -> Iterator[int]:
+    own = f"{home}/".encode()
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if own in Path(f"/proc/{name}/cmdline").read_bytes():
+                yield int(name)
 
 
 def entering(pid: int) -> tuple[str, ...]:
     """The words before a command that is to run where a process is."""
     return ("nsenter", "--target", str(pid), *ENTERING, "--")
-
-
-def _note(home: Path) -> Path:
-    return home / "monitor"
 
 
 def _container(monitor: int, program: os.stat_result | None) -> int:

@@ -52,6 +52,10 @@ class RuntimeRefused(Exception):
         super().__init__(f"{asked}: {said}")
         self.asked, self.said = asked, said
 
+    def __reduce__(self) -> tuple[type[RuntimeRefused], tuple[str, str]]:
+        """Also where it was raised in another process."""
+        return type(self), (self.asked, self.said)
+
 
 class RuntimeBroken(Exception):
     """The runtime crashed, hung or talked garbage: an *error*, with its log."""

@@ -27,6 +27,7 @@ _BUILT_IN: Final = {
     "lxc": "harness.adapters.lxc:FACTORY",
     "mydocker": "harness.adapters.mydocker:MydockerAdapter",
     "mydocker-cli": "harness.adapters.mydocker_cli:SPEC",
+    "nspawn": "harness.adapters.nspawn:FACTORY",
     "podman": "harness.adapters.podman:CRUN",
     "podman-rootless": "harness.adapters.podman:PASTA",
     "podman-rootless-slirp4netns": "harness.adapters.podman:SLIRP",

@@ -167,6 +167,8 @@ class Host:
         For a freshly forked process that is about to execute something, or to `call`: that
         is carried out by the process itself from now on.
         """
+        if self.cgroup is not None:
+            cgroup.join(self.cgroup)  # else its cgroup namespace would show it as outside
         pidfd = os.pidfd_open(self._pid)
         setns(pidfd, NAMESPACES)
         os.close(pidfd)
