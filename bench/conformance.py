@@ -1,4 +1,4 @@
-"""The whole conformance run, as a user starts it: `python -m bench.conformance [ROUNDS]`."""
+"""The conformance run, as a user starts it: `python -m bench.conformance [ROUNDS [SUITE…]]`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ BAR = 15.0
 def main() -> int:
     """Run `pytest` with one and with two workers in turn and print the table."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    suites = sys.argv[2:]
 
     def run(*options: str) -> float:
-        command = [sys.executable, "-m", "pytest", "-q", *options]
+        command = [sys.executable, "-m", "pytest", "-q", *options, *suites]
         return timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
 
     rows = alternate(

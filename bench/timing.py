@@ -1,43 +1,65 @@
-"""Take turns, take medians, print one table."""
+"""Take turns, take medians, print one table; and keep it for who collects them all."""
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+RECORD: Final = "NETMODES_BENCH_RECORD"
+"""The variable that names a file to which every table is appended, as a line of JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Seconds per round of one contestant; `unit` says what one round does."""
+    """One figure per round of a contestant: seconds, or what `unit` says."""
 
     name: str
-    seconds: tuple[float, ...]
+    figures: tuple[float, ...]
     bar: float | None = None
-    """Seconds that the median must not exceed, where there is such a promise."""
+    """What the median must not exceed, or fall below for a rate, where there is such a promise."""
+    unit: str = "ms"
+    """In which it is shown. Of `ms` the figures are seconds."""
 
     @property
     def median(self) -> float:
-        """The median, in seconds."""
-        return statistics.median(self.seconds)
+        """The median."""
+        return statistics.median(self.figures)
+
+    def shown(self, figure: float) -> str:
+        """A figure in the unit."""
+        return f"{figure * 1000:.1f}" if self.unit == "ms" else f"{figure:,.1f}"
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether it is a rate."""
+        return self.unit.endswith("/s")
 
 
 def alternate(
-    contestants: Sequence[tuple[str, Callable[[], float]]], *, rounds: int, warm_up: int = 1
+    contestants: Sequence[tuple[str, Callable[[], float]]],
+    *,
+    rounds: int,
+    warm_up: int = 1,
+    unit: str = "ms",
 ) -> list[Row]:
     """Let each run in turn, `rounds` times after `warm_up` that do not count.
 
-    A contestant returns the seconds that count, so that it can leave its own
+    A contestant returns the figure that counts, so that it can leave its own
     set-up and clean-up out.
     """
     taken: dict[str, list[float]] = {name: [] for name, _ in contestants}
     for number in range(warm_up + rounds):
         for name, contestant in contestants:
-            seconds = contestant()
+            figure = contestant()
             if number >= warm_up:
-                taken[name].append(seconds)
-    return [Row(name, tuple(seconds)) for name, seconds in taken.items()]
+                taken[name].append(figure)
+    return [Row(name, tuple(figures), unit=unit) for name, figures in taken.items()]
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -48,20 +70,31 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def show(title: str, rows: Sequence[Row], *, against: str | None = None) -> None:
-    """Print a table: median, minimum, maximum in milliseconds, and the ratio to `against`."""
+    """Print a table: median, minimum, maximum, and the ratio of medians to `against`."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    for head in ("", "median ms", "min", "max", "bar", "ratio"):
+    for head in ("", "median", "min", "max", "unit", "bar", "ratio"):
         table.add_column(head, justify="left" if not head else "right")
     base = next((row.median for row in rows if row.name == against), None)
     for row in rows:
-        figures = (row.median, min(row.seconds), max(row.seconds))
+        figures = (row.median, min(row.figures), max(row.figures))
+        sign = "≥" if row.more_is_better else "≤"
         table.add_row(
             row.name,
-            *(f"{value * 1000:.1f}" for value in figures),
-            f"≤ {row.bar * 1000:.0f}" if row.bar else "",
+            *(row.shown(figure) for figure in figures),
+            row.unit,
+            f"{sign} {row.shown(row.bar)}" if row.bar else "",
             f"{row.median / base:.3f}" if base else "",
         )
     Console(width=100).print(table)
+    if where := os.environ.get(RECORD):
+        told = {"title": title, "against": against, "rows": [_as_data(row) for row in rows]}
+        with Path(where).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(told) + "\n")
+
+
+def _as_data(row: Row) -> dict[str, object]:
+    figures = list(row.figures)
+    return {"name": row.name, "unit": row.unit, "bar": row.bar, "figures": figures}

@@ -1,0 +1,95 @@
+"""All benches, one table: `python -m bench [--small] [--json FILE] [--svg FILE] [NAME…]`.
+
+Each bench is a process of its own, with a sandbox of its own. What they have found is printed
+once more as a whole in the end, with the machine; `--json` writes it, `--svg` draws how costs
+grow. `--small` takes seconds: it is there to keep the benches working, and its figures say nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from bench.plot import growth
+from bench.timing import RECORD, Row, show
+
+BENCHES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "imports": ((), ("1",)),
+    "world": ((), ("1",)),
+    "matrix": ((), ("1",)),
+    "cells": ((), ("1", "4")),
+    "snapshot": ((), ("1",)),
+    "start": ((), ("1",)),
+    "commands": ((), ("1",)),
+    "growth": ((), ("2", "4")),
+    "memory": ((), ("suites/modes/test_none.py",)),
+    "conformance": ((), ("1", "suites/modes/test_none.py")),
+}
+"""By name: what each is given, and what it is given to be small."""
+
+
+def main() -> int:
+    """Run them, print, write; 1 when one of them failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--svg", metavar="FILE")
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - BENCHES.keys():
+        parser.error(f"no such bench: {', '.join(sorted(unknown))}")
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="netmodes-bench-") as scratch:
+        record = Path(scratch, "record")
+        record.write_text("", encoding="utf-8")
+        for name in asked.names or BENCHES:
+            command = [sys.executable, "-m", f"bench.{name}", *BENCHES[name][asked.small]]
+            environment = {**os.environ, RECORD: str(record)}
+            if subprocess.run(command, env=environment, check=False).returncode:
+                failed.append(name)
+        tables = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    found = {"machine": machine(), "tables": tables, "failed": failed}
+    show("All of it", [row for table in tables for row in _rows(table)])
+    if asked.json:
+        Path(asked.json).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if asked.svg:
+        Path(asked.svg).write_text(growth(tables), encoding="utf-8")
+    for name in failed:
+        print(f"bench.{name} failed", file=sys.stderr)
+    return bool(failed)
+
+
+def machine() -> dict[str, object]:
+    """What it was measured on, and how busy that was."""
+    memory = Path("/proc/meminfo").read_text(encoding="ascii").split()[1]
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "processors": len(os.sched_getaffinity(0)),
+        "memory_gb": round(int(memory) / (1 << 20)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def _rows(table: dict[str, Any]) -> list[Row]:
+    return [
+        Row(f"{table['title']}: {row['name']}", tuple(row["figures"]), row["bar"], row["unit"])
+        for row in table["rows"]
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

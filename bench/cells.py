@@ -1,0 +1,256 @@
+"""Cells per second, against whom a user would ask: `python -m bench.cells [ROUNDS [CONTAINERS]]`.
+
+So many containers on one bridge, every ordered pair asked by ICMP. The rivals: a C program
+with the same witnesses and the same rule for silence (`bench/reference/prober.c`, built where
+there is a compiler), `fping` in parallel, one in each container's namespace, and `ping` for a
+cell at a time, of which only some are asked. fping and ping do not look who answered.
+
+Then half of the pairs are cut off (isolated ports of the bridge): what a negative costs, against
+the C program and `ping -W1`, which waits a second for each.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.timing import Row, alternate, show, timed
+from harness import sandbox
+from harness.adapters import registry
+from harness.model import HOST, Cell, Outcome, Protocol
+from harness.probe import mesh
+from harness.probe.mesh import Member
+from harness.scene import Scene
+from harness.world.build import World
+from linux import rtnl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+OF_C = 0.8
+"""The share of the C program's rate that is promised."""
+OF_FPING = 4
+NEGATIVE_BAR = 0.1
+"""Seconds that a matrix may take of which half is negative."""
+_SOME = 20
+"""How many cells `ping` is asked."""
+_RATE = "cells/s"
+
+
+def main() -> int:
+    """Measure inside a sandbox and print both tables."""
+    given = [int(word) for word in sys.argv[1:]]
+    rounds, containers = (*given, *(15, 30)[len(given) :])
+    return sandbox.run(lambda: _measure(rounds, containers))
+
+
+class Ground(NamedTuple):
+    """Containers on one bridge, and who may ask them."""
+
+    scene: Scene
+    members: list[Member]
+    host: NetNS
+    prober: str | None
+    """The C program."""
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every ordered pair."""
+        names = [member.name for member in self.members]
+        return [
+            Cell(source, target, Protocol.ICMP, 4)
+            for source in names
+            for target in names
+            if source != target
+        ]
+
+
+@contextmanager
+def ground(containers: int) -> Iterator[Ground]:
+    """So many of them, in a world of their own."""
+    with ExitStack() as stack:
+        world = stack.enter_context(World.build())
+        runtime = registry.find(registry.DEFAULT)(world.host)
+        runtime.start()
+        stack.callback(runtime.stop)
+        scene = stack.enter_context(Scene(world, runtime))
+        for number in range(containers):
+            scene.container(f"c{number}")
+        host = stack.enter_context(scene.place(HOST).open())
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="netmodes-bench-"))
+        yield Ground(scene, members(scene, stack), host, build("prober", scratch))
+
+
+def members(scene: Scene, stack: ExitStack) -> list[Member]:
+    """The containers of a scene, as a mesh knows them."""
+    found = []
+    for item in scene.plan.containers:
+        made = scene[item.name]
+        address = made.started.endpoints[0].address
+        assert address is not None
+        found.append(Member(item.name, stack.enter_context(made.net.open()), address.ip))
+    return found
+
+
+def build(name: str, scratch: str) -> str | None:
+    """A reference program, compiled; `None` where there is no compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return None
+    program = f"{scratch}/{name}"
+    source = Path(__file__).parent / "reference" / f"{name}.c"
+    subprocess.run([compiler, "-O2", "-o", program, str(source)], check=True)
+    return program
+
+
+def _measure(rounds: int, containers: int) -> int:
+    with ground(containers) as found:
+        _positives(found, rounds)
+        _negatives(found, rounds)
+    return 0
+
+
+def _positives(found: Ground, rounds: int) -> None:
+    cells, bridge = found.cells, _bridge(found.scene)
+    control = found.scene.world.namespaces["lan"]
+
+    def by_matrix() -> float:
+        return len(cells) / timed(lambda: _all_reply(found.scene, cells))
+
+    def by_mesh() -> float:
+        asked = len(found.members) ** 2
+
+        def once() -> None:
+            got = mesh.ask(found.members, host=found.host, bridge=bridge, control=control)
+            assert got.kept(64) == asked, f"{asked - got.kept(64)} cells were lost"
+
+        return asked / timed(once)
+
+    contestants: list[tuple[str, Callable[[], float]]] = [
+        ("netmodes, the matrix", by_matrix),
+        ("netmodes, the mesh", by_mesh),
+    ]
+    if found.prober:
+        contestants.append(("C", lambda: _in_c(found, answered=len(cells))))
+    if shutil.which("fping"):
+        contestants.append(("fping, one per namespace", lambda: len(cells) / _fping(found)))
+    if shutil.which("ping"):
+        some = cells[:_SOME]
+        contestants.append(
+            ("ping, cell by cell", lambda: len(some) / timed(lambda: _ping(found, some)))
+        )
+    rows = alternate(contestants, rounds=rounds, unit=_RATE)
+    by_name = {row.name: row.median for row in rows}
+    bars = [OF_C * by_name.get("C", 0), OF_FPING * by_name.get("fping, one per namespace", 0)]
+    rows = [replace(row, bar=max(bars)) if row is rows[0] else row for row in rows]
+    title = f"{len(cells)} cells that reply, {len(found.members)} containers"
+    show(title, rows, against="C" if found.prober else rows[0].name)
+
+
+def _negatives(found: Ground, rounds: int) -> None:
+    cut = _cut_half(found)
+    cells = found.cells
+    silent = [cell for cell in cells if cell.source in cut and cell.target in cut]
+
+    def by_matrix() -> None:
+        seen = found.scene.observed(cells)
+        lost = {cell for cell in cells if seen[cell].outcome is not Outcome.REPLY}
+        assert lost == set(silent), f"{len(lost)} cells are silent, not {len(silent)}"
+
+    contestants: list[tuple[str, Callable[[], float]]] = [
+        ("netmodes, the matrix", lambda: timed(by_matrix))
+    ]
+    if found.prober:
+        answered = len(cells) - len(silent)
+        contestants.append(("C", lambda: len(cells) / _in_c(found, answered=answered)))
+    rows = alternate(contestants, rounds=rounds)
+    rows[0] = replace(rows[0], bar=NEGATIVE_BAR)
+    if shutil.which("ping") and silent:
+        one = timed(lambda: _ping(found, silent[:1], replies=False))
+        rows.append(Row("ping -W1, one negative", (one,)))
+    title = f"{len(cells)} cells, {len(silent)} of them silent"
+    show(title, rows, against="C" if found.prober else rows[0].name)
+
+
+def _bridge(scene: Scene) -> str:
+    name = scene.runtime.network_facts("bridge").interface
+    assert name is not None
+    return name
+
+
+def _all_reply(scene: Scene, cells: Sequence[Cell]) -> None:
+    seen = scene.observed(cells)
+    lost = [cell for cell in cells if seen[cell].outcome is not Outcome.REPLY]
+    assert not lost, f"{len(lost)} cells were lost, {lost[0]} first"
+
+
+def _cut_half(found: Ground) -> set[str]:
+    """Isolate so many ports that about half of the pairs are cut off; whose they are."""
+    total, number = len(found.members), 0
+    while 2 * number * (number - 1) < total * (total - 1):
+        number += 1
+    cut = {member.name for member in found.members[:number]}
+    with Netlink(found.host) as netlink:
+        for name in cut:
+            port = found.scene[name].net.links()["eth0"].peer
+            assert port is not None
+            netlink.send([rtnl.isolate_port(port)])
+    return cut
+
+
+def _in_c(found: Ground, *, answered: int) -> float:
+    """Cells per second of the C program, by its own clock."""
+    control = found.scene.world.namespaces["lan"]
+    spaces = (control, found.host, *(member.space for member in found.members))
+    paths = [f"/proc/self/fd/{space.fd}" for space in spaces]
+    places = "".join(
+        f"{path} {member.address}\n" for path, member in zip(paths[2:], found.members, strict=True)
+    )
+    said = subprocess.run(
+        [str(found.prober), *paths[:2]],
+        input=places.encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+        pass_fds=[space.fd for space in spaces],
+    )
+    cells, got, seconds = said.stdout.split()
+    assert int(got) == answered, f"C has {int(got)} answers, not {answered}"
+    return int(cells) / float(seconds)
+
+
+def _fping(found: Ground) -> float:
+    def once() -> None:
+        running = []
+        for member in found.members:
+            others = [str(other.address) for other in found.members if other is not member]
+            command = ["fping", "-q", "-c1", "-r0", "-i1", *others]
+            with member.space.entered():
+                running.append(
+                    subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                )
+        assert [process.wait() for process in running] == [0] * len(running)
+
+    return timed(once)
+
+
+def _ping(found: Ground, cells: Sequence[Cell], *, replies: bool = True) -> None:
+    by_name = {member.name: member for member in found.members}
+    for cell in cells:
+        address = str(by_name[cell.target].address)
+        with by_name[cell.source].space.entered():
+            done = subprocess.run(
+                ["ping", "-n", "-q", "-c1", "-W1", address],
+                stdout=subprocess.DEVNULL,
+                check=False,
+            )
+        assert (done.returncode == 0) == replies
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The benches keep working."""

@@ -1,0 +1,80 @@
+"""The benches keep working: each at its smallest, whose figures say nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from bench.__main__ import BENCHES
+from bench.plot import growth
+from tests.programs import ROOT, environment
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m bench`, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(600)  # every step of a bench is bounded; docker comes up in one of them
+@pytest.mark.parametrize("name", BENCHES)
+def test_a_bench_measures_what_it_says(name: str, tmp_path: Path) -> None:
+    """Every contestant has a figure; it is printed, and written with the machine it is of."""
+    done = bench("--small", "--json", str(tmp_path / "found.json"), name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["machine"]["processors"] > 0
+    assert found["failed"] == []
+    assert found["tables"]
+    for table in found["tables"]:
+        assert f"{table['title']}" in done.stdout.replace("\n", " ")
+        for row in table["rows"]:
+            assert row["figures"], row
+            assert all(figure > 0 for figure in row["figures"]), row
+
+
+def test_what_is_no_bench_is_refused() -> None:
+    """By name, and before anything is run."""
+    done = bench("--small", "speed")
+    assert done.returncode == 2
+    assert "no such bench: speed" in done.stderr
+
+
+def test_a_bench_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others count, and the exit code says so."""
+    monkeypatch.setitem(BENCHES, "world", ((), ("no number",)))
+    monkeypatch.setattr(sys, "argv", ["bench", "--small", "--json", str(tmp_path / "f"), "world"])
+    from bench.__main__ import main
+
+    assert main() == 1
+    assert json.loads((tmp_path / "f").read_text())["failed"] == ["world"]
+
+
+def row(name: str, seconds: float) -> dict[str, Any]:
+    """A row of a record."""
+    return {"name": name, "unit": "ms", "bar": None, "figures": [seconds]}
+
+
+def test_growth_is_drawn_on_logarithmic_axes() -> None:
+    """Ten times the containers in ten times the time: equal steps across and up."""
+    rows = [row("10 started", 0.1), row("100 started", 1.0), row("1000 started", 10.0)]
+    drawn = ElementTree.fromstring(growth([{"title": "Growth: …", "rows": rows}]))
+    (line,) = drawn.iter("{http://www.w3.org/2000/svg}polyline")
+    points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
+    steps = [(b[0] - a[0], a[1] - b[1]) for a, b in pairwise(points)]
+    assert steps[0] == pytest.approx(steps[1], abs=0.2)
+    assert steps[0][0] > 0
+    assert steps[0][1] > 0
