@@ -16,6 +16,7 @@ from typing import Final, Self
 from harness.model import Family, Protocol
 from harness.place import Place
 from harness.probe import icmp
+from harness.probe.remote import by_kernel
 from harness.probe.station import pending_error, receive
 from harness.topology import Address
 
@@ -40,7 +41,7 @@ class Call:
 
     `port` is the other side's. `own_port` is the caller's port, or the identifier of
     its echo requests; the kernel chooses a port where it is 0. With `whole` what is
-    sent may not be fragmented, by nobody.
+    sent may not be fragmented, by nobody; `OwnStack` where only the kernel could promise that.
     """
 
     def __init__(
@@ -57,6 +58,9 @@ class Call:
         self._family: Family = 4 if to.version == 4 else 6
         self._protocol, self._to, self._port = protocol, to, port
         self._own_port, self._told, self._sequence = own_port, "", 0
+        if whole:  # what gVisor has of IP_MTU_DISCOVER is refused, or accepted and without effect
+            with caller.open() as space:
+                by_kernel(space)
         self._socket = self._open(caller)
         try:
             self._set(_LEVELS[self._family], _RECVERR[self._family], 1)

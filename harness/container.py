@@ -29,7 +29,8 @@ class Container:
         own_stack = scene.runtime.dialect.own_stack
         self.net = Place(name, self.inside if own_stack else self._open)
         """Its network namespace, or what it has in place of one."""
-        self._own_stack = own_stack
+        self.own_stack = own_stack
+        """Whether it has a network stack of its own, and so a kernel."""
         self._agent: Agent | None = None
         self._agents_pid = 0
         self._first: tuple[int, str] | None = None
@@ -66,7 +67,7 @@ class Container:
         """
         space = self._open()
         try:
-            return Inside(os.dup(space.fd), self.agent(), own_stack=self._own_stack)
+            return Inside(os.dup(space.fd), self.agent(), own_stack=self.own_stack)
         finally:
             space.close()
 
@@ -87,10 +88,16 @@ class Container:
         return self._agent
 
     def prepare(self) -> None:
-        """Start its agent while there is time; whoever needs one that cannot be had is told."""
-        with contextlib.suppress(AgentLost, RuntimeRefused, ProcessLookupError):
+        """Start its agent, if there is one to be had: who needs it is told later."""
+        with contextlib.suppress(RuntimeRefused, ProcessLookupError):
             self._open().close()
             self.agent()
+
+    def await_agent(self) -> None:
+        """Wait until the agent that was started, if there is one, has introduced itself."""
+        if self._agent is not None:
+            with contextlib.suppress(AgentLost):
+                _ = self._agent.netns
 
     def hang_up(self) -> None:
         """End its agent."""
@@ -116,12 +123,20 @@ class Container:
 
     def read(self, path: str) -> str:
         """A file as a process inside sees it; `path` is absolute."""
-        if self._own_stack:
+        if self.own_stack:
             content: bytes = self.agent().do(["load", path])[0]
             return content.decode(errors="replace")
         host = self._scene.world.host
         with open(f"/proc/{host.pid}/root/proc/{self.facts().pid}/root{path}", "rb") as file:
             return file.read().decode(errors="replace")
+
+    def mode(self, path: str) -> int:
+        """Type and permissions of a file as a process inside sees it: inode(7)."""
+        if self.own_stack:
+            mode: int = self.agent().do(["mode", path])[0]
+            return mode
+        host = self._scene.world.host
+        return os.stat(f"/proc/{host.pid}/root/proc/{self.facts().pid}/root{path}").st_mode
 
     def namespace(self, kind: str) -> tuple[int, int]:
         """Device and inode of another of its namespaces: pid, mnt, uts, ipc, cgroup.

@@ -3,7 +3,8 @@
 One is the C library, which any program inside would ask: `/etc/hosts`, then the resolvers
 of `/etc/resolv.conf`, with its search domains, and over TCP what UDP has no room for. It
 is called by a process of the harness in the container's namespaces and root, because an
-image need not have a program that does. The other is the harness itself, which asks one
+image need not have a program that does, or by the agent inside, where a container has a
+kernel of its own. The other is the harness itself, which asks one
 resolver and sees the whole answer.
 """
 
@@ -62,16 +63,24 @@ class Found(NamedTuple):
 
 def look_up(host: Host, container: Container, name: str, family: Family | None = None) -> Found:
     """What getaddrinfo(3) says inside; in both families at once when none is given."""
+    if container.own_stack:
+        words = name.encode(), int(_FAMILIES[family])
+        found, reason = container.agent().do(["resolve", *words])[0]
+        return Found(frozenset(map(ip_address, found)), reason)
     return host.call(inside, container.facts().pid, by_name, name, family)
 
 
 def name_of(host: Host, container: Container, address: Address) -> str:
     """What getnameinfo(3) says inside; empty when the address has no name."""
+    if container.own_stack:
+        return str(container.agent().do(["reverse", str(address)])[0])
     return host.call(inside, container.facts().pid, by_address, str(address))
 
 
 def hostname(host: Host, container: Container) -> str:
     """What gethostname(2) says inside."""
+    if container.own_stack:
+        return str(container.agent().do(["hostname"])[0])
     return host.call(inside, container.facts().pid, socket.gethostname)
 
 

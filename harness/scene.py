@@ -114,6 +114,7 @@ class Scene:
                 self._network(spec)
             for container in plan.containers if plan else ():
                 self._container(container)
+            self._await_agents(*self._containers)
         except BaseException:
             self.close()
             raise
@@ -134,7 +135,9 @@ class Scene:
 
     def container(self, name: str, mode: Mode | None = None, **options: Any) -> Container:
         """Start a container; options as in `ContainerSpec`."""
-        return self._container(ContainerSpec(name, mode or Bridge(), **options))
+        made = self._container(ContainerSpec(name, mode or Bridge(), **options))
+        self._await_agents(name)
+        return made
 
     def _container(self, spec: ContainerSpec) -> Container:
         if isinstance(spec.mode, Attached):
@@ -155,11 +158,16 @@ class Scene:
         if self._by_exec:
             container.prepare()
 
+    def _await_agents(self, *names: str) -> None:
+        for name in names if self._by_exec else ():
+            self._containers[name].await_agent()
+
     def adopt(self, spec: ContainerSpec, facts: Facts) -> Container:
         """Take over a container that the runtime has started elsewhere."""
         self.plan = self.plan.with_container(spec)
         made = self._containers[spec.name] = Container(self, spec.name, facts)
         self._prepare(made)
+        self._await_agents(spec.name)
         return made
 
     def containers(self, **modes: Mode | Network) -> None:
@@ -217,6 +225,7 @@ class Scene:
         """Start a stopped container again; what was attached by hand is gone."""
         self.runtime.start_container(name)
         self._prepare(self._containers[name])
+        self._await_agents(name)
         if isinstance(self.plan.container(name).mode, Attached):
             self._change(name, mode=Nothing())
 

@@ -25,6 +25,7 @@ from scapy.packet import Packet
 from harness.model import Family, Protocol
 from harness.place import Place
 from harness.probe import icmp
+from harness.probe.remote import by_kernel
 from harness.topology import Address
 
 _ERRORS6: Final = {
@@ -79,8 +80,14 @@ def error(family: Family, name: str, *, mtu: int | None = None) -> Packet:
 
 
 def send_packet(place: Place, packet: Packet) -> None:
-    """Send an IP packet from a place, by its routes and neighbours; `OSError` where it has none."""
+    """Send an IP packet from a place, by its routes and neighbours; `OSError` where it has none.
+
+    `OwnStack` where only the kernel would take one of IPv6.
+    """
     family: Family = 4 if isinstance(packet, IP) else 6
+    if family == 6:
+        with place.open() as space:
+            by_kernel(space)
     with place.socket(_FAMILIES[family], socket.SOCK_RAW, socket.IPPROTO_RAW) as opened:
         opened.sendto(bytes(packet), (str(packet.dst), 0))
 

@@ -172,9 +172,25 @@ class Agent:
         with open(path, "rb") as file:
             return file.read()
 
-    def _do_store(self, path: str, data: bytes) -> None:
-        with open(path, "wb", buffering=0) as file:
-            file.write(data)
+    def _do_mode(self, path: str) -> int:
+        return os.stat(path).st_mode
+
+    def _do_resolve(self, name: bytes, family: int) -> tuple[list[str], str]:
+        """The addresses of a name, or the C library's reason why there are none."""
+        try:
+            found = socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            return [], str(error.strerror)
+        return [str(item[4][0]) for item in found], ""
+
+    def _do_reverse(self, address: str) -> str:
+        try:
+            return socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
+        except socket.gaierror:
+            return ""
+
+    def _do_hostname(self) -> str:
+        return socket.gethostname()
 
 
 def _packed(value: Any) -> Any:
