@@ -93,7 +93,11 @@ class Wired:
 
 
 class Wiring(Protocol):
-    """Who puts containers on networks. All else is called inside the host; picklable."""
+    """Who puts containers on networks: a dataclass, whose verbs are called inside the host."""
+
+    @property
+    def prefix(self) -> str:
+        """The folder in which its programs are looked for first."""
 
     @property
     def packages(self) -> tuple[str, ...]:

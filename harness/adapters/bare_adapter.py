@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from harness.adapters import bundle, cni, daemon, dialects, furnish, image
 from harness.adapters.bare import Bare, Wiring
@@ -87,7 +87,8 @@ class BareFactory:
     `programs` must be on the PATH besides, `packages` bring all that. `files` are written in
     the host before anything is started. `upon` is the entry of the table of dialects whose
     choices come first: that of who does the `wiring`. One that is `for_root` does not run in a
-    user namespace.
+    user namespace, one that is not `alone` needs libraries of its own version. Programs in the
+    folder `prefix` come before those that are installed.
     """
 
     name: str
@@ -103,6 +104,13 @@ class BareFactory:
     daemons: tuple[Daemon, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     for_root: bool = False
+    prefix: str = ""
+    alone: bool = True
+
+    def at(self, prefix: str) -> BareFactory:
+        """The same, with programs from a folder, and CNI's plugins where it has them."""
+        wiring: Any = self.wiring
+        return replace(self, prefix=prefix, wiring=replace(wiring, prefix=prefix))
 
     def obstacle(self) -> str:
         """Why it cannot be tried in this sandbox; an empty text where it can."""
@@ -120,7 +128,7 @@ class BareFactory:
 
     def missing(self) -> list[str]:
         """The runtime, the plugins and what they run, where they are not there."""
-        path = furnish.search_path()
+        path = furnish.search_path(self.prefix)
         wanted = (self.command[0], *(item.command[0] for item in self.daemons), *self.programs)
         absent = [name for name in wanted if shutil.which(name, path=path) is None]
         return [*absent, *self.wiring.missing()]
@@ -128,7 +136,7 @@ class BareFactory:
     @property
     def version(self) -> str:
         """That of the installed runtime; `""` where there is none."""
-        path = furnish.search_path()
+        path = furnish.search_path(self.prefix)
         if shutil.which(self.command[0], path=path) is None:
             return ""
         try:
@@ -158,7 +166,7 @@ class BareFactory:
     def _upon(self) -> tuple[str, str]:
         if self.upon != CNI:
             return self.upon, self.version
-        return self.upon, cni.version() if cni.folder() else ""
+        return self.upon, cni.version(self.prefix) if cni.folder(self.prefix) else ""
 
     def __call__(self, host: HostHandle, /) -> BareAdapter:
         """Make the adapter that drives the runtime in this host."""
@@ -170,7 +178,7 @@ class BareAdapter:
 
     def __init__(self, host: HostHandle, factory: BareFactory) -> None:
         self._host, self._factory = host, factory
-        self._path = furnish.search_path()
+        self._path = furnish.search_path(factory.prefix)
         program = Program(factory.command, self._path)
         self._engine = Engine(factory.make(program), factory.wiring)
         self._memory = Memory(host)

@@ -41,6 +41,7 @@ class ByHand:
     bridge: str
     spec: NetworkSpec
     made_by: Callable[[], None] | None = None
+    prefix: str = ""
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -164,7 +165,7 @@ class ByHand:
         Not the last one that was freed: its neighbours know it by another MAC for a while.
         """
         found = []
-        for number, item in enumerate(records.attachments(record)):
+        for number, item in enumerate(records.attachments(record, self.prefix)):
             ipam = self._ipam(item.network)
             asked = record.spec if not number else ContainerSpec(record.spec.name)
             one = cni.lease(item, ipam, [ip for ip in (asked.ip, asked.ip6) if ip is not None])
@@ -174,7 +175,7 @@ class ByHand:
 
     def unwire(self, record: Record) -> None:
         """Addresses are given back; the link goes with its namespace."""
-        for item in records.attachments(record):
+        for item in records.attachments(record, self.prefix):
             with contextlib.suppress(Refused):
                 cni.release(item, self._ipam(item.network))
 

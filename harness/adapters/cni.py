@@ -48,6 +48,8 @@ class Attachment(NamedTuple):
     netns: str
     folder: Path
     """Where its results are kept: the container's bundle."""
+    prefix: str = ""
+    """The folder that plugins are looked for in first."""
 
     @property
     def kept(self) -> Path:
@@ -55,18 +57,22 @@ class Attachment(NamedTuple):
         return self.folder / f"{self.network}.{self.interface}.json"
 
 
-def folder() -> str:
-    """Where the plugins are: the first place that has them all; `""` when there is none."""
-    for name in _FOLDERS:
+def folder(prefix: str = "") -> str:
+    """Where the plugins are: the first place that has them all; `""` when there is none.
+
+    Those of a `prefix`, where a package was unpacked, come first.
+    """
+    places = [f"{prefix}{name}" for name in _FOLDERS] if prefix else []
+    for name in (*places, *_FOLDERS):
         if all(os.access(f"{name}/{plugin}", os.X_OK) for plugin in PLUGINS):
             return name
     return ""
 
 
-def version() -> str:
+def version(prefix: str = "") -> str:
     """The newest version of the specification that the plugins speak: they tell no other."""
     done = subprocess.run(
-        [f"{folder()}/bridge", "--version"],
+        [f"{folder(prefix)}/bridge", "--version"],
         capture_output=True,
         text=True,
         timeout=_BOUND,
@@ -270,7 +276,7 @@ def _call(
     plugin: Mapping[str, Any],
     previous: Mapping[str, Any],
 ) -> str:
-    where = folder()
+    where = folder(attachment.prefix)
     given = {"cniVersion": VERSION, "name": name, **plugin}
     if previous:
         given["prevResult"] = previous

@@ -38,7 +38,12 @@ TRIAL: Final = NetworkSpec(
 
 @dataclass(frozen=True, slots=True)
 class CniWiring:
-    """Networks of CNI confs, and the plugins called on a namespace for each container."""
+    """Networks of CNI confs, and the plugins called on a namespace for each container.
+
+    Those that are in the folder `prefix` come first.
+    """
+
+    prefix: str = ""
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -103,7 +108,7 @@ class CniWiring:
         """Have every plugin of every network called with ADD."""
         with NetNS.new() as space:
             netns = bundle.hold(records.bundle(record.spec.name), space.fd)
-        attachments = list(records.attachments(record))
+        attachments = list(records.attachments(record, self.prefix))
         cni.loopback(attachments[0])
         endpoints = tuple(
             cni.add(item, self._networks.conf(item.network), record.spec, first=not number)
@@ -113,7 +118,7 @@ class CniWiring:
 
     def unwire(self, record: Record) -> None:
         """Have them called with DEL, and let go of the namespace."""
-        for item in records.attachments(record):
+        for item in records.attachments(record, self.prefix):
             with contextlib.suppress(Refused):
                 cni.delete(item, self._networks.conf(item.network), record.spec)
         bundle.release(records.bundle(record.spec.name))
@@ -149,7 +154,7 @@ class CniWiring:
         try:
             with NetNS.new() as space:
                 path = bundle.hold(place, space.fd)
-            item = Attachment(conf["name"], place.name, "eth0", str(path), place)
+            item = Attachment(conf["name"], place.name, "eth0", str(path), place, self.prefix)
             try:
                 cni.add(item, conf, spec)
             finally:

@@ -155,6 +155,7 @@ FACTORY: Final = BareFactory(
             *(Feature.IPV6, Feature.RESTART, Feature.SYSCTL),
         }
     ),
+    alone=False,
     wiring=ByHand("lxcbr0", _DEFAULT, made_by=start_net),
     upon="lxc-net",
 )

@@ -97,6 +97,7 @@ FACTORY: Final = BareFactory(
             *(Feature.IPV6, Feature.RESTART),
         }
     ),
+    alone=False,
     wiring=ByHand("hand0", _DEFAULT),
     upon="by-hand",
     for_root=True,

@@ -87,11 +87,12 @@ def complete(name: str) -> bool:
         return False
 
 
-def attachments(record: Record) -> Iterator[Attachment]:
-    """The interfaces that a container has, or may have."""
+def attachments(record: Record, prefix: str) -> Iterator[Attachment]:
+    """The interfaces that a container has, or may have; `prefix` is where plugins may be."""
     home = bundle(record.spec.name)
     for number, network in enumerate(record.attached):
-        yield Attachment(network, record.spec.name, f"eth{number}", str(home / "netns"), home)
+        name, link = record.spec.name, f"eth{number}"
+        yield Attachment(network, name, link, str(home / "netns"), home, prefix)
 
 
 def facts(record: Record) -> Facts:

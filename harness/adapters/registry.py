@@ -121,25 +121,36 @@ def _factory(found: object) -> AdapterFactory:
 
 
 def _from_prefix(name: str, factory: AdapterFactory, prefix: str) -> AdapterFactory:
+    from harness.adapters.bare_adapter import BareFactory
     from harness.adapters.cli import CliFactory
 
-    if not isinstance(factory, CliFactory):
-        raise UnknownRuntime(f"{name!r}: its programs cannot be taken from another folder")
+    why = _rooted(factory)
+    if why:
+        raise UnknownRuntime(f"{name!r}: its programs cannot be taken from another folder{why}")
     if not os.path.isdir(prefix) or not os.path.isabs(prefix):
         raise UnknownRuntime(
             f"{name!r}: there is no folder {prefix!r}; an absolute path is wanted, as in "
             "docker@/opt/docker-28, of what `dpkg -x PACKAGE.deb FOLDER` unpacks"
         )
+    if isinstance(factory, BareFactory):
+        return factory.at(prefix)
+    assert isinstance(factory, CliFactory)
     return CliFactory(replace(factory.spec, prefix=prefix))
 
 
-def _remedy(factory: AdapterFactory) -> str:
+def _rooted(factory: AdapterFactory) -> str:
+    """Why a runtime's programs work only where they are installed; an empty text where not so."""
+    from harness.adapters.bare_adapter import BareFactory
     from harness.adapters.cli import CliFactory
 
-    if isinstance(factory, CliFactory):
-        spec = factory.spec
-        if spec.prefix:
-            return f"They are looked for in {spec.prefix} and on the PATH"
+    if isinstance(factory, BareFactory) and not factory.alone:
+        return ": they need libraries of their own version"
+    return "" if isinstance(factory, BareFactory | CliFactory) else ": it has none"
+
+
+def _remedy(factory: AdapterFactory) -> str:
+    if prefix := getattr(getattr(factory, "spec", factory), "prefix", ""):
+        return f"They are looked for in {prefix} and on the PATH"
     if install := how_to_install(factory):
         return f"Try: {install}"
     return "`netmodes vendors` tells what is there"

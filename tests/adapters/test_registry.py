@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapters import registry
+from harness.adapters import cni, registry
+from harness.adapters.bare_adapter import BareFactory
 from harness.adapters.cli import CliFactory
 from harness.adapters.registry import NotInstalled, UnknownRuntime
 from tests.adapters.acme import acme, describe
@@ -64,6 +65,39 @@ def test_programs_may_come_from_a_folder(tmp_path: Path) -> None:
     assert isinstance(factory, CliFactory)
     assert factory.spec.prefix == str(tmp_path)
     assert registry.missing(factory) == []
+
+
+@pytest.mark.parametrize("name", ["bwrap", "containerd", "crun", "runc"])
+def test_so_may_those_of_bare_runtimes_and_their_plugins(name: str, tmp_path: Path) -> None:
+    """Their version is that of the program there, their plugins are those there."""
+    programs = [f"usr/bin/{item}" for item in (name, "ctr")]
+    for program in (*programs, *(f"usr/lib/cni/{plugin}" for plugin in cni.PLUGINS)):
+        path = tmp_path / program
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\necho version 9.8.7\n")
+        path.chmod(0o755)
+    factory = registry.load(f"{name}@{tmp_path}")
+    assert isinstance(factory, BareFactory)
+    assert factory.version == "9.8.7"
+    assert factory.wiring.prefix == str(tmp_path)
+    assert cni.folder(str(tmp_path)) == f"{tmp_path}/usr/lib/cni"
+
+
+@pytest.mark.parametrize("name", ["lxc", "nspawn"])
+def test_who_needs_libraries_of_its_own_version_has_to_be_installed(
+    name: str, tmp_path: Path
+) -> None:
+    """And says so."""
+    with pytest.raises(UnknownRuntime, match="they need libraries of their own version"):
+        registry.find(f"{name}@{tmp_path}")
+
+
+def test_one_that_is_for_root_says_so_to_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, at the start of a run."""
+    monkeypatch.setattr("harness.adapters.bare_adapter.in_user_namespace", lambda: True)
+    factory = registry.load("nspawn")
+    assert "does not run in a user namespace" in registry.obstacle(factory)
+    assert registry.obstacle(registry.load("bwrap")) == ""
 
 
 @pytest.mark.parametrize("prefix", ["", "relative", "/no/such/folder"])

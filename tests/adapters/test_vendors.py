@@ -9,13 +9,13 @@ import pytest
 
 from harness import oracle
 from harness.adapters import registry
-from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
 from harness.cast import CAST, CONTAINER01, JOINER, ON_HOST
 from harness.model import HOST, Bridge, Publish
 from harness.scene import Scene
 from harness.traffic import Ear, free_port
 from harness.world.build import World
-from tests.adapters.vendors import TRIED
+from tests.adapters.vendors import TRIED, claiming
 
 
 @pytest.fixture(scope="module", params=TRIED)
@@ -62,6 +62,7 @@ def test_what_it_tells_of_an_endpoint_is_what_the_kernel_has(vendor: Scene) -> N
     assert endpoint.mac == inside.links()["eth0"].mac
 
 
+@pytest.mark.parametrize("vendor", claiming(Feature.PUBLISH), indirect=True)
 def test_a_published_port_is_told_and_answers(vendor: Scene) -> None:
     """Under the number that was asked for."""
     port = free_port(vendor.place(HOST), "tcp")
@@ -73,6 +74,7 @@ def test_a_published_port_is_told_and_answers(vendor: Scene) -> None:
     web.remove()
 
 
+@pytest.mark.parametrize("vendor", claiming(Feature.NETWORKS), indirect=True)
 def test_several_networks_and_names_of_one_letter(vendor: Scene) -> None:
     """A container may be on two; a name may be shorter than the runtime would have it."""
     vendor.network("n1")
@@ -90,3 +92,22 @@ def test_a_refused_start_leaves_no_container(vendor: Scene) -> None:
     vendor.refusal("late", Bridge(), command=("/no/such/command",))
     with pytest.raises(RuntimeRefused):
         vendor.runtime.inspect("late")
+
+
+def test_one_that_was_stopped_runs_anew(vendor: Scene) -> None:
+    """In the same mode, with its network in place."""
+    again = vendor.container("again", Bridge())
+    again.stop()
+    assert not again.facts().running
+    again.start()
+    assert again.facts().running
+    assert again.endpoint().address in again.net.interfaces("eth0")
+    again.remove()
+
+
+def test_what_a_command_exits_with_is_told(vendor: Scene) -> None:
+    """Its own code, or what shells have for one that is not there; and what it said."""
+    name = CONTAINER01
+    done = vendor.runtime.exec(name, ["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
+    assert vendor.runtime.exec(name, ["/no/such/command"]).returncode in (126, 127)

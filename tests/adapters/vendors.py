@@ -6,9 +6,13 @@ import os
 from typing import Final
 
 from harness.adapters import ordinary, registry
+from harness.adapters.protocol import Feature
 from linux.userns import in_user_namespace
 
-ALL: Final = ("crun", "docker", "mydocker-cli", "podman", "podman-runc", "runc", "runsc")
+ALL: Final = (
+    *("bwrap", "containerd", "crun", "docker", "lxc", "mydocker-cli", "nspawn"),
+    *("podman", "podman-runc", "runc", "runsc"),
+)
 ROOTLESS: Final = ("podman-rootless", "podman-rootless-slirp4netns")
 """Those that an ordinary user of the host starts; their default network is no bridge."""
 ABSENT: Final = {
@@ -20,6 +24,13 @@ _ROOT: Final = not os.geteuid() and not in_user_namespace()
 FOR_ROOT: Final = () if _ROOT else tuple(name for name in ALL if name != "mydocker-cli")
 """Names of those that want root, where we are not."""
 TRIED: Final = tuple(name for name in ALL if name not in ABSENT and name not in FOR_ROOT)
+
+
+def claiming(*features: Feature) -> tuple[str, ...]:
+    """Those of `TRIED` that claim all of these."""
+    return tuple(name for name in TRIED if registry.load(name).features.issuperset(features))
+
+
 OBSTACLE: Final = ordinary.obstacle()
 """Why this run has no ordinary user in its hosts; an empty text where it can have one."""
 TRIED_ROOTLESS: Final = tuple(name for name in ROOTLESS if name not in ABSENT and not OBSTACLE)

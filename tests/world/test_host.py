@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import pytest
 
+from harness.crowd import at_once
 from harness.world.host import HOSTNAME, Host
 from linux import rtnl
 from linux.netlink import Netlink, NetlinkError
@@ -31,6 +32,16 @@ def test_everything_is_its_own(host: Host) -> None:
         inside, ours = host.namespace(kind)[1], os.stat(f"/proc/self/ns/{kind}").st_ino
         assert seen["namespaces"][kind] == inside != ours  # type: ignore[index] # a dict of them
     assert host.netns.id == host.namespace("net")
+
+
+def test_who_enters_it_is_in_its_cgroup(host: Host) -> None:
+    """As its own processes are: some runtimes make theirs below it."""
+    assert at_once(host, [_cgroup]) == [host.call(_cgroup)]
+
+
+def _cgroup() -> str:
+    with open("/proc/self/cgroup", encoding="ascii") as file:
+        return file.read()
 
 
 def test_the_terminals_signals_do_not_reach_it(host: Host) -> None:

@@ -1,0 +1,13 @@
+"""What the protocol's own words do."""
+
+from __future__ import annotations
+
+import pickle
+
+from harness.adapters.protocol import RuntimeRefused
+
+
+def test_a_refusal_travels_between_processes_whole() -> None:
+    """With what was asked, and what was said."""
+    there = pickle.loads(pickle.dumps(RuntimeRefused("run a", "no")))
+    assert (there.asked, there.said, str(there)) == ("run a", "no", "run a: no")
