@@ -87,9 +87,13 @@ def _carry(source: socket.socket, target: socket.socket, size: int) -> Print:
                 f"{source.getsockname()[0]} to {target.getsockname()[0]}"
             )
         if free:
-            unsent = unsent[source.send(unsent) :] or memoryview(next(pieces, b""))
+            with contextlib.suppress(BlockingIOError):  # one elsewhere is free as far as we know
+                unsent = unsent[source.send(unsent) :] or memoryview(next(pieces, b""))
         if ready:
-            piece = target.recv(_PIECE)
+            try:
+                piece = target.recv(_PIECE)
+            except BlockingIOError:  # an agent has told of what it has handed over since
+                continue
             if not piece:
                 raise ConnectionError(f"of {size} bytes {arrived} arrived, then it was closed")
             digest.update(piece)

@@ -88,6 +88,8 @@ class Call:
             case Protocol.TCP:
                 opened = caller.socket(family, socket.SOCK_STREAM)
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                # gVisor keeps the port of one that was refused (docs/findings.md).
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setblocking(False)
         return opened
 

@@ -98,6 +98,8 @@ class Dialect:
     spoofing: Literal["open", "contained"] = "open"
     """Whether a container that claims a peer's or the gateway's address, by ARP or neighbour
     discovery, gets what its peers send there (L2-1): `open`, it does."""
+    spoofing6: Literal["open", "contained"] | None = None
+    """The same for IPv6, where it is not as for IPv4."""
     removing_absent: Literal["refused", "ignored"] = "refused"
     """What becomes of removing a container that is not there, or not any more (LIFE-5)."""
     stopping_stopped: Literal["refused", "ignored"] = "ignored"
@@ -142,6 +144,10 @@ class Dialect:
     def direct(self, family: Literal[4, 6]) -> Literal["drop", "reject", "accept"]:
         """`direct_routing` of one family."""
         return (self.direct_routing6 if family == 6 else None) or self.direct_routing
+
+    def claims(self, family: Literal[4, 6]) -> Literal["open", "contained"]:
+        """`spoofing` of one family."""
+        return (self.spoofing6 if family == 6 else None) or self.spoofing
 
     fleeting: tuple[str, ...] = ()
     """What ends by itself a while after a verb of the runtime has returned (BYS-1): patterns

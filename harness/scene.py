@@ -47,6 +47,7 @@ from harness.model import (
     Promise,
 )
 from harness.place import Place, fixed
+from harness.probe import own_stack
 from harness.probe.ledger import Question
 from harness.probe.names import Lookup, Resolved, resolve
 from harness.probe.netns import observe
@@ -317,14 +318,15 @@ class Scene:
         """Return once nothing that was sent is under way any more, to and from containers too."""
         with contextlib.ExitStack() as stack:
             watched = list(self.world.namespaces.values())
+            spaces: list[NetNS] = []
             for container in self._containers.values():
                 with contextlib.suppress(OSError, RuntimeRefused):  # it does not run: nothing sends
                     space = stack.enter_context(container.net.open())
+                    spaces.append(space)
                     watched.append(seen_from_host(space, stack))
             watched = list({space.id: space for space in watched}.values())
             quiet = stack.enter_context(Quiet(self.world.namespaces["lan"], watched))
-            while not quiet.reached():
-                pass
+            quiet.last(max(self._patience(), own_stack.patience(spaces)))
 
     def _space(self, name: str) -> NetNS:
         """From where somebody of a matrix asks and witnesses; the caller closes it."""

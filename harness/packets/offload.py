@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from harness.place import Place
+from harness.probe.remote import by_kernel
 
 _SIOCETHTOOL: Final = 0x8946
 _GET_CHECKSUMS, _SET_CHECKSUMS = 0x16, 0x17  # ETHTOOL_GTXCSUM, _STXCSUM
@@ -27,8 +28,11 @@ _VALUE: Final = struct.Struct("=II")
 def without_offload(place: Place, link: str = "eth0") -> Iterator[None]:
     """Have the place's own kernel do checksums and segments of what it sends, for a while.
 
-    Segmentation needs checksums: the kernel turns it off and on with them.
+    Segmentation needs checksums: the kernel turns it off and on with them. `OwnStack` where it
+    is not the kernel that does them.
     """
+    with place.open() as space:
+        by_kernel(space)
     with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         before = _ethtool(opened, link, _GET_CHECKSUMS)
         _ethtool(opened, link, _SET_CHECKSUMS, 0)

@@ -96,6 +96,7 @@ class Quiet:
         self._control.connect(self._control.getsockname())
         self._processors = sorted(os.sched_getaffinity(0))
         self._last: list[Counters] | None = None
+        self._moved = True
         self._bound = bound
         self._deadline = time.monotonic() + bound
 
@@ -118,8 +119,20 @@ class Quiet:
                 f"{', '.join(sorted(busy)[:4]) or 'neighbours that somebody answers for'}: "
                 "something in it sends without end; look with `netmodes lab`"
             )
-        self._last = now
+        self._last, self._moved = now, not still
         return still
+
+    def last(self, seconds: float = 0.0) -> None:
+        """Return once nothing has moved, and for so long if a part of the way is no kernel's.
+
+        Raises as `reached`.
+        """
+        began = time.monotonic()
+        while not (self.reached() and time.monotonic() >= began + seconds):
+            if self._moved:
+                began = time.monotonic()
+            if seconds:
+                time.sleep(HELD_PAUSE)  # so that who works in user space can
 
     def _past_queues(self, before: list[Counters]) -> tuple[list[Counters], bool]:
         """What has passed when the queues are empty, and whether it is only what emptied them."""

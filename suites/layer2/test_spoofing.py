@@ -47,7 +47,7 @@ def test_a_claim_is_contained_as_declared(fooled: Trio, owner: str) -> None:
         name: bool(wire.matching(Ether(dst=fooled.mac(name)) / sent, at=fooled.at(name)))
         for name in ("a", owner)
     }
-    contained = fooled.scene.runtime.dialect.spoofing == "contained"
+    contained = fooled.scene.runtime.dialect.claims(fooled.family) == "contained"
     assert gets == {"a": not contained, owner: contained}
 
 
