@@ -85,8 +85,9 @@ class Addresses:
     def namer(self, spaces: Mapping[str, NetNS]) -> Namer:
         """Whose an address is: a joiner's is its home's, a host-mode container's the host's."""
         owners = self._world.topology.owners()
-        for interface in self._place(HOST).interfaces():
-            owners[interface.ip] = HOST
+        for place in (HOST, GATEWAY):
+            for interface in self._place(place).interfaces():
+                owners.setdefault(interface.ip, HOST)
         homes = {spaces[name].id: name for name in OUTSIDERS}
         own: dict[tuple[int, int], set[Address]] = {}
         for container in self._plan.containers:

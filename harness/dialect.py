@@ -20,6 +20,9 @@ class Dialect:
     """What a container gets that asks for nothing: a port of the default bridge, or a tap of its
     own behind a process in user space, under the host's addresses (`pasta`) or under ones
     that all containers have alike (`slirp4netns`) (UM-1 to UM-5)."""
+    bridges: Literal["host", "pasta", "slirp4netns"] = "host"
+    """Where the bridges of networks are: in the host, or in a namespace of an ordinary user's
+    that is itself behind a process in user space (UM-6)."""
     bridge_name: str | None = "docker0"
     """Interface name of the default bridge; `None`: not documented."""
     bridge_address: IPv4Interface | None = IPv4Interface("172.17.42.1/16")

@@ -5,7 +5,7 @@ Every cell is settled by the first rule that speaks:
 1. `_loopback`   the target is the source's own loopback address;
 2. `_no_name`    the name does not resolve, because no resolver can be reached;
 3. `_no_route`   the source has no route to the target, and knows at once;
-4. `_by_tap`     a container with a tap in place of a network asks, or is asked for;
+4. `_by_tap`     who asks, or is asked for, is behind a process in user space;
 5. `_kept_out`   the packet leaves and the host's rules keep it from arriving;
 6. `_reply`      it arrives, and is answered.
 
@@ -21,7 +21,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness import model
+from harness import model, taps
 from harness.dialect import Dialect
 from harness.matrix import Matrix
 from harness.model import (
@@ -44,7 +44,6 @@ from harness.model import (
     Plan,
     PlanError,
     Promise,
-    Protocol,
 )
 from harness.topology import START_TTL, Topology
 from harness.whereabouts import LAN, Whereabout, Whereabouts, meeting, whereabouts
@@ -237,44 +236,14 @@ def _no_route(cell: Cell, source: Whereabout, target: Whereabout) -> Promise | N
 
 
 def _by_tap(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise | None:
-    """What leaves by a tap is asked by the host itself, by a socket: seen as the host's, anew.
-
-    Nothing leads to a tap: a packet for pasta's address, the host's, ends where it is had, and
-    one for slirp4netns' where it is had, or on the way that private addresses go. Over IPv6
-    slirp4netns advertises a prefix, of which each makes an address of its own.
-    https://passt.top/passt/about/, https://github.com/rootless-containers/slirp4netns
-    """
-    if source == target or not (source.tap or target.tap):
-        return None
-    if target.tap and source.tap and (source.tap == "pasta" or cell.family == 4):
-        return _mistaken(source, source, 0, "UM-4")
-    if target.tap == "pasta":
-        host = world.places[HOST][0]
-        return _mistaken(source, host, world.routers_between(source, host), "UM-4")
-    if target.tap:
-        return Promise(Outcome.DROPPED, requirement="UM-4", why="no route leads to a tap")
-    if source.tap == "pasta" and target.name == HOST and cell.target != BR0:
-        return _mistaken(source, source, 0, "UM-3")
-    routers = world.topology.routers if target.name == INTERNET else 0
-    # libslirp has a datagram's TTL go on, as a router would: that traceroute may work.
-    kept = source.tap == "slirp4netns" and cell.protocol is Protocol.UDP
-    return Promise(
-        Outcome.REPLY,
-        seen_ttl=START_TTL - routers - kept,
-        seen_from=HOST,
-        requirement="UM-3" if target.name == HOST else "UM-2",
-        why=f"{source.tap} asks in its place, from the host",
-    )
-
-
-def _mistaken(source: Whereabout, other: Whereabout, routers: int, requirement: str) -> Promise:
-    """Somebody else has the same address, nearer to who asks, and answers."""
-    return Promise(
-        Outcome.WRONG_PEER,
-        ttl=START_TTL - routers,
-        seen_from=source.name,
-        requirement=requirement,
-        why=f"{other.name} has that address too",
+    """Who is behind a process in user space is not on the way of any packet (`taps`)."""
+    return taps.promise(
+        cell,
+        source,
+        target,
+        dialect=world.dialect,
+        topology=world.topology,
+        to_host=world.routers_between(source, world.places[HOST][0]),
     )
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
-from harness import oracle
+from harness import bridges, oracle
 from harness.adapters.protocol import (
     Adapter,
     Facts,
@@ -291,16 +292,17 @@ class Scene:
         with contextlib.ExitStack() as stack:
             spaces = {
                 name: stack.enter_context(self._space(name))
-                for name in (*(item.name for item in self.plan.containers), *OUTSIDERS)
+                for name in (*(item.name for item in self.plan.containers), *OUTSIDERS, GATEWAY)
             }
+            others = bridges.others(self.plan, self.runtime.dialect, spaces)
             addresses = self._addresses()
             found, questions = self._questions(asked, spaces, addresses)
             found |= observe(
                 questions,
                 control=self.world.namespaces["lan"],
-                watched=list(self.world.namespaces.values()),
+                watched=[*self.world.namespaces.values(), *others],
                 namer=addresses.namer(spaces),
-                witnesses=[spaces[HOST]] if self.runtime.dialect.default_network == "pasta" else [],
+                witnesses=others,
                 patience=self._patience(),
             )
         observed = Matrix({cell: found[cell] for cell in asked}, origin=self)
@@ -324,6 +326,8 @@ class Scene:
                     space = stack.enter_context(container.net.open())
                     spaces.append(space)
                     watched.append(seen_from_host(space, stack))
+            if bridges.are_apart(self.plan, self.runtime.dialect):
+                watched.append(stack.enter_context(self.place(GATEWAY).open()))
             watched = list({space.id: space for space in watched}.values())
             quiet = stack.enter_context(Quiet(self.world.namespaces["lan"], watched))
             quiet.last(max(self._patience(), own_stack.patience(spaces)))
@@ -334,8 +338,10 @@ class Scene:
         return container.inside() if container else self.place(name).open()
 
     def place(self, name: str) -> Place:
-        """A container's place by its name, or one of the world's own."""
+        """A container's place, one of the world's own, or `gateway`: where the bridges are."""
         container = self._containers.get(name)
+        if name == GATEWAY:
+            return Place(GATEWAY, partial(bridges.opened, self.plan, self.runtime, self.world.host))
         return container.net if container else self.places[name]
 
     def address(self, cell: Cell) -> Address | None:
@@ -391,7 +397,6 @@ class Scene:
         special = {
             SELF: cell.source,
             LOOPBACK: cell.source,
-            GATEWAY: HOST,
             BR0: HOST,
             BY_NAME: INTERNET,
         }

@@ -20,7 +20,6 @@ from harness.marks import requirement
 from harness.model import (
     DEFAULT_NETWORK,
     GATEWAY,
-    HOST,
     Bridge,
     Cell,
     ContainerSpec,
@@ -72,7 +71,7 @@ class Trio:
 
     def place(self, name: str) -> Place:
         """Where somebody lives."""
-        return self.scene.place(HOST if name == GATEWAY else name)
+        return self.scene.place(name)
 
     def address(self, name: str) -> Address:
         """By which address a container on the network reaches somebody."""

@@ -147,6 +147,11 @@ class CliAdapter:
             self._memory.networks[name] = found
         return found
 
+    def bridges_at(self) -> str:
+        """Where below /proc of the host the namespace of the bridges is; `""`: the host's own."""
+        told, path = self._spec.bridges_at
+        return f"{self._host.call(_content, told)}/{path}" if told else ""
+
     def remove_network(self, name: str) -> None:
         """`network rm`."""
         self._memory.networks.pop(name, None)
@@ -362,6 +367,11 @@ def _addresses(link: str, subnets: Sequence[str]) -> tuple[Interface, ...]:
         held = [item.address for item in netstate.addresses(netlink, index=index)]
     wanted = [ip_network(subnet) for subnet in subnets]
     return tuple(item for network in wanted for item in held if item.network == network)
+
+
+def _content(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
 
 
 def _taken(path: str) -> str:

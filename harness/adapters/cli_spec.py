@@ -79,7 +79,9 @@ class CliSpec:
 
     `features` is what it claims, `dialect` the documented choices, or `None` for those
     of the table `dialects.toml` that go with `kin`, or else the name, and the version. A
-    `rootless` one is started by an ordinary user of the host (`ordinary`). `scratch` are
+    `rootless` one is started by an ordinary user of the host (`ordinary`), with its bridges in
+    a network namespace of that user's: `bridges_at` names a file with a pid, and where below
+    that process's directory in proc(5) the namespace is. `scratch` are
     directories that become empty and writable in the host, `files` what is written there
     before the first command. `programs` must be on the PATH, and `install` says how they
     get there. Names shorter than `shortest_name` are filled up. `timeout` bounds one
@@ -91,6 +93,7 @@ class CliSpec:
     features: frozenset[Feature]
     kin: tuple[str, ...] = ()
     rootless: bool = False
+    bridges_at: tuple[str, str] = ("", "")
     version: str = ""
     dialect: Dialect | None = None
     words: Words = field(default_factory=Words)

@@ -28,7 +28,9 @@ HOME: Final = "/run/netmodes/user"
 PROGRAMS: Final = ("newuidmap", "newgidmap", "setpriv")
 """What there must be to become an ordinary user."""
 
-_BIN, _DEV, _RUN = f"{HOME}/bin", f"{HOME}/dev", f"{HOME}/run"
+RUN: Final = f"{HOME}/run"
+"""Where what it starts keeps its sockets and pids: XDG_RUNTIME_DIR."""
+_BIN, _DEV = f"{HOME}/bin", f"{HOME}/dev"
 _TUN: Final = "/dev/net/tun"
 _TUN_NUMBER: Final = os.makedev(10, 200)
 _ACCOUNTS: Final = {
@@ -51,7 +53,7 @@ def environment(path: str) -> dict[str, str]:
         "HOME": HOME,
         "USER": NAME,
         "LOGNAME": NAME,
-        "XDG_RUNTIME_DIR": _RUN,
+        "XDG_RUNTIME_DIR": RUN,
         "XDG_CACHE_HOME": f"{HOME}/.cache",
         "XDG_CONFIG_HOME": f"{HOME}/.config",
         "XDG_DATA_HOME": f"{HOME}/.local/share",
@@ -102,7 +104,7 @@ def furnish() -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"/etc/{name}")  # a link to the machine's own
         Path("/etc", name).write_text(content, encoding="ascii")
-    for directory in (_BIN, _DEV, _RUN):
+    for directory in (_BIN, _DEV, RUN):
         Path(directory).mkdir(parents=True)
     mount("tmpfs", _BIN, "tmpfs", 0, "mode=755")  # /run itself heeds no set-user-ID bit
     for program in PROGRAMS[:2]:
@@ -120,7 +122,7 @@ def own() -> None:
         if not directory.startswith((_BIN, _DEV)):
             for path in (directory, *(f"{directory}/{name}" for name in names)):
                 os.chown(path, UID, UID)
-    os.chmod(_RUN, 0o700)
+    os.chmod(RUN, 0o700)
 
 
 def _open_tun() -> None:

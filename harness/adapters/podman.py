@@ -52,7 +52,7 @@ CRUN: Final = CliSpec(
     name="podman",
     command=("podman",),
     features=FEATURES,
-    kin=("podman", "netavark"),
+    kin=("podman", "netavark", "netavark-root"),
     words=Words(
         stop=("stop", "-t", "1"),
         remove=("rm", "-f", "-t", "0"),
@@ -77,6 +77,7 @@ RUNC: Final = replace(
 
 # --- by an ordinary user: https://github.com/containers/podman/blob/main/rootless.md --------
 
+_ROOTLESS_CONF_PATH: Final = f"{ordinary.HOME}/.config/containers/containers.conf"
 _ROOTLESS_CONF: Final = """
 [containers]
 pids_limit = 0
@@ -85,11 +86,14 @@ cgroups = "disabled"
 runtime = "crun"
 cgroup_manager = "cgroupfs"
 events_logger = "none"
+[network]
+default_rootless_network_cmd = "{command}"
 """
+_ROOTLESS_NETNS: Final = f"{ordinary.RUN}/containers/networks/rootless-netns/rootless-netns"
 PASTA: Final = replace(
     CRUN,
     name="podman-rootless",
-    kin=("podman", "rootless", "pasta"),
+    kin=("podman", "netavark", "rootless", "pasta"),
     rootless=True,
     features=frozenset(
         {
@@ -103,19 +107,35 @@ PASTA: Final = replace(
             Feature.SYSCTL,
         }
     ),
+    bridges_at=(f"{ordinary.RUN}/libpod/tmp/pause.pid", f"root{_ROOTLESS_NETNS}"),
     default_network="pasta",
     env=(("TMPDIR", "/tmp"),),  # noqa: S108 # the host's own
-    files=((f"{ordinary.HOME}/.config/containers/containers.conf", _ROOTLESS_CONF),),
+    files=((_ROOTLESS_CONF_PATH, _ROOTLESS_CONF.format(command="pasta")),),
     scratch=(),
     programs=("crun", "conmon", "pasta"),
     install="apt-get install podman crun passt uidmap",
+)
+BRIDGE: Final = replace(
+    PASTA,
+    name="podman-rootless-bridge",
+    features=PASTA.features
+    | {
+        Feature.NETWORKS,
+        Feature.INTERNAL,
+        Feature.DNS,
+        Feature.CONNECT,
+        Feature.STATIC_ADDRESS,
+    },
+    programs=("crun", "conmon", "pasta", "nft"),
+    install="apt-get install podman crun netavark aardvark-dns nftables passt uidmap",
 )
 SLIRP: Final = replace(
     PASTA,
     name="podman-rootless-slirp4netns",
     features=PASTA.features - {Feature.IPV6},  # no published port leads to an IPv6 address
-    kin=("podman", "rootless", "slirp4netns"),
+    kin=("podman", "netavark", "rootless", "slirp4netns"),
     default_network="slirp4netns",
+    files=((_ROOTLESS_CONF_PATH, _ROOTLESS_CONF.format(command="slirp4netns")),),
     programs=("crun", "conmon", "slirp4netns"),
     install="apt-get install podman crun slirp4netns uidmap",
 )

@@ -30,6 +30,7 @@ _BUILT_IN: Final = {
     "nspawn": "harness.adapters.nspawn:FACTORY",
     "podman": "harness.adapters.podman:CRUN",
     "podman-rootless": "harness.adapters.podman:PASTA",
+    "podman-rootless-bridge": "harness.adapters.podman:BRIDGE",
     "podman-rootless-slirp4netns": "harness.adapters.podman:SLIRP",
     "podman-runc": "harness.adapters.podman:RUNC",
     "runc": "harness.adapters.oci:RUNC",

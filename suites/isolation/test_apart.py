@@ -13,7 +13,7 @@ from scapy.packet import Packet, Raw
 
 from harness.adapters.protocol import Adapter, Feature
 from harness.marks import requirement
-from harness.model import GATEWAY, HOST, Bridge, ContainerSpec, Protocol
+from harness.model import GATEWAY, Bridge, ContainerSpec, Protocol
 from harness.packets.capture import Capture
 from harness.packets.craft import send_frame, send_packet
 from harness.packets.frame import Frame
@@ -79,7 +79,7 @@ def test_nothing_of_any_protocol_arrives(sides: Trio, runtime: Adapter, way: str
             send_packet(trio.place(source), packet)
         for packet in everything(trio, "a", "b"):
             send_packet(trio.place("a"), packet)
-        with trio.call(HOST, target, Protocol.UDP, port=PORT) as call:
+        with trio.call(GATEWAY, target, Protocol.UDP, port=PORT) as call:
             call.say(CONTROL)
     assert beginning <= len(telling(wire, trio, "a", "b", at="b")) <= len(sent)
     assert len(telling(wire, trio, source, target, at=source)) == len(sent)
@@ -102,7 +102,7 @@ def telling(
 def test_nothing_arrives_by_the_other_networks_gateway(sides: Trio, runtime: Adapter) -> None:
     """Nor does it in a frame that is for the other bridge's MAC, or the stranger's own."""
     trio = sides
-    host = trio.place(HOST).links()
+    host = trio.place(GATEWAY).links()
     bridge = trio.scene.runtime.network_facts(OTHER).interface
     assert bridge is not None
     packet = trio.ip("a", "c", ttl=START_TTL)
@@ -111,7 +111,7 @@ def test_nothing_arrives_by_the_other_networks_gateway(sides: Trio, runtime: Ada
         for port, mac in enumerate(macs, PORT + 1):  # each a flow that is not known yet
             datagram = UDP(sport=port, dport=PORT) / WORD
             send_frame(trio.place("a"), Ether(src=trio.mac("a"), dst=mac) / packet / datagram)
-        with trio.call(HOST, "c", Protocol.UDP, port=PORT) as call:
+        with trio.call(GATEWAY, "c", Protocol.UDP, port=PORT) as call:
             call.say(CONTROL)
     assert len(telling(wire, trio, "a", "c", at="a")) == len(macs)
     seen = wire.frames(at=trio.at("c"))

@@ -12,7 +12,7 @@ import pytest
 from harness.adapters.protocol import Adapter, Feature
 from harness.call import there_and_back
 from harness.marks import requirement
-from harness.model import GATEWAY, HOST, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
+from harness.model import GATEWAY, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
 from harness.packets.wires import Wires
 from harness.place import Place
 from harness.scene import Scene
@@ -63,7 +63,7 @@ def sized(
 def test_every_interface_has_it(sized_scene: tuple[Scene, Wires, int]) -> None:
     """The bridge, and both ends of each veth pair."""
     scene, _, mtu = sized_scene
-    host, bridge = scene.place(HOST).links(), scene.runtime.network_facts(NETWORK).interface
+    host, bridge = scene.place(GATEWAY).links(), scene.runtime.network_facts(NETWORK).interface
     assert bridge is not None
     by_index = {link.ifindex: link for link in host.values()}
     inside = [scene.place(name).links()["eth0"] for name in ("a", "b")]
@@ -75,10 +75,11 @@ def test_every_interface_has_it(sized_scene: tuple[Scene, Wires, int]) -> None:
 def test_who_is_connected_later_has_it_too(scene: Scene) -> None:
     """On that interface; the one on the other network keeps its own."""
     scene.network("later", mtu=SMALL)
-    container = scene.container("late")
+    scene.network("first")
+    container = scene.container("late", Bridge("first"))
     before = container.net.links()
     scene.connect("late", "later")
-    after, host = container.net.links(), scene.place(HOST).links()
+    after, host = container.net.links(), scene.place(GATEWAY).links()
     (joined,) = (link for name, link in after.items() if name not in before)
     (end,) = (link for link in host.values() if link.ifindex == joined.peer)
     assert (joined.mtu, end.mtu) == (SMALL, SMALL)

@@ -10,7 +10,7 @@ import pytest
 from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
 from harness.guard import Guard
 from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, Bridge
+from harness.model import DEFAULT_NETWORK, GATEWAY, Bridge
 from harness.place import Place
 from harness.scene import Scene
 from harness.world.snapshot import Snapshot
@@ -86,7 +86,7 @@ def test_what_is_removed_leaves_nothing(
         bridge = made.facts.interface
         assert bridge is not None
         scene.containers(a=made)
-        assert mentioned(host, bridge)
+        assert mentioned(scene.place(GATEWAY), bridge)
         scene.remove("a")
         scene.remove_network("short-lived")
     assert mentioned(host, bridge) == []

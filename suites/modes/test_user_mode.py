@@ -14,7 +14,7 @@ from ipaddress import ip_address
 import pytest
 
 from harness import entry
-from harness.adapters.protocol import Adapter
+from harness.adapters.protocol import Adapter, Feature
 from harness.addresses import LOOPBACKS
 from harness.cast import CONTAINER01, CONTAINER02, JOINER
 from harness.marks import requirement
@@ -23,6 +23,7 @@ from harness.model import (
     BR0,
     BY_NAME,
     FAMILIES,
+    GATEWAY,
     HOST,
     INTERNET,
     LOOPBACK,
@@ -31,6 +32,7 @@ from harness.model import (
     SELF,
     Bridge,
     Family,
+    Host,
     cells,
 )
 from harness.place import Place
@@ -225,6 +227,30 @@ def test_the_process_in_user_space_goes_with_the_container(scene: Scene, host: P
     assert inside.call(_owner, pid) != 0
     guest.remove()
     until(host, lambda: pid not in inside.call(_datapaths), f"process {pid} has ended")
+
+
+# --- networks of the user's own ----------------------------------------------------
+
+
+@requirement("UM-6")
+def test_a_network_of_the_users_is_a_bridge_behind_a_tap(scene: Scene, runtime: Adapter) -> None:
+    """Peers and gateway on link, what is beyond by the tap; who has none is no peer of theirs."""
+    scene.network("lan", ipv6=Feature.IPV6 in runtime.features)
+    scene.containers(a=Bridge("lan"), b=Bridge("lan"), c=Bridge(), d=Host())
+    assert scene.observed() == scene.promised()
+
+
+@requirement("UM-6")
+def test_the_host_has_no_link_of_it(scene: Scene, host: Place) -> None:
+    """Nor a rule or a route: the bridge is in a namespace of the user's, with all that it needs."""
+    before = Snapshot.of(host)
+    lan = scene.network("lan")
+    scene.containers(a=lan, b=lan)
+    assert before.changes(Snapshot.of(host)) == []
+    bridges = scene.place(GATEWAY)
+    assert lan.facts.interface in bridges.links()
+    with bridges.open() as inner, host.open() as outer:
+        assert userns.owner(inner.fd) != userns.owner(outer.fd)
 
 
 # --- inside the host ---------------------------------------------------------------

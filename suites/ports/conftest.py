@@ -68,7 +68,7 @@ def ground(world: World, runtime: Adapter) -> Iterator[Fair]:
     networks: tuple[NetworkSpec, ...] = ()
     families: tuple[Family, ...] = (4,)
     where = Bridge()
-    if Feature.NETWORKS in runtime.features:
+    if Feature.NETWORKS in runtime.features and not has_taps(runtime):
         families = FAMILIES if Feature.IPV6 in runtime.features else (4,)
         networks, where = (NetworkSpec("fair", ipv6=6 in families),), Bridge("fair")
     elif has_taps(runtime) and Feature.IPV6 in runtime.features:

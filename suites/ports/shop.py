@@ -11,7 +11,18 @@ from typing import Final, NamedTuple, Self
 from harness.adapters.protocol import Adapter
 from harness.addresses import LOOPBACKS
 from harness.container import Container
-from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family, Publish
+from harness.model import (
+    ATTACKER,
+    FAMILIES,
+    GATEWAY,
+    HOST,
+    INTERNET,
+    NS1,
+    NS2,
+    Bridge,
+    Family,
+    Publish,
+)
 from harness.scene import Scene
 from harness.topology import Address, pick
 from harness.traffic import TRANSPORTS, Ear, Meeting, Transport
@@ -142,8 +153,17 @@ def dual(scene: Scene) -> Bridge:
 
 def meets(scene: Scene, caller: str, address: Address) -> bool:
     """Whether a call of the host's address gets to the host: who has the same calls itself."""
-    own = scene.place(caller).interfaces() if caller != HOST else ()
+    if caller == HOST:
+        return True
+    inside = {item.name for item in scene.plan.containers}
+    bridges = scene.place(GATEWAY) if caller in inside and is_behind_bridges(scene) else None
+    own = [*scene.place(caller).interfaces(), *(bridges.interfaces() if bridges else ())]
     return address not in {item.ip for item in own}
+
+
+def is_behind_bridges(scene: Scene) -> bool:
+    """Whether the runtime's bridges are in a namespace of their own, and there are some."""
+    return scene.place(GATEWAY).identity != scene.place(HOST).identity
 
 
 def addresses(scene: Scene, family: Family) -> list[Address]:

@@ -95,6 +95,7 @@ def test_a_port_is_published_on_an_ipv6_address(scene: Scene, where: str) -> Non
     """It answers there, and is told as it was asked for."""
     address = IPv6Address("::1") if where == "::1" else scene.world.address(HOST, 6)
     web = scene.container("web", dual(scene), ports=both(OWN, at=address))
+    scene.ready()
     for shop in shops(web, scene, 6):
         assert shop.serves(HOST, address)
     told = {(item.host_ip, item.host_port, item.protocol) for item in web.facts().ports}

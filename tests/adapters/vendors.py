@@ -13,7 +13,11 @@ ALL: Final = (
     *("bwrap", "containerd", "crun", "docker", "lxc", "mydocker-cli", "nspawn"),
     *("podman", "podman-runc", "runc", "runsc"),
 )
-ROOTLESS: Final = ("podman-rootless", "podman-rootless-slirp4netns")
+ROOTLESS: Final = (
+    "podman-rootless",
+    "podman-rootless-bridge",
+    "podman-rootless-slirp4netns",
+)
 """Those that an ordinary user of the host starts; their default network is no bridge."""
 ABSENT: Final = {
     name: absent for name in (*ALL, *ROOTLESS) if (absent := registry.missing(registry.load(name)))

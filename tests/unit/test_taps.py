@@ -14,6 +14,7 @@ from harness.model import (
     Family,
     Host,
     Joined,
+    NetworkSpec,
     Nothing,
     Observation,
     Outcome,
@@ -116,6 +117,42 @@ def test_over_ipv6_nobody_has_the_address_of_another_tap() -> None:
     """With slirp4netns each makes its own; with pasta it is the host's as well."""
     assert promise(SLIRP, "one", "other", family=6) == "dropped, UM-4"
     assert promise(PASTA, "one", "other", family=6) == "wrong-peer, ttl 64, seen as one, UM-4"
+
+
+NETWORKS = Plan(
+    networks=(NetworkSpec("lan"), NetworkSpec("dmz")),
+    containers=(
+        ContainerSpec("a", Bridge("lan")),
+        ContainerSpec("b", Bridge("lan")),
+        ContainerSpec("c", Bridge("dmz")),
+        ContainerSpec("one", Bridge()),
+    ),
+)
+BRIDGES = replace(PASTA, bridges="pasta", isolation="none")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("a", "b", "reply, ttl 64, seen as a, BR-4"),
+        ("a", "c", "reply, ttl 63, seen as host, NET-2"),
+        ("a", "gateway", "reply, ttl 64, seen as a, BR-5"),
+        ("a", "internet", "reply, seen as host, seen with ttl 60, UM-2"),
+        ("a", "br0", "reply, seen as host, seen with ttl 63, UM-3"),
+        ("a", "host", "wrong-peer, ttl 64, seen as a, UM-3"),
+        ("a", "one", "wrong-peer, ttl 64, seen as a, UM-4"),
+        ("one", "a", "dropped, UM-4"),
+        ("host", "a", "dropped, UM-4"),
+        ("internet", "a", "dropped, UM-4"),
+    ],
+)
+def test_bridges_of_a_users_own_are_behind_a_tap_together(
+    source: str, target: str, words: str
+) -> None:
+    """Within them all is as on other bridges, with the namespace that they are in for a host."""
+    cell = Cell(source, target, Protocol.UDP, 4)
+    found = promised(NETWORKS, BRIDGES, Topology(), [cell])[cell]
+    assert f"{found}, {found.requirement}" == words
 
 
 def test_a_tap_has_no_gateway_that_could_be_asked() -> None:

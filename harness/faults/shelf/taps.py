@@ -14,7 +14,7 @@ from harness.faults.verb import Verb
 from harness.model import DEFAULT_NETWORK, Bridge, Publish
 from harness.topology import Topology, pick
 from linux import rtnl
-from linux.nft import daddr
+from linux.nft import daddr, iifname
 
 _UNASKED: Final = 41080
 """A port inside at which the suites listen."""
@@ -65,3 +65,11 @@ def a_tap_that_shows_in_the_host(site: Site) -> None:
     """The host gets an interface more for it."""
     if _is_behind_a_tap(site):
         site.host.ensure(rtnl.add_bridge("tap9"))
+
+
+@fault("a-network-of-the-users-that-is-deaf", violates=("UM-6",), moment=Moment.CONTAINER_STARTED)
+def a_network_of_the_users_that_is_deaf(site: Site) -> None:
+    """Who is on one hears nobody but itself."""
+    apart = site.runtime.dialect.bridges != "host"
+    if apart and site.is_bridged and site.mode != Bridge(DEFAULT_NETWORK):
+        site.inside.rule("input", iifname("eth0"), DROP)
