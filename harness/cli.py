@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness import comparing, doctor, requirements, vendors
+from harness import afar, comparing, doctor, requirements, vendors
 from harness.faults import runner
 from harness.lab import ping
 from harness.report import commands as report_commands
@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["ping"]:
         return ping.main(words[1:])
+    if words[:1] == [afar.COMMAND]:
+        return afar.main(words[1:])
     arguments = _parser().parse_args(words)
     if sys.platform != "linux" and not arguments.anywhere:
         sys.stderr.write("netmodes: this needs Linux; tests that do not run with --sandbox=never\n")
@@ -66,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     lab.set_defaults(run=_lab)
     about = "in the lab: one echo request to each host, and the TTL with which the answer came"
     commands.add_parser("ping", help=about)  # main() has it parse its own arguments
+    about = "the interpreter in a sandbox: how a worker starts that pytest-xdist reaches by ssh"
+    commands.add_parser(afar.COMMAND, help=about)  # what follows is the interpreter's
     vendors.add(commands)
     comparing.add(commands)
     runner.register(commands)

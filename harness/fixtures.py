@@ -35,7 +35,8 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     if not sandbox.inside():
         pytest.fail(
             "a world needs the sandbox, and this run is outside: "
-            "run without --sandbox=never; `netmodes doctor` tells what the machine can do",
+            "run without --sandbox=never, start a worker on another machine by `netmodes python`; "
+            "`netmodes doctor` tells what the machine can do",
             pytrace=False,
         )
     with World.build(Topology()) as built:

@@ -72,7 +72,15 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     Where the machine cannot run live tests the run ends here, with the reason and
     what to do about it: never green for want of a machine.
     """
-    if _wants_sandbox(config):
+    here, elsewhere = _workers(config)
+    if elsewhere and _concerned(config):
+        if here or config.getoption("sandbox") == "always":
+            raise pytest.UsageError(
+                "workers on other machines are reached over a network, and a sandbox has none: "
+                "ask for no worker of this machine beside them but by ssh to itself, and leave "
+                "out --sandbox=always (docs/ci.md)"
+            )
+    elif _wants_sandbox(config):
         from harness import doctor, sandbox
 
         try:
@@ -82,6 +90,16 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
         for missing in doctor.essentials():
             raise pytest.UsageError(_cannot(missing))
     return (yield)
+
+
+def _workers(config: pytest.Config) -> tuple[bool, bool]:
+    """Whether pytest-xdist is asked for workers here, and on other machines."""
+    specs = config.getoption("tx", default=None)
+    if not specs or hasattr(config, "workerinput") or config.getoption("numprocesses"):
+        return True, False
+    from harness import afar
+
+    return afar.gateways(specs, config.getoption("px", default=None) or [])
 
 
 def _wants_sandbox(config: pytest.Config) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 
@@ -24,19 +25,28 @@ settings.register_profile(
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 """Debian's and Fedora's names for it."""
-_LACKING = [
-    *(() if CHROMIUM else ["chromium (Debian: apt install chromium)"]),
-    *(() if importlib.util.find_spec("playwright") else ["the Python package playwright"]),
-]
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+_LACKING = {
+    "report/test_page.py": [
+        *(() if CHROMIUM else ["chromium (Debian: apt install chromium)"]),
+        *(() if importlib.util.find_spec("playwright") else ["the Python package playwright"]),
+    ],
+    "plugin/test_over_ssh.py": [
+        *(() if SSHD and shutil.which("ssh") else ["sshd (Debian: apt install openssh-server)"])
+    ],
+}
 
-collect_ignore = ["report/test_page.py"] if _LACKING else []
+collect_ignore = [name for name, lacking in _LACKING.items() if lacking]
 
 
 def pytest_report_header() -> str | None:
     """Say which tests are left out, and why."""
-    if not _LACKING:
-        return None
-    return f"tests/report/test_page.py is not collected for want of {' and '.join(_LACKING)}"
+    told = [
+        f"tests/{name} is not collected for want of {' and '.join(lacking)}"
+        for name, lacking in _LACKING.items()
+        if lacking
+    ]
+    return "\n".join(told) or None
 
 
 def pytest_terminal_summary(

@@ -53,7 +53,12 @@ class Watched:
     """
 
     def __init__(
-        self, argv: Sequence[str], *, terminal: bool = False, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        terminal: bool = False,
+        env: Mapping[str, str] | None = None,
+        at: str | None = None,
     ) -> None:
         mine, its = pty.openpty() if terminal else os.pipe()
         if terminal:
@@ -67,6 +72,7 @@ class Watched:
         self.process = subprocess.Popen(
             argv,
             env=environment() if env is None else env,
+            cwd=at,
             stdin=its if terminal else subprocess.DEVNULL,
             stdout=its,
             stderr=its,
@@ -89,9 +95,9 @@ class Watched:
         """Type on the program's terminal."""
         os.write(self._fd, text.encode())
 
-    def end(self) -> int:
+    def end(self, *, within: float = WITHIN) -> int:
         """Read until all who hold the output are gone; the exit code, -N for signal N."""
-        deadline = time.monotonic() + WITHIN
+        deadline = time.monotonic() + within
         while self._read(deadline):
             pass
         return self.process.wait(deadline - time.monotonic())

@@ -27,6 +27,7 @@ from harness.model import (
 )
 from harness.recorder import Recorder, Seen
 from harness.report.judging import concluded, profile
+from harness.report.notes import NODE_ID
 from harness.report.schema import (
     CellCounts,
     CellResult,
@@ -65,11 +66,9 @@ class Collected:
 
     def add(self, report: pytest.TestReport) -> None:
         """Let a report count for its test."""
-        before = self._tests.get(report.nodeid)
-        if before is None:
-            before = TestResult(
-                id=line(self._node_ids(report.nodeid, report.location[0])), verdict=Verdict.UNTESTED
-            )
+        # Who ran it knows best: on another machine files may be elsewhere.
+        id_ = getattr(report, NODE_ID, None) or self._node_ids(report.nodeid, report.location[0])
+        before = self._tests.get(id_) or TestResult(id=line(id_), verdict=Verdict.UNTESTED)
         own, breaks, evidence = _properties(report)
         verdict = Verdict.BROKEN if breaks else judge(report)
         reason = ""
@@ -80,7 +79,7 @@ class Collected:
         if hasattr(report, "wasxfail") and report.skipped:
             verdict, reason = Verdict.SKIPPED, line(f"expected to fail: {report.wasxfail}")
         failures = (_failure(report, evidence),) if report.failed else ()
-        self._tests[report.nodeid] = replace(
+        self._tests[id_] = replace(
             before,
             verdict=max(before.verdict, verdict or before.verdict, key=lambda item: item.weight),
             seconds=round(before.seconds + report.duration, 3),

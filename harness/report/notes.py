@@ -5,13 +5,17 @@ Registered in conformance runs, in workers as in the controlling process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from harness import shard
 from harness.recorder import Recorder
+
+NODE_ID: Final = "netmodes_id"
+"""The attribute of a test's report that has its id in the words of `NodeIds`."""
 
 
 class NodeIds:
@@ -47,6 +51,15 @@ class Notes:
     def __init__(self, recorder: Recorder, node_ids: NodeIds) -> None:
         self._recorder, self._node_ids = recorder, node_ids
         self._deselected: list[str] = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Have each report tell which test it is of; attributes go along to the controller."""
+        report = yield
+        setattr(report, NODE_ID, self._node_ids.of(item))
+        return report
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Note what there is besides what runs."""

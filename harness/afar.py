@@ -1,0 +1,63 @@
+"""Workers on other machines: who is asked for over a network, and how one starts there.
+
+The sandbox of a controller has no network, so a controller whose workers are elsewhere stays
+outside of one and makes no world; `netmodes python` starts each worker in a sandbox of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final, NoReturn
+
+COMMAND: Final = "python"
+"""The command of `netmodes` that `main` is."""
+_TIMES: Final = re.compile(r"\d+\*")
+_OVER_A_NETWORK: Final = frozenset({"ssh", "vagrant_ssh", "socket"})
+
+
+def gateways(specs: Iterable[str], proxies: Iterable[str] = ()) -> tuple[bool, bool]:
+    """Whether pytest-xdist's `--tx` specs (and its `--px` ones) name workers here, and elsewhere.
+
+    A worker that is reached `via` another gateway is where that one is.
+    """
+    elsewhere = {id_ for spec in proxies if (id_ := _via(spec, "id")) and _is_remote(spec)}
+    remote = [_is_remote(spec) or _via(spec, "via") in elsewhere for spec in specs]
+    return not all(remote), any(remote)
+
+
+def _parts(spec: str) -> dict[str, str]:
+    words = (word.partition("=") for word in _TIMES.sub("", spec, count=1).split("//"))
+    return {key: value for key, _, value in words}
+
+
+def _is_remote(spec: str) -> bool:
+    return not _OVER_A_NETWORK.isdisjoint(_parts(spec))
+
+
+def _via(spec: str, key: str) -> str:
+    return _parts(spec).get(key, "")
+
+
+def main(words: Sequence[str]) -> int:
+    """Become the interpreter inside a new sandbox, with these arguments; 1 where there is none."""
+    from harness import doctor, sandbox
+
+    try:
+        sandbox.enter()
+    except sandbox.SandboxError as error:
+        return _cannot(doctor.refusal(error))
+    for missing in doctor.essentials():
+        return _cannot(missing)
+    return _become([sys.executable, *words])
+
+
+def _become(argv: list[str]) -> NoReturn:
+    os.execv(argv[0], argv)  # noqa: S606 # the same interpreter, elsewhere
+
+
+def _cannot(finding: object) -> int:
+    sys.stderr.write(f"netmodes {COMMAND}: this machine cannot run live tests: {finding}\n")
+    return 1

@@ -1,0 +1,38 @@
+"""Which workers are on other machines."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import afar
+
+
+@pytest.mark.parametrize(
+    ("specs", "proxies", "where"),
+    [
+        ((), (), (False, False)),
+        (("popen",), (), (True, False)),
+        (("2*popen//python=python3",), (), (True, False)),
+        (("ssh=one",), (), (False, True)),
+        (("3*ssh=one//python=netmodes python", "socket=two:8888"), (), (False, True)),
+        (("ssh=one", "popen"), (), (True, True)),
+        (("4*popen//via=far",), ("id=far//ssh=one",), (False, True)),
+        (("popen//via=near",), ("id=near//popen",), (True, False)),
+    ],
+)
+def test_where_workers_are_is_read_from_their_specs(
+    specs: tuple[str, ...], proxies: tuple[str, ...], where: tuple[bool, bool]
+) -> None:
+    """As pytest-xdist writes them: whether any is here, and any elsewhere."""
+    assert afar.gateways(specs, proxies) == where
+
+
+@pytest.mark.parametrize("more", [["--tx", "popen"], ["--sandbox=always"]], ids=" ".join)
+def test_workers_here_and_elsewhere_do_not_go_together(
+    project: pytest.Pytester, more: list[str]
+) -> None:
+    """One needs the sandbox and the other the network: said before anything is started."""
+    project.makepyfile("def test_it(): pass")
+    result = project.runpytest_subprocess("--dist=load", "--tx", "ssh=nobody.example", *more)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*reached over a network, and a sandbox has none*"])
