@@ -116,6 +116,13 @@ class Dialect:
     """What becomes of the IPv6 packets that the host forwards for others. `cut-off` breaks
     BYS-2, whose tests ask for `kept` whatever is declared; it is declared for the sake of the
     other rows, whose tests look at the whole matrix."""
+    repair: Literal["whole", "in-part"] = "whole"
+    """What the documented repair brings back after a flush of the firewall. `in-part` breaks
+    BYS-3 or BYS-1, whose test asks for all of it whatever is declared; it is declared for the
+    sake of histories, which go on after a flush."""
+    host_bits: Literal["refused", "ignored"] = "refused"
+    """What becomes of a subnet that is asked for by an address in it, as in 172.30.16.5/20
+    (NET-7)."""
     forwarding: Literal["enabled", "left-alone"] = "enabled"
     """What becomes of the host's ip_forward when it is off (BYS-4)."""
     tables: tuple[str, ...] = ("inet mydocker",)

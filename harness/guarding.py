@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
-from harness.adapters.protocol import RuntimeBroken
-from harness.guard import Guard, Violation
+from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
+from harness.guard import LEFT_BEHIND, Guard, Violation
 from harness.probe.remote import OwnStack
 from harness.summary import TROUBLE, UNSUPPORTED, breaks
 from harness.world.build import World
@@ -92,8 +92,9 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let a violation count against the requirements that it breaks, and no other.
 
-    A runtime that crashed, hung or talked garbage is an error, whatever the test was about;
-    what cannot be looked at, because a container has a stack of its own, is unsupported.
+    What a runtime will not remove once the test is over is left behind as well. One that crashed,
+    hung or talked garbage is an error, whatever the test was about; what cannot be looked at,
+    because a container has a stack of its own, is unsupported.
     """
     report = yield
     if call.excinfo is not None:
@@ -104,9 +105,9 @@ def pytest_runtest_makereport(
             path, line, _ = item.location
             report.outcome = "skipped"
             report.longrepr = path, line or 0, f"Skipped: {UNSUPPORTED}{call.excinfo.value}"
-        found = list(_violations(call.excinfo.value))
+        found = list(_broken(call.excinfo.value, over=call.when == "teardown"))
         if found:
-            ids = dict.fromkeys(id_ for violation in found for id_ in violation.broken)
+            ids = dict.fromkeys(found)
             own = report.user_properties if call.when == "call" else []
             report.user_properties = [*own, *breaks(ids)]
             if isinstance(call.excinfo.value, Violation):
@@ -114,9 +115,12 @@ def pytest_runtest_makereport(
     return report
 
 
-def _violations(error: BaseException) -> Iterator[Violation]:
+def _broken(error: BaseException, *, over: bool) -> Iterator[str]:
+    """The requirements that an error breaks whatever its test is about."""
     if isinstance(error, Violation):
-        yield error
+        yield from error.broken
+    elif isinstance(error, RuntimeRefused) and over:
+        yield LEFT_BEHIND
     elif isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            yield from _violations(inner)
+            yield from _broken(inner, over=over)

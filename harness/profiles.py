@@ -1,8 +1,9 @@
 """How long the property suites look: `--profile smoke`, `gate` or `explore`.
 
 A profile bounds how many topologies are tried and how many steps a history has.
-`gate` draws the same ones in every run, so that a gate's verdict does not change by
-itself; the others draw new ones each time, and find again what once failed.
+`gate` draws the same ones in every run, and so does each profile in a run that is held against
+an expectation file, so that a gate's verdict does not change by itself; else the others draw new
+ones each time, and find again what once failed.
 """
 
 from __future__ import annotations
@@ -41,13 +42,15 @@ def chosen(config: pytest.Config) -> hypothesis.settings:
     import hypothesis  # takes its time, and few tests draw anything
 
     effort = PROFILES[config.getoption("profile")]
+    gated = config.getoption("expect") or config.getoption("write_expect")
+    same = effort.derandomized or bool(gated)
     usual = hypothesis.settings()
     return hypothesis.settings(
         usual,
-        database=None if effort.derandomized else usual.database,
+        database=None if same else usual.database,
         max_examples=effort.examples,
         stateful_step_count=effort.steps,
-        derandomize=effort.derandomized,
+        derandomize=same,
         deadline=None,  # an example is as slow as its containers
         print_blob=True,
         report_multiple_bugs=False,

@@ -9,6 +9,7 @@ import dns.flags
 import pytest
 
 from harness import lookup
+from harness.fixtures import RuntimeStarter
 from harness.lookup import RESOLV_CONF, saying
 from harness.marks import requirement
 from harness.model import FAMILIES, HOST, NS1, Bridge, Family
@@ -93,19 +94,25 @@ def test_a_resolver_that_was_asked_for_is_the_one_that_is_asked(
 @requirement("DNS-1")
 @networks
 def test_a_resolver_on_the_hosts_loopback_is_got_round(
-    world: World, scene: Scene, network: str
+    start_runtime: RuntimeStarter, network: str
 ) -> None:
-    """Names are answered where the host asks a stub of its own, which no container can reach."""
-    outside = world.host.call(_text, RESOLV_CONF)
-    with (
-        name_server(world, HOST, STUB),
-        saying(world.host, f"nameserver {STUB}\n"),
-        saying(world.host, outside, BEHIND_STUB),
-    ):
-        scene.container("asker", mode(scene, network))
-        for family in FAMILIES:
-            address = pick(world.topology.internet, family).ip
-            assert resolved(scene, "asker", unheard_of(), family) == {address}
+    """Names are answered where the host asks a stub of its own, which no container can reach.
+
+    The stub is there before the runtime starts, which may look for one only then.
+    """
+    with World.build() as world:
+        outside = world.host.call(_text, RESOLV_CONF)
+        with (
+            name_server(world, HOST, STUB),
+            saying(world.host, f"nameserver {STUB}\n"),
+            saying(world.host, outside, BEHIND_STUB),
+            start_runtime(world) as runtime,
+            Scene(world, runtime) as scene,
+        ):
+            scene.container("asker", mode(scene, network))
+            for family in FAMILIES:
+                address = pick(world.topology.internet, family).ip
+                assert resolved(scene, "asker", unheard_of(), family) == {address}
 
 
 @requirement("DNS-1")

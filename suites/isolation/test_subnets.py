@@ -99,7 +99,6 @@ def test_an_overlapping_subnet_is_refused(
 @pytest.mark.parametrize(
     "options",
     [
-        {"subnet": "172.30.16.5/20"},
         {"subnet": "172.30.16.0/33"},
         {"subnet": "172.30.256.0/24"},
         {"subnet": "172.30.16.1/32"},
@@ -113,7 +112,6 @@ def test_an_overlapping_subnet_is_refused(
         {"subnet": "172.30.16.0/20", "ip_range": "172.30.32.0/24"},
         {"subnet": "172.30.16.0/20", "ip_range": "172.30.0.0/16"},
         pytest.param({"subnet6": "fd00:30:16::/129"}, marks=requirement("V6-1")),
-        pytest.param({"subnet6": "fd00:30:16::1/64"}, marks=requirement("V6-1")),
         pytest.param({"subnet6": "ff02::/64"}, marks=requirement("V6-1")),
         pytest.param(
             {"subnet6": "fd00:30:16::/64", "gateway6": "fd00:30:17::1"}, marks=requirement("V6-1")
@@ -126,6 +124,21 @@ def test_a_malformed_subnet_is_refused(
 ) -> None:
     """So is a gateway or a range that is not inside."""
     refused(runtime, host, **options)
+
+
+@requirement("NET-7")
+@both_families
+def test_a_subnet_that_says_an_address_in_it_is_taken_as_declared(
+    scene: Scene, host: Place, family: Family
+) -> None:
+    """Refused, or taken for the subnet that this address is in."""
+    wanted = TAKEN[family]
+    option = {"subnet" if family == 4 else "subnet6": f"{wanted[5]}/{wanted.prefixlen}"}
+    if scene.runtime.dialect.host_bits == "refused":
+        refused(scene.runtime, host, **option)
+    else:
+        made = scene.network("loose", **option)
+        assert subnet(made.facts.gateways, family) == wanted
 
 
 # --- what there is ---------------------------------------------------------------------

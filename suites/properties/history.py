@@ -106,7 +106,7 @@ class History(RuleBasedStateMachine):
             self.name("net"),
             ipv6=ipv6 and self.claims(Feature.IPV6),
             internal=internal and self.claims(Feature.INTERNAL),
-            icc=icc,
+            icc=icc or not self.claims(Feature.ICC),
         )
 
     @precondition(lambda self: len(self.plan.containers) < MOST_CONTAINERS)
@@ -187,6 +187,7 @@ class History(RuleBasedStateMachine):
         used = {name for item in self.plan.containers for name in item.networks}
         return [item.name for item in self.plan.networks if item.name not in used]
 
+    @precondition(lambda self: self.stage.runtime.dialect.repair == "whole")
     @rule()
     def reload_firewall(self) -> None:
         """The operator flushes every rule and loads the own ones; the runtime repairs."""

@@ -156,3 +156,25 @@ def test_an_interrupt_is_no_violation(project: pytest.Pytester) -> None:
     done = project.runpytest_subprocess("-p", "harness.plugin", "--runtime", "mydocker")
     assert done.ret == pytest.ExitCode.INTERRUPTED
     assert "Violation" not in done.stdout.str() + done.stderr.str()
+
+
+def test_what_a_runtime_will_not_remove_is_left_behind(project: pytest.Pytester) -> None:
+    """A refusal once a test is over breaks LIFE-1; it is no error of the harness."""
+    project.makepyprojecttoml("[tool.pytest.ini_options]\nnetmodes = true\n")
+    project.makepyfile(
+        """
+        import pytest
+        from harness.adapters.protocol import RuntimeRefused
+        from harness.marks import requirement
+
+        @pytest.fixture
+        def stuck():
+            yield
+            raise RuntimeRefused("remove network lan", "it has active endpoints")
+
+        @requirement("BR-1")
+        def test_it(stuck): pass
+        """
+    )
+    result = project.runpytest_subprocess("-p", "harness.plugin", "--runtime", "mydocker")
+    result.stdout.fnmatch_lines(["broken *LIFE-1 *", "1 broken, 1 kept, *"])

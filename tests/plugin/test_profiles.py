@@ -1,0 +1,31 @@
+"""Whether the property suites draw the same in every run."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        ([], False),
+        (["--profile", "explore"], False),
+        (["--profile", "gate"], True),
+        (["--write-expect", "acme.toml"], True),
+        (["--expect", "acme.toml"], True),
+    ],
+    ids=str,
+)
+def test_what_a_gate_judges_is_drawn_alike_in_every_run(
+    project: pytest.Pytester, options: list[str], *, same: bool
+) -> None:
+    """Else chance would decide whether a known deviation is seen."""
+    (project.path / "acme.toml").write_text("")
+    project.makepyfile(
+        f"""
+        from harness import profiles
+
+        def test_it(request): assert profiles.chosen(request.config).derandomize is {same}
+        """
+    )
+    project.runpytest_subprocess(*options).assert_outcomes(passed=1)
