@@ -8,14 +8,16 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from runtime import imagepython
 from runtime.errors import UnsupportedError
 from runtime.image import BASE, Image, fingerprint, recipe
 from runtime.intake import base_config
-from runtime.state import now, write_json
+from runtime.state import now, read_json, write_json
 
 _DIRECTORIES: Final = ("/usr/local/bin", "/usr/bin", "/usr/sbin", "/bin", "/sbin")
 _NEEDED: Final = ("sh", "sleep", "cat", "ls", "env", "true")
@@ -28,6 +30,8 @@ _WANTED: Final = (
 _BESIDE: Final = ("getent",)
 """What busybox does not do: ask the C library's resolver."""
 _PT_INTERP: Final = 3
+_KEPT: Final = 30 * 24 * 3600
+"""For how many seconds a layer of `base` is kept that another has taken the place of."""
 
 
 def assemble(cache: str) -> Image:
@@ -52,7 +56,7 @@ def assemble(cache: str) -> Image:
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    # An older layer stays: a running container may be standing on it.
+    _forget_old(cache)
     record = {
         "layer": layer,
         "recipe": recipe(),
@@ -64,6 +68,16 @@ def assemble(cache: str) -> Image:
     }
     write_json(f"{cache}/base.json", record)
     return Image(BASE, (f"{cache}/{layer}",), size, created, config.identity)
+
+
+def _forget_old(cache: str) -> None:
+    """Remove layers that were replaced a month ago; on a younger one a container may stand."""
+    with suppress(OSError, ValueError, KeyError):
+        os.utime(f"{cache}/{read_json(f'{cache}/base.json')['layer']}")  # it is replaced now
+    for entry in os.scandir(cache):
+        kept = time.time() - entry.stat(follow_symlinks=False).st_mtime < _KEPT
+        if entry.name.startswith(("base-", "new-")) and not kept:
+            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _existing(paths: tuple[str, ...]) -> list[str]:

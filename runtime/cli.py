@@ -14,10 +14,11 @@ from typing import Final, NoReturn
 from runtime import terminal
 from runtime.console import complain, each, say
 from runtime.engine import Engine
-from runtime.errors import InvalidError, MydockerError
+from runtime.errors import MydockerError
 from runtime.execute import Stdio
 from runtime.optioncli import environment, environment_files, options
 from runtime.parser import parser
+from runtime.signals import number_of
 
 Action = Callable[[Engine, argparse.Namespace], int]
 
@@ -197,16 +198,8 @@ def _unpause(engine: Engine, arguments: argparse.Namespace) -> int:
 
 
 def _kill(engine: Engine, arguments: argparse.Namespace) -> int:
-    number = _signal(arguments.signal)
+    number = number_of(f"send the signal {arguments.signal}", arguments.signal)
     return each(arguments.containers, lambda item: engine.kill(item, number))
-
-
-def _signal(text: str) -> int:
-    name = text.upper().removeprefix("SIG")
-    try:
-        return int(text) if text.isdigit() else signal.Signals[f"SIG{name}"].value
-    except KeyError:
-        raise InvalidError(f"send the signal {text}", "there is no such signal") from None
 
 
 def _wait(engine: Engine, arguments: argparse.Namespace) -> int:

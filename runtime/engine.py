@@ -135,9 +135,9 @@ class Engine:
             return found if found.running else self._life.start(found, stdio=stdio)
 
     def stop(self, reference: str, *, timeout: float = 10) -> Container:
-        """Send SIGTERM and, after `timeout` seconds, SIGKILL; returns when all is gone.
+        """Send SIGTERM, or what its image asks for, and `timeout` seconds later SIGKILL.
 
-        One that does not run stays as it is.
+        Returns when all is gone. One that does not run stays as it is.
         """
         with self._life.held(reference) as found:
             return self._life.stop(found, timeout=timeout)

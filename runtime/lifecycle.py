@@ -25,6 +25,7 @@ from runtime.net import modes
 from runtime.net.connect import Connector
 from runtime.net.networks import Networks
 from runtime.records import Container, ContainerConfig, ContainerState, Endpoint
+from runtime.signals import number_of
 from runtime.state import Store, now, process_born
 from runtime.volumes import Volumes
 from runtime.wiring import Wirer, relays_of
@@ -239,8 +240,8 @@ class Lifecycle:
 
     # --- ending ------------------------------------------------------------
 
-    def stop(self, found: Container, *, timeout: float, number: int = signal.SIGTERM) -> Container:
-        """Ask a container to end, and kill it when `timeout` seconds have passed.
+    def stop(self, found: Container, *, timeout: float) -> Container:
+        """Ask a container to end, as its image says, and kill it `timeout` seconds later.
 
         One that does not run stays as it is. Its lock must be held.
         """
@@ -251,7 +252,7 @@ class Lifecycle:
         handle = container.pidfd(found.state.pid, found.state.born)
         if handle is not None:
             try:
-                signal.pidfd_send_signal(handle, number)
+                signal.pidfd_send_signal(handle, _stop_number(found))
                 if not container.ended_within(handle, int(timeout * 1000)):
                     container.end(found.state.pid)
             except ProcessLookupError:
@@ -322,6 +323,11 @@ class Lifecycle:
     def _delete(self, found: Container) -> None:
         self._written(found, found.state._replace(status="removing"))
         self.store.delete(found.config)
+
+
+def _stop_number(found: Container) -> int:
+    wanted = found.config.stop_signal
+    return number_of(f"stop {found.name!r}", wanted) if wanted else signal.SIGTERM
 
 
 def _refused(config: ContainerConfig, error: OSError) -> UnsupportedError:

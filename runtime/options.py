@@ -15,6 +15,7 @@ from runtime.isolation import capabilities
 from runtime.net import modes, ports
 from runtime.net.ipam import is_mac
 from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig
+from runtime.signals import number_of
 from runtime.state import NAME, NAME_RULE, now
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -136,6 +137,8 @@ def configure(
     if len({item.target for item in binds}) < len(binds):
         raise InvalidError(asked, "-v names one place in the container twice")
     capabilities(asked, options.get("cap_add", ()), options.get("cap_drop", ()))
+    if defaults.stop_signal:
+        number_of(asked, defaults.stop_signal)
     memory, cpus, pids = _limits(asked, options)
     return ContainerConfig(
         id=identity,

@@ -15,21 +15,12 @@ _CHUNK: Final = 4096
 _LINE: Final = 16384
 """A longer line is split in the log, as Docker does."""
 
-_FORWARDED: Final = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-    signal.SIGCONT,
-    signal.SIGTSTP,
-    signal.SIGALRM,
-)
-
-
-_HANDLED: Final = (*_FORWARDED, signal.SIGCHLD)
+_OWN: Final = {
+    *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGABRT),
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),
+}
+"""What nobody can catch, and what is about this process itself; all others are passed on."""
+_HANDLED: Final = (*(signal.valid_signals() - _OWN), signal.SIGCHLD)
 
 
 def entry(stream: str, data: bytes) -> bytes:

@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,6 +97,30 @@ def test_a_damaged_cache_is_made_anew(cache: str, damage: Callable[[str], object
     image.get(BASE, cache)
     damage(cache)
     assert os.path.exists(f"{image.get(BASE, cache).layers[0]}/bin/sh")
+
+
+def test_a_layer_goes_a_month_after_it_was_replaced(cache: str) -> None:
+    """Not before: a container may be running on it. However old it was when it was replaced."""
+    month = 31 * 24 * 3600
+
+    def remake() -> str:
+        record = json.loads(Path(cache, "base.json").read_text())
+        Path(cache, "base.json").write_text(json.dumps({**record, "recipe": "an older one"}))
+        (layer,) = image.get(BASE, cache).layers
+        return layer
+
+    def age(layer: str) -> None:
+        os.utime(layer, (time.time() - month, time.time() - month))
+
+    (first,) = image.get(BASE, cache).layers
+    age(first)
+    second = remake()
+    assert os.path.isdir(first)
+    age(first)
+    third = remake()
+    assert not os.path.exists(first)
+    assert os.path.isdir(second)
+    assert os.path.isdir(third)
 
 
 def test_many_at_once_make_one(cache: str) -> None:

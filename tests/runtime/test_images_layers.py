@@ -13,6 +13,7 @@ import pytest
 from runtime.engine import Engine
 from runtime.errors import InvalidError, UnsupportedError
 from tests.runtime import tars
+from tests.runtime.looks import until
 from tests.runtime.pictures import base_layer, has_id, load, make, output
 from tests.runtime.tars import Item, directory, link, symlink
 
@@ -255,6 +256,25 @@ def test_another_user_is_asked_for(engine: Engine) -> None:
     assert engine.exec(found.id, ["id", "-u"]).stdout == b"0\n"
     if has_id(101):
         assert engine.exec(found.id, ["id", "-u"], user="web").stdout == b"101\n"
+
+
+@pytest.mark.parametrize("wanted", ["SIGUSR1", "RTMIN+3", "37"])
+def test_it_is_stopped_as_it_asks_to_be(engine: Engine, wanted: str) -> None:
+    """By the signal that the image names, and not by SIGTERM; nobody has to wait for SIGKILL."""
+    make(engine, base_layer(engine), StopSignal=wanted)
+    name = wanted.removeprefix("SIG").replace("RTMIN+3", "37")
+    script = f"trap '' TERM; trap 'exit 3' {name}; echo ready; while :; do sleep 0.01; done"
+    found = engine.run("made", ["sh", "-c", script], network="none")
+    until(lambda: any(engine.logs(found.id)), "the handler is set")
+    assert engine.stop(found.id, timeout=30).state.exit_code == 3
+
+
+def test_a_stop_signal_that_is_none(engine: Engine) -> None:
+    """Is named before anything is made."""
+    make(engine, base_layer(engine), StopSignal="SIGNOPE")
+    with pytest.raises(InvalidError, match="no signal 'SIGNOPE'"):
+        engine.run("made", ["true"], network="none")
+    assert not engine.containers()
 
 
 def test_a_user_that_nobody_knows(engine: Engine, root: Path) -> None:
