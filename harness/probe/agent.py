@@ -7,7 +7,7 @@ arguments…], …]]`, a line out `[number, [result, …], [handles that have no
 `{"b": base64}`, an error of the kernel's as `{"e": errno}`.
 
 Every socket is non-blocking. One that is watched is told of once, when there is something
-to be read or an error, and watched again as soon as reading it has met an end.
+to be read or an error, and watched again as soon as all of that has been taken.
 """
 
 from __future__ import annotations
@@ -87,12 +87,17 @@ class Agent:
         return self._last
 
     def _read(self, handle: int, call: Any) -> Any:
-        """Read from a socket; at its end for now it is watched again."""
+        """Read from a socket; when there is no more for now it is watched again."""
         try:
-            return call()
+            found = call()
         except BlockingIOError:
             self._watch_again(handle)
             raise
+        poll = select.poll()
+        poll.register(self._sockets[handle], select.POLLIN)
+        if not poll.poll(0):
+            self._watch_again(handle)
+        return found
 
     def _watch_again(self, handle: int) -> None:
         opened = self._sockets[handle]

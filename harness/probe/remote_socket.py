@@ -62,6 +62,8 @@ class RemoteSocket:
         return self._timeout
 
     def _reading(self, verb: str, *arguments: Any) -> Any:
+        if self._timeout == 0.0 and self._descriptor >= 0 and not _readable(self._descriptor):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))  # it would have told
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while True:
             try:
@@ -70,7 +72,7 @@ class RemoteSocket:
                 if self._timeout == 0.0:
                     raise
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([self.fileno()], [], [], left)[0]:
+            if not _readable(self.fileno(), left):
                 raise TimeoutError("timed out")
 
     def _writable(self) -> None:
@@ -189,3 +191,9 @@ class RemoteSocket:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _readable(descriptor: int, within: float | None = 0.0) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(None if within is None else within * 1000))
