@@ -2,8 +2,9 @@
 
 A profile bounds how many topologies are tried and how many steps a history has.
 `gate` draws the same ones in every run, and so does each profile in a run that is held against
-an expectation file, so that a gate's verdict does not change by itself; else the others draw new
-ones each time, and find again what once failed.
+an expectation file, so that a gate's verdict does not change by itself; there nothing is shrunk,
+which takes minutes and tells of known deviations what is known. Else the others draw new ones each
+time, and find again what once failed.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ def chosen(config: pytest.Config) -> hypothesis.settings:
     import hypothesis  # takes its time, and few tests draw anything
 
     effort = PROFILES[config.getoption("profile")]
-    gated = config.getoption("expect") or config.getoption("write_expect")
-    same = effort.derandomized or bool(gated)
+    gated = bool(config.getoption("expect") or config.getoption("write_expect"))
+    same = effort.derandomized or gated
     usual = hypothesis.settings()
+    left_out = {hypothesis.Phase.explain, *([hypothesis.Phase.shrink] if gated else [])}
     return hypothesis.settings(
         usual,
         database=None if same else usual.database,
@@ -54,7 +56,7 @@ def chosen(config: pytest.Config) -> hypothesis.settings:
         deadline=None,  # an example is as slow as its containers
         print_blob=True,
         report_multiple_bugs=False,
-        phases=[phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain],
+        phases=[phase for phase in hypothesis.Phase if phase not in left_out],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
 
