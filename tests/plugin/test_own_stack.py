@@ -1,0 +1,35 @@
+"""What only the kernel could tell of a container that has a stack of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
+def test_it_makes_the_test_unsupported(project: pytest.Pytester, workers: list[str]) -> None:
+    """Wherever in a test, or in what it asks for: no verdict about the runtime, with the reason."""
+    project.makepyfile(
+        """
+        import pytest
+        from harness.marks import requirement
+        from harness.probe.remote import OwnStack
+
+        @pytest.fixture
+        def looked_at(): raise OwnStack("web")
+
+        @requirement("BR-1")
+        def test_inside(): raise OwnStack("web")
+
+        @requirement("BR-2")
+        def test_before(looked_at): pass
+
+        @requirement("BR-4")
+        def test_kept(): pass
+        """
+    )
+    result = project.runpytest_subprocess("-rs", *workers)
+    result.assert_outcomes(passed=1, skipped=2)
+    result.stdout.fnmatch_lines(["SKIPPED*unsupported: container web has a network stack of its*"])
+    result.stdout.fnmatch_lines(
+        ["unsupported BR-1*", "unsupported BR-2*", "1 kept, 2 unsupported*"]
+    )
