@@ -18,7 +18,7 @@ def route(destination: str, family: int, *, oif: int = ETH0, via: str = "") -> n
         kind(destination) if destination else None,
         IPv4Address(via) if via else None,
         oif,
-        family,  # type: ignore[arg-type] # 4 or 6
+        family,
     )
 
 
