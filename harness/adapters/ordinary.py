@@ -30,7 +30,7 @@ PROGRAMS: Final = ("newuidmap", "newgidmap", "setpriv")
 
 RUN: Final = f"{HOME}/run"
 """Where what it starts keeps its sockets and pids: XDG_RUNTIME_DIR."""
-_BIN, _DEV = f"{HOME}/bin", f"{HOME}/dev"
+_BIN, _DEV, _SCRATCH = f"{HOME}/bin", f"{HOME}/dev", f"{HOME}/scratch"
 _TUN: Final = "/dev/net/tun"
 _TUN_NUMBER: Final = os.makedev(10, 200)
 _ACCOUNTS: Final = {
@@ -53,6 +53,7 @@ def environment(path: str) -> dict[str, str]:
         "HOME": HOME,
         "USER": NAME,
         "LOGNAME": NAME,
+        "TMPDIR": _SCRATCH,  # the machine's is read-only where the kernel refuses an overlay
         "XDG_RUNTIME_DIR": RUN,
         "XDG_CACHE_HOME": f"{HOME}/.cache",
         "XDG_CONFIG_HOME": f"{HOME}/.config",
@@ -104,7 +105,7 @@ def furnish() -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"/etc/{name}")  # a link to the machine's own
         Path("/etc", name).write_text(content, encoding="ascii")
-    for directory in (_BIN, _DEV, RUN):
+    for directory in (_BIN, _DEV, _SCRATCH, RUN):
         Path(directory).mkdir(parents=True)
     mount("tmpfs", _BIN, "tmpfs", 0, "mode=755")  # /run itself heeds no set-user-ID bit
     for program in PROGRAMS[:2]:

@@ -109,7 +109,7 @@ PASTA: Final = replace(
     ),
     bridges_at=(f"{ordinary.RUN}/libpod/tmp/pause.pid", f"root{_ROOTLESS_NETNS}"),
     default_network="pasta",
-    env=(("TMPDIR", "/tmp"),),  # noqa: S108 # the host's own
+    env=(),
     files=((_ROOTLESS_CONF_PATH, _ROOTLESS_CONF.format(command="pasta")),),
     scratch=(),
     programs=("crun", "conmon", "pasta"),

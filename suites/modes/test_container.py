@@ -31,6 +31,7 @@ from harness.model import (
 from harness.place import Place
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear, Transport
+from harness.wait import until
 from harness.world.snapshot import Snapshot
 
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
@@ -263,7 +264,7 @@ def test_when_the_joined_stops_first_the_joiner_is_left_with_what_is_declared(
             keeps_its_address(scene, joiner)
         case "loopback-only":
             home.stop()
-            assert joiner.net.links().keys() == {"lo"}
+            until(joiner.net, lambda: joiner.net.links().keys() == {"lo"}, "lo is what is left")
             assert [item for item in joiner.net.interfaces() if item.version == 4] == [
                 IPv4Interface("127.0.0.1/8")
             ]

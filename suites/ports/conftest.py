@@ -52,6 +52,7 @@ def market(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
         containers.append(ContainerSpec("stranger", Bridge("far")))
     plan = Plan(networks=tuple(networks), containers=tuple(containers))
     with Scene(world, runtime, plan) as made:
+        made.ready()
         yield made
 
 
