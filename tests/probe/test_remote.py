@@ -140,8 +140,8 @@ def test_errors_are_the_kernels(agent: Agent) -> None:
     with opened(agent, socket.SOCK_STREAM) as call:
         with pytest.raises(ConnectionRefusedError):
             call.connect(("127.0.0.1", 1))
-        with pytest.raises(PermissionError if os.geteuid() else FileNotFoundError):
-            agent.do(["load", "/root/no/such/file"])
+        with pytest.raises(FileNotFoundError):
+            agent.do(["load", "/no/such/file"])
     with pytest.raises(ValueError, match="dance"):
         agent.do(["dance"])
 
