@@ -46,7 +46,6 @@ _AT_ONCE: Final = 64
 _SOURCES: Final = 32
 """After how many sources the targets' witnesses are heard: each has a packet from every one."""
 _ROOM: Final = 1 << 21
-_SO_RCVBUFFORCE: Final = 33  # the module has no name for it
 
 _ARP: Final = struct.Struct("!6s6sHHHBBH6s4s6s4s")
 _ARP_TYPE, _ARP_REQUEST, _ARP_REPLY = 0x0806, 1, 2
@@ -136,16 +135,12 @@ class _Asking:
         self._out = Batch(len(members), _ASKED.size, to=[member.address for member in members])
         self._in = Batch(256, _CAME.size)
         self._sockets: list[socket.socket] = []
-        for member in members:
-            opened = member.space.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-            self._sockets.append(opened)
-            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
         self._prepare()
 
     def _prepare(self) -> None:
         packets = [
             _ASKED.pack(_REQUEST, 0, 0, 0, 0, self._nonce, 0, _ALL_ONES, at, at ^ _ALL_ONES)
-            for at in range(len(self._sockets))
+            for at in range(len(self.mesh.members))
         ]
         checksum = _checksum(packets[0]).to_bytes(2, "big")
         packets = [packet[:2] + checksum + packet[4:] for packet in packets]
@@ -204,11 +199,16 @@ class _Asking:
         return any_packet
 
     def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            for member in self.mesh.members:
+                opened = member.space.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+                self._sockets.append(stack.enter_context(opened))
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+            self._opened = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for opened in self._sockets:
-            opened.close()
+        self._opened.close()
 
 
 # --- who has which address ------------------------------------------------------------

@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.report import badge, html, json_file, junit, markdown
+from harness.report import badge, evidence, html, json_file, junit, markdown
 from harness.report.schema import Report
 
 JUNIT, SUMMARY, BADGE, PAGE = "junit.xml", "summary.md", "badge.json", "index.html"
 NAMES = (json_file.NAME, JUNIT, SUMMARY, BADGE, PAGE)
-EVIDENCE, AGAIN = "evidence", "again.txt"
+EVIDENCE, AGAIN, INDEX = "evidence", "again.txt", "index.md"
 EVIDENCE_FILES = (AGAIN, "story.txt", "capture.pcapng", "commands.txt", "plan.toml")
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable in which GitHub Actions names the file that a summary is appended to."""
@@ -26,6 +26,9 @@ def write(report: Report, directory: Path) -> None:
     replace(directory / SUMMARY, markdown.render(report))
     replace(directory / BADGE, badge.render(report))
     replace(directory / PAGE, html.render([report]))
+    if index := evidence.index(report, EVIDENCE):
+        (directory / EVIDENCE).mkdir(exist_ok=True)
+        replace(directory / EVIDENCE / INDEX, index)
 
 
 def announce(report: Report, directory: Path) -> None:
@@ -44,6 +47,9 @@ def remove_evidence(directory: Path, *, before: float) -> None:
 
     Only files that evidence is made of; a folder with anything else in it stays.
     """
+    index = directory / EVIDENCE / INDEX
+    if index.is_file() and index.stat().st_mtime < before:
+        index.unlink()
     for again in directory.glob(f"{EVIDENCE}/*/{AGAIN}"):
         folder = again.parent
         if folder.is_symlink() or again.stat().st_mtime >= before:

@@ -74,16 +74,15 @@ def test_every_field_is_documented() -> None:
 
 
 def test_all_files_are_written(tmp_path: Path) -> None:
-    """The five files, and nothing half-finished beside them."""
+    """The five files, the list of evidence, and nothing half-finished beside them."""
     files.write(made.BROKEN, tmp_path / "new" / "report")
-    assert sorted(item.name for item in (tmp_path / "new" / "report").iterdir()) == sorted(
-        files.NAMES
-    )
+    written = {item.name for item in (tmp_path / "new" / "report").iterdir()}
+    assert written == {*files.NAMES, files.EVIDENCE}
 
 
 def test_a_run_that_begins_takes_the_earlier_ones_files_away(tmp_path: Path) -> None:
     """What stands in the folder meanwhile says that it is partial."""
-    files.write(made.BROKEN, tmp_path)
+    files.write(made.report(made.result()), tmp_path)
     (tmp_path / "mine.txt").write_text("not the report's")
     files.announce(made.report(partial=("the run has not come to its end",)), tmp_path)
     assert {item.name for item in tmp_path.iterdir()} == {json_file.NAME, "mine.txt"}
@@ -112,6 +111,31 @@ def test_junit_tells_requirements_verdicts_and_evidence(tmp_path: Path) -> None:
     assert failure is not None
     assert failure.get("message") == "1 of 2 cells is wrong"
     assert "evidence/peers" in str(failure.text)
+
+
+def test_the_evidence_has_a_page_of_its_own(tmp_path: Path) -> None:
+    """Each failure that left some, with its requirements, its first words and the way there."""
+    files.write(made.BROKEN, tmp_path)
+    listed = (tmp_path / "evidence" / "index.md").read_text()
+    (entry,) = (line for line in listed.splitlines() if line.startswith("- "))
+    assert entry.endswith("](<peers/>) (BR-4)")
+    assert "1 of 2 cells is wrong" in listed
+
+
+def test_where_nothing_failed_there_is_no_evidence(tmp_path: Path) -> None:
+    """No folder either."""
+    files.write(made.report(made.result(made.PEERS, Verdict.KEPT, ["BR-4"])), tmp_path)
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_the_page_of_an_earlier_runs_evidence_goes(tmp_path: Path) -> None:
+    """As that evidence does."""
+    files.write(made.BROKEN, tmp_path)
+    listed = tmp_path / "evidence" / "index.md"
+    files.remove_evidence(tmp_path, before=listed.stat().st_mtime)
+    assert listed.exists()
+    files.remove_evidence(tmp_path, before=listed.stat().st_mtime + 1)
+    assert not listed.exists()
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from harness import gate
-from harness.report import badge, html, json_file, junit, markdown, text
+from harness.report import badge, evidence, html, json_file, junit, markdown, text
 from harness.report.compare import changes
-from harness.report.schema import Report
+from harness.report.schema import Failure, Report, Verdict
 from harness.report.untrusted import disarm
 from tests.report import made
 
@@ -202,6 +202,19 @@ def test_the_summary_has_our_markup_only(report: Report) -> None:
         if node.type == "link_open":
             assert re.match("https?://", str(node.attrs["href"]))
     assert acted_upon(markdown.render(report)) == set()
+
+
+@settings(deadline=None)
+@given(made.HOSTILE)
+def test_the_list_of_evidence_has_our_markup_only(said: str) -> None:
+    """Its links lead to folders of its own."""
+    failure = Failure(when="call", message=said, evidence="evidence/one")
+    report = made.report(made.result(said, Verdict.BROKEN, [said], failures=(failure,)))
+    listed = evidence.index(report, "evidence")
+    found = list(tokens(_MARKDOWN.parse(listed)))
+    assert not [node for node in found if node.type.startswith("html") or node.type == "image"]
+    assert [node.attrs["href"] for node in found if node.type == "link_open"] == ["one/"]
+    assert acted_upon(listed) == set()
 
 
 # --- JUnit, JSON, badge, terminal ----------------------------------------------------

@@ -1,0 +1,152 @@
+"""What `action.yml` and the GitLab template have a shell do, as far as a machine by itself can.
+
+Their steps are executed as they are written. What the machine lacks is put in their way: a
+package index (the package is there by its path instead) and sudo, for a caller who is root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.programs import ROOT, environment
+
+ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
+TEMPLATE: dict[str, Any] = yaml.safe_load((ROOT / "ci" / "netmodes.gitlab-ci.yml").read_text())
+FEW = "-n 0 --requirement NONE-1"
+"""One requirement, in the pytest that is asked: a run of seconds."""
+pytestmark = pytest.mark.timeout(300)  # pytest runs in pytest: each bounds its own tests
+Job = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A folder with the commands that a runner has, and a workspace to run in."""
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    _command(commands / "sudo", 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"')
+    # `python3 -m venv FOLDER`: what pip would install there is installed here.
+    venv = f'mkdir -p "$3/bin"; echo "$@" >>"{tmp_path}/asked"\n'
+    venv += f'printf \'#!/bin/sh\\necho pip "$@" >>"{tmp_path}/asked"\\n\' >"$3/bin/pip"\n'
+    venv += f'printf \'#!/bin/sh\\nexec {sys.executable} -m pytest "$@"\\n\' >"$3/bin/pytest"\n'
+    _command(commands / "python3", venv + 'chmod +x "$3"/bin/*')
+    (tmp_path / "workspace").mkdir()
+    return tmp_path
+
+
+def _command(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def _shell(machine: Path, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(machine / "commands"), os.environ["PATH"]])
+    return subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+        cwd=machine / "workspace",
+        env=environment(PATH=path, PYTEST_ADDOPTS="", **variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def action(machine: Path) -> Job:
+    """The steps of the action with a shell, one after the other; the last one's end."""
+
+    def run(**given: str) -> subprocess.CompletedProcess[str]:
+        inputs = {name: item.get("default", "") for name, item in ACTION["inputs"].items()} | given
+        temporary = {"RUNNER_TEMP": str(machine), "GITHUB_STEP_SUMMARY": str(machine / "summary")}
+        done = None
+        for step in ACTION["runs"]["steps"]:
+            if "run" not in step:
+                continue  # GitHub's own
+            told = {name: _filled(text, inputs) for name, text in step["env"].items()}
+            done = _shell(machine, step["run"], **told, **temporary)
+            if done.returncode:
+                break
+        assert done is not None
+        return done
+
+    return run
+
+
+def _filled(text: str, inputs: dict[str, str]) -> str:
+    known = {f"inputs.{name}": value for name, value in inputs.items()}
+    known["github.action_path"] = str(ROOT)
+    return re.sub(r"\$\{\{ (\S+) \}\}", lambda found: known[found[1]], text)
+
+
+@pytest.fixture
+def gitlab(machine: Path) -> Job:
+    """The script of the template's job; what comes before it needs a package index."""
+
+    def run(**variables: str) -> subprocess.CompletedProcess[str]:
+        job = TEMPLATE[".netmodes"]
+        _shell(machine, f'python3 -m venv "{machine}/netmodes"')
+        script = "\n".join(job["script"]).replace("/opt/netmodes/", f"{machine}/netmodes/")
+        return _shell(machine, script, **{**job["variables"], **variables})
+
+    return run
+
+
+def report(machine: Path, name: str = "report") -> dict[str, Any]:
+    """What the job has left."""
+    found: dict[str, Any] = json.loads((machine / "workspace" / name / "report.json").read_text())
+    return found
+
+
+def test_the_action_runs_the_suites_and_leaves_a_report(action: Job, machine: Path) -> None:
+    """The package is installed from where the action is, the summary is on the job's page."""
+    done = action(runtime="mydocker", args=FEW)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (machine / "asked").read_text().splitlines()[1] == f"pip install --quiet {ROOT}"
+    assert report(machine)["implementation"]["name"] == "mydocker"
+    assert "mydocker" in (machine / "summary").read_text()
+
+
+def test_the_gate_fails_the_action_and_the_report_is_kept(action: Job, machine: Path) -> None:
+    """A deviation that the file does not know of."""
+    (machine / "workspace" / "known.toml").touch()
+    args = f"{FEW} --fault none-is-shared"
+    done = action(runtime="mydocker", args=args, expect="known.toml", report="elsewhere")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert report(machine, "elsewhere")["gate"]["new"]
+
+
+def test_the_action_runs_a_shard(action: Job, machine: Path) -> None:
+    """Of a matrix of jobs each says which one it is."""
+    action(runtime="mydocker", args=FEW, shard="2/3")
+    assert report(machine)["shard"] == {"number": 2, "of": 3}
+
+
+def test_an_input_is_no_part_of_the_script(action: Job, machine: Path) -> None:
+    """Whatever is in it."""
+    done = action(runtime='$(touch "$RUNNER_TEMP/done"); touch "$RUNNER_TEMP/done"', args=FEW)
+    assert done.returncode
+    assert not (machine / "done").exists()
+
+
+def test_the_template_runs_the_suites_and_leaves_a_report(gitlab: Job, machine: Path) -> None:
+    """JUnit, which GitLab shows, among it. A job that is one of one is no shard."""
+    done = gitlab(NETMODES_ARGS=FEW, CI_NODE_TOTAL="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert report(machine)["implementation"]["name"] == "mydocker"
+    shown = TEMPLATE[".netmodes"]["artifacts"]["reports"]["junit"]
+    assert (machine / "workspace" / shown).is_file()
+
+
+def test_the_template_runs_a_shard(gitlab: Job, machine: Path) -> None:
+    """In a job with `parallel`, where the page says so."""
+    gitlab(NETMODES_ARGS=FEW, NETMODES_SHARD="2/3")
+    assert report(machine)["shard"] == {"number": 2, "of": 3}
