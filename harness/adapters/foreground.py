@@ -22,7 +22,7 @@ from harness.world import commands
 
 ENTERING: Final = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
 """What nsenter(1) enters: all but a user namespace, in which it is already."""
-_AGAIN: Final = 0.002
+_AGAIN: Final = 0.005
 """Seconds after which to look again: nobody tells of a child that is born."""
 
 
