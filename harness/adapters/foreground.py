@@ -34,10 +34,9 @@ def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> 
     """
     order.log.unlink(missing_ok=True)
     monitor = commands.spawn(argv, str(order.log), environment)
-    program = os.stat(f"/proc/{monitor}/exe") if records.born(monitor) else None
     deadline = time.monotonic() + BOUND
     while time.monotonic() < deadline:
-        if found := _container(monitor, program):
+        if found := _container(monitor):
             return found
         if not records.born(monitor):
             said = order.log.read_text(encoding="utf-8", errors="replace").strip()
@@ -73,19 +72,16 @@ def entering(pid: int) -> tuple[str, ...]:
     return ("nsenter", "--target", str(pid), *ENTERING, "--")
 
 
-def _container(monitor: int, program: os.stat_result | None) -> int:
+def _container(monitor: int) -> int:
     for child in _children(monitor):
         with contextlib.suppress(OSError, StopIteration):
             with open(f"/proc/{child}/status", encoding="utf-8") as file:
                 ids = next(line for line in file if line.startswith("NSpid:")).split()[1:]
-            own = os.stat(f"/proc/{child}/exe")
-            if len(ids) > 1 and ids[-1] == "1" and (program is None or not _same(own, program)):
+            own, its = os.stat(f"/proc/{child}/exe"), os.stat(f"/proc/{monitor}/exe")
+            executed = (own.st_dev, own.st_ino) != (its.st_dev, its.st_ino)
+            if executed and len(ids) > 1 and ids[-1] == "1":
                 return child
     return 0
-
-
-def _same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def _children(pid: int) -> list[int]:

@@ -25,7 +25,8 @@ ABSENT: Final = {
 """Names, and the programs that are missing."""
 _ROOT: Final = not os.geteuid() and not in_user_namespace()
 """Of the machine, that is: an ordinary user is root too, once the run is in its sandbox."""
-FOR_ROOT: Final = () if _ROOT else tuple(name for name in ALL if name != "mydocker-cli")
+_ANYBODYS: Final = ("bwrap", "containerd", "lxc", "mydocker-cli")
+FOR_ROOT: Final = () if _ROOT else tuple(name for name in ALL if name not in _ANYBODYS)
 """Names of those that want root, where we are not."""
 TRIED: Final = tuple(name for name in ALL if name not in ABSENT and name not in FOR_ROOT)
 
