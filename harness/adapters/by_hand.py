@@ -12,7 +12,7 @@ import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,10 +87,7 @@ class ByHand:
 
     def facts(self, name: str) -> NetworkFacts:
         """What there is to tell about a network."""
-        spec = self._spec(name)
-        pairs = ((spec.gateway, spec.subnet), (spec.gateway6, spec.subnet6))
-        gateways = tuple(_interface(at, net.prefixlen) for at, net in pairs if at and net)
-        return NetworkFacts(name, name, self.link(name), gateways)
+        return NetworkFacts(name, name, self.link(name), _gateways(self._spec(name)))
 
     def names(self) -> list[str]:
         """Every network's name."""
@@ -195,14 +192,9 @@ def _home() -> Path:
     return HOME / "networks"
 
 
-def _interface(address: object, length: int) -> IPv4Interface | IPv6Interface:
-    text = f"{address}/{length}"
-    return IPv6Interface(text) if ":" in text else IPv4Interface(text)
-
-
-def _gateways(spec: NetworkSpec) -> list[IPv4Interface | IPv6Interface]:
+def _gateways(spec: NetworkSpec) -> tuple[IPv4Interface | IPv6Interface, ...]:
     pairs = ((spec.gateway, spec.subnet), (spec.gateway6, spec.subnet6))
-    return [_interface(at, net.prefixlen) for at, net in pairs if at and net]
+    return tuple(ip_interface(f"{at}/{net.prefixlen}") for at, net in pairs if at and net)
 
 
 def _rules(
