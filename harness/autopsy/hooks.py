@@ -140,7 +140,8 @@ class Evidence:
 
         try:
             evidence.write(folder, scene, again=self._again())
-        except Exception as error:  # whatever it is, the failure itself must be seen
+        # Whatever it is, the failure itself must be seen; a test's time may be up here too.
+        except (Exception, pytest.fail.Exception) as error:
             self._written = None
             said = f"{type(error).__name__}: {error}"
             report.sections.append(("evidence", f"could not be written: {said}"))

@@ -166,6 +166,15 @@ def test_the_evidence_of_an_earlier_run_goes(run: Run, pytester: pytest.Pytester
     assert [item.name for item in kept.iterdir()] == ["notes.txt"]
 
 
+def test_time_that_is_up_while_evidence_is_written_ends_no_run(run: Run) -> None:
+    """pytest-timeout raises wherever a test is, also behind its end."""
+    late = "import pytest; from harness.autopsy import evidence; "
+    late += "evidence.write = lambda *_, **__: pytest.fail('Timeout (>60.0s)'); assert 1 == 2"
+    result = run(body=late)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*could not be written: Failed: Timeout*"])
+
+
 def test_an_autopsy_that_fails_does_not_hide_the_failure(run: Run) -> None:
     """It says so in a line; the wrong cells are there as ever."""
     late = "found, row = scene.observed(), scene.promised()\n    scene.close()\n    "
