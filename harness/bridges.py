@@ -18,12 +18,13 @@ class _Tells(Protocol):
 
 
 def are_apart(plan: Plan, dialect: Dialect) -> bool:
-    """Whether there is such a namespace: one of a user's lasts while somebody is on a network."""
+    """Whether there is such a namespace: with a daemon always, else while somebody is in it."""
     if dialect.bridges == "host":
         return False
-    modes = [plan.home(item.name).mode for item in plan.containers]
-    taps = dialect.default_network != "bridge"
-    return any(isinstance(mode, Bridge) and not (taps and mode == Bridge()) for mode in modes)
+    if dialect.default_network == "bridge":
+        return True
+    modes = (plan.home(item.name).mode for item in plan.containers)
+    return any(isinstance(mode, Bridge) and mode != Bridge() for mode in modes)
 
 
 def opened(plan: Plan, runtime: Adapter, host: Host) -> NetNS:

@@ -19,3 +19,9 @@ CAST = Plan(
         ContainerSpec(ALONE, Nothing()),
     )
 )
+
+
+def cast(*, on_host: bool) -> Plan:
+    """The cast, without who is in mode host where a runtime does not claim to have that."""
+    modes = tuple(item for item in CAST.containers if on_host or item.mode != Host())
+    return Plan(containers=modes)

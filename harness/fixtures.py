@@ -14,8 +14,9 @@ from functools import partial
 import pytest
 
 from harness import sandbox
-from harness.adapters.protocol import Adapter, AdapterFactory
-from harness.cast import ALONE, CAST
+from harness.adapters.protocol import Adapter, AdapterFactory, Feature
+from harness.cast import ALONE
+from harness.cast import cast as whole_cast
 from harness.faults import pick
 from harness.guard import guarded
 from harness.packets.wires import Wires
@@ -93,7 +94,8 @@ def scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 def cast(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """One container in each mode, shared by the tests of a module: look, do not change."""
     recorder, title = request.config.stash[RECORDER], "the cast"
-    with Scene(world, runtime, CAST, record=partial(recorder.add, title)) as made:
+    plan = whole_cast(on_host=Feature.HOST in runtime.features)
+    with Scene(world, runtime, plan, record=partial(recorder.add, title)) as made:
         recorder.set_stage(title, partial(staged, made))
         yield made
 
@@ -102,7 +104,8 @@ def cast(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iter
 def attached(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """The cast after a veth was moved into `container06-none` by hand: look, do not change."""
     recorder, title = request.config.stash[RECORDER], f"{ALONE}, attached by hand"
-    with Scene(world, runtime, CAST, record=partial(recorder.add, title)) as made:
+    plan = whole_cast(on_host=Feature.HOST in runtime.features)
+    with Scene(world, runtime, plan, record=partial(recorder.add, title)) as made:
         made.attach(ALONE)
         recorder.set_stage(title, partial(staged, made))
         yield made

@@ -140,7 +140,8 @@ class CliAdapter:
         except Garbage as garbage:
             raise self._broken(asked, done, f"it printed what is {garbage}") from None
         if len(found.gateways) < len(subnets) and found.interface:
-            held = self._host.call(_addresses, found.interface, tuple(subnets))
+            where = f"/proc/{self.bridges_at() or 'self/ns/net'}"
+            held = self._host.call(_addresses, where, found.interface, tuple(subnets))
             found = replace(found, gateways=held)
         found = replace(found, name=name)
         if found.gateways:
@@ -360,9 +361,9 @@ def version_in(text: str) -> str:
 # --- inside the host -----------------------------------------------------------
 
 
-def _addresses(link: str, subnets: Sequence[str]) -> tuple[Interface, ...]:
-    """The addresses that an interface of the host has, of those subnets and in their order."""
-    with NetNS.at("/proc/self/ns/net") as here, Netlink(here) as netlink:
+def _addresses(where: str, link: str, subnets: Sequence[str]) -> tuple[Interface, ...]:
+    """The addresses that an interface has there, of those subnets and in their order."""
+    with NetNS.at(where) as there, Netlink(there) as netlink:
         index = netstate.link(netlink, link).ifindex
         held = [item.address for item in netstate.addresses(netlink, index=index)]
     wanted = [ip_network(subnet) for subnet in subnets]

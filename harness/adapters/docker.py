@@ -8,8 +8,10 @@ restore is on, so that containers outlive a daemon that is killed
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Final
 
+from harness.adapters import ordinary
 from harness.adapters.cli_spec import CliSpec, Daemon, Words
 from harness.adapters.protocol import Feature
 from linux.protocols import spoken
@@ -62,4 +64,54 @@ SPEC: Final = CliSpec(
     programs=("runc", "docker-proxy", "iptables"),
     install="apt-get install docker.io docker-cli containerd runc iptables",
     shortest_name=2,  # "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", says dockerd
+)
+
+# --- by an ordinary user: https://docs.docker.com/engine/security/rootless/ ----------------
+# What dockerd-rootless.sh does, which not every distribution has. Mode host is not claimed: it
+# is that of the namespace which rootlesskit makes. Nor are ports, and IPv6: they are not tried.
+
+_STATE: Final = f"{ordinary.RUN}/dockerd-rootless"
+_ROOTLESS_SOCKET: Final = f"{ordinary.RUN}/docker.sock"
+_ROOTLESS_CONF: Final = f"{ordinary.HOME}/daemon.json"
+ROOTLESS: Final = replace(
+    SPEC,
+    name="docker-rootless",
+    kin=("docker", "docker-rootless"),
+    rootless=True,
+    bridges_at=(f"{_STATE}/child_pid", "ns/net"),
+    features=frozenset(
+        {
+            Feature.NONE,
+            Feature.CONTAINER,
+            Feature.NETWORKS,
+            Feature.INTERNAL,
+            Feature.ICC,
+            Feature.DNS,
+            Feature.CONNECT,
+            Feature.STATIC_ADDRESS,
+            Feature.RESTART,
+            Feature.SYSCTL,
+        }
+    ),
+    daemons=(
+        Daemon(
+            command=ordinary.command(
+                (
+                    *("rootlesskit", f"--state-dir={_STATE}", "--net=slirp4netns", "--mtu=65520"),
+                    *("--slirp4netns-sandbox=false", "--slirp4netns-seccomp=false"),
+                    *("--disable-host-loopback", "--port-driver=builtin"),
+                    *("--copy-up=/etc", "--copy-up=/run", "--propagation=rslave"),
+                    *("dockerd", "--rootless", "--config-file", _ROOTLESS_CONF),
+                    *("--data-root", "/var/lib/docker", "--exec-root", f"{ordinary.RUN}/docker"),
+                    *("--pidfile", f"{ordinary.RUN}/docker.pid"),
+                    *("--host", f"unix://{_ROOTLESS_SOCKET}"),
+                )
+            ),
+            socket=_ROOTLESS_SOCKET,
+        ),
+    ),
+    env=(("DOCKER_HOST", f"unix://{_ROOTLESS_SOCKET}"),),
+    files=((_ROOTLESS_CONF, json.dumps(_DAEMON_CONF)),),
+    programs=("rootlesskit", "dockerd", "containerd", "runc", "slirp4netns", "iptables"),
+    install="apt-get install docker.io docker-cli rootlesskit slirp4netns uidmap iptables",
 )

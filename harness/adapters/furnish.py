@@ -39,7 +39,8 @@ def _furnish(scratch: Sequence[str], files: Sequence[tuple[str, str]], *, rootle
     if os.path.exists(_DONE):
         return
     for directory in scratch:
-        mount("tmpfs", directory, "tmpfs", 0, "mode=755")
+        owner = f",uid={ordinary.UID},gid={ordinary.UID}" if rootless else ""
+        mount("tmpfs", directory, "tmpfs", 0, f"mode=755{owner}")
     if rootless:
         ordinary.furnish()
     for path, content in files:

@@ -24,6 +24,7 @@ _BUILT_IN: Final = {
     "containerd": "harness.adapters.containerd:FACTORY",
     "crun": "harness.adapters.oci:CRUN",
     "docker": "harness.adapters.docker:SPEC",
+    "docker-rootless": "harness.adapters.docker:ROOTLESS",
     "lxc": "harness.adapters.lxc:FACTORY",
     "mydocker": "harness.adapters.mydocker:MydockerAdapter",
     "mydocker-cli": "harness.adapters.mydocker_cli:SPEC",

@@ -63,7 +63,7 @@ def test_no_frame_reaches_a_peer(apart: Trio) -> None:
     with apart.capture("a", "b", "c", GATEWAY) as wire:
         send_frame(apart.place("a"), *frames)
         for name in ("b", "c"):
-            with apart.call(HOST, name, Protocol.UDP, port=PORT) as call:
+            with apart.call(GATEWAY, name, Protocol.UDP, port=PORT) as call:
                 call.say(CONTROL)
     assert len([item for item in wire.frames(at=apart.at("a")) if WORD in item.data]) == len(frames)
     assert [item for item in wire.frames(at=apart.at(GATEWAY)) if WORD in item.data]
@@ -81,7 +81,7 @@ def test_the_gateway_takes_nothing_to_a_peer(apart: Trio) -> None:
         for target in ("b", HOST):
             packet = apart.ip("a", target, ttl=START_TTL) / UDP(dport=PORT) / WORD
             send_frame(apart.place("a"), Ether(src=apart.mac("a"), dst=apart.mac(GATEWAY)) / packet)
-        with apart.call(HOST, "b", Protocol.UDP, port=PORT) as call:
+        with apart.call(GATEWAY, "b", Protocol.UDP, port=PORT) as call:
             call.say(CONTROL)
     assert [item for item in wire.frames() if CONTROL in item.data]
     assert [str(item) for item in wire.frames() if WORD in item.data] == []

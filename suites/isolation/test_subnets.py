@@ -11,7 +11,7 @@ import pytest
 
 from harness.adapters.protocol import Adapter
 from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, Bridge, Family
+from harness.model import DEFAULT_NETWORK, GATEWAY, Bridge, Family
 from harness.place import Place
 from harness.scene import Scene
 from harness.topology import Interface, Network, pick
@@ -68,16 +68,15 @@ def test_it_keeps_clear_of_what_an_operator_has_routed(
 
 @requirement("NET-1", "NET-5")
 @both_families
-def test_a_subnet_that_was_asked_for_is_the_networks(
-    scene: Scene, host: Place, family: Family
-) -> None:
+def test_a_subnet_that_was_asked_for_is_the_networks(scene: Scene, family: Family) -> None:
     """On its bridge, whose address is the gateway's, and routed there by the host."""
     made = scene.network("asked", **asked(TAKEN[family]))
     scene.container("first", Bridge("asked"))  # without which there may be no bridge yet
     assert subnet(made.facts.gateways, family) == TAKEN[family]
     assert made.facts.interface is not None
-    assert pick(made.facts.gateways, family) in host.interfaces(made.facts.interface)
-    assert TAKEN[family] in routed(host, family)
+    bridges = scene.place(GATEWAY)
+    assert pick(made.facts.gateways, family) in bridges.interfaces(made.facts.interface)
+    assert TAKEN[family] in routed(bridges, family)
 
 
 @requirement("NET-7")

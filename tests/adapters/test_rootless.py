@@ -14,13 +14,14 @@ from harness import oracle
 from harness.adapters import furnish, ordinary, registry
 from harness.adapters.cli_spec import CliSpec
 from harness.adapters.protocol import RuntimeRefused
-from harness.cast import CAST, CONTAINER01, ON_HOST
-from harness.model import HOST, Bridge, Publish
+from harness.cast import CAST, CONTAINER01, ON_HOST, cast
+from harness.model import DEFAULT_NETWORK, GATEWAY, HOST, Bridge, Publish
+from harness.place import fixed
 from harness.scene import Scene
 from harness.traffic import Ear, free_port
 from harness.world.build import World
 from harness.world.host import Host
-from tests.adapters.vendors import OBSTACLE, TRIED_ROOTLESS
+from tests.adapters.vendors import OBSTACLE, TRIED_DOCKER, TRIED_ROOTLESS
 
 OTHER: Final[dict[str, Literal["pasta", "slirp4netns"]]] = {
     "pasta": "slirp4netns",
@@ -125,3 +126,20 @@ def test_a_refused_start_leaves_no_container(vendor: Scene) -> None:
     vendor.refusal("late", Bridge(), command=("/no/such/command",))
     with pytest.raises(RuntimeRefused):
         vendor.runtime.inspect("late")
+
+
+@pytest.mark.parametrize("name", TRIED_DOCKER)
+def test_docker_has_its_bridges_in_a_namespace_of_the_users(name: str) -> None:
+    """The default one too; the host has no link more, and what is beyond answers all the same."""
+    with World.build() as world:
+        adapter = registry.find(name)(world.host)
+        host = fixed(HOST, world.namespaces[HOST])
+        before = host.links()
+        adapter.start()
+        with Scene(world, adapter, cast(on_host=False)) as scene:
+            assert scene.observed() == scene.promised()
+            assert adapter.network_facts(DEFAULT_NETWORK).interface in scene.place(GATEWAY).links()
+            assert host.links() == before
+            other = replace(adapter.dialect, bridges="host")
+            assert scene.observed() != oracle.promised(scene.plan, other, world.topology)
+        adapter.stop()

@@ -19,8 +19,12 @@ ROOTLESS: Final = (
     "podman-rootless-slirp4netns",
 )
 """Those that an ordinary user of the host starts; their default network is no bridge."""
+DOCKER: Final = "docker-rootless"
+"""Started by an ordinary user too; its default network is a bridge, in a namespace of its own."""
 ABSENT: Final = {
-    name: absent for name in (*ALL, *ROOTLESS) if (absent := registry.missing(registry.load(name)))
+    name: absent
+    for name in (*ALL, *ROOTLESS, DOCKER)
+    if (absent := registry.missing(registry.load(name)))
 }
 """Names, and the programs that are missing."""
 _ROOT: Final = not os.geteuid() and not in_user_namespace()
@@ -39,3 +43,4 @@ def claiming(*features: Feature) -> tuple[str, ...]:
 OBSTACLE: Final = ordinary.obstacle()
 """Why this run has no ordinary user in its hosts; an empty text where it can have one."""
 TRIED_ROOTLESS: Final = tuple(name for name in ROOTLESS if name not in ABSENT and not OBSTACLE)
+TRIED_DOCKER: Final = () if DOCKER in ABSENT or OBSTACLE else (DOCKER,)
