@@ -104,7 +104,8 @@ def test_a_failed_matrix_leaves_a_story_and_a_folder(
     assert (where / "again.txt").read_text() == "pytest test_it.py::test_broken\n"
     plan = planfile.read(where / "plan.toml")
     assert [item.name for item in plan.containers] == ["web", "db"]
-    assert [item.name for item in where.parent.iterdir()] == [where.name]
+    assert {item.name for item in where.parent.iterdir()} == {where.name, "index.md"}
+    assert where.name in (where.parent / "index.md").read_text()
 
 
 def test_the_capture_is_commented(run: Run, pytester: pytest.Pytester) -> None:

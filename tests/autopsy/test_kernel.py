@@ -91,7 +91,7 @@ def test_a_neighbour_that_does_not_answer_is_named(
     with route(host, "198.51.100.222"):
         autopsy = examined(CONTAINER01, INTERNET, protocol)
     assert "no neighbour answered for 198.51.100.222, asked for at host/eth0" in told(autopsy)
-    assert "r1/eth0" in autopsy.lines[-1]
+    assert "r1/eth0" in told(autopsy)  # the kernel may have a word of its own to add
 
 
 def test_the_reverse_path_filter_is_named(host: Place, examined: Examine) -> None:
