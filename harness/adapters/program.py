@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 BOUND: Final = 30.0
 """Seconds that one command may take."""
@@ -30,12 +30,31 @@ class Program:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A command to its end, whatever it exits with; `Broken` when there is none."""
+        return self._ended(words, subprocess.PIPE)
+
+    def ask(self, *words: str, log: Path) -> None:
+        """A command that has to succeed; what it starts goes on writing to `log`.
+
+        `Refused` with its words when it says no, `Broken` when it says nothing.
+        """
+        with log.open("wb") as file:
+            done = self._ended(words, file)
+        said = log.read_text(encoding="utf-8", errors="replace").strip()
+        if done.returncode < 0 or (done.returncode and not said):
+            raise Broken(f"{' '.join(done.args)} exited with {done.returncode}; it said {said!r}")
+        if done.returncode:
+            raise Refused(said)
+
+    def _ended(
+        self, words: tuple[str, ...], output: int | IO[bytes]
+    ) -> subprocess.CompletedProcess[str]:
         argv = (*self.command, *words)
         try:
             return subprocess.run(
                 argv,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=output,
+                stderr=output,
                 text=True,
                 env=self.environment(),
                 timeout=BOUND,
@@ -43,31 +62,6 @@ class Program:
             )
         except subprocess.TimeoutExpired:
             raise Broken(f"{' '.join(argv)} did not end within {BOUND:g} s") from None
-
-    def ask(self, *words: str, log: Path) -> None:
-        """A command that has to succeed; what it starts goes on writing to `log`.
-
-        `Refused` with its words when it says no, `Broken` when it says nothing.
-        """
-        argv = (*self.command, *words)
-        with log.open("wb") as file:
-            try:
-                done = subprocess.run(
-                    argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    env=self.environment(),
-                    timeout=BOUND,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                raise Broken(f"{' '.join(argv)} did not end within {BOUND:g} s") from None
-        said = log.read_text(encoding="utf-8", errors="replace").strip()
-        if done.returncode < 0 or (done.returncode and not said):
-            raise Broken(f"{' '.join(argv)} exited with {done.returncode}; it said {said!r}")
-        if done.returncode:
-            raise Refused(said)
 
     def environment(self) -> Mapping[str, str]:
         """What it is started with."""

@@ -14,14 +14,14 @@ from harness import oracle
 from harness.adapters import furnish, ordinary, registry
 from harness.adapters.cli_spec import CliSpec
 from harness.adapters.protocol import RuntimeRefused
-from harness.cast import CAST, CONTAINER01, ON_HOST, cast
+from harness.cast import CONTAINER01, ON_HOST, cast
 from harness.model import DEFAULT_NETWORK, GATEWAY, HOST, Bridge, Publish
 from harness.place import fixed
 from harness.scene import Scene
 from harness.traffic import Ear, free_port
 from harness.world.build import World
 from harness.world.host import Host
-from tests.adapters.vendors import OBSTACLE, TRIED_DOCKER, TRIED_ROOTLESS
+from tests.adapters.vendors import OBSTACLE, TRIED_DOCKER, TRIED_ROOTLESS, the_cast
 
 OTHER: Final[dict[str, Literal["pasta", "slirp4netns"]]] = {
     "pasta": "slirp4netns",
@@ -76,12 +76,8 @@ def test_the_user_can_give_ids_to_a_namespace_of_its_own(host: Host) -> None:
 @pytest.fixture(scope="module", params=TRIED_ROOTLESS)
 def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
     """The cast, in a world of its own, by each runtime."""
-    with World.build() as world:
-        adapter = registry.find(request.param)(world.host)
-        adapter.start()
-        with Scene(world, adapter, CAST) as scene:
-            yield scene
-        adapter.stop()
+    with the_cast(request.param) as scene:
+        yield scene
 
 
 def test_the_whole_matrix_is_as_promised(vendor: Scene) -> None:

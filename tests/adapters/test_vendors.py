@@ -8,25 +8,19 @@ from dataclasses import replace
 import pytest
 
 from harness import oracle
-from harness.adapters import registry
 from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
-from harness.cast import CAST, CONTAINER01, JOINER, ON_HOST
+from harness.cast import CONTAINER01, JOINER, ON_HOST
 from harness.model import HOST, Bridge, Publish
 from harness.scene import Scene
 from harness.traffic import Ear, free_port
-from harness.world.build import World
-from tests.adapters.vendors import TRIED, claiming
+from tests.adapters.vendors import TRIED, claiming, the_cast
 
 
 @pytest.fixture(scope="module", params=TRIED)
 def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
     """The cast, in a world of its own, by each runtime."""
-    with World.build() as world:
-        adapter = registry.find(request.param)(world.host)
-        adapter.start()
-        with Scene(world, adapter, CAST) as scene:
-            yield scene
-        adapter.stop()
+    with the_cast(request.param) as scene:
+        yield scene
 
 
 def test_it_tells_its_version(vendor: Scene) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Final
 
 from harness.adapters import ordinary, registry
 from harness.adapters.protocol import Feature
+from harness.cast import CAST
+from harness.scene import Scene
+from harness.world.build import World
 from linux.userns import in_user_namespace
 
 ALL: Final = (
@@ -44,3 +49,14 @@ OBSTACLE: Final = ordinary.obstacle()
 """Why this run has no ordinary user in its hosts; an empty text where it can have one."""
 TRIED_ROOTLESS: Final = tuple(name for name in ROOTLESS if name not in ABSENT and not OBSTACLE)
 TRIED_DOCKER: Final = () if DOCKER in ABSENT or OBSTACLE else (DOCKER,)
+
+
+@contextlib.contextmanager
+def the_cast(name: str) -> Iterator[Scene]:
+    """The cast, in a world of its own, by the runtime of that name."""
+    with World.build() as world:
+        adapter = registry.find(name)(world.host)
+        adapter.start()
+        with Scene(world, adapter, CAST) as scene:
+            yield scene
+        adapter.stop()
