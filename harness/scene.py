@@ -25,35 +25,27 @@ from harness.container import Container
 from harness.cutoff import CutOff
 from harness.matrix import Matrix
 from harness.model import (
-    BR0,
-    BY_NAME,
     DEFAULT_NETWORK,
     GATEWAY,
     HOST,
-    INTERNET,
-    LOOPBACK,
     OUTSIDERS,
-    SELF,
     Attached,
     Bridge,
     Cell,
     ContainerSpec,
-    Family,
     Mode,
     NetworkSpec,
     Nothing,
     Observation,
-    Outcome,
     Plan,
     Promise,
 )
 from harness.place import Place, fixed
 from harness.probe import own_stack
-from harness.probe.ledger import Question
-from harness.probe.names import Lookup, Resolved, resolve
 from harness.probe.netns import observe
 from harness.probe.remote import seen_from_host
 from harness.probe.settle import Quiet, await_ready
+from harness.questions import questions
 from harness.topology import Address, pick
 from harness.world.build import Probe, World
 from linux.netns import NetNS
@@ -296,9 +288,9 @@ class Scene:
             }
             others = bridges.others(self.plan, self.runtime.dialect, spaces)
             addresses = self._addresses()
-            found, questions = self._questions(asked, spaces, addresses)
+            found, asking = questions(asked, spaces, addresses, self._resolv_conf)
             found |= observe(
-                questions,
+                asking,
                 control=self.world.namespaces["lan"],
                 watched=[*self.world.namespaces.values(), *others],
                 namer=addresses.namer(spaces),
@@ -354,36 +346,6 @@ class Scene:
     def _patience(self) -> float:
         return USER_SPACE_PATIENCE if self.runtime.dialect.datapath == "user-space" else 0.0
 
-    def _questions(
-        self, cells: Sequence[Cell], spaces: dict[str, NetNS], addresses: Addresses
-    ) -> tuple[dict[Cell, Observation], list[Question]]:
-        """Addresses for names: the questions to ask, and the cells that end before a packet."""
-        ended: dict[Cell, Observation] = {}
-        questions: list[Question] = []
-        named = self._look_up([cell for cell in cells if cell.target == BY_NAME], spaces)
-        for cell in cells:
-            if cell.target == BY_NAME:
-                resolved = named[cell.source, cell.family]
-                address, outcome, reason = resolved.address, Outcome.NO_NAME, resolved.reason
-            else:
-                address = addresses.of(cell)
-                outcome, reason = Outcome.NO_ROUTE, f"{cell.target} has no IPv{cell.family} address"
-            if address is None:
-                ended[cell] = Observation(outcome, detail=reason)
-            else:
-                target = spaces[self.witness(cell)]
-                questions.append(Question(cell, spaces[cell.source], address, target))
-        return ended, questions
-
-    def _look_up(
-        self, cells: Sequence[Cell], spaces: dict[str, NetNS]
-    ) -> dict[tuple[str, Family], Resolved]:
-        keys = list(dict.fromkeys((cell.source, cell.family) for cell in cells))
-        told = {source: self._resolv_conf(source) for source, _ in keys}
-        lookups = [Lookup(spaces[source], told[source], BY_NAME, family) for source, family in keys]
-        control = Lookup(spaces[INTERNET], self._resolv_conf(INTERNET), BY_NAME, 4)
-        return dict(zip(keys, resolve(lookups, control=control), strict=True))
-
     def _resolv_conf(self, name: str) -> str:
         if name in self._containers:
             try:
@@ -391,13 +353,3 @@ class Scene:
             except FileNotFoundError:
                 return ""
         return f"nameserver {pick(self.world.topology.resolver, 4).ip}\n"
-
-    def witness(self, cell: Cell) -> str:
-        """The name of the place that must answer."""
-        special = {
-            SELF: cell.source,
-            LOOPBACK: cell.source,
-            BR0: HOST,
-            BY_NAME: INTERNET,
-        }
-        return special.get(cell.target, cell.target)

@@ -15,6 +15,7 @@ from harness.autopsy.trace import Tracing
 from harness.model import BY_NAME, HOST, INTERNET, Cell, Observation, Outcome, Promise
 from harness.packets.capture import Capture, CaptureLost
 from harness.packets.frame import Frame
+from harness.questions import witness
 from harness.scene import Scene
 from linux import netstate
 from linux.netlink import Netlink
@@ -62,7 +63,7 @@ class Examination:
 
     def _wanted(self, cells: Iterable[Cell]) -> list[str]:
         """The world's own first, then the ends of what is asked, then everybody else."""
-        ends = [name for cell in cells for name in (cell.source, self._scene.witness(cell))]
+        ends = [name for cell in cells for name in (cell.source, witness(cell))]
         containers = [item.name for item in self._scene.plan.containers]
         names = dict.fromkeys([*self._scene.world.namespaces, *ends, *containers])
         return list(names)[: max(MOST_PLACES, len(self._scene.world.namespaces) + len(ends))]
@@ -114,7 +115,7 @@ class Examination:
             promise=promise,
             observed=observed,
             source=self._place_of(cell.source),
-            witness=self._place_of(self._scene.witness(cell)),
+            witness=self._place_of(witness(cell)),
             sightings=seen,
             rulings=tuple(rulings),
             reasons=tuple(map(str, self._drops.reasons())),

@@ -24,7 +24,7 @@ from harness.model import FAMILIES, Cell, Family, Observation, Protocol
 from harness.probe import icmp, own_stack, wire
 from harness.probe.ledger import Answer, Heard, Ledger, Namer, Question
 from harness.probe.remote import Inside, seen_from_host
-from harness.probe.settle import HELD_PAUSE, QUIET_BOUND, NeverQuiet, Quiet, await_ready
+from harness.probe.settle import HELD_PAUSE, Quiet, await_ready
 from harness.probe.station import (
     Datagram,
     Make,
@@ -229,28 +229,15 @@ class _Asking:
                 if quiet.reached() and not self._pump() and not self._told_more():
                     break
                 self._pump(HELD_PAUSE if quiet.held else 0.0)
-        self._wait_for_user_space(patience)
+        patience = max(patience, own_stack.patience(self._spaces))
+        own_stack.outwait(patience, lambda: bool(self.ledger.open), self._pump)
+        self._told_more()
         for index in self.ledger.open & self._streams.keys():
             if connected(self._streams[index]):
                 self.ledger.impostor(index, "something accepted the connection and said nothing")
         lost = [(index, self._streams[index]) for index in self.ledger.open & self._streams.keys()]
         for index, space, syn in self._syns.lost(lost):  # it arrived, and nothing came of it
             self.ledger.heard(index, Heard(space, syn.source, syn.ttl))
-
-    def _wait_for_user_space(self, patience: float) -> None:
-        """Wait for what cannot be looked into: it is silent when nothing has come for a while."""
-        patience = max(patience, own_stack.patience(self._spaces))
-        bound = time.monotonic() + QUIET_BOUND + patience
-        deadline = time.monotonic() + patience
-        while self.ledger.open and (left := deadline - time.monotonic()) > 0:
-            if self._pump(left) and patience:
-                deadline = time.monotonic() + patience
-            if deadline > bound:
-                raise NeverQuiet(
-                    f"answers still come {QUIET_BOUND:g} s after the kernel has come to rest: "
-                    "this machine is too busy for a verdict; run with fewer workers"
-                )
-        self._told_more()
 
     def _told_more(self) -> bool:
         """Whether agents had something to tell that had not got here yet."""

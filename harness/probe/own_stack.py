@@ -6,10 +6,12 @@ table for all routes, whatever family is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeGuard
 
 from harness.probe.remote import Inside
+from harness.probe.settle import QUIET_BOUND, NeverQuiet
 from linux import netstate, rtnl
 from linux import sysctl as sysctls
 from linux.netlink import Netlink
@@ -25,6 +27,24 @@ def patience(spaces: Iterable[NetNS]) -> float:
     """How long it has to be silent in them until silence is final, in seconds."""
     agents = [space.agent for space in spaces if has(space)]
     return max(PATIENCE, *(_SLOWER * agent.slowest for agent in agents)) if agents else 0.0
+
+
+def outwait(seconds: float, unanswered: Callable[[], bool], pump: Callable[[float], bool]) -> None:
+    """Wait for what cannot be looked into: it is silent when nothing has come for so long.
+
+    `pump` takes in what comes within some seconds and tells whether anything did. Raises
+    `NeverQuiet` where answers keep coming.
+    """
+    bound = time.monotonic() + QUIET_BOUND + seconds
+    deadline = time.monotonic() + seconds
+    while unanswered() and (left := deadline - time.monotonic()) > 0:
+        if pump(left):
+            deadline = time.monotonic() + seconds
+        if deadline > bound:
+            raise NeverQuiet(
+                f"answers still come {QUIET_BOUND:g} s after the kernel has come to rest: "
+                "this machine is too busy for a verdict; run with fewer workers"
+            )
 
 
 def has(space: NetNS) -> TypeGuard[Inside]:
