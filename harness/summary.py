@@ -9,7 +9,7 @@ import pytest
 
 from harness.recorder import Recorder
 from harness.report.schema import Verdict
-from harness.requirements import Catalogue
+from harness.requirements import Catalogue, Requirement
 
 UNSUPPORTED = "unsupported: "
 """How the reason of a skip begins when a runtime does not declare a needed feature."""
@@ -41,10 +41,19 @@ def judge(report: pytest.TestReport) -> Verdict | None:
     if report.passed:
         return Verdict.KEPT if report.when == "call" else None
     match report.longrepr:
-        case (_, _, str(reason)) if UNSUPPORTED in reason:
+        case _ if _lacking(report):
             return Verdict.UNSUPPORTED
         case _:
             return None
+
+
+def _lacking(report: pytest.TestReport) -> str:
+    """Why the runtime cannot be held to what a test is about; empty if that is not so."""
+    match report.longrepr:
+        case (_, _, str(reason)):
+            return reason.partition(UNSUPPORTED)[2]
+        case _:
+            return ""
 
 
 class Summary:
@@ -55,6 +64,7 @@ class Summary:
         self._catalogue = catalogue
         self._recorder = recorder
         self._verdicts: dict[str, Verdict] = {}
+        self._lacking: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Let a report count for each requirement of its test."""
@@ -65,6 +75,8 @@ class Summary:
             if name in (PROPERTY, BREAKS):
                 found = Verdict.BROKEN if name == BREAKS else verdict
                 before = self._verdicts.get(str(id_), found)
+                if lacking := _lacking(report):
+                    self._lacking[str(id_)] = lacking
                 self._verdicts[str(id_)] = max(before, found, key=lambda item: item.weight)
 
     @pytest.hookimpl(optionalhook=True)
@@ -88,16 +100,27 @@ class Summary:
             width, colour = writer.fullwidth, writer.hasmarkup
             terminalreporter.write(render(promised, observed, width=width, colour=colour))
         terminalreporter.section(f"{self._runtime}: requirements")
-        told = [Verdict.BROKEN, Verdict.ERROR, Verdict.UNSUPPORTED]
+        told = [Verdict.BROKEN, Verdict.ERROR]
         if terminalreporter.verbosity > 0:
             told.append(Verdict.KEPT)
         for verdict in told:
-            for requirement in self._catalogue:
-                if self._verdicts.get(requirement.id) is verdict:
-                    terminalreporter.write_line(
-                        f"{verdict:12}{requirement.id:8}{requirement.level:7}{requirement.statement}"
-                    )
+            for row in self._rows(verdict):
+                line = f"{verdict:12}{row.id:8}{row.level:7}{row.statement}"
+                terminalreporter.write_line(line)
+        for lacking, ids in self._unsupported().items():
+            line = f"{Verdict.UNSUPPORTED:12}{', '.join(ids)}: {lacking}"
+            terminalreporter.write_line(line)
         counts = Counter(self._verdicts.values())
         parts = [f"{counts[verdict]} {verdict}" for verdict in reversed(Verdict) if counts[verdict]]
         untested = len(self._catalogue) - len(self._verdicts)
         terminalreporter.write_line(", ".join([*parts, f"{untested} not tested in this run"]))
+
+    def _rows(self, verdict: Verdict) -> list[Requirement]:
+        return [row for row in self._catalogue if self._verdicts.get(row.id) is verdict]
+
+    def _unsupported(self) -> dict[str, list[str]]:
+        """The requirements that could not be tried, by what is lacking for them."""
+        found: dict[str, list[str]] = {}
+        for row in self._rows(Verdict.UNSUPPORTED):
+            found.setdefault(self._lacking[row.id], []).append(row.id)
+        return found

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -41,6 +42,18 @@ def run(argv: Sequence[str], *, stdin: str = "") -> subprocess.CompletedProcess[
         timeout=WITHIN,
         check=False,
     )
+
+
+def until_interrupted(say: str) -> None:
+    """Say something on standard error, and wait for a signal; it may come at any moment.
+
+    One that comes just before pause(2) would have set Python's flag, and pause for ever.
+    """
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    os.write(2, f"{say}\n".encode())
+    select.select([woken], [], [])
 
 
 _ON_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"

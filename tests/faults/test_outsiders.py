@@ -62,9 +62,8 @@ def raises(site):
 @fault("waits", violates=("BR-1",), moment="container-started")
 def waits(site):
     """It never comes to its end."""
-    import os, signal
-    os.write(2, b"waiting")
-    signal.pause()
+    from tests.programs import until_interrupted
+    until_interrupted("waiting")
 
 @fault("refuses", violates=("BR-1",), around="run")
 def refuses(site, verb):

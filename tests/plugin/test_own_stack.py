@@ -31,5 +31,5 @@ def test_it_makes_the_test_unsupported(project: pytest.Pytester, workers: list[s
     result.assert_outcomes(passed=1, skipped=2)
     result.stdout.fnmatch_lines(["SKIPPED*unsupported: container web has a network stack of its*"])
     result.stdout.fnmatch_lines(
-        ["unsupported BR-1*", "unsupported BR-2*", "1 kept, 2 unsupported*"]
+        ["unsupported BR-1, BR-2: container web has a network*", "1 kept, 2 unsupported*"]
     )

@@ -118,7 +118,8 @@ def test_the_debugger_talks_to_the_terminal(project: pytest.Pytester) -> None:
 
 
 SLOW = """
-import pytest, signal, sys
+import pytest, sys
+from tests.programs import until_interrupted
 
 @pytest.fixture(scope="session", autouse=True)
 def around():
@@ -127,8 +128,7 @@ def around():
 
 def test_waits(capfd):
     with capfd.disabled():
-        print("waiting", file=sys.stderr)
-    signal.pause()
+        until_interrupted("waiting")
 """
 
 

@@ -83,7 +83,7 @@ def test_the_summary_counts_requirements(project: pytest.Pytester, workers: list
             "*acme: requirements*",
             "broken      BR-2    MUST   *",
             "error       BR-4    MUST   *",
-            "unsupported HOST-1  MUST   *",
+            "unsupported HOST-1: acme does not declare *",
             "1 broken, 1 error, 1 kept, 1 unsupported, * not tested in this run",
         ]
     )

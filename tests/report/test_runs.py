@@ -149,8 +149,9 @@ def test_what_a_runtime_prints_does_nothing_to_the_terminal(project: pytest.Pyte
 # --- cut short -------------------------------------------------------------------------
 
 WAITING = """
-import os, signal, pytest
+import pytest
 from harness.marks import requirement
+from tests.programs import until_interrupted
 
 @requirement("BR-1")
 @pytest.mark.parametrize("n", range(3))
@@ -159,8 +160,7 @@ def test_quick(n): pass
 @requirement("BR-2")
 def test_slow(capfd):
     with capfd.disabled():
-        os.write(2, b"waiting\\\\n")
-    signal.pause()
+        until_interrupted("waiting")
 """
 
 
@@ -198,7 +198,8 @@ def test_a_killed_run_leaves_no_earlier_success(project: pytest.Pytester) -> Non
 
 def test_a_killed_worker_leaves_a_partial_report(project: pytest.Pytester) -> None:
     """The test that it was at is an error, the rest of the run goes on, and it fails."""
-    project.makepyfile(test_it=WAITING.replace("signal.pause()", "os.kill(os.getpid(), 9)"))
+    killed = WAITING.replace('until_interrupted("waiting")', "__import__('os').abort()")
+    project.makepyfile(test_it=killed)
     result = run(project, "-n", "1", "--max-worker-restart=1")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     report = left(project)
