@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from runtime import cgroup, container
-from runtime.attendant import client
+from runtime.attendant.client import Attendants
 from runtime.errors import ConflictError, NotFoundError, UnsupportedError
 from runtime.execute import Stdio
 from runtime.glance import Glance
@@ -48,7 +48,8 @@ class Lifecycle:
         self.store, self.networks, self.images = store, networks, images
         self._starter = starter
         self._glance = Glance(store)
-        self.wirer = Wirer(store, networks, self.get)
+        self._attendants = Attendants(store, starter)
+        self.wirer = Wirer(store, networks, self.get, self._attendants)
         self.volumes = Volumes(store, self.all)
         self.connector = Connector(store, networks, self.wirer)
 
@@ -90,7 +91,7 @@ class Lifecycle:
 
     def sweep(self) -> None:
         """Notice containers that ended by themselves and undo what killed callers left."""
-        client.revive(self.store)
+        self._attendants.revive()
         for identity in self._glance.unsettled():
             if not self.store.exists(identity):
                 self.store.discard_unfinished(identity)
@@ -151,7 +152,7 @@ class Lifecycle:
             self._glance.forget(found.id)
         wired = [found for found in ended if modes.parse(found.config.network).kind == "bridge"]
         for found in wired:
-            client.forget(self.store, found.id)
+            self._attendants.forget(found.id)
         if wired:
             self.networks.release(*(found.id for found in wired))
         for found in wired:
@@ -208,7 +209,8 @@ class Lifecycle:
                 starting = starting._replace(ports=ports, rules=rules)
             written = self._written(found, starting)
             if wiring.netns is not None:
-                self.wirer.attend(written, wiring.netns, relays_of(starting.ports, endpoints))
+                relays = relays_of(starting.ports, endpoints)
+                self.wirer.attend(written, wiring.netns, relays, began=True)
             limits = cgroup.Limits(config.memory, config.nano_cpus, config.pids_limit)
             if any(limits):
                 self._cgroups(found).limit(limits, pid)

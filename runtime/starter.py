@@ -15,8 +15,9 @@ with Starter.begin() as starter:
 
 Containers come to be in the starter's namespaces, which are those of the process
 that began it: one that moves to others afterwards must begin another. They
-outlive it, as they outlive any caller of `mydocker`. It ends with its caller, by
-whatever death: its end of the socket tells it.
+outlive it, as they outlive any caller of `mydocker`. Beside it is another process from which
+attendants are forked (`runtime.attendant.nursery`). Both end with their caller, by
+whatever death: their ends of the sockets tell them.
 """
 
 from __future__ import annotations
@@ -29,31 +30,29 @@ import subprocess
 import sys
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import runtime
 from runtime.errors import MydockerError, UnsupportedError
 from runtime.init import Launch
 from runtime.starting import HELLO, MESSAGE
 
-_BEGIN: Final = (
-    "import sys; sys.path[:] = {path!r}; from runtime import starting; starting.serve({fd})"
-)
+_BEGIN: Final = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({fd})"
 
 
-class Starter:
-    """The caller's side. One may be used by several threads, and by nobody after a fork."""
+class Process(NamedTuple):
+    """A process that others are forked from, and the channel by which they are asked for."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
-        self._process, self._channel = process, channel
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
 
     @classmethod
-    def begin(cls) -> Self:
-        """Begin one, in the caller's namespaces; `UnsupportedError` when it does not come up."""
+    def begin(cls, module: str) -> Self:
+        """Begin one, which then serves as `module` does."""
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Nothing of the environment and of site-packages is needed, nor wanted.
         home = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
-        code = _BEGIN.format(path=[home, *sys.path], fd=there.fileno())
+        code = _BEGIN.format(path=[home, *sys.path], module=module, fd=there.fileno())
         with there:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", code],
@@ -63,32 +62,72 @@ class Starter:
                 start_new_session=True,
                 cwd="/",
             )
-        if here.recv(len(HELLO)) != HELLO:
-            here.close()
-            code_told = process.wait()
-            raise UnsupportedError("begin a starter", f"it ended at once, with {code_told}")
         return cls(process, here)
+
+    def await_ready(self) -> None:
+        """Return once it serves; `UnsupportedError` when it does not come up."""
+        if self.channel.recv(len(HELLO)) != HELLO:
+            self.channel.close()
+            told = self.process.wait()
+            raise UnsupportedError("begin a starter", f"it ended at once, with {told}")
+
+    def close(self) -> None:
+        """End it. A second call does nothing."""
+        self.channel.close()
+        self.process.wait()
+
+
+class Starter:
+    """The caller's side. One may be used by several threads, and by nobody after a fork."""
+
+    def __init__(self, starting: Process, nursery: Process) -> None:
+        self._starting, self._nursery = starting, nursery
+
+    @classmethod
+    def begin(cls) -> Self:
+        """Begin one, in the caller's namespaces; `UnsupportedError` when it does not come up."""
+        begun = cls(
+            Process.begin("runtime.starting"),
+            Process.begin("runtime.attendant.nursery"),  # it may take its time
+        )
+        try:
+            begun._starting.await_ready()
+        except BaseException:
+            begun.close()
+            raise
+        return begun
 
     @property
     def pid(self) -> int:
         """Its process id."""
-        return self._process.pid
+        return self._starting.process.pid
 
     def prepare(self) -> Pending:
         """Have a container's pid 1 made, in namespaces of its own, which then waits."""
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with there:
             try:
-                socket.send_fds(self._channel, [b"1"], [there.fileno()])
+                socket.send_fds(self._starting.channel, [b"1"], [there.fileno()])
             except (BrokenPipeError, ConnectionResetError) as error:
                 here.close()
                 raise _ended() from error
         return Pending(here)
 
+    def attendant(self, root: str, listening: int, log: int) -> bool:
+        """Have an attendant begun for a state directory; false where there is nobody to do it.
+
+        It finds its callers at `listening`, and writes what goes wrong to `log`.
+        """
+        try:
+            socket.send_fds(self._nursery.channel, [os.fsencode(root)], [listening, log])
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
     def close(self) -> None:
         """End it; the containers stay. A second call does nothing."""
-        self._channel.close()
-        self._process.wait()
+        self._starting.close()
+        self._nursery.close()
 
     def __enter__(self) -> Self:
         return self

@@ -9,8 +9,7 @@ from typing import Final, Literal
 
 from linux.netns import NetNS
 from linux.nft import Nft
-from runtime.attendant import client
-from runtime.attendant.client import Relayed
+from runtime.attendant.client import Attendants, Relayed
 from runtime.container import Wiring
 from runtime.errors import InvalidError
 from runtime.net import (
@@ -45,8 +44,15 @@ from runtime.state import Store
 class Wirer:
     """Wires the containers of one store. `find` gets a container by a reference."""
 
-    def __init__(self, store: Store, networks: Networks, find: Callable[[str], Container]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        networks: Networks,
+        find: Callable[[str], Container],
+        attendants: Attendants,
+    ) -> None:
         self._store, self._networks, self._find = store, networks, find
+        self._attendants = attendants
 
     # --- a container that is about to start ----------------------------------
 
@@ -175,19 +181,24 @@ class Wirer:
             with self._store.locked():
                 publish.withdraw([item.bridge for item in self._networks.all() if item.bridge])
 
-    def attend(self, found: Container, netns: NetNS, relays: Sequence[Relayed]) -> bool:
-        """Have the attendant see to a running container, if there is anything to see to."""
+    def attend(
+        self, found: Container, netns: NetNS, relays: Sequence[Relayed], *, began: bool = False
+    ) -> None:
+        """Have the attendant see to a running container as far as there is anything to see to.
+
+        One that `began` just now was not attended to before.
+        """
         names = resolves_names(found.state.endpoints)
         if not names and not relays:
-            return False
+            if not began:
+                self._attendants.forget(found.id)
+            return
         pidfd = os.pidfd_open(found.state.pid)
         try:
-            client.attend(
-                self._store, found.id, pidfd, netns=netns if names else None, relays=relays
-            )
+            within = netns if names else None
+            self._attendants.attend(found.id, pidfd, netns=within, relays=relays, began=began)
         finally:
             os.close(pidfd)
-        return True
 
     def write_files(self, config: ContainerConfig, endpoints: Sequence[Endpoint]) -> None:
         """Write hosts, hostname and resolv.conf of a container with these endpoints."""

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import runtime
 from linux.netns import NetNS
@@ -18,6 +18,9 @@ from runtime import init
 from runtime.attendant.ears import open_ears
 from runtime.errors import UnsupportedError
 from runtime.state import Store
+
+if TYPE_CHECKING:
+    from runtime.starter import Starter
 
 SOCKET: Final = "attendant"
 LOG: Final = "attendant.log"
@@ -35,49 +38,85 @@ class Relayed(NamedTuple):
     port: int
 
 
-def attend(
-    store: Store, identity: str, pidfd: int, *, netns: NetNS | None, relays: Sequence[Relayed]
-) -> None:
-    """Have a container attended to until the process behind `pidfd` ends.
+class Attendants:
+    """Has the one attendant of a store told what to do; with a `starter` it is forked."""
 
-    With `netns` its questions are heard there, from now on, though they may be answered
-    only when a new attendant has got to run. What was attended to before is replaced.
-    """
-    ears = open_ears(netns) if netns is not None else None
-    try:
-        own = [pidfd, *(item.fd for item in relays)]
-        if ears is not None:
-            own += [ears.udp.fileno(), ears.tcp.fileno()]
-        targets = [(item.address, item.port) for item in relays]
-        asked = {"attend": identity, "relays": targets, "names": ears is not None}
-        message = json.dumps(asked).encode()
-        deadline = time.monotonic() + _BOUND
-        # Should it be just leaving, another takes its place.
-        while not _say(store, message, own) and not _begin(store, message, own):
-            if time.monotonic() > deadline:
-                raise TimeoutError
-    except TimeoutError:
-        raise UnsupportedError(
-            f"answer names and relay ports for container {identity[:12]}",
-            f"the attendant has said nothing for {_BOUND:.0f} s",
-            "it was stopped, or this machine is overloaded",
-            f"{store.root}/{LOG}; kill it: the next call starts another",
-        ) from None
-    finally:
-        for opened in ears or ():
-            opened.close()
+    def __init__(self, store: Store, starter: Starter | None = None) -> None:
+        self._store, self._starter = store, starter
 
+    def attend(
+        self,
+        identity: str,
+        pidfd: int,
+        *,
+        netns: NetNS | None,
+        relays: Sequence[Relayed],
+        began: bool = False,
+    ) -> None:
+        """Have a container attended to until the process behind `pidfd` ends.
 
-def forget(store: Store, identity: str) -> None:
-    """Have a container attended to no more: on return nothing of its namespace is held."""
-    with suppress(TimeoutError):
-        _say(store, json.dumps({"forget": identity}).encode(), [])
+        With `netns` its questions are heard there, from now on, though they may be answered
+        only when a new attendant has got to run. What was attended to before is replaced;
+        nothing was where the container `began` just now.
+        """
+        ears = open_ears(netns, first=began) if netns is not None else None
+        try:
+            own = [pidfd, *(item.fd for item in relays)]
+            if ears is not None:
+                own += [ears.udp.fileno(), ears.tcp.fileno()]
+            targets = [(item.address, item.port) for item in relays]
+            asked = {"attend": identity, "relays": targets, "names": ears is not None}
+            message = json.dumps(asked).encode()
+            deadline = time.monotonic() + _BOUND
+            # Should it be just leaving, another takes its place.
+            while not _say(self._store, message, own) and not self._begin(message, own):
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+        except TimeoutError:
+            raise UnsupportedError(
+                f"answer names and relay ports for container {identity[:12]}",
+                f"the attendant has said nothing for {_BOUND:.0f} s",
+                "it was stopped, or this machine is overloaded",
+                f"{self._store.root}/{LOG}; kill it: the next call starts another",
+            ) from None
+        finally:
+            for opened in ears or ():
+                opened.close()
 
+    def forget(self, identity: str) -> None:
+        """Have a container attended to no more: on return nothing of its namespace is held."""
+        with suppress(TimeoutError):
+            _say(self._store, json.dumps({"forget": identity}).encode(), [])
 
-def revive(store: Store) -> None:
-    """Start another attendant when the last one was killed; it finds out whom to attend to."""
-    if os.path.exists(f"{store.root}/{SOCKET}") and not _is_there(store):
-        _begin(store, b"{}", [])
+    def revive(self) -> None:
+        """Start another attendant when the last one was killed; it finds out whom to attend to."""
+        if os.path.exists(f"{self._store.root}/{SOCKET}") and not _is_there(self._store):
+            self._begin(b"{}", [])
+
+    def _begin(self, message: bytes, fds: Sequence[int]) -> bool:
+        """Start an attendant unless there is one, and tell it; false when there was one."""
+        store = self._store
+        with store.locked():
+            if _is_there(store):
+                return False
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+                _bind(store, listening)
+                # What is said before it listens is kept for it.
+                opened = _connected(store)
+                assert opened is not None
+                with opened:
+                    socket.send_fds(opened, [message], fds)
+                    self._spawn(listening.fileno())
+        return True
+
+    def _spawn(self, listening: int) -> None:
+        root = self._store.root
+        log = os.open(f"{root}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            if self._starter is None or not self._starter.attendant(root, listening, log):
+                _execute(root, listening, log)
+        finally:
+            os.close(log)
 
 
 def _is_there(store: Store) -> bool:
@@ -132,22 +171,6 @@ def _say(store: Store, message: bytes, fds: Sequence[int]) -> bool:
         return bool(said)
 
 
-def _begin(store: Store, message: bytes, fds: Sequence[int]) -> bool:
-    """Start an attendant unless there is one, and tell it; false when there was one."""
-    with store.locked():
-        if _is_there(store):
-            return False
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-            _bind(store, listening)
-            # What is said before it listens is kept for it.
-            opened = _connected(store)
-            assert opened is not None
-            with opened:
-                socket.send_fds(opened, [message], fds)
-                _spawn(store, listening.fileno())
-    return True
-
-
 def _bind(store: Store, listening: socket.socket) -> None:
     directory = os.open(store.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -159,13 +182,12 @@ def _bind(store: Store, listening: socket.socket) -> None:
         os.close(directory)
 
 
-def _spawn(store: Store, listening: int) -> None:
+def _execute(root: str, listening: int, log: int) -> None:
     """Execute the attendant as a process of nobody's."""
     home = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    argv = [sys.executable, "-m", "runtime.attendant.process", store.root]
-    log = os.open(f"{store.root}/{LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    argv = [sys.executable, "-m", "runtime.attendant.process", root]
     nothing = os.open(os.devnull, os.O_RDWR)
     child = init.fork()
     if not child:
@@ -181,6 +203,5 @@ def _spawn(store: Store, listening: int) -> None:
             os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is what we want
         finally:
             os._exit(127)
-    for fd in (log, nothing):
-        os.close(fd)
+    os.close(nothing)
     os.waitpid(child, 0)

@@ -52,15 +52,18 @@ def namespace(pidfd: int) -> NetNS:
     return NetNS(os.dup(pidfd))
 
 
-def open_ears(netns: NetNS) -> Ears:
-    """Hear what is asked in a namespace from now on; questions wait until they are read."""
+def open_ears(netns: NetNS, *, first: bool = False) -> Ears:
+    """Hear what is asked in a namespace from now on; questions wait until they are read.
+
+    They are the `first` where nobody can have heard anything there before.
+    """
     opened = {protocol: netns.socket(socket.AF_INET, kind) for protocol, kind in _KINDS.items()}
     try:
         for item in opened.values():
             item.bind((RESOLVER, 0))
         opened["tcp"].listen(_BACKLOG)
         ears = Ears(opened["udp"], opened["tcp"])
-        lead_to(netns, ears)
+        lead_to(netns, ears, first=first)
     except BaseException:
         for item in opened.values():
             item.close()
@@ -74,15 +77,17 @@ def lead_nowhere(netns: NetNS) -> None:
         nft.apply([add_table(TABLE), del_table(TABLE)])
 
 
-def lead_to(netns: NetNS, ears: Ears) -> None:
+def lead_to(netns: NetNS, ears: Ears, *, first: bool = False) -> None:
     """Have what is asked in a namespace lead to these sockets, and to no others."""
     ports: dict[Literal["udp", "tcp"], int] = {
         "udp": ears.udp.getsockname()[1],
         "tcp": ears.tcp.getsockname()[1],
     }
     resolver = ip_network(RESOLVER)
-    requests = [
-        *(add_table(TABLE), del_table(TABLE), add_table(TABLE)),
+    # Whatever a table held is let go of only after a grace period, which somebody waits for.
+    requests = [] if first else [add_table(TABLE), del_table(TABLE)]
+    requests += [
+        add_table(TABLE),
         add_chain(TABLE, _CHAIN, hook="output", priority=_RAW),
     ]
     for protocol, port in ports.items():

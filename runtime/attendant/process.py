@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from typing import Final
 
 from linux.syscalls import pidfd_getfd
 from runtime.attendant.client import LISTENING, LOG, SOCKET
@@ -18,11 +19,13 @@ from runtime.attendant.names import Names
 from runtime.attendant.relay import Relay
 from runtime.attendant.resolver import Resolver
 from runtime.container import pidfd as pidfd_of
+from runtime.init import Area, rename_process
 from runtime.records import Container
 from runtime.state import Store
 from runtime.wiring import relays_of, resolves_names
 
-_MOST_DESCRIPTORS = 253
+TITLE: Final = b"mydocker-attendant"
+_MOST_DESCRIPTORS: Final = 253
 """How many one message can carry: SCM_MAX_FD, unix(7)."""
 
 
@@ -33,6 +36,8 @@ class Attendant:
         self._store, self._listening = store, listening
         self._names = Names(store)
         self._attended: dict[str, ExitStack] = {}
+        self._has_adopted = False
+        self._held: list[ExitStack] = []
         self._over = asyncio.get_running_loop().create_future()
         listening.setblocking(False)
 
@@ -41,6 +46,7 @@ class Attendant:
         while self._accept():
             pass  # whoever had this process started has said why
         self._adopt()
+        self._has_adopted = True
         asyncio.get_running_loop().add_reader(self._listening, self._accept)
         await self._over
         # From now on nobody finds it; whoever has just called is hung up on.
@@ -87,11 +93,14 @@ class Attendant:
             with suppress(OSError):  # the first caller of all does not wait
                 caller.send(b"last" if self._over.done() else b"done")
             if self._over.done():
-                stack.pop_all()  # what the caller waits for is that this process ends
+                # What the caller waits for is that this process ends.
+                self._held.append(stack.pop_all())
 
     def _attend(
         self, identity: str, targets: Sequence[tuple[str, int]], fds: Sequence[int], *, names: bool
     ) -> None:
+        # Others may lead elsewhere: this one's own, or those of one that was killed since.
+        others = identity in self._attended or not self._has_adopted
         pidfd, *rest = fds
         relays, rest = rest[: len(targets)], rest[len(targets) :]
         self._release(identity)
@@ -103,8 +112,9 @@ class Attendant:
                 udp, tcp = rest
                 ears = Ears(socket.socket(fileno=udp), socket.socket(fileno=tcp))
                 self._resolve(stack, identity, pidfd, ears)
-                with namespace(pidfd) as space:
-                    lead_to(space, ears)  # should others have been opened meanwhile, by `_adopt`
+                if others:
+                    with namespace(pidfd) as space:
+                        lead_to(space, ears)
             self._attended[identity] = stack.pop_all()
 
     def _resolve(self, stack: ExitStack, identity: str, pidfd: int, ears: Ears) -> None:
@@ -156,7 +166,13 @@ class Attendant:
                 self._attended[found.id] = stack.pop_all()
 
 
-async def _main(root: str) -> None:
+def main(root: str, arguments: Area | None = None) -> None:
+    """Attend to the containers of a state directory until nobody is left."""
+    rename_process(TITLE, arguments)
+    asyncio.run(_serve(root))
+
+
+async def _serve(root: str) -> None:
     # Two ears and a pidfd for each container, and a socket for each question under way.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -164,4 +180,4 @@ async def _main(root: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1]))
+    main(sys.argv[1])

@@ -15,7 +15,6 @@ from linux.netns import NetNS
 from linux.nft import Nft
 from linux.syscalls import pidfd_getfd
 from runtime import container
-from runtime.attendant import client
 from runtime.attendant.ears import lead_nowhere
 from runtime.errors import ConflictError, InvalidError, NotFoundError
 from runtime.net import modes, plug, routes
@@ -98,8 +97,7 @@ class Connector:
                 own = _held(found, item.fd)
                 stack.callback(os.close, own)
                 relays.append(item._replace(fd=own))
-            if not self._wirer.attend(found, netns, relays):
-                client.forget(self._store, found.id)
+            self._wirer.attend(found, netns, relays)
             if not resolves_names(found.state.endpoints):
                 lead_nowhere(netns)
 

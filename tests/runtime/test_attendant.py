@@ -19,6 +19,7 @@ import pytest
 
 from linux.netns import NetNS
 from runtime.attendant import client
+from runtime.attendant.client import Attendants
 from runtime.engine import Engine
 from runtime.errors import ConflictError, MydockerError
 from runtime.records import Container
@@ -35,7 +36,8 @@ def _attendants() -> set[int]:
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             own = os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/thread-self/ns/net")
-            if b"runtime.attendant.process" in words and own:
+            title = words[0] == b"mydocker-attendant"
+            if (title or b"runtime.attendant.process" in words) and own:
                 found.add(pid)
     return found
 
@@ -239,11 +241,11 @@ def _connect_and_read(call: socket.socket) -> None:
 @pytest.mark.parametrize(
     "step",
     steps(
-        (client, "attend"),
+        (Attendants, "attend"),
         (client, "_say"),
-        (client, "_begin"),
+        (Attendants, "_begin"),
         (client, "_bind"),
-        (client, "_spawn"),
+        (Attendants, "_spawn"),
         (client, "open_ears"),
     ).values(),
 )

@@ -1,0 +1,76 @@
+"""A process that attendants are forked from, for a caller who has one begun again and again.
+
+What an attendant imports takes a tenth of a second; here it was imported once. This is a
+process of its own, begun by `runtime.starter`, and ends with the caller. The attendants
+outlive it.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import os
+import signal
+import socket
+import traceback
+from typing import Final, NoReturn
+
+from runtime import init
+from runtime.attendant import process
+from runtime.attendant.client import LISTENING
+
+_TITLE: Final = b"mydocker-nursery"
+_PATH_MAX: Final = 4096
+
+
+def serve(fd: int) -> NoReturn:
+    """Fork one attendant after the other until the other side is gone.
+
+    It says nothing by itself: what has been asked for is got also from a side that is gone,
+    unless that has left something unread (unix(7)).
+    """
+    channel = socket.socket(fileno=fd)
+    arguments = init.arguments_area()
+    init.rename_process(_TITLE, arguments)
+    init.default_signals()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks for their exit codes
+    gc.collect()
+    gc.freeze()
+    while True:
+        root, descriptors = _received(channel)
+        if not descriptors:
+            os._exit(0)
+        if not init.fork():
+            _become(root, descriptors, arguments)
+        for opened in descriptors:
+            os.close(opened)
+
+
+def _received(channel: socket.socket) -> tuple[str, list[int]]:
+    """The state directory and the socket and log of the next one; none when it was the last."""
+    size = socket.CMSG_LEN(2 * array.array("i").itemsize)
+    try:
+        root, control, _, _ = channel.recvmsg(_PATH_MAX, size, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return "", []
+    found = array.array("i")
+    for _, _, data in control:
+        found.frombytes(data)
+    return os.fsdecode(root), list(found)
+
+
+def _become(root: str, descriptors: list[int], arguments: init.Area) -> NoReturn:
+    try:
+        init.forget_parent(descriptors)
+        init.default_signals([signal.SIGCHLD])
+        listening, log = descriptors
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for target, opened in ((0, nothing), (1, log), (2, log), (LISTENING, listening)):
+            os.dup2(opened, target)
+        init.close_others({LISTENING})
+        gc.enable()
+        process.main(root, arguments)
+    except BaseException:
+        traceback.print_exc()  # into its log
+    finally:
+        os._exit(1)

@@ -1,0 +1,85 @@
+"""Attendants that are forked from a starter's nursery are no other than executed ones."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.starter import Starter
+from tests.runtime.asking import ask, told
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.looks import children, processes, until
+
+
+@pytest.fixture
+def starter(root: Path) -> Iterator[Starter]:
+    """A starter of its own; `root` first, so that it sees what is mounted there."""
+    with Starter.begin() as begun:
+        yield begun
+
+
+@pytest.fixture
+def started(engine: Engine, root: Path, lan: str, starter: Starter) -> Engine:
+    """An engine with a starter, in the root of `engine`, which tidies up."""
+    return Engine(root, starter=starter)
+
+
+def called(title: bytes) -> set[int]:
+    """The processes in this network namespace that go by a name."""
+    found = set()
+    for pid in processes():
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            own = os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/thread-self/ns/net")
+            if words[0] == title and own:
+                found.add(pid)
+    return found
+
+
+def nursery() -> int:
+    """This process's own; it may still be getting up."""
+    until(lambda: bool(called(b"mydocker-nursery") & children(os.getpid())), "it has come")
+    (pid,) = called(b"mydocker-nursery") & children(os.getpid())
+    return pid
+
+
+def test_an_attendant_is_forked_from_it(started: Engine, root: Path, lan: str) -> None:
+    """In a session of its own, with nothing of the nursery's but what it was given."""
+    web = started.run("base", FOR_EVER, network=lan)
+    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    (pid,) = called(b"mydocker-attendant")
+    assert children(nursery()) == {pid}
+    assert os.getsid(pid) == pid
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    opened = sorted(os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2))
+    assert opened == ["/dev/null", *[f"{root}/attendant.log"] * 2]
+    started.remove(web.id, force=True)
+    assert not called(b"mydocker-attendant")
+
+
+def test_attendants_outlive_it(engine: Engine, started: Engine, lan: str, starter: Starter) -> None:
+    """They go on answering, and end with the last container."""
+    web = started.run("base", FOR_EVER, network=lan)
+    own = nursery()
+    starter.close()
+    assert own not in processes()
+    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    engine.remove(web.id, force=True)
+    assert not called(b"mydocker-attendant")
+
+
+def test_without_it_they_are_executed(started: Engine, lan: str) -> None:
+    """Somebody has killed it."""
+    handle = os.pidfd_open(nursery())
+    signal.pidfd_send_signal(handle, signal.SIGKILL)
+    select.select([handle], [], [])
+    os.close(handle)
+    web = started.run("base", FOR_EVER, network=lan)
+    assert told(ask(web, web.name)) == {"10.9.0.2"}
