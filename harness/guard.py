@@ -92,6 +92,8 @@ class Guard:
         """What the host has had itself: a network's gateway."""
         self._met: set[Address] = set()
         """Who has been the host's neighbour, with a MAC: every container that sent anything."""
+        self._had: set[Address] = set()
+        self._had_of = (0, 0)
         self._known: set[bytes] = set()
         self._base: State | None = None
         self._before_shared: State | None = None
@@ -299,16 +301,26 @@ class Guard:
                 )
 
     def _flows(self) -> Iterator[Flow]:
+        had = self._of_containers()
         with Conntrack(self._world.namespaces[HOST]) as conntrack:
-            for flow in conntrack.all() if conntrack.count() else ():
+            for flow in conntrack.marked(*(item.packed for item in had)) if had else ():
                 ours = flow.handle in self._known or flow.original.destination.is_multicast
-                if not ours and any(self._of_container(item) for item in flow.addresses):
+                if not ours and not had.isdisjoint(flow.addresses):
                     yield flow
+
+    def _of_containers(self) -> set[Address]:
+        """Every address that a container had; both sets that tell only grow."""
+        sizes = len(self._met), len(self._own)
+        if sizes != self._had_of:
+            self._had = {item for item in self._met if self._of_container(item)}
+            self._had_of = sizes
+        return self._had
 
     def _of_container(self, address: Address) -> bool:
         """Whether a container had it: a neighbour by a private address that is not br0's."""
         return (
-            address in self._met - self._own
+            address in self._met
+            and address not in self._own
             and not any(address in network for network in self._br0)
             and any(address in network for network in PRIVATE)
         )

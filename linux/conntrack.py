@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
@@ -67,6 +67,16 @@ class Flow(NamedTuple):
         return {item for end in ends for item in (end.source, end.destination)}
 
 
+def to_port(number: int) -> bytes:
+    """What marks a flow to a port."""
+    return attr(_DESTINATION_PORT, number.to_bytes(2, "big"))
+
+
+def by_protocol(number: int) -> bytes:
+    """What marks a flow of a protocol."""
+    return attr(_NUMBER, bytes([number]))
+
+
 class Conntrack:
     """The flows of one namespace. Use it as a context manager, or `close` it."""
 
@@ -81,8 +91,21 @@ class Conntrack:
 
     def all(self) -> list[Flow]:
         """Every flow of both families. The kernel walks its whole table: milliseconds."""
+        return [_flow(answer) for answer in self._told()]
+
+    def marked(self, *marks: bytes) -> list[Flow]:
+        """As `all`, but for those that have none of the marks somewhere: they are not looked at.
+
+        A mark is an address in network order, or what `to_port` and `by_protocol` make. A flow that
+        has one need not be one of those meant: that is for the caller to find out.
+        """
+        return [_flow(answer) for answer in self._told() if any(mark in answer for mark in marks)]
+
+    def _told(self) -> Iterator[bytes]:
+        if not self.count():
+            return iter(())
         request = Request(_SUBSYSTEM << 8 | _GET, NLM_F_DUMP, bytes(4), "list flows")
-        return [_flow(answer) for answer in self._netlink.ask(request)]
+        return iter(self._netlink.ask(request))
 
     def forget(self, flows: Iterable[Flow]) -> None:
         """Have the kernel forget flows; their next packet is a first one again."""

@@ -9,6 +9,7 @@ touched. Each rule's comment names the network it belongs to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from linux.netlink import Request
@@ -130,8 +131,13 @@ def _about_loopback(network: NetworkConfig) -> Iterator[Request]:
         yield _rule(_OUTPUT, network, "no redirects", to, redirect, verdict("drop"))
 
 
-def apply(networks: Sequence[NetworkConfig]) -> None:
-    """Bring the kernel's table in line with `networks`; without a bridge there is no table."""
+@contextmanager
+def applied(networks: Sequence[NetworkConfig]) -> Iterator[None]:
+    """Bring the kernel's table in line with `networks`; without a bridge there is no table.
+
+    The body is for what else takes time: to close a socket that has replaced rules takes until
+    nobody can be looking at the old ones any more, tens of milliseconds after it has.
+    """
     bridges = [network for network in networks if network.driver == "bridge"]
     bridges.sort(key=lambda network: network.name)  # so that the table tells nothing of its past
     with Nft() as nft:
@@ -139,6 +145,7 @@ def apply(networks: Sequence[NetworkConfig]) -> None:
             nft.apply(ruleset(bridges))
         else:
             nft.apply([add_table(TABLE), del_table(TABLE)])
+        yield
 
 
 def present() -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -184,14 +185,16 @@ class Networks:
     def _bring_up(self, network: NetworkConfig, all_networks: list[NetworkConfig]) -> None:
         if network.driver == "macvlan":
             return
-        if not bridge.is_up(network):
-            bridge.make(network)
-        for name in _forwarding(network):
-            self._borrowed.ensure(name, "1")
-        try:
-            nat.apply(all_networks)
-        except NetlinkError as error:
-            raise bridge.refused("install the rules of nft table inet mydocker", error) from error
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(nat.applied(all_networks))
+            except NetlinkError as error:
+                asked = "install the rules of nft table inet mydocker"
+                raise bridge.refused(asked, error) from error
+            if not bridge.is_up(network):
+                bridge.make(network)
+            for name in _forwarding(network):
+                self._borrowed.ensure(name, "1")
 
     def _forwards(self, network: NetworkConfig) -> bool:
         return all(self._borrowed.is_set(name, "1") for name in _forwarding(network))
@@ -231,8 +234,8 @@ class Networks:
 
     def _unmake(self, network: NetworkConfig) -> None:
         if network.driver == "bridge":
-            nat.apply([other for other in self.all() if other.name != network.name])
-            bridge.remove(network)
+            with nat.applied([other for other in self.all() if other.name != network.name]):
+                bridge.remove(network)
         trees.remove(self._directory(network.name))
 
     def _repair(self) -> None:

@@ -19,7 +19,7 @@ from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Final, Literal, NamedTuple
 
 from linux import netstate, rtnl
-from linux.conntrack import PROTOCOLS, Conntrack, Flow
+from linux.conntrack import PROTOCOLS, Conntrack, Flow, to_port
 from linux.netlink import Netlink, Request
 from linux.nft import (
     Expression,
@@ -126,7 +126,7 @@ def install(
     nft.apply(rules(identity, name, publications, targets))
     with Netlink() as host, Conntrack() as conntrack:
         own = {item.address.ip for item in netstate.addresses(host)}
-        flows = conntrack.all() if conntrack.count() else []
+        flows = conntrack.marked(*{to_port(item.host_port) for item in publications})
         conntrack.forget(flow for flow in flows if _is_stale(flow, publications, own, targets))
 
 

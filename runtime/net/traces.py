@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Final
 
 from linux import netstate, rtnl
-from linux.conntrack import Conntrack
+from linux.conntrack import Conntrack, by_protocol
 from linux.netlink import Netlink, NetlinkError
 from runtime.records import Address
 
@@ -31,8 +31,9 @@ def forget(addresses: Collection[Address]) -> None:
         requests = [rtnl.del_neighbour(item.ifindex, item.address) for item in known]
         host.send(requests, missing_ok=True)
     with Conntrack() as conntrack:
+        marks = (by_protocol(_IGMP), *(item.packed for item in addresses))
         try:
-            flows = conntrack.all() if conntrack.count() else []
+            flows = conntrack.marked(*marks)
         except NetlinkError:
             return
         conntrack.forget(

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from linux.conntrack import PROTOCOLS, Conntrack, Flow
+from linux.conntrack import PROTOCOLS, Conntrack, Flow, by_protocol, to_port
 from linux.netns import NetNS
 from linux.nft import (
     Nft,
@@ -130,3 +130,24 @@ def test_only_what_is_named_is_forgotten(
             tracked.forget([ports[one.getsockname()[1]]])
         (left,) = towards(tracked, PORT)
         assert left == ports[other.getsockname()[1]]
+
+
+@FAMILIES
+def test_marked_ones_are_found_without_looking_at_the_others(
+    star: Star, rules: Nft, tracked: Conntrack, family: int
+) -> None:
+    """By an address of either direction, a port or a protocol; with no mark there are none."""
+    divert(rules, star, family, 1)
+    with udp(star.asker, family) as asker, udp(star.first, family, port=PORT) as heard:
+        asker.sendto(b"hello", (SHARED[family], PORT))
+        assert heard.recv(16) == b"hello"
+    (flow,) = towards(tracked, PORT)
+    for mark in (
+        ip_address(SHARED[family]).packed,
+        star.station(1, family).packed,
+        to_port(PORT),
+        by_protocol(PROTOCOLS["udp"]),
+    ):
+        assert flow in tracked.marked(b"\xffnowhere", mark)
+    assert flow not in tracked.marked(to_port(PORT + 1), ip_address("192.0.2.99").packed)
+    assert tracked.marked() == []

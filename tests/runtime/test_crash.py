@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from linux.nft import Nft
 from runtime import container, lifecycle, reports, state
 from runtime.engine import Engine
 from runtime.errors import ConflictError, NotFoundError
-from runtime.net import bridge, nat, networks, plug
+from runtime.net import bridge, networks, plug
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import Step, killed_at, steps
 from tests.runtime.looks import links, nothing_left, processes, until
@@ -82,7 +83,7 @@ def test_a_removal_is_killed(engine: Engine, root: Path, step: Step) -> None:
 NETWORK = steps(
     (networks.Networks, "_make"),
     (bridge, "make"),
-    (nat, "apply"),
+    (Nft, "apply"),
     (bridge, "set_ipv6"),
 )
 
@@ -103,7 +104,7 @@ def test_making_a_network_is_killed(engine: Engine, root: Path, step: Step) -> N
         engine.network_remove("lan")
 
 
-REMOVING = steps((nat, "apply"), (bridge, "remove"))
+REMOVING = steps((Nft, "apply"), (bridge, "remove"))
 
 
 @pytest.mark.parametrize("step", REMOVING.values(), ids=list(REMOVING))
