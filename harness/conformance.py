@@ -121,6 +121,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ]
         config.hook.pytest_deselected(items=unwanted)
         items[:] = [item for item in items if item not in unwanted]
+    if hasattr(config, "workerinput"):  # else one that is begun last is waited for alone
+        items.sort(key=lambda item: item.get_closest_marker("long") is None)
     for item in items:
         required = _required(config, item)
         item.user_properties += properties(requirement.id for requirement in required)

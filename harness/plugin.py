@@ -7,6 +7,7 @@ there, and imports next to nothing, unless the run is of its *concern*: the ini 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness import options
+from harness.adapters import registry
 
 if TYPE_CHECKING:
     from harness.doctor import Finding
@@ -54,12 +56,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "requirement(*ids): the rows of the requirement catalogue that a test checks"
     )
+    config.addinivalue_line(
+        "markers", "long: takes seconds, and is begun first where tests run side by side"
+    )
     if not _concerned(config):
         return
     from harness import conformance, fixtures
 
     config.pluginmanager.register(fixtures, "netmodes-fixtures")
     config.pluginmanager.register(conformance, "netmodes-conformance")
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Have two workers for each processor: half of the time the kernel is waited for.
+
+    Before it lets go of a link or a namespace it waits until nobody can be looking at it. So it
+    is with mydocker; a runtime with a daemon keeps the processors busy.
+    """
+    told = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _concerned(config)
+    if told or config.getoption("runtime") not in (None, registry.DEFAULT):
+        return None
+    return 2 * len(os.sched_getaffinity(0))
 
 
 # --- the sandbox -----------------------------------------------------------

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import hypothesis
 
 
+@pytest.mark.long
 @pytest.mark.timeout(0)  # as long as the profile says; every step of it is bounded
 @requirement("LIFE-1", "LIFE-7", "NET-2", "NET-3", "BR-10", "BR-11", "BYS-1", "BYS-3", "PUB-1")
 def test_any_history_keeps_every_promise(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import hypothesis
 
 
+@pytest.mark.long
 @pytest.mark.timeout(0)  # as long as the profile says; every step of it is bounded
 @requirement("BR-4", "NET-2", "LIFE-1")
 def test_any_topology_keeps_its_promises(

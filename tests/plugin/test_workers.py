@@ -1,0 +1,57 @@
+"""How a run is shared between workers: how many there are, and what is begun first."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+MANY = """
+import pytest
+
+@pytest.mark.parametrize("n", range(40))
+def test_quick(n): pass
+
+@pytest.mark.long
+def test_slow(): pass
+"""
+OURS = ["--runtime", "mydocker", "-n", "auto"]
+
+
+def test_there_are_two_for_each_processor(project: pytest.Pytester) -> None:
+    """Half of the time is the kernel's."""
+    project.makepyfile(MANY)
+    result = project.runpytest_subprocess(*OURS)
+    processors = len(os.sched_getaffinity(0))
+    result.stdout.fnmatch_lines([f"{2 * processors} workers *"])
+
+
+@pytest.mark.parametrize("why", ["another runtime", "told so", "none of its concern"])
+def test_otherwise_there_are_as_many_as_xdist_says(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """For a runtime with a daemon, where the environment says so, and in anybody's own runs."""
+    project.makepyfile(MANY)
+    words = [*OURS]
+    if why == "another runtime":
+        words = ["-n", "auto"]
+    if why == "none of its concern":
+        words = ["-n", "auto", "-o", "netmodes=false", "-o", "addopts=-p harness.plugin"]
+    monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "1")
+    if why != "told so":
+        monkeypatch.delenv("PYTEST_XDIST_AUTO_NUM_WORKERS")
+    result = project.runpytest_subprocess(*words)
+    processors = len(os.sched_getaffinity(0))
+    expected = 1 if why == "told so" else processors
+    result.stdout.fnmatch_lines([f"{expected} worker*"])
+
+
+@pytest.mark.parametrize("workers", [["-n", "1"], ["-p", "no:xdist"]], ids=" ".join)
+def test_what_takes_long_is_begun_first_beside_others(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """In one process the order is the one in which the tests are written."""
+    project.makepyfile(MANY)
+    result = project.runpytest_subprocess("-v", *workers)
+    order = [line for line in result.outlines if "test_quick[0]" in line or "test_slow" in line]
+    assert ("test_slow" in order[0]) == (workers == ["-n", "1"])
