@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import select
@@ -44,6 +45,9 @@ _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _ICMP: Final = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: closing resets, so that no TIME_WAIT is left behind."""
+_own_ports = itertools.cycle(range(20_000, 32_768))
+"""For callers, below those that the kernel gives: a caller that has one again while conntrack
+still knows its last call is seen from another port if both came to the same listener."""
 _UNHEARD: Final = frozenset(
     {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL}
 )
@@ -107,6 +111,7 @@ class Ear:
         """
         target, nonce = at or self.address, os.urandom(16)
         with _socket(caller, self.transport, target) as call:
+            _bind_anew(call, target)
             deadline = time.monotonic() + BOUND
             try:
                 with contextlib.suppress(BlockingIOError):
@@ -297,6 +302,22 @@ def _socket(place: Place, transport: Transport, towards: Address) -> socket.sock
     if transport == "tcp":
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     return opened
+
+
+def _bind_anew(call: socket.socket, towards: Address) -> None:
+    """Call from a port from which nobody did lately; the kernel's choice may come twice in a row.
+
+    Two calls from one port that are translated to one listener would have the same
+    answers: the kernel then translates the second one's port too (nf_nat_core.c, null bindings).
+    """
+    for port in _own_ports:
+        try:
+            call.bind((str(ANYWHERE[towards.version]), port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return
 
 
 def _is_hung_up(call: socket.socket) -> bool:

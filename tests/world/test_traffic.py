@@ -13,7 +13,7 @@ from harness.place import Place, fixed
 from harness.traffic import TRANSPORTS, Ear, Transport, free_port, introduce, shout
 from harness.wait import until
 from harness.world.services import Services
-from linux import nft, rtnl
+from linux import nft, rtnl, sysctl
 from linux.netlink import Netlink
 from tests.world.pair import PORT, pair
 
@@ -51,6 +51,18 @@ def test_a_call_that_nobody_takes_is_refused_at_once(
     with Ear(one, transport, address=loopback) as ear:
         assert ear.hears(other, at=ADDRESSES[family]) is None
         assert ear.hears(one)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_nobody_calls_twice_from_one_port(ends: Ends, transport: Transport, family: int) -> None:
+    """However few the kernel has to give: a translation changes the port of the second call."""
+    one, other = ends
+    with other.open() as space:
+        sysctl.write(space, {"net.ipv4.ip_local_port_range": "40000 40003"})
+    with Ear(one, transport, address=ADDRESSES[family]) as ear:
+        met = [ear.hears(other) for _ in range(20)]
+    assert len({meeting.own for meeting in met if meeting}) == 20
 
 
 def test_a_call_without_a_way_is_refused_at_once(ends: Ends) -> None:
