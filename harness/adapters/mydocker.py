@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
 from typing import Final, Literal, ParamSpec, TypeVar, cast
@@ -228,19 +227,23 @@ def _range(first: int, count: int) -> str:
 # --- inside the host -----------------------------------------------------------
 
 
-def _engine() -> Engine:
-    """This process's, which remembers what it has seen of containers."""
-    return _engine_of(os.getpid())
+_engines: Final[dict[int, Engine]] = {}
+"""By process."""
 
 
-@cache
-def _engine_of(_pid: int) -> Engine:
-    """Its containers are forked from a starter; a fork of the process has none of its own yet."""
-    return Engine(starter=Starter.begin())
+def _engine(*, many: bool = False) -> Engine:
+    """This process's, which remembers what it has seen of containers.
+
+    A fork has another, without the starter, which would not pay for itself.
+    """
+    pid = os.getpid()
+    if pid not in _engines:
+        _engines[pid] = Engine(starter=Starter.begin() if many else None)
+    return _engines[pid]
 
 
 def _start() -> None:
-    engine = _engine()
+    engine = _engine(many=True)
     engine.images.all()
     engine.network_inspect(DEFAULT_NETWORK)
     engine.containers()  # every call puts in order what a killed one has left

@@ -1,6 +1,6 @@
 """A process that attendants are forked from, for a caller who has one begun again and again.
 
-What an attendant imports takes a tenth of a second; here it was imported once. This is a
+What an attendant imports takes a tenth of a second; here it is imported once. This is a
 process of its own, begun by `runtime.starter`, and ends with the caller. The attendants
 outlive it.
 """
@@ -13,11 +13,10 @@ import os
 import signal
 import socket
 import traceback
+from functools import cache
 from typing import Final, NoReturn
 
 from runtime import init
-from runtime.attendant import process
-from runtime.attendant.client import LISTENING
 
 _TITLE: Final = b"mydocker-nursery"
 _PATH_MAX: Final = 4096
@@ -34,16 +33,24 @@ def serve(fd: int) -> NoReturn:
     init.rename_process(_TITLE, arguments)
     init.default_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks for their exit codes
-    gc.collect()
-    gc.freeze()
     while True:
         root, descriptors = _received(channel)
         if not descriptors:
             os._exit(0)
+        _prepare()
         if not init.fork():
             _become(root, descriptors, arguments)
         for opened in descriptors:
             os.close(opened)
+
+
+@cache
+def _prepare() -> None:
+    """Import what an attendant needs: not before one is asked for, which may be never."""
+    from runtime.attendant import process  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 def _received(channel: socket.socket) -> tuple[str, list[int]]:
@@ -60,6 +67,9 @@ def _received(channel: socket.socket) -> tuple[str, list[int]]:
 
 
 def _become(root: str, descriptors: list[int], arguments: init.Area) -> NoReturn:
+    from runtime.attendant import process
+    from runtime.attendant.client import LISTENING
+
     try:
         init.forget_parent(descriptors)
         init.default_signals([signal.SIGCHLD])
