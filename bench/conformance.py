@@ -8,21 +8,21 @@ from dataclasses import replace
 
 from bench.timing import alternate, show, timed
 
-BAR = 15.0
+BAR = 25.0
 
 
 def main() -> int:
-    """Run `pytest` with one and with two workers in turn and print the table."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    """Run `pytest` with one worker and with as many as it chooses, in turn; print the table."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     suites = sys.argv[2:]
 
     def run(*options: str) -> float:
-        command = [sys.executable, "-m", "pytest", "-q", *options, *suites]
+        command = [sys.executable, "-m", "pytest", "-q", *options, *(suites or ["suites"])]
         return timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
 
     rows = alternate(
         [
-            ("pytest -n 2", lambda: run("-n", "2")),
+            ("pytest -n auto", lambda: run("-n", "auto")),
             ("pytest -n 1", lambda: run("-n", "1")),
             ("pytest --collect-only", lambda: run("--collect-only")),
         ],

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 _WIDTH, _HEIGHT = 640, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 130, 20, 50
+_LINE: Final = 16
 _COLOURS: Final = {"started": "#2a7de1", "mesh asked": "#d9822b", "removed": "#3a9d5d"}
 _STYLE: Final = (
     "text{font:13px sans-serif;fill:#666}.grid{stroke:#8884;stroke-width:1}"
@@ -62,12 +63,23 @@ def _lines(tables: Sequence[dict[str, Any]]) -> dict[str, list[Point]]:
     return {name: line for name, line in found.items() if line}
 
 
+def _apart(wanted: dict[str, float]) -> dict[str, float]:
+    """Heights for labels, each as near as can be below what it wants, none upon another."""
+    found: dict[str, float] = {}
+    free = -math.inf
+    for name in sorted(wanted, key=wanted.__getitem__):
+        found[name] = max(wanted[name], free)
+        free = found[name] + _LINE
+    return found
+
+
 def _drawn(lines: dict[str, list[Point]]) -> Iterator[str]:
+    labels = _apart({name: line[-1][1] for name, line in lines.items()})
     for name, line in lines.items():
         colour = _COLOURS[name]
         points = " ".join(f"{x},{y}" for x, y in line)
         yield f'<polyline points="{points}" stroke="{colour}"/>'
         for x, y in line:
             yield f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>'
-        x, y = line[-1]
+        x, y = line[-1][0], labels[name]
         yield f'<text x="{x + 8}" y="{y + 4}" style="fill:{colour}">{name}</text>'

@@ -78,3 +78,16 @@ def test_growth_is_drawn_on_logarithmic_axes() -> None:
     assert steps[0] == pytest.approx(steps[1], abs=0.2)
     assert steps[0][0] > 0
     assert steps[0][1] > 0
+
+
+def test_no_label_covers_another() -> None:
+    """Lines that end at one height are told apart."""
+    rows = [row(f"1000 {what}", 10.0) for what in ("started", "mesh asked", "removed")]
+    drawn = ElementTree.fromstring(growth([{"title": "Growth: …", "rows": rows}]))
+    labels = [
+        float(text.attrib["y"])
+        for text in drawn.iter("{http://www.w3.org/2000/svg}text")
+        if text.text in ("started", "mesh asked", "removed")
+    ]
+    assert all(below - above >= 13 for above, below in pairwise(sorted(labels)))  # the font's size
+    assert len(labels) == 3
