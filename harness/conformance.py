@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.resources
 import platform
+import warnings
 from functools import partial
 
 import pytest
@@ -90,6 +91,15 @@ def pytest_report_header(config: pytest.Config) -> str:
         f"netmodes {__version__}: runtime {runtime_name(config)}, sandbox {where}, "
         f"Linux {platform.release()}{told}"
     )
+
+
+def pytest_keyboard_interrupt() -> None:
+    """Let Ctrl-C, or leaving the debugger, end a run with its own exit code and words.
+
+    What a test was in the midst of is not closed then, and where warnings are errors that would
+    be the end of the run: a traceback for each socket.
+    """
+    warnings.filterwarnings("ignore", category=pytest.PytestUnraisableExceptionWarning)
 
 
 @pytest.hookimpl(trylast=True)

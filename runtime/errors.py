@@ -8,6 +8,8 @@ not there.
 
 from __future__ import annotations
 
+import errno
+
 
 class MydockerError(Exception):
     """mydocker did not do what was asked, and left nothing half-done behind."""
@@ -42,6 +44,17 @@ class InvalidError(MydockerError):
 
 class UnsupportedError(MydockerError):
     """This kernel, or this user, cannot do it."""
+
+
+def refused(asked: str, error: OSError) -> UnsupportedError:
+    """What it means that the kernel does not let a container be started."""
+    cause = {
+        errno.EPERM: "namespaces and mounts need CAP_SYS_ADMIN and CAP_NET_ADMIN here",
+        errno.EACCES: "namespaces and mounts need CAP_SYS_ADMIN and CAP_NET_ADMIN here",
+        errno.ENOSPC: "a limit on namespaces in /proc/sys/user is reached, or a disk is full",
+    }.get(error.errno or 0, "")
+    remedy = "`netmodes doctor` tells what this machine can do"
+    return UnsupportedError(asked, error.strerror or str(error), cause, remedy)
 
 
 class CommandError(MydockerError):

@@ -7,7 +7,6 @@ noticed and put in order by `sweep`, which every call does first.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from runtime import cgroup, container
 from runtime.attendant.client import Attendants
-from runtime.errors import ConflictError, NotFoundError, UnsupportedError
+from runtime.errors import ConflictError, NotFoundError, refused
 from runtime.execute import Stdio
 from runtime.glance import Glance
 from runtime.image import Image
@@ -24,7 +23,7 @@ from runtime.images import Images
 from runtime.net import modes
 from runtime.net.connect import Connector
 from runtime.net.networks import Networks
-from runtime.records import Container, ContainerConfig, ContainerState, Endpoint
+from runtime.records import Container, ContainerState, Endpoint
 from runtime.signals import number_of
 from runtime.state import Store, now, process_born
 from runtime.volumes import Volumes
@@ -235,7 +234,7 @@ class Lifecycle:
             self._release(found)
             self._written(found, found.state)
             if isinstance(error, OSError):
-                raise _refused(config, error) from error
+                raise refused(f"start container {config.name!r}", error) from error
             raise
         running = starting._replace(status="running", started=now())
         return self._written(found, running)._replace(console=started.console)
@@ -330,14 +329,3 @@ class Lifecycle:
 def _stop_number(found: Container) -> int:
     wanted = found.config.stop_signal
     return number_of(f"stop {found.name!r}", wanted) if wanted else signal.SIGTERM
-
-
-def _refused(config: ContainerConfig, error: OSError) -> UnsupportedError:
-    return UnsupportedError(
-        f"start container {config.name!r}",
-        str(error),
-        "namespaces and mounts need CAP_SYS_ADMIN and CAP_NET_ADMIN here"
-        if error.errno in (errno.EPERM, errno.EACCES)
-        else "",
-        "`netmodes doctor` tells what this machine can do",
-    )

@@ -11,12 +11,14 @@ import os
 from typing import Any
 
 from runtime import errors
-from runtime.errors import MydockerError, UnsupportedError
+from runtime.errors import MydockerError, UnsupportedError, refused
 
 
 def send_error(fd: int, error: BaseException) -> None:
     """Tell what went wrong."""
-    if not isinstance(error, MydockerError):
+    if isinstance(error, OSError):
+        error = refused("start the container", error)
+    elif not isinstance(error, MydockerError):
         error = UnsupportedError("start the container", f"{type(error).__name__}: {error}")
     os.write(fd, json.dumps({"error": [type(error).__name__, *error.args]}).encode() + b"\n")
 

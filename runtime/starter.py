@@ -33,7 +33,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import runtime
-from runtime.errors import MydockerError, UnsupportedError
+from runtime.errors import MydockerError, UnsupportedError, refused
 from runtime.init import Launch
 from runtime.starting import HELLO, MESSAGE
 
@@ -172,7 +172,8 @@ class Pending:
             raise _ended()
         pid, _, refusal = said.decode().partition(" ")
         if refusal:
-            raise UnsupportedError("start the container", refusal)
+            number, _, why = refusal.partition(" ")
+            raise refused("start the container", OSError(int(number), why))
         return int(pid)
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ def _make(channel: socket.socket, asker: socket.socket, arguments: Area) -> None
             pid, whole = init.fork(), False  # a seccomp filter or an old kernel: the long way
     except OSError as error:
         with suppress(OSError):  # whoever asked has ended
-            asker.send(f"0 {error}".encode()[:MESSAGE])
+            asker.send(f"0 {error.errno or 0} {error.strerror or error}".encode()[:MESSAGE])
         return
     if pid:
         with suppress(OSError):

@@ -38,6 +38,8 @@ def _parsed(template: str, parts: Iterator[tuple[int, str]], *, nested: bool) ->
     for number, text in parts:
         words = _WORD.findall(text.strip("- ")) if number % 2 else []
         if not number % 2:
+            if "{{" in text:
+                raise _wrong(template, "there is an opening {{ that nothing closes")
             yield text
         elif words == ["end"] and nested:
             return

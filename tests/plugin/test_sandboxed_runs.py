@@ -19,10 +19,20 @@ def test_inside(tmp_path):
     assert sandbox.inside()
     assert os.listdir("/sys/class/net") == ["lo"]
 """
+AMID = """
+import socket
+
+def test_it():
+    left = socket.socket()
+    raise KeyboardInterrupt
+"""
+"""The interpreter complains, once the run is over, of what was open at that moment."""
+
 ENDINGS = {
     "passed": (PASS, [], pytest.ExitCode.OK),
     "failed": ("def test_it(): assert 0", [], pytest.ExitCode.TESTS_FAILED),
     "interrupted": ("def test_it(): raise KeyboardInterrupt", [], pytest.ExitCode.INTERRUPTED),
+    "interrupted amid something": (AMID, [], pytest.ExitCode.INTERRUPTED),
     "crashed": (
         "def pytest_runtestloop(): raise RuntimeError",
         ["-p", "test_it"],

@@ -108,6 +108,7 @@ def test_templates(text: str, filled: str) -> None:
         ("{{range .A}}", "no {{end}}"),
         ("{{if .A}}x{{end}}", "more than"),
         ("{{}}", "more than"),
+        ("{{.A", "an opening {{ that nothing closes"),
         ("{{index .A.b 7}}", "nothing at 7"),
     ],
 )

@@ -1,0 +1,28 @@
+"""What a process on its way to a command says went wrong is told with its cause."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from runtime.errors import UnsupportedError
+from runtime.reports import Report, send_error
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [(errno.ENOSPC, "/proc/sys/user"), (errno.EPERM, "CAP_SYS_ADMIN")],
+)
+def test_what_the_kernel_refuses_is_told_with_its_cause(number: int, cause: str) -> None:
+    """In words, and with what to run next: an error of the interpreter's is no help."""
+    reading, writing = os.pipe()
+    with open(reading) as told_to, open(writing, "w") as pipe:
+        send_error(pipe.fileno(), OSError(number, "unshare(0x2e020000): said the kernel"))
+        with pytest.raises(UnsupportedError) as caught:
+            Report(told_to.fileno()).end()
+    told = str(caught.value)
+    assert told.startswith("start the container: unshare(0x2e020000): said the kernel\n")
+    assert cause in caught.value.cause
+    assert "netmodes doctor" in caught.value.remedy
