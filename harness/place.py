@@ -44,11 +44,15 @@ class Place:
             return own_stack.with_cables(found, space) if own_stack.has(space) else found
 
     def interfaces(self, link: str | None = None) -> list[Interface]:
-        """Every address with its prefix, or those of one link; without link-local ones."""
+        """Every address with its prefix, or those of one link; without link-local ones.
+
+        Those of IPv4 come first, as the kernel has them: another stack may have them in any order.
+        """
         with self.open() as space, Netlink(space) as netlink:
             index = netstate.link(netlink, link).ifindex if link else None
             found = netstate.addresses(netlink, index=index)
-        return [item.address for item in found if not item.address.is_link_local]
+        usable = (item.address for item in found if not item.address.is_link_local)
+        return sorted(usable, key=lambda item: item.version)
 
     def address(self, family: Family) -> Address | None:
         """The first address that others can use, `None` where there is none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import secrets
 import select
 import signal
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ class Record:
     attached: tuple[str, ...] = ()
     """The networks that it has been put on, or may have been, `eth0` first."""
     ports: tuple[Publish, ...] = field(default=())
+    serial: str = field(default_factory=lambda: secrets.token_hex(6))
+    """What tells it from every other container that has ever had its name."""
 
     @property
     def alive(self) -> bool:
@@ -88,11 +91,14 @@ def complete(name: str) -> bool:
 
 
 def attachments(record: Record, prefix: str) -> Iterator[Attachment]:
-    """The interfaces that a container has, or may have; `prefix` is where plugins may be."""
-    home = bundle(record.spec.name)
+    """The interfaces that a container has, or may have; `prefix` is where plugins may be.
+
+    To CNI a container is known by an id that no other one ever had, as an engine's is: what has
+    been left of one is not taken for the next one's of that name.
+    """
+    home, own = bundle(record.spec.name), f"{record.spec.name}-{record.serial}"
     for number, network in enumerate(record.attached):
-        name, link = record.spec.name, f"eth{number}"
-        yield Attachment(network, name, link, str(home / "netns"), home, prefix)
+        yield Attachment(network, own, f"eth{number}", str(home / "netns"), home, prefix)
 
 
 def facts(record: Record) -> Facts:

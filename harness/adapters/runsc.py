@@ -19,7 +19,7 @@ from typing import Final
 
 from harness.adapters import bundle, records
 from harness.adapters.bare import Order
-from harness.adapters.bare_adapter import FEATURES, BareFactory
+from harness.adapters.bare_adapter import FEATURES, FOR_EVER, BareFactory
 from harness.adapters.program import Program
 from harness.adapters.protocol import Feature
 from harness.model import Host, Joined, Nothing
@@ -30,6 +30,8 @@ _HIDDEN: Final = 'mount -t tmpfs none /proc/sys/net && exec "$@"'
 in every one; so it is shown nothing, in a mount namespace of its own."""
 _AROUND: Final = ("unshare", "--mount", "sh", "-c", _HIDDEN, "sh")
 _OPTIONS: Final = ("--root", _ROOT, "--net-raw", "--ignore-cgroups")
+_FOR_EVER: Final = ("sh", "-c", 'trap "exit 0" TERM INT; sleep 2147483647 & wait $!')
+"""It opens no fifo of the host's for reading and writing: who would wait at one spins instead."""
 _KIND, _POD = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 """https://github.com/google/gvisor/blob/release-20240729.0/runsc/specutils/cri.go."""
 
@@ -50,6 +52,8 @@ class Runsc:
         told, pod = order.home / "pid", _pod(order.name)
         config = bundle.config_of(order)
         del config["linux"]["cgroupsPath"]  # there is none for it here
+        if tuple(order.args) == FOR_EVER:
+            config["process"]["args"] = list(_FOR_EVER)
         if pod != order.name:
             config["annotations"] = {_KIND: "container", _POD: pod}
         bundle.write(order, config)

@@ -12,6 +12,7 @@ from harness.adapters import registry
 from harness.model import HOST, Bridge, Joined, Nothing
 from harness.probe.remote import OwnStack
 from harness.scene import Scene
+from harness.wait import until
 from harness.world.build import World
 from linux import netstate
 from linux.netlink import Netlink
@@ -69,6 +70,16 @@ def test_what_only_the_kernel_could_do_is_told_apart(pod: Scene) -> None:
         pod.attach("alone")
     with pytest.raises(OwnStack), pod["home"].inside() as space, space.entered():
         pass
+
+
+def test_who_has_nothing_to_do_takes_no_processor(pod: Scene) -> None:
+    """A container of no command's waits: twenty that spun would starve whatever else there is."""
+    home = pod["home"]
+
+    def waits() -> bool:
+        return {home.read("/proc/1/stat").split()[2] for _ in range(20)} == {"S"}
+
+    until(pod.place(HOST), waits, "the container's first process waits")
 
 
 def test_a_joiner_goes_alone_and_stays_not_without_whom_it_joined(pod: Scene) -> None:

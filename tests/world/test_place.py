@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from harness.place import Place, fixed
-from linux import rtnl
+from linux import netstate, rtnl
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from tests.world.pair import PORT, pair
@@ -48,6 +48,13 @@ def test_a_place_shows_what_is_there(place: Place) -> None:
     assert (None, ip_address("192.0.2.2")) in routes
     assert (ip_network("203.0.113.0/24"), None) in routes
     assert ip_address("192.0.2.9") in {neighbour.address for neighbour in place.neighbours()}
+
+
+def test_addresses_of_ipv4_come_first(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever order a stack tells them in; one that is no kernel's has none."""
+    told = netstate.addresses
+    monkeypatch.setattr(netstate, "addresses", lambda *given, **named: told(*given, **named)[::-1])
+    assert [item.version for item in place.interfaces("eth0")] == [4, 4, 6]
 
 
 def test_what_is_not_there_is_told() -> None:

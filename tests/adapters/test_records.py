@@ -1,0 +1,23 @@
+"""What is known of the containers of bare runtimes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.adapters.records import Record, attachments
+from harness.model import Bridge, ContainerSpec
+
+NETWORKS = ("one", "other")
+
+
+def test_to_cni_a_container_is_itself_alone() -> None:
+    """Another one of its name is another one; it stays the same while it ends and starts."""
+    record = Record(ContainerSpec("web", Bridge("one")), (), attached=NETWORKS)
+    again = Record(record.spec, (), attached=NETWORKS)
+    own, later, others = (
+        {item.container for item in attachments(known, "")}
+        for known in (record, replace(record, pid=7), again)
+    )
+    assert len(own) == 1
+    assert own == later
+    assert not own & others
