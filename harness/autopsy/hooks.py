@@ -19,6 +19,7 @@ import pytest
 from harness.matrix import AnyMatrix, Difference
 from harness.model import Cell
 from harness.recorder import Recorder
+from harness.report.text import line, plain
 from harness.summary import PROPERTY
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Evidence:
         from harness.autopsy.holding import instructions
 
         with self._at_the_terminal(item):
-            sys.stdout.write(f"\n{report.longreprtext}\n\n{item.nodeid} failed.\n")
+            sys.stdout.write(_shown(item, report))
             sys.stdout.write(instructions(_world_of(item), _scene_of(item)))
             sys.stdout.flush()
             with contextlib.suppress(KeyboardInterrupt):
@@ -173,7 +174,7 @@ class Evidence:
         from harness.autopsy.holding import open_shell
 
         with self._at_the_terminal(item):
-            sys.stdout.write(f"\n{report.longreprtext}\n\n{item.nodeid} failed.\n")
+            sys.stdout.write(_shown(item, report))
             open_shell(world, _scene_of(item))
 
     @contextlib.contextmanager
@@ -183,6 +184,11 @@ class Evidence:
             item.ihook.pytest_timeout_cancel_timer(item=item)
         with _uncaptured(self._config):
             yield
+
+
+def _shown(item: pytest.Item, report: pytest.TestReport) -> str:
+    """The failure, for the terminal: what the runtime said in it acts on nothing."""
+    return f"\n{plain(report.longreprtext)}\n\n{line(item.nodeid)} failed.\n"
 
 
 def _scene_of(item: pytest.Item) -> Scene | None:
