@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from harness import options
 from harness.matrix import AnyMatrix, Difference
 from harness.model import Cell
 from harness.recorder import Recorder
@@ -108,9 +109,17 @@ class Evidence:
         return self._directory / self._written
 
     def _again(self) -> str:
-        words = ["pytest", self._recorder.test or (self._item.nodeid if self._item else "")]
+        test = self._recorder.test or (self._item.nodeid if self._item else "")
+        if self._config.getoption("pyargs"):  # the suites, where they are installed
+            file, colons, name = test.partition("::")
+            module = file.removesuffix(".py").replace("/", ".")
+            words = ["pytest", "--pyargs", f"{module}{colons}{name}"]
+        else:
+            words = ["pytest", test]
+        given = {name: options.changed(self._config, name) for name in options.DEFAULTS}
         for option in ("runtime", "fault", "hypothesis_seed"):
-            value = self._config.getoption(option, default=None)
+            given[option] = self._config.getoption(option, default=None)
+        for option, value in given.items():
             if value is not None:
                 words += [f"--{option.replace('_', '-')}", str(value)]
         return shlex.join(words)

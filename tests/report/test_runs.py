@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import signal
@@ -271,7 +272,7 @@ def test_on_a_full_disk_no_earlier_success_is_left(
     project.makepyfile(test_it=GREEN)
     run(project)
     shutil.copy(project.path / "report" / "report.json", small_disk)
-    with open(small_disk / "index.html", "wb", buffering=0) as page, pytest.raises(OSError):
+    with contextlib.suppress(OSError), open(small_disk / "index.html", "wb", buffering=0) as page:
         while page.write(bytes(4096)) == 4096:
             pass
     assert run(project, f"--report={small_disk}").ret == pytest.ExitCode.TESTS_FAILED
