@@ -208,7 +208,7 @@ def test_every_number_on_the_page_is_in_the_json() -> None:
 
 def test_the_page_says_how_to_run_a_test_as_it_was_run() -> None:
     """Sabotage, and how the matrix was asked, included."""
-    environment = made.BROKEN.environment | {"fault": "x-y", "probe": "exec"}
+    environment = {**made.BROKEN.environment, "fault": "x-y", "probe": "exec"}
     page = html.render([dataclasses.replace(made.BROKEN, environment=environment)])
     assert f"pytest --runtime acme --fault x-y --probe exec {made.PEERS}<" in page
 
