@@ -27,6 +27,7 @@ from rich.table import Table
 
 from harness.adapters import registry
 from harness.faults.runner import SUITES
+from harness.report.text import line
 
 if TYPE_CHECKING:
     from harness.report.table import Column
@@ -175,8 +176,8 @@ class _Told(NamedTuple):
 
 
 def _told(lines: Any) -> Iterator[_Told]:
-    for line in lines:
-        kind, _, what = line.decode(errors="replace").rstrip("\n").partition(" ")
+    for told in lines:
+        kind, _, what = told.decode(errors="replace").rstrip("\n").partition(" ")
         yield _Told(kind, what)
 
 
@@ -209,8 +210,8 @@ class _Bar:
         self._progress.stop()
 
     def say(self, words: str) -> None:
-        """Print a line above the bar."""
-        self._progress.console.print(words, markup=False, soft_wrap=True)
+        """Print a line above the bar; what a run's log ended with acts on no terminal."""
+        self._progress.console.print(line(words), markup=False, soft_wrap=True)
 
     def follow(self, name: str, told: Iterator[_Told]) -> None:
         """Show what a run tells, until it has ended. The others are taken to be as long."""

@@ -5,6 +5,7 @@ Every pytest run where netmodes is installed reads them, so this imports next to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import pytest
@@ -14,6 +15,8 @@ from harness.adapters import registry
 
 REPORT: Final = "report"
 """The folder of the report, in the root directory, where none is named."""
+DEFAULTS: Final[Mapping[str, str]] = {"probe": "netns", "profile": profiles.DEFAULT}
+"""What goes without saying."""
 
 
 def add(parser: pytest.Parser) -> None:
@@ -46,7 +49,7 @@ def add(parser: pytest.Parser) -> None:
     group.addoption(
         "--probe",
         choices=("netns", "exec"),
-        default="netns",
+        default=DEFAULTS["probe"],
         help="how a matrix is asked: from sockets opened in the containers' namespaces, or from "
         "inside through the runtime's exec, as with a network stack of its own in any case "
         "(default: netns)",
@@ -62,11 +65,17 @@ def add(parser: pytest.Parser) -> None:
     )
 
 
+def changed(config: pytest.Config, name: str) -> str | None:
+    """What was said for `probe` or `profile`, where it is not what goes without saying."""
+    value: str = config.getoption(name)
+    return None if value == DEFAULTS[name] else value
+
+
 def _add_profile(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--profile",
         choices=tuple(profiles.PROFILES),
-        default=profiles.DEFAULT,
+        default=DEFAULTS["profile"],
         help="how long the property suites look: seconds, minutes and always the same, or long "
         f"(default: {profiles.DEFAULT})",
     )

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from harness import options
 from harness.matrix import AnyMatrix, Difference
 from harness.model import Cell
 from harness.recorder import Recorder
+from harness.report.text import line, plain
 from harness.summary import PROPERTY
 
 if TYPE_CHECKING:
@@ -107,9 +109,17 @@ class Evidence:
         return self._directory / self._written
 
     def _again(self) -> str:
-        words = ["pytest", self._recorder.test or (self._item.nodeid if self._item else "")]
+        test = self._recorder.test or (self._item.nodeid if self._item else "")
+        if self._config.getoption("pyargs"):  # the suites, where they are installed
+            file, colons, name = test.partition("::")
+            module = file.removesuffix(".py").replace("/", ".")
+            words = ["pytest", "--pyargs", f"{module}{colons}{name}"]
+        else:
+            words = ["pytest", test]
+        given = {name: options.changed(self._config, name) for name in options.DEFAULTS}
         for option in ("runtime", "fault", "hypothesis_seed"):
-            value = self._config.getoption(option, default=None)
+            given[option] = self._config.getoption(option, default=None)
+        for option, value in given.items():
             if value is not None:
                 words += [f"--{option.replace('_', '-')}", str(value)]
         return shlex.join(words)
@@ -158,7 +168,7 @@ class Evidence:
         from harness.autopsy.holding import instructions
 
         with self._at_the_terminal(item):
-            sys.stdout.write(f"\n{report.longreprtext}\n\n{item.nodeid} failed.\n")
+            sys.stdout.write(_shown(item, report))
             sys.stdout.write(instructions(_world_of(item), _scene_of(item)))
             sys.stdout.flush()
             with contextlib.suppress(KeyboardInterrupt):
@@ -173,7 +183,7 @@ class Evidence:
         from harness.autopsy.holding import open_shell
 
         with self._at_the_terminal(item):
-            sys.stdout.write(f"\n{report.longreprtext}\n\n{item.nodeid} failed.\n")
+            sys.stdout.write(_shown(item, report))
             open_shell(world, _scene_of(item))
 
     @contextlib.contextmanager
@@ -183,6 +193,11 @@ class Evidence:
             item.ihook.pytest_timeout_cancel_timer(item=item)
         with _uncaptured(self._config):
             yield
+
+
+def _shown(item: pytest.Item, report: pytest.TestReport) -> str:
+    """The failure, for the terminal: what the runtime said in it acts on nothing."""
+    return f"\n{plain(report.longreprtext)}\n\n{line(item.nodeid)} failed.\n"
 
 
 def _scene_of(item: pytest.Item) -> Scene | None:

@@ -29,6 +29,8 @@ NEIGHBOURS: Final = 8
 """How many requirements nearby must hold nevertheless, where a fault is narrow."""
 
 Told = Callable[[Verdict], None]
+Begun = Callable[[Fault | None], None]
+"""Is told of what is tried next; of no fault, where it is the healthy runtime."""
 
 
 @dataclass(slots=True)
@@ -46,10 +48,10 @@ class Trial:
 
 
 class Trials:
-    """Tries faults, `workers` at once, and tells each one's verdict as it is known."""
+    """Tries faults, `workers` at once, and tells each one's beginning, and its verdict."""
 
-    def __init__(self, faults: Sequence[Fault], *, workers: int, told: Told) -> None:
-        self._faults, self._workers, self._told = faults, workers, told
+    def __init__(self, faults: Sequence[Fault], *, workers: int, told: Told, begun: Begun) -> None:
+        self._faults, self._workers, self._told, self._begun = faults, workers, told, begun
         self.verdicts: list[Verdict] = []
         self.unsound: dict[str, str] = {}
         """Tests that fail on the healthy runtime, and what they said."""
@@ -60,7 +62,7 @@ class Trials:
         trials = [tests.trial(fault) for fault in self._faults]
         used = {item: None for trial in trials for item in (*trial.victims, *trial.neighbours)}
         controls = list(_controls([item for item in session.items if item in used], self._workers))
-        for done in _carried_out(session, [*controls, *trials], self._workers):
+        for done in _carried_out(session, [*controls, *trials], self._workers, self._begun):
             if done.fault is None:
                 self._learn(done)
             else:
@@ -157,7 +159,9 @@ def _controls(items: list[pytest.Item], workers: int) -> Iterator[Trial]:
 # --- forks -----------------------------------------------------------------------
 
 
-def _carried_out(session: pytest.Session, trials: Iterable[Trial], workers: int) -> Iterator[Trial]:
+def _carried_out(
+    session: pytest.Session, trials: Iterable[Trial], workers: int, begun: Begun
+) -> Iterator[Trial]:
     """Have each trial done in a fork of its own, `workers` at once; each as it ends."""
     waiting = list(trials)[::-1]
     running: dict[int, tuple[Trial, int, bytearray]] = {}
@@ -165,6 +169,7 @@ def _carried_out(session: pytest.Session, trials: Iterable[Trial], workers: int)
         while waiting or running:
             while waiting and len(running) < workers:
                 trial = waiting.pop()
+                begun(trial.fault)
                 trial.began = time.monotonic()
                 read, pid = _forked(session, trial)
                 running[read] = (trial, pid, bytearray())

@@ -8,12 +8,13 @@ from typing import Final
 
 import pytest
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from harness.faults.catalogue import FaultError, UnknownFault
+from harness.faults.catalogue import Fault, FaultError, UnknownFault
 from harness.faults.trials import Trials
 from harness.faults.verdicts import Fate, Verdict
+from harness.report.text import line
 
 _COLOURS: Final = {
     Fate.CAUGHT: "green",
@@ -49,7 +50,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     if summary := config.pluginmanager.get_plugin("netmodes-summary"):
         config.pluginmanager.unregister(summary)
     teller = config.stash[_TELLER] = _Teller(len(chosen))
-    trials = Trials(chosen, workers=config.getoption("at_once"), told=teller.tell)
+    trials = Trials(
+        chosen, workers=config.getoption("at_once"), told=teller.tell, begun=teller.begin
+    )
     trials.run(session, [row.id for row in config.stash[CATALOGUE]])
     teller.stop()
     teller.sum_up(trials)
@@ -66,7 +69,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 class _Teller:
-    """The progress bar while faults are tried, and the table afterwards."""
+    """The bar while faults are tried, what is tried and the time left; the table afterwards."""
 
     fine = True
 
@@ -77,7 +80,7 @@ class _Teller:
         # Drawn by this thread alone: a second one would be lost in every fork.
         self._progress = Progress(
             *columns,
-            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             console=self._console,
             auto_refresh=False,
             transient=True,
@@ -85,9 +88,14 @@ class _Teller:
         )
         self._task = self._progress.add_task("faults", total=total)
 
+    def begin(self, fault: Fault | None) -> None:
+        """A fault is tried, or the healthy runtime."""
+        self._progress.start()
+        now = "the healthy runtime" if fault is None else fault.id
+        self._progress.update(self._task, description=_escaped(now), refresh=True)
+
     def tell(self, verdict: Verdict) -> None:
         """One fault more has met its fate."""
-        self._progress.start()
         if verdict.fate is not Fate.CAUGHT:
             self._progress.console.print(self._line(verdict))
         self._progress.update(self._task, advance=1, refresh=True)
@@ -131,4 +139,4 @@ class _Teller:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
+    return line(text).replace("[", "\\[")

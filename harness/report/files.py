@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,30 +15,53 @@ JUNIT, SUMMARY, BADGE, PAGE = "junit.xml", "summary.md", "badge.json", "index.ht
 NAMES = (json_file.NAME, JUNIT, SUMMARY, BADGE, PAGE)
 EVIDENCE, AGAIN, INDEX = "evidence", "again.txt", "index.md"
 EVIDENCE_FILES = (AGAIN, "story.txt", "capture.pcapng", "commands.txt", "plan.toml")
+UNFINISHED = "not all files of the report could be written"
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable in which GitHub Actions names the file that a summary is appended to."""
 
 
 def write(report: Report, directory: Path) -> None:
-    """Every form of the report, `report.json` first. Raises `OSError`."""
+    """Every form of the report. Raises `OSError`.
+
+    `report.json` comes first and says that it is partial, until all the others are there.
+    """
+    unfinished = dataclasses.replace(
+        report, partial=(*report.partial, UNFINISHED), exit=report.exit or 1
+    )
     directory.mkdir(parents=True, exist_ok=True)
-    replace(directory / json_file.NAME, json_file.dumps(report))
-    replace(directory / JUNIT, junit.render(report))
-    replace(directory / SUMMARY, markdown.render(report))
-    replace(directory / BADGE, badge.render(report))
-    replace(directory / PAGE, html.render([report]))
-    if index := evidence.index(report, EVIDENCE):
-        (directory / EVIDENCE).mkdir(exist_ok=True)
-        replace(directory / EVIDENCE / INDEX, index)
+    replace(directory / json_file.NAME, json_file.dumps(unfinished))
+    try:
+        replace(directory / JUNIT, junit.render(report))
+        replace(directory / SUMMARY, markdown.render(report))
+        replace(directory / BADGE, badge.render(report))
+        replace(directory / PAGE, html.render([report]))
+        if index := evidence.index(report, EVIDENCE):
+            (directory / EVIDENCE).mkdir(exist_ok=True)
+            replace(directory / EVIDENCE / INDEX, index)
+        replace(directory / json_file.NAME, json_file.dumps(report))
+    except OSError:
+        _remove_others(directory)  # they do not say that something is missing
+        raise
 
 
 def announce(report: Report, directory: Path) -> None:
     """Put `report`, of a run that has just begun, in place of what an earlier run has left.
 
-    A run that is killed leaves that, and not the earlier one's success. Raises `OSError`.
+    A run that is killed leaves that, and not the earlier one's success. Raises `OSError`,
+    where there is no room even without the earlier one.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    replace(directory / json_file.NAME, json_file.dumps(report))
+    try:
+        replace(directory / json_file.NAME, json_file.dumps(report))
+    except OSError:
+        (directory / json_file.NAME).unlink(missing_ok=True)
+        _remove_others(directory)
+        replace(directory / json_file.NAME, json_file.dumps(report))
+    else:
+        _remove_others(directory)
+
+
+def _remove_others(directory: Path) -> None:
     for name in NAMES[1:]:
         (directory / name).unlink(missing_ok=True)
 

@@ -184,8 +184,11 @@ class _Panel:
 
     def command(self, test: TestResult) -> str:
         """The line that runs a test again."""
-        name = self.report.implementation.name
-        return f"pytest --runtime {shlex.quote(name)} {shlex.quote(test.id)}"
+        words = ["pytest", "--runtime", self.report.implementation.name]
+        for option in ("fault", "probe"):
+            if option in self.report.environment:
+                words += [f"--{option}", self.report.environment[option]]
+        return shlex.join([*words, test.id])
 
 
 # --- several beside each other ---------------------------------------------------

@@ -34,6 +34,8 @@ _MUST_AGREE: Final[Mapping[str, Callable[[Report], object]]] = {
     "the number of shards": lambda report: report.shard.of if report.shard else None,
     "what the shards were balanced by": lambda report: report.shard.by if report.shard else None,
     "the seeds": lambda report: dict(report.seeds),
+    "the fault": lambda report: report.environment.get("fault"),
+    "the probe": lambda report: report.environment.get("probe"),
     "the user": lambda report: report.environment.get("user"),
     "the machine": lambda report: report.environment.get("machine"),
 }

@@ -33,7 +33,7 @@ class Order:
     `directory` is where the report goes, `None` for none. `asked` is false where that is
     only the default: then a run that tests no requirement leaves none. `expected` is the
     file for the gate, with the deviations in it; `write` the one to be written. `fault` is
-    what the runtime is sabotaged with.
+    what the runtime is sabotaged with, `probe` how matrices are asked where that was said.
     """
 
     directory: Path | None = None
@@ -45,6 +45,7 @@ class Order:
     arguments: tuple[str, ...] = ()
     seeds: dict[str, str] = field(default_factory=dict)
     fault: str | None = None
+    probe: str | None = None
 
 
 class Reporter:
@@ -187,8 +188,9 @@ class Reporter:
         user = "root" if os.geteuid() == 0 and not in_user_namespace() else "ordinary"
         where = "private namespaces" if sandbox.inside() else "none"
         told = {"user": user, "sandbox": where}
-        if self._order.fault:
-            told["fault"] = line(self._order.fault)
+        for name, value in (("fault", self._order.fault), ("probe", self._order.probe)):
+            if value:
+                told[name] = line(value)
         return replace(made, environment={**made.environment, **told})
 
     def _gated(self, report: Report, status: int) -> tuple[Report, int]:

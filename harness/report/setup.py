@@ -57,6 +57,7 @@ def register(
         arguments=tuple(map(str, config.args)),
         seeds=_seeds(config),
         fault=config.getoption("fault", default=None),
+        probe=options.changed(config, "probe"),
     )
     reporter = Reporter(
         order,

@@ -138,6 +138,25 @@ def test_a_failure_without_a_matrix_leaves_its_scene(run: Run, pytester: pytest.
     assert {item.name for item in where.iterdir()} == {"state", "plan.toml", "again.txt"}
 
 
+def test_the_line_that_runs_it_again_says_what_was_said(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    """What is as ever goes without saying."""
+    run("-k", "broken", "--probe=exec", "--hypothesis-seed=3", body=ORDINARY)
+    again = (evidence_of(pytester, "test_broken") / "again.txt").read_text()
+    assert again == "pytest test_it.py::test_broken --probe exec --hypothesis-seed 3\n"
+    assert json_file.load(pytester.path / "report").environment["probe"] == "exec"
+
+
+def test_the_line_is_for_installed_suites_where_they_were_run(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    """From whatever folder."""
+    run("--pyargs", "test_it", "-k", "broken", body=ORDINARY)
+    again = (evidence_of(pytester, "test_broken") / "again.txt").read_text()
+    assert again == "pytest --pyargs test_it::test_broken\n"
+
+
 def test_without_a_report_the_story_is_told_nevertheless(
     run: Run, pytester: pytest.Pytester
 ) -> None:

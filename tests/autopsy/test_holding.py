@@ -11,10 +11,11 @@ import pytest
 
 from tests.programs import Watched, environment, run
 
-FAILING = """
+FAILING = r"""
 def test_broken(scene):
     scene.container("web")
-    assert scene["web"].name == "another"
+    said = "said \x1b]0;owned\x07"
+    assert scene["web"].name == "another", said
 
 def test_next(): pass
 """
@@ -39,7 +40,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_kept_world_can_be_entered(project: Path) -> None:
     """What is printed leads into the host and the container; Ctrl-C ends the run, which failed."""
     with Watched([*PYTEST, "--keep"], env=environment()) as kept:
-        kept.expect("The run waits here")
+        told = kept.expect("The run waits here")
+        assert r"said \x1b]0;owned\x07" in told
+        assert "\x1b]" not in told
         kept.expect("as the same user:\n")
         enter = kept.expect(" -m -p -n\n").strip()
         kept.expect("and in there:\n")
@@ -75,7 +78,7 @@ def test_a_shell_is_opened_where_it_failed(project: Path) -> None:
     """It is the lab's, on the host; containers go by name; when it ends the run goes on."""
     argv = [*PYTEST, "--pause-on-fail"]
     with Watched(argv, terminal=True, env=environment(SHELL="/bin/sh")) as paused:
-        paused.expect("A shell on the host of the failed test")
+        assert "\x1b]" not in paused.expect("A shell on the host of the failed test")
         paused.expect("lab:host ")
         paused.type("inside web readlink /proc/self/ns/net | cut -c1-4\n")
         paused.expect("net:")

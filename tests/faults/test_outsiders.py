@@ -59,6 +59,11 @@ def raises(site):
     """It goes wrong itself."""
     site.inside.set_link("eth7", up=False)
 
+@fault("speaks", violates=("BR-1",), around="run")
+def speaks(site, verb):
+    """What it says is meant for a terminal."""
+    raise ValueError("said \\x1b]0;owned\\x07")
+
 @fault("waits", violates=("BR-1",), moment="container-started")
 def waits(site):
     """It never comes to its end."""
@@ -98,11 +103,23 @@ def test_on_a_terminal_a_bar_tells_how_far_it_is(outsider: pytest.Pytester) -> N
     """It is gone in the end; elsewhere there is none."""
     words = ["faults", "-p", "my_faults", "--tests", ".", "lo-down", "harmless"]
     with Watched([*NETMODES, *words], terminal=True) as watched:
-        watched.expect("1/2")
+        watched.expect("the healthy runtime")
+        first = watched.expect("1/2")
+        assert "lo-down" in first
+        assert "-:--:--" in first
         watched.expect("2/2")
         watched.expect("2 faults: 1 caught, 1 survived")
         assert watched.end() == 1
     assert "1/2" not in tried("lo-down", "harmless")[1]
+
+
+def test_what_a_fault_makes_a_runtime_say_does_nothing_to_the_terminal(
+    outsider: pytest.Pytester,
+) -> None:
+    """It is told with escapes."""
+    _, told = tried("speaks")
+    assert r"said \x1b]0;owned\x07" in told
+    assert "\x1b]" not in told
 
 
 def test_ctrl_c_ends_it_in_good_order(outsider: pytest.Pytester) -> None:

@@ -37,7 +37,7 @@ import pytest
 
 def pytest_sessionstart(session):
     if session.config.getoption("runtime").endswith(".toml"):
-        raise pytest.UsageError("not with acme")
+        raise pytest.UsageError("not with acme\\x1b]0;owned\\x07")
 """
 ACME = f"""
 [runtime]
@@ -117,7 +117,8 @@ def test_a_run_that_does_not_begin_is_told_and_the_others_go_on(tmp_path: Path) 
     done = compare(tmp_path, lesser, "mydocker")
     assert done.returncode == 1
     assert f"{lesser}: did not run: exit code 4: " in done.stdout
-    assert "not with acme" in done.stdout
+    assert r"not with acme\x1b]0;owned\x07" in done.stdout
+    assert "\x1b" not in done.stdout
     assert "mydocker 0" in done.stdout
     assert "| | level | mydocker |" in (tmp_path / "out" / TABLE).read_text()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -203,6 +204,13 @@ def test_every_number_on_the_page_is_in_the_json() -> None:
     assert report.totals.tests.kept == 1
     assert number.findall(shown)
     assert set(number.findall(shown)) - drawn - in_json == set()
+
+
+def test_the_page_says_how_to_run_a_test_as_it_was_run() -> None:
+    """Sabotage, and how the matrix was asked, included."""
+    environment = {**made.BROKEN.environment, "fault": "x-y", "probe": "exec"}
+    page = html.render([dataclasses.replace(made.BROKEN, environment=environment)])
+    assert f"pytest --runtime acme --fault x-y --probe exec {made.PEERS}<" in page
 
 
 def test_several_reports_stand_side_by_side() -> None:

@@ -118,6 +118,8 @@ def _second(**more: object) -> tuple[Report, Report]:
         ({"shard": Shard(number=1, of=2)}, "shard 1 is there twice"),
         ({"shard": None}, "the number of shards"),
         ({"seeds": {"hypothesis seed": "1"}}, "the seeds"),
+        ({"environment": {**made.BROKEN.environment, "fault": "x"}}, "the fault"),
+        ({"environment": {**made.BROKEN.environment, "probe": "exec"}}, "the probe"),
         ({"environment": {"user": "root", "machine": "x86_64"}}, "the user"),
         ({"tests": (made.result(PEERS),)}, "no parts of one run"),
     ],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.report import files
+from harness.report import files, json_file
 from harness.report.schema import Verdict
 from linux import syscalls
 from tests.programs import Watched
@@ -241,23 +242,39 @@ def test_a_folder_that_cannot_be_written_fails_the_run(project: pytest.Pytester)
     result.assert_outcomes(passed=2, skipped=1)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for a few pages."""
+@pytest.fixture(params=["64k", "160k"], ids=["nothing more", "no page"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for the report's first file once, or twice, and not for a page."""
     place = tmp_path / "small"
     place.mkdir()
-    syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=64k")
+    syscalls.mount("tmpfs", str(place), "tmpfs", 0, f"size={request.param}")
     yield place
     syscalls.umount(str(place))
 
 
 def test_a_full_disk_fails_the_run(project: pytest.Pytester, small_disk: Path) -> None:
-    """What was written before is whole, and no draft is left to take the room."""
+    """What is left is a whole report that says that it is partial, and nothing else."""
     project.makepyfile(test_it=GREEN)
     result = run(project, f"--report={small_disk}")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["report: cannot write to * No space left on device*"])
     result.stdout.fnmatch_lines(["1 kept, 1 unsupported*"])
-    assert {path.name for path in small_disk.iterdir()} <= set(files.NAMES)
-    for path in small_disk.glob("*.json"):
-        json.loads(path.read_text())
+    assert {path.name for path in small_disk.iterdir()} == {"report.json"}
+    report = json_file.load(small_disk)
+    assert report.partial
+    assert report.exit != 0
+
+
+def test_on_a_full_disk_no_earlier_success_is_left(
+    project: pytest.Pytester, small_disk: Path
+) -> None:
+    """An earlier run's files make room for what says that this one is partial."""
+    project.makepyfile(test_it=GREEN)
+    run(project)
+    shutil.copy(project.path / "report" / "report.json", small_disk)
+    with contextlib.suppress(OSError), open(small_disk / "index.html", "wb", buffering=0) as page:
+        while page.write(bytes(4096)) == 4096:
+            pass
+    assert run(project, f"--report={small_disk}").ret == pytest.ExitCode.TESTS_FAILED
+    assert {path.name for path in small_disk.iterdir()} == {"report.json"}
+    assert json_file.load(small_disk).partial
