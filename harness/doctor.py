@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from fcntl import ioctl
 from ipaddress import IPv4Address, IPv6Interface
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness import sandbox
 from linux import netlink, nft, rtnl
@@ -243,10 +243,16 @@ def _try(check: Check) -> Finding:
 # --- the way in ------------------------------------------------------------
 
 
+_KINDS: Final = {"mount namespace": "mnt", "network namespace": "net"}
+"""Steps into the sandbox whose kind of namespace the kernel calls by another name."""
+
+
 def refusal(error: sandbox.SandboxError) -> Finding:
     """What it means that a step into the sandbox was refused, and what to do about it."""
     if error.errno == errno.ENOSPC:
-        remedy = "Raise the limit user.max_…_namespaces (sysctl, as root), or end what uses it up"
+        kind = _KINDS.get(error.step, error.step.partition(" ")[0].lower())
+        limit = f"user.max_{kind}_namespaces"
+        remedy = f"Raise the limit {limit} (sysctl, as root), or end what uses it up"
     elif error.errno == errno.EINVAL:
         remedy = "Boot a kernel with CONFIG_USER_NS, CONFIG_PID_NS and CONFIG_NET_NS"
     else:

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 from runtime import terminal
 from runtime.console import complain, each, say
 from runtime.engine import Engine
-from runtime.errors import MydockerError
+from runtime.errors import CommandError, MydockerError
 from runtime.execute import Stdio
 from runtime.optioncli import environment, environment_files, options
 from runtime.parser import parser
@@ -60,7 +60,7 @@ def _obey(words: Sequence[str]) -> int:
         return _action(arguments.action)(Engine(), arguments)
     except MydockerError as error:
         complain(error)
-        return error.exit_code
+        return _code(arguments.action, error)
     except BrokenPipeError:
         # The reader has had enough, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains again at exit
@@ -69,7 +69,14 @@ def _obey(words: Sequence[str]) -> int:
         return 130
     except OSError as error:
         complain(error)
-        return 125
+        return _code(arguments.action, error)
+
+
+def _code(action: str, error: Exception) -> int:
+    """Docker's exit code: of `run` 125, where 1 would be the command's, and of all else 1."""
+    if isinstance(error, CommandError) or action == "run":
+        return error.exit_code if isinstance(error, MydockerError) else MydockerError.exit_code
+    return 1
 
 
 def _action(name: str) -> Action:

@@ -1,9 +1,9 @@
 """What can go wrong, in one small family.
 
 Every error tells what was asked, what happened, the likely cause and what to do
-next. `exit_code` is what the command line exits with, as Docker's does: 125 the
+next. `exit_code` is what `mydocker run` exits with, as Docker's does: 125 the
 runtime's own trouble, 126 a command that cannot be executed, 127 one that is
-not there.
+not there. Of the first, any other command exits with 1.
 """
 
 from __future__ import annotations

@@ -225,16 +225,15 @@ class Store:
         return os.listdir(self.containers)
 
     def resolve(self, reference: str) -> str:
-        """The id behind a name, an id or a unique prefix of one.
+        """The id behind an id, a name or a unique prefix of an id, in this order.
 
         `NotFoundError` when there is none, or when a prefix fits several.
         """
         if NAME.fullmatch(reference):
-            try:
+            if len(reference) == _ID_LENGTH and self.exists(reference):
+                return reference
+            with suppress(FileNotFoundError):
                 return os.readlink(f"{self.names}/{reference}")
-            except FileNotFoundError:
-                if len(reference) == _ID_LENGTH and self.exists(reference):
-                    return reference
         found = match_prefix(reference, self.ids()) if reference else []
         if len(found) == 1:
             return found[0]

@@ -65,6 +65,14 @@ def check(asked: str, name: str, options: NetworkOptions) -> None:
         raise InvalidError(asked, "a bridge has no parent", remedy="--driver macvlan")
 
 
+_WITHIN: Final = {
+    "gateway": ("subnet", "a gateway"),
+    "ip_range": ("subnet", "a range"),
+    "gateway6": ("subnet6", "a gateway for IPv6"),
+}
+"""What is part of a subnet, which one, and in words."""
+
+
 def design(
     asked: str, name: str, options: NetworkOptions, *, identity: str, used: list[Network]
 ) -> NetworkConfig:
@@ -78,6 +86,11 @@ def design(
     wanted6 = subnets.parse(asked, subnet6, 6) if subnet6 else None
     if options.get("ipv6", False) and wanted6 is None:
         wanted6 = subnets.ula(identity)
+    for wish, (within, told) in _WITHIN.items():
+        if options.get(wish, "") and not options.get(within, ""):
+            raise InvalidError(
+                asked, f"{told} was asked for, and no subnet for it", remedy="give --subnet too"
+            )
     chosen: Network = subnets.parse(asked, subnet, 4) if subnet else subnets.free(asked, used)
     for item in (chosen, wanted6):
         subnets.refuse_overlap(asked, item, used)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from harness.place import fixed
 from harness.world.snapshot import Snapshot
+from linux import netstate, rtnl
+from linux.netlink import Netlink
 from linux.netns import NetNS
 from tests.programs import WITHIN, Watched
 
@@ -80,3 +83,29 @@ def test_a_finished_run_leaves_the_machine_as_it_was(project: pytest.Pytester) -
     network_after, mounts_after, names_after = machine()
     assert network.changes(network_after) == []
     assert (mounts_after, names_after) == (mounts, names)
+
+
+def sent() -> int:
+    """Packets that ever went out by a link of this thread's network namespace."""
+    lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
+    return sum(int(line.partition(":")[2].split()[9]) for line in lines)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_nothing_is_sent_from_where_a_run_was_started(
+    project: pytest.Pytester, workers: str
+) -> None:
+    """Not a packet, not even to the loopback, while worlds, containers and matrices come and go."""
+    project.makepyfile(test_a=LIVE.replace("signal.pause()", "pass"))
+    with NetNS.new() as outside, outside.entered():
+        with Netlink() as netlink:
+            netlink.send([rtnl.set_link(netstate.link(netlink, "lo").ifindex, up=True)])
+        result = project.runpytest_subprocess(
+            "--sandbox=always", "--runtime=mydocker", "-n", workers
+        )
+        after_the_run = sent()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+            opened.sendto(b"", ("127.0.0.1", 9))
+        assert sent() > after_the_run  # one that is sent would be seen
+    result.assert_outcomes(passed=1)
+    assert after_the_run == 0

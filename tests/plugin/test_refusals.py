@@ -25,7 +25,7 @@ def test_a_machine_that_cannot_is_an_error_at_the_start(project: pytest.Pytester
     assert done.stdout == ""
     assert done.stderr.count("this machine cannot run live tests") == 1
     assert "network namespace: unshare(0x40000000): No space left on device" in done.stderr
-    assert "Raise the limit user.max_" in done.stderr
+    assert "Raise the limit user.max_net_namespaces (sysctl, as root)" in done.stderr
 
 
 def test_a_missing_essential_is_an_error_at_the_start(project: pytest.Pytester) -> None:
@@ -78,7 +78,7 @@ def test_the_doctor_stops_where_the_machine_does() -> None:
     assert all(finding["ok"] for finding in before)
     assert [finding["name"] for finding in before][-2:] == ["pid namespace", "mount namespace"]
     assert (last["name"], last["ok"]) == ("network namespace", False)
-    assert "user.max_" in last["remedy"]
+    assert "user.max_net_namespaces" in last["remedy"]
 
 
 def test_the_doctor_tries_instead_of_reading() -> None:

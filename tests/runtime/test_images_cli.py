@@ -74,7 +74,7 @@ def test_load_names_what_it_loaded(mydocker: Mydocker, here: Path) -> None:
     assert done.stdout == f"Loaded image ID: sha256:{tars.sha256(made)}\n".encode()
 
 
-def test_a_refusal_is_125_and_says_why(mydocker: Mydocker, here: Path) -> None:
+def test_a_refusal_fails_and_says_why(mydocker: Mydocker, here: Path) -> None:
     """The archive, what is wrong with it, and what to do, on standard error alone."""
     bad = tars.tar(Item("../../evil"))
     archive = tars.packed(tars.new_docker([bad], tars.config([bad]), ["bad"]))
@@ -83,12 +83,12 @@ def test_a_refusal_is_125_and_says_why(mydocker: Mydocker, here: Path) -> None:
         (mydocker("load", "-i", str(here / "bad.tar")), f"{here}/bad.tar"),
         (mydocker("load", stdin=archive), "standard input"),
     ):
-        assert (done.returncode, done.stdout) == (125, b"")
+        assert (done.returncode, done.stdout) == (1, b"")
         first, cause, remedy = done.stderr.decode().splitlines()
         assert first == f"mydocker: load {shown}: the path '../../evil' leads out of the archive"
         assert (cause[:16], remedy[:7]) == ("  likely cause: ", "  try: ")
     done = mydocker("load", "-i", f"{here}/none.tar")
-    assert done.returncode == 125
+    assert done.returncode == 1
     assert f"read {here}/none.tar: No such file".encode() in done.stderr
 
 
@@ -139,7 +139,7 @@ def test_save_writes_a_whole_file_or_none(mydocker: Mydocker, engine: Engine, he
     assert mydocker("save", "-o", str(here / "x.tar"), "app", "other").returncode == 0
     assert mydocker("save", "app", "other").stdout == (here / "x.tar").read_bytes()
     (here / "kept.tar").write_text("kept")
-    assert mydocker("save", "-o", str(here / "kept.tar"), "app", "none").returncode == 125
+    assert mydocker("save", "-o", str(here / "kept.tar"), "app", "none").returncode == 1
     assert (here / "kept.tar").read_text() == "kept"
     assert sorted(os.listdir(here)) == ["kept.tar", "x.tar"]
     assert mydocker("rmi", "app", "other").returncode == 0
@@ -156,7 +156,7 @@ def test_a_terminal_gets_no_archive(env: dict[str, str], engine: Engine) -> None
     ):
         watched = Watched([*MYDOCKER, *argv], terminal=True, env=env)
         watched.expect(said)
-        assert watched.end() == 125
+        assert watched.end() == 1
 
 
 def test_import_commit_and_tag(mydocker: Mydocker, engine: Engine, here: Path) -> None:
@@ -174,7 +174,7 @@ def test_import_commit_and_tag(mydocker: Mydocker, engine: Engine, here: Path) -
     (shown,) = json.loads(mydocker("inspect", "short").stdout)
     assert (shown["Author"], shown["RepoTags"]) == ("me", ["short:latest", "team/app:1"])
     assert len(shown["RootFS"]["Layers"]) == 2
-    assert mydocker("import", str(here / "none"), "x").returncode == 125
+    assert mydocker("import", str(here / "none"), "x").returncode == 1
 
 
 def test_rmi_says_what_it_did(mydocker: Mydocker, engine: Engine) -> None:
@@ -228,7 +228,7 @@ def test_cp_goes_both_ways(mydocker: Mydocker, here: Path) -> None:
     assert mydocker("exec", "web", "cat", "/made-here/tmp/f").stdout == b"in"
     for argv in (("x", "y"), ("web:/tmp", "web:/var"), ("-", "-")):
         done = mydocker("cp", *argv)
-        assert done.returncode == 125
+        assert done.returncode == 1
         assert b"one of the two must be in a container" in done.stderr
     done = mydocker("cp", "none:/x", str(here))
     assert b"there is no such container" in done.stderr

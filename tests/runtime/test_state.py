@@ -71,6 +71,13 @@ def test_a_container_is_found_by_name_id_and_prefix(store: Store) -> None:
     assert store.resolve("aa") == other
 
 
+def test_an_id_is_nobody_elses_name(store: Store) -> None:
+    """Whole, it finds the container that has it, though another is called so."""
+    one = _create(store, "web", "a" * 64)
+    _create(store, "a" * 64, "b" * 64)
+    assert store.resolve("a" * 64) == one
+
+
 @pytest.mark.parametrize(
     ("reference", "said"),
     [
