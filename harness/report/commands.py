@@ -65,6 +65,8 @@ def _merge(arguments: argparse.Namespace) -> int:
             _tell(f"partial: {'; '.join(whole.partial)}")
             status = status or 1
         whole = replace(whole, exit=status)
+        for path in arguments.reports:
+            files.copy_evidence(_folder(path), arguments.output)
         files.write(whole, arguments.output)
         files.append_step_summary(whole)
     except (Unmergeable, BadReport, BadExpectations, OSError) as error:
@@ -114,10 +116,20 @@ def _page(arguments: argparse.Namespace) -> int:
     from harness.report.json_file import BadReport
 
     try:
-        files.write_page([json_file.load(path) for path in arguments.reports], arguments.output)
+        place = arguments.output.parent
+        reports = [
+            files.seen_from(json_file.load(path), _folder(path), place)
+            for path in arguments.reports
+        ]
+        files.write_page(reports, arguments.output)
     except (BadReport, OSError) as error:
         return _refuse("report", error)
     return 0
+
+
+def _folder(report: Path) -> Path:
+    """Where a report lies that is named by its file or its folder."""
+    return report if report.is_dir() else report.parent
 
 
 def _tell(words: str) -> None:
