@@ -80,14 +80,13 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _gated(whole: Report, path: Path) -> tuple[Report, int]:
-    from harness import expectations, gate, shard
+    from harness import expectations, gate
 
     listed = expectations.loads(path.read_text(encoding="utf-8"))
     ran = {test.id for test in whole.tests}
-    there = {shard.file_of(id_) for id_ in ran}
 
     def gone(id_: str) -> bool:
-        return id_ not in ran and shard.file_of(id_) in there and not whole.selection.narrowed
+        return id_ not in ran and whole.complete and not whole.selection.narrowed
 
     result = gate.compare(whole, listed, file=os.fspath(path), gone=gone)
     gated = replace(whole, gate=result)

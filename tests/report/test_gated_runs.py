@@ -148,6 +148,11 @@ def test_the_gate_holds_for_the_whole_of_the_shards(
     status, told, _ = netmodes(*merge)
     assert status == 1
     assert "NOT AS EXPECTED" in told
+    removed = FAILING.replace("test_it", "test_removed")
+    (project.path / "expect.toml").write_text(listed + removed)
+    status, told, _ = netmodes(*merge)
+    assert status == 1
+    assert "gone               1: test test_removed.py::test_broken" in told
 
 
 def test_parts_of_different_runs_are_refused(project: pytest.Pytester, netmodes: Netmodes) -> None:
