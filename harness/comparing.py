@@ -122,7 +122,7 @@ def _file_name(runtime: str) -> str:
 
 def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar) -> Column:
     """Have pytest run the tests on one runtime; its report, or why there is none."""
-    from harness.report import json_file
+    from harness.report import files, json_file
     from harness.report.table import Column
 
     home = (asked.output / _file_name(name)).absolute()
@@ -135,7 +135,7 @@ def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar
     code = _pytest(name, home, words, bar)
     said = (home / LOG).read_text(encoding="utf-8", errors="replace")
     try:
-        report = json_file.load(home)
+        report = files.seen_from(json_file.load(home), home, asked.output)
     except (json_file.BadReport, OSError):
         report = None
     if report is None or not report.tests:

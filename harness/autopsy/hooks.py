@@ -92,7 +92,10 @@ class Evidence:
         scene = telling.scene_of(left, right)
         if scene is None or not shown:
             return {}
-        return telling.stories(scene, shown, again=self._again(), where=self._folder)
+        told = telling.stories(scene, shown, again=self._again(), where=self._folder)
+        if self._directory and self._written and not (self._directory / self._written).is_dir():
+            self._written = None  # there was no room, or something in the way
+        return told
 
     def _folder(self) -> Path | None:
         """Where this test's evidence goes, `None` where there is no report."""

@@ -65,6 +65,8 @@ def _merge(arguments: argparse.Namespace) -> int:
             _tell(f"partial: {'; '.join(whole.partial)}")
             status = status or 1
         whole = replace(whole, exit=status)
+        for path in arguments.reports:
+            files.copy_evidence(_folder(path), arguments.output)
         files.write(whole, arguments.output)
         files.append_step_summary(whole)
     except (Unmergeable, BadReport, BadExpectations, OSError) as error:
@@ -78,14 +80,13 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _gated(whole: Report, path: Path) -> tuple[Report, int]:
-    from harness import expectations, gate, shard
+    from harness import expectations, gate
 
     listed = expectations.loads(path.read_text(encoding="utf-8"))
     ran = {test.id for test in whole.tests}
-    there = {shard.file_of(id_) for id_ in ran}
 
     def gone(id_: str) -> bool:
-        return id_ not in ran and shard.file_of(id_) in there and not whole.selection.narrowed
+        return id_ not in ran and whole.complete and not whole.selection.narrowed
 
     result = gate.compare(whole, listed, file=os.fspath(path), gone=gone)
     gated = replace(whole, gate=result)
@@ -114,10 +115,20 @@ def _page(arguments: argparse.Namespace) -> int:
     from harness.report.json_file import BadReport
 
     try:
-        files.write_page([json_file.load(path) for path in arguments.reports], arguments.output)
+        place = arguments.output.parent
+        reports = [
+            files.seen_from(json_file.load(path), _folder(path), place)
+            for path in arguments.reports
+        ]
+        files.write_page(reports, arguments.output)
     except (BadReport, OSError) as error:
         return _refuse("report", error)
     return 0
+
+
+def _folder(report: Path) -> Path:
+    """Where a report lies that is named by its file or its folder."""
+    return report if report.is_dir() else report.parent
 
 
 def _tell(words: str) -> None:

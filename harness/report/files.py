@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.report import badge, evidence, html, json_file, junit, markdown
-from harness.report.schema import Report
+from harness.report.schema import Failure, Report
 
 JUNIT, SUMMARY, BADGE, PAGE = "junit.xml", "summary.md", "badge.json", "index.html"
 NAMES = (json_file.NAME, JUNIT, SUMMARY, BADGE, PAGE)
@@ -83,6 +84,37 @@ def remove_evidence(directory: Path, *, before: float) -> None:
         with contextlib.suppress(OSError):  # somebody has put something else there
             (folder / "state").rmdir()
             folder.rmdir()
+
+
+def seen_from(report: Report, own: Path, place: Path) -> Report:
+    """`report`, which lies in the folder `own`, for a page in the folder `place`.
+
+    Its evidence is named by the way from there, or not at all where that leads upwards.
+    """
+    try:
+        way = own.resolve().relative_to(place.resolve())
+    except ValueError:
+        way = None
+
+    def moved(failure: Failure) -> Failure:
+        if way is None or failure.evidence is None:
+            return dataclasses.replace(failure, evidence=None)
+        return dataclasses.replace(failure, evidence=(way / failure.evidence).as_posix())
+
+    tests = tuple(
+        dataclasses.replace(test, failures=tuple(map(moved, test.failures)))
+        for test in report.tests
+    )
+    return dataclasses.replace(report, tests=tests)
+
+
+def copy_evidence(own: Path, directory: Path) -> None:
+    """Have the evidence of the report in `own` in `directory` too. Raises `OSError`."""
+    source, target = own / EVIDENCE, directory / EVIDENCE
+    if source.is_dir() and source.resolve() != target.resolve():
+        shutil.copytree(
+            source, target, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns(INDEX)
+        )
 
 
 def write_page(reports: Sequence[Report], file: Path) -> None:

@@ -195,6 +195,20 @@ def test_time_that_is_up_while_evidence_is_written_ends_no_run(run: Run) -> None
     result.stdout.fnmatch_lines(["*could not be written: Failed: Timeout*"])
 
 
+@pytest.mark.parametrize("body", [MATRIX, ORDINARY])
+def test_evidence_that_cannot_be_written_is_not_linked(
+    run: Run, pytester: pytest.Pytester, body: str
+) -> None:
+    """The failure says why there is none."""
+    (pytester.path / "report").mkdir()
+    (pytester.path / "report" / "evidence").touch()
+    result = run("-k", "broken", body=body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["could not be written: NotADirectoryError: *"])
+    told = json_file.load(pytester.path / "report")
+    assert [failure.evidence for test in told.tests for failure in test.failures] == [None]
+
+
 def test_an_autopsy_that_fails_does_not_hide_the_failure(run: Run) -> None:
     """It says so in a line; the wrong cells are there as ever."""
     late = "found, row = scene.observed(), scene.promised()\n    scene.close()\n    "

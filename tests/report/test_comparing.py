@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ def test_kept(runtime): pass
 def test_names(runtime): pass
 
 @requirement("BR-4")
-def test_differs(runtime): assert runtime.name == "mydocker"
+def test_differs(runtime, scene): assert runtime.name == "mydocker"
 """
 
 
@@ -90,6 +92,9 @@ def test_the_table_has_a_verdict_of_each_runtime(tmp_path: Path) -> None:
     (line,) = [item for item in done.stdout.splitlines() if item.split()[:1] == ["BR-4"]]
     assert line.split()[1:] == ["MUST", "pass", "fail"]
     assert "\x1b" not in done.stdout, "a log has no progress bar"
+    page = (tmp_path / "out" / PAGE).read_text()
+    (led,) = re.findall(r'href="([^"#:]*/evidence/[^"]*/)"', page)
+    assert (tmp_path / "out" / unescape(led) / "again.txt").is_file()
 
 
 def test_each_run_is_held_against_what_is_known(tmp_path: Path) -> None:

@@ -123,6 +123,16 @@ def test_the_evidence_has_a_page_of_its_own(tmp_path: Path) -> None:
     assert "1 of 2 cells is wrong" in listed
 
 
+def test_a_page_elsewhere_leads_to_the_evidence(tmp_path: Path) -> None:
+    """Below its own folder; what lies anywhere else it does not link."""
+    below, beside = tmp_path / "pages" / "acme", tmp_path / "acme"
+    for own, led in ((below, 'href="acme/evidence/peers/"'), (beside, None)):
+        files.write(made.BROKEN, own)
+        page = html.render([files.seen_from(made.BROKEN, own, tmp_path / "pages")])
+        assert re.findall(r'href="[^"#:]*evidence[^"]*"', page) == ([led] if led else [])
+    assert files.seen_from(made.BROKEN, below, below) == made.BROKEN
+
+
 def test_where_nothing_failed_there_is_no_evidence(tmp_path: Path) -> None:
     """No folder either."""
     files.write(made.report(made.result(made.PEERS, Verdict.KEPT, ["BR-4"])), tmp_path)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from harness import cli
+from harness.report import files
+from tests.report import made
 from tests.report.projects import EXPECTED, FAILING, GREEN, RED, WORKERS, left, run
 
 # --- the gate ----------------------------------------------------------------------------
@@ -145,6 +148,11 @@ def test_the_gate_holds_for_the_whole_of_the_shards(
     status, told, _ = netmodes(*merge)
     assert status == 1
     assert "NOT AS EXPECTED" in told
+    removed = FAILING.replace("test_it", "test_removed")
+    (project.path / "expect.toml").write_text(listed + removed)
+    status, told, _ = netmodes(*merge)
+    assert status == 1
+    assert "gone               1: test test_removed.py::test_broken" in told
 
 
 def test_parts_of_different_runs_are_refused(project: pytest.Pytester, netmodes: Netmodes) -> None:
@@ -163,6 +171,23 @@ def test_a_missing_shard_makes_a_partial_report(
     part = sharded(project, "1/2")
     assert netmodes("merge", part, "--output", "joint")[0] != 0
     assert left(project, "joint").partial == ("shard 2 of 2 is missing",)
+
+
+def test_the_evidence_of_every_part_is_kept_with_the_whole(
+    tmp_path: Path, netmodes: Netmodes
+) -> None:
+    """The joint page leads to it, and so does one about several that lies above."""
+    first, second = made.shards(made.BROKEN.tests[:1], made.BROKEN.tests[1:])
+    for name, part in (("a", first), ("b", second)):
+        files.write(part, tmp_path / name)
+    peers, joint = tmp_path / "a" / "evidence" / "peers", tmp_path / "joint"
+    peers.mkdir()
+    (peers / "story.txt").write_text("it died")
+    parts = [str(tmp_path / name) for name in ("a", "b")]
+    netmodes("merge", *parts, "--output", str(joint))
+    assert (joint / "evidence" / "peers" / "story.txt").read_text() == "it died"
+    netmodes("report", str(joint), "--output", str(tmp_path / "all.html"))
+    assert 'href="joint/evidence/peers/"' in (tmp_path / "all.html").read_text()
 
 
 def test_diff_names_what_changed(project: pytest.Pytester, netmodes: Netmodes) -> None:
