@@ -37,4 +37,4 @@ def test_it_is_of_tests_that_there_are(file: Path) -> None:
 
 def test_the_runtimes_that_are_held_against_it_have_a_file() -> None:
     """Those that the documentation speaks of."""
-    assert {"crun", "docker", "podman"} <= {file.stem for file in FILES}
+    assert {"crun", "docker", "podman", "runsc"} <= {file.stem for file in FILES}
