@@ -35,6 +35,8 @@ from runtime.errors import ConflictError, InvalidError, NotFoundError, Unsupport
 from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
 
 _ID_LENGTH: Final = 64
+_SHORT: Final = 12
+"""Digits of an id that are shown, and that a container is called by inside."""
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 NAME_RULE: Final = "at most 128 letters and digits, and after the first also '_', '.' and '-'"
 
@@ -56,8 +58,14 @@ def now() -> str:
 
 
 def new_id() -> str:
-    """64 random hexadecimal digits."""
-    return os.urandom(32).hex()
+    """64 random hexadecimal digits, of which the first twelve are no decimal number.
+
+    They become the hostname, and what consists of digits the C library takes for a malformed
+    address: it looks in no file and asks nobody (moby#3869).
+    """
+    while (found := os.urandom(32).hex())[:_SHORT].isdecimal():
+        pass
+    return found
 
 
 def write_json(path: str, data: Any) -> None:

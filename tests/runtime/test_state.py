@@ -63,6 +63,15 @@ def test_ids_are_64_hexadecimal_digits() -> None:
     assert all(len(item) == 64 and set(item) <= set("0123456789abcdef") for item in found)
 
 
+def test_an_id_is_fit_for_a_hostname(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number is none: one id in 280 would begin with twelve decimal digits."""
+    drawn = iter(
+        [bytes.fromhex("735170308526" + "ab" * 26), bytes.fromhex("73517030852e" * 5 + "0000")]
+    )
+    monkeypatch.setattr("os.urandom", lambda _: next(drawn))
+    assert new_id().startswith("73517030852e")
+
+
 def test_a_container_is_found_by_name_id_and_prefix(store: Store) -> None:
     """And the name wins over a prefix that looks like it."""
     one = _create(store, "web", "a" * 64)
