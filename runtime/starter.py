@@ -28,6 +28,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -38,6 +39,8 @@ from runtime.init import Launch
 from runtime.starting import HELLO, MESSAGE
 
 _BEGIN: Final = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({fd})"
+
+_WORD: Final = 16
 
 
 class Process(NamedTuple):
@@ -82,6 +85,7 @@ class Starter:
 
     def __init__(self, starting: Process, nursery: Process) -> None:
         self._starting, self._nursery = starting, nursery
+        self._asking = threading.Lock()
 
     @classmethod
     def begin(cls) -> Self:
@@ -116,13 +120,16 @@ class Starter:
     def attendant(self, root: str, listening: int, log: int) -> bool:
         """Have an attendant begun for a state directory; false where there is nobody to do it.
 
-        It finds its callers at `listening`, and writes what goes wrong to `log`.
+        It finds its callers at `listening`, and writes what goes wrong to `log`. On return
+        there is such a process.
         """
+        channel = self._nursery.channel
         try:
-            socket.send_fds(self._nursery.channel, [os.fsencode(root)], [listening, log])
+            with self._asking:
+                socket.send_fds(channel, [os.fsencode(root)], [listening, log])
+                return bool(channel.recv(_WORD))
         except (BrokenPipeError, ConnectionResetError):
             return False
-        return True
 
     def close(self) -> None:
         """End it; the containers stay. A second call does nothing."""

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import traceback
+from contextlib import suppress
 from functools import cache
 from typing import Final, NoReturn
 
@@ -20,13 +21,13 @@ from runtime import init
 
 _TITLE: Final = b"mydocker-nursery"
 _PATH_MAX: Final = 4096
+BEGUN: Final = b"begun"
 
 
 def serve(fd: int) -> NoReturn:
     """Fork one attendant after the other until the other side is gone.
 
-    It says nothing by itself: what has been asked for is got also from a side that is gone,
-    unless that has left something unread (unix(7)).
+    It answers once there is a process, which may still be getting up.
     """
     channel = socket.socket(fileno=fd)
     arguments = init.arguments_area()
@@ -37,16 +38,18 @@ def serve(fd: int) -> NoReturn:
         root, descriptors = _received(channel)
         if not descriptors:
             os._exit(0)
-        _prepare()
         if not init.fork():
             _become(root, descriptors, arguments)
         for opened in descriptors:
             os.close(opened)
+        with suppress(OSError):  # whoever asked has ended
+            channel.send(BEGUN)
+        _prepare()  # after the first, which imports for itself, so that nobody waits for it
 
 
 @cache
 def _prepare() -> None:
-    """Import what an attendant needs: not before one is asked for, which may be never."""
+    """Import what an attendant needs: not before one was asked for, which may be never."""
     from runtime.attendant import process  # noqa: F401
 
     gc.collect()

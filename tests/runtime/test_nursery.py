@@ -64,6 +64,13 @@ def test_an_attendant_is_forked_from_it(started: Engine, root: Path, lan: str) -
     assert not called(b"mydocker-attendant")
 
 
+def test_there_is_one_when_the_start_returns(started: Engine, lan: str) -> None:
+    """Be it still getting up: what comes with a container does not come after it."""
+    web = started.run("base", FOR_EVER, network=lan)
+    assert children(nursery())
+    started.remove(web.id, force=True)
+
+
 def test_attendants_outlive_it(engine: Engine, started: Engine, lan: str, starter: Starter) -> None:
     """They go on answering, and end with the last container."""
     web = started.run("base", FOR_EVER, network=lan)
