@@ -69,15 +69,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Have two workers for each processor: half of the time the kernel is waited for.
-
-    Before it lets go of a link or a namespace it waits until nobody can be looking at it. So it
-    is with mydocker; a runtime with a daemon keeps the processors busy.
-    """
+    """Have as many workers as suit the runtime; what the environment says goes before."""
     told = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _concerned(config)
-    if told or config.getoption("runtime") not in (None, registry.DEFAULT):
-        return None
-    return 2 * len(os.sched_getaffinity(0))
+    runtime = config.getoption("runtime")
+    if told or runtime not in (None, registry.DEFAULT):
+        return None  # xdist's own
+    from harness import workers
+
+    return workers.usual(runtime)
 
 
 # --- the sandbox -----------------------------------------------------------

@@ -18,6 +18,7 @@ from harness import requirements
 from harness.faults.catalogue import FaultError
 from harness.faults.discovery import discover
 from harness.requirements import Catalogue
+from harness.workers import usual
 
 SUITES: Final = Path(__file__).parents[2] / "suites"
 _ABOUT: Final = "sabotage the runtime, fault by fault, and see whether the suites notice"
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows = catalogue()
     if arguments.list:
         return _list(rows, arguments.modules)
-    workers = _workers(arguments.workers)
+    workers = _workers(arguments.workers, arguments.runtime)
     if workers is None:
         sys.stderr.write(f"netmodes faults: -n {arguments.workers}: a number from 1, or auto\n")
         return 2
@@ -85,9 +86,9 @@ def _pytest(arguments: argparse.Namespace, *options: str) -> int:
             return code if code in (0, 1) else 2
 
 
-def _workers(text: str) -> int | None:
+def _workers(text: str, runtime: str | None) -> int | None:
     if text == "auto":
-        return len(os.sched_getaffinity(0))
+        return usual(runtime)
     return int(text) if text.isdecimal() and int(text) else None
 
 

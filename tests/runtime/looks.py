@@ -167,4 +167,4 @@ def nothing_left(root: Path) -> Iterator[None]:
     until(lambda: family(root) <= before.processes, "its processes are gone")
     after = everything(root)._replace(processes=before.processes)
     for name, was, now in zip(Everything._fields, before, after, strict=True):
-        assert now == was, f"{name} differ: {set(now) ^ set(was)}"
+        assert now == was, f"{name} differ: {was} before, {now} after"
