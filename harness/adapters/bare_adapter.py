@@ -16,11 +16,13 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from harness.adapters import bundle, cni, daemon, dialects, furnish, image
 from harness.adapters.bare import Bare, Wiring
+from harness.adapters.calls import Calls
 from harness.adapters.cli_spec import Daemon
 from harness.adapters.cni import CniBroken, CniError
 from harness.adapters.cni_wiring import CniWiring
@@ -177,7 +179,7 @@ class BareAdapter:
     """Drives a runtime of this kind, inside the host."""
 
     def __init__(self, host: HostHandle, factory: BareFactory) -> None:
-        self._host, self._factory = host, factory
+        self._host, self._factory, self._calls = host, factory, Calls(host)
         self._path = furnish.search_path(factory.prefix)
         program = Program(factory.command, self._path)
         self._engine = Engine(factory.make(program), factory.wiring)
@@ -193,7 +195,7 @@ class BareAdapter:
 
     def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return self._host.call(function, *args, **kwargs)
+            return self._calls.call(asked, function, *args, **kwargs)
         except (Refused, CniError) as error:
             raise RuntimeRefused(asked, str(error)) from error
         except (Broken, CniBroken) as error:
@@ -201,6 +203,11 @@ class BareAdapter:
                 f"{asked}: {error}\n"
                 f"`netmodes lab --runtime {self.name}` gives a shell where it can be tried."
             ) from error
+
+    @property
+    def commands(self) -> Sequence[Completed]:
+        """What it was last asked for, and answered: evidence of a failure."""
+        return self._calls.told
 
     # --- up and down
 
@@ -270,6 +277,7 @@ class BareAdapter:
             done = self._host.run((*words, *argv), env={"PATH": self._path}, timeout=timeout)
         except TimeoutError as error:
             raise RuntimeBroken(f"{asked}: {error}") from None
+        self._calls.keep(done)
         code = done.returncode
         if code and argv and argv[0] in done.stderr and _ABSENT.search(done.stderr):
             code = _NOT_THERE
@@ -295,7 +303,7 @@ class BareAdapter:
         for name in names:
             self._memory.containers.pop(name, None)
         for some in self._memory.joiners_first(names):
-            self._call(f"remove {', '.join(some)}", _remove, self._engine, tuple(some))
+            self._call(f"remove {', '.join(some)}", partial(_remove, self._engine), tuple(some))
 
     # --- trouble
 
@@ -305,7 +313,8 @@ class BareAdapter:
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
         """A start in a process of its own, killed with all its children; and the daemons."""
-        self._call("crash", _crash, self._engine, spec, spec.command or FOR_EVER, after)
+        crash = partial(_crash, self._engine)
+        self._call(f"crash {spec.name}", crash, spec, spec.command or FOR_EVER, after)
         for pid in self._daemons:
             daemon.kill(self._host, pid, BOUND)
 

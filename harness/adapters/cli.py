@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ from linux.netns import NetNS
 _HOME: Final = "/run/netmodes"
 _NOT_EXECUTABLE: Final = (126, 127)
 """What `exec` exits with when the command cannot be executed, or is not there."""
+_LATE: Final = 124
+"""What timeout(1) exits with for a command that it has ended."""
 _PANIC: Final = re.compile(r"^(panic: |fatal error: |SIGSEGV|Traceback \(most recent call)", re.M)
 _SAID: Final = 2000
 _KEPT: Final = 100
@@ -234,7 +237,7 @@ class CliAdapter:
             running = self.inspect(name).running  # refused when there is no such container
             if not running and done.stderr.strip():
                 raise RuntimeRefused(asked, done.stderr.strip())
-        return Completed(tuple(argv), done.returncode, done.stdout, done.stderr, done.seconds)
+        return replace(done, argv=tuple(argv))
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
         """`exec -i --privileged`."""
@@ -313,11 +316,16 @@ class CliAdapter:
     def _command(self, asked: str, words: Sequence[str], *, timeout: float) -> Completed:
         """A command to its end, whatever it exits with; `RuntimeBroken` when it does not end so."""
         argv = self._line(*words)
+        at, began = time.time(), time.perf_counter()
         try:
             done = self._host.run(argv, env=self._env, timeout=timeout)
-        except TimeoutError as error:
-            raise self._broken(asked, None, str(error)) from None
         except OSError as error:
+            seconds = time.perf_counter() - began
+            late = isinstance(error, TimeoutError)
+            code = _LATE if late else _NOT_EXECUTABLE[0]
+            self.commands.append(Completed(argv, code, "", str(error), seconds, at))
+            if late:
+                raise self._broken(asked, None, str(error)) from None
             raise self._broken(asked, None, f"{argv[0]} cannot be executed: {error}") from None
         self.commands.append(done)
         if done.returncode < 0:

@@ -14,6 +14,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
 from typing import Final, Literal, ParamSpec, TypeVar, cast
 
+from harness.adapters.calls import Calls
 from harness.adapters.hostside import killed_after
 from harness.adapters.protocol import (
     Completed,
@@ -81,11 +82,16 @@ class MydockerAdapter:
     dialect = Dialect(joined_survives="loopback-only")
 
     def __init__(self, host: HostHandle) -> None:
-        self._host = host
+        self._calls = Calls(host)
+
+    @property
+    def commands(self) -> Sequence[Completed]:
+        """What it was last asked for, and answered: evidence of a failure."""
+        return self._calls.told
 
     def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return self._host.call(function, *args, **kwargs)
+            return self._calls.call(asked, function, *args, **kwargs)
         except MydockerError as error:
             raise RuntimeRefused(asked, str(error)) from error
 
@@ -157,7 +163,7 @@ class MydockerAdapter:
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
         """`mydocker run -d`, killed."""
         command = spec.command or FOR_EVER
-        self._host.call(_crash, command, _container_options(spec), after)
+        self._call(f"crash {spec.name}", _crash, command, _container_options(spec), after)
 
     def prune(self) -> None:
         """Remove every container and every network but the default one."""

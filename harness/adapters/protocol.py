@@ -63,13 +63,14 @@ class RuntimeBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A finished command. `seconds` is wall time."""
+    """A finished command. `seconds` is wall time, `at` when it began, as `time.time` has it."""
 
     argv: tuple[str, ...]
     returncode: int
     stdout: str
     stderr: str
     seconds: float
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 story.txt        what was promised and observed, and where each packet ended
 capture.pcapng   everything that the taps saw, one interface for each, with comments
 state/NAME.json  links, addresses, routes, rules, neighbours, nft, flows: `ip -j` shaped
-commands.txt     what the runtime was told and what it said, where the adapter keeps it
+commands.txt     what the runtime was told, when, and what it said, where the adapter keeps it
 plan.toml        what was built; `netmodes lab --plan plan.toml` builds it to play with
 again.txt        the line that runs the test again
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import re
@@ -112,7 +113,12 @@ def _commands(commands: Iterable[Completed]) -> str:
     lines = []
     for done in commands:
         lines.append(f"$ {' '.join(done.argv)}")
-        lines.append(f"# exit {done.returncode} after {done.seconds:.3f} s")
+        ended = f"exit {done.returncode} after {done.seconds:.3f} s"
+        lines.append(f"# {_clock(done.at)}, {ended}" if done.at else f"# {ended}")
         lines += [text for text in (done.stdout.rstrip(), done.stderr.rstrip()) if text]
         lines.append("")
     return "\n".join(lines)
+
+
+def _clock(at: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(at, datetime.UTC):%H:%M:%S.%f}"[:-3] + " UTC"

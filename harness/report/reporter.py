@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -63,6 +65,7 @@ class Reporter:
     ) -> None:
         self._order, self._runtime, self._catalogue = order, runtime, catalogue
         self._recorder, self._root = recorder, root
+        self._directory = order.directory
         self._tests = Collected(node_ids)
         self._began = time.time()
         self._troubles: list[str] = []
@@ -116,14 +119,14 @@ class Reporter:
 
     def _announce(self) -> None:
         self._announced = True
-        if self._order.directory is None:
+        if self._directory is None:
             return
         begun = self._report(pytest.ExitCode.INTERRUPTED, ["the run has not come to its end"])
         try:
-            files.announce(begun, self._order.directory)
-            files.remove_evidence(self._order.directory, before=self._began)
+            files.announce(begun, self._directory)
+            files.remove_evidence(self._directory, before=self._began)
         except OSError as error:
-            self._cannot_write(error)
+            self._cannot_write(error, begun)
 
     # --- at the end
 
@@ -230,25 +233,35 @@ class Reporter:
 
     def _write(self, report: Report) -> None:
         try:
-            if self._order.directory is not None:
-                files.write(report, self._order.directory)
-                self._say(f"report: {self._order.directory / files.PAGE}")
+            if self._directory is not None:
+                files.write(report, self._directory)
+                self._say(f"report: {self._directory / files.PAGE}")
         except OSError as error:
-            self._cannot_write(error)
+            self._cannot_write(error, report)
         try:
             files.append_step_summary(report)
         except OSError as error:
             self._say(f"report: cannot append to ${files.STEP_SUMMARY}: {error}", bad=True)
             self._failed = True
 
-    def _cannot_write(self, error: OSError) -> None:
-        if not self._failed:
-            self._say(
-                f"report: cannot write to {self._order.directory}: {error.strerror or error}; "
-                "give another folder with --report, or --no-report",
-                bad=True,
-            )
+    def _cannot_write(self, error: OSError, report: Report) -> None:
+        """Leave a report that says that it is partial in a fresh folder instead, and say so."""
+        if self._failed:
+            return
         self._failed = True
+        why = f"cannot write to {self._directory}: {error.strerror or error}"
+        self._trouble(why)
+        partial = (*report.partial, line(why))
+        instead = "give another folder with --report, or --no-report"
+        with contextlib.suppress(OSError):
+            fresh = Path(tempfile.mkdtemp(prefix="netmodes-report-"))
+            told = replace(
+                report, partial=partial, exit=report.exit or pytest.ExitCode.TESTS_FAILED
+            )
+            files.write(told, fresh)
+            self._directory = fresh
+            instead = f"a partial report is in {fresh}"
+        self._say(f"report: {why}; {instead}", bad=True)
 
     # --- telling
 

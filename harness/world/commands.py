@@ -21,7 +21,7 @@ def run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: floa
     After `timeout` seconds its whole process group is killed and `TimeoutError` tells
     what it had said. Whatever has left the group is not waited for.
     """
-    began = time.perf_counter()
+    at, began = time.time(), time.perf_counter()
     with subprocess.Popen(
         argv,
         stdin=subprocess.PIPE,
@@ -47,6 +47,7 @@ def run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: floa
         stdout=out.decode(errors="replace"),
         stderr=err.decode(errors="replace"),
         seconds=time.perf_counter() - began,
+        at=at,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ def test_a_failed_matrix_leaves_a_story_and_a_folder(
     assert {item.name for item in where.iterdir()} == {
         "story.txt",
         "capture.pcapng",
+        "commands.txt",
         "state",
         "plan.toml",
         "again.txt",
@@ -135,7 +137,29 @@ def test_a_failure_without_a_matrix_leaves_its_scene(run: Run, pytester: pytest.
     """There is nothing to replay; state, plan and the line to run it again are there."""
     run(body=ORDINARY).assert_outcomes(passed=1, failed=1)
     where = evidence_of(pytester, "test_broken")
-    assert {item.name for item in where.iterdir()} == {"state", "plan.toml", "again.txt"}
+    assert {item.name for item in where.iterdir()} == {
+        "commands.txt",
+        "state",
+        "plan.toml",
+        "again.txt",
+    }
+
+
+def test_what_the_runtime_was_asked_and_answered_is_kept(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    """With arguments, time of day and seconds; what it refused among it."""
+    refused = "import pytest; pytest.raises(Exception, scene.runtime.remove_network, 'nobody'); "
+    run(body=refused + ORDINARY)
+    told = (evidence_of(pytester, "test_broken") / "commands.txt").read_text()
+    blocks = [block.splitlines() for block in told.split("\n\n")]
+    started = [block for block in blocks if block[0].startswith("$ run web ")]
+    assert "('sleep', '2147483647')" in started[0][0]
+    assert re.fullmatch(r"# \d\d:\d\d:\d\d\.\d{3} UTC, exit 0 after \d+\.\d{3} s", started[0][1])
+    assert "Facts(id='" in started[0][2]
+    (no,) = [block for block in blocks if block[0] == "$ remove network nobody 'nobody'"]
+    assert "exit 1 after" in no[1]
+    assert "nobody" in no[2]
 
 
 def test_the_line_that_runs_it_again_says_what_was_said(

@@ -67,6 +67,7 @@ def action(machine: Path) -> Job:
     def run(**given: str) -> subprocess.CompletedProcess[str]:
         inputs = {name: item.get("default", "") for name, item in ACTION["inputs"].items()} | given
         temporary = {"RUNNER_TEMP": str(machine), "GITHUB_STEP_SUMMARY": str(machine / "summary")}
+        temporary["GITHUB_OUTPUT"] = str(machine / "output")
         done = None
         for step in ACTION["runs"]["steps"]:
             if "run" not in step:
@@ -128,6 +129,43 @@ def test_the_action_runs_a_shard(action: Job, machine: Path) -> None:
     """Of a matrix of jobs each says which one it is."""
     action(runtime="mydocker", args=FEW, shard="2/3")
     assert report(machine)["shard"] == {"number": 2, "of": 3}
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"runtime": "acme"}, "netmodes-acme"),
+        ({"runtime": "ci/acme.toml", "shard": "2/3"}, "netmodes-ci-acme.toml-part-2-3"),
+        ({"runtime": 'a:"<b>|*?\\\n=c'}, "netmodes-a---b-------c"),
+        ({"runtime": "acme", "artifact": "told/so"}, "told-so"),
+    ],
+    ids=str,
+)
+def test_every_job_of_a_matrix_has_an_artifact_of_its_own(
+    machine: Path, given: dict[str, str], name: str
+) -> None:
+    """Of a name that GitHub takes: two artifacts of a run cannot have the same one."""
+    inputs = {key: item.get("default", "") for key, item in ACTION["inputs"].items()} | given
+    (step,) = (item for item in ACTION["runs"]["steps"] if item.get("id") == "artifact")
+    told = {key: _filled(text, inputs) for key, text in step["env"].items()}
+    done = _shell(machine, step["run"], **told, GITHUB_OUTPUT=str(machine / "output"))
+    assert done.returncode == 0, done.stderr
+    assert (machine / "output").read_text() == f"name={name}\n"
+    (keep,) = (
+        item for item in ACTION["runs"]["steps"] if "upload-artifact" in item.get("uses", "")
+    )
+    assert keep["with"]["name"] == "${{ steps.artifact.outputs.name }}"
+
+
+def test_nothing_is_installed_by_a_name_that_no_index_has() -> None:
+    """Netmodes is had from where its repository is, which whoever uses it fills in."""
+    page = (ROOT / "docs" / "ci.md").read_text()
+    asked = [TEMPLATE[".netmodes"]["variables"]["NETMODES_PACKAGE"]]
+    asked += re.findall(r"pip install (\S+)", page)
+    asked += re.findall(r"NETMODES_PACKAGE: (\S+)", page)
+    assert len(asked) == 3
+    assert all(re.fullmatch(r"git\+https://\S+/OWNER/netmodes@main", item) for item in asked)
+    assert " git " in "\n".join(TEMPLATE[".netmodes"]["before_script"])
 
 
 def test_an_input_is_no_part_of_the_script(action: Job, machine: Path) -> None:

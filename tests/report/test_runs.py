@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,17 +228,34 @@ def test_a_run_that_stops_at_the_first_failure_is_partial(project: pytest.Pytest
     assert left(project).partial == ("3 of 4 tests did not run",)
 
 
-def test_a_folder_that_cannot_be_written_fails_the_run(project: pytest.Pytester) -> None:
-    """One line says so, and the tests' verdicts are shown all the same."""
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
+
+
+def test_a_folder_that_cannot_be_written_fails_the_run(
+    project: pytest.Pytester, temporary: Path
+) -> None:
+    """One line names the folder that has the report instead; the verdicts are shown."""
     project.makepyfile(test_it=GREEN)
     (project.path / "file").write_text("in the way")
     result = run(project, "--report=file/report")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     told = [line for line in result.outlines if line.startswith("report: cannot write to")]
-    assert told == [
-        f"report: cannot write to {project.path}/file/report: Not a directory; "
-        "give another folder with --report, or --no-report"
-    ]
+    why = f"cannot write to {project.path}/file/report: Not a directory"
+    (instead,) = (item.removeprefix(f"report: {why}; a partial report is in ") for item in told)
+    assert Path(instead).parent == temporary
+    assert Path(instead).name.startswith("netmodes-report-")
+    report = json_file.load(Path(instead))
+    assert report.partial == (why,)
+    assert report.exit == 1
+    assert report.totals.tests.kept == 2
+    assert (Path(instead) / "index.html").is_file()
     result.stdout.fnmatch_lines(["1 kept, 1 unsupported*"])
     result.assert_outcomes(passed=2, skipped=1)
 
@@ -252,7 +270,9 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
     syscalls.umount(str(place))
 
 
-def test_a_full_disk_fails_the_run(project: pytest.Pytester, small_disk: Path) -> None:
+def test_a_full_disk_fails_the_run(
+    project: pytest.Pytester, small_disk: Path, temporary: Path
+) -> None:
     """What is left is a whole report that says that it is partial, and nothing else."""
     project.makepyfile(test_it=GREEN)
     result = run(project, f"--report={small_disk}")
@@ -260,6 +280,10 @@ def test_a_full_disk_fails_the_run(project: pytest.Pytester, small_disk: Path) -
     result.stdout.fnmatch_lines(["report: cannot write to * No space left on device*"])
     result.stdout.fnmatch_lines(["1 kept, 1 unsupported*"])
     assert {path.name for path in small_disk.iterdir()} == {"report.json"}
+    (instead,) = temporary.iterdir()
+    whole = json_file.load(instead)
+    assert any("No space left on device" in words for words in whole.partial)
+    assert whole.totals.tests.kept == 2
     report = json_file.load(small_disk)
     assert report.partial
     assert report.exit != 0

@@ -1,0 +1,76 @@
+"""The calls of a runtime that is driven as a library, kept as a command line's commands are.
+
+A call costs what a tuple costs: arguments and answers become text only when somebody reads
+them, which is when something has failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+
+from harness.adapters.protocol import Completed, HostHandle
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_KEPT: Final = 200
+_LONGEST: Final = 2000
+"""Characters of what is told of one argument or answer."""
+
+
+class _Call(NamedTuple):
+    asked: str
+    arguments: tuple[Any, ...]
+    answer: Any
+    refusal: str
+    at: float
+    seconds: float
+
+
+class Calls:
+    """Calls into the host, the last of which are remembered."""
+
+    def __init__(self, host: HostHandle) -> None:
+        self._host = host
+        self._kept: deque[_Call] = deque(maxlen=_KEPT)
+
+    def call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` inside the host, for what is `asked`; it raises what that raises."""
+        at, began = time.time(), time.perf_counter()
+        answer: T | None = None
+        refusal = ""
+        try:
+            answer = self._host.call(function, *args, **kwargs)
+        except BaseException as error:
+            refusal = f"{type(error).__name__}: {error}"
+            raise
+        else:
+            return answer
+        finally:
+            arguments = (*args, kwargs) if kwargs else args
+            seconds = time.perf_counter() - began
+            self._kept.append(_Call(asked, arguments, answer, refusal, at, seconds))
+
+    def keep(self, done: Completed) -> None:
+        """Remember a command as well, which was run for the runtime."""
+        self._kept.append(_Call("", (), done, "", done.at, done.seconds))
+
+    @property
+    def told(self) -> list[Completed]:
+        """The last ones, the oldest first.
+
+        A call's first word is what was asked for, those after it are the arguments. It has
+        exited with 1 where it raised something, which is its error output.
+        """
+        return [_command(call) for call in self._kept]
+
+
+def _command(call: _Call) -> Completed:
+    if isinstance(call.answer, Completed) and not call.asked:
+        return call.answer
+    argv = (call.asked, *(repr(item)[:_LONGEST] for item in call.arguments))
+    answer = "" if call.answer is None else repr(call.answer)[:_LONGEST]
+    return Completed(argv, int(bool(call.refusal)), answer, call.refusal, call.seconds, call.at)

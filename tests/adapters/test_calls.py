@@ -1,0 +1,93 @@
+"""What adapters keep of what they asked, whichever way they ask: evidence of a failure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.adapters.bare import Order
+from harness.adapters.bare_adapter import BareFactory
+from harness.adapters.calls import Calls
+from harness.adapters.cli import CliAdapter
+from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
+from harness.model import ContainerSpec, Nothing
+from harness.world.build import World
+from tests.adapters.acme import acme
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """A world without a runtime."""
+    with World.build() as built:
+        yield built
+
+
+class Shell:
+    """A bare runtime that starts nothing."""
+
+    def __init__(self, _: object) -> None:
+        pass
+
+    def start(self, order: Order) -> int:
+        """Refused."""
+        raise AssertionError(order)
+
+    def forget(self, name: str, home: Path) -> None:
+        """There is nothing."""
+
+    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:
+        """Never asked."""
+        raise AssertionError(name, pid)
+
+
+def test_a_bare_runtimes_verbs_are_kept(world: World) -> None:
+    """With arguments, the answer or the refusal, and the time of day."""
+    before = time.time()
+    factory = BareFactory(name="sh", command=("bash",), make=Shell, packages=())
+    adapter = factory(world.host)
+    with pytest.raises(RuntimeRefused):
+        adapter.inspect("nobody")
+    (kept,) = adapter.commands
+    assert kept.argv == ("inspect nobody", "'nobody'")
+    assert kept.returncode == 1
+    assert "nobody" in kept.stderr
+    assert before <= kept.at <= kept.at + kept.seconds <= time.time()
+
+
+def test_a_commands_time_of_day_is_kept(world: World, tmp_path: Path) -> None:
+    """Of a command line that is run."""
+    before = time.time()
+    adapter = acme(tmp_path)(world.host)
+    assert isinstance(adapter, CliAdapter)
+    with pytest.raises(RuntimeRefused):
+        adapter.inspect("nobody")
+    assert before <= adapter.commands[-1].at <= time.time()
+
+
+def test_a_command_that_does_not_end_is_kept(world: World, tmp_path: Path) -> None:
+    """It is the one that somebody will look for."""
+    adapter = acme(tmp_path, trick="[ $1 != run ] || sleep 60", timeout=1)(world.host)
+    assert isinstance(adapter, CliAdapter)
+    with pytest.raises(RuntimeBroken):
+        adapter.run(ContainerSpec("web", Nothing()))
+    assert "launch" in adapter.commands[-1].argv
+    assert adapter.commands[-1].returncode == 124
+    assert "did not end within 1" in adapter.commands[-1].stderr
+
+
+def test_the_oldest_calls_go(world: World) -> None:
+    """A run of hours keeps no more than one of minutes, and no answer at its full length."""
+    calls = Calls(world.host)
+    for number in range(300):
+        calls.call("say", _say, number)
+    told = calls.told
+    assert len(told) == 200
+    assert told[-1].argv == ("say", "299")
+    assert len(told[-1].stdout) == 2000
+
+
+def _say(number: int) -> str:
+    return f"{number}" * 3000
