@@ -11,7 +11,7 @@ from harness.model import HOST, Bridge, Family, Publish
 from harness.place import Place
 from harness.scene import Scene
 from harness.topology import Address
-from suites.ports.shop import OWN, Shop, both, shops
+from suites.ports.shop import OWN, Shop, both, has_taps, shops
 
 BESIDE: Final = "beside"
 """A container that is there already and publishes nothing."""
@@ -36,6 +36,12 @@ class Fair:
     def own(self, family: Family) -> Address:
         """The host's address on the LAN."""
         return self.scene.world.address(HOST, family)
+
+    def link(self) -> str:
+        """The host's link on the network; empty where it has none."""
+        if has_taps(self.scene.runtime):
+            return ""
+        return self.scene.runtime.network_facts(self.home.network).interface or ""
 
     def container(self, name: str, *ports: Publish) -> Container:
         """Start a container; it is removed after the test if it is still there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -210,7 +211,9 @@ def _called(name: str) -> list[int]:
     """The processes that execute a program with `listen` in its words, by their pids."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        words = Path("/proc", pid, "cmdline").read_bytes().split(b"\0")
+        words = [b""]
+        with contextlib.suppress(OSError):  # it has just ended
+            words = Path("/proc", pid, "cmdline").read_bytes().split(b"\0")
         if words[0] == name.encode() and b"s.listen" in b" ".join(words):
             found.append(int(pid))
     return found

@@ -31,6 +31,26 @@ def test_of_nothing(): pass
 """
 
 
+NAMESAKES = """
+import pytest
+
+def test_live(scene): pass
+
+@pytest.mark.parametrize(("runtime", "world"), [("acme", "flat")])
+def test_mine(runtime, world): assert (runtime, world) == ("acme", "flat")
+"""
+"""What somebody's test calls a runtime and a world are words of its own."""
+
+
+def test_what_is_called_as_ours_is_not_taken_for_it(project: pytest.Pytester) -> None:
+    """Beside live tests too, whose guard knows the runtime by its fixture."""
+    project.makepyfile(NAMESAKES)
+    result = project.runpytest_subprocess(
+        "--sandbox=always", "--runtime=mydocker", "-p", "no:xdist"
+    )
+    result.assert_outcomes(passed=2)
+
+
 def test_an_unknown_id_is_a_collection_error(project: pytest.Pytester) -> None:
     """A mistyped id is found before anything runs, with the ids that it may have meant."""
     project.makepyfile(
