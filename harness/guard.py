@@ -31,7 +31,7 @@ from harness.world.build import World
 from harness.world.dumps import Dumps, Raw
 from harness.world.facts import learned, names
 from harness.world.snapshot import NEW, Change, changes, differences, gathered
-from harness.world.surroundings import Outside, Surroundings
+from harness.world.surroundings import DESCRIPTOR, Outside, Surroundings
 from linux import netstate, rtnl
 from linux.conntrack import Conntrack, Flow
 from linux.netlink import Netlink, number
@@ -265,6 +265,8 @@ class Guard:
                 yield from moved
 
     def _note(self, found: dict[str, list[str]], place: str, change: Change) -> None:
+        if change.how == "gone" and change.thing.startswith(DESCRIPTOR):
+            return  # to let go of a namespace is what becomes of everybody who looks into one
         excused = self._fleeting if change.how == "gone" else self._residue
         if any(fnmatchcase(change.thing, pattern) for pattern in excused):
             return

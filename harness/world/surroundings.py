@@ -19,6 +19,9 @@ _NAMESPACE: Final = re.compile(r"(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]"
 _MOUNT_FIELDS: Final = 6
 """Fields of mountinfo before the optional ones: proc_pid_mountinfo(5)."""
 
+DESCRIPTOR: Final = "descriptor of "
+"""How the name of a held namespace begins."""
+
 
 class Held(NamedTuple):
     """A descriptor of a namespace: whose, and of which."""
@@ -87,7 +90,7 @@ class Surroundings:
         for pid in sorted(seen.processes):
             yield f"process {self._called(pid)}", {}
         for held in seen.held:
-            yield f"descriptor of {held.namespace} in process {self._called(held.pid)}", {}
+            yield f"{DESCRIPTOR}{held.namespace} in process {self._called(held.pid)}", {}
 
     def _called(self, pid: int) -> str:
         return f"{pid} ({self._names.get(pid, '?')})"

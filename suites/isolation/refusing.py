@@ -10,10 +10,12 @@ from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model import NetworkSpec
 from harness.place import Place
 from harness.world.snapshot import Snapshot
+from suites.local import at_rest
 
 
 def refused(runtime: Adapter, host: Place, **options: Any) -> None:
     """Such a network is refused, leaves nothing in the host, and its name is not taken."""
+    at_rest(host)
     before = Snapshot.of(host)
     try:
         made = runtime.network(NetworkSpec("refused", **options))
@@ -22,6 +24,7 @@ def refused(runtime: Adapter, host: Place, **options: Any) -> None:
     else:
         runtime.remove_network("refused")
         raise AssertionError(f"a network with {options} was made: {made}")
-    assert before.changes(Snapshot.of(host)) == []
+    changes = before.changes(Snapshot.of(host))
+    assert not changes, "; ".join(changes)
     with pytest.raises(RuntimeRefused):
         runtime.network_facts("refused")

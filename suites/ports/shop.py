@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_interface
 from typing import Final, NamedTuple, Self
 
 from harness.adapters.protocol import Adapter
@@ -27,8 +27,9 @@ from harness.scene import Scene
 from harness.topology import Address, pick
 from harness.traffic import TRANSPORTS, Ear, Meeting, Transport
 from harness.wait import until
-from linux import netstate, rtnl
+from linux import rtnl
 from linux.netlink import Netlink
+from suites.local import is_local
 
 INSIDE: Final = 41080
 """Where a container listens."""
@@ -38,8 +39,6 @@ OWN: Final = 8180
 """The first port of the host that a test may publish by itself."""
 MARKET: Final = "market"
 """The network with IPv6 on which the shared containers are where the family is IPv6."""
-LOCAL_TABLE: Final = 255
-"""Where the kernel keeps the routes to a machine's own addresses (rtnetlink(7))."""
 
 
 class Call(NamedTuple):
@@ -182,16 +181,10 @@ def one_more(scene: Scene, family: Family) -> Iterator[Address]:
     with host.open() as space, Netlink(space) as netlink:
         netlink.send([rtnl.add_address(index, more)])
         try:
-            until(host, lambda: _is_local(netlink, more.ip), f"{more.ip} is the host's own")
+            until(host, lambda: is_local(netlink, more.ip), f"{more.ip} is the host's own")
             yield more.ip
         finally:
             netlink.send([rtnl.del_address(index, more)])
-
-
-def _is_local(netlink: Netlink, address: Address) -> bool:
-    """Whether the kernel takes what comes for an address: for IPv6 a work queue sees to that."""
-    local = netstate.routes(netlink, table=LOCAL_TABLE, every_kind=True)
-    return any(route.destination == ip_network(address) for route in local)
 
 
 def callers(

@@ -192,6 +192,15 @@ CHANGES: dict[str, Plant] = {
 }
 
 
+def test_who_lets_go_of_a_namespace_changes_nothing(world: World) -> None:
+    """A server that looks into one now and then may hold it just when a test begins."""
+    let_go = a_descriptor(world)
+    with Guard(world) as guard:
+        guard.begin()
+        let_go(world)
+        guard.check()
+
+
 @pytest.mark.parametrize("told", LEAKS)
 def test_what_is_left_is_found_by_name(guard: Guard, world: World, told: str) -> None:
     """It breaks LIFE-1, and the guard repairs nothing."""

@@ -1,0 +1,31 @@
+"""Whether a machine's kernel takes what comes for its addresses: for IPv6 that is not at once."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Final
+
+from harness.place import Place
+from harness.topology import Address
+from harness.wait import until
+from linux import netstate
+from linux.netlink import Netlink
+
+_TABLE: Final = 255
+"""Where the kernel keeps the routes to a machine's own addresses (rtnetlink(7))."""
+
+
+def is_local(netlink: Netlink, address: Address) -> bool:
+    """Whether the kernel takes what comes for an address: for IPv6 a work queue sees to that."""
+    local = netstate.routes(netlink, table=_TABLE, every_kind=True)
+    return any(route.destination == ip_network(address) for route in local)
+
+
+def at_rest(place: Place) -> None:
+    """Wait until every address of a place is local to it: till then routes appear by themselves."""
+    with place.open() as space, Netlink(space) as netlink:
+        until(
+            place,
+            lambda: all(is_local(netlink, item.ip) for item in place.interfaces()),
+            "its addresses are its own",
+        )
