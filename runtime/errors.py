@@ -54,7 +54,10 @@ def refused(asked: str, error: OSError) -> UnsupportedError:
         errno.ENOSPC: "a limit on namespaces in /proc/sys/user is reached, or a disk is full",
     }.get(error.errno or 0, "")
     remedy = "`netmodes doctor` tells what this machine can do"
-    return UnsupportedError(asked, error.strerror or str(error), cause, remedy)
+    happened = error.strerror or str(error)
+    if error.filename is not None:
+        happened += f": {error.filename!r}"
+    return UnsupportedError(asked, happened, cause, remedy)
 
 
 class CommandError(MydockerError):

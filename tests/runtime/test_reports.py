@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from runtime.errors import UnsupportedError
+from runtime.errors import UnsupportedError, refused
 from runtime.reports import Report, send_error
 
 
@@ -26,3 +26,9 @@ def test_what_the_kernel_refuses_is_told_with_its_cause(number: int, cause: str)
     assert told.startswith("start the container: unshare(0x2e020000): said the kernel\n")
     assert cause in caught.value.cause
     assert "netmodes doctor" in caught.value.remedy
+
+
+def test_the_file_that_it_was_about_is_named() -> None:
+    """Where there was one."""
+    error = refused("start it", FileNotFoundError(errno.ENOENT, "No such file", "/there"))
+    assert str(error).startswith("start it: No such file: '/there'\n")
