@@ -14,10 +14,10 @@ BAR = 25.0
 def main() -> int:
     """Run `pytest` with one worker and with as many as it chooses, in turn; print the table."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
-    suites = sys.argv[2:]
+    suites = sys.argv[2:] or ["suites"]
 
     def run(*options: str) -> float:
-        command = [sys.executable, "-m", "pytest", "-q", *options, *(suites or ["suites"])]
+        command = [sys.executable, "-m", "pytest", "-q", *options, *suites]
         return timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
 
     rows = alternate(

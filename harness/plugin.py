@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness import options
-from harness.adapters import registry
 
 if TYPE_CHECKING:
     from harness.doctor import Finding
@@ -70,13 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Have as many workers as suit the runtime; what the environment says goes before."""
-    told = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _concerned(config)
-    runtime = config.getoption("runtime")
-    if told or runtime not in (None, registry.DEFAULT):
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _concerned(config):
         return None  # xdist's own
     from harness import workers
 
-    return workers.usual(runtime)
+    return workers.usual(config.getoption("runtime"))
 
 
 # --- the sandbox -----------------------------------------------------------

@@ -7,11 +7,12 @@ import os
 from harness.adapters import registry
 
 
-def usual(runtime: str | None) -> int:
-    """Two for each processor with mydocker, else one.
+def usual(runtime: str | None) -> int | None:
+    """Two for each processor with mydocker; `None` where there is no reason for more than one.
 
     Half of the time the kernel is waited for: before it lets go of a link or a namespace it
     waits until nobody can be looking at it. A runtime with a daemon keeps the processors busy.
     """
-    processors = len(os.sched_getaffinity(0))
-    return 2 * processors if runtime in (None, registry.DEFAULT) else processors
+    if runtime not in (None, registry.DEFAULT):
+        return None
+    return 2 * len(os.sched_getaffinity(0))

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 from runtime import terminal
 from runtime.console import complain, each, say
 from runtime.engine import Engine
-from runtime.errors import CommandError, MydockerError
+from runtime.errors import MydockerError
 from runtime.execute import Stdio
 from runtime.optioncli import environment, environment_files, options
 from runtime.parser import parser
@@ -60,7 +60,7 @@ def _obey(words: Sequence[str]) -> int:
         return _action(arguments.action)(Engine(), arguments)
     except MydockerError as error:
         complain(error)
-        return _code(arguments.action, error)
+        return _code(arguments.action, error.exit_code)
     except BrokenPipeError:
         # The reader has had enough, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains again at exit
@@ -69,14 +69,12 @@ def _obey(words: Sequence[str]) -> int:
         return 130
     except OSError as error:
         complain(error)
-        return _code(arguments.action, error)
+        return _code(arguments.action, MydockerError.exit_code)
 
 
-def _code(action: str, error: Exception) -> int:
-    """Docker's exit code: of `run` 125, where 1 would be the command's, and of all else 1."""
-    if isinstance(error, CommandError) or action == "run":
-        return error.exit_code if isinstance(error, MydockerError) else MydockerError.exit_code
-    return 1
+def _code(action: str, code: int) -> int:
+    """Docker's exit code: 125 is for `run` alone, where 1 would be the command's own."""
+    return 1 if code == MydockerError.exit_code and action != "run" else code
 
 
 def _action(name: str) -> Action:

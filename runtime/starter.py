@@ -34,13 +34,12 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import runtime
+from runtime.attendant.nursery import BEGUN
 from runtime.errors import MydockerError, UnsupportedError, refused
 from runtime.init import Launch
 from runtime.starting import HELLO, MESSAGE
 
 _BEGIN: Final = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({fd})"
-
-_WORD: Final = 16
 
 
 class Process(NamedTuple):
@@ -127,7 +126,7 @@ class Starter:
         try:
             with self._asking:
                 socket.send_fds(channel, [os.fsencode(root)], [listening, log])
-                return bool(channel.recv(_WORD))
+                return bool(channel.recv(len(BEGUN)))
         except (BrokenPipeError, ConnectionResetError):
             return False
 

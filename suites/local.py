@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from typing import Final
 
 from harness.place import Place
-from harness.topology import Address
+from harness.topology import Address, Network
 from harness.wait import until
 from linux import netstate
 from linux.netlink import Netlink
@@ -15,10 +15,14 @@ _TABLE: Final = 255
 """Where the kernel keeps the routes to a machine's own addresses (rtnetlink(7))."""
 
 
+def _local(netlink: Netlink) -> set[Network | None]:
+    found = netstate.routes(netlink, table=_TABLE, every_kind=True)
+    return {route.destination for route in found}
+
+
 def is_local(netlink: Netlink, address: Address) -> bool:
     """Whether the kernel takes what comes for an address: for IPv6 a work queue sees to that."""
-    local = netstate.routes(netlink, table=_TABLE, every_kind=True)
-    return any(route.destination == ip_network(address) for route in local)
+    return ip_network(address) in _local(netlink)
 
 
 def at_rest(place: Place) -> None:
@@ -26,6 +30,6 @@ def at_rest(place: Place) -> None:
     with place.open() as space, Netlink(space) as netlink:
         until(
             place,
-            lambda: all(is_local(netlink, item.ip) for item in place.interfaces()),
+            lambda: {ip_network(item.ip) for item in place.interfaces()} <= _local(netlink),
             "its addresses are its own",
         )

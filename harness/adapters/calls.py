@@ -35,7 +35,7 @@ class Calls:
 
     def __init__(self, host: HostHandle) -> None:
         self._host = host
-        self._kept: deque[_Call] = deque(maxlen=_KEPT)
+        self._kept: deque[_Call | Completed] = deque(maxlen=_KEPT)
 
     def call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` inside the host, for what is `asked`; it raises what that raises."""
@@ -56,7 +56,7 @@ class Calls:
 
     def keep(self, done: Completed) -> None:
         """Remember a command as well, which was run for the runtime."""
-        self._kept.append(_Call("", (), done, "", done.at, done.seconds))
+        self._kept.append(done)
 
     @property
     def told(self) -> list[Completed]:
@@ -65,12 +65,10 @@ class Calls:
         A call's first word is what was asked for, those after it are the arguments. It has
         exited with 1 where it raised something, which is its error output.
         """
-        return [_command(call) for call in self._kept]
+        return [item if isinstance(item, Completed) else _command(item) for item in self._kept]
 
 
 def _command(call: _Call) -> Completed:
-    if isinstance(call.answer, Completed) and not call.asked:
-        return call.answer
     argv = (call.asked, *(repr(item)[:_LONGEST] for item in call.arguments))
     answer = "" if call.answer is None else repr(call.answer)[:_LONGEST]
     return Completed(argv, int(bool(call.refusal)), answer, call.refusal, call.seconds, call.at)

@@ -88,7 +88,7 @@ def _pytest(arguments: argparse.Namespace, *options: str) -> int:
 
 def _workers(text: str, runtime: str | None) -> int | None:
     if text == "auto":
-        return usual(runtime)
+        return usual(runtime) or len(os.sched_getaffinity(0))
     return int(text) if text.isdecimal() and int(text) else None
 
 

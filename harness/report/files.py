@@ -21,14 +21,17 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable in which GitHub Actions names the file that a summary is appended to."""
 
 
+def cut_short(report: Report, why: str) -> Report:
+    """`report`, which is partial for one reason more."""
+    return dataclasses.replace(report, partial=(*report.partial, why), exit=report.exit or 1)
+
+
 def write(report: Report, directory: Path) -> None:
     """Every form of the report. Raises `OSError`.
 
     `report.json` comes first and says that it is partial, until all the others are there.
     """
-    unfinished = dataclasses.replace(
-        report, partial=(*report.partial, UNFINISHED), exit=report.exit or 1
-    )
+    unfinished = cut_short(report, UNFINISHED)
     directory.mkdir(parents=True, exist_ok=True)
     replace(directory / json_file.NAME, json_file.dumps(unfinished))
     try:

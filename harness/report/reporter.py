@@ -251,14 +251,10 @@ class Reporter:
         self._failed = True
         why = f"cannot write to {self._directory}: {error.strerror or error}"
         self._trouble(why)
-        partial = (*report.partial, line(why))
         instead = "give another folder with --report, or --no-report"
         with contextlib.suppress(OSError):
             fresh = Path(tempfile.mkdtemp(prefix="netmodes-report-"))
-            told = replace(
-                report, partial=partial, exit=report.exit or pytest.ExitCode.TESTS_FAILED
-            )
-            files.write(told, fresh)
+            files.write(files.cut_short(report, line(why)), fresh)
             self._directory = fresh
             instead = f"a partial report is in {fresh}"
         self._say(f"report: {why}; {instead}", bad=True)

@@ -70,10 +70,10 @@ def _received(channel: socket.socket) -> tuple[str, list[int]]:
 
 
 def _become(root: str, descriptors: list[int], arguments: init.Area) -> NoReturn:
-    from runtime.attendant import process
-    from runtime.attendant.client import LISTENING
-
     try:
+        from runtime.attendant import process
+        from runtime.attendant.client import LISTENING
+
         init.forget_parent(descriptors)
         init.default_signals([signal.SIGCHLD])
         listening, log = descriptors

@@ -162,12 +162,17 @@ def test_what_the_runtime_was_asked_and_answered_is_kept(
     assert "nobody" in no[2]
 
 
+def line_after(run: Run, pytester: pytest.Pytester, *options: str) -> str:
+    """What is to run the failing test again, after a run with these options."""
+    run(*options, "-k", "broken", body=ORDINARY)
+    return (evidence_of(pytester, "test_broken") / "again.txt").read_text()
+
+
 def test_the_line_that_runs_it_again_says_what_was_said(
     run: Run, pytester: pytest.Pytester
 ) -> None:
     """What is as ever goes without saying."""
-    run("-k", "broken", "--probe=exec", "--hypothesis-seed=3", body=ORDINARY)
-    again = (evidence_of(pytester, "test_broken") / "again.txt").read_text()
+    again = line_after(run, pytester, "--probe=exec", "--hypothesis-seed=3")
     assert again == "pytest test_it.py::test_broken --probe exec --hypothesis-seed 3\n"
     assert json_file.load(pytester.path / "report").environment["probe"] == "exec"
 
@@ -176,8 +181,7 @@ def test_the_line_is_for_installed_suites_where_they_were_run(
     run: Run, pytester: pytest.Pytester
 ) -> None:
     """From whatever folder."""
-    run("--pyargs", "test_it", "-k", "broken", body=ORDINARY)
-    again = (evidence_of(pytester, "test_broken") / "again.txt").read_text()
+    again = line_after(run, pytester, "--pyargs", "test_it")
     assert again == "pytest --pyargs test_it::test_broken\n"
 
 
