@@ -34,6 +34,7 @@ from harness.world.snapshot import NEW, Change, changes, differences, gathered
 from harness.world.surroundings import DESCRIPTOR, Outside, Surroundings
 from linux import netstate, rtnl
 from linux.conntrack import Conntrack, Flow
+from linux.flowwatch import FlowWatch
 from linux.netlink import Netlink, number
 from linux.netns import NetNS
 
@@ -115,6 +116,7 @@ class Guard:
             self._notices.setblocking(False)
             self._poll = select.poll()
             self._poll.register(self._notices, select.POLLIN)
+            self._begun = stack.enter_context(FlowWatch(world.namespaces[HOST]))
             self._surroundings = Surroundings(world.host.pid, world.host.cgroup)
             self._resources = stack.pop_all()
 
@@ -304,8 +306,11 @@ class Guard:
 
     def _flows(self) -> Iterator[Flow]:
         had = self._of_containers()
+        marks = [item.packed for item in had]
+        if not self._begun.may_have(*marks):
+            return
         with Conntrack(self._world.namespaces[HOST]) as conntrack:
-            for flow in conntrack.marked(*(item.packed for item in had)) if had else ():
+            for flow in conntrack.marked(*marks):
                 ours = flow.handle in self._known or flow.original.destination.is_multicast
                 if not ours and not had.isdisjoint(flow.addresses):
                     yield flow

@@ -92,7 +92,7 @@ class Conntrack:
 
     def all(self) -> list[Flow]:
         """Every flow of both families. The kernel walks its whole table: milliseconds."""
-        return [_flow(answer) for answer in self._told()]
+        return [_flow(answer) for answer in self.raw()]
 
     def marked(self, *marks: bytes) -> list[Flow]:
         """As `all`, but for those that have none of the marks somewhere: they are not looked at.
@@ -103,9 +103,10 @@ class Conntrack:
         if not marks:
             return []
         told = re.compile(b"|".join(map(re.escape, marks)), re.DOTALL).search
-        return [_flow(answer) for answer in self._told() if told(answer)]
+        return [_flow(answer) for answer in self.raw() if told(answer)]
 
-    def _told(self) -> Iterator[bytes]:
+    def raw(self) -> Iterator[bytes]:
+        """What the kernel tells of each flow, as it tells it."""
         if not self.count():
             return iter(())
         request = Request(_SUBSYSTEM << 8 | _GET, NLM_F_DUMP, bytes(4), "list flows")

@@ -14,7 +14,7 @@ import fcntl
 import os
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import Final, NamedTuple, Self
 
@@ -106,36 +106,33 @@ class Dumps:
     Use it as a context manager, or `close` it: it keeps the namespace alive.
     """
 
-    def __init__(self, space: NetNS) -> None:
+    def __init__(self, space: NetNS, *, once: bool = False) -> None:
+        """Open it; where it is for a look `once`, the sysctls are opened when that is taken."""
         with contextlib.ExitStack() as stack:
             self._route = stack.enter_context(Netlink(by_kernel(space)))
             self._netfilter = stack.enter_context(Netlink(space, protocol=NETLINK_NETFILTER))
             self._seen, self._ruleset = _NOT_SEEN, Ruleset()
             self._space = stack.enter_context(NetNS(os.dup(space.fd)))
+            self._keys: list[str] = []
             self._files: list[int] = []
             stack.callback(self._close_files)
-            self._open()
+            if not once:
+                self._open()
             self._resources = stack.pop_all()
 
     def _open(self) -> None:
         """Open the sysctls; none stays open where the limit of open files leaves no room."""
         _allow_files()
-        room, paths = True, []
         with self._space.entered():
-            for key, fd in _open_files():
-                paths.append(key)
-                if room:
-                    try:
-                        self._files.append(_out_of_the_way(fd))
-                    except OSError as error:
-                        if error.errno not in (errno.EMFILE, errno.EINVAL):
-                            raise
-                        room = False
-                        self._close_files()
-                else:
-                    os.close(fd)
-        self._keys = [path.replace("/", ".") for path in paths]
-        self._paths = paths
+            for key, fd, _ in _open_files():
+                try:
+                    self._files.append(_out_of_the_way(fd))
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.EINVAL):
+                        raise
+                    self._close_files()
+                    return
+                self._keys.append(key)
 
     def take(self) -> Raw:
         """The state as it is now."""
@@ -152,15 +149,15 @@ class Dumps:
             forwarding,
             timings,
             self._nft(),
-            tuple(zip(self._keys, self._read(), strict=True)),
+            tuple(self._sysctls()),
         )
 
-    def _read(self) -> Iterator[bytes]:
+    def _sysctls(self) -> Iterable[tuple[str, bytes]]:
         """The files' contents; with `map`, for there are hundreds of them at every look."""
         if self._files:
-            return map(os.pread, self._files, repeat(4096), repeat(0))
+            return zip(self._keys, map(os.pread, self._files, repeat(4096), repeat(0)), strict=True)
         with self._space.entered():
-            return iter([_once(path) for path in self._paths])
+            return [(key, _closed(fd, value)) for key, fd, value in _open_files()]
 
     def _nft(self) -> Ruleset:
         """The ruleset; dumped only when its generation is another than the last time.
@@ -242,12 +239,9 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _once(path: str) -> bytes:
-    fd = os.open(f"{_ROOT}{path}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, 4096)
-    finally:
-        os.close(fd)
+def _closed(fd: int, value: bytes) -> bytes:
+    os.close(fd)
+    return value
 
 
 def _out_of_the_way(fd: int) -> int:
@@ -258,24 +252,27 @@ def _out_of_the_way(fd: int) -> int:
         os.close(fd)
 
 
-def _open_files() -> Iterator[tuple[str, int]]:
-    """Every sysctl under `net.` of the thread's namespace but those of single links."""
+def _open_files() -> Iterator[tuple[str, int, bytes]]:
+    """Every sysctl under `net.` of the thread's namespace but those of single links.
+
+    By its key, open, and what it says.
+    """
     for directory, below, names in os.walk(f"{_ROOT}net"):
         where = directory.removeprefix(_ROOT)
         below.sort()
         if where in _PER_LINK:
             below[:] = [name for name in below if name in _COMMON]
         for name in sorted(names):
-            key = f"{where}/{name}"
-            if key in _COUNTS:
+            path = f"{where}/{name}"
+            if path in _COUNTS:
                 continue
             try:
-                fd = os.open(f"{_ROOT}{key}", os.O_RDONLY | os.O_CLOEXEC)
+                fd = os.open(f"{_ROOT}{path}", os.O_RDONLY | os.O_CLOEXEC)
             except OSError:  # it can only be written
                 continue
             try:
-                os.pread(fd, 4096, 0)
+                value = os.pread(fd, 4096, 0)
             except OSError:  # never set (stable_secret)
                 os.close(fd)
             else:
-                yield key, fd
+                yield path.replace("/", "."), fd, value

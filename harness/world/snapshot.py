@@ -29,7 +29,7 @@ class Snapshot:
     @classmethod
     def of(cls, place: Place) -> Snapshot:
         """Look at a place, once none of its addresses is tentative any more."""
-        with place.open() as space, Dumps(space) as dumps:
+        with place.open() as space, Dumps(space, once=True) as dumps:
             await_ready([space])
             raw = dumps.take()
         return cls(gathered(things(raw, names(raw))))
