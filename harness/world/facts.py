@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
@@ -17,12 +18,13 @@ from harness.topology import Address
 from harness.world.dumps import Messages, Raw
 from harness.world.nftfacts import ruleset
 from linux import rtnl
-from linux.netlink import attributes, number
+from linux.netlink import attributes, chosen, number
 
 Thing = tuple[str, dict[str, str]]
 """What something is called, `link eth0`, and what is known about it: `mtu` → …."""
 Names = Mapping[int, str]
 """Links by index."""
+Still = tuple[object, ...]
 
 _LABELS: Final = {
     1: "address",
@@ -48,6 +50,9 @@ _LINKED: Final = 1 | 16
 _CACHEINFO: Final = {"address": 6, "route": 12}
 _FRA_NAMES: Final = {3: "iif", 17: "oif", 1: "to", 2: "from", 10: "mark"}
 _FAMILIES: Final[dict[int, str]] = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
+_NDA_CACHEINFO: Final = 3
+_PROXIED: Final = 0x08
+"""NTF_PROXY."""
 _NUD_LEARNED: Final = rtnl.NUD_REACHABLE | rtnl.NUD_STALE | 0x08 | 0x10  # DELAY, PROBE
 
 
@@ -81,8 +86,7 @@ def things(raw: Raw, names: Names) -> Iterator[Thing]:
 # --- links -------------------------------------------------------------------
 
 
-def still(answer: bytes) -> tuple[object, ...]:
-    """A link without what moves by itself: equal for two looks at one that nobody changed."""
+def _still_link(answer: bytes) -> Still:
     kept: list[object] = []
     for key, value in attributes(answer, rtnl.LINK.size):
         if key == rtnl.IFLA_LINKINFO:
@@ -189,10 +193,21 @@ _TIMINGS: Final = {
 """NDTPA_… (linux/neighbour.h), in milliseconds where they are times."""
 
 
+_NDTA_PARMS: Final = 6
+_NDTPA_IFINDEX: Final = 1
+_TOLD: Final = frozenset({_NDTPA_IFINDEX, *_TIMINGS})
+
+
+def _still_timings(answer: bytes) -> Still:
+    """A neighbour table's parameters without its counters, and the time that is drawn anew."""
+    parameters = chosen(answer, 4, (_NDTA_PARMS,)).get(_NDTA_PARMS, b"")
+    return answer[0], *chosen(parameters, 0, _TOLD).items()
+
+
 def _timings(answer: bytes, names: Names) -> Iterator[Thing]:
     found = dict(attributes(answer, 4))
-    parameters = dict(attributes(found.get(6, b"")))
-    link = names.get(number(parameters.get(1, b"")), "default")
+    parameters = dict(attributes(found.get(_NDTA_PARMS, b"")))
+    link = names.get(number(parameters.get(_NDTPA_IFINDEX, b"")), "default")
     family = _FAMILIES.get(answer[0], "").lower()
     for key, label in _TIMINGS.items():
         if key in parameters:
@@ -263,28 +278,74 @@ def learned(messages: Messages, names: Names) -> set[Learned]:
     return found
 
 
+def _still_neighbour(answer: bytes) -> Still:
+    return _without_age(answer) if _is_entered(answer) else ()
+
+
+def _is_entered(answer: bytes) -> bool:
+    """Whether somebody has entered a neighbour, for good or to answer in its name."""
+    family, _, state, flags, _ = rtnl.NEIGH.unpack_from(answer)
+    return family in _FAMILIES and bool(flags & _PROXIED or state & rtnl.NUD_PERMANENT)
+
+
+def _without_age(answer: bytes) -> Still:
+    told = attributes(answer, rtnl.NEIGH.size)
+    return answer[: rtnl.NEIGH.size], *(item for item in told if item[0] != _NDA_CACHEINFO)
+
+
 def _kept_neighbour(answer: bytes, names: Names) -> Iterator[Thing]:
-    """A neighbour that somebody has entered, for good or to answer in its name."""
-    family, index, state, flags, _ = rtnl.NEIGH.unpack_from(answer)
-    proxied = flags & 0x08
-    if family not in _FAMILIES or not (proxied or state & rtnl.NUD_PERMANENT):
+    if not _is_entered(answer):
         return
+    _, index, _, flags, _ = rtnl.NEIGH.unpack_from(answer)
+    proxied = flags & _PROXIED
     found = dict(attributes(answer, rtnl.NEIGH.size))
     what = "proxied neighbour" if proxied else "neighbour"
     known = {"MAC": found.get(rtnl.NDA_LLADDR, b"").hex(":")}
     yield f"{what} {ip_address(found[rtnl.NDA_DST])} of {names.get(index, index)}", known
 
 
-def _forwarding(answer: bytes, names: Names) -> Iterator[Thing]:
-    """Where a bridge sends a MAC for good: its ports' own, and what somebody has entered."""
+def _still_forwarding(answer: bytes) -> Still:
+    return _without_age(answer) if _bridge(answer) else ()
+
+
+def _bridge(answer: bytes) -> int:
+    """The bridge of a forwarding entry that is there for good; 0 for any other.
+
+    One is there for good that is a port's own, or that somebody has entered.
+    """
     _, index, state, _, _ = rtnl.NEIGH.unpack_from(answer)
+    if not state & (rtnl.NUD_PERMANENT | rtnl.NUD_NOARP):
+        return 0  # learned
+    bridge = number(chosen(answer, rtnl.NEIGH.size, (rtnl.NDA_MASTER,)).get(rtnl.NDA_MASTER, b""))
+    # Without a master it is of a link's own list of groups; a bridge's own comes and goes with it.
+    return bridge if index != bridge else 0
+
+
+def _forwarding(answer: bytes, names: Names) -> Iterator[Thing]:
+    """Where a bridge sends a MAC for good."""
+    bridge = _bridge(answer)
+    if not bridge:
+        return
+    _, index, _, _, _ = rtnl.NEIGH.unpack_from(answer)
     found = dict(attributes(answer, rtnl.NEIGH.size))
-    if rtnl.NDA_MASTER not in found or not state & (rtnl.NUD_PERMANENT | rtnl.NUD_NOARP):
-        return  # learned, or a link's own list of groups
-    bridge = number(found[rtnl.NDA_MASTER])
-    if index == bridge:
-        return  # its own MAC, which comes and goes with it
     mac = found[rtnl.NDA_LLADDR].hex(":")
     vlan = f" in VLAN {number(found[rtnl.NDA_VLAN])}" if rtnl.NDA_VLAN in found else ""
     known = {"port": names.get(index, str(index))}
     yield f"forwarding entry {mac}{vlan} of {names.get(bridge, bridge)}", known
+
+
+_STILL: Final[Mapping[str, Callable[[bytes], Still]]] = {
+    "links": _still_link,
+    "neighbours": _still_neighbour,
+    "forwarding": _still_forwarding,
+    "timings": _still_timings,
+}
+
+
+@lru_cache(maxsize=1024)
+def still(part: str, answer: bytes) -> Still:
+    """A message of a part of `Raw` without what moves by itself.
+
+    Equal for two looks at a thing that nobody changed; empty for what comes and goes by itself.
+    """
+    return _STILL[part](answer) if part in _STILL else (answer,)

@@ -6,13 +6,14 @@ nft rules and sysctls under `net.`, each by a name that people know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.place import Place
 from harness.probe.settle import await_ready
-from harness.world.dumps import Dumps, Messages, Raw
+from harness.world.dumps import Dumps, Raw
 from harness.world.facts import Names, Thing, names, still, things
 
 Facts = dict[str, dict[str, str]]
@@ -94,7 +95,7 @@ def differences(before: Raw, after: Raw) -> list[Change]:
     if before == after:
         return []
     was, now = _unlike(before, after)
-    if not (any(was) or any(now)):
+    if was == now == Raw():
         return []
     return changes(_facts(was, names(before)), _facts(now, names(after)))
 
@@ -111,32 +112,33 @@ def _unlike(before: Raw, after: Raw) -> tuple[Raw, Raw]:
             continue
         sides: tuple[Any, Any] = (was, now)
         if part != "ruleset":  # where the order counts
-            sides = _without_common(was, now)
-        if part == "links":
-            sides = _moved(*sides)
+            sides = _moved(part, was, now)
         for side in (0, 1):
             unlike[side][part] = sides[side]
     return Raw(**unlike[0]), Raw(**unlike[1])
 
 
-def _without_common(
-    before: tuple[Any, ...], after: tuple[Any, ...]
+def _moved(
+    part: str, before: tuple[Any, ...], after: tuple[Any, ...]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    common = set(before) & set(after)
+    """What is in one of two looks only, but for what differs in a counter or a timer alone."""
+    was, now = _only(before, after), _only(after, before)
+    if not (was or now):
+        return was, now
+    was_still, now_still = ([still(part, item) for item in side] for side in (was, now))
+    kept = set(_only(was_still, now_still)), set(_only(now_still, was_still))
     return (
-        tuple(item for item in before if item not in common),
-        tuple(item for item in after if item not in common),
+        tuple(item for item, key in zip(was, was_still, strict=True) if key and key in kept[0]),
+        tuple(item for item, key in zip(now, now_still, strict=True) if key and key in kept[1]),
     )
 
 
-def _moved(before: Messages, after: Messages) -> tuple[Messages, Messages]:
-    """Links without those of which only a counter or a timer has moved."""
-    was = {still(item): item for item in before}
-    now = {still(item): item for item in after}
-    return (
-        tuple(item for key, item in was.items() if key not in now),
-        tuple(item for key, item in now.items() if key not in was),
-    )
+def _only(these: Sequence[Any], those: Sequence[Any]) -> tuple[Any, ...]:
+    """Those of `these` that have no counterpart in `those`: of two that are alike both need one."""
+    there = set(those)
+    if len(there) == len(those) and len(set(these)) == len(these):
+        return tuple(item for item in these if item not in there)
+    return tuple((Counter(these) - Counter(those)).elements())
 
 
 def _link_of_sysctl(thing: str) -> str | None:

@@ -10,9 +10,10 @@ import pytest
 from harness.place import Place, fixed
 from harness.traffic import TRANSPORTS, Ear
 from harness.world.dumps import Dumps, Raw
+from harness.world.snapshot import Change as Told
 from harness.world.snapshot import Snapshot, differences
 from linux import nft, rtnl, sysctl
-from linux.netlink import Netlink, Request
+from linux.netlink import NLM_F_CREATE, Netlink, Request
 from linux.netns import NetNS
 from tests.world.pair import PORT, pair
 
@@ -123,6 +124,38 @@ def test_a_table_that_goes_with_its_owner_is_told_at_once(ends: tuple[NetNS, Net
             assert _of_nft(before, there) == ["new"]
         assert _of_nft(there, dumps.take()) == ["gone"]
         assert _of_nft(before, dumps.take()) == []
+
+
+def test_a_second_one_that_is_alike_is_told(ends: tuple[NetNS, NetNS]) -> None:
+    """Policy rules may be there twice, word for word."""
+    once = rtnl.add_rule(4, iif="eth0", table=99, priority=7)
+    netlink(once)(ends[0])
+    with Dumps(ends[0]) as dumps:
+        before = dumps.take()
+        netlink(once._replace(flags=NLM_F_CREATE))(ends[0])
+        after = dumps.take()
+    assert [change.how for change in _of_rules(before, after)] == ["new"]
+    assert [change.how for change in _of_rules(after, before)] == ["gone"]
+
+
+def _of_rules(before: Raw, after: Raw) -> list[Told]:
+    return [item for item in differences(before, after) if item.thing.startswith("rule 7 ")]
+
+
+def test_nothing_is_put_into_words_while_only_counters_and_ages_move(
+    ends: tuple[NetNS, NetNS], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every look they have moved; words cost more than the look."""
+    one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
+    netlink(rtnl.add_neighbour(PORT, ip_address("192.0.2.77"), "02:00:00:00:00:77"))(ends[0])
+    with Dumps(ends[0]) as dumps:
+        _chat(one, other)
+        before = dumps.take()
+        _chat(one, other)
+        after = dumps.take()
+    assert before != after
+    monkeypatch.setattr("harness.world.snapshot.changes", lambda *_: pytest.fail("words"))
+    assert differences(before, after) == []
 
 
 def _of_nft(before: Raw, after: Raw) -> list[str]:
