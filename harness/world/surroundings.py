@@ -69,13 +69,13 @@ class Surroundings:
 
     def _held(self, processes: frozenset[int]) -> Iterator[Held]:
         for pid in sorted(processes):
-            directory = f"{self._proc}/{pid}/fd"
             with contextlib.suppress(OSError):  # it ends
-                for number in os.listdir(directory):
-                    with contextlib.suppress(OSError):
-                        target = os.readlink(f"{directory}/{number}")
-                        if _NAMESPACE.fullmatch(target):
-                            yield Held(pid, target)
+                # Its links are read from where they are: a path to each costs half as much again.
+                directory = os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    yield from (Held(pid, target) for target in _namespaces(directory))
+                finally:
+                    os.close(directory)
 
     def things(self, seen: Outside) -> Iterator[Thing]:
         """What was seen, by name."""
@@ -94,6 +94,15 @@ class Surroundings:
 
     def _called(self, pid: int) -> str:
         return f"{pid} ({self._names.get(pid, '?')})"
+
+
+def _namespaces(directory: int) -> Iterator[str]:
+    """Those among the descriptors of a process, by its open directory of them."""
+    for number in os.listdir(directory):
+        with contextlib.suppress(OSError):  # closed again
+            target = os.readlink(number, dir_fd=directory)
+            if _NAMESPACE.fullmatch(target):
+                yield target
 
 
 def _name(process: str) -> str:
