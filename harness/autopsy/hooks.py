@@ -106,7 +106,7 @@ class Evidence:
         if not asked and all(name != PROPERTY for name, _ in item.user_properties):
             return None
         from harness.autopsy.evidence import folder_name
-        from harness.report.files import EVIDENCE as FOLDER
+        from harness.report.evidence import EVIDENCE as FOLDER
 
         self._written = f"{FOLDER}/{folder_name(self._recorder.test or item.nodeid)}"
         return self._directory / self._written
@@ -141,10 +141,16 @@ class Evidence:
                 self._write_down(report, scene)
             self._hold(item, report)
         if report.failed and self._written is not None:
-            from harness.report.collect import EVIDENCE  # workers need it for this alone
-
-            report.user_properties.append((EVIDENCE, self._written))
+            self._name(report, self._written)
         return report
+
+    def _name(self, report: pytest.TestReport, written: str) -> None:
+        assert self._directory is not None
+        from harness.report.collect import EVIDENCE, FILES  # workers need it for this alone
+        from harness.report.evidence import present
+
+        report.user_properties.append((EVIDENCE, written))
+        setattr(report, FILES, list(present(self._directory / written)))
 
     def _write_down(self, report: pytest.TestReport, scene: Scene) -> None:
         if self._config.getoption("no_evidence") or (folder := self._folder()) is None:

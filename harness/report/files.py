@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.report import badge, evidence, html, json_file, junit, markdown
+from harness.report.evidence import AGAIN, EVIDENCE, EVIDENCE_FILES, INDEX, STATES
 from harness.report.schema import Failure, Report
 
 JUNIT, SUMMARY, BADGE, PAGE = "junit.xml", "summary.md", "badge.json", "index.html"
 NAMES = (json_file.NAME, JUNIT, SUMMARY, BADGE, PAGE)
-EVIDENCE, AGAIN, INDEX = "evidence", "again.txt", "index.md"
-EVIDENCE_FILES = (AGAIN, "story.txt", "capture.pcapng", "commands.txt", "plan.toml")
 UNFINISHED = "not all files of the report could be written"
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable in which GitHub Actions names the file that a summary is appended to."""
@@ -82,7 +81,7 @@ def remove_evidence(directory: Path, *, before: float) -> None:
         folder = again.parent
         if folder.is_symlink() or again.stat().st_mtime >= before:
             continue
-        for file in (*folder.glob("state/*.json"), *map(folder.joinpath, EVIDENCE_FILES)):
+        for file in (*folder.glob(STATES), *map(folder.joinpath, EVIDENCE_FILES)):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # somebody has put something else there
             (folder / "state").rmdir()
@@ -101,7 +100,7 @@ def seen_from(report: Report, own: Path, place: Path) -> Report:
 
     def moved(failure: Failure) -> Failure:
         if way is None or failure.evidence is None:
-            return dataclasses.replace(failure, evidence=None)
+            return dataclasses.replace(failure, evidence=None, files=())
         return dataclasses.replace(failure, evidence=(way / failure.evidence).as_posix())
 
     tests = tuple(

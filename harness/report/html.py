@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from harness.model import FAMILIES, PROTOCOLS, Family, Protocol
-from harness.report import drawing, json_file
+from harness.report import drawing, evidence, json_file
 from harness.report.markdown import verdict
 from harness.report.schema import (
     CellResult,
@@ -66,7 +66,13 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "line": line, "address": address, "folder": folder}
+    environment.filters |= {
+        "plain": plain,
+        "line": line,
+        "address": address,
+        "folder": folder,
+        "evidence": evidence.links,
+    }
     return environment
 
 
@@ -161,6 +167,7 @@ class _Panel:
         self.anchors = {
             test.id: f"test-{number}-{place}" for place, test in enumerate(self.failing)
         }
+        self.evidence = evidence.listed(report)
         self.tests = {test.id: test for test in report.tests}
         self.slowest = sorted(report.tests, key=lambda test: -test.seconds)[:_SLOWEST]
 

@@ -124,7 +124,7 @@ class Failure:
     """One thing that went wrong with a test.
 
     `when` is `setup`, `call`, `teardown` or `crash`. `message` is its first words,
-    `text` all of it. `evidence` is a folder, relative to the report's.
+    `text` all of it. `evidence` is a folder, relative to the report's, `files` what is in it.
     """
 
     when: str
@@ -132,6 +132,7 @@ class Failure:
     text: str = ""
     sections: tuple[Section, ...] = ()
     evidence: str | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

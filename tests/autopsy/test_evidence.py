@@ -19,6 +19,7 @@ from harness.autopsy.evidence import folder_name
 from harness.report import json_file
 from harness.report.text import folder
 from tests.programs import ROOT
+from tests.report.projects import left
 
 BROKEN = """
 import sys
@@ -99,6 +100,10 @@ def test_a_failed_matrix_leaves_a_story_and_a_folder(
         "plan.toml",
         "again.txt",
     }
+    (failure,) = next(item for item in left(pytester).tests if item.failures).failures
+    files = [item for item in where.rglob("*") if item.is_file()]
+    assert sorted(failure.files) == sorted(item.relative_to(where).as_posix() for item in files)
+    assert failure.files[0] == "story.txt"
     story = (where / "story.txt").read_text()
     assert "web → db" in story
     assert "table inet built, chain input, rule 1" in story

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from harness.report import badge, files, html, json_file
+from harness.report import badge, evidence, files, html, json_file
 from harness.report.json_file import BadReport
 from harness.report.schema import GateResult, Report, Verdict
 from tests.report import made
@@ -78,7 +78,7 @@ def test_all_files_are_written(tmp_path: Path) -> None:
     """The five files, the list of evidence, and nothing half-finished beside them."""
     files.write(made.BROKEN, tmp_path / "new" / "report")
     written = {item.name for item in (tmp_path / "new" / "report").iterdir()}
-    assert written == {*files.NAMES, files.EVIDENCE}
+    assert written == {*files.NAMES, evidence.EVIDENCE}
 
 
 def test_a_run_that_begins_takes_the_earlier_ones_files_away(tmp_path: Path) -> None:
@@ -118,19 +118,32 @@ def test_the_evidence_has_a_page_of_its_own(tmp_path: Path) -> None:
     """Each failure that left some, with its requirements, its first words and the way there."""
     files.write(made.BROKEN, tmp_path)
     listed = (tmp_path / "evidence" / "index.md").read_text()
-    (entry,) = (line for line in listed.splitlines() if line.startswith("- "))
+    entry, words, names = listed.splitlines()[2:]
     assert entry.endswith("](<peers/>) (BR-4)")
-    assert "1 of 2 cells is wrong" in listed
+    assert words == "  1 of 2 cells is wrong"
+    ways = [f"peers/{name}" for name in ("story.txt", "again.txt", "state/host.json")]
+    assert re.findall(r"\(<(.*?)>\)", names) == ways
 
 
 def test_a_page_elsewhere_leads_to_the_evidence(tmp_path: Path) -> None:
     """Below its own folder; what lies anywhere else it does not link."""
     below, beside = tmp_path / "pages" / "acme", tmp_path / "acme"
-    for own, led in ((below, 'href="acme/evidence/peers/"'), (beside, None)):
+    names = ("index.md", "peers/", "peers/story.txt", "peers/again.txt", "peers/state/host.json")
+    for own, led in ((below, [f"acme/evidence/{name}" for name in names]), (beside, [])):
         files.write(made.BROKEN, own)
         page = html.render([files.seen_from(made.BROKEN, own, tmp_path / "pages")])
-        assert re.findall(r'href="[^"#:]*evidence[^"]*"', page) == ([led] if led else [])
+        assert re.findall(r'href="([^"#:]*evidence[^"]*)"', page) == led
     assert files.seen_from(made.BROKEN, below, below) == made.BROKEN
+
+
+def test_a_report_from_before_its_evidence_had_names_is_read() -> None:
+    """The page leads to the folder, as it did then."""
+    text = json_file.dumps(made.BROKEN)
+    before = re.sub(r', "files": \[.*?\]', "", text)
+    assert before != text
+    page = html.render([json_file.loads(before)])
+    led = ["evidence/index.md", "evidence/peers/"]
+    assert re.findall(r'href="([^"#:]*evidence[^"]*)"', page) == led
 
 
 def test_where_nothing_failed_there_is_no_evidence(tmp_path: Path) -> None:
