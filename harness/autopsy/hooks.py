@@ -7,7 +7,6 @@ autopsy itself is imported at the first failure.
 from __future__ import annotations
 
 import contextlib
-import shlex
 import signal
 import sys
 from collections.abc import Generator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from harness import options
+from harness.faults.pick import runtime_name
 from harness.matrix import AnyMatrix, Difference
 from harness.model import Cell
 from harness.recorder import Recorder
@@ -112,20 +111,10 @@ class Evidence:
         return self._directory / self._written
 
     def _again(self) -> str:
+        from harness.report import again  # at a failure only
+
         test = self._recorder.test or (self._item.nodeid if self._item else "")
-        if self._config.getoption("pyargs"):  # the suites, where they are installed
-            file, colons, name = test.partition("::")
-            module = file.removesuffix(".py").replace("/", ".")
-            words = ["pytest", "--pyargs", f"{module}{colons}{name}"]
-        else:
-            words = ["pytest", test]
-        given = {name: options.changed(self._config, name) for name in options.DEFAULTS}
-        for option in ("runtime", "fault", "hypothesis_seed"):
-            given[option] = self._config.getoption(option, default=None)
-        for option, value in given.items():
-            if value is not None:
-                words += [f"--{option.replace('_', '-')}", str(value)]
-        return shlex.join(words)
+        return again.command(test, again.asked(self._config, runtime_name(self._config)))
 
     # --- any failure
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from harness.model import FAMILIES, PROTOCOLS, Family, Protocol
-from harness.report import drawing, evidence, json_file
+from harness.report import again, drawing, evidence, json_file
 from harness.report.markdown import verdict
 from harness.report.schema import (
     CellResult,
@@ -191,11 +190,7 @@ class _Panel:
 
     def command(self, test: TestResult) -> str:
         """The line that runs a test again."""
-        words = ["pytest", "--runtime", self.report.implementation.name]
-        for option in ("fault", "probe"):
-            if option in self.report.environment:
-                words += [f"--{option}", self.report.environment[option]]
-        return shlex.join([*words, test.id])
+        return again.command(test.id, again.of(self.report))
 
 
 # --- several beside each other ---------------------------------------------------

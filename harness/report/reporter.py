@@ -45,6 +45,7 @@ class Order:
     shard: Shard | None = None
     narrowed: bool = False
     arguments: tuple[str, ...] = ()
+    pyargs: bool = False
     seeds: dict[str, str] = field(default_factory=dict)
     fault: str | None = None
     probe: str | None = None
@@ -168,6 +169,7 @@ class Reporter:
         everything = [*known.get("kept", ()), *known.get("elsewhere", ())]
         selection = Selection(
             arguments=self._order.arguments,
+            pyargs=self._order.pyargs,
             collected=len(known.get("kept", ())),
             deselected=len(known.get("deselected", ())),
             narrowed=self._order.narrowed or bool(known.get("deselected")),

@@ -76,9 +76,11 @@ class Selection:
 
     `collected` counts those that were found, `deselected` those that `-k`, `-m` and the
     like took away. `catalogue` and `tests` are digests of what there was to choose from.
+    With `pyargs` arguments name modules.
     """
 
     arguments: tuple[str, ...] = ()
+    pyargs: bool = False
     collected: int = 0
     deselected: int = 0
     narrowed: bool = False

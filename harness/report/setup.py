@@ -55,6 +55,7 @@ def register(
         shard=_as_shard(sharding),
         narrowed=_narrowed(config, suites),
         arguments=tuple(map(str, config.args)),
+        pyargs=config.getoption("pyargs"),
         seeds=_seeds(config),
         fault=config.getoption("fault", default=None),
         probe=options.changed(config, "probe"),

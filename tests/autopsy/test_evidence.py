@@ -108,7 +108,9 @@ def test_a_failed_matrix_leaves_a_story_and_a_folder(
     assert "web → db" in story
     assert "table inet built, chain input, rule 1" in story
     assert "\x1b" not in story
-    assert (where / "again.txt").read_text() == "pytest test_it.py::test_broken\n"
+    assert (
+        where / "again.txt"
+    ).read_text() == "pytest test_it.py::test_broken --runtime mydocker\n"
     plan = planfile.read(where / "plan.toml")
     assert [item.name for item in plan.containers] == ["web", "db"]
     assert {item.name for item in where.parent.iterdir()} == {where.name, "index.md"}
@@ -170,15 +172,21 @@ def test_what_the_runtime_was_asked_and_answered_is_kept(
 def line_after(run: Run, pytester: pytest.Pytester, *options: str) -> str:
     """What is to run the failing test again, after a run with these options."""
     run(*options, "-k", "broken", body=ORDINARY)
-    return (evidence_of(pytester, "test_broken") / "again.txt").read_text()
+    again = (evidence_of(pytester, "test_broken") / "again.txt").read_text()
+    page = (pytester.path / "report" / "index.html").read_text()
+    assert f"Run it again: <code>{again.strip()}</code>" in page
+    return again
 
 
 def test_the_line_that_runs_it_again_says_what_was_said(
     run: Run, pytester: pytest.Pytester
 ) -> None:
     """What is as ever goes without saying."""
-    again = line_after(run, pytester, "--probe=exec", "--hypothesis-seed=3")
-    assert again == "pytest test_it.py::test_broken --probe exec --hypothesis-seed 3\n"
+    said = ["--probe=exec", "--profile=gate", "--hypothesis-seed=3", "--expect=known.toml"]
+    (pytester.path / "known.toml").touch()
+    again = line_after(run, pytester, *said)
+    told = " ".join(said).replace("=", " ")
+    assert again == f"pytest test_it.py::test_broken --runtime mydocker {told}\n"
     assert json_file.load(pytester.path / "report").environment["probe"] == "exec"
 
 
@@ -187,7 +195,7 @@ def test_the_line_is_for_installed_suites_where_they_were_run(
 ) -> None:
     """From whatever folder."""
     again = line_after(run, pytester, "--pyargs", "test_it")
-    assert again == "pytest --pyargs test_it::test_broken\n"
+    assert again == "pytest --pyargs test_it::test_broken --runtime mydocker\n"
 
 
 def test_without_a_report_the_story_is_told_nevertheless(

@@ -233,7 +233,7 @@ def test_the_page_says_how_to_run_a_test_as_it_was_run() -> None:
     """Sabotage, and how the matrix was asked, included."""
     environment = {**made.BROKEN.environment, "fault": "x-y", "probe": "exec"}
     page = html.render([dataclasses.replace(made.BROKEN, environment=environment)])
-    assert f"pytest --runtime acme --fault x-y --probe exec {made.PEERS}<" in page
+    assert f"pytest {made.PEERS} --runtime acme --fault x-y --probe exec<" in page
 
 
 def test_several_reports_stand_side_by_side() -> None:
