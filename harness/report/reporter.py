@@ -34,13 +34,15 @@ class Order:
 
     `directory` is where the report goes, `None` for none. `asked` is false where that is
     only the default: then a run that tests no requirement leaves none. `expected` is the
-    file for the gate, with the deviations in it; `write` the one to be written. `fault` is
+    file for the gate, with the deviations in it, `expectations` a digest of it; `write` the
+    one to be written. `fault` is
     what the runtime is sabotaged with, `probe` how matrices are asked where that was said.
     """
 
     directory: Path | None = None
     asked: bool = False
     expected: tuple[str, Sequence[Deviation]] | None = None
+    expectations: str = ""
     write: Path | None = None
     shard: Shard | None = None
     narrowed: bool = False
@@ -170,6 +172,7 @@ class Reporter:
         selection = Selection(
             arguments=self._order.arguments,
             pyargs=self._order.pyargs,
+            expectations=self._order.expectations,
             collected=len(known.get("kept", ())),
             deselected=len(known.get("deselected", ())),
             narrowed=self._order.narrowed or bool(known.get("deselected")),

@@ -76,7 +76,8 @@ class Selection:
 
     `collected` counts those that were found, `deselected` those that `-k`, `-m` and the
     like took away. `catalogue` and `tests` are digests of what there was to choose from.
-    With `pyargs` arguments name modules.
+    With `pyargs` arguments name modules. `expectations` is a digest of the file of `--expect`,
+    `none` without one; a report from before there was this field says nothing.
     """
 
     arguments: tuple[str, ...] = ()
@@ -86,6 +87,7 @@ class Selection:
     narrowed: bool = False
     catalogue: str = ""
     tests: str = ""
+    expectations: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
