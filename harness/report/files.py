@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.report import badge, evidence, html, json_file, junit, markdown
 from harness.report.evidence import AGAIN, EVIDENCE, EVIDENCE_FILES, INDEX, STATES
-from harness.report.schema import Failure, Report
+from harness.report.schema import Failure, Report, Section
+from harness.report.text import plain
 
 JUNIT, SUMMARY, BADGE, PAGE = "junit.xml", "summary.md", "badge.json", "index.html"
 NAMES = (json_file.NAME, JUNIT, SUMMARY, BADGE, PAGE)
@@ -103,11 +104,7 @@ def seen_from(report: Report, own: Path, place: Path) -> Report:
             return dataclasses.replace(failure, evidence=None, files=())
         return dataclasses.replace(failure, evidence=(way / failure.evidence).as_posix())
 
-    tests = tuple(
-        dataclasses.replace(test, failures=tuple(map(moved, test.failures)))
-        for test in report.tests
-    )
-    return dataclasses.replace(report, tests=tests)
+    return _with_failures(report, moved)
 
 
 def copy_evidence(own: Path, directory: Path) -> None:
@@ -117,6 +114,37 @@ def copy_evidence(own: Path, directory: Path) -> None:
         shutil.copytree(
             source, target, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns(INDEX)
         )
+
+
+def bring_evidence(report: Report, own: Path, place: Path) -> Report:
+    """`report` for the folder `place`, whose evidence lies in the folder `own`: copied.
+
+    A failure whose evidence cannot be says where that is.
+    """
+
+    def brought(failure: Failure) -> Failure:
+        found = failure.evidence
+        if found is None or not (own / found).is_dir():
+            return failure
+        try:
+            shutil.copytree(own / found, place / found, symlinks=True, dirs_exist_ok=True)
+        except OSError as error:
+            shutil.rmtree(place / found, ignore_errors=True)  # the report needs room more
+            why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+            told = f"is in {own / found}, for it could not be copied: {why}"
+            sections = (*failure.sections, Section(title=EVIDENCE, text=plain(told)))
+            return dataclasses.replace(failure, evidence=None, files=(), sections=sections)
+        return failure
+
+    return _with_failures(report, brought)
+
+
+def _with_failures(report: Report, change: Callable[[Failure], Failure]) -> Report:
+    tests = tuple(
+        dataclasses.replace(test, failures=tuple(map(change, test.failures)))
+        for test in report.tests
+    )
+    return dataclasses.replace(report, tests=tests)
 
 
 def write_page(reports: Sequence[Report], file: Path) -> None:

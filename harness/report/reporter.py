@@ -239,7 +239,7 @@ class Reporter:
     def _write(self, report: Report) -> None:
         try:
             if self._directory is not None:
-                files.write(report, self._directory)
+                self._put(report, self._directory)
                 self._say(f"report: {self._directory / files.PAGE}")
         except OSError as error:
             self._cannot_write(error, report)
@@ -248,6 +248,13 @@ class Reporter:
         except OSError as error:
             self._say(f"report: cannot append to ${files.STEP_SUMMARY}: {error}", bad=True)
             self._failed = True
+
+    def _put(self, report: Report, directory: Path) -> None:
+        """Write the report to a folder that has its evidence."""
+        first = self._order.directory  # where workers put it, wherever the report goes by now
+        if first is not None and directory != first:
+            report = files.bring_evidence(report, first, directory)
+        files.write(report, directory)
 
     def _cannot_write(self, error: OSError, report: Report) -> None:
         """Leave a report that says that it is partial in a fresh folder instead, and say so."""
@@ -259,7 +266,7 @@ class Reporter:
         instead = "give another folder with --report, or --no-report"
         with contextlib.suppress(OSError):
             fresh = Path(tempfile.mkdtemp(prefix="netmodes-report-"))
-            files.write(files.cut_short(report, line(why)), fresh)
+            self._put(files.cut_short(report, line(why)), fresh)
             self._directory = fresh
             instead = f"a partial report is in {fresh}"
         self._say(f"report: {why}; {instead}", bad=True)

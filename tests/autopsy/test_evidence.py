@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from harness import planfile
 from harness.autopsy.evidence import folder_name
 from harness.report import json_file
 from harness.report.text import folder
+from linux import syscalls
 from tests.programs import ROOT
 from tests.report.projects import left
 
@@ -248,6 +249,52 @@ def test_evidence_that_cannot_be_written_is_not_linked(
     result.stdout.fnmatch_lines(["could not be written: NotADirectoryError: *"])
     told = json_file.load(pytester.path / "report")
     assert [failure.evidence for test in told.tests for failure in test.failures] == [None]
+
+
+FILL = """
+def test_that_takes_all_room():
+    with open("small/filler", "wb", buffering=0) as filler:
+        try:
+            while filler.write(bytes(4096)) == 4096:
+                pass
+        except OSError:
+            pass
+"""
+
+
+@pytest.fixture
+def small_disk(pytester: pytest.Pytester) -> Iterator[Path]:
+    """A file system with room for some evidence."""
+    place = pytester.mkdir("small")
+    syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=2m")
+    yield place
+    syscalls.umount(str(place))
+
+
+@pytest.mark.parametrize("body", [MATRIX, ORDINARY])
+def test_a_report_that_finds_no_room_takes_the_evidence_along(
+    run: Run,
+    pytester: pytest.Pytester,
+    small_disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    body: str,
+) -> None:
+    """To the fresh folder; what was written while there was room is all there."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    pytester.makepyfile(test_z=FILL)
+    result = run("--report=small", body=body)
+    result.assert_outcomes(passed=2, failed=1)
+    (fresh,) = tmp_path.glob("netmodes-report-*")
+    where = evidence_of(pytester, "test_broken", str(fresh))
+    assert where.is_relative_to(fresh)
+    (failure,) = next(item for item in json_file.load(fresh).tests if item.failures).failures
+    files = {item.relative_to(where).as_posix() for item in where.rglob("*") if item.is_file()}
+    assert set(failure.files) == files
+    assert "again.txt" in files
+    (first,) = (small_disk / "evidence").glob("*test_broken*")
+    assert all((where / name).read_bytes() == (first / name).read_bytes() for name in files)
 
 
 def test_an_autopsy_that_fails_does_not_hide_the_failure(run: Run) -> None:

@@ -136,6 +136,20 @@ def test_a_page_elsewhere_leads_to_the_evidence(tmp_path: Path) -> None:
     assert files.seen_from(made.BROKEN, below, below) == made.BROKEN
 
 
+def test_evidence_for_which_there_is_no_room_is_told_of(tmp_path: Path) -> None:
+    """In the failure: whoever reads the report finds it where it was."""
+    own, place = tmp_path / "own", tmp_path / "place"
+    (own / "evidence" / "peers").mkdir(parents=True)
+    place.mkdir()
+    (place / "evidence").touch()
+    brought = files.bring_evidence(made.BROKEN, own, place)
+    (failure,) = brought.tests[0].failures
+    assert (failure.evidence, failure.files) == (None, ())
+    said = f"is in {own}/evidence/peers, for it could not be copied: Not a directory"
+    assert (failure.sections[-1].title, failure.sections[-1].text) == ("evidence", said)
+    assert files.bring_evidence(made.BROKEN, tmp_path, place) == made.BROKEN
+
+
 def test_a_report_from_before_its_evidence_had_names_is_read() -> None:
     """The page leads to the folder, as it did then."""
     text = json_file.dumps(made.BROKEN)
