@@ -130,6 +130,7 @@ def bring_evidence(report: Report, own: Path, place: Path) -> Report:
             shutil.copytree(own / found, place / found, symlinks=True, dirs_exist_ok=True)
         except OSError as error:
             shutil.rmtree(place / found, ignore_errors=True)  # the report needs room more
+            # It gathers what failed: what, whereto and why, of which the first is enough.
             why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
             told = f"is in {own / found}, for it could not be copied: {why}"
             sections = (*failure.sections, Section(title=EVIDENCE, text=plain(told)))

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from harness.report import badge, evidence, files, html, json_file
 from harness.report.json_file import BadReport
 from harness.report.schema import GateResult, Report, Verdict
+from linux import syscalls
 from tests.report import made
 
 
@@ -148,6 +149,23 @@ def test_evidence_for_which_there_is_no_room_is_told_of(tmp_path: Path) -> None:
     said = f"is in {own}/evidence/peers, for it could not be copied: Not a directory"
     assert (failure.sections[-1].title, failure.sections[-1].text) == ("evidence", said)
     assert files.bring_evidence(made.BROKEN, tmp_path, place) == made.BROKEN
+
+
+def test_evidence_that_fills_the_disk_leaves_its_room_to_the_report(tmp_path: Path) -> None:
+    """What was copied of it is gone again."""
+    own, place = tmp_path / "own", tmp_path / "place"
+    (own / "evidence" / "peers" / "state").mkdir(parents=True)
+    (own / "evidence" / "peers" / "again.txt").write_text("pytest x")
+    (own / "evidence" / "peers" / "state" / "host.json").write_bytes(bytes(1 << 20))
+    place.mkdir()
+    syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=64k")
+    try:
+        brought = files.bring_evidence(made.BROKEN, own, place)
+        assert not (place / "evidence" / "peers").exists()
+    finally:
+        syscalls.umount(str(place))
+    (failure,) = brought.tests[0].failures
+    assert "could not be copied: [Errno 28] No space left" in failure.sections[-1].text
 
 
 def test_a_report_from_before_its_evidence_had_names_is_read() -> None:
