@@ -16,7 +16,6 @@ from itertools import islice
 from harness import requirements, sandbox
 from harness.adapters import registry
 from harness.autopsy.examine import Examination
-from harness.faults.catalogue import Fault
 from harness.faults.discovery import discover
 from harness.faults.sabotage import Sabotaged, SabotagedFactory
 from harness.matrix import Difference, diff
@@ -102,12 +101,10 @@ def main() -> int:
 
 
 def _measure() -> int:
-    rows = requirements.load(importlib.resources.files("suites") / "requirements.toml")
-    faults = discover(rows)
     asked = sys.argv[1:] or list(PLACES)
     found = seen = 0
     for id_ in asked:
-        told = _stories(faults[id_])
+        told = stories(id_)
         if not told:
             print(f"unseen  {id_}: no cell was wrong this time", flush=True)
             continue
@@ -122,9 +119,10 @@ def _measure() -> int:
     return int(share < BAR)
 
 
-def _stories(fault: Fault) -> str:
-    """What is told of the wrong cells, without the lines that say where packets were seen."""
-    lines = []
+def stories(id_: str) -> str:
+    """What is told of cells that a fault makes wrong, without where their packets were seen."""
+    rows = requirements.load(importlib.resources.files("suites") / "requirements.toml")
+    fault, lines = discover(rows)[id_], []
     made: list[Sabotaged] = []
     with World.build() as world:
         runtime = SabotagedFactory(registry.find("mydocker"), fault, made)(world.host)

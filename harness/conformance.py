@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from harness import guarding, requirements, sandbox
+from harness import guarding, options, requirements, sandbox
 from harness.adapters import registry
 from harness.adapters.registry import UnknownRuntime
 from harness.autopsy import hooks
@@ -62,6 +62,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("collectonly"):
         _spare_hypothesis(config)
     else:
+        if options.changed(config, "profile") and not hasattr(config, "workerinput"):
+            from harness import stepbar  # rich is slow to load
+
+            stepbar.register(config)
         hooks.register(config, config.stash[RECORDER], report_setup.directory(config))
 
 

@@ -24,7 +24,7 @@ from harness.autopsy.examine import Autopsy
 from harness.autopsy.state import state
 from harness.packets import pcapng
 from harness.packets.frame import Frame
-from harness.report.files import AGAIN
+from harness.report.evidence import AGAIN
 from harness.report.text import plain
 from harness.scene import Scene
 from linux.netns import NetNS

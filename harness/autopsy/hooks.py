@@ -7,7 +7,6 @@ autopsy itself is imported at the first failure.
 from __future__ import annotations
 
 import contextlib
-import shlex
 import signal
 import sys
 from collections.abc import Generator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from harness import options
+from harness.faults.pick import runtime_name
 from harness.matrix import AnyMatrix, Difference
 from harness.model import Cell
 from harness.recorder import Recorder
@@ -106,26 +105,16 @@ class Evidence:
         if not asked and all(name != PROPERTY for name, _ in item.user_properties):
             return None
         from harness.autopsy.evidence import folder_name
-        from harness.report.files import EVIDENCE as FOLDER
+        from harness.report.evidence import EVIDENCE as FOLDER
 
         self._written = f"{FOLDER}/{folder_name(self._recorder.test or item.nodeid)}"
         return self._directory / self._written
 
     def _again(self) -> str:
+        from harness.report import again  # at a failure only
+
         test = self._recorder.test or (self._item.nodeid if self._item else "")
-        if self._config.getoption("pyargs"):  # the suites, where they are installed
-            file, colons, name = test.partition("::")
-            module = file.removesuffix(".py").replace("/", ".")
-            words = ["pytest", "--pyargs", f"{module}{colons}{name}"]
-        else:
-            words = ["pytest", test]
-        given = {name: options.changed(self._config, name) for name in options.DEFAULTS}
-        for option in ("runtime", "fault", "hypothesis_seed"):
-            given[option] = self._config.getoption(option, default=None)
-        for option, value in given.items():
-            if value is not None:
-                words += [f"--{option.replace('_', '-')}", str(value)]
-        return shlex.join(words)
+        return again.command(test, again.asked(self._config, runtime_name(self._config)))
 
     # --- any failure
 
@@ -141,10 +130,16 @@ class Evidence:
                 self._write_down(report, scene)
             self._hold(item, report)
         if report.failed and self._written is not None:
-            from harness.report.collect import EVIDENCE  # workers need it for this alone
-
-            report.user_properties.append((EVIDENCE, self._written))
+            self._name(report, self._written)
         return report
+
+    def _name(self, report: pytest.TestReport, written: str) -> None:
+        assert self._directory is not None
+        from harness.report.collect import EVIDENCE, FILES  # workers need it for this alone
+        from harness.report.evidence import present
+
+        report.user_properties.append((EVIDENCE, written))
+        setattr(report, FILES, list(present(self._directory / written)))
 
     def _write_down(self, report: pytest.TestReport, scene: Scene) -> None:
         if self._config.getoption("no_evidence") or (folder := self._folder()) is None:

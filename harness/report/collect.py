@@ -53,6 +53,8 @@ from harness.version import __version__
 
 EVIDENCE = "evidence"
 """The user property by which a test's report names the folder with its evidence."""
+FILES = "netmodes_evidence"
+"""The attribute of a test's report that names what is in there."""
 _LONGEST = 20_000
 """Characters of one text that a report keeps: the beginning and the end of a longer one."""
 
@@ -120,6 +122,7 @@ def _failure(report: pytest.TestReport, evidence: str | None) -> Failure:
             if content
         ),
         evidence=evidence,
+        files=_lines(getattr(report, FILES, ())) if evidence else (),
     )
 
 

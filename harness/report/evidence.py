@@ -1,13 +1,50 @@
-"""The first page of the evidence folder: which failures left some, and where it is."""
+"""The evidence that a report leads to: by what names, and the list of all of it."""
 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
-from harness.report.schema import Report
+from harness.report.schema import Failure, Report
 from harness.report.text import folder, markdown
+
+EVIDENCE, INDEX = "evidence", "index.md"
+"""The folder of all of it, in the report's, and the list in there."""
+AGAIN: Final = "again.txt"
+EVIDENCE_FILES: Final = ("story.txt", "capture.pcapng", "commands.txt", "plan.toml", AGAIN)
+"""What is written for one failure, besides a state for each place; as they are shown."""
+STATES: Final = "state/*.json"
+_STATE: Final = re.compile(r"state/[A-Za-z0-9_.-]+\.json")
+
+
+def present(directory: Path) -> tuple[str, ...]:
+    """The names of the evidence that is in one failure's folder."""
+    states = sorted(file.relative_to(directory).as_posix() for file in directory.glob(STATES))
+    names = [name for name in EVIDENCE_FILES if (directory / name).is_file()]
+    return (*names, *filter(_STATE.fullmatch, states))
+
+
+def links(failure: Failure) -> tuple[tuple[str, str], ...]:
+    """Each file of a failure's evidence: its name, and the way to it from the report's folder.
+
+    Whoever wrote a report may have named any: these are such as evidence is made of.
+    """
+    found = folder(failure.evidence)
+    if found is None:
+        return ()
+    own = (name for name in failure.files if name in EVIDENCE_FILES or _STATE.fullmatch(name))
+    return tuple((name, posixpath.join(found, name)) for name in own)
+
+
+def listed(report: Report) -> str | None:
+    """The way to the list of a report's evidence, `None` where there is none."""
+    folders = (folder(failure.evidence) for test in report.tests for failure in test.failures)
+    found = next(filter(None, folders), None)
+    return found and posixpath.join(posixpath.dirname(found), INDEX)
 
 
 def index(report: Report, directory: str) -> str:
@@ -30,3 +67,9 @@ def _lines(report: Report, directory: str) -> Iterator[str]:
             yield f"- [{markdown(test.id)}](<{quote(where)}/>)" + (f" ({about})" if about else "")
             if words:
                 yield f"  {markdown(words[0])}"
+            files = (
+                f"[{markdown(name)}](<{quote(posixpath.relpath(way, directory))}>)"
+                for name, way in links(failure)
+            )
+            if told := ", ".join(files):
+                yield f"  {told}"

@@ -6,16 +6,16 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.report import badge, evidence, html, json_file, junit, markdown
-from harness.report.schema import Failure, Report
+from harness.report.evidence import AGAIN, EVIDENCE, EVIDENCE_FILES, INDEX, STATES
+from harness.report.schema import Failure, Report, Section
+from harness.report.text import plain
 
 JUNIT, SUMMARY, BADGE, PAGE = "junit.xml", "summary.md", "badge.json", "index.html"
 NAMES = (json_file.NAME, JUNIT, SUMMARY, BADGE, PAGE)
-EVIDENCE, AGAIN, INDEX = "evidence", "again.txt", "index.md"
-EVIDENCE_FILES = (AGAIN, "story.txt", "capture.pcapng", "commands.txt", "plan.toml")
 UNFINISHED = "not all files of the report could be written"
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """The variable in which GitHub Actions names the file that a summary is appended to."""
@@ -82,7 +82,7 @@ def remove_evidence(directory: Path, *, before: float) -> None:
         folder = again.parent
         if folder.is_symlink() or again.stat().st_mtime >= before:
             continue
-        for file in (*folder.glob("state/*.json"), *map(folder.joinpath, EVIDENCE_FILES)):
+        for file in (*folder.glob(STATES), *map(folder.joinpath, EVIDENCE_FILES)):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # somebody has put something else there
             (folder / "state").rmdir()
@@ -101,14 +101,10 @@ def seen_from(report: Report, own: Path, place: Path) -> Report:
 
     def moved(failure: Failure) -> Failure:
         if way is None or failure.evidence is None:
-            return dataclasses.replace(failure, evidence=None)
+            return dataclasses.replace(failure, evidence=None, files=())
         return dataclasses.replace(failure, evidence=(way / failure.evidence).as_posix())
 
-    tests = tuple(
-        dataclasses.replace(test, failures=tuple(map(moved, test.failures)))
-        for test in report.tests
-    )
-    return dataclasses.replace(report, tests=tests)
+    return _with_failures(report, moved)
 
 
 def copy_evidence(own: Path, directory: Path) -> None:
@@ -118,6 +114,38 @@ def copy_evidence(own: Path, directory: Path) -> None:
         shutil.copytree(
             source, target, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns(INDEX)
         )
+
+
+def bring_evidence(report: Report, own: Path, place: Path) -> Report:
+    """`report` for the folder `place`, whose evidence lies in the folder `own`: copied.
+
+    A failure whose evidence cannot be says where that is.
+    """
+
+    def brought(failure: Failure) -> Failure:
+        found = failure.evidence
+        if found is None or not (own / found).is_dir():
+            return failure
+        try:
+            shutil.copytree(own / found, place / found, symlinks=True, dirs_exist_ok=True)
+        except OSError as error:
+            shutil.rmtree(place / found, ignore_errors=True)  # the report needs room more
+            # It gathers what failed: what, whereto and why, of which the first is enough.
+            why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+            told = f"is in {own / found}, for it could not be copied: {why}"
+            sections = (*failure.sections, Section(title=EVIDENCE, text=plain(told)))
+            return dataclasses.replace(failure, evidence=None, files=(), sections=sections)
+        return failure
+
+    return _with_failures(report, brought)
+
+
+def _with_failures(report: Report, change: Callable[[Failure], Failure]) -> Report:
+    tests = tuple(
+        dataclasses.replace(test, failures=tuple(map(change, test.failures)))
+        for test in report.tests
+    )
+    return dataclasses.replace(report, tests=tests)
 
 
 def write_page(reports: Sequence[Report], file: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from harness.model import FAMILIES, PROTOCOLS, Family, Protocol
-from harness.report import drawing, json_file
+from harness.report import again, drawing, evidence, json_file
 from harness.report.markdown import verdict
 from harness.report.schema import (
     CellResult,
@@ -66,7 +65,13 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "line": line, "address": address, "folder": folder}
+    environment.filters |= {
+        "plain": plain,
+        "line": line,
+        "address": address,
+        "folder": folder,
+        "evidence": evidence.links,
+    }
     return environment
 
 
@@ -161,6 +166,7 @@ class _Panel:
         self.anchors = {
             test.id: f"test-{number}-{place}" for place, test in enumerate(self.failing)
         }
+        self.evidence = evidence.listed(report)
         self.tests = {test.id: test for test in report.tests}
         self.slowest = sorted(report.tests, key=lambda test: -test.seconds)[:_SLOWEST]
 
@@ -184,11 +190,7 @@ class _Panel:
 
     def command(self, test: TestResult) -> str:
         """The line that runs a test again."""
-        words = ["pytest", "--runtime", self.report.implementation.name]
-        for option in ("fault", "probe"):
-            if option in self.report.environment:
-                words += [f"--{option}", self.report.environment[option]]
-        return shlex.join([*words, test.id])
+        return again.command(test.id, again.of(self.report))
 
 
 # --- several beside each other ---------------------------------------------------

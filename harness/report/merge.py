@@ -39,6 +39,10 @@ _MUST_AGREE: Final[Mapping[str, Callable[[Report], object]]] = {
     "the user": lambda report: report.environment.get("user"),
     "the machine": lambda report: report.environment.get("machine"),
 }
+_HELD: Final[Mapping[str, Callable[[Report], object]]] = {
+    "the expectations they are held against": lambda report: report.selection.expectations,
+}
+"""What a report of an earlier program does not say. Histories are drawn otherwise with any."""
 
 
 def merge(reports: Sequence[Report]) -> Report:
@@ -51,6 +55,7 @@ def merge(reports: Sequence[Report]) -> Report:
         raise Unmergeable("there is nothing to merge")
     _check(reports, _MUST_AGREE)
     _check([report for report in reports if report.selection.collected or report.complete], _FOUND)
+    _check([report for report in reports if report.selection.expectations], _HELD)
     first = reports[0]
     numbers = [report.shard.number if report.shard else None for report in reports]
     if None in numbers:

@@ -34,17 +34,20 @@ class Order:
 
     `directory` is where the report goes, `None` for none. `asked` is false where that is
     only the default: then a run that tests no requirement leaves none. `expected` is the
-    file for the gate, with the deviations in it; `write` the one to be written. `fault` is
+    file for the gate, with the deviations in it, `expectations` a digest of it; `write` the
+    one to be written. `fault` is
     what the runtime is sabotaged with, `probe` how matrices are asked where that was said.
     """
 
     directory: Path | None = None
     asked: bool = False
     expected: tuple[str, Sequence[Deviation]] | None = None
+    expectations: str = ""
     write: Path | None = None
     shard: Shard | None = None
     narrowed: bool = False
     arguments: tuple[str, ...] = ()
+    pyargs: bool = False
     seeds: dict[str, str] = field(default_factory=dict)
     fault: str | None = None
     probe: str | None = None
@@ -168,6 +171,8 @@ class Reporter:
         everything = [*known.get("kept", ()), *known.get("elsewhere", ())]
         selection = Selection(
             arguments=self._order.arguments,
+            pyargs=self._order.pyargs,
+            expectations=self._order.expectations,
             collected=len(known.get("kept", ())),
             deselected=len(known.get("deselected", ())),
             narrowed=self._order.narrowed or bool(known.get("deselected")),
@@ -234,7 +239,7 @@ class Reporter:
     def _write(self, report: Report) -> None:
         try:
             if self._directory is not None:
-                files.write(report, self._directory)
+                self._put(report, self._directory)
                 self._say(f"report: {self._directory / files.PAGE}")
         except OSError as error:
             self._cannot_write(error, report)
@@ -243,6 +248,13 @@ class Reporter:
         except OSError as error:
             self._say(f"report: cannot append to ${files.STEP_SUMMARY}: {error}", bad=True)
             self._failed = True
+
+    def _put(self, report: Report, directory: Path) -> None:
+        """Write the report to a folder that has its evidence."""
+        first = self._order.directory  # where workers put it, wherever the report goes by now
+        if first is not None and directory != first:
+            report = files.bring_evidence(report, first, directory)
+        files.write(report, directory)
 
     def _cannot_write(self, error: OSError, report: Report) -> None:
         """Leave a report that says that it is partial in a fresh folder instead, and say so."""
@@ -254,7 +266,7 @@ class Reporter:
         instead = "give another folder with --report, or --no-report"
         with contextlib.suppress(OSError):
             fresh = Path(tempfile.mkdtemp(prefix="netmodes-report-"))
-            files.write(files.cut_short(report, line(why)), fresh)
+            self._put(files.cut_short(report, line(why)), fresh)
             self._directory = fresh
             instead = f"a partial report is in {fresh}"
         self._say(f"report: {why}; {instead}", bad=True)

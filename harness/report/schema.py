@@ -76,14 +76,18 @@ class Selection:
 
     `collected` counts those that were found, `deselected` those that `-k`, `-m` and the
     like took away. `catalogue` and `tests` are digests of what there was to choose from.
+    With `pyargs` arguments name modules. `expectations` is a digest of the file of `--expect`,
+    `none` without one; a report from before there was this field says nothing.
     """
 
     arguments: tuple[str, ...] = ()
+    pyargs: bool = False
     collected: int = 0
     deselected: int = 0
     narrowed: bool = False
     catalogue: str = ""
     tests: str = ""
+    expectations: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +128,7 @@ class Failure:
     """One thing that went wrong with a test.
 
     `when` is `setup`, `call`, `teardown` or `crash`. `message` is its first words,
-    `text` all of it. `evidence` is a folder, relative to the report's.
+    `text` all of it. `evidence` is a folder, relative to the report's, `files` what is in it.
     """
 
     when: str
@@ -132,6 +136,7 @@ class Failure:
     text: str = ""
     sections: tuple[Section, ...] = ()
     evidence: str | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,14 +47,17 @@ def register(
     start = config.invocation_params.dir
     where = directory(config)
     expect, write = config.getoption("expect"), config.getoption("write_expect")
+    held = None if expect is None else _expected(start / expect)
     order = Order(
         directory=where,
         asked=bool(config.getoption("report") or expect or write),
-        expected=None if expect is None else (expect, _expected(start / expect)),
+        expected=None if held is None else (expect, held[0]),
+        expectations="none" if held is None else held[1],
         write=None if write is None else start / write,
         shard=_as_shard(sharding),
         narrowed=_narrowed(config, suites),
         arguments=tuple(map(str, config.args)),
+        pyargs=config.getoption("pyargs"),
         seeds=_seeds(config),
         fault=config.getoption("fault", default=None),
         probe=options.changed(config, "probe"),
@@ -70,9 +73,11 @@ def register(
     config.pluginmanager.register(reporter, "netmodes-report")
 
 
-def _expected(path: Path) -> tuple[expectations.Deviation, ...]:
+def _expected(path: Path) -> tuple[tuple[expectations.Deviation, ...], str]:
+    """What is in an expectation file, and a digest of it."""
     try:
-        return expectations.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return expectations.loads(text), _digest(text)
     except FileNotFoundError as error:
         raise pytest.UsageError(
             f"--expect {path}: there is no such file; --write-expect writes one"
@@ -96,7 +101,11 @@ def _sharding(config: pytest.Config) -> tuple[shard.Part, dict[str, float], str]
         raise pytest.UsageError(str(error)) from error
     seconds = {test.id: test.seconds for test in report.tests}
     told = "\0".join(f"{id_} {took}" for id_, took in sorted(seconds.items()))
-    return part, seconds, hashlib.sha256(told.encode()).hexdigest()[:16]
+    return part, seconds, _digest(told)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _as_shard(sharding: tuple[shard.Part, dict[str, float], str] | None) -> Shard | None:

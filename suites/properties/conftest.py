@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from harness import profiles
+from harness.steps import Steps, telling
 
 if TYPE_CHECKING:
     import hypothesis
@@ -17,6 +21,15 @@ if TYPE_CHECKING:
 def profile(request: pytest.FixtureRequest) -> hypothesis.settings:
     """How long to look, as `--profile` says."""
     return profiles.chosen(request.config)
+
+
+Telling = Callable[..., AbstractContextManager[Steps]]
+
+
+@pytest.fixture
+def steps(request: pytest.FixtureRequest, profile: hypothesis.settings) -> Telling:
+    """Tells how far a property is: `with steps("any history", steps=True) as told`."""
+    return partial(telling, request.config, settings=profile)
 
 
 @pytest.fixture

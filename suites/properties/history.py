@@ -24,6 +24,7 @@ from harness.model import (
     Publish,
 )
 from harness.scene import Scene
+from harness.steps import Steps
 from harness.strategies import modes
 from harness.traffic import Ear
 from harness.world.build import World
@@ -38,8 +39,8 @@ FIRST_PORT: Final = 20080
 class Stage:
     """Where histories take place; `last` is the plan that was live last."""
 
-    def __init__(self, world: World, runtime: Adapter, guard: Guard) -> None:
-        self.world, self.runtime, self.guard = world, runtime, guard
+    def __init__(self, world: World, runtime: Adapter, guard: Guard, told: Steps) -> None:
+        self.world, self.runtime, self.guard, self.told = world, runtime, guard, told
         self.last = Plan()
 
 
@@ -49,6 +50,7 @@ class History(RuleBasedStateMachine):
     def __init__(self, stage: Stage) -> None:
         super().__init__()
         self.stage = stage
+        stage.told.example()
         self.features = {str(item) for item in stage.runtime.features}
         self.made = 0
         """Networks and containers so far: no name and no port is given twice."""
@@ -202,6 +204,7 @@ class History(RuleBasedStateMachine):
     def what_is_observed_is_promised(self) -> None:
         """In every cell."""
         self.stage.last = self.plan
+        self.stage.told.state()
         assert self.scene.observed() == self.scene.promised()
 
     @invariant()

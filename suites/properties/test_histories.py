@@ -13,6 +13,7 @@ from harness.guard import Guard
 from harness.marks import requirement
 from harness.profiles import replayable
 from harness.world.build import World
+from suites.properties.conftest import Telling
 
 if TYPE_CHECKING:
     import hypothesis
@@ -25,8 +26,10 @@ def test_any_history_keeps_every_promise(
     world: World,
     runtime: Adapter,
     guard: Guard,
+    *,
     profile: hypothesis.settings,
     plans_folder: Path,
+    steps: Telling,
 ) -> None:
     """Created, connected, published, restarted, killed, removed, flushed: the matrix is promised.
 
@@ -37,6 +40,7 @@ def test_any_history_keeps_every_promise(
 
     from suites.properties.history import History, Stage
 
-    stage = Stage(world, runtime, guard)
-    with replayable(lambda: stage.last, plans_folder, "any-history"):
-        run_state_machine_as_test(partial(History, stage), settings=profile)  # type: ignore[arg-type] # it calls what it is given
+    with steps("any history", steps=True) as told:
+        stage = Stage(world, runtime, guard, told)
+        with replayable(lambda: stage.last, plans_folder, "any-history"):
+            run_state_machine_as_test(partial(History, stage), settings=profile)  # type: ignore[arg-type] # it calls what it is given

@@ -14,6 +14,7 @@ from harness.model import Plan
 from harness.profiles import replayable
 from harness.scene import Scene
 from harness.world.build import World
+from suites.properties.conftest import Telling
 
 if TYPE_CHECKING:
     import hypothesis
@@ -26,8 +27,10 @@ def test_any_topology_keeps_its_promises(
     world: World,
     runtime: Adapter,
     guard: Guard,
+    *,
     profile: hypothesis.settings,
     plans_folder: Path,
+    steps: Telling,
 ) -> None:
     """Networks of every kind, containers in every mode, on one or several; and nothing is left."""
     # Who only collects need not wait for hypothesis.
@@ -42,8 +45,9 @@ def test_any_topology_keeps_its_promises(
     def holds(plan: Plan) -> None:
         nonlocal last
         last = plan
+        told.example()
         with guard.holding(), Scene(world, runtime, plan) as scene:
             assert scene.observed() == scene.promised()
 
-    with replayable(lambda: last, plans_folder, "any-topology"):
+    with steps("any topology") as told, replayable(lambda: last, plans_folder, "any-topology"):
         holds()

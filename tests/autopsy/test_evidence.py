@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from harness import planfile
 from harness.autopsy.evidence import folder_name
 from harness.report import json_file
 from harness.report.text import folder
+from linux import syscalls
 from tests.programs import ROOT
+from tests.report.projects import left
 
 BROKEN = """
 import sys
@@ -99,11 +101,17 @@ def test_a_failed_matrix_leaves_a_story_and_a_folder(
         "plan.toml",
         "again.txt",
     }
+    (failure,) = next(item for item in left(pytester).tests if item.failures).failures
+    files = [item for item in where.rglob("*") if item.is_file()]
+    assert sorted(failure.files) == sorted(item.relative_to(where).as_posix() for item in files)
+    assert failure.files[0] == "story.txt"
     story = (where / "story.txt").read_text()
     assert "web → db" in story
     assert "table inet built, chain input, rule 1" in story
     assert "\x1b" not in story
-    assert (where / "again.txt").read_text() == "pytest test_it.py::test_broken\n"
+    assert (
+        where / "again.txt"
+    ).read_text() == "pytest test_it.py::test_broken --runtime mydocker\n"
     plan = planfile.read(where / "plan.toml")
     assert [item.name for item in plan.containers] == ["web", "db"]
     assert {item.name for item in where.parent.iterdir()} == {where.name, "index.md"}
@@ -165,15 +173,21 @@ def test_what_the_runtime_was_asked_and_answered_is_kept(
 def line_after(run: Run, pytester: pytest.Pytester, *options: str) -> str:
     """What is to run the failing test again, after a run with these options."""
     run(*options, "-k", "broken", body=ORDINARY)
-    return (evidence_of(pytester, "test_broken") / "again.txt").read_text()
+    again = (evidence_of(pytester, "test_broken") / "again.txt").read_text()
+    page = (pytester.path / "report" / "index.html").read_text()
+    assert f"Run it again: <code>{again.strip()}</code>" in page
+    return again
 
 
 def test_the_line_that_runs_it_again_says_what_was_said(
     run: Run, pytester: pytest.Pytester
 ) -> None:
     """What is as ever goes without saying."""
-    again = line_after(run, pytester, "--probe=exec", "--hypothesis-seed=3")
-    assert again == "pytest test_it.py::test_broken --probe exec --hypothesis-seed 3\n"
+    said = ["--probe=exec", "--profile=gate", "--hypothesis-seed=3", "--expect=known.toml"]
+    (pytester.path / "known.toml").touch()
+    again = line_after(run, pytester, *said)
+    told = " ".join(said).replace("=", " ")
+    assert again == f"pytest test_it.py::test_broken --runtime mydocker {told}\n"
     assert json_file.load(pytester.path / "report").environment["probe"] == "exec"
 
 
@@ -182,7 +196,7 @@ def test_the_line_is_for_installed_suites_where_they_were_run(
 ) -> None:
     """From whatever folder."""
     again = line_after(run, pytester, "--pyargs", "test_it")
-    assert again == "pytest --pyargs test_it::test_broken\n"
+    assert again == "pytest --pyargs test_it::test_broken --runtime mydocker\n"
 
 
 def test_without_a_report_the_story_is_told_nevertheless(
@@ -235,6 +249,52 @@ def test_evidence_that_cannot_be_written_is_not_linked(
     result.stdout.fnmatch_lines(["could not be written: NotADirectoryError: *"])
     told = json_file.load(pytester.path / "report")
     assert [failure.evidence for test in told.tests for failure in test.failures] == [None]
+
+
+FILL = """
+def test_that_takes_all_room():
+    with open("small/filler", "wb", buffering=0) as filler:
+        try:
+            while filler.write(bytes(4096)) == 4096:
+                pass
+        except OSError:
+            pass
+"""
+
+
+@pytest.fixture
+def small_disk(pytester: pytest.Pytester) -> Iterator[Path]:
+    """A file system with room for some evidence."""
+    place = pytester.mkdir("small")
+    syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=2m")
+    yield place
+    syscalls.umount(str(place))
+
+
+@pytest.mark.parametrize("body", [MATRIX, ORDINARY])
+def test_a_report_that_finds_no_room_takes_the_evidence_along(
+    run: Run,
+    pytester: pytest.Pytester,
+    small_disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    body: str,
+) -> None:
+    """To the fresh folder; what was written while there was room is all there."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    pytester.makepyfile(test_z=FILL)
+    result = run("--report=small", body=body)
+    result.assert_outcomes(passed=2, failed=1)
+    (fresh,) = tmp_path.glob("netmodes-report-*")
+    where = evidence_of(pytester, "test_broken", str(fresh))
+    assert where.is_relative_to(fresh)
+    (failure,) = next(item for item in json_file.load(fresh).tests if item.failures).failures
+    files = {item.relative_to(where).as_posix() for item in where.rglob("*") if item.is_file()}
+    assert set(failure.files) == files
+    assert "again.txt" in files
+    (first,) = (small_disk / "evidence").glob("*test_broken*")
+    assert all((where / name).read_bytes() == (first / name).read_bytes() for name in files)
 
 
 def test_an_autopsy_that_fails_does_not_hide_the_failure(run: Run) -> None:

@@ -164,6 +164,7 @@ BROKEN = report(
                 text="def test_peers():\n>   assert 0",
                 sections=(Section(title="Captured log", text="a line"),),
                 evidence="evidence/peers",
+                files=("story.txt", "again.txt", "state/host.json"),
             ),
         ),
     ),
@@ -212,7 +213,7 @@ HOSTILE = st.lists(_SPITE | st.text(max_size=12), min_size=1, max_size=4).map(""
 @st.composite
 def hostile_reports(draw: st.DrawFn, texts: st.SearchStrategy[str] = HOSTILE) -> Report:
     """A report whose every free text is hostile, as a forged report.json would have it."""
-    text = draw(st.lists(texts, min_size=24, max_size=24))
+    text = draw(st.lists(texts, min_size=25, max_size=25))
     t = iter(text)
     failing = TestResult(
         id=next(t),
@@ -227,6 +228,7 @@ def hostile_reports(draw: st.DrawFn, texts: st.SearchStrategy[str] = HOSTILE) ->
                 text=next(t),
                 sections=(Section(title=next(t), text=next(t)),),
                 evidence=next(t),
+                files=(next(t), "story.txt"),
             ),
         ),
     )

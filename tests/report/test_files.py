@@ -13,9 +13,10 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from harness.report import badge, files, html, json_file
+from harness.report import badge, evidence, files, html, json_file
 from harness.report.json_file import BadReport
 from harness.report.schema import GateResult, Report, Verdict
+from linux import syscalls
 from tests.report import made
 
 
@@ -78,7 +79,7 @@ def test_all_files_are_written(tmp_path: Path) -> None:
     """The five files, the list of evidence, and nothing half-finished beside them."""
     files.write(made.BROKEN, tmp_path / "new" / "report")
     written = {item.name for item in (tmp_path / "new" / "report").iterdir()}
-    assert written == {*files.NAMES, files.EVIDENCE}
+    assert written == {*files.NAMES, evidence.EVIDENCE}
 
 
 def test_a_run_that_begins_takes_the_earlier_ones_files_away(tmp_path: Path) -> None:
@@ -118,19 +119,63 @@ def test_the_evidence_has_a_page_of_its_own(tmp_path: Path) -> None:
     """Each failure that left some, with its requirements, its first words and the way there."""
     files.write(made.BROKEN, tmp_path)
     listed = (tmp_path / "evidence" / "index.md").read_text()
-    (entry,) = (line for line in listed.splitlines() if line.startswith("- "))
+    entry, words, names = listed.splitlines()[2:]
     assert entry.endswith("](<peers/>) (BR-4)")
-    assert "1 of 2 cells is wrong" in listed
+    assert words == "  1 of 2 cells is wrong"
+    ways = [f"peers/{name}" for name in ("story.txt", "again.txt", "state/host.json")]
+    assert re.findall(r"\(<(.*?)>\)", names) == ways
 
 
 def test_a_page_elsewhere_leads_to_the_evidence(tmp_path: Path) -> None:
     """Below its own folder; what lies anywhere else it does not link."""
     below, beside = tmp_path / "pages" / "acme", tmp_path / "acme"
-    for own, led in ((below, 'href="acme/evidence/peers/"'), (beside, None)):
+    names = ("index.md", "peers/", "peers/story.txt", "peers/again.txt", "peers/state/host.json")
+    for own, led in ((below, [f"acme/evidence/{name}" for name in names]), (beside, [])):
         files.write(made.BROKEN, own)
         page = html.render([files.seen_from(made.BROKEN, own, tmp_path / "pages")])
-        assert re.findall(r'href="[^"#:]*evidence[^"]*"', page) == ([led] if led else [])
+        assert re.findall(r'href="([^"#:]*evidence[^"]*)"', page) == led
     assert files.seen_from(made.BROKEN, below, below) == made.BROKEN
+
+
+def test_evidence_for_which_there_is_no_room_is_told_of(tmp_path: Path) -> None:
+    """In the failure: whoever reads the report finds it where it was."""
+    own, place = tmp_path / "own", tmp_path / "place"
+    (own / "evidence" / "peers").mkdir(parents=True)
+    place.mkdir()
+    (place / "evidence").touch()
+    brought = files.bring_evidence(made.BROKEN, own, place)
+    (failure,) = brought.tests[0].failures
+    assert (failure.evidence, failure.files) == (None, ())
+    said = f"is in {own}/evidence/peers, for it could not be copied: Not a directory"
+    assert (failure.sections[-1].title, failure.sections[-1].text) == ("evidence", said)
+    assert files.bring_evidence(made.BROKEN, tmp_path, place) == made.BROKEN
+
+
+def test_evidence_that_fills_the_disk_leaves_its_room_to_the_report(tmp_path: Path) -> None:
+    """What was copied of it is gone again."""
+    own, place = tmp_path / "own", tmp_path / "place"
+    (own / "evidence" / "peers" / "state").mkdir(parents=True)
+    (own / "evidence" / "peers" / "again.txt").write_text("pytest x")
+    (own / "evidence" / "peers" / "state" / "host.json").write_bytes(bytes(1 << 20))
+    place.mkdir()
+    syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=64k")
+    try:
+        brought = files.bring_evidence(made.BROKEN, own, place)
+        assert not (place / "evidence" / "peers").exists()
+    finally:
+        syscalls.umount(str(place))
+    (failure,) = brought.tests[0].failures
+    assert "could not be copied: [Errno 28] No space left" in failure.sections[-1].text
+
+
+def test_a_report_from_before_its_evidence_had_names_is_read() -> None:
+    """The page leads to the folder, as it did then."""
+    text = json_file.dumps(made.BROKEN)
+    before = re.sub(r', "files": \[.*?\]', "", text)
+    assert before != text
+    page = html.render([json_file.loads(before)])
+    led = ["evidence/index.md", "evidence/peers/"]
+    assert re.findall(r'href="([^"#:]*evidence[^"]*)"', page) == led
 
 
 def test_where_nothing_failed_there_is_no_evidence(tmp_path: Path) -> None:
@@ -220,7 +265,7 @@ def test_the_page_says_how_to_run_a_test_as_it_was_run() -> None:
     """Sabotage, and how the matrix was asked, included."""
     environment = {**made.BROKEN.environment, "fault": "x-y", "probe": "exec"}
     page = html.render([dataclasses.replace(made.BROKEN, environment=environment)])
-    assert f"pytest --runtime acme --fault x-y --probe exec {made.PEERS}<" in page
+    assert f"pytest {made.PEERS} --runtime acme --fault x-y --probe exec<" in page
 
 
 def test_several_reports_stand_side_by_side() -> None:

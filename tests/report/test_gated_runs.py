@@ -164,6 +164,24 @@ def test_parts_of_different_runs_are_refused(project: pytest.Pytester, netmodes:
     assert not (project.path / "joint").exists()
 
 
+def test_parts_that_are_held_against_other_expectations_are_refused(
+    project: pytest.Pytester, netmodes: Netmodes
+) -> None:
+    """By what is in the file, wherever each machine has it."""
+    (project.path / "a.toml").write_text(EXPECTED)
+    (project.path / "same.toml").write_text(EXPECTED)
+    (project.path / "b.toml").write_text("")
+    first = sharded(project, "1/2", "--expect=a.toml")
+    merge = ["merge", first, "part-2", "--output", "joint"]
+    sharded(project, "2/2", "--expect=same.toml")
+    assert "they differ" not in netmodes(*merge)[2]
+    for other in (["--expect=b.toml"], []):
+        sharded(project, "2/2", *other)
+        status, _, complaint = netmodes(*merge)
+        assert status == 2
+        assert "they differ in the expectations they are held against" in complaint
+
+
 def test_a_missing_shard_makes_a_partial_report(
     project: pytest.Pytester, netmodes: Netmodes
 ) -> None:

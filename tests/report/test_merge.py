@@ -131,6 +131,23 @@ def test_parts_of_different_runs_are_not_joined(other: dict[str, object], compla
         merge(_second(**other))
 
 
+def test_parts_that_are_held_against_different_expectations_are_not_joined() -> None:
+    """One without any among them; a report of an earlier program does not say, and is."""
+
+    def held(*digests: str) -> list[Report]:
+        parts = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
+        return [
+            replace(part, selection=replace(part.selection, expectations=digest))
+            for part, digest in zip(parts, digests, strict=True)
+        ]
+
+    for same in (("a", "a"), ("none", "none"), ("", "a"), ("none", "")):
+        assert merge(held(*same)).complete
+    for different in (("a", "b"), ("none", "a")):
+        with pytest.raises(Unmergeable, match="the expectations they are held against"):
+            merge(held(*different))
+
+
 def test_what_is_no_shard_is_not_joined() -> None:
     """Two whole runs are compared, not merged."""
     with pytest.raises(Unmergeable, match="--shard"):

@@ -112,20 +112,24 @@ def test_a_cell_tells_all_about_itself(shown: Shown) -> None:
     expect(dialog.get_by_role("link", name="evidence/peers")).to_have_attribute(
         "href", "evidence/peers/"
     )
+    expect(dialog.get_by_role("link", name="story.txt")).to_have_attribute(
+        "href", "evidence/peers/story.txt"
+    )
     dialog.get_by_role("link", name="BR-4").click()
     expect(dialog).to_be_hidden()
     expect(page.locator("#req-BR-4 dl")).to_be_in_viewport()
 
 
 def test_evidence_can_be_opened(shown: Shown, tmp_path: Path) -> None:
-    """The link leads to the folder beside the page."""
+    """Links lead to the folder beside the page, and to each file in it."""
     folder = tmp_path / "evidence" / "peers"
     folder.mkdir(parents=True)
     (folder / "story.txt").write_text("dropped in host")
     page = shown(made.BROKEN)
-    address = page.locator(".failure .evidence").get_attribute("href")
-    assert address
-    assert (tmp_path / address / "story.txt").read_text() == "dropped in host"
+    links = page.locator(".failure .evidence a")
+    led = [link.get_attribute("href") or "" for link in links.all()]
+    assert led[0] == "evidence/peers/"
+    assert (tmp_path / led[1]).read_text() == "dropped in host"
 
 
 def test_a_cell_says_what_it_is_under_the_pointer(shown: Shown) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -70,6 +71,18 @@ def test_evidence_lies_below_the_report(path: str) -> None:
     """A folder anywhere else is no evidence."""
     assert text.folder("evidence/test-1") == "evidence/test-1"
     assert text.folder(path) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/etc/passwd", "state/../x.json", "state/a/b.json", "x.html", "javascript:x", ""],
+)
+def test_only_what_evidence_is_made_of_is_linked(name: str) -> None:
+    """Whatever a report says that is in the folder, and wherever that is."""
+    own = Failure(when="call", evidence="evidence/one", files=(name, "story.txt", "state/a.json"))
+    ways = ("evidence/one/story.txt", "evidence/one/state/a.json")
+    assert tuple(way for _, way in evidence.links(own)) == ways
+    assert evidence.links(replace(own, evidence="../one")) == ()
 
 
 # --- the page ------------------------------------------------------------------
@@ -208,12 +221,14 @@ def test_the_summary_has_our_markup_only(report: Report) -> None:
 @given(made.HOSTILE)
 def test_the_list_of_evidence_has_our_markup_only(said: str) -> None:
     """Its links lead to folders of its own."""
-    failure = Failure(when="call", message=said, evidence="evidence/one")
+    names = ("story.txt", said)
+    failure = Failure(when="call", message=said, evidence="evidence/one", files=names)
     report = made.report(made.result(said, Verdict.BROKEN, [said], failures=(failure,)))
     listed = evidence.index(report, "evidence")
     found = list(tokens(_MARKDOWN.parse(listed)))
     assert not [node for node in found if node.type.startswith("html") or node.type == "image"]
-    assert [node.attrs["href"] for node in found if node.type == "link_open"] == ["one/"]
+    ways = ["one/", "one/story.txt"]
+    assert [node.attrs["href"] for node in found if node.type == "link_open"] == ways
     assert acted_upon(listed) == set()
 
 

@@ -1,0 +1,102 @@
+"""A bar for the property suites: on a terminal, in a run that takes long, and nowhere else."""
+
+from __future__ import annotations
+
+import re
+import sys
+from itertools import takewhile
+
+import pytest
+
+from tests.programs import Watched
+from tests.report.projects import WORKERS
+
+LONG = """
+import pytest
+from hypothesis import settings
+from harness.steps import telling
+
+EFFORT = settings(max_examples=3, stateful_step_count=5)
+
+@pytest.mark.parametrize("number", range(4))
+def test_long(request, number):
+    with telling(request.config, f"any {number}", EFFORT, steps=True) as told:
+        for _ in range(4):
+            told.example()
+            for _ in range(5):
+                told.state()
+
+def test_quick(): pass
+"""
+
+
+MORE = """
+from harness.steps import SHOWN, Far
+
+def test_long(request):
+    request.config.stash[SHOWN](Far("any", 5, 3, 2, 9))
+"""
+
+
+def shown(project: pytest.Pytester, *options: str, terminal: bool = True, tests: str = LONG) -> str:
+    """What a run of the project writes."""
+    project.makepyfile(tests)
+    argv = [sys.executable, "-m", "pytest", "--no-report", *options]
+    with Watched(argv, terminal=terminal, at=str(project.path)) as run:
+        assert run.end() == 0, run.output
+        return run.output
+
+
+def screen(written: str) -> list[str]:
+    """What is seen of it on a terminal in the end."""
+    rows, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[\d*[A-Za-z]|\x1b\[[\d;]*m|[\r\n]|[^\x1b\r\n]+", written):
+        count = int("0" + "".join(takewhile(str.isdigit, part[2:])))
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row += 1
+            rows += [""] * (row + 1 - len(rows))
+        elif part == "\x1b[J":
+            rows = [*rows[:row], rows[row][:column]]
+        elif part.startswith("\x1b"):
+            row -= count if part[-1] == "A" else 0
+            column += count if part[-1] == "C" else 0
+        else:
+            rows[row] = rows[row][:column].ljust(column) + part + rows[row][column + len(part) :]
+            column += len(part)
+    return rows
+
+
+@WORKERS
+def test_a_long_run_shows_how_far_it_is_and_what_is_left(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """Which property, which of how many examples, which step of it; nothing stays of it."""
+    written = shown(project, "--profile=gate", *workers)
+    assert re.search(r"any \d: example 1 of 3, step \d of 5 .* left", written)
+    seen = "\n".join(screen(written))
+    assert "example" not in seen
+    assert re.search(r"^(test_\w+\.py )?\.{5} +\[100%\]$", seen, re.MULTILINE)
+    assert "5 passed" in seen
+
+
+def test_where_more_is_tried_than_was_asked_for_no_end_is_told(project: pytest.Pytester) -> None:
+    """A failure is made smaller for as long as that takes."""
+    written = shown(project, "--profile=explore", tests=MORE)
+    assert "any: example 5, step 2 of 9 " in written
+    assert "left" not in written
+
+
+@WORKERS
+@pytest.mark.parametrize(
+    ("profile", "terminal"), [("gate", False), ("smoke", True)], ids=["log", "quick run"]
+)
+def test_nobody_else_is_shown_anything(
+    project: pytest.Pytester, workers: list[str], profile: str, *, terminal: bool
+) -> None:
+    """A log has no bar, and what takes seconds needs none."""
+    written = shown(project, f"--profile={profile}", *workers, terminal=terminal)
+    assert "example" not in written
+    assert "\x1b[J" not in written
+    assert "5 passed" in written
