@@ -183,7 +183,7 @@ class Engine:
         found = self._life.get(reference)
         if found.running:
             # Opened before: with auto_remove anybody may remove the record then.
-            with open(f"{self._store.directory(found.id)}/exit", encoding="ascii") as record:
+            with open(f"{self._store.directory(found.id)}/exit", "rb") as record:
                 handle = container.pidfd(found.state.pid, found.state.born)
                 if handle is not None:
                     try:

@@ -11,7 +11,7 @@ from typing import Final
 from runtime.errors import InvalidError
 from runtime.options import Options
 
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?")
+_SIZE: Final = r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?"
 
 
 def options(arguments: argparse.Namespace) -> Options:
@@ -89,7 +89,9 @@ def pairs(option: str, entries: Sequence[str]) -> dict[str, str]:
 
 def size(option: str, text: str) -> int:
     """Bytes, as Docker writes them: 64m, 1.5g, 1024; `""` is 0."""
-    found = _SIZE.fullmatch(text.lower() or "0")
+    if not text:
+        return 0
+    found = re.fullmatch(_SIZE, text.lower())
     if found is None:
         raise InvalidError(f"use {option} {text}", "it is no size", remedy=f"{option} 64m")
     power = max(" kmgt".find(found[2] or " "), 0)
