@@ -23,7 +23,6 @@ from runtime.execute import Command, Stdio
 from runtime.init import Launch
 from runtime.isolation import capabilities
 from runtime.net import files
-from runtime.net.plug import Bench
 from runtime.net.reserve import Reserved
 from runtime.records import ContainerConfig, Endpoint
 from runtime.reports import Report
@@ -51,14 +50,12 @@ class Wiring(NamedTuple):
 
     `netns` is the namespace it goes into (`None`: the host's) and `connect` what
     wires it and tells the outcome, called while the child builds the file system.
-    What was `reserved` of the host's ports passes to pid 1, and so does the voice of
-    the `bench` that `connect` needs: pid 1 closes it when that holds nobody up.
+    What was `reserved` of the host's ports passes to pid 1.
     """
 
     netns: NetNS | None
     connect: Callable[[], tuple[Endpoint, ...]] = tuple
     reserved: Reserved | None = None
-    bench: Bench | None = None
 
     def close(self) -> None:
         """Give up the caller's own hold on all of it."""
@@ -66,8 +63,6 @@ class Wiring(NamedTuple):
             self.netns.close()
         if self.reserved is not None:
             self.reserved.close()
-        if self.bench is not None:
-            self.bench.close()
 
 
 def start(
@@ -115,7 +110,6 @@ def start(
             stdio=stdio,
             read_only=config.read_only,
             held=wiring.reserved.descriptors if wiring.reserved is not None else (),
-            late=(wiring.bench.voice.fileno(),) if wiring.bench is not None else (),
         )
         outer = 0
         if pending is not None:
@@ -127,8 +121,6 @@ def start(
         reader = Report(report)
         try:
             endpoints = wiring.connect()
-            if wiring.bench is not None:
-                wiring.bench.close()  # pid 1, which waits, has its voice too
             pid = reader.pid()
             born = process_born(pid)
             on_pid(pid, born, endpoints)

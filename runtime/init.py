@@ -77,14 +77,12 @@ class Launch(NamedTuple):
     read_only: bool = False
     held: tuple[int, ...] = ()
     """What pid 1 is to keep open as long as it lives, to no other end."""
-    late: tuple[int, ...] = ()
-    """What is to be closed once the command runs, because closing it takes long."""
 
     @property
     def descriptors(self) -> set[int]:
         """Those that must stay open in the children."""
         own = {self.report, self.go, self.log, self.exit, self.netns, self.console}
-        own |= {*self.held, *self.late}
+        own |= set(self.held)
         return {fd for fd in own | set(self.stdio or ()) if fd >= 0}
 
 
@@ -172,7 +170,7 @@ def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
     nothing = os.open("/dev/null", os.O_RDWR)
     for fd in range(3):
         os.dup2(nothing, fd)
-    for fd in {nothing, *inside, *launch.late}:
+    for fd in {nothing, *inside}:
         os.close(fd)
     # The host's tools may look at /proc/PID/ns of pid 1; nobody inside can (see
     # drop_capabilities).

@@ -90,16 +90,16 @@ class Wirer:
         networks = [self._networks.named(item.network) for item in found.connections]
         reserved = _reserve(config, networks)
         netns = NetNS.new()
-        bench = plug.Bench(netns)
 
         def connect() -> tuple[Endpoint, ...]:
-            plugs = [
-                self._plug(bench, config, connection, network, number)
-                for number, (connection, network) in enumerate(
-                    zip(found.connections, networks, strict=True)
-                )
-            ]
-            plug.attach(bench, plugs, first=True)
+            with plug.Bench(netns) as bench:
+                plugs = [
+                    self._plug(bench, config, connection, network, number)
+                    for number, (connection, network) in enumerate(
+                        zip(found.connections, networks, strict=True)
+                    )
+                ]
+                plug.attach(bench, plugs, first=True)
             endpoints = tuple(item.endpoint for item in plugs)
             self._write_hosts(config, files.hosts([config.hostname], endpoints))
             _write_sysctls(netns, config)
@@ -107,7 +107,7 @@ class Wirer:
                 self.publish(reserved.nft, config, reserved.publications, endpoints)
             return endpoints
 
-        return Wiring(netns, connect, reserved, bench)
+        return Wiring(netns, connect, reserved)
 
     def _joined(self, config: ContainerConfig, reference: str) -> Wiring:
         asked = f"join the network of container {reference[:12]!r}"
