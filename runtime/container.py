@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -23,14 +22,14 @@ from runtime.execute import Command, Stdio
 from runtime.init import Launch
 from runtime.isolation import capabilities
 from runtime.net import files
-from runtime.net.reserve import Reserved
 from runtime.records import ContainerConfig, Endpoint
 from runtime.reports import Report
 from runtime.rootfs import Rootfs
 from runtime.state import process_born
 
-if TYPE_CHECKING:
-    from runtime.starter import Pending  # brings what a single start has no use for
+if TYPE_CHECKING:  # these bring what most starts have no use for
+    from runtime.net.reserve import Reserved
+    from runtime.starter import Pending
 
 _END_BOUND = 30_000
 """How long a killed container may take to end, in milliseconds, before that is an error."""
@@ -222,6 +221,8 @@ class Descriptors:
 
     def socketpair(self) -> tuple[int, int]:
         """Two connected Unix sockets."""
+        import socket  # which costs as much as all of `runtime.rootfs`; most have no terminal
+
         one, other = socket.socketpair()
         return self.keep(one.detach()), self.keep(other.detach())
 

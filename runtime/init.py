@@ -26,7 +26,6 @@ import ctypes
 import gc
 import os
 import signal
-import socket
 import warnings
 from collections.abc import Iterable
 from typing import Final, NamedTuple, NoReturn
@@ -41,6 +40,7 @@ from linux.syscalls import (
     PR_SET_DUMPABLE,
     PR_SET_NAME,
     prctl,
+    sethostname,
     setns,
     unshare,
 )
@@ -150,7 +150,7 @@ def _outer(launch: Launch) -> None:
 def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
     """Be the container's first process, already in its namespaces, till the command has ended."""
     rootfs.enter(launch.rootfs, ground)
-    socket.sethostname(launch.hostname)
+    sethostname(launch.hostname)
     os.umask(0o022)
     if not os.path.isdir(launch.command.workdir):
         os.makedirs(launch.command.workdir)

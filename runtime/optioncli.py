@@ -6,16 +6,20 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runtime.errors import InvalidError
-from runtime.options import Options
+
+if TYPE_CHECKING:
+    from runtime.options import Options  # brings what only `run` and `create` need
 
 _SIZE: Final = r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?"
 
 
 def options(arguments: argparse.Namespace) -> Options:
     """The options of `run` and `create`."""
+    from runtime.options import Options
+
     found = Options(
         name=arguments.name,
         network=arguments.network,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final, TypedDict
@@ -13,8 +13,7 @@ from runtime.errors import InvalidError
 from runtime.image import Defaults
 from runtime.isolation import capabilities
 from runtime.net import modes, ports
-from runtime.net.ipam import is_mac
-from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig
+from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig, is_mac
 from runtime.signals import number_of
 from runtime.state import NAME, NAME_RULE, now
 
@@ -208,7 +207,7 @@ def _given(options: Options) -> list[str]:
 
 
 def _default_hostname(kind: modes.Kind, identity: str) -> str:
-    return socket.gethostname() if kind == "host" else identity[:12]
+    return os.uname().nodename if kind == "host" else identity[:12]
 
 
 def connection(
