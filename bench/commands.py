@@ -31,7 +31,11 @@ from linux.userns import in_user_namespace
 MODES = ("bridge", "none", "host", "container:first")
 BARS = {"podman": 0.75, "docker": 0.4}
 """How much of a rival's time mydocker may take."""
-_MYDOCKER = (sys.executable, "-c", "import sys; from runtime.cli import main; sys.exit(main())")
+_MYDOCKER = (
+    sys.executable,
+    "-c",
+    "import sys; from runtime.__main__ import main; sys.exit(main())",
+)
 """What the command that an installer makes does."""
 _PACKAGES = str(Path(__file__).parents[1])
 

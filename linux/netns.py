@@ -9,12 +9,14 @@ process can hold sockets in a thousand namespaces.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from linux.syscalls import CLONE_NEWNET, setns, unshare
+
+if TYPE_CHECKING:
+    import socket
 
 _OWN = "/proc/thread-self/ns/net"
 
@@ -68,6 +70,8 @@ class NetNS:
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A socket that belongs to this namespace for good."""
+        import socket  # not every handle opens one
+
         with self.entered():
             return socket.socket(family, kind, protocol)
 

@@ -98,6 +98,12 @@ def setns(fd: int, flags: int = 0) -> None:
     _check(_libc.setns(fd, flags), f"setns({fd}, {flags:#x})")
 
 
+def sethostname(name: str) -> None:
+    """Name the caller's UTS namespace: sethostname(2). Python has it in `socket` alone."""
+    raw = os.fsencode(name)
+    _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))), f"sethostname({name})")
+
+
 class _CloneArgs(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_uint64)

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from runtime import processes
 from runtime.errors import UnsupportedError
 from runtime.state import read_json, write_json
 
@@ -116,6 +115,8 @@ class Cgroups:
 
     def freeze(self, pid: int) -> None:
         """Let nothing in the container whose pid 1 is `pid` go on, until `thaw`."""
+        from runtime import processes
+
         place, version = self._make("freezer", "pause the container")
         _write(f"{place}/{_SWITCH[version]}", "1" if version == 2 else "FROZEN")
         moved: set[int] = set()

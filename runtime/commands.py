@@ -1,8 +1,35 @@
-"""One command of the command line, as every part of the grammar adds it."""
+"""What every part of the grammar is made of: a parser, and one command more."""
 
 from __future__ import annotations
 
 import argparse
+import os
+from typing import Any
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser, and so are those of its commands, whose help is as wide as the terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Formatter, **options)
+
+
+class _Formatter(argparse.HelpFormatter):
+    """What asks for the width itself: argparse has shutil do it, which imports every archiver."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """What $COLUMNS says, else the terminal, else 80."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 def add_command(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -23,15 +22,14 @@ from runtime.execute import Command, Stdio
 from runtime.init import Launch
 from runtime.isolation import capabilities
 from runtime.net import files
-from runtime.net.plug import Bench
-from runtime.net.reserve import Reserved
 from runtime.records import ContainerConfig, Endpoint
 from runtime.reports import Report
 from runtime.rootfs import Rootfs
 from runtime.state import process_born
 
-if TYPE_CHECKING:
-    from runtime.starter import Pending  # brings what a single start has no use for
+if TYPE_CHECKING:  # these bring what most starts have no use for
+    from runtime.net.reserve import Reserved
+    from runtime.starter import Pending
 
 _END_BOUND = 30_000
 """How long a killed container may take to end, in milliseconds, before that is an error."""
@@ -51,14 +49,12 @@ class Wiring(NamedTuple):
 
     `netns` is the namespace it goes into (`None`: the host's) and `connect` what
     wires it and tells the outcome, called while the child builds the file system.
-    What was `reserved` of the host's ports passes to pid 1, and so does the voice of
-    the `bench` that `connect` needs: pid 1 closes it when that holds nobody up.
+    What was `reserved` of the host's ports passes to pid 1.
     """
 
     netns: NetNS | None
     connect: Callable[[], tuple[Endpoint, ...]] = tuple
     reserved: Reserved | None = None
-    bench: Bench | None = None
 
     def close(self) -> None:
         """Give up the caller's own hold on all of it."""
@@ -66,8 +62,6 @@ class Wiring(NamedTuple):
             self.netns.close()
         if self.reserved is not None:
             self.reserved.close()
-        if self.bench is not None:
-            self.bench.close()
 
 
 def start(
@@ -115,7 +109,6 @@ def start(
             stdio=stdio,
             read_only=config.read_only,
             held=wiring.reserved.descriptors if wiring.reserved is not None else (),
-            late=(wiring.bench.voice.fileno(),) if wiring.bench is not None else (),
         )
         outer = 0
         if pending is not None:
@@ -127,8 +120,6 @@ def start(
         reader = Report(report)
         try:
             endpoints = wiring.connect()
-            if wiring.bench is not None:
-                wiring.bench.close()  # pid 1, which waits, has its voice too
             pid = reader.pid()
             born = process_born(pid)
             on_pid(pid, born, endpoints)
@@ -230,6 +221,8 @@ class Descriptors:
 
     def socketpair(self) -> tuple[int, int]:
         """Two connected Unix sockets."""
+        import socket  # which costs as much as all of `runtime.rootfs`; most have no terminal
+
         one, other = socket.socketpair()
         return self.keep(one.detach()), self.keep(other.detach())
 

@@ -22,22 +22,23 @@ from runtime import exec as execution
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
 from runtime.exec import Running
 from runtime.execute import Command, Stdio
-from runtime.image import Image
-from runtime.images import Images
 from runtime.isolation import capabilities
-from runtime.lifecycle import KILLED, Lifecycle
-from runtime.net import bridge, modes
-from runtime.net.design import NetworkOptions
-from runtime.net.networks import Networks
-from runtime.options import Options, configure, connection
+from runtime.lifecycle import KILLED, Lifecycle, refuse_paused, refuse_stopped
+from runtime.net import modes
 from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkConfig
 from runtime.state import Lock, Store, new_id
 
 if TYPE_CHECKING:  # most calls need none of these
+    from runtime.image import Image
+    from runtime.images import Images
     from runtime.inside import Inside
     from runtime.logs import LogEntry, Writer
+    from runtime.net.design import NetworkOptions
+    from runtime.net.networks import Networks
+    from runtime.options import Options
     from runtime.processes import Process
     from runtime.starter import Starter
+    from runtime.volumes import Volumes
 
 DEFAULT_ROOT: Final = "/run/mydocker"
 
@@ -71,12 +72,21 @@ class Engine:
             )
         self._store = store = Store(os.path.abspath(path or DEFAULT_ROOT))
         store.prepare()
-        self._networks = Networks(store)
-        self.images = Images(store)
+        self._life = Lifecycle(store, starter)
+
+    @property
+    def images(self) -> Images:
         """All images, and what can be done with them."""
-        self._life = Lifecycle(store, self._networks, self.images, starter)
-        self.volumes = self._life.volumes
+        return self._life.images
+
+    @property
+    def volumes(self) -> Volumes:
         """Named volumes; a container that starts makes those that it names."""
+        return self._life.volumes
+
+    @property
+    def _networks(self) -> Networks:
+        return self._life.networks
 
     # --- containers --------------------------------------------------------
 
@@ -116,18 +126,24 @@ class Engine:
     def _create(
         self, image_name: str, command: Sequence[str], options: Options, state: ContainerState
     ) -> tuple[Container, Lock, Image]:
+        from runtime.options import configure
+
         self._life.sweep()
         mode = modes.parse(options.get("network", DEFAULT_NETWORK))
         if mode.kind == "container":
             # An id stays right when names are given anew.
             options = {**options, "network": f"container:{self._store.resolve(mode.name)}"}
-        elif mode.kind == "bridge":
+        elif mode.kind == "bridge" and not self._is_default(mode.name):
             options = {**options, "network": self._networks.by_mode(mode.name).name}
         with self.images.pinned(image_name) as found:
             config = configure(
                 new_id(), image_name, command, options, image_id=found.id, defaults=found.defaults
             )
             return Container(config, state), self._store.create(config, state), found
+
+    def _is_default(self, name: str) -> bool:
+        """Whether it is the default network, made already: then nothing is to be looked up."""
+        return name == DEFAULT_NETWORK and self._store.has_network(name)
 
     def start(self, reference: str, *, stdio: Stdio | None = None) -> Container:
         """Start a container that was created or has ended; one that runs stays as it is."""
@@ -145,7 +161,7 @@ class Engine:
     def kill(self, reference: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to a running container's command; SIGKILL takes the whole container."""
         with self._life.held(reference) as found:
-            self._refuse_stopped("signal", found)
+            refuse_stopped("signal", found)
             self._life.kill(found, number)
 
     def restart(self, reference: str, *, timeout: float = 10) -> Container:
@@ -159,8 +175,8 @@ class Engine:
     def pause(self, reference: str) -> Container:
         """Let nothing in a running container go on; `UnsupportedError` names what that needs."""
         with self._life.held(reference) as found:
-            self._refuse_stopped("pause", found)
-            self._refuse_paused("pause", found)
+            refuse_stopped("pause", found)
+            refuse_paused("pause", found)
             return self._life.pause(found)
 
     def unpause(self, reference: str) -> Container:
@@ -173,7 +189,7 @@ class Engine:
     def top(self, reference: str) -> list[Process]:
         """The processes of a running container, as the host sees them."""
         found = self.inspect(reference)
-        self._refuse_stopped("list the processes of", found)
+        refuse_stopped("list the processes of", found)
         from runtime import processes
 
         return processes.described(found.state.pid)
@@ -183,7 +199,7 @@ class Engine:
         found = self._life.get(reference)
         if found.running:
             # Opened before: with auto_remove anybody may remove the record then.
-            with open(f"{self._store.directory(found.id)}/exit", encoding="ascii") as record:
+            with open(f"{self._store.directory(found.id)}/exit", "rb") as record:
                 handle = container.pidfd(found.state.pid, found.state.born)
                 if handle is not None:
                     try:
@@ -262,8 +278,8 @@ class Engine:
         if not argv:
             raise InvalidError(f"execute in container {reference!r}", "there is no command")
         found = self.inspect(reference)
-        self._refuse_stopped("execute in", found)
-        self._refuse_paused("execute in", found)
+        refuse_stopped("execute in", found)
+        refuse_paused("execute in", found)
         handle = container.pidfd(found.state.pid, found.state.born)
         if handle is None:
             raise ConflictError(f"execute in container {found.name!r}", "it just stopped")
@@ -304,24 +320,6 @@ class Engine:
 
         return Writer(f"{self._store.directory(self._life.get(reference).id)}/log")
 
-    @staticmethod
-    def _refuse_stopped(verb: str, found: Container) -> None:
-        if not found.running:
-            raise ConflictError(
-                f"{verb} container {found.name!r}",
-                f"it is not running ({found.state.status})",
-                remedy=f"mydocker start {found.name}",
-            )
-
-    @staticmethod
-    def _refuse_paused(verb: str, found: Container) -> None:
-        if found.state.paused:
-            raise ConflictError(
-                f"{verb} container {found.name!r}",
-                "it is paused",
-                remedy=f"mydocker unpause {found.name}",
-            )
-
     @property
     def inside(self) -> Inside:
         """Looking into containers' files: diff, cp, export, commit."""
@@ -356,6 +354,8 @@ class Engine:
         aliases: Sequence[str] = (),
     ) -> Container:
         """Connect a container to one network more: at once, or from its next start on."""
+        from runtime.options import connection
+
         asked = f"connect container {reference!r}"
         wanted = connection(
             asked, self._networks.named(network).name, ip=ip, ip6=ip6, mac=mac, aliases=aliases
@@ -383,6 +383,8 @@ class Engine:
         For when somebody flushed the nft rules, took down a bridge or turned off
         forwarding: containers that run get their network back.
         """
+        from runtime.net import bridge
+
         self._life.sweep()
         self._networks.repair()
         for found in self.containers(everything=False):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
 import select
-import weakref
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -37,8 +35,7 @@ class Glance:
         self._watched: dict[str, int] = {}
         self._poll = select.poll()
         # Half of the descriptors that the caller may have are left to others.
-        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
-        weakref.finalize(self, _close, self._watched)
+        self._most = os.sysconf("SC_OPEN_MAX") // 2
 
     def unsettled(self) -> Iterator[str]:
         """The ids of those that are not as their record says, or whose record is unfinished."""
@@ -102,10 +99,9 @@ class Glance:
             self._poll.unregister(handle)
             os.close(handle)
 
-
-def _close(watched: dict[str, int]) -> None:
-    for handle in watched.values():
-        os.close(handle)
+    def __del__(self) -> None:
+        for handle in self._watched.values():
+            os.close(handle)
 
 
 def settled(state: ContainerState) -> bool:

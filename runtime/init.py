@@ -26,7 +26,6 @@ import ctypes
 import gc
 import os
 import signal
-import socket
 import warnings
 from collections.abc import Iterable
 from typing import Final, NamedTuple, NoReturn
@@ -41,6 +40,7 @@ from linux.syscalls import (
     PR_SET_DUMPABLE,
     PR_SET_NAME,
     prctl,
+    sethostname,
     setns,
     unshare,
 )
@@ -77,14 +77,12 @@ class Launch(NamedTuple):
     read_only: bool = False
     held: tuple[int, ...] = ()
     """What pid 1 is to keep open as long as it lives, to no other end."""
-    late: tuple[int, ...] = ()
-    """What is to be closed once the command runs, because closing it takes long."""
 
     @property
     def descriptors(self) -> set[int]:
         """Those that must stay open in the children."""
         own = {self.report, self.go, self.log, self.exit, self.netns, self.console}
-        own |= {*self.held, *self.late}
+        own |= set(self.held)
         return {fd for fd in own | set(self.stdio or ()) if fd >= 0}
 
 
@@ -152,7 +150,7 @@ def _outer(launch: Launch) -> None:
 def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
     """Be the container's first process, already in its namespaces, till the command has ended."""
     rootfs.enter(launch.rootfs, ground)
-    socket.sethostname(launch.hostname)
+    sethostname(launch.hostname)
     os.umask(0o022)
     if not os.path.isdir(launch.command.workdir):
         os.makedirs(launch.command.workdir)
@@ -172,7 +170,7 @@ def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
     nothing = os.open("/dev/null", os.O_RDWR)
     for fd in range(3):
         os.dup2(nothing, fd)
-    for fd in {nothing, *inside, *launch.late}:
+    for fd in {nothing, *inside}:
         os.close(fd)
     # The host's tools may look at /proc/PID/ns of pid 1; nobody inside can (see
     # drop_capabilities).

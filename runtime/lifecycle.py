@@ -11,26 +11,28 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from runtime import cgroup, container
-from runtime.attendant.client import Attendants
 from runtime.errors import ConflictError, NotFoundError, refused
 from runtime.execute import Stdio
 from runtime.glance import Glance
-from runtime.image import Image
-from runtime.images import Images
 from runtime.net import modes
-from runtime.net.connect import Connector
-from runtime.net.networks import Networks
 from runtime.records import Container, ContainerState, Endpoint
 from runtime.signals import number_of
 from runtime.state import Store, now, process_born
-from runtime.volumes import Volumes
-from runtime.wiring import Wirer, relays_of
+from runtime.wiring import Wirer
 
 if TYPE_CHECKING:
+    from runtime.attendant.client import Attendants
+    from runtime.image import Image
+    from runtime.images import Images
+    from runtime.net.connect import Connector
+    from runtime.net.networks import Networks
+    from runtime.plugger import Plugger
     from runtime.starter import Pending, Starter
+    from runtime.volumes import Volumes
 
 KILLED = 137
 """The exit code of a container whose pid 1 was killed: 128 and SIGKILL."""
@@ -41,16 +43,53 @@ _AT_ONCE = 128
 class Lifecycle:
     """Starts and ends containers of one store; with a `starter` they are forked from that."""
 
-    def __init__(
-        self, store: Store, networks: Networks, images: Images, starter: Starter | None = None
-    ) -> None:
-        self.store, self.networks, self.images = store, networks, images
-        self._starter = starter
+    def __init__(self, store: Store, starter: Starter | None = None) -> None:
+        self.store, self._starter = store, starter
         self._glance = Glance(store)
-        self._attendants = Attendants(store, starter)
-        self.wirer = Wirer(store, networks, self.get, self._attendants)
-        self.volumes = Volumes(store, self.all)
-        self.connector = Connector(store, networks, self.wirer)
+        self.wirer = Wirer(store, self.get, lambda: self.plugger)
+
+    # --- what not every call needs, imported by those that do ----------------
+
+    @cached_property
+    def images(self) -> Images:
+        """All images."""
+        from runtime.images import Images
+
+        return Images(self.store)
+
+    @cached_property
+    def volumes(self) -> Volumes:
+        """Named volumes."""
+        from runtime.volumes import Volumes
+
+        return Volumes(self.store, self.all)
+
+    @cached_property
+    def networks(self) -> Networks:
+        """The networks."""
+        from runtime.net.networks import Networks
+
+        return Networks(self.store)
+
+    @cached_property
+    def _attendants(self) -> Attendants:
+        from runtime.attendant.client import Attendants
+
+        return Attendants(self.store, self._starter)
+
+    @cached_property
+    def plugger(self) -> Plugger:
+        """What plugs containers into networks."""
+        from runtime.plugger import Plugger
+
+        return Plugger(self.store, self.networks, self._attendants)
+
+    @cached_property
+    def connector(self) -> Connector:
+        """What connects containers that there are already."""
+        from runtime.net.connect import Connector
+
+        return Connector(self.store, self.networks, self.wirer, self.plugger)
 
     # --- looking -----------------------------------------------------------
 
@@ -90,7 +129,8 @@ class Lifecycle:
 
     def sweep(self) -> None:
         """Notice containers that ended by themselves and undo what killed callers left."""
-        self._attendants.revive()
+        if os.path.exists(self.store.attendant):
+            self._attendants.revive()
         for identity in self._glance.unsettled():
             if not self.store.exists(identity):
                 self.store.discard_unfinished(identity)
@@ -155,7 +195,7 @@ class Lifecycle:
         if wired:
             self.networks.release(*(found.id for found in wired))
         for found in wired:
-            self.wirer.withdraw(found.config)
+            self.plugger.withdraw(found.config)
         for found in ended:
             self._cgroups(found).remove()
 
@@ -207,9 +247,8 @@ class Lifecycle:
                 ports, rules = wiring.reserved.publications, wiring.reserved.nft.fileno()
                 starting = starting._replace(ports=ports, rules=rules)
             written = self._written(found, starting)
-            if wiring.netns is not None:
-                relays = relays_of(starting.ports, endpoints)
-                self.wirer.attend(written, wiring.netns, relays, began=True)
+            if wiring.netns is not None and endpoints:
+                self.plugger.attend_first(written, wiring.netns)
             limits = cgroup.Limits(config.memory, config.nano_cpus, config.pids_limit)
             if any(limits):
                 self._cgroups(found).limit(limits, pid)
@@ -329,3 +368,23 @@ class Lifecycle:
 def _stop_number(found: Container) -> int:
     wanted = found.config.stop_signal
     return number_of(f"stop {found.name!r}", wanted) if wanted else signal.SIGTERM
+
+
+def refuse_stopped(verb: str, found: Container) -> None:
+    """Raise `ConflictError` for a container that does not run."""
+    if not found.running:
+        raise ConflictError(
+            f"{verb} container {found.name!r}",
+            f"it is not running ({found.state.status})",
+            remedy=f"mydocker start {found.name}",
+        )
+
+
+def refuse_paused(verb: str, found: Container) -> None:
+    """Raise `ConflictError` for a container that is paused."""
+    if found.state.paused:
+        raise ConflictError(
+            f"{verb} container {found.name!r}",
+            "it is paused",
+            remedy=f"mydocker unpause {found.name}",
+        )

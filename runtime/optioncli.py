@@ -6,16 +6,20 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runtime.errors import InvalidError
-from runtime.options import Options
 
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?")
+if TYPE_CHECKING:
+    from runtime.options import Options  # brings what only `run` and `create` need
+
+_SIZE: Final = r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?"
 
 
 def options(arguments: argparse.Namespace) -> Options:
     """The options of `run` and `create`."""
+    from runtime.options import Options
+
     found = Options(
         name=arguments.name,
         network=arguments.network,
@@ -89,7 +93,9 @@ def pairs(option: str, entries: Sequence[str]) -> dict[str, str]:
 
 def size(option: str, text: str) -> int:
     """Bytes, as Docker writes them: 64m, 1.5g, 1024; `""` is 0."""
-    found = _SIZE.fullmatch(text.lower() or "0")
+    if not text:
+        return 0
+    found = re.fullmatch(_SIZE, text.lower())
     if found is None:
         raise InvalidError(f"use {option} {text}", "it is no size", remedy=f"{option} 64m")
     power = max(" kmgt".find(found[2] or " "), 0)

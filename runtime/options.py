@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final, TypedDict
@@ -13,17 +13,15 @@ from runtime.errors import InvalidError
 from runtime.image import Defaults
 from runtime.isolation import capabilities
 from runtime.net import modes, ports
-from runtime.net.ipam import is_mac
-from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig
+from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig, is_mac
 from runtime.signals import number_of
 from runtime.state import NAME, NAME_RULE, now
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_HOSTNAME: Final = re.compile(
-    r"(?=.{1,64}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9-]+)*"
-)
-_ENVIRONMENT: Final = re.compile(r"[^=\0]+")
-_SYSCTL: Final = re.compile(r"[a-z0-9_]+([./][a-zA-Z0-9_-]+)+")
+# Not compiled yet: most runs ask for none of it.
+_HOSTNAME: Final = r"(?=.{1,64}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9-]+)*"
+_ENVIRONMENT: Final = r"[^=\0]+"
+_SYSCTL: Final = r"[a-z0-9_]+([./][a-zA-Z0-9_-]+)+"
 _LEAST_MEMORY: Final = 6 * 1024 * 1024
 _MOST_CPUS: Final = 1_000_000
 """Processors; more than any machine has."""
@@ -107,7 +105,7 @@ def configure(
     if not workdir.startswith("/"):
         raise InvalidError(asked, f"the working directory {workdir!r} is not absolute")
     hostname = options.get("hostname") or _default_hostname(mode.kind, identity)
-    if not _HOSTNAME.fullmatch(hostname):
+    if options.get("hostname") and not re.fullmatch(_HOSTNAME, hostname):
         raise InvalidError(asked, f"the hostname {hostname!r} is malformed")
     for text in options.get("dns", ()):
         _check_address(asked, "dns", text)
@@ -127,7 +125,7 @@ def configure(
     )
     sysctls = options.get("sysctls", {})
     for key in sysctls:
-        if not _SYSCTL.fullmatch(key) or not key.startswith(_NAMESPACED):
+        if not re.fullmatch(_SYSCTL, key) or not key.startswith(_NAMESPACED):
             raise InvalidError(
                 asked,
                 f"the sysctl {key!r} does not belong to a namespace",
@@ -209,7 +207,7 @@ def _given(options: Options) -> list[str]:
 
 
 def _default_hostname(kind: modes.Kind, identity: str) -> str:
-    return socket.gethostname() if kind == "host" else identity[:12]
+    return os.uname().nodename if kind == "host" else identity[:12]
 
 
 def connection(
@@ -254,7 +252,7 @@ def _environment(asked: str, hostname: str, defaults: Defaults, options: Options
         env["TERM"] = "xterm"
     env |= dict(entry.split("=", 1) for entry in defaults.env)
     for key, value in options.get("env", {}).items():
-        if not _ENVIRONMENT.fullmatch(key) or "\0" in value:
+        if not re.fullmatch(_ENVIRONMENT, key) or "\0" in value:
             raise InvalidError(asked, f"the variable {key!r} is malformed")
         env[key] = value
     return [f"{key}={value}" for key, value in env.items()]

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from runtime import imageparser, networkparser, volumeparser
-from runtime.commands import add_command
+from runtime.commands import Parser, add_command
 from runtime.console import say
 
 _USER_HELP = "who executes it, as the image knows them; else whom the image says"
@@ -49,7 +49,7 @@ def parser(command: str = "") -> argparse.ArgumentParser:
     If it is known to be this `command`, the grammar of the others may be left out: to
     make all of it takes as long as to start a container.
     """
-    top = argparse.ArgumentParser(
+    top: argparse.ArgumentParser = Parser(
         prog="mydocker",
         description="A minimal container runtime. Its state is in $MYDOCKER_ROOT, else "
         "/run/mydocker. Needs root, at least in a user namespace.",

@@ -6,6 +6,7 @@ once written; `ContainerState` is replaced as a whole.
 
 from __future__ import annotations
 
+import re
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -205,6 +206,11 @@ class Container(NamedTuple):
         return (
             Connection(config.network, config.ip, config.ip6, config.mac, list(config.aliases)),
         )
+
+
+def is_mac(text: str) -> bool:
+    """Whether `text` is written as a MAC address in full, lower case."""
+    return re.fullmatch("[0-9a-f]{2}(:[0-9a-f]{2}){5}", text) is not None
 
 
 def state_to_json(state: ContainerState) -> dict[str, Any]:

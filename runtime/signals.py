@@ -8,7 +8,7 @@ from typing import Final
 
 from runtime.errors import InvalidError
 
-_REAL_TIME: Final = re.compile(r"RT(MIN|MAX)([+-]\d+)?")
+_REAL_TIME: Final = r"RT(MIN|MAX)([+-]\d+)?"
 
 
 def number_of(asked: str, text: str) -> int:
@@ -23,6 +23,6 @@ def number_of(asked: str, text: str) -> int:
 def _number(name: str) -> int:
     if name.isdigit():
         return int(name)
-    if found := _REAL_TIME.fullmatch(name):
+    if found := re.fullmatch(_REAL_TIME, name):
         return int(signal.Signals[f"SIGRT{found[1]}"]) + int(found[2] or 0)
     return int(getattr(signal.Signals, f"SIG{name}", 0))

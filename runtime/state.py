@@ -7,6 +7,7 @@ root/containers/<id>/lock         held by whoever starts, stops or removes it
 root/containers/<id>/config.json  written once
 root/containers/<id>/state.json   replaced as a whole; without it there is no container
 root/containers/<id>/exit         written once, by the container's pid 1
+root/attendant                    the socket of the attendant, once there was one
 root/changing/<id>                there while it may be half-way between two networks
 root/networks/<name>/…            config.json, leases.json
 ```
@@ -34,6 +35,8 @@ from runtime import trees
 from runtime.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
 
+SOCKET: Final = "attendant"
+"""Where the attendant is spoken to, below the root."""
 _ID_LENGTH: Final = 64
 _SHORT: Final = 12
 """Digits of an id that are shown, and that a container is called by inside."""
@@ -133,6 +136,7 @@ class Store:
         self.names = f"{root}/names"
         self.networks = f"{root}/networks"
         self.changing = f"{root}/changing"
+        self.attendant = f"{root}/{SOCKET}"
 
     def prepare(self) -> None:
         """Make the directories, for the owner's eyes only."""
@@ -276,6 +280,10 @@ class Store:
         else:
             with suppress(FileNotFoundError):
                 os.unlink(path)
+
+    def has_network(self, name: str) -> bool:
+        """Whether there is a network of exactly that name, if only a half-made one."""
+        return os.path.exists(f"{self.networks}/{name}")
 
     def exit_record(self, identity: str) -> tuple[int, str] | None:
         """Exit code and time as pid 1 wrote them; `None` when it was killed before it could."""

@@ -6,7 +6,6 @@ import fcntl
 import os
 import select
 import signal
-import socket
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,12 +20,16 @@ def take_control(slave: int) -> None:
 
 def send(channel: int, master: int) -> None:
     """Hand a descriptor to whoever holds the other end of a Unix socket."""
+    import socket  # already there in whoever inherited the channel: no import after a fork
+
     with socket.socket(fileno=os.dup(channel)) as sock:
         socket.send_fds(sock, [b"m"], [master])
 
 
 def receive(channel: int) -> int:
     """The descriptor that `send` sent; -1 when the sender has gone."""
+    import socket
+
     with socket.socket(fileno=os.dup(channel)) as sock:
         _, found, _, _ = socket.recv_fds(sock, 1, 1)
     if not found:

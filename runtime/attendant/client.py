@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import runtime
 from linux.netns import NetNS
 from runtime import init
-from runtime.attendant.ears import open_ears
 from runtime.errors import UnsupportedError
-from runtime.state import Store
+from runtime.state import SOCKET, Store
 
 if TYPE_CHECKING:
     from runtime.starter import Starter
 
-SOCKET: Final = "attendant"
 LOG: Final = "attendant.log"
 LISTENING: Final = 3
 """The descriptor on which the attendant finds its socket."""
@@ -59,6 +57,8 @@ class Attendants:
         only when a new attendant has got to run. What was attended to before is replaced;
         nothing was where the container `began` just now.
         """
+        from runtime.attendant.ears import open_ears  # brings nft, which most calls do without
+
         ears = open_ears(netns, first=began) if netns is not None else None
         try:
             own = [pidfd, *(item.fd for item in relays)]
@@ -89,8 +89,11 @@ class Attendants:
             _say(self._store, json.dumps({"forget": identity}).encode(), [])
 
     def revive(self) -> None:
-        """Start another attendant when the last one was killed; it finds out whom to attend to."""
-        if os.path.exists(f"{self._store.root}/{SOCKET}") and not _is_there(self._store):
+        """Start another attendant when the last one was killed; it finds out whom to attend to.
+
+        For when there was one: its socket is there until it leaves by itself.
+        """
+        if not _is_there(self._store):
             self._begin(b"{}", [])
 
     def _begin(self, message: bytes, fds: Sequence[int]) -> bool:
@@ -174,8 +177,8 @@ def _say(store: Store, message: bytes, fds: Sequence[int]) -> bool:
 def _bind(store: Store, listening: socket.socket) -> None:
     directory = os.open(store.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if os.path.lexists(f"{store.root}/{SOCKET}"):
-            os.unlink(f"{store.root}/{SOCKET}")
+        if os.path.lexists(store.attendant):
+            os.unlink(store.attendant)
         listening.bind(f"/proc/self/fd/{directory}/{SOCKET}")
         listening.listen(64)
     finally:

@@ -13,16 +13,17 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from linux.syscalls import pidfd_getfd
-from runtime.attendant.client import LISTENING, LOG, SOCKET
+from runtime.attendant.client import LISTENING, LOG
 from runtime.attendant.ears import Ears, lead_to, namespace, open_ears
 from runtime.attendant.names import Names
 from runtime.attendant.relay import Relay
 from runtime.attendant.resolver import Resolver
 from runtime.container import pidfd as pidfd_of
 from runtime.init import Area, rename_process
+from runtime.plugger import relays_of
 from runtime.records import Container
 from runtime.state import Store
-from runtime.wiring import relays_of, resolves_names
+from runtime.wiring import resolves_names
 
 TITLE: Final = b"mydocker-attendant"
 _MOST_DESCRIPTORS: Final = 253
@@ -51,7 +52,7 @@ class Attendant:
         await self._over
         # From now on nobody finds it; whoever has just called is hung up on.
         with suppress(FileNotFoundError):
-            os.unlink(f"{self._store.root}/{SOCKET}")
+            os.unlink(self._store.attendant)
         if not os.path.getsize(f"{self._store.root}/{LOG}"):
             os.unlink(f"{self._store.root}/{LOG}")
         os._exit(0)

@@ -1,88 +1,58 @@
 """Telling the neighbours of a fresh container whose MAC its addresses have now.
 
 They may remember the MAC of a container that is gone, and would send there for half
-a minute (RFC 5227 section 3, RFC 4861 section 7.2.6). The frames are made here, down
-to the checksum: the kernel has no IPv6 route to a group before it has noticed that
-the link is up, a while later.
+a minute (RFC 5227 section 3, RFC 4861 section 7.2.6). The kernel tells it over IPv4 when
+a link is given a MAC, if only the one it has, and `arp_notify` is set; over IPv6 the
+advertisement is made here. A packet socket could say both, but to close one takes the
+kernel ten milliseconds and more (packet_release in net/packet/af_packet.c).
 """
 
 from __future__ import annotations
 
 import socket
 import struct
-from ipaddress import IPv4Address, IPv6Address
-from typing import Final, Self
+from collections.abc import Sequence
+from ipaddress import IPv6Address
+from typing import Final
 
-_EVERYBODY: Final = b"\xff" * 6
-_ETHERTYPE_ARP: Final = 0x0806
-_ARP: Final = struct.Struct("!HHBBH6s4s6s4s")
-_ETHERNET, _IPV4, _REQUEST = 1, 0x0800, 1
+from linux import rtnl
+from linux.netlink import Netlink
+from runtime.net import sysctl
+from runtime.records import Address
 
-_ALL_NODES: Final = IPv6Address("ff02::1")
-_ALL_NODES_MAC: Final = b"\x33\x33" + _ALL_NODES.packed[-4:]
-_ETHERTYPE_IPV6: Final = 0x86DD
-_IPV6: Final = struct.Struct("!IHBB16s16s")
+_ALL_NODES: Final = "ff02::1"
 _ADVERTISEMENT: Final = struct.Struct("!BBHI16sBB6s")
-_VERSION, _ICMPV6, _HOP_LIMIT = 6 << 28, 58, 255
+_HOP_LIMIT: Final = 255
+"""What an advertisement must have: so it has passed no router (RFC 4861 section 7.1.2)."""
 _TYPE, _OVERRIDE, _TARGET_LINK_LAYER = 136, 0x20000000, 2
 
 
-class Voice:
-    """What announcements are made with in one network namespace; close it, or use `with`.
+def announce(inside: Netlink, index: int, name: str, mac: str, own: Sequence[Address]) -> None:
+    """Tell everybody on the link of an interface that these addresses are its `own`.
 
-    Closing the last descriptor of a packet socket waits until no processor can be
-    looking at it any more (packet_release in net/packet/af_packet.c): ten milliseconds
-    and more. Who has something better to do lets another process have the last one.
+    To be called in its network namespace, once the link carries packets.
     """
-
-    def __init__(self) -> None:
-        """Speak in the network namespace that the calling thread is in now."""
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-
-    def fileno(self) -> int:
-        """The descriptor, to be passed on."""
-        return self._socket.fileno()
-
-    def announce(self, interface: str, mac: str, address: IPv4Address | IPv6Address) -> None:
-        """Tell everybody on the link of `interface`."""
-        own = bytes.fromhex(mac.replace(":", ""))
-        frame = _arp(own, address) if isinstance(address, IPv4Address) else _neighbour(own, address)
-        self._socket.sendto(frame, (interface, 0))
-
-    def close(self) -> None:
-        """Give this descriptor back; a second call does nothing."""
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    for address in own:
+        if isinstance(address, IPv6Address):
+            _advertise(address, index, mac)
+        else:
+            _announce_ipv4(inside, index, name, mac)
 
 
-def _arp(mac: bytes, address: IPv4Address) -> bytes:
+def _announce_ipv4(inside: Netlink, index: int, name: str, mac: str) -> None:
     """A request for one's own address, which every neighbour takes note of."""
-    head = _EVERYBODY + mac + _ETHERTYPE_ARP.to_bytes(2, "big")
-    own = address.packed
-    return head + _ARP.pack(_ETHERNET, _IPV4, 6, 4, _REQUEST, mac, own, bytes(6), own)
+    notify = f"net.ipv4.conf.{name}.arp_notify"
+    before = sysctl.read(notify)
+    sysctl.write(notify, "1")
+    inside.send([rtnl.set_link(index, mac=mac)])
+    sysctl.write(notify, before)
 
 
-def _neighbour(mac: bytes, address: IPv6Address) -> bytes:
-    """An unsolicited advertisement that overrides."""
-
-    def said(checksum: int) -> bytes:
-        target = address.packed, _TARGET_LINK_LAYER, 1, mac
-        return _ADVERTISEMENT.pack(_TYPE, 0, checksum, _OVERRIDE, *target)
-
-    size, ends = _ADVERTISEMENT.size, (address.packed, _ALL_NODES.packed)
-    checksum = _checksum(b"".join(ends) + struct.pack("!II", size, _ICMPV6) + said(0))
-    head = _ALL_NODES_MAC + mac + _ETHERTYPE_IPV6.to_bytes(2, "big")
-    return head + _IPV6.pack(_VERSION, size, _ICMPV6, _HOP_LIMIT, *ends) + said(checksum)
-
-
-def _checksum(data: bytes) -> int:
-    """The Internet checksum of an even number of bytes (RFC 1071)."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+def _advertise(address: IPv6Address, index: int, mac: str) -> None:
+    """An unsolicited advertisement that overrides; the kernel adds the checksum."""
+    target = address.packed, _TARGET_LINK_LAYER, 1, bytes.fromhex(mac.replace(":", ""))
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as opened:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOP_LIMIT)
+        opened.bind((str(address), 0))
+        said = _ADVERTISEMENT.pack(_TYPE, 0, 0, _OVERRIDE, *target)
+        opened.sendto(said, (_ALL_NODES, 0, 0, index))

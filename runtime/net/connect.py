@@ -19,16 +19,18 @@ from runtime.attendant.ears import lead_nowhere
 from runtime.errors import ConflictError, InvalidError, NotFoundError
 from runtime.net import modes, plug, routes
 from runtime.net.networks import Networks
+from runtime.plugger import Plugger, relays_of
 from runtime.records import Connection, Container, ContainerState
 from runtime.state import Store
-from runtime.wiring import Wirer, relays_of, resolves_names
+from runtime.wiring import Wirer, resolves_names
 
 
 class Connector:
     """Changes the connections of containers whose lock is held."""
 
-    def __init__(self, store: Store, networks: Networks, wirer: Wirer) -> None:
-        self._store, self._networks, self._wirer = store, networks, wirer
+    def __init__(self, store: Store, networks: Networks, wirer: Wirer, plugger: Plugger) -> None:
+        self._store, self._networks = store, networks
+        self._wirer, self._plugger = wirer, plugger
 
     def connect(self, found: Container, connection: Connection) -> Container:
         """Connect it to one network more; at once when it runs, else from its next start on.
@@ -47,7 +49,7 @@ class Connector:
             changing = found.state._replace(changing=f"eth{number}")
             self._written(found, changing)
             try:
-                endpoint = self._wirer.join(netns, found.config, connection, number)
+                endpoint = self._plugger.join(netns, found.config, connection, number)
             except BaseException:
                 self.follow(found._replace(state=changing))
                 raise
@@ -85,7 +87,7 @@ class Connector:
             routes.settle(netns, endpoints)
             if found.state.ports:
                 with Nft(fd=_held(found, found.state.rules)) as nft:
-                    self._wirer.publish(nft, found.config, found.state.ports, endpoints)
+                    self._plugger.publish(nft, found.config, found.state.ports, endpoints)
             self._attend(found, netns)
         self._wirer.write_files(found.config, endpoints)
         return self._written(found, found.state._replace(changing=""))
@@ -97,7 +99,7 @@ class Connector:
                 own = _held(found, item.fd)
                 stack.callback(os.close, own)
                 relays.append(item._replace(fd=own))
-            self._wirer.attend(found, netns, relays)
+            self._plugger.attend(found, netns, relays)
             if not resolves_names(found.state.endpoints):
                 lead_nowhere(netns)
 

@@ -8,7 +8,6 @@ holds the root's lock, which is what makes concurrent starts safe.
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Callable, Collection, Container, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -101,11 +100,6 @@ def address_of(mac: str) -> str:
     if not mac.startswith(_OWN_MACS):
         return ""
     return str(IPv4Address(bytes.fromhex(mac[6:].replace(":", ""))))
-
-
-def is_mac(text: str) -> bool:
-    """Whether `text` is written as a MAC address in full, lower case."""
-    return re.fullmatch("[0-9a-f]{2}(:[0-9a-f]{2}){5}", text) is not None
 
 
 class Leases:

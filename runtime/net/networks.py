@@ -21,10 +21,17 @@ from runtime import trees
 from runtime.errors import ConflictError, NotFoundError
 from runtime.net import bridge, macvlan, modes, nat, plug, subnets, traces
 from runtime.net.design import RESERVED, NetworkOptions, check, design
-from runtime.net.ipam import Leases, is_mac
+from runtime.net.ipam import Leases
 from runtime.net.members import Members
 from runtime.net.sysctl import Borrowed
-from runtime.records import DEFAULT_NETWORK, Address, Connection, Network, NetworkConfig
+from runtime.records import (
+    DEFAULT_NETWORK,
+    Address,
+    Connection,
+    Network,
+    NetworkConfig,
+    is_mac,
+)
 from runtime.state import Store, match_prefix, new_id, now, read_json, write_json
 
 DEFAULT_BRIDGE: Final = "docker0"

@@ -17,7 +17,7 @@ from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from runtime.errors import ConflictError
 from runtime.net import bridge, macvlan, routes
-from runtime.net.announce import Voice
+from runtime.net.announce import announce
 from runtime.net.ipam import mac_of
 from runtime.records import Address, Endpoint, Interface, NetworkConfig
 
@@ -78,21 +78,15 @@ class Plug(NamedTuple):
 
 
 class Bench:
-    """What a container is wired with: sockets in the host and in its namespace.
-
-    The `voice` is what announces it, and is closed by `close` like the others; somebody
-    else may have taken it over by then (see `Voice`).
-    """
+    """What a container is wired with: sockets in the host and in its namespace."""
 
     def __init__(self, netns: NetNS) -> None:
         """For the container in whose namespace this is, from the host's."""
-        self.netns, self.host = netns, Netlink()
-        with netns.entered():
-            self.inside, self.voice = Netlink(), Voice()
+        self.netns, self.host, self.inside = netns, Netlink(), Netlink(netns)
 
     def close(self) -> None:
         """Close them; a second call does nothing."""
-        for opened in (self.host, self.inside, self.voice):
+        for opened in (self.host, self.inside):
             opened.close()
 
     def __enter__(self) -> Self:
@@ -129,9 +123,10 @@ def attach(bench: Bench, plugs: Sequence[Plug], *, first: bool = False) -> None:
             bridge.wait_until_forwarding(bench.host, plug.bridge, plug.endpoint)
             if plug.endpoint.address6:  # without a carrier there is no route to ff02::1 yet
                 await_carrier(bench.inside, [plug.endpoint.interface])
-    for name, mac in ((plug.endpoint.interface, plug.endpoint.mac) for plug in plugs):
-        for address in addresses[name]:
-            bench.voice.announce(name, mac, address.ip)
+    with bench.netns.entered():
+        for name, mac in ((plug.endpoint.interface, plug.endpoint.mac) for plug in plugs):
+            own = [address.ip for address in addresses[name]]
+            announce(bench.inside, indexes[name], name, mac, own)
 
 
 def _addresses(endpoint: Endpoint) -> list[Interface]:

@@ -18,7 +18,7 @@ from runtime.errors import InvalidError
 Protocol = Literal["tcp", "udp", "sctp"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
 
-_RANGE: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_RANGE: Final = r"(\d{1,5})(?:-(\d{1,5}))?"
 _LAST: Final = 65535
 
 
@@ -88,7 +88,7 @@ def _address(asked: str, text: str, version: int) -> str:
 
 
 def _range(asked: str, text: str) -> range:
-    found = _RANGE.fullmatch(text)
+    found = re.fullmatch(_RANGE, text)
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not 1 <= first <= last <= _LAST:
         raise InvalidError(asked, f"{text!r} is no port or range of ports from 1 to {_LAST}")

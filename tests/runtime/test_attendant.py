@@ -18,7 +18,7 @@ import dns.reversename
 import pytest
 
 from linux.netns import NetNS
-from runtime.attendant import client
+from runtime.attendant import client, ears
 from runtime.attendant.client import Attendants
 from runtime.engine import Engine
 from runtime.errors import ConflictError, MydockerError
@@ -246,7 +246,7 @@ def _connect_and_read(call: socket.socket) -> None:
         (Attendants, "_begin"),
         (client, "_bind"),
         (Attendants, "_spawn"),
-        (client, "open_ears"),
+        (ears, "open_ears"),
     ).values(),
 )
 def test_a_start_is_killed(engine: Engine, root: Path, lan: str, step: Step) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from linux import rtnl
 from linux.netlink import Netlink
-from runtime import state, wiring
+from runtime import plugger, state, wiring
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, MydockerError, NotFoundError
 from runtime.net import bridge, connect, networks, plug, routes
@@ -228,7 +228,7 @@ def test_unused_networks_are_pruned(engine: Engine, lan: str) -> None:
 CHANGING = steps(
     (state.Lock, "take"),
     (state.Store, "write_state"),
-    (wiring.Wirer, "join"),
+    (plugger.Plugger, "join"),
     (networks.Networks, "take"),
     (plug, "attach"),
     (bridge, "wait_until_forwarding"),

@@ -249,13 +249,3 @@ def test_help_is_complete(command: str, capsys: pytest.CaptureFixture[str]) -> N
         entries = re.split(r"\n  (?=\S)", f"\n{block.strip()}".replace("\n  ", "\n  "))
         for entry in filter(None, (item.strip() for item in entries)):
             assert len(entry.split()) > 2, f"{entry!r} is not explained"
-
-
-def test_a_run_brings_nothing_that_it_does_not_need() -> None:
-    """Archives, digests and compression are for those who load, not for those who run."""
-    source = "import sys, runtime.cli; print(*sorted(sys.modules))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", source], env=environment(), capture_output=True, check=True
-    )
-    names = set(loaded.stdout.decode().split())
-    assert not names & {"tarfile", "gzip", "hashlib", "runtime.intake", "runtime.copy"}

@@ -17,7 +17,7 @@ import pytest
 from linux.netlink import NetlinkError
 from linux.netns import NetNS
 from linux.nft import Nft, Table, add_chain, del_table
-from runtime import container, lifecycle, state, wiring
+from runtime import container, lifecycle, plugger, state
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, MydockerError, UnsupportedError
 from runtime.net import nat, ports, publish, reserve
@@ -335,7 +335,7 @@ def _forge(inside: NetNS, web: Container, target: str, word: bytes) -> None:
 
 STARTING = steps(
     (reserve, "reserve"),
-    (wiring.Wirer, "publish"),
+    (plugger.Plugger, "publish"),
     (publish, "install"),
     (publish, "rules"),
     (container, "start"),
@@ -376,7 +376,7 @@ MOVING: dict[str, Callable[[Engine], object]] = {
 }
 
 
-@pytest.mark.parametrize("step", steps((wiring.Wirer, "publish"), (publish, "install")).values())
+@pytest.mark.parametrize("step", steps((plugger.Plugger, "publish"), (publish, "install")).values())
 def test_a_move_is_killed(engine: Engine, root: Path, step: Step) -> None:
     """The next call has the port lead where the record says."""
     engine.network_create("aaa", subnet="10.9.0.0/24")

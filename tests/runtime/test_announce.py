@@ -1,0 +1,35 @@
+"""How neighbours are told of a container's addresses; that they are is `suites/layer2`'s to see."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from runtime.engine import Engine
+from tests.runtime.conftest import FOR_EVER
+
+
+def test_an_announcement_leaves_the_settings_alone(engine: Engine, lan: str) -> None:
+    """The kernel makes it because a setting asks for it; nobody inside asked for that."""
+    web = engine.run("base", FOR_EVER, network=lan)
+    told = engine.exec(web.id, ["cat", "/proc/sys/net/ipv4/conf/eth0/arp_notify"])
+    assert told.stdout == b"0\n"
+
+
+def test_no_start_opens_a_packet_socket(
+    engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To close one takes the kernel longer than everything else that a start does."""
+    opened: list[int] = []
+    original = socket.socket.__init__
+
+    def opening(self: socket.socket, family: int = -1, *args: Any, **kwargs: Any) -> None:
+        opened.append(family)
+        original(self, family, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "__init__", opening)
+    engine.run("base", FOR_EVER, network=lan)
+    assert socket.AF_NETLINK in opened
+    assert socket.AF_PACKET not in opened
