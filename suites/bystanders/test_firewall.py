@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from harness.addresses import LOOPBACKS
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
-from harness.model import HOST, Bridge
+from harness.model import ATTACKER, HOST, Bridge, Publish
 from harness.scene import Scene
+from harness.traffic import TRANSPORTS, Ear
 from harness.world.build import World
 from suites.bystanders import operator
+
+PUBLISHED: Final = 8195
+INSIDE: Final = 41080
 
 
 @requirement("BYS-3", "BYS-4")
@@ -49,3 +56,24 @@ def test_a_flush_and_reload_is_repaired_as_documented(start_runtime: RuntimeStar
             runtime.repair()
             assert operator.facts(host) == before
             assert scene.observed() == scene.promised()
+
+
+@requirement("BYS-3", "PUB-1")
+def test_so_are_published_ports(start_runtime: RuntimeStarter) -> None:
+    """After the repair they answer to the LAN and to the host, over TCP and UDP."""
+    with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
+        host = scene.place(HOST)
+        ports = tuple(Publish(PUBLISHED, INSIDE, transport) for transport in TRANSPORTS)
+        web = scene.container("web", ports=ports)
+        with operator.operating(host):
+            operator.flush(host)
+            operator.load(host)
+            runtime.repair()
+        for transport in TRANSPORTS:
+            with Ear(web.net, transport, port=INSIDE) as ear:
+                for caller, address in (
+                    (scene.place(ATTACKER), host.address(4)),
+                    (host, host.address(4)),
+                    (host, LOOPBACKS[4]),
+                ):
+                    assert ear.hears(caller, at=address, port=PUBLISHED, answered=True)

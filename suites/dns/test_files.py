@@ -109,6 +109,22 @@ def test_they_follow_its_connections(scene: Scene) -> None:
         assert {address for _, address in ASKED_FOR} <= hosts(mover).keys()
 
 
+@requirement("FILE-1", "LIFE-7")
+@pytest.mark.parametrize("network", ["", pytest.param("own", marks=requirement("NET-4"))])
+def test_they_outlast_a_restart(scene: Scene, network: str) -> None:
+    """Started again, a container is called the same, and what was asked for is there."""
+    mode = Bridge(scene.network(network).name) if network else Bridge()
+    asking = scene.container("asking", mode, hostname="box", hosts=ASKED_FOR)
+    asking.stop()
+    asking.start()
+    assert asking.read("/etc/hostname") == "box\n"
+    assert lookup.hostname(scene.world.host, asking) == "box"
+    lines = hosts(asking)
+    assert {at for at, names in lines.items() if "box" in names} == held(scene, "asking", 4)
+    for name, address in ASKED_FOR:
+        assert name in lines[address]
+
+
 @requirement("FILE-1")
 def test_whoever_runs_inside_can_read_them(town: Scene) -> None:
     """They are files of root's, with the mode of such files."""

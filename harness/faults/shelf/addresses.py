@@ -10,7 +10,7 @@ from harness.faults.acts import gateway_of, numbered, readdress
 from harness.faults.catalogue import PLUGGED, Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
-from harness.model import Bridge, Host
+from harness.model import DEFAULT_NETWORK, Bridge, Host
 from linux import rtnl
 
 
@@ -242,3 +242,12 @@ def refused_without_a_word(site: Site, verb: Verb) -> Facts:
     except RuntimeRefused as refused:
         raise RuntimeRefused(refused.asked, "") from refused
     return facts
+
+
+@fault("products-on-own-networks", violates=("BR-11",), moment=Moment.CONTAINER_STARTED)
+def products_on_own_networks(site: Site) -> None:
+    """On networks of one's own MACs are not locally administered."""
+    for plug in site.plugs():
+        if plug.network.name != DEFAULT_NETWORK and site.spec and not site.spec.mac:
+            mac = site.inside.link(plug.inside).mac
+            site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")

@@ -154,3 +154,10 @@ def other_protocols_get_in(site: Site) -> None:
         for protocol in ("tcp", "udp", "icmp", "icmpv6"):
             for state in ("new", "invalid"):
                 drop(site, "forward", strange, l4proto(protocol), ct_state(state))
+
+
+@fault("host-is-silent-about-its-own-mtu", violates=("BR-22",), moment=Moment.HOST_READY)
+def host_is_silent_about_its_own_mtu(site: Site) -> None:
+    """Who sends more than the host's own link carries is told nothing; by routers it still is."""
+    drop(site, "output", tricks.errors(4, 3, 4))
+    drop(site, "output", tricks.errors(6, 2))
