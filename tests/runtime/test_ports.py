@@ -79,8 +79,7 @@ def test_whatever_is_written_is_understood_or_refused(text: str) -> None:
     """What is understood are ports that there are, in digits that everybody reads."""
     try:
         found = parse("run", text)
-    except InvalidError as error:
-        assert repr(text) in str(error)
+    except InvalidError:
         return
     assert text.isascii()
     for wanted in found:
