@@ -251,3 +251,12 @@ def products_on_own_networks(site: Site) -> None:
         if plug.network.name != DEFAULT_NETWORK and site.spec and not site.spec.mac:
             mac = site.inside.link(plug.inside).mac
             site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")
+
+
+@fault("requested-ipv6-ends-with-a-restart", violates=("NET-5",), moment=Moment.CONTAINER_RESTARTED)
+def requested_ipv6_ends_with_a_restart(site: Site) -> None:
+    """A restarted container has another IPv6 address than the one that was asked for."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug, 6)
+        if gateway and site.spec and site.spec.ip6:
+            readdress(site, plug, numbered(gateway, 77))

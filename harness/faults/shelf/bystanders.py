@@ -219,3 +219,9 @@ def bystanders_lose_the_web(site: Site) -> None:
 def bystanders_lose_a_service_of_each_other(site: Site) -> None:
     """Once a container has run one port does not pass between the ports of any bridge."""
     site.host.rule("forward", l4proto("tcp"), dport(80), DROP, bridge=True)
+
+
+@fault("repair-forgets-ports-of-ipv6", violates=("BYS-3",), moment=Moment.REPAIRED)
+def repair_forgets_ports_of_ipv6(site: Site) -> None:
+    """After a flush and a repair published ports lead to containers over IPv4 alone."""
+    drop(site, "forward", family(6), ct_dnat())

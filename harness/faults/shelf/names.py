@@ -233,3 +233,13 @@ def aliases_end_with_a_restart(site: Site, verb: Verb) -> Facts:
         site.runtime.disconnect(verb.name, spec.mode.network)
         facts = site.runtime.connect(verb.name, spec.mode.network)
     return facts
+
+
+@fault("own-ipv6-ends-with-a-restart", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED)
+def own_ipv6_ends_with_a_restart(site: Site) -> None:
+    """A restarted container's name stands at its IPv4 address alone."""
+    if site.is_bridged:
+        own = {str(item.ip) for plug in site.plugs() for item in plug.addresses}
+        gone = {item for item in own if ":" in item}
+        lines = site.read(_HOSTS).splitlines(keepends=True)
+        site.write(_HOSTS, "".join(line for line in lines if not gone & set(line.split()[:1])))
