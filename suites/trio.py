@@ -179,11 +179,15 @@ def trio(
     """Three containers on one network, shared: look, do not change.
 
     Every promise about packets, once for each family, and for IPv4 on a network of one's own too,
-    where the runtime has such.
+    where the runtime has such; there `a` and `b` have been started again, where it can do that.
     """
     home: Home = request.param
     if home.network == PLAIN and Feature.NETWORKS not in runtime.features:
         home = Home(home.family)
     with Scene(world, runtime, plan(home)) as scene, Wires() as own:
+        if home.network == PLAIN and Feature.RESTART in runtime.features:
+            for name in ("a", "b"):
+                scene[name].stop()
+                scene.start(name)
         scene.ready()
         yield Trio(scene, home.family, home.network, wires, own)

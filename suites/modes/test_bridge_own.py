@@ -27,12 +27,18 @@ each: Final = pytest.mark.parametrize("name", NAMES)
 
 @pytest.fixture(scope="module", params=[False, pytest.param(True, marks=requirement("V6-1"))])
 def inmates(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """Three containers on such a network, with IPv4 alone or with both: look, do not change."""
+    """Three containers on such a network, with IPv4 alone or with both: look, do not change.
+
+    `b` has been started again, where the runtime can do that.
+    """
     new = Feature.NETWORKS in runtime.features
     networks = (NetworkSpec(OWN, ipv6=request.param),) if new else ()
     mode = Bridge(OWN if new else DEFAULT_NETWORK)
     plan = Plan(networks=networks, containers=tuple(ContainerSpec(name, mode) for name in NAMES))
     with Scene(world, runtime, plan) as made:
+        if Feature.RESTART in runtime.features:
+            made["b"].stop()
+            made.start("b")
         yield made
 
 

@@ -260,3 +260,12 @@ def requested_ipv6_ends_with_a_restart(site: Site) -> None:
         gateway = gateway_of(plug, 6)
         if gateway and site.spec and site.spec.ip6:
             readdress(site, plug, numbered(gateway, 77))
+
+
+@fault("products-after-a-restart", violates=("BR-11",), moment=Moment.CONTAINER_RESTARTED)
+def products_after_a_restart(site: Site) -> None:
+    """A restarted container's MAC is not locally administered."""
+    for plug in site.plugs():
+        if site.spec and not site.spec.mac:
+            mac = site.inside.link(plug.inside).mac
+            site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")
