@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from runtime.errors import InvalidError
 
-_PORT: Final = re.compile(r"\d{1,5}(-\d{1,5})?(/(tcp|udp|sctp))?")
+_PORT: Final = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?")
 _SHELL: Final = ["/bin/sh", "-c"]
 
 Config = dict[str, Any]

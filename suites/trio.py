@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 from scapy.packet import Packet
 
-from harness.adapters.protocol import Adapter
+from harness.adapters.protocol import Adapter, Feature
 from harness.call import Call
 from harness.marks import requirement
 from harness.model import (
@@ -39,6 +39,8 @@ from harness.world.build import World
 NAMES: Final = ("a", "b", "c")
 DUAL: Final = "dual"
 """The network with IPv4 and IPv6 on which the IPv6 trio is."""
+PLAIN: Final = "plain"
+"""A network of one's own with IPv4 alone."""
 
 Whom = str | Address | None
 """Somebody by name, an address, or in templates whoever."""
@@ -139,10 +141,18 @@ class Trio:
         return craft.request(self.family, protocol, sport=sport, dport=dport)
 
 
-def plan(family: Family) -> Plan:
-    """The containers of a trio: IPv4 on the default network, IPv6 on one that has it."""
-    networks = (NetworkSpec(DUAL, ipv6=True),) if family == 6 else ()
-    mode = Bridge(networks[0].name if networks else DEFAULT_NETWORK)
+class Home(NamedTuple):
+    """Where a trio lives: on which network, and in which of its families it is watched."""
+
+    family: Family
+    network: str = DEFAULT_NETWORK
+
+
+def plan(home: Home) -> Plan:
+    """The containers of a trio."""
+    own = NetworkSpec(home.network, ipv6=home.family == 6)
+    networks = () if home.network == DEFAULT_NETWORK else (own,)
+    mode = Bridge(home.network)
     return Plan(networks=networks, containers=tuple(ContainerSpec(name, mode) for name in NAMES))
 
 
@@ -155,18 +165,29 @@ both_families: Final = pytest.mark.parametrize("family", EACH_FAMILY)
 """For tests without a trio: once for each family."""
 
 
-@pytest.fixture(scope="package", params=EACH_FAMILY)
-def family(request: pytest.FixtureRequest) -> Family:
-    """Every promise about packets, once for each family."""
-    chosen: Family = request.param
-    return chosen
+@pytest.fixture(
+    scope="package",
+    params=[
+        pytest.param(Home(4), id="IPv4"),
+        pytest.param(Home(6, DUAL), id="IPv6", marks=requirement("V6-1")),
+        pytest.param(Home(4, PLAIN), id="IPv4, own network"),
+    ],
+)
+def trio(
+    world: World, runtime: Adapter, wires: Wires, request: pytest.FixtureRequest
+) -> Iterator[Trio]:
+    """Three containers on one network, shared: look, do not change.
 
-
-@pytest.fixture(scope="package")
-def trio(world: World, runtime: Adapter, wires: Wires, family: Family) -> Iterator[Trio]:
-    """Three containers on one network, shared: look, do not change."""
-    wanted = plan(family)
-    network = wanted.networks[0].name if wanted.networks else DEFAULT_NETWORK
-    with Scene(world, runtime, wanted) as scene, Wires() as own:
+    Every promise about packets, once for each family, and for IPv4 on a network of one's own too,
+    where the runtime has such; there `a` and `b` have been started again, where it can do that.
+    """
+    home: Home = request.param
+    if home.network == PLAIN and Feature.NETWORKS not in runtime.features:
+        home = Home(home.family)
+    with Scene(world, runtime, plan(home)) as scene, Wires() as own:
+        if home.network == PLAIN and Feature.RESTART in runtime.features:
+            for name in ("a", "b"):
+                scene[name].stop()
+                scene.start(name)
         scene.ready()
-        yield Trio(scene, family, network, wires, own)
+        yield Trio(scene, home.family, home.network, wires, own)

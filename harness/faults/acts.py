@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
+from harness.adapters.protocol import RuntimeRefused
+from harness.faults.ground import BRIDGE_TABLE, TABLE
 from harness.faults.site import Plug, Site
 from harness.faults.tricks import DROP
 from harness.model import Family
@@ -53,9 +56,26 @@ def gateway_of(plug: Plug, version: Family = 4) -> Interface | None:
 
 
 def forget_drops(site: Site, way: str, *, bridges: Iterable[str] = ()) -> None:
-    """Take away the rules that keep something from coming in or going out by a bridge."""
+    """Take away the rules that keep something from coming in or going out by a bridge.
+
+    Not the sabotage's own: what it drops in their stead it goes on to drop at the next moment.
+    """
     wanted = {(way, name) for name in (bridges or site.bridges())}
-    site.host.take_rules(lambda entry: entry.refuses and bool(wanted & set(entry.links)))
+    site.host.take_rules(
+        lambda entry: (
+            entry.refuses
+            and entry.table not in (TABLE, BRIDGE_TABLE)
+            and bool(wanted & set(entry.links))
+        )
+    )
+
+
+def internal_bridges(site: Site) -> Iterator[str]:
+    """The interfaces in the host of the internal networks that there are."""
+    for name in site.memory.get("internal", ()):
+        with contextlib.suppress(RuntimeRefused):  # it has been removed
+            if bridge := site.runtime.network_facts(name).interface:
+                yield bridge
 
 
 def leave_link(site: Site) -> None:

@@ -147,6 +147,20 @@ def masquerade_at_random() -> list[Expression]:
     return [_expression("masq", be32(1, 0x4 | 0x10))]
 
 
+# --- traffic control -----------------------------------------------------------
+
+
+def add_clsact(index: int) -> Request:
+    """Give a link the hooks for filters of traffic control: tc(8)."""
+    body = struct.pack("=4xiIII", index, 0xFFFF0000, 0xFFFFFFF1, 0) + text(1, "clsact")
+    return Request(36, NLM_F_CREATE, body, f"add clsact to link {index}")  # RTM_NEWQDISC
+
+
+def del_clsact(index: int) -> Request:
+    """Take them away."""
+    return add_clsact(index)._replace(kind=37, flags=0)  # RTM_DELQDISC
+
+
 # --- bridges -------------------------------------------------------------------
 
 

@@ -73,6 +73,8 @@ class Raw(NamedTuple):
     """The bridges' forwarding databases."""
     timings: Messages = ()
     """The neighbour tables' parameters, for each link."""
+    disciplines: Messages = ()
+    """Queueing disciplines that somebody has set up, without what they count."""
     ruleset: Ruleset = Ruleset()
     sysctls: tuple[tuple[str, bytes], ...] = ()
 
@@ -95,6 +97,12 @@ _QUESTIONS: Final = tuple(
     )
 )
 """In the order of `Raw`'s fields."""
+_DISCIPLINES: Final = Request(38, NLM_F_DUMP, bytes(20), "list queueing disciplines")
+"""RTM_GETQDISC (linux/pkt_sched.h)."""
+_DISCIPLINE: Final = 20
+_OF_LINK: Final = 16
+"""The head of a discipline, and that of it which does not count who uses it."""
+_TCA_KIND, _TCA_OPTIONS = 1, 2
 
 
 _NOT_SEEN: Final[tuple[bytes, Messages]] = (b"", ())
@@ -148,9 +156,23 @@ class Dumps:
             proxies,
             forwarding,
             timings,
+            tuple(self._disciplines()),
             self._nft(),
             tuple(self._sysctls()),
         )
+
+    def _disciplines(self) -> Iterator[bytes]:
+        """Those with a handle: what a link has by itself has none."""
+        try:
+            answers = self._route.ask(_DISCIPLINES)
+        except NetlinkError as error:
+            if error.errno != errno.EOPNOTSUPP:  # a kernel without any
+                raise
+            return
+        for answer in answers:
+            if any(answer[8:12]):
+                found = dict(attributes(answer, _DISCIPLINE))
+                yield answer[:_OF_LINK] + found[_TCA_KIND] + found.get(_TCA_OPTIONS, b"")
 
     def _sysctls(self) -> Iterable[tuple[str, bytes]]:
         """The files' contents; with `map`, for there are hundreds of them at every look."""

@@ -53,6 +53,8 @@ _FAMILIES: Final[dict[int, str]] = {socket.AF_INET: "IPv4", socket.AF_INET6: "IP
 _NDA_CACHEINFO: Final = 3
 _PROXIED: Final = 0x08
 """NTF_PROXY."""
+_DISCIPLINE: Final = 16
+"""The head of a discipline in the dumps; its kind comes behind it."""
 _NUD_LEARNED: Final = rtnl.NUD_REACHABLE | rtnl.NUD_STALE | 0x08 | 0x10  # DELAY, PROBE
 
 
@@ -78,6 +80,8 @@ def things(raw: Raw, names: Names) -> Iterator[Thing]:
         yield from _forwarding(answer, names)
     for answer in raw.timings:
         yield from _timings(answer, names)
+    for answer in raw.disciplines:
+        yield _discipline(answer, names)
     yield from ruleset(raw.ruleset)
     for key, value in raw.sysctls:
         yield f"sysctl {key}", {"value": " ".join(value.decode(errors="replace").split())}
@@ -213,6 +217,14 @@ def _timings(answer: bytes, names: Names) -> Iterator[Thing]:
         if key in parameters:
             value = str(number(parameters[key]))
             yield f"sysctl net.{family}.neigh.{link}.{label}", {"value": value}
+
+
+def _discipline(answer: bytes, names: Names) -> Thing:
+    """A queueing discipline, or where filters are hooked in: tc(8)."""
+    _, index, handle, parent = struct.unpack_from("=4siII", answer)
+    kind, _, options = answer[_DISCIPLINE:].partition(b"\0")
+    known = {"kind": kind.decode(), "parent": f"{parent:#x}", "options": options.hex()}
+    return f"discipline {handle >> 16:x}: of {names.get(index, index)}", known
 
 
 # --- addresses, routes, rules ---------------------------------------------------

@@ -18,7 +18,7 @@ from runtime.errors import InvalidError
 Protocol = Literal["tcp", "udp", "sctp"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
 
-_RANGE: Final = r"(\d{1,5})(?:-(\d{1,5}))?"
+_RANGE: Final = r"([0-9]{1,5})(?:-([0-9]{1,5}))?"
 _LAST: Final = 65535
 
 

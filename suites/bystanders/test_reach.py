@@ -27,8 +27,9 @@ from harness.model import (
     Host,
 )
 from harness.scene import Scene
-from harness.traffic import BOUND
+from harness.traffic import BOUND, TRANSPORTS, Transport
 from harness.world.answers import TCP_PORTS
+from suites.services import every_port_answers
 
 ASKED = frozenset({HOST, BR0, NS1, NS2, INTERNET, ATTACKER})
 
@@ -76,6 +77,19 @@ def test_connections_of_bystanders_go_on(scene: Scene, family: Family) -> None:
             step()
             for call in calls:
                 _say(call)
+
+
+@requirement("BYS-2")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_they_serve_each_other_on_every_port(
+    scene: Scene, family: Family, transport: Transport
+) -> None:
+    """While containers run that publish nothing, nothing on the way minds which port is called."""
+    scene.network("lan", ipv6=True)
+    scene.containers(a=Bridge("lan"), b=Bridge())
+    for caller, target in ((NS1, NS2), (NS1, INTERNET), (ATTACKER, NS1), (HOST, INTERNET)):
+        every_port_answers(scene, caller, target, transport, family)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from harness import lookup
-from harness.adapters.protocol import Adapter
+from harness.adapters.protocol import Adapter, Feature
 from harness.container import Container
 from harness.marks import requirement
 from harness.model import FAMILIES, Bridge, Family
@@ -107,6 +107,24 @@ def test_they_follow_its_connections(scene: Scene) -> None:
         at = {address for address, names in hosts(mover).items() if called in names}
         assert at == held(scene, "mover", 4)
         assert {address for _, address in ASKED_FOR} <= hosts(mover).keys()
+
+
+@requirement("FILE-1", "LIFE-7")
+@pytest.mark.parametrize("network", ["", pytest.param("own", marks=requirement("NET-4"))])
+def test_they_outlast_a_restart(scene: Scene, network: str) -> None:
+    """Started again, a container is called the same, and what was asked for is there."""
+    dual = Feature.IPV6 in scene.runtime.features
+    mode = Bridge(scene.network(network, ipv6=dual).name) if network else Bridge()
+    asking = scene.container("asking", mode, hostname="box", hosts=ASKED_FOR)
+    asking.stop()
+    asking.start()
+    assert asking.read("/etc/hostname") == "box\n"
+    assert lookup.hostname(scene.world.host, asking) == "box"
+    lines = hosts(asking)
+    own = held(scene, "asking", 4) | held(scene, "asking", 6)
+    assert {address for address, names in lines.items() if "box" in names} == own
+    for name, address in ASKED_FOR:
+        assert name in lines[address]
 
 
 @requirement("FILE-1")

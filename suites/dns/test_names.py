@@ -144,6 +144,20 @@ def test_a_name_ends_with_its_container(scene: Scene, end: Callable[[Scene, str]
         assert resolved(scene, "asker", "service", family) == after
 
 
+@requirement("NET-4", "LIFE-7")
+@pytest.mark.parametrize("name", ["again", "service"])
+def test_a_name_outlasts_a_restart(scene: Scene, name: str) -> None:
+    """Started again, a container is found by its name and alias at the address that it has now."""
+    scene.network("town", ipv6=6 in families(scene))
+    scene.container("asker", Bridge("town"))
+    again = scene.container("again", Bridge("town"), aliases=("service",))
+    assert resolved(scene, "asker", name, 4) == held(scene, "again", 4)
+    again.stop()
+    again.start()
+    for family in families(scene):
+        assert resolved(scene, "asker", name, family) == held(scene, "again", family)
+
+
 @requirement("NET-4", "NET-3")
 def test_a_name_comes_and_goes_with_the_connection(scene: Scene) -> None:
     """Connected, it leads there at once, by the alias of that connection; taken off, nowhere."""

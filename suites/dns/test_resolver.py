@@ -129,6 +129,18 @@ def test_a_resolver_with_an_ipv6_address_alone_is_no_hindrance(
             assert looked_up(scene, "asker", unheard_of(), family).addresses == {address}
 
 
+@requirement("DNS-1", "LIFE-7")
+@networks
+def test_started_again_it_is_answered_too(scene: Scene, network: str) -> None:
+    """By a resolver that it is told of now."""
+    asker = scene.container("asker", mode(scene, network))
+    asker.stop()
+    asker.start()
+    for family in FAMILIES:
+        address = pick(scene.world.topology.internet, family).ip
+        assert resolved(scene, "asker", unheard_of(), family) == {address}
+
+
 def mode(scene: Scene, network: str) -> Bridge:
     """On the default network, or on a new one of that name."""
     return Bridge(scene.network(network).name) if network else Bridge()

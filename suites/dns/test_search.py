@@ -72,6 +72,21 @@ def test_nor_is_one_without_ipv6(searching: Scene, family: Family | None) -> Non
     assert heard(searching, since, FOURTH) == []
 
 
+@requirement("DNS-3", "LIFE-7")
+def test_nor_by_who_has_been_started_again(world: World, scene: Scene) -> None:
+    """Whatever it was told when it was started first."""
+    before = world.host.call(_text, RESOLV_CONF)
+    with saying(world.host, f"{before}search {SENTINEL_ZONE}\n"):
+        scene.network("anew")
+        for name in ("sought", "seeker"):
+            scene.container(name, Bridge("anew"))
+        scene["seeker"].stop()
+        scene.start("seeker")
+        since = world.services.mark()
+        assert looked_up(scene, "seeker", "sought", 4).addresses == held(scene, "sought", 4)
+        assert heard(scene, since, "sought") == []
+
+
 @requirement("DNS-3")
 def test_in_that_domain_names_are_looked_up(searching: Scene) -> None:
     """By the host, which shows that there is one, and by a container that names it in full."""

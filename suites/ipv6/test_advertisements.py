@@ -20,7 +20,7 @@ from scapy.packet import Packet
 
 from harness.marks import requirement
 from harness.model import DEFAULT_NETWORK, Bridge
-from harness.multicast import ALL_NODES, mac_of
+from harness.multicast import ALL_NODES, EVERYBODY_MAC, mac_of
 from harness.packets.craft import send_frame
 from harness.place import Place
 from harness.scene import Scene
@@ -30,6 +30,8 @@ from harness.world.snapshot import Snapshot
 PREFIX: Final = IPv6Network("2001:db8:bad::/64")
 BEYOND: Final = IPv6Network("2001:db8:bad:beef::/64")
 ROUTER: Final = "fe80::bad"
+PROOF: Final = Ether(src="02:00:5e:10:00:77", dst=EVERYBODY_MAC, type=0x88B5) / b"heard"
+"""What shows that a peer gets what is said to all."""
 BELIEVE: Final = {
     "net.ipv6.conf.eth0.accept_dad": 0,
     "net.ipv6.conf.eth0.autoconf": 1,
@@ -65,6 +67,24 @@ def test_a_rogue_advertisement_changes_nothing(scene: Scene, host: Place, *, ipv
         until(believer.net, lambda: believes(believer.net), "the advertisement is believed")
     changes = {name: then.changes(Snapshot.of(place)) for name, (place, then) in before.items()}
     assert changes == {"host": [], "peer": []}
+
+
+@requirement("V6-2", "V6-3", "NET-3")
+def test_nor_is_it_believed_by_who_is_connected_later(scene: Scene) -> None:
+    """While it runs, to a network without IPv6; nor once it has been started again."""
+    for name in ("home", "later"):
+        scene.network(name)
+    rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer", Bridge("home"))
+    scene.connect("peer", "later")
+    for _ in range(2):
+        before = Snapshot.of(peer.net)
+        with peer.net.capture() as wire:
+            send_frame(rogue.net, advertisement(rogue.net.links()["eth0"].mac), PROOF)
+            scene.settle()
+        assert wire.matching(PROOF)
+        assert before.changes(Snapshot.of(peer.net)) == []
+        peer.stop()
+        peer.start()
 
 
 def advertisement(mac: str) -> Packet:

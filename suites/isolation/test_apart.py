@@ -6,29 +6,22 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from scapy.layers.inet import ICMP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoReply, IPv6
+from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
-from scapy.packet import Packet, Raw
 
 from harness.adapters.protocol import Adapter, Feature
 from harness.marks import requirement
 from harness.model import GATEWAY, Bridge, ContainerSpec, Protocol
-from harness.packets.capture import Capture
 from harness.packets.craft import send_frame, send_packet
-from harness.packets.frame import Frame
 from harness.packets.wires import Wires
 from harness.scene import Scene
 from harness.topology import START_TTL
 from harness.world.build import World
+from suites.everything import PORT, WORD, everything, telling
 from suites.trio import EACH_FAMILY, Trio
 
 ONE, OTHER = "one", "other"
-PORT: Final = 41090
-WORD: Final = b"over there!"
 CONTROL: Final = b"from the host"
-PROTOCOLS: Final = (4, 33, 41, 47, 50, 51, 94, 132, 136, 253)
-"""IP in IP, DCCP, IPv6 in IP, GRE, ESP, AH, IPIP, SCTP, UDP-Lite, one for experiments."""
 
 
 @pytest.fixture(scope="module", params=["made before", "made after"])
@@ -90,14 +83,6 @@ def test_nothing_of_any_protocol_arrives(sides: Trio, runtime: Adapter, way: str
     assert bool(arrived) == (runtime.dialect.isolation == "none"), arrived
 
 
-def telling(
-    wire: Capture, trio: Trio, source: str, target: str | None = None, *, at: str
-) -> list[Frame]:
-    """The frames from one to another that have the word in them, where somebody lives."""
-    seen = wire.matching(trio.ip(source, target), at=trio.at(at))
-    return [item for item in seen if WORD in item.data]
-
-
 @requirement("NET-2")
 def test_nothing_arrives_by_the_other_networks_gateway(sides: Trio, runtime: Adapter) -> None:
     """Nor does it in a frame that is for the other bridge's MAC, or the stranger's own."""
@@ -118,24 +103,3 @@ def test_nothing_arrives_by_the_other_networks_gateway(sides: Trio, runtime: Ada
     assert [item for item in seen if CONTROL in item.data]
     arrived = [str(item) for item in seen if WORD in item.data]
     assert bool(arrived) == (runtime.dialect.isolation == "none")
-
-
-def everything(trio: Trio, source: str, target: str) -> Iterator[Packet]:
-    """Packets of many protocols and states from one to another, each with the same word in it."""
-    head = trio.ip(source, target, ttl=START_TTL)
-    for flags in ("S", "A", "SA", "PA", "R", "F", ""):
-        yield head / TCP(sport=53, dport=PORT, flags=flags) / WORD
-    for port in (53, 67, PORT):
-        yield head / UDP(sport=port, dport=PORT) / WORD
-    quoted = trio.ip(target, source) / UDP(sport=PORT, dport=53) / WORD
-    if trio.family == 4:
-        yield head / ICMP(type=0) / WORD
-        yield head / ICMP(type=3, code=3) / quoted
-        yield head / ICMP(type=13) / WORD
-    else:
-        yield head / ICMPv6EchoReply() / WORD
-        yield head / ICMPv6DestUnreach() / quoted
-    for number in PROTOCOLS:
-        other = head.copy()
-        setattr(other, "nh" if isinstance(other, IPv6) else "proto", number)
-        yield other / Raw(WORD * 8)

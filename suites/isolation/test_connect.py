@@ -6,18 +6,19 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 from scapy.layers.inet import ICMP, TCP
 
 from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
 from harness.marks import requirement
-from harness.model import Bridge, ContainerSpec, Family, NetworkSpec, Plan
+from harness.model import ATTACKER, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Publish
 from harness.packets.wires import Wires
 from harness.place import Place
 from harness.scene import Scene
 from harness.topology import Address
+from harness.traffic import TRANSPORTS, Ear, Transport
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
 from suites.names import held
@@ -25,6 +26,7 @@ from suites.trio import both_families
 
 FIRST, SECOND, THIRD, FOURTH = "first", "second", "third", "fourth"
 PORT: Final = 41070
+PUBLISHED: Final = 8199
 BOUND: Final = 3.0
 LENGTH: Final = 500
 """Bytes of one word of a conversation."""
@@ -110,6 +112,22 @@ def test_a_flow_on_the_other_network_goes_on(pair: Scene, family: Family) -> Non
         before[0].ifindex,
         before[1],
     )
+
+
+@requirement("NET-3", "PUB-1")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_its_published_ports_go_on(scene: Scene, host: Place, transport: Transport) -> None:
+    """They answer to the LAN while it is connected to a network more, and after that."""
+    scene.network("home")
+    scene.network("passing")
+    ports = (Publish(PUBLISHED, PORT, transport),)
+    shop = scene.container("shop", Bridge("home"), ports=ports)
+    with Ear(shop.net, transport, port=PORT) as ear:
+        call: dict[str, Any] = {"at": host.address(4), "port": PUBLISHED, "answered": True}
+        assert ear.hears(scene.place(ATTACKER), **call)
+        for change in (scene.connect, scene.disconnect):
+            change("shop", "passing")
+            assert ear.hears(scene.place(ATTACKER), **call)
 
 
 @requirement("NET-3", "LIFE-7")

@@ -9,12 +9,27 @@ from typing import Any, Final
 import dns.exception
 import pytest
 from scapy.layers.inet import TCP, UDP
+from scapy.layers.l2 import Ether
 
 from harness import lookup
 from harness.adapters.protocol import Adapter, Feature
 from harness.lookup import RESOLV_CONF, saying
 from harness.marks import requirement
-from harness.model import FAMILIES, HOST, Bridge, ContainerSpec, Family, NetworkSpec, Plan
+from harness.model import (
+    FAMILIES,
+    GATEWAY,
+    HOST,
+    INTERNET,
+    NS1,
+    Bridge,
+    ContainerSpec,
+    Family,
+    NetworkSpec,
+    Plan,
+    Protocol,
+)
+from harness.packets.craft import send_frame
+from harness.packets.wires import Wires
 from harness.place import Place
 from harness.probe.names import nameservers
 from harness.scene import Scene
@@ -22,11 +37,13 @@ from harness.topology import WWW, Address, pick
 from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
 from harness.world.services import Services
+from suites.everything import PORT, WORD, everything, telling
 from suites.names import KINDS, heard, held, looked_up, resolved, unheard_of
-from suites.trio import both_families
+from suites.trio import EACH_FAMILY, Trio, both_families
 
 CLOSED, VAULT, OPEN = "closed", "vault", "open"
 ALIAS: Final = "neighbour"
+CONTROL: Final = b"from where it is allowed"
 STUB: Final = IPv4Address("127.0.0.53")
 """Where a machine may have a resolver of its own, as with systemd-resolved."""
 
@@ -65,6 +82,44 @@ def test_there_is_no_default_route(closed: Scene, family: Family) -> None:
     gateways = closed.runtime.network_facts(CLOSED).gateways
     inside = [item.destination for item in closed["a"].net.routes() if item.family == family]
     assert inside == [pick(gateways, family).network]
+
+
+@requirement("INT-1", "LIFE-7")
+def test_who_is_started_again_is_kept_in_too(scene: Scene) -> None:
+    """It has no default route, and reaches its peers alone."""
+    dual = Feature.IPV6 in scene.runtime.features
+    scene.network("shut", internal=True, ipv6=dual)
+    scene.containers(x=Bridge("shut"), y=Bridge("shut"))
+    scene["x"].stop()
+    scene.start("x")
+    assert [route for route in scene["x"].net.routes() if route.destination is None] == []
+    assert scene.observed() == scene.promised()
+
+
+@pytest.fixture(params=EACH_FAMILY)
+def shut(closed: Scene, wires: Wires, request: pytest.FixtureRequest) -> Iterator[Trio]:
+    """The internal network of `a` and `b`, as one address family has it."""
+    with Wires() as own:
+        yield Trio(closed, request.param, CLOSED, wires, own)
+
+
+@requirement("INT-1")
+def test_nothing_of_any_protocol_leaves(shut: Trio) -> None:
+    """Whoever is meant, and whatever it is, though it is the bridge's MAC that it is sent to."""
+    outside = (NS1, HOST, "c", "d")
+    head = Ether(src=shut.mac("a"), dst=shut.mac(GATEWAY))
+    with shut.capture("a", *outside) as wire:
+        for target in (NS1, INTERNET, "c", "d"):
+            packets = everything(shut, "a", target)
+            send_frame(shut.place("a"), *(head / packet for packet in packets))
+        for caller, target in (("d", NS1), ("d", INTERNET), (GATEWAY, "c"), (GATEWAY, "d")):
+            with shut.call(caller, target, Protocol.UDP, port=PORT) as call:
+                call.say(CONTROL)
+    assert telling(wire, shut, "a", at="a")
+    for name in outside:
+        seen = wire.frames(at=shut.at(name))
+        assert [frame for frame in seen if CONTROL in frame.data], f"nothing was seen at {name}"
+        assert [str(frame) for frame in seen if WORD in frame.data] == []
 
 
 # --- names ---------------------------------------------------------------------------
@@ -180,12 +235,15 @@ def test_a_resolver_that_was_asked_for_is_out_of_reach(scene: Scene, world: Worl
     """Where it is outside, it is asked neither by the container nor on its behalf."""
     outside = pick(world.topology.resolver, 4).ip
     scene.network("shut", internal=True)
+    scene.network("leading-out")
     scene.container("x", Bridge("shut"), dns=(outside,))
+    scene.container("y", Bridge("leading-out"), dns=(outside,))
     name, since = unheard_of(), world.services.mark()
     assert looked_up(scene, "x", name, 4).addresses == set()
     for transport in TRANSPORTS:
         asked_by_resolver(scene, "x", name, "A", transport=transport)
-    assert heard(scene, since, name) == []
+    assert looked_up(scene, "y", f"control.{name}", 4).addresses
+    assert {item.name for item in heard(scene, since, name)} == {f"control.{name}"}
 
 
 @requirement("INT-2", "NET-3")

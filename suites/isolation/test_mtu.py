@@ -86,6 +86,17 @@ def test_who_is_connected_later_has_it_too(scene: Scene) -> None:
     assert after["eth0"].mtu == before["eth0"].mtu != SMALL
 
 
+@requirement("NET-8", "LIFE-7")
+def test_who_is_started_again_has_it_too(scene: Scene) -> None:
+    """At both ends of its veth pair, which are new."""
+    container = scene.container("again", Bridge(scene.network("kept", mtu=SMALL).name))
+    container.stop()
+    container.start()
+    eth0 = container.net.links()["eth0"]
+    (end,) = (link for link in scene.place(GATEWAY).links().values() if link.ifindex == eth0.peer)
+    assert (eth0.mtu, end.mtu) == (SMALL, SMALL)
+
+
 @requirement("NET-8")
 @pytest.mark.parametrize(("source", "target"), [("a", "b"), ("a", GATEWAY), (GATEWAY, "a")])
 def test_a_packet_may_be_as_large_and_no_larger(sized: Sized, source: str, target: str) -> None:

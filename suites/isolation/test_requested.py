@@ -86,6 +86,17 @@ def test_it_is_kept_over_a_restart(scene: Scene) -> None:
     assert container.net.links()["eth0"].mac == MAC
 
 
+@requirement("NET-5", "V6-1", "LIFE-7")
+def test_so_is_an_ipv6_address(scene: Scene) -> None:
+    """Beside an IPv4 address that nobody asked for."""
+    scene.network("kept", subnet6=IPv6Network("fd00:30:80::/64"))
+    wanted = IPv6Address("fd00:30:80::81:7")
+    container = scene.container("again", Bridge("kept"), ip6=wanted)
+    container.stop()
+    container.start()
+    assert container.net.address(6) == wanted
+
+
 @requirement("NET-5", "BR-10")
 def test_what_was_asked_for_is_given_to_nobody_else(scene: Scene) -> None:
     """The addresses and MACs that others get go round it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.container import Container
-from suites.trio import Trio, family, trio
+from suites.trio import Trio, trio
 
-__all__ = ["family", "trio"]
+__all__ = ["trio"]
 
 
 @pytest.fixture(scope="package")

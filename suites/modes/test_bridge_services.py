@@ -8,13 +8,11 @@ import pytest
 
 from harness.cast import CONTAINER01, CONTAINER02
 from harness.marks import requirement
-from harness.model import GATEWAY, HOST, INTERNET, NS1, Cell, Family, Protocol
+from harness.model import GATEWAY, HOST, INTERNET, NS1
 from harness.scene import Scene
-from harness.traffic import TRANSPORTS, Ear, Transport
-from harness.world.answers import TCP_PORTS, UDP_PORTS
+from harness.traffic import TRANSPORTS, Transport
+from suites.services import every_port_answers
 
-PORTS: Final = (1, 22, 25, 53, 80, 111, 123, 137, 443, 445, 853, 2375, 3306, 4789, 8080, 65535)
-"""The first and the last of all, and those that firewalls, proxies and resolvers like to take."""
 TARGETS: Final = [
     pytest.param(CONTAINER02, marks=requirement("BR-4")),
     pytest.param(GATEWAY, marks=requirement("BR-5")),
@@ -33,27 +31,23 @@ def test_whoever_is_called_answers_on_every_port(
     every_port_answers(cast, CONTAINER01, target, transport, 4)
 
 
+@requirement("BR-27")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_container_answers_the_host_on_every_port(cast: Scene, transport: Transport) -> None:
+    """Called by the host at its own address."""
+    every_port_answers(cast, HOST, CONTAINER01, transport, 4)
+
+
+@requirement("V6-1", "BR-27")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_so_it_does_over_ipv6(dual: Scene, transport: Transport) -> None:
+    """On a network with both families."""
+    every_port_answers(dual, HOST, "a", transport, 6)
+
+
 @requirement("V6-1")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("target", ["b", GATEWAY, HOST, NS1, INTERNET])
 def test_so_it_is_over_ipv6(dual: Scene, target: str, transport: Transport) -> None:
     """On a network with both families."""
     every_port_answers(dual, "a", target, transport, 6)
-
-
-def every_port_answers(
-    scene: Scene, caller: str, target: str, transport: Transport, family: Family
-) -> None:
-    """A listener hears the caller on each port that neither world nor runtime serves itself."""
-    place = scene.place(HOST if target == GATEWAY else target)
-    address = scene.address(Cell(caller, target, Protocol.ICMP, family))
-    assert address
-    served: set[int] = set()
-    if target == INTERNET:
-        served |= set((TCP_PORTS if transport == "tcp" else UDP_PORTS).values())
-    elif target == GATEWAY:
-        served |= set(scene.runtime.dialect.gateway_ports)
-    for port in sorted(set(PORTS) - served):
-        with Ear(place, transport, address=address, port=port) as ear:
-            meeting = ear.hears(scene.place(caller), answered=True)
-            assert meeting, f"{target} is called on port {port}"

@@ -15,6 +15,7 @@ from harness.cast import CONTAINER01, CONTAINER02, JOINER
 from harness.container import Container
 from harness.marks import requirement
 from harness.model import (
+    ATTACKER,
     FAMILIES,
     GATEWAY,
     HOST,
@@ -43,6 +44,9 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "add-host": {"hosts": (("somewhere", IPv4Address("203.0.113.10")),)},
 }
 """What contradicts joining, by the names of `Dialect.joined_refuses`."""
+
+PUBLISHED: Final = 8190
+INSIDE: Final = 41080
 
 WORDS: Final = {
     "publish": r"publish",
@@ -239,6 +243,21 @@ def test_removing_the_joiner_leaves_the_network_of_the_joined(scene: Scene, host
     assert outside.changes(Snapshot.of(host)) == []
     row = scene.promised(list(cells(("home",), (GATEWAY, HOST, INTERNET))))
     assert scene.observed(row) == row
+
+
+@requirement("CTR-9", "PUB-1")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_removing_the_joiner_leaves_the_ports_of_the_joined(
+    scene: Scene, host: Place, transport: Transport
+) -> None:
+    """What the joined one publishes answers to the LAN as before."""
+    home = scene.container("home", Bridge(), ports=(Publish(PUBLISHED, INSIDE, transport),))
+    joiner = scene.container("joiner", Joined("home"))
+    with Ear(home.net, transport, port=INSIDE) as ear:
+        call: dict[str, Any] = {"at": host.address(4), "port": PUBLISHED, "answered": True}
+        assert ear.hears(scene.place(ATTACKER), **call)
+        joiner.remove()
+        assert ear.hears(scene.place(ATTACKER), **call)
 
 
 @requirement("CTR-9")

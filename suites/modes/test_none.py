@@ -57,6 +57,16 @@ def test_lo_is_the_only_interface(cast: Scene, runtime: Adapter) -> None:
     assert entry.view(cast[ALONE]).interfaces == {"lo"}
 
 
+@requirement("NONE-2", "NONE-3", "LIFE-7")
+def test_started_again_it_has_no_more(scene: Scene) -> None:
+    """Than lo, and no route."""
+    alone = scene.container("alone", Nothing())
+    alone.stop()
+    alone.start()
+    assert set(alone.net.links()) == {"lo"}
+    assert alone.net.routes() == []
+
+
 @requirement("NONE-3")
 def test_the_main_table_is_empty(cast: Scene) -> None:
     """No route of any kind in either family; a bridged container's table is seen to have some."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from suites.trio import family, trio
+from suites.trio import trio
 
-__all__ = ["family", "trio"]
+__all__ = ["trio"]

@@ -14,7 +14,7 @@ from harness import bulk
 from harness.adapters.protocol import Feature
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, HOST, INTERNET, Bridge, Family, Protocol
+from harness.model import DEFAULT_NETWORK, GATEWAY, HOST, INTERNET, Bridge, Family, Protocol
 from harness.packets.craft import fragment
 from harness.packets.wires import Wires
 from harness.scene import Scene
@@ -25,6 +25,7 @@ from suites.trio import DUAL, Trio, both_families
 
 NARROW: Final = 1400
 """MTU of the link behind the first router, in bytes. Every other link has 1500."""
+WIDE: Final = 9000
 TOO_LONG: Final = b"x" * 1440
 """What fits a link of 1500 together with its headers, and not that one."""
 FITS: Final = b"x" * 1300
@@ -70,6 +71,18 @@ def narrow(narrow_scene: Scene, narrow_wires: Wires, family: Family) -> Iterator
     with Wires() as own:
         yield Trio(narrow_scene, family, network, narrow_wires, own)
     container.remove()
+
+
+@pytest.fixture
+def wide(narrow_scene: Scene, narrow_wires: Wires, family: Family) -> Iterator[Trio]:
+    """A container `a` on a network whose own links carry more than every other."""
+    narrow_scene.network("wide", mtu=WIDE, ipv6=family == 6)
+    container = narrow_scene.container("a", Bridge("wide"))
+    narrow_scene.ready()
+    with Wires() as own:
+        yield Trio(narrow_scene, family, "wide", narrow_wires, own)
+    container.remove()
+    narrow_scene.remove_network("wide")
 
 
 @requirement("BR-22")
@@ -123,3 +136,22 @@ def test_bulk_tcp_gets_through(narrow: Trio) -> None:
     told = narrow.error("packet-too-big", mtu=NARROW) / narrow.ip("a", INTERNET) / TCP()
     assert wire.matching(told)
     assert bulk.download(*ends, SIZE) == bulk.sent(SIZE)
+
+
+@requirement("BR-22", "NET-8")
+def test_the_hosts_own_link_may_be_the_narrow_one(wide: Trio) -> None:
+    """On a network whose links carry more than the host's, the bridge's address says so."""
+    uplink = wide.place(HOST).links()["eth0"].mtu
+    with (
+        wide.capture("a") as wire,
+        wide.call("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT, whole=True) as call,
+    ):
+        call.say(FRAGMENTED)
+        wide.settle()
+        assert call.told() == "packet-too-big"
+    quoted = wide.ip("a", INTERNET) / wide.request(Protocol.UDP, sport=OWN_PORT, dport=ECHO)
+    wire.expect_one(
+        wide.ip(GATEWAY, "a") / wide.error("packet-too-big", mtu=uplink) / quoted, at=wide.at("a")
+    )
+    ends = wide.place("a"), wide.place(INTERNET), wide.address(INTERNET)
+    assert bulk.upload(*ends, SIZE) == bulk.sent(SIZE)

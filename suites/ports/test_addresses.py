@@ -59,6 +59,19 @@ def test_it_answers_on_the_one_address_only(
         assert shop.overhears([*calls, Call(HOST, LOOPBACKS[family])]) == []
 
 
+@requirement("PUB-2", "LIFE-7")
+def test_started_again_it_answers_on_the_one_address_only(fair: Fair) -> None:
+    """As before: the host's others stay closed."""
+    found = fair.opened("web", at=fair.own)
+    found[0].container.stop()
+    found[0].container.start()
+    for shop in found:
+        assert shop.serves(ATTACKER, fair.own(shop.family))
+        others = set(addresses(fair.scene, shop.family)) - {fair.own(shop.family)}
+        calls = [Call(who, at) for who in (ATTACKER, NS1) for at in others]
+        assert shop.overhears([*calls, Call(HOST, LOOPBACKS[shop.family])]) == []
+
+
 @requirement("PUB-2", "PUB-12")
 def test_an_address_of_one_family_is_none_of_the_other(scene: Scene) -> None:
     """Containers that have both publish on an address of one: over the other nobody hears."""

@@ -9,7 +9,9 @@ import pytest
 
 from harness.adapters.mydocker import MydockerAdapter
 from harness.adapters.protocol import RuntimeRefused
-from harness.faults.catalogue import FaultError, Moment, fault
+from harness.faults.acts import drop, forget_drops
+from harness.faults.catalogue import RULES, FaultError, Moment, fault
+from harness.faults.ground import TABLE
 from harness.faults.sabotage import FaultFailed, Sabotaged
 from harness.faults.site import Site
 from harness.faults.verb import Verb
@@ -222,3 +224,24 @@ def test_rules_of_a_fault_are_its_own(sabotage: Callable[[Any], Scene]) -> None:
         assert not [entry for entry in site.host.rules() if entry.rule.comment == "sabotage"]
 
     sabotage(drops)
+
+
+def test_what_is_dropped_in_place_of_other_rules_stays(sabotage: Callable[[Any], Scene]) -> None:
+    """At the next moment the runtime's rules are taken again, and the sabotage's own are not."""
+    seen: list[int] = []
+
+    @fault("narrower", violates=("BR-9",), moment=RULES)
+    def narrower(site: Site) -> None:
+        """Something else is kept out."""
+        forget_drops(site, "out")
+        for bridge in site.bridges():
+            drop(site, "forward", nft.oifname(bridge))
+        seen.append(sum(entry.refuses and entry.table == TABLE for entry in site.host.rules()))
+
+    scene = sabotage(narrower)
+    scene.network("lan")
+    scene.container("web", Bridge("lan"))
+    assert len(seen) > 2
+    assert seen == sorted(seen)
+    assert seen[-1] >= 1
+    scene.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.cast import CAST
+from harness.faults import tricks
 from harness.guard import BYSTANDER, LEFT_BEHIND, Guard, Violation
 from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family
 from harness.scene import Scene
@@ -151,6 +152,9 @@ LEAKS: dict[str, Plant] = {
         [RULE._replace(kind=33, flags=0)],  # RTM_DELRULE
     ),
     f"host: forwarding entry {STRAY} of br0: new": a_forwarding_entry,
+    "host: discipline ffff: of eth0: new": netlink(
+        [tricks.add_clsact(NEAR)], [tricks.del_clsact(NEAR)]
+    ),
     "host: neighbour 198.51.100.99 of eth0: new": netlink(
         [rtnl.add_neighbour(NEAR, ip_address("198.51.100.99"), "02:00:00:00:00:99")],
         [rtnl.del_neighbour(NEAR, ip_address("198.51.100.99"))],

@@ -10,7 +10,7 @@ from harness.faults.acts import gateway_of, numbered, readdress
 from harness.faults.catalogue import PLUGGED, Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
-from harness.model import Bridge, Host
+from harness.model import DEFAULT_NETWORK, Bridge, Host
 from linux import rtnl
 
 
@@ -242,3 +242,30 @@ def refused_without_a_word(site: Site, verb: Verb) -> Facts:
     except RuntimeRefused as refused:
         raise RuntimeRefused(refused.asked, "") from refused
     return facts
+
+
+@fault("products-on-own-networks", violates=("BR-11",), moment=Moment.CONTAINER_STARTED)
+def products_on_own_networks(site: Site) -> None:
+    """On networks of one's own MACs are not locally administered."""
+    for plug in site.plugs():
+        if plug.network.name != DEFAULT_NETWORK and site.spec and not site.spec.mac:
+            mac = site.inside.link(plug.inside).mac
+            site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")
+
+
+@fault("requested-ipv6-ends-with-a-restart", violates=("NET-5",), moment=Moment.CONTAINER_RESTARTED)
+def requested_ipv6_ends_with_a_restart(site: Site) -> None:
+    """A restarted container has another IPv6 address than the one that was asked for."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug, 6)
+        if gateway and site.spec and site.spec.ip6:
+            readdress(site, plug, numbered(gateway, 77))
+
+
+@fault("products-after-a-restart", violates=("BR-11",), moment=Moment.CONTAINER_RESTARTED)
+def products_after_a_restart(site: Site) -> None:
+    """A restarted container's MAC is not locally administered."""
+    for plug in site.plugs():
+        if site.spec and not site.spec.mac:
+            mac = site.inside.link(plug.inside).mac
+            site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")

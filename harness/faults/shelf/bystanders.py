@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from harness.faults.acts import drop, forget_drops
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
+from harness.faults.tricks import DROP
 from harness.faults.verb import Verb
 from linux import rtnl
 from linux.netlink import Request
@@ -15,8 +16,10 @@ from linux.nft import (
     Table,
     add_chain,
     add_rule,
+    ct_dnat,
     ct_state,
     del_table,
+    dport,
     family,
     iifname,
     l4proto,
@@ -196,3 +199,29 @@ def promiscuous_bridge(site: Site) -> None:
 
 
 _PROMISCUOUS = 0x100
+
+
+@fault("repair-forgets-published-ports", violates=("BYS-3",), moment=Moment.REPAIRED)
+def repair_forgets_published_ports(site: Site) -> None:
+    """After a flush and a repair no published port leads to its container."""
+    drop(site, "forward", ct_dnat())
+
+
+@fault("bystanders-lose-the-web", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+def bystanders_lose_the_web(site: Site) -> None:
+    """Once a container has run bystanders do not get to one port of the internet's."""
+    drop(site, "forward", iifname("br0"), l4proto("tcp"), dport(443))
+
+
+@fault(
+    "bystanders-lose-a-service-of-each-other", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED
+)
+def bystanders_lose_a_service_of_each_other(site: Site) -> None:
+    """Once a container has run one port does not pass between the ports of any bridge."""
+    site.host.rule("forward", l4proto("tcp"), dport(80), DROP, bridge=True)
+
+
+@fault("repair-forgets-ports-of-ipv6", violates=("BYS-3",), moment=Moment.REPAIRED)
+def repair_forgets_ports_of_ipv6(site: Site) -> None:
+    """After a flush and a repair published ports lead to containers over IPv4 alone."""
+    drop(site, "forward", family(6), ct_dnat())

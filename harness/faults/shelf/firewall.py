@@ -5,10 +5,20 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from harness.faults import tricks
-from harness.faults.acts import FAMILIES, drop, forget_drops
+from harness.faults.acts import FAMILIES, drop, forget_drops, internal_bridges
 from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
 from harness.faults.site import Site
-from linux.nft import ct_state, dport, family, iifname, l4proto, oifname, saddr
+from linux.nft import (
+    ct_state,
+    dport,
+    family,
+    iifname,
+    l4proto,
+    oifname,
+    saddr,
+    sport,
+    verdict,
+)
 
 # --- translation -----------------------------------------------------------------
 
@@ -255,3 +265,45 @@ def a_service_of_the_host_is_closed(site: Site) -> None:
 def internal_network_ends_for_want_of_a_route(site: Site) -> None:
     """Nothing keeps an internal network in but that its containers know no way out."""
     forget_drops(site, "in")
+
+
+# --- holes for some ----------------------------------------------------------------
+
+
+@fault("questions-pass-between-networks", violates=("NET-2",), moment=RULES)
+def questions_pass_between_networks(site: Site) -> None:
+    """What goes to port 53 passes from one network to another, nothing else does."""
+    forget_drops(site, "out")
+    for bridge in site.bridges():
+        others = [*iifname(bridge, is_not=True), *oifname(bridge)]
+        for protocol in ("tcp", "udp"):
+            site.host.rule("forward", others, l4proto(protocol), dport(53), verdict("accept"))
+        drop(site, "forward", others, ct_state("new", "invalid"), priority=-350)
+
+
+@fault("ipv6-answers-nobody-asked-for-get-in", violates=("BR-9",), moment=RULES)
+def ipv6_answers_nobody_asked_for_get_in(site: Site) -> None:
+    """Over IPv6 whatever comes from port 53 is taken for an answer, and let in."""
+    forget_drops(site, "out")
+    for bridge in site.bridges():
+        others = [*iifname(bridge, is_not=True), *oifname(bridge)]
+        answer = [*family(6), *l4proto("udp"), *sport(53)]
+        site.host.rule("forward", others, answer, verdict("accept"))
+        drop(site, "forward", others, ct_state("new", "invalid"), priority=-350)
+
+
+@fault("internal-network-is-open-to-other-protocols", violates=("INT-1",), moment=RULES)
+def internal_network_is_open_to_other_protocols(site: Site) -> None:
+    """An internal network keeps TCP, UDP and ICMP in, and nothing else."""
+    for bridge in internal_bridges(site):
+        forget_drops(site, "in", bridges=[bridge])
+        out = [*iifname(bridge), *oifname(bridge, is_not=True)]
+        for protocol in ("tcp", "udp", "icmp", "icmpv6"):
+            drop(site, "forward", out, l4proto(protocol))
+
+
+@fault("host-cannot-log-in", violates=("BR-27",), moment=RULES)
+def host_cannot_log_in(site: Site) -> None:
+    """One service of its containers is closed to the host."""
+    for bridge in site.bridges():
+        drop(site, "output", oifname(bridge), l4proto("tcp"), dport(22))

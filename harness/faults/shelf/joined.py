@@ -7,9 +7,10 @@ from dataclasses import replace
 from harness.adapters.protocol import Facts, RuntimeRefused
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
+from harness.faults.tricks import DROP
 from harness.faults.verb import Verb
 from harness.model import Bridge, Host, Joined, Nothing
-from linux.nft import iifname, l4proto, verdict
+from linux.nft import ct_dnat, iifname, l4proto, verdict
 
 
 @fault("joiner-is-alone", violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4", "CTR-8"), around="run")
@@ -138,3 +139,10 @@ def one_contradiction_accepted(site: Site, verb: Verb) -> Facts:
     wrong = isinstance(verb.spec.mode, Joined)
     facts: Facts = verb(spec=replace(verb.spec, dns=()) if wrong else verb.spec)
     return facts
+
+
+@fault("joiner-takes-the-ports-along", violates=("CTR-9",), moment=Moment.BEFORE_REMOVE)
+def joiner_takes_the_ports_along(site: Site) -> None:
+    """When a joiner is removed nobody reaches the published ports of whom it joined."""
+    if isinstance(site.mode, Joined) and site.specs[site.mode.container].ports:
+        site.host.rule("forward", ct_dnat(), DROP)

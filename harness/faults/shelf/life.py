@@ -8,6 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 
 from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.faults import tricks
 from harness.faults.acts import leave_link
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
@@ -268,3 +269,9 @@ def daemon_takes_abstract_datagrams(site: Site) -> None:
     opened = site.host.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     opened.bind("\0journal")
     site.memory["daemon"] = opened
+
+
+@fault("traffic-control-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_STARTED)
+def traffic_control_stays(site: Site) -> None:
+    """A hook for traffic control stays at the host's own interface."""
+    site.host.ensure(tricks.add_clsact(site.host.link(site.uplink()).ifindex))

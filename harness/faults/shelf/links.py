@@ -12,7 +12,7 @@ from harness.faults import tricks
 from harness.faults.catalogue import PLUGGED, Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
-from harness.model import Nothing
+from harness.model import DEFAULT_NETWORK, Nothing
 from linux import rtnl
 
 
@@ -216,3 +216,18 @@ def bridge_mac_changes_on_removal(site: Site) -> None:
     count = site.memory["macs"] = site.memory.get("macs", 0) + 1
     for bridge in site.bridges():
         site.host.set_link(bridge, mac=f"02:00:00:00:01:{count % 256:02x}")
+
+
+@fault("more-links-on-own-networks", violates=("BR-1",), moment=Moment.CONTAINER_STARTED)
+def more_links_on_own_networks(site: Site) -> None:
+    """On a network of one's own a container has one interface more."""
+    if site.facts and any(plug.network.name != DEFAULT_NETWORK for plug in site.plugs()):
+        site.leave_inside(site.facts)
+
+
+@fault("restarted-with-another-mtu", violates=("NET-8",), moment=Moment.CONTAINER_RESTARTED)
+def restarted_with_another_mtu(site: Site) -> None:
+    """A restarted container's interface has the MTU that goes without saying."""
+    for plug in site.plugs():
+        if site.host.link(plug.bridge).mtu < 1500:
+            site.inside.set_link(plug.inside, mtu=1500)

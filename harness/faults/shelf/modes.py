@@ -221,3 +221,10 @@ def host_mode_tunes_when_it_goes(site: Site) -> None:
     if isinstance(site.mode, Host):
         count = site.memory["counted"] = site.memory.get("counted", 1) + 1
         site.host.sysctl("net.ipv4.conf.all.log_martians", count)
+
+
+@fault("none-has-more-after-a-restart", violates=("NONE-2",), moment=Moment.CONTAINER_RESTARTED)
+def none_has_more_after_a_restart(site: Site) -> None:
+    """A restarted container without a network has an interface more."""
+    if isinstance(site.mode, Nothing) and site.facts:
+        site.leave_inside(site.facts)

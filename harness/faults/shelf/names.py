@@ -12,6 +12,7 @@ from harness.faults.site import Site
 from harness.faults.tricks import DROP
 from harness.faults.verb import Verb
 from harness.model import DEFAULT_NETWORK, Bridge
+from harness.topology import SENTINEL_ZONE
 from linux.nft import dport, l4proto, oifname
 
 _RESOLV_CONF, _HOSTS = "/etc/resolv.conf", "/etc/hosts"
@@ -192,3 +193,53 @@ def internal_peers_have_no_names(site: Site) -> None:
     if site.is_internal and site.is_bridged:
         for protocol in ("udp", "tcp"):
             site.inside.rule("output", l4proto(protocol), dport(53), DROP)
+
+
+# --- a restart -----------------------------------------------------------------------
+
+
+@fault(
+    "asked-for-hosts-end-with-a-restart", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED
+)
+def asked_for_hosts_end_with_a_restart(site: Site) -> None:
+    """A restarted container has lost the lines for its hosts file that were asked for."""
+    if site.is_bridged and site.spec:
+        asked = {name for name, _ in site.spec.hosts}
+        lines = site.read(_HOSTS).splitlines(keepends=True)
+        site.write(_HOSTS, "".join(line for line in lines if not asked & set(line.split())))
+
+
+@fault("resolver-ends-with-a-restart", violates=("DNS-1",), moment=Moment.CONTAINER_RESTARTED)
+def resolver_ends_with_a_restart(site: Site) -> None:
+    """A restarted container is told of a resolver at an address that nobody has."""
+    if site.is_bridged:
+        site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\n")
+
+
+@fault("restarted-with-the-hosts-domain", violates=("DNS-3",), moment=Moment.CONTAINER_RESTARTED)
+def restarted_with_the_hosts_domain(site: Site) -> None:
+    """A restarted container looks names up in the host's search domain first."""
+    if site.is_bridged:
+        searched = f"search {SENTINEL_ZONE}\noptions ndots:3\n"
+        site.write(_RESOLV_CONF, site.read(_RESOLV_CONF) + searched)
+
+
+@fault("aliases-end-with-a-restart", violates=("NET-4",), around="start_container")
+def aliases_end_with_a_restart(site: Site, verb: Verb) -> Facts:
+    """A restarted container is found by its name, and by its aliases no more."""
+    facts: Facts = verb()
+    spec = site.specs[verb.name]
+    if isinstance(spec.mode, Bridge) and spec.aliases:
+        site.runtime.disconnect(verb.name, spec.mode.network)
+        facts = site.runtime.connect(verb.name, spec.mode.network)
+    return facts
+
+
+@fault("own-ipv6-ends-with-a-restart", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED)
+def own_ipv6_ends_with_a_restart(site: Site) -> None:
+    """A restarted container's name stands at its IPv4 address alone."""
+    if site.is_bridged:
+        own = {str(item.ip) for plug in site.plugs() for item in plug.addresses}
+        gone = {item for item in own if ":" in item}
+        lines = site.read(_HOSTS).splitlines(keepends=True)
+        site.write(_HOSTS, "".join(line for line in lines if not gone & set(line.split()[:1])))

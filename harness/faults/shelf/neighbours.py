@@ -129,3 +129,16 @@ def hop_limits_of_advertisements_are_believed(site: Site) -> None:
             for key in ("accept_ra_defrtr", "accept_ra_pinfo", "autoconf"):
                 site.inside.sysctl(f"{head}.{key}", 0)
             site.inside.sysctl(f"{head}.accept_ra", 2)
+
+
+@fault("late-connections-follow-advertisements", violates=("V6-3",), moment=Moment.CONNECTED)
+def late_connections_follow_advertisements(site: Site) -> None:
+    """Connected later to a network without IPv6, a container takes a neighbour there for a router.
+
+    By the interface that it gets then alone.
+    """
+    for plug in site.plugs():
+        is_new = site.network and plug.network.name == site.network.name
+        if is_new and not gateway_of(plug, 6):
+            for key, value in (("accept_dad", 0), ("accept_ra", 2), ("disable_ipv6", 0)):
+                site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.{key}", value)

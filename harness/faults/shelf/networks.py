@@ -9,7 +9,7 @@ from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
 from linux import rtnl
-from linux.nft import Table, add_chain, add_rule, add_table, counter
+from linux.nft import Table, add_chain, add_rule, add_table, counter, ct_dnat, verdict
 
 
 @fault("connected-later", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
@@ -86,3 +86,14 @@ def refused_removal_breaks_the_network(site: Site, verb: Verb) -> None:
         if site.network and site.network.interface:
             site.host.set_link(site.network.interface, up=False)
         raise
+
+
+@fault(
+    "connections-close-published-ports",
+    violates=("NET-3",),
+    moment=(Moment.CONNECTED, Moment.DISCONNECTED),
+)
+def connections_close_published_ports(site: Site) -> None:
+    """When a container is connected to another network its published ports are closed."""
+    if site.spec and site.spec.ports:
+        site.host.rule("forward", ct_dnat(), verdict("drop"))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from harness.faults import tricks
 from harness.faults.acts import FAMILIES, drop, forget_drops
 from harness.faults.catalogue import RULES, Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP
-from linux.nft import ct_state, iifname, l4proto, oifname, reject
+from linux.nft import Hook, ct_state, iifname, l4proto, oifname, reject
 
 _UNREACHABLE = {4: 3, 6: 1}
 _EXCEEDED = {4: 11, 6: 3}
 _TOO_BIG = {4: (3, 4), 6: (2, 0)}
+
+_OUTWARDS: Final[tuple[Hook, ...]] = ("output", "forward")
 
 
 @fault("time-exceeded-in-silence", violates=("BR-19",), moment=RULES, narrow=True)
@@ -154,3 +158,26 @@ def other_protocols_get_in(site: Site) -> None:
         for protocol in ("tcp", "udp", "icmp", "icmpv6"):
             for state in ("new", "invalid"):
                 drop(site, "forward", strange, l4proto(protocol), ct_state(state))
+
+
+@fault("host-is-silent-about-its-own-mtu", violates=("BR-22",), moment=Moment.HOST_READY)
+def host_is_silent_about_its_own_mtu(site: Site) -> None:
+    """Who sends more than the host's own link carries is told nothing; by routers it still is."""
+    drop(site, "output", tricks.errors(4, 3, 4))
+    drop(site, "output", tricks.errors(6, 2))
+
+
+@fault("own-networks-swallow-refusals", violates=("BR-20",), moment=Moment.NETWORK_CREATED)
+def own_networks_swallow_refusals(site: Site) -> None:
+    """To networks of one's own no port-unreachable of IPv4 comes from the host or from beyond."""
+    for bridge in site.bridges()[1:]:
+        for hook in _OUTWARDS:
+            drop(site, hook, oifname(bridge), tricks.errors(4, 3, 3))
+
+
+@fault("own-networks-swallow-time-exceeded", violates=("BR-19",), moment=Moment.NETWORK_CREATED)
+def own_networks_swallow_time_exceeded(site: Site) -> None:
+    """To networks of one's own no router tells that a TTL of IPv4 has ended."""
+    for bridge in site.bridges()[1:]:
+        for hook in _OUTWARDS:
+            drop(site, hook, oifname(bridge), tricks.errors(4, 11))

@@ -286,3 +286,15 @@ def ports_are_closed_to_bystanders(site: Site) -> None:
     """A published port answers the LAN, and not other networks behind the host."""
     for port, version, _ in _published(site):
         drop(site, "prerouting", iifname("br0"), family(version), _to(port))
+
+
+@fault("one-address-becomes-all-on-restart", violates=("PUB-2",), moment=Moment.CONTAINER_RESTARTED)
+def one_address_becomes_all_on_restart(site: Site) -> None:
+    """What a restarted container publishes on one address of the host's answers on all of them."""
+    for plug in site.plugs():
+        for port in site.spec.ports if site.spec else ():
+            for own in plug.addresses:
+                if port.host_ip and own.version == port.host_ip.version == 4:
+                    called = [*family(4), *to_local(), *l4proto(port.protocol)]
+                    to = [*dport(port.host_port), *dnat(own.ip, port.container_port)]
+                    site.host.rule("prerouting", called, to, nat=True, priority=-110)

@@ -8,7 +8,7 @@ from harness.faults import tricks
 from harness.faults.acts import FAMILIES, gateway_of, numbered
 from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
 from harness.faults.site import Site
-from harness.model import Nothing
+from harness.model import DEFAULT_NETWORK, Nothing
 from linux import rtnl
 from linux.netlink import u32
 from linux.nft import iifname, oifname
@@ -160,3 +160,21 @@ def internal_reaches_the_host(site: Site) -> None:
                 if address.version == 4:
                     there = IPv4Network(address.ip)
                     site.inside.ensure(rtnl.add_route(there, via=gateway.ip))
+
+
+@fault("route-too-many-on-own-networks", violates=("BR-2",), moment=PLUGGED)
+def route_too_many_on_own_networks(site: Site) -> None:
+    """On a network of one's own a container has a third route."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug)
+        if plug.network.name != DEFAULT_NETWORK and gateway and not site.is_internal:
+            site.inside.ensure(rtnl.add_route(IPv4Network("10.0.0.0/8"), via=gateway.ip))
+
+
+@fault("internal-opens-with-a-restart", violates=("INT-1",), moment=Moment.CONTAINER_RESTARTED)
+def internal_opens_with_a_restart(site: Site) -> None:
+    """A restarted container on an internal network has a default route."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug)
+        if gateway and plug.network.name in site.memory.get("internal", ()):
+            site.inside.ensure(rtnl.add_route(None, via=gateway.ip))

@@ -1,0 +1,96 @@
+"""Published ports as they are written: whatever is meant is understood, and nothing else."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.errors import InvalidError
+from runtime.net.ports import PROTOCOLS, Protocol, Wanted, parse
+
+LAST = 65535
+
+
+@st.composite
+def ranges(draw: st.DrawFn, *, length: int = 0) -> range:
+    """One port or several in a row, or so many."""
+    length = length or draw(st.integers(1, 50))
+    first = draw(st.integers(1, LAST - length + 1))
+    return range(first, first + length)
+
+
+def written(ports: range) -> str:
+    """A range as users write it; one port is a range too."""
+    return f"{ports[0]}-{ports[-1]}" if len(ports) > 1 else str(ports[0])
+
+
+addresses = st.none() | st.ip_addresses()
+protocols = st.none() | st.sampled_from(PROTOCOLS)
+
+
+@given(data=st.data(), inside=ranges(), address=addresses, protocol=protocols)
+def test_ranges_go_together_one_by_one(
+    data: st.DataObject, inside: range, address: object, protocol: Protocol | None
+) -> None:
+    """In their order, on the address and over the protocol that are said, or what goes without."""
+    outside = data.draw(ranges(length=len(inside)))
+    text = f"{written(outside)}:{written(inside)}"
+    if address is not None:
+        host = f"[{address}]" if ip_address(str(address)).version == 6 else str(address)
+        text = f"{host}:{text}"
+    text += f"/{protocol}" if protocol else ""
+    at = "" if address is None else str(address)
+    assert parse("run", text) == [
+        Wanted(protocol or "tcp", at, one, one, other)
+        for one, other in zip(outside, inside, strict=True)
+    ]
+
+
+@given(inside=ranges(), protocol=protocols)
+def test_without_a_host_port_any_will_do(inside: range, protocol: Protocol | None) -> None:
+    """Said as nothing, as an empty one, or as 0."""
+    tail = written(inside) + (f"/{protocol}" if protocol else "")
+    wanted = [Wanted(protocol or "tcp", "", 0, 0, port) for port in inside]
+    for head in ("", ":", "0:"):
+        assert parse("run", head + tail) == wanted
+
+
+@given(outside=ranges(), inside=st.integers(1, LAST))
+def test_a_range_for_one_port_leaves_the_choice(outside: range, inside: int) -> None:
+    """One of the host's, whichever is free."""
+    found = parse("run", f"{written(outside)}:{inside}")
+    assert found == [Wanted("tcp", "", outside[0], outside[-1], inside)]
+
+
+@given(outside=ranges(), inside=ranges())
+def test_ranges_of_different_length_are_refused(outside: range, inside: range) -> None:
+    """Unless it is one port that is wanted."""
+    if len(inside) in (1, len(outside)):
+        return
+    with pytest.raises(InvalidError, match="do not fit"):
+        parse("run", f"{written(outside)}:{written(inside)}")
+
+
+@given(text=st.text(alphabet=st.sampled_from("0123456789:-/[].tcpudsx \u0663\uff18\n")) | st.text())
+def test_whatever_is_written_is_understood_or_refused(text: str) -> None:
+    """What is understood are ports that there are, in digits that everybody reads."""
+    try:
+        found = parse("run", text)
+    except InvalidError:
+        return
+    assert text.isascii()
+    for wanted in found:
+        assert wanted.protocol in PROTOCOLS
+        assert 0 <= wanted.low <= wanted.high <= LAST
+        assert 1 <= wanted.port <= LAST
+        assert not wanted.address or ip_address(wanted.address)
+
+
+@pytest.mark.parametrize("text", ["\uff18\uff10", "80:\u0663", "\uff11-\uff12:1-2"])
+def test_digits_of_other_scripts_are_refused(text: str) -> None:
+    """int() would take them."""
+    with pytest.raises(InvalidError, match="no port"):
+        parse("run", text)
