@@ -27,6 +27,7 @@ from harness.scene import Scene
 from harness.steps import Steps
 from harness.strategies import modes
 from harness.traffic import Ear
+from harness.wait import until
 from harness.world.build import World
 from suites.bystanders import operator
 
@@ -60,6 +61,11 @@ class History(RuleBasedStateMachine):
             self.different = stack.enter_context(stage.guard.holding())
             self.scene = stack.enter_context(Scene(stage.world, stage.runtime))
             stack.enter_context(operator.operating(self.scene.place(HOST)))
+            self.cables = self._cables()
+            self.came: dict[str, set[str]] = {}
+            """The host's ends of cables that have come with a container, by its name."""
+            self.acting = ""
+            """The container of the step that was taken last."""
             self._resources = stack.pop_all()
 
     def teardown(self) -> None:
@@ -92,6 +98,11 @@ class History(RuleBasedStateMachine):
         """The networks by name, the default one first."""
         return [DEFAULT_NETWORK, *(item.name for item in self.plan.networks)]
 
+    def _cables(self) -> set[str]:
+        """The host's ends of cables there are now."""
+        links = self.scene.place(HOST).links().values()
+        return {link.name for link in links if link.kind == "veth"}
+
     def claims(self, *features: Feature) -> bool:
         """Whether the runtime claims all of these."""
         return self.stage.runtime.features.issuperset(features)
@@ -123,6 +134,7 @@ class History(RuleBasedStateMachine):
             outward = not self.plan.network(mode.network).internal
             if publish and outward and self.claims(Feature.PUBLISH):
                 ports = (Publish(FIRST_PORT + self.made, INSIDE),)
+        self.acting = name
         self.scene.container(name, mode, ports=ports)
 
     @precondition(lambda self: self.claims(Feature.CONNECT) and self._connections())
@@ -130,6 +142,7 @@ class History(RuleBasedStateMachine):
     def connect(self, data: st.DataObject) -> None:
         """One more network for a container that runs."""
         name, network = data.draw(st.sampled_from(self._connections()), label="connection")
+        self.acting = name
         self.scene.connect(name, network)
 
     def _connections(self) -> list[tuple[str, str]]:
@@ -159,7 +172,7 @@ class History(RuleBasedStateMachine):
     @rule(data=st.data())
     def restart(self, data: st.DataObject) -> None:
         """Stopped and started again."""
-        container = self.scene[data.draw(st.sampled_from(self.free()), label="container")]
+        container = self.scene[self._chosen(data)]
         container.stop()
         container.start()
 
@@ -167,7 +180,7 @@ class History(RuleBasedStateMachine):
     @rule(data=st.data())
     def kill(self, data: st.DataObject) -> None:
         """Its pid 1 dies, and it is started again."""
-        container = self.scene[data.draw(st.sampled_from(self.free()), label="container")]
+        container = self.scene[self._chosen(data)]
         self.stage.world.host.call(_end, container.facts().pid)
         container.start()
 
@@ -175,9 +188,14 @@ class History(RuleBasedStateMachine):
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         """Gone for good."""
-        name = data.draw(st.sampled_from(self.free()), label="container")
+        name = self._chosen(data)
         self.scene.remove(name)
         self.bridged.discard(name)
+
+    def _chosen(self, data: st.DataObject) -> str:
+        """The container that something is about to befall."""
+        self.acting = data.draw(st.sampled_from(self.free()), label="container")
+        return self.acting
 
     @precondition(lambda self: self._unused())
     @rule(data=st.data())
@@ -232,6 +250,18 @@ class History(RuleBasedStateMachine):
                     caller = self.scene.place(ATTACKER)
                     met = ear.hears(caller, at=host, port=port.host_port, answered=True)
                     assert met is not None, f"{item.name}: port {port.host_port} is refused"
+
+    @invariant()
+    def who_is_gone_has_left_no_cable(self) -> None:
+        """What came with a container, at whatever step, has gone with it; not only in the end."""
+        alive = {item.name for item in self.plan.containers}
+        gone = {link for name in self.came.keys() - alive for link in self.came.pop(name)}
+        if gone:
+            host = self.scene.place(HOST)
+            until(host, lambda: gone.isdisjoint(self._cables()), f"{', '.join(sorted(gone))} gone")
+        there = self._cables()
+        self.came.setdefault(self.acting, set()).update(there - self.cables)
+        self.cables = there
 
     @invariant()
     def bystanders_lose_and_change_nothing(self) -> None:
