@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.guard import Guard
+from harness.guard import BOUND, Guard
 from harness.model import (
     ATTACKER,
     DEFAULT_NETWORK,
@@ -258,7 +258,8 @@ class History(RuleBasedStateMachine):
         gone = {link for name in self.came.keys() - alive for link in self.came.pop(name)}
         if gone:
             host = self.scene.place(HOST)
-            until(host, lambda: gone.isdisjoint(self._cables()), f"{', '.join(sorted(gone))} gone")
+            told = f"{', '.join(sorted(gone))} gone"
+            until(host, lambda: gone.isdisjoint(self._cables()), told, bound=BOUND)
         there = self._cables()
         self.came.setdefault(self.acting, set()).update(there - self.cables)
         self.cables = there
