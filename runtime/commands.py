@@ -6,6 +6,9 @@ import argparse
 import os
 from typing import Any
 
+_FORMAT = "json, or a Go template, as in '{{.Name}}'"
+TABLE = "json, or a Go template; 'table {{.ID}}\\t…' puts headings above columns"
+
 
 class Parser(argparse.ArgumentParser):
     """A parser, and so are those of its commands, whose help is as wide as the terminal."""
@@ -45,3 +48,8 @@ def add_command(
     made = group.add_parser(name, help=text, description=description)
     made.set_defaults(action=action or name)
     return made
+
+
+def add_format(command: argparse.ArgumentParser) -> None:
+    """Give a command that tells everything about something the option to tell less."""
+    command.add_argument("-f", "--format", default="", metavar="TEMPLATE", help=_FORMAT)

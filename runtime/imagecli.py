@@ -36,7 +36,11 @@ def _images(engine: Engine, arguments: argparse.Namespace) -> int:
             say(identity[:short] if short else f"sha256:{identity}")
     else:
         rows = [shape.image_row(item, trunc=bool(short)) for item in found]
-        shape.table(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], rows)
+        if arguments.format:
+            items = [dict(zip(shape.IMAGE_HEADINGS, row, strict=True)) for row in rows]
+            shape.listing(arguments.format, shape.IMAGE_HEADINGS, items)
+        else:
+            shape.table([*shape.IMAGE_HEADINGS.values()], rows)
     return 0
 
 

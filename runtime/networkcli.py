@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
@@ -74,10 +73,10 @@ def prune(engine: Engine, _: argparse.Namespace) -> int:
 
 
 def inspect(engine: Engine, arguments: argparse.Namespace) -> int:
-    """Print networks as JSON."""
+    """Print networks as JSON, or through a template."""
     running = engine.containers(everything=False)
     found = [engine.network_inspect(item) for item in arguments.networks]
-    say(json.dumps([netshape.network(item, running) for item in found], indent=4))
+    shape.documents(arguments.format, [netshape.network(item, running) for item in found])
     return 0
 
 

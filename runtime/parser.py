@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from runtime import imageparser, networkparser, volumeparser
-from runtime.commands import Parser, add_command
+from runtime.commands import TABLE, Parser, add_command, add_format
 from runtime.console import say
 
 _USER_HELP = "who executes it, as the image knows them; else whom the image says"
-_FORMAT = "json, or a Go template, as in '{{.Names}}'"
 _FREEZER = "Needs a cgroup with the freezer that may be written to."
 _NETWORK_HELP = "bridge (the default), none, host, container:<name or id>, or a network's name"
 
@@ -233,9 +232,9 @@ def _looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="KEY=VALUE",
         help="by id, name, status, exited, network, volume, ancestor or label",
     )
-    ps.add_argument("--format", default="", metavar="TEMPLATE", help=_FORMAT)
+    ps.add_argument("--format", default="", metavar="TEMPLATE", help=TABLE)
     inspect = add_command(commands, "inspect", "everything about containers or images, as JSON")
-    inspect.add_argument("-f", "--format", default="", metavar="TEMPLATE", help=_FORMAT)
+    add_format(inspect)
     _references(inspect)
     top = add_command(commands, "top", "the processes of a container, as the host sees them")
     top.add_argument("container", help="name, id or prefix")
