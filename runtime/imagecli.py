@@ -185,7 +185,11 @@ def _write(pieces: Iterable[bytes], path: str) -> None:
         return
     scratch = f"{path}.{os.getpid()}.new"
     try:
-        with open(scratch, "xb") as file:
+        file = open(scratch, "xb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise NotFoundError(f"write {path}", str(error.strerror)) from None
+    try:
+        with file:
             file.writelines(pieces)
         os.rename(scratch, path)
     finally:

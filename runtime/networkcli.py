@@ -26,6 +26,12 @@ def create(engine: Engine, arguments: argparse.Namespace) -> int:
         ipv6=arguments.ipv6,
         internal=arguments.internal,
     )
+    for option in ("subnet", "gateway"):
+        given = getattr(arguments, option)
+        of_six = [text for text in given if ":" in text]
+        if len(of_six) > 1 or len(given) - len(of_six) > 1:
+            asked = f"use --{option} {' '.join(given)}"
+            raise InvalidError(asked, f"a network has one {option} of each family")
     for subnet in arguments.subnet:
         wanted["subnet6" if ":" in subnet else "subnet"] = subnet
     for gateway in arguments.gateway:

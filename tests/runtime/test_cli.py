@@ -142,6 +142,8 @@ def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
         (["exec", "-e", "=x", "nope", "true"], 1, "-e =x: it is not KEY=VALUE"),
         (["logs", "-n", "²", "nope"], 1, "no number of lines"),
         (["network", "create", "bridge"], 1, "a network of that name exists"),
+        (["network", "create", "--subnet", "a", "--subnet", "b", "lan"], 1, "one subnet of each"),
+        (["save", "-o", "/nowhere/x", "base"], 1, "write /nowhere/x: No such file or directory"),
         (["network", "create", "--subnet", "10.0.0.0/33", "lan"], 1, "malformed"),
         (["network", "create", "-o", "mtu=x", "lan"], 1, "mtu=x"),
         (["run", "--cpus", "nan", "base", "true"], 125, "nan processors cannot be had"),
