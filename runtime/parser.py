@@ -110,6 +110,9 @@ def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     kill.add_argument("-s", "--signal", default="KILL", help="its name or number")
     remove = add_command(commands, "rm", "remove containers")
     remove.add_argument("-f", "--force", action="store_true", help="also running ones")
+    remove.add_argument(
+        "-v", "--volumes", action="store_true", help="named ones stay, and there are no others"
+    )
     for command in (stop, restart, pause, unpause, kill, remove):
         _references(command)
 
