@@ -6,12 +6,22 @@ import argparse
 import os
 from typing import Any
 
+_FORMAT = "json, or a Go template, as in '{{.Name}}'"
+TABLE = "json, or a Go template; 'table {{.ID}}\\t…' puts headings above columns"
+
 
 class Parser(argparse.ArgumentParser):
     """A parser, and so are those of its commands, whose help is as wide as the terminal."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_Formatter, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; what a command does not know, it refuses itself, with its usage."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -45,3 +55,8 @@ def add_command(
     made = group.add_parser(name, help=text, description=description)
     made.set_defaults(action=action or name)
     return made
+
+
+def add_format(command: argparse.ArgumentParser) -> None:
+    """Give a command that tells everything about something the option to tell less."""
+    command.add_argument("-f", "--format", default="", metavar="TEMPLATE", help=_FORMAT)

@@ -15,8 +15,11 @@ def say(text: str) -> None:
 
 
 def complain(error: Exception) -> None:
-    """Tell what went wrong."""
-    sys.stderr.write(f"mydocker: {error}\n")
+    """Tell what went wrong; a call's own words without the number that Python puts before them."""
+    told = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        told = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    sys.stderr.write(f"mydocker: {told}\n")
 
 
 def each(references: Sequence[str], act: Callable[[str], object]) -> int:

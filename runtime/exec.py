@@ -33,7 +33,7 @@ from linux.syscalls import (
 )
 from runtime import execute, init, isolation, reports, terminal
 from runtime.container import Descriptors
-from runtime.errors import UnsupportedError
+from runtime.errors import ConflictError, UnsupportedError
 from runtime.execute import Command, Stdio
 from runtime.reports import Report
 
@@ -105,7 +105,10 @@ def _enter(handle: int) -> None:
     commands, as root, on the host's.
     """
     outside = os.stat("/")
-    setns(handle, _EVERY_NAMESPACE)
+    try:
+        setns(handle, _EVERY_NAMESPACE)
+    except ProcessLookupError:
+        raise ConflictError("enter the container", "it just stopped") from None
     inside = os.stat("/")
     if (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino):
         raise UnsupportedError("enter the container", "its root is the host's own")

@@ -36,7 +36,11 @@ def _images(engine: Engine, arguments: argparse.Namespace) -> int:
             say(identity[:short] if short else f"sha256:{identity}")
     else:
         rows = [shape.image_row(item, trunc=bool(short)) for item in found]
-        shape.table(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], rows)
+        if arguments.format:
+            items = [dict(zip(shape.IMAGE_HEADINGS, row, strict=True)) for row in rows]
+            shape.listing(arguments.format, shape.IMAGE_HEADINGS, items)
+        else:
+            shape.table([*shape.IMAGE_HEADINGS.values()], rows)
     return 0
 
 
@@ -181,7 +185,11 @@ def _write(pieces: Iterable[bytes], path: str) -> None:
         return
     scratch = f"{path}.{os.getpid()}.new"
     try:
-        with open(scratch, "xb") as file:
+        file = open(scratch, "xb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise NotFoundError(f"write {path}", str(error.strerror)) from None
+    try:
+        with file:
             file.writelines(pieces)
         os.rename(scratch, path)
     finally:

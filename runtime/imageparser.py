@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from runtime.commands import add_command
+from runtime.commands import TABLE, add_command
 
 _CHANGE = (
     "a line of a Dockerfile, again for each: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL,"
@@ -18,6 +18,7 @@ def images(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     listing = add_command(commands, "images", "list images")
     listing.add_argument("-q", "--quiet", action="store_true", help="ids only")
     listing.add_argument("--no-trunc", action="store_true", help="ids in full")
+    listing.add_argument("--format", default="", metavar="TEMPLATE", help=TABLE)
     listing.add_argument(
         "name", nargs="?", default="", metavar="REPOSITORY[:TAG]", help="only images of this name"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from runtime import changes, container, copy, instructions, intake, views
@@ -134,7 +134,7 @@ class Inside:
         with self._root(reference, whole=True) as root, _machine() as machine:
             source = Side(root, path, f"{reference}:{path}")
             target = Side(machine, _absolute(destination), destination)
-            with intake.explained(f"copy {source.shown} to {destination}"):
+            with _copied(f"copy {source.shown} to {destination}"):
                 copy.copy(source, target, follow=follow, archive=archive)
 
     def copy_in(
@@ -150,7 +150,7 @@ class Inside:
         with self._root(reference, whole=True) as root, _machine() as machine:
             source = Side(machine, _absolute(origin), origin)
             target = Side(root, path, f"{reference}:{path}")
-            with intake.explained(f"copy {origin} to {target.shown}"):
+            with _copied(f"copy {origin} to {target.shown}"):
                 copy.copy(source, target, follow=follow, archive=archive)
 
     def pack(self, reference: str, path: str, *, follow: bool = False) -> Iterator[bytes]:
@@ -162,8 +162,13 @@ class Inside:
     def unpack(self, tar: Readable, reference: str, path: str, *, archive: bool = False) -> None:
         """Take a tar into a directory of a container."""
         shown = f"{reference}:{path}"
-        with self._root(reference, whole=True) as root, intake.explained(f"copy to {shown}"):
+        with self._root(reference, whole=True) as root, _copied(f"copy to {shown}"):
             copy.unpack(tar, Side(root, path, shown), archive=archive)
+
+
+def _copied(asked: str) -> AbstractContextManager[None]:
+    """A copy goes where it is to be, piece by piece."""
+    return intake.explained(asked, kept="what came before that is there")
 
 
 @contextmanager

@@ -49,12 +49,12 @@ class Origin(NamedTuple):
 
 
 @contextmanager
-def explained(asked: str) -> Iterator[None]:
+def explained(asked: str, *, kept: str = "nothing of it was kept") -> Iterator[None]:
     """Turn what a hostile archive or a full disk raises into an error that tells what to do."""
     try:
         yield
     except Refused as error:
-        raise error.asked(asked) from None
+        raise error.asked(asked, kept=kept) from None
     except OSError as error:
         raise UnsupportedError(
             asked,

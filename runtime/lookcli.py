@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from runtime import shape
-from runtime.console import say
+from runtime.console import complain, say
 from runtime.engine import Engine
 from runtime.errors import InvalidError, MydockerError, NotFoundError
 from runtime.records import Container
@@ -30,10 +29,8 @@ def ps(engine: Engine, arguments: argparse.Namespace) -> int:
         for item in found:
             say(item.id if arguments.no_trunc else item.id[:12])
     elif arguments.format:
-        from runtime import template  # only who asks pays
-
-        for item in found:
-            say(template.render(arguments.format, shape.ps(item, trunc=not arguments.no_trunc)))
+        items = [shape.ps(item, trunc=not arguments.no_trunc) for item in found]
+        shape.listing(arguments.format, shape.PS_HEADINGS, items)
     else:
         rows = [shape.ps_row(item, trunc=not arguments.no_trunc) for item in found]
         head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
@@ -48,6 +45,8 @@ def _condition(text: str) -> tuple[str, str]:
         raise InvalidError(f"use --filter {text}", f"it is not KEY=VALUE with a key of: {keys}")
     if key == "status" and value not in _STATUSES:
         raise InvalidError(f"use --filter {text}", f"a status is one of: {', '.join(_STATUSES)}")
+    if key == "exited" and not value.isdecimal():
+        raise InvalidError(f"use --filter {text}", f"{value!r} is no exit code")
     return key, value
 
 
@@ -86,16 +85,17 @@ _FILTERS: Final[Mapping[str, Callable[[Container, str], bool]]] = {
 
 
 def inspect(engine: Engine, arguments: argparse.Namespace) -> int:
-    """Print containers or images as JSON, or through a template."""
-    found = [_inspected(engine, item) for item in arguments.containers]
-    if not arguments.format:
-        say(json.dumps(found, indent=4))
-        return 0
-    from runtime import template  # only who asks pays
-
-    for item in found:
-        say(template.render(arguments.format, item))
-    return 0
+    """Print containers or images as JSON, or through a template; those that there are."""
+    found, code = [], 0
+    for item in arguments.containers:
+        try:
+            found.append(_inspected(engine, item))
+        except NotFoundError as error:
+            complain(error)
+            code = 1
+    if found:
+        shape.documents(arguments.format, found)
+    return code
 
 
 def _inspected(engine: Engine, reference: str) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def logs(engine: Engine, arguments: argparse.Namespace) -> int:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise InvalidError(f"use --tail {text}", "it is no number of lines", remedy="--tail 10")
     return int(text)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
@@ -27,6 +26,12 @@ def create(engine: Engine, arguments: argparse.Namespace) -> int:
         ipv6=arguments.ipv6,
         internal=arguments.internal,
     )
+    for option in ("subnet", "gateway"):
+        given = getattr(arguments, option)
+        of_six = [text for text in given if ":" in text]
+        if len(of_six) > 1 or len(given) - len(of_six) > 1:
+            asked = f"use --{option} {' '.join(given)}"
+            raise InvalidError(asked, f"a network has one {option} of each family")
     for subnet in arguments.subnet:
         wanted["subnet6" if ":" in subnet else "subnet"] = subnet
     for gateway in arguments.gateway:
@@ -74,10 +79,10 @@ def prune(engine: Engine, _: argparse.Namespace) -> int:
 
 
 def inspect(engine: Engine, arguments: argparse.Namespace) -> int:
-    """Print networks as JSON."""
+    """Print networks as JSON, or through a template."""
     running = engine.containers(everything=False)
     found = [engine.network_inspect(item) for item in arguments.networks]
-    say(json.dumps([netshape.network(item, running) for item in found], indent=4))
+    shape.documents(arguments.format, [netshape.network(item, running) for item in found])
     return 0
 
 

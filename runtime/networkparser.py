@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from runtime.commands import add_command
+from runtime.commands import add_command, add_format
 
 
 def ports(command: argparse.ArgumentParser) -> None:
@@ -45,6 +45,8 @@ def networks(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     for name, text in (("rm", "remove networks"), ("inspect", "everything about networks")):
         command = add_command(group, name, text, f"network_{name}")
         command.add_argument("networks", nargs="+", metavar="NETWORK", help="name, id or prefix")
+        if name == "inspect":
+            add_format(command)
     prune = add_command(
         group, "prune", "remove every network that no running container is on", "network_prune"
     )
@@ -97,6 +99,9 @@ def _connect(group: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     disconnect = add_command(
         group, "disconnect", "take a container off a network", "network_disconnect"
+    )
+    disconnect.add_argument(
+        "-f", "--force", action="store_true", help="it never asks; for habit's sake"
     )
     for command in (connect, disconnect):
         command.add_argument("network", help="name, id or prefix")

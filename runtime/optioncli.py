@@ -38,7 +38,7 @@ def options(arguments: argparse.Namespace) -> Options:
         dns=arguments.dns,
         add_hosts=arguments.add_host,
         tty=arguments.tty,
-        binds=arguments.volume,
+        binds=[_from_here(text) for text in arguments.volume],
         read_only=arguments.read_only,
         cap_add=arguments.cap_add,
         cap_drop=arguments.cap_drop,
@@ -57,6 +57,8 @@ def environment(entries: Sequence[str]) -> dict[str, str]:
     found = {}
     for entry in entries:
         key, equals, value = entry.partition("=")
+        if not key:
+            raise InvalidError(f"use -e {entry}", "it is not KEY=VALUE")
         if equals or key in os.environ:
             found[key] = value if equals else os.environ[key]
     return found
@@ -70,7 +72,8 @@ def environment_files(paths: Sequence[str]) -> dict[str, str]:
             with open(path, encoding="utf-8") as file:
                 lines = [line.lstrip() for line in file.read().split("\n")]
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidError(f"use --env-file {path}", str(error)) from error
+            why = error.strerror if isinstance(error, OSError) else ""
+            raise InvalidError(f"use --env-file {path}", why or str(error)) from error
         entries = [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#")]
         for entry in entries:
             name = entry.partition("=")[0]
@@ -78,6 +81,14 @@ def environment_files(paths: Sequence[str]) -> dict[str, str]:
                 raise InvalidError(f"use --env-file {path}", f"{entry!r} is not KEY=VALUE")
         found |= environment(entries)
     return found
+
+
+def _from_here(bind: str) -> str:
+    """A bind whose source may be written `./…`: below where the caller is."""
+    source, colon, rest = bind.partition(":")
+    if source.partition("/")[0] in (".", ".."):
+        source = os.path.abspath(source)
+    return f"{source}{colon}{rest}"
 
 
 def pairs(option: str, entries: Sequence[str]) -> dict[str, str]:

@@ -110,10 +110,12 @@ def configure(
     for text in options.get("dns", ()):
         _check_address(asked, "dns", text)
     for entry in options.get("add_hosts", ()):
-        if not entry.partition(":")[2]:
+        host, _, address = entry.partition(":")
+        if not host or not address:
             raise InvalidError(
                 asked, f"--add-host {entry!r} is not name:address", remedy="db:192.0.2.7, say"
             )
+        _check_address(asked, "add-host", address)
     network = f"container:{mode.name}" if mode.kind == "container" else mode.name or mode.kind
     first = connection(
         asked,

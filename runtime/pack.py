@@ -89,7 +89,11 @@ class Packer:
                     directory, _, name = path.rpartition("/")
                     yield _marker(directory, whiteouts.PREFIX + name)
                 case _:
-                    raise Refused(f"/{path} is a device, which images do not have")
+                    raise Refused(
+                        f"/{path} is a device, which no archive of ours has",
+                        cause="",
+                        remedy="leave out the directory that it is in",
+                    )
         finally:
             os.close(fd)
 
@@ -136,7 +140,11 @@ class Packer:
             for name in sorted(os.listdir(readable)):
                 inner = f"{path}/{name}" if path else name
                 if self._mark and name.startswith(whiteouts.PREFIX):
-                    raise Refused(f"/{inner} has a name that images use to remove files")
+                    raise Refused(
+                        f"/{inner} has a name that images use to remove files",
+                        cause="",
+                        remedy="give it another name, or use `mydocker export`",
+                    )
                 try:
                     found = os.open(name, _OBJECT, dir_fd=readable)
                 except FileNotFoundError:

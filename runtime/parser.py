@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from runtime import imageparser, networkparser, volumeparser
-from runtime.commands import Parser, add_command
+from runtime.commands import TABLE, Parser, add_command, add_format
 from runtime.console import say
 
 _USER_HELP = "who executes it, as the image knows them; else whom the image says"
-_FORMAT = "json, or a Go template, as in '{{.Names}}'"
 _FREEZER = "Needs a cgroup with the freezer that may be written to."
 _NETWORK_HELP = "bridge (the default), none, host, container:<name or id>, or a network's name"
 
@@ -111,6 +110,9 @@ def _containers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     kill.add_argument("-s", "--signal", default="KILL", help="its name or number")
     remove = add_command(commands, "rm", "remove containers")
     remove.add_argument("-f", "--force", action="store_true", help="also running ones")
+    remove.add_argument(
+        "-v", "--volumes", action="store_true", help="named ones stay, and there are no others"
+    )
     for command in (stop, restart, pause, unpause, kill, remove):
         _references(command)
 
@@ -233,9 +235,9 @@ def _looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="KEY=VALUE",
         help="by id, name, status, exited, network, volume, ancestor or label",
     )
-    ps.add_argument("--format", default="", metavar="TEMPLATE", help=_FORMAT)
+    ps.add_argument("--format", default="", metavar="TEMPLATE", help=TABLE)
     inspect = add_command(commands, "inspect", "everything about containers or images, as JSON")
-    inspect.add_argument("-f", "--format", default="", metavar="TEMPLATE", help=_FORMAT)
+    add_format(inspect)
     _references(inspect)
     top = add_command(commands, "top", "the processes of a container, as the host sees them")
     top.add_argument("container", help="name, id or prefix")

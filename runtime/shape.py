@@ -7,15 +7,40 @@ nothing for is left out.
 from __future__ import annotations
 
 import calendar
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from runtime import netshape
 from runtime.binds import Bind, parse
+from runtime.console import say
 from runtime.image import Image
 from runtime.records import Container
 
+PS_HEADINGS: Final = {
+    "ID": "CONTAINER ID",
+    "Image": "IMAGE",
+    "Command": "COMMAND",
+    "CreatedAt": "CREATED AT",
+    "RunningFor": "CREATED",
+    "Status": "STATUS",
+    "State": "STATE",
+    "Ports": "PORTS",
+    "Names": "NAMES",
+    "Networks": "NETWORKS",
+    "Mounts": "MOUNTS",
+    "Labels": "LABELS",
+}
+"""What `ps --format` can show, and what stands above it."""
+IMAGE_HEADINGS: Final = {
+    "Repository": "REPOSITORY",
+    "Tag": "TAG",
+    "ID": "IMAGE ID",
+    "CreatedSince": "CREATED",
+    "Size": "SIZE",
+}
+"""What `images` shows, in this order."""
 _ZERO_TIME: Final = "0001-01-01T00:00:00Z"
 _STEPS: Final = ((60, "second"), (60, "minute"), (24, "hour"), (7, "day"), (0, "week"))
 
@@ -178,6 +203,27 @@ def span(since: str) -> str:
 def ago(since: str) -> str:
     """`span`, and that it is past."""
     return f"{span(since)} ago"
+
+
+def listing(template: str, headings: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> None:
+    """Print each item through a template; behind `table `, as columns below their headings."""
+    from runtime.template import render  # only who asks pays
+
+    written = template.removeprefix("table ")
+    if written == template:
+        for item in items:
+            say(render(template, item))
+        return
+    head, *rows = [render(written, item).split("\t") for item in (headings, *items)]
+    table(head, rows)
+
+
+def documents(template: str, items: Sequence[Mapping[str, Any]]) -> None:
+    """Print items as one JSON document, or each through a template."""
+    if template:
+        listing(template, {}, items)
+    else:
+        say(json.dumps(items, indent=4))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

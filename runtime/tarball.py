@@ -48,6 +48,9 @@ _REFUSED: Final = {
 }
 
 
+_AGAIN: Final = "get it again from where it came from"
+
+
 class Refused(Exception):
     """Why an archive is not taken. Whoever knows which archive it is makes an error of it."""
 
@@ -56,14 +59,15 @@ class Refused(Exception):
         happened: str,
         *,
         cause: str = "the archive is damaged, or was made to do harm",
-        remedy: str = "get it again from where it came from; nothing of it was kept",
+        remedy: str = _AGAIN,
     ) -> None:
         super().__init__(happened)
         self.happened, self.cause, self.remedy = happened, cause, remedy
 
-    def asked(self, what: str) -> InvalidError:
-        """The same as an error for whoever asked for `what`."""
-        return InvalidError(what, self.happened, self.cause, self.remedy)
+    def asked(self, what: str, *, kept: str = "nothing of it was kept") -> InvalidError:
+        """The same as an error for whoever asked for `what`, with what was `kept` of it."""
+        remedy = f"{_AGAIN}; {kept}" if self.remedy == _AGAIN else self.remedy
+        return InvalidError(what, self.happened, self.cause, remedy)
 
 
 class Readable(Protocol):

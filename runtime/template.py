@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Final
 
 from runtime.errors import InvalidError
@@ -61,6 +61,8 @@ def _rendered(nodes: Sequence[_Node], data: Any, template: str) -> str:
         else:
             over = _value(node[0], data, template) or ()
             items = over.values() if isinstance(over, Mapping) else over
+            if isinstance(items, str) or not isinstance(items, Iterable):
+                raise _wrong(template, f"{node[0][0]} is nothing to go through")
             found += [_rendered(node[1], item, template) for item in items]
     return "".join(found)
 
@@ -78,6 +80,8 @@ def _value(words: Sequence[str], data: Any, template: str) -> Any:
     if words[0] == "json":
         return json.dumps(of)
     if words[0] == "len":
+        if not isinstance(of, Sized):
+            raise _wrong(template, f"{words[1]} has no length")
         return len(of)
     try:
         key = json.loads(words[2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -35,7 +34,7 @@ def _rm(engine: Engine, arguments: argparse.Namespace) -> int:
 
 def _inspect(engine: Engine, arguments: argparse.Namespace) -> int:
     found = [_shown(engine.volumes.inspect(item)) for item in arguments.volumes]
-    say(json.dumps(found, indent=4))
+    shape.documents(arguments.format, found)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from runtime.commands import add_command
+from runtime.commands import add_command, add_format
 
 
 def volumes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,4 +19,6 @@ def volumes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     for name, text in (("rm", "remove volumes"), ("inspect", "everything about volumes")):
         command = add_command(group, name, text, f"volume_{name}")
         command.add_argument("volumes", nargs="+", metavar="VOLUME", help="its name")
+        if name == "inspect":
+            add_format(command)
     add_command(group, "prune", "remove the volumes that no container names", "volume_prune")

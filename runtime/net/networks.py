@@ -114,7 +114,8 @@ class Networks:
             options = {"mtu": macvlan.parent(asked, options["parent"]).mtu, **options}
         with self._store.locked():
             self._repair()
-            if os.path.exists(self._directory(name)):
+            # The default network counts as there, also before its first use.
+            if name == DEFAULT_NETWORK or os.path.exists(self._directory(name)):
                 raise ConflictError(asked, "a network of that name exists")
             # A macvlan's containers are to be on the very network that its parent is on.
             used = [*self._used(), *([] if on_parent else _routed())]

@@ -39,6 +39,7 @@ def parse(asked: str, text: str) -> list[Wanted]:
     """The ports that `text` asks for; `InvalidError` tells what is wrong with it."""
     asked = f"{asked}: publish {text!r}"
     written, slash, protocol = text.partition("/")
+    protocol = protocol.lower()
     if (protocol if slash else "tcp") not in PROTOCOLS:
         raise InvalidError(asked, f"there is no protocol {protocol!r}", remedy="tcp, udp, sctp")
     six, bracket, rest = written[1:].partition("]:") if written[:1] == "[" else ("", "", written)
@@ -88,7 +89,7 @@ def _address(asked: str, text: str, version: int) -> str:
 
 
 def _range(asked: str, text: str) -> range:
-    found = re.fullmatch(_RANGE, text)
+    found = re.fullmatch(_RANGE, text, re.ASCII)
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not 1 <= first <= last <= _LAST:
         raise InvalidError(asked, f"{text!r} is no port or range of ports from 1 to {_LAST}")

@@ -18,6 +18,7 @@ from runtime.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from runtime.execute import Command, Stdio
 from runtime.isolation import DEFAULT_CAPABILITIES
 from runtime.records import Container
 from tests.runtime.conftest import FOR_EVER
@@ -49,6 +50,21 @@ def test_much_output_comes_back_whole(engine: Engine, web: Container) -> None:
     result = engine.exec(web.id, ["sh", "-c", script])
     assert len(result.stdout) == 512 * 1024
     assert result.stderr[: 256 * 1024] == bytes(256 * 1024)
+
+
+def test_a_container_that_ends_in_this_very_moment(engine: Engine, web: Container) -> None:
+    """Is said to have stopped, rather than that a call of the kernel's failed."""
+    handle = os.pidfd_open(web.state.pid)
+    nothing = os.open("/dev/null", os.O_RDWR)
+    try:
+        engine.kill("web")
+        engine.wait("web")
+        command = Command(["true"], {}, "/")
+        with pytest.raises(ConflictError, match="it just stopped"):
+            execution.spawn(handle, command, tty=False, stdio=Stdio(nothing, nothing, nothing))
+    finally:
+        os.close(nothing)
+        os.close(handle)
 
 
 def test_every_namespace_is_the_containers(engine: Engine, web: Container) -> None:

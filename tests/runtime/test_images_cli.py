@@ -121,6 +121,10 @@ def test_images_lists_them(mydocker: Mydocker, engine: Engine) -> None:
     assert mydocker("images", "-q", "team/app").stdout.decode() == f"{identity[:12]}\n"
     done = mydocker("images", "-q", "--no-trunc", "other")
     assert done.stdout.decode() == f"sha256:{identity}\n"
+    done = mydocker("images", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}", "other")
+    assert done.stdout == b"other:latest 6B\n"
+    done = mydocker("images", "--format", "table {{.ID}}\\t{{.Tag}}", "other")
+    assert done.stdout.split() == [b"IMAGE", b"ID", b"TAG", identity[:12].encode(), b"latest"]
 
 
 SIZES = {0: "0B", 999: "999B", 1000: "1kB", 5_610_000: "5.61MB", 999_999: "1MB", 10**13: "10TB"}

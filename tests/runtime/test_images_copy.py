@@ -219,3 +219,17 @@ def test_a_stopped_container_does_not_start_meanwhile(engine: Engine) -> None:
             lock.release()
         assert b"".join(pieces).endswith(bytes(1024))
         engine.start("web")
+
+
+def test_a_copy_that_breaks_off_says_what_became_of_it(engine: Engine, here: Path) -> None:
+    """A device is no sign of a damaged archive, and what came before is there."""
+    engine.run("base", SLEEP, name="web", network="none")
+    with pytest.raises(MydockerError) as refused:
+        engine.inside.copy_out("web", "/dev", str(here))
+    assert "/dev/full is a device" in refused.value.happened
+    assert not refused.value.cause
+    cut = io.BytesIO(tars.tar(Item("two", b"2\n"))[:1024])
+    with pytest.raises(MydockerError) as refused:
+        engine.inside.unpack(cut, "web", "/tmp")
+    assert refused.value.remedy.endswith("what came before that is there")
+    assert engine.exec("web", ["cat", "/tmp/two"]).stdout == b"2\n"

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime import template
+from runtime import cli, template
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError
 from runtime.lookcli import moment
-from runtime.optioncli import environment_files, size
+from runtime.optioncli import environment_files, options, size
+from runtime.parser import parser
 from tests.programs import WITHIN, environment
 from tests.runtime.conftest import FOR_EVER
 
@@ -55,9 +56,16 @@ def test_ps_filters_and_formats(engine: Engine, said: Said) -> None:
     row = json.loads(said("ps", "--format", "json", "-f", "name=web-1"))
     assert (row["Names"], row["State"], row["Networks"]) == ("web-1", "running", "none")
     assert row["ID"] == engine.inspect("web-1").id[:12]
+    table = said("ps", "-a", "--format", "table {{.Names}}\\t{{.State}}")
+    assert [line.split() for line in table.splitlines()] == [
+        ["NAMES", "STATE"],
+        ["db", "created"],
+        ["web-2", "running"],
+        ["web-1", "running"],
+    ]
 
 
-@pytest.mark.parametrize("text", ["name", "colour=red", "status=asleep", "name=("])
+@pytest.mark.parametrize("text", ["name", "colour=red", "status=asleep", "name=(", "exited=x"])
 def test_a_filter_that_cannot_be(engine: Engine, said: Said, text: str) -> None:
     """Is an error, rather than a list of nothing."""
     engine.create("base", FOR_EVER, network="none")
@@ -81,7 +89,7 @@ def test_inspect_through_a_template(engine: Engine, said: Said) -> None:
     ]
 
 
-DATA = {"A": {"b": [1, 2]}, "N": None, "T": True, "L": {"k.x": "v"}}
+DATA = {"A": {"b": [1, 2]}, "N": None, "T": True, "L": {"k.x": "v"}, "S": "text"}
 
 
 @pytest.mark.parametrize(
@@ -103,13 +111,16 @@ def test_templates(text: str, filled: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("{{.B}}", "there is no .B, only .A, .N, .T, .L"),
+        ("{{.B}}", "there is no .B, only .A, .N, .T, .L, .S"),
         ("{{.A.b.c}}", "there is no"),
         ("{{range .A}}", "no {{end}}"),
         ("{{if .A}}x{{end}}", "more than"),
         ("{{}}", "more than"),
         ("{{.A", "an opening {{ that nothing closes"),
         ("{{index .A.b 7}}", "nothing at 7"),
+        ("{{len .T}}", ".T has no length"),
+        ("{{range .T}}x{{end}}", ".T is nothing to go through"),
+        ("{{range .S}}x{{end}}", ".S is nothing to go through"),
     ],
 )
 def test_templates_that_cannot_be(text: str, why: str) -> None:
@@ -189,12 +200,45 @@ def test_variables_from_files(said: Said, tmp_path: Path) -> None:
         environment_files([f"{tmp_path}/nowhere"])
 
 
+def test_a_bind_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source written `./…` is below the working directory; a plain word is a volume."""
+    monkeypatch.chdir(tmp_path)
+    asked = ["./a:/a:ro", ".:/b", "../c:/c", "data:/d", ".e:/e"]
+    words = [word for text in asked for word in ("-v", text)]
+    binds = options(parser("run").parse_args(["run", *words, "base"])).get("binds")
+    assert binds == [
+        f"{tmp_path}/a:/a:ro",
+        f"{tmp_path}:/b",
+        f"{tmp_path.parent}/c:/c",
+        "data:/d",
+        ".e:/e",
+    ]
+
+
+def test_inspect_shows_those_that_there_are(
+    engine: Engine,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """And complains of the others."""
+    monkeypatch.setenv("MYDOCKER_ROOT", str(root))
+    engine.create("base", FOR_EVER, name="web", network="none")
+    capfd.readouterr()
+    assert cli.main(["inspect", "-f", "{{.Name}}", "nope", "web"]) == 1
+    said = capfd.readouterr()
+    assert said.out == "/web\n"
+    assert "'nope': there is no such container" in said.err
+
+
 def test_volumes_by_command(said: Said) -> None:
     """Docker's subcommands and columns."""
     assert said("volume", "create", "data") == "data\n"
     assert said("volume", "ls").split() == ["DRIVER", "VOLUME", "NAME", "local", "data"]
     (shown,) = json.loads(said("volume", "inspect", "data"))
     assert Path(shown["Mountpoint"]).is_dir()
+    place = said("volume", "inspect", "-f", "{{.Mountpoint}}", "data")
+    assert place == f"{shown['Mountpoint']}\n"
     run = ("run", "--rm", "--net", "none", "-v", "data:/data", "base", "sh", "-c")
     assert said(*run, "echo x > /data/y") == ""
     assert said(*run, "cat /data/y") == "x\n"

@@ -103,7 +103,11 @@ def test_connect_and_disconnect(mydocker: Mydocker) -> None:
     assert there["Aliases"] == ["www"]
     (lan,) = json.loads(mydocker("network", "inspect", "lan"))
     assert [item["IPv4Address"] for item in lan["Containers"].values()] == ["10.9.0.7/24"]
-    assert mydocker("network", "disconnect", "lan", "web") == ""
+    subnets = mydocker(
+        "network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", "lan"
+    )
+    assert subnets == "10.9.0.0/24 fd00:9::/64 \n"
+    assert mydocker("network", "disconnect", "-f", "lan", "web") == ""
     (found,) = json.loads(mydocker("inspect", "web"))
     assert set(found["NetworkSettings"]["Networks"]) == {"bridge"}
     assert "not connected" in mydocker("network", "disconnect", "lan", "web")

@@ -35,6 +35,7 @@ from tests.runtime.looks import netns, nothing_left, tables, until
     [
         ("80", [Wanted("tcp", "", 0, 0, 80)]),
         ("80/udp", [Wanted("udp", "", 0, 0, 80)]),
+        ("80/UDP", [Wanted("udp", "", 0, 0, 80)]),
         ("8080:80", [Wanted("tcp", "", 8080, 8080, 80)]),
         ("0:80", [Wanted("tcp", "", 0, 0, 80)]),
         ("127.0.0.1:8080:80/sctp", [Wanted("sctp", "127.0.0.1", 8080, 8080, 80)]),
@@ -58,6 +59,7 @@ def test_ports_are_read_as_docker_reads_them(text: str, wanted: list[Wanted]) ->
     [
         ("", "no port"),
         ("a:80", "no port"),
+        ("٨٠:80", "no port"),
         ("80:", "no port"),
         ("1.2.3.4:80", "no port"),
         ("70000", "no port"),
