@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -141,6 +142,23 @@ def test_of_many_calls_those_are_told_that_are_heard(ends: Ends, transport: Tran
         assert ear.overhears(wrong, settled) == []
         heard = ear.overhears([(other, ADDRESSES[4], ear.port)], settled)
         assert heard == [f"other to 192.0.2.1 port {ear.port}"]
+
+
+def test_of_many_calls_none_is_told_for_somebody_elses(ends: Ends) -> None:
+    """A connection that nobody asked about, while what was asked about leads elsewhere."""
+    one, other = ends
+    with (
+        Ear(one, "tcp", address=ADDRESSES[4]) as ear,
+        Ear(one, "tcp", address=ADDRESSES[4]) as beside,
+        other.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
+    ):
+        stray.connect((str(ADDRESSES[4]), ear.port))
+
+        def settled() -> None:
+            with Ear(one, "tcp", address=ADDRESSES[4]) as control:
+                assert control.hears(other)
+
+        assert ear.overhears([(other, ADDRESSES[4], beside.port)], settled) == []
 
 
 def test_translation_shows(ends: Ends) -> None:
