@@ -112,7 +112,6 @@ class Ear:
         target, nonce = at or self.address, os.urandom(16)
         with _socket(caller, self.transport, target) as call:
             _bind_anew(call, target)
-            deadline = time.monotonic() + BOUND
             try:
                 with contextlib.suppress(BlockingIOError):
                     call.connect((str(target), port or self.port))
@@ -120,6 +119,7 @@ class Ear:
                     call.send(nonce)
                 if quiet is not None:
                     quiet()
+                deadline = time.monotonic() + BOUND  # `quiet` has one of its own
                 while (left := deadline - time.monotonic()) > 0:
                     ready, _, _ = select.select([self._socket, call], [], [], 0 if quiet else left)
                     if quiet and not ready:

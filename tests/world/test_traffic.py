@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -159,6 +160,21 @@ def test_of_many_calls_none_is_told_for_somebody_elses(ends: Ends) -> None:
                 assert control.hears(other)
 
         assert ear.overhears([(other, ADDRESSES[4], beside.port)], settled) == []
+
+
+def test_however_long_it_takes_to_be_quiet(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has come by then is heard, and what has not is not: that takes no time more."""
+    one, other = ends
+    clock = time.monotonic
+
+    def quiet() -> None:
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + 2 * traffic.BOUND)
+
+    with Ear(one, "udp", address=ADDRESSES[4]) as ear:
+        assert ear.hears(other, quiet=quiet)
+        monkeypatch.undo()
+        with Ear(one, "udp", address=ADDRESSES[4]) as beside:
+            assert ear.hears(other, port=beside.port, quiet=quiet) is None
 
 
 def test_translation_shows(ends: Ends) -> None:
