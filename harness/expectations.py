@@ -32,7 +32,8 @@ from harness.report.text import address
 UNEXPLAINED = "not looked into yet"
 """The reason that `--write-expect` writes where nobody has given one."""
 _ABOUT = frozenset({"requirement", "test", "cell"})
-_KEYS = frozenset({"runtime", "versions", "verdict", "reason", "link"}) | _ABOUT
+_TEXTS = frozenset({"runtime", "versions", "verdict", "reason", "link"}) | _ABOUT
+_KEYS = _TEXTS | {"chance"}
 _VERDICTS = (Verdict.BROKEN, Verdict.ERROR, Verdict.UNSUPPORTED)
 
 
@@ -53,7 +54,8 @@ class Deviation:
     """One thing that is known not to be as it should, in some versions of a runtime.
 
     `id` is a requirement's, a test's node id, or a cell as `title: source → target icmp/4`.
-    `versions` is a PEP 440 specifier set, empty for all of them.
+    `versions` is a PEP 440 specifier set, empty for all of them. With `chance` it is a test
+    that meets a defect in some runs and not in others.
     """
 
     runtime: str
@@ -63,6 +65,7 @@ class Deviation:
     versions: str = ""
     reason: str = UNEXPLAINED
     link: str = ""
+    chance: bool = False
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -121,9 +124,9 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
     where = f"deviation {number}"
     if unknown := entry.keys() - _KEYS:
         raise BadExpectations(f"{where}: unknown keys {sorted(unknown)}; known are {sorted(_KEYS)}")
-    for key, value in entry.items():
-        if not isinstance(value, str):
-            raise BadExpectations(f"{where}: {key} is no text: {value!r}")
+    for key in _TEXTS & entry.keys():
+        if not isinstance(entry[key], str):
+            raise BadExpectations(f"{where}: {key} is no text: {entry[key]!r}")
     about = [kind for kind in Kind if entry.get(kind)]
     if len(about) != 1:
         raise BadExpectations(f"{where}: name one requirement, one test or one cell")
@@ -137,6 +140,11 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
         raise BadExpectations(f"{where}: verdict {verdict!r} is none of {', '.join(_VERDICTS)}")
     if verdict == Verdict.UNSUPPORTED and kind is not Kind.REQUIREMENT:
         raise BadExpectations(f"{where}: only a requirement can be unsupported")
+    chance = entry.get("chance", False)
+    if not isinstance(chance, bool):
+        raise BadExpectations(f"{where}: chance is neither true nor false: {chance!r}")
+    if chance and kind is not Kind.TEST:
+        raise BadExpectations(f"{where}: only a test fails by chance")
     if entry.get("link") and not address(entry["link"]):
         raise BadExpectations(f"{where}: link is no address of the web: {entry['link']!r}")
     try:
@@ -151,6 +159,7 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
         versions=entry.get("versions", ""),
         reason=entry["reason"],
         link=entry.get("link", ""),
+        chance=chance,
     )
 
 
@@ -163,6 +172,7 @@ def dumps(deviations: Iterable[Deviation]) -> str:
             "versions": item.versions,
             str(item.kind): item.id,
             "verdict": str(item.verdict),
+            "chance": item.chance,
             "reason": item.reason,
             "link": item.link,
         }

@@ -1,7 +1,8 @@
 """The gate: a report held against what is known, strict both ways (pure).
 
-Whatever is wrong must be listed, and whatever is listed must still be wrong. So the
-file of expectations is at any time the whole truth about a runtime.
+Whatever is wrong must be listed, and whatever is listed must still be wrong, unless it is
+listed as a matter of chance. So the file of expectations is at any time the whole truth
+about a runtime.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class _Comparison:
             return False, "there is no such test" if self.gone(item.id) else ""
         if test.verdict in (Verdict.UNSUPPORTED, Verdict.SKIPPED):
             return False, f"the test does not run: {test.verdict}"
-        return test.verdict is Verdict.KEPT, ""
+        return test.verdict is Verdict.KEPT and not item.chance, ""
 
     def _stale_requirement(self, item: Deviation) -> tuple[bool, str]:
         found = self.requirements.get(item.id)

@@ -112,7 +112,6 @@ class Ear:
         target, nonce = at or self.address, os.urandom(16)
         with _socket(caller, self.transport, target) as call:
             _bind_anew(call, target)
-            deadline = time.monotonic() + BOUND
             try:
                 with contextlib.suppress(BlockingIOError):
                     call.connect((str(target), port or self.port))
@@ -120,6 +119,7 @@ class Ear:
                     call.send(nonce)
                 if quiet is not None:
                     quiet()
+                deadline = time.monotonic() + BOUND  # `quiet` has one of its own
                 while (left := deadline - time.monotonic()) > 0:
                     ready, _, _ = select.select([self._socket, call], [], [], 0 if quiet else left)
                     if quiet and not ready:
@@ -166,8 +166,17 @@ class Ear:
             if self.transport == "udp":
                 return [made[word][0] for word in self._datagrams() if word in made]
             accepted = [stack.enter_context(connection) for connection in self._connections()]
-            connected = [word for word, call in made.values() if _is_connected(call)]
-            return connected if accepted else []
+            connected = {nonce: call for nonce, (_, call) in made.items() if _is_connected(call)}
+            if not accepted or not connected:
+                return []
+            # Whose they are only what is said in them tells: a process in user space takes calls
+            # that lead elsewhere, and may try an earlier one again (rootlessport does, ten times).
+            for nonce, call in connected.items():
+                with contextlib.suppress(OSError):  # it was hung up
+                    call.send(nonce)
+            quiet()
+            said = {_said(connection) for connection in accepted}
+            return [made[nonce][0] for nonce in connected if nonce in said]
 
     def _datagrams(self) -> Iterator[bytes]:
         with contextlib.suppress(BlockingIOError):
@@ -336,6 +345,13 @@ def _is_connected(call: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def _said(connection: socket.socket) -> bytes:
+    """What has come by a connection so far."""
+    with contextlib.suppress(OSError):
+        return connection.recv(1024, socket.MSG_DONTWAIT)
+    return b""
 
 
 def _end(name: Any) -> End:

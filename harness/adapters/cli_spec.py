@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from harness.adapters.protocol import Feature
 from harness.dialect import Dialect
 
-FOR_EVER = ("sh", "-c", 'trap "exit 0" TERM INT; sleep 2147483647 & wait $!')
+FOR_EVER = ("sh", "-c", 'trap "exit 0" TERM INT; exec < /dev/ptmx; while :; do read -r _; done')
 """What a container runs whose plan names no command: it lasts, and ends on SIGTERM.
 
 A pid 1 ignores a signal for which it has no handler, so that a mere `sleep` would let
-every `stop` run into its time-out.
+every `stop` run into its time-out. It waits by itself, at a terminal that nobody is at: on a
+busy machine a child of it would come after `run` has returned, and look like something left.
 """
 
 

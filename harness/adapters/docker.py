@@ -8,6 +8,7 @@ restore is on, so that containers outlive a daemon that is killed
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -27,18 +28,22 @@ _CONTAINERD_CONF: Final = 'version = 2\ndisabled_plugins = ["io.containerd.grpc.
 # Before 27 an IPv6 network needs a pool to take its subnet from, and its rules the
 # experimental ip6tables: https://docs.docker.com/engine/daemon/ipv6/. Who names pools
 # names all of them: the IPv4 ones are those that are built in.
-_POOLS: Final = (
-    *({"base": f"172.{number}.0.0/16", "size": 16} for number in range(17, 32)),
-    {"base": "192.168.0.0/16", "size": 20},
-    # One by one: 26 splits an IPv6 pool into subnets that are all the same.
-    *({"base": f"fd00:d0c:0:{number:x}::/64", "size": 64} for number in range(32)),
-)
-_DAEMON_CONF: Final = {
-    "live-restore": True,
-    "experimental": True,
-    "ip6tables": True,
-    "default-address-pools": _POOLS,
-}
+_FIRST: Final = tuple({"base": f"172.{number}.0.0/16", "size": 16} for number in range(17, 32))
+_LAST: Final = ("192.168.0.0/16",)
+# One by one: 26 splits an IPv6 pool into subnets that are all the same.
+_IPV6: Final = tuple({"base": f"fd00:d0c:0:{number:x}::/64", "size": 64} for number in range(32))
+
+
+def _daemon_conf(last: Sequence[str]) -> str:
+    """What dockerd is told; `last` are the IPv4 pools that come after those of 172."""
+    conf = {
+        "live-restore": True,
+        "experimental": True,
+        "ip6tables": True,
+        "default-address-pools": (*_FIRST, *({"base": base, "size": 20} for base in last), *_IPV6),
+    }
+    return json.dumps(conf)
+
 
 SPEC: Final = CliSpec(
     name="docker",
@@ -58,7 +63,7 @@ SPEC: Final = CliSpec(
     env=(("DOCKER_HOST", f"unix://{_SOCKET}"), ("DOCKER_CONFIG", f"{_HOME}/cli")),
     files=(
         (f"{_HOME}/containerd.toml", _CONTAINERD_CONF),
-        (f"{_HOME}/daemon.json", json.dumps(_DAEMON_CONF)),
+        (f"{_HOME}/daemon.json", _daemon_conf(_LAST)),
     ),
     scratch=("/var/lib",),
     programs=("runc", "docker-proxy", "iptables"),
@@ -73,6 +78,10 @@ SPEC: Final = CliSpec(
 _STATE: Final = f"{ordinary.RUN}/dockerd-rootless"
 _ROOTLESS_SOCKET: Final = f"{ordinary.RUN}/docker.sock"
 _ROOTLESS_CONF: Final = f"{ordinary.HOME}/daemon.json"
+# All of 192.168.0.0/16 but the first /20. br0 is on that, which dockerd does not see from where
+# it is (docs/findings.md): whichever test's network got it would not reach ns1. Tests that ask
+# for a subnet of the host's show it as well.
+_LAST_BUT_BR0: Final = ("192.168.16.0/20", "192.168.32.0/19", "192.168.64.0/18", "192.168.128.0/17")
 ROOTLESS: Final = replace(
     SPEC,
     name="docker-rootless",
@@ -111,7 +120,7 @@ ROOTLESS: Final = replace(
         ),
     ),
     env=(("DOCKER_HOST", f"unix://{_ROOTLESS_SOCKET}"),),
-    files=((_ROOTLESS_CONF, json.dumps(_DAEMON_CONF)),),
+    files=((_ROOTLESS_CONF, _daemon_conf(_LAST_BUT_BR0)),),
     programs=("rootlesskit", "dockerd", "containerd", "runc", "slirp4netns", "iptables"),
     install="apt-get install docker.io docker-cli rootlesskit slirp4netns uidmap iptables",
 )

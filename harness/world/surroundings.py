@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -61,11 +61,9 @@ class Surroundings:
         return f"/proc/{self.init}/root/proc"
 
     def _processes(self) -> frozenset[int]:
-        found = frozenset(int(name) for name in os.listdir(self._proc) if name.isdigit())
-        for pid in found - self._names.keys():
-            with contextlib.suppress(OSError):
-                self._names[pid] = _name(f"{self._proc}/{pid}")
-        return found
+        found = running(self._proc, self._names)
+        self._names |= found
+        return frozenset(found)
 
     def _held(self, processes: frozenset[int]) -> Iterator[Held]:
         for pid in sorted(processes):
@@ -93,7 +91,19 @@ class Surroundings:
             yield f"{DESCRIPTOR}{held.namespace} in process {self._called(held.pid)}", {}
 
     def _called(self, pid: int) -> str:
-        return f"{pid} ({self._names.get(pid, '?')})"
+        return f"{pid} ({self._names[pid]})"
+
+
+def running(proc: str, known: Mapping[int, str]) -> dict[int, str]:
+    """Who is in a proc(5), by pid, with a name: the one that is known, or that it has now.
+
+    Who has ended between being listed and being asked for its name does not run any more.
+    """
+    found = {}
+    for pid in map(int, filter(str.isdigit, os.listdir(proc))):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[pid] = known.get(pid) or _name(f"{proc}/{pid}")
+    return found
 
 
 def _namespaces(directory: int) -> Iterator[str]:

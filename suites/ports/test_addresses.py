@@ -40,6 +40,7 @@ def fronts(market: Scene, family: Family) -> Iterator[Mapping[str, Address]]:
     own = {"first": world.address(HOST, family), "second": pick(world.topology.br0, family).ip}
     for name, address in own.items():
         market.container(name, home(market.runtime, family), ports=both(FRONT, at=address))
+    market.ready()
     yield own
     market.remove(*own)
 

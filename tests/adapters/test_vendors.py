@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,8 @@ from harness.cast import CONTAINER01, JOINER, ON_HOST
 from harness.model import HOST, Bridge, Publish
 from harness.scene import Scene
 from harness.traffic import Ear, free_port
-from tests.adapters.vendors import TRIED, claiming, the_cast
+from harness.wait import until
+from tests.adapters.vendors import BY_COMMAND, TRIED, claiming, the_cast
 
 
 @pytest.fixture(scope="module", params=TRIED)
@@ -97,6 +100,19 @@ def test_one_that_was_stopped_runs_anew(vendor: Scene) -> None:
     assert again.facts().running
     assert again.endpoint().address in again.net.interfaces("eth0")
     again.remove()
+
+
+@pytest.mark.parametrize("vendor", BY_COMMAND, indirect=True)
+def test_what_waits_for_ever_has_no_child(vendor: Scene) -> None:
+    """Which would come when `run` has returned, and be taken for something that was left."""
+    pid, host = vendor[CONTAINER01].facts().pid, vendor.world.host
+    assert pid is not None
+    until(
+        vendor.place(HOST),
+        lambda: host.call(os.readlink, f"/proc/{pid}/fd/0").endswith("ptmx"),
+        "it waits at a terminal",
+    )
+    assert host.call(Path.read_text, Path(f"/proc/{pid}/task/{pid}/children")) == ""
 
 
 def test_what_a_command_exits_with_is_told(vendor: Scene) -> None:

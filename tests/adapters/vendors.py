@@ -40,6 +40,10 @@ FOR_ROOT: Final = () if _ROOT else tuple(name for name in ALL if name not in _AN
 TRIED: Final = tuple(name for name in ALL if name not in ABSENT and name not in FOR_ROOT)
 
 
+BY_COMMAND: Final = tuple(name for name in TRIED if name.startswith(("docker", "podman")))
+"""Those that have a command line, and the command itself for a container's pid 1."""
+
+
 def claiming(*features: Feature) -> tuple[str, ...]:
     """Those of `TRIED` that claim all of these."""
     return tuple(name for name in TRIED if registry.load(name).features.issuperset(features))

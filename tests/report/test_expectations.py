@@ -47,7 +47,7 @@ ABOUT_IT = "deviation 1 (test suites/ports/test_reached.py::test_it): "
         ("[[deviations]]", "unknown tables ['deviations']; there is only [[deviation]]"),
         (
             ENTRY + 'reasons = "x"',
-            "deviation 1: unknown keys ['reasons']; known are ['cell', 'link', 'reason', ",
+            "deviation 1: unknown keys ['reasons']; known are ['cell', 'chance', 'link', ",
         ),
         (ENTRY + "requirement = 3", "deviation 1: requirement is no text: 3"),
         (ENTRY + ENTRY + "link = 3", "it is not TOML: "),
@@ -73,6 +73,11 @@ ABOUT_IT = "deviation 1 (test suites/ports/test_reached.py::test_it): "
             f"{ABOUT_IT}verdict 'kept' is none of broken, error, unsupported",
         ),
         (ENTRY + 'verdict = "unsupported"', f"{ABOUT_IT}only a requirement can be unsupported"),
+        (ENTRY + 'chance = "rare"', f"{ABOUT_IT}chance is neither true nor false: 'rare'"),
+        (
+            ENTRY.replace("test =", "requirement =") + "chance = true",
+            ABOUT_IT.replace("(test", "(requirement") + "only a test fails by chance",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
@@ -122,6 +127,14 @@ reason = "a neighbour reaches a port published on 127.0.0.1"
 link = "https://github.com/moby/moby/issues/45610"
 """
     )
+
+
+def test_what_is_chance_is_said_before_the_reason() -> None:
+    """And what is not, says nothing of it."""
+    assert expectations.loads(ENTRY)[0].chance is False
+    (found,) = expectations.loads(ENTRY + "chance = true")
+    assert found.chance is True
+    assert '"broken"\nchance = true\nreason = ' in expectations.dumps([found])
 
 
 WORDS = st.text(min_size=1, max_size=20).filter(lambda text: bool(text.strip()))

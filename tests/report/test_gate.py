@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from tests.report.made import OUTSIDE, PEERS
 
 def listed(kind: Kind, id_: str, verdict: Verdict = Verdict.BROKEN, **more: str) -> Deviation:
     """An entry of the file."""
-    told = {"runtime": "acme", "reason": "known"} | more
+    told: dict[str, Any] = {"runtime": "acme", "reason": "known"} | more
     return Deviation(kind=kind, id=id_, verdict=verdict, **told)
 
 
@@ -58,6 +59,16 @@ def test_a_listed_failure_that_passes_fails_the_run(entry: Deviation) -> None:
     result = held(GREEN, entry)
     assert not result.ok
     assert result.fixed == (str(entry),)
+
+
+def test_what_fails_by_chance_may_pass_and_stays_listed() -> None:
+    """One run does not show that a defect is gone which is met in some runs alone."""
+    entry = replace(listed(Kind.TEST, PEERS), chance=True)
+    for report in (RED, GREEN):
+        assert held(report, entry).ok
+        assert gate.rewritten(report, [entry], gone=lambda _: False) == (entry,)
+    assert not held(made.report(made.result(PEERS, Verdict.ERROR)), entry).ok
+    assert not held(made.report(made.result(PEERS, Verdict.SKIPPED)), entry).ok
 
 
 @pytest.mark.parametrize(

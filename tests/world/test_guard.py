@@ -19,7 +19,7 @@ from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, introduce
 from harness.world.build import NEAR, SWITCH, World
-from harness.world.surroundings import Surroundings
+from harness.world.surroundings import Surroundings, running
 from linux import netstate, nft, rtnl, sysctl
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
@@ -236,6 +236,15 @@ def test_a_cgroup_that_is_left_is_found_by_name(world: World, tmp_path: Path) ->
     (tmp_path / "leak" / "deeper").mkdir(parents=True)
     after = dict(surroundings.things(surroundings.take()))
     assert after.keys() - before.keys() == {"cgroup leak", "cgroup leak/deeper"}
+
+
+def test_who_ends_while_it_is_looked_at_was_not_there(tmp_path: Path) -> None:
+    """Else it would be missed afterwards, under no name that a runtime could be excused by."""
+    for pid in ("7", "8", "9"):
+        (tmp_path / pid).mkdir()
+    (tmp_path / "8" / "comm").write_text("conmon\n")
+    (tmp_path / "self").mkdir()
+    assert running(str(tmp_path), {7: "podman"}) == {7: "podman", 8: "conmon"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

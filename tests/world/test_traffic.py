@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -141,6 +143,38 @@ def test_of_many_calls_those_are_told_that_are_heard(ends: Ends, transport: Tran
         assert ear.overhears(wrong, settled) == []
         heard = ear.overhears([(other, ADDRESSES[4], ear.port)], settled)
         assert heard == [f"other to 192.0.2.1 port {ear.port}"]
+
+
+def test_of_many_calls_none_is_told_for_somebody_elses(ends: Ends) -> None:
+    """A connection that nobody asked about, while what was asked about leads elsewhere."""
+    one, other = ends
+    with (
+        Ear(one, "tcp", address=ADDRESSES[4]) as ear,
+        Ear(one, "tcp", address=ADDRESSES[4]) as beside,
+        other.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
+    ):
+        stray.connect((str(ADDRESSES[4]), ear.port))
+
+        def settled() -> None:
+            with Ear(one, "tcp", address=ADDRESSES[4]) as control:
+                assert control.hears(other)
+
+        assert ear.overhears([(other, ADDRESSES[4], beside.port)], settled) == []
+
+
+def test_however_long_it_takes_to_be_quiet(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has come by then is heard, and what has not is not: that takes no time more."""
+    one, other = ends
+    clock = time.monotonic
+
+    def quiet() -> None:
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + 2 * traffic.BOUND)
+
+    with Ear(one, "udp", address=ADDRESSES[4]) as ear:
+        assert ear.hears(other, quiet=quiet)
+        monkeypatch.undo()
+        with Ear(one, "udp", address=ADDRESSES[4]) as beside:
+            assert ear.hears(other, port=beside.port, quiet=quiet) is None
 
 
 def test_translation_shows(ends: Ends) -> None:
