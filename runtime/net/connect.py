@@ -51,7 +51,8 @@ class Connector:
             try:
                 endpoint = self._plugger.join(netns, found.config, connection, number)
             except BaseException:
-                self.follow(found._replace(state=changing))
+                # What it has asked and is being answered goes on: it is where it was.
+                self.follow(found._replace(state=changing), attend=False)
                 raise
         endpoints = (*found.state.endpoints, endpoint)
         after = changing._replace(connections=connections, endpoints=endpoints)
@@ -73,8 +74,11 @@ class Connector:
         changing = state._replace(changing=gone[0].interface, endpoints=left)
         return self.follow(self._written(found, changing))
 
-    def follow(self, found: Container) -> Container:
-        """Bring what is around a running container in line with its record."""
+    def follow(self, found: Container, *, attend: bool = True) -> Container:
+        """Bring what is around a running container in line with its record.
+
+        Whoever attends to it need not be told where its endpoints are those from before.
+        """
         endpoints = found.state.endpoints
         with _namespace(found) as netns:
             if found.state.changing not in {item.interface for item in endpoints}:
@@ -88,7 +92,8 @@ class Connector:
             if found.state.ports:
                 with Nft(fd=_held(found, found.state.rules)) as nft:
                     self._plugger.publish(nft, found.config, found.state.ports, endpoints)
-            self._attend(found, netns)
+            if attend:
+                self._attend(found, netns)
         self._wirer.write_files(found.config, endpoints)
         return self._written(found, found.state._replace(changing=""))
 

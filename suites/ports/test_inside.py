@@ -8,6 +8,7 @@ from harness.adapters.protocol import Adapter
 from harness.marks import requirement
 from harness.model import Family
 from harness.scene import Scene
+from suites.ports.fair import BESIDE, Fair
 from suites.ports.shop import INSIDE, Call, Shop, addresses, has_taps, meets
 
 
@@ -71,3 +72,14 @@ def test_publishing_opens_nothing_else_between_networks(
     assert shop.overhears([Call("stranger", shop.own())]) == []
     heard = shop.overhears([Call("stranger", shop.own(), INSIDE)])
     assert bool(heard) == (runtime.dialect.isolation == "none")
+
+
+@requirement("PUB-4", "LIFE-7")
+@pytest.mark.parametrize("caller", ["web", BESIDE])
+def test_it_does_so_when_it_has_been_started_again(fair: Fair, caller: str) -> None:
+    """Over both transports, in every family."""
+    container = fair.opened("web")[0].container
+    container.stop()
+    fair.scene.start("web")
+    for shop in fair.shops(fair.scene["web"]):
+        assert shop.serves(caller, fair.own(shop.family)), f"{caller} calls {shop}"

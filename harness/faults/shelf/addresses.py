@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
@@ -164,6 +165,13 @@ def empty_pool_passed_over(site: Site, verb: Verb) -> Facts:
             raise
         facts = verb(spec=replace(verb.spec, mode=Host(), ports=()))
     return facts
+
+
+@fault("full-network-passed-over", violates=("BR-16",), around="connect", narrow=True)
+def full_network_passed_over(_: Site, verb: Verb) -> None:
+    """To connect a container to a network that has no address left succeeds, without a link."""
+    with suppress(RuntimeRefused):
+        verb()
 
 
 @fault(

@@ -29,6 +29,16 @@ def no_masquerade(site: Site) -> None:
     site.host.take_rules(lambda entry: entry.does == "masq")
 
 
+@fault(
+    "no-masquerade-once-connected",
+    violates=("BR-7",),
+    moment=(Moment.CONNECTED, Moment.DISCONNECTED),
+)
+def no_masquerade_once_connected(site: Site) -> None:
+    """Who was connected to a network more carries its own address out of the host."""
+    site.host.take_rules(lambda entry: entry.does == "masq")
+
+
 @fault("one-protocol-untranslated", violates=("BR-7",), moment=PLUGGED)
 def one_protocol_untranslated(site: Site) -> None:
     """Datagrams leave with the container's own address; the rest is translated."""

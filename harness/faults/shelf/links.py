@@ -74,6 +74,14 @@ def host_end_mtu(site: Site) -> None:
         site.host.set_link(plug.outside, mtu=1300)
 
 
+@fault("connected-later-mtu", violates=("BR-12",), moment=Moment.CONNECTED)
+def connected_later_mtu(site: Site) -> None:
+    """The interface that a running container gets more has an MTU of its own."""
+    *_, last = site.plugs()
+    for end, name in ((site.inside, last.inside), (site.host, last.outside)):
+        end.set_link(name, mtu=1400)
+
+
 @fault("network-mtu-ignored", violates=("NET-8",), around="network", narrow=True)
 def network_mtu_ignored(site: Site, verb: Verb) -> object:
     """The MTU that a network was asked to have is not given to it."""

@@ -288,6 +288,13 @@ def ports_are_closed_to_bystanders(site: Site) -> None:
         drop(site, "prerouting", iifname("br0"), family(version), _to(port))
 
 
+@fault("no-hairpin-once-restarted", violates=("PUB-4",), moment=Moment.CONTAINER_RESTARTED)
+def no_hairpin_once_restarted(site: Site) -> None:
+    """After a restart neither the container nor a peer reaches its port by the host's address."""
+    for bridge in site.bridges():
+        drop(site, "forward", iifname(bridge), oifname(bridge), ct_dnat())
+
+
 @fault("one-address-becomes-all-on-restart", violates=("PUB-2",), moment=Moment.CONTAINER_RESTARTED)
 def one_address_becomes_all_on_restart(site: Site) -> None:
     """What a restarted container publishes on one address of the host's answers on all of them."""
