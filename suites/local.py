@@ -26,10 +26,14 @@ def is_local(netlink: Netlink, address: Address) -> bool:
 
 
 def at_rest(place: Place) -> None:
-    """Wait until every address of a place is local to it: till then routes appear by themselves."""
+    """Wait until every address of a place is local to it: till then routes appear by themselves.
+
+    But for those that are tentative, which on a bridge without a port they are until it has one.
+    """
     with place.open() as space, Netlink(space) as netlink:
-        until(
-            place,
-            lambda: {ip_network(item.ip) for item in place.interfaces()} <= _local(netlink),
-            "its addresses are its own",
-        )
+
+        def in_use() -> set[Network | None]:
+            waiting = {item.address for item in netstate.addresses(netlink) if item.tentative}
+            return {ip_network(item.ip) for item in {*place.interfaces()} - waiting}
+
+        until(place, lambda: in_use() <= _local(netlink), "its addresses are its own")
