@@ -2,9 +2,9 @@
 
 A profile bounds how many topologies are tried and how many steps a history has.
 `gate` draws the same ones in every run, and so does each profile in a run that is held against
-an expectation file, so that a gate's verdict does not change by itself; there nothing is shrunk,
-which takes minutes and tells of known deviations what is known. Else the others draw new ones each
-time, and find again what once failed.
+an expectation file and in one that tries faults, so that their verdicts do not change by
+themselves; there nothing is shrunk, which takes minutes and tells of what is known. Else the others
+draw new ones each time, and find again what once failed.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def chosen(config: pytest.Config) -> hypothesis.settings:
     import hypothesis  # takes its time, and few tests draw anything
 
     effort = PROFILES[config.getoption("profile")]
-    gated = bool(config.getoption("expect") or config.getoption("write_expect"))
-    same = effort.derandomized or gated
+    known = any(config.getoption(name, None) for name in ("expect", "write_expect", "try"))
+    same = effort.derandomized or known
     usual = hypothesis.settings()
-    left_out = {hypothesis.Phase.explain, *([hypothesis.Phase.shrink] if gated else [])}
+    left_out = {hypothesis.Phase.explain, *([hypothesis.Phase.shrink] if known else [])}
     return hypothesis.settings(
         usual,
         database=None if same else usual.database,
