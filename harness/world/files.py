@@ -24,6 +24,7 @@ from linux.syscalls import (
     MS_PRIVATE,
     MS_REC,
     mount,
+    umount,
 )
 
 HOME: Final = "/run/netmodes"
@@ -47,6 +48,9 @@ def furnish(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
     _protect()
     mount("proc", "/proc", "proc", _QUIET)
     for directory, mode in (("/run", "755"), ("/dev/shm", "1777")):  # noqa: S108 # tmpfs
+        # What somebody beside us has mounted below it just now would be the host's to lose.
+        with contextlib.suppress(OSError):  # nothing is mounted there
+            umount(directory)
         mount("tmpfs", directory, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode}")
     os.mkdir(HOME)
     os.mkdir("/run/lock")

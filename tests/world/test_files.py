@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from harness.world import files
 from harness.world.host import Host
+from linux.syscalls import mount, umount
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,17 @@ def test_the_cache_outlives_the_host(host: Host) -> None:
 def _touch(path: str) -> None:
     with open(path, "w", encoding="ascii"):
         pass
+
+
+def test_what_is_mounted_beside_it_for_a_while_is_not_the_hosts() -> None:
+    """Another worker's tests mount things in the sandbox, and the host would lose them."""
+    beside = Path(tempfile.mkdtemp(dir="/run"))
+    mount("tmpfs", str(beside), "tmpfs")
+    try:
+        started = Host.start(resolver="203.0.113.53", hosts={})
+        mounts = Path(f"/proc/{started.pid}/mountinfo").read_text()
+        started.stop()
+    finally:
+        umount(str(beside))
+        beside.rmdir()
+    assert str(beside) not in mounts
