@@ -177,7 +177,10 @@ class Dumps:
     def _sysctls(self) -> Iterable[tuple[str, bytes]]:
         """The files' contents; with `map`, for there are hundreds of them at every look."""
         if self._files:
-            return zip(self._keys, map(os.pread, self._files, repeat(4096), repeat(0)), strict=True)
+            values = list(map(os.pread, self._files, repeat(_SHORT), repeat(0)))
+            if len(max(values, key=len)) == _SHORT:  # there may be more of it
+                values = list(map(os.pread, self._files, repeat(_LONG), repeat(0)))
+            return zip(self._keys, values, strict=True)
         with self._space.entered():
             return [(key, _closed(fd, value)) for key, fd, value in _open_files()]
 
@@ -245,6 +248,8 @@ _PER_LINK: Final = tuple(
     f"net/{family}/{kind}" for family in ("ipv4", "ipv6") for kind in ("conf", "neigh")
 )
 _COMMON: Final = frozenset({"all", "default"})
+_SHORT, _LONG = 256, 1 << 16
+"""Bytes of a sysctl: nearly all are shorter, and the kernel clears as many as it is asked for."""
 _COUNTS: Final = frozenset({"net/netfilter/nf_conntrack_count"})
 
 
@@ -293,7 +298,7 @@ def _open_files() -> Iterator[tuple[str, int, bytes]]:
             except OSError:  # it can only be written
                 continue
             try:
-                value = os.pread(fd, 4096, 0)
+                value = os.pread(fd, _LONG, 0)
             except OSError:  # never set (stable_secret)
                 os.close(fd)
             else:

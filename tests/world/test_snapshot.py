@@ -224,3 +224,15 @@ def test_few_open_files_are_enough(
             assert narrow.take().sysctls == roomy.take().sysctls
             sysctl.write(space, {"net.ipv4.ip_forward": 1})
             assert dict(narrow.take().sysctls)["net.ipv4.ip_forward"] == b"1\n"
+
+
+def test_of_a_long_sysctl_the_end_is_seen_as_well(ends: tuple[NetNS, NetNS]) -> None:
+    """Most are read by their first bytes; a list may be any length."""
+    key = "net.ipv4.ip_local_reserved_ports"
+    ports = ",".join(str(port) for port in range(10001, 10401, 2))
+    with Dumps(ends[0]) as dumps:
+        sysctl.write(ends[0], {key: ports})
+        before = dumps.take()
+        sysctl.write(ends[0], {key: f"{ports},20000"})
+        changed = [change.thing for change in differences(before, dumps.take())]
+    assert changed == [f"sysctl {key}"]
