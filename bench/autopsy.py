@@ -51,7 +51,6 @@ PLACES = {
     "pings-from-outside-get-in": _CAME,
     "what-looks-like-an-answer-gets-in": _CAME,
     "networks-leak-one-way": _CAME,
-    "other-protocols-get-in": _CAME,
     "gateway-is-deaf-to-pings": _RULE.format("host", "inet", "input"),
     "host-is-out-of-reach": _RULE.format("host", "inet", "input"),
     "bystanders-are-out-of-reach": _RULE.format("host", "inet", "forward"),
