@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
@@ -78,6 +78,11 @@ def by_protocol(number: int) -> bytes:
     return attr(_NUMBER, bytes([number]))
 
 
+def having(marks: Iterable[bytes]) -> Callable[[bytes], object]:
+    """What tells of a flow as the kernel tells it whether it has one of some marks."""
+    return re.compile(b"|".join(map(re.escape, marks)), re.DOTALL).search
+
+
 class Conntrack:
     """The flows of one namespace. Use it as a context manager, or `close` it."""
 
@@ -102,8 +107,7 @@ class Conntrack:
         """
         if not marks:
             return []
-        told = re.compile(b"|".join(map(re.escape, marks)), re.DOTALL).search
-        return [_flow(answer) for answer in self.raw() if told(answer)]
+        return [_flow(answer) for answer in filter(having(marks), self.raw())]
 
     def raw(self) -> Iterator[bytes]:
         """What the kernel tells of each flow, as it tells it."""

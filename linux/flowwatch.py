@@ -9,11 +9,10 @@ Source: nf_conntrack_ecache.c, ctnetlink_conntrack_event in nf_conntrack_netlink
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from linux import sysctl
-from linux.conntrack import Conntrack
+from linux.conntrack import Conntrack, having
 from linux.netlink import NETLINK_NETFILTER, Netlink, chosen
 from linux.netns import NetNS
 
@@ -53,23 +52,23 @@ class FlowWatch:
             with Conntrack(self._netns) as conntrack:
                 self._known = {_id(body): body for body in conntrack.raw()}
             self._hear()
-        looked_for = re.compile(b"|".join(map(re.escape, marks)), re.DOTALL).search
-        return self._known is None or any(map(looked_for, self._known.values()))
+        return self._known is None or any(map(having(marks), self._known.values()))
 
     def _hear(self) -> None:
         """Take in what was told since the last time."""
-        try:
-            told = self._netlink.told()
-        except OSError:  # ENOBUFS: some was left out, and what follows is of no use without it
-            self._known = None
-            return self._hear()
-        if self._known is not None:
-            for kind, body in told:
-                if kind == _BEGUN:
-                    self._known[_id(body)] = body
-                elif kind == _ENDED:
-                    self._known.pop(_id(body), None)
-        return None
+        while True:
+            try:
+                told = self._netlink.told()
+                break
+            except OSError:  # ENOBUFS: some was left out, and what follows is of no use without it
+                self._known = None
+        if self._known is None:
+            return
+        for kind, body in told:
+            if kind == _BEGUN:
+                self._known[_id(body)] = body
+            elif kind == _ENDED:
+                self._known.pop(_id(body), None)
 
     def fileno(self) -> int:
         """The descriptor that can be read when something was told."""

@@ -33,7 +33,10 @@ def at_rest(place: Place) -> None:
     with place.open() as space, Netlink(space) as netlink:
 
         def in_use() -> set[Network | None]:
-            waiting = {item.address for item in netstate.addresses(netlink) if item.tentative}
-            return {ip_network(item.ip) for item in {*place.interfaces()} - waiting}
+            return {
+                ip_network(item.address.ip)
+                for item in netstate.addresses(netlink)
+                if not (item.tentative or item.address.is_link_local)
+            }
 
         until(place, lambda: in_use() <= _local(netlink), "its addresses are its own")
