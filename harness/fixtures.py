@@ -19,8 +19,9 @@ from harness.cast import ALONE
 from harness.cast import cast as whole_cast
 from harness.faults import pick
 from harness.guard import guarded
+from harness.model import HOST, INTERNET
 from harness.packets.wires import Wires
-from harness.place import Place, fixed
+from harness.place import Place
 from harness.recorder import RECORDER
 from harness.scene import Scene
 from harness.staging import introduced, staged
@@ -114,13 +115,13 @@ def attached(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> 
 @pytest.fixture(scope="session")
 def host(world: World) -> Place:
     """The machine's network namespace."""
-    return fixed("host", world.namespaces["host"])
+    return world.place(HOST)
 
 
 @pytest.fixture(scope="session")
 def internet(world: World) -> Place:
     """The internet's namespace."""
-    return fixed("internet", world.namespaces["internet"])
+    return world.place(INTERNET)
 
 
 @pytest.fixture(scope="session")

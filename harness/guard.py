@@ -17,7 +17,7 @@ import re
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -118,6 +118,8 @@ class Guard:
             self._poll.register(self._notices, select.POLLIN)
             self._begun = stack.enter_context(FlowWatch(world.namespaces[HOST]))
             self._surroundings = Surroundings(world.host.pid, world.host.cgroup)
+            world.watched.update(self._dumps)
+            stack.callback(world.watched.clear)
             self._resources = stack.pop_all()
 
     def allow(self, dialect: Dialect) -> None:
@@ -178,15 +180,16 @@ class Guard:
     def share(self) -> None:
         """Something is about to be made that tests share: `unshare` holds all such against now."""
         if not self._shared:
-            self._before_shared = self.take()
+            self._before_shared = self.take() if self._base is None else self._base
         self._shared += 1
+        self.forget()
 
     def unshare(self) -> None:
         """Something that was shared is gone; once all is, raise `Violation` as `check` does."""
         self.forget()
         self._shared -= 1
         if not self._shared and self._before_shared is not None:
-            self._checked(self._before_shared)
+            self._base = self._checked(self._before_shared)
 
     def outlive(self) -> None:
         """Something is about to be made that outlives what is shared now."""
@@ -286,7 +289,7 @@ class Guard:
             - learned(base.raws[place].neighbours, names(base.raws[place]))
             if self._of_container(item.address)
         }
-        flows = list(self._flows()) if links_gone else []
+        flows = self._flows() if links_gone else []
         if not (neighbours or flows):
             return
         alive = self._alive()
@@ -304,16 +307,27 @@ class Guard:
                     f"{first.protocol}): nobody has {dead[0]} any more"
                 )
 
-    def _flows(self) -> Iterator[Flow]:
+    def _flows(self) -> list[Flow]:
+        """Flows of addresses that a container had; the table is read only where one was heard of.
+
+        Not those that were told already, and not what goes to groups, on which nothing hangs.
+        """
         had = self._of_containers()
         marks = [item.packed for item in had]
-        if not self._begun.may_have(*marks):
-            return
+
+        def counted(found: Iterable[Flow]) -> list[Flow]:
+            return [
+                flow
+                for flow in found
+                if flow.handle not in self._known
+                and not flow.original.destination.is_multicast
+                and not had.isdisjoint(flow.addresses)
+            ]
+
+        if not counted(self._begun.marked(*marks)):
+            return []
         with Conntrack(self._world.namespaces[HOST]) as conntrack:
-            for flow in conntrack.marked(*marks):
-                ours = flow.handle in self._known or flow.original.destination.is_multicast
-                if not ours and not had.isdisjoint(flow.addresses):
-                    yield flow
+            return counted(conntrack.marked(*marks))
 
     def _of_containers(self) -> set[Address]:
         """Every address that a container had; both sets that tell only grow."""

@@ -63,12 +63,12 @@ def pytest_fixture_setup(
     stash = request.config.stash
     guard = stash.get(GUARD, None)
     if guard is not None and fixturedef.scope != "function":
-        guard.forget()
         if fixturedef.scope in _SHARED:
             guard.share()
             # Finalizers are called last in, first out: after the fixture's own.
             fixturedef.addfinalizer(guard.unshare)
         else:
+            guard.forget()
             guard.outlive()
     made = yield
     if fixturedef.scope != "session":  # nor what a test of anybody's calls so

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.model import Family
 from harness.packets.capture import Capture, Tap
@@ -23,6 +24,9 @@ from linux import netstate, sysctl
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
+if TYPE_CHECKING:
+    from harness.world.dumps import Dumps
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -30,6 +34,8 @@ class Place:
 
     name: str
     open: Callable[[], NetNS]
+    watched: Callable[[], Dumps | None] = lambda: None
+    """What somebody keeps open to look at it again and again, if anybody does."""
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -101,6 +107,6 @@ class Place:
             yield wire
 
 
-def fixed(name: str, space: NetNS) -> Place:
+def fixed(name: str, space: NetNS, watched: Callable[[], Dumps | None] = lambda: None) -> Place:
     """A place on a namespace that somebody else keeps open, such as the world's own."""
-    return Place(name, lambda: NetNS(os.dup(space.fd)))
+    return Place(name, lambda: NetNS(os.dup(space.fd)), watched)

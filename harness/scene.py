@@ -40,7 +40,7 @@ from harness.model import (
     Plan,
     Promise,
 )
-from harness.place import Place, fixed
+from harness.place import Place
 from harness.probe import own_stack
 from harness.probe.netns import observe
 from harness.probe.remote import seen_from_host
@@ -101,7 +101,7 @@ class Scene:
         self._networks: dict[str, Network] = {}
         self._by_hand: dict[str, set[Address]] = {}
         self._cut_off = CutOff()
-        self.places = {name: fixed(name, space) for name, space in world.namespaces.items()}
+        self.places = {name: world.place(name) for name in world.namespaces}
         """The world's own places: host, ns1, ns2, internet, attacker, lan, r1, …."""
         try:
             for spec in plan.networks if plan else ():

@@ -9,6 +9,7 @@ Source: linux/netfilter/nfnetlink_conntrack.h.
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import struct
@@ -20,6 +21,7 @@ from linux.netlink import (
     NETLINK_NETFILTER,
     NLM_F_DUMP,
     Netlink,
+    NetlinkError,
     Request,
     attr,
     attributes,
@@ -97,7 +99,7 @@ class Conntrack:
 
     def all(self) -> list[Flow]:
         """Every flow of both families. The kernel walks its whole table: milliseconds."""
-        return [_flow(answer) for answer in self.raw()]
+        return [read_flow(answer) for answer in self.raw()]
 
     def marked(self, *marks: bytes) -> list[Flow]:
         """As `all`, but for those that have none of the marks somewhere: they are not looked at.
@@ -107,7 +109,7 @@ class Conntrack:
         """
         if not marks:
             return []
-        return [_flow(answer) for answer in filter(having(marks), self.raw())]
+        return [read_flow(answer) for answer in filter(having(marks), self.raw())]
 
     def raw(self) -> Iterator[bytes]:
         """What the kernel tells of each flow, as it tells it."""
@@ -115,6 +117,18 @@ class Conntrack:
             return iter(())
         request = Request(_SUBSYSTEM << 8 | _GET, NLM_F_DUMP, bytes(4), "list flows")
         return iter(self._netlink.ask(request))
+
+    def has(self, told: bytes) -> bool:
+        """Whether a flow, as the kernel told of it once, is there still: without walking."""
+        flow = read_flow(told)
+        request = Request(_SUBSYSTEM << 8 | _GET, 0, flow.handle, f"look up {flow.original}")
+        try:
+            (answer,) = self._netlink.ask(request)
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return False
+        return read_flow(answer).handle == flow.handle
 
     def forget(self, flows: Iterable[Flow]) -> None:
         """Have the kernel forget flows; their next packet is a first one again."""
@@ -137,7 +151,8 @@ class Conntrack:
         self.close()
 
 
-def _flow(answer: bytes) -> Flow:
+def read_flow(answer: bytes) -> Flow:
+    """A flow as the kernel tells it, asked or not."""
     found = dict(attributes(answer, 4))
     original, reply = _ends(found[_ORIGINAL]), _ends(found[_REPLY])
     head = struct.pack(">BBH", _FAMILIES[original.source.version], 0, 0)

@@ -1,18 +1,19 @@
-"""Which flows there may be in a namespace, as the kernel tells when one begins and when it ends.
+"""Which flows there are in a namespace, as the kernel tells when one begins and when it ends.
 
 A dump of conntrack walks the hash table of the whole machine, 9 ms where that has 262144
-buckets. To hear of each flow costs microseconds, and says most often that there is nothing
-to dump for.
+buckets. To hear of each flow costs microseconds, and most often there is nothing to dump for.
 
 Source: nf_conntrack_ecache.c, ctnetlink_conntrack_event in nf_conntrack_netlink.c.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Collection
 from typing import Final
 
 from linux import sysctl
-from linux.conntrack import Conntrack, having
+from linux.conntrack import Conntrack, Flow, having, read_flow
 from linux.netlink import NETLINK_NETFILTER, Netlink, chosen
 from linux.netns import NetNS
 
@@ -21,38 +22,71 @@ _NEW_FLOWS, _ENDED_FLOWS = 1, 3
 _BEGUN, _ENDED = 1 << 8, 1 << 8 | 2
 """IPCTNL_MSG_CT_NEW and IPCTNL_MSG_CT_DELETE of the subsystem."""
 _ID: Final = 12
+_FEW: Final = 256
+"""So many flows are asked for one by one in less time than a dump takes."""
 _EVENTS: Final = "net.netfilter.nf_conntrack_events"
 
 
 class FlowWatch:
     """Hears of the flows of one namespace. Use it as a context manager, or `close` it.
 
-    What it was told and what it was not: a flow that began before may have ended unheard,
-    so it may be there; where so much has begun that some was left out, it asks for all.
+    What is told is not all: a flow that began before ends unheard, and one whose first packet
+    a bridge floods to its own host begins so (br_nf_local_in in br_netfilter_hooks.c confirms
+    it without a word). So what was heard is held against how many there are; where that is
+    another number, or so much has begun that some was left out, all are asked for.
     """
 
     def __init__(self, netns: NetNS) -> None:
-        self._netns = netns
         self._known: dict[bytes, bytes] | None = None
         """Flows by their ids; `None` when all are to be asked for."""
-        self._netlink = Netlink(netns, protocol=NETLINK_NETFILTER)
-        self._told = _tells(netns)
-        if self._told:
-            self._netlink.join(_NEW_FLOWS)
-            self._netlink.join(_ENDED_FLOWS)
+        with contextlib.ExitStack() as stack:
+            self._conntrack = stack.enter_context(Conntrack(netns))
+            self._netlink = stack.enter_context(Netlink(netns, protocol=NETLINK_NETFILTER))
+            self._told = _tells(netns)
+            if self._told:
+                self._netlink.join(_NEW_FLOWS)
+                self._netlink.join(_ENDED_FLOWS)
+                self._known = self._asked()
+            self._older = set(self._known or ())
+            """Those that were there before: of their end the kernel need not tell."""
+            self._resources = stack.pop_all()
 
-    def may_have(self, *marks: bytes) -> bool:
-        """Whether a flow may be there that `Conntrack.marked` finds; when not, then for certain."""
+    def marked(self, *marks: bytes) -> list[Flow]:
+        """As `Conntrack.marked`."""
         if not marks:
-            return False
+            return []
         if not self._told:
-            return True
-        self._hear()
-        if self._known is None:
-            with Conntrack(self._netns) as conntrack:
-                self._known = {_id(body): body for body in conntrack.raw()}
+            return self._conntrack.marked(*marks)
+        return [read_flow(body) for body in filter(having(marks), self._listed())]
+
+    def _listed(self) -> Collection[bytes]:
+        """The flows that there are."""
+        known = self._whole()
+        if known is None:
+            self._known = known = self._asked()
+            self._older &= known.keys()
+        return known.values()
+
+    def _whole(self) -> dict[bytes, bytes] | None:
+        """What is known, when it is what there is."""
+        for _ in range(2):  # once more: what ended while it was looked for has been told then
             self._hear()
-        return self._known is None or any(map(having(marks), self._known.values()))
+            known = self._known
+            if known is None or len(self._older) > _FEW:
+                return None
+            for name in [item for item in self._older if not self._conntrack.has(known[item])]:
+                self._end(name)
+            if len(known) == self._conntrack.count():
+                return known
+        return None
+
+    def _asked(self) -> dict[bytes, bytes]:
+        return {_id(body): body for body in self._conntrack.raw()}
+
+    def _end(self, name: bytes) -> None:
+        self._older.discard(name)
+        if self._known is not None:
+            self._known.pop(name, None)
 
     def _hear(self) -> None:
         """Take in what was told since the last time."""
@@ -68,7 +102,7 @@ class FlowWatch:
             if kind == _BEGUN:
                 self._known[_id(body)] = body
             elif kind == _ENDED:
-                self._known.pop(_id(body), None)
+                self._end(_id(body))
 
     def fileno(self) -> int:
         """The descriptor that can be read when something was told."""
@@ -76,7 +110,7 @@ class FlowWatch:
 
     def close(self) -> None:
         """Hear no more."""
-        self._netlink.close()
+        self._resources.close()
 
     def __enter__(self) -> FlowWatch:
         return self

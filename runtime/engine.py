@@ -29,6 +29,7 @@ from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkC
 from runtime.state import Lock, Store, new_id
 
 if TYPE_CHECKING:  # most calls need none of these
+    from linux.flowwatch import FlowWatch
     from runtime.image import Image
     from runtime.images import Images
     from runtime.inside import Inside
@@ -56,11 +57,17 @@ class Engine:
 
     `root` holds its state: $MYDOCKER_ROOT, else /run/mydocker. It must lie on a
     file system that an overlay can write to (tmpfs, ext4, xfs), not on an
-    overlay. Who starts many containers gives it a `starter`. Errors are `MydockerError`s.
+    overlay. Who starts many containers gives it a `starter`, and who removes many the
+    `flows` of the namespace that it is used in; neither by two processes, nor by a fork.
+    Errors are `MydockerError`s.
     """
 
     def __init__(
-        self, root: str | os.PathLike[str] | None = None, *, starter: Starter | None = None
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        starter: Starter | None = None,
+        flows: FlowWatch | None = None,
     ) -> None:
         path = os.fspath(root) if root is not None else os.environ.get("MYDOCKER_ROOT")
         if os.geteuid() != 0:
@@ -72,7 +79,7 @@ class Engine:
             )
         self._store = store = Store(os.path.abspath(path or DEFAULT_ROOT))
         store.prepare()
-        self._life = Lifecycle(store, starter)
+        self._life = Lifecycle(store, starter, flows)
 
     @property
     def images(self) -> Images:

@@ -25,6 +25,7 @@ from runtime.state import Store, now, process_born
 from runtime.wiring import Wirer
 
 if TYPE_CHECKING:
+    from linux.flowwatch import FlowWatch
     from runtime.attendant.client import Attendants
     from runtime.image import Image
     from runtime.images import Images
@@ -43,8 +44,10 @@ _AT_ONCE = 128
 class Lifecycle:
     """Starts and ends containers of one store; with a `starter` they are forked from that."""
 
-    def __init__(self, store: Store, starter: Starter | None = None) -> None:
-        self.store, self._starter = store, starter
+    def __init__(
+        self, store: Store, starter: Starter | None = None, flows: FlowWatch | None = None
+    ) -> None:
+        self.store, self._starter, self._flows = store, starter, flows
         self._glance = Glance(store)
         self.wirer = Wirer(store, self.get, lambda: self.plugger)
 
@@ -69,7 +72,7 @@ class Lifecycle:
         """The networks."""
         from runtime.net.networks import Networks
 
-        return Networks(self.store)
+        return Networks(self.store, self._flows)
 
     @cached_property
     def _attendants(self) -> Attendants:

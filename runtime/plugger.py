@@ -117,7 +117,9 @@ class Plugger:
                 bridge = self._networks.get(way.network).bridge
                 targets[version] = Target(interface.ip, bridge, way.veth)
         with self._store.locked():
-            publish.install(nft, config.id, config.name, publications, targets)
+            publish.install(
+                nft, config.id, config.name, publications, targets, flows=self._networks.flows
+            )
 
     def withdraw(self, config: ContainerConfig) -> None:
         """Once a container has ended: what only published ports needed, nobody needs any more."""

@@ -39,6 +39,8 @@ from harness.model import (
     Publish,
 )
 from harness.version import __version__
+from linux.flowwatch import FlowWatch
+from linux.netns import NetNS
 from linux.protocols import spoken
 from runtime.engine import Engine
 from runtime.errors import CommandError, MydockerError
@@ -240,12 +242,17 @@ _engines: Final[dict[int, Engine]] = {}
 def _engine(*, many: bool = False) -> Engine:
     """This process's, which remembers what it has seen of containers.
 
-    A fork has another, without the starter, which would not pay for itself.
+    A fork has another, without what serves `many` calls and would not pay for itself.
     """
     pid = os.getpid()
     if pid not in _engines:
-        _engines[pid] = Engine(starter=Starter.begin() if many else None)
+        _engines[pid] = _for_many() if many else Engine()
     return _engines[pid]
+
+
+def _for_many() -> Engine:
+    with NetNS.own() as here:
+        return Engine(starter=Starter.begin(), flows=FlowWatch(here))
 
 
 def _start() -> None:
@@ -321,11 +328,11 @@ def _run(command: tuple[str, ...], options: Options, also: tuple[str, ...]) -> F
 
 
 def _connect(name: str, network: str, aliases: tuple[str, ...]) -> Facts:
-    return _facts(Engine().network_connect(network, name, aliases=aliases))
+    return _facts(_engine().network_connect(network, name, aliases=aliases))
 
 
 def _disconnect(name: str, network: str) -> Facts:
-    return _facts(Engine().network_disconnect(network, name))
+    return _facts(_engine().network_disconnect(network, name))
 
 
 def _inspect(name: str) -> Facts:
@@ -350,7 +357,7 @@ def _exec(name: str, argv: tuple[str, ...], timeout: float) -> Completed:
 
 
 def _stop_container(name: str) -> None:
-    Engine().stop(name)
+    _engine().stop(name)
 
 
 def _start_container(name: str) -> Facts:
@@ -358,7 +365,7 @@ def _start_container(name: str) -> Facts:
 
 
 def _remove(names: Sequence[str]) -> None:
-    Engine().remove(*names, force=True)
+    _engine().remove(*names, force=True)
 
 
 def _repair() -> None:

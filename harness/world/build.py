@@ -14,8 +14,10 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Literal, Self
 
 from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2
+from harness.place import Place, fixed
 from harness.probe.settle import await_ready
 from harness.topology import PRIVATE, Address, Interface, Topology, pick
+from harness.world.dumps import Dumps
 from harness.world.host import Host
 from harness.world.services import Services
 from linux import rtnl, sysctl
@@ -63,6 +65,8 @@ class World:
     """By name: host, lan, r1 … rN, internet, attacker, ns1, ns2."""
     probe: Probe = "netns"
     """How the containers in it are looked at, where their runtime does not decide it."""
+    watched: dict[str, Dumps] = field(default_factory=dict)
+    """What those namespaces are looked at with that somebody looks at again and again."""
     _resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
@@ -103,6 +107,10 @@ class World:
         """The address under which one of the world's own is known: host, internet, ns1, …."""
         interfaces: tuple[Interface, ...] = getattr(self.topology, name)
         return next(item.ip for item in interfaces if item.version == family)
+
+    def place(self, name: str) -> Place:
+        """One of the world's own, as a test sees it."""
+        return fixed(name, self.namespaces[name], lambda: self.watched.get(name))
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ nft rules and sysctls under `net.`, each by a name that people know.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +31,10 @@ class Snapshot:
     @classmethod
     def of(cls, place: Place) -> Snapshot:
         """Look at a place, once none of its addresses is tentative any more."""
-        with place.open() as space, Dumps(space, once=True) as dumps:
+        with contextlib.ExitStack() as stack:
+            space = stack.enter_context(place.open())
             await_ready([space])
+            dumps = place.watched() or stack.enter_context(Dumps(space, once=True))
             raw = dumps.take()
         return cls(gathered(things(raw, names(raw))))
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address, ip_network
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from linux import netstate
 from linux.netlink import Netlink, NetlinkError
@@ -34,6 +34,9 @@ from runtime.records import (
 )
 from runtime.state import Store, match_prefix, new_id, now, read_json, write_json
 
+if TYPE_CHECKING:
+    from linux.flowwatch import FlowWatch
+
 DEFAULT_BRIDGE: Final = "docker0"
 DEFAULT_GATEWAY: Final = "172.17.42.1"
 
@@ -41,8 +44,10 @@ DEFAULT_GATEWAY: Final = "172.17.42.1"
 class Networks:
     """The networks of one store, in the network namespace of the caller."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, flows: FlowWatch | None = None) -> None:
         self._store = store
+        self.flows = flows
+        """Who has heard of the namespace's flows, if anybody has."""
         self._borrowed = Borrowed(store.root)
 
     # --- reading -----------------------------------------------------------
@@ -300,7 +305,7 @@ class Networks:
         """
         gone = frozenset(owners)
         plug.detach(*owners, keep=veths)
-        traces.forget(set(self._held(gone, keep)))
+        traces.forget(set(self._held(gone, keep)), self.flows)
         with self._store.locked():
             for name in set(os.listdir(self._store.networks)) - set(keep):
                 Members(self._directory(name)).remove(gone)

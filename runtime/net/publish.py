@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Network, ip_address, ip_network
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from linux import netstate, rtnl
-from linux.conntrack import PROTOCOLS, Conntrack, Flow, to_port
+from linux.conntrack import PROTOCOLS, Flow, to_port
 from linux.netlink import Netlink, Request
 from linux.nft import (
     Expression,
@@ -39,8 +39,11 @@ from linux.nft import (
     to_local,
     verdict,
 )
-from runtime.net import sysctl
+from runtime.net import sysctl, traces
 from runtime.records import Address, Publication
+
+if TYPE_CHECKING:
+    from linux.flowwatch import FlowWatch
 
 LOOPBACK: Final = IPv4Network("127.0.0.0/8")
 _LOOPBACK6: Final = ip_network("::1/128")
@@ -112,11 +115,17 @@ def _addressed(item: Publication, hook: Hook) -> list[list[Expression]]:
 
 
 def install(
-    nft: Nft, identity: str, name: str, publications: Sequence[Publication], targets: Targets
+    nft: Nft,
+    identity: str,
+    name: str,
+    publications: Sequence[Publication],
+    targets: Targets,
+    *,
+    flows: FlowWatch | None = None,
 ) -> None:
     """Have ports lead to a container from now on, for flows that go on too.
 
-    `nft` is the socket that the table belongs to.
+    `nft` is the socket that the table belongs to, `flows` as for an `Engine`.
     """
     for target in targets.values():
         sysctl.write(f"net.ipv4.conf.{target.bridge}.route_localnet", "1")
@@ -124,10 +133,10 @@ def install(
             # With br_netfilter a call to itself comes back by the very port it came from.
             host.send([rtnl.hairpin_port(netstate.link(host, target.veth).ifindex)])
     nft.apply(rules(identity, name, publications, targets))
-    with Netlink() as host, Conntrack() as conntrack:
+    with Netlink() as host:
         own = {item.address.ip for item in netstate.addresses(host)}
-        flows = conntrack.marked(*{to_port(item.host_port) for item in publications})
-        conntrack.forget(flow for flow in flows if _is_stale(flow, publications, own, targets))
+    found = traces.marked(flows, *{to_port(item.host_port) for item in publications})
+    traces.drop([flow for flow in found if _is_stale(flow, publications, own, targets)])
 
 
 def withdraw(bridges: Iterable[str]) -> None:

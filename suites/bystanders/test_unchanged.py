@@ -11,7 +11,6 @@ from harness.dialect import Dialect
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
 from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Host, Nothing
-from harness.place import fixed
 from harness.scene import Scene
 from harness.topology import Topology
 from harness.traffic import introduce
@@ -89,7 +88,7 @@ def test_forwarding_changes_only_as_documented(
 ) -> None:
     """In a host that does not forward; and nothing that is not documented changes along."""
     with World.build(Topology(forwarding=False)) as world:
-        host = fixed(HOST, world.namespaces[HOST])
+        host = world.place(HOST)
         before = Snapshot.of(host)
         with start_runtime(world) as runtime, Scene(world, runtime) as scene:
             scene.network("lan", ipv6=ipv6)

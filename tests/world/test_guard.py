@@ -347,7 +347,7 @@ def _load(world: World, *ports: int, named: bool) -> None:
 def _remove_and_remember(name: str) -> None:
     """As mydocker removes a container, but for what the kernel remembers of it."""
     forget = traces.forget
-    traces.forget = lambda addresses: None  # noqa: ARG005 # called as what it stands for
+    traces.forget = lambda *_: None
     try:
         Engine().remove(name, force=True)
     finally:

@@ -1,0 +1,64 @@
+"""What the kernel remembers of an address goes with the container, whoever knows the flows."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+
+import pytest
+
+from linux.conntrack import Conntrack, Flow
+from linux.flowwatch import FlowWatch
+from linux.netns import NetNS
+from runtime.engine import Engine
+from tests.runtime.conftest import FOR_EVER
+
+PORT = 4242
+
+
+@pytest.fixture(params=["asked for", "heard of"])
+def removing(root: Path, host: NetNS, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An engine for one removal, and one that hears of flows."""
+    with ExitStack() as stack:
+        heard = request.param == "heard of"
+        made = Engine(root, flows=stack.enter_context(FlowWatch(host)) if heard else None)
+        stack.callback(made.teardown)
+        yield made
+
+
+def flows(address: str) -> list[Flow]:
+    """Those that somebody with the address takes part in."""
+    with Conntrack() as conntrack:
+        return [item for item in conntrack.all() if ip_address(address) in item.addresses]
+
+
+def say(address: str) -> None:
+    """Begin a flow from the host."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+        caller.sendto(b"hello", (address, PORT))
+
+
+def test_flows_go_with_their_container_and_no_other(removing: Engine) -> None:
+    """One after the other, with what began meanwhile."""
+    several = [removing.run("base", FOR_EVER) for _ in range(3)]
+    addresses = [str(ip_interface(item.state.endpoints[0].address).ip) for item in several]
+    for address in addresses:
+        say(address)
+    assert all(map(flows, addresses))
+    for number, item in enumerate(several, 1):
+        removing.remove(item.id, force=True)
+        assert [bool(flows(address)) for address in addresses] == [False] * number + [True] * (
+            3 - number
+        )
+
+
+def test_a_port_that_leads_elsewhere_is_believed_at_once(removing: Engine) -> None:
+    """The flow that a caller has begun before is decided anew."""
+    removing.run("base", FOR_EVER)  # whose network's rules track flows
+    say("127.0.0.1")
+    assert [item.original.destination_port for item in flows("127.0.0.1")] == [PORT]
+    removing.run("base", FOR_EVER, publish=[f"127.0.0.1:{PORT}:{PORT}/udp"])
+    assert flows("127.0.0.1") == []
