@@ -30,11 +30,14 @@ from harness.traffic import Ear
 from harness.wait import until
 from harness.world.build import World
 from suites.bystanders import operator
+from suites.properties.marks import Marks, borne
 
 MOST_NETWORKS: Final = 3
 MOST_CONTAINERS: Final = 5
 INSIDE: Final = 41080
 FIRST_PORT: Final = 20080
+SHORT: Final = 12
+"""Digits of an id that tell whose something is."""
 
 
 class Stage:
@@ -61,11 +64,11 @@ class History(RuleBasedStateMachine):
             self.different = stack.enter_context(stage.guard.holding())
             self.scene = stack.enter_context(Scene(stage.world, stage.runtime))
             stack.enter_context(operator.operating(self.scene.place(HOST)))
-            self.cables = self._cables()
-            self.came: dict[str, set[str]] = {}
-            """The host's ends of cables that have come with a container, by its name."""
+            self.cables = {"": self._cables()}
+            """The host's ends of cables, by the container that they came with; some were there."""
+            self.marks = Marks()
             self.acting = ""
-            """The container of the step that was taken last."""
+            """The container or the network of the step that was taken last."""
             self._resources = stack.pop_all()
 
     def teardown(self) -> None:
@@ -115,8 +118,9 @@ class History(RuleBasedStateMachine):
     @rule(ipv6=st.booleans(), internal=st.booleans(), icc=st.booleans())
     def create_network(self, *, ipv6: bool, internal: bool, icc: bool) -> None:
         """A network of whatever kind."""
+        self.acting = self.name("net")
         self.scene.network(
-            self.name("net"),
+            self.acting,
             ipv6=ipv6 and self.claims(Feature.IPV6),
             internal=internal and self.claims(Feature.INTERNAL),
             icc=icc or not self.claims(Feature.ICC),
@@ -158,6 +162,7 @@ class History(RuleBasedStateMachine):
     def disconnect(self, data: st.DataObject) -> None:
         """One network less, were it the last one; not where a published port leads by it."""
         name, network = data.draw(st.sampled_from(self._disconnections()), label="connection")
+        self.acting = name
         self.scene.disconnect(name, network)
 
     def _disconnections(self) -> list[tuple[str, str]]:
@@ -252,17 +257,40 @@ class History(RuleBasedStateMachine):
                     assert met is not None, f"{item.name}: port {port.host_port} is refused"
 
     @invariant()
-    def who_is_gone_has_left_no_cable(self) -> None:
-        """What came with a container, at whatever step, has gone with it; not only in the end."""
-        alive = {item.name for item in self.plan.containers}
-        gone = {link for name in self.came.keys() - alive for link in self.came.pop(name)}
+    def nothing_is_left_of_who_is_gone(self) -> None:
+        """No cable, and nothing that bears an address, a MAC, a name or an id of it; at each step.
+
+        Of a container that was started again its former pid 1 is gone, of others all that they had.
+        """
+        there = {item.name for item in self.plan.containers}
+        there |= {item.name for item in self.plan.networks}
+        if self.acting in there:
+            self.marks.know(self.acting, self._marks(self.acting))
+        gone = self.marks.forget_all_but(there)
         if gone:
-            host = self.scene.place(HOST)
-            told = f"{', '.join(sorted(gone))} gone"
-            until(host, lambda: gone.isdisjoint(self._cables()), told, bound=BOUND)
+            host, told = self.scene.place(HOST), f"nothing bears {', '.join(sorted(gone))}"
+            until(host, lambda: not borne(gone, self._new()), told, bound=BOUND)
+
+    def _marks(self, name: str) -> set[str]:
+        """What tells in the host that something is of a container or a network."""
+        if any(item.name == name for item in self.plan.networks):
+            network = self.stage.runtime.network_facts(name)
+            interface = {network.interface} if network.interface else set()
+            return {name, *interface, *(str(item.network) for item in network.gateways)}
+        facts = self.scene[name].facts()
         there = self._cables()
-        self.came.setdefault(self.acting, set()).update(there - self.cables)
-        self.cables = there
+        self.cables[name] = there.difference(
+            *(others for owner, others in self.cables.items() if owner != name)
+        )
+        known = {name, facts.id[:SHORT], f"process {facts.pid}", *self.cables[name]}
+        for item in facts.endpoints:
+            addresses = (each.ip for each in (item.address, item.address6) if each is not None)
+            known |= {str(each) for each in (*addresses, item.mac) if each}
+        return known
+
+    def _new(self) -> list[str]:
+        """What there is in the host that was not there when the history began."""
+        return [line for line in self.different() if line.endswith(": new")]
 
     @invariant()
     def bystanders_lose_and_change_nothing(self) -> None:

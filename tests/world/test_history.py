@@ -1,0 +1,90 @@
+"""A history notices at once what is left of who is gone, and of nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.adapters.protocol import Adapter
+from harness.guard import Guard
+from harness.model import DEFAULT_NETWORK, HOST, Bridge
+from harness.steps import Far, Steps
+from harness.world.build import World
+from linux import nft, rtnl
+from linux.netlink import Netlink
+from suites.properties.history import SHORT, History, Stage
+from suites.properties.marks import Marks, borne
+
+
+def test_who_starts_again_or_goes_leaves_the_marks_that_nobody_has_now() -> None:
+    """An address that another has got meanwhile is no mark of who had it before."""
+    marks = Marks()
+    marks.know("a", {"a", "172.18.0.2", "process 5"})
+    marks.know("b", {"b", "172.18.0.3"})
+    assert marks.forget_all_but({"a", "b"}) == set()
+    marks.know("a", {"a", "172.18.0.2", "process 9"})
+    assert marks.forget_all_but({"a", "b"}) == {"process 5"}
+    marks.know("c", {"c", "172.18.0.2"})
+    assert marks.forget_all_but({"b", "c"}) == {"a", "process 9"}
+    assert marks.forget_all_but({"b", "c"}) == set()
+
+
+def test_a_mark_is_a_word_of_its_own() -> None:
+    """Longer addresses, names and numbers are somebody else's."""
+    things = ["address 172.18.0.2/16 of lo", "address 172.18.0.21/16 of lo", "process 50 (sleep)"]
+    assert borne({"172.18.0.2"}, things) == things[:1]
+    assert borne({"process 5"}, things) == []
+    assert borne(set(), things) == []
+    assert borne(
+        {"fd00::2"}, ["neighbour fd00::2 of docker0", "neighbour fd00::21 of docker0"]
+    ) == ["neighbour fd00::2 of docker0"]
+    assert borne({"net1"}, ["nft rule inet mydocker forward net1: answers"])
+
+
+@pytest.fixture
+def history(world: World, runtime: Adapter, guard: Guard) -> Iterator[History]:
+    """One that has begun."""
+    told = Steps(Far("a history", 0, 1, 0, 1), lambda _: None)
+    made = History(Stage(world, runtime, guard, told))
+    yield made
+    made.teardown()
+
+
+def begin(history: History, name: str) -> None:
+    """A container on the default network, as a step of the history."""
+    history.acting = name
+    history.scene.container(name, Bridge(DEFAULT_NETWORK))
+    history.bridged.add(name)
+    history.nothing_is_left_of_who_is_gone()
+
+
+def test_what_bears_the_id_of_who_is_gone_is_found_at_the_step(
+    history: History, world: World
+) -> None:
+    """A table of its own that stays, while everything else goes and the others have all theirs."""
+    for name in ("one", "other"):
+        begin(history, name)
+    table = nft.Table("inet", f"own-{history.scene['one'].facts().id[:SHORT]}")
+    with nft.Nft(world.namespaces[HOST]) as opened:
+        opened.apply([nft.add_table(table)])
+        history.nothing_is_left_of_who_is_gone()
+        history.scene.remove("one")
+        with pytest.raises(TimeoutError, match=table.name.removeprefix("own-")):
+            history.nothing_is_left_of_who_is_gone()
+        opened.apply([nft.del_table(table)])
+
+
+def test_a_network_that_is_gone_is_looked_for_too(history: History, world: World) -> None:
+    """By its subnet, among what it may have left."""
+    history.acting = "net"
+    history.scene.network("net")
+    history.nothing_is_left_of_who_is_gone()
+    (subnet, *_) = (item.network for item in history.stage.runtime.network_facts("net").gateways)
+    history.scene.remove_network("net")
+    with Netlink(world.namespaces[HOST]) as opened:
+        left = rtnl.add_blackhole(subnet)
+        opened.send([left])
+        with pytest.raises(TimeoutError, match=str(subnet)):
+            history.nothing_is_left_of_who_is_gone()
+        opened.send([left._replace(kind=rtnl.RTM_DELROUTE, flags=0)])
