@@ -256,14 +256,27 @@ class Scene:
         self.plan = replace(self.plan, networks=left)
 
     def close(self) -> None:
-        """Remove every container and network that this scene made."""
-        with contextlib.ExitStack() as stack:  # all are tried; the first failure is raised
-            for name in list(self._networks):
-                stack.callback(self.remove_network, name)
-            stack.callback(self.remove, *self._containers)
-            stack.callback(self._cut_off.take_back)
-            for name, addresses in self._by_hand.items():
-                detach(self.world.host.netns, name, addresses)
+        """Remove every container and network that this scene made.
+
+        All are tried; the first failure is raised, because others may come of it.
+        """
+        steps: list[Callable[[], object]] = [
+            *(
+                partial(detach, self.world.host.netns, name, addresses)
+                for name, addresses in self._by_hand.items()
+            ),
+            self._cut_off.take_back,
+            partial(self.remove, *self._containers),
+            *(partial(self.remove_network, name) for name in reversed(self._networks)),
+        ]
+        failures: list[BaseException] = []
+        for step in steps:
+            try:
+                step()
+            except BaseException as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def __enter__(self) -> Self:
         return self
