@@ -16,9 +16,11 @@ from harness.guard import BOUND, Guard
 from harness.model import (
     ATTACKER,
     DEFAULT_NETWORK,
+    FAMILIES,
     HOST,
     Bridge,
     ContainerSpec,
+    Family,
     Joined,
     Plan,
     Publish,
@@ -247,14 +249,21 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def published_ports_answer(self) -> None:
-        """From the LAN, by the host's address."""
-        host = self.scene.place(HOST).address(4)
+        """From the LAN, by an address of the host, in each family that the container has."""
         for item in self.plan.containers:
             for port in item.ports:
-                with Ear(self.scene[item.name].net, "tcp", port=INSIDE) as ear:
-                    caller = self.scene.place(ATTACKER)
-                    met = ear.hears(caller, at=host, port=port.host_port, answered=True)
-                    assert met is not None, f"{item.name}: port {port.host_port} is refused"
+                for family in self._families(item):
+                    self._answers(item.name, port.host_port, family)
+
+    def _answers(self, name: str, port: int, family: Family) -> None:
+        host = self.scene.place(HOST).address(family)
+        with Ear(self.scene[name].net, "tcp", family=family, port=INSIDE) as ear:
+            met = ear.hears(self.scene.place(ATTACKER), at=host, port=port, answered=True)
+            assert met is not None, f"{name}: port {port} is refused over IPv{family}"
+
+    def _families(self, item: ContainerSpec) -> tuple[Family, ...]:
+        """Those of the network that a container was started on."""
+        return FAMILIES if self.plan.network(item.networks[0]).ipv6 else (4,)
 
     @invariant()
     def nothing_is_left_of_who_is_gone(self) -> None:
