@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.place import Place
+from harness.probe.remote import by_kernel
 from harness.probe.settle import await_ready
 from harness.world.dumps import Dumps, Raw
 from harness.world.facts import Names, Thing, names, still, things
@@ -30,9 +31,12 @@ class Snapshot:
 
     @classmethod
     def of(cls, place: Place) -> Snapshot:
-        """Look at a place, once none of its addresses is tentative any more."""
+        """Look at a place, once none of its addresses is tentative any more.
+
+        `OwnStack` where only the kernel could tell.
+        """
         with contextlib.ExitStack() as stack:
-            space = stack.enter_context(place.open())
+            space = by_kernel(stack.enter_context(place.open()))
             await_ready([space])
             dumps = place.watched() or stack.enter_context(Dumps(space, once=True))
             raw = dumps.take()

@@ -95,7 +95,8 @@ def test_in_that_domain_names_are_looked_up(searching: Scene) -> None:
     full = unheard_of()
     bare = full.removesuffix(f".{SENTINEL_ZONE}")
     since = searching.world.services.mark()
-    assert searching.world.host.call(lookup.by_name, bare, 4).addresses == {address}
+    found = searching.world.host.call(lookup.by_name, bare, 4)
+    assert found == lookup.Found(frozenset({address}))
     assert {item.name for item in heard(searching, since, bare)} == {full}
     other = unheard_of()
     assert looked_up(searching, ASKER, other, 4).addresses == {address}

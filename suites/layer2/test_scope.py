@@ -21,6 +21,9 @@ from harness.topology import START_TTL, Address
 from suites.trio import NAMES, Trio
 
 PORT: Final = 41048
+TO_PEERS, FROM_OUTSIDE, TO_STRANGERS = 41052, 41053, 41054
+"""Whence each test shouts: the kernel goes on to translate a flow as it did when that began, and
+with the address of who is gone somebody else would be in it."""
 CONTROL: Final = "for you alone"
 OUTSIDE: Final = (HOST, NS1, NS2, ATTACKER, INTERNET)
 GROUPS: Final[dict[int, tuple[Address, ...]]] = {
@@ -38,7 +41,7 @@ def test_what_a_container_says_to_all_reaches_its_peers_alone(trio: Trio) -> Non
         for group in groups:
             for name in ("b", "c"):
                 stack.enter_context(member(trio.place(name), group))
-        shout(trio, "a", groups)
+        shout(trio, "a", groups, by=TO_PEERS)
         tell(trio, OUTSIDE[1:])
     for group in groups:
         for name in ("b", "c"):
@@ -56,7 +59,7 @@ def test_what_is_said_to_all_outside_reaches_no_container(
     """Nor does what an outsider sends by way of the host to the broadcast of their subnet."""
     groups = everybody(trio)
     with trio.capture(*NAMES, neighbour, HOST) as wire:
-        shout(trio, outsider, groups)
+        shout(trio, outsider, groups, by=FROM_OUTSIDE)
         for address in directed(trio):
             routed = trio.ip(outsider, address, ttl=START_TTL) / said("by way of the host")
             send_packet(trio.place(outsider), routed)
@@ -78,7 +81,7 @@ def test_what_is_said_to_all_stays_on_its_network(
     with trio.capture(one, other) as wire, contextlib.ExitStack() as stack:
         for group in groups:
             stack.enter_context(member(trio.place(other), group))
-        shout(trio, one, groups)
+        shout(trio, one, groups, by=TO_STRANGERS)
         tell(trio, (other,))
     for group in groups:
         wire.expect_one(said(f"to {group}"), at=trio.at(one))
@@ -97,15 +100,19 @@ def directed(trio: Trio) -> list[Address]:
     return [item.network.broadcast_address for item in gateways if item.version == trio.family == 4]
 
 
-def shout(trio: Trio, who: str, groups: Iterable[Address]) -> None:
-    """Have somebody say a word of its own to each group, by `eth0`, with a TTL for far away."""
+def shout(trio: Trio, who: str, groups: Iterable[Address], *, by: int) -> None:
+    """Have somebody say a word of its own to each group, by `eth0`, with a TTL for far away.
+
+    `by` is the port that it is said from.
+    """
     mac = trio.mac(who)
     send_frame(
         trio.place(who),
         *(
             Ether(src=mac, dst=mac_of(group))
             / trio.ip(who, group, ttl=START_TTL)
-            / said(f"to {group}")
+            / UDP(sport=by, dport=PORT)
+            / f"to {group}".encode()
             for group in groups
         ),
     )

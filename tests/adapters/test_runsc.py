@@ -14,6 +14,7 @@ from harness.probe.remote import OwnStack
 from harness.scene import Scene
 from harness.wait import until
 from harness.world.build import World
+from harness.world.snapshot import Snapshot
 from linux import netstate
 from linux.netlink import Netlink
 from tests.adapters.vendors import TRIED
@@ -65,9 +66,11 @@ def test_files_names_and_sysctls_are_those_inside(pod: Scene) -> None:
 
 
 def test_what_only_the_kernel_could_do_is_told_apart(pod: Scene) -> None:
-    """Neither entering nor attaching is of any use."""
+    """Neither entering nor attaching is of any use, and there is no snapshot."""
     with pytest.raises(OwnStack, match="alone"):
         pod.attach("alone")
+    with pytest.raises(OwnStack, match="home"):
+        Snapshot.of(pod["home"].net)
     with pytest.raises(OwnStack), pod["home"].inside() as space, space.entered():
         pass
 

@@ -65,6 +65,15 @@ def test_the_gate_of_a_part_of_the_tests_is_about_that_part(project: pytest.Pyte
     assert result.ret == 0
 
 
+def test_a_test_that_is_run_by_its_name_speaks_for_itself_alone(project: pytest.Pytester) -> None:
+    """What else is in its file has not run, and is neither gone nor taken out."""
+    project.makepyfile(test_it=RED)
+    (project.path / "expect.toml").write_text(EXPECTED + FAILING)
+    orders = ("--expect=expect.toml", "--write-expect=expect.toml")
+    assert run(project, *orders, "test_it.py::test_kept").ret == 0
+    assert 'test = "test_it.py::test_broken"' in (project.path / "expect.toml").read_text()
+
+
 def test_a_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None:
     """The run ends before it has begun, with the entry and the mistake."""
     project.makepyfile(test_it=GREEN)
