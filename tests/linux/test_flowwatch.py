@@ -79,6 +79,49 @@ def test_a_flow_that_begins_unheard_is_found(star: Star, rules: Nft, watch: Flow
     assert not watch.marked(star.station(1, 4).packed)
 
 
+def test_a_flow_that_was_found_is_there_until_it_ends(
+    star: Star, rules: Nft, watch: FlowWatch
+) -> None:
+    """Of what begins unheard nobody tells the end either, and another may begin in its place."""
+    first, second = (star.station(number, 4).packed for number in (1, 2))
+    sysctl.write(star.router, {EVENTS: 0})
+    begin_flow(star, rules)
+    assert watch.marked(first)
+    forget_all(star)
+    begin_flow(star, rules, to=2)
+    assert not watch.marked(first)
+    assert watch.marked(second)
+
+
+def test_what_ends_while_they_are_counted_makes_no_room(
+    star: Star, rules: Nft, watch: FlowWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For one that has begun unheard."""
+    begin_flow(star, rules)
+    first = watch.marked(star.station(1, 4).packed)
+    assert first
+    sysctl.write(star.router, {EVENTS: 0})
+    begin_flow(star, rules, to=2)
+    count = Conntrack.count
+
+    def late(self: Conntrack) -> int:
+        with Conntrack(star.router) as other:
+            other.forget(first)
+        return count(self)
+
+    monkeypatch.setattr(Conntrack, "count", late)
+    assert watch.marked(star.station(2, 4).packed)
+    assert not watch.marked(star.station(1, 4).packed)
+
+
+def test_one_that_is_closed_says_so(star: Star) -> None:
+    """Instead of listening for ever."""
+    with FlowWatch(star.router) as watch:
+        pass
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        watch.marked(star.station(1, 4).packed)
+
+
 def test_what_was_heard_is_not_asked_for(
     star: Star, rules: Nft, watch: FlowWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
