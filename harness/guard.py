@@ -180,7 +180,7 @@ class Guard:
     def share(self) -> None:
         """Something is about to be made that tests share: `unshare` holds all such against now."""
         if not self._shared:
-            self._before_shared = self.take() if self._base is None else self._base
+            self._before_shared = self._at_rest() if self._base is None else self._base
         self._shared += 1
         self.forget()
 
