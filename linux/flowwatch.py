@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import threading
 from collections.abc import Collection
 from typing import Final
 
@@ -31,6 +32,8 @@ _EVENTS: Final = "net.netfilter.nf_conntrack_events"
 class FlowWatch:
     """Hears of the flows of one namespace. Use it as a context manager, or `close` it.
 
+    It may be used by several threads, and by nobody after a fork.
+
     What is told is not all: a flow that began before ends unheard, and one whose first packet
     a bridge floods to its own host begins so (br_nf_local_in in br_netfilter_hooks.c confirms
     it without a word). So what was heard is held against how many there are; where that is
@@ -40,6 +43,7 @@ class FlowWatch:
     def __init__(self, netns: NetNS) -> None:
         self._known: dict[bytes, bytes] | None = None
         """Flows by their ids; `None` when all are to be asked for."""
+        self._asking = threading.Lock()
         with contextlib.ExitStack() as stack:
             self._conntrack = stack.enter_context(Conntrack(netns))
             self._netlink = stack.enter_context(Netlink(netns, protocol=NETLINK_NETFILTER))
@@ -56,9 +60,10 @@ class FlowWatch:
         """As `Conntrack.marked`."""
         if not marks:
             return []
-        if not self._told:
-            return self._conntrack.marked(*marks)
-        return [read_flow(body) for body in filter(having(marks), self._listed())]
+        with self._asking:
+            if not self._told:
+                return self._conntrack.marked(*marks)
+            return [read_flow(body) for body in filter(having(marks), self._listed())]
 
     def _listed(self) -> Collection[bytes]:
         """The flows that there are."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from threading import Thread
 
 import pytest
 
@@ -112,6 +113,24 @@ def test_what_ends_while_they_are_counted_makes_no_room(
     monkeypatch.setattr(Conntrack, "count", late)
     assert watch.marked(star.station(2, 4).packed)
     assert not watch.marked(star.station(1, 4).packed)
+
+
+def test_threads_may_ask_at_once(star: Star, rules: Nft) -> None:
+    """As they may of an engine's starter: none takes the answer of another."""
+    begin_flow(star, rules)
+    answers: list[int] = []
+    first = star.station(1, 4).packed
+    with FlowWatch(star.router) as watch:
+
+        def ask() -> None:
+            answers.extend(len(watch.marked(first)) for _ in range(200))
+
+        asking = [Thread(target=ask, daemon=True) for _ in range(4)]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join(5)
+        assert answers == [1] * 800
 
 
 def test_one_that_is_closed_says_so(star: Star) -> None:
