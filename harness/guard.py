@@ -185,7 +185,10 @@ class Guard:
         self.forget()
 
     def unshare(self) -> None:
-        """Something that was shared is gone; once all is, raise `Violation` as `check` does."""
+        """Something that was shared is gone; once all is, raise `Violation` as `check` does.
+
+        Not before: what one fixture has made may go with another, whose scene it is in.
+        """
         self.forget()
         self._shared -= 1
         if not self._shared and self._before_shared is not None:
