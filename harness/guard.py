@@ -180,12 +180,15 @@ class Guard:
     def share(self) -> None:
         """Something is about to be made that tests share: `unshare` holds all such against now."""
         if not self._shared:
-            self._before_shared = self.take() if self._base is None else self._base
+            self._before_shared = self._at_rest() if self._base is None else self._base
         self._shared += 1
         self.forget()
 
     def unshare(self) -> None:
-        """Something that was shared is gone; once all is, raise `Violation` as `check` does."""
+        """Something that was shared is gone; once all is, raise `Violation` as `check` does.
+
+        Not before: what one fixture has made may go with another, whose scene it is in.
+        """
         self.forget()
         self._shared -= 1
         if not self._shared and self._before_shared is not None:

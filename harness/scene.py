@@ -258,7 +258,8 @@ class Scene:
     def close(self) -> None:
         """Remove every container and network that this scene made.
 
-        All are tried; the first failure is raised, because others may come of it.
+        All are tried; the first failure is raised, because others may come of it, unless somebody
+        has interrupted it meanwhile.
         """
         steps: list[Callable[[], object]] = [
             *(
@@ -276,7 +277,8 @@ class Scene:
             except BaseException as error:
                 failures.append(error)
         if failures:
-            raise failures[0]
+            interrupts = (error for error in failures if not isinstance(error, Exception))
+            raise next(interrupts, failures[0])
 
     def __enter__(self) -> Self:
         return self

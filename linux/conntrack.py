@@ -33,7 +33,7 @@ Address = IPv4Address | IPv6Address
 
 _SUBSYSTEM: Final = 1
 _GET, _DELETE, _GET_STATS, _ENTRIES = 1, 2, 5, 1
-_ORIGINAL, _REPLY, _ID = 1, 2, 12
+_ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18
 _IP, _PROTOCOL = 1, 2
 _SOURCES: Final = {4: 1, 6: 3}
 _DESTINATIONS: Final = {4: 2, 6: 4}
@@ -156,7 +156,8 @@ def read_flow(answer: bytes) -> Flow:
     found = dict(attributes(answer, 4))
     original, reply = _ends(found[_ORIGINAL]), _ends(found[_REPLY])
     head = struct.pack(">BBH", _FAMILIES[original.source.version], 0, 0)
-    handle = head + nest(_ORIGINAL, found[_ORIGINAL]) + attr(_ID, found[_ID])
+    zone = attr(_ZONE, found[_ZONE]) if _ZONE in found else b""
+    handle = head + nest(_ORIGINAL, found[_ORIGINAL]) + zone + attr(_ID, found[_ID])
     return Flow(original, reply, handle)
 
 

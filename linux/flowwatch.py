@@ -9,6 +9,8 @@ Source: nf_conntrack_ecache.c, ctnetlink_conntrack_event in nf_conntrack_netlink
 from __future__ import annotations
 
 import contextlib
+import errno
+import threading
 from collections.abc import Collection
 from typing import Final
 
@@ -30,6 +32,8 @@ _EVENTS: Final = "net.netfilter.nf_conntrack_events"
 class FlowWatch:
     """Hears of the flows of one namespace. Use it as a context manager, or `close` it.
 
+    It may be used by several threads, and by nobody after a fork.
+
     What is told is not all: a flow that began before ends unheard, and one whose first packet
     a bridge floods to its own host begins so (br_nf_local_in in br_netfilter_hooks.c confirms
     it without a word). So what was heard is held against how many there are; where that is
@@ -39,6 +43,7 @@ class FlowWatch:
     def __init__(self, netns: NetNS) -> None:
         self._known: dict[bytes, bytes] | None = None
         """Flows by their ids; `None` when all are to be asked for."""
+        self._asking = threading.Lock()
         with contextlib.ExitStack() as stack:
             self._conntrack = stack.enter_context(Conntrack(netns))
             self._netlink = stack.enter_context(Netlink(netns, protocol=NETLINK_NETFILTER))
@@ -47,24 +52,28 @@ class FlowWatch:
                 self._netlink.join(_NEW_FLOWS)
                 self._netlink.join(_ENDED_FLOWS)
                 self._known = self._asked()
-            self._older = set(self._known or ())
-            """Those that were there before: of their end the kernel need not tell."""
+            self._unheard = set(self._known or ())
+            """Those of whose beginning nobody told: of their end the kernel need not tell."""
             self._resources = stack.pop_all()
 
     def marked(self, *marks: bytes) -> list[Flow]:
         """As `Conntrack.marked`."""
         if not marks:
             return []
-        if not self._told:
-            return self._conntrack.marked(*marks)
-        return [read_flow(body) for body in filter(having(marks), self._listed())]
+        with self._asking:
+            if not self._told:
+                return self._conntrack.marked(*marks)
+            return [read_flow(body) for body in filter(having(marks), self._listed())]
 
     def _listed(self) -> Collection[bytes]:
         """The flows that there are."""
         known = self._whole()
         if known is None:
-            self._known = known = self._asked()
-            self._older &= known.keys()
+            before, self._known = self._known, self._asked()
+            known = self._known
+            if before is not None:
+                self._unheard |= known.keys() - before.keys()
+            self._unheard &= known.keys()
         return known.values()
 
     def _whole(self) -> dict[bytes, bytes] | None:
@@ -72,11 +81,13 @@ class FlowWatch:
         for _ in range(2):  # once more: what ended while it was looked for has been told then
             self._hear()
             known = self._known
-            if known is None or len(self._older) > _FEW:
+            if known is None or len(self._unheard) > _FEW:
                 return None
-            for name in [item for item in self._older if not self._conntrack.has(known[item])]:
+            for name in [item for item in self._unheard if not self._conntrack.has(known[item])]:
                 self._end(name)
-            if len(known) == self._conntrack.count():
+            count = self._conntrack.count()
+            # What ended before it was counted would make room for one that began unheard.
+            if not self._hear() and len(known) == count:
                 return known
         return None
 
@@ -84,25 +95,29 @@ class FlowWatch:
         return {_id(body): body for body in self._conntrack.raw()}
 
     def _end(self, name: bytes) -> None:
-        self._older.discard(name)
+        self._unheard.discard(name)
         if self._known is not None:
             self._known.pop(name, None)
 
-    def _hear(self) -> None:
-        """Take in what was told since the last time."""
+    def _hear(self) -> bool:
+        """Take in what was told since the last time; whether anything was."""
         while True:
             try:
                 told = self._netlink.told()
                 break
-            except OSError:  # ENOBUFS: some was left out, and what follows is of no use without it
-                self._known = None
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._known = None  # some was left out: what follows is of no use without it
         if self._known is None:
-            return
+            return True
         for kind, body in told:
             if kind == _BEGUN:
                 self._known[_id(body)] = body
+                self._unheard.discard(_id(body))
             elif kind == _ENDED:
                 self._end(_id(body))
+        return bool(told)
 
     def fileno(self) -> int:
         """The descriptor that can be read when something was told."""

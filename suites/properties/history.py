@@ -108,6 +108,11 @@ class History(RuleBasedStateMachine):
         links = self.scene.place(HOST).links().values()
         return {link.name for link in links if link.kind == "veth"}
 
+    def _cables_of(self, name: str) -> set[str]:
+        """Those that have come with a container: nobody else has."""
+        others = (cables for owner, cables in self.cables.items() if owner != name)
+        return self._cables().difference(*others)
+
     def claims(self, *features: Feature) -> bool:
         """Whether the runtime claims all of these."""
         return self.stage.runtime.features.issuperset(features)
@@ -269,7 +274,8 @@ class History(RuleBasedStateMachine):
     def nothing_is_left_of_who_is_gone(self) -> None:
         """No cable, and nothing that bears an address, a MAC, a name or an id of it; at each step.
 
-        Of a container that was started again its former pid 1 is gone, of others all that they had.
+        Of a container that was started again its former pid 1 is gone, of others all that they had,
+        and of one that left a network the cable. Flows are looked for when the history is over.
         """
         there = {item.name for item in self.plan.containers}
         there |= {item.name for item in self.plan.networks}
@@ -279,6 +285,7 @@ class History(RuleBasedStateMachine):
         if gone:
             host, told = self.scene.place(HOST), f"nothing bears {', '.join(sorted(gone))}"
             until(host, lambda: not borne(gone, self._new()), told, bound=BOUND)
+        self.cables = {name: cables for name, cables in self.cables.items() if name in {"", *there}}
 
     def _marks(self, name: str) -> set[str]:
         """What tells in the host that something is of a container or a network."""
@@ -287,11 +294,12 @@ class History(RuleBasedStateMachine):
             interface = {network.interface} if network.interface else set()
             return {name, *interface, *(str(item.network) for item in network.gateways)}
         facts = self.scene[name].facts()
-        there = self._cables()
-        self.cables[name] = there.difference(
-            *(others for owner, others in self.cables.items() if owner != name)
-        )
-        known = {name, facts.id[:SHORT], f"process {facts.pid}", *self.cables[name]}
+        if name in self.bridged:
+            host, told = self.scene.place(HOST), f"{name} has no more cables than it has networks"
+            most = len(facts.endpoints)
+            until(host, lambda: len(self._cables_of(name)) <= most, told, bound=BOUND)
+        self.cables[name] = self._cables_of(name)
+        known = {name, facts.id, facts.id[:SHORT], f"process {facts.pid}", *self.cables[name]}
         for item in facts.endpoints:
             addresses = (each.ip for each in (item.address, item.address6) if each is not None)
             known |= {str(each) for each in (*addresses, item.mac) if each}

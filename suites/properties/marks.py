@@ -31,5 +31,6 @@ def borne(marks: Collection[str], things: Iterable[str]) -> list[str]:
     """The things that have one of the marks in their name, as a word of its own."""
     if not marks:
         return []
-    words = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, sorted(marks)))})(?![\w.])")
+    every = "|".join(map(re.escape, sorted(marks)))
+    words = re.compile(rf"(?<![\w.:])(?:{every})(?![\w.]|:[\w:])")
     return [thing for thing in things if words.search(thing)]

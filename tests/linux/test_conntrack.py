@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from linux.conntrack import PROTOCOLS, Conntrack, Flow, by_protocol, to_port
+from linux.netlink import attr, be32, nest, text
 from linux.netns import NetNS
 from linux.nft import (
     Nft,
@@ -112,6 +114,33 @@ def test_forgetting_a_flow_makes_its_next_packet_a_first_one(
         tracked.forget(towards(tracked, PORT))
         asker.sendto(b"3", (SHARED[family], PORT))
         assert second.recv(16) == b"3"
+
+
+def test_a_flow_in_a_zone_is_found_there_and_forgotten(
+    star: Star, rules: Nft, tracked: Conntrack
+) -> None:
+    """Where somebody tells the same addresses apart by zones, a flow is named with its zone."""
+    divert(rules, star, 4, 1)
+    rules.apply(
+        [
+            add_chain(TABLE, "zones", hook="prerouting", priority=-300),
+            add_rule(TABLE, "zones", in_zone(7)),
+        ]
+    )
+    with udp(star.asker, 4) as asker:
+        asker.sendto(b"hello", (SHARED[4], PORT))
+        (told,) = tracked.raw()
+        assert tracked.has(told)
+        tracked.forget(towards(tracked, PORT))
+        assert towards(tracked, PORT) == []
+        assert not tracked.has(told)
+
+
+def in_zone(number: int) -> list[bytes]:
+    """Expressions: the connection is one of that zone, NFT_CT_ZONE of nf_tables.h."""
+    value = nest(2, attr(1, struct.pack("=H", number)))
+    load = nest(1, text(1, "immediate"), nest(2, be32(1, 1), value))
+    return [load, nest(1, text(1, "ct"), nest(2, be32(4, 1), be32(2, 17)))]
 
 
 @FAMILIES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from threading import Thread
 
 import pytest
 
@@ -77,6 +78,67 @@ def test_a_flow_that_begins_unheard_is_found(star: Star, rules: Nft, watch: Flow
     assert watch.marked(star.station(1, 4).packed)
     forget_all(star)
     assert not watch.marked(star.station(1, 4).packed)
+
+
+def test_a_flow_that_was_found_is_there_until_it_ends(
+    star: Star, rules: Nft, watch: FlowWatch
+) -> None:
+    """Of what begins unheard nobody tells the end either, and another may begin in its place."""
+    first, second = (star.station(number, 4).packed for number in (1, 2))
+    sysctl.write(star.router, {EVENTS: 0})
+    begin_flow(star, rules)
+    assert watch.marked(first)
+    forget_all(star)
+    begin_flow(star, rules, to=2)
+    assert not watch.marked(first)
+    assert watch.marked(second)
+
+
+def test_what_ends_while_they_are_counted_makes_no_room(
+    star: Star, rules: Nft, watch: FlowWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For one that has begun unheard."""
+    begin_flow(star, rules)
+    first = watch.marked(star.station(1, 4).packed)
+    assert first
+    sysctl.write(star.router, {EVENTS: 0})
+    begin_flow(star, rules, to=2)
+    count = Conntrack.count
+
+    def late(self: Conntrack) -> int:
+        with Conntrack(star.router) as other:
+            other.forget(first)
+        return count(self)
+
+    monkeypatch.setattr(Conntrack, "count", late)
+    assert watch.marked(star.station(2, 4).packed)
+    assert not watch.marked(star.station(1, 4).packed)
+
+
+def test_threads_may_ask_at_once(star: Star, rules: Nft) -> None:
+    """As they may of an engine's starter: none takes the answer of another."""
+    begin_flow(star, rules)
+    answers: list[int] = []
+    first = star.station(1, 4).packed
+    with FlowWatch(star.router) as watch:
+
+        def ask() -> None:
+            answers.extend(len(watch.marked(first)) for _ in range(200))
+
+        asking = [Thread(target=ask, daemon=True) for _ in range(4)]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join(5)
+        assert answers == [1] * 800
+
+
+def test_one_that_is_closed_says_so(star: Star) -> None:
+    """Instead of listening for ever."""
+    with FlowWatch(star.router) as watch:
+        pass
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        watch.marked(star.station(1, 4).packed)
 
 
 def test_what_was_heard_is_not_asked_for(

@@ -39,6 +39,8 @@ def test_a_mark_is_a_word_of_its_own() -> None:
     assert borne(
         {"fd00::2"}, ["neighbour fd00::2 of docker0", "neighbour fd00::21 of docker0"]
     ) == ["neighbour fd00::2 of docker0"]
+    assert borne({"fd00::2"}, ["address fd00::2:1/64 of lo", "address 1:fd00::2/64 of lo"]) == []
+    assert borne({"eth0", "02:42:ac"}, ["link eth0: new", "neighbour with 02:42:ac: new"]) != []
     assert borne({"net1"}, ["nft rule inet mydocker forward net1: answers"])
 
 
@@ -59,13 +61,14 @@ def begin(history: History, name: str) -> None:
     history.nothing_is_left_of_who_is_gone()
 
 
+@pytest.mark.parametrize("digits", [SHORT, None], ids=["short", "whole"])
 def test_what_bears_the_id_of_who_is_gone_is_found_at_the_step(
-    history: History, world: World
+    history: History, world: World, digits: int | None
 ) -> None:
     """A table of its own that stays, while everything else goes and the others have all theirs."""
     for name in ("one", "other"):
         begin(history, name)
-    table = nft.Table("inet", f"own-{history.scene['one'].facts().id[:SHORT]}")
+    table = nft.Table("inet", f"own-{history.scene['one'].facts().id[:digits]}")
     with nft.Nft(world.namespaces[HOST]) as opened:
         opened.apply([nft.add_table(table)])
         history.nothing_is_left_of_who_is_gone()
@@ -88,3 +91,25 @@ def test_a_network_that_is_gone_is_looked_for_too(history: History, world: World
         with pytest.raises(TimeoutError, match=str(subnet)):
             history.nothing_is_left_of_who_is_gone()
         opened.send([left._replace(kind=rtnl.RTM_DELROUTE, flags=0)])
+
+
+def test_a_cable_that_stays_where_its_container_left_is_found(
+    history: History, world: World
+) -> None:
+    """As it would be by one that leaves a network, or is started again, and lives on."""
+    begin(history, "one")
+    left = "one has no more cables than it has networks"
+    with Netlink(world.namespaces[HOST]) as opened:
+        opened.send([rtnl.add_veth("left0", "left1")])
+        with pytest.raises(TimeoutError, match=left):
+            history.nothing_is_left_of_who_is_gone()
+        opened.send([rtnl.del_link("left0")])
+
+
+def test_who_is_gone_has_no_cables(history: History) -> None:
+    """Some runtimes count them: the next one has the name that was given up, and is another's."""
+    before = dict(history.cables)
+    begin(history, "one")
+    history.scene.remove("one")
+    history.nothing_is_left_of_who_is_gone()
+    assert history.cables == before
