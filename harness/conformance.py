@@ -5,10 +5,12 @@ Registered where a run is of netmodes' concern; no other imports it.
 
 from __future__ import annotations
 
+import gc
 import importlib.resources
 import platform
 import warnings
 from functools import partial
+from typing import Final
 
 import pytest
 
@@ -27,6 +29,8 @@ from harness.summary import UNSUPPORTED, Summary, properties
 from harness.version import __version__
 
 CATALOGUE = pytest.StashKey[Catalogue]()
+_GARBAGE: Final = 20_000
+"""So many things more than before may be there until some are looked through."""
 FEATURES = pytest.StashKey[frozenset[str]]()
 
 
@@ -104,6 +108,17 @@ def pytest_keyboard_interrupt() -> None:
     be the end of the run: a traceback for each socket.
     """
     warnings.filterwarnings("ignore", category=pytest.PytestUnraisableExceptionWarning)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Have garbage looked for more seldom, and not in what was collected: that stays until the end.
+
+    What looks through all of it takes a second of four workers' processor time, and dirties its
+    pages in every process that is forked.
+    """
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
 
 
 @pytest.hookimpl(trylast=True)

@@ -55,3 +55,10 @@ def test_what_takes_long_is_begun_first_beside_others(
     result = project.runpytest_subprocess("-v", *workers)
     order = [line for line in result.outlines if "test_quick[0]" in line or "test_slow" in line]
     assert ("test_slow" in order[0]) == (workers == ["-n", "1"])
+
+
+@pytest.mark.parametrize("workers", [["-n", "1"], ["-p", "no:xdist"]], ids=" ".join)
+def test_what_was_collected_is_no_garbage(project: pytest.Pytester, workers: list[str]) -> None:
+    """It stays until the end, and is not looked through again and again."""
+    project.makepyfile("import gc\ndef test_frozen():\n    assert gc.get_freeze_count() > 10_000")
+    project.runpytest_subprocess(*workers).assert_outcomes(passed=1)
