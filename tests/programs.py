@@ -59,6 +59,12 @@ def until_interrupted(say: str) -> None:
 _ON_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
+def _heed() -> None:
+    """Signals as a shell in the foreground hands them on: below `&` or nohup some are ignored."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Watched:
     """A running program, in a process group of its own, with what it prints.
 
@@ -90,6 +96,7 @@ class Watched:
             stdout=its,
             stderr=its,
             start_new_session=not terminal,
+            preexec_fn=_heed,  # noqa: PLW1509 # nobody who starts one has threads
         )
         os.close(its)
 
