@@ -29,9 +29,9 @@ from harness.summary import UNSUPPORTED, Summary, properties
 from harness.version import __version__
 
 CATALOGUE = pytest.StashKey[Catalogue]()
+FEATURES = pytest.StashKey[frozenset[str]]()
 _GARBAGE: Final = 20_000
 """So many things more than before may be there until some are looked through."""
-FEATURES = pytest.StashKey[frozenset[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -311,9 +311,10 @@ class Guard:
                 )
 
     def _flows(self) -> list[Flow]:
-        """Flows of addresses that a container had; the table is read only where one was heard of.
+        """Flows of addresses that a container had, but for those that were told already.
 
-        Not those that were told already, and not what goes to groups, on which nothing hangs.
+        Nor what goes to groups: nothing hangs on it. The table is read where one was heard of,
+        for of one that has run out nobody tells until the kernel comes by.
         """
         had = self._of_containers()
         marks = [item.packed for item in had]

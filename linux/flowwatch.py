@@ -57,7 +57,7 @@ class FlowWatch:
             self._resources = stack.pop_all()
 
     def marked(self, *marks: bytes) -> list[Flow]:
-        """As `Conntrack.marked`."""
+        """As `Conntrack.marked`, and those that have run out but are not collected yet."""
         if not marks:
             return []
         with self._asking:

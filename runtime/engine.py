@@ -15,12 +15,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 from runtime import container
 from runtime import exec as execution
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
-from runtime.exec import Running
+from runtime.exec import Result, Running
 from runtime.execute import Command, Stdio
 from runtime.isolation import capabilities
 from runtime.lifecycle import KILLED, Lifecycle, refuse_paused, refuse_stopped
@@ -42,14 +42,6 @@ if TYPE_CHECKING:  # most calls need none of these
     from runtime.volumes import Volumes
 
 DEFAULT_ROOT: Final = "/run/mydocker"
-
-
-class Result(NamedTuple):
-    """What a command executed in a container came to."""
-
-    exit_code: int
-    stdout: bytes
-    stderr: bytes
 
 
 class Engine:
@@ -252,20 +244,11 @@ class Engine:
 
         `TimeoutError` when it takes longer than `timeout` seconds; it is killed then.
         """
-        (out, out_in), (err, err_in) = os.pipe(), os.pipe()
-        nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        open_here = {out, out_in, err, err_in, nothing}
-        try:
-            own = Stdio(nothing, out_in, err_in)
-            running = self.spawn(reference, argv, stdio=own, env=env, workdir=workdir, user=user)
-            for fd in (out_in, err_in):
-                os.close(fd)
-            open_here -= {out_in, err_in}
-            stdout, stderr = execution.captured(running, (out, err), timeout)
-            return Result(running.wait(), stdout, stderr)
-        finally:
-            for fd in open_here:
-                os.close(fd)
+
+        def begin(own: Stdio) -> Running:
+            return self.spawn(reference, argv, stdio=own, env=env, workdir=workdir, user=user)
+
+        return execution.completed(begin, timeout)
 
     def spawn(
         self,

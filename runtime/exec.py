@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from linux.syscalls import (
@@ -58,6 +59,14 @@ class Running(NamedTuple):
         _, raw = os.waitpid(self.porter, 0)
         code = os.waitstatus_to_exitcode(raw)
         return code if code >= 0 else 128 - code
+
+
+class Result(NamedTuple):
+    """What a command executed in a container came to."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
 
 
 def spawn(
@@ -140,7 +149,21 @@ def _carry(
     os._exit(code if code >= 0 else 128 - code)
 
 
-def captured(run: Running, outputs: tuple[int, int], timeout: float | None) -> tuple[bytes, bytes]:
+def completed(begin: Callable[[Stdio], Running], timeout: float | None) -> Result:
+    """A command to its end, without input; `begin` begins it, connected to what it is given.
+
+    `TimeoutError` when it takes longer than `timeout` seconds; it is killed then.
+    """
+    with Descriptors() as open_here:
+        (out, out_in), (err, err_in) = open_here.pipe(), open_here.pipe()
+        running = begin(Stdio(open_here.file(os.devnull, os.O_RDONLY), out_in, err_in))
+        for fd in (out_in, err_in):
+            open_here.close(fd)
+        stdout, stderr = _captured(running, (out, err), timeout)
+        return Result(running.wait(), stdout, stderr)
+
+
+def _captured(run: Running, outputs: tuple[int, int], timeout: float | None) -> tuple[bytes, bytes]:
     """What the command writes until it ends, from the reading ends of its two outputs.
 
     Children that it leaves behind may hold them open; nobody waits for those.

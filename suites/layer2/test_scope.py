@@ -111,8 +111,7 @@ def shout(trio: Trio, who: str, groups: Iterable[Address], *, by: int) -> None:
         *(
             Ether(src=mac, dst=mac_of(group))
             / trio.ip(who, group, ttl=START_TTL)
-            / UDP(sport=by, dport=PORT)
-            / f"to {group}".encode()
+            / said(f"to {group}", by=by)
             for group in groups
         ),
     )
@@ -125,6 +124,7 @@ def tell(trio: Trio, names: Iterable[str]) -> None:
             call.say(CONTROL.encode())
 
 
-def said(word: str) -> Packet:
-    """A word in a datagram."""
-    return UDP(dport=PORT) / word.encode()
+def said(word: str, *, by: int | None = None) -> Packet:
+    """A word in a datagram, from any port or from one."""
+    head = UDP(dport=PORT) if by is None else UDP(sport=by, dport=PORT)
+    return head / word.encode()

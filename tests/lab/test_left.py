@@ -28,7 +28,6 @@ def wait(until):
         os.sched_yield()
 
 def leave():
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored below nohup, and then by the lab as well
     before = state()
     with at_terminal(LAB) as lab:
         lab.expect("lab:host ")
