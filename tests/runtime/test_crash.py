@@ -18,7 +18,7 @@ from runtime.errors import ConflictError, NotFoundError
 from runtime.net import bridge, networks, plug
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import Step, killed_at, steps
-from tests.runtime.looks import links, nothing_left, processes, until
+from tests.runtime.looks import family, links, nothing_left, until
 
 STARTING = steps(
     (state.Lock, "take"),
@@ -120,7 +120,7 @@ def test_removing_a_network_is_killed(engine: Engine, root: Path, step: Step) ->
 def test_a_container_never_runs_half_connected(engine: Engine, root: Path) -> None:
     """Its pid 1 leaves when the starter dies before the network is in place."""
     engine.run("base", FOR_EVER, name="first")
-    before = processes()
+    before = family(root)
     step = (reports.Report, "pid", True)
     killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
-    until(lambda: processes() <= before, "pid 1 has left by itself")
+    until(lambda: family(root) <= before, "pid 1 has left by itself")

@@ -22,7 +22,7 @@ from runtime.execute import Command, Stdio
 from runtime.isolation import DEFAULT_CAPABILITIES
 from runtime.records import Container
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.looks import nothing_left, processes
+from tests.runtime.looks import nothing_left
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_proc_and_sys_are_the_containers(engine: Engine, web: Container) -> None
     """Only its own processes and devices are there, and the host's knobs cannot be turned."""
     pids = {int(item) for item in _sh(engine, "ls /proc").split() if item.isdigit()}
     assert {1, 2} <= pids
-    assert len(pids) <= 5 < len(processes()) + 5
+    assert len(pids) <= 5
     assert _sh(engine, "ls /sys/class/net").split() == ["lo"]
     for path in ("/proc/sys/kernel/panic", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper"):
         # Opened for writing and nothing written: a knob that does turn would be the machine's.
