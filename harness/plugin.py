@@ -68,12 +68,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Have as many workers as suit the runtime; what the environment says goes before."""
+    """Have as many workers as suit a runtime; what the environment says goes before."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _concerned(config):
         return None  # xdist's own
     from harness import workers
 
-    return workers.usual(config.getoption("runtime"))
+    return workers.usual()
 
 
 # --- the sandbox -----------------------------------------------------------

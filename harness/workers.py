@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 
-from harness.adapters import registry
 
+def usual() -> int:
+    """Two for each processor.
 
-def usual(runtime: str | None) -> int | None:
-    """Two for each processor with mydocker; `None` where there is no reason for more than one.
-
-    Half of the time the kernel is waited for: before it lets go of a link or a namespace it
-    waits until nobody can be looking at it. A runtime with a daemon keeps the processors busy.
+    Half of the time the kernel is waited for: before it lets go of a link, a namespace or a rule it
+    waits until nobody can be looking at it. So it is with every runtime, be it that its daemons
+    are there twice as often then.
     """
-    if runtime not in (None, registry.DEFAULT):
-        return None
     return 2 * len(os.sched_getaffinity(0))

@@ -126,8 +126,14 @@ class CniWiring:
     # --- tries
 
     def _try_out(self, network: str) -> None:
-        """Put a namespace on a network and take it off: its bridge is there from then on."""
-        self._try(self._networks.conf(network))
+        """Put a namespace on a network and take it off: its bridge is there from then on.
+
+        And the firewall's rules for it. What masquerade and ports need is one container's own, or
+        everybody's, which another try has had made: both take most of a plugin's time.
+        """
+        conf = self._networks.conf(network)
+        bridge, _, walls = conf["plugins"]
+        self._try({**conf, "plugins": [{**bridge, "ipMasq": False}, walls]})
         families = len(self._networks.facts(network).gateways)
         done = HOME / f"tried-{families}"
         if not done.exists():

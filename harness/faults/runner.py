@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows = catalogue()
     if arguments.list:
         return _list(rows, arguments.modules)
-    workers = _workers(arguments.workers, arguments.runtime)
+    workers = _workers(arguments.workers)
     if workers is None:
         sys.stderr.write(f"netmodes faults: -n {arguments.workers}: a number from 1, or auto\n")
         return 2
@@ -86,9 +86,9 @@ def _pytest(arguments: argparse.Namespace, *options: str) -> int:
             return code if code in (0, 1) else 2
 
 
-def _workers(text: str, runtime: str | None) -> int | None:
+def _workers(text: str) -> int | None:
     if text == "auto":
-        return usual(runtime) or len(os.sched_getaffinity(0))
+        return usual()
     return int(text) if text.isdecimal() and int(text) else None
 
 

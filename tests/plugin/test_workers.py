@@ -18,23 +18,22 @@ def test_slow(): pass
 OURS = ["--runtime", "mydocker", "-n", "auto"]
 
 
-def test_there_are_two_for_each_processor(project: pytest.Pytester) -> None:
+@pytest.mark.parametrize("runtime", [["--runtime", "mydocker"], []], ids=["mydocker", "another"])
+def test_there_are_two_for_each_processor(project: pytest.Pytester, runtime: list[str]) -> None:
     """Half of the time is the kernel's."""
     project.makepyfile(MANY)
-    result = project.runpytest_subprocess(*OURS)
+    result = project.runpytest_subprocess(*runtime, "-n", "auto")
     processors = len(os.sched_getaffinity(0))
     result.stdout.fnmatch_lines([f"{2 * processors} workers *"])
 
 
-@pytest.mark.parametrize("why", ["another runtime", "told so", "none of its concern"])
+@pytest.mark.parametrize("why", ["told so", "none of its concern"])
 def test_otherwise_there_are_as_many_as_xdist_says(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    """For a runtime with a daemon, where the environment says so, and in anybody's own runs."""
+    """Where the environment says so, and in anybody's own runs."""
     project.makepyfile(MANY)
     words = [*OURS]
-    if why == "another runtime":
-        words = ["-n", "auto"]
     if why == "none of its concern":
         words = ["-n", "auto", "-o", "netmodes=false", "-o", "addopts=-p harness.plugin"]
     monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "1")
