@@ -239,6 +239,11 @@ def free_port(place: Place, transport: Transport) -> int:
         return ear.port
 
 
+def own_port() -> int:
+    """A port for who calls with packets of his own making: not one that was called from before."""
+    return next(_own_ports)
+
+
 def introduce(caller: Place, address: Address, transport: Transport) -> Meeting:
     """Have the world's echo service at `address` tell whom it saw; `OSError` when it does not."""
     port = (TCP_PORTS if transport == "tcp" else UDP_PORTS)["echo"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -24,7 +24,7 @@ from harness.packets.frame import Frame
 from harness.packets.wires import Wires
 from harness.scene import Scene
 from harness.topology import Address
-from harness.traffic import Ear, Transport
+from harness.traffic import Ear, Transport, own_port
 from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, both, has_taps, home, link_of
 
 INNER: Final = 8110
@@ -144,6 +144,8 @@ class Forging:
     scene: Scene
     neighbour: str
     family: Family
+    port: int = field(default_factory=own_port)
+    """Where it calls from: one flow's packets go where its first went, whoever sent that."""
 
     @property
     def link(self) -> str:
@@ -183,7 +185,7 @@ class Forging:
         head = Ether(src=near["eth0"].mac, dst=far[self.link].mac)
         packet = head / craft.ip(self.family, src=source, dst=target)
         return [
-            packet / craft.request(self.family, protocol, sport=port + 1, dport=port) / word
+            packet / craft.request(self.family, protocol, sport=self.port, dport=port) / word
             for protocol in (Protocol.UDP, Protocol.TCP)
         ]
 
