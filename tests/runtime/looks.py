@@ -144,14 +144,14 @@ def everything(root: Path) -> Everything:
     return Everything(
         network(),
         tables(),
-        _mounts(root),
+        mounts(root),
         family(root),
         set(descriptors()),
         sorted(str(path.relative_to(root)) for path in root.rglob("*")),
     )
 
 
-def _mounts(root: Path) -> int:
+def mounts(root: Path) -> int:
     """Mounts that have to do with `root`: other workers share this mount namespace."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return sum(str(root) in line for line in lines)
