@@ -97,6 +97,15 @@ def children(parent: int) -> set[int]:
     return found
 
 
+def opened(pid: int) -> set[str]:
+    """What a process has open: paths, and kinds of what has none."""
+    found = set()
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # just closed
+            found.add(os.readlink(f"/proc/{pid}/fd/{number}").partition(":")[0])
+    return found
+
+
 def family(root: Path) -> set[int]:
     """The processes that have to do with the state directory: other workers share this host."""
     return {pid for pid in processes() if _knows(pid, str(root))}
