@@ -21,6 +21,7 @@ from harness.place import Place, fixed
 from harness.probe.settle import Quiet
 from harness.topology import Address
 from harness.world.answers import TCP_PORTS
+from harness.world.build import UNLIMITED
 from harness.world.services import Services
 from linux import sysctl
 from tests.world.pair import pair
@@ -39,7 +40,7 @@ Ends = tuple[Place, Place]
 def ends() -> Iterator[Ends]:
     """A caller, and somebody who serves."""
     with pair(NEAR, FAR) as (near, far):
-        sysctl.write(far, {"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0})
+        sysctl.write(far, UNLIMITED)
         with Services.start({"far": (far, list(FAR_ADDRESS.values()))}):
             yield fixed("near", near), fixed("far", far)
 
