@@ -211,7 +211,7 @@ def test_a_tentative_address_is_waited_for(bare: Pair, monkeypatch: pytest.Monke
         return found
 
     wait = select.select
-    monkeypatch.setattr(settle.select, "select", waited)
+    monkeypatch.setattr(select, "select", waited)
     for space, text in ((one, OWN), (other, PEER)):
         sysctl.write(space, {"net.ipv6.conf.eth0.dad_transmits": 10})  # else it may be over by then
         give(space, text)

@@ -258,7 +258,8 @@ def held() -> tuple[set[str], set[int]]:
 
 def nothing_more(before: tuple[set[str], set[int]]) -> bool:
     """Whether all that is held now was held before; who was on the way out then may be gone."""
-    return all(now <= was for now, was in zip(held(), before, strict=True))
+    spaces, processes = held()
+    return spaces <= before[0] and processes <= before[1]
 
 
 def test_a_closed_world_leaves_nothing() -> None:
