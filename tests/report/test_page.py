@@ -333,11 +333,10 @@ def test_hostile_text_is_shown_and_does_nothing(shown: Shown) -> None:
 def test_a_script_that_is_not_ours_would_not_run(browser: Browser) -> None:
     """The page's policy is a second wall: markup that got in anyhow has no effect."""
     page = browser.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
     text = html.render([made.BROKEN])
-    page.set_content(text.replace("<main", "<script>document.title='owned'</script><main", 1))
+    with page.expect_console_message() as said:
+        page.set_content(text.replace("<main", "<script>document.title='owned'</script><main", 1))
     expect(page.get_by_role("heading", level=1)).to_have_text("acme 1.2")
     assert page.title() == "acme 1.2: netmodes"
-    assert "Content Security Policy" in said[0]
+    assert "Content Security Policy" in said.value.text
     page.close()
