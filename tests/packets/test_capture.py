@@ -17,8 +17,7 @@ from scapy.utils import RawPcapNgReader
 
 from harness.packets.capture import Capture, CaptureLost, Tap
 from harness.packets.frame import Frame, Kind, has_ethernet_header
-from harness.world.build import UNLIMITED
-from linux import rtnl, sysctl
+from linux import rtnl
 from linux.netlink import Netlink, Request, attributes, number
 from linux.netns import NetNS
 from tests.processes import nothing_stays_open
@@ -33,7 +32,6 @@ IFLA_PROMISCUITY = 30
 def ends() -> Iterator[tuple[NetNS, NetNS]]:
     """Two namespaces on one cable, their neighbours known: no ARP comes in between."""
     with pair([f"{NEAR}/24", "2001:db8::1/64"], [f"{FAR}/24", "2001:db8::2/64"]) as both:
-        sysctl.write(both[1], UNLIMITED)
         with both[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.sendto(b"", (FAR, 9))
         yield both
