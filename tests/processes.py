@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -19,6 +21,20 @@ def family() -> set[int]:
         found |= new
         new = {child for parent in new for child in children.get(parent, [])}
     return found
+
+
+def descriptors() -> set[str]:
+    """Those of this process, the one by which they are listed included."""
+    return set(os.listdir("/proc/self/fd"))
+
+
+@contextlib.contextmanager
+def nothing_stays_open() -> Iterator[None]:
+    """The body leaves no descriptor open, and closes none that was."""
+    gc.collect()  # or what earlier tests have left to it is closed meanwhile
+    before = descriptors()
+    yield
+    assert descriptors() == before
 
 
 def network_namespaces() -> set[str]:

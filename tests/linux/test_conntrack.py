@@ -28,6 +28,8 @@ from tests.linux.star import SHARED, Star
 
 TABLE = Table("inet", "test")
 PORT = 7000
+WITHIN = 10.0
+"""Seconds in which a packet must arrive, on the slowest machine."""
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 
@@ -56,7 +58,7 @@ def udp(space: NetNS, family: int, *, port: int = 0) -> socket.socket:
     """A datagram socket in a station."""
     opened = space.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     opened.bind(("", port))
-    opened.settimeout(2)
+    opened.settimeout(WITHIN)
     return opened
 
 

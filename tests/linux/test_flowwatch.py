@@ -14,7 +14,7 @@ from linux.conntrack import Conntrack
 from linux.flowwatch import FlowWatch
 from linux.nft import Nft
 from tests.linux.star import SHARED, Star
-from tests.linux.test_conntrack import PORT, divert, udp
+from tests.linux.test_conntrack import PORT, WITHIN, divert, udp
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 EVENTS = "net.netfilter.nf_conntrack_events"
@@ -129,7 +129,7 @@ def test_threads_may_ask_at_once(star: Star, rules: Nft) -> None:
         for thread in asking:
             thread.start()
         for thread in asking:
-            thread.join(5)
+            thread.join(WITHIN)
         assert answers == [1] * 800
 
 

@@ -22,7 +22,6 @@ from harness.probe.settle import Quiet
 from harness.topology import Address
 from harness.world.answers import TCP_PORTS
 from harness.world.services import Services
-from linux import sysctl
 from tests.world.pair import pair
 
 NEAR = ("192.0.2.1/24", "2001:db8::1/64")
@@ -38,10 +37,11 @@ Ends = tuple[Place, Place]
 @pytest.fixture(scope="module")
 def ends() -> Iterator[Ends]:
     """A caller, and somebody who serves."""
-    with pair(NEAR, FAR) as (near, far):
-        sysctl.write(far, {"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0})
-        with Services.start({"far": (far, list(FAR_ADDRESS.values()))}):
-            yield fixed("near", near), fixed("far", far)
+    with (
+        pair(NEAR, FAR) as (near, far),
+        Services.start({"far": (far, list(FAR_ADDRESS.values()))}),
+    ):
+        yield fixed("near", near), fixed("far", far)
 
 
 @pytest.fixture(scope="module")

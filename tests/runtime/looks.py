@@ -97,6 +97,15 @@ def children(parent: int) -> set[int]:
     return found
 
 
+def opened(pid: int) -> set[str]:
+    """What a process has open: paths, and kinds of what has none."""
+    found = set()
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # just closed
+            found.add(os.readlink(f"/proc/{pid}/fd/{number}").partition(":")[0])
+    return found
+
+
 def family(root: Path) -> set[int]:
     """The processes that have to do with the state directory: other workers share this host."""
     return {pid for pid in processes() if _knows(pid, str(root))}
@@ -144,14 +153,14 @@ def everything(root: Path) -> Everything:
     return Everything(
         network(),
         tables(),
-        _mounts(root),
+        mounts(root),
         family(root),
         set(descriptors()),
         sorted(str(path.relative_to(root)) for path in root.rglob("*")),
     )
 
 
-def _mounts(root: Path) -> int:
+def mounts(root: Path) -> int:
     """Mounts that have to do with `root`: other workers share this mount namespace."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return sum(str(root) in line for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from runtime.engine import Engine
 from runtime.intake import Loaded
 from tests.runtime import tars
-from tests.runtime.looks import descriptors
+from tests.runtime.looks import descriptors, mounts
 
 
 def load(engine: Engine, archive: bytes) -> list[Loaded]:
@@ -63,6 +64,7 @@ def on_disk(root: Path) -> set[str]:
 @contextmanager
 def unchanged(root: Path) -> Iterator[None]:
     """The body leaves nothing on disk, and of this process no descriptor, child or mount."""
+    gc.collect()  # or what earlier tests' engines had open goes meanwhile
     before = _state(root)
     yield
     assert _state(root) == before
@@ -73,7 +75,7 @@ def _state(root: Path) -> tuple[set[str], set[str], str, int]:
         on_disk(root),
         set(descriptors()),
         Path("/proc/thread-self/children").read_text(),
-        len(Path("/proc/self/mountinfo").read_text().splitlines()),
+        mounts(root),
     )
 
 

@@ -74,6 +74,7 @@ def test_run_detached_prints_the_id(mydocker: Mydocker) -> None:
     done = mydocker("exec", "-e", "A=b", "-w", "/tmp", "web", "sh", "-c", "echo $A; pwd; exit 9")
     assert (done.returncode, done.stdout) == (9, "b\n/tmp\n")
     assert mydocker("exec", "-i", "web", "cat", stdin="in").stdout == "in"
+    until(lambda: bool(mydocker("logs", identity[:12]).stdout), "what it said is logged")
     assert mydocker("logs", identity[:12]).stdout == "hello\n"
     assert re.fullmatch(r"\d{4}-\S+Z hello\n", mydocker("logs", "-t", "web").stdout)
     assert mydocker("stop", "-t", "5", "web").stdout == "web\n"

@@ -97,7 +97,8 @@ def test_a_layer_stays_in_its_directory(entries: list[Item]) -> None:
             data = _packed(made / "one" / "tree")
             layers.build(str(made / "two"), Chunks([data]), Budget(1 << 30))
             assert _packed(made / "two" / "tree") == data
-        assert set(os.listdir("/proc/self/fd")) == descriptors
+        # What earlier tests have left to the garbage collector may be closed by now.
+        assert set(os.listdir("/proc/self/fd")) <= descriptors
         assert set(os.listdir(made)) <= {"one", "two", "outside"}
 
 

@@ -133,9 +133,14 @@ def test_a_limit_that_cannot_be_is_refused(engine: Engine) -> None:
 _COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /count; done"
 
 
+def _count(root: Path, found: Container) -> Path:
+    """Where its counter stands, as soon as its command has got to run."""
+    return root / "containers" / found.id / "upper" / "count"
+
+
 def _counts(root: Path, found: Container) -> bool:
     """Whether its counter goes on within a moment in which we do some work of our own."""
-    path = root / "containers" / found.id / "upper" / "count"
+    path = _count(root, found)
     before = path.read_text()
     for _ in range(3000):
         os.sched_yield()
@@ -147,7 +152,7 @@ def _counts(root: Path, found: Container) -> bool:
 def test_a_paused_container_stands_still(engine: Engine, root: Path) -> None:
     """Nothing in it goes on until it is unpaused; meanwhile it can be looked at, not entered."""
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
-    until((root / "containers" / web.id / "upper" / "count").exists, "it counts")
+    until(_count(root, web).exists, "it counts")
     if _or_refused(engine, root, "freezer", lambda: engine.pause("web")) is None:
         assert not engine.inspect("web").state.paused
         return
@@ -191,6 +196,7 @@ _PAUSING: dict[str, Step] = {
 def test_a_pause_is_killed(engine: Engine, root: Path, step: Step) -> None:
     """What is left can be let go on, and removed; no cgroup is left."""
     web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
+    until(_count(root, web).exists, "it counts")
 
     def hold_and_let_go() -> None:
         Engine(root).pause("web")

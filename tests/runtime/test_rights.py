@@ -14,7 +14,7 @@ from runtime.errors import InvalidError
 from runtime.isolation import DEFAULT_CAPABILITIES, capabilities, forbid
 from tests.programs import environment
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.looks import nothing_left
+from tests.runtime.looks import nothing_left, until
 
 _NET_ADMIN, _NET_RAW = 1 << 12, 1 << 13
 _SETS = "grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status"
@@ -49,6 +49,7 @@ def test_a_command_has_what_was_asked_for(
         cap_drop=drop,
     )
     assert set(_sets(engine, web.id).values()) == {expected}
+    until(lambda: len(list(engine.logs(web.id))) == 3, "the command has told")
     logged = [line.data.decode().split(":") for line in engine.logs(web.id)]
     assert {int(bits, 16) for _, bits in logged} == {expected}
 

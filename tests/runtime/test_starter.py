@@ -16,7 +16,7 @@ from runtime.errors import CommandNotFoundError, InvalidError, UnsupportedError
 from runtime.starter import Starter
 from runtime.starting import MESSAGE
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.looks import WITHIN, children, until
+from tests.runtime.looks import WITHIN, children, opened, until
 
 
 @pytest.fixture
@@ -84,20 +84,10 @@ def test_pid_1_holds_its_log_and_record_only(started: Engine, root: Path) -> Non
     handle = os.pidfd_open(web.state.pid)
     poll = select.poll()
     poll.register(handle, select.POLLIN)
-    while (held := _held(web.state.pid)) != wanted and not poll.poll(1):
+    while (held := opened(web.state.pid)) != wanted and not poll.poll(1):
         assert held > wanted  # the socket that takes its time
     os.close(handle)
     assert held == wanted
-
-
-def _held(pid: int) -> set[str]:
-    found = set()
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            found.add(os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")[0])
-        except FileNotFoundError:
-            continue  # just closed
-    return found
 
 
 def test_what_keeps_a_command_from_running_is_told(started: Engine) -> None:
@@ -178,15 +168,17 @@ def test_without_it_a_start_fails_in_words(started: Engine, starter: Starter) ->
 
 def test_it_ends_with_its_caller(root: Path) -> None:
     """By whatever death: here by SIGKILL."""
-    out, into = os.pipe()
+    (out, into), (gate, opener) = os.pipe(), os.pipe()
     caller = os.fork()
     if not caller:
         begun = Starter.begin()
         os.write(into, str(begun.pid).encode())
+        os.read(gate, 1)  # once it has ended, nobody could get hold of it
         os.kill(os.getpid(), signal.SIGKILL)
-    os.close(into)
     handle = os.pidfd_open(int(os.read(out, 16)))
-    os.close(out)
+    os.write(opener, b"!")
+    for number in (out, into, gate, opener):
+        os.close(number)
     os.waitpid(caller, 0)
     poll = select.poll()
     poll.register(handle, select.POLLIN)

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import ip_interface
 
 from harness.probe.settle import await_ready
+from harness.world.build import UNLIMITED
 from linux import rtnl, sysctl
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -19,12 +20,13 @@ PORT = 2
 def pair(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[NetNS, NetNS]]:
     """Two namespaces whose `eth0` have the addresses given, such as `192.0.2.1/24`.
 
-    No duplicates are looked for: every address can be used, and found, at once.
+    No duplicates are looked for: every address can be used, and found, at once. Each packet
+    that deserves an ICMP error gets one: on older kernels the limit is the whole machine's.
     """
     with NetNS.new() as one, NetNS.new() as other, ExitStack() as stack:
         near, far = (stack.enter_context(Netlink(netns)) for netns in (one, other))
         for netns in (one, other):
-            sysctl.write(netns, {"net.ipv6.conf.default.accept_dad": 0})
+            sysctl.write(netns, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
         near.send([rtnl.add_veth("eth0", "eth0", index=PORT, peer_netns=other.fd, peer_index=PORT)])
         for netlink, addresses in ((near, left), (far, right)):
             netlink.send(

@@ -19,7 +19,7 @@ from tests.world.pair import pair
 SERVED = {4: "203.0.113.10", 6: "2001:db8:1::10"}
 CLIENT = {4: "203.0.113.7", 6: "2001:db8:1::7"}
 SOCKETS = {4: socket.AF_INET, 6: socket.AF_INET6}
-PATIENCE = 5.0
+PATIENCE = 10.0
 
 Places = dict[str, tuple[NetNS, list[Any]]]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,12 +140,16 @@ def test_what_nobody_has_is_swallowed(world: World, source: str, address: str) -
     assert set(outcomes(world, questions)) == {Outcome.DROPPED}
 
 
-def passed(world: World) -> int:
-    """How many packets the routers have taken in."""
+def passed_on(world: World) -> int:
+    """How many packets the routers have forwarded, which they do not what neighbours say."""
     total = 0
     for name in routers(world.topology):
-        with world.namespaces[name].entered(), open("/proc/thread-self/net/dev") as file:
-            total += sum(int(line.split()[2]) for line in file.readlines()[2:])
+        with world.namespaces[name].entered():
+            four, six = (Path("/proc/thread-self/net", file) for file in ("snmp", "snmp6"))
+            lines = [line.split() for line in four.read_text().splitlines()]
+            heads, numbers = (line for line in lines if line[0] == "Ip:")
+            total += int(dict(zip(heads, numbers, strict=True))["ForwDatagrams"])
+            total += int(dict(map(str.split, six.read_text().splitlines()))["Ip6OutForwDatagrams"])
     return total
 
 
@@ -153,11 +159,11 @@ def test_a_private_address_that_nobody_has_does_not_go_round(world: World, addre
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
     spaces = list(world.namespaces.values())
     settle(*spaces)
-    before = passed(world)
+    before = passed_on(world)
     with world.namespaces[HOST].socket(kind, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"!", (address, 9))
         settle(*spaces)
-    assert passed(world) - before < 20  # each router once, and whom it asks for
+    assert passed_on(world) - before <= len(routers(world.topology))
 
 
 @EACH
@@ -250,25 +256,33 @@ def held() -> tuple[set[str], set[int]]:
     return network_namespaces(), family()
 
 
+def nothing_more(before: tuple[set[str], set[int]]) -> bool:
+    """Whether all that is held now was held before; who was on the way out then may be gone."""
+    spaces, processes = held()
+    return spaces <= before[0] and processes <= before[1]
+
+
 def test_a_closed_world_leaves_nothing() -> None:
     """Its namespaces and processes are there while it is, and none of them afterwards."""
+    gc.collect()  # or what earlier tests have left to it is let go of meanwhile
     before = held()
     world = World.build(Topology())
     spaces, processes = held()
     assert len(spaces - before[0]) == len(world.namespaces) == 9
     assert len(processes - before[1]) == 3  # the host's init and server, and the services
     world.close()
-    assert held() == before
+    assert nothing_more(before)
     world.close()
 
 
 def test_a_world_that_cannot_be_built_leaves_nothing() -> None:
     """When the kernel refuses something, the error names it, and what was made is gone."""
     twice = replace(Topology(), resolver=Topology().internet)
+    gc.collect()  # or what earlier tests have left to it is let go of meanwhile
     before = held()
     with pytest.raises(NetlinkError, match=r"add address 203\.0\.113\.10/24 .* File exists"):
         World.build(twice)
-    assert held() == before
+    assert nothing_more(before)
 
 
 def test_two_worlds_know_nothing_of_each_other(world: World) -> None:

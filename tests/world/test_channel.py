@@ -13,6 +13,7 @@ from types import FrameType
 import pytest
 
 from harness.world.channel import LARGEST, LAST_WORDS, Channel, FailedError
+from tests.processes import nothing_stays_open
 
 
 class Cut(Exception):
@@ -40,10 +41,9 @@ def test_a_message_arrives_as_it_was(ends: tuple[Channel, Channel], size: int) -
 def test_no_descriptor_stays_open(ends: tuple[Channel, Channel]) -> None:
     """What a long message went by is closed at both ends."""
     here, there = ends
-    before = os.listdir("/proc/self/fd")
-    there.send(1, bytes(LARGEST + 1))
-    here.receive()
-    assert os.listdir("/proc/self/fd") == before
+    with nothing_stays_open():
+        there.send(1, bytes(LARGEST + 1))
+        here.receive()
 
 
 def test_an_older_answer_is_passed_over(ends: tuple[Channel, Channel]) -> None:

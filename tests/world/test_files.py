@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_a_runtime_finds_room(host: Host, directory: str) -> None:
 
 def test_the_cache_outlives_the_host(host: Host) -> None:
     """What an adapter puts into the cache is there for the next run."""
-    name = os.path.join(files.cache(), f"test-{os.getpid()}")
+    name = os.path.join(files.cache(), f"test-{uuid4()}")
     host.call(_touch, name)
     assert os.path.exists(name)
     os.unlink(name)

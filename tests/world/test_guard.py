@@ -14,7 +14,7 @@ import pytest
 
 from harness.cast import CAST
 from harness.faults import tricks
-from harness.guard import BYSTANDER, LEFT_BEHIND, Guard, Violation
+from harness.guard import BOUND, BYSTANDER, LEFT_BEHIND, Guard, Violation
 from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, introduce
@@ -273,7 +273,7 @@ def test_what_is_declared_to_be_remembered_is_no_leak(guard: Guard, scene: Scene
     scene.container("stays", Bridge("lan"))
     try:
         guard.allow(replace(scene.runtime.dialect, traces="left"))
-        with guard.holding(bound=SOON):
+        with guard.holding():
             guest = scene.container("guest", Bridge("lan")).net
             introduce(guest, scene.world.address(INTERNET, 4), "udp")
             scene.world.host.call(_remove_and_remember, "guest")
@@ -299,7 +299,7 @@ def test_only_what_is_declared_to_be_fleeting_may_end_by_itself(
                 contextlib.nullcontext()
                 if "sleep" in pattern
                 else pytest.raises(Violation, match=r"process \d+ \(sleep\): gone"),
-                guard.holding(bound=SOON),
+                guard.holding(bound=BOUND if "sleep" in pattern else SOON),
             ):
                 assert world.host.call(killed, pid)
         finally:
@@ -317,7 +317,7 @@ def test_rules_of_the_runtimes_own_may_change_places(
         guard.allow(replace(scene.runtime.dialect, tables=tables))
         with (
             contextlib.nullcontext() if tables else pytest.raises(Violation, match="nft rule"),
-            guard.holding(bound=SOON),
+            guard.holding(bound=BOUND if tables else SOON),
         ):
             _load(world, 443, 80, named=named)
         with pytest.raises(Violation, match="nft rule inet leak"), guard.holding(bound=SOON):

@@ -45,9 +45,15 @@ def test_names_are_those_of_the_other_root(host: Host) -> None:
 
 def test_the_caller_stays_where_it_is(host: Host) -> None:
     """Root, namespaces and hostname are its own afterwards."""
-    before = os.stat("/"), os.readlink("/proc/self/ns/net"), socket.gethostname()
+
+    def where() -> tuple[os.stat_result, str, str]:
+        return os.stat("/"), os.readlink("/proc/self/ns/net"), socket.gethostname()
+
+    root, *before = where()
     assert inside(host.pid, socket.gethostname) == "host"
-    assert (os.stat("/"), os.readlink("/proc/self/ns/net"), socket.gethostname()) == before
+    now, *after = where()
+    assert after == before
+    assert os.path.samestat(now, root)
 
 
 def test_a_failure_is_told(host: Host) -> None:
