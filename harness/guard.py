@@ -142,9 +142,13 @@ class Guard:
             self._base = self._at_rest()
 
     def _at_rest(self) -> State:
-        """What there is once no address of the host is tentative: routes come along with it."""
+        """What there is once no address of the host is tentative: routes come along with it.
+
+        Without who ends just now: a part of a command of the runtime's that has returned.
+        """
         await_ready([self._world.namespaces[HOST]])
-        return self.take()
+        found = self.take()
+        return State(found.raws, self._surroundings.staying(found.outside))
 
     def forget(self) -> None:
         """Something was made, or removed, that outlives tests: `begin` looks anew."""

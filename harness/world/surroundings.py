@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,9 @@ from harness.world.facts import Thing
 _NAMESPACE: Final = re.compile(r"(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]")
 _MOUNT_FIELDS: Final = 6
 """Fields of mountinfo before the optional ones: proc_pid_mountinfo(5)."""
+
+_PF_EXITING: Final = 0x4
+_KILL: Final = 1 << (signal.SIGKILL - 1)
 
 DESCRIPTOR: Final = "descriptor of "
 """How the name of a held namespace begins."""
@@ -55,6 +59,13 @@ class Surroundings:
         below = () if self.cgroup is None else (path for path, _, _ in os.walk(self.cgroup))
         processes = self._processes()
         return Outside(mounts, frozenset(below), processes, tuple(self._held(processes)))
+
+    def staying(self, seen: Outside) -> Outside:
+        """What was seen without processes that are ending now: nobody takes them away."""
+        stay = frozenset(pid for pid in seen.processes if not ends(f"{self._proc}/{pid}/stat"))
+        return seen._replace(
+            processes=stay, held=tuple(item for item in seen.held if item.pid in stay)
+        )
 
     @property
     def _proc(self) -> str:
@@ -104,6 +115,17 @@ def running(proc: str, known: Mapping[int, str]) -> dict[int, str]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found[pid] = known.get(pid) or _name(f"{proc}/{pid}")
     return found
+
+
+def ends(stat: str) -> bool:
+    """Whether a process has ended, is about to, or is to be killed, by its proc_pid_stat(5)."""
+    try:
+        with open(stat, "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:  # it has gone
+        return True
+    state, flags, pending = fields[0], int(fields[6]), int(fields[28])
+    return state in b"ZX" or bool(flags & _PF_EXITING or pending & _KILL)
 
 
 def _namespaces(directory: int) -> Iterator[str]:

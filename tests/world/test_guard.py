@@ -19,7 +19,7 @@ from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, introduce
 from harness.world.build import NEAR, SWITCH, World
-from harness.world.surroundings import Surroundings, running
+from harness.world.surroundings import Surroundings, ends, running
 from linux import netstate, nft, rtnl, sysctl
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
@@ -247,6 +247,20 @@ def test_who_ends_while_it_is_looked_at_was_not_there(tmp_path: Path) -> None:
     assert running(str(tmp_path), {7: "podman"}) == {7: "podman", 8: "conmon"}
 
 
+@pytest.mark.parametrize(
+    ("state", "flags", "pending", "found"),
+    [("S", 0, 0, False), ("Z", 0, 0, True), ("R", 4, 0, True), ("D", 0, 256, True)],
+    ids=["asleep", "a zombie", "exiting", "to be killed"],
+)
+def test_who_ends_is_known_by_its_stat(
+    tmp_path: Path, state: str, flags: int, pending: int, *, found: bool
+) -> None:
+    """Fields 3, 9 and 31 of proc_pid_stat(5), whatever its name is."""
+    rest = [state, *["1", "2", "3", "4", "5"], str(flags), *["7"] * 21, str(pending), "0"]
+    (tmp_path / "stat").write_text(f"41 (a) (b c) {' '.join(rest)}\n")
+    assert ends(f"{tmp_path}/stat") == found
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_remembered_of_a_container_is_found(
     guard: Guard, scene: Scene, family: Family
@@ -304,6 +318,21 @@ def test_only_what_is_declared_to_be_fleeting_may_end_by_itself(
                 assert world.host.call(killed, pid)
         finally:
             guard.allow(scene.runtime.dialect)
+
+
+def test_who_is_ending_when_a_test_begins_is_not_missed(guard: Guard, world: World) -> None:
+    """A part of a command of the runtime's that its parent has not waited for yet."""
+    pid = world.host.call(_ended)
+    with guard.holding(bound=SOON):
+        assert world.host.call(os.waitpid, pid, 0) == (pid, 0)
+
+
+def _ended() -> int:
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pid
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["without names", "with names"])
