@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_interface
@@ -192,18 +193,19 @@ def in_use(scene: Scene, host: Place, by: str, family: Family) -> Iterator[Netwo
 
 
 def choices(scene: Scene, family: Family) -> Iterator[Network]:
-    """What it chooses for one network after the other, till it comes to what it had before.
+    """What it chooses for one network after the other, till there is nothing new to come.
 
-    Some choose the first that is free, some go round: Docker takes the next of 31.
+    Some choose the first that is free, some go round: Docker among 31, of which it takes the first
+    twice in a row.
     """
-    had: set[Network] = set()
+    had: list[Network] = []
     for _ in range(MANY):
-        made = subnet(scene.network("choice", ipv6=family == 6).facts.gateways, family)
+        had.append(subnet(scene.network("choice", ipv6=family == 6).facts.gateways, family))
         scene.remove_network("choice")
-        yield made
-        if made in had:
+        yield had[-1]
+        again = [item for item, count in Counter(had).items() if count > 1]
+        if len(again) > 1 or had.count(had[-1]) > 2:
             return
-        had.add(made)
 
 
 @contextmanager
