@@ -9,6 +9,7 @@ import errno
 import os
 import time
 from ipaddress import ip_address
+from typing import Final
 
 from linux import netstate, rtnl
 from linux.netlink import Netlink, NetlinkError
@@ -18,6 +19,9 @@ from runtime.net import sysctl
 from runtime.net.design import IPV6_MIN_MTU
 from runtime.net.ipam import mac_of
 from runtime.records import Endpoint, NetworkConfig
+
+_NOT_THE_LOOPBACK: Final = "3"
+"""No answer by ARP for addresses of scope host: 127.0.0.1, where `route_localnet` is set."""
 
 
 def bridge_mac(network: NetworkConfig) -> str:
@@ -76,6 +80,7 @@ def make(network: NetworkConfig) -> None:
             host.send([rtnl.add_bridge(scratch, mac=bridge_mac(network), up=False)])
             index = netstate.link(host, scratch).ifindex
             set_ipv6(scratch, on=bool(network.subnet6))
+            sysctl.write(f"net.ipv4.conf.{scratch}.arp_ignore", _NOT_THE_LOOPBACK)
             host.send(
                 [
                     # Only of a change does the kernel tell br_netfilter, which would else take

@@ -8,7 +8,8 @@ permission to enter, are per network and stand in `runtime.net.nat`.
 Only what goes to the host's own addresses is redirected. 127.0.0.0/8 counts as such
 for the host itself alone: what comes from elsewhere is not, whatever it says. So that
 the host's own calls to 127.0.0.1 can leave by the bridge, that link (no other) gets
-`route_localnet`, and what containers send there to 127.0.0.0/8 is dropped.
+`route_localnet`, and what containers send there to 127.0.0.0/8 is dropped. Who asks there
+by ARP for such an address is not answered either (`runtime.net.bridge`).
 """
 
 from __future__ import annotations

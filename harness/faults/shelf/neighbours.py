@@ -19,6 +19,14 @@ def bridge_proxies_arp(site: Site) -> None:
         site.host.sysctl(f"net.ipv4.neigh.{bridge}.proxy_delay", 0)
 
 
+@fault("bridge-answers-for-the-loopback", violates=("BR-18",), moment=RULES)
+def bridge_answers_for_the_loopback(site: Site) -> None:
+    """What lets the host's own calls to 127.0.0.1 out has it tell everybody that it has that."""
+    for bridge in site.bridges():
+        site.host.sysctl(f"net.ipv4.conf.{bridge}.arp_ignore", 0)
+        site.host.sysctl(f"net.ipv4.conf.{bridge}.route_localnet", 1)
+
+
 @fault("ports-answer-for-others", violates=("BR-18",), moment=PLUGGED)
 def ports_answer_for_others(site: Site) -> None:
     """A bridge that knows a container's MAC answers ARP in its place."""

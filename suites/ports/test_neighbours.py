@@ -1,0 +1,39 @@
+"""Whether anybody on a network answers for the host's loopback, to which published ports lead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from harness.adapters.protocol import Adapter, Feature
+from harness.addresses import LOOPBACKS
+from harness.marks import requirement
+from harness.model import DEFAULT_NETWORK, Family, Publish
+from harness.packets.wires import Wires
+from harness.scene import Scene
+from harness.world.build import World
+from suites.neighbours import assert_nobody_answers
+from suites.ports.shop import INSIDE, OWN
+from suites.trio import Home, Trio, both_families, plan
+
+APART: Final = "apart"
+"""A network on which nobody else has published a port: its bridge may remember."""
+
+
+@requirement("BR-18")
+@both_families
+@pytest.mark.parametrize("published", [False, True], ids=["no ports", "a published port"])
+def test_for_the_loopback_nobody_answers(
+    world: World, runtime: Adapter, wires: Wires, family: Family, *, published: bool
+) -> None:
+    """Whatever the host is told so that its own loopback leads to published ports."""
+    own = family == 6 or Feature.NETWORKS in runtime.features
+    home = Home(family, APART if own else DEFAULT_NETWORK)
+    ports = (Publish(OWN, INSIDE),) if published and Feature.PUBLISH in runtime.features else ()
+    *others, last = plan(home).containers
+    asked = replace(plan(home), containers=(*others, replace(last, ports=ports)))
+    with Scene(world, runtime, asked) as scene, Wires() as taps:
+        scene.ready()
+        assert_nobody_answers(Trio(scene, family, home.network, wires, taps), LOOPBACKS[family])
