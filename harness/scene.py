@@ -337,7 +337,10 @@ class Scene:
                 watched.append(stack.enter_context(self.place(GATEWAY).open()))
             watched = list({space.id: space for space in watched}.values())
             quiet = stack.enter_context(Quiet(self.world.namespaces["lan"], watched))
-            quiet.last(max(self._patience(), own_stack.patience(spaces)))
+            if patience := max(self._patience(), own_stack.patience(spaces)):
+                quiet.outlast(patience, self.world.namespaces[HOST])
+            else:
+                quiet.last()
 
     def _space(self, name: str) -> NetNS:
         """From where somebody of a matrix asks and witnesses; the caller closes it."""

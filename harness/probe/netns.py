@@ -24,7 +24,7 @@ from harness.model import FAMILIES, Cell, Family, Observation, Protocol
 from harness.probe import icmp, own_stack, wire
 from harness.probe.ledger import Answer, Heard, Ledger, Namer, Question
 from harness.probe.remote import Inside, seen_from_host
-from harness.probe.settle import HELD_PAUSE, Quiet, await_ready
+from harness.probe.settle import Quiet, await_ready
 from harness.probe.station import (
     Datagram,
     Make,
@@ -54,6 +54,8 @@ _PORTS: Final = range(61000, 65536)
 _OWN_PORTS: Final = range(24576, 24576 + SLICE)
 """From where agents call: below that range, so that nobody else does."""
 _PUMP_EVERY: Final = 32
+_HELD_PAUSE: Final = 0.002
+"""Seconds in which to take in answers while the kernel's timer holds one back."""
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """Errors that tell of this process's limits, not of the network."""
 _EVENTS: Final = 512
@@ -228,7 +230,7 @@ class _Asking:
             while self.ledger.open:
                 if quiet.reached() and not self._pump() and not self._told_more():
                     break
-                self._pump(HELD_PAUSE if quiet.held else 0.0)
+                self._pump(_HELD_PAUSE if quiet.held else 0.0)
         patience = max(patience, own_stack.patience(self._spaces))
         own_stack.outwait(patience, lambda: bool(self.ledger.open), self._pump)
         self._told_more()

@@ -45,12 +45,10 @@ QUIET_BOUND: Final = 10.0
 """Seconds after which a world that is still busy is an error."""
 
 _PAGE: Final = 1 << 16
+_ALL_PROTOCOLS: Final = socket.htons(3)
+"""ETH_P_ALL (linux/if_ether.h)."""
 _SOLICITED_NODE: Final = IPv6Address("ff02::1:ff00:0")
 _GROUPS: Final = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
-
-
-HELD_PAUSE: Final = 0.002
-"""Seconds to do something else in while the kernel's timer holds an answer back."""
 
 Counters = tuple[NetNS, str, str]
 """What has passed an interface: its namespace, its name, and numbers as proc_net(5) has them."""
@@ -122,17 +120,27 @@ class Quiet:
         self._last, self._moved = now, not still
         return still
 
-    def last(self, seconds: float = 0.0) -> None:
-        """Return once nothing has moved, and for so long if a part of the way is no kernel's.
+    def last(self) -> None:
+        """Return once nothing has moved. Raises as `reached`."""
+        while not self.reached():
+            pass
 
-        Raises as `reached`.
+    def outlast(self, seconds: float, at: NetNS) -> None:
+        """Return once nothing has moved for so long: a part of the way is no kernel's.
+
+        Who works there is not looked into, and so waited for: until a packet passes `at`, or the
+        time is over. The counters decide. Raises as `reached`.
         """
-        began = time.monotonic()
-        while not (self.reached() and time.monotonic() >= began + seconds):
-            if self._moved:
-                began = time.monotonic()
-            if seconds:
-                time.sleep(HELD_PAUSE)  # so that who works in user space can
+        with (
+            at.socket(socket.AF_PACKET, socket.SOCK_RAW, _ALL_PROTOCOLS) as ear,
+            select.epoll() as poll,
+        ):
+            poll.register(ear, select.EPOLLIN | select.EPOLLET)  # told of each anew, read or not
+            until = time.monotonic() + seconds
+            while not (self.reached() and time.monotonic() >= until):
+                if self._moved:
+                    until = time.monotonic() + seconds
+                poll.poll(max(until - time.monotonic(), 0.0))
 
     def _past_queues(self, before: list[Counters]) -> tuple[list[Counters], bool]:
         """What has passed when the queues are empty, and whether it is only what emptied them."""

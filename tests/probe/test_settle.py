@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from collections.abc import Iterator
 from ipaddress import IPv6Interface
 from typing import Any
@@ -144,6 +145,26 @@ def test_a_lost_control_packet_is_an_error(
         pytest.raises(ControlLost, match=r"took more than 0\.02 s; .* run again with fewer"),
     ):
         quiet.reached()
+
+
+def test_who_works_in_user_space_is_outlasted(
+    ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So long after the last packet, which ends the wait at once where it passes."""
+    passes: list[float] = []
+
+    def reached() -> bool:
+        passes.append(time.monotonic())
+        if len(passes) == 2:
+            sender.sendto(b"!", ("192.0.2.2", 9))
+        return look()
+
+    with Quiet(lo, ends) as quiet, ends[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        look = quiet.reached
+        monkeypatch.setattr(quiet, "reached", reached)
+        quiet.outlast(0.2, ends[0])
+    assert passes[-1] - passes[1] >= 0.2
+    assert len(passes) >= 4  # the third is the packet's
 
 
 def test_processors_are_given_back(ends: Pair, lo: NetNS) -> None:
