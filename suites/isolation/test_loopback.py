@@ -33,8 +33,9 @@ def test_for_the_loopback_nobody_answers(
     own = family == 6 or Feature.NETWORKS in runtime.features
     home = Home(family, APART if own else DEFAULT_NETWORK)
     ports = (Publish(PORT, INSIDE),) if published and Feature.PUBLISH in runtime.features else ()
-    *others, last = plan(home).containers
-    asked = replace(plan(home), containers=(*others, replace(last, ports=ports)))
+    usual = plan(home)
+    *others, last = usual.containers
+    asked = replace(usual, containers=(*others, replace(last, ports=ports)))
     with Scene(world, runtime, asked) as scene, Wires() as taps:
         scene.ready()
         assert_nobody_answers(Trio(scene, family, home.network, wires, taps), LOOPBACKS[family])

@@ -52,7 +52,10 @@ def view(project: pytest.Pytester) -> Iterator[None]:
         os.chdir(project.path)
 
 
-def machine() -> tuple[Snapshot, set[str], str]:
+Machine = tuple[Snapshot, set[str], str]
+
+
+def machine() -> Machine:
     """Links, addresses, routes, rules and sysctls; mounts; what names network namespaces."""
     with NetNS.own() as own:
         network = Snapshot.of(fixed("machine", own))
@@ -61,13 +64,18 @@ def machine() -> tuple[Snapshot, set[str], str]:
     return network, mounts, named
 
 
-def changed(before: Snapshot, after: Snapshot) -> list[str]:
-    """The differences, but for settings that a part of the kernel has brought along.
+def assert_unchanged(before: Machine) -> None:
+    """All is as it was, but for settings that a part of the kernel has brought along.
 
     It is loaded by who needs it first, and has its sysctls in every namespace from then on.
     """
+    network, mounts, names = before
+    network_after, mounts_after, names_after = machine()
     loaded = re.compile(r"sysctl .*: new")
-    return [line for line in before.changes(after) if not loaded.fullmatch(line)]
+    changes = network.changes(network_after)
+    assert [line for line in changes if not loaded.fullmatch(line)] == []
+    # The copy of a mount of another worker's goes with the directory that it was on.
+    assert (mounts_after - mounts, names_after) == (set(), names)
 
 
 def family(pid: int) -> set[tuple[int, str]]:
@@ -88,7 +96,7 @@ def test_a_killed_run_leaves_the_machine_as_it_was(
 ) -> None:
     """With worlds up and containers running, SIGKILL leaves no process, link, rule or mount."""
     project.makepyfile(test_a=LIVE, test_b=LIVE)
-    network, mounts, names = machine()
+    before = machine()
     argv = [sys.executable, "-m", "pytest", "--sandbox=always", "--runtime=mydocker"]
     with Watched([*argv, "-n", str(workers)]) as run:
         for _ in range(workers):
@@ -101,22 +109,16 @@ def test_a_killed_run_leaves_the_machine_as_it_was(
     while left := [member for member in members if family(member[0]) & {member}]:
         assert time.monotonic() < deadline, left
         os.sched_yield()
-    network_after, mounts_after, names_after = machine()
-    assert changed(network, network_after) == []
-    # The copy of a mount of another worker's goes with the directory that it was on.
-    assert (mounts_after - mounts, names_after) == (set(), names)
+    assert_unchanged(before)
 
 
 def test_a_finished_run_leaves_the_machine_as_it_was(project: pytest.Pytester, view: None) -> None:
     """The same holds after a run that came to its end."""
     project.makepyfile(LIVE.replace("signal.pause()", "pass"))
-    network, mounts, names = machine()
+    before = machine()
     result = project.runpytest_subprocess("--sandbox=always", "--runtime=mydocker", "-n", "1")
     result.assert_outcomes(passed=1)
-    network_after, mounts_after, names_after = machine()
-    assert changed(network, network_after) == []
-    # The copy of a mount of another worker's goes with the directory that it was on.
-    assert (mounts_after - mounts, names_after) == (set(), names)
+    assert_unchanged(before)
 
 
 def sent() -> int:
