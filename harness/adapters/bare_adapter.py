@@ -102,7 +102,7 @@ class BareFactory:
     programs: tuple[str, ...] = ()
     features: frozenset[Feature] = FEATURES
     wiring: Wiring = field(default_factory=CniWiring)
-    upon: str = CNI
+    upon: tuple[str, ...] = (CNI,)
     daemons: tuple[Daemon, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     for_root: bool = False
@@ -162,13 +162,13 @@ class BareFactory:
 
     def entries(self) -> list[dialects.Entry]:
         """The same, choice by choice."""
-        return [*dialects.entries(*self._upon), *dialects.entries(self.name, self.version)]
+        named = (*self._upon, (self.name, self.version))
+        return [entry for one in named for entry in dialects.entries(*one)]
 
     @property
-    def _upon(self) -> tuple[str, str]:
-        if self.upon != CNI:
-            return self.upon, self.version
-        return self.upon, cni.version(self.prefix) if cni.folder(self.prefix) else ""
+    def _upon(self) -> list[tuple[str, str]]:
+        plugins = cni.version(self.prefix) if CNI in self.upon and cni.folder(self.prefix) else ""
+        return [(name, plugins if name == CNI else self.version) for name in self.upon]
 
     def __call__(self, host: HostHandle, /) -> BareAdapter:
         """Make the adapter that drives the runtime in this host."""

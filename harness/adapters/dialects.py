@@ -36,13 +36,14 @@ class Entry:
     choices: Mapping[str, Any]
 
 
-def of(runtime: str, version: str, *, upon: tuple[str, str] | None = None) -> Dialect:
+def of(runtime: str, version: str, *, upon: Sequence[tuple[str, str]] = ()) -> Dialect:
     """The dialect of a runtime in a version; of one that is not in the table, the defaults.
 
-    `upon` names another entry of the table, and a version, whose choices come first: what a
-    runtime without networks of its own is wired by.
+    `upon` names other entries of the table, each with a version, whose choices come first: such
+    as what a runtime without networks of its own is wired by.
     """
-    return _together([*(entries(*upon) if upon else ()), *entries(runtime, version)])
+    named = (*upon, (runtime, version))
+    return _together([entry for one in named for entry in entries(*one)])
 
 
 def of_kin(kin: Sequence[str], version: str) -> Dialect:

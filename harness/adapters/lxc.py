@@ -157,5 +157,5 @@ FACTORY: Final = BareFactory(
     ),
     alone=False,
     wiring=ByHand("lxcbr0", _DEFAULT, made_by=start_net),
-    upon="lxc-net",
+    upon=("lxc-net",),
 )

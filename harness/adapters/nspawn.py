@@ -99,6 +99,6 @@ FACTORY: Final = BareFactory(
     ),
     alone=False,
     wiring=ByHand("hand0", _DEFAULT),
-    upon="by-hand",
+    upon=("by-hand",),
     for_root=True,
 )

@@ -23,6 +23,7 @@ _BUILT_IN: Final = {
     "bwrap": "harness.adapters.bwrap:FACTORY",
     "containerd": "harness.adapters.containerd:FACTORY",
     "crun": "harness.adapters.oci:CRUN",
+    "crun-by-hand": "harness.adapters.oci:CRUN_BY_HAND",
     "docker": "harness.adapters.docker:SPEC",
     "docker-rootless": "harness.adapters.docker:ROOTLESS",
     "lxc": "harness.adapters.lxc:FACTORY",
@@ -35,6 +36,7 @@ _BUILT_IN: Final = {
     "podman-rootless-slirp4netns": "harness.adapters.podman:SLIRP",
     "podman-runc": "harness.adapters.podman:RUNC",
     "runc": "harness.adapters.oci:RUNC",
+    "runc-by-hand": "harness.adapters.oci:RUNC_BY_HAND",
     "runsc": "harness.adapters.runsc:RUNSC",
 }
 _DESCRIBED: Final = ".toml"

@@ -1,4 +1,4 @@
-"""Bridges made by hand: what they are made of, and that nothing of them stays."""
+"""Bridges made by hand, and who is plugged in: what they are made of, and that nothing stays."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from ipaddress import IPv4Network
 
 import pytest
 
+from harness.adapters import records
 from harness.adapters.by_hand import ByHand
+from harness.adapters.hand_veth import VethByHand
 from harness.adapters.program import Refused
-from harness.model import HOST, NetworkSpec
+from harness.adapters.records import Record
+from harness.model import HOST, Bridge, ContainerSpec, NetworkSpec
 from harness.place import fixed
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
+from linux.netns import NetNS
 
 WIRING = ByHand("hand0", NetworkSpec("bridge", subnet=IPv4Network("10.84.0.0/24")))
+PLUGGING = VethByHand(WIRING.bridge, WIRING.spec)
+WANTED = ContainerSpec("c", Bridge("lan"), also=("other",), mac="02:00:00:00:00:0c")
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +65,34 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
         world.host.call(WIRING.create, spec)
     assert set(host.links()) == before
     assert "x" not in world.host.call(WIRING.names)
+
+
+def test_a_container_has_a_pair_for_each_network_and_they_go_with_it(world: World) -> None:
+    """Addresses, MAC and MTU, default routes by the first; whoever else is in there."""
+    host, record = fixed(HOST, world.namespaces[HOST]), Record(WANTED, (), attached=WANTED.networks)
+    for name in WANTED.networks:
+        world.host.call(PLUGGING.create, NetworkSpec(name, ipv6=True, mtu=1400))
+    world.host.call(_have_a_folder, record)
+    before = set(host.links())
+    wired = world.host.call(PLUGGING.wire, record)
+    with NetNS.at(f"/proc/{world.host.pid}/root{wired.netns}") as space:
+        inside = fixed("c", space)
+        assert inside.links()["lo"].up
+        for endpoint, name in zip(wired.endpoints, ("eth0", "eth1"), strict=True):
+            assert {endpoint.address, endpoint.address6} <= set(inside.interfaces(name))
+            link = inside.links()[name]
+            assert (link.mac, link.mtu, link.running) == (endpoint.mac, 1400, True)
+        assert wired.endpoints[0].mac == WANTED.mac
+        first = {wired.endpoints[0].gateway, wired.endpoints[0].gateway6}
+        assert first == {str(route.via) for route in inside.routes() if route.destination is None}
+        ports = set(host.links()) - before
+        assert [host.links()[port].running for port in ports] == [True, True]
+        world.host.call(PLUGGING.unwire, record)
+        assert set(inside.links()) == {"lo"}
+    assert set(host.links()) == before
+    for name in WANTED.networks:
+        world.host.call(PLUGGING.remove, name)
+
+
+def _have_a_folder(record: Record) -> None:
+    records.bundle(record.spec.name).mkdir(parents=True)

@@ -70,7 +70,8 @@ def test_what_ends_by_itself_adds_up_too() -> None:
 
 def test_a_runtime_without_networks_has_the_choices_of_what_wires_it() -> None:
     """Its own come behind those, and say the last word."""
-    alone, wired = dialects.of("crun", "1.21"), dialects.of("crun", "1.21", upon=("cni", "1.0.0"))
+    alone = dialects.of("crun", "1.21")
+    wired = dialects.of("crun", "1.21", upon=[("cni", "1.0.0")])
     assert (alone.mac, wired.mac) == ("from-address", "random")
     assert alone.hostname == wired.hostname == "name"
     assert "link cni0" in set(wired.residue) - set(alone.residue)

@@ -15,8 +15,8 @@ from harness.world.build import World
 from linux.userns import in_user_namespace
 
 ALL: Final = (
-    *("bwrap", "containerd", "crun", "docker", "lxc", "mydocker-cli", "nspawn"),
-    *("podman", "podman-runc", "runc", "runsc"),
+    *("bwrap", "containerd", "crun", "crun-by-hand", "docker", "lxc", "mydocker-cli", "nspawn"),
+    *("podman", "podman-runc", "runc", "runc-by-hand", "runsc"),
 )
 ROOTLESS: Final = (
     "podman-rootless",

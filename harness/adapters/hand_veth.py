@@ -1,0 +1,82 @@
+"""Containers plugged into bridges by hand, for a runtime that joins whatever namespace it is given.
+
+What an operator without CNI does with `ip`: a network namespace, a veth pair with one end in
+it and the other a port of the bridge, addresses, default routes, and no ear for routers, which
+whoever is on the bridge may say he is one of. The runtime is told the path of that namespace, and
+starts its process there. All of it runs inside the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+from harness.adapters import bundle, records
+from harness.adapters.bare import Wired
+from harness.adapters.by_hand import ByHand
+from harness.adapters.protocol import Endpoint
+from harness.adapters.records import Record
+from harness.probe.settle import await_ready
+from linux import netstate, rtnl, sysctl
+from linux.netlink import Netlink, Request
+from linux.netns import NetNS
+
+
+@dataclass(frozen=True, slots=True)
+class VethByHand(ByHand):
+    """The bridges of `ByHand`, and containers that are plugged into them."""
+
+    def wire(self, record: Record) -> Wired:
+        """A namespace that is new, with `lo` up and an interface on each network."""
+        leased = ByHand.wire(self, record).endpoints
+        bridges = [self.link(endpoint.network) for endpoint in leased]
+        with NetNS.own() as here, NetNS.new() as space:
+            path = bundle.hold(records.bundle(record.spec.name), space.fd)
+            with Netlink(here) as outside:
+                found = [netstate.link(outside, bridge) for bridge in bridges]
+                outside.send(
+                    rtnl.add_veth(
+                        _end(record, number),
+                        f"eth{number}",
+                        master=bridge.ifindex,
+                        mtu=bridge.mtu,
+                        peer_netns=space.fd,
+                        peer_mac=endpoint.mac,
+                    )
+                    for number, (bridge, endpoint) in enumerate(zip(found, leased, strict=True))
+                )
+            with Netlink(space) as inside:
+                links = [netstate.link(inside, f"eth{number}") for number in range(len(leased))]
+                sysctl.write(space, {f"net.ipv6.conf.{link.name}.accept_ra": 0 for link in links})
+                inside.send(_furnishing(links, leased))
+            await_ready([space, here])
+        own = zip(leased, links, strict=True)
+        return Wired(tuple(replace(item, mac=link.mac) for item, link in own), str(path))
+
+    def unwire(self, record: Record) -> None:
+        """The pairs go, whoever else may be in that namespace; then it, and the addresses."""
+        ends = [rtnl.del_link(_end(record, number)) for number in range(len(record.attached))]
+        with NetNS.own() as here, Netlink(here) as netlink:
+            netlink.send(ends, missing_ok=True)
+        bundle.release(records.bundle(record.spec.name))
+        ByHand.unwire(self, record)
+
+
+def _furnishing(links: Sequence[netstate.Link], own: Sequence[Endpoint]) -> Iterator[Request]:
+    yield rtnl.set_link(rtnl.LO, up=True)
+    for link, endpoint in zip(links, own, strict=True):
+        yield rtnl.set_link(link.ifindex, up=True)
+        for address in (endpoint.address, endpoint.address6):
+            if address is not None:
+                yield rtnl.add_address(link.ifindex, address)
+        for gateway in (endpoint.gateway, endpoint.gateway6):
+            if gateway is not None:
+                yield rtnl.add_route(None, via=ip_address(gateway))
+
+
+def _end(record: Record, number: int) -> str:
+    """The host's end of an interface: no other container ever has one that is called so."""
+    digest = hashlib.sha256(f"{record.spec.name}-{record.serial}".encode()).hexdigest()
+    return f"veth{digest[:8]}-{number}"
