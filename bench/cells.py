@@ -3,7 +3,9 @@
 So many containers on one bridge, every ordered pair asked by ICMP. The rivals: a C program
 with the same witnesses and the same rule for silence (`bench/reference/prober.c`, built where
 there is a compiler), `fping` in parallel, one in each container's namespace, and `ping` for a
-cell at a time, of which only some are asked. fping and ping do not look who answered.
+cell at a time, of which only some are asked. fping and ping do not look who answered. Everybody
+knows everybody's MAC. C and the mesh have their sockets open, and have just asked the same: it is
+the second time that counts. What a mesh costs that is made for one time has a table of its own.
 
 Then half of the pairs are cut off (isolated ports of the bridge): what a negative costs, against
 the C program and `ping -W1`, which waits a second for each.
@@ -25,8 +27,7 @@ from bench.timing import Row, alternate, show, timed
 from harness import sandbox
 from harness.adapters import registry
 from harness.model import HOST, Cell, Outcome, Protocol
-from harness.probe import mesh
-from harness.probe.mesh import Member
+from harness.probe.mesh import Member, Mesh, Prober
 from harness.scene import Scene
 from harness.world.build import World
 from linux import rtnl
@@ -41,6 +42,7 @@ NEGATIVE_BAR = 0.1
 _SOME = 20
 """How many cells `ping` is asked."""
 _RATE = "cells/s"
+_EACH_FPING = "fping, one per namespace"
 
 
 def main() -> int:
@@ -117,40 +119,51 @@ def _measure(rounds: int, containers: int) -> int:
 
 
 def _positives(found: Ground, rounds: int) -> None:
-    cells, bridge = found.cells, _bridge(found.scene)
-    control = found.scene.world.namespaces["lan"]
+    cells, control = found.cells, found.scene.world.namespaces["lan"]
+    asked = len(found.members) ** 2
 
-    def by_matrix() -> float:
-        return len(cells) / timed(lambda: _all_reply(found.scene, cells))
+    def complete(ask: Callable[[], Mesh]) -> None:
+        lost = asked - ask().kept(64)
+        assert not lost, f"{lost} cells were lost"
 
-    def by_mesh() -> float:
-        asked = len(found.members) ** 2
+    def prober() -> Prober:
+        bridge = _bridge(found.scene)
+        return Prober(found.members, host=found.host, bridge=bridge, control=control)
 
-        def once() -> None:
-            got = mesh.ask(found.members, host=found.host, bridge=bridge, control=control)
-            assert got.kept(64) == asked, f"{asked - got.kept(64)} cells were lost"
+    def once() -> Mesh:
+        with prober() as made:
+            return made.ask()
 
-        return asked / timed(once)
+    with prober() as kept:
 
-    contestants: list[tuple[str, Callable[[], float]]] = [
-        ("netmodes, the matrix", by_matrix),
-        ("netmodes, the mesh", by_mesh),
-    ]
-    if found.prober:
-        contestants.append(("C", lambda: _in_c(found, answered=len(cells))))
-    if shutil.which("fping"):
-        contestants.append(("fping, one per namespace", lambda: len(cells) / _fping(found)))
-    if shutil.which("ping"):
-        some = cells[:_SOME]
-        contestants.append(
-            ("ping, cell by cell", lambda: len(some) / timed(lambda: _ping(found, some)))
-        )
-    rows = alternate(contestants, rounds=rounds, unit=_RATE)
+        def again() -> float:
+            complete(kept.ask)
+            return asked / timed(lambda: complete(kept.ask))
+
+        contestants: list[tuple[str, Callable[[], float]]] = [
+            ("netmodes, the mesh", again),
+            ("netmodes, the matrix", lambda: len(cells) / timed(lambda: _all_reply(found, cells))),
+        ]
+        contestants += _rivals(found)
+        rows = alternate(contestants, rounds=rounds, unit=_RATE)
     by_name = {row.name: row.median for row in rows}
-    bars = [OF_C * by_name.get("C", 0), OF_FPING * by_name.get("fping, one per namespace", 0)]
-    rows = [replace(row, bar=max(bars)) if row is rows[0] else row for row in rows]
+    bars = [OF_C * by_name.get("C", 0), OF_FPING * by_name.get(_EACH_FPING, 0)]
+    rows[0] = replace(rows[0], bar=max(bars) or None)
     title = f"{len(cells)} cells that reply, {len(found.members)} containers"
     show(title, rows, against="C" if found.prober else rows[0].name)
+    first = [("netmodes, the mesh", lambda: asked / timed(lambda: complete(once)))]
+    show("For one time, made and closed", alternate(first, rounds=rounds, unit=_RATE))
+
+
+def _rivals(found: Ground) -> Iterator[tuple[str, Callable[[], float]]]:
+    cells = found.cells
+    if found.prober:
+        yield "C", lambda: _in_c(found, answered=len(cells), passes=2)
+    if shutil.which("fping"):
+        yield _EACH_FPING, lambda: len(cells) / _fping(found)
+    if shutil.which("ping"):
+        some = cells[:_SOME]
+        yield "ping, cell by cell", lambda: len(some) / timed(lambda: _ping(found, some))
 
 
 def _negatives(found: Ground, rounds: int) -> None:
@@ -184,8 +197,8 @@ def _bridge(scene: Scene) -> str:
     return name
 
 
-def _all_reply(scene: Scene, cells: Sequence[Cell]) -> None:
-    seen = scene.observed(cells)
+def _all_reply(found: Ground, cells: Sequence[Cell]) -> None:
+    seen = found.scene.observed(cells)
     lost = [cell for cell in cells if seen[cell].outcome is not Outcome.REPLY]
     assert not lost, f"{len(lost)} cells were lost, {lost[0]} first"
 
@@ -204,8 +217,8 @@ def _cut_half(found: Ground) -> set[str]:
     return cut
 
 
-def _in_c(found: Ground, *, answered: int) -> float:
-    """Cells per second of the C program, by its own clock."""
+def _in_c(found: Ground, *, answered: int, passes: int = 1) -> float:
+    """Cells per second of the C program in the last of so many passes, by its own clock."""
     control = found.scene.world.namespaces["lan"]
     spaces = (control, found.host, *(member.space for member in found.members))
     paths = [f"/proc/self/fd/{space.fd}" for space in spaces]
@@ -213,7 +226,7 @@ def _in_c(found: Ground, *, answered: int) -> float:
         f"{path} {member.address}\n" for path, member in zip(paths[2:], found.members, strict=True)
     )
     said = subprocess.run(
-        [str(found.prober), *paths[:2]],
+        [str(found.prober), *paths[:2], str(passes)],
         input=places.encode(),
         stdout=subprocess.PIPE,
         check=True,

@@ -222,17 +222,17 @@ def routes(
     return found
 
 
-def neighbours(netlink: Netlink) -> Iterator[Neighbour]:
-    """Every IPv4 and IPv6 neighbour entry of the namespace."""
+def neighbours(netlink: Netlink, *, state: int = 0) -> Iterator[Neighbour]:
+    """Every IPv4 and IPv6 neighbour entry of the namespace, or those with such a `state` alone."""
     body = rtnl.NEIGH.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     for answer in netlink.ask(Request(rtnl.RTM_GETNEIGH, NLM_F_DUMP, body, "list neighbours")):
-        family, index, state, _, _ = rtnl.NEIGH.unpack_from(answer)
-        if family not in (socket.AF_INET, socket.AF_INET6):
+        family, index, its_state, _, _ = rtnl.NEIGH.unpack_from(answer)
+        if family not in (socket.AF_INET, socket.AF_INET6) or (state and not its_state & state):
             continue
         fields = dict(attributes(answer, rtnl.NEIGH.size))
         mac = fields.get(rtnl.NDA_LLADDR)
         yield Neighbour(
-            index, ip_address(fields[rtnl.NDA_DST]), mac_text(mac) if mac else None, state
+            index, ip_address(fields[rtnl.NDA_DST]), mac_text(mac) if mac else None, its_state
         )
 
 

@@ -10,11 +10,12 @@
  * backlog of every processor and come back, and the counters of all interfaces of the watched
  * namespaces stood still across such a pass.
  *
- *   prober CONTROL WATCHED < PLACES
+ *   prober CONTROL WATCHED [PASSES] < PLACES
  *
  * CONTROL and WATCHED are files of network namespaces. PLACES has a line for each place, a file
- * of a namespace and an IPv4 address; every ordered pair is asked, oneself left out. Says in one
- * line: cells, cells answered, and seconds from the first packet to the last verdict.
+ * of a namespace and an IPv4 address; every ordered pair is asked, oneself left out, so many times
+ * as there are PASSES. Says of the last one in a line: cells, cells answered, and seconds from the
+ * first packet to the last verdict.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -208,12 +209,10 @@ static void until_quiet(int epoll, int control, int counters)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: prober CONTROL WATCHED < PLACES\n");
+    if (argc != 3 && argc != 4) {
+        fprintf(stderr, "usage: prober CONTROL WATCHED [PASSES] < PLACES\n");
         return 2;
     }
-    if (getrandom(&nonce, sizeof nonce, 0) != sizeof nonce)
-        fail("getrandom");
     enter(argv[1]);
     int control = socket(AF_INET, SOCK_DGRAM, 0);
     struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -243,13 +242,20 @@ int main(int argc, char **argv)
     size_t cells = (size_t)count * (count - 1);
     heard = calloc(count, count);
     answered = calloc(count, count);
-    open_cells = cells;
 
-    double began = seconds();
-    for (uint32_t source = 0; source < count; source++)
-        ask(source, epoll);
-    until_quiet(epoll, control, counters);
-    double took = seconds() - began;
+    double took = 0;
+    for (int passes = argc == 4 ? atoi(argv[3]) : 1; passes > 0; passes--) {
+        if (getrandom(&nonce, sizeof nonce, 0) != sizeof nonce)
+            fail("getrandom");
+        memset(heard, 0, (size_t)count * count);
+        memset(answered, 0, (size_t)count * count);
+        open_cells = cells;
+        double began = seconds();
+        for (uint32_t source = 0; source < count; source++)
+            ask(source, epoll);
+        until_quiet(epoll, control, counters);
+        took = seconds() - began;
+    }
     printf("%zu %zu %.6f\n", cells, cells - open_cells, took);
     return 0;
 }

@@ -112,29 +112,61 @@ class Mesh(Mapping[Cell, Observation]):
 
 
 def ask(members: Sequence[Member], *, host: NetNS, bridge: str, control: NetNS) -> Mesh:
-    """Ask every pair, and tell what became of each; silence is final when the host is quiet.
+    """Ask every pair once: what a `Prober` that is for that alone tells."""
+    with Prober(members, host=host, bridge=bridge, control=control) as prober:
+        return prober.ask()
 
-    `bridge` is the link in the `host`; `control` as for `settle.Quiet`.
+
+class Prober:
+    """Members who have been introduced, with a socket in each: asked as often as one likes.
+
+    `bridge` is their link in the `host`; `control` as for `settle.Quiet`. To get there takes as
+    long as to ask some thirty members, and closing as long again: whoever asks twice does it once.
     """
-    with introduced(members, host=host, bridge=bridge), _Asking(members) as asking:
+
+    def __init__(
+        self, members: Sequence[Member], *, host: NetNS, bridge: str, control: NetNS
+    ) -> None:
+        self._members, self._host, self._control = members, host, control
+        self._introduced = introduced(members, host=host, bridge=bridge)
+
+    def ask(self) -> Mesh:
+        """Ask every pair, and tell what became of each; silence is final when the host is quiet."""
+        asking = _Asking(self._members, self._sockets, self._out, self._in)
         asking.send()
         if not asking.complete:
-            with Quiet(control, [host]) as quiet:
+            with Quiet(self._control, [self._host]) as quiet:
                 while not (quiet.reached() and not asking.gather()):
                     pass
         return asking.mesh
 
+    def __enter__(self) -> Self:
+        to = [member.address for member in self._members]
+        self._out, self._in = Batch(len(to), _ASKED.size, to=to), Batch(256, _CAME.size)
+        self._sockets: list[socket.socket] = []
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._introduced)
+            for member in self._members:
+                opened = member.space.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+                self._sockets.append(stack.enter_context(opened))
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
 
 class _Asking:
-    """All sockets, and what they have told."""
+    """What all sockets have told, since each was asked about once."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(
+        self, members: Sequence[Member], sockets: Sequence[socket.socket], out: Batch, into: Batch
+    ) -> None:
         self.mesh = Mesh(members)
         self._nonce = os.urandom(8)
         self._senders = [member.address.packed for member in members]
-        self._out = Batch(len(members), _ASKED.size, to=[member.address for member in members])
-        self._in = Batch(256, _CAME.size)
-        self._sockets: list[socket.socket] = []
+        self._sockets, self._out, self._in = sockets, out, into
         self._prepare()
 
     def _prepare(self) -> None:
@@ -197,18 +229,6 @@ class _Asking:
                     what = "the request" if kind == _REQUEST else "an answer"
                     mesh.strays[cell] = f"{what} came to {name}, from {IPv4Address(sender)}"
         return any_packet
-
-    def __enter__(self) -> Self:
-        with contextlib.ExitStack() as stack:
-            for member in self.mesh.members:
-                opened = member.space.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-                self._sockets.append(stack.enter_context(opened))
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
-            self._opened = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
 
 
 # --- who has which address ------------------------------------------------------------

@@ -83,7 +83,7 @@ def forget_unresolved(netlink: Netlink) -> None:
 
 
 def _unresolved(netlink: Netlink) -> list[netstate.Neighbour]:
-    return [item for item in netstate.neighbours(netlink) if item.state & rtnl.NUD_INCOMPLETE]
+    return list(netstate.neighbours(netlink, state=rtnl.NUD_INCOMPLETE))
 
 
 def _anycast() -> set[Address]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -336,8 +337,9 @@ def syn_ttl(accepted: socket.socket) -> int | None:
     return header[8] if header[0] >> 4 == 4 else header[7]
 
 
+@functools.lru_cache(maxsize=4096)
 def plain(text: str) -> Address:
-    """An address without its scope."""
+    """An address without its scope. The same few are read again and again."""
     address = ip_address(text.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
