@@ -159,12 +159,12 @@ def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
     if launch.read_only:
         rootfs.lock()
     isolation.drop_capabilities(guarded=True, wanted=launch.command.capabilities)
-    if os.read(launch.go, 1) != b"1":
-        os._exit(1)
-    os.close(launch.go)
     streams, inside = _connect(launch)
     own = tuple(set(inside) if launch.tty else inside[1:])
     hold_signals()
+    if os.read(launch.go, 1) != b"1":  # all that could be done before has been
+        os._exit(1)
+    os.close(launch.go)
     pid = execute.begin(launch.command, inside, tty=launch.tty, own=own, report=launch.report)
     os.close(launch.report)
     nothing = os.open("/dev/null", os.O_RDWR)
