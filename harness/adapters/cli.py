@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Final
@@ -93,6 +93,11 @@ class CliAdapter:
         self.version = spec.version or self._ask_version()
         dialect = spec.dialect or dialects.of_kin(spec.kin or (spec.name,), self.version)
         self.dialect = daemon.excused(host, dialect, spec.daemons)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What to set in the host to find what this finds; that of a user's is not told."""
+        return {} if self._spec.rootless else self._env
 
     # --- up and down -----------------------------------------------------------
 

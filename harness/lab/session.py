@@ -101,7 +101,7 @@ def _with_runtime(order: Order, world: World, runtime: Adapter) -> int:
     code = terminal.run(
         world.host,
         order.command or inside.shell(os.environ),
-        environment=furniture.environment(os.environ),
+        environment=furniture.environment({**os.environ, **getattr(runtime, "environment", {})}),
         prepare=lambda: furniture.furnish(world.namespaces, drawn),
         interactive=interactive,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters.acme import acme
 from tests.lab.labs import LAB, NO_CAST, script
 from tests.programs import ALL_BUT_SETFCAP, confined, run
 
@@ -132,3 +133,12 @@ def test_a_plan_that_is_none_is_refused(tmp_path: Path, text: str, said: str) ->
     assert said in done.stderr
     absent = run([*LAB, "--plan", str(tmp_path / "absent")])
     assert (absent.returncode, absent.stderr.count("absent")) == (2, 1)
+
+
+def test_the_runtime_is_found_as_its_adapter_finds_it(tmp_path: Path) -> None:
+    """What the description has it be told, the shell tells it too."""
+    acme(tmp_path)
+    path = tmp_path / "acme.toml"
+    path.write_text(path.read_text().replace("[words]", 'env = {ACME = "of its own"}\n[words]'))
+    done = run([*NO_CAST, "--runtime", str(path), "--", "sh", "-c", "echo $ACME"])
+    assert done.stdout == "of its own\n", done.stderr
