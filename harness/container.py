@@ -13,6 +13,7 @@ from harness.place import Place
 from harness.probe import remote
 from harness.probe.remote import Agent, AgentLost, Inside, by_kernel
 from linux.netns import NetNS
+from linux.procstat import Stat
 
 if TYPE_CHECKING:
     from harness.scene import Scene
@@ -33,7 +34,7 @@ class Container:
         """Whether it has a network stack of its own, and so a kernel."""
         self._agent: Agent | None = None
         self._agents_pid = 0
-        self._first: tuple[int, str] | None = None
+        self._first: tuple[int, int] | None = None
         """Its pid 1 when its namespace was last opened, and when that was born."""
 
     def facts(self) -> Facts:
@@ -105,10 +106,9 @@ class Container:
             self._agent.close()
             self._agent = None
 
-    def _born(self, pid: int) -> str:
-        """When a process of the host was started, in clock ticks: field 22 of proc_pid_stat(5)."""
-        with open(f"{self._scene.world.host.proc}/{pid}/stat", encoding="ascii") as file:
-            return file.read().rpartition(")")[2].split()[19]
+    def _born(self, pid: int) -> int:
+        """When a process of the host was started."""
+        return Stat.of(f"{self._scene.world.host.proc}/{pid}").born
 
     def endpoint(self, network: str = DEFAULT_NETWORK) -> Endpoint:
         """Where the runtime says it is on a network; `KeyError` when it is not on it."""

@@ -30,6 +30,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Final, NamedTuple, NoReturn
 
+from linux.procstat import Stat
 from linux.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -212,10 +213,8 @@ class Area(NamedTuple):
 
 
 def arguments_area() -> Area:
-    """Where the kernel reads the command line: arg_start to arg_end of proc_pid_stat(5)."""
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])
+    """Where the kernel reads the command line: arg_start to arg_end."""
+    start, end = Stat.of("/proc/self").arguments
     return Area(start, end - start if start else 0)
 
 

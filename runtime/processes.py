@@ -1,4 +1,4 @@
-"""The processes of a running container, as the host sees them: proc_pid_stat(5)."""
+"""The processes of a running container, as the host sees them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pwd
 import time
 from contextlib import suppress
 from typing import Final, NamedTuple
+
+from linux.procstat import Stat
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PTS_MAJORS: Final = range(136, 144)
@@ -49,22 +51,19 @@ def described(pid: int) -> list[Process]:
 
 
 def _describe(pid: int) -> Process:
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        name, _, rest = file.read().partition(b"(")[2].rpartition(b")")
+    found = Stat.of(f"/proc/{pid}")
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         words = file.read().rstrip(b"\0").split(b"\0")
-    fields = rest.split()
-    number = int(fields[4])
-    major, minor = os.major(number), os.minor(number)
+    major, minor = os.major(found.terminal), os.minor(found.terminal)
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    command = b" ".join(words) or b"[" + name + b"]"
+    command = b" ".join(words) or b"[" + found.command + b"]"
     return Process(
         pid,
-        int(fields[1]),
+        found.parent,
         _user(os.stat(f"/proc/{pid}").st_uid),
         f"pts/{(major - _PTS_MAJORS[0]) * 256 + minor}" if major in _PTS_MAJORS else "?",
-        (int(fields[11]) + int(fields[12])) / _TICKS,
-        booted + int(fields[19]) / _TICKS,
+        found.ticks / _TICKS,
+        booted + found.born / _TICKS,
         command.decode(errors="replace"),
     )
 

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from linux.files import read
+from linux.procstat import Stat
 from linux.syscalls import CLONE_NEWNET, PR_SET_PDEATHSIG, clone3, die_with_parent, prctl, setns
 from runtime import init, reports, rootfs
 from runtime.init import Area, Launch
@@ -106,7 +106,7 @@ def _parent() -> str:
 
     A text file would have each pid 1 touch 75 pages that it shares with all others until then.
     """
-    return read("/proc/self/stat").rpartition(b")")[2].split()[1].decode()
+    return str(Stat.of("/proc/self").parent)
 
 
 def _wait(asker: socket.socket, arguments: Area, starter: str, *, whole: bool) -> None:

@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from linux import files
+from linux import files, procstat
 from runtime import trees
 from runtime.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
@@ -88,11 +88,7 @@ def read_json(path: str) -> Any:
 
 def process_born(pid: int) -> int:
     """When a process started, in clock ticks since boot; 0 when it is gone or a zombie."""
-    try:
-        fields = files.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+    return procstat.born(f"/proc/{pid}")
 
 
 def match_prefix(prefix: str, ids: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Final
 from harness.adapters.cli_spec import Daemon
 from harness.adapters.protocol import HostHandle, RuntimeBroken
 from harness.dialect import Dialect
+from linux import procstat
 
 _AGAIN: Final = 0.005
 """Seconds after which to look again: nobody tells of a socket that listens."""
@@ -122,11 +123,7 @@ def _await_socket(path: str, pid: int, bound: float) -> str:
 
 def _exists(pid: int) -> bool:
     """Whether a process has not ended yet, not even as one that nobody has collected."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+    return bool(procstat.born(f"/proc/{pid}"))
 
 
 def _end(pid: int, number: int, bound: float) -> bool:

@@ -141,7 +141,7 @@ class Engine:
                 end(name, record.pid, grace)
         self.runtime.forget(name, records.bundle(name))
         self.wiring.unwire(replace(record, spec=replace(record.spec, ports=record.ports)))
-        record = replace(record, pid=0, born="", endpoints=(), attached=(), ports=())
+        record = replace(record, pid=0, born=0, endpoints=(), attached=(), ports=())
         records.save(record)
         return record
 

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 
 from harness.adapters.protocol import Facts, HostHandle, NetworkFacts
 from harness.model import ContainerSpec, Joined
-
-_START_TIME = 19
-"""Field 22 of /proc/PID/stat, counted behind the command's closing parenthesis."""
+from linux import procstat
 
 
 @dataclass(slots=True)
@@ -22,20 +20,20 @@ class Memory:
     """One adapter's; whoever uses a verb on a container takes it out of `containers`."""
 
     host: HostHandle
-    containers: dict[str, tuple[Facts, str]] = field(default_factory=dict)
+    containers: dict[str, tuple[Facts, int]] = field(default_factory=dict)
     networks: dict[str, NetworkFacts] = field(default_factory=dict)
     image: bool = False
     _homes: dict[str, str] = field(default_factory=dict)
 
     def keep(self, name: str, facts: Facts) -> None:
         """Remember a running container."""
-        started = self._started(facts.pid) if facts.running else ""
+        started = self._started(facts.pid) if facts.running else 0
         if started:
             self.containers[name] = facts, started
 
     def container(self, name: str) -> Facts | None:
         """What was told of a container, if that still holds."""
-        facts, started = self.containers.get(name, (None, ""))
+        facts, started = self.containers.get(name, (None, 0))
         if facts is None or self._started(facts.pid) != started:
             self.containers.pop(name, None)
             return None
@@ -62,11 +60,6 @@ class Memory:
         self.containers.clear()
         self.networks.clear()
 
-    def _started(self, pid: int) -> str:
-        """When a process of the host started; nothing when it has ended, a zombie included."""
-        try:
-            with open(f"/proc/{self.host.pid}/root/proc/{pid}/stat", encoding="utf-8") as file:
-                fields = file.read().rpartition(")")[2].split()
-        except OSError:
-            return ""
-        return "" if fields[0] in "ZX" else fields[_START_TIME]
+    def _started(self, pid: int) -> int:
+        """When a process of the host started; 0 when it has ended, a zombie included."""
+        return procstat.born(f"/proc/{self.host.pid}/root/proc/{pid}")

@@ -20,12 +20,11 @@ from harness.adapters.cni import Attachment
 from harness.adapters.program import Broken, Refused
 from harness.adapters.protocol import Endpoint, Facts
 from harness.model import ContainerSpec, Publish
+from linux import procstat
 
 HOME: Final = Path("/run/netmodes/bare")
 _KILL: Final = 10.0
 """Seconds after SIGKILL within which a process must have ended."""
-_START_TIME: Final = 19
-"""Field 22 of /proc/PID/stat, counted behind the command's closing parenthesis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Record:
     args: tuple[str, ...]
     complete: bool = False
     pid: int = 0
-    born: str = ""
+    born: int = 0
     endpoints: tuple[Endpoint, ...] = ()
     attached: tuple[str, ...] = ()
     """The networks that it has been put on, or may have been, `eth0` first."""
@@ -116,14 +115,9 @@ def facts(record: Record) -> Facts:
 # --- processes ---------------------------------------------------------------------
 
 
-def born(pid: int) -> str:
-    """When a process was started; nothing when it has ended, a zombie included: proc(5)."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[_START_TIME]
+def born(pid: int) -> int:
+    """When a process was started; 0 when it has ended, a zombie included."""
+    return procstat.born(f"/proc/{pid}")
 
 
 def finish(pid: int, grace: float) -> None:

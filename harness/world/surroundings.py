@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.world.facts import Thing
+from linux.procstat import Stat
 
 _NAMESPACE: Final = re.compile(r"(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]")
 _MOUNT_FIELDS: Final = 6
@@ -62,7 +63,7 @@ class Surroundings:
 
     def staying(self, seen: Outside) -> Outside:
         """What was seen without processes that are ending now: nobody takes them away."""
-        stay = frozenset(pid for pid in seen.processes if not ends(f"{self._proc}/{pid}/stat"))
+        stay = frozenset(pid for pid in seen.processes if not ends(f"{self._proc}/{pid}"))
         return seen._replace(
             processes=stay, held=tuple(item for item in seen.held if item.pid in stay)
         )
@@ -117,15 +118,13 @@ def running(proc: str, known: Mapping[int, str]) -> dict[int, str]:
     return found
 
 
-def ends(stat: str) -> bool:
-    """Whether a process has ended, is about to, or is to be killed, by its proc_pid_stat(5)."""
+def ends(process: str) -> bool:
+    """Whether a process has ended, is about to, or is to be killed, by its directory in proc(5)."""
     try:
-        with open(stat, "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        found = Stat.of(process)
     except OSError:  # it has gone
         return True
-    state, flags, pending = fields[0], int(fields[6]), int(fields[28])
-    return state in b"ZX" or bool(flags & _PF_EXITING or pending & _KILL)
+    return found.ended or bool(found.flags & _PF_EXITING or found.pending & _KILL)
 
 
 def _namespaces(directory: int) -> Iterator[str]:

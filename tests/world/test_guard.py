@@ -258,7 +258,7 @@ def test_who_ends_is_known_by_its_stat(
     """Fields 3, 9 and 31 of proc_pid_stat(5), whatever its name is."""
     rest = [state, *["1", "2", "3", "4", "5"], str(flags), *["7"] * 21, str(pending), "0"]
     (tmp_path / "stat").write_text(f"41 (a) (b c) {' '.join(rest)}\n")
-    assert ends(f"{tmp_path}/stat") == found
+    assert ends(str(tmp_path)) == found
 
 
 @pytest.mark.parametrize("family", FAMILIES)
