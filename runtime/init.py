@@ -144,7 +144,7 @@ def _outer(launch: Launch) -> None:
     if pid:
         reports.send_pid(launch.report, pid)
         os._exit(0)
-    rename_process(TITLE)
+    Title(TITLE, arguments_area()).take()
     pid_1(launch, rootfs.prepare())
 
 
@@ -218,10 +218,20 @@ def arguments_area() -> Area:
     return Area(start, end - start if start else 0)
 
 
-def rename_process(title: bytes, arguments: Area | None = None) -> None:
-    """Overwrite the caller's command line, which the container could read otherwise."""
-    start, size = arguments or arguments_area()
-    if size > 0:
-        ctypes.memmove(start, title[: size - 1].ljust(size, b"\0"), size)
-    name = ctypes.create_string_buffer(title)
-    prctl(PR_SET_NAME, ctypes.addressof(name))
+class Title:
+    """What a process, or one that is forked from it, calls itself from `take` on.
+
+    The container could read the caller's command line otherwise: it is overwritten.
+    """
+
+    def __init__(self, title: bytes, arguments: Area) -> None:
+        self._start, self._size = arguments
+        self._words = title[: self._size - 1].ljust(self._size, b"\0")
+        self._name = ctypes.create_string_buffer(title)
+        self._address = ctypes.addressof(self._name)
+
+    def take(self) -> None:
+        """Be called so."""
+        if self._size > 0:
+            ctypes.memmove(self._start, self._words, self._size)
+        prctl(PR_SET_NAME, self._address)

@@ -114,7 +114,7 @@ class Starter:
             except (BrokenPipeError, ConnectionResetError) as error:
                 here.close()
                 raise _ended() from error
-        return Pending(here)
+        return Pending(here, self._starting.channel)
 
     def attendant(self, root: str, listening: int, log: int) -> bool:
         """Have an attendant begun for a state directory; false where there is nobody to do it.
@@ -148,11 +148,18 @@ class Starter:
 
 
 class Pending:
-    """A pid 1 that waits to be told what to be. It ends with this, or with the caller."""
+    """A pid 1 that waits to be told what to be. It ends with this, or with the caller.
 
-    def __init__(self, channel: socket.socket) -> None:
+    The `starter`'s channel tells when that has ended. Killed before it has told the pid, it would
+    leave two that wait for each other.
+    """
+
+    def __init__(self, channel: socket.socket, starter: socket.socket) -> None:
         self._channel = channel
         self._launched = False
+        self._told = select.poll()
+        self._told.register(channel, select.POLLIN)
+        self._told.register(starter, 0)  # its end is told without being asked for
 
     def launch(self, launch: Launch) -> None:
         """Let it become a container's; it reports as `runtime.reports` tells."""
@@ -170,10 +177,10 @@ class Pending:
 
     def _pid(self) -> int:
         """Its pid as the caller's pid namespace numbers it; 0 where it does not know yet."""
-        try:
-            said = self._channel.recv(MESSAGE)
-        except ConnectionResetError:
-            said = b""
+        said = b""
+        if any(fd == self._channel.fileno() for fd, _ in self._told.poll()):
+            with suppress(ConnectionResetError):
+                said = self._channel.recv(MESSAGE)
         if not said:
             raise _ended()
         pid, _, refusal = said.decode().partition(" ")

@@ -26,10 +26,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from linux.procstat import Stat
-from linux.syscalls import CLONE_NEWNET, PR_SET_PDEATHSIG, clone3, die_with_parent, prctl, setns
+from linux.syscalls import CLONE_NEWNET, clone3, setns
 from runtime import init, reports, rootfs
-from runtime.init import Area, Launch
+from runtime.init import Launch, Title
 
 HELLO: Final = b"ready"
 _TITLE: Final = b"mydocker-starter"
@@ -45,7 +44,8 @@ def serve(fd: int) -> NoReturn:
     """Make one pid 1 after the other until the other side is gone."""
     channel = socket.socket(fileno=fd)
     arguments = init.arguments_area()
-    init.rename_process(_TITLE, arguments)
+    Title(_TITLE, arguments).take()
+    theirs = Title(init.TITLE, arguments)
     init.default_signals()
     for ours in _OURS:  # children are collected by the kernel: nobody asks for their exit code
         signal.signal(ours, signal.SIG_IGN)
@@ -58,7 +58,7 @@ def serve(fd: int) -> NoReturn:
         if not found:
             os._exit(0)
         with socket.socket(fileno=found[0]) as asker:
-            _make(channel, asker, arguments)
+            _make(channel, asker, theirs)
 
 
 def _received(channel: socket.socket) -> list[int]:
@@ -74,8 +74,8 @@ def _received(channel: socket.socket) -> list[int]:
     return list(found)
 
 
-def _make(channel: socket.socket, asker: socket.socket, arguments: Area) -> None:
-    whole, starter = True, os.readlink("/proc/self")
+def _make(channel: socket.socket, asker: socket.socket, title: Title) -> None:
+    whole = True
     try:
         try:
             pid = clone3(init.NAMESPACES)
@@ -93,7 +93,7 @@ def _make(channel: socket.socket, asker: socket.socket, arguments: Area) -> None
         return
     try:
         channel.close()
-        _wait(asker, arguments, starter, whole=whole)
+        _wait(asker, title, whole=whole)
     finally:
         os._exit(1)
 
@@ -101,25 +101,18 @@ def _make(channel: socket.socket, asker: socket.socket, arguments: Area) -> None
 # --- a pid 1 that waits -----------------------------------------------------------
 
 
-def _parent() -> str:
-    """The parent's pid as /proc numbers it: getppid(2) is 0 for one in another pid namespace.
+def _wait(asker: socket.socket, title: Title, *, whole: bool) -> None:
+    """Get ready, and become what the caller says; `whole`: in namespaces of one's own already.
 
-    A text file would have each pid 1 touch 75 pages that it shares with all others until then.
+    Each page that is touched here for the first time is copied, and makes every start longer: so
+    what can be made ready once, by the starter, is.
     """
-    return str(Stat.of("/proc/self").parent)
-
-
-def _wait(asker: socket.socket, arguments: Area, starter: str, *, whole: bool) -> None:
-    """Get ready, and become what the caller says; `whole`: in namespaces of one's own already."""
-    # Killed before it has told the pid, the starter would leave two that wait for each other.
-    die_with_parent()
-    if _parent() != starter:
-        os._exit(1)  # it was killed before that could be asked for
     os.setsid()
-    init.default_signals(_OURS)
+    for ours in _OURS:
+        signal.signal(ours, signal.SIG_DFL)
     ground, refusal = None, None
     if whole:
-        init.rename_process(init.TITLE, arguments)
+        title.take()
         try:
             ground = rootfs.prepare()
         except OSError as error:
@@ -127,7 +120,6 @@ def _wait(asker: socket.socket, arguments: Area, starter: str, *, whole: bool) -
     found = _received(asker)
     if not found:
         os._exit(0)  # nobody is to be started after all
-    prctl(PR_SET_PDEATHSIG, 0)
     pid, descriptors, launch = _read(found[0])
     trees = _placed(found[1:], descriptors, ground.devices if ground is not None else ())
     try:

@@ -31,7 +31,7 @@ def serve(fd: int) -> NoReturn:
     """
     channel = socket.socket(fileno=fd)
     arguments = init.arguments_area()
-    init.rename_process(_TITLE, arguments)
+    init.Title(_TITLE, arguments).take()
     init.default_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks for their exit codes
     while True:

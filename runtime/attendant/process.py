@@ -19,7 +19,7 @@ from runtime.attendant.names import Names
 from runtime.attendant.relay import Relay
 from runtime.attendant.resolver import Resolver
 from runtime.container import pidfd as pidfd_of
-from runtime.init import Area, rename_process
+from runtime.init import Area, Title, arguments_area
 from runtime.plugger import relays_of
 from runtime.records import Container
 from runtime.state import Store
@@ -169,7 +169,7 @@ class Attendant:
 
 def main(root: str, arguments: Area | None = None) -> None:
     """Attend to the containers of a state directory until nobody is left."""
-    rename_process(TITLE, arguments)
+    Title(TITLE, arguments or arguments_area()).take()
     asyncio.run(_serve(root))
 
 

@@ -144,14 +144,15 @@ def test_one_that_is_not_wanted_ends(starter: Starter) -> None:
     os.close(handle)
 
 
-def test_one_that_waits_ends_with_its_starter(starter: Starter) -> None:
-    """Nobody would tell its pid any more: the caller is told, and does not wait either."""
+def test_one_that_nobody_tells_of_any_more_ends(starter: Starter) -> None:
+    """Its starter was killed: the caller does not wait for its pid, and it not for the caller."""
     with starter.prepare() as pending:
         handle = _waiting(starter)
         pending._channel.recv(MESSAGE)  # as if it had not been told yet
         os.kill(starter.pid, signal.SIGKILL)
-        assert select.select([handle], [], [], WITHIN)[0]
-        assert pending._channel.recv(MESSAGE) == b""
+        with pytest.raises(UnsupportedError, match="starter has ended"):
+            pending._pid()
+    assert select.select([handle], [], [], WITHIN)[0]
     os.close(handle)
 
 
