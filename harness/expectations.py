@@ -108,12 +108,11 @@ class Deviation:
 
 def _within(line: str, pieces: Iterable[str]) -> bool:
     """Whether the pieces are in the line, one after the other."""
-    at = 0
+    rest = line
     for piece in pieces:
-        found = line.find(piece, at)
-        if found < 0:
+        if piece not in rest:
             return False
-        at = found + len(piece)
+        rest = rest[rest.index(piece) + len(piece) :]
     return True
 
 

@@ -71,6 +71,11 @@ class _Comparison:
             raise BadExpectations(f"{item} is listed twice for {_about(self.report)}")
 
     @property
+    def entries(self) -> tuple[Deviation, ...]:
+        """All that is listed."""
+        return (*self.listed.values(), *self.sayings.values())
+
+    @property
     def whole(self) -> bool:
         """Whether every test there is has run, so that what was not seen is not there.
 
@@ -185,7 +190,7 @@ def compare(
     for test in both.failing():
         (known if both.explained(test) else new).append(_failing_words(test))
     fixed, lost = [], []
-    for item in both.listed.values():
+    for item in both.entries:
         mended, reason = both.stale(item)
         if mended:
             fixed.append(line(str(item)))
@@ -196,7 +201,7 @@ def compare(
     too_many = any(item.too_many for item in excused)
     return GateResult(
         file=line(file),
-        entries=len(both.listed) + len(both.sayings),
+        entries=len(both.entries),
         ok=report.complete and not (new or fixed or lost or missing or too_many),
         new=tuple(new),
         unsupported=missing,
@@ -238,7 +243,7 @@ def rewritten(
     """
     both = _Comparison(report, deviations, gone)
     sayings = [item for item in deviations if item.kind is Kind.SAYING]
-    stale = {item for item in both.listed.values() if any(both.stale(item))}
+    stale = {item for item in both.entries if any(both.stale(item))}
     others = [item for item in deviations if item.kind is not Kind.SAYING]
     kept: dict[tuple[str, str, Kind, str], Deviation] = {
         (item.runtime, item.versions, item.kind, item.id): item for item in others
@@ -270,19 +275,23 @@ def in_words(result: GateResult, report: Report) -> list[str]:
         _said("not supported", result.unsupported, "declare the feature, or list them"),
         _said("fixed", result.fixed, "remove these entries"),
         _said("gone", result.gone, "remove these entries"),
-        *(_said("excused", item.tests, _why(item)) for item in result.excused),
-        *([] if result.excused else [_said("excused", (), "")]),
+        *([_heard(item) for item in result.excused] or [_none("excused")]),
     ]
 
 
-def _why(item: Excused) -> str:
+def _heard(item: Excused) -> str:
     bound = "MORE THAN" if item.too_many else "at most"
-    return f'{item.verdict}, {bound} {item.at_most} by the saying "{item.saying}": {item.reason}'
+    why = f'{item.verdict}, {bound} {item.at_most} by the saying "{item.saying}": {item.reason}'
+    return _said("excused", item.tests, why)
+
+
+def _none(title: str) -> str:
+    return f"  {title:14}  none"
 
 
 def _said(title: str, names: Sequence[str], advice: str) -> str:
     if not names:
-        return f"  {title:14}  none"
+        return _none(title)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"  {title:14}{len(names):>6}: {', '.join(names[:_SHOWN])}{more} ({advice})"
 
