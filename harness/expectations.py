@@ -31,9 +31,13 @@ from harness.report.text import address
 
 UNEXPLAINED = "not looked into yet"
 """The reason that `--write-expect` writes where nobody has given one."""
-_ABOUT = frozenset({"requirement", "test", "cell"})
+ANYTHING = "…"
+"""What stands in a saying for whatever is different each time, within a line."""
+_SHORTEST = 20
+"""Characters that a saying has in one piece, without blanks: less says nothing of a defect."""
+_ABOUT = frozenset({"requirement", "test", "cell", "saying"})
 _TEXTS = frozenset({"runtime", "versions", "verdict", "reason", "link"}) | _ABOUT
-_KEYS = _TEXTS | {"chance"}
+_KEYS = _TEXTS | {"chance", "at_most"}
 _VERDICTS = (Verdict.BROKEN, Verdict.ERROR, Verdict.UNSUPPORTED)
 
 
@@ -47,13 +51,15 @@ class Kind(StrEnum):
     REQUIREMENT = "requirement"
     TEST = "test"
     CELL = "cell"
+    SAYING = "saying"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
     """One thing that is known not to be as it should, in some versions of a runtime.
 
-    `id` is a requirement's, a test's node id, or a cell as `title: source → target icmp/4`.
+    `id` is a requirement's, a test's node id, a cell as `title: source → target icmp/4`, or
+    what a runtime says to whichever test meets the defect, `at_most` so many of a run.
     `versions` is a PEP 440 specifier set, empty for all of them. With `chance` it is a test
     that meets a defect in some runs and not in others.
     """
@@ -66,11 +72,12 @@ class Deviation:
     reason: str = UNEXPLAINED
     link: str = ""
     chance: bool = False
+    at_most: int = 0
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> tuple[str, str, str, str, str]:
         """Where it stands in a sorted file."""
-        return self.runtime, self.kind, self.id, self.versions
+        return self.runtime, self.kind, self.id, self.versions, self.verdict
 
     def __str__(self) -> str:
         return f"{self.kind} {self.id}"
@@ -92,6 +99,21 @@ class Deviation:
                 "`versions` out"
             )
         return SpecifierSet(self.versions).contains(known, prereleases=True)
+
+    def says(self, text: str) -> bool:
+        """Whether it is the saying that a line of `text` has in it."""
+        pieces = self.id.split(ANYTHING)
+        return self.kind is Kind.SAYING and any(_within(line, pieces) for line in text.split("\n"))
+
+
+def _within(line: str, pieces: Iterable[str]) -> bool:
+    """Whether the pieces are in the line, one after the other."""
+    rest = line
+    for piece in pieces:
+        if piece not in rest:
+            return False
+        rest = rest[rest.index(piece) + len(piece) :]
+    return True
 
 
 def as_version(text: str | None) -> Version | None:
@@ -129,7 +151,7 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
             raise BadExpectations(f"{where}: {key} is no text: {entry[key]!r}")
     about = [kind for kind in Kind if entry.get(kind)]
     if len(about) != 1:
-        raise BadExpectations(f"{where}: name one requirement, one test or one cell")
+        raise BadExpectations(f"{where}: name one requirement, test, cell or saying")
     (kind,) = about
     where = f"deviation {number} ({kind} {entry[kind]})"
     for key in ("runtime", "reason"):
@@ -140,11 +162,7 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
         raise BadExpectations(f"{where}: verdict {verdict!r} is none of {', '.join(_VERDICTS)}")
     if verdict == Verdict.UNSUPPORTED and kind is not Kind.REQUIREMENT:
         raise BadExpectations(f"{where}: only a requirement can be unsupported")
-    chance = entry.get("chance", False)
-    if not isinstance(chance, bool):
-        raise BadExpectations(f"{where}: chance is neither true nor false: {chance!r}")
-    if chance and kind is not Kind.TEST:
-        raise BadExpectations(f"{where}: only a test fails by chance")
+    _check_chance(where, kind, entry)
     if entry.get("link") and not address(entry["link"]):
         raise BadExpectations(f"{where}: link is no address of the web: {entry['link']!r}")
     try:
@@ -159,8 +177,37 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
         versions=entry.get("versions", ""),
         reason=entry["reason"],
         link=entry.get("link", ""),
-        chance=chance,
+        chance=entry.get("chance", False),
+        at_most=entry.get("at_most", 0),
     )
+
+
+def _check_chance(where: str, kind: Kind, entry: Mapping[str, Any]) -> None:
+    """What is said of a defect that is met in some runs, and by some tests, only."""
+    chance = entry.get("chance", False)
+    if not isinstance(chance, bool):
+        raise BadExpectations(f"{where}: chance is neither true nor false: {chance!r}")
+    if chance and kind is not Kind.TEST:
+        raise BadExpectations(f"{where}: only a test fails by chance")
+    if kind is Kind.SAYING:
+        _check_saying(where, entry[kind])
+        if type(at_most := entry.get("at_most")) is not int or at_most < 1:
+            raise BadExpectations(
+                f"{where}: at_most has to say how many tests of a run it may excuse, such as 3"
+            )
+    elif "at_most" in entry:
+        raise BadExpectations(f"{where}: at_most is said of a saying, which many tests may meet")
+
+
+def _check_saying(where: str, words: str) -> None:
+    """Refuse what any failure might say."""
+    if "\n" in words:
+        raise BadExpectations(f"{where}: a saying is within one line")
+    if all(len("".join(piece.split())) < _SHORTEST for piece in words.split(ANYTHING)):
+        raise BadExpectations(
+            f"{where}: anything that fails might say so; quote {_SHORTEST} characters, without "
+            f"blanks and {ANYTHING}, that one defect alone does"
+        )
 
 
 def dumps(deviations: Iterable[Deviation]) -> str:
@@ -173,6 +220,7 @@ def dumps(deviations: Iterable[Deviation]) -> str:
             str(item.kind): item.id,
             "verdict": str(item.verdict),
             "chance": item.chance,
+            "at_most": item.at_most,
             "reason": item.reason,
             "link": item.link,
         }

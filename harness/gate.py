@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from harness.expectations import BadExpectations, Deviation, Kind
-from harness.report.judging import own_verdict
+from harness.report.judging import judged, own_verdict
 from harness.report.schema import (
     CellResult,
+    Excused,
     GateResult,
     MatrixResult,
     Report,
@@ -51,22 +52,46 @@ class _Comparison:
                 self.wrong.setdefault(cell.test, []).append(id_)
         runtime = report.implementation
         self.listed: dict[tuple[Kind, str], Deviation] = {}
+        self.sayings: dict[tuple[str, Verdict], Deviation] = {}
         for item in deviations:
             if item.concerns(runtime.name, runtime.version):
-                if (item.kind, item.id) in self.listed:
-                    raise BadExpectations(f"{item} is listed twice for {_about(report)}")
-                self.listed[item.kind, item.id] = item
+                self._list(item)
+        self.excused = {test.id: by for test in self.failing() if (by := self._saying_of(test))}
+        rest = [test for test in report.tests if test.id not in self.excused]
+        self.without = {item.id: item.verdict for item in judged(report.requirements, rest)}
+        """What became of the requirements by all other tests."""
+
+    def _list(self, item: Deviation) -> None:
+        """Let it count, once; a saying once with each verdict, as it may come up anywhere."""
+        if item.kind is Kind.SAYING:
+            known = self.sayings.setdefault((item.id, item.verdict), item)
+        else:
+            known = self.listed.setdefault((item.kind, item.id), item)
+        if known is not item:
+            raise BadExpectations(f"{item} is listed twice for {_about(self.report)}")
+
+    @property
+    def entries(self) -> tuple[Deviation, ...]:
+        """All that is listed."""
+        return (*self.listed.values(), *self.sayings.values())
 
     @property
     def whole(self) -> bool:
-        """Whether every test there is has run, so that what was not seen is not there."""
-        return self.report.complete and not self.report.selection.narrowed and not self.report.shard
+        """Whether every test there is has run, so that what was not seen is not there.
+
+        A test that is excused has not come to what it would have seen.
+        """
+        report = self.report
+        asked_for_all = report.complete and not report.selection.narrowed and not report.shard
+        return asked_for_all and not self.excused
 
     def failing(self) -> Iterator[TestResult]:
         return (test for test in self.report.tests if test.verdict in FAILING)
 
     def explained(self, test: TestResult) -> bool:
         """Whether what is listed is reason enough for a test to fail as it did."""
+        if test.id in self.excused:
+            return True
         own = self.listed.get((Kind.TEST, test.id))
         if own:
             return own.verdict is test.verdict
@@ -83,7 +108,17 @@ class _Comparison:
 
     def _listed_as_failing(self, id_: str) -> bool:
         found = self.listed.get((Kind.REQUIREMENT, id_))
-        return found is not None and found.verdict is self.requirements[id_].verdict
+        return found is not None and found.verdict is self.without[id_]
+
+    def _saying_of(self, test: TestResult) -> Deviation | None:
+        """The saying that all is that is wrong with a test, unless the test itself is listed."""
+        own = self.listed.get((Kind.TEST, test.id))
+        if (own and own.verdict is test.verdict) or test.id in self.wrong:
+            return None
+        for item in self.sayings.values():
+            if item.verdict is test.verdict and _says_nothing_else(test, item):
+                return item
+        return None
 
     def unsupported(self) -> Iterator[RequirementResult]:
         """Requirements that are not supported, and not listed so."""
@@ -105,6 +140,8 @@ class _Comparison:
                 return cell.kept, ""
             case Kind.REQUIREMENT:
                 return self._stale_requirement(item)
+            case Kind.SAYING:
+                return False, ""
 
     def _stale_test(self, item: Deviation) -> tuple[bool, str]:
         test = self.tests.get(item.id)
@@ -118,11 +155,19 @@ class _Comparison:
         found = self.requirements.get(item.id)
         if found is None:
             return False, "there is no such requirement"
+        if not self.excused.keys().isdisjoint(found.tests):
+            return False, ""
         if item.verdict is Verdict.UNSUPPORTED:
             return found.verdict in {Verdict.KEPT, *FAILING}, ""
         if found.verdict is Verdict.UNSUPPORTED:
             return False, f"it is unsupported, not {item.verdict}"
         return found.verdict is Verdict.KEPT and self.whole, ""
+
+
+def _says_nothing_else(test: TestResult, item: Deviation) -> bool:
+    return bool(test.failures) and all(
+        failure.said and all(map(item.says, failure.said)) for failure in test.failures
+    )
 
 
 def broken_by(test: TestResult) -> tuple[str, ...]:
@@ -145,23 +190,41 @@ def compare(
     for test in both.failing():
         (known if both.explained(test) else new).append(_failing_words(test))
     fixed, lost = [], []
-    for item in both.listed.values():
+    for item in both.entries:
         mended, reason = both.stale(item)
         if mended:
             fixed.append(line(str(item)))
         elif reason:
             lost.append(line(f"{item}: {reason}"))
     missing = tuple(item.id for item in both.unsupported())
+    excused = tuple(_excused(both))
+    too_many = any(item.too_many for item in excused)
     return GateResult(
         file=line(file),
-        entries=len(both.listed),
-        ok=report.complete and not (new or fixed or lost or missing),
+        entries=len(both.entries),
+        ok=report.complete and not (new or fixed or lost or missing or too_many),
         new=tuple(new),
         unsupported=missing,
         fixed=tuple(fixed),
         gone=tuple(lost),
         known=tuple(known),
+        excused=excused,
     )
+
+
+def _excused(both: _Comparison) -> Iterator[Excused]:
+    for item in both.sayings.values():
+        tests = tuple(test for test, by in both.excused.items() if by is item)
+        if tests:
+            yield Excused(
+                saying=line(item.id),
+                verdict=item.verdict,
+                reason=line(item.reason),
+                link=item.link,
+                at_most=item.at_most,
+                count=len(tests),
+                tests=tests,
+            )
 
 
 def _failing_words(test: TestResult) -> str:
@@ -175,11 +238,16 @@ def rewritten(
     """The list that this report is as expected by.
 
     Reasons, links and version ranges stay; what is fixed or gone goes; what is about other
-    runtimes or versions, or was not seen in this run, stays as it is.
+    runtimes or versions, or was not seen in this run, stays as it is, and so does a saying:
+    it is for people to say how much of a run may fall to it.
     """
     both = _Comparison(report, deviations, gone)
-    stale = {item for item in both.listed.values() if any(both.stale(item))}
-    kept = {(item.runtime, item.versions, item.kind, item.id): item for item in deviations}
+    sayings = [item for item in deviations if item.kind is Kind.SAYING]
+    stale = {item for item in both.entries if any(both.stale(item))}
+    others = [item for item in deviations if item.kind is not Kind.SAYING]
+    kept: dict[tuple[str, str, Kind, str], Deviation] = {
+        (item.runtime, item.versions, item.kind, item.id): item for item in others
+    }
     for item in stale:
         del kept[item.runtime, item.versions, item.kind, item.id]
     runtime = report.implementation.name
@@ -193,11 +261,11 @@ def rewritten(
             put(Kind.TEST, test.id, test.verdict)
     for row in both.unsupported():
         put(Kind.REQUIREMENT, row.id, Verdict.UNSUPPORTED)
-    return tuple(kept.values())
+    return (*kept.values(), *sayings)
 
 
 def in_words(result: GateResult, report: Report) -> list[str]:
-    """Five lines: the verdict, and what is different."""
+    """Six lines: the verdict, what is different, what is excused; one more for each more saying."""
     verdict = "as expected" if result.ok else "NOT AS EXPECTED"
     if not report.complete:
         verdict += ", the run is partial"
@@ -207,12 +275,23 @@ def in_words(result: GateResult, report: Report) -> list[str]:
         _said("not supported", result.unsupported, "declare the feature, or list them"),
         _said("fixed", result.fixed, "remove these entries"),
         _said("gone", result.gone, "remove these entries"),
+        *([_heard(item) for item in result.excused] or [_none("excused")]),
     ]
+
+
+def _heard(item: Excused) -> str:
+    bound = "MORE THAN" if item.too_many else "at most"
+    why = f'{item.verdict}, {bound} {item.at_most} by the saying "{item.saying}": {item.reason}'
+    return _said("excused", item.tests, why)
+
+
+def _none(title: str) -> str:
+    return f"  {title:14}  none"
 
 
 def _said(title: str, names: Sequence[str], advice: str) -> str:
     if not names:
-        return f"  {title:14}  none"
+        return _none(title)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"  {title:14}{len(names):>6}: {', '.join(names[:_SHOWN])}{more} ({advice})"
 

@@ -27,7 +27,7 @@ from harness.model import (
 )
 from harness.recorder import Recorder, Seen
 from harness.report.judging import concluded, profile
-from harness.report.notes import NODE_ID
+from harness.report.notes import NODE_ID, SAID
 from harness.report.schema import (
     CellCounts,
     CellResult,
@@ -116,6 +116,7 @@ def _failure(report: pytest.TestReport, evidence: str | None) -> Failure:
         when=report.when if known and report.when else "crash",
         message=shortened(_without_preface(plain(message).strip())),
         text=text,
+        said=tuple(shortened(plain(words)) for words in getattr(report, SAID, ())),
         sections=tuple(
             Section(title=line(title), text=shortened(plain(content)))
             for title, content in report.sections

@@ -88,8 +88,16 @@ def _gate(report: Report) -> Iterator[str]:
         ("Gone: remove the entry", gate.gone),
     ):
         yield from (f"- {title}: {markdown(name)}" for name in names)
+    for item in gate.excused:
+        bound = "more than" if item.too_many else "at most"
+        link = f" ([more](<{item.link}>))" if address(item.link) else ""
+        yield (
+            f"- Excused: {item.count} {item.verdict}, {bound} {item.at_most} "
+            f"({', '.join(map(markdown, item.tests))}), by the saying "
+            f"“{markdown(item.saying)}”: {markdown(item.reason)}{link}"
+        )
     if gate.ok:
-        yield f"{len(gate.known)} known failures, none new, none fixed."
+        yield f"\n{len(gate.known)} known failures, none new, none fixed."
 
 
 def _requirement(item: RequirementResult) -> str:

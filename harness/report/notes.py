@@ -1,5 +1,7 @@
 """What every process of a run notes for the report: which tests there are, which one runs.
 
+And what the runtime said where one fails, which only the process that ran it can tell.
+
 Registered in conformance runs, in workers as in the controlling process.
 """
 
@@ -13,9 +15,12 @@ import pytest
 
 from harness import shard
 from harness.recorder import Recorder
+from harness.report.said import said
 
 NODE_ID: Final = "netmodes_id"
 """The attribute of a test's report that has its id in the words of `NodeIds`."""
+SAID: Final = "netmodes_said"
+"""The attribute of a failed test's report that has what `said` tells of it."""
 
 
 class NodeIds:
@@ -54,11 +59,13 @@ class Notes:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item
+        self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Have each report tell which test it is of; attributes go along to the controller."""
         report = yield
         setattr(report, NODE_ID, self._node_ids.of(item))
+        if report.failed and call.excinfo is not None:
+            setattr(report, SAID, list(said(call.excinfo.value)))
         return report
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:

@@ -128,12 +128,14 @@ class Failure:
     """One thing that went wrong with a test.
 
     `when` is `setup`, `call`, `teardown` or `crash`. `message` is its first words,
-    `text` all of it. `evidence` is a folder, relative to the report's, `files` what is in it.
+    `text` all of it. `said` are the runtime's own words, where its refusals and breakdowns are
+    all that it is. `evidence` is a folder, relative to the report's, `files` what is in it.
     """
 
     when: str
     message: str = ""
     text: str = ""
+    said: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
     evidence: str | None = None
     files: tuple[str, ...] = ()
@@ -250,8 +252,29 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Excused:
+    """The `count` tests that failed by what the runtime said, and the entry that knows of it."""
+
+    saying: str
+    verdict: Verdict
+    reason: str
+    link: str = ""
+    at_most: int
+    count: int
+    tests: tuple[str, ...]
+
+    @property
+    def too_many(self) -> bool:
+        """Whether they are more than the entry may excuse."""
+        return self.count > self.at_most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """How the run compares with an expectation file; each list names what it is about."""
+    """How the run compares with an expectation file; each list names what it is about.
+
+    The tests of `excused` are among the `known`.
+    """
 
     file: str
     entries: int
@@ -261,6 +284,7 @@ class GateResult:
     fixed: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    excused: tuple[Excused, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,9 @@ from harness.report.collect import matrix, nothing_counted
 from harness.report.judging import concluded, profile
 from harness.report.schema import (
     CellResult,
+    Excused,
     Failure,
+    GateResult,
     Implementation,
     Link,
     MatrixResult,
@@ -213,7 +215,7 @@ HOSTILE = st.lists(_SPITE | st.text(max_size=12), min_size=1, max_size=4).map(""
 @st.composite
 def hostile_reports(draw: st.DrawFn, texts: st.SearchStrategy[str] = HOSTILE) -> Report:
     """A report whose every free text is hostile, as a forged report.json would have it."""
-    text = draw(st.lists(texts, min_size=25, max_size=25))
+    text = draw(st.lists(texts, min_size=35, max_size=35))
     t = iter(text)
     failing = TestResult(
         id=next(t),
@@ -226,6 +228,7 @@ def hostile_reports(draw: st.DrawFn, texts: st.SearchStrategy[str] = HOSTILE) ->
                 when="call",
                 message=next(t),
                 text=next(t),
+                said=(next(t),),
                 sections=(Section(title=next(t), text=next(t)),),
                 evidence=next(t),
                 files=(next(t), "story.txt"),
@@ -245,8 +248,19 @@ def hostile_reports(draw: st.DrawFn, texts: st.SearchStrategy[str] = HOSTILE) ->
     stage = replace(
         STAGE, containers=(StagedContainer(name=name, mode=next(t), addresses=(next(t),)),)
     )
+    excused = Excused(
+        saying=next(t),
+        verdict=Verdict.ERROR,
+        reason=next(t),
+        link=next(t),
+        at_most=1,
+        count=1,
+        tests=(next(t),),
+    )
+    gate = GateResult(file=next(t), entries=1, ok=True, known=(next(t),), excused=(excused,))
     return report(
         failing,
+        gate=gate,
         name=next(t),
         version=next(t),
         requirements=(row,),

@@ -40,6 +40,32 @@ runtime = "acme"
 test = "test_it.py::test_broken"
 reason = "arithmetic"
 """
+REFUSED = """
+import pytest
+from harness.adapters.protocol import RuntimeRefused
+from harness.marks import requirement
+
+SAID = "Error: no start\\nfailed to bind a listener on [fd63::1]:53: not yet"
+
+def start(): raise RuntimeRefused("run shop", SAID)
+
+@pytest.fixture(scope="module")
+def shop(): start()
+
+@requirement("BR-1")
+def test_shared(shop): pass
+
+@requirement("BR-2")
+def test_shared_too(shop): pass
+"""
+BY_SAYING = """
+[[deviation]]
+runtime = "acme"
+saying = "failed to bind a listener on [fd…]:53: not yet"
+verdict = "error"
+at_most = 3
+reason = "bound too early"
+"""
 WORKERS = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
 
 

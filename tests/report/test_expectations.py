@@ -20,6 +20,13 @@ test = "suites/ports/test_reached.py::test_it"
 reason = "a neighbour reaches a port published on 127.0.0.1"
 link = "https://github.com/moby/moby/issues/45610"
 """
+SAYING = """
+[[deviation]]
+runtime = "podman"
+saying = "failed to bind udp listener on [fd…]:53: IO error"
+at_most = 3
+reason = "it binds before the address may be used"
+"""
 
 
 def test_an_entry_says_what_it_is_about() -> None:
@@ -37,6 +44,7 @@ def test_an_entry_says_what_it_is_about() -> None:
 
 
 ABOUT_IT = "deviation 1 (test suites/ports/test_reached.py::test_it): "
+ABOUT_SAYING = "deviation 1 (saying failed to bind udp listener on [fd…]:53: IO error): "
 
 
 @pytest.mark.parametrize(
@@ -47,16 +55,16 @@ ABOUT_IT = "deviation 1 (test suites/ports/test_reached.py::test_it): "
         ("[[deviations]]", "unknown tables ['deviations']; there is only [[deviation]]"),
         (
             ENTRY + 'reasons = "x"',
-            "deviation 1: unknown keys ['reasons']; known are ['cell', 'chance', 'link', ",
+            "deviation 1: unknown keys ['reasons']; known are ['at_most', 'cell', 'chance', ",
         ),
         (ENTRY + "requirement = 3", "deviation 1: requirement is no text: 3"),
         (ENTRY + ENTRY + "link = 3", "it is not TOML: "),
         (ENTRY + ENTRY + "cell = 3", "deviation 2: cell is no text: 3"),
         (
             ENTRY + 'requirement = "BR-1"',
-            "deviation 1: name one requirement, one test or one cell",
+            "deviation 1: name one requirement, test, cell or saying",
         ),
-        (ENTRY.replace("test =", "#"), "deviation 1: name one requirement, one test or one cell"),
+        (ENTRY.replace("test =", "#"), "deviation 1: name one requirement, test, cell or saying"),
         (ENTRY.replace("reason =", "#"), f"{ABOUT_IT}it has no reason"),
         (ENTRY.replace("runtime =", "#"), f"{ABOUT_IT}it has no runtime"),
         (ENTRY.replace('"docker"', '" "'), f"{ABOUT_IT}it has no runtime"),
@@ -78,12 +86,110 @@ ABOUT_IT = "deviation 1 (test suites/ports/test_reached.py::test_it): "
             ENTRY.replace("test =", "requirement =") + "chance = true",
             ABOUT_IT.replace("(test", "(requirement") + "only a test fails by chance",
         ),
+        (
+            ENTRY + "at_most = 3",
+            f"{ABOUT_IT}at_most is said of a saying, which many tests may meet",
+        ),
+        (SAYING + 'test = "f.py::test"', "deviation 1: name one requirement, test, cell or saying"),
+        (
+            SAYING.replace("failed", "\\n"),
+            ABOUT_SAYING.replace("failed", "\n") + "a saying is within one line",
+        ),
+        (
+            SAYING + 'verdict = "unsupported"',
+            f"{ABOUT_SAYING}only a requirement can be unsupported",
+        ),
+        (SAYING + "chance = true", f"{ABOUT_SAYING}only a test fails by chance"),
+        *(
+            (
+                SAYING.replace("at_most = 3", bound),
+                f"{ABOUT_SAYING}at_most has to say how many tests of a run it may excuse, such as",
+            )
+            for bound in ("", "at_most = 0", "at_most = true", "at_most = '3'", "at_most = 1.5")
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
     """Whoever edits the file by hand is told what to mend."""
     with pytest.raises(BadExpectations, match=f"^{re.escape(complaint)}"):
         expectations.loads(text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        " ",
+        "…",
+        "exit status 1",
+        "Error: n o t h i n g",
+        "cannot … assign … requested … address",
+        "c…a…n…n…o…t…a…s…s…i…g…n…i…t…n…o…w",
+        "nineteen characters",
+    ],
+)
+def test_what_anything_might_say_is_refused(words: str) -> None:
+    """A saying has enough of a defect's own words, in one piece, to be about no other."""
+    said = f"deviation 1 (saying {words}): anything that fails might say so; quote 20 characters, "
+    with pytest.raises(BadExpectations, match=f"^{re.escape(said)}"):
+        expectations.loads(
+            SAYING.replace("failed to bind udp listener on [fd…]:53: IO error", words)
+        )
+
+
+def test_a_saying_says_how_many_tests_may_fall_to_it() -> None:
+    """Of a run. It is otherwise as other entries are, and may be an error."""
+    (found,) = expectations.loads(SAYING + 'verdict = "error"')
+    assert found == Deviation(
+        runtime="podman",
+        kind=Kind.SAYING,
+        id="failed to bind udp listener on [fd…]:53: IO error",
+        verdict=Verdict.ERROR,
+        reason="it binds before the address may be used",
+        at_most=3,
+    )
+    assert '"error"\nat_most = 3\nreason = ' in expectations.dumps([found])
+
+
+BOUND = "failed to bind udp listener on [fd63:1::1]:53: IO error"
+
+
+@pytest.mark.parametrize(
+    ("text", "does"),
+    [
+        (BOUND, True),
+        (f"Error: no start\n  server {BOUND}: it is tentative\n", True),
+        (BOUND.replace("63:1::1", ""), True),
+        (BOUND.replace("udp", "tcp"), False),
+        (BOUND.replace("63:1", "63\n1"), False),
+        (BOUND.upper(), False),
+        (f"]:53: IO error, {BOUND.partition(']')[0]}", False),
+        ("", False),
+    ],
+)
+def test_a_saying_is_part_of_a_line(text: str, *, does: bool) -> None:
+    """As it is written, but for `…`: that is whatever is different each time."""
+    (found,) = expectations.loads(SAYING)
+    assert found.says(text) == does
+
+
+def test_no_other_entry_says_anything() -> None:
+    """A test's name in a failure excuses nobody."""
+    (found,) = expectations.loads(ENTRY)
+    assert not found.says(found.id)
+
+
+PIECES = st.lists(st.text(st.characters(exclude_characters="…\n")), min_size=1, max_size=4)
+
+
+@given(PIECES, st.data())
+def test_whatever_stands_between_its_pieces_it_is_the_saying(
+    pieces: list[str], data: st.DataObject
+) -> None:
+    """Before and after them as well, and on any line."""
+    within = st.text(st.characters(exclude_characters="\n"), max_size=9)
+    text = "".join(data.draw(within) + piece for piece in pieces)
+    saying = Deviation(runtime="acme", kind=Kind.SAYING, id="…".join(pieces), at_most=1)
+    assert saying.says(data.draw(st.text()) + "\n" + text + data.draw(within) + "\n")
 
 
 def test_only_a_requirement_can_be_unsupported() -> None:
@@ -138,15 +244,26 @@ def test_what_is_chance_is_said_before_the_reason() -> None:
 
 
 WORDS = st.text(min_size=1, max_size=20).filter(lambda text: bool(text.strip()))
+COMMON = {
+    "runtime": WORDS,
+    "verdict": st.sampled_from([Verdict.BROKEN, Verdict.ERROR]),
+    "versions": st.sampled_from(["", "==1.2", ">=26,<28"]),
+    "reason": WORDS,
+    "link": st.sampled_from(["", "https://example.com/1"]),
+}
 DEVIATIONS = st.builds(
     Deviation,
-    runtime=WORDS,
-    kind=st.sampled_from(Kind),
+    kind=st.sampled_from([kind for kind in Kind if kind is not Kind.SAYING]),
     id=WORDS,
-    verdict=st.sampled_from([Verdict.BROKEN, Verdict.ERROR]),
-    versions=st.sampled_from(["", "==1.2", ">=26,<28"]),
-    reason=WORDS,
-    link=st.sampled_from(["", "https://example.com/1"]),
+    **COMMON,
+) | st.builds(
+    Deviation,
+    kind=st.just(Kind.SAYING),
+    id=st.text(st.characters(exclude_characters="\n"), max_size=9).map(
+        "{} said by no other defect: …".format
+    ),
+    at_most=st.integers(1, 99),
+    **COMMON,
 )
 
 

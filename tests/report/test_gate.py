@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,24 +11,16 @@ from hypothesis import strategies as st
 from harness import gate
 from harness.expectations import UNEXPLAINED, BadExpectations, Deviation, Kind
 from harness.model import Outcome
-from harness.report.schema import Failure, GateResult, Report, Selection, Shard, Verdict
+from harness.report.schema import (
+    Failure,
+    Report,
+    Selection,
+    Shard,
+    Verdict,
+)
 from tests.report import made
+from tests.report.entries import GREEN, RED, WRONG, held, listed, met, saying
 from tests.report.made import OUTSIDE, PEERS
-
-
-def listed(kind: Kind, id_: str, verdict: Verdict = Verdict.BROKEN, **more: str) -> Deviation:
-    """An entry of the file."""
-    told: dict[str, Any] = {"runtime": "acme", "reason": "known"} | more
-    return Deviation(kind=kind, id=id_, verdict=verdict, **told)
-
-
-def held(report: Report, *entries: Deviation, gone: Sequence[str] = ()) -> GateResult:
-    """The report held against these entries."""
-    return gate.compare(report, entries, file="acme.toml", gone=lambda id_: id_ in gone)
-
-
-RED = made.report(made.result(PEERS, Verdict.BROKEN), made.result(OUTSIDE, requirements=["BR-9"]))
-GREEN = made.report(made.result(PEERS), made.result(OUTSIDE, requirements=["BR-9"]))
 
 
 def test_a_run_without_failures_is_as_expected_by_an_empty_file() -> None:
@@ -172,9 +162,6 @@ def test_a_test_without_requirement_can_be_listed_by_name_only() -> None:
     assert held(report, listed(Kind.TEST, PEERS)).ok
 
 
-WRONG = "the cast: a → b icmp/4"
-
-
 def cells(*, reverse: Outcome = Outcome.REPLY) -> Report:
     """A test that found one wrong cell, or two."""
     seen = [made.cell("a", "b", seen=Outcome.DROPPED), made.cell("b", "a", seen=reverse)]
@@ -237,8 +224,8 @@ def test_an_id_listed_twice_is_refused() -> None:
         held(RED, listed(Kind.TEST, PEERS), listed(Kind.TEST, PEERS, versions="<2"))
 
 
-def test_the_gate_speaks_in_five_lines() -> None:
-    """The verdict, and what is new, unsupported, fixed, gone."""
+def test_the_gate_speaks_in_six_lines() -> None:
+    """The verdict, and what is new, unsupported, fixed, gone, excused."""
     tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN) for number in range(5)]
     report = made.report(*tests, made.result(OUTSIDE, Verdict.UNSUPPORTED, ["DNS-1"]))
     fixed, lost = listed(Kind.REQUIREMENT, "HOST-1"), listed(Kind.REQUIREMENT, "BR-999")
@@ -251,6 +238,7 @@ def test_the_gate_speaks_in_five_lines() -> None:
         "  fixed              1: requirement HOST-1 (remove these entries)",
         "  gone               1: requirement BR-999: there is no such requirement "
         "(remove these entries)",
+        "  excused         none",
     ]
 
 
@@ -263,6 +251,7 @@ def test_the_gate_says_that_all_is_as_expected() -> None:
         "  not supported   none",
         "  fixed           none",
         "  gone            none",
+        "  excused         none",
     ]
 
 
@@ -283,25 +272,37 @@ def test_the_gate_says_that_a_run_is_partial() -> None:
 # --- writing -------------------------------------------------------------------------
 
 VERDICTS = st.sampled_from([Verdict.KEPT, Verdict.BROKEN, Verdict.ERROR, Verdict.UNSUPPORTED])
+Drawn = tuple[Verdict, list[str], bool]
 TESTS = st.lists(
     st.tuples(
-        VERDICTS, st.lists(st.sampled_from([row.id for row in made.ROWS]), max_size=2, unique=True)
+        VERDICTS,
+        st.lists(st.sampled_from([row.id for row in made.ROWS]), max_size=2, unique=True),
+        st.booleans(),
     ),
     max_size=5,
 )
 
 
-def of(tests: list[tuple[Verdict, list[str]]]) -> Report:
-    """A report of such tests."""
+def of(tests: list[Drawn]) -> Report:
+    """A report of such tests; those of the last mark failed by what the runtime said, if at all."""
     return made.report(
-        *(made.result(f"f.py::test_{n}", verdict, ids) for n, (verdict, ids) in enumerate(tests))
+        *(
+            (met if by_saying and verdict in gate.FAILING else made.result)(
+                f"f.py::test_{n}", verdict, requirements=ids
+            )
+            for n, (verdict, ids, by_saying) in enumerate(tests)
+        )
     )
 
 
 @settings(deadline=None)
-@given(TESTS, TESTS)
+@given(
+    TESTS,
+    TESTS,
+    st.sets(st.builds(saying, verdict=st.sampled_from(sorted(gate.FAILING)), at_most=st.just(5))),
+)
 def test_what_is_written_is_what_the_run_is_expected_by(
-    before: list[tuple[Verdict, list[str]]], now: list[tuple[Verdict, list[str]]]
+    before: list[Drawn], now: list[Drawn], sayings: set[Deviation]
 ) -> None:
     """After any earlier file, the written one makes the gate pass, and writing it again is idle."""
     there = {f"f.py::test_{n}" for n in range(len(now))}
@@ -309,8 +310,9 @@ def test_what_is_written_is_what_the_run_is_expected_by(
     def gone(id_: str) -> bool:
         return id_ not in there
 
-    earlier = gate.rewritten(of(before), [], gone=gone)
+    earlier = gate.rewritten(of(before), [*sayings], gone=gone)
     written = gate.rewritten(of(now), earlier, gone=gone)
+    assert {item for item in written if item.kind is Kind.SAYING} == sayings
     assert gate.compare(of(now), written, file="x", gone=gone).ok
     assert set(gate.rewritten(of(now), written, gone=gone)) == set(written)
 

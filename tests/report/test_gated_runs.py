@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import sys
 from collections.abc import Callable
@@ -9,10 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
+from harness import cli, expectations
 from harness.report import files
 from tests.report import made
-from tests.report.projects import EXPECTED, FAILING, GREEN, RED, WORKERS, left, run
+from tests.report.projects import (
+    BY_SAYING,
+    EXPECTED,
+    FAILING,
+    GREEN,
+    RED,
+    REFUSED,
+    WORKERS,
+    left,
+    run,
+)
 
 # --- the gate ----------------------------------------------------------------------------
 
@@ -55,6 +66,67 @@ def test_a_run_is_as_expected_by_what_it_has_written(
     assert 'test = "test_it.py::test_broken"' in written
     assert run(project, "--expect=e.toml", "--write-expect=e.toml", *workers).ret == 0
     assert (project.path / "e.toml").read_text() == written
+
+
+EXCUSED = '(error, at most 3 by the saying "failed to bind a listener on *": bound too early)'
+
+
+@WORKERS
+def test_whoever_is_refused_a_start_by_a_known_defect_is_excused(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """All that share it, and all that say so; where it is written what is known as well."""
+    project.makepyfile(test_it=REFUSED)
+    (project.path / "expect.toml").write_text(BY_SAYING)
+    orders = ("--expect=expect.toml", "--write-expect=expect.toml")
+    result = run(project, *orders, *workers)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "gate: acme * is as expected by expect.toml, 1 known deviations",
+            f"  excused * 2: test_it.py::test_shared, test_it.py::test_shared_too {EXCUSED}",
+        ]
+    )
+    (listed,) = expectations.loads((project.path / "expect.toml").read_text())
+    assert (listed,) == expectations.loads(BY_SAYING)
+    page = (project.path / "report" / "index.html").read_text()
+    for file in (page, (project.path / "report" / "summary.md").read_text()):
+        assert "xcused" in file
+        assert "bound too early" in file
+        assert "test_it.py::test_shared_too" in html.unescape(file)
+
+
+def test_a_test_that_fails_besides_is_not(project: pytest.Pytester) -> None:
+    """In its tear-down, or while what was refused is dealt with."""
+    besides = """
+@pytest.fixture
+def trouble():
+    yield
+    raise OSError("of the harness")
+
+@pytest.fixture
+def shop_of_its_own(trouble): start()
+
+@requirement("BR-1")
+def test_over(shop_of_its_own): pass
+
+@pytest.fixture
+def stand():
+    try:
+        assert 1 + 1 == 3
+    finally:
+        start()
+
+@requirement("BR-1")
+def test_with_another(stand): pass
+"""
+    project.makepyfile(test_it=REFUSED + besides)
+    (project.path / "expect.toml").write_text(BY_SAYING)
+    result = run(project, "--expect=expect.toml")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["  new failures * 2: test_it.py::test_over *, test_it.py::test_with_another *"]
+    )
 
 
 def test_the_gate_of_a_part_of_the_tests_is_about_that_part(project: pytest.Pytester) -> None:
@@ -162,6 +234,25 @@ def test_the_gate_holds_for_the_whole_of_the_shards(
     status, told, _ = netmodes(*merge)
     assert status == 1
     assert "gone               1: test test_removed.py::test_broken" in told
+
+
+def test_a_saying_excuses_no_more_tests_of_the_whole_than_of_a_part(
+    project: pytest.Pytester, netmodes: Netmodes
+) -> None:
+    """Of each shard so many are as expected, and of the whole they are one more."""
+    project.makepyfile(test_a=REFUSED, test_b=REFUSED, test_c=REFUSED)
+    expected = project.path / "expect.toml"
+    expected.write_text(BY_SAYING.replace("at_most = 3", "at_most = 5"))
+    for part in ("1", "2"):
+        shard = (f"--shard={part}/2", "--expect=expect.toml", f"--report=part-{part}")
+        assert run(project, *shard).ret == 0
+    merge = ["merge", "part-1", "part-2", "--output", "joint", "--expect", "expect.toml"]
+    status, told, _ = netmodes(*merge)
+    assert status == 1
+    assert "  excused            6: test_a.py::test_shared, " in told
+    assert "MORE THAN 5" in told
+    expected.write_text(BY_SAYING.replace("at_most = 3", "at_most = 6"))
+    assert netmodes(*merge)[0] == 0
 
 
 def test_parts_of_different_runs_are_refused(project: pytest.Pytester, netmodes: Netmodes) -> None:

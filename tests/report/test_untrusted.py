@@ -269,7 +269,12 @@ def test_json_and_badge_can_be_shown_on_a_terminal(report: Report) -> None:
 def test_what_gate_and_diff_print_is_one_line_each(old: Report, new: Report) -> None:
     """Names from a forged report do not get onto the terminal as they are."""
     result = gate.compare(old, [], file="x", gone=lambda _: False)
-    said = [*gate.in_words(result, old), *(str(change) for change in changes(old, new))]
+    assert old.gate
+    said = [
+        *gate.in_words(result, old),
+        *gate.in_words(old.gate, old),
+        *(str(change) for change in changes(old, new)),
+    ]
     for words in map(text.line, said):
         assert acted_upon(words) == set()
         assert "\n" not in words

@@ -1,0 +1,122 @@
+"""What a runtime said is told apart from all that is said about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
+from harness.report.said import said
+from tests.report.projects import WORKERS, left, run
+
+NO = RuntimeRefused("run web", "Error: no address left")
+
+
+def raised(error: BaseException, *, on_account_of: BaseException | None = None) -> BaseException:
+    """The error as one that came up while another was handled."""
+    error.__context__ = on_account_of
+    return error
+
+
+def test_it_is_in_refusals_and_breakdowns() -> None:
+    """Of a refusal without what was asked; of a breakdown all that was found out."""
+    assert said(NO) == ("Error: no address left",)
+    assert said(RuntimeBroken("run web: it crashed.\nIts error output: panic")) == (
+        "run web: it crashed.\nIts error output: panic",
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AssertionError("Error: no address left"),
+        OSError("Error: no address left"),
+        ExceptionGroup("Error: no address left", [NO, AssertionError("1 of 2 cells is wrong")]),
+        raised(RuntimeRefused("run web", "no"), on_account_of=AssertionError("1 cell is wrong")),
+        raised(AssertionError("1 cell is wrong"), on_account_of=RuntimeRefused("run web", "no")),
+        raised(ExceptionGroup("both", [NO]), on_account_of=OSError("of the harness")),
+        RuntimeRefused("run web", ""),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_more_than_that_says_nothing(error: BaseException) -> None:
+    """A failure that has a second one in it, or quotes a runtime, is not the runtime's word."""
+    assert said(error) == ()
+
+
+def test_several_refusals_are_told_once_each() -> None:
+    """In a group, nested, and one on account of another, even of itself."""
+    other = RuntimeRefused("run other", "Error: no name")
+    other.__cause__ = other
+    again = RuntimeRefused("run again", "Error: no address left")
+    group = ExceptionGroup("three", [NO, ExceptionGroup("two", [other, again])])
+    assert said(group) == ("Error: no address left", "Error: no name")
+    assert said(raised(RuntimeRefused("stop web", "Error: gone"), on_account_of=NO)) == (
+        "Error: gone",
+        "Error: no address left",
+    )
+
+
+def test_what_was_dealt_with_does_not_count() -> None:
+    """`raise … from None` says that there is nothing more to it."""
+    error = raised(RuntimeRefused("run web", "Error: no"), on_account_of=KeyError("web"))
+    error.__suppress_context__ = True
+    assert said(error) == ("Error: no",)
+
+
+FAILING = '''
+import pytest
+from hypothesis import given, settings, strategies as st
+from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
+from harness.marks import requirement
+
+TIMES = iter(range(1000))
+
+@pytest.fixture(scope="module")
+def refused(): raise RuntimeRefused("run shop", "Error: no address left\\nat \\x1b[1mall")
+
+@requirement("BR-1")
+def test_setup(refused): pass
+
+@requirement("BR-1")
+def test_setup_too(refused): pass
+
+@requirement("BR-1")
+def test_call(): raise RuntimeRefused("run web", "Error: no address left")
+
+@requirement("BR-1")
+def test_breakdown(): raise RuntimeBroken("run web: it crashed")
+
+@requirement("BR-1")
+def test_quoted():
+    """Error: no address left"""
+    assert "gone" in str(RuntimeRefused("run web", "Error: no address left"))
+
+@requirement("BR-1")
+@given(st.integers())
+def test_each_time(number): raise RuntimeRefused("run web", "Error: no address left")
+
+@requirement("BR-1")
+@given(st.integers())
+def test_once(number):
+    if not next(TIMES): raise RuntimeRefused("run web", "Error: no address left")
+'''
+
+
+@WORKERS
+def test_a_report_keeps_it(project: pytest.Pytester, workers: list[str]) -> None:
+    """Beside the message, harmless; of a property as well, however often it was met."""
+    project.makepyfile(test_it=FAILING)
+    run(project, "-p", "no:cacheprovider", *workers)
+    found = {
+        test.id.partition("::")[2]: [failure.said for failure in test.failures]
+        for test in left(project).tests
+    }
+    assert found == {
+        "test_setup": [("Error: no address left\nat all",)],
+        "test_setup_too": [("Error: no address left\nat all",)],
+        "test_call": [("Error: no address left",)],
+        "test_breakdown": [("run web: it crashed",)],
+        "test_quoted": [()],
+        "test_each_time": [("Error: no address left",)],
+        "test_once": [("Error: no address left",)],
+    }
