@@ -25,6 +25,7 @@ _BUILT_IN: Final = {
     "crun": "harness.adapters.oci:CRUN",
     "docker": "harness.adapters.docker:SPEC",
     "docker-rootless": "harness.adapters.docker:ROOTLESS",
+    "docker-runsc": "harness.adapters.gvisor:DOCKER",
     "lxc": "harness.adapters.lxc:FACTORY",
     "mydocker": "harness.adapters.mydocker:MydockerAdapter",
     "mydocker-cli": "harness.adapters.mydocker_cli:SPEC",
@@ -34,6 +35,7 @@ _BUILT_IN: Final = {
     "podman-rootless-bridge": "harness.adapters.podman:BRIDGE",
     "podman-rootless-slirp4netns": "harness.adapters.podman:SLIRP",
     "podman-runc": "harness.adapters.podman:RUNC",
+    "podman-runsc": "harness.adapters.gvisor:PODMAN",
     "runc": "harness.adapters.oci:RUNC",
     "runsc": "harness.adapters.runsc:RUNSC",
 }
