@@ -21,7 +21,8 @@ CAST = Plan(
 )
 
 
-def cast(*, on_host: bool) -> Plan:
-    """The cast, without who is in mode host where a runtime does not claim to have that."""
-    modes = tuple(item for item in CAST.containers if on_host or item.mode != Host())
-    return Plan(containers=modes)
+def cast(*, on_host: bool = True, joined: bool = True) -> Plan:
+    """The cast, without those in mode host, or container:X, where a runtime does not claim it."""
+    absent = tuple(mode for mode, there in ((Host, on_host), (Joined, joined)) if not there)
+    there = (item for item in CAST.containers if not isinstance(item.mode, absent))
+    return Plan(containers=tuple(there))

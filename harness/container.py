@@ -154,7 +154,11 @@ class Container:
         self._scene.attach(self.name, network)
 
     def stop(self) -> None:
-        """Stop it; it stays in the plan and can be started again."""
+        """Stop it; it stays in the plan and can be started again.
+
+        Its agent goes before: podman may refuse to clean up after who is still executed in.
+        """
+        self.hang_up()
         self._scene.runtime.stop_container(self.name)
 
     def start(self) -> None:

@@ -27,6 +27,7 @@ from harness.matrix import Matrix
 from harness.model import (
     BR0,
     BY_NAME,
+    DEFAULT_NETWORK,
     GATEWAY,
     HOST,
     INTERNET,
@@ -212,6 +213,13 @@ def _no_name(world: _World, cell: Cell, source: Whereabout) -> Promise | None:
             Outcome.NO_NAME,
             requirement="ATT-3",
             why="a container in mode none is declared to know no resolver",
+        )
+    on_network = source.network is not None and source.network.name != DEFAULT_NETWORK
+    if on_network and world.dialect.network_resolver == "unreachable":
+        return Promise(
+            Outcome.NO_NAME,
+            requirement="BR-8",
+            why="the resolver of a network is declared to be out of reach",
         )
     return None
 

@@ -49,6 +49,15 @@ class Place:
             found = {link.name: link for link in netstate.links(netlink)}
             return own_stack.with_cables(found, space) if own_stack.has(space) else found
 
+    def cable(self, link: str) -> netstate.Link:
+        """An interface as the host's kernel has it: the packets of another stack too go by that."""
+        with (
+            self.open() as space,
+            contextlib.ExitStack() as stack,
+            Netlink(seen_from_host(space, stack)) as netlink,
+        ):
+            return netstate.link(netlink, link)
+
     def interfaces(self, link: str | None = None) -> list[Interface]:
         """Every address with its prefix, or those of one link; without link-local ones.
 

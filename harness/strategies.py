@@ -121,6 +121,7 @@ def dialects() -> SearchStrategy[Dialect]:
         direct_routing=st.sampled_from(["drop", "reject", "accept"]),
         direct_routing6=st.sampled_from([None, "drop", "reject", "accept"]),
         router6=st.sampled_from(["kept", "cut-off"]),
+        network_resolver=st.sampled_from(["reached", "unreachable"]),
         isolation=st.sampled_from(["networks", "none"]),
         masquerade_to_bystanders=st.booleans(),
         attached_masquerade=st.booleans(),

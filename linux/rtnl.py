@@ -291,7 +291,8 @@ def _route_body(
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     length = destination.prefixlen if destination is not None else 0
     scope = 0 if via is not None or version == 6 else 253  # RT_SCOPE_LINK: no gateway
-    body = ROUTE.pack(family, length, 0, 0, table if table < 256 else 0, protocol, scope, kind, 0)
+    short = table < 256  # gVisor knows a table by its short number alone
+    body = ROUTE.pack(family, length, 0, 0, table if short else 0, protocol, scope, kind, 0)
     if destination is not None and length:
         body += attr(RTA_DST, destination.network_address.packed)
     if via is not None:
@@ -300,7 +301,7 @@ def _route_body(
         body += u32(RTA_OIF, oif)
     if source is not None:
         body += attr(RTA_PREFSRC, source.packed)
-    return body + u32(RTA_TABLE, table)
+    return body if short else body + u32(RTA_TABLE, table)
 
 
 def add_route(

@@ -7,9 +7,9 @@ from ipaddress import ip_address
 from typing import Final
 
 from harness import lookup
-from harness.adapters.protocol import Feature
+from harness.adapters.protocol import Adapter, Feature
 from harness.lookup import Found
-from harness.model import FAMILIES, Family
+from harness.model import FAMILIES, Bridge, Family
 from harness.scene import Scene
 from harness.topology import SENTINEL_ZONE, Address
 from harness.world.services import Question
@@ -21,6 +21,11 @@ KINDS: Final[dict[int, str]] = {4: "A", 6: "AAAA"}
 def families(scene: Scene) -> tuple[Family, ...]:
     """Those that a network with every family has, by what the runtime claims."""
     return FAMILIES if Feature.IPV6 in scene.runtime.features else (4,)
+
+
+def present(scene: Scene, *names: str) -> list[str]:
+    """Those that are there: who joins another is, where that is claimed."""
+    return [spec.name for spec in scene.plan.containers if spec.name in names]
 
 
 def held(scene: Scene, name: str, family: Family, network: str = "") -> set[Address]:
@@ -54,6 +59,11 @@ def resolved(scene: Scene, asker: str, name: str, family: Family) -> set[Address
 def looked_up(scene: Scene, asker: str, name: str, family: Family | None = None) -> Found:
     """What the C library inside `asker` makes of a name."""
     return lookup.look_up(scene.world.host, scene[asker], name, family)
+
+
+def with_names(runtime: Adapter, network: str) -> Bridge:
+    """Where names outside are known: on a network, or, if that has no resolver, the default one."""
+    return Bridge(network) if runtime.dialect.network_resolver == "reached" else Bridge()
 
 
 def unheard_of() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.adapters.cli_spec import FOR_EVER, CliSpec
+from harness.adapters.cli_spec import CliSpec
 from harness.model import (
     DEFAULT_NETWORK,
     Attached,
@@ -21,12 +21,14 @@ from harness.model import (
 
 def container(cli: CliSpec, spec: ContainerSpec) -> list[str]:
     """What comes behind `run` or `create`."""
-    return [*_options(cli, spec), cli.image, *(spec.command or FOR_EVER)]
+    return [*_options(cli, spec), cli.image, *(spec.command or cli.idle)]
 
 
 def _options(cli: CliSpec, spec: ContainerSpec) -> Iterator[str]:
     yield from ("--name", cli.named(spec.name))
     yield from ("--network", mode(cli, spec.mode))
+    if isinstance(spec.mode, Host):
+        yield from cli.words.host
     single = {
         "--hostname": spec.hostname,
         "--ip": spec.ip,

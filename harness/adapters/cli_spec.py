@@ -28,7 +28,8 @@ class Words:
     Names, ids and options come behind them. An empty `repair` or `reset` says that the
     runtime has nothing of the kind. `cidfile` is the option that names a file for the id
     of what `create` and `run` have made. `converse` is `execute` with its standard input
-    passed on, and with every capability. `mtu` and `icc` are keys of `--opt` of `network
+    passed on, and with every capability. `host` are options of `create` and `run` that mode host
+    takes besides. `mtu` and `icc` are keys of `--opt` of `network
     create`, empty where there is no such option.
     """
 
@@ -51,6 +52,7 @@ class Words:
     network_prune: tuple[str, ...] = ("network", "prune", "-f")
     repair: tuple[str, ...] = ()
     reset: tuple[str, ...] = ()
+    host: tuple[str, ...] = ()
     cidfile: str = "--cidfile"
     mtu: str = "com.docker.network.driver.mtu"
     icc: str = "com.docker.network.bridge.enable_icc"
@@ -84,8 +86,9 @@ class CliSpec:
     a network namespace of that user's: `bridges_at` names a file with a pid, and where below
     that process's directory in proc(5) the namespace is. `scratch` are
     directories that become empty and writable in the host, `files` what is written there
-    before the first command. `programs` must be on the PATH, and `install` says how they
-    get there. Names shorter than `shortest_name` are filled up. `timeout` bounds one
+    before the first command, a script so that it can be executed. `programs` must be on the
+    PATH, and `install` says how they get there. Names shorter than `shortest_name` are filled
+    up. `idle` is what a container runs whose plan names no command. `timeout` bounds one
     command, in seconds.
     """
 
@@ -109,6 +112,7 @@ class CliSpec:
     install: str = ""
     prefix: str = ""
     shortest_name: int = 1
+    idle: tuple[str, ...] = FOR_EVER
     timeout: float = 30
 
     def named(self, name: str) -> str:

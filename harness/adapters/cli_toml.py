@@ -29,7 +29,7 @@ from harness.dialect import Dialect
 _LIKE: Final = ("docker", "podman", "mydocker-cli")
 _TABLES: Final = ("runtime", "words", "daemon", "dialect")
 _TEXTS: Final = ("name", "version", "default_network", "image", "install")
-_LISTS: Final = ("command", "scratch", "programs")
+_LISTS: Final = ("command", "scratch", "programs", "idle")
 _PAIRS: Final = ("env", "files")
 KEYS: Final = ("like", "features", "timeout", "shortest_name", *_TEXTS, *_LISTS, *_PAIRS)
 """The keys of the table `[runtime]`."""

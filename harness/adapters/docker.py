@@ -21,10 +21,15 @@ from linux.protocols import spoken
 _NOT_HERE: Final = set() if spoken("SCTP") else {Feature.SCTP}
 FEATURES: Final = frozenset(Feature) - {Feature.MACVLAN, Feature.USER_MODE} - _NOT_HERE
 
-_HOME: Final = "/run/netmodes/docker"
+HOME: Final = "/run/netmodes/docker"
+"""Where its configuration is, in the host."""
 _SOCKET: Final = "/run/docker.sock"
 _CONTAINERD: Final = "/run/containerd/containerd.sock"
-_CONTAINERD_CONF: Final = 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+CONTAINERD_CONF: Final = (
+    f"{HOME}/containerd.toml",
+    'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n',
+)
+"""A file, and what stands there."""
 # Before 27 an IPv6 network needs a pool to take its subnet from, and its rules the
 # experimental ip6tables: https://docs.docker.com/engine/daemon/ipv6/. Who names pools
 # names all of them: the IPv4 ones are those that are built in.
@@ -34,13 +39,14 @@ _LAST: Final = ("192.168.0.0/16",)
 _IPV6: Final = tuple({"base": f"fd00:d0c:0:{number:x}::/64", "size": 64} for number in range(32))
 
 
-def _daemon_conf(last: Sequence[str]) -> str:
+def daemon_conf(last: Sequence[str] = _LAST, **more: object) -> str:
     """What dockerd is told; `last` are the IPv4 pools that come after those of 172."""
     conf = {
         "live-restore": True,
         "experimental": True,
         "ip6tables": True,
         "default-address-pools": (*_FIRST, *({"base": base, "size": 20} for base in last), *_IPV6),
+        **more,
     }
     return json.dumps(conf)
 
@@ -51,19 +57,19 @@ SPEC: Final = CliSpec(
     features=FEATURES,
     words=Words(inspect=("container", "inspect")),
     daemons=(
-        Daemon(command=("containerd", "--config", f"{_HOME}/containerd.toml"), socket=_CONTAINERD),
+        Daemon(command=("containerd", "--config", f"{HOME}/containerd.toml"), socket=_CONTAINERD),
         Daemon(
             command=(
-                *("dockerd", "--config-file", f"{_HOME}/daemon.json"),
+                *("dockerd", "--config-file", f"{HOME}/daemon.json"),
                 *("--containerd", _CONTAINERD, "--host", f"unix://{_SOCKET}"),
             ),
             socket=_SOCKET,
         ),
     ),
-    env=(("DOCKER_HOST", f"unix://{_SOCKET}"), ("DOCKER_CONFIG", f"{_HOME}/cli")),
+    env=(("DOCKER_HOST", f"unix://{_SOCKET}"), ("DOCKER_CONFIG", f"{HOME}/cli")),
     files=(
-        (f"{_HOME}/containerd.toml", _CONTAINERD_CONF),
-        (f"{_HOME}/daemon.json", _daemon_conf(_LAST)),
+        CONTAINERD_CONF,
+        (f"{HOME}/daemon.json", daemon_conf()),
     ),
     scratch=("/var/lib",),
     programs=("runc", "docker-proxy", "iptables"),
@@ -120,7 +126,7 @@ ROOTLESS: Final = replace(
         ),
     ),
     env=(("DOCKER_HOST", f"unix://{_ROOTLESS_SOCKET}"),),
-    files=((_ROOTLESS_CONF, _daemon_conf(_LAST_BUT_BR0)),),
+    files=((_ROOTLESS_CONF, daemon_conf(_LAST_BUT_BR0)),),
     programs=("rootlesskit", "dockerd", "containerd", "runc", "slirp4netns", "iptables"),
     install="apt-get install docker.io docker-cli rootlesskit slirp4netns uidmap iptables",
 )

@@ -31,7 +31,10 @@ def environment(spec: CliSpec) -> dict[str, str]:
 
 
 def furnish(host: HostHandle, spec: CliSpec) -> None:
-    """Make the directories that are to be empty and the files that are to be there, once."""
+    """Make the directories that are to be empty and the files that are to be there, once.
+
+    What begins like a script can be executed.
+    """
     host.call(_furnish, spec.scratch, spec.files, rootless=spec.rootless)
 
 
@@ -46,6 +49,8 @@ def _furnish(scratch: Sequence[str], files: Sequence[tuple[str, str]], *, rootle
     for path, content in files:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(content, encoding="utf-8")
+        if content.startswith("#!"):
+            Path(path).chmod(0o755)
     if rootless:
         ordinary.own()
     Path(_DONE).touch()

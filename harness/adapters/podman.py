@@ -34,10 +34,11 @@ FEATURES: Final = frozenset(
         *([Feature.SCTP] if spoken("SCTP") else []),
     }
 )
-_HOME: Final = "/run/netmodes/podman"
+HOME: Final = "/run/netmodes/podman"
+"""Where its configuration is, in the host."""
 # https://github.com/containers/common/blob/main/docs/containers.conf.5.md. No pids limit:
 # it needs a controller that a nested cgroup may not have.
-_CONF: Final = """
+CONF: Final = """
 [containers]
 pids_limit = 0
 [engine]
@@ -47,6 +48,7 @@ events_logger = "none"
 [network]
 network_config_dir = "/run/netmodes/podman/networks"
 """
+"""What it is told, but for who starts containers."""
 
 CRUN: Final = CliSpec(
     name="podman",
@@ -61,8 +63,8 @@ CRUN: Final = CliSpec(
         icc="",
     ),
     default_network="podman",
-    env=(("CONTAINERS_CONF", f"{_HOME}/containers.conf"), ("TMPDIR", "/tmp")),  # noqa: S108 # the host's own
-    files=((f"{_HOME}/containers.conf", _CONF.format(runtime="crun")),),
+    env=(("CONTAINERS_CONF", f"{HOME}/containers.conf"), ("TMPDIR", "/tmp")),  # noqa: S108 # the host's own
+    files=((f"{HOME}/containers.conf", CONF.format(runtime="crun")),),
     scratch=("/var/lib", "/var/cache"),
     programs=("crun", "conmon"),
     install="apt-get install podman crun netavark aardvark-dns nftables",
@@ -70,7 +72,7 @@ CRUN: Final = CliSpec(
 RUNC: Final = replace(
     CRUN,
     name="podman-runc",
-    files=((f"{_HOME}/containers.conf", _CONF.format(runtime="runc")),),
+    files=((f"{HOME}/containers.conf", CONF.format(runtime="runc")),),
     programs=("runc", "conmon"),
     install="apt-get install podman runc netavark aardvark-dns nftables",
 )

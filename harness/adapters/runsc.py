@@ -19,19 +19,22 @@ from typing import Final
 
 from harness.adapters import bundle, records
 from harness.adapters.bare import Order
-from harness.adapters.bare_adapter import FEATURES, FOR_EVER, BareFactory
+from harness.adapters.bare_adapter import CNI, FEATURES, FOR_EVER, BareFactory
 from harness.adapters.program import Program
 from harness.adapters.protocol import Feature
 from harness.model import Host, Joined, Nothing
 
 _ROOT: Final = "/run/netmodes/runsc"
-_HIDDEN: Final = 'mount -t tmpfs none /proc/sys/net && exec "$@"'
+_HIDE: Final = 'mount -t tmpfs none /proc/sys/net && exec "$@"'
 """It refuses a namespace in which it can see net.core.rmem_default, which Linux 6.18 shows
 in every one; so it is shown nothing, in a mount namespace of its own."""
-_AROUND: Final = ("unshare", "--mount", "sh", "-c", _HIDDEN, "sh")
-_OPTIONS: Final = ("--root", _ROOT, "--net-raw", "--ignore-cgroups")
-_FOR_EVER: Final = ("sh", "-c", 'trap "exit 0" TERM INT; sleep 2147483647 & wait $!')
-"""It opens no fifo of the host's for reading and writing: who would wait at one spins instead."""
+HIDDEN: Final = ("unshare", "--mount", "sh", "-c", _HIDE, "sh")
+"""What goes before its command line."""
+OPTIONS: Final = ("--net-raw", "--ignore-cgroups")
+"""Options that it has whoever calls it."""
+IDLE: Final = ("sh", "-c", 'trap "exit 0" TERM INT; sleep 2147483647 & wait $!')
+"""It opens no fifo of the host's for reading and writing, and no terminal that nobody is at: who
+would wait at one spins instead."""
 _KIND, _POD = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 """https://github.com/google/gvisor/blob/release-20240729.0/runsc/specutils/cri.go."""
 
@@ -45,7 +48,9 @@ class Runsc:
     @property
     def program(self) -> Program:
         """With what it needs around it, and its options."""
-        return replace(self.runsc, command=(*_AROUND, *self.runsc.command, *_OPTIONS))
+        return replace(
+            self.runsc, command=(*HIDDEN, *self.runsc.command, "--root", _ROOT, *OPTIONS)
+        )
 
     def start(self, order: Order) -> int:
         """A config.json, and `run --detach`."""
@@ -53,7 +58,7 @@ class Runsc:
         config = bundle.config_of(order)
         del config["linux"]["cgroupsPath"]  # there is none for it here
         if tuple(order.args) == FOR_EVER:
-            config["process"]["args"] = list(_FOR_EVER)
+            config["process"]["args"] = list(IDLE)
         if pod != order.name:
             config["annotations"] = {_KIND: "container", _POD: pod}
         bundle.write(order, config)
@@ -103,4 +108,5 @@ RUNSC: Final = BareFactory(
     packages=("runsc",),
     numbers=r"\d{8}\.\d+",
     features=FEATURES - {Feature.SYSCTL},
+    upon=(CNI, "gvisor"),
 )

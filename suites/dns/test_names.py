@@ -13,7 +13,7 @@ from harness.marks import requirement
 from harness.model import Bridge, Family
 from harness.scene import Scene
 from suites.dns import ALIAS, DMZ, LAN, SHARED
-from suites.names import families, heard, held, looked_up, resolved
+from suites.names import families, heard, held, looked_up, present, resolved
 from suites.trio import both_families
 
 SHORT: Final = 12
@@ -30,7 +30,7 @@ def test_a_name_leads_to_the_containers_address(town: Scene, name: str, family: 
     """The name that it was given and its alias, in any case (RFC 4343), for peers and itself."""
     own = held(town, "web", family)
     assert own
-    for asker in ("db", "web", "lodger"):
+    for asker in present(town, "db", "web", "lodger"):
         assert resolved(town, asker, name, family) == own
 
 
@@ -58,7 +58,7 @@ def test_a_name_is_known_on_its_network_only(town: Scene, name: str, family: Fam
 def test_on_the_default_network_names_lead_nowhere(town: Scene) -> None:
     """Nor does the name of one that is there lead anywhere elsewhere."""
     assert resolved(town, "solo", "mate", 4) == held(town, "mate", 4)
-    for asker in ("plain", "guest", "web"):
+    for asker in present(town, "plain", "guest", "web"):
         assert resolved(town, asker, "other", 4) == set()
 
 

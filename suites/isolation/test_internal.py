@@ -38,7 +38,7 @@ from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
 from harness.world.services import Services
 from suites.everything import PORT, WORD, everything, telling
-from suites.names import KINDS, heard, held, looked_up, resolved, unheard_of
+from suites.names import KINDS, heard, held, looked_up, resolved, unheard_of, with_names
 from suites.trio import EACH_FAMILY, Trio, both_families
 
 CLOSED, VAULT, OPEN = "closed", "vault", "open"
@@ -52,6 +52,8 @@ STUB: Final = IPv4Address("127.0.0.53")
 def closed(world: World, runtime: Adapter) -> Iterator[Scene]:
     """`a` and `b` on an internal network, `c` on another, `d` on one that leads out.
 
+    So is `e`, on one on which names outside are known.
+
     Look, do not change.
     """
     dual = Feature.IPV6 in runtime.features
@@ -63,6 +65,7 @@ def closed(world: World, runtime: Adapter) -> Iterator[Scene]:
             ContainerSpec("b", Bridge(CLOSED), aliases=(ALIAS,)),
             ContainerSpec("c", Bridge(VAULT)),
             ContainerSpec("d", Bridge(OPEN)),
+            ContainerSpec("e", with_names(runtime, OPEN)),
         ),
     )
     with Scene(world, runtime, plan) as made:
@@ -152,7 +155,7 @@ def test_a_name_is_not_asked_for_outside(closed: Scene, transport: Transport, ki
     name = unheard_of()
     since = closed.world.services.mark()
     asked_by_resolver(closed, "a", name, kind, transport=transport)
-    asked_by_resolver(closed, "d", f"control.{name}", kind, transport=transport)
+    asked_by_resolver(closed, "e", f"control.{name}", kind, transport=transport)
     assert [item.name for item in heard(closed, since, name)] == [f"control.{name}"]
 
 
@@ -167,7 +170,7 @@ def test_nor_by_the_c_library(closed: Scene) -> None:
     for address in (pick(closed.world.topology.internet, family).ip for family in FAMILIES):
         assert lookup.name_of(closed.world.host, closed["a"], address) == ""
     assert closed.world.services.asked(since) == []
-    assert looked_up(closed, "d", names[1], 4).addresses
+    assert looked_up(closed, "e", names[1], 4).addresses
     assert heard(closed, since, names[1])
 
 
@@ -200,7 +203,7 @@ def test_no_query_leaves_the_host(closed: Scene, host: Place) -> None:
         looked_up(closed, "a", unheard_of())
         closed.settle()
         wire.expect_none(UDP(dport=53), TCP(dport=53))
-        looked_up(closed, "d", unheard_of(), 4)
+        looked_up(closed, "e", unheard_of(), 4)
         assert wire.matching(UDP(dport=53))
 
 
@@ -237,7 +240,7 @@ def test_a_resolver_that_was_asked_for_is_out_of_reach(scene: Scene, world: Worl
     scene.network("shut", internal=True)
     scene.network("leading-out")
     scene.container("x", Bridge("shut"), dns=(outside,))
-    scene.container("y", Bridge("leading-out"), dns=(outside,))
+    scene.container("y", with_names(scene.runtime, "leading-out"), dns=(outside,))
     name, since = unheard_of(), world.services.mark()
     assert looked_up(scene, "x", name, 4).addresses == set()
     for transport in TRANSPORTS:

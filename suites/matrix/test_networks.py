@@ -12,7 +12,7 @@ from harness.model import ATTACKER, INTERNET, NS1, Bridge, Family
 from harness.scene import Scene
 from harness.topology import pick
 from harness.traffic import Ear
-from linux import rtnl
+from linux import netstate, rtnl
 from linux.netlink import Netlink
 from suites.trio import both_families
 
@@ -57,7 +57,8 @@ def test_a_route_does_not_lead_out_of_an_internal_network(
     scene.containers(inner=Bridge("closed"), outer=Bridge("open"))
     gateway = pick(scene.runtime.network_facts("closed").gateways, family)
     with scene["inner"].net.open() as space, Netlink(space) as netlink:
-        netlink.send([rtnl.add_route(None, via=gateway.ip)])
+        eth0 = netstate.link(netlink, "eth0").ifindex
+        netlink.send([rtnl.add_route(None, via=gateway.ip, oif=eth0)])
     address = scene.world.address(target, family)
     with Ear(scene.place(target), "udp", family=family) as ear:
         assert ear.hears(scene["outer"].net, at=address)

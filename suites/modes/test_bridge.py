@@ -110,7 +110,7 @@ def test_the_host_end_of_its_veth_is_a_port_of_the_bridge(
     cast: Scene, runtime: Adapter, host: Place, name: str
 ) -> None:
     """The other end of eth0 is on the host, up, with the bridge as its master."""
-    eth0, links = cast[name].net.links()["eth0"], host.links()
+    eth0, links = cast[name].net.cable("eth0"), host.links()
     (end,) = (link for link in links.values() if link.ifindex == eth0.peer)
     bridge = runtime.network_facts(DEFAULT_NETWORK).interface
     assert bridge is not None

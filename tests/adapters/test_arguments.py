@@ -42,6 +42,14 @@ def test_a_mode_is_a_network(mode: Mode, value: str) -> None:
     assert words[:4] == ["--name", "it", "--network", value]
 
 
+def test_mode_host_may_take_options_besides() -> None:
+    """Which no other mode has."""
+    spec = replace(PLAIN, words=Words(host=("--annotation", "network=host")))
+    words = cli_arguments.container(spec, ContainerSpec("it", Host()))
+    assert words[2:6] == ["--network", "host", "--annotation", "network=host"]
+    assert "--annotation" not in cli_arguments.container(spec, ContainerSpec("it", Bridge()))
+
+
 def test_every_wish_is_an_option() -> None:
     """In the spelling that Docker, podman and their kin share; image and command come last."""
     wish = ContainerSpec(
@@ -72,6 +80,8 @@ def test_without_a_command_it_lasts_and_ends_on_sigterm() -> None:
     words = cli_arguments.container(PLAIN, ContainerSpec("web"))
     assert words[-4:] == ["base", *FOR_EVER]
     assert "trap" in FOR_EVER[-1]
+    waiting = replace(PLAIN, idle=("sleep", "9"))
+    assert cli_arguments.container(waiting, ContainerSpec("web"))[-3:] == ["base", "sleep", "9"]
 
 
 @pytest.mark.parametrize(

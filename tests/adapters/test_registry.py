@@ -13,7 +13,9 @@ from harness.adapters.registry import NotInstalled, UnknownRuntime
 from tests.adapters.acme import acme, describe
 
 
-@pytest.mark.parametrize("name", ["docker", "mydocker-cli", "podman", "podman-runc"])
+@pytest.mark.parametrize(
+    "name", ["docker", "docker-runsc", "mydocker-cli", "podman", "podman-runc", "podman-runsc"]
+)
 def test_the_described_ones_are_there_by_name(name: str) -> None:
     """Whether they are installed or not."""
     factory = registry.load(name)

@@ -17,10 +17,10 @@ from harness.world.build import World
 from harness.world.snapshot import Snapshot
 from linux import netstate
 from linux.netlink import Netlink
-from tests.adapters.vendors import TRIED
+from tests.adapters.vendors import OWN_STACK
 
 
-@pytest.fixture(scope="module", params=[name for name in TRIED if name == "runsc"])
+@pytest.fixture(scope="module", params=[name for name in OWN_STACK if name == "runsc"])
 def pod(request: pytest.FixtureRequest) -> Iterator[Scene]:
     """A container, one that has joined it, and one without a network; where it is installed."""
     with World.build() as world:

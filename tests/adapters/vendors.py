@@ -9,14 +9,15 @@ from typing import Final
 
 from harness.adapters import ordinary, registry
 from harness.adapters.protocol import Feature
-from harness.cast import CAST
+from harness.cast import cast
 from harness.scene import Scene
 from harness.world.build import World
 from linux.userns import in_user_namespace
 
 ALL: Final = (
-    *("bwrap", "containerd", "crun", "crun-by-hand", "docker", "lxc", "mydocker-cli", "nspawn"),
-    *("podman", "podman-runc", "runc", "runc-by-hand", "runsc"),
+    *("bwrap", "containerd", "crun", "crun-by-hand", "docker", "docker-runsc", "lxc"),
+    *("mydocker-cli", "nspawn", "podman", "podman-runc", "podman-runsc"),
+    *("runc", "runc-by-hand", "runsc"),
 )
 ROOTLESS: Final = (
     "podman-rootless",
@@ -40,7 +41,11 @@ FOR_ROOT: Final = () if _ROOT else tuple(name for name in ALL if name not in _AN
 TRIED: Final = tuple(name for name in ALL if name not in ABSENT and name not in FOR_ROOT)
 
 
-BY_COMMAND: Final = tuple(name for name in TRIED if name.startswith(("docker", "podman")))
+OWN_STACK: Final = tuple(name for name in TRIED if name.endswith("runsc"))
+"""Those whose containers have a network stack of their own."""
+BY_COMMAND: Final = tuple(
+    name for name in TRIED if name.startswith(("docker", "podman")) and name not in OWN_STACK
+)
 """Those that have a command line, and the command itself for a container's pid 1."""
 
 
@@ -57,10 +62,13 @@ TRIED_DOCKER: Final = () if DOCKER in ABSENT or OBSTACLE else (DOCKER,)
 
 @contextlib.contextmanager
 def the_cast(name: str) -> Iterator[Scene]:
-    """The cast, in a world of its own, by the runtime of that name."""
+    """As much of the cast as it claims, in a world of its own, by the runtime of that name."""
     with World.build() as world:
         adapter = registry.find(name)(world.host)
         adapter.start()
-        with Scene(world, adapter, CAST) as scene:
+        plan = cast(
+            on_host=Feature.HOST in adapter.features, joined=Feature.CONTAINER in adapter.features
+        )
+        with Scene(world, adapter, plan) as scene:
             yield scene
         adapter.stop()

@@ -19,9 +19,9 @@ from harness.scene import Scene
 from harness.world.build import World
 from linux import nft
 from linux.nft import Nft, Table
-from tests.adapters.vendors import TRIED
+from tests.adapters.vendors import OWN_STACK, TRIED
 
-KERNELS = tuple(name for name in TRIED if name != "runsc")
+KERNELS = tuple(name for name in TRIED if name not in OWN_STACK)
 """The runtimes whose containers can be asked about in both ways."""
 FAULTS = (
     firewall.no_masquerade,
@@ -122,6 +122,22 @@ def test_an_agent_lasts_as_long_as_its_container(web: Scene) -> None:
     assert again is not first
     web.remove("web")
     assert again.gone
+
+
+def test_an_agent_goes_before_its_container_is_stopped(
+    web: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is executed in has podman refuse to clean up, now and then."""
+    agent, stop = web["web"].agent(), web.runtime.stop_container
+    gone: list[bool] = []
+
+    def stopping(name: str) -> None:
+        gone.append(agent.gone)
+        stop(name)
+
+    monkeypatch.setattr(web.runtime, "stop_container", stopping)
+    web["web"].stop()
+    assert gone == [True]
 
 
 def test_who_cannot_be_executed_in_is_no_verdict(web: Scene) -> None:

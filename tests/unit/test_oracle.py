@@ -172,6 +172,12 @@ def test_networks_promise_what_their_options_say(
     assert said(of(NETWORKS), source, target, family) == words
 
 
+def test_on_the_default_network_the_resolver_is_the_hosts() -> None:
+    """Whatever is declared of those of user-defined networks."""
+    without = of(PLAN, Dialect(network_resolver="unreachable"))
+    assert said(without, "container01", "www.example.com").startswith("reply")
+
+
 def test_who_was_in_mode_none_knows_the_resolver_that_is_declared() -> None:
     """Attached by hand it is answered by name, or knows nobody to ask; a bridged one does."""
     without = of(PLAN, Dialect(none_resolver=False))
@@ -210,6 +216,8 @@ def test_who_was_in_mode_none_knows_the_resolver_that_is_declared() -> None:
             "reply, ttl 60, seen as internet, BR-9",
         ),
         (Dialect(direct_routing="accept"), "ns1", "vault1", 4, "dropped, INT-1"),
+        (Dialect(network_resolver="unreachable"), "lan1", "www.example.com", 4, "no-name, BR-8"),
+        (Dialect(network_resolver="unreachable"), "lan1", "www.example.com", 6, "no-name, V6-1"),
         (Dialect(router6="cut-off"), "ns1", "internet", 6, "dropped, BYS-2"),
         (Dialect(router6="cut-off"), "attacker", "ns2", 6, "dropped, BYS-2"),
         (Dialect(router6="cut-off"), "ns1", "ns2", 6, "dropped, BYS-2"),

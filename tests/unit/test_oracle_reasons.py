@@ -13,6 +13,7 @@ LESS = Dialect(
     direct_routing="reject",
     router6="cut-off",
     none_resolver=False,
+    network_resolver="unreachable",
     none_loopback=False,
     bridge_loopback6=False,
 )
@@ -47,6 +48,13 @@ THERE = "container05-container has container01's addresses"
         (PLAIN, "deaf1", "deaf2", 4, "inter-container communication is off on this network"),
         (PLAIN, "ns1", "lan1", 4, "direct routing to unpublished containers is dropped"),
         (LESS, "ns1", "lan1", 4, "direct routing to unpublished containers is rejected"),
+        (
+            LESS,
+            "lan1",
+            "www.example.com",
+            4,
+            "the resolver of a network is declared to be out of reach",
+        ),
         (LESS, "ns1", "internet", 6, "the host is declared to forward IPv6 no more"),
         (LESS, "deaf1", "loopback", 6, "lo is declared not to have it"),
         (PLAIN, "host1", "lan1", 4, "it is the host: no router between"),
