@@ -112,7 +112,9 @@ class ByHand:
         name, gateways = self.link(spec.name), _gateways(spec)
         with NetNS.own() as here, Netlink(here) as netlink:
             try:
-                netlink.send([rtnl.add_bridge(name, mac=_mac(name), mtu=spec.mtu)])
+                netlink.send([rtnl.add_bridge(name, mac=_mac(name), mtu=spec.mtu, up=False)])
+                sysctl.write(here, {f"net.ipv6.conf.{name}.accept_dad": 0})
+                netlink.send([rtnl.set_link(netstate.link(netlink, name).ifindex, up=True)])
                 index = netstate.link(netlink, name).ifindex
                 netlink.send([rtnl.add_address(index, item) for item in gateways])
                 sysctl.write(here, {_FORWARDING[item.version]: 1 for item in gateways})

@@ -2,8 +2,9 @@
 
 What an operator without CNI does with `ip`: a network namespace, a veth pair with one end in
 it and the other a port of the bridge, addresses, default routes, and no ear for routers, which
-whoever is on the bridge may say he is one of. The runtime is told the path of that namespace, and
-starts its process there. All of it runs inside the host.
+whoever is on the bridge may say he is one of. Addresses are given out one by one: nobody waits a
+second to learn whether another has them. The runtime is told the path of that namespace, and starts
+its process there. All of it runs inside the host.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from typing import Final
 
 from harness.adapters import bundle, records
 from harness.adapters.bare import Wired
@@ -22,6 +24,8 @@ from harness.probe.settle import await_ready
 from linux import netstate, rtnl, sysctl
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
+
+_OFF: Final = ("accept_ra", "accept_dad")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +41,14 @@ class VethByHand(ByHand):
             with Netlink(here) as outside:
                 found = [netstate.link(outside, bridge) for bridge in bridges]
                 outside.send(
-                    rtnl.add_veth(
-                        _end(record, number),
-                        f"eth{number}",
-                        master=bridge.ifindex,
-                        mtu=bridge.mtu,
-                        peer_netns=space.fd,
-                        peer_mac=endpoint.mac,
-                    )
+                    request
                     for number, (bridge, endpoint) in enumerate(zip(found, leased, strict=True))
+                    for request in _pair(_end(record, number), number, bridge, space, endpoint)
                 )
             with Netlink(space) as inside:
                 links = [netstate.link(inside, f"eth{number}") for number in range(len(leased))]
-                sysctl.write(space, {f"net.ipv6.conf.{link.name}.accept_ra": 0 for link in links})
+                for link in links:
+                    sysctl.write(space, {f"net.ipv6.conf.{link.name}.{key}": 0 for key in _OFF})
                 inside.send(_furnishing(links, leased))
             await_ready([space, here])
         own = zip(leased, links, strict=True)
@@ -62,6 +61,20 @@ class VethByHand(ByHand):
             netlink.send(ends, missing_ok=True)
         bundle.release(records.bundle(record.spec.name))
         ByHand.unwire(self, record)
+
+
+def _pair(
+    end: str, number: int, bridge: netstate.Link, space: NetNS, endpoint: Endpoint
+) -> Iterator[Request]:
+    yield rtnl.add_veth(
+        end,
+        f"eth{number}",
+        master=bridge.ifindex,
+        mtu=bridge.mtu,
+        peer_netns=space.fd,
+        peer_mac=endpoint.mac,
+    )
+    yield rtnl.no_link_local(end)
 
 
 def _furnishing(links: Sequence[netstate.Link], own: Sequence[Endpoint]) -> Iterator[Request]:

@@ -83,10 +83,13 @@ def test_a_container_has_a_pair_for_each_network_and_they_go_with_it(world: Worl
             link = inside.links()[name]
             assert (link.mac, link.mtu, link.running) == (endpoint.mac, 1400, True)
         assert wired.endpoints[0].mac == WANTED.mac
+        for key in ("accept_ra", "accept_dad"):  # nobody waits for who has the same, nor for routers
+            assert inside.sysctl(f"net.ipv6.conf.eth1.{key}") == "0"
         first = {wired.endpoints[0].gateway, wired.endpoints[0].gateway6}
         assert first == {str(route.via) for route in inside.routes() if route.destination is None}
         ports = set(host.links()) - before
         assert [host.links()[port].running for port in ports] == [True, True]
+        assert [host.interfaces(port) for port in ports] == [[], []]
         world.host.call(PLUGGING.unwire, record)
         assert set(inside.links()) == {"lo"}
     assert set(host.links()) == before
