@@ -83,7 +83,7 @@ def test_a_container_has_a_pair_for_each_network_and_they_go_with_it(world: Worl
             link = inside.links()[name]
             assert (link.mac, link.mtu, link.running) == (endpoint.mac, 1400, True)
         assert wired.endpoints[0].mac == WANTED.mac
-        for key in ("accept_ra", "accept_dad"):  # nobody waits for who has the same, nor for routers
+        for key in ("accept_ra", "accept_dad"):
             assert inside.sysctl(f"net.ipv6.conf.eth1.{key}") == "0"
         first = {wired.endpoints[0].gateway, wired.endpoints[0].gateway6}
         assert first == {str(route.via) for route in inside.routes() if route.destination is None}
