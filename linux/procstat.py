@@ -68,9 +68,12 @@ class Stat(NamedTuple):
 
 
 def born(process: str) -> int:
-    """When a process was started; 0 when it has gone, or has ended and waits to be collected."""
+    """When a process was started; 0 when it has gone, or has ended and waits to be collected.
+
+    And when it may not be looked at: it is somebody else's by then.
+    """
     try:
         found = Stat.of(process)
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return 0
     return 0 if found.ended else found.born

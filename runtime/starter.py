@@ -155,11 +155,8 @@ class Pending:
     """
 
     def __init__(self, channel: socket.socket, starter: socket.socket) -> None:
-        self._channel = channel
+        self._channel, self._starter = channel, starter
         self._launched = False
-        self._told = select.poll()
-        self._told.register(channel, select.POLLIN)
-        self._told.register(starter, 0)  # its end is told without being asked for
 
     def launch(self, launch: Launch) -> None:
         """Let it become a container's; it reports as `runtime.reports` tells."""
@@ -177,10 +174,14 @@ class Pending:
 
     def _pid(self) -> int:
         """Its pid as the caller's pid namespace numbers it; 0 where it does not know yet."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        if self._starter.fileno() >= 0:
+            poll.register(self._starter, 0)  # its end is told without being asked for
+            poll.poll()
         said = b""
-        if any(fd == self._channel.fileno() for fd, _ in self._told.poll()):
-            with suppress(ConnectionResetError):
-                said = self._channel.recv(MESSAGE)
+        with suppress(ConnectionResetError, BlockingIOError):  # the starter's end alone was told
+            said = self._channel.recv(MESSAGE, socket.MSG_DONTWAIT)
         if not said:
             raise _ended()
         pid, _, refusal = said.decode().partition(" ")

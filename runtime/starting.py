@@ -107,7 +107,8 @@ def _wait(asker: socket.socket, title: Title, *, whole: bool) -> None:
     Each page that is touched here for the first time is copied, and makes every start longer: so
     what can be made ready once, by the starter, is.
     """
-    os.setsid()
+    if whole:
+        os.setsid()  # the long way, `init.child` does it
     for ours in _OURS:
         signal.signal(ours, signal.SIG_DFL)
     ground, refusal = None, None

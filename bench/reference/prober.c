@@ -209,7 +209,8 @@ static void until_quiet(int epoll, int control, int counters)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3 && argc != 4) {
+    int passes = argc == 4 ? atoi(argv[3]) : 1;
+    if ((argc != 3 && argc != 4) || passes < 1) {
         fprintf(stderr, "usage: prober CONTROL WATCHED [PASSES] < PLACES\n");
         return 2;
     }
@@ -244,7 +245,7 @@ int main(int argc, char **argv)
     answered = calloc(count, count);
 
     double took = 0;
-    for (int passes = argc == 4 ? atoi(argv[3]) : 1; passes > 0; passes--) {
+    for (; passes > 0; passes--) {
         if (getrandom(&nonce, sizeof nonce, 0) != sizeof nonce)
             fail("getrandom");
         memset(heard, 0, (size_t)count * count);

@@ -87,10 +87,10 @@ class BareFactory:
     `command` is the program with its global options, `tells` what it is asked for its version,
     the first in the answer that is like `numbers`.
     `programs` must be on the PATH besides, `packages` bring all that. `files` are written in
-    the host before anything is started. `upon` is the entry of the table of dialects whose
-    choices come first: that of who does the `wiring`. One that is `for_root` does not run in a
-    user namespace, one that is not `alone` needs libraries of its own version. Programs in the
-    folder `prefix` come before those that are installed.
+    the host before anything is started. `upon` are the entries of the table of dialects whose
+    choices come first, that of who does the `wiring` among them. One that is `for_root` does not
+    run in a user namespace, one that is not `alone` needs libraries of its own version. Programs in
+    the folder `prefix` come before those that are installed.
     """
 
     name: str

@@ -59,16 +59,18 @@ def open_shell(world: World, scene: Scene | None) -> int:
     sys.stdout.write(told)
     sys.stdout.flush()
 
+    outer = furniture.given(scene.runtime if scene else None)
+
     def prepare() -> None:
         if not inside.NAMES.exists():
-            furniture.furnish(spaces, told)
+            furniture.furnish(spaces, told, outer)
 
     try:
         with terminal.restored():
             return terminal.run(
                 world.host,
                 inside.shell(os.environ),
-                environment=furniture.environment(os.environ),
+                environment=furniture.environment(outer),
                 prepare=prepare,
                 interactive=True,
             )

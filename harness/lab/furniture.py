@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from harness import void
+from harness.adapters.protocol import Adapter
 from harness.lab import inside
 from harness.world.files import cache
 from linux.netns import NetNS
@@ -34,8 +35,11 @@ _PROGRAMS: Final = {
 _SYSTEM: Final = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
-def furnish(spaces: Mapping[str, NetNS], picture: str) -> None:
-    """Lay everything out. To be called by a process in all of the host's namespaces."""
+def furnish(spaces: Mapping[str, NetNS], picture: str, outer: Mapping[str, str]) -> None:
+    """Lay everything out. To be called by a process in all of the host's namespaces.
+
+    `outer` is the environment from which that of the lab is made.
+    """
     inside.NAMES.mkdir()
     for name, space in spaces.items():
         handle = inside.NAMES / name
@@ -47,8 +51,13 @@ def furnish(spaces: Mapping[str, NetNS], picture: str) -> None:
         program.write_text(_launcher(program.name, module), encoding="utf-8")
         program.chmod(0o755)
     PICTURE.write_text(picture, encoding="utf-8")
-    inside.RC.write_text(_shellrc(os.environ), encoding="utf-8")
+    inside.RC.write_text(_shellrc(outer), encoding="utf-8")
     void.MARK.touch()
+
+
+def given(runtime: Adapter | None) -> dict[str, str]:
+    """This process's environment, and what the runtime's commands have to be told besides."""
+    return {**os.environ, **getattr(runtime, "environment", {})}
 
 
 def environment(outer: Mapping[str, str]) -> dict[str, str]:

@@ -95,14 +95,15 @@ def _with_runtime(order: Order, world: World, runtime: Adapter) -> int:
     scene = Scene(world, runtime, plan)
     drawn = _draw(scene)
     interactive = not order.command and terminal.ours()
+    outer = furniture.given(runtime)
     if interactive:
         sys.stdout.write(drawn)
         sys.stdout.flush()
     code = terminal.run(
         world.host,
         order.command or inside.shell(os.environ),
-        environment=furniture.environment({**os.environ, **getattr(runtime, "environment", {})}),
-        prepare=lambda: furniture.furnish(world.namespaces, drawn),
+        environment=furniture.environment(outer),
+        prepare=lambda: furniture.furnish(world.namespaces, drawn, outer),
         interactive=interactive,
     )
     runtime.prune()

@@ -1,18 +1,19 @@
 """A runtime's own words in a failure, kept apart from all that a test's code says about it.
 
-A traceback quotes source lines, and an assertion what it has compared. What a runtime
-said is in its refusals and breakdowns alone.
+A traceback quotes source lines, and an assertion what it has compared. A breakdown is told with
+the end of a log, which is about whatever has happened before as well. What a runtime said to what
+it was asked is in its refusals alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
+from harness.adapters.protocol import RuntimeRefused
 
 
 def said(error: BaseException) -> tuple[str, ...]:
-    """What the runtime said, once for each refusal and breakdown that an error consists of.
+    """What the runtime said, once for each refusal that an error consists of.
 
     Nothing where it is more than those: who is in a group of them, and on whose account it
     came up, counts as well.
@@ -22,13 +23,7 @@ def said(error: BaseException) -> tuple[str, ...]:
 
 
 def _words(error: BaseException) -> str:
-    match error:
-        case RuntimeRefused():
-            return error.said
-        case RuntimeBroken():
-            return str(error)
-        case _:
-            return ""
+    return error.said if isinstance(error, RuntimeRefused) else ""
 
 
 def _parts(error: BaseException, met: set[int]) -> Iterator[BaseException]:

@@ -25,6 +25,7 @@ from suites.trio import both_families
 SEVERAL: Final = 4
 MANY: Final = 64
 """More than there are to choose from in turn."""
+DRAWN: Final = 12
 TAKEN: Final[dict[int, Network]] = {
     4: IPv4Network("172.30.16.0/20"),
     6: IPv6Network("fd00:30:16::/48"),
@@ -197,7 +198,8 @@ def choices(scene: Scene, family: Family) -> Iterator[Network]:
     """What it chooses for one network after the other, till there is nothing new to come.
 
     Some choose the first that is free, some go round: Docker among 31, of which it takes the first
-    twice in a row. Who goes down twice does neither: what is drawn has no end to wait for.
+    twice in a row. Some draw, and from so many that nothing is to be waited for: if nothing has
+    come again by the time that one of thirty-one would have, eleven times in twelve.
     """
     had: list[Network] = []
     for _ in range(MANY):
@@ -207,7 +209,8 @@ def choices(scene: Scene, family: Family) -> Iterator[Network]:
         again = [item for item, count in Counter(had).items() if count > 1]
         firsts = [int(item.network_address) for item in had]
         rounds = sum(after < before for before, after in pairwise(firsts))
-        if len(again) > 1 or had.count(had[-1]) > 2 or rounds > 1:
+        drawn = len(had) >= DRAWN and not again and rounds > 1
+        if len(again) > 1 or had.count(had[-1]) > 2 or drawn:
             return
 
 

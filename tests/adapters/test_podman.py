@@ -20,7 +20,7 @@ from tests.adapters.vendors import TRIED
 EXPECTED = Path(__file__).parents[2] / "suites/expected"
 
 
-@pytest.mark.parametrize("name", sorted({"podman", "podman-runc"}.intersection(TRIED)))
+@pytest.mark.parametrize("name", sorted({"podman", "podman-runc", "podman-runsc"} & set(TRIED)))
 def test_a_start_that_comes_too_early_is_refused_in_the_words_that_are_listed(name: str) -> None:
     """Each time where the host probes for duplicates on every link; and nothing is left of it."""
     listed = expectations.loads((EXPECTED / f"{name}.toml").read_text())

@@ -136,9 +136,14 @@ def test_a_plan_that_is_none_is_refused(tmp_path: Path, text: str, said: str) ->
 
 
 def test_the_runtime_is_found_as_its_adapter_finds_it(tmp_path: Path) -> None:
-    """What the description has it be told, the shell tells it too."""
+    """What the description has it be told, the shell tells it too; and where its programs are."""
     acme(tmp_path)
     path = tmp_path / "acme.toml"
     path.write_text(path.read_text().replace("[words]", 'env = {ACME = "of its own"}\n[words]'))
-    done = run([*NO_CAST, "--runtime", str(path), "--", "sh", "-c", "echo $ACME"])
-    assert done.stdout == "of its own\n", done.stderr
+    told = ". $ENV; echo $ACME; command -v of-acme"
+    where = tmp_path / "usr/bin/of-acme"
+    where.parent.mkdir(parents=True)
+    where.write_text("#!/bin/sh\n")
+    where.chmod(0o755)
+    done = run([*NO_CAST, "--runtime", f"{path}@{tmp_path}", "--", "sh", "-c", told])
+    assert done.stdout == f"of its own\n{where}\n", done.stderr

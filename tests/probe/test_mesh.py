@@ -11,7 +11,7 @@ import pytest
 from harness.matrix import Matrix
 from harness.model import HOST, Cell, Outcome, Protocol
 from harness.probe import mesh
-from harness.probe.mesh import Member, Mesh
+from harness.probe.mesh import Member, Mesh, Prober
 from harness.scene import Scene
 from linux import netstate, rtnl
 from linux.netlink import Netlink
@@ -71,6 +71,26 @@ def test_who_is_apart_is_told_and_nobody_else(
     silent = {item for item, seen in found.items() if seen.outcome is Outcome.DROPPED}
     assert silent == {cell("m1", "m3"), cell("m3", "m1")}
     assert found.kept(64) == len(NAMES) ** 2 - 2
+
+
+def test_who_is_asked_again_tells_what_is_so_by_then(scene: Scene, members: list[Member]) -> None:
+    """Nothing of the time before counts: neither a nonce nor an answer."""
+    bridge = scene.runtime.network_facts("bridge").interface or ""
+    control = scene.world.namespaces["lan"]
+    with (
+        scene.place(HOST).open() as host,
+        Prober(members, host=host, bridge=bridge, control=control) as prober,
+    ):
+        assert prober.ask().kept(64) == len(NAMES) ** 2
+        ports = [scene[name].net.links()["eth0"].peer or 0 for name in ("m1", "m3")]
+        with Netlink(host) as netlink:
+            netlink.send([rtnl.isolate_port(port) for port in ports])
+        found = prober.ask()
+        silent = {item for item, seen in found.items() if seen.outcome is Outcome.DROPPED}
+        assert silent == {cell("m1", "m3"), cell("m3", "m1")}
+        with Netlink(host) as netlink:
+            netlink.send([rtnl.isolate_port(port, isolated=False) for port in ports])
+        assert prober.ask().kept(64) == len(NAMES) ** 2
 
 
 def test_somebody_else_who_answers_is_no_answer(members: list[Member], ask: Ask) -> None:

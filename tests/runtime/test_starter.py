@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime import reports
+from runtime import starter as starter_module
 from runtime.engine import Engine
 from runtime.errors import CommandNotFoundError, InvalidError, UnsupportedError
 from runtime.starter import Starter
@@ -185,6 +186,22 @@ def test_it_ends_with_its_caller(root: Path) -> None:
     poll.register(handle, select.POLLIN)
     assert poll.poll(10_000)
     os.close(handle)
+
+
+def test_a_kernel_without_clone3_takes_longer(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Two forks and unshare(2) make what it would have made at once."""
+    begin = starter_module._BEGIN.replace(
+        "serve({fd})",
+        "import errno, runtime.starting as s; s.clone3 = lambda _: (_ for _ in ()).throw("
+        "OSError(errno.ENOSYS, 'no such call')); serve({fd})",
+    )
+    monkeypatch.setattr(starter_module, "_BEGIN", begin)
+    with Starter.begin() as slow:
+        engine = Engine(root, starter=slow)
+        web = engine.run("base", FOR_EVER)
+        assert web.state.pid > 0
+        assert engine.exec(web.id, ["true"]).exit_code == 0
+        engine.remove(web.id, force=True)
 
 
 def test_one_that_cannot_come_up_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
