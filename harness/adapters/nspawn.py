@@ -1,8 +1,9 @@
 """systemd-nspawn without systemd: https://www.freedesktop.org/software/systemd/man/257/systemd-nspawn.html.
 
 It makes a veth pair and plugs one end into a bridge; the other one is host0, down and without
-an address, which is the affair of networkd inside. Here it is done in its stead, by hand. Only
-root can use it so: it needs a user namespace that systemd-nsresourced gives, or none.
+an address, which is the affair of networkd inside. Here it is done in its stead, by hand, and
+nobody looks for duplicates of addresses that are given out one by one. Only root can use it so:
+it needs a user namespace that systemd-nsresourced gives, or none.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from harness.adapters.by_hand import ByHand
 from harness.adapters.program import Program, Refused
 from harness.adapters.protocol import Endpoint, Feature
 from harness.model import DEFAULT_NETWORK, Joined, NetworkSpec
-from linux import netstate, rtnl
+from linux import netstate, rtnl, sysctl
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 
@@ -49,6 +50,7 @@ class Nspawn:
         for endpoint in order.endpoints:
             with NetNS.at(f"/proc/{pid}/ns/net") as space, Netlink(space) as netlink:
                 index = netstate.link(netlink, _INSIDE).ifindex
+                sysctl.write(space, {f"net.ipv6.conf.{_INSIDE}.accept_dad": 0})
                 netlink.send(list(_furnishing(index, endpoint)))
         return pid
 
