@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Self
 
 from linux import files
 
-_STATE, _PPID, _TTY, _FLAGS, _UTIME, _STIME, _STARTTIME = 0, 1, 4, 6, 11, 12, 19
+_STATE, _PPID, _TTY, _FLAGS, _MINFLT, _UTIME, _STIME, _STARTTIME = 0, 1, 4, 6, 7, 11, 12, 19
 _SIGNAL, _ARG_START, _ARG_END = 28, 45, 46
 _ENDED: Final = (b"Z", b"X")
 
@@ -45,6 +45,11 @@ class Stat(NamedTuple):
     def flags(self) -> int:
         """Those of the kernel: PF_… of linux/sched.h."""
         return int(self.fields[_FLAGS])
+
+    @property
+    def faults(self) -> int:
+        """The pages that it was the first to touch, or to write to, and that were in memory."""
+        return int(self.fields[_MINFLT])
 
     @property
     def ticks(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import signal
 import subprocess
@@ -46,6 +48,17 @@ def test_it_is_told_apart_by_its_birth(child: subprocess.Popen[bytes]) -> None:
     assert procstat.born(where) == 0
     child.wait()
     assert procstat.born(where) == 0
+
+
+def test_a_page_that_is_touched_counts() -> None:
+    """Once."""
+    before = Stat.of("/proc/self").faults
+    with mmap.mmap(-1, 100 * mmap.PAGESIZE) as area:
+        with contextlib.suppress(OSError):  # a kernel that has no others
+            area.madvise(mmap.MADV_NOHUGEPAGE)
+        for _ in range(2):
+            area[:: mmap.PAGESIZE] = bytes(100)
+    assert 100 <= Stat.of("/proc/self").faults - before < 200
 
 
 def test_a_signal_that_waits_is_seen() -> None:
