@@ -28,6 +28,7 @@ from bench.timing import Row, alternate, show, timed
 from harness import sandbox
 from harness.adapters import registry
 from harness.model import HOST, Cell, Outcome, Protocol
+from harness.probe import mesh
 from harness.probe.mesh import Member, Mesh, Prober
 from harness.scene import Scene
 from harness.world.build import World
@@ -121,21 +122,16 @@ def _measure(rounds: int, containers: int) -> int:
 
 def _positives(found: Ground, rounds: int) -> None:
     cells, control = found.cells, found.scene.world.namespaces["lan"]
-    asked = len(found.members) ** 2
+    asked, bridge = len(found.members) ** 2, _bridge(found.scene)
 
     def complete(ask: Callable[[], Mesh]) -> None:
         lost = asked - ask().kept(64)
         assert not lost, f"{lost} cells were lost"
 
-    def prober() -> Prober:
-        bridge = _bridge(found.scene)
-        return Prober(found.members, host=found.host, bridge=bridge, control=control)
-
     def once() -> Mesh:
-        with prober() as made:
-            return made.ask()
+        return mesh.ask(found.members, host=found.host, bridge=bridge, control=control)
 
-    with prober() as kept:
+    with Prober(found.members, host=found.host, bridge=bridge, control=control) as kept:
 
         def again() -> float:
             complete(kept.ask)

@@ -12,7 +12,7 @@ import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, ip_interface
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,11 @@ from linux import netstate, nft, rtnl, sysctl
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 
+BRIDGE: Final = "hand0"
+DEFAULT: Final = NetworkSpec(
+    DEFAULT_NETWORK, subnet=IPv4Network("10.84.0.0/24"), gateway=IPv4Address("10.84.0.1")
+)
+"""The default network, and its bridge, where nobody else makes one."""
 _FORWARDING: Final = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 _SOURCE_NAT: Final = 100
 

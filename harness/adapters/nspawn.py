@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -18,18 +18,15 @@ from harness.adapters import foreground
 from harness.adapters.bare import Order
 from harness.adapters.bare_adapter import BareFactory
 from harness.adapters.bundle import FILES, PATH
-from harness.adapters.by_hand import ByHand
+from harness.adapters.by_hand import BRIDGE, DEFAULT, ByHand
 from harness.adapters.program import Program, Refused
 from harness.adapters.protocol import Endpoint, Feature
-from harness.model import DEFAULT_NETWORK, Joined, NetworkSpec
+from harness.model import Joined
 from linux import netstate, rtnl, sysctl
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 
 _INSIDE: Final = "host0"
-_DEFAULT: Final = NetworkSpec(
-    DEFAULT_NETWORK, subnet=IPv4Network("10.84.0.0/24"), gateway=IPv4Address("10.84.0.1")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +97,7 @@ FACTORY: Final = BareFactory(
         }
     ),
     alone=False,
-    wiring=ByHand("hand0", _DEFAULT),
+    wiring=ByHand(BRIDGE, DEFAULT),
     upon=("by-hand",),
     for_root=True,
 )

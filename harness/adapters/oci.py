@@ -6,17 +6,16 @@ https://github.com/opencontainers/runtime-spec/blob/v1.0.2/runtime.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
 
 from harness.adapters import bundle
 from harness.adapters.bare import Order
 from harness.adapters.bare_adapter import BareFactory
+from harness.adapters.by_hand import BRIDGE, DEFAULT
 from harness.adapters.hand_veth import VethByHand
 from harness.adapters.program import Program
 from harness.adapters.protocol import Feature
-from harness.model import DEFAULT_NETWORK, NetworkSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +51,7 @@ RUNC: Final = BareFactory(name="runc", command=("runc",), make=OciRuntime, packa
 
 # --- on bridges made by hand: networks and ports are nobody's there, so they are not claimed ----
 
-_DEFAULT: Final = NetworkSpec(
-    DEFAULT_NETWORK, subnet=IPv4Network("10.84.0.0/24"), gateway=IPv4Address("10.84.0.1")
-)
-_BY_HAND: Final = VethByHand("hand0", _DEFAULT)
+_BY_HAND: Final = VethByHand(BRIDGE, DEFAULT)
 _HAS: Final = frozenset(
     {
         *(Feature.BRIDGE, Feature.HOST, Feature.NONE, Feature.CONTAINER),

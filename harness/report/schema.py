@@ -128,8 +128,8 @@ class Failure:
     """One thing that went wrong with a test.
 
     `when` is `setup`, `call`, `teardown` or `crash`. `message` is its first words,
-    `text` all of it. `said` are the runtime's own words, where its refusals and breakdowns are
-    all that it is. `evidence` is a folder, relative to the report's, `files` what is in it.
+    `text` all of it. `said` are the runtime's own words, where its refusals are all that it is.
+    `evidence` is a folder, relative to the report's, `files` what is in it.
     """
 
     when: str

@@ -19,7 +19,7 @@ from harness.wait import until
 from harness.world.build import World
 from linux import netstate, rtnl
 from linux.netlink import Netlink
-from tests.adapters.vendors import OWN_STACK
+from tests.adapters.vendors import OWN_STACK, rests
 
 ENGINES = tuple(name for name in OWN_STACK if name != "runsc")
 SPECS = (gvisor.PODMAN, gvisor.DOCKER)
@@ -72,12 +72,7 @@ def test_a_network_has_the_resolver_that_is_declared(engine: Scene) -> None:
 
 def test_who_has_nothing_to_do_takes_no_processor(engine: Scene) -> None:
     """At a terminal that nobody is at it would spin."""
-    home = engine["home"]
-
-    def waits() -> bool:
-        return {home.read("/proc/1/stat").split()[2] for _ in range(20)} == {"S"}
-
-    until(engine.place(HOST), waits, "the container's first process waits")
+    until(engine.place(HOST), lambda: rests(engine["home"]), "the container's first process waits")
 
 
 def test_started_again_it_is_where_it_was(engine: Scene) -> None:

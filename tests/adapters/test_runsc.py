@@ -17,7 +17,7 @@ from harness.world.build import World
 from harness.world.snapshot import Snapshot
 from linux import netstate
 from linux.netlink import Netlink
-from tests.adapters.vendors import OWN_STACK
+from tests.adapters.vendors import OWN_STACK, rests
 
 
 @pytest.fixture(scope="module", params=[name for name in OWN_STACK if name == "runsc"])
@@ -77,12 +77,7 @@ def test_what_only_the_kernel_could_do_is_told_apart(pod: Scene) -> None:
 
 def test_who_has_nothing_to_do_takes_no_processor(pod: Scene) -> None:
     """A container of no command's waits: twenty that spun would starve whatever else there is."""
-    home = pod["home"]
-
-    def waits() -> bool:
-        return {home.read("/proc/1/stat").split()[2] for _ in range(20)} == {"S"}
-
-    until(pod.place(HOST), waits, "the container's first process waits")
+    until(pod.place(HOST), lambda: rests(pod["home"]), "the container's first process waits")
 
 
 def test_a_joiner_goes_alone_and_stays_not_without_whom_it_joined(pod: Scene) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from harness.adapters import ordinary, registry
 from harness.adapters.protocol import Feature
 from harness.cast import cast
+from harness.container import Container
 from harness.scene import Scene
 from harness.world.build import World
 from linux.userns import in_user_namespace
@@ -58,6 +59,11 @@ OBSTACLE: Final = ordinary.obstacle()
 """Why this run has no ordinary user in its hosts; an empty text where it can have one."""
 TRIED_ROOTLESS: Final = tuple(name for name in ROOTLESS if name not in ABSENT and not OBSTACLE)
 TRIED_DOCKER: Final = () if DOCKER in ABSENT or OBSTACLE else (DOCKER,)
+
+
+def rests(container: Container) -> bool:
+    """Whether its first process is asleep, each time that it is looked at from inside."""
+    return {container.read("/proc/1/stat").split()[2] for _ in range(20)} == {"S"}
 
 
 @contextlib.contextmanager
