@@ -19,10 +19,3 @@ CAST = Plan(
         ContainerSpec(ALONE, Nothing()),
     )
 )
-
-
-def cast(*, on_host: bool = True, joined: bool = True) -> Plan:
-    """The cast, without those in mode host, or container:X, where a runtime does not claim it."""
-    absent = tuple(mode for mode, there in ((Host, on_host), (Joined, joined)) if not there)
-    there = (item for item in CAST.containers if not isinstance(item.mode, absent))
-    return Plan(containers=tuple(there))

@@ -142,7 +142,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Name each test's requirements in its reports, and skip what the runtime does not claim.
 
-    This is the only place where a test is skipped.
+    That is what its rows are about; of what else it asks for its scene knows (`harness.claims`).
     """
     if wanted := set(config.getoption("requirement")):
         unwanted = [

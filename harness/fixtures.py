@@ -14,12 +14,11 @@ from functools import partial
 import pytest
 
 from harness import sandbox
-from harness.adapters.protocol import Adapter, AdapterFactory, Feature
-from harness.cast import ALONE
-from harness.cast import cast as whole_cast
+from harness.adapters.protocol import Adapter, AdapterFactory
+from harness.cast import ALONE, CAST
 from harness.faults import pick
 from harness.guard import guarded
-from harness.model import HOST, INTERNET, Plan
+from harness.model import HOST, INTERNET
 from harness.packets.wires import Wires
 from harness.place import Place
 from harness.recorder import RECORDER
@@ -95,8 +94,9 @@ def scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 def cast(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """One container in each mode, shared by the tests of a module: look, do not change."""
     recorder, title = request.config.stash[RECORDER], "the cast"
-    plan = _claimed(runtime)
-    with Scene(world, runtime, plan, record=partial(recorder.add, title)) as made:
+    with Scene(
+        world, runtime, CAST, claimed_only=True, record=partial(recorder.add, title)
+    ) as made:
         recorder.set_stage(title, partial(staged, made))
         yield made
 
@@ -105,17 +105,12 @@ def cast(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iter
 def attached(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """The cast after a veth was moved into `container06-none` by hand: look, do not change."""
     recorder, title = request.config.stash[RECORDER], f"{ALONE}, attached by hand"
-    plan = _claimed(runtime)
-    with Scene(world, runtime, plan, record=partial(recorder.add, title)) as made:
+    with Scene(
+        world, runtime, CAST, claimed_only=True, record=partial(recorder.add, title)
+    ) as made:
         made.attach(ALONE)
         recorder.set_stage(title, partial(staged, made))
         yield made
-
-
-def _claimed(runtime: Adapter) -> Plan:
-    return whole_cast(
-        on_host=Feature.HOST in runtime.features, joined=Feature.CONTAINER in runtime.features
-    )
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
+from harness.claims import Unclaimed
 from harness.guard import LEFT_BEHIND, Guard, Violation
 from harness.probe.remote import OwnStack
 from harness.summary import TROUBLE, UNSUPPORTED, breaks
@@ -95,15 +96,15 @@ def pytest_runtest_makereport(
     """Let a violation count against the requirements that it breaks, and no other.
 
     What a runtime will not remove once the test is over is left behind as well. One that crashed,
-    hung or talked garbage is an error, whatever the test was about; what cannot be looked at,
-    because a container has a stack of its own, is unsupported.
+    hung or talked garbage is an error, whatever the test was about; what the runtime does not
+    claim, or cannot be looked at because a container has a stack of its own, is unsupported.
     """
     report = yield
     if call.excinfo is not None:
         if isinstance(call.excinfo.value, RuntimeBroken):
             report.user_properties.append((TROUBLE, True))
             report.longrepr = str(call.excinfo.value)
-        if isinstance(call.excinfo.value, OwnStack):
+        if isinstance(call.excinfo.value, (OwnStack, Unclaimed)):
             path, line, _ = item.location
             report.outcome = "skipped"
             report.longrepr = path, line or 0, f"Skipped: {UNSUPPORTED}{call.excinfo.value}"

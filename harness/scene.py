@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
-from harness import bridges, oracle
+from harness import bridges, claims, oracle
 from harness.adapters.protocol import (
     Adapter,
     Facts,
+    Feature,
     NetworkFacts,
     RuntimeRefused,
 )
@@ -80,7 +81,9 @@ class Scene:
 
     `record` is told of every matrix that is observed. `probe` is how containers are looked
     at, where the world does not say it: `exec` by an agent inside, as those of runtimes with
-    a network stack of their own are in any case.
+    a network stack of their own are in any case. Whatever it is asked for that the runtime does
+    not claim raises `Unclaimed`, but for a `refusal`. With `claimed_only` who of `plan` needs
+    such is left out, and `Unclaimed` comes when he is asked for by name.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Scene:
         runtime: Adapter,
         plan: Plan | None = None,
         *,
+        claimed_only: bool = False,
         record: Record = _forget,
         probe: Probe | None = None,
     ) -> None:
@@ -97,6 +101,8 @@ class Scene:
         self._record = record
         self._by_exec = runtime.dialect.own_stack or (probe or world.probe) == "exec"
         self.plan = Plan()
+        plan = plan or self.plan
+        self._absent = claims.absent(plan, runtime.features) if claimed_only else {}
         self._containers: dict[str, Container] = {}
         self._networks: dict[str, Network] = {}
         self._by_hand: dict[str, set[Address]] = {}
@@ -104,10 +110,11 @@ class Scene:
         self.places = {name: world.place(name) for name in world.namespaces}
         """The world's own places: host, ns1, ns2, internet, attacker, lan, r1, …."""
         try:
-            for spec in plan.networks if plan else ():
+            for spec in plan.networks:
                 self._network(spec)
-            for container in plan.containers if plan else ():
-                self._container(container)
+            for container in plan.containers:
+                if container.name not in self._absent:
+                    self._container(container)
             self._await_agents(*self._containers)
         except BaseException:
             self.close()
@@ -120,6 +127,7 @@ class Scene:
         return self._network(NetworkSpec(name, **options))
 
     def _network(self, spec: NetworkSpec) -> Network:
+        self._check(*claims.of_network(spec))
         grown = self.plan.with_network(spec)
         with self._cut_off.making(self.runtime.remove_network, spec.name):
             facts = self.runtime.network(spec)
@@ -138,6 +146,7 @@ class Scene:
             made = self._container(replace(spec, mode=Nothing()))
             self.attach(spec.name, spec.mode.network)
             return made
+        self._check(*claims.of_container(spec, self.runtime.features))
         grown = self.plan.with_container(spec)
         made = self._containers[spec.name] = Container(self, spec.name, self._run(spec))
         self.plan = grown
@@ -170,6 +179,8 @@ class Scene:
             self.container(name, Bridge(mode.name) if isinstance(mode, Network) else mode)
 
     def __getitem__(self, name: str) -> Container:
+        if lacking := self._absent.get(name):
+            raise claims.Unclaimed(self.runtime.name, lacking)
         return self._containers[name]
 
     def refusal(self, name: str, mode: Mode, **options: Any) -> RuntimeRefused:
@@ -184,9 +195,12 @@ class Scene:
         self.runtime.remove(name)
         raise AssertionError(f"{name} started in mode {mode} with {options}: {facts}")
 
+    def _check(self, *asked: Feature) -> None:
+        claims.check(self.runtime.name, self.runtime.features, *asked)
+
     def attach(self, name: str, network: str = DEFAULT_NETWORK) -> None:
         """Give a `none` container a veth by hand, onto the bridge of `network`."""
-        with self._containers[name].net.open() as space:
+        with self[name].net.open() as space:
             facts = self.runtime.network_facts(network)
             others = (own for other, own in self._by_hand.items() if other != name)
             self._by_hand[name] = attach(
@@ -201,6 +215,7 @@ class Scene:
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> None:
         """Connect a container, running or not, to one network more."""
+        self._check(Feature.CONNECT)
         self.runtime.connect(name, network, aliases=aliases)
         spec = self.plan.container(name)
         if isinstance(spec.mode, Bridge):
@@ -210,6 +225,7 @@ class Scene:
 
     def disconnect(self, name: str, network: str) -> None:
         """Take a container, running or not, off a network. Off the last one it has `lo` left."""
+        self._check(Feature.CONNECT)
         self.runtime.disconnect(name, network)
         left = [item for item in self.plan.container(name).networks if item != network]
         mode = Bridge(left[0]) if left else Nothing()
@@ -217,6 +233,7 @@ class Scene:
 
     def start(self, name: str) -> None:
         """Start a stopped container again; what was attached by hand is gone."""
+        self._check(Feature.RESTART)
         self.runtime.start_container(name)
         self._prepare(self._containers[name])
         self._await_agents(name)

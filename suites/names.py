@@ -7,20 +7,15 @@ from ipaddress import ip_address
 from typing import Final
 
 from harness import lookup
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
 from harness.lookup import Found
-from harness.model import FAMILIES, Bridge, Family
+from harness.model import Bridge, Family
 from harness.scene import Scene
 from harness.topology import SENTINEL_ZONE, Address
 from harness.world.services import Question
 
 KINDS: Final[dict[int, str]] = {4: "A", 6: "AAAA"}
 """Which records hold addresses of a family."""
-
-
-def families(scene: Scene) -> tuple[Family, ...]:
-    """Those that a network with every family has, by what the runtime claims."""
-    return FAMILIES if Feature.IPV6 in scene.runtime.features else (4,)
 
 
 def present(scene: Scene, *names: str) -> list[str]:

@@ -16,25 +16,19 @@ from harness.adapters import registry
 from harness.adapters.protocol import (
     Adapter,
     AdapterFactory,
-    Feature,
     RuntimeBroken,
     RuntimeRefused,
 )
 from harness.cast import CAST
+from harness.claims import Unclaimed, check, of_plan
 from harness.lab import furniture, inside, picture, terminal
-from harness.model import DEFAULT_NETWORK, Bridge, Host, Joined, Mode, Nothing, Plan
+from harness.model import DEFAULT_NETWORK, Bridge, Plan
 from harness.scene import Scene
 from harness.topology import Topology
 from harness.world.build import World
 from harness.world.host import HostDied
 
 _WIDTH: Final = 100
-_NEEDS: Final[dict[type[Mode], Feature]] = {
-    Bridge: Feature.BRIDGE,
-    Host: Feature.HOST,
-    Joined: Feature.CONTAINER,
-    Nothing: Feature.NONE,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +50,9 @@ def run(order: Order) -> int:
     """
     try:
         factory = registry.find(order.runtime)
-    except registry.UnknownRuntime as error:
+        if order.plan:
+            check(order.runtime, factory.features, *of_plan(order.plan, factory.features))
+    except (registry.UnknownRuntime, Unclaimed) as error:
         return _fail(str(error), code=2)
     try:
         with terminal.restored():
@@ -91,8 +87,8 @@ def _hold(order: Order, factory: AdapterFactory) -> int:
 
 def _with_runtime(order: Order, world: World, runtime: Adapter) -> int:
     runtime.start()
-    plan = order.plan or (_playable(runtime) if order.cast else Plan())
-    scene = Scene(world, runtime, plan)
+    plan = order.plan or (CAST if order.cast else Plan())
+    scene = Scene(world, runtime, plan, claimed_only=not order.plan)
     drawn = _draw(scene)
     interactive = not order.command and terminal.ours()
     outer = furniture.given(runtime)
@@ -109,17 +105,6 @@ def _with_runtime(order: Order, world: World, runtime: Adapter) -> int:
     runtime.prune()
     runtime.stop()
     return code
-
-
-def _playable(runtime: Adapter) -> Plan:
-    """The cast without those that need a feature which the runtime does not claim."""
-    containers = tuple(
-        container
-        for container in CAST.containers
-        if _NEEDS[type(CAST.home(container.name).mode)] in runtime.features
-        and _NEEDS[type(container.mode)] in runtime.features
-    )
-    return Plan(containers=containers)
 
 
 def _draw(scene: Scene) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from harness import oracle
+from harness.adapters.protocol import Feature
 from harness.marks import requirement
 from harness.model import (
     ATTACKER,
@@ -21,14 +22,13 @@ from harness.model import (
     NS1,
     NS2,
     OUTSIDERS,
-    Bridge,
     Cell,
     Family,
-    Host,
 )
 from harness.scene import Scene
 from harness.traffic import BOUND, TRANSPORTS, Transport
 from harness.world.answers import TCP_PORTS
+from suites.claimed import crowd
 from suites.services import every_port_answers
 
 ASKED = frozenset({HOST, BR0, NS1, NS2, INTERNET, ATTACKER})
@@ -38,10 +38,9 @@ ASKED = frozenset({HOST, BR0, NS1, NS2, INTERNET, ATTACKER})
 def test_outsiders_reach_each_other_before_during_and_after(scene: Scene) -> None:
     """Whoever could be reached still is, with the same TTL, and nobody else is."""
     _assert_as_promised(scene)
-    scene.network("lan", ipv6=True)
-    scene.containers(a=Bridge("lan"), b=Bridge("lan"), c=Bridge(), d=Host())
+    crowd(scene)
     _assert_as_promised(scene)
-    scene.remove("b")
+    scene.remove(scene.plan.containers[0].name)
     _assert_as_promised(scene)
     scene.close()
     _assert_as_promised(scene)
@@ -66,17 +65,26 @@ def test_connections_of_bystanders_go_on(scene: Scene, family: Family) -> None:
     """Those that are open while containers, networks and rules come and go stay open."""
     with ExitStack() as stack:
         calls = [stack.enter_context(_echoing(scene, name, family)) for name in (NS1, NS2, HOST)]
-        for step in (
-            lambda: scene.network("lan", ipv6=True),
-            lambda: scene.containers(a=Bridge("lan"), b=Bridge()),
-            lambda: scene["a"].stop(),  # noqa: PLW0108 # it is not there yet
-            lambda: scene.start("a"),
-            lambda: scene.remove("a", "b"),
-            lambda: scene.remove_network("lan"),
-        ):
-            step()
+        for _ in _comings_and_goings(scene):
             for call in calls:
                 _say(call)
+
+
+def _comings_and_goings(scene: Scene) -> Iterator[None]:
+    """As many kinds as the runtime claims, step by step."""
+    crowd(scene)
+    yield
+    first = scene.plan.containers[0].name
+    scene[first].stop()
+    yield
+    if Feature.RESTART in scene.runtime.features:
+        scene.start(first)
+        yield
+    scene.remove(*(spec.name for spec in scene.plan.containers))
+    yield
+    for network in scene.plan.networks:
+        scene.remove_network(network.name)
+        yield
 
 
 @requirement("BYS-2")
@@ -86,8 +94,7 @@ def test_they_serve_each_other_on_every_port(
     scene: Scene, family: Family, transport: Transport
 ) -> None:
     """While containers run that publish nothing, nothing on the way minds which port is called."""
-    scene.network("lan", ipv6=True)
-    scene.containers(a=Bridge("lan"), b=Bridge())
+    crowd(scene)
     for caller, target in ((NS1, NS2), (NS1, INTERNET), (ATTACKER, NS1), (HOST, INTERNET)):
         every_port_answers(scene, caller, target, transport, family)
 

@@ -10,12 +10,13 @@ from harness.adapters.protocol import Feature
 from harness.dialect import Dialect
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
-from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Host, Nothing
+from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge
 from harness.scene import Scene
 from harness.topology import Topology
 from harness.traffic import introduce
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
+from suites.claimed import crowd, lan
 
 FORWARDING = "net.ipv4.ip_forward"
 FORWARDING6 = "net.ipv6.conf.all.forwarding"
@@ -26,7 +27,7 @@ def test_the_bystanders_do_not_notice(scene: Scene) -> None:
     """Nothing in ns1 and ns2 changes, not even while containers of every kind run and talk."""
     places = [scene.place(name) for name in (NS1, NS2)]
     before = [Snapshot.of(place) for place in places]
-    _crowd(scene)
+    crowd(scene)
     assert scene.observed() == scene.promised()
     for place, was in zip(places, before, strict=True):
         assert was.changes(Snapshot.of(place)) == []
@@ -37,10 +38,11 @@ def test_the_host_gets_things_and_loses_and_changes_none(scene: Scene) -> None:
     """While containers run there is more in it; what was there before is as it was."""
     host = scene.place(HOST)
     before = Snapshot.of(host)
-    _crowd(scene)
+    crowd(scene)
     while_running = before.changes(Snapshot.of(host))
     links = [line for line in while_running if line.startswith("link ") and line.endswith(": new")]
-    assert bool(links) == (scene.runtime.dialect.bridges == "host")
+    bridged = Feature.BRIDGE in scene.runtime.features
+    assert bool(links) == (bridged and scene.runtime.dialect.bridges == "host")
     others = [line for line in while_running if not line.endswith(": new")]
     dialect = scene.runtime.dialect
     assert [line for line in others if not _is_documented(line, dialect)] == []
@@ -54,7 +56,7 @@ def test_what_is_new_in_the_host_belongs_to_the_runtimes_links(scene: Scene) -> 
     host = scene.place(HOST)
     own = set(host.links())
     before = Snapshot.of(host)
-    _crowd(scene)
+    crowd(scene)
     changed = before.changes(Snapshot.of(host))
     added = set(host.links()) - own
     for line in changed:
@@ -62,16 +64,6 @@ def test_what_is_new_in_the_host_belongs_to_the_runtimes_links(scene: Scene) -> 
             assert any(f" of {link} " in f"{line} " or f" of {link}:" in line for link in added), (
                 line
             )
-
-
-def _crowd(scene: Scene) -> None:
-    if Feature.NETWORKS in scene.runtime.features:
-        scene.network("lan", ipv6=Feature.IPV6 in scene.runtime.features)
-        scene.network("closed", internal=Feature.INTERNAL in scene.runtime.features)
-        scene.containers(a=Bridge("lan"), b=Bridge("lan"), f=Bridge("closed"))
-    if Feature.HOST in scene.runtime.features:
-        scene.containers(d=Host())
-    scene.containers(c=Bridge(), e=Nothing())
 
 
 def _is_documented(line: str, dialect: Dialect, *, start: bool = False) -> bool:
@@ -109,8 +101,7 @@ def test_forwarding_changes_only_as_documented(
 def test_forwarding_that_was_on_stays_on(scene: Scene) -> None:
     """For others need it: when networks and containers come, and when the last of them goes."""
     host = scene.place(HOST)
-    lan = scene.network("lan", ipv6=True)
-    scene.containers(a=lan, b=Bridge())
+    scene.containers(a=lan(scene), b=Bridge())
     assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")
     scene.close()
     assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")

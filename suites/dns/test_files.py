@@ -9,12 +9,13 @@ from typing import Final
 import pytest
 
 from harness import lookup
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
 from harness.container import Container
 from harness.marks import requirement
 from harness.model import FAMILIES, Bridge, Family
 from harness.scene import Scene
 from harness.topology import Address
+from suites.claimed import has_ipv6
 from suites.dns import ALIAS, SHARED
 from suites.names import held, looked_up
 
@@ -113,7 +114,7 @@ def test_they_follow_its_connections(scene: Scene) -> None:
 @pytest.mark.parametrize("network", ["", pytest.param("own", marks=requirement("NET-4"))])
 def test_they_outlast_a_restart(scene: Scene, network: str) -> None:
     """Started again, a container is called the same, and what was asked for is there."""
-    dual = Feature.IPV6 in scene.runtime.features
+    dual = has_ipv6(scene.runtime)
     mode = Bridge(scene.network(network, ipv6=dual).name) if network else Bridge()
     asking = scene.container("asking", mode, hostname="box", hosts=ASKED_FOR)
     asking.stop()

@@ -12,8 +12,9 @@ from harness.adapters.protocol import Adapter
 from harness.marks import requirement
 from harness.model import Bridge, Family
 from harness.scene import Scene
+from suites.claimed import families, has_ipv6
 from suites.dns import ALIAS, DMZ, LAN, SHARED
-from suites.names import families, heard, held, looked_up, present, resolved
+from suites.names import heard, held, looked_up, present, resolved
 from suites.trio import both_families
 
 SHORT: Final = 12
@@ -126,10 +127,10 @@ def stopped(scene: Scene, name: str) -> None:
 @pytest.mark.parametrize("end", [Scene.remove, stopped], ids=["removed", "stopped"])
 def test_a_name_ends_with_its_container(scene: Scene, end: Callable[[Scene, str], None]) -> None:
     """Removed or stopped, it leads nowhere at once; its next holder answers to it at once."""
-    scene.network("town", ipv6=6 in families(scene))
+    scene.network("town", ipv6=has_ipv6(scene.runtime))
     scene.container("asker", Bridge("town"))
     scene.container("first", Bridge("town"), aliases=("service",))
-    before = {family: held(scene, "first", family) for family in families(scene)}
+    before = {family: held(scene, "first", family) for family in families(scene.runtime)}
     for family, addresses in before.items():
         assert resolved(scene, "asker", "service", family) == addresses
     end(scene, "first")
@@ -148,13 +149,13 @@ def test_a_name_ends_with_its_container(scene: Scene, end: Callable[[Scene, str]
 @pytest.mark.parametrize("name", ["again", "service"])
 def test_a_name_outlasts_a_restart(scene: Scene, name: str) -> None:
     """Started again, a container is found by its name and alias at the address that it has now."""
-    scene.network("town", ipv6=6 in families(scene))
+    scene.network("town", ipv6=has_ipv6(scene.runtime))
     scene.container("asker", Bridge("town"))
     again = scene.container("again", Bridge("town"), aliases=("service",))
     assert resolved(scene, "asker", name, 4) == held(scene, "again", 4)
     again.stop()
     again.start()
-    for family in families(scene):
+    for family in families(scene.runtime):
         assert resolved(scene, "asker", name, family) == held(scene, "again", family)
 
 
@@ -162,19 +163,19 @@ def test_a_name_outlasts_a_restart(scene: Scene, name: str) -> None:
 def test_a_name_comes_and_goes_with_the_connection(scene: Scene) -> None:
     """Connected, it leads there at once, by the alias of that connection; taken off, nowhere."""
     for network in ("town", "village"):
-        scene.network(network, ipv6=6 in families(scene))
+        scene.network(network, ipv6=has_ipv6(scene.runtime))
     scene.container("asker", Bridge("town"))
     scene.container("mover", Bridge("village"), aliases=("villager",))
-    for family in families(scene):
+    for family in families(scene.runtime):
         assert resolved(scene, "asker", "mover", family) == set()
     scene.connect("mover", "town", aliases=("townsman",))
-    for family in families(scene):
+    for family in families(scene.runtime):
         for name in ("mover", "townsman"):
             assert resolved(scene, "asker", name, family) == held(scene, "mover", family, "town")
         assert resolved(scene, "asker", "villager", family) == set()
         assert resolved(scene, "mover", "asker", family) == held(scene, "asker", family)
     scene.disconnect("mover", "town")
-    for family in families(scene):
+    for family in families(scene.runtime):
         for name in ("mover", "townsman"):
             assert resolved(scene, "asker", name, family) == set()
         assert resolved(scene, "mover", "asker", family) == set()

@@ -8,13 +8,14 @@ from typing import Final
 import pytest
 
 from harness import lookup
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
 from harness.lookup import RESOLV_CONF, saying
 from harness.marks import requirement
 from harness.model import Bridge, ContainerSpec, Family, NetworkSpec, Plan
 from harness.scene import Scene
 from harness.topology import SENTINEL_ZONE, pick
 from harness.world.build import World
+from suites.claimed import has_ipv6
 from suites.names import heard, held, looked_up, unheard_of
 from suites.trio import both_families
 
@@ -33,7 +34,7 @@ def searching(world: World, runtime: Adapter, request: pytest.FixtureRequest) ->
     Every name in that domain has an address.
     """
     before = world.host.call(_text, RESOLV_CONF)
-    dual = Feature.IPV6 in runtime.features
+    dual = has_ipv6(runtime)
     plan = Plan(
         networks=(NetworkSpec("searched", ipv6=dual), NetworkSpec("without-ipv6")),
         containers=(

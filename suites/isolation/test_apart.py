@@ -9,7 +9,7 @@ import pytest
 from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
 from harness.marks import requirement
 from harness.model import GATEWAY, Bridge, ContainerSpec, Protocol
 from harness.packets.craft import send_frame, send_packet
@@ -17,6 +17,7 @@ from harness.packets.wires import Wires
 from harness.scene import Scene
 from harness.topology import START_TTL
 from harness.world.build import World
+from suites.claimed import has_ipv6
 from suites.everything import PORT, WORD, everything, telling
 from suites.trio import EACH_FAMILY, Trio
 
@@ -29,7 +30,7 @@ def apart(
     world: World, runtime: Adapter, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Scene, Wires]]:
     """`a` and `b` on one network, and `c` on another, which came before it or after them."""
-    dual = Feature.IPV6 in runtime.features
+    dual = has_ipv6(runtime)
     sides = [
         (ONE, [ContainerSpec(name, Bridge(ONE)) for name in ("a", "b")]),
         (OTHER, [ContainerSpec("c", Bridge(OTHER))]),

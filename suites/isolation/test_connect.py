@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 from scapy.layers.inet import ICMP, TCP
 
-from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
+from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.marks import requirement
 from harness.model import ATTACKER, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Publish
 from harness.packets.wires import Wires
@@ -21,6 +21,7 @@ from harness.topology import Address
 from harness.traffic import TRANSPORTS, Ear, Transport
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
+from suites.claimed import has_ipv6
 from suites.names import held
 from suites.trio import both_families
 
@@ -36,7 +37,7 @@ _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 @pytest.fixture
 def mover(scene: Scene) -> Scene:
     """`a` is on one network with `b`, `c` on another, `d` on the default one."""
-    dual = Feature.IPV6 in scene.runtime.features
+    dual = has_ipv6(scene.runtime)
     for name in (FIRST, SECOND):
         scene.network(name, ipv6=dual)
     scene.containers(a=Bridge(FIRST), b=Bridge(FIRST), c=Bridge(SECOND), d=Bridge())
@@ -49,7 +50,7 @@ def pair(world: World, runtime: Adapter) -> Iterator[Scene]:
 
     Somebody is on the other too: a bridge that has never had a port has no link-local address.
     """
-    dual = Feature.IPV6 in runtime.features
+    dual = has_ipv6(runtime)
     plan = Plan(
         networks=tuple(NetworkSpec(name, ipv6=dual) for name in (THIRD, FOURTH)),
         containers=(

@@ -17,6 +17,7 @@ from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Transport, introduce
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
+from suites.claimed import has_ipv6
 from suites.trio import both_families
 
 HOME, MORE, LESS = "home", "more", "less"
@@ -26,7 +27,7 @@ ROOM_FOR_ONE: Final = IPv4Network("172.30.71.0/30")
 @pytest.fixture(scope="module")
 def moved(world: World, runtime: Adapter) -> Iterator[Scene]:
     """`moved` was started on one network, connected to two, and taken off one; `still` stays."""
-    dual = Feature.IPV6 in runtime.features
+    dual = has_ipv6(runtime)
     plan = Plan(
         networks=tuple(NetworkSpec(name, ipv6=dual) for name in (HOME, MORE, LESS)),
         containers=(ContainerSpec("moved", Bridge(HOME)), ContainerSpec("still", Bridge(HOME))),

@@ -11,7 +11,7 @@ from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
 from harness.marks import requirement
 from harness.model import GATEWAY, HOST, Bridge, ContainerSpec, NetworkSpec, Plan, Protocol
 from harness.multicast import EVERYBODY_MAC, mac_of
@@ -21,6 +21,7 @@ from harness.scene import Scene
 from harness.topology import START_TTL
 from harness.traffic import EVERYBODY
 from harness.world.build import World
+from suites.claimed import has_ipv6
 from suites.trio import EACH_FAMILY, Trio
 
 NETWORK = "apart"
@@ -35,7 +36,7 @@ ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, 0x88B5, 0x88CC, 0x9000)
 def hermits(world: World, runtime: Adapter) -> Iterator[tuple[Scene, Wires]]:
     """Three containers on a network without inter-container communication."""
     plan = Plan(
-        networks=(NetworkSpec(NETWORK, icc=False, ipv6=Feature.IPV6 in runtime.features),),
+        networks=(NetworkSpec(NETWORK, icc=False, ipv6=has_ipv6(runtime)),),
         containers=tuple(ContainerSpec(name, Bridge(NETWORK)) for name in ("a", "b", "c")),
     )
     with Scene(world, runtime, plan) as scene, Wires() as own:

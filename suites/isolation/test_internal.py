@@ -37,6 +37,7 @@ from harness.topology import WWW, Address, pick
 from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
 from harness.world.services import Services
+from suites.claimed import has_ipv6
 from suites.everything import PORT, WORD, everything, telling
 from suites.names import KINDS, heard, held, looked_up, resolved, unheard_of, with_names
 from suites.trio import EACH_FAMILY, Trio, both_families
@@ -56,13 +57,14 @@ def closed(world: World, runtime: Adapter) -> Iterator[Scene]:
 
     Look, do not change.
     """
-    dual = Feature.IPV6 in runtime.features
+    dual = has_ipv6(runtime)
+    named = (ALIAS,) if Feature.DNS in runtime.features else ()
     networks = [NetworkSpec(name, ipv6=dual, internal=True) for name in (CLOSED, VAULT)]
     plan = Plan(
         networks=(*networks, NetworkSpec(OPEN, ipv6=dual)),
         containers=(
             ContainerSpec("a", Bridge(CLOSED)),
-            ContainerSpec("b", Bridge(CLOSED), aliases=(ALIAS,)),
+            ContainerSpec("b", Bridge(CLOSED), aliases=named),
             ContainerSpec("c", Bridge(VAULT)),
             ContainerSpec("d", Bridge(OPEN)),
             ContainerSpec("e", with_names(runtime, OPEN)),
@@ -90,7 +92,7 @@ def test_there_is_no_default_route(closed: Scene, family: Family) -> None:
 @requirement("INT-1", "LIFE-7")
 def test_who_is_started_again_is_kept_in_too(scene: Scene) -> None:
     """It has no default route, and reaches its peers alone."""
-    dual = Feature.IPV6 in scene.runtime.features
+    dual = has_ipv6(scene.runtime)
     scene.network("shut", internal=True, ipv6=dual)
     scene.containers(x=Bridge("shut"), y=Bridge("shut"))
     scene["x"].stop()

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
 from harness.call import there_and_back
 from harness.marks import requirement
 from harness.model import GATEWAY, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
@@ -17,6 +17,7 @@ from harness.packets.wires import Wires
 from harness.place import Place
 from harness.scene import Scene
 from harness.world.build import World
+from suites.claimed import has_ipv6
 from suites.isolation.refusing import refused
 from suites.trio import EACH_FAMILY, Trio, both_families
 
@@ -41,7 +42,7 @@ def sized_scene(
     world: World, runtime: Adapter, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Scene, Wires, int]]:
     """Two containers on such a network: look, do not change."""
-    dual = Feature.IPV6 in runtime.features
+    dual = has_ipv6(runtime)
     plan = Plan(
         networks=(NetworkSpec(NETWORK, ipv6=dual, mtu=request.param),),
         containers=(ContainerSpec("a", Bridge(NETWORK)), ContainerSpec("b", Bridge(NETWORK))),

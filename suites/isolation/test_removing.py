@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import pytest
 
-from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
+from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.guard import Guard
 from harness.marks import requirement
 from harness.model import DEFAULT_NETWORK, GATEWAY, Bridge
 from harness.place import Place
 from harness.scene import Scene
 from harness.world.snapshot import Snapshot
+from suites.claimed import has_ipv6
 
 SUBNET, SUBNET6 = IPv4Network("172.30.192.0/20"), IPv6Network("fd00:30:192::/64")
 KINDS: Final[dict[str, dict[str, Any]]] = {
@@ -79,7 +80,7 @@ def test_what_is_removed_leaves_nothing(
     scene: Scene, runtime: Adapter, host: Place, guard: Guard, kind: str
 ) -> None:
     """No link, address, route or rule, once containers were on it; name and subnet are free."""
-    six = {"subnet6": SUBNET6} if Feature.IPV6 in runtime.features else {}
+    six = {"subnet6": SUBNET6} if has_ipv6(runtime) else {}
     options = {"subnet": SUBNET, **six, **KINDS[kind]}
     with guard.holding():
         made = scene.network("short-lived", **options)

@@ -10,7 +10,7 @@ import pytest
 from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
-from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
+from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.marks import requirement
 from harness.model import Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
 from harness.packets.wires import Wires
@@ -19,6 +19,7 @@ from harness.scene import Scene
 from harness.wait import until
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
+from suites.claimed import has_ipv6
 from suites.trio import Trio, both_families
 
 SUBNET, SUBNET6 = IPv4Network("172.30.64.0/20"), IPv6Network("fd00:30:64::/64")
@@ -31,7 +32,7 @@ PORT: Final = 41060
 @pytest.fixture(scope="module")
 def asked(world: World, runtime: Adapter) -> Iterator[Scene]:
     """`a` has asked for addresses and a MAC, `b` for nothing: look, do not change."""
-    dual = Feature.IPV6 in runtime.features
+    dual = has_ipv6(runtime)
     network = NetworkSpec(NETWORK, subnet=SUBNET, subnet6=SUBNET6 if dual else None)
     plan = Plan(
         networks=(network,),

@@ -8,8 +8,9 @@ from functools import partial
 from harness.adapters.protocol import Adapter, Facts
 from harness.crowd import at_once
 from harness.marks import requirement
-from harness.model import FAMILIES, HOST, Bridge, ContainerSpec, Protocol
+from harness.model import HOST, ContainerSpec, Protocol
 from harness.scene import Scene
+from suites.claimed import lan
 
 MANY = 20
 
@@ -17,8 +18,8 @@ MANY = 20
 @requirement("LIFE-4")
 def test_twenty_starts_at_once_get_twenty_addresses(scene: Scene, runtime: Adapter) -> None:
     """In both families, with twenty MACs, as reported and as it is inside; the host reaches all."""
-    scene.network("lan", ipv6=True)
-    specs = [ContainerSpec(f"member{number:02}", Bridge("lan")) for number in range(MANY)]
+    own = lan(scene)
+    specs = [ContainerSpec(f"member{number:02}", own) for number in range(MANY)]
     _adopt(scene, specs, at_once(scene.world.host, [partial(runtime.run, spec) for spec in specs]))
     _assert_unique(scene, [spec.name for spec in specs])
 
@@ -28,11 +29,11 @@ def test_starts_that_race_removals_get_addresses_of_their_own(
     scene: Scene, runtime: Adapter
 ) -> None:
     """What is being given back is given out once, and in the end everybody is reached."""
-    scene.network("lan", ipv6=True)
-    scene.container("stays", Bridge("lan"))
+    own = lan(scene)
+    scene.container("stays", own)
     for number in range(MANY // 2):
-        scene.container(f"old{number}", Bridge("lan"))
-    specs = [ContainerSpec(f"new{number}", Bridge("lan")) for number in range(MANY // 2)]
+        scene.container(f"old{number}", own)
+    specs = [ContainerSpec(f"new{number}", own) for number in range(MANY // 2)]
     old = [f"old{number}" for number in range(MANY // 2)]
     starts = [partial(runtime.run, spec) for spec in specs]
     removals = [partial(_removed, runtime, name) for name in old]
@@ -58,10 +59,11 @@ def _adopt(scene: Scene, specs: list[ContainerSpec], outcomes: Sequence[object])
 def _assert_unique(scene: Scene, names: list[str]) -> None:
     macs = {scene[name].net.links()["eth0"].mac for name in names}
     assert len(macs) == len(names)
-    for family in FAMILIES:
+    network = scene.plan.container(names[0]).networks[0]
+    for family in (item.version for item in scene.runtime.network_facts(network).gateways):
         inside = [scene[name].net.address(family) for name in names]
         assert len(set(inside)) == len(names)
-        told = [scene[name].endpoint("lan") for name in names]
+        told = [scene[name].endpoint(network) for name in names]
         reported = [item.address if family == 4 else item.address6 for item in told]
         assert [item and item.ip for item in reported] == inside
     asked = scene.promised().select(source=HOST, protocol=Protocol.ICMP)

@@ -20,6 +20,7 @@ from harness.model import HOST, Bridge, ContainerSpec
 from harness.scene import Scene
 from harness.wait import until
 from harness.world.build import World
+from suites.claimed import lan
 
 MOMENTS = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
 """When the kill comes, in shares of the time that a start takes: whatever the runtime does then."""
@@ -70,10 +71,10 @@ def test_what_a_killed_start_has_left_is_cleaned_up(scene: Scene) -> None:
 def test_running_containers_fare_as_declared(scene: Scene) -> None:
     """They keep their network, with everything that the oracle promises, or they are stopped."""
     runtime = scene.runtime
-    lan = scene.network("lan", ipv6=True)
-    scene.containers(a=lan, b=lan, c=Bridge())
+    own = lan(scene)
+    scene.containers(a=own, b=own, c=Bridge())
     pids = [scene[name].facts().pid for name in "abc"]
-    runtime.crash(ContainerSpec("victim", Bridge("lan")), after=0)
+    runtime.crash(ContainerSpec("victim", own), after=0)
     if runtime.dialect.crash == "keeps-network":
         assert scene.observed() == scene.promised()
     runtime.start()

@@ -16,6 +16,7 @@ from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear, introduce
 from harness.wait import until
 from harness.world.snapshot import Snapshot
+from suites.claimed import has_ipv6, lan
 
 MODES: dict[str, Mode] = {
     "bridge": Bridge(),
@@ -30,9 +31,9 @@ MODES: dict[str, Mode] = {
 @pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
 def test_a_removed_container_leaves_nothing(scene: Scene, mode: Mode, guard: Guard) -> None:
     """In no mode; while it runs it shows."""
-    scene.network("lan", ipv6=True)
+    own = lan(scene)
     scene.container("home", Bridge())
-    scene.container("stays", Bridge("lan"))  # a bridge's first carrier brings its fe80:: address
+    scene.container("stays", own)  # a bridge's first carrier brings its fe80:: address
     with guard.holding() as different:
         scene.container("guest", mode)
         scene["guest"].exec("true")
@@ -49,11 +50,11 @@ def test_nothing_is_remembered_of_whom_it_talked_to(
 
     Where the runtime declares that it leaves those to the kernel, nothing else stays.
     """
-    scene.network("lan", ipv6=True)
-    stays = scene.container("stays", Bridge("lan")).net
+    own = lan(scene, family=family)
+    stays = scene.container("stays", own).net
     introduce(stays, scene.world.address(INTERNET, family), "udp")
     with guard.holding() as different:
-        guest = scene.container("guest", Bridge("lan")).net
+        guest = scene.container("guest", own).net
         for transport in TRANSPORTS:
             introduce(guest, scene.world.address(INTERNET, family), transport)
             for caller in (scene.place(HOST), stays):
@@ -68,7 +69,7 @@ def test_a_removed_network_leaves_nothing(scene: Scene, guard: Guard) -> None:
     """Bridge, addresses, routes, rules and sysctls go with it, or with its last container."""
     scene.container("stays", Bridge())
     with guard.holding() as different:
-        scene.network("lan", ipv6=True)
+        scene.network("lan", ipv6=has_ipv6(scene.runtime))
         scene.container("guest", Bridge("lan"))
         assert any("link" in line for line in different())
         scene.remove("guest")

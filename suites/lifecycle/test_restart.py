@@ -5,24 +5,26 @@ from __future__ import annotations
 import pytest
 
 from harness.adapters.protocol import Adapter
+from harness.container import Container
 from harness.marks import requirement
-from harness.model import FAMILIES, HOST, Bridge, Family
+from harness.model import FAMILIES, HOST, Family
 from harness.scene import Scene
 from harness.topology import Address
 from harness.traffic import TRANSPORTS, Ear
+from suites.claimed import lan
 
 
 @requirement("LIFE-7")
 def test_the_address_is_kept_or_renewed_as_declared(scene: Scene, runtime: Adapter) -> None:
     """Another container starts in between: it gets the address only where that was free."""
-    scene.network("lan", ipv6=True)
-    guest = scene.container("guest", Bridge("lan"))
-    before = _addresses(guest.net.address(4), guest.net.address(6))
+    own = lan(scene)
+    guest = scene.container("guest", own)
+    before = _addresses(guest)
     guest.stop()
-    other = scene.container("other", Bridge("lan"))
-    taken = _addresses(other.net.address(4), other.net.address(6))
+    other = scene.container("other", own)
+    taken = _addresses(other)
     guest.start()
-    after = _addresses(guest.net.address(4), guest.net.address(6))
+    after = _addresses(guest)
     assert not after & taken
     if runtime.dialect.restart_address == "kept":
         assert after == before
@@ -31,18 +33,19 @@ def test_the_address_is_kept_or_renewed_as_declared(scene: Scene, runtime: Adapt
     assert scene.observed() == scene.promised()
 
 
-def _addresses(*found: Address | None) -> set[Address]:
-    assert all(found)
-    return {item for item in found if item}
+def _addresses(container: Container) -> set[Address]:
+    held = {item.ip for item in container.net.interfaces("eth0")}
+    assert held
+    return held
 
 
 @requirement("LIFE-7")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_is_reached_at_once(scene: Scene, family: Family) -> None:
     """By a peer and by the host, which both had learned the way to it before."""
-    scene.network("lan", ipv6=True)
-    peer = scene.container("peer", Bridge("lan")).net
-    guest = scene.container("guest", Bridge("lan"))
+    own = lan(scene, family=family)
+    peer = scene.container("peer", own).net
+    guest = scene.container("guest", own)
     callers = (peer, scene.place(HOST))
     for _ in range(2):
         for caller in callers:

@@ -6,7 +6,6 @@ from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
-from harness.adapters.protocol import Feature
 from harness.marks import requirement
 from harness.model import ATTACKER, INTERNET, NS1, Bridge, Family
 from harness.scene import Scene
@@ -14,6 +13,7 @@ from harness.topology import pick
 from harness.traffic import Ear
 from linux import netstate, rtnl
 from linux.netlink import Netlink
+from suites.claimed import has_ipv6
 from suites.trio import both_families
 
 
@@ -28,7 +28,7 @@ def test_on_an_ipv6_network_every_promise_holds_for_both_families(scene: Scene) 
 @requirement("NET-2")
 def test_networks_do_not_leak_into_each_other(scene: Scene) -> None:
     """Containers on different networks never reach each other, in any protocol or family."""
-    dual = Feature.IPV6 in scene.runtime.features
+    dual = has_ipv6(scene.runtime)
     lan, dmz = (
         scene.network(name, ipv6=dual, subnet6=IPv6Network(subnet) if dual else None)
         for name, subnet in (("lan", "fd00:66::/64"), ("dmz", "fd00:67::/64"))

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 import pytest
 
 from harness import entry
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
 from harness.addresses import LOOPBACKS
 from harness.cast import CONTAINER01, CONTAINER02, JOINER
 from harness.marks import requirement
@@ -42,6 +42,7 @@ from harness.traffic import TRANSPORTS, Ear, Transport, introduce
 from harness.wait import until
 from harness.world.snapshot import Snapshot
 from linux import userns
+from suites.claimed import has_ipv6
 from suites.control import a_change_would_show
 from suites.ports.shop import INSIDE
 
@@ -234,7 +235,7 @@ def test_the_process_in_user_space_goes_with_the_container(scene: Scene, host: P
 @requirement("UM-6")
 def test_a_network_of_the_users_is_a_bridge_behind_a_tap(scene: Scene, runtime: Adapter) -> None:
     """Peers and gateway on link, what is beyond by the tap; who has none is no peer of theirs."""
-    scene.network("lan", ipv6=Feature.IPV6 in runtime.features)
+    scene.network("lan", ipv6=has_ipv6(runtime))
     scene.containers(a=Bridge("lan"), b=Bridge("lan"), c=Bridge(), d=Host())
     assert scene.observed() == scene.promised()
 

@@ -11,7 +11,6 @@ import pytest
 from scapy.layers.inet import TCP
 
 from harness import bulk
-from harness.adapters.protocol import Feature
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
 from harness.model import DEFAULT_NETWORK, GATEWAY, HOST, INTERNET, Bridge, Family, Protocol
@@ -21,6 +20,7 @@ from harness.scene import Scene
 from harness.topology import Topology, pick
 from harness.world.answers import UDP_PORTS
 from harness.world.build import World
+from suites.claimed import has_ipv6
 from suites.trio import DUAL, Trio, both_families
 
 NARROW: Final = 1400
@@ -50,7 +50,7 @@ def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
         start_runtime(world) as runtime,
         Scene(world, runtime) as scene,
     ):
-        if Feature.IPV6 in runtime.features:
+        if has_ipv6(runtime):
             scene.network(DUAL, ipv6=True)
         yield scene
 

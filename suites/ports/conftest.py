@@ -12,6 +12,7 @@ from harness.model import FAMILIES, Bridge, ContainerSpec, Family, NetworkSpec, 
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
+from suites.claimed import has_ipv6
 from suites.ports.fair import BESIDE, Fair
 from suites.ports.shop import INSIDE, MARKET, PORTS, Shop, has_taps, home
 
@@ -70,9 +71,9 @@ def ground(world: World, runtime: Adapter) -> Iterator[Fair]:
     families: tuple[Family, ...] = (4,)
     where = Bridge()
     if Feature.NETWORKS in runtime.features and not has_taps(runtime):
-        families = FAMILIES if Feature.IPV6 in runtime.features else (4,)
+        families = FAMILIES if has_ipv6(runtime) else (4,)
         networks, where = (NetworkSpec("fair", ipv6=6 in families),), Bridge("fair")
-    elif has_taps(runtime) and Feature.IPV6 in runtime.features:
+    elif has_taps(runtime) and has_ipv6(runtime):
         families = FAMILIES
     plan = Plan(networks=networks, containers=(ContainerSpec(BESIDE, where),))
     with Scene(world, runtime, plan) as made:

@@ -14,7 +14,7 @@ from harness import oracle
 from harness.adapters import furnish, ordinary, registry
 from harness.adapters.cli_spec import CliSpec
 from harness.adapters.protocol import RuntimeRefused
-from harness.cast import CONTAINER01, ON_HOST, cast
+from harness.cast import CAST, CONTAINER01, ON_HOST
 from harness.model import DEFAULT_NETWORK, GATEWAY, HOST, Bridge, Publish
 from harness.place import fixed
 from harness.scene import Scene
@@ -133,7 +133,7 @@ def test_docker_has_its_bridges_in_a_namespace_of_the_users(name: str) -> None:
         host = fixed(HOST, world.namespaces[HOST])
         before = host.links()
         adapter.start()
-        with Scene(world, adapter, cast(on_host=False)) as scene:
+        with Scene(world, adapter, CAST, claimed_only=True) as scene:
             assert scene.observed() == scene.promised()
             assert adapter.network_facts(DEFAULT_NETWORK).interface in scene.place(GATEWAY).links()
             assert host.links() == before

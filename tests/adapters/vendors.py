@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.adapters import ordinary, registry
 from harness.adapters.protocol import Feature
-from harness.cast import cast
+from harness.cast import CAST
 from harness.container import Container
 from harness.scene import Scene
 from harness.world.build import World
@@ -72,9 +72,6 @@ def the_cast(name: str) -> Iterator[Scene]:
     with World.build() as world:
         adapter = registry.find(name)(world.host)
         adapter.start()
-        plan = cast(
-            on_host=Feature.HOST in adapter.features, joined=Feature.CONTAINER in adapter.features
-        )
-        with Scene(world, adapter, plan) as scene:
+        with Scene(world, adapter, CAST, claimed_only=True) as scene:
             yield scene
         adapter.stop()

@@ -1,0 +1,98 @@
+"""What of a runtime's claims something asks for, and who of a plan asks for too much (pure).
+
+Whatever a scene is asked for that its runtime does not claim is `Unclaimed`: no verdict about the
+runtime, the test is *unsupported*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Final
+
+from harness.adapters.protocol import Feature
+from harness.model import (
+    DEFAULT_NETWORK,
+    Attached,
+    Bridge,
+    ContainerSpec,
+    Host,
+    Joined,
+    Mode,
+    NetworkSpec,
+    Nothing,
+    Plan,
+)
+
+_MODES: Final[dict[type[Mode], Feature]] = {
+    Host: Feature.HOST,
+    Nothing: Feature.NONE,
+    Attached: Feature.NONE,
+    Joined: Feature.CONTAINER,
+}
+_OF_NETWORK: Final[dict[Feature, Callable[[NetworkSpec], object]]] = {
+    Feature.NETWORKS: lambda _: True,
+    Feature.IPV6: lambda spec: 6 in spec.families,
+    Feature.INTERNAL: lambda spec: spec.internal,
+    Feature.ICC: lambda spec: not spec.icc,
+}
+_OF_CONTAINER: Final[dict[Feature, Callable[[ContainerSpec], object]]] = {
+    Feature.NETWORKS: lambda spec: any(name != DEFAULT_NETWORK for name in spec.networks),
+    Feature.CONNECT: lambda spec: spec.also,
+    Feature.IPV6: lambda spec: spec.ip6,
+    Feature.STATIC_ADDRESS: lambda spec: spec.ip or spec.ip6 or spec.mac,
+    Feature.DNS: lambda spec: spec.aliases,
+    Feature.PUBLISH: lambda spec: spec.ports,
+    Feature.SCTP: lambda spec: any(port.protocol == "sctp" for port in spec.ports),
+    Feature.SYSCTL: lambda spec: spec.sysctls,
+}
+
+
+class Unclaimed(Exception):
+    """Something is asked of a runtime that it does not claim to have."""
+
+    def __init__(self, runtime: str, lacking: Collection[Feature]) -> None:
+        super().__init__(f"{runtime} does not declare {', '.join(sorted(lacking))}")
+        self.lacking = frozenset(lacking)
+
+
+def check(runtime: str, claimed: Collection[Feature], *asked: Feature) -> None:
+    """Raise `Unclaimed` where something is asked for that is not claimed."""
+    if lacking := set(asked).difference(claimed):
+        raise Unclaimed(runtime, lacking)
+
+
+def of_network(spec: NetworkSpec) -> Iterator[Feature]:
+    """What a network asks for."""
+    return (feature for feature, asks in _OF_NETWORK.items() if asks(spec))
+
+
+def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[Feature]:
+    """What a container asks for. On the default network whoever has `user-mode` needs no bridge."""
+    if mode := _MODES.get(type(spec.mode)):
+        yield mode
+    elif spec.mode == Bridge() and Feature.USER_MODE not in claimed:
+        yield Feature.BRIDGE
+    yield from (feature for feature, asks in _OF_CONTAINER.items() if asks(spec))
+
+
+def of_plan(plan: Plan, claimed: Collection[Feature]) -> Iterator[Feature]:
+    """What a plan asks for."""
+    for network in plan.networks:
+        yield from of_network(network)
+    for container in plan.containers:
+        yield from of_container(container, claimed)
+
+
+def absent(plan: Plan, claimed: Collection[Feature]) -> dict[str, frozenset[Feature]]:
+    """Who of a plan cannot be there, by name, and what is not claimed for that.
+
+    Who joins somebody that cannot be there lacks what that one lacks.
+    """
+    found: dict[str, frozenset[Feature]] = {}
+    for spec in plan.containers:
+        lacking = frozenset(of_container(spec, claimed)).difference(claimed)
+        if isinstance(spec.mode, Joined):
+            lacking |= found.get(spec.mode.container, frozenset())
+        if lacking:
+            found[spec.name] = lacking
+    return found

@@ -1,0 +1,43 @@
+"""As much as the runtime claims: tests that are about something else ask for no more."""
+
+from __future__ import annotations
+
+from harness.adapters.protocol import Adapter, Feature
+from harness.model import FAMILIES, Bridge, Family, Host, Nothing
+from harness.scene import Scene
+
+
+def has_ipv6(runtime: Adapter) -> bool:
+    """Whether its networks can have IPv6 beside IPv4."""
+    return Feature.IPV6 in runtime.features
+
+
+def families(runtime: Adapter) -> tuple[Family, ...]:
+    """Those that a network with every family has."""
+    return FAMILIES if has_ipv6(runtime) else (4,)
+
+
+def lan(scene: Scene, name: str = "lan", *, family: Family = 4) -> Bridge:
+    """The mode of who is on a network of one's own, made here; the default one where it has none.
+
+    With IPv6 where there is such, and for a test of `family` 6 in any case.
+    """
+    if Feature.NETWORKS not in scene.runtime.features and family == 4:
+        return Bridge()
+    scene.network(name, ipv6=has_ipv6(scene.runtime) or family == 6)
+    return Bridge(name)
+
+
+def crowd(scene: Scene) -> None:
+    """Containers in every mode, on open and on closed networks."""
+    claimed = scene.runtime.features
+    if Feature.NETWORKS in claimed:
+        own = lan(scene)
+        scene.network("closed", internal=Feature.INTERNAL in claimed)
+        scene.containers(a=own, b=own, f=Bridge("closed"))
+    if Feature.BRIDGE in claimed or Feature.USER_MODE in claimed:
+        scene.containers(c=Bridge())
+    if Feature.HOST in claimed:
+        scene.containers(d=Host())
+    if Feature.NONE in claimed:
+        scene.containers(e=Nothing())

@@ -1,0 +1,102 @@
+"""A runtime that claims little: what it does not claim is unsupported, whoever asks for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+FEW: Final = """
+from harness.adapters.mydocker import MydockerAdapter
+from harness.adapters.protocol import Feature
+
+class Acme(MydockerAdapter):
+    name = "acme"
+    features = frozenset(map(Feature, {features}))
+"""
+
+
+def claim(project: pytest.Pytester, *features: str) -> None:
+    """Have `acme` be a runtime that works, and claims these."""
+    Path(project.path, "site", "acme.py").write_text(FEW.format(features=features))
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
+def test_a_test_that_asks_for_more_is_unsupported(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """Wherever it asks: no verdict about the runtime, with the reason; the others go on."""
+    claim(project, "bridge", "host")
+    project.makepyfile(
+        """
+        import pytest
+        from harness.cast import ALONE, CONTAINER01
+        from harness.marks import requirement
+        from harness.model import Bridge, Nothing, Publish
+        from harness.scene import Scene
+
+        @pytest.fixture
+        def alone(scene): return scene.container("alone", Nothing())
+
+        @requirement("BR-1")
+        def test_network(scene): scene.network("lan")
+
+        @requirement("BR-2")
+        def test_before(alone): pass
+
+        @requirement("BR-3")
+        def test_of_the_cast(cast): cast[ALONE]
+
+        @requirement("BR-4")
+        def test_unknown(scene): scene.container("a", Bridge("never made"))
+
+        @requirement("BR-5")
+        def test_port(scene): scene.container("a", ports=(Publish(8080, 80),))
+
+        @requirement("BR-6")
+        def test_again(scene):
+            scene.container("a").stop()
+            scene.start("a")
+
+        @requirement("BR-7")
+        def test_more(scene): scene.connect("a", "lan")
+
+        @requirement("BR-8")
+        def test_less(scene): scene.disconnect("a", "lan")
+
+        @requirement("BR-9")
+        def test_what_there_is(cast, scene):
+            assert cast[CONTAINER01].facts().running
+            scene.container("a")
+            assert scene.observed() == scene.promised()
+
+        @requirement("BR-10")
+        def test_a_refusal(scene):
+            scene.refusal("a", Bridge(), sysctls=(("net.ipv4.unheard_of", "1"),))
+        """
+    )
+    result = project.runpytest_subprocess("-rs", *workers)
+    result.assert_outcomes(passed=2, skipped=8)
+    result.stdout.fnmatch_lines_random(
+        [
+            f"SKIPPED*unsupported: acme does not declare {feature}"
+            for feature in ("networks", "none", "publish", "restart", "connect")
+        ]
+    )
+    result.stdout.fnmatch_lines(["2 kept, 8 unsupported*"])
+
+
+@pytest.mark.timeout(300)  # hundreds of tests, twenty seconds on an idle machine
+@pytest.mark.parametrize(
+    ("features", "at_least"), [(["bridge"], 200), (["host", "none"], 20)], ids=["bridge", "others"]
+)
+def test_the_suites_ask_for_no_more_than_what_is_claimed(
+    project: pytest.Pytester, features: list[str], at_least: int
+) -> None:
+    """All of them, on a runtime that has these and nothing else: none fails for that."""
+    claim(project, *features)
+    result = project.runpytest_subprocess("--pyargs", "suites", "-n", "auto", "-q")
+    outcomes = result.parseoutcomes()
+    assert outcomes.keys() == {"passed", "skipped"}
+    assert outcomes["passed"] >= at_least

@@ -1,0 +1,98 @@
+"""What a plan asks of a runtime, and what is left of the cast for who claims little."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+
+import pytest
+
+from harness.adapters.protocol import Feature
+from harness.cast import ALONE, CAST, CONTAINER01, CONTAINER02, JOINER, ON_HOST
+from harness.claims import Unclaimed, absent, check, of_container, of_network, of_plan
+from harness.model import (
+    Attached,
+    Bridge,
+    ContainerSpec,
+    Host,
+    Joined,
+    NetworkSpec,
+    Nothing,
+    Plan,
+    Publish,
+)
+
+
+@pytest.mark.parametrize(
+    ("spec", "asked"),
+    [
+        (NetworkSpec("n"), {"networks"}),
+        (NetworkSpec("n", ipv6=True), {"networks", "ipv6"}),
+        (NetworkSpec("n", subnet6=IPv6Network("fd00::/64")), {"networks", "ipv6"}),
+        (NetworkSpec("n", internal=True), {"networks", "internal"}),
+        (NetworkSpec("n", icc=False), {"networks", "icc"}),
+    ],
+)
+def test_a_network_asks_for_what_it_is_to_be(spec: NetworkSpec, asked: set[str]) -> None:
+    """And for networks in any case."""
+    assert set(of_network(spec)) == asked
+
+
+@pytest.mark.parametrize(
+    ("spec", "asked"),
+    [
+        (ContainerSpec("c"), {"bridge"}),
+        (ContainerSpec("c", Bridge("n")), {"networks"}),
+        (ContainerSpec("c", Host()), {"host"}),
+        (ContainerSpec("c", Nothing()), {"none"}),
+        (ContainerSpec("c", Joined("b")), {"container"}),
+        (ContainerSpec("c", Attached()), {"none"}),
+        (ContainerSpec("c", also=("n",)), {"bridge", "networks", "connect"}),
+        (ContainerSpec("c", ip=IPv4Address("192.0.2.2")), {"bridge", "static-address"}),
+        (ContainerSpec("c", ip6=IPv6Address("fd00::2")), {"bridge", "ipv6", "static-address"}),
+        (ContainerSpec("c", mac="02:00:00:00:00:01"), {"bridge", "static-address"}),
+        (ContainerSpec("c", aliases=("d",)), {"bridge", "dns"}),
+        (ContainerSpec("c", ports=(Publish(80, 80),)), {"bridge", "publish"}),
+        (ContainerSpec("c", ports=(Publish(1, 1, "sctp"),)), {"bridge", "publish", "sctp"}),
+        (ContainerSpec("c", sysctls=(("net.a", "1"),)), {"bridge", "sysctl"}),
+    ],
+)
+def test_a_container_asks_for_its_mode_and_for_what_it_is_given(
+    spec: ContainerSpec, asked: set[str]
+) -> None:
+    """All at once."""
+    assert set(of_container(spec, set(Feature) - {Feature.USER_MODE})) == asked
+
+
+def test_who_has_user_mode_needs_no_bridge_on_the_default_network() -> None:
+    """There the default network is a tap of each container's own."""
+    assert set(of_container(ContainerSpec("c"), {Feature.USER_MODE})) == set()
+
+
+def test_what_is_not_claimed_is_told_by_name() -> None:
+    """All of it; and nothing is said of what is claimed."""
+    check("acme", {Feature.BRIDGE}, Feature.BRIDGE)
+    with pytest.raises(Unclaimed, match=r"acme does not declare ipv6, networks$"):
+        check("acme", {Feature.BRIDGE}, Feature.NETWORKS, Feature.IPV6, Feature.BRIDGE)
+
+
+@pytest.mark.parametrize(
+    ("withheld", "without"),
+    [
+        ([], {}),
+        (["host"], {ON_HOST: {"host"}}),
+        (["container"], {JOINER: {"container"}}),
+        (["none"], {ALONE: {"none"}}),
+        (["bridge"], {name: {"bridge"} for name in (CONTAINER01, CONTAINER02, JOINER)}),
+    ],
+)
+def test_of_the_cast_who_is_in_a_mode_that_is_not_claimed_stays_away(
+    withheld: list[str], without: dict[str, set[str]]
+) -> None:
+    """And whoever would join one that stays away."""
+    assert absent(CAST, set(Feature) - {Feature.USER_MODE, *withheld}) == without
+
+
+def test_what_any_of_a_plan_asks_for_the_plan_does() -> None:
+    """Its networks and its containers."""
+    plan = Plan((NetworkSpec("n", internal=True),), (ContainerSpec("c", Host()),))
+    assert set(of_plan(plan, set(Feature))) == {"networks", "internal", "host"}
