@@ -11,7 +11,6 @@ from typing import Final
 
 from harness.adapters.protocol import Feature
 from harness.model import (
-    DEFAULT_NETWORK,
     Attached,
     Bridge,
     ContainerSpec,
@@ -30,13 +29,11 @@ _MODES: Final[dict[type[Mode], Feature]] = {
     Joined: Feature.CONTAINER,
 }
 _OF_NETWORK: Final[dict[Feature, Callable[[NetworkSpec], object]]] = {
-    Feature.NETWORKS: lambda _: True,
     Feature.IPV6: lambda spec: 6 in spec.families,
     Feature.INTERNAL: lambda spec: spec.internal,
     Feature.ICC: lambda spec: not spec.icc,
 }
 _OF_CONTAINER: Final[dict[Feature, Callable[[ContainerSpec], object]]] = {
-    Feature.NETWORKS: lambda spec: any(name != DEFAULT_NETWORK for name in spec.networks),
     Feature.CONNECT: lambda spec: spec.also,
     Feature.IPV6: lambda spec: spec.ip6,
     Feature.STATIC_ADDRESS: lambda spec: spec.ip or spec.ip6 or spec.mac,
@@ -62,12 +59,16 @@ def check(runtime: str, claimed: Collection[Feature], *asked: Feature) -> None:
 
 
 def of_network(spec: NetworkSpec) -> Iterator[Feature]:
-    """What a network asks for."""
-    return (feature for feature, asks in _OF_NETWORK.items() if asks(spec))
+    """What a network asks for: its kind. One of no kind is about having networks at all."""
+    kinds = [feature for feature, asks in _OF_NETWORK.items() if asks(spec)]
+    return iter(kinds or [Feature.NETWORKS])
 
 
 def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[Feature]:
-    """What a container asks for. On the default network whoever has `user-mode` needs no bridge."""
+    """What a container asks for, besides the networks that it is on.
+
+    On the default one whoever has `user-mode` needs no bridge.
+    """
     if mode := _MODES.get(type(spec.mode)):
         yield mode
     elif spec.mode == Bridge() and Feature.USER_MODE not in claimed:

@@ -20,21 +20,34 @@ def families(runtime: Adapter) -> tuple[Family, ...]:
 def lan(scene: Scene, name: str = "lan", *, family: Family = 4) -> Bridge:
     """The mode of who is on a network of one's own, made here; the default one where it has none.
 
-    With IPv6 where there is such, and for a test of `family` 6 in any case.
+    With IPv6 where there is such, and for a test of `family` 6 in any case. Who has IPv6 for
+    containers on bridges has such a network, whether it claims what is promised of several or not.
     """
-    if Feature.NETWORKS not in scene.runtime.features and family == 4:
+    if not (family == 6 or _has_networks(scene.runtime)):
         return Bridge()
     scene.network(name, ipv6=has_ipv6(scene.runtime) or family == 6)
     return Bridge(name)
 
 
+def _has_networks(runtime: Adapter) -> bool:
+    own = Feature.NETWORKS in runtime.features
+    return own or {Feature.BRIDGE, Feature.IPV6} <= runtime.features
+
+
+def restarts(runtime: Adapter) -> bool:
+    """Whether it starts a stopped container again."""
+    return Feature.RESTART in runtime.features
+
+
 def crowd(scene: Scene) -> None:
     """Containers in every mode, on open and on closed networks."""
     claimed = scene.runtime.features
-    if Feature.NETWORKS in claimed:
+    if _has_networks(scene.runtime):
         own = lan(scene)
-        scene.network("closed", internal=Feature.INTERNAL in claimed)
-        scene.containers(a=own, b=own, f=Bridge("closed"))
+        scene.containers(a=own, b=own)
+    if Feature.INTERNAL in claimed:
+        scene.network("closed", internal=True)
+        scene.containers(f=Bridge("closed"))
     if Feature.BRIDGE in claimed or Feature.USER_MODE in claimed:
         scene.containers(c=Bridge())
     if Feature.HOST in claimed:

@@ -35,6 +35,7 @@ from harness.place import Place
 from harness.scene import Scene
 from harness.topology import Address
 from harness.world.build import World
+from suites.claimed import restarts
 
 NAMES: Final = ("a", "b", "c")
 DUAL: Final = "dual"
@@ -185,7 +186,7 @@ def trio(
     if home.network == PLAIN and Feature.NETWORKS not in runtime.features:
         home = Home(home.family)
     with Scene(world, runtime, plan(home)) as scene, Wires() as own:
-        if home.network == PLAIN and Feature.RESTART in runtime.features:
+        if home.network == PLAIN and restarts(runtime):
             for name in ("a", "b"):
                 scene[name].stop()
                 scene.start(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness.adapters.protocol import Feature
 from harness.addresses import LOOPBACKS
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
@@ -13,7 +12,7 @@ from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear
 from harness.world.build import World
 from suites.bystanders import operator
-from suites.claimed import lan
+from suites.claimed import lan, restarts
 from suites.trio import DUAL, both_families
 
 PUBLISHED: Final = 8195
@@ -33,7 +32,7 @@ def test_the_operators_rules_survive(scene: Scene) -> None:
         assert operator.facts(host) == before
         assert scene.observed() == scene.promised()
         scene["a"].stop()
-        if Feature.RESTART in scene.runtime.features:
+        if restarts(scene.runtime):
             scene["a"].start()
         scene.runtime.repair()
         assert operator.facts(host) == before

@@ -11,7 +11,6 @@ from dataclasses import replace
 import pytest
 
 from harness import oracle
-from harness.adapters.protocol import Feature
 from harness.marks import requirement
 from harness.model import (
     ATTACKER,
@@ -28,7 +27,7 @@ from harness.model import (
 from harness.scene import Scene
 from harness.traffic import BOUND, TRANSPORTS, Transport
 from harness.world.answers import TCP_PORTS
-from suites.claimed import crowd
+from suites.claimed import crowd, restarts
 from suites.services import every_port_answers
 
 ASKED = frozenset({HOST, BR0, NS1, NS2, INTERNET, ATTACKER})
@@ -77,7 +76,7 @@ def _comings_and_goings(scene: Scene) -> Iterator[None]:
     first = scene.plan.containers[0].name
     scene[first].stop()
     yield
-    if Feature.RESTART in scene.runtime.features:
+    if restarts(scene.runtime):
         scene.start(first)
         yield
     scene.remove(*(spec.name for spec in scene.plan.containers))

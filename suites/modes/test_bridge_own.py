@@ -18,6 +18,7 @@ from harness.scene import Scene
 from harness.world.build import World
 from linux.netstate import Route
 from linux.rtnl import mac_bytes
+from suites.claimed import restarts
 
 NAMES: Final = ("a", "b", "c")
 OWN: Final = "own"
@@ -36,7 +37,7 @@ def inmates(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> I
     mode = Bridge(OWN if new else DEFAULT_NETWORK)
     plan = Plan(networks=networks, containers=tuple(ContainerSpec(name, mode) for name in NAMES))
     with Scene(world, runtime, plan) as made:
-        if Feature.RESTART in runtime.features:
+        if restarts(runtime):
             made["b"].stop()
             made.start("b")
         yield made

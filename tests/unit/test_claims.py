@@ -26,14 +26,14 @@ from harness.model import (
     ("spec", "asked"),
     [
         (NetworkSpec("n"), {"networks"}),
-        (NetworkSpec("n", ipv6=True), {"networks", "ipv6"}),
-        (NetworkSpec("n", subnet6=IPv6Network("fd00::/64")), {"networks", "ipv6"}),
-        (NetworkSpec("n", internal=True), {"networks", "internal"}),
-        (NetworkSpec("n", icc=False), {"networks", "icc"}),
+        (NetworkSpec("n", ipv6=True), {"ipv6"}),
+        (NetworkSpec("n", subnet6=IPv6Network("fd00::/64")), {"ipv6"}),
+        (NetworkSpec("n", internal=True), {"internal"}),
+        (NetworkSpec("n", icc=False, ipv6=True), {"icc", "ipv6"}),
     ],
 )
 def test_a_network_asks_for_what_it_is_to_be(spec: NetworkSpec, asked: set[str]) -> None:
-    """And for networks in any case."""
+    """And for networks, where it is to be of no kind."""
     assert set(of_network(spec)) == asked
 
 
@@ -41,12 +41,12 @@ def test_a_network_asks_for_what_it_is_to_be(spec: NetworkSpec, asked: set[str])
     ("spec", "asked"),
     [
         (ContainerSpec("c"), {"bridge"}),
-        (ContainerSpec("c", Bridge("n")), {"networks"}),
+        (ContainerSpec("c", Bridge("n")), set()),
         (ContainerSpec("c", Host()), {"host"}),
         (ContainerSpec("c", Nothing()), {"none"}),
         (ContainerSpec("c", Joined("b")), {"container"}),
         (ContainerSpec("c", Attached()), {"none"}),
-        (ContainerSpec("c", also=("n",)), {"bridge", "networks", "connect"}),
+        (ContainerSpec("c", also=("n",)), {"bridge", "connect"}),
         (ContainerSpec("c", ip=IPv4Address("192.0.2.2")), {"bridge", "static-address"}),
         (ContainerSpec("c", ip6=IPv6Address("fd00::2")), {"bridge", "ipv6", "static-address"}),
         (ContainerSpec("c", mac="02:00:00:00:00:01"), {"bridge", "static-address"}),
@@ -95,4 +95,4 @@ def test_of_the_cast_who_is_in_a_mode_that_is_not_claimed_stays_away(
 def test_what_any_of_a_plan_asks_for_the_plan_does() -> None:
     """Its networks and its containers."""
     plan = Plan((NetworkSpec("n", internal=True),), (ContainerSpec("c", Host()),))
-    assert set(of_plan(plan, set(Feature))) == {"networks", "internal", "host"}
+    assert set(of_plan(plan, set(Feature))) == {"internal", "host"}
