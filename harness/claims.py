@@ -11,6 +11,7 @@ from typing import Final
 
 from harness.adapters.protocol import Feature
 from harness.model import (
+    DEFAULT_NETWORK,
     Attached,
     Bridge,
     ContainerSpec,
@@ -42,6 +43,8 @@ _OF_CONTAINER: Final[dict[Feature, Callable[[ContainerSpec], object]]] = {
     Feature.SCTP: lambda spec: any(port.protocol == "sctp" for port in spec.ports),
     Feature.SYSCTL: lambda spec: spec.sysctls,
 }
+_HAVE_DEFAULT: Final = {Feature.BRIDGE, Feature.USER_MODE, Feature.NETWORKS}
+_HAVE_OTHERS: Final = {Feature.NETWORKS, *_OF_NETWORK}
 
 
 class Unclaimed(Exception):
@@ -65,14 +68,17 @@ def of_network(spec: NetworkSpec) -> Iterator[Feature]:
 
 
 def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[Feature]:
-    """What a container asks for, besides the networks that it is on.
+    """What a container asks for.
 
-    On the default one whoever has `user-mode` needs no bridge.
+    On the default network a bridge, where there is no other kind of it; on another no more than
+    that one has asked for, if there can be such.
     """
     if mode := _MODES.get(type(spec.mode)):
         yield mode
-    elif spec.mode == Bridge() and Feature.USER_MODE not in claimed:
+    elif spec.mode == Bridge() and _HAVE_DEFAULT.isdisjoint(claimed):
         yield Feature.BRIDGE
+    if set(spec.networks) - {DEFAULT_NETWORK} and _HAVE_OTHERS.isdisjoint(claimed):
+        yield Feature.NETWORKS
     yield from (feature for feature, asks in _OF_CONTAINER.items() if asks(spec))
 
 

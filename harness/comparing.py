@@ -129,9 +129,11 @@ def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar
     home.mkdir(parents=True, exist_ok=True)
     (home / json_file.NAME).unlink(missing_ok=True)
     words = ["-n", asked.workers, *tests]
-    for option in ("expect", "write_expect"):
-        if folder := getattr(asked, option):
-            words += [f"--{option.replace('_', '-')}", str(_expectations(name, folder))]
+    words += [
+        f"--{option.replace('_', '-')}={_expectations(name, folder)}"
+        for option in ("expect", "write_expect")
+        if (folder := getattr(asked, option))
+    ]
     code = _pytest(name, home, words, bar)
     said = (home / LOG).read_text(encoding="utf-8", errors="replace")
     try:
@@ -150,7 +152,7 @@ def _pytest(name: str, home: Path, words: Sequence[str], bar: _Bar) -> int:
     read, write = os.pipe()
     argv = [sys.executable, "-m", "pytest", *words, "-q", "-p", "harness.plugin"]
     argv += ["-p", "harness.progress", "--tell-progress", str(write)]
-    argv += ["--runtime", name, "--report", str(home)]
+    argv += [f"--runtime={name}", f"--report={home}"]
     environment = {**os.environ, "PYTEST_ADDOPTS": ""}
     with (home / LOG).open("wb") as log, open(read, "rb") as lines:
         process = subprocess.Popen(

@@ -6,6 +6,8 @@ Every pytest run where netmodes is installed reads them, so this imports next to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -17,6 +19,9 @@ REPORT: Final = "report"
 """The folder of the report, in the root directory, where none is named."""
 DEFAULTS: Final[Mapping[str, str]] = {"probe": "netns", "profile": profiles.DEFAULT}
 """What goes without saying."""
+
+_PATHS: Final = ("--runtime", "--report", "--expect", "--write-expect", "--shard-by")
+"""The options whose value may be a path."""
 
 
 def add(parser: pytest.Parser) -> None:
@@ -127,3 +132,23 @@ def _add_evidence(group: pytest.OptionGroup) -> None:
         action="store_true",
         help="open a shell in the world at each failure, before anything is taken down",
     )
+
+
+def taken_for_a_place(config: pytest.Config) -> str:
+    """What to write in place of an option that has led pytest astray; empty when none has.
+
+    Pytest looks for its root directory before it knows anybody's options. What stands after a
+    blank and is there it takes for a place of tests, and goes by the settings that it finds from
+    there up (`determine_setup` in _pytest/config/findpaths.py): those of this project, or none.
+    """
+    own = config.invocation_params.dir
+    if config.inipath is not None and own.is_relative_to(config.inipath.parent):
+        return ""
+    for option, value in pairwise(map(str, config.invocation_params.args)):
+        path = Path(own, value).resolve()
+        if option in _PATHS and path.exists() and not path.is_relative_to(own.resolve()):
+            return (
+                f"{option} {value}: after a blank pytest takes it for a place of tests, and has "
+                f"gone there for its settings, not to {own}; write {option}={value}"
+            )
+    return ""

@@ -58,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "long: takes seconds, and is begun first where tests run side by side"
     )
+    if mistaken := options.taken_for_a_place(config):
+        raise pytest.UsageError(mistaken)
     if not _concerned(config):
         return
     from harness import conformance, fixtures

@@ -1,4 +1,4 @@
-"""A Docker-shaped command line described in a TOML file: `pytest --runtime acme.toml`.
+"""A Docker-shaped command line described in a TOML file: `pytest --runtime=acme.toml`.
 
 ```toml
 [runtime]

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"netmodes faults: -n {arguments.workers}: a number from 1, or auto\n")
         return 2
     argv = ["-p", "harness.faults.trying", "--at-once", str(workers), "--capture=sys"]
-    argv += ["--runtime", arguments.runtime] if arguments.runtime else []
+    argv += [f"--runtime={arguments.runtime}"] if arguments.runtime else []
     argv += [word for id_ in arguments.ids for word in ("--try", id_)]
     return _pytest(arguments, *argv)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,9 +56,14 @@ def command(test: str, said: Asked) -> str:
         file, colons, name = test.partition("::")
         module = file.removesuffix(".py").replace("/", ".")
         words = ["pytest", "--pyargs", f"{module}{colons}{name}"]
-    words += ["--runtime", said.runtime]
+    words += _said("runtime", said.runtime)
     for option in _OPTIONS:
         value = said.options.get(option)
         if value and value != options.DEFAULTS.get(option):
-            words += [f"--{option.replace('_', '-')}", value]
+            words += _said(option.replace("_", "-"), value)
     return shlex.join(words)
+
+
+def _said(option: str, value: str) -> list[str]:
+    """A path in one word with its option: else pytest takes it for a place of tests."""
+    return [f"--{option}={value}"] if os.sep in value else [f"--{option}", value]

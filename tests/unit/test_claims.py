@@ -41,12 +41,12 @@ def test_a_network_asks_for_what_it_is_to_be(spec: NetworkSpec, asked: set[str])
     ("spec", "asked"),
     [
         (ContainerSpec("c"), {"bridge"}),
-        (ContainerSpec("c", Bridge("n")), set()),
+        (ContainerSpec("c", Bridge("n")), {"networks"}),
         (ContainerSpec("c", Host()), {"host"}),
         (ContainerSpec("c", Nothing()), {"none"}),
         (ContainerSpec("c", Joined("b")), {"container"}),
         (ContainerSpec("c", Attached()), {"none"}),
-        (ContainerSpec("c", also=("n",)), {"bridge", "connect"}),
+        (ContainerSpec("c", also=("n",)), {"bridge", "networks", "connect"}),
         (ContainerSpec("c", ip=IPv4Address("192.0.2.2")), {"bridge", "static-address"}),
         (ContainerSpec("c", ip6=IPv6Address("fd00::2")), {"bridge", "ipv6", "static-address"}),
         (ContainerSpec("c", mac="02:00:00:00:00:01"), {"bridge", "static-address"}),
@@ -60,12 +60,25 @@ def test_a_container_asks_for_its_mode_and_for_what_it_is_given(
     spec: ContainerSpec, asked: set[str]
 ) -> None:
     """All at once."""
-    assert set(of_container(spec, set(Feature) - {Feature.USER_MODE})) == asked
+    assert set(of_container(spec, set())) == asked
 
 
-def test_who_has_user_mode_needs_no_bridge_on_the_default_network() -> None:
-    """There the default network is a tap of each container's own."""
-    assert set(of_container(ContainerSpec("c"), {Feature.USER_MODE})) == set()
+@pytest.mark.parametrize(
+    ("claimed", "default", "other"),
+    [
+        ({"host"}, {"bridge"}, {"networks"}),
+        ({"bridge"}, set(), {"networks"}),
+        ({"bridge", "ipv6"}, set(), set()),
+        ({"user-mode"}, set(), {"networks"}),
+        ({"networks"}, set(), set()),
+    ],
+)
+def test_what_a_network_asks_for_depends_on_what_there_can_be(
+    claimed: set[Feature], default: set[str], other: set[str]
+) -> None:
+    """A default one by user mode, or of a user's own, needs no bridge of the host's."""
+    assert set(of_container(ContainerSpec("c"), claimed)) == default
+    assert set(of_container(ContainerSpec("c", Bridge("n")), claimed)) == other
 
 
 def test_what_is_not_claimed_is_told_by_name() -> None:
@@ -82,7 +95,7 @@ def test_what_is_not_claimed_is_told_by_name() -> None:
         (["host"], {ON_HOST: {"host"}}),
         (["container"], {JOINER: {"container"}}),
         (["none"], {ALONE: {"none"}}),
-        (["bridge"], {name: {"bridge"} for name in (CONTAINER01, CONTAINER02, JOINER)}),
+        (["bridge", "networks"], {name: {"bridge"} for name in (CONTAINER01, CONTAINER02, JOINER)}),
     ],
 )
 def test_of_the_cast_who_is_in_a_mode_that_is_not_claimed_stays_away(
