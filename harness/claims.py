@@ -21,6 +21,7 @@ from harness.model import (
     NetworkSpec,
     Nothing,
     Plan,
+    Publish,
 )
 
 _MODES: Final[dict[type[Mode], Feature]] = {
@@ -34,13 +35,20 @@ _OF_NETWORK: Final[dict[Feature, Callable[[NetworkSpec], object]]] = {
     Feature.INTERNAL: lambda spec: spec.internal,
     Feature.ICC: lambda spec: not spec.icc,
 }
+
+
+def _published(spec: ContainerSpec) -> tuple[Publish, ...]:
+    """Nothing in other modes, whatever is said of ports: that is discarded, or refused."""
+    return spec.ports if isinstance(spec.mode, Bridge) else ()
+
+
 _OF_CONTAINER: Final[dict[Feature, Callable[[ContainerSpec], object]]] = {
     Feature.CONNECT: lambda spec: spec.also,
     Feature.IPV6: lambda spec: spec.ip6,
     Feature.STATIC_ADDRESS: lambda spec: spec.ip or spec.ip6 or spec.mac,
     Feature.DNS: lambda spec: spec.aliases,
-    Feature.PUBLISH: lambda spec: spec.ports,
-    Feature.SCTP: lambda spec: any(port.protocol == "sctp" for port in spec.ports),
+    Feature.PUBLISH: _published,
+    Feature.SCTP: lambda spec: any(port.protocol == "sctp" for port in _published(spec)),
     Feature.SYSCTL: lambda spec: spec.sysctls,
 }
 _HAVE_DEFAULT: Final = {Feature.BRIDGE, Feature.USER_MODE, Feature.NETWORKS}

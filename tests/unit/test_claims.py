@@ -53,6 +53,7 @@ def test_a_network_asks_for_what_it_is_to_be(spec: NetworkSpec, asked: set[str])
         (ContainerSpec("c", aliases=("d",)), {"bridge", "dns"}),
         (ContainerSpec("c", ports=(Publish(80, 80),)), {"bridge", "publish"}),
         (ContainerSpec("c", ports=(Publish(1, 1, "sctp"),)), {"bridge", "publish", "sctp"}),
+        (ContainerSpec("c", Nothing(), ports=(Publish(80, 80),)), {"none"}),
         (ContainerSpec("c", sysctls=(("net.a", "1"),)), {"bridge", "sysctl"}),
     ],
 )
