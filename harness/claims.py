@@ -51,7 +51,6 @@ _OF_CONTAINER: Final[dict[Feature, Callable[[ContainerSpec], object]]] = {
     Feature.SCTP: lambda spec: any(port.protocol == "sctp" for port in _published(spec)),
     Feature.SYSCTL: lambda spec: spec.sysctls,
 }
-_HAVE_DEFAULT: Final = {Feature.BRIDGE, Feature.USER_MODE, Feature.NETWORKS}
 _HAVE_OTHERS: Final = {Feature.NETWORKS, *_OF_NETWORK}
 
 
@@ -75,15 +74,23 @@ def of_network(spec: NetworkSpec) -> Iterator[Feature]:
     return iter(kinds or [Feature.NETWORKS])
 
 
-def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[Feature]:
-    """What a container asks for.
+def has_default_network(claimed: Collection[Feature]) -> bool:
+    """Whether who asks for no network is on one.
 
-    On the default network a bridge, where there is no other kind of it; on another no more than
-    that one has asked for, if there can be such.
+    A tap of its own is one, and who has networks has it among them: `bridge` are the promises
+    about one whose bridge is the host's.
+    """
+    return not {Feature.BRIDGE, Feature.NETWORKS, Feature.USER_MODE}.isdisjoint(claimed)
+
+
+def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[Feature]:
+    """What a container asks for; on another network than the default one no more than that has.
+
+    If there can be such a network.
     """
     if mode := _MODES.get(type(spec.mode)):
         yield mode
-    elif spec.mode == Bridge() and _HAVE_DEFAULT.isdisjoint(claimed):
+    elif spec.mode == Bridge() and not has_default_network(claimed):
         yield Feature.BRIDGE
     if set(spec.networks) - {DEFAULT_NETWORK} and _HAVE_OTHERS.isdisjoint(claimed):
         yield Feature.NETWORKS

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.model import FAMILIES, Bridge, Family, Host, Nothing
+from harness.claims import has_default_network, of_container
+from harness.container import Container
+from harness.model import FAMILIES, Bridge, ContainerSpec, Family, Host, Mode, Nothing
 from harness.scene import Scene
 
 
@@ -23,15 +25,21 @@ def lan(scene: Scene, name: str = "lan", *, family: Family = 4) -> Bridge:
     With IPv6 where there is such, and for a test of `family` 6 in any case. Who has IPv6 for
     containers on bridges has such a network, whether it claims what is promised of several or not.
     """
-    if not (family == 6 or _has_networks(scene.runtime)):
+    if not (family == 6 or has_networks(scene.runtime)):
         return Bridge()
     scene.network(name, ipv6=has_ipv6(scene.runtime) or family == 6)
     return Bridge(name)
 
 
-def _has_networks(runtime: Adapter) -> bool:
+def has_networks(runtime: Adapter) -> bool:
+    """Whether networks can be made, of one kind at least that is open."""
     own = Feature.NETWORKS in runtime.features
     return own or {Feature.BRIDGE, Feature.IPV6} <= runtime.features
+
+
+def can_start(runtime: Adapter, spec: ContainerSpec) -> bool:
+    """Whether it claims whatever a container asks for."""
+    return runtime.features.issuperset(of_container(spec, runtime.features))
 
 
 def restarts(runtime: Adapter) -> bool:
@@ -39,16 +47,23 @@ def restarts(runtime: Adapter) -> bool:
     return Feature.RESTART in runtime.features
 
 
+def anybody(scene: Scene, name: str) -> Container:
+    """A container, with as little network as there is."""
+    modes: dict[Feature, Mode] = {Feature.NONE: Nothing(), Feature.HOST: Host()}
+    there = (mode for feature, mode in modes.items() if feature in scene.runtime.features)
+    return scene.container(name, next(there, Bridge()))
+
+
 def crowd(scene: Scene) -> None:
     """Containers in every mode, on open and on closed networks."""
     claimed = scene.runtime.features
-    if _has_networks(scene.runtime):
+    if has_networks(scene.runtime):
         own = lan(scene)
         scene.containers(a=own, b=own)
     if Feature.INTERNAL in claimed:
         scene.network("closed", internal=True)
         scene.containers(f=Bridge("closed"))
-    if Feature.BRIDGE in claimed or Feature.USER_MODE in claimed:
+    if has_default_network(claimed):
         scene.containers(c=Bridge())
     if Feature.HOST in claimed:
         scene.containers(d=Host())

@@ -6,7 +6,6 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from harness.adapters.protocol import Feature
 from harness.dialect import Dialect
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
@@ -41,7 +40,7 @@ def test_the_host_gets_things_and_loses_and_changes_none(scene: Scene) -> None:
     crowd(scene)
     while_running = before.changes(Snapshot.of(host))
     links = [line for line in while_running if line.startswith("link ") and line.endswith(": new")]
-    bridged = Feature.BRIDGE in scene.runtime.features
+    bridged = any(isinstance(item.mode, Bridge) for item in scene.plan.containers)
     assert bool(links) == (bridged and scene.runtime.dialect.bridges == "host")
     others = [line for line in while_running if not line.endswith(": new")]
     dialect = scene.runtime.dialect

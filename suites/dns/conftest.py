@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -54,4 +55,6 @@ def plan(features: Collection[str]) -> Plan:
         containers.append(ContainerSpec("guest", Joined("plain")))
     if {Feature.CONTAINER, Feature.NETWORKS} <= set(features):
         containers.append(ContainerSpec("lodger", Joined("web")))
+    if Feature.DNS not in features:
+        containers = [replace(item, aliases=()) for item in containers]
     return Plan(networks=tuple(networks), containers=tuple(containers))

@@ -13,7 +13,7 @@ from harness.guard import Guard
 from harness.marks import requirement
 from harness.model import Bridge, Joined, Mode
 from harness.scene import Scene
-from suites.claimed import has_ipv6
+from suites.claimed import has_ipv6, has_networks
 
 SUBNET, SUBNET6 = IPv4Network("172.30.9.0/29"), IPv6Network("fd00:99::/64")
 TAKEN, TAKEN6 = IPv4Address("172.30.9.5"), IPv6Address("fd00:99::5")
@@ -23,9 +23,9 @@ TAKEN_BY_FIRST: Final[dict[str, Any]] = {"ip": TAKEN, "ip6": TAKEN6}
 
 @dataclass(frozen=True)
 class Failing:
-    """A start that cannot succeed on the network `small`, on which `first` is."""
+    """A start that cannot succeed on the network on which `first` is, or in another mode."""
 
-    mode: Mode = Bridge("small")
+    mode: Mode | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -47,13 +47,14 @@ def test_a_start_that_fails_leaves_nothing(
     scene: Scene, runtime: Adapter, case: Failing, guard: Guard
 ) -> None:
     """Neither in the kernel nor of its name and address: the next start gets both."""
-    _small(scene, **{key: TAKEN_BY_FIRST[key] for key in case.options if key in TAKEN_BY_FIRST})
+    asked = {key: TAKEN_BY_FIRST[key] for key in case.options if key in TAKEN_BY_FIRST}
+    home = _small(scene, **asked) if asked or has_networks(runtime) else _default(scene)
     with guard.holding():
-        scene.refusal("guest", case.mode, **case.options)
+        scene.refusal("guest", case.mode or home, **case.options)
         with pytest.raises(RuntimeRefused):
             runtime.inspect("guest")
     with guard.holding() as different:
-        second = scene.container("guest", Bridge("small"))
+        second = scene.container("guest", home)
         assert different()
         assert scene.observed() == scene.promised()
         second.remove()
@@ -64,19 +65,25 @@ def test_a_start_for_which_no_address_is_left_leaves_nothing(
     scene: Scene, runtime: Adapter, guard: Guard
 ) -> None:
     """When one has gone the next start gets its address."""
-    _small(scene)
+    home = _small(scene)
     names = [f"member{number}" for number in range(SUBNET.num_addresses - 4)]
     for name in names:
-        scene.container(name, Bridge("small"))
+        scene.container(name, home)
     with guard.holding():
-        scene.refusal("late", Bridge("small"))
+        scene.refusal("late", home)
         with pytest.raises(RuntimeRefused):
             runtime.inspect("late")
     scene.remove(names[0])
-    scene.container("late", Bridge("small"))
+    scene.container("late", home)
 
 
-def _small(scene: Scene, **asked: Any) -> None:
+def _small(scene: Scene, **asked: Any) -> Bridge:
     six = has_ipv6(scene.runtime)
     scene.network("small", subnet=SUBNET, subnet6=SUBNET6 if six else None)
     scene.container("first", Bridge("small"), **asked)
+    return Bridge("small")
+
+
+def _default(scene: Scene) -> Bridge:
+    scene.container("first", Bridge())
+    return Bridge()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 
@@ -17,7 +18,7 @@ from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear, introduce
 from harness.wait import until
 from harness.world.snapshot import Snapshot
-from suites.claimed import has_ipv6, lan, restarts
+from suites.claimed import anybody, has_ipv6, has_networks, lan, restarts
 
 MODES: dict[str, Mode] = {
     "bridge": Bridge(),
@@ -114,19 +115,21 @@ def _signal(pid: int, number: int) -> None:
 
 @requirement("LIFE-5")
 def test_what_is_not_there_is_refused_by_name(runtime: Adapter, scene: Scene) -> None:
-    """Inspecting, executing in, stopping and starting an unknown container is a clear error."""
-    scene.container("known", Nothing())
-    for verb in (
+    """Whatever is asked of an unknown container or network is a clear error."""
+    known = anybody(scene, "known")
+    verbs: list[Callable[[str], object]] = [
         runtime.inspect,
         runtime.stop_container,
-        runtime.start_container,
         lambda name: runtime.exec(name, ["true"]),
-        runtime.network_facts,
-        runtime.remove_network,
-    ):
+    ]
+    if restarts(runtime):
+        verbs.append(runtime.start_container)
+    if has_networks(runtime):
+        verbs += [runtime.network_facts, runtime.remove_network]
+    for verb in verbs:
         with pytest.raises(RuntimeRefused, match="unheard-of"):
             verb("unheard-of")
-    assert scene["known"].facts().running
+    assert known.facts().running
 
 
 @requirement("LIFE-5")
