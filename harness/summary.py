@@ -76,7 +76,8 @@ class Summary:
                 found = Verdict.BROKEN if name == BREAKS else verdict
                 before = self._verdicts.get(str(id_), found)
                 if lacking := _lacking(report):
-                    self._lacking[str(id_)] = lacking
+                    told = self._lacking.get(str(id_), lacking)
+                    self._lacking[str(id_)] = min(told, lacking, key=len)
                 self._verdicts[str(id_)] = max(before, found, key=lambda item: item.weight)
 
     @pytest.hookimpl(optionalhook=True)

@@ -52,8 +52,10 @@ def run(order: Order) -> int:
         factory = registry.find(order.runtime)
         if order.plan:
             check(order.runtime, factory.features, *of_plan(order.plan, factory.features))
-    except (registry.UnknownRuntime, Unclaimed) as error:
+    except registry.UnknownRuntime as error:
         return _fail(str(error), code=2)
+    except Unclaimed as error:
+        return _fail(f"the plan asks for more than there is: {error}; see netmodes vendors", code=2)
     try:
         with terminal.restored():
             code = sandbox.run(lambda: _hold(order, factory))

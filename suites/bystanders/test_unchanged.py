@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from harness.adapters.protocol import Feature
 from harness.dialect import Dialect
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
@@ -82,8 +83,9 @@ def test_forwarding_changes_only_as_documented(
         host = world.place(HOST)
         before = Snapshot.of(host)
         with start_runtime(world) as runtime, Scene(world, runtime) as scene:
-            scene.network("lan", ipv6=ipv6)
-            guest = scene.container("guest", Bridge("lan")).net
+            own = ipv6 or Feature.NETWORKS in runtime.features
+            mode = Bridge(scene.network("lan", ipv6=ipv6).name) if own else Bridge()
+            guest = scene.container("guest", mode).net
             wanted = "1" if runtime.dialect.forwarding == "enabled" else "0"
             assert host.sysctl(FORWARDING) == wanted
             assert host.sysctl(FORWARDING6) == (wanted if ipv6 else "0")

@@ -135,6 +135,18 @@ def test_a_plan_that_is_none_is_refused(tmp_path: Path, text: str, said: str) ->
     assert (absent.returncode, absent.stderr.count("absent")) == (2, 1)
 
 
+def test_a_plan_that_asks_for_more_than_is_claimed_is_refused(tmp_path: Path) -> None:
+    """With what is lacking; nothing is put up."""
+    acme(tmp_path)
+    runtime, file = tmp_path / "acme.toml", tmp_path / "plan.toml"
+    runtime.write_text(runtime.read_text().replace("[words]", 'features = ["bridge"]\n[words]'))
+    file.write_text(PLAN)
+    done = run([*LAB, "--runtime", str(runtime), "--plan", str(file), "--", "true"])
+    assert done.returncode == 2
+    assert done.stderr.startswith("netmodes lab: the plan asks for more than there is: ")
+    assert "does not declare dns, networks, none;" in done.stderr, done.stderr
+
+
 def test_the_runtime_is_found_as_its_adapter_finds_it(tmp_path: Path) -> None:
     """What the description has it be told, the shell tells it too; and where its programs are."""
     acme(tmp_path)

@@ -110,6 +110,26 @@ def test_the_summary_counts_requirements(project: pytest.Pytester, workers: list
     result.stdout.no_fnmatch_line("kept *")
 
 
+def test_of_a_row_the_summary_tells_the_least_that_is_lacking(project: pytest.Pytester) -> None:
+    """Not what some test of it asks for besides."""
+    project.makepyfile(
+        """
+        from harness.marks import requirement
+
+        @requirement("HOST-1", "NONE-1")
+        def test_both(): pass
+
+        @requirement("HOST-1")
+        def test_one(): pass
+
+        @requirement("HOST-1", "CTR-1")
+        def test_and_another(): pass
+        """
+    )
+    result = project.runpytest_subprocess()
+    result.stdout.fnmatch_lines(["unsupported HOST-1: acme does not declare host"])
+
+
 def test_a_verbose_summary_names_what_was_kept(project: pytest.Pytester) -> None:
     """With `-v` the kept ones are listed too."""
     project.makepyfile(FOUR)
