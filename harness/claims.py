@@ -11,7 +11,6 @@ from typing import Final
 
 from harness.adapters.protocol import Feature
 from harness.model import (
-    DEFAULT_NETWORK,
     Attached,
     Bridge,
     ContainerSpec,
@@ -51,14 +50,18 @@ _OF_CONTAINER: Final[dict[Feature, Callable[[ContainerSpec], object]]] = {
     Feature.SCTP: lambda spec: any(port.protocol == "sctp" for port in _published(spec)),
     Feature.SYSCTL: lambda spec: spec.sysctls,
 }
-_HAVE_OTHERS: Final = {Feature.NETWORKS, *_OF_NETWORK}
+
+
+def sentence(runtime: str, lacking: Collection[str]) -> str:
+    """What is said of what is not claimed."""
+    return f"{runtime} does not declare {', '.join(sorted(lacking))}"
 
 
 class Unclaimed(Exception):
     """Something is asked of a runtime that it does not claim to have."""
 
     def __init__(self, runtime: str, lacking: Collection[Feature]) -> None:
-        super().__init__(f"{runtime} does not declare {', '.join(sorted(lacking))}")
+        super().__init__(sentence(runtime, lacking))
         self.lacking = frozenset(lacking)
 
 
@@ -84,16 +87,11 @@ def has_default_network(claimed: Collection[Feature]) -> bool:
 
 
 def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[Feature]:
-    """What a container asks for; on another network than the default one no more than that has.
-
-    If there can be such a network.
-    """
+    """What a container asks for, besides the networks that it is on and the default one is not."""
     if mode := _MODES.get(type(spec.mode)):
         yield mode
     elif spec.mode == Bridge() and not has_default_network(claimed):
         yield Feature.BRIDGE
-    if set(spec.networks) - {DEFAULT_NETWORK} and _HAVE_OTHERS.isdisjoint(claimed):
-        yield Feature.NETWORKS
     yield from (feature for feature, asks in _OF_CONTAINER.items() if asks(spec))
 
 

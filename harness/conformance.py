@@ -18,6 +18,7 @@ from harness import guarding, options, requirements, sandbox
 from harness.adapters import registry
 from harness.adapters.registry import UnknownRuntime
 from harness.autopsy import hooks
+from harness.claims import sentence
 from harness.faults.catalogue import FaultError, Faults, UnknownFault
 from harness.faults.pick import FAULT, runtime_name
 from harness.matrix import Matrix, explain
@@ -157,7 +158,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.user_properties += properties(requirement.id for requirement in required)
         lacking = _lacking(config, required)
         if lacking:
-            reason = f"{UNSUPPORTED}{runtime_name(config)} does not declare {', '.join(lacking)}"
+            reason = f"{UNSUPPORTED}{sentence(runtime_name(config), lacking)}"
             item.add_marker(pytest.mark.skip(reason=reason))
 
 

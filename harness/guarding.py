@@ -13,7 +13,8 @@ from typing import Final
 import pytest
 
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
-from harness.claims import Unclaimed
+from harness.claims import Unclaimed, sentence
+from harness.faults.pick import runtime_name
 from harness.guard import LEFT_BEHIND, Guard, Violation
 from harness.probe.remote import OwnStack
 from harness.summary import TROUBLE, UNSUPPORTED, breaks
@@ -107,7 +108,8 @@ def pytest_runtest_makereport(
         if isinstance(call.excinfo.value, (OwnStack, Unclaimed)):
             path, line, _ = item.location
             report.outcome = "skipped"
-            report.longrepr = path, line or 0, f"Skipped: {UNSUPPORTED}{call.excinfo.value}"
+            why = _lacking(item.config, call.excinfo.value)
+            report.longrepr = path, line or 0, f"Skipped: {UNSUPPORTED}{why}"
         found = list(_broken(call.excinfo.value, over=call.when == "teardown"))
         if found:
             ids = dict.fromkeys(found)
@@ -116,6 +118,13 @@ def pytest_runtest_makereport(
             if isinstance(call.excinfo.value, Violation):
                 report.longrepr = str(call.excinfo.value)
     return report
+
+
+def _lacking(config: pytest.Config, error: OwnStack | Unclaimed) -> str:
+    """A runtime is called as the command line calls it, whoever finds that it lacks something."""
+    if isinstance(error, Unclaimed):
+        return sentence(runtime_name(config), error.lacking)
+    return str(error)
 
 
 def _broken(error: BaseException, *, over: bool) -> Iterator[str]:

@@ -147,6 +147,8 @@ class Scene:
             self.attach(spec.name, spec.mode.network)
             return made
         self._check(*claims.of_container(spec, self.runtime.features))
+        if not {DEFAULT_NETWORK, *self._networks}.issuperset(spec.networks):
+            self._check(Feature.NETWORKS)  # it has those of a kind alone, and was asked for none
         grown = self.plan.with_container(spec)
         made = self._containers[spec.name] = Container(self, spec.name, self._run(spec))
         self.plan = grown

@@ -48,7 +48,7 @@ def test_a_test_that_asks_for_more_is_unsupported(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
     """Wherever it asks: no verdict about the runtime, with the reason; the others go on."""
-    claim(project, "bridge", "host")
+    claim(project, "bridge", "host", "internal")
     project.makepyfile(
         """
         import pytest

@@ -41,12 +41,12 @@ def test_a_network_asks_for_what_it_is_to_be(spec: NetworkSpec, asked: set[str])
     ("spec", "asked"),
     [
         (ContainerSpec("c"), {"bridge"}),
-        (ContainerSpec("c", Bridge("n")), {"networks"}),
+        (ContainerSpec("c", Bridge("n")), set()),
         (ContainerSpec("c", Host()), {"host"}),
         (ContainerSpec("c", Nothing()), {"none"}),
         (ContainerSpec("c", Joined("b")), {"container"}),
         (ContainerSpec("c", Attached()), {"none"}),
-        (ContainerSpec("c", also=("n",)), {"bridge", "networks", "connect"}),
+        (ContainerSpec("c", also=("n",)), {"bridge", "connect"}),
         (ContainerSpec("c", ip=IPv4Address("192.0.2.2")), {"bridge", "static-address"}),
         (ContainerSpec("c", ip6=IPv6Address("fd00::2")), {"bridge", "ipv6", "static-address"}),
         (ContainerSpec("c", mac="02:00:00:00:00:01"), {"bridge", "static-address"}),
@@ -65,21 +65,12 @@ def test_a_container_asks_for_its_mode_and_for_what_it_is_given(
 
 
 @pytest.mark.parametrize(
-    ("claimed", "default", "other"),
-    [
-        ({"host"}, {"bridge"}, {"networks"}),
-        ({"bridge"}, set(), {"networks"}),
-        ({"bridge", "ipv6"}, set(), set()),
-        ({"user-mode"}, set(), {"networks"}),
-        ({"networks"}, set(), set()),
-    ],
+    ("claimed", "asked"),
+    [("host", {"bridge"}), ("bridge", set()), ("user-mode", set()), ("networks", set())],
 )
-def test_what_a_network_asks_for_depends_on_what_there_can_be(
-    claimed: set[Feature], default: set[str], other: set[str]
-) -> None:
-    """A default one by user mode, or of a user's own, needs no bridge of the host's."""
-    assert set(of_container(ContainerSpec("c"), claimed)) == default
-    assert set(of_container(ContainerSpec("c", Bridge("n")), claimed)) == other
+def test_the_default_network_may_be_of_another_kind(claimed: str, asked: set[str]) -> None:
+    """By user mode, or one of a user's own, it needs no bridge of the host's."""
+    assert set(of_container(ContainerSpec("c"), {Feature(claimed)})) == asked
 
 
 def test_what_is_not_claimed_is_told_by_name() -> None:
