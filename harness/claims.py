@@ -42,7 +42,7 @@ def _published(spec: ContainerSpec) -> tuple[Publish, ...]:
 
 
 _OF_CONTAINER: Final[dict[Feature, Callable[[ContainerSpec], object]]] = {
-    Feature.CONNECT: lambda spec: spec.also,
+    Feature.NETWORKS: lambda spec: spec.also,
     Feature.IPV6: lambda spec: spec.ip6,
     Feature.STATIC_ADDRESS: lambda spec: spec.ip or spec.ip6 or spec.mac,
     Feature.DNS: lambda spec: spec.aliases,

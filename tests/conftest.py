@@ -50,7 +50,7 @@ def pytest_report_header() -> str | None:
     return "\n".join(told) or None
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item,  # it is for all of them
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:

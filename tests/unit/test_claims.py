@@ -46,7 +46,7 @@ def test_a_network_asks_for_what_it_is_to_be(spec: NetworkSpec, asked: set[str])
         (ContainerSpec("c", Nothing()), {"none"}),
         (ContainerSpec("c", Joined("b")), {"container"}),
         (ContainerSpec("c", Attached()), {"none"}),
-        (ContainerSpec("c", also=("n",)), {"bridge", "connect"}),
+        (ContainerSpec("c", also=("n",)), {"bridge", "networks"}),
         (ContainerSpec("c", ip=IPv4Address("192.0.2.2")), {"bridge", "static-address"}),
         (ContainerSpec("c", ip6=IPv6Address("fd00::2")), {"bridge", "ipv6", "static-address"}),
         (ContainerSpec("c", mac="02:00:00:00:00:01"), {"bridge", "static-address"}),
