@@ -87,7 +87,7 @@ def has_default_network(claimed: Collection[Feature]) -> bool:
 
 
 def of_container(spec: ContainerSpec, claimed: Collection[Feature]) -> Iterator[Feature]:
-    """What a container asks for, besides the networks that it is on and the default one is not."""
+    """What a container asks for: its mode, what it is given; of networks the default one."""
     if mode := _MODES.get(type(spec.mode)):
         yield mode
     elif spec.mode == Bridge() and not has_default_network(claimed):

@@ -168,10 +168,10 @@ def _required(config: pytest.Config, node: pytest.Item) -> list[Requirement]:
     return [config.stash[CATALOGUE][id_] for id_ in ids]
 
 
-def _lacking(config: pytest.Config, required: list[Requirement]) -> list[str]:
+def _lacking(config: pytest.Config, required: list[Requirement]) -> frozenset[str]:
     needed = frozenset[str]().union(*(requirement.features for requirement in required))
     claimed = config.stash[FEATURES]
-    return sorted(needed - claimed)
+    return needed - claimed
 
 
 def pytest_assertrepr_compare(

@@ -51,9 +51,7 @@ def pytest_report_header() -> str | None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,  # it is for all of them
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let no test of the harness be skipped: each knows what the runtime that it asks claims."""
     report = yield
     if report.skipped:

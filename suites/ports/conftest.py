@@ -12,7 +12,7 @@ from harness.model import FAMILIES, Bridge, ContainerSpec, Family, NetworkSpec, 
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
-from suites.claimed import has_ipv6
+from suites.claimed import families, has_ipv6
 from suites.ports.fair import BESIDE, Fair
 from suites.ports.shop import INSIDE, MARKET, PORTS, Shop, has_taps, home
 
@@ -68,16 +68,16 @@ def shop(market: Scene, transport: Transport, family: Family) -> Iterator[Shop]:
 def ground(world: World, runtime: Adapter) -> Iterator[Fair]:
     """The fair, with nobody but `BESIDE`; where the runtime has networks it is on one of them."""
     networks: tuple[NetworkSpec, ...] = ()
-    families: tuple[Family, ...] = (4,)
+    those: tuple[Family, ...] = (4,)
     where = Bridge()
     if Feature.NETWORKS in runtime.features and not has_taps(runtime):
-        families = FAMILIES if has_ipv6(runtime) else (4,)
-        networks, where = (NetworkSpec("fair", ipv6=6 in families),), Bridge("fair")
+        those = families(runtime)
+        networks, where = (NetworkSpec("fair", ipv6=6 in those),), Bridge("fair")
     elif has_taps(runtime) and has_ipv6(runtime):
-        families = FAMILIES
+        those = FAMILIES
     plan = Plan(networks=networks, containers=(ContainerSpec(BESIDE, where),))
     with Scene(world, runtime, plan) as made:
-        yield Fair(made, where, families)
+        yield Fair(made, where, those)
 
 
 @pytest.fixture
