@@ -14,7 +14,7 @@ from harness.adapters.protocol import NetworkFacts
 from harness.probe.remote import by_kernel
 from harness.topology import Address, Interface
 from linux import netstate, rtnl
-from linux.carrier import await_carrier
+from linux.carrier import await_carrier, await_local
 from linux.conntrack import Conntrack
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -84,6 +84,7 @@ def _furnish(
         requests += [rtnl.add_route(None, via=item.ip) for item in gateways]
         netlink.send(requests)
         await_carrier(netlink, ["eth0"])
+        await_local(netlink, (item.ip for item in own))
 
 
 def detach(host: NetNS, name: str, addresses: set[Address]) -> None:

@@ -23,8 +23,8 @@ _RTM_GETNSID: Final = 90
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _NO_NSID: Final = 0xFFFFFFFF
 _OPERSTATE_UNKNOWN: Final = 0
-_RTM_GETMULTICAST: Final = 58
-_IFA_MULTICAST: Final = 7
+_LOCAL: Final = 2
+"""RTN_LOCAL (linux/rtnetlink.h)."""
 _RTM_GETNEIGHTBL: Final = 66
 _NDTA_CONFIG, _NDTA_STATS = 5, 7
 _PROXY_QLEN: Final = 28
@@ -179,15 +179,15 @@ def read_address(message: bytes) -> LinkAddress:
     )
 
 
-def groups(netlink: Netlink) -> set[tuple[int, IPv6Address]]:
-    """Which IPv6 multicast groups each link is in, by its index."""
-    body = rtnl.ADDR.pack(socket.AF_INET6, 0, 0, 0, 0)
-    found = set()
-    for answer in netlink.ask(Request(_RTM_GETMULTICAST, NLM_F_DUMP, body, "list groups")):
-        owner = rtnl.ADDR.unpack_from(answer)[4]
-        fields = dict(attributes(answer, rtnl.ADDR.size))
-        found.add((owner, IPv6Address(fields[_IFA_MULTICAST])))
-    return found
+def taken(netlink: Netlink) -> set[IPv6Address]:
+    """The IPv6 addresses for which the namespace takes packets in: its routes of kind `local`.
+
+    An address that was added is among them only a little later (`linux.carrier`).
+    """
+    body = rtnl.ROUTE.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0, _LOCAL, 0)
+    request = Request(rtnl.RTM_GETROUTE, NLM_F_DUMP, body, "list local routes")
+    found = (chosen(answer, rtnl.ROUTE.size, (rtnl.RTA_DST,)) for answer in netlink.ask(request))
+    return {IPv6Address(fields[rtnl.RTA_DST]) for fields in found}
 
 
 def routes(

@@ -16,7 +16,7 @@ then it tells: such requests are waited for (`neighbours`).
 
 What *can* make an early packet get lost is waited for before the matrix starts
 (`await_ready`): links that do not carry yet, addresses still being checked for
-duplicates or not asked for by neighbours yet, ports of a bridge that do not forward.
+duplicates or for which nothing is taken in yet, ports of a bridge that do not forward.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from ipaddress import IPv6Address, IPv6Interface
 from typing import Final, Self
 
 from harness.probe import macvlan
@@ -47,8 +46,8 @@ QUIET_BOUND: Final = 10.0
 _PAGE: Final = 1 << 16
 _ALL_PROTOCOLS: Final = socket.htons(3)
 """ETH_P_ALL (linux/if_ether.h)."""
-_SOLICITED_NODE: Final = IPv6Address("ff02::1:ff00:0")
-_GROUPS: Final = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+_GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x400
+"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE."""
 
 Counters = tuple[NetNS, str, str]
 """What has passed an interface: its namespace, its name, and numbers as proc_net(5) has them."""
@@ -262,7 +261,7 @@ def _unready(space: NetNS, found: dict[NetNS, list[netstate.Link]], *, afresh: b
         if afresh:
             forget_unresolved(netlink)
         addresses = netstate.addresses(netlink)
-        groups = netstate.groups(netlink)
+        taken = netstate.taken(netlink)
         by_index = {link.ifindex: link for link in netstate.links(netlink) if link.up}
         found[space] = list(by_index.values())
         late = [link.name for link in by_index.values() if link.carrier and not link.running]
@@ -286,15 +285,8 @@ def _unready(space: NetNS, found: dict[NetNS, list[netstate.Link]], *, afresh: b
             continue
         if item.tentative:
             return f"address {address} of {of.name} is still tentative"
-        if of.resolves and address.version == 6 and (of.ifindex, _asked_at(address)) not in groups:
-            return f"address {address} of {of.name} does not listen for its neighbours yet"
+        # By now it is also in the group at which its neighbours ask for it: who asks before
+        # asks again after a second.
+        if address.version == 6 and address.ip not in taken:
+            return f"address {address} of {of.name} takes no packets yet"
     return ""
-
-
-def _asked_at(address: IPv6Interface) -> IPv6Address:
-    """The group at which neighbours ask who has an address: its solicited-node one (RFC 4291).
-
-    The kernel joins it some time after the address is there, also where it does not
-    look for duplicates; who asks before asks again after a second.
-    """
-    return IPv6Address(int(_SOLICITED_NODE) | int(address.ip) & 0xFFFFFF)

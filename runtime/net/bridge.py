@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from linux import netstate, rtnl
+from linux.carrier import await_local
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from runtime.errors import ConflictError, UnsupportedError
@@ -90,6 +91,7 @@ def make(network: NetworkConfig) -> None:
                     rtnl.set_link(index, name=network.bridge, up=True),
                 ]
             )
+            await_local(host, (gateway.ip for gateway in network.gateways))
     except NetlinkError as error:
         raise refused(f"make the bridge {network.bridge}", error) from error
 

@@ -12,7 +12,7 @@ from ipaddress import ip_interface
 from typing import Final, NamedTuple, Self
 
 from linux import netstate, rtnl
-from linux.carrier import await_carrier
+from linux.carrier import await_carrier, await_local
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from runtime.errors import ConflictError
@@ -123,10 +123,11 @@ def attach(bench: Bench, plugs: Sequence[Plug], *, first: bool = False) -> None:
             bridge.wait_until_forwarding(bench.host, plug.bridge, plug.endpoint)
             if plug.endpoint.address6:  # without a carrier there is no route to ff02::1 yet
                 await_carrier(bench.inside, [plug.endpoint.interface])
+    # Whoever is told of an address may send to it at once.
+    await_local(bench.inside, (item.ip for own in addresses.values() for item in own))
     with bench.netns.entered():
         for name, mac in ((plug.endpoint.interface, plug.endpoint.mac) for plug in plugs):
-            own = [address.ip for address in addresses[name]]
-            announce(bench.inside, indexes[name], name, mac, own)
+            announce(bench.inside, indexes[name], name, mac, [item.ip for item in addresses[name]])
 
 
 def _addresses(endpoint: Endpoint) -> list[Interface]:

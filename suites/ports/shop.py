@@ -26,10 +26,9 @@ from harness.model import (
 from harness.scene import Scene
 from harness.topology import Address, pick
 from harness.traffic import TRANSPORTS, Ear, Meeting, Transport
-from harness.wait import until
 from linux import rtnl
+from linux.carrier import await_local
 from linux.netlink import Netlink
-from suites.local import is_local
 
 INSIDE: Final = 41080
 """Where a container listens."""
@@ -181,7 +180,7 @@ def one_more(scene: Scene, family: Family) -> Iterator[Address]:
     with host.open() as space, Netlink(space) as netlink:
         netlink.send([rtnl.add_address(index, more)])
         try:
-            until(host, lambda: is_local(netlink, more.ip), f"{more.ip} is the host's own")
+            await_local(netlink, [more.ip])
             yield more.ip
         finally:
             netlink.send([rtnl.del_address(index, more)])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import pytest
 
-from linux import netstate, rtnl
+from linux import netstate, rtnl, sysctl
+from linux.carrier import await_local
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.netstate import Link, Neighbour, Route
 from tests.linux import decoder
 
 MAC = "02:42:0a:00:00:01"
+RTN_LOCAL = 2
 
 
 @pytest.fixture
@@ -123,14 +126,21 @@ def test_an_address_tells_whether_it_can_be_used(netlink: Netlink, space: NetNS)
     assert flags("fd00::2/64") == (True, False)
 
 
-def test_groups_are_told_as_proc_tells_them(netlink: Netlink, space: NetNS) -> None:
-    """Every link is in the IPv6 multicast groups in which the kernel says that it is."""
-    netlink.send([rtnl.add_address(7, ip_interface("fd00::12:3456/64"))])
-    with space.entered(), open("/proc/thread-self/net/igmp6", encoding="ascii") as file:
-        rows = [line.split() for line in file]
-    found = netstate.groups(netlink)
-    assert {(int(row[0]), row[2]) for row in rows} <= {(i, g.packed.hex()) for i, g in found}
-    assert (rtnl.LO, ip_address("ff02::1")) in found
+def test_the_addresses_taken_in_are_the_local_routes(space: NetNS) -> None:
+    """Of every link, `lo` and link-local ones too; no subnet, group or anycast address."""
+    own = [ip_interface(text) for text in ("fd00::12:3456/64", "fe80::7/64")]
+    sysctl.write(space, {"net.ipv6.conf.all.forwarding": 1})  # a router has anycast addresses
+    with Netlink(space) as netlink:
+        netlink.send([rtnl.add_bridge("br0", index=5, up=False), rtnl.no_link_local("br0")])
+        netlink.send([rtnl.add_address(5, item) for item in own])
+        netlink.send([rtnl.set_link(5, up=True)])
+        await_local(netlink, [item.ip for item in own])
+        found = netstate.taken(netlink)
+    with decoder.rtnetlink(space) as ipr:
+        rows = ipr.get_routes(family=socket.AF_INET6, table=255)
+    assert {row["type"] for row in rows} > {RTN_LOCAL}
+    local = {ip_address(row.get_attr("RTA_DST")) for row in rows if row["type"] == RTN_LOCAL}
+    assert found == local == {*(item.ip for item in own), ip_address("::1")}
 
 
 def test_on_lo_nobody_is_looked_for(netlink: Netlink) -> None:

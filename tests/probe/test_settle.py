@@ -15,7 +15,7 @@ import pytest
 from harness.probe import settle
 from harness.probe.settle import ControlLost, NeverQuiet, NeverReady, Quiet, await_ready
 from linux import netstate, nft, rtnl, sysctl
-from linux.netlink import Netlink, u32
+from linux.netlink import NLM_F_CREATE, Netlink, Request, attr, u32
 from linux.netns import NetNS
 from tests.asking import control
 from tests.asking import settle as settle_down
@@ -182,7 +182,7 @@ def test_processors_are_given_back(ends: Pair, lo: NetNS) -> None:
 
 # --- ready --------------------------------------------------------------------------
 
-OWN, PEER = "fd00::1/64", "fd00::2/64"
+OWN, PEER, THERE = "fd00::1/64", "fd00::2/64", "fd00::ffff/64"
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def bare() -> Iterator[Pair]:
 @pytest.fixture
 def ends6() -> Iterator[Pair]:
     """Two namespaces and a cable, with an IPv6 address at one end."""
-    with pair([], ["fd00::ffff/64"]) as both:
+    with pair([], [THERE]) as both:
         yield both
 
 
@@ -243,19 +243,57 @@ def test_a_tentative_address_is_waited_for(bare: Pair, monkeypatch: pytest.Monke
     assert state(one, OWN) == state(other, PEER) == (False, False)
 
 
-def test_an_address_is_waited_for_until_neighbours_find_it(ends6: Pair) -> None:
-    """Also without a look for duplicates the kernel listens for an address only a little later."""
+def test_an_address_is_waited_for_until_it_can_be_reached(ends6: Pair) -> None:
+    """Also without a look for duplicates neighbours find it, and are heard, a little later only."""
     one, other = ends6
     fresh = [IPv6Interface(f"fd00::{number:x}/64") for number in range(1, 100)]
     with Netlink(one) as netlink, other.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asker:
         netlink.send([rtnl.add_address(PORT, address) for address in fresh])
         await_ready([one])
-        told = {group.packed[-3:] for index, group in netstate.groups(netlink) if index == PORT}
-        assert told >= {address.ip.packed[-3:] for address in fresh}
+        assert netstate.taken(netlink) >= {address.ip for address in fresh}
         asker.sendto(b"!", (str(fresh[-1].ip), 9))
         settle_down(*ends6)
     (entry,) = (item for item in _neighbours(other) if item.address == fresh[-1].ip)
     assert entry.state & rtnl.NUD_REACHABLE
+
+
+def _local_route(kind: int, flags: int) -> Request:
+    """To add or to remove the route by which `THERE` is taken in."""
+    packed = IPv6Interface(THERE).packed
+    body = rtnl.ROUTE.pack(socket.AF_INET6, 128, 0, 0, 255, 2, 0, 2, 0) + attr(rtnl.RTA_DST, packed)
+    return Request(kind, flags, body + u32(rtnl.RTA_OIF, PORT), "change a local route")
+
+
+def test_an_address_that_is_not_taken_in_is_named(ends6: Pair) -> None:
+    """It is there, neither tentative nor a duplicate, and what comes for it is thrown away."""
+    _, other = ends6
+    await_ready([other])
+    with Netlink(other) as netlink:
+        netlink.send([_local_route(rtnl.RTM_DELROUTE, 0)])
+        with pytest.raises(NeverReady, match=r"address .* of eth0 takes no packets yet after"):
+            await_ready([other], bound=0.05)
+
+
+def test_an_address_is_waited_for_until_it_is_taken_in(
+    ends6: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the route that tells: the kernel says that there is the address before it adds that."""
+    _, other = ends6
+    await_ready([other])
+    woken: list[bool] = []
+
+    def waited(*given: Any) -> tuple[list[Any], ...]:
+        netlink.send([_local_route(rtnl.RTM_NEWROUTE, NLM_F_CREATE)])
+        found = wait(*given)
+        woken.append(bool(found[0]))
+        return found
+
+    wait = select.select
+    monkeypatch.setattr(select, "select", waited)
+    with Netlink(other) as netlink:
+        netlink.send([_local_route(rtnl.RTM_DELROUTE, 0)])
+        await_ready([other])
+    assert woken == [True]
 
 
 def _neighbours(space: NetNS) -> list[netstate.Neighbour]:

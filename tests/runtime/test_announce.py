@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from linux import routing
+from linux.netlink import Netlink
 from runtime.engine import Engine
+from runtime.net import plug
+from runtime.net.announce import announce
+from runtime.records import Address
 from tests.runtime.conftest import FOR_EVER
 
 
@@ -33,3 +39,22 @@ def test_no_start_opens_a_packet_socket(
     engine.run("base", FOR_EVER, network=lan)
     assert socket.AF_NETLINK in opened
     assert socket.AF_PACKET not in opened
+
+
+def test_who_is_told_of_an_address_can_send_to_it(
+    engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes in what comes for an IPv6 address only a little after it has it."""
+    early: list[Address] = []
+
+    def announcing(inside: Netlink, *args: Any) -> None:
+        own: Sequence[Address] = args[-1]
+        early.extend(address for address in own if not routing.way(inside, address).local)
+        announce(inside, *args)
+
+    monkeypatch.setattr(plug, "announce", announcing)
+    web = engine.run("base", FOR_EVER)
+    for _ in range(30):
+        engine.network_connect(lan, web.id)
+        engine.network_disconnect(lan, web.id)
+    assert early == []

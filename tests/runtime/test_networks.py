@@ -49,6 +49,15 @@ def test_a_network_is_what_was_asked_for(engine: Engine) -> None:
     assert {"10.9.9.9/16", "fd00:9::9/64"} <= set(network().addresses)
 
 
+def test_a_gateway_can_be_reached_once_its_network_is_there(engine: Engine) -> None:
+    """Over IPv6 too, where the kernel takes in what comes only some time after it says so."""
+    for _ in range(30):
+        made = engine.network_create("six", subnet6="fd00:9::/64")
+        with Netlink() as host:
+            assert {gateway.ip for gateway in made.gateways} & netstate.taken(host)
+        engine.network_remove("six")
+
+
 def test_the_rules_do_not_tell_in_which_order_networks_came(engine: Engine) -> None:
     """The table is the same as before once a network has come and gone."""
     for name in ("later", "earlier"):

@@ -13,7 +13,7 @@ from harness.attach import attach, detach, host_end, last_address
 from harness.model import PROTOCOLS, Outcome
 from harness.place import fixed
 from harness.topology import Interface
-from linux import rtnl, sysctl
+from linux import netstate, rtnl, sysctl
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from tests.asking import ask_all, control, question
@@ -59,6 +59,15 @@ def test_an_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> 
     ]
     found = ask_all(asked)
     assert {(seen.outcome, seen.seen_ttl) for seen in found} == {(Outcome.REPLY, 64)}
+
+
+def test_an_attached_namespace_takes_in_what_comes(host: NetNS, inside: NetNS) -> None:
+    """At once, over IPv6 too, where the kernel takes its time (`linux.carrier`)."""
+    with Netlink(inside) as netlink:
+        for _ in range(30):
+            attach(host, inside, NETWORK, "alone")
+            assert LAST & netstate.taken(netlink)
+            netlink.send([rtnl.del_link("eth0")])
 
 
 def test_detaching_leaves_nothing(host: NetNS, inside: NetNS) -> None:
