@@ -105,6 +105,9 @@ def put(taken: Iterable[Taken]) -> None:
             raise InvalidError(asked, f"in this image it leads to {place}")
         try:
             _make_place(place, directory=directory)
+            if os.path.isdir(place) != directory:
+                kinds = ("a file", "a directory") if directory else ("a directory", "a file")
+                raise InvalidError(asked, "it is {}, and what is to be there {}".format(*kinds))
             move_mount(tree, place)
         except OSError as error:
             raise InvalidError(asked, str(os.strerror(error.errno or 0))) from error

@@ -15,8 +15,8 @@ from linux import netstate, rtnl
 from linux.carrier import await_carrier, await_local
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
-from runtime.errors import ConflictError
-from runtime.net import bridge, macvlan, routes
+from runtime.errors import ConflictError, UnsupportedError
+from runtime.net import bridge, macvlan, routes, sysctl
 from runtime.net.announce import announce
 from runtime.net.ipam import mac_of
 from runtime.records import Address, Endpoint, Interface, NetworkConfig
@@ -117,7 +117,10 @@ def attach(bench: Bench, plugs: Sequence[Plug], *, first: bool = False) -> None:
         batch.append(rtnl.set_link(indexes[name], up=True))
     if first:
         batch += routes.first([plug.endpoint for plug in plugs], indexes)
-    bench.inside.send(batch)
+    try:
+        bench.inside.send(batch)
+    except NetlinkError as error:
+        raise _not_furnished(bench, plugs, error) from error
     for plug in plugs:
         if plug.bridge is not None:
             bridge.wait_until_forwarding(bench.host, plug.bridge, plug.endpoint)
@@ -128,6 +131,23 @@ def attach(bench: Bench, plugs: Sequence[Plug], *, first: bool = False) -> None:
     with bench.netns.entered():
         for name, mac in ((plug.endpoint.interface, plug.endpoint.mac) for plug in plugs):
             announce(bench.inside, indexes[name], name, mac, [item.ip for item in addresses[name]])
+
+
+def _not_furnished(
+    bench: Bench, plugs: Sequence[Plug], error: NetlinkError
+) -> UnsupportedError | NetlinkError:
+    """Why what is in a container could not be set up: its own settings may be against it."""
+    with bench.netns.entered():
+        for network, endpoint, _ in plugs:
+            key = f"net.ipv6.conf.{endpoint.interface}.disable_ipv6"
+            if network.subnet6 and sysctl.read(key) == "1":
+                return UnsupportedError(
+                    f"give {endpoint.interface} the address {endpoint.address6}",
+                    "IPv6 is switched off in this container",
+                    f"{key} is 1, as net.ipv6.conf.default.disable_ipv6 was",
+                    f"switch it on inside, or a network without IPv6 in place of {network.name}",
+                )
+    return error
 
 
 def _addresses(endpoint: Endpoint) -> list[Interface]:

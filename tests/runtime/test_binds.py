@@ -92,6 +92,18 @@ def test_a_source_that_is_not_there(engine: Engine, root: Path) -> None:
         engine.create("base", FOR_EVER, binds=["a:/x", "b:/x/"])
 
 
+def test_a_file_and_a_directory_are_not_mounted_on_each_other(
+    engine: Engine, shared: Path, root: Path
+) -> None:
+    """Which is which is told, also of a volume, which is a directory."""
+    (shared / "file").write_text("x")
+    engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
+    with nothing_left(root), pytest.raises(InvalidError, match=r"it is a file, .* a directory"):
+        engine.run("base", FOR_EVER, network="none", binds=[f"{shared}:/etc/hosts"])
+    with nothing_left(root), pytest.raises(InvalidError, match=r"it is a directory, .* a file"):
+        engine.run("base", FOR_EVER, network="none", binds=[f"{shared}/file:/etc"])
+
+
 def test_a_link_into_proc_is_refused(engine: Engine, shared: Path, root: Path) -> None:
     """Nothing covers what keeps the kernel's knobs out of reach."""
     engine.create("base", FOR_EVER, name="web", network="none", binds=[f"{shared}:/link"])

@@ -13,7 +13,13 @@ from linux import rtnl
 from linux.netlink import Netlink
 from runtime import plugger, state, wiring
 from runtime.engine import Engine
-from runtime.errors import ConflictError, InvalidError, MydockerError, NotFoundError
+from runtime.errors import (
+    ConflictError,
+    InvalidError,
+    MydockerError,
+    NotFoundError,
+    UnsupportedError,
+)
 from runtime.net import bridge, connect, networks, plug, routes
 from runtime.records import Container, Endpoint
 from tests.runtime.conftest import FOR_EVER
@@ -87,6 +93,25 @@ def test_taking_it_off_leaves_no_trace(engine: Engine, lan: str, root: Path) -> 
     other = engine.run("base", FOR_EVER, network=lan, ip=taken.address.partition("/")[0])
     assert _named(other, lan).address == taken.address
     assert engine.network_inspect(lan).ready
+
+
+def test_a_container_without_ipv6_is_not_connected_to_a_network_with_it(
+    engine: Engine, lan: str, root: Path
+) -> None:
+    """The refusal tells which setting is against it; nothing of the attempt is left."""
+    off = {"net.ipv6.conf.default.disable_ipv6": "1"}
+    web = engine.run("base", FOR_EVER, name="web", sysctls=off)
+    before = _inside(web)
+    with nothing_left(root), pytest.raises(UnsupportedError) as caught:
+        engine.network_connect(lan, "web")
+    assert str(caught.value) == (
+        "give eth1 the address fd00:9::2/64: IPv6 is switched off in this container\n"
+        "  likely cause: net.ipv6.conf.eth1.disable_ipv6 is 1, as "
+        "net.ipv6.conf.default.disable_ipv6 was\n"
+        f"  try: switch it on inside, or a network without IPv6 in place of {lan}"
+    )
+    assert _inside(web) == before
+    assert [item.network for item in engine.inspect("web").state.endpoints] == ["bridge"]
 
 
 def test_the_default_route_is_by_the_first_name(engine: Engine, lan: str) -> None:
