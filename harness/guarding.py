@@ -100,16 +100,20 @@ def pytest_runtest_makereport(
     hung or talked garbage is an error, whatever the test was about; what the runtime does not
     claim, or cannot be looked at because a container has a stack of its own, is unsupported.
     """
+    why = ""
+    if call.excinfo is not None and isinstance(call.excinfo.value, (OwnStack, Unclaimed)):
+        why = UNSUPPORTED + _lacking(item.config, call.excinfo.value)
+        # Before anybody looks: whoever stops at what has failed need not stop here.
+        skipped = pytest.skip.Exception(why).with_traceback(call.excinfo.tb)
+        call.excinfo = pytest.ExceptionInfo.from_exception(skipped)
     report = yield
+    if why:
+        path, line, _ = item.location
+        report.longrepr = path, line or 0, f"Skipped: {why}"
     if call.excinfo is not None:
         if isinstance(call.excinfo.value, RuntimeBroken):
             report.user_properties.append((TROUBLE, True))
             report.longrepr = str(call.excinfo.value)
-        if isinstance(call.excinfo.value, (OwnStack, Unclaimed)):
-            path, line, _ = item.location
-            report.outcome = "skipped"
-            why = _lacking(item.config, call.excinfo.value)
-            report.longrepr = path, line or 0, f"Skipped: {UNSUPPORTED}{why}"
         found = list(_broken(call.excinfo.value, over=call.when == "teardown"))
         if found:
             ids = dict.fromkeys(found)

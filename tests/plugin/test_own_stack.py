@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_it_makes_the_test_unsupported(project: pytest.Pytester, workers: list[str]) -> None:
-    """Wherever in a test, or in what it asks for: no verdict about the runtime, with the reason."""
+@pytest.mark.parametrize("options", [[], ["-n", "2"], ["--pdb"]], ids=" ".join)
+def test_it_makes_the_test_unsupported(project: pytest.Pytester, options: list[str]) -> None:
+    """Wherever in a test, or in what it asks for: no verdict about the runtime, with the reason.
+
+    Who stops at failures need not stop there.
+    """
     project.makepyfile(
         """
         import pytest
@@ -27,9 +30,10 @@ def test_it_makes_the_test_unsupported(project: pytest.Pytester, workers: list[s
         def test_kept(): pass
         """
     )
-    result = project.runpytest_subprocess("-rs", *workers)
+    result = project.runpytest_subprocess("-rs", *options)
     result.assert_outcomes(passed=1, skipped=2)
     result.stdout.fnmatch_lines(["SKIPPED*unsupported: container web has a network stack of its*"])
     result.stdout.fnmatch_lines(
         ["unsupported BR-1, BR-2: container web has a network*", "1 kept, 2 unsupported*"]
     )
+    result.stdout.no_fnmatch_line("*PDB*")
