@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import pytest
+
 from harness.adapters.protocol import Adapter, Facts
 from harness.crowd import at_once
 from harness.marks import requirement
@@ -15,6 +17,7 @@ from suites.claimed import lan
 MANY = 20
 
 
+@pytest.mark.timeout(300)  # twenty commands, each of which is bounded, on a machine that is busy
 @requirement("LIFE-4")
 def test_twenty_starts_at_once_get_twenty_addresses(scene: Scene, runtime: Adapter) -> None:
     """In each family, with twenty MACs, as reported and as it is inside; the host reaches all."""
@@ -24,6 +27,7 @@ def test_twenty_starts_at_once_get_twenty_addresses(scene: Scene, runtime: Adapt
     _assert_unique(scene, [spec.name for spec in specs])
 
 
+@pytest.mark.timeout(300)  # likewise
 @requirement("LIFE-4")
 def test_starts_that_race_removals_get_addresses_of_their_own(
     scene: Scene, runtime: Adapter

@@ -33,6 +33,8 @@ def scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
         yield made
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)  # forty commands, each of which is bounded, on a machine that is busy
 @requirement("LIFE-6")
 def test_what_a_killed_start_has_left_is_cleaned_up(scene: Scene) -> None:
     """The next start finds it finished or undoes it, whatever the moment.
@@ -67,6 +69,7 @@ def test_what_a_killed_start_has_left_is_cleaned_up(scene: Scene) -> None:
                 assert scene.observed() == scene.promised()
 
 
+@pytest.mark.timeout(300)  # likewise
 @requirement("LIFE-6")
 def test_running_containers_fare_as_declared(scene: Scene) -> None:
     """They keep their network, with everything that the oracle promises, or they are stopped."""
