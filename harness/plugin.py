@@ -19,7 +19,10 @@ from harness import options
 
 if TYPE_CHECKING:
     from harness.doctor import Finding
+    from harness.sandbox import Waiter
 
+WAITER: pytest.StashKey[Waiter] = pytest.StashKey()
+"""Who stays outside of the sandbox that the run was moved into."""
 SUITES = Path(__file__).parents[1] / "suites"
 _ONLY_TELLS = (
     "collectonly",
@@ -100,7 +103,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
         from harness import doctor, sandbox
 
         try:
-            sandbox.enter()
+            config.stash[WAITER] = sandbox.enter()
         except sandbox.SandboxError as error:
             raise pytest.UsageError(_cannot(doctor.refusal(error))) from error
         for missing in doctor.essentials():

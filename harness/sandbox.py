@@ -29,6 +29,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,7 +37,7 @@ from harness import cgroup, idmap, void
 from harness.void import STEPS, SandboxError, step
 from linux import syscalls as sys_
 
-__all__ = ["STEPS", "SandboxError", "enter", "inside", "require", "run"]
+__all__ = ["STEPS", "SandboxError", "Waiter", "enter", "inside", "require", "run"]
 
 OUTSIDE = "NETMODES_OUTSIDE"
 """The variable with the waiter's pid as it is known outside, and the number of the user namespace
@@ -52,6 +53,21 @@ _RELAYED = frozenset(
         signal.SIGUSR2,
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Who stays outside, as the caller inside can ask something of it."""
+
+    _channel: socket.socket
+
+    def take_terminal_back(self) -> None:
+        """Return once the caller's process group is in the terminal's foreground again.
+
+        A shell inside has had a group of its own there; the caller's has a number outside alone.
+        """
+        self._channel.send(b"!")
+        self._channel.recv(1)
 
 
 def inside() -> bool:
@@ -73,7 +89,7 @@ def require() -> None:
         )
 
 
-def enter() -> None:
+def enter() -> Waiter:
     """Go on inside a new sandbox; the process that called stays outside as its waiter.
 
     Returns inside, as pid 2, with everything the caller had. Outside it never
@@ -83,9 +99,10 @@ def enter() -> None:
     """
     waiter = f"{os.getpid()} {os.stat('/proc/self/ns/user').st_ino}"
     status = _fork_into_sandbox()
-    if status is not None:
+    if isinstance(status, int):
         _end_like(status)
     os.environ[OUTSIDE] = waiter
+    return status
 
 
 def run(function: Callable[[], int]) -> int:
@@ -95,17 +112,18 @@ def run(function: Callable[[], int]) -> int:
     to standard error), and -N when signal N ended it. Raises as `enter` does.
     """
     status = _fork_into_sandbox()
-    if status is None:
+    if isinstance(status, Waiter):
         _call_and_exit(function)
     return os.waitstatus_to_exitcode(status)
 
 
-def _fork_into_sandbox() -> int | None:
-    """`None` inside; outside, once all is over, the wait status of the caller inside."""
+def _fork_into_sandbox() -> int | Waiter:
+    """Inside, who waits; outside, once all is over, the wait status of the caller inside."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # a buffer that is copied comes out twice
     ids = None if idmap.privileged() else idmap.Ids.of_caller()
     outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    asked, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # An ignored SIGCHLD would make the kernel throw exit statuses away.
     was_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     was_blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*_RELAYED, signal.SIGCHLD})
@@ -117,15 +135,18 @@ def _fork_into_sandbox() -> int | None:
         if stone == 0:
             outer.close()
             _descend(inner, ids, group)
-            return None
+            return Waiter(asking)
         inner.close()
-        return _wait(_see_in(stone, outer, ids), outer, was_blocked)
+        asking.close()
+        return _wait(_see_in(stone, outer, ids), outer, asked, was_blocked)
     finally:
         signal.signal(signal.SIGCHLD, was_child)
         signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
         inner.close()
         outer.close()
+        asked.close()
         if stone != 0:
+            asking.close()
             sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 0)
             if group is not None:
                 cgroup.remove(group)
@@ -167,8 +188,13 @@ def _see_in(stone: int, channel: socket.socket, ids: idmap.Ids | None) -> int:
     raise SandboxError(name, int(number), said)
 
 
-def _wait(init: int, channel: socket.socket, was_blocked: set[int | signal.Signals]) -> int:
-    """Pass signals in until init is gone; the wait status that it reported."""
+def _wait(
+    init: int,
+    channel: socket.socket,
+    asked: socket.socket,
+    was_blocked: set[int | signal.Signals],
+) -> int:
+    """Pass signals in, and do what is asked, until init is gone; the status that it reported."""
 
     def relay(number: int, _frame: object) -> None:
         with contextlib.suppress(OSError):  # init is just going
@@ -177,6 +203,10 @@ def _wait(init: int, channel: socket.socket, was_blocked: set[int | signal.Signa
     handlers = {number: signal.signal(number, relay) for number in _RELAYED}
     signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
     try:
+        with contextlib.suppress(OSError):  # whoever asked has died over it
+            while asked.recv(1):  # until init, which has the other end too, is gone
+                _take_terminal_back()
+                asked.send(b"!")
         _, own = os.waitpid(init, 0)
     finally:
         for number, handler in handlers.items():

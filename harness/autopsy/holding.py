@@ -61,19 +61,17 @@ def open_shell(world: World, scene: Scene | None) -> int:
 
     outer = furniture.given(scene.runtime if scene else None)
 
-    def prepare() -> None:
-        if not inside.NAMES.exists():
-            furniture.furnish(spaces, told, outer)
-
     try:
         with terminal.restored():
-            return terminal.run(
+            code = terminal.run(
                 world.host,
                 inside.shell(os.environ),
                 environment=furniture.environment(outer),
-                prepare=prepare,
+                prepare=lambda: furniture.furnish(spaces, told, outer),
                 interactive=True,
             )
+        world.host.call(furniture.clear, tuple(spaces))
+        return code
     finally:
         for space in opened:
             space.close()

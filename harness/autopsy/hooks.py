@@ -18,6 +18,7 @@ import pytest
 from harness.faults.pick import runtime_name
 from harness.matrix import AnyMatrix, Difference
 from harness.model import Cell
+from harness.plugin import WAITER
 from harness.recorder import Recorder
 from harness.report.text import line, plain
 from harness.summary import PROPERTY
@@ -183,6 +184,8 @@ class Evidence:
         with self._at_the_terminal(item):
             sys.stdout.write(_shown(item, report))
             open_shell(world, _scene_of(item))
+            if (waiter := self._config.stash.get(WAITER, None)) is not None:
+                waiter.take_terminal_back()
 
     @contextlib.contextmanager
     def _at_the_terminal(self, item: pytest.Item) -> Generator[None]:

@@ -5,10 +5,11 @@ All of it lies on the host's private /run and goes away with it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from harness.adapters.protocol import Adapter
 from harness.lab import inside
 from harness.world.files import cache
 from linux.netns import NetNS
-from linux.syscalls import MS_BIND, mount
+from linux.syscalls import MS_BIND, mount, umount
 
 HOME: Final = Path("/run/netmodes")
 BIN: Final = HOME / "bin"
@@ -40,19 +41,31 @@ def furnish(spaces: Mapping[str, NetNS], picture: str, outer: Mapping[str, str])
 
     `outer` is the environment from which that of the lab is made.
     """
-    inside.NAMES.mkdir()
+    inside.NAMES.mkdir(exist_ok=True)  # podman keeps names of its own there
     for name, space in spaces.items():
         handle = inside.NAMES / name
         handle.touch()
         mount(f"/proc/self/fd/{space.fd}", str(handle), flags=MS_BIND)
     for directory in (BIN, SPARE):
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
     for program, module in _PROGRAMS.items():
         program.write_text(_launcher(program.name, module), encoding="utf-8")
         program.chmod(0o755)
     PICTURE.write_text(picture, encoding="utf-8")
     inside.RC.write_text(_shellrc(outer), encoding="utf-8")
     void.MARK.touch()
+
+
+def clear(names: Iterable[str]) -> None:
+    """Take the names of namespaces away again, which would keep those alive.
+
+    To be called where `furnish` was.
+    """
+    for name in names:
+        handle = inside.NAMES / name
+        with contextlib.suppress(OSError):  # whoever had the shell has done it
+            umount(str(handle))
+            handle.unlink()
 
 
 def given(runtime: Adapter | None) -> dict[str, str]:

@@ -87,6 +87,37 @@ def test_a_shell_is_opened_where_it_failed(project: Path) -> None:
         assert paused.end() == pytest.ExitCode.TESTS_FAILED
 
 
+TWICE = """
+import os
+
+def test_first(scene):
+    scene.container("web")
+    assert False, "at first"
+
+def test_second(scene):
+    scene.container("web")
+    assert False, scene["web"].net.identity[1]
+"""
+
+
+def test_each_failure_has_a_shell_in_its_own_scene(project: Path) -> None:
+    """A name leads to the container that the failed test had; of the shell nothing is left."""
+    (project / "test_it.py").write_text(TWICE)
+    argv = [*PYTEST, "--pause-on-fail"]
+    with Watched(argv, terminal=True, env=environment(SHELL="/bin/sh")) as paused:
+        paused.expect("at first")
+        paused.expect("lab:host ")
+        paused.type("exit\n")
+        paused.expect("AssertionError: ")
+        own = paused.expect("\n").strip()
+        paused.expect("lab:host ")
+        paused.type("inside web readlink /proc/self/ns/net | tr -d 'net:[]'\n")
+        paused.expect(f"\n{own}")
+        paused.type("exit\n")
+        assert "left behind" not in paused.expect("2 failed")
+        assert paused.end() == pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.mark.parametrize("option", ["--keep", "--pause-on-fail"])
 def test_with_several_workers_no_world_is_held(project: Path, option: str) -> None:
     """Which of them would it be? The run does not begin."""

@@ -159,3 +159,10 @@ def test_the_runtime_is_found_as_its_adapter_finds_it(tmp_path: Path) -> None:
     where.chmod(0o755)
     done = run([*NO_CAST, "--runtime", f"{path}@{tmp_path}", "--", "sh", "-c", told])
     assert done.stdout == f"of its own\n{where}\n", done.stderr
+
+
+def test_a_runtime_may_have_names_for_namespaces_of_its_own(tmp_path: Path) -> None:
+    """As podman has, whose directory of them is the lab's."""
+    acme(tmp_path, trick="mkdir -p /run/netns")
+    done = run([*NO_CAST, "--runtime", str(tmp_path / "acme.toml"), "--", "inside", "ns1", "true"])
+    assert done.returncode == 0, done.stderr
