@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +14,8 @@ from rich.table import Table
 
 from harness import doctor, sandbox
 from harness.adapters import registry
+from harness.adapters.cli_spec import CliSpec
 from harness.adapters.protocol import (
-    Adapter,
     AdapterFactory,
     RuntimeBroken,
     RuntimeRefused,
@@ -76,7 +77,7 @@ def _hold(order: Order, factory: AdapterFactory) -> int:
             found = "\n  ".join(str(finding) for finding in missing)
             return _fail(f"this machine lacks what a world needs (see netmodes doctor):\n  {found}")
         with World.build(order.topology) as world:
-            return _with_runtime(order, world, factory(world.host))
+            return _with_runtime(order, world, factory)
     except (RuntimeRefused, RuntimeBroken) as error:
         return _fail(f"{order.runtime} did not do its part: {error}")
     except HostDied as error:
@@ -87,11 +88,12 @@ def _hold(order: Order, factory: AdapterFactory) -> int:
         return 130
 
 
-def _with_runtime(order: Order, world: World, runtime: Adapter) -> int:
+def _with_runtime(order: Order, world: World, factory: AdapterFactory) -> int:
+    runtime = factory(world.host)
     runtime.start()
     plan = order.plan or (CAST if order.cast else Plan())
     scene = Scene(world, runtime, plan, claimed_only=not order.plan)
-    drawn = _draw(scene)
+    drawn = _draw(scene, typed_for(factory))
     interactive = not order.command and terminal.ours()
     outer = furniture.given(runtime)
     if interactive:
@@ -109,7 +111,19 @@ def _with_runtime(order: Order, world: World, runtime: Adapter) -> int:
     return code
 
 
-def _draw(scene: Scene) -> str:
+def typed_for(factory: AdapterFactory) -> str:
+    """What a person types for the runtime where it is like Docker; `""` where it is not.
+
+    Nor is it told of one that only an ordinary user of the host can ask.
+    """
+    spec = getattr(factory, "spec", None)
+    if isinstance(spec, CliSpec):
+        return "" if spec.rootless else shlex.join(spec.command)
+    name = getattr(factory, "name", "")
+    return name if name == registry.DEFAULT else ""
+
+
+def _draw(scene: Scene, typed: str) -> str:
     """The picture and what to try, as text, in colour where standard output shows it."""
     seats = [
         picture.Seat(
@@ -136,20 +150,20 @@ def _draw(scene: Scene) -> str:
     with console.capture() as captured:
         console.print(picture.draw(scene.world.topology, bridge, seats))
         console.print("\nTo try:")
-        console.print(_hints(scene))
+        console.print(_hints(scene, typed))
     return captured.get()
 
 
-def _hints(scene: Scene) -> Table:
-    runtime = scene.runtime.name
+def _hints(scene: Scene, typed: str) -> Table:
     names = " ".join(scene.world.namespaces)
     container = next((item.name for item in scene.plan.containers), None)
     table = Table.grid(padding=(0, 2), pad_edge=True)
     table.add_column(no_wrap=True)
     table.add_column()
-    table.add_row(f"{runtime} ps", "what runs here")
-    if container:
-        table.add_row(f"{runtime} exec -it {container} sh", "a shell in a container")
+    if typed:
+        table.add_row(f"{typed} ps", "what runs here")
+    if typed and container:
+        table.add_row(f"{typed} exec -it {container} sh", "a shell in a container")
     table.add_row("ip -br addr", "the interfaces of the host")
     table.add_row("inside ns1 netmodes ping 203.0.113.10", "from another namespace, with the TTL")
     table.add_row("inside internet", f"a shell in one of: {names}")

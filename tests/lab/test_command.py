@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.acme import acme
+from harness.adapters import registry
+from harness.lab import session
+from tests.adapters.acme import acme, describe
 from tests.lab.labs import LAB, NO_CAST, script
 from tests.programs import ALL_BUT_SETFCAP, confined, run
 
@@ -166,3 +168,28 @@ def test_a_runtime_may_have_names_for_namespaces_of_its_own(tmp_path: Path) -> N
     acme(tmp_path, trick="mkdir -p /run/netns")
     done = run([*NO_CAST, "--runtime", str(tmp_path / "acme.toml"), "--", "inside", "ns1", "true"])
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("runtime", "typed"),
+    [
+        ("mydocker", "mydocker"),
+        ("podman-runc", "podman"),
+        ("docker@/", "docker"),
+        ("podman-rootless", ""),
+        ("crun-by-hand", ""),
+    ],
+)
+def test_what_to_type_is_what_there_is(runtime: str, typed: str) -> None:
+    """The program of a runtime that is like Docker, whatever the adapter is called."""
+    assert session.typed_for(registry.load(runtime)) == typed
+
+
+def test_the_picture_tells_what_to_type(tmp_path: Path) -> None:
+    """The command of the description, not its file's name."""
+    acme(tmp_path)
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "acmectl").rename(tmp_path / "usr/bin/acmectl")
+    runtime = f"{describe(tmp_path, command='acmectl')}@{tmp_path}"
+    done = run([*NO_CAST, "--runtime", runtime, "--", "cat", "/run/netmodes/picture"])
+    assert "  acmectl ps  " in done.stdout, done.stderr
