@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _overview() -> Table:
     table = Table(box=None)
-    for heading in ("runtime", "version", "claims", "does its own way"):
+    table.add_column("runtime", no_wrap=True)  # to be typed as it is
+    for heading in ("version", "claims", "does its own way"):
         table.add_column(heading)
     for name in registry.names():
         try:

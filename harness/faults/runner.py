@@ -99,9 +99,10 @@ def _list(rows: Catalogue, modules: list[str]) -> int:
         sys.stderr.write(f"netmodes faults: {error}\n")
         return 2
     table = Table(box=None)
-    for heading in ("fault", "violates", "what goes wrong", "seen as"):
-        table.add_column(heading)
+    table.add_column("fault", no_wrap=True)  # to be typed as it is
+    for heading in ("violates", "what goes wrong", "seen as"):
+        table.add_column(heading, overflow="fold")
     for item in faults:
         table.add_row(item.id, ", ".join(item.violates), item.about, ", ".join(item.history))
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
     return 0

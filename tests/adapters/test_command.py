@@ -19,6 +19,7 @@ def test_every_adapter_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         "mydocker",
         "mydocker-cli",
         "podman",
+        "podman-rootless-slirp4netns",
         "podman-runc",
     }
     told = " ".join(lines)

@@ -216,6 +216,7 @@ def test_faults_are_listed(outsider: pytest.Pytester) -> None:
     assert done.returncode == 0, done.stderr
     assert "no-masquerade" in done.stdout
     assert "lo-down" in done.stdout
+    assert " internal-network-is-open-to-other-protocols " in done.stdout, "to be typed, so whole"
 
 
 def test_the_triangle_of_a_project(outsider: pytest.Pytester) -> None:
