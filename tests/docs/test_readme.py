@@ -1,0 +1,19 @@
+"""What README.md shows is what comes out."""
+
+from __future__ import annotations
+
+from harness import oracle
+from harness.cast import CAST
+from harness.dialect import Dialect
+from harness.picture import render
+from harness.topology import Topology
+from tests.programs import ROOT
+
+
+def test_the_matrix_that_it_shows_is_promised() -> None:
+    """Line by line in the same order, some of them left out."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = (block for block in text.split("```")[1::2] if "container01" in block)
+    drawn = iter(render(oracle.promised(CAST, Dialect(), Topology()), width=80).splitlines())
+    for line in shown.strip("\n").splitlines():
+        assert line.strip() == "…" or line in drawn, line
