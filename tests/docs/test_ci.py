@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.adapters.acme import acme
 from tests.programs import ROOT, environment
 
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -166,6 +167,17 @@ def test_nothing_is_installed_by_a_name_that_no_index_has() -> None:
     assert len(asked) == 3
     assert all(re.fullmatch(r"git\+https://\S+/OWNER/netmodes@main", item) for item in asked)
     assert " git " in "\n".join(TEMPLATE[".netmodes"]["before_script"])
+
+
+def test_a_description_may_be_elsewhere(action: Job, gitlab: Job, machine: Path) -> None:
+    """Outside of the workspace, as what a job has downloaded is."""
+    acme(machine)
+    runtime = str(machine / "acme.toml")
+    for done in (
+        action(runtime=runtime, args=FEW),
+        gitlab(NETMODES_RUNTIME=runtime, NETMODES_ARGS=FEW),
+    ):
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_an_input_is_no_part_of_the_script(action: Job, machine: Path) -> None:
