@@ -4,10 +4,10 @@
 [[deviation]]
 runtime = "docker"
 versions = ">=26,<28"
-test = "suites/ports/test_reached.py::test_a_loopback_port_is_closed_to_the_lan"
+test = "suites/bystanders/test_reach.py::test_outsiders_reach_each_other_before_during_and_after"
 verdict = "broken"
-reason = "a LAN neighbour reaches a port published on 127.0.0.1"
-link = "https://github.com/moby/moby/issues/45610"
+reason = "other hosts' IPv6 traffic is dropped by the FORWARD policy"
+link = "https://github.com/moby/moby/issues/48365"
 ```
 
 `docs/gate.md` is the reader's page.

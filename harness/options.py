@@ -30,7 +30,8 @@ def add(parser: pytest.Parser) -> None:
     group.addoption(
         "--runtime",
         metavar="NAME",
-        help=f"the container runtime under test (default: {registry.DEFAULT})",
+        help="the container runtime under test: `netmodes vendors` has their names; or a TOML file "
+        f"that describes a command line (default: {registry.DEFAULT})",
     )
     group.addoption(
         "--sandbox",
