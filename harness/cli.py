@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.resources
 import json
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -34,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.platform != "linux" and not arguments.anywhere:
         sys.stderr.write("netmodes: this needs Linux; tests that do not run with --sandbox=never\n")
         return 1
-    run: int = arguments.run(arguments)
+    try:
+        run: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has had enough, as head(1) has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return run
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
-from tests.programs import run
+import pytest
+
+from tests.programs import environment, run
 
 NETMODES = [sys.executable, "-m", "harness.cli"]
 
@@ -34,3 +38,16 @@ def test_an_unknown_requirement_is_refused_with_its_neighbours() -> None:
     done = run([*NETMODES, "requirements", "BR9"])
     assert (done.returncode, done.stdout) == (2, "")
     assert "no requirement 'BR9': did you mean BR-9" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["doctor", "--json"], ["requirements"]], ids=" ".join)
+def test_who_reads_no_further_is_not_told_of_it(command: list[str]) -> None:
+    """As `head` does: no traceback, and no success either."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(
+        [*NETMODES, *command], stdout=writer, stderr=subprocess.PIPE, env=environment()
+    )
+    os.close(writer)
+    assert process.communicate()[1] == b""
+    assert process.returncode == 1
