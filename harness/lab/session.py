@@ -59,7 +59,7 @@ def run(order: Order) -> int:
         return _fail(f"the plan asks for more than there is: {error}; see netmodes vendors", code=2)
     try:
         with terminal.restored():
-            code = sandbox.run(lambda: _hold(order, factory))
+            code = sandbox.run(lambda: _inside(order, factory))
     except sandbox.SandboxError as error:
         return _fail(f"no sandbox to put the lab in. {doctor.refusal(error)}")
     return code if code >= 0 else 128 - code
@@ -68,6 +68,12 @@ def run(order: Order) -> int:
 def _fail(message: str, *, code: int = 1) -> int:
     sys.stderr.write(f"netmodes lab: {message}\n")
     return code
+
+
+def _inside(order: Order, factory: AdapterFactory) -> int:
+    """What stands in the runtime's way in a sandbox may not do so outside."""
+    reason = registry.obstacle(factory)
+    return _fail(reason, code=2) if reason else _hold(order, factory)
 
 
 def _hold(order: Order, factory: AdapterFactory) -> int:

@@ -10,7 +10,7 @@ from harness.adapters import registry
 from harness.lab import session
 from tests.adapters.acme import acme, describe
 from tests.lab.labs import LAB, NO_CAST, script
-from tests.programs import ALL_BUT_SETFCAP, confined, run
+from tests.programs import ALL_BUT_SETFCAP, confined, python, run
 
 
 @pytest.mark.parametrize(
@@ -193,3 +193,23 @@ def test_the_picture_tells_what_to_type(tmp_path: Path) -> None:
     runtime = f"{describe(tmp_path, command='acmectl')}@{tmp_path}"
     done = run([*NO_CAST, "--runtime", runtime, "--", "cat", "/run/netmodes/picture"])
     assert "  acmectl ps  " in done.stdout, done.stderr
+
+
+CANNOT_BE_TRIED = """
+from harness import sandbox
+from harness.adapters import registry
+from harness.lab import session
+
+class Factory:
+    features = frozenset()
+    def obstacle(self): return "it does not run in here" if sandbox.inside() else ""
+
+registry.find = lambda name: Factory()
+raise SystemExit(session.run(session.Order(command=("true",))))
+"""
+
+
+def test_what_stands_in_a_runtimes_way_in_the_sandbox_is_told() -> None:
+    """As an ordinary user's has few ids; nothing is put up."""
+    done = run(python(CANNOT_BE_TRIED))
+    assert (done.returncode, done.stderr) == (2, "netmodes lab: it does not run in here\n")
