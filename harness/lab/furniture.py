@@ -36,10 +36,15 @@ _PROGRAMS: Final = {
 _SYSTEM: Final = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
-def furnish(spaces: Mapping[str, NetNS], picture: str, outer: Mapping[str, str]) -> None:
+def furnish(
+    spaces: Mapping[str, NetNS],
+    picture: str,
+    outer: Mapping[str, str],
+    scripts: Mapping[str, str] | None = None,
+) -> None:
     """Lay everything out. To be called by a process in all of the host's namespaces.
 
-    `outer` is the environment from which that of the lab is made.
+    `outer` is the environment from which that of the lab is made, `scripts` are programs more.
     """
     inside.NAMES.mkdir(exist_ok=True)  # podman keeps names of its own there
     for name, space in spaces.items():
@@ -48,8 +53,10 @@ def furnish(spaces: Mapping[str, NetNS], picture: str, outer: Mapping[str, str])
         mount(f"/proc/self/fd/{space.fd}", str(handle), flags=MS_BIND)
     for directory in (BIN, SPARE):
         directory.mkdir(exist_ok=True)
-    for program, module in _PROGRAMS.items():
-        program.write_text(_launcher(program.name, module), encoding="utf-8")
+    programs = {program: _launcher(program.name, module) for program, module in _PROGRAMS.items()}
+    programs |= {BIN / name: script for name, script in (scripts or {}).items()}
+    for program, content in programs.items():
+        program.write_text(content, encoding="utf-8")
         program.chmod(0o755)
     PICTURE.write_text(picture, encoding="utf-8")
     inside.RC.write_text(_shellrc(outer), encoding="utf-8")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import doctor, sandbox
-from harness.adapters import registry
+from harness.adapters import furnish, ordinary, registry
 from harness.adapters.cli_spec import CliSpec
 from harness.adapters.protocol import (
     AdapterFactory,
@@ -30,6 +30,7 @@ from harness.world.build import World
 from harness.world.host import HostDied
 
 _WIDTH: Final = 100
+_AS_USER: Final = "as-user"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,7 @@ def _with_runtime(order: Order, world: World, factory: AdapterFactory) -> int:
         world.host,
         order.command or inside.shell(os.environ),
         environment=furniture.environment(outer),
-        prepare=lambda: furniture.furnish(world.namespaces, drawn, outer),
+        prepare=lambda: furniture.furnish(world.namespaces, drawn, outer, scripts_for(factory)),
         interactive=interactive,
     )
     runtime.prune()
@@ -120,13 +121,23 @@ def _with_runtime(order: Order, world: World, factory: AdapterFactory) -> int:
 def typed_for(factory: AdapterFactory) -> str:
     """What a person types for the runtime where it is like Docker; `""` where it is not.
 
-    Nor is it told of one that only an ordinary user of the host can ask.
+    One that an ordinary user of the host has started is asked as that user.
     """
     spec = getattr(factory, "spec", None)
     if isinstance(spec, CliSpec):
-        return "" if spec.rootless else shlex.join(spec.command)
+        return shlex.join((_AS_USER, *spec.command) if spec.rootless else spec.command)
     name = getattr(factory, "name", "")
     return name if name == registry.DEFAULT else ""
+
+
+def scripts_for(factory: AdapterFactory) -> dict[str, str]:
+    """What becomes the ordinary user of the host, as whom the adapter starts the runtime."""
+    spec = getattr(factory, "spec", None)
+    if not isinstance(spec, CliSpec) or not spec.rootless:
+        return {}
+    own = (f"{key}={value}" for key, value in furnish.environment(spec).items())
+    words = shlex.join(("env", *own, *ordinary.command(())))
+    return {_AS_USER: f'#!/bin/sh\ncd {ordinary.HOME} && exec {words} "$@"\n'}
 
 
 def _draw(scene: Scene, typed: str) -> str:

@@ -12,9 +12,11 @@ import pytest
 
 from harness import oracle
 from harness.adapters import furnish, ordinary, registry
+from harness.adapters.cli import CliFactory
 from harness.adapters.cli_spec import CliSpec
 from harness.adapters.protocol import RuntimeRefused
 from harness.cast import CAST, CONTAINER01, ON_HOST
+from harness.lab import session
 from harness.model import DEFAULT_NETWORK, GATEWAY, HOST, Bridge, Publish
 from harness.place import fixed
 from harness.scene import Scene
@@ -58,6 +60,14 @@ def test_a_command_is_an_ordinary_users(host: Host) -> None:
     assert says(host, "id -u; id -un").split() == [str(ordinary.UID), ordinary.NAME]
     assert not says(host, "grep CapEff /proc/self/status").split()[1].strip("0")
     assert says(host, "cat $XDG_CONFIG_HOME/acme.conf") == "quiet = true"
+
+
+def test_who_is_at_the_labs_shell_can_be_that_user(host: Host) -> None:
+    """By a program of the lab's, which finds what the adapter finds."""
+    script = session.scripts_for(CliFactory(SPEC))["as-user"]
+    told = "id -u; pwd; cat $XDG_CONFIG_HOME/acme.conf"
+    done = host.run(("sh", "-c", script, "as-user", "sh", "-c", told))
+    assert done.stdout.split("\n")[:3] == [str(ordinary.UID), ordinary.HOME, "quiet = true"], done
     assert not says(host, "touch $HOME/here $XDG_RUNTIME_DIR/there; : <>/dev/net/tun")
 
 

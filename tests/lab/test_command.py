@@ -176,7 +176,7 @@ def test_a_runtime_may_have_names_for_namespaces_of_its_own(tmp_path: Path) -> N
         ("mydocker", "mydocker"),
         ("podman-runc", "podman"),
         ("docker@/", "docker"),
-        ("podman-rootless", ""),
+        ("podman-rootless", "as-user podman"),
         ("crun-by-hand", ""),
     ],
 )
