@@ -22,7 +22,7 @@ from typing import NamedTuple
 from bench.timing import Row, alternate, show
 from harness import sandbox
 from harness.adapters import registry
-from harness.adapters.cli import CliFactory
+from harness.adapters.cli_factory import CliFactory
 from harness.adapters.furnish import environment
 from harness.adapters.protocol import HostHandle
 from harness.world.build import World

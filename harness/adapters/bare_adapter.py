@@ -111,8 +111,24 @@ class BareFactory:
 
     def at(self, prefix: str) -> BareFactory:
         """The same, with programs from a folder, and CNI's plugins where it has them."""
-        wiring: Any = self.wiring
-        return replace(self, prefix=prefix, wiring=replace(wiring, prefix=prefix))
+        wiring: Any = replace(self.wiring, prefix=prefix)  # type: ignore[type-var] # a dataclass
+        found = furnish.brought(prefix, self.required)
+        daemons = tuple(
+            replace(item, command=furnish.located(item.command, found)) for item in self.daemons
+        )
+        command = furnish.located(self.command, found)
+        return replace(self, prefix=prefix, command=command, daemons=daemons, wiring=wiring)
+
+    def brought(self) -> list[str]:
+        """Which of its programs come from the prefix, and whether CNI's plugins do."""
+        own = furnish.named(self.prefix, self.required)
+        plugins = CNI in self.upon and cni.folder(self.prefix).startswith(f"{self.prefix}/")
+        return [*own, "CNI's plugins"] if plugins and self.prefix else own
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The programs without which nothing goes."""
+        return (self.command[0], *(item.command[0] for item in self.daemons), *self.programs)
 
     def obstacle(self) -> str:
         """Why it cannot be tried in this sandbox; an empty text where it can."""
@@ -131,8 +147,7 @@ class BareFactory:
     def missing(self) -> list[str]:
         """The runtime, the plugins and what they run, where they are not there."""
         path = furnish.search_path(self.prefix)
-        wanted = (self.command[0], *(item.command[0] for item in self.daemons), *self.programs)
-        absent = [name for name in wanted if shutil.which(name, path=path) is None]
+        absent = [name for name in self.required if shutil.which(name, path=path) is None]
         return [*absent, *self.wiring.missing()]
 
     @property
@@ -150,7 +165,7 @@ class BareFactory:
                 env={"PATH": path},
                 check=False,
             )
-        except subprocess.TimeoutExpired:
+        except (OSError, subprocess.TimeoutExpired):
             return ""
         found = re.search(self.numbers, done.stdout)
         return found[0] if found else ""
@@ -189,7 +204,8 @@ class BareAdapter:
         self.version = factory.version
         if not self.version:
             raise RuntimeBroken(
-                f"{' '.join((factory.command[0], *factory.tells))} tells no version"
+                f"{' '.join((factory.command[0], *factory.tells))} tells no version: "
+                "see whether it can be executed here"
             )
         self.dialect = daemon.excused(host, factory.dialect, factory.daemons)
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Final
 
@@ -27,7 +26,6 @@ from harness.adapters.protocol import (
     Completed,
     ExecCommand,
     Facts,
-    Feature,
     HostHandle,
     NetworkFacts,
     RuntimeBroken,
@@ -48,32 +46,6 @@ _PANIC: Final = re.compile(r"^(panic: |fatal error: |SIGSEGV|Traceback \(most re
 _SAID: Final = 2000
 _KEPT: Final = 100
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
-
-
-@dataclass(frozen=True, slots=True)
-class CliFactory:
-    """Makes adapters of one description."""
-
-    spec: CliSpec
-
-    @property
-    def features(self) -> frozenset[Feature]:
-        """What the description claims."""
-        return self.spec.features
-
-    def missing(self) -> list[str]:
-        """The programs that are not on the PATH, or not in the prefix."""
-        path = furnish.search_path(self.spec.prefix)
-        required = (*self.spec.required, *(ordinary.PROGRAMS if self.spec.rootless else ()))
-        return [name for name in required if shutil.which(name, path=path) is None]
-
-    def obstacle(self) -> str:
-        """Why it cannot be tried where this run is, though it is there; or an empty text."""
-        return ordinary.obstacle() if self.spec.rootless else ""
-
-    def __call__(self, host: HostHandle, /) -> CliAdapter:
-        """Make the adapter that drives the runtime in this host."""
-        return CliAdapter(host, self.spec)
 
 
 class CliAdapter:

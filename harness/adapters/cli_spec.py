@@ -20,6 +20,9 @@ every `stop` run into its time-out. It waits by itself, at a terminal that nobod
 busy machine a child of it would come after `run` has returned, and look like something left.
 """
 
+PREFIX = "{prefix}"
+"""What stands, in a file that is written, for the folder that programs are taken from first."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
@@ -86,10 +89,10 @@ class CliSpec:
     a network namespace of that user's: `bridges_at` names a file with a pid, and where below
     that process's directory in proc(5) the namespace is. `scratch` are
     directories that become empty and writable in the host, `files` what is written there
-    before the first command, a script so that it can be executed. `programs` must be on the
-    PATH, and `install` says how they get there. Names shorter than `shortest_name` are filled
-    up. `idle` is what a container runs whose plan names no command. `timeout` bounds one
-    command, in seconds.
+    before the first command, a script so that it can be executed, with `prefix` for `PREFIX`.
+    `programs` must be on the PATH, and `install` says how they get there. Names shorter than
+    `shortest_name` are filled up. `idle` is what a container runs whose plan names no command.
+    `timeout` bounds one command, in seconds.
     """
 
     name: str

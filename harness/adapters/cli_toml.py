@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.adapters import dialects
-from harness.adapters.cli import CliFactory
+from harness.adapters.cli_factory import CliFactory
 from harness.adapters.cli_spec import CliSpec, Daemon, Words
 from harness.adapters.protocol import Feature
 from harness.dialect import Dialect

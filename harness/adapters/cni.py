@@ -82,10 +82,10 @@ def version(prefix: str = "") -> str:
     return max(found, key=lambda item: tuple(map(int, item.split(".")))) if found else ""
 
 
-def missing() -> list[str]:
+def missing(prefix: str = "") -> list[str]:
     """The plugins, and what they run, that are not there."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    absent = lacking(*PLUGINS)
+    absent = [] if folder(prefix) else lacking(*PLUGINS)
     return absent + [name for name in ("iptables",) if shutil.which(name, path=path) is None]
 
 

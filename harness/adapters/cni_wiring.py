@@ -52,7 +52,7 @@ class CniWiring:
 
     def missing(self) -> list[str]:
         """Those of them that are not there."""
-        return cni.missing()
+        return cni.missing(self.prefix)
 
     @property
     def _networks(self) -> Networks:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from harness.adapters import ordinary
-from harness.adapters.cli_spec import CliSpec
+from harness.adapters.cli_spec import PREFIX, CliSpec
 from harness.adapters.protocol import HostHandle
 from linux.syscalls import mount
 
@@ -18,9 +19,34 @@ _DONE: Final = "/run/netmodes/furnished"
 
 def search_path(prefix: str = "") -> str:
     """A PATH that also has what only root usually has on it, and a prefix before all."""
-    own = [f"{prefix}{directory}" for directory in ("", *_SYSTEM)] if prefix else []
+    own = _below(prefix) if prefix else []
     inherited = [item for item in os.environ.get("PATH", "").split(":") if item]
     return ":".join(dict.fromkeys([*own, *inherited, *_SYSTEM]))
+
+
+def _below(prefix: str) -> list[str]:
+    return [f"{prefix}{directory}" for directory in ("", *_SYSTEM)]
+
+
+def brought(prefix: str, programs: Sequence[str]) -> dict[str, str]:
+    """Those of the programs that a prefix has, each with where it is."""
+    path = ":".join(_below(prefix))
+    found = {name: shutil.which(name, path=path) for name in programs if "/" not in name}
+    return {name: where for name, where in found.items() if where}
+
+
+def named(prefix: str, programs: Sequence[str]) -> list[str]:
+    """The names of those that come from a prefix, those that were `located` there among them."""
+    own = [name.rpartition("/")[2] for name in programs if name.startswith(f"{prefix}/")]
+    return [*own, *brought(prefix, programs)] if prefix else []
+
+
+def located(command: Sequence[str], found: Mapping[str, str]) -> tuple[str, ...]:
+    """A command whose program is where it was found.
+
+    By its path: one that cannot be executed would be passed over on a PATH, for the next.
+    """
+    return (found.get(command[0], command[0]), *command[1:])
 
 
 def environment(spec: CliSpec) -> dict[str, str]:
@@ -35,7 +61,8 @@ def furnish(host: HostHandle, spec: CliSpec) -> None:
 
     What begins like a script can be executed.
     """
-    host.call(_furnish, spec.scratch, spec.files, rootless=spec.rootless)
+    files = [(path, content.replace(PREFIX, spec.prefix)) for path, content in spec.files]
+    host.call(_furnish, spec.scratch, files, rootless=spec.rootless)
 
 
 def _furnish(scratch: Sequence[str], files: Sequence[tuple[str, str]], *, rootless: bool) -> None:

@@ -33,7 +33,6 @@ _RAW: Final = ("--cap-add", "NET_RAW")
 _NEITHER: Final = {Feature.CONTAINER, Feature.CONNECT, Feature.SYSCTL, Feature.SCTP}
 
 _BY_PODMAN: Final = f"{podman.HOME}/runsc"
-_RUNTIMES: Final = f'[engine.runtimes]\nrunsc = ["{_BY_PODMAN}"]\n'
 PODMAN: Final = replace(
     podman.CRUN,
     name="podman-runsc",
@@ -41,7 +40,7 @@ PODMAN: Final = replace(
     kin=("podman", "netavark", "netavark-root", "gvisor", "podman-runsc"),
     words=replace(podman.CRUN.words, host=(*_HOST, *_RAW)),
     files=(
-        (f"{podman.HOME}/containers.conf", podman.CONF.format(runtime="runsc") + _RUNTIMES),
+        (f"{podman.HOME}/containers.conf", podman.conf("runsc", _BY_PODMAN)),
         (_BY_PODMAN, _SCRIPT),
     ),
     programs=("runsc", "conmon", "unshare"),

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from harness.adapters.cli import CliFactory
+from harness.adapters.cli_factory import CliFactory
 from harness.adapters.cli_spec import CliSpec, Words
 from harness.adapters.mydocker import MydockerAdapter
 

@@ -8,11 +8,12 @@ space that is called pasta, or slirp4netns.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Final
 
 from harness.adapters import ordinary
-from harness.adapters.cli_spec import CliSpec, Words
+from harness.adapters.cli_spec import PREFIX, CliSpec, Words
 from harness.adapters.protocol import Feature
 from linux.protocols import spoken
 
@@ -36,19 +37,34 @@ FEATURES: Final = frozenset(
 )
 HOME: Final = "/run/netmodes/podman"
 """Where its configuration is, in the host."""
-# https://github.com/containers/common/blob/main/docs/containers.conf.5.md. No pids limit:
-# it needs a controller that a nested cgroup may not have.
-CONF: Final = """
+# Runtimes and conmon have places of their own that come before the PATH; where none is named
+# they are looked for on the PATH, and so in a prefix first. netavark and its kin are never.
+_HELPERS: Final = ("/usr/local/libexec", "/usr/local/lib", "/usr/libexec", "/usr/lib")
+_PROGRAMS: Final = "conmon_path = []\nhelper_binaries_dir = " + json.dumps(
+    [f"{root}{folder}/podman" for root in (PREFIX, "") for folder in _HELPERS]
+)
+
+
+def conf(runtime: str, *at: str) -> str:
+    """What it is told: containers.conf, with who starts containers, by path or on the PATH.
+
+    https://github.com/containers/common/blob/main/docs/containers.conf.5.md. No pids limit:
+    it needs a controller that a nested cgroup may not have.
+    """
+    return f"""
 [containers]
 pids_limit = 0
 [engine]
 runtime = "{runtime}"
 cgroup_manager = "cgroupfs"
 events_logger = "none"
+{_PROGRAMS}
+[engine.runtimes]
+{runtime} = {json.dumps(at)}
 [network]
 network_config_dir = "/run/netmodes/podman/networks"
 """
-"""What it is told, but for who starts containers."""
+
 
 CRUN: Final = CliSpec(
     name="podman",
@@ -64,7 +80,7 @@ CRUN: Final = CliSpec(
     ),
     default_network="podman",
     env=(("CONTAINERS_CONF", f"{HOME}/containers.conf"), ("TMPDIR", "/tmp")),  # noqa: S108 # the host's own
-    files=((f"{HOME}/containers.conf", CONF.format(runtime="crun")),),
+    files=((f"{HOME}/containers.conf", conf("crun")),),
     scratch=("/var/lib", "/var/cache"),
     programs=("crun", "conmon"),
     install="apt-get install podman crun netavark aardvark-dns nftables",
@@ -72,7 +88,7 @@ CRUN: Final = CliSpec(
 RUNC: Final = replace(
     CRUN,
     name="podman-runc",
-    files=((f"{HOME}/containers.conf", CONF.format(runtime="runc")),),
+    files=((f"{HOME}/containers.conf", conf("runc")),),
     programs=("runc", "conmon"),
     install="apt-get install podman runc netavark aardvark-dns nftables",
 )
@@ -80,7 +96,10 @@ RUNC: Final = replace(
 # --- by an ordinary user: https://github.com/containers/podman/blob/main/rootless.md --------
 
 _ROOTLESS_CONF_PATH: Final = f"{ordinary.HOME}/.config/containers/containers.conf"
-_ROOTLESS_CONF: Final = """
+
+
+def _rootless_conf(command: str) -> str:
+    return f"""
 [containers]
 pids_limit = 0
 cgroups = "disabled"
@@ -88,9 +107,14 @@ cgroups = "disabled"
 runtime = "crun"
 cgroup_manager = "cgroupfs"
 events_logger = "none"
+{_PROGRAMS}
+[engine.runtimes]
+crun = []
 [network]
 default_rootless_network_cmd = "{command}"
 """
+
+
 _ROOTLESS_NETNS: Final = f"{ordinary.RUN}/containers/networks/rootless-netns/rootless-netns"
 PASTA: Final = replace(
     CRUN,
@@ -112,7 +136,7 @@ PASTA: Final = replace(
     bridges_at=(f"{ordinary.RUN}/libpod/tmp/pause.pid", f"root{_ROOTLESS_NETNS}"),
     default_network="pasta",
     env=(),
-    files=((_ROOTLESS_CONF_PATH, _ROOTLESS_CONF.format(command="pasta")),),
+    files=((_ROOTLESS_CONF_PATH, _rootless_conf("pasta")),),
     scratch=(),
     programs=("crun", "conmon", "pasta"),
     install="apt-get install podman crun passt uidmap",
@@ -137,7 +161,7 @@ SLIRP: Final = replace(
     features=PASTA.features - {Feature.IPV6},  # no published port leads to an IPv6 address
     kin=("podman", "netavark", "rootless", "slirp4netns"),
     default_network="slirp4netns",
-    files=((_ROOTLESS_CONF_PATH, _ROOTLESS_CONF.format(command="slirp4netns")),),
+    files=((_ROOTLESS_CONF_PATH, _rootless_conf("slirp4netns")),),
     programs=("crun", "conmon", "slirp4netns"),
     install="apt-get install podman crun slirp4netns uidmap",
 )

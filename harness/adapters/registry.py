@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
 
@@ -120,7 +119,7 @@ def _factory(found: object) -> AdapterFactory:
     from harness.adapters.cli_spec import CliSpec
 
     if isinstance(found, CliSpec):
-        from harness.adapters.cli import CliFactory
+        from harness.adapters.cli_factory import CliFactory
 
         return CliFactory(found)
     return cast("AdapterFactory", found)
@@ -128,7 +127,7 @@ def _factory(found: object) -> AdapterFactory:
 
 def _from_prefix(name: str, factory: AdapterFactory, prefix: str) -> AdapterFactory:
     from harness.adapters.bare_adapter import BareFactory
-    from harness.adapters.cli import CliFactory
+    from harness.adapters.cli_factory import CliFactory
 
     why = _rooted(factory)
     if why:
@@ -138,16 +137,20 @@ def _from_prefix(name: str, factory: AdapterFactory, prefix: str) -> AdapterFact
             f"{name!r}: there is no folder {prefix!r}; an absolute path is wanted, as in "
             "docker@/opt/docker-28, of what `dpkg -x PACKAGE.deb FOLDER` unpacks"
         )
-    if isinstance(factory, BareFactory):
-        return factory.at(prefix)
-    assert isinstance(factory, CliFactory)
-    return CliFactory(replace(factory.spec, prefix=prefix))
+    assert isinstance(factory, BareFactory | CliFactory)
+    found = factory.at(prefix)
+    if not found.brought():
+        raise UnknownRuntime(
+            f"{name!r}: {prefix} has none of {', '.join(factory.required)}, neither in itself "
+            f"nor in usr/bin and the like: what is installed would be tried"
+        )
+    return found
 
 
 def _rooted(factory: AdapterFactory) -> str:
     """Why a runtime's programs work only where they are installed; an empty text where not so."""
     from harness.adapters.bare_adapter import BareFactory
-    from harness.adapters.cli import CliFactory
+    from harness.adapters.cli_factory import CliFactory
 
     if isinstance(factory, BareFactory) and not factory.alone:
         return ": they need libraries of their own version"

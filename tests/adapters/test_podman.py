@@ -1,13 +1,15 @@
-"""What podman says now and then, live: the words by which `suites/expected` knows of it."""
+"""What podman says now and then, and what it starts, live."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from harness import expectations
 from harness.adapters import registry
+from harness.adapters.furnish import search_path
 from harness.adapters.protocol import RuntimeRefused
 from harness.expectations import Kind
 from harness.guard import guarded
@@ -17,6 +19,8 @@ from harness.scene import Scene
 from harness.world.build import World
 from tests.adapters.vendors import TRIED
 
+SEEN = Path("/run/netmodes/seen")
+"""Where programs from a folder say that they were there."""
 EXPECTED = Path(__file__).parents[2] / "suites/expected"
 
 
@@ -41,3 +45,24 @@ def test_a_start_that_comes_too_early_is_refused_in_the_words_that_are_listed(na
     for error in (refused, again.value):
         (words,) = said(error)
         assert all(item.says(words) for item in sayings), words
+
+
+@pytest.mark.parametrize("name", sorted({"podman", "podman-runc"} & set(TRIED)))
+def test_what_it_starts_comes_from_a_folder_too(name: str, tmp_path: Path) -> None:
+    """It knows places of its own for them, where what is installed would come first."""
+    path = f"{search_path()}:/usr/libexec/podman:/usr/lib/podman"
+    started = {"conmon", "runc" if name.endswith("runc") else "crun", "netavark"}
+    for program in started:
+        own = shutil.which(program, path=path)
+        there = tmp_path / f"usr/{'lib/podman' if program == 'netavark' else 'bin'}" / program
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_text(f'#!/bin/sh\necho {program} >> {SEEN}\nexec {own} "$@"\n')
+        there.chmod(0o755)
+    with World.build() as world:
+        adapter = registry.find(f"{name}@{tmp_path}")(world.host)
+        adapter.start()
+        with Scene(world, adapter) as scene:
+            scene.container("web")
+        seen = world.host.call(Path.read_text, SEEN)
+        adapter.stop()
+    assert set(seen.split()) == started

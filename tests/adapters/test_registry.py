@@ -8,9 +8,17 @@ import pytest
 
 from harness.adapters import cni, registry
 from harness.adapters.bare_adapter import BareFactory
-from harness.adapters.cli import CliFactory
+from harness.adapters.cli_factory import CliFactory
 from harness.adapters.registry import NotInstalled, UnknownRuntime
+from harness.vendors import version_of
 from tests.adapters.acme import acme, describe
+
+
+def program(path: Path, content: str) -> None:
+    """A file that can be executed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    path.chmod(0o755)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +67,8 @@ def test_a_description_that_cannot_be_read_is_an_unknown_runtime(tmp_path: Path)
 
 def test_programs_may_come_from_a_folder(tmp_path: Path) -> None:
     """Of unpacked packages: what is there goes before what is installed."""
-    (tmp_path / "usr/bin").mkdir(parents=True)
-    for program in ("podman", "crun", "conmon"):
-        (tmp_path / "usr/bin" / program).write_text("#!/bin/sh\n")
-        (tmp_path / "usr/bin" / program).chmod(0o755)
+    for name in ("podman", "crun", "conmon"):
+        program(tmp_path / "usr/bin" / name, "#!/bin/sh\n")
     factory = registry.find(f"podman@{tmp_path}")
     assert isinstance(factory, CliFactory)
     assert factory.spec.prefix == str(tmp_path)
@@ -70,19 +76,50 @@ def test_programs_may_come_from_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bwrap", "containerd", "crun", "runc"])
-def test_so_may_those_of_bare_runtimes_and_their_plugins(name: str, tmp_path: Path) -> None:
+def test_so_may_those_of_bare_runtimes_and_their_plugins(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Their version is that of the program there, their plugins are those there."""
+    monkeypatch.setattr("harness.adapters.cni._FOLDERS", ("/no/plugins",))
     programs = [f"usr/bin/{item}" for item in (name, "ctr")]
-    for program in (*programs, *(f"usr/lib/cni/{plugin}" for plugin in cni.PLUGINS)):
-        path = tmp_path / program
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("#!/bin/sh\necho version 9.8.7\n")
-        path.chmod(0o755)
+    for path in (*programs, *(f"no/plugins/{plugin}" for plugin in cni.PLUGINS)):
+        program(tmp_path / path, "#!/bin/sh\necho version 9.8.7\n")
     factory = registry.load(f"{name}@{tmp_path}")
     assert isinstance(factory, BareFactory)
     assert factory.version == "9.8.7"
     assert factory.wiring.prefix == str(tmp_path)
-    assert cni.folder(str(tmp_path)) == f"{tmp_path}/usr/lib/cni"
+    assert cni.folder(str(tmp_path)) == f"{tmp_path}/no/plugins"
+    assert not any("CNI" in absent for absent in factory.missing()), "nor need they be installed"
+
+
+@pytest.mark.parametrize("name", ["runc", "docker", "podman-runc"])
+def test_a_folder_that_has_nothing_of_a_runtime_is_refused(name: str, tmp_path: Path) -> None:
+    """Else what is installed would be tried, and told to be what is in the folder."""
+    with pytest.raises(UnknownRuntime, match=rf"{tmp_path} has none of .*runc"):
+        registry.find(f"{name}@{tmp_path}")
+
+
+def test_which_programs_come_from_the_folder_is_told(tmp_path: Path) -> None:
+    """Those that do not are the installed ones."""
+    program(tmp_path / "usr/bin/conmon", "#!/bin/sh\n")
+    factory = registry.load(f"podman@{tmp_path}")
+    assert isinstance(factory, CliFactory)
+    assert factory.brought() == ["conmon"]
+    assert factory.spec.command == ("podman",)
+
+
+@pytest.mark.parametrize("name", ["crun-by-hand", "podman"])
+def test_what_cannot_be_executed_is_not_passed_over_for_what_is_installed(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A program for another machine, say; whoever looks along the PATH goes on to the next."""
+    command = name.partition("-")[0]
+    program(tmp_path / "installed" / command, "#!/bin/sh\necho version 1.2.3\n")
+    program(tmp_path / "folder/usr/bin" / command, "\0")
+    monkeypatch.setattr("harness.adapters.furnish._SYSTEM", ("/usr/bin", "/bin"))
+    monkeypatch.setenv("PATH", str(tmp_path / "installed"))
+    assert version_of(registry.load(name)) == "1.2.3"
+    assert version_of(registry.load(f"{name}@{tmp_path}/folder")) == ""
 
 
 @pytest.mark.parametrize("name", ["lxc", "nspawn"])

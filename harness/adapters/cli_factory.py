@@ -1,0 +1,56 @@
+"""What makes adapters of a described command line, and knows of it before there is a host."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+
+from harness.adapters import furnish, ordinary
+from harness.adapters.cli import CliAdapter
+from harness.adapters.cli_spec import CliSpec
+from harness.adapters.protocol import Feature, HostHandle
+
+
+@dataclass(frozen=True, slots=True)
+class CliFactory:
+    """Makes adapters of one description."""
+
+    spec: CliSpec
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        """What the description claims."""
+        return self.spec.features
+
+    def at(self, prefix: str) -> CliFactory:
+        """The same, with those of its programs that a folder has taken from there."""
+        spec = self.spec
+        found = furnish.brought(prefix, spec.required)
+        daemons = tuple(
+            replace(item, command=furnish.located(item.command, found)) for item in spec.daemons
+        )
+        command = furnish.located(spec.command, found)
+        return CliFactory(replace(spec, prefix=prefix, command=command, daemons=daemons))
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The programs without which nothing goes."""
+        own = self.spec.required
+        return (*own, *ordinary.PROGRAMS) if self.spec.rootless else own
+
+    def brought(self) -> list[str]:
+        """Which of its programs come from the prefix."""
+        return furnish.named(self.spec.prefix, self.spec.required)
+
+    def missing(self) -> list[str]:
+        """The programs that are not on the PATH, or not in the prefix."""
+        path = furnish.search_path(self.spec.prefix)
+        return [name for name in self.required if shutil.which(name, path=path) is None]
+
+    def obstacle(self) -> str:
+        """Why it cannot be tried where this run is, though it is there; or an empty text."""
+        return ordinary.obstacle() if self.spec.rootless else ""
+
+    def __call__(self, host: HostHandle, /) -> CliAdapter:
+        """Make the adapter that drives the runtime in this host."""
+        return CliAdapter(host, self.spec)
