@@ -10,7 +10,7 @@ from harness.adapters.protocol import RuntimeRefused
 
 
 class CutOff:
-    """What may be there since Ctrl-C or a time-out came in the middle of its making."""
+    """What may be there since Ctrl-C, a time-out or a crash came in the middle of its making."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
@@ -19,11 +19,11 @@ class CutOff:
     def making(self, remove: Callable[[str], None], name: str) -> Iterator[None]:
         """The body has a runtime make something of that name, which `remove` removes.
 
-        An ordinary exception is the runtime's own answer: then there is nothing.
+        A refusal is the runtime's own answer: then there is nothing.
         """
         try:
             yield
-        except Exception:
+        except RuntimeRefused:
             raise
         except BaseException:
             self._undo.append(partial(remove, name))

@@ -12,15 +12,21 @@ from typing import Final
 
 import pytest
 
+from harness.adapters import registry
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
 from harness.claims import Unclaimed, sentence
 from harness.faults.pick import runtime_name
 from harness.guard import LEFT_BEHIND, Guard, Violation
-from harness.probe.remote import OwnStack
+from harness.probe.remote import AgentLost, OwnStack
 from harness.summary import TROUBLE, UNSUPPORTED, breaks
 from harness.world.build import World
 
 GUARD: Final = pytest.StashKey[Guard]()
+_TROUBLED: Final = pytest.StashKey[bool]()
+"""Whether a runtime broke down in a test: what it leaves then says nothing of its promises."""
+_LATE: Final = "Timeout "
+"""How pytest-timeout begins to say that a test did not come to its end."""
+_ADAPTERS: Final = f"{registry.__name__.rpartition('.')[0]}."
 _SHARED: Final = frozenset({"module", "class", "package"})
 
 
@@ -97,8 +103,9 @@ def pytest_runtest_makereport(
     """Let a violation count against the requirements that it breaks, and no other.
 
     What a runtime will not remove once the test is over is left behind as well. One that crashed,
-    hung or talked garbage is an error, whatever the test was about; what the runtime does not
-    claim, or cannot be looked at because a container has a stack of its own, is unsupported.
+    hung or talked garbage is an error, whatever the test was about, and so is what it has left of
+    that; what the runtime does not claim, or cannot be looked at because a container has a stack of
+    its own, is unsupported.
     """
     why = ""
     if call.excinfo is not None and isinstance(call.excinfo.value, (OwnStack, Unclaimed)):
@@ -111,17 +118,36 @@ def pytest_runtest_makereport(
         path, line, _ = item.location
         report.longrepr = path, line or 0, f"Skipped: {why}"
     if call.excinfo is not None:
-        if isinstance(call.excinfo.value, RuntimeBroken):
+        if _in_trouble(item.config, call.excinfo):
+            item.stash[_TROUBLED] = True
             report.user_properties.append((TROUBLE, True))
+        if isinstance(call.excinfo.value, RuntimeBroken):
             report.longrepr = str(call.excinfo.value)
         found = list(_broken(call.excinfo.value, over=call.when == "teardown"))
-        if found:
+        if isinstance(call.excinfo.value, Violation):
+            report.longrepr = str(call.excinfo.value)
+        if found and not item.stash.get(_TROUBLED, False):
             ids = dict.fromkeys(found)
             own = report.user_properties if call.when == "call" else []
             report.user_properties = [*own, *breaks(ids)]
-            if isinstance(call.excinfo.value, Violation):
-                report.longrepr = str(call.excinfo.value)
     return report
+
+
+def _in_trouble(config: pytest.Config, error: pytest.ExceptionInfo[BaseException]) -> bool:
+    """Whether a runtime broke down, or something did not come to its end.
+
+    Or an adapter let out what is no answer: it met what it cannot read, or is at fault itself.
+    """
+    match error.value:
+        case RuntimeRefused():
+            return False
+        case RuntimeBroken() | AgentLost():
+            return True
+        case pytest.fail.Exception() as failed:
+            return str(failed).startswith(_LATE)
+    own = getattr(registry.load(runtime_name(config)), "__module__", "")
+    modules = (str(entry.frame.f_globals.get("__name__")) for entry in error.traceback)
+    return any(name == own or name.startswith(_ADAPTERS) for name in modules)
 
 
 def _lacking(config: pytest.Config, error: OwnStack | Unclaimed) -> str:

@@ -93,6 +93,61 @@ def test_a_runtime_that_breaks_down_is_an_error(
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
+def test_what_is_no_answer_of_the_runtimes_is_an_error(project: pytest.Pytester) -> None:
+    """What its adapter lets out, an agent that is lost, a test that does not end."""
+    with Path(project.path, "site/acme.py").open("a") as acme:
+        acme.write('def pid(): return int("garbage")\n')
+    project.makepyfile(
+        """
+        import acme, pytest
+        from harness.marks import requirement
+        from harness.probe.remote import AgentLost
+
+        @requirement("BR-1")
+        def test_garbage(): acme.pid()
+
+        @requirement("BR-2")
+        def test_own_mistake(): int("garbage")
+
+        @requirement("BR-3")
+        def test_agent(): raise AgentLost("has ended")
+
+        @requirement("BR-4")
+        @pytest.mark.timeout(0.1)
+        def test_hangs():
+            while True:
+                pass
+        """
+    )
+    result = project.runpytest_subprocess()
+    result.stdout.fnmatch_lines_random(["error *BR-1 *", "error *BR-3 *", "error *BR-4 *"])
+    result.stdout.fnmatch_lines(["broken *BR-2 *"])
+
+
+def test_what_is_left_of_a_breakdown_breaks_nothing(project: pytest.Pytester) -> None:
+    """It is an error as the breakdown is; the next test is judged as ever."""
+    project.makepyprojecttoml("[tool.pytest.ini_options]\nnetmodes = true\n")
+    project.makepyfile(
+        """
+        from harness.adapters.protocol import RuntimeBroken
+        from harness.marks import requirement
+
+        @requirement("BR-1")
+        def test_breaks(world):
+            world.host.spawn(["sleep", "60"], log="/dev/null")
+            raise RuntimeBroken("run web: it hung")
+
+        def test_leaves(world): world.host.spawn(["sleep", "60"], log="/dev/null")
+        """
+    )
+    arguments = ("-p", "harness.plugin", "--runtime", "mydocker")
+    result = project.runpytest_subprocess(*arguments, "-k", "not leaves")
+    result.stdout.fnmatch_lines(["*LIFE-1: left behind*", "error *BR-1 *", "1 error, *"])
+    result.stdout.no_fnmatch_line("broken *")
+    result = project.runpytest_subprocess(*arguments)
+    result.stdout.fnmatch_lines(["broken *LIFE-1 *"])
+
+
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
 def test_the_summary_counts_requirements(project: pytest.Pytester, workers: list[str]) -> None:
     """Kept, broken, unsupported and error are told apart; the worst of a row's tests counts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.adapters.mydocker import MydockerAdapter
-from harness.adapters.protocol import Facts, NetworkFacts, RuntimeRefused
+from harness.adapters.protocol import Facts, NetworkFacts, RuntimeBroken, RuntimeRefused
 from harness.model import Bridge, ContainerSpec, NetworkSpec, Plan
 from harness.scene import Scene
 from harness.world.build import World
@@ -16,13 +16,14 @@ class Cut(BaseException):
 
 
 class Interrupted(MydockerAdapter):
-    """Is cut off before, or after, it makes what has this name."""
+    """Is cut off by `error` before, or after, it makes what has this name."""
 
     at: tuple[str, str] = ("", "")
+    error: type[BaseException] = Cut
 
     def _made(self, name: str, when: str) -> None:
         if self.at == (name, when):
-            raise Cut
+            raise self.error
 
     def run(self, spec: ContainerSpec) -> Facts:
         """As always, unless it is this one's turn."""
@@ -45,15 +46,16 @@ PLAN = Plan(
 )
 
 
+@pytest.mark.parametrize("error", [Cut, RuntimeBroken])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", ["lan", "second"])
-def test_what_was_being_made_is_removed(name: str, when: str) -> None:
+def test_what_was_being_made_is_removed(name: str, when: str, error: type[BaseException]) -> None:
     """Whether it was there already or not; and what came in between is what is raised."""
     with World.build() as world:
         runtime = Interrupted(world.host)
         runtime.start()
-        runtime.at = (name, when)
-        with pytest.raises(Cut):
+        runtime.at, runtime.error = (name, when), error
+        with pytest.raises(error):
             Scene(world, runtime, PLAN)
         for gone in ("first", "second"):
             with pytest.raises(RuntimeRefused, match=gone):
