@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from harness.model import DEFAULT_NETWORK
 from harness.place import Place
 from harness.probe import remote
 from harness.probe.remote import Agent, AgentLost, Inside, by_kernel
+from harness.world import commands
 from linux.netns import NetNS
 from linux.procstat import Stat
 
@@ -81,9 +83,13 @@ class Container:
             host = self._scene.world.host
             log = f"/run/netmodes/agent-{self.name}.log"
             command = self._scene.runtime.exec_command(self.name, remote.COMMAND)
-            reading, writing = host.talk(command.argv, log=log, env=command.env)
+            started, reading, writing = host.talk(command.argv, log=log, env=command.env)
             self._agent = Agent(
-                self.name, reading, writing, log=Path(f"/proc/{host.pid}/root{log}")
+                self.name,
+                reading,
+                writing,
+                log=Path(f"/proc/{host.pid}/root{log}"),
+                kill=partial(host.call, commands.kill, started),
             )
             self._agents_pid = pid
         return self._agent
@@ -95,10 +101,21 @@ class Container:
             self.agent()
 
     def await_agent(self) -> None:
-        """Wait until the agent that was started, if there is one, has introduced itself."""
+        """Wait until the agent that was started, if there is one, has introduced itself.
+
+        `AgentLost` where it hangs; of one that has ended who needs it is told later.
+        """
         if self._agent is not None:
-            with contextlib.suppress(AgentLost):
+            try:
                 _ = self._agent.netns
+            except AgentLost:
+                if not self._agent.gone:
+                    raise
+
+    def dismiss(self) -> None:
+        """Have its agent end, and do not wait for that: `hang_up` does."""
+        if self._agent is not None:
+            self._agent.dismiss()
 
     def hang_up(self) -> None:
         """End its agent."""

@@ -263,9 +263,11 @@ class Scene:
         self.plan = replace(self.plan, containers=left)
 
     def _hang_up(self, *names: str) -> None:
-        for name in names:
-            if container := self._containers.get(name):
-                container.hang_up()
+        leaving = [self._containers[name] for name in names if name in self._containers]
+        for container in leaving:
+            container.dismiss()
+        for container in leaving:
+            container.hang_up()
 
     def remove_network(self, name: str) -> None:
         """Remove a network."""

@@ -17,7 +17,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,8 @@ COMMAND: Final = ("/usr/bin/python3", "-I", "-S", "-c", SOURCE.read_text("utf-8"
 """How it is started inside. The interpreter is the test image's: `runtime.imagepython`."""
 ANSWER_BOUND: Final = 30.0
 """Seconds that an agent may take to answer. It takes a fraction of a millisecond."""
+ENDING_BOUND: Final = 5.0
+"""Seconds that an agent, and the exec that it was started by, may take to end when told to."""
 _CHUNK: Final = 1 << 20
 
 
@@ -47,11 +49,20 @@ class Agent:
 
     `reading` and `writing` are descriptors of its output and input, which belong to it from
     now on; `log` tells what it said on standard error. It need not have begun yet: who asks
-    first waits, and `AgentLost` is raised there when it does not introduce itself.
+    first waits, and `AgentLost` is raised there when it does not introduce itself. `kill` is
+    called when it does not end though its input has.
     """
 
-    def __init__(self, name: str, reading: int, writing: int, *, log: Path) -> None:
-        self.name, self._log = name, log
+    def __init__(
+        self,
+        name: str,
+        reading: int,
+        writing: int,
+        *,
+        log: Path,
+        kill: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.name, self._log, self._kill = name, log, kill
         self._reading, self._writing = reading, writing
         self._numbers = itertools.count(1)
         self._answers: queue.SimpleQueue[tuple[int, list[Any]] | None] = queue.SimpleQueue()
@@ -61,6 +72,7 @@ class Agent:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._listen, name=f"agent of {name}", daemon=True)
         self._thread.start()
+        self._dismissed = 0.0
         self.slowest = 0.0
         """Seconds that its slowest answer has taken."""
 
@@ -107,12 +119,20 @@ class Agent:
         if descriptor is not None:
             os.close(descriptor)
 
-    def close(self) -> None:
-        """End it."""
+    def dismiss(self) -> None:
+        """Have it end, and do not wait for that."""
         if self._writing >= 0:
             os.close(self._writing)
             self._writing = -1
-            self._thread.join(ANSWER_BOUND)
+            self._dismissed = time.monotonic()
+
+    def close(self) -> None:
+        """End it, by force where it does not end by itself."""
+        self.dismiss()
+        self._thread.join(max(0.0, self._dismissed + ENDING_BOUND - time.monotonic()))
+        if self._thread.is_alive():
+            self._kill()
+            self._thread.join(ENDING_BOUND)
 
     # --- listening
 

@@ -75,15 +75,15 @@ def spawn(
     return int(told)
 
 
-def talk(argv: Sequence[str], log: str, env: Mapping[str, str]) -> tuple[int, int, int]:
-    """Start a command as `spawn` does, with pipes; our own pid and our ends of the pipes.
+def talk(argv: Sequence[str], log: str, env: Mapping[str, str]) -> tuple[int, int, int, int]:
+    """Start a command as `spawn` does, with pipes; its pid, our own and our ends of the pipes.
 
     What we write to the first is its input, what we read from the second its output.
     """
     its_input, ours = os.pipe()
     theirs, its_output = os.pipe()
     try:
-        spawn(argv, log, env, its_input, its_output)
+        pid = spawn(argv, log, env, its_input, its_output)
     except BaseException:
         os.close(ours)
         os.close(theirs)
@@ -91,7 +91,13 @@ def talk(argv: Sequence[str], log: str, env: Mapping[str, str]) -> tuple[int, in
     finally:
         os.close(its_input)
         os.close(its_output)
-    return os.getpid(), ours, theirs
+    return pid, os.getpid(), ours, theirs
+
+
+def kill(pid: int) -> None:
+    """Kill what `spawn` or `talk` has started, and what that has started in turn."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def hang_up(*descriptors: int) -> None:

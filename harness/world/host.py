@@ -128,13 +128,13 @@ class Host:
 
     def talk(
         self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None
-    ) -> tuple[int, int]:
-        """Start a command inside the host and keep its output and its input, as descriptors.
+    ) -> tuple[int, int, int]:
+        """Start a command inside the host; its pid there, its output and its input, as descriptors.
 
-        In this order; closing the input is all it takes to end what listens to it. Errors go
-        to the file `log` there.
+        Closing the input is all it takes to end what listens to it. Errors go to the file
+        `log` there.
         """
-        server, ours, theirs = self.call(commands.talk, tuple(argv), log, dict(env or {}))
+        pid, server, ours, theirs = self.call(commands.talk, tuple(argv), log, dict(env or {}))
         opened: list[int] = []
         try:
             # A pipe of another process can be opened once more by its name in proc(5).
@@ -145,7 +145,7 @@ class Host:
             raise
         finally:
             self.call(commands.hang_up, ours, theirs)
-        return opened[0], opened[1]
+        return pid, opened[0], opened[1]
 
     @property
     def proc(self) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
 from harness.adapters import registry
+from harness.adapters.mydocker import MydockerAdapter
+from harness.adapters.protocol import ExecCommand
 from harness.cast import CAST, CONTAINER01, CONTAINER02, JOINER, ON_HOST
 from harness.faults.catalogue import Fault
 from harness.faults.sabotage import Sabotaged
 from harness.faults.shelf import firewall
+from harness.guard import guarded
 from harness.matrix import Matrix
 from harness.model import HOST, Cell, Observation, Outcome, Protocol
 from harness.probe.remote import AgentLost
@@ -23,6 +27,8 @@ from tests.adapters.vendors import OWN_STACK, TRIED
 
 KERNELS = tuple(name for name in TRIED if name not in OWN_STACK)
 """The runtimes whose containers can be asked about in both ways."""
+GIVEN_UP = 15.0
+"""Seconds in which whoever hangs has been, on a busy machine."""
 FAULTS = (
     firewall.no_masquerade,
     firewall.gateway_is_deaf_to_pings,
@@ -153,3 +159,26 @@ def test_an_interpreter_that_is_not_there_is_told(web: Scene) -> None:
     assert web["web"].exec("rm", "/usr/bin/python3").returncode == 0
     with pytest.raises(AgentLost, match=r"container web has ended; it said .*python3"):
         web.observed([Cell("web", HOST, Protocol.TCP, 4)])
+
+
+class Hanging(MydockerAdapter):
+    """Executes nothing that a container is asked by."""
+
+    def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
+        """Says so, and never ends."""
+        return ExecCommand(("sh", "-c", f"echo no answer from {name} >&2; sleep 600", *argv))
+
+
+def test_an_exec_that_hangs_is_given_up_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, with what it said, whoever else is to be asked; and it is ended."""
+    monkeypatch.setattr("harness.probe.remote.ANSWER_BOUND", 1.0)
+    monkeypatch.setattr("harness.probe.remote.ENDING_BOUND", 1.0)
+    with World.build() as world:
+        runtime = Hanging(world.host)
+        runtime.start()
+        with guarded(world, runtime.dialect):
+            began = time.monotonic()
+            with pytest.raises(AgentLost, match=r"has not answered for 1 s(.|\n)*no answer from"):
+                Scene(world, runtime, CAST, probe="exec")
+            assert time.monotonic() - began < GIVEN_UP
+        runtime.stop()
