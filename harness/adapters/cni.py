@@ -153,7 +153,7 @@ def add(
         if plugin["type"] == "bridge" and not first:
             wanted["ipam"] = {**plugin["ipam"], "routes": []}
         told = _call("ADD", attachment, network["name"], wanted, answer)
-        answer = json.loads(told) if told.strip() else answer
+        answer = _answer(told, f"{plugin['type']} ADD") if told.strip() else answer
         attachment.kept.write_text(json.dumps(answer), encoding="utf-8")
     return endpoint(attachment.network, attachment.interface, answer)
 
@@ -186,6 +186,16 @@ def delete(
     attachment.kept.unlink(missing_ok=True)
 
 
+def _answer(told: str, what: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(told)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise CniBroken(f"CNI plugin {what} is to answer by an object of JSON, not {told[:200]!r}")
+    return answer
+
+
 def loopback(attachment: Attachment) -> None:
     """Have the loopback of a new namespace put up."""
     _call("ADD", attachment._replace(interface="lo"), "lo", {"type": "loopback"}, {})
@@ -198,7 +208,8 @@ def lease(attachment: Attachment, ipam: Mapping[str, Any], wanted: Sequence[obje
     """
     asked = {"args": {"cni": {"ips": list(map(str, wanted))}}} if wanted else {}
     conf = {"type": ipam["type"], "ipam": ipam, **asked}
-    answer = json.loads(_call("ADD", attachment, attachment.network, conf, {}))
+    told = _call("ADD", attachment, attachment.network, conf, {})
+    answer = _answer(told, f"{ipam['type']} ADD")
     return endpoint(attachment.network, attachment.interface, answer)
 
 
@@ -305,6 +316,8 @@ def _run(argv: Sequence[str], text: str, environment: Mapping[str, str], what: s
         )
     except subprocess.TimeoutExpired:
         raise CniBroken(f"CNI plugin {what} did not end within {_BOUND:g} s") from None
+    except OSError as error:
+        raise CniBroken(f"CNI plugin {what} cannot be executed: {error}") from None
     if not done.returncode:
         return done.stdout
     try:

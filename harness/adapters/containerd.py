@@ -17,7 +17,7 @@ from harness.adapters.bare import Order
 from harness.adapters.bare_adapter import FEATURES, BareFactory
 from harness.adapters.bundle import FILES, PATH
 from harness.adapters.cli_spec import Daemon
-from harness.adapters.program import Program, Refused
+from harness.adapters.program import Program, Refused, told_pid
 from harness.adapters.protocol import Feature
 
 _HOME: Final = "/run/netmodes/containerd"
@@ -47,7 +47,7 @@ class Ctr:
         told = order.home / "pid"
         words = ("--detach", "--null-io", "--pid-file", str(told), *_options(order), "--rootfs")
         self.program.ask("run", *words, str(order.root), order.name, *order.args, log=order.log)
-        return int(told.read_text(encoding="ascii"))
+        return told_pid(told)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
         """The task and the container, whichever there are."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Final
 
 from harness.adapters import hostside, records
 from harness.adapters.bare import Order
-from harness.adapters.program import BOUND, Broken, Refused
+from harness.adapters.program import BOUND, Broken, Refused, Silent
 from harness.world import commands
 
 ENTERING: Final = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
@@ -29,8 +30,8 @@ _AGAIN: Final = 0.005
 def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> int:
     """Start a container's runtime; the pid of the container once its command is executed.
 
-    `Refused` with what it wrote when it ends before, `Broken` when there is no such process
-    after `BOUND` seconds.
+    `Refused` with what it wrote when it ends before, `Broken` when it wrote nothing, or there is
+    no such process after `BOUND` seconds.
     """
     order.log.unlink(missing_ok=True)
     monitor = commands.spawn(argv, str(order.log), environment)
@@ -40,9 +41,11 @@ def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> 
             return found
         if not records.born(monitor):
             said = order.log.read_text(encoding="utf-8", errors="replace").strip()
-            raise Refused(said or f"{argv[0]} ended at once, and said nothing")
+            if not said:
+                raise Silent(f"{shlex.join(argv)} ended at once, and said nothing")
+            raise Refused(said)
         select.select([], [], [], _AGAIN)
-    raise Broken(f"{' '.join(argv)} has started nothing within {BOUND:g} s")
+    raise Broken(f"{shlex.join(argv)} has started nothing within {BOUND:g} s")
 
 
 def forget(home: Path) -> None:
@@ -53,7 +56,7 @@ def forget(home: Path) -> None:
     """
     for monitor in _started_for(home):
         with contextlib.suppress(ProcessLookupError):
-            for child in _children(monitor):
+            for child in hostside.children(monitor):
                 os.kill(child, signal.SIGKILL)
             os.kill(monitor, signal.SIGTERM)
         hostside.wait_for_end(monitor, BOUND)
@@ -73,7 +76,7 @@ def entering(pid: int) -> tuple[str, ...]:
 
 
 def _container(monitor: int) -> int:
-    for child in _children(monitor):
+    for child in hostside.children(monitor):
         with contextlib.suppress(OSError, StopIteration):
             with open(f"/proc/{child}/status", encoding="utf-8") as file:
                 ids = next(line for line in file if line.startswith("NSpid:")).split()[1:]
@@ -82,10 +85,3 @@ def _container(monitor: int) -> int:
             if executed and len(ids) > 1 and ids[-1] == "1":
                 return child
     return 0
-
-
-def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-        return [int(item) for item in text.split()]
-    return []

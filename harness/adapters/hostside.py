@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 
 def together(verb: Callable[[str], object], names: Sequence[str], *, most: int) -> None:
@@ -27,6 +29,26 @@ def wait_for_end(pid: int, seconds: float) -> None:
         select.select([handle], [], [], seconds)
     finally:
         os.close(handle)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, and not yet collected."""
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+        return [int(item) for item in text.split()]
+    return []
+
+
+def kill_with_children(pid: int) -> None:
+    """Kill a process, and whatever it has started that is still its own.
+
+    Not by its group: that is the caller's, who may be killed with all that he has started.
+    """
+    below = children(pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    for child in below:
+        kill_with_children(child)
 
 
 def killed_after(seconds: float, work: Callable[[], object], *, group: bool = False) -> None:

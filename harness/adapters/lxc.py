@@ -23,7 +23,7 @@ from harness.adapters.bare import Order
 from harness.adapters.bare_adapter import BareFactory
 from harness.adapters.bundle import FILES
 from harness.adapters.by_hand import ByHand
-from harness.adapters.program import Broken, Program, Refused
+from harness.adapters.program import Broken, Program, Refused, Silent, pid_in
 from harness.adapters.protocol import Endpoint, Feature
 from harness.model import DEFAULT_NETWORK, Joined, NetworkSpec
 from linux.syscalls import mount
@@ -61,10 +61,10 @@ class Lxc:
         log = ("-o", str(order.home / "lxc.log"), "-l", "ERROR")
         try:
             self.program.ask(*words, *log, "--", *order.args, log=order.log)
-        except (Refused, Broken):
+        except (Refused, Silent):
             said = (order.home / "lxc.log").read_text(encoding="utf-8", errors="replace").strip()
             raise Refused(said or order.log.read_text(encoding="utf-8", errors="replace")) from None
-        return int(self._other("lxc-info").run(*words, "-p", "-H").stdout)
+        return pid_in(self._other("lxc-info").run(*words, "-p", "-H").stdout, "lxc-info")
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
         """`lxc-stop --kill`, and wait until lxc has cleaned up; it keeps nothing but a file."""

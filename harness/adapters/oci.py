@@ -14,7 +14,7 @@ from harness.adapters.bare import Order
 from harness.adapters.bare_adapter import BareFactory
 from harness.adapters.by_hand import BRIDGE, DEFAULT
 from harness.adapters.hand_veth import VethByHand
-from harness.adapters.program import Program
+from harness.adapters.program import Program, told_pid
 from harness.adapters.protocol import Feature
 
 
@@ -30,7 +30,7 @@ class OciRuntime:
         told = order.home / "pid"
         words = ("--detach", "--pid-file", str(told), "--bundle", str(order.home), order.name)
         self.program.ask("run", *words, log=order.log)
-        return int(told.read_text(encoding="ascii"))
+        return told_pid(told)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
         """`delete --force`, whether it knows the container or not."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from harness.adapters import hostside
+
 BOUND: Final = 30.0
 """Seconds that one command may take."""
+_SHOWN: Final = 200
 
 
 class Refused(Exception):
@@ -19,6 +23,10 @@ class Refused(Exception):
 
 class Broken(Exception):
     """A runtime crashed, hung or did not do what it said."""
+
+
+class Silent(Broken):
+    """It ended with an error, and did not say why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +46,16 @@ class Program:
         `Refused` with its words when it says no, `Broken` when it says nothing.
         """
         with log.open("wb") as file:
-            done = self._ended(words, file)
-        said = log.read_text(encoding="utf-8", errors="replace").strip()
-        if done.returncode < 0 or (done.returncode and not said):
-            raise Broken(f"{' '.join(done.args)} exited with {done.returncode}; it said {said!r}")
+            try:
+                done = self._ended(words, file)
+            except Broken as error:
+                raise Broken(f"{error}; it said {_read(log)!r}") from None
+        said = _read(log)
+        if done.returncode < 0:
+            why = f"{shlex.join(done.args)} was ended by signal {-done.returncode}"
+            raise Broken(f"{why}; it said {said!r}")
+        if done.returncode and not said:
+            raise Silent(f"{shlex.join(done.args)} exited with {done.returncode}; it said nothing")
         if done.returncode:
             raise Refused(said)
 
@@ -50,19 +64,42 @@ class Program:
     ) -> subprocess.CompletedProcess[str]:
         argv = (*self.command, *words)
         try:
-            return subprocess.run(
+            process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 text=True,
+                errors="replace",
                 env=self.environment(),
-                timeout=BOUND,
-                check=False,
             )
-        except subprocess.TimeoutExpired:
-            raise Broken(f"{' '.join(argv)} did not end within {BOUND:g} s") from None
+        except OSError as error:
+            raise Broken(f"{argv[0]} cannot be executed: {error}") from None
+        with process:
+            try:
+                out, err = process.communicate(timeout=BOUND)
+            except subprocess.TimeoutExpired:
+                hostside.kill_with_children(process.pid)
+                why = f"{shlex.join(argv)} did not end within {BOUND:g} s, and was killed"
+                raise Broken(why) from None
+        return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
     def environment(self) -> Mapping[str, str]:
         """What it is started with."""
         return {**os.environ, "PATH": self.path}
+
+
+def told_pid(path: Path) -> int:
+    """The pid that a runtime has written to a file; `Broken` where it is none."""
+    return pid_in(_read(path) if path.exists() else "", str(path))
+
+
+def pid_in(said: str, whose: str) -> int:
+    """The pid that is all of an answer; `Broken`, with whose answer that is, where it is none."""
+    if not said.strip().isdecimal():
+        raise Broken(f"{whose} is to tell a pid, and says {said[:_SHOWN]!r}")
+    return int(said)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace").strip()

@@ -20,7 +20,7 @@ from typing import Final
 from harness.adapters import bundle, records
 from harness.adapters.bare import Order
 from harness.adapters.bare_adapter import CNI, FEATURES, FOR_EVER, BareFactory
-from harness.adapters.program import Program
+from harness.adapters.program import Program, told_pid
 from harness.adapters.protocol import Feature
 from harness.model import Host, Joined, Nothing
 
@@ -65,7 +65,7 @@ class Runsc:
         network = {Host: "host", Nothing: "none"}.get(type(records.load(pod).spec.mode), "sandbox")
         words = ("--detach", "--pid-file", str(told), "--bundle", str(order.home), order.name)
         self.program.ask(f"--network={network}", "run", *words, log=order.log)
-        return int(told.read_text(encoding="ascii"))
+        return told_pid(told)
 
     def end(self, name: str, pid: int, grace: float) -> None:
         """`kill`, and the sandbox with its first container."""

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from harness.adapters.program import Broken, Program, Refused
+from harness.adapters import cni, foreground
+from harness.adapters.bare import Order
+from harness.adapters.cni import Attachment, CniBroken
+from harness.adapters.hostside import wait_for_end
+from harness.adapters.lxc import Lxc
+from harness.adapters.program import Broken, Program, Refused, told_pid
+from harness.model import ContainerSpec, Nothing
+from linux import procstat
+
+ENDED: Final = 10.0
+"""Seconds in which whoever was killed has ended, on a busy machine."""
 
 
 def shell(folder: Path, script: str) -> Program:
@@ -31,5 +42,78 @@ def test_a_no_is_told_in_its_own_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", ["exit 7", "echo half; kill -9 $$"])
 def test_silence_and_a_signal_are_no_answer(tmp_path: Path, script: str) -> None:
     """It is the runtime's error then, with the command and what it said."""
-    with pytest.raises(Broken, match="acme --global start exited with"):
+    with pytest.raises(Broken, match="acme --global start (exited with 7|was ended by signal 9)"):
         shell(tmp_path, script).ask("start", log=tmp_path / "log")
+
+
+def test_who_hangs_is_killed_with_what_he_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And what he had said is told."""
+    monkeypatch.setattr("harness.adapters.program.BOUND", 0.5)
+    script = f"echo thinking; sleep 600 & echo $! > {tmp_path}/child; wait"
+    with pytest.raises(Broken, match=r"did not end within 0.5 s.*thinking"):
+        shell(tmp_path, script).ask("start", log=tmp_path / "log")
+    wait_for_end(int((tmp_path / "child").read_text()), ENDED)
+    assert not procstat.born(f"/proc/{(tmp_path / 'child').read_text().strip()}")
+
+
+def test_what_cannot_be_executed_is_told(tmp_path: Path) -> None:
+    """With the kernel's words."""
+    program = shell(tmp_path, "")
+    (tmp_path / "acme").write_text("\0")
+    with pytest.raises(Broken, match=r"^acme cannot be executed: .*Exec format error"):
+        Program(program.command, str(tmp_path)).ask("start", log=tmp_path / "log")
+
+
+@pytest.mark.parametrize("said", ["", "garbage", "-1", "7 8"])
+def test_what_is_to_be_a_pid_and_is_none_is_told(tmp_path: Path, said: str) -> None:
+    """Also where nothing was written, or no file at all."""
+    path = tmp_path / "pid"
+    with pytest.raises(Broken, match=r"pid is to tell a pid, and says ''"):
+        told_pid(path)
+    path.write_text(f"{said}\n")
+    with pytest.raises(Broken, match=f"and says '{said}'"):
+        told_pid(path)
+    path.write_text("17\n")
+    assert told_pid(path) == 17
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [("kill -SEGV $$", Broken), ("exit 1", Broken), ("echo no >&2; exit 1", Refused)],
+)
+def test_who_stays_with_his_container_and_ends_at_once_says_why_or_is_broken(
+    tmp_path: Path, script: str, error: type[Exception]
+) -> None:
+    """A crash is no orderly no."""
+    program = shell(tmp_path, script)
+    order = Order(ContainerSpec("web"), ("true",), tmp_path, "")
+    with pytest.raises(error):
+        foreground.start(program.command, order, program.environment())
+
+
+@pytest.mark.parametrize("script", ["kill -SEGV $$", "echo half; kill -SEGV $$"])
+def test_a_crash_of_lxc_start_is_no_refusal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
+) -> None:
+    """Nor what it may have logged before."""
+    monkeypatch.setattr("harness.adapters.lxc._HOME", str(tmp_path / "lxc"))
+    (tmp_path / "lxc.log").write_text("it is going well\n")
+    order = Order(ContainerSpec("web", Nothing()), ("true",), tmp_path, "")
+    with pytest.raises(Broken, match="was ended by signal 11"):
+        Lxc(shell(tmp_path, script)).start(order)
+
+
+@pytest.mark.parametrize("script", ["echo garbage", "echo '[]'", "kill -SEGV $$", "exit 1"])
+def test_a_plugin_without_an_answer_is_broken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
+) -> None:
+    """It is the plugin's error, whatever it printed."""
+    monkeypatch.setattr("harness.adapters.cni.folder", lambda _: str(tmp_path))
+    shell(tmp_path, script)
+    attachment = Attachment("lan", "web", "eth0", "", tmp_path)
+    with pytest.raises(CniBroken, match="CNI plugin acme ADD"):
+        cni.add(attachment, {"name": "lan", "plugins": [{"type": "acme"}]})
+    with pytest.raises(CniBroken, match="CNI plugin acme ADD"):
+        cni.lease(attachment, {"type": "acme"}, ())
