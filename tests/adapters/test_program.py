@@ -42,7 +42,7 @@ def test_a_no_is_told_in_its_own_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", ["exit 7", "echo half; kill -9 $$"])
 def test_silence_and_a_signal_are_no_answer(tmp_path: Path, script: str) -> None:
     """It is the runtime's error then, with the command and what it said."""
-    with pytest.raises(Broken, match="acme --global start (exited with 7|was ended by signal 9)"):
+    with pytest.raises(Broken, match=r"acme --global start (exited with 7|was ended by signal 9)"):
         shell(tmp_path, script).ask("start", log=tmp_path / "log")
 
 

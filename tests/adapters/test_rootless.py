@@ -12,7 +12,7 @@ import pytest
 
 from harness import oracle
 from harness.adapters import furnish, ordinary, registry
-from harness.adapters.cli import CliFactory
+from harness.adapters.cli_factory import CliFactory
 from harness.adapters.cli_spec import CliSpec
 from harness.adapters.protocol import RuntimeRefused
 from harness.cast import CAST, CONTAINER01, ON_HOST
