@@ -12,6 +12,7 @@ them. Nor are restarts: a container of this kind is deleted once it has stopped,
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -84,19 +85,20 @@ _NOT_THERE: Final = 127
 class BareFactory:
     """Makes adapters of one runtime. `make` is called with its program, as found in the host.
 
-    `command` is the program with its global options, `tells` what it is asked for its version,
-    the first in the answer that is like `numbers`.
-    `programs` must be on the PATH besides, `packages` bring all that. `files` are written in
-    the host before anything is started. `upon` are the entries of the table of dialects whose
-    choices come first, that of who does the `wiring` among them. One that is `for_root` does not
-    run in a user namespace, one that is not `alone` needs libraries of its own version. Programs in
-    the folder `prefix` come before those that are installed.
+    `called` is what it was asked for by, `command` the program with its global options, `tells`
+    what it is asked for its version, the first in the answer that is like `numbers`. `programs`
+    must be on the PATH besides, `packages` bring all that. `files` are written in the host before
+    anything is started. `upon` are the entries of the table of dialects whose choices come first,
+    that of who does the `wiring` among them. One that is `for_root` does not run in a user
+    namespace, one that is not `alone` needs libraries of its own version. Programs in the folder
+    `prefix` come before those that are installed.
     """
 
     name: str
     command: tuple[str, ...]
     make: Callable[[Program], Bare]
     packages: tuple[str, ...]
+    called: str = ""
     tells: tuple[str, ...] = ("--version",)
     numbers: str = r"\d+(?:\.\d+)+"
     programs: tuple[str, ...] = ()
@@ -215,9 +217,10 @@ class BareAdapter:
         except (Refused, CniError) as error:
             raise RuntimeRefused(asked, str(error)) from error
         except (Broken, CniBroken) as error:
+            runtime = shlex.quote(self._factory.called or self.name)
             raise RuntimeBroken(
                 f"{asked}: {error}\n"
-                f"`netmodes lab --runtime {self.name}` gives a shell where it can be tried."
+                f"`netmodes lab --runtime {runtime}` gives a shell where it can be tried."
             ) from error
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -321,12 +322,13 @@ class CliAdapter:
         self._memory.forget()
         told = [f"{asked}: {why}."]
         if done is not None:
-            told.append(f"It was {' '.join(done.argv)}, {done.seconds:.1f} s.")
+            told.append(f"It was {shlex.join(done.argv)}, {done.seconds:.1f} s.")
             for name, text in (("output", done.stdout), ("error output", done.stderr)):
                 if text:
                     told.append(f"Its {name}: {text[-_SAID:].strip()}")
         told += [daemon.tail(self._host, item.log) for item in self._spec.daemons]
-        told.append(f"`netmodes lab --runtime {self.name}` gives a shell where it can be tried.")
+        runtime = shlex.quote(self._spec.called or self.name)
+        told.append(f"`netmodes lab --runtime {runtime}` gives a shell where it can be tried.")
         return RuntimeBroken("\n".join(told))
 
     def _ask_version(self) -> str:

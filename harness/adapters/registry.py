@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
 
@@ -73,7 +74,7 @@ def find(name: str) -> AdapterFactory:
 
 def load(name: str) -> AdapterFactory:
     """What `find` finds, whether its programs are there or not."""
-    plain, at, prefix = name.partition("@")
+    plain, at, prefix = _parted(name)
     if plain.endswith(_DESCRIBED):
         from harness.adapters import cli_toml  # who names no file needs none of it
 
@@ -83,7 +84,25 @@ def load(name: str) -> AdapterFactory:
             raise UnknownRuntime(str(error)) from error
     else:
         found = _load(plain)
-    return _from_prefix(name, found, prefix) if at else found
+    return _called(name, _from_prefix(name, found, prefix) if at else found)
+
+
+def _parted(name: str) -> tuple[str, str, str]:
+    """An adapter's name or a file's path, which may have an `@` in it, and a prefix."""
+    path, at, prefix = name.rpartition(f"{_DESCRIBED}@")
+    if name.endswith(_DESCRIBED):
+        return name, "", ""
+    return (path + _DESCRIBED, "@", prefix) if at else name.partition("@")
+
+
+def _called(name: str, factory: AdapterFactory) -> AdapterFactory:
+    """The same, and it knows by what name it was asked for: its advice has that."""
+    from harness.adapters.bare_adapter import BareFactory
+    from harness.adapters.cli_factory import CliFactory
+
+    if isinstance(factory, CliFactory):
+        return CliFactory(replace(factory.spec, called=name))
+    return replace(factory, called=name) if isinstance(factory, BareFactory) else factory
 
 
 def missing(factory: AdapterFactory) -> list[str]:

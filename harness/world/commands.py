@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import time
@@ -37,7 +38,7 @@ def run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: floa
                 os.killpg(process.pid, signal.SIGKILL)
             said = (late.output or b"") + (late.stderr or b"")
             raise TimeoutError(
-                f"{' '.join(argv)} did not end within {timeout} s, or left something behind that "
+                f"{shlex.join(argv)} did not end within {timeout} s, or left something behind that "
                 f"holds its output, and was killed; it said: "
                 f"{said.decode(errors='replace')[-_SAID:]!r}"
             ) from None

@@ -129,7 +129,7 @@ def test_a_breakdown_is_an_error_with_its_words(
     assert told.startswith("inspect web: ")
     assert words in told
     assert f"It was {tmp_path}/acmectl inspect web" in told
-    assert "netmodes lab --runtime acme" in told
+    assert f"`netmodes lab --runtime {tmp_path}/acme.toml` gives a shell" in told
 
 
 def test_a_runtime_that_hangs_is_given_up(own_world: World, tmp_path: Path) -> None:

@@ -52,6 +52,27 @@ def test_a_runtime_that_is_not_installed_says_what_to_install(
     assert "\n" not in told
 
 
+def test_an_at_in_a_path_is_of_the_path(tmp_path: Path) -> None:
+    """What follows the file's name is a folder."""
+    folder = tmp_path / "us@home"
+    folder.mkdir()
+    path = describe(folder, command="acmectl")
+    program(tmp_path / "v@2/acmectl", "#!/bin/sh\n")
+    plain, elsewhere = registry.load(path), registry.load(f"{path}@{tmp_path}/v@2")
+    assert isinstance(plain, CliFactory)
+    assert isinstance(elsewhere, CliFactory)
+    assert (plain.spec.name, plain.spec.prefix) == ("acme", "")
+    assert elsewhere.spec.command == (f"{tmp_path}/v@2/acmectl",)
+
+
+def test_who_was_asked_for_knows_by_what_name(tmp_path: Path) -> None:
+    """So that what it advises can be typed."""
+    program(tmp_path / "crun", "#!/bin/sh\n")
+    bare = registry.load(f"crun-by-hand@{tmp_path}")
+    assert isinstance(bare, BareFactory)
+    assert bare.called == f"crun-by-hand@{tmp_path}"
+
+
 def test_a_description_whose_command_is_not_there_says_so(tmp_path: Path) -> None:
     """There is nobody who knows how to install it."""
     with pytest.raises(NotInstalled, match=r"there is no acmectl-7\. `netmodes vendors` tells"):
