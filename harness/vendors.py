@@ -20,6 +20,8 @@ from harness.adapters.cli_spec import CliSpec
 from harness.adapters.protocol import AdapterFactory, Feature
 from harness.dialect import Dialect
 
+_PATTERNS: Final = frozenset({"residue", "made_by_start", "fleeting"})
+"""Fields of a dialect that are too long a list to be told."""
 _BOUND: Final = 10.0
 """Seconds that a program may take to tell its version."""
 
@@ -93,16 +95,25 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
     yield f"  claims: {', '.join(sorted(factory.features))}"
     if lacking := sorted(set(Feature) - factory.features):
         yield f"  does not claim: {', '.join(lacking)}"
-    entries = _entries(factory, version)
-    for entry in entries:
+    dialect, told = _dialect(factory, version), set(_PATTERNS)
+    for entry in _entries(factory, version):
+        choices = {
+            field: value
+            for field, value in entry.choices.items()
+            if field in _PATTERNS or value == getattr(dialect, field)
+        }
+        if not choices:
+            continue  # a description says otherwise
         yield f"  {entry.about}"
-        for field, value in entry.choices.items():
-            if field not in ("residue", "made_by_start", "fleeting"):
+        told.update(choices)
+        for field, value in choices.items():
+            if field not in _PATTERNS:
                 yield f"    {field} = {_written(value)}"
         yield f"    {entry.source}"
-    if not entries:
-        for field, value in dialects.differences(_dialect(factory, version)):
-            yield f"    {field} = {_written(value)}"
+    own = {field: value for field, value in dialects.differences(dialect) if field not in told}
+    if own and len(told) > len(_PATTERNS):
+        yield "  Its description says:"
+    yield from (f"    {field} = {_written(value)}" for field, value in own.items())
 
 
 def _entries(factory: AdapterFactory, version: str) -> list[dialects.Entry]:
@@ -110,7 +121,8 @@ def _entries(factory: AdapterFactory, version: str) -> list[dialects.Entry]:
     spec = _spec(factory)
     if spec:
         kin = spec.kin or (spec.name,)
-        return [entry for name in kin for entry in dialects.entries(name, version)]
+        of = spec.like or version
+        return [entry for name in kin for entry in dialects.entries(name, of)]
     tell = getattr(factory, "entries", None)
     return list(tell()) if tell else []
 

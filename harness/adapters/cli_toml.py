@@ -31,6 +31,8 @@ _TABLES: Final = ("runtime", "words", "daemon", "dialect")
 _TEXTS: Final = ("name", "version", "default_network", "image", "install")
 _LISTS: Final = ("command", "scratch", "programs", "idle")
 _PAIRS: Final = ("env", "files")
+_MAY_LACK: Final = ("repair", "reset", "host")
+"""Verbs that a runtime need not have, and options that it need not take."""
 KEYS: Final = ("like", "features", "timeout", "shortest_name", *_TEXTS, *_LISTS, *_PAIRS)
 """The keys of the table `[runtime]`."""
 
@@ -61,10 +63,18 @@ def _described(told: Mapping[str, Any], stem: str) -> CliSpec:
     runtime = _table(told, "runtime")
     _only(runtime, KEYS, "key of [runtime]")
     like, _, version = _text(runtime, "like", "").partition(" ")
+    if version and not version[0].isdigit():
+        raise ValueError(f'like has no version {version!r}: it is one of numbers, as "{like} 26.1"')
     spec = _model(like, runtime)
     given: dict[str, Any] = {"name": stem}
     given |= {key: _text(runtime, key) for key in _TEXTS if key in runtime}
     given |= {key: _words(runtime, key) for key in _LISTS if key in runtime}
+    for key in ("command", "idle"):
+        if key in runtime:
+            given[key] = _command(runtime, key)
+    for path in (*given.get("scratch", ()), *_texts(runtime, "files", {})):
+        if not path.startswith("/"):
+            raise ValueError(f"scratch and files have absolute paths, which {path!r} is not")
     given |= {key: tuple(sorted(_texts(runtime, key).items())) for key in _PAIRS if key in runtime}
     for key in ("timeout", "shortest_name"):
         if key in runtime:
@@ -76,7 +86,8 @@ def _described(told: Mapping[str, Any], stem: str) -> CliSpec:
     if "daemon" in told:
         given["daemons"] = tuple(map(_daemon, _tables(told, "daemon")))
     spec = replace(spec, **given)
-    dialect = spec.dialect or dialects.of_kin(spec.kin or (like,), version or _NEWEST)
+    spec = replace(spec, like=version or _NEWEST)
+    dialect = spec.dialect or dialects.of_kin(spec.kin or (like,), spec.like)
     return replace(spec, dialect=_changed(dialect, _table(told, "dialect")))
 
 
@@ -103,7 +114,10 @@ def _spelt(words: Words, told: Mapping[str, Any]) -> Words:
     known = {item.name: getattr(words, item.name) for item in fields(Words)}
     _only(told, tuple(known), "key of [words]")
     given: dict[str, Any] = {
-        key: _text(told, key) if isinstance(known[key], str) else _words(told, key) for key in told
+        key: _text(told, key)
+        if isinstance(known[key], str)
+        else (_words if key in _MAY_LACK else _command)(told, key)
+        for key in told
     }
     return replace(words, **given)
 
@@ -113,7 +127,7 @@ def _daemon(told: Mapping[str, Any]) -> Daemon:
     for key in ("command", "socket"):
         if key not in told:
             raise ValueError(f"[[daemon]] needs {key!r}")
-    return Daemon(command=_words(told, "command"), socket=_text(told, "socket"))
+    return Daemon(command=_command(told, "command"), socket=_text(told, "socket"))
 
 
 def _changed(dialect: Dialect, told: Mapping[str, Any]) -> Dialect:
@@ -164,8 +178,17 @@ def _words(told: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _texts(told: Mapping[str, Any], key: str) -> dict[str, str]:
-    found = told[key]
+def _command(told: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    found = _words(told, key)
+    if not found or not found[0]:
+        raise ValueError(f"{key} is to be at least one word, not {list(found)}")
+    return found
+
+
+def _texts(
+    told: Mapping[str, Any], key: str, default: dict[str, str] | None = None
+) -> dict[str, str]:
+    found = told.get(key, default)
     if not isinstance(found, dict) or not all(isinstance(item, str) for item in found.values()):
         raise ValueError(f"{key} is to be a table of texts, not {found!r}")
     return found

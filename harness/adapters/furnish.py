@@ -10,7 +10,7 @@ from typing import Final
 
 from harness.adapters import ordinary
 from harness.adapters.cli_spec import PREFIX, CliSpec
-from harness.adapters.protocol import HostHandle
+from harness.adapters.protocol import HostHandle, RuntimeBroken
 from linux.syscalls import mount
 
 _SYSTEM: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -59,10 +59,17 @@ def environment(spec: CliSpec) -> dict[str, str]:
 def furnish(host: HostHandle, spec: CliSpec) -> None:
     """Make the directories that are to be empty and the files that are to be there, once.
 
-    What begins like a script can be executed.
+    What begins like a script can be executed. `RuntimeBroken` where they cannot be made.
     """
     files = [(path, content.replace(PREFIX, spec.prefix)) for path, content in spec.files]
-    host.call(_furnish, spec.scratch, files, rootless=spec.rootless)
+    try:
+        host.call(_furnish, spec.scratch, files, rootless=spec.rootless)
+    except OSError as error:
+        raise RuntimeBroken(
+            f"what {spec.name} is to find in the host cannot be made: {error}\n"
+            "`scratch` wants directories that the machine has; `files` can be written below them, "
+            "and below /run, /tmp and /dev/shm."
+        ) from None
 
 
 def _furnish(scratch: Sequence[str], files: Sequence[tuple[str, str]], *, rootless: bool) -> None:

@@ -12,13 +12,13 @@ from typing import Final
 
 import pytest
 
-from harness.adapters import daemon
+from harness.adapters import daemon, registry
 from harness.adapters.cli import CliAdapter
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
 from harness.model import HOST, Bridge, ContainerSpec, Joined, Nothing
 from harness.scene import Scene
 from harness.world.build import World
-from tests.adapters.acme import acme
+from tests.adapters.acme import acme, describe
 
 BOUND: Final = 20.0
 """Seconds in which a runtime that hangs for ever must have been given up, on a busy machine."""
@@ -139,6 +139,24 @@ def test_a_runtime_that_hangs_is_given_up(own_world: World, tmp_path: Path) -> N
     with pytest.raises(RuntimeBroken, match=r"run web: .*did not end within 1 s.*thinking"):
         runtime.run(ContainerSpec("web"))
     assert time.monotonic() - began < BOUND
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ('scratch = ["/no/such/directory"]', r"/no/such/directory(.|\n)*`scratch` wants"),
+        ('files = { "/usr/acme.conf" = "" }', r"Read-only file system: '/usr/acme.conf'"),
+    ],
+)
+def test_what_cannot_be_made_in_the_host_is_named(
+    own_world: World, tmp_path: Path, more: str, words: str
+) -> None:
+    """With what can."""
+    path = describe(tmp_path, command="true")
+    Path(path).write_text(Path(path).read_text().replace("[words]", f"{more}\n[words]"))
+    own_world.host.call(Path("/run/netmodes/furnished").unlink, missing_ok=True)
+    with pytest.raises(RuntimeBroken, match=words):
+        registry.find(path)(own_world.host)
 
 
 def test_a_program_that_is_no_program_is_an_error(own_world: World, tmp_path: Path) -> None:

@@ -44,6 +44,22 @@ def test_a_description_is_told_as_well(capsys: pytest.CaptureFixture[str], tmp_p
     assert "joined_survives = loopback-only" in told
 
 
+def test_what_a_description_says_itself_comes_before_the_table(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It goes by the version that it is like, not by its own."""
+    path = tmp_path / "acme.toml"
+    path.write_text(
+        '[runtime]\nlike = "docker"\ncommand = ["acmectl"]\nversion = "7.1"\n'
+        '[dialect]\nmac = "stable"\n'
+    )
+    assert cli.main(["vendors", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "    direct_routing = drop\n" in told
+    assert told.endswith("  Its description says:\n    mac = stable\n")
+    assert told.count("mac = ") == 1
+
+
 def test_an_unknown_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """The others are told all the same; the exit code is that of bad usage."""
     assert cli.main(["vendors", "dokcer", "mydocker"]) == 2
