@@ -102,7 +102,7 @@ def _installed() -> list[str]:
 def _why_not(name: str, expected: Path | None = None) -> str:
     try:
         registry.find(name)
-    except (registry.UnknownRuntime, ImportError) as error:
+    except registry.UnknownRuntime as error:
         return str(error)
     if expected is not None and not (file := _expectations(name, expected)).is_file():
         return f"--expect: there is no {file}; --write-expect writes one"

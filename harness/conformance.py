@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RECORDER] = Recorder()
     try:
         config.stash[FEATURES] = registry.find(runtime_name(config)).features
-    except (UnknownRuntime, ImportError) as error:
+    except UnknownRuntime as error:
         raise pytest.UsageError(f"--runtime {runtime_name(config)}: {error}") from error
     config.pluginmanager.register(guarding, "netmodes-guarding")
     rows = importlib.resources.files(SUITES.name) / "requirements.toml"

@@ -62,8 +62,8 @@ def _overview() -> Table:
     for name in registry.names():
         try:
             factory = registry.load(name)
-        except ImportError as error:
-            table.add_row(name, f"does not load: {escape(str(error))}")
+        except registry.UnknownRuntime:
+            table.add_row(name, "does not load", f"`netmodes vendors {escape(name)}` tells why")
             continue
         absent = registry.missing(factory)
         version = version_of(factory)

@@ -48,6 +48,10 @@ class UnknownRuntime(LookupError):
     """No adapter goes by that name; the message lists those that there are."""
 
 
+class DoesNotLoad(UnknownRuntime):
+    """A package names an adapter, and it cannot be had; the message tells why."""
+
+
 class NotInstalled(UnknownRuntime):
     """There is such an adapter, but not the runtime; the message tells how to install it."""
 
@@ -124,13 +128,30 @@ def how_to_install(factory: AdapterFactory) -> str:
 def _load(name: str) -> AdapterFactory:
     for point in entry_points(group=GROUP):
         if point.name == name:
-            return _factory(point.load())
+            return _factory(_loaded(point))
     if name in _BUILT_IN:
         return _factory(EntryPoint(name, _BUILT_IN[name], GROUP).load())
     raise UnknownRuntime(
         f"no adapter is called {name!r}; there are: {', '.join(names())}, "
         "and any file acme.toml that describes a Docker-shaped command line"
     )
+
+
+def _loaded(point: EntryPoint) -> object:
+    """What somebody else's package has under a name; whatever is wrong with it is told."""
+    try:
+        found = point.load()
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise DoesNotLoad(
+            f"{point.name!r}, which is {point.value}, does not load: {why}"
+        ) from error
+    if not (hasattr(found, "features") and (callable(found) or hasattr(found, "command"))):
+        raise DoesNotLoad(
+            f"{point.name!r}, which is {point.value}, is {found!r}: an adapter's class is wanted, "
+            "which has `features`, or a CliSpec"
+        )
+    return found
 
 
 def _factory(found: object) -> AdapterFactory:

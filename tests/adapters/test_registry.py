@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+from harness import cli
 from harness.adapters import cni, registry
 from harness.adapters.bare_adapter import BareFactory
 from harness.adapters.cli_factory import CliFactory
-from harness.adapters.registry import NotInstalled, UnknownRuntime
+from harness.adapters.registry import DoesNotLoad, NotInstalled, UnknownRuntime
 from harness.vendors import version_of
 from tests.adapters.acme import acme, describe
 
@@ -71,6 +73,35 @@ def test_who_was_asked_for_knows_by_what_name(tmp_path: Path) -> None:
     bare = registry.load(f"crun-by-hand@{tmp_path}")
     assert isinstance(bare, BareFactory)
     assert bare.called == f"crun-by-hand@{tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (
+            "no_such_module:X",
+            "does not load: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+        ("pathlib:Acme", "does not load: AttributeError: .*Acme"),
+        ("pathlib:Path", "an adapter's class is wanted, which has `features`"),
+        ("math:pi", "is 3.14.*: an adapter's class is wanted"),
+    ],
+)
+def test_an_adapter_that_does_not_load_is_named_and_hides_no_other(
+    value: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever is wrong with somebody else's package."""
+    point = EntryPoint("acme", value, registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
+    with pytest.raises(DoesNotLoad, match=f"'acme', which is {value}, .*{words}"):
+        registry.find("acme")
+    assert cli.main(["vendors"]) == 0
+    told = capsys.readouterr().out
+    assert "does not load" in told
+    assert "podman-rootless" in told
 
 
 def test_a_description_whose_command_is_not_there_says_so(tmp_path: Path) -> None:

@@ -219,7 +219,9 @@ def test_an_adapter_that_does_not_load_is_a_usage_error(project: pytest.Pytester
     (project.path / "site" / "acme.py").write_text("import acmelib")
     result = project.runpytest_subprocess("-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --runtime acme: No module named 'acmelib'"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: --runtime acme: 'acme', which is acme:Acme, does not load: *'acmelib'"]
+    )
 
 
 def test_other_projects_are_left_alone(project: pytest.Pytester) -> None:
