@@ -125,7 +125,10 @@ def typed_for(factory: AdapterFactory) -> str:
     """
     spec = getattr(factory, "spec", None)
     if isinstance(spec, CliSpec):
-        return shlex.join((_AS_USER, *spec.command) if spec.rootless else spec.command)
+        program, *words = spec.command
+        if spec.prefix and program.startswith(f"{spec.prefix}/"):  # it is on the shell's PATH
+            program = program.rpartition("/")[2]
+        return shlex.join((*((_AS_USER,) if spec.rootless else ()), program, *words))
     name = getattr(factory, "name", "")
     return name if name == registry.DEFAULT else ""
 
