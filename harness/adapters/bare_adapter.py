@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
-from harness.adapters import bundle, cni, daemon, dialects, furnish, image
+from harness.adapters import bundle, cni, daemon, dialects, furnish, image, ordinary
 from harness.adapters.bare import Bare, Wiring
 from harness.adapters.calls import Calls
 from harness.adapters.cli_spec import Daemon
@@ -90,8 +90,9 @@ class BareFactory:
     must be on the PATH besides, `packages` bring all that. `files` are written in the host before
     anything is started. `upon` are the entries of the table of dialects whose choices come first,
     that of who does the `wiring` among them. One that is `for_root` does not run in a user
-    namespace, one that is not `alone` needs libraries of its own version. Programs in the folder
-    `prefix` come before those that are installed.
+    namespace, one that makes `cgroups` not where it may not, one that is not `alone` needs
+    libraries of its own version. Programs in the folder `prefix` come before those that are
+    installed.
     """
 
     name: str
@@ -108,6 +109,7 @@ class BareFactory:
     daemons: tuple[Daemon, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     for_root: bool = False
+    cgroups: bool = False
     prefix: str = ""
     alone: bool = True
 
@@ -139,7 +141,7 @@ class BareFactory:
                 f"{self.command[0]} does not run in a user namespace, and an ordinary user's "
                 "sandbox is one: run as root"
             )
-        return ""
+        return ordinary.without_cgroups(self.command[0]) if self.cgroups else ""
 
     @property
     def install(self) -> str:

@@ -49,7 +49,9 @@ class CliFactory:
 
     def obstacle(self) -> str:
         """Why it cannot be tried where this run is, though it is there; or an empty text."""
-        return ordinary.obstacle() if self.spec.rootless else ""
+        if self.spec.rootless:
+            return ordinary.obstacle()
+        return ordinary.without_cgroups(self.spec.command[0]) if self.spec.cgroups else ""
 
     def __call__(self, host: HostHandle, /) -> CliAdapter:
         """Make the adapter that drives the runtime in this host."""

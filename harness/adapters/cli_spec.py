@@ -86,14 +86,14 @@ class CliSpec:
     `called` is what it was asked for by, where it was: a path, or with a prefix. `features` is
     what it claims, `dialect` the documented choices, or `None` for those of the table
     `dialects.toml` that go with `kin`, or else the name, and the version, or that of which it is
-    `like`. A `rootless` one is started by an ordinary user of the host (`ordinary`), with its
-    bridges in a network namespace of that user's: `bridges_at` names a file with a pid, and where
-    below that process's directory in proc(5) the namespace is. `scratch` are directories that
-    become empty and writable in the host, `files` what is written there before the first command,
-    a script so that it can be executed, with `prefix` for `PREFIX`. `programs` must be on the
-    PATH, and `install` says how they get there. Names shorter than `shortest_name` are filled up.
-    `idle` is what a container runs whose plan names no command. `timeout` bounds one command, in
-    seconds.
+    `like`. One that makes `cgroups` is not tried where it may not. A `rootless` one is started by
+    an ordinary user of the host (`ordinary`), with its bridges in a network namespace of that
+    user's: `bridges_at` names a file with a pid, and where below that process's directory in
+    proc(5) the namespace is. `scratch` are directories that become empty and writable in the host,
+    `files` what is written there before the first command, a script so that it can be executed,
+    with `prefix` for `PREFIX`. `programs` must be on the PATH, and `install` says how they get
+    there. Names shorter than `shortest_name` are filled up. `idle` is what a container runs whose
+    plan names no command. `timeout` bounds one command, in seconds.
     """
 
     name: str
@@ -102,6 +102,7 @@ class CliSpec:
     called: str = ""
     kin: tuple[str, ...] = ()
     rootless: bool = False
+    cgroups: bool = False
     bridges_at: tuple[str, str] = ("", "")
     version: str = ""
     like: str = ""

@@ -103,7 +103,7 @@ def _model(like: str, runtime: Mapping[str, Any]) -> CliSpec:
         known = dict(zip(_LIKE, (docker.SPEC, podman.CRUN, mydocker_cli.SPEC), strict=True))
         if like not in known:
             raise ValueError(f"[runtime] like = {like!r}: it is one of {', '.join(_LIKE)}")
-        return replace(known[like], install="", kin=known[like].kin or (like,))
+        return replace(known[like], install="", cgroups=False, kin=known[like].kin or (like,))
     for key in ("command", "features"):
         if key not in runtime:
             raise ValueError(f"[runtime] needs {key!r}, or `like` to take it from")

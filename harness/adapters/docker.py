@@ -54,6 +54,7 @@ def daemon_conf(last: Sequence[str] = _LAST, **more: object) -> str:
 SPEC: Final = CliSpec(
     name="docker",
     command=("docker",),
+    cgroups=True,
     features=FEATURES,
     words=Words(inspect=("container", "inspect")),
     daemons=(
@@ -93,6 +94,7 @@ ROOTLESS: Final = replace(
     name="docker-rootless",
     kin=("docker", "docker-rootless"),
     rootless=True,
+    cgroups=False,
     bridges_at=(f"{_STATE}/child_pid", "ns/net"),
     features=frozenset(
         {

@@ -36,6 +36,7 @@ _BY_PODMAN: Final = f"{podman.HOME}/runsc"
 PODMAN: Final = replace(
     podman.CRUN,
     name="podman-runsc",
+    cgroups=False,
     features=podman.FEATURES - _NEITHER,
     kin=("podman", "netavark", "netavark-root", "gvisor", "podman-runsc"),
     words=replace(podman.CRUN.words, host=(*_HOST, *_RAW)),
@@ -52,6 +53,7 @@ _BY_DOCKER: Final = f"{docker.HOME}/runsc"
 DOCKER: Final = replace(
     docker.SPEC,
     name="docker-runsc",
+    cgroups=False,
     features=docker.FEATURES - _NEITHER - {Feature.DNS},
     kin=("docker", "gvisor", "docker-runsc"),
     words=replace(docker.SPEC.words, host=_HOST),

@@ -46,8 +46,11 @@ CRUN: Final = BareFactory(
     command=("crun", "--cgroup-manager", "cgroupfs"),
     make=OciRuntime,
     packages=("crun",),
+    cgroups=True,
 )
-RUNC: Final = BareFactory(name="runc", command=("runc",), make=OciRuntime, packages=("runc",))
+RUNC: Final = BareFactory(
+    name="runc", command=("runc",), make=OciRuntime, packages=("runc",), cgroups=True
+)
 
 # --- on bridges made by hand: networks and ports are nobody's there, so they are not claimed ----
 

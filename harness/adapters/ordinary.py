@@ -82,6 +82,16 @@ def obstacle() -> str:
     return ""
 
 
+def without_cgroups(command: str) -> str:
+    """Why one that makes cgroups cannot be tried in this sandbox; an empty text where it can."""
+    if not in_user_namespace() or os.access("/sys/fs/cgroup", os.W_OK):
+        return ""
+    return (
+        f"{command} makes cgroups, and nobody has delegated one to this user: run in a scope "
+        "(`systemd-run --user --scope -p Delegate=yes …`), or as root"
+    )
+
+
 def covered(rows: Iterable[str], last: int) -> bool:
     """Whether the rows of a uid_map(5) give every id from 0 to `last`."""
     wanted = 0

@@ -71,6 +71,7 @@ CRUN: Final = CliSpec(
     command=("podman",),
     features=FEATURES,
     kin=("podman", "netavark", "netavark-root"),
+    cgroups=True,
     words=Words(
         stop=("stop", "-t", "1"),
         remove=("rm", "-f", "-t", "0"),
@@ -121,6 +122,7 @@ PASTA: Final = replace(
     name="podman-rootless",
     kin=("podman", "netavark", "rootless", "pasta"),
     rootless=True,
+    cgroups=False,
     features=frozenset(
         {
             Feature.USER_MODE,

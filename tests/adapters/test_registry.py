@@ -191,6 +191,20 @@ def test_one_that_is_for_root_says_so_to_an_ordinary_user(monkeypatch: pytest.Mo
     assert registry.obstacle(registry.load("bwrap")) == ""
 
 
+@pytest.mark.parametrize("name", ["crun", "docker", "podman", "podman-runc", "runc-by-hand"])
+def test_one_that_makes_cgroups_says_so_where_it_may_not(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instead of a failure of each test; who need not make any is tried."""
+    monkeypatch.setattr("harness.adapters.ordinary.in_user_namespace", lambda: True)
+    monkeypatch.setattr("harness.adapters.ordinary.os.access", lambda *_: False)
+    assert "makes cgroups, and nobody has delegated one" in registry.obstacle(registry.load(name))
+    others = ("bwrap", "containerd", "docker-runsc", "lxc", "mydocker-cli", "runsc")
+    assert {registry.obstacle(registry.load(other)) for other in others} == {""}
+    monkeypatch.setattr("harness.adapters.ordinary.os.access", lambda *_: True)
+    assert registry.obstacle(registry.load(name)) == ""
+
+
 @pytest.mark.parametrize("prefix", ["", "relative", "/no/such/folder"])
 def test_a_folder_that_is_none_is_refused(prefix: str) -> None:
     """It has to be absolute and there."""
