@@ -76,7 +76,10 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when every run came to its end, as expected; 1 when one did not, 2 for a bad question."""
+    """0 when every run came to its end, as expected; 1 when one did not, 2 for a bad question.
+
+    130 for who interrupts it: he has the table of the runs before.
+    """
     names = list(dict.fromkeys(arguments.runtimes)) or _installed()
     problems = [f"{name}: {why}" for name in names if (why := _why_not(name, arguments.expect))]
     if problems:
@@ -86,12 +89,18 @@ def run(arguments: argparse.Namespace) -> int:
     tests = arguments.tests or [str(SUITES)]
     columns = []
     with _Bar(console, len(names)) as bar:
-        for name in names:
-            columns.append(_tried(name, arguments, tests, bar))
-            bar.say(_about(columns[-1]))
-            _write(columns, arguments.output)
+        try:
+            for name in names:
+                columns.append(_tried(name, arguments, tests, bar))
+                _write(columns, arguments.output)
+                bar.say(_about(columns[-1]))
+        except KeyboardInterrupt:
+            there = f", {arguments.output / TABLE} has the runs before" if columns else ""
+            sys.stderr.write(f"netmodes compare: interrupted{there}\n")
+            return 130
     console.print(_table(columns))
-    console.print(f"{arguments.output / TABLE}, {arguments.output / PAGE}", markup=False)
+    written = (str(arguments.output / name) for name in (TABLE, DATA, PAGE))
+    console.print(", ".join(written), markup=False, soft_wrap=True)
     return int(any(column.note for column in columns))
 
 

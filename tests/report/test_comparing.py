@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ import pytest
 
 from harness.comparing import DATA, PAGE, TABLE
 from harness.report import json_file
-from tests.programs import ROOT, environment
+from tests.programs import ROOT, Watched, environment
 
 WITHIN = 120.0
 """Seconds for two runs of pytest, each of which imports everything, on the slowest machine."""
@@ -34,6 +36,15 @@ def test_differs(runtime, scene): assert runtime.name == "mydocker"
 """
 
 
+WAITING = """
+from harness.marks import requirement
+from tests.programs import until_interrupted
+
+@requirement("NONE-1")
+def test_kept(runtime):
+    if runtime.name != "mydocker":
+        until_interrupted("waiting")
+"""
 NOT_WITH_ACME = """
 import pytest
 
@@ -62,17 +73,22 @@ def compare(
     folder: Path, *names: str, tests: str = TESTS, more: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Compare runtimes in a few tests."""
-    (folder / "test_it.py").write_text(tests)
-    (folder / "pytest.ini").write_text("[pytest]\nnetmodes = true\n")
-    words = ["--tests", str(folder), "-n", "0", "--output", str(folder / "out")]
     return subprocess.run(
-        [sys.executable, "-m", "harness.cli", "compare", *names, *words, *more],
+        comparing(folder, *names, tests=tests, more=more),
         env=environment(),
         capture_output=True,
         text=True,
         timeout=WITHIN,
         check=False,
     )
+
+
+def comparing(folder: Path, *names: str, tests: str, more: Sequence[str] = ()) -> list[str]:
+    """The command line that does."""
+    (folder / "test_it.py").write_text(tests)
+    (folder / "pytest.ini").write_text("[pytest]\nnetmodes = true\n")
+    words = ["--tests", str(folder), "-n", "0", "--output", str(folder / "out")]
+    return [sys.executable, "-m", "harness.cli", "compare", *names, *words, *more]
 
 
 def test_the_table_has_a_verdict_of_each_runtime(tmp_path: Path) -> None:
@@ -95,6 +111,19 @@ def test_the_table_has_a_verdict_of_each_runtime(tmp_path: Path) -> None:
     page = (tmp_path / "out" / PAGE).read_text()
     (led,) = re.findall(r'href="([^"#:]*/evidence/[^"]*/)"', page)
     assert (tmp_path / "out" / unescape(led) / "again.txt").is_file()
+
+
+def test_who_interrupts_it_has_what_there_is(tmp_path: Path) -> None:
+    """It ends with the run that is going on, in good order and in one line."""
+    argv = comparing(tmp_path, "mydocker", acme(tmp_path), tests=WAITING)
+    with Watched(argv) as watched:
+        watched.expect("mydocker ")
+        os.killpg(watched.process.pid, signal.SIGINT)
+        assert watched.end() == 130
+    table = tmp_path / "out" / TABLE
+    assert f"netmodes compare: interrupted, {table} has the runs before\n" in watched.output
+    assert "Traceback" not in watched.output
+    assert "| NONE-1 | MUST | pass |" in table.read_text()
 
 
 def test_each_run_is_held_against_what_is_known(tmp_path: Path) -> None:
