@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from ipaddress import IPv4Interface
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,24 +13,11 @@ from harness.adapters import dialects
 from harness.adapters.dialects import DialectError
 from harness.dialect import Dialect
 
+TABLE = tomllib.loads(Path(dialects.__file__).with_name("dialects.toml").read_text())
 DOCKER_26, DOCKER_28 = "26.1.5", "28.0.0"
 
 
-@pytest.mark.parametrize(
-    "runtime",
-    [
-        "cni",
-        "crun",
-        "docker",
-        "netavark",
-        "netavark-root",
-        "pasta",
-        "podman",
-        "rootless",
-        "runc",
-        "slirp4netns",
-    ],
-)
+@pytest.mark.parametrize("runtime", sorted(TABLE))
 @pytest.mark.parametrize("version", ["0", "26.1.5+dfsg1", "999"])
 def test_every_choice_has_a_source_that_can_be_looked_up(runtime: str, version: str) -> None:
     """A page or a line of code, and a sentence about it; every field is one of a dialect."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from harness import expectations
 from harness.expectations import Kind
+from harness.report.schema import Verdict
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "suites/expected").glob("*.toml"))
@@ -36,6 +38,31 @@ def test_it_is_of_tests_that_there_are(file: Path) -> None:
             path, _, test = item.id.partition("::")
             name = test.partition("[")[0]
             assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), item
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_is_among_the_findings(file: Path) -> None:
+    """What a runtime does wrong is told there by its requirement, with the upstream link."""
+    findings = (ROOT / "docs/findings.md").read_text()
+    for item in expectations.loads(file.read_text()):
+        if item.verdict is Verdict.UNSUPPORTED:
+            continue
+        assert not item.link or item.link in findings, item
+        if item.kind is Kind.TEST:
+            path, _, test = item.id.partition("::")
+            assert any(re.search(rf"\b{row}\b", findings) for row in rows(ROOT / path, test)), item
+
+
+def rows(path: Path, test: str) -> list[str]:
+    """The requirements that a test is marked with."""
+    name = test.partition("[")[0]
+    (function,) = (
+        item
+        for item in ast.parse(path.read_text()).body
+        if isinstance(item, ast.FunctionDef) and item.name == name
+    )
+    words = [ast.unparse(item) for item in function.decorator_list]
+    return [row for word in words if "requirement(" in word for row in re.findall(r"'(.*?)'", word)]
 
 
 def test_the_runtimes_that_are_held_against_it_have_a_file() -> None:
