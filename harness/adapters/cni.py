@@ -71,13 +71,16 @@ def folder(prefix: str = "") -> str:
 
 def version(prefix: str = "") -> str:
     """The newest version of the specification that the plugins speak: they tell no other."""
-    done = subprocess.run(
-        [f"{folder(prefix)}/bridge", "--version"],
-        capture_output=True,
-        text=True,
-        timeout=_BOUND,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [f"{folder(prefix)}/bridge", "--version"],
+            capture_output=True,
+            text=True,
+            timeout=_BOUND,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""  # whoever calls one is told why
     found = re.findall(r"\d+\.\d+\.\d+", done.stdout + done.stderr)
     return max(found, key=lambda item: tuple(map(int, item.split(".")))) if found else ""
 

@@ -117,3 +117,16 @@ def test_a_plugin_without_an_answer_is_broken(
         cni.add(attachment, {"name": "lan", "plugins": [{"type": "acme"}]})
     with pytest.raises(CniBroken, match="CNI plugin acme ADD"):
         cni.lease(attachment, {"type": "acme"}, ())
+
+
+def test_a_plugin_that_cannot_be_executed_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where it is called; who asks for its version has none."""
+    monkeypatch.setattr("harness.adapters.cni.folder", lambda _: str(tmp_path))
+    for name in ("acme", "bridge"):
+        (tmp_path / name).write_text("\0")
+        (tmp_path / name).chmod(0o755)
+    assert cni.version(str(tmp_path)) == ""
+    with pytest.raises(CniBroken, match=r"acme DEL cannot be executed: .*Exec format error"):
+        cni.release(Attachment("lan", "web", "eth0", "", tmp_path), {"type": "acme"})
