@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.adapters import registry
-from harness.adapters.registry import UnknownRuntime
+from harness.adapters.registry import DoesNotLoad, UnknownRuntime
 
 ADAPTER = """
 class Adapter:
+    features = frozenset()
+
     def __init__(self, host):
         self.host = host
 """
@@ -59,7 +61,8 @@ def test_a_module_is_loaded_only_when_it_is_asked_for(installed: Path) -> None:
 
 def test_an_adapter_that_does_not_load_says_why(installed: Path) -> None:
     """The error is that of its own module, not that there is no such runtime."""
-    with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
+    why = "'broken', which is acme_broken:Adapter, .*ModuleNotFoundError: .*no_such_module_anywhere"
+    with pytest.raises(DoesNotLoad, match=why):
         registry.find("broken")
 
 
