@@ -117,7 +117,7 @@ def pytest_runtest_makereport(
     if why:
         path, line, _ = item.location
         report.longrepr = path, line or 0, f"Skipped: {why}"
-    if call.excinfo is not None:
+    elif call.excinfo is not None:
         if _in_trouble(item.config, call.excinfo):
             item.stash[_TROUBLED] = True
             report.user_properties.append((TROUBLE, True))

@@ -37,3 +37,24 @@ def test_it_makes_the_test_unsupported(project: pytest.Pytester, options: list[s
         ["unsupported BR-1, BR-2: container web has a network*", "1 kept, 2 unsupported*"]
     )
     result.stdout.no_fnmatch_line("*PDB*")
+
+
+def test_what_such_a_test_leaves_behind_is_told_all_the_same(project: pytest.Pytester) -> None:
+    """Also where it was an adapter that could not look: it is no breakdown of the runtime."""
+    project.makepyprojecttoml("[tool.pytest.ini_options]\nnetmodes = true\n")
+    project.makepyfile(
+        """
+        import pytest
+        from harness.adapters import furnish
+        from harness.probe.remote import OwnStack
+
+        def cannot_be_looked_at(prefix): raise OwnStack("web")
+
+        def test_leaves(world, monkeypatch):
+            world.host.spawn(["sleep", "60"], log="/dev/null")
+            monkeypatch.setattr(furnish, "_below", cannot_be_looked_at)
+            furnish.search_path("/opt/acme")
+        """
+    )
+    result = project.runpytest_subprocess("-p", "harness.plugin", "--runtime", "mydocker")
+    result.stdout.fnmatch_lines(["*LIFE-1: left behind*", "broken *LIFE-1 *"])
