@@ -150,9 +150,7 @@ class BareFactory:
 
     def missing(self) -> list[str]:
         """The runtime, the plugins and what they run, where they are not there."""
-        path = furnish.search_path(self.prefix)
-        absent = [name for name in self.required if shutil.which(name, path=path) is None]
-        return [*absent, *self.wiring.missing()]
+        return [*furnish.absent(self.prefix, self.required), *self.wiring.missing()]
 
     @property
     def version(self) -> str:

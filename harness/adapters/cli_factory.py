@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 
 from harness.adapters import furnish, ordinary
@@ -44,8 +43,7 @@ class CliFactory:
 
     def missing(self) -> list[str]:
         """The programs that are not on the PATH, or not in the prefix."""
-        path = furnish.search_path(self.spec.prefix)
-        return [name for name in self.required if shutil.which(name, path=path) is None]
+        return furnish.absent(self.spec.prefix, self.required)
 
     def obstacle(self) -> str:
         """Why it cannot be tried where this run is, though it is there; or an empty text."""

@@ -29,11 +29,22 @@ from harness.dialect import Dialect
 _LIKE: Final = ("docker", "podman", "mydocker-cli")
 _TABLES: Final = ("runtime", "words", "daemon", "dialect")
 _TEXTS: Final = ("name", "version", "default_network", "image", "install")
-_LISTS: Final = ("command", "scratch", "programs", "idle")
+_LISTS: Final = ("scratch", "programs")
+_COMMANDS: Final = ("command", "idle")
+"""Lists as well, of a first word at least."""
 _PAIRS: Final = ("env", "files")
 _MAY_LACK: Final = ("repair", "reset", "host")
 """Verbs that a runtime need not have, and options that it need not take."""
-KEYS: Final = ("like", "features", "timeout", "shortest_name", *_TEXTS, *_LISTS, *_PAIRS)
+KEYS: Final = (
+    "like",
+    "features",
+    "timeout",
+    "shortest_name",
+    *_TEXTS,
+    *_LISTS,
+    *_COMMANDS,
+    *_PAIRS,
+)
 """The keys of the table `[runtime]`."""
 
 
@@ -69,9 +80,7 @@ def _described(told: Mapping[str, Any], stem: str) -> CliSpec:
     given: dict[str, Any] = {"name": stem}
     given |= {key: _text(runtime, key) for key in _TEXTS if key in runtime}
     given |= {key: _words(runtime, key) for key in _LISTS if key in runtime}
-    for key in ("command", "idle"):
-        if key in runtime:
-            given[key] = _command(runtime, key)
+    given |= {key: _command(runtime, key) for key in _COMMANDS if key in runtime}
     for path in (*given.get("scratch", ()), *_texts(runtime, "files", {})):
         if not path.startswith("/"):
             raise ValueError(f"scratch and files have absolute paths, which {path!r} is not")
@@ -85,8 +94,7 @@ def _described(told: Mapping[str, Any], stem: str) -> CliSpec:
         given["words"] = _spelt(spec.words, _table(told, "words"))
     if "daemon" in told:
         given["daemons"] = tuple(map(_daemon, _tables(told, "daemon")))
-    spec = replace(spec, **given)
-    spec = replace(spec, like=version or _NEWEST)
+    spec = replace(spec, like=version or _NEWEST, **given)
     dialect = spec.dialect or dialects.of_kin(spec.kin or (like,), spec.like)
     return replace(spec, dialect=_changed(dialect, _table(told, "dialect")))
 

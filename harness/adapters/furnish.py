@@ -49,6 +49,12 @@ def located(command: Sequence[str], found: Mapping[str, str]) -> tuple[str, ...]
     return (found.get(command[0], command[0]), *command[1:])
 
 
+def absent(prefix: str, programs: Sequence[str]) -> list[str]:
+    """Those of the programs that are not on the PATH, nor in the prefix."""
+    path = search_path(prefix)
+    return [name for name in programs if shutil.which(name, path=path) is None]
+
+
 def environment(spec: CliSpec) -> dict[str, str]:
     """What is added to the environment of every command and daemon."""
     path = search_path(spec.prefix)

@@ -34,8 +34,7 @@ def run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: floa
         try:
             out, err = process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired as late:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill(process.pid)
             said = (late.output or b"") + (late.stderr or b"")
             raise TimeoutError(
                 f"{shlex.join(argv)} did not end within {timeout} s, or left something behind that "
@@ -96,7 +95,7 @@ def talk(argv: Sequence[str], log: str, env: Mapping[str, str]) -> tuple[int, in
 
 
 def kill(pid: int) -> None:
-    """Kill what `spawn` or `talk` has started, and what that has started in turn."""
+    """Kill what was started here, and what that has started in turn."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
