@@ -52,9 +52,12 @@ def pytest_report_header() -> str | None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let no test of the harness be skipped: each knows what the runtime that it asks claims."""
+    """Let no test of the harness be skipped: each knows what the runtime that it asks claims.
+
+    But one of all runtimes of a kind, where none of them can be tried: by an ordinary user.
+    """
     report = yield
-    if report.skipped:
+    if report.skipped and "got empty parameter set" not in str(report.longrepr):
         report.outcome = "failed"
     return report
 

@@ -121,7 +121,7 @@ def test_programs_may_come_from_a_folder(tmp_path: Path) -> None:
     """Of unpacked packages: what is there goes before what is installed."""
     for name in ("podman", "crun", "conmon"):
         program(tmp_path / "usr/bin" / name, "#!/bin/sh\n")
-    factory = registry.find(f"podman@{tmp_path}")
+    factory = registry.load(f"podman@{tmp_path}")
     assert isinstance(factory, CliFactory)
     assert factory.spec.prefix == str(tmp_path)
     assert registry.missing(factory) == []
