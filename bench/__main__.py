@@ -1,8 +1,9 @@
-"""All benches, one table: `python -m bench [--small] [--json FILE] [--svg FILE] [NAME…]`.
+"""All benches, one table: `python -m bench [--small] [--json FILE] [--html FILE] [NAME…]`.
 
 Each bench is a process of its own, with a sandbox of its own. What they have found is printed
-once more as a whole in the end, with the machine; `--json` writes it, `--svg` draws how costs
-grow. `--small` takes seconds: it is there to keep the benches working, and its figures say nothing.
+once more as a whole in the end, with the machine; `--json` writes it, `--html` makes a page of it,
+`--svg` draws how costs grow. `--small` takes seconds: it is there to keep the benches working, and
+its figures say nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ BENCHES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "cells": ((), ("1", "4")),
     "snapshot": ((), ("1",)),
     "start": ((), ("1",)),
+    "lifecycle": ((), ("1",)),
     "commands": ((), ("1",)),
     "growth": ((), ("2", "4")),
     "memory": ((), ("suites/modes/test_none.py",)),
@@ -41,8 +43,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--svg", metavar="FILE")
+    written = parser.add_argument_group("what is written")
+    written.add_argument("--json", metavar="FILE", help="every figure, and the machine")
+    written.add_argument("--html", metavar="FILE", help="a page: the tables, and how costs grow")
+    written.add_argument("--svg", metavar="FILE", help="how costs grow, alone")
     asked = parser.parse_args()
     if unknown := set(asked.names) - BENCHES.keys():
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
@@ -59,12 +63,21 @@ def main() -> int:
     found = {"machine": machine(), "tables": tables, "failed": failed}
     show("All of it", [row for table in tables for row in _rows(table)])
     if asked.json:
-        Path(asked.json).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        _write(asked.json, json.dumps(found, indent=2) + "\n")
+    if asked.html:
+        from bench.page import render
+
+        _write(asked.html, render(found))
     if asked.svg:
-        Path(asked.svg).write_text(growth(tables), encoding="utf-8")
+        _write(asked.svg, growth(tables))
     for name in failed:
         print(f"bench.{name} failed", file=sys.stderr)
     return bool(failed)
+
+
+def _write(path: str, text: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text, encoding="utf-8")
 
 
 def machine() -> dict[str, object]:

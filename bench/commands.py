@@ -19,14 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.rivals import there, up
 from bench.timing import Row, alternate, show
 from harness import sandbox
-from harness.adapters import registry
 from harness.adapters.cli_factory import CliFactory
 from harness.adapters.furnish import environment
-from harness.adapters.protocol import HostHandle
+from harness.adapters.protocol import AdapterFactory, HostHandle
 from harness.world.build import World
-from linux.userns import in_user_namespace
 
 MODES = ("bridge", "none", "host", "container:first")
 BARS = {"podman": 0.75, "docker": 0.4}
@@ -62,14 +61,8 @@ def main() -> int:
 def _measure(rounds: int) -> int:
     with ExitStack() as stack:
         rivals = [stack.enter_context(_mydocker())]
-        for name in BARS:
-            if in_user_namespace():
-                print(f"{name} is left out: as it comes it wants the machine's root")
-                continue
-            try:
-                rivals.append(stack.enter_context(_rival(name)))
-            except registry.NotInstalled as error:
-                print(f"{name} is left out: {error}")
+        for name, factory in there(BARS):
+            rivals.append(stack.enter_context(_rival(name, factory)))
         for rival in rivals:
             rival.seconds("run", "-d", "--name", "first", "base", "sleep", "100000")
         for mode in MODES:
@@ -109,16 +102,10 @@ def _mydocker() -> Iterator[Rival]:
 
 
 @contextmanager
-def _rival(name: str) -> Iterator[Rival]:
-    factory = registry.find(name)
+def _rival(name: str, factory: AdapterFactory) -> Iterator[Rival]:
     assert isinstance(factory, CliFactory)
-    with World.build() as world:
-        adapter = factory(world.host)
-        adapter.start()
-        try:
-            yield Rival(name, world.host, factory.spec.command, environment(factory.spec))
-        finally:
-            adapter.stop()
+    with up(factory) as (world, _):
+        yield Rival(name, world.host, factory.spec.command, environment(factory.spec))
 
 
 def _timed(argv: tuple[str, ...], env: dict[str, str]) -> float:

@@ -82,4 +82,5 @@ def _drawn(lines: dict[str, list[Point]]) -> Iterator[str]:
         for x, y in line:
             yield f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>'
         x, y = line[-1][0], labels[name]
-        yield f'<text x="{x + 8}" y="{y + 4}" style="fill:{colour}">{name}</text>'
+        # An attribute, where a page's own rule lets no style be set, of what no rule is about.
+        yield f'<text x="{x + 8}" y="{y + 4}"><tspan fill="{colour}">{name}</tspan></text>'

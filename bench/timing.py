@@ -40,6 +40,13 @@ class Row:
         """Whether it is a rate."""
         return self.unit.endswith("/s")
 
+    @property
+    def met(self) -> bool:
+        """Whether the median is within what was promised, if anything was."""
+        if self.bar is None:
+            return True
+        return self.median >= self.bar if self.more_is_better else self.median <= self.bar
+
 
 def alternate(
     contestants: Sequence[tuple[str, Callable[[], float]]],

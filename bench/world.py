@@ -18,7 +18,7 @@ from harness import sandbox
 from harness.topology import Topology
 from harness.world.build import World, routers
 
-UP_BAR = 0.150
+UP_BAR = 0.060
 
 
 def main() -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from base64 import b64encode
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.__main__ import BENCHES
+from bench.page import render
 from bench.plot import growth
 from tests.programs import ROOT, environment
 
@@ -87,7 +91,64 @@ def test_no_label_covers_another() -> None:
     labels = [
         float(text.attrib["y"])
         for text in drawn.iter("{http://www.w3.org/2000/svg}text")
-        if text.text in ("started", "mesh asked", "removed")
+        if "".join(text.itertext()) in ("started", "mesh asked", "removed")
     ]
     assert all(below - above >= 13 for above, below in pairwise(sorted(labels)))  # the font's size
     assert len(labels) == 3
+
+
+FOUND: dict[str, Any] = {
+    "machine": {
+        "processor": "<b>Some</b>", "processors": 2, "memory_gb": 24,
+        "kernel": "6.1", "python": "3.13", "load": 0.5,
+    },
+    "failed": ["world"],
+    "tables": [
+        {
+            "title": "A start",
+            "against": "C",
+            "rows": [
+                row("C", 0.002),
+                {**row("late", 0.008), "bar": 0.003},
+                {**row("early", 0.001), "bar": 0.003},
+            ],
+        },
+        {"title": "Growth: …", "against": None, "rows": [row("10 started", 1.0)]},
+    ],
+}  # fmt: skip
+
+
+def test_the_page_tells_what_was_promised_and_what_came_of_it() -> None:
+    """A row with a bar is kept or not kept by its median; ratios are to the one that is named."""
+    page = render(FOUND)
+    assert "bench.world failed" in page
+    assert "&lt;b&gt;Some&lt;/b&gt;" in page
+    lines = {
+        cells[0]: cells[1:]
+        for cells in (
+            [re.sub("<.*?>", "", cell).strip() for cell in re.findall("<t[hd].*?</t[hd]>", line)]
+            for line in page.splitlines()
+            if line.startswith("<tr")
+        )
+    }
+    assert lines["late"][4:6] == ["≤ 3.0 not kept", "4.00"]
+    assert lines["early"][4:6] == ["≤ 3.0 kept", "0.50"]
+    assert lines["C"][4:6] == ["", "1.00"]
+
+
+def test_the_page_needs_nothing_else() -> None:
+    """Its own rule (Content-Security-Policy) admits its styles, the drawing's too, and no other."""
+    page = render(FOUND)
+    admitted = re.findall(r"'sha256-([^']+)'", page)
+    styles = re.findall("<style>(.*?)</style>", page, re.DOTALL)
+    hashed = [b64encode(sha256(style.encode()).digest()).decode() for style in styles]
+    assert admitted == hashed
+    assert len(hashed) == 2
+    assert "style=" not in page
+
+
+def test_a_page_without_growth_has_no_drawing_of_it() -> None:
+    """Nor a rule for its style."""
+    page = render({**FOUND, "tables": FOUND["tables"][:1]})
+    assert "How it grows" not in page
+    assert len(re.findall("'sha256-", page)) == 1

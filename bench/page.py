@@ -1,0 +1,106 @@
+"""What was measured as a page: one file that needs nothing else, drawn from the record alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import jinja2
+from markupsafe import Markup
+
+from bench.plot import growth
+from bench.timing import Row
+
+_HERE: Final = Path(__file__).parent
+_WIDTH: Final = 100.0
+"""Of the longest bar of a table, in its drawing's units."""
+
+
+class Line(NamedTuple):
+    """A row as it is shown; `length` and `limit` are those of its bar and of its promise."""
+
+    name: str
+    median: str
+    least: str
+    most: str
+    unit: str
+    ratio: str
+    bar: str
+    met: bool | None
+    length: float
+    limit: float | None
+
+
+class Table(NamedTuple):
+    """A table of the page; `against` is whose median the ratios are to."""
+
+    title: str
+    against: str
+    lines: Sequence[Line]
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """The page about what `python -m bench` has found."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    ours = (files("harness.report") / "templates" / "page.css").read_text(encoding="utf-8")
+    style = ours + (_HERE / "page.css").read_text(encoding="utf-8")
+    tables = found["tables"]
+    drawn = any(table["title"].startswith("Growth") for table in tables)
+    return environment.get_template("page.html.j2").render(
+        machine=found["machine"],
+        failed=found["failed"],
+        tables=[_table(table) for table in tables],
+        growth=Markup(growth(tables)) if drawn else "",
+        growth_style=_hash(_style_of(growth(tables))) if drawn else "",
+        style=Markup(style),
+        style_hash=_hash(style),
+        width=_WIDTH,
+    )
+
+
+def _table(table: Mapping[str, Any]) -> Table:
+    rows = [
+        Row(item["name"], tuple(item["figures"]), item["bar"], item["unit"])
+        for item in table["rows"]
+    ]
+    base = next((row.median for row in rows if row.name == table["against"]), None)
+    return Table(table["title"], table["against"] or "", list(_lines(rows, base)))
+
+
+def _lines(rows: Sequence[Row], base: float | None) -> Iterator[Line]:
+    longest: dict[str, float] = {}
+    for row in rows:
+        longest[row.unit] = max(longest.get(row.unit, 0.0), row.median, row.bar or 0.0)
+    for row in rows:
+        scale = _WIDTH / (longest[row.unit] or 1.0)
+        yield Line(
+            name=row.name,
+            median=row.shown(row.median),
+            least=row.shown(min(row.figures)),
+            most=row.shown(max(row.figures)),
+            unit=row.unit,
+            ratio=f"{row.median / base:.2f}" if base else "",
+            bar=f"{'≥' if row.more_is_better else '≤'} {row.shown(row.bar)}" if row.bar else "",
+            met=None if row.bar is None else row.met,
+            length=round(row.median * scale, 1),
+            limit=None if row.bar is None else round(row.bar * scale, 1),
+        )
+
+
+def _style_of(drawing: str) -> str:
+    return drawing.partition("<style>")[2].partition("</style>")[0]
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

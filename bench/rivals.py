@@ -1,0 +1,40 @@
+"""Runtimes that are up, each in a host of its own, to be measured side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from harness.adapters import registry
+from harness.adapters.protocol import Adapter, AdapterFactory
+from harness.world.build import World
+from linux.userns import in_user_namespace
+
+_FOR_ROOT: Final = ("podman", "docker")
+
+
+def there(names: Iterable[str]) -> Iterator[tuple[str, AdapterFactory]]:
+    """Those of these runtimes that can be measured here; of the others it is printed why not."""
+    for name in names:
+        if name in _FOR_ROOT and in_user_namespace():
+            print(f"{name} is left out: as it comes it wants the machine's root")
+            continue
+        try:
+            found = registry.find(name)
+        except registry.UnknownRuntime as error:
+            print(f"{name} is left out: {error}")
+        else:
+            yield name, found
+
+
+@contextmanager
+def up(factory: AdapterFactory) -> Iterator[tuple[World, Adapter]]:
+    """A world with the runtime up in its host; it is taken down after."""
+    with World.build() as world:
+        adapter = factory(world.host)
+        adapter.start()
+        try:
+            yield world, adapter
+        finally:
+            adapter.stop()
