@@ -66,6 +66,21 @@ class Summary:
         self._verdicts: dict[str, Verdict] = {}
         self._lacking: dict[str, str] = {}
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.CollectReport | pytest.TestReport
+    ) -> tuple[str, str, str] | None:
+        """Have pytest count as failed what broke a promise, and as an error what did not.
+
+        It goes by when: what a test leaves behind would be an error, a breakdown in it a failure.
+        """
+        if not (isinstance(report, pytest.TestReport) and report.failed):
+            return None
+        broken = any(name == BREAKS for name, _ in report.user_properties)
+        if broken or judge(report) is Verdict.BROKEN:
+            return "failed", "F", "FAILED"
+        return "error", "E", "ERROR"
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Let a report count for each requirement of its test."""
         verdict = judge(report)

@@ -88,6 +88,8 @@ def test_a_runtime_that_breaks_down_is_an_error(
         """
     )
     result = project.runpytest_subprocess(*workers)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*ERROR at call of test_breaks*"])
     result.stdout.fnmatch_lines(["*run web: it was ended by signal 11*"])
     result.stdout.fnmatch_lines(["error *BR-1 *", "1 error, 1 kept, *"])
     result.stdout.no_fnmatch_line("*Traceback*")
@@ -146,6 +148,8 @@ def test_what_is_left_of_a_breakdown_breaks_nothing(project: pytest.Pytester) ->
     result.stdout.no_fnmatch_line("broken *")
     result = project.runpytest_subprocess(*arguments)
     result.stdout.fnmatch_lines(["broken *LIFE-1 *"])
+    result.assert_outcomes(passed=1, failed=1, errors=2)
+    result.stdout.fnmatch_lines(["FAILED *::test_leaves*"])
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
