@@ -95,10 +95,12 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Say what is tested, and where."""
     where = "private namespaces" if sandbox.inside() else "none"
     fault = config.stash.get(FAULT, None)
+    name = runtime_name(config)
     told = f"\nfault {fault.id}: {fault.about}" if fault else ""
+    if provenance := registry.provenance(registry.load(name)):
+        told = f"\n{provenance}{told}"
     return (
-        f"netmodes {__version__}: runtime {runtime_name(config)}, sandbox {where}, "
-        f"Linux {platform.release()}{told}"
+        f"netmodes {__version__}: runtime {name}, sandbox {where}, Linux {platform.release()}{told}"
     )
 
 

@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.adapters import dialects, furnish, registry
-from harness.adapters.bare_adapter import BareFactory
 from harness.adapters.cli import version_in
 from harness.adapters.cli_factory import CliFactory
 from harness.adapters.cli_spec import CliSpec
@@ -86,8 +85,8 @@ def _claims(factory: AdapterFactory) -> str:
 def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
     version = version_of(factory)
     yield f"{name} {version}".rstrip()
-    if isinstance(factory, BareFactory | CliFactory) and (brought := factory.brought()):
-        yield f"  from the folder: {', '.join(brought)}"
+    if provenance := registry.provenance(factory):
+        yield f"  {provenance}"
     if absent := registry.missing(factory):
         yield f"  not installed: there is no {', '.join(absent)}"
         if install := registry.how_to_install(factory):

@@ -90,6 +90,10 @@ def _described(told: Mapping[str, Any], stem: str) -> CliSpec:
             given[key] = _number(runtime, key)
     if "features" in runtime:
         given["features"] = frozenset(map(_feature, _words(runtime, "features")))
+        if not given["features"]:
+            raise ValueError(
+                "features is empty: of a runtime that claims nothing nothing is tested"
+            )
     if "words" in told:
         given["words"] = _spelt(spec.words, _table(told, "words"))
     if "daemon" in told:

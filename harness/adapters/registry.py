@@ -125,6 +125,20 @@ def how_to_install(factory: AdapterFactory) -> str:
     return str(getattr(getattr(factory, "spec", factory), "install", ""))
 
 
+def provenance(factory: AdapterFactory) -> str:
+    """Which of its programs come from a folder, and which do not; an empty text without one."""
+    from harness.adapters.bare_adapter import BareFactory
+    from harness.adapters.cli_factory import CliFactory
+
+    prefix = str(getattr(getattr(factory, "spec", factory), "prefix", ""))
+    if not prefix or not isinstance(factory, BareFactory | CliFactory):
+        return ""
+    own = factory.brought()
+    others = [name for name in factory.required if name.rpartition("/")[2] not in own]
+    told = f"from {prefix}: {', '.join(own)}"
+    return f"{told}; as installed: {', '.join(others)}" if others else told
+
+
 def _load(name: str) -> AdapterFactory:
     for point in entry_points(group=GROUP):
         if point.name == name:

@@ -158,6 +158,9 @@ def test_which_programs_come_from_the_folder_is_told(tmp_path: Path) -> None:
     assert isinstance(factory, CliFactory)
     assert factory.brought() == ["conmon"]
     assert factory.spec.command == ("podman",)
+    told = registry.provenance(factory)
+    assert told.startswith(f"from {tmp_path}: conmon; as installed: podman, ")
+    assert registry.provenance(registry.load("podman")) == ""
 
 
 @pytest.mark.parametrize("name", ["crun-by-hand", "podman"])

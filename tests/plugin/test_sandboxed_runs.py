@@ -62,6 +62,31 @@ def test_everything_runs_inside(project: pytest.Pytester, workers: list[str]) ->
     result.stdout.fnmatch_lines(["netmodes *: runtime acme, sandbox private namespaces, Linux *"])
 
 
+def test_what_comes_from_a_folder_is_told_before_anything_is_run(
+    project: pytest.Pytester,
+) -> None:
+    """And what does not: with a client alone in it, another version's daemon would be tried."""
+    folder, daemon = project.mkdir("v2"), project.path / "acmed"
+    for path in (folder / "acmectl", daemon):
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    described = project.path / "acme.toml"
+    described.write_text(
+        f"""
+        [runtime]
+        command = ["acmectl"]
+        features = ["bridge"]
+        [[daemon]]
+        command = ["{daemon}"]
+        socket = "/run/acme.sock"
+        """
+    )
+    project.makepyfile(PASS)
+    result = project.runpytest_subprocess("--runtime", f"{described}@{folder}")
+    result.stdout.fnmatch_lines(["netmodes *", f"from {folder}: acmectl; as installed: {daemon}"])
+    result.assert_outcomes(passed=1)
+
+
 def test_a_run_inside_a_sandbox_makes_no_other(project: pytest.Pytester) -> None:
     """By default a run that is inside already stays where it is."""
     project.makepyfile("import os\ndef test_pid(): assert os.getpid() != 2")
