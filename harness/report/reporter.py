@@ -19,6 +19,7 @@ from harness.expectations import BadExpectations, Deviation
 from harness.recorder import Recorder
 from harness.report import collect, files
 from harness.report.collect import Collected
+from harness.report.known import unseen
 from harness.report.notes import NodeIds
 from harness.report.schema import Report, Selection, Shard
 from harness.report.text import line, plain
@@ -37,8 +38,10 @@ class Order:
     file for the gate, with the deviations in it, `expectations` a digest of it; `write` the
     one to be written. `fault` is
     what the runtime is sabotaged with, `probe` how matrices are asked where that was said.
+    `known` is the folder of the suites' own expectation files.
     """
 
+    known: Path
     directory: Path | None = None
     asked: bool = False
     expected: tuple[str, Sequence[Deviation]] | None = None
@@ -144,6 +147,8 @@ class Reporter:
         except (BadExpectations, OSError) as error:
             self._say(f"gate: {error}", bad=True)
             status = status or pytest.ExitCode.TESTS_FAILED
+        if words := unseen(self._runtime, report.implementation.version, self._order.known):
+            self._say(words)
         if report.partial:
             self._say(f"report: partial: {'; '.join(report.partial)}", bad=True)
             status = status or pytest.ExitCode.TESTS_FAILED

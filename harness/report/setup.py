@@ -61,6 +61,7 @@ def register(
         seeds=_seeds(config),
         fault=config.getoption("fault", default=None),
         probe=options.changed(config, "probe"),
+        known=suites / "expected",
     )
     reporter = Reporter(
         order,
