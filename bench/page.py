@@ -90,11 +90,17 @@ def _lines(rows: Sequence[Row], base: float | None) -> Iterator[Line]:
             most=row.shown(max(row.figures)),
             unit=row.unit,
             ratio=f"{row.median / base:.2f}" if base else "",
-            bar=f"{'≥' if row.more_is_better else '≤'} {row.shown(row.bar)}" if row.bar else "",
+            bar=_promise(row),
             met=None if row.bar is None else row.met,
             length=round(row.median * scale, 1),
             limit=None if row.bar is None else round(row.bar * scale, 1),
         )
+
+
+def _promise(row: Row) -> str:
+    if row.bar is None:
+        return ""
+    return f"{'≥' if row.more_is_better else '≤'} {row.shown(row.bar)}"
 
 
 def _style_of(drawing: str) -> str:

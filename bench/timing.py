@@ -92,7 +92,7 @@ def show(title: str, rows: Sequence[Row], *, against: str | None = None) -> None
             row.name,
             *(row.shown(figure) for figure in figures),
             row.unit,
-            f"{sign} {row.shown(row.bar)}" if row.bar else "",
+            f"{sign} {row.shown(row.bar)}" if row.bar is not None else "",
             f"{row.median / base:.3f}" if base else "",
         )
     Console(width=100).print(table)

@@ -95,6 +95,9 @@ class Dialect:
     (BR-5)."""
     hostname: Literal["short-id", "name"] = "short-id"
     """What `/etc/hostname` says where nobody asked otherwise (FILE-1)."""
+    hosts_base: Literal["none", "host"] = "none"
+    """Whether `/etc/hosts` begins with what the host's has (FILE-1), but for the loopback's
+    names, which are everybody's own."""
     hosts_names: frozenset[Literal["hostname", "name", "aliases"]] = frozenset({"hostname"})
     """Which of its own names stand at a container's address in its `/etc/hosts` (FILE-1)."""
     peer_names: frozenset[Literal["short-id", "hostname", "reverse"]] = frozenset(
@@ -113,6 +116,10 @@ class Dialect:
     """What becomes of stopping a container that does not run (LIFE-5)."""
     crash: Literal["keeps-network", "stops"] = "keeps-network"
     """What becomes of running containers when the runtime itself is killed (LIFE-6)."""
+    execs: Literal["go-on", "end"] = "go-on"
+    """What becomes of who is executed in when the runtime itself is killed: `end`, they do, and
+    nobody can be executed in until it is back. Who can be looked into by exec alone is looked at
+    then (LIFE-6)."""
     restart_address: Literal["kept", "renewed"] = "renewed"
     """Whether a stopped container's address stays its own until it is started again, or is
     free meanwhile and a container that starts gets one anew (LIFE-7)."""

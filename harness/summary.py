@@ -70,16 +70,19 @@ class Summary:
     def pytest_report_teststatus(
         self, report: pytest.CollectReport | pytest.TestReport
     ) -> tuple[str, str, str] | None:
-        """Have pytest count as failed what broke a promise, and as an error what did not.
+        """Have pytest count a breakdown as an error, and what a test leaves behind as failed.
 
-        It goes by when: what a test leaves behind would be an error, a breakdown in it a failure.
+        By itself it goes by the phase: what is raised in a test's body has failed, what is raised
+        around it is an error.
         """
         if not (isinstance(report, pytest.TestReport) and report.failed):
             return None
+        if report.when == "call" and judge(report) is Verdict.ERROR:
+            return "error", "E", "ERROR"
         broken = any(name == BREAKS for name, _ in report.user_properties)
-        if broken or judge(report) is Verdict.BROKEN:
+        if report.when in ("setup", "teardown") and broken:
             return "failed", "F", "FAILED"
-        return "error", "E", "ERROR"
+        return None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Let a report count for each requirement of its test."""

@@ -129,6 +129,12 @@ class BareFactory:
         plugins = CNI in self.upon and cni.folder(self.prefix).startswith(f"{self.prefix}/")
         return [*own, "CNI's plugins"] if plugins and self.prefix else own
 
+    def others(self) -> list[str]:
+        """Which do not, of those that there are: they are the installed ones."""
+        own, missing = self.brought(), self.missing()
+        names = [*self.required, *(["CNI's plugins"] if CNI in self.upon else [])]
+        return [name for name in names if name.rpartition("/")[2] not in own + missing]
+
     @property
     def required(self) -> tuple[str, ...]:
         """The programs without which nothing goes."""
@@ -215,13 +221,27 @@ class BareAdapter:
         try:
             return self._calls.call(asked, function, *args, **kwargs)
         except (Refused, CniError) as error:
+            if self._daemon_ended():  # whoever says no cannot reach it
+                raise self._broken(asked, str(error)) from error
             raise RuntimeRefused(asked, str(error)) from error
         except (Broken, CniBroken) as error:
-            runtime = shlex.quote(self._factory.called or self.name)
-            raise RuntimeBroken(
-                f"{asked}: {error}\n"
-                f"`netmodes lab --runtime {runtime}` gives a shell where it can be tried."
-            ) from error
+            raise self._broken(asked, str(error)) from error
+
+    def _broken(self, asked: str, why: str) -> RuntimeBroken:
+        self._memory.forget()
+        told = [f"{asked}: {why}"]
+        ended = self._daemon_ended()
+        if ended:
+            told.append("Its daemon has ended; it is started anew.")
+        told += [daemon.tail(self._host, item.log) for item in self._factory.daemons]
+        runtime = shlex.quote(self._factory.called or self.name)
+        told.append(f"`netmodes lab --runtime {runtime}` gives a shell where it can be tried.")
+        if ended:
+            self._start_daemons()
+        return RuntimeBroken("\n".join(told))
+
+    def _daemon_ended(self) -> bool:
+        return any(not daemon.alive(self._host, pid) for pid in self._daemons)
 
     @property
     def commands(self) -> Sequence[Completed]:

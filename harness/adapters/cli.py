@@ -23,6 +23,7 @@ from harness.adapters.cli_reading import Garbage
 from harness.adapters.cli_spec import CliSpec
 from harness.adapters.hostside import wait_for_end
 from harness.adapters.memory import Memory
+from harness.adapters.program import crashed
 from harness.adapters.protocol import (
     Completed,
     ExecCommand,
@@ -43,7 +44,6 @@ _NOT_EXECUTABLE: Final = (126, 127)
 """What `exec` exits with when the command cannot be executed, or is not there."""
 _LATE: Final = 124
 """What timeout(1) exits with for a command that it has ended."""
-_PANIC: Final = re.compile(r"^(panic: |fatal error: |SIGSEGV|Traceback \(most recent call)", re.M)
 _SAID: Final = 2000
 _KEPT: Final = 100
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
@@ -308,7 +308,7 @@ class CliAdapter:
         self.commands.append(done)
         if done.returncode < 0:
             raise self._broken(asked, done, f"it was ended by signal {-done.returncode}")
-        if done.returncode and _PANIC.search(done.stderr):
+        if done.returncode and crashed(done.stderr):
             raise self._broken(asked, done, "it crashed")
         if done.returncode and self._daemons:
             for pid in self._daemons:

@@ -39,7 +39,15 @@ class CliFactory:
 
     def brought(self) -> list[str]:
         """Which of its programs come from the prefix."""
-        return furnish.named(self.spec.prefix, self.spec.required)
+        prefix = self.spec.prefix
+        own = furnish.named(prefix, self.spec.required)
+        return [*own, *furnish.lying(prefix, self.spec.helpers)] if prefix else own
+
+    def others(self) -> list[str]:
+        """Which do not, of those that there are: they are the installed ones."""
+        own, missing = self.brought(), self.missing()
+        names = (*self.spec.required, *furnish.lying("", self.spec.helpers))
+        return [name for name in names if name.rpartition("/")[2] not in own + missing]
 
     def missing(self) -> list[str]:
         """The programs that are not on the PATH, or not in the prefix."""

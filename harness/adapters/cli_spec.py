@@ -92,8 +92,9 @@ class CliSpec:
     proc(5) the namespace is. `scratch` are directories that become empty and writable in the host,
     `files` what is written there before the first command, a script so that it can be executed,
     with `prefix` for `PREFIX`. `programs` must be on the PATH, and `install` says how they get
-    there. Names shorter than `shortest_name` are filled up. `idle` is what a container runs whose
-    plan names no command. `timeout` bounds one command, in seconds.
+    there; `helpers` are where programs may lie that it finds by itself, below the prefix too.
+    Names shorter than `shortest_name` are filled up. `idle` is what a container runs whose plan
+    names no command. `timeout` bounds one command, in seconds.
     """
 
     name: str
@@ -116,6 +117,7 @@ class CliSpec:
     files: tuple[tuple[str, str], ...] = ()
     scratch: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    helpers: tuple[str, ...] = ()
     install: str = ""
     prefix: str = ""
     shortest_name: int = 1

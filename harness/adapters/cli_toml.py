@@ -92,7 +92,7 @@ def _described(told: Mapping[str, Any], stem: str) -> CliSpec:
         given["features"] = frozenset(map(_feature, _words(runtime, "features")))
         if not given["features"]:
             raise ValueError(
-                "features is empty: of a runtime that claims nothing nothing is tested"
+                "features is empty: a runtime that claims nothing is held to next to nothing"
             )
     if "words" in told:
         given["words"] = _spelt(spec.words, _table(told, "words"))

@@ -18,7 +18,7 @@ from typing import Final
 
 from harness.adapters import hostside, records
 from harness.adapters.bare import Order
-from harness.adapters.program import BOUND, Broken, Refused, Silent
+from harness.adapters.program import BOUND, Broken, Refused, Silent, crashed
 from harness.world import commands
 
 ENTERING: Final = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
@@ -30,8 +30,8 @@ _AGAIN: Final = 0.005
 def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> int:
     """Start a container's runtime; the pid of the container once its command is executed.
 
-    `Refused` with what it wrote when it ends before, `Broken` when it wrote nothing, or there is
-    no such process after `BOUND` seconds.
+    `Refused` with what it wrote when it ends before, `Broken` when it wrote nothing or crashed, or
+    there is no such process after `BOUND` seconds.
     """
     order.log.unlink(missing_ok=True)
     monitor = commands.spawn(argv, str(order.log), environment)
@@ -43,6 +43,8 @@ def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> 
             said = order.log.read_text(encoding="utf-8", errors="replace").strip()
             if not said:
                 raise Silent(f"{shlex.join(argv)} ended at once, and said nothing")
+            if crashed(said):
+                raise Broken(f"{shlex.join(argv)} crashed; it said {said!r}")
             raise Refused(said)
         select.select([], [], [], _AGAIN)
     raise Broken(f"{shlex.join(argv)} has started nothing within {BOUND:g} s")

@@ -35,6 +35,12 @@ def brought(prefix: str, programs: Sequence[str]) -> dict[str, str]:
     return {name: where for name, where in found.items() if where}
 
 
+def lying(prefix: str, helpers: Sequence[str]) -> list[str]:
+    """The names of those that lie in a prefix, each of which may do so at several paths."""
+    found = [path for path in helpers if os.path.exists(f"{prefix}{path}")]
+    return list(dict.fromkeys(path.rpartition("/")[2] for path in found))
+
+
 def named(prefix: str, programs: Sequence[str]) -> list[str]:
     """The names of those that come from a prefix, those that were `located` there among them."""
     own = [name.rpartition("/")[2] for name in programs if name.startswith(f"{prefix}/")]

@@ -84,6 +84,9 @@ CRUN: Final = CliSpec(
     files=((f"{HOME}/containers.conf", conf("crun")),),
     scratch=("/var/lib", "/var/cache"),
     programs=("crun", "conmon"),
+    helpers=tuple(
+        f"{folder}/podman/{name}" for name in ("netavark", "aardvark-dns") for folder in _HELPERS
+    ),
     install="apt-get install podman crun netavark aardvark-dns nftables",
 )
 RUNC: Final = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from harness.adapters import hostside
 BOUND: Final = 30.0
 """Seconds that one command may take."""
 _SHOWN: Final = 200
+_PANIC: Final = re.compile(r"^(panic: |fatal error: |SIGSEGV|Traceback \(most recent call)", re.M)
+"""How Go's runtime and Python's begin to say that a program crashed."""
 
 
 class Refused(Exception):
@@ -27,6 +30,11 @@ class Broken(Exception):
 
 class Silent(Broken):
     """It ended with an error, and did not say why."""
+
+
+def crashed(said: str) -> bool:
+    """Whether what a program that has failed said is no answer, but how it came to its end."""
+    return _PANIC.search(said) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ class Program:
     def ask(self, *words: str, log: Path) -> None:
         """A command that has to succeed; what it starts goes on writing to `log`.
 
-        `Refused` with its words when it says no, `Broken` when it says nothing.
+        `Refused` with its words when it says no, `Broken` when it says nothing or crashes.
         """
         with log.open("wb") as file:
             try:
@@ -56,6 +64,8 @@ class Program:
             raise Broken(f"{why}; it said {said!r}")
         if done.returncode and not said:
             raise Silent(f"{shlex.join(done.args)} exited with {done.returncode}; it said nothing")
+        if done.returncode and crashed(said):
+            raise Broken(f"{shlex.join(done.args)} crashed; it said {said!r}")
         if done.returncode:
             raise Refused(said)
 

@@ -41,7 +41,8 @@ _BUILT_IN: Final = {
     "runc-by-hand": "harness.adapters.oci:RUNC_BY_HAND",
     "runsc": "harness.adapters.runsc:RUNSC",
 }
-_DESCRIBED: Final = ".toml"
+DESCRIBED: Final = ".toml"
+"""How the path of a description ends."""
 
 
 class UnknownRuntime(LookupError):
@@ -79,7 +80,7 @@ def find(name: str) -> AdapterFactory:
 def load(name: str) -> AdapterFactory:
     """What `find` finds, whether its programs are there or not."""
     plain, at, prefix = _parted(name)
-    if plain.endswith(_DESCRIBED):
+    if plain.endswith(DESCRIBED):
         from harness.adapters import cli_toml  # who names no file needs none of it
 
         try:
@@ -93,10 +94,10 @@ def load(name: str) -> AdapterFactory:
 
 def _parted(name: str) -> tuple[str, str, str]:
     """An adapter's name or a file's path, which may have an `@` in it, and a prefix."""
-    path, at, prefix = name.rpartition(f"{_DESCRIBED}@")
-    if name.endswith(_DESCRIBED):
+    path, at, prefix = name.rpartition(f"{DESCRIBED}@")
+    if name.endswith(DESCRIBED):
         return name, "", ""
-    return (path + _DESCRIBED, "@", prefix) if at else name.partition("@")
+    return (path + DESCRIBED, "@", prefix) if at else name.partition("@")
 
 
 def _called(name: str, factory: AdapterFactory) -> AdapterFactory:
@@ -133,9 +134,8 @@ def provenance(factory: AdapterFactory) -> str:
     prefix = str(getattr(getattr(factory, "spec", factory), "prefix", ""))
     if not prefix or not isinstance(factory, BareFactory | CliFactory):
         return ""
-    own = factory.brought()
-    others = [name for name in factory.required if name.rpartition("/")[2] not in own]
-    told = f"from {prefix}: {', '.join(own)}"
+    told = f"from {prefix}: {', '.join(factory.brought())}"
+    others = factory.others()
     return f"{told}; as installed: {', '.join(others)}" if others else told
 
 

@@ -147,8 +147,10 @@ class Reporter:
         except (BadExpectations, OSError) as error:
             self._say(f"gate: {error}", bad=True)
             status = status or pytest.ExitCode.TESTS_FAILED
-        if words := unseen(self._runtime, report.implementation.version, self._order.known):
-            self._say(words)
+        try:
+            self._say(unseen(self._runtime, report.implementation.version, self._order.known))
+        except (BadExpectations, OSError, UnicodeDecodeError) as error:
+            self._say(f"{self._order.known}: {error}", bad=True)
         if report.partial:
             self._say(f"report: partial: {'; '.join(report.partial)}", bad=True)
             status = status or pytest.ExitCode.TESTS_FAILED
@@ -283,7 +285,8 @@ class Reporter:
     # --- telling
 
     def _say(self, words: str, *, bad: bool = False) -> None:
-        self._words.append(("!" if bad else " ") + line(words))
+        if words:
+            self._words.append(("!" if bad else " ") + line(words))
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -69,6 +69,19 @@ def test_its_own_names_stand_at_its_addresses_as_declared(
 
 @requirement("FILE-1")
 @some
+def test_of_the_hosts_own_file_it_has_what_is_declared(
+    town: Scene, runtime: Adapter, name: str
+) -> None:
+    """All of its names but the loopback's own, where a container's file begins with it, or none."""
+    own = set().union(*_lines(town.world.host.call(_text, "/etc/hosts")).values())
+    beyond = {item for item in own if not item.endswith(("localhost", "loopback"))}
+    assert beyond, "the host has names that could be passed on"
+    passed_on = set().union(*hosts(town[name]).values()) & beyond
+    assert passed_on == (beyond if runtime.dialect.hosts_base == "host" else set())
+
+
+@requirement("FILE-1")
+@some
 def test_localhost_is_itself(town: Scene, name: str) -> None:
     """In each family that its loopback has, by the file and by the C library."""
     loopback = {item.ip for item in town[name].net.interfaces("lo")}
@@ -149,9 +162,14 @@ def test_what_is_written_into_them_stays_inside(scene: Scene, name: str) -> None
 
 
 def hosts(container: Container) -> dict[Address, set[str]]:
-    """Its `/etc/hosts`: the names at each address (hosts(5))."""
+    """Its `/etc/hosts`: the names at each address."""
+    return _lines(container.read("/etc/hosts"))
+
+
+def _lines(text: str) -> dict[Address, set[str]]:
+    """The names at each address in a text as hosts(5) has it."""
     found: dict[Address, set[str]] = defaultdict(set)
-    for line in container.read("/etc/hosts").splitlines():
+    for line in text.splitlines():
         address, *names = line.partition("#")[0].split() or [""]
         if address:
             found[ip_address(address)].update(names)

@@ -13,7 +13,12 @@ from typing import Final
 import pytest
 
 from harness.adapters import daemon, registry
+from harness.adapters.bare import Order
+from harness.adapters.bare_adapter import BareFactory
+from harness.adapters.by_hand import BRIDGE, DEFAULT
 from harness.adapters.cli import CliAdapter
+from harness.adapters.cli_spec import Daemon
+from harness.adapters.hand_veth import VethByHand
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
 from harness.model import HOST, Bridge, ContainerSpec, Joined, Nothing
 from harness.scene import Scene
@@ -222,6 +227,49 @@ def test_a_daemon_that_has_ended_is_started_anew(own_world: World, tmp_path: Pat
     own_world.host.run(["touch", f"{tmp_path}/up"])
     assert runtime.run(ContainerSpec("web")).running
     runtime.stop()
+    assert own_world.host.call(_called, "python3") == []
+
+
+class Unreached:
+    """A bare runtime that has a daemon, and starts nothing."""
+
+    def __init__(self, _: object) -> None:
+        pass
+
+    def start(self, order: Order) -> int:
+        """Never asked."""
+        raise AssertionError(order)
+
+    def forget(self, name: str, home: Path) -> None:
+        """There is nothing."""
+
+    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:
+        """Never asked."""
+        raise AssertionError(name, pid)
+
+
+def test_so_is_that_of_a_bare_runtime(own_world: World, tmp_path: Path) -> None:
+    """Whose no, meanwhile, is that it cannot be reached."""
+    socket = f"/run/{tmp_path.name}.sock"
+    listens = Daemon(command=("python3", "-c", _LISTEN, socket), socket=socket)
+    adapter = BareFactory(
+        name="acme",
+        command=("bash",),
+        make=Unreached,
+        packages=(),
+        wiring=VethByHand(BRIDGE, DEFAULT),
+        daemons=(listens,),
+    )(own_world.host)
+    adapter.start()
+    with pytest.raises(RuntimeRefused, match="nobody"):
+        adapter.inspect("nobody")
+    (pid,) = own_world.host.call(_called, "python3")
+    daemon.kill(own_world.host, pid, BOUND)
+    with pytest.raises(RuntimeBroken, match=r"nobody(.|\n)*Its daemon has ended(.|\n)*listening"):
+        adapter.inspect("nobody")
+    with pytest.raises(RuntimeRefused, match="nobody"):
+        adapter.inspect("nobody")
+    adapter.stop()
     assert own_world.host.call(_called, "python3") == []
 
 

@@ -46,6 +46,14 @@ def test_silence_and_a_signal_are_no_answer(tmp_path: Path, script: str) -> None
         shell(tmp_path, script).ask("start", log=tmp_path / "log")
 
 
+@pytest.mark.parametrize("said", ["panic: runtime error: index out of range", "fatal error: oh"])
+def test_a_crash_is_no_answer_whatever_it_has_printed(tmp_path: Path, said: str) -> None:
+    """Go's runtime tells where it was, at length, and exits with 2."""
+    script = f"echo starting >&2; echo '{said}' >&2; exit 2"
+    with pytest.raises(Broken, match=f"acme --global start crashed; it said.*{said}"):
+        shell(tmp_path, script).ask("start", log=tmp_path / "log")
+
+
 def test_who_hangs_is_killed_with_what_he_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -81,7 +89,12 @@ def test_what_is_to_be_a_pid_and_is_none_is_told(tmp_path: Path, said: str) -> N
 
 @pytest.mark.parametrize(
     ("script", "error"),
-    [("kill -SEGV $$", Broken), ("exit 1", Broken), ("echo no >&2; exit 1", Refused)],
+    [
+        ("kill -SEGV $$", Broken),
+        ("exit 1", Broken),
+        ("echo 'panic: oh' >&2; exit 2", Broken),
+        ("echo no >&2; exit 1", Refused),
+    ],
 )
 def test_who_stays_with_his_container_and_ends_at_once_says_why_or_is_broken(
     tmp_path: Path, script: str, error: type[Exception]

@@ -158,9 +158,26 @@ def test_which_programs_come_from_the_folder_is_told(tmp_path: Path) -> None:
     assert isinstance(factory, CliFactory)
     assert factory.brought() == ["conmon"]
     assert factory.spec.command == ("podman",)
-    told = registry.provenance(factory)
-    assert told.startswith(f"from {tmp_path}: conmon; as installed: podman, ")
-    assert registry.provenance(registry.load("podman")) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "others"),
+    [("podman", "podman, netavark", "crun"), ("crun", "crun", "CNI's plugins")],
+)
+def test_and_which_do_not(
+    name: str, own: str, others: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who wires containers among them."""
+    monkeypatch.setattr("harness.adapters.furnish._SYSTEM", ("/usr/bin",))
+    monkeypatch.setattr("harness.adapters.cni._FOLDERS", (f"{tmp_path}/plugins",))
+    monkeypatch.setenv("PATH", str(tmp_path / "installed"))
+    for path in ("installed/crun", f"v2/usr/bin/{name}", "v2/usr/libexec/podman/netavark"):
+        program(tmp_path / path, "#!/bin/sh\n")
+    for plugin in cni.PLUGINS:
+        program(tmp_path / "plugins" / plugin, "#!/bin/sh\n")
+    told = registry.provenance(registry.load(f"{name}@{tmp_path}/v2"))
+    assert told.startswith(f"from {tmp_path}/v2: {own}; as installed: {others}")
+    assert registry.provenance(registry.load(name)) == ""
 
 
 @pytest.mark.parametrize("name", ["crun-by-hand", "podman"])

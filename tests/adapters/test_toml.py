@@ -85,7 +85,7 @@ def test_without_a_version_it_is_like_the_newest(tmp_path: Path) -> None:
             SMALL.replace('"acmectl", "--quiet"', ""),
             r"command is to be at least one word, not \[\]",
         ),
-        (SMALL.replace('"bridge", "none"', ""), "features is empty: of a runtime that claims noth"),
+        (SMALL.replace('"bridge", "none"', ""), "features is empty: a runtime that claims nothing"),
         (SMALL + 'idle = [""]\n', "idle is to be at least one word"),
         (SMALL + "[words]\nrun = []\n", "run is to be at least one word"),
         (SMALL + 'scratch = ["var/lib"]\n', "have absolute paths, which 'var/lib' is not"),

@@ -122,6 +122,7 @@ def test_what_is_no_answer_of_the_runtimes_is_an_error(project: pytest.Pytester)
         """
     )
     result = project.runpytest_subprocess()
+    result.assert_outcomes(failed=1, errors=3)
     result.stdout.fnmatch_lines_random(["error *BR-1 *", "error *BR-3 *", "error *BR-4 *"])
     result.stdout.fnmatch_lines(["broken *BR-2 *"])
 

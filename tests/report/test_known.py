@@ -52,6 +52,7 @@ def test_another_version_has_not_been_looked_at(known: Path, name: str, version:
         ("acme", "1"),
         ("another", "1"),
         ("./podman.toml", "1"),
+        ("podman@5.toml", "1"),
     ],
 )
 def test_nothing_is_said_of_one_that_has_or_of_which_nothing_is_known(
@@ -61,17 +62,13 @@ def test_nothing_is_said_of_one_that_has_or_of_which_nothing_is_known(
     assert unseen(name, version, known) == ""
 
 
-def test_it_stands_beside_where_the_report_is(project: pytest.Pytester) -> None:
+def test_it_stands_beside_where_the_report_is(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Once the runtime has told its version."""
-    project.makeconftest(
-        """
-        from pathlib import Path
-        from harness import conformance
-        conformance.SUITES = Path(__file__).parent / "suites"
-        """
-    )
     folder = project.mkdir("suites") / "expected"
     folder.mkdir()
+    monkeypatch.setattr("harness.conformance.SUITES", folder.parent)
     (folder / "mydocker.toml").write_text(FILE.format("mydocker"))
     project.makepyfile(
         test_it="""

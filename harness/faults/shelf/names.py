@@ -11,7 +11,7 @@ from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP
 from harness.faults.verb import Verb
-from harness.model import DEFAULT_NETWORK, Bridge
+from harness.model import DEFAULT_NETWORK, HOST, Bridge
 from harness.topology import SENTINEL_ZONE
 from linux.nft import dport, l4proto, oifname
 
@@ -193,6 +193,13 @@ def internal_peers_have_no_names(site: Site) -> None:
     if site.is_internal and site.is_bridged:
         for protocol in ("udp", "tcp"):
             site.inside.rule("output", l4proto(protocol), dport(53), DROP)
+
+
+@fault("hosts-file-of-the-host", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED)
+def hosts_file_of_the_host(site: Site) -> None:
+    """A container's hosts file begins with the host's, whose name leads to its loopback."""
+    if site.is_bridged:
+        site.write(_HOSTS, f"127.0.1.1 {HOST}\n{site.read(_HOSTS)}")
 
 
 # --- a restart -----------------------------------------------------------------------
