@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,12 @@ def test_the_differences_are_those_from_the_default() -> None:
     """By field; what may be left behind is too long a list to be told."""
     changed = Dialect(mac="random", residue=("link x",))
     assert dict(dialects.differences(changed)) == {"mac": "random"}
+
+
+@pytest.mark.parametrize("home", ["/var/lib", "/home/user/.local/share"])
+def test_the_mount_of_podmans_layers_may_go_and_not_stay(home: str) -> None:
+    """It was there because a cleanup had not ended when somebody looked."""
+    found = dialects.of_kin(("podman", "netavark", "netavark-root"), "5.4.2")
+    mount = f"mount tmpfs on {home}/containers/storage/overlay"
+    assert any(fnmatchcase(mount, pattern) for pattern in found.fleeting)
+    assert not any(fnmatchcase(mount, pattern) for pattern in found.residue)
