@@ -99,10 +99,7 @@ def machine() -> dict[str, object]:
 
 
 def _rows(table: dict[str, Any]) -> list[Row]:
-    return [
-        Row(f"{table['title']}: {row['name']}", tuple(row["figures"]), row["bar"], row["unit"])
-        for row in table["rows"]
-    ]
+    return [Row.of({**row, "name": f"{table['title']}: {row['name']}"}) for row in table["rows"]]
 
 
 if __name__ == "__main__":

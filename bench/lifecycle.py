@@ -90,8 +90,8 @@ class Life:
 
 def _compare(title: str, lives: dict[str, Life], rounds: int) -> None:
     rows = alternate(list(lives.items()), rounds=rounds)
-    bars = [row.median for row in rows if row.name == _UNWIRED]
-    own = replace(rows[0], bar=min(bars, default=None))
+    bar = next((row.median for row in rows if row.name == _UNWIRED), None)
+    own = replace(rows[0], bar=bar)
     show(f"Start, {title}", [own, *rows[1:]], against=_OWN)
     for step in ("exec", "removal"):
         after = [Row(name, tuple(life.seconds[step][-rounds:])) for name, life in lives.items()]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +11,7 @@ from markupsafe import Markup
 
 from bench.plot import growth
 from bench.timing import Row
+from harness.report import html
 
 _HERE: Final = Path(__file__).parent
 _WIDTH: Final = 100.0
@@ -45,34 +43,25 @@ class Table(NamedTuple):
 
 def render(found: Mapping[str, Any]) -> str:
     """The page about what `python -m bench` has found."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    ours = (files("harness.report") / "templates" / "page.css").read_text(encoding="utf-8")
-    style = ours + (_HERE / "page.css").read_text(encoding="utf-8")
+    environment = html.environment_of(jinja2.FileSystemLoader(_HERE))
+    style = html.resource("page.css") + (_HERE / "page.css").read_text(encoding="utf-8")
     tables = found["tables"]
     drawn = any(table["title"].startswith("Growth") for table in tables)
+    drawing = growth(tables) if drawn else ""
     return environment.get_template("page.html.j2").render(
         machine=found["machine"],
         failed=found["failed"],
         tables=[_table(table) for table in tables],
-        growth=Markup(growth(tables)) if drawn else "",
-        growth_style=_hash(_style_of(growth(tables))) if drawn else "",
+        growth=Markup(drawing),
+        growth_style=html.digest(_style_of(drawing)) if drawn else "",
         style=Markup(style),
-        style_hash=_hash(style),
+        style_hash=html.digest(style),
         width=_WIDTH,
     )
 
 
 def _table(table: Mapping[str, Any]) -> Table:
-    rows = [
-        Row(item["name"], tuple(item["figures"]), item["bar"], item["unit"])
-        for item in table["rows"]
-    ]
+    rows = [Row.of(item) for item in table["rows"]]
     base = next((row.median for row in rows if row.name == table["against"]), None)
     return Table(table["title"], table["against"] or "", list(_lines(rows, base)))
 
@@ -90,23 +79,12 @@ def _lines(rows: Sequence[Row], base: float | None) -> Iterator[Line]:
             most=row.shown(max(row.figures)),
             unit=row.unit,
             ratio=f"{row.median / base:.2f}" if base else "",
-            bar=_promise(row),
-            met=None if row.bar is None else row.met,
+            bar=row.promise,
+            met=row.met,
             length=round(row.median * scale, 1),
             limit=None if row.bar is None else round(row.bar * scale, 1),
         )
 
 
-def _promise(row: Row) -> str:
-    if row.bar is None:
-        return ""
-    return f"{'≥' if row.more_is_better else '≤'} {row.shown(row.bar)}"
-
-
 def _style_of(drawing: str) -> str:
     return drawing.partition("<style>")[2].partition("</style>")[0]
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"

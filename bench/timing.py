@@ -6,10 +6,10 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 
 RECORD: Final = "NETMODES_BENCH_RECORD"
 """The variable that names a file to which every table is appended, as a line of JSON."""
@@ -26,6 +26,11 @@ class Row:
     unit: str = "ms"
     """In which it is shown. Of `ms` the figures are seconds."""
 
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Self:
+        """The row that was recorded so."""
+        return cls(told["name"], tuple(told["figures"]), told["bar"], told["unit"])
+
     @property
     def median(self) -> float:
         """The median."""
@@ -41,10 +46,17 @@ class Row:
         return self.unit.endswith("/s")
 
     @property
-    def met(self) -> bool:
-        """Whether the median is within what was promised, if anything was."""
+    def promise(self) -> str:
+        """What was promised, in the unit; an empty text where nothing was."""
         if self.bar is None:
-            return True
+            return ""
+        return f"{'≥' if self.more_is_better else '≤'} {self.shown(self.bar)}"
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median is within that; `None` where nothing was promised."""
+        if self.bar is None:
+            return None
         return self.median >= self.bar if self.more_is_better else self.median <= self.bar
 
 
@@ -87,12 +99,11 @@ def show(title: str, rows: Sequence[Row], *, against: str | None = None) -> None
     base = next((row.median for row in rows if row.name == against), None)
     for row in rows:
         figures = (row.median, min(row.figures), max(row.figures))
-        sign = "≥" if row.more_is_better else "≤"
         table.add_row(
             row.name,
             *(row.shown(figure) for figure in figures),
             row.unit,
-            f"{sign} {row.shown(row.bar)}" if row.bar is not None else "",
+            row.promise,
             f"{row.median / base:.3f}" if base else "",
         )
     Console(width=100).print(table)

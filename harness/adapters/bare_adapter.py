@@ -12,7 +12,6 @@ them. Nor are restarts: a container of this kind is deleted once it has stopped,
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -72,6 +71,7 @@ All by itself: a runtime of this kind returns so early that a child of it would 
 """
 CNI: Final = "cni"
 """Under which name the plugins' choices are in the table of dialects."""
+_PLUGINS: Final = "CNI's plugins"
 _BOUND: Final = 10.0
 """Seconds that a program may take to tell its version."""
 _AT_ONCE: Final = 8
@@ -127,13 +127,11 @@ class BareFactory:
         """Which of its programs come from the prefix, and whether CNI's plugins do."""
         own = furnish.named(self.prefix, self.required)
         plugins = CNI in self.upon and cni.folder(self.prefix).startswith(f"{self.prefix}/")
-        return [*own, "CNI's plugins"] if plugins and self.prefix else own
+        return [*own, _PLUGINS] if plugins and self.prefix else own
 
-    def others(self) -> list[str]:
-        """Which do not, of those that there are: they are the installed ones."""
-        own, missing = self.brought(), self.missing()
-        names = [*self.required, *(["CNI's plugins"] if CNI in self.upon else [])]
-        return [name for name in names if name.rpartition("/")[2] not in own + missing]
+    def sought(self) -> list[str]:
+        """All of which some may come from it, and the others are the installed ones."""
+        return [*self.required, *([_PLUGINS] if CNI in self.upon else [])]
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -221,7 +219,7 @@ class BareAdapter:
         try:
             return self._calls.call(asked, function, *args, **kwargs)
         except (Refused, CniError) as error:
-            if self._daemon_ended():  # whoever says no cannot reach it
+            if daemon.ended(self._host, self._daemons):  # whoever says no cannot reach it
                 raise self._broken(asked, str(error)) from error
             raise RuntimeRefused(asked, str(error)) from error
         except (Broken, CniBroken) as error:
@@ -230,18 +228,14 @@ class BareAdapter:
     def _broken(self, asked: str, why: str) -> RuntimeBroken:
         self._memory.forget()
         told = [f"{asked}: {why}"]
-        ended = self._daemon_ended()
+        ended = daemon.ended(self._host, self._daemons)
         if ended:
             told.append("Its daemon has ended; it is started anew.")
-        told += [daemon.tail(self._host, item.log) for item in self._factory.daemons]
-        runtime = shlex.quote(self._factory.called or self.name)
-        told.append(f"`netmodes lab --runtime {runtime}` gives a shell where it can be tried.")
+        factory = self._factory
+        told += daemon.further(self._host, factory.daemons, factory.called or self.name)
         if ended:
             self._start_daemons()
         return RuntimeBroken("\n".join(told))
-
-    def _daemon_ended(self) -> bool:
-        return any(not daemon.alive(self._host, pid) for pid in self._daemons)
 
     @property
     def commands(self) -> Sequence[Completed]:

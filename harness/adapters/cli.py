@@ -310,12 +310,10 @@ class CliAdapter:
             raise self._broken(asked, done, f"it was ended by signal {-done.returncode}")
         if done.returncode and crashed(done.stderr):
             raise self._broken(asked, done, "it crashed")
-        if done.returncode and self._daemons:
-            for pid in self._daemons:
-                if not daemon.alive(self._host, pid):
-                    broken = self._broken(asked, done, "its daemon has ended; it is started anew")
-                    self._start_daemons()
-                    raise broken
+        if done.returncode and daemon.ended(self._host, self._daemons):
+            broken = self._broken(asked, done, "its daemon has ended; it is started anew")
+            self._start_daemons()
+            raise broken
         return done
 
     def _broken(self, asked: str, done: Completed | None, why: str) -> RuntimeBroken:
@@ -326,9 +324,7 @@ class CliAdapter:
             for name, text in (("output", done.stdout), ("error output", done.stderr)):
                 if text:
                     told.append(f"Its {name}: {text[-_SAID:].strip()}")
-        told += [daemon.tail(self._host, item.log) for item in self._spec.daemons]
-        runtime = shlex.quote(self._spec.called or self.name)
-        told.append(f"`netmodes lab --runtime {runtime}` gives a shell where it can be tried.")
+        told += daemon.further(self._host, self._spec.daemons, self._spec.called or self.name)
         return RuntimeBroken("\n".join(told))
 
     def _ask_version(self) -> str:

@@ -43,11 +43,9 @@ class CliFactory:
         own = furnish.named(prefix, self.spec.required)
         return [*own, *furnish.lying(prefix, self.spec.helpers)] if prefix else own
 
-    def others(self) -> list[str]:
-        """Which do not, of those that there are: they are the installed ones."""
-        own, missing = self.brought(), self.missing()
-        names = (*self.spec.required, *furnish.lying("", self.spec.helpers))
-        return [name for name in names if name.rpartition("/")[2] not in own + missing]
+    def sought(self) -> list[str]:
+        """All of which some may come from it, and the others are the installed ones."""
+        return [*self.spec.required, *furnish.lying("", self.spec.helpers)]
 
     def missing(self) -> list[str]:
         """The programs that are not on the PATH, or not in the prefix."""

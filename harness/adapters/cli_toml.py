@@ -81,10 +81,10 @@ def _described(told: Mapping[str, Any], stem: str) -> CliSpec:
     given |= {key: _text(runtime, key) for key in _TEXTS if key in runtime}
     given |= {key: _words(runtime, key) for key in _LISTS if key in runtime}
     given |= {key: _command(runtime, key) for key in _COMMANDS if key in runtime}
-    for path in (*given.get("scratch", ()), *_texts(runtime, "files", {})):
+    given |= {key: tuple(sorted(_texts(runtime, key).items())) for key in _PAIRS if key in runtime}
+    for path in (*given.get("scratch", ()), *dict(given.get("files", ()))):
         if not path.startswith("/"):
             raise ValueError(f"scratch and files have absolute paths, which {path!r} is not")
-    given |= {key: tuple(sorted(_texts(runtime, key).items())) for key in _PAIRS if key in runtime}
     for key in ("timeout", "shortest_name"):
         if key in runtime:
             given[key] = _number(runtime, key)
@@ -197,10 +197,8 @@ def _command(told: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return found
 
 
-def _texts(
-    told: Mapping[str, Any], key: str, default: dict[str, str] | None = None
-) -> dict[str, str]:
-    found = told.get(key, default)
+def _texts(told: Mapping[str, Any], key: str) -> dict[str, str]:
+    found = told[key]
     if not isinstance(found, dict) or not all(isinstance(item, str) for item in found.values()):
         raise ValueError(f"{key} is to be a table of texts, not {found!r}")
     return found

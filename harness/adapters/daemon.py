@@ -6,6 +6,7 @@ import contextlib
 import glob
 import os
 import select
+import shlex
 import signal
 import socket
 import time
@@ -87,6 +88,17 @@ def kill(host: HostHandle, pid: int, bound: float) -> None:
 def alive(host: HostHandle, pid: int) -> bool:
     """Whether a daemon still runs."""
     return host.call(_exists, pid)
+
+
+def ended(host: HostHandle, pids: Sequence[int]) -> bool:
+    """Whether any of these daemons does not run any more."""
+    return any(not alive(host, pid) for pid in pids)
+
+
+def further(host: HostHandle, daemons: Sequence[Daemon], runtime: str) -> list[str]:
+    """What to look at where a runtime has broken down: the ends of the logs, and the lab."""
+    lab = f"`netmodes lab --runtime {shlex.quote(runtime)}` gives a shell where it can be tried."
+    return [*(tail(host, item.log) for item in daemons), lab]
 
 
 def tail(host: HostHandle, log: str) -> str:

@@ -18,7 +18,7 @@ from typing import Final
 
 from harness.adapters import hostside, records
 from harness.adapters.bare import Order
-from harness.adapters.program import BOUND, Broken, Refused, Silent, crashed
+from harness.adapters.program import BOUND, Broken, failure
 from harness.world import commands
 
 ENTERING: Final = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
@@ -41,11 +41,7 @@ def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> 
             return found
         if not records.born(monitor):
             said = order.log.read_text(encoding="utf-8", errors="replace").strip()
-            if not said:
-                raise Silent(f"{shlex.join(argv)} ended at once, and said nothing")
-            if crashed(said):
-                raise Broken(f"{shlex.join(argv)} crashed; it said {said!r}")
-            raise Refused(said)
+            raise failure(shlex.join(argv), "ended at once", said)
         select.select([], [], [], _AGAIN)
     raise Broken(f"{shlex.join(argv)} has started nothing within {BOUND:g} s")
 

@@ -37,6 +37,15 @@ def crashed(said: str) -> bool:
     return _PANIC.search(said) is not None
 
 
+def failure(what: str, how: str, said: str) -> Refused | Broken:
+    """What it comes to that a program has failed, by what it said; `how` tells of its end."""
+    if not said:
+        return Silent(f"{what} {how}; it said nothing")
+    if crashed(said):
+        return Broken(f"{what} crashed; it said {said!r}")
+    return Refused(said)
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A program with its global options, and the PATH on which it is found."""
@@ -62,12 +71,8 @@ class Program:
         if done.returncode < 0:
             why = f"{shlex.join(done.args)} was ended by signal {-done.returncode}"
             raise Broken(f"{why}; it said {said!r}")
-        if done.returncode and not said:
-            raise Silent(f"{shlex.join(done.args)} exited with {done.returncode}; it said nothing")
-        if done.returncode and crashed(said):
-            raise Broken(f"{shlex.join(done.args)} crashed; it said {said!r}")
         if done.returncode:
-            raise Refused(said)
+            raise failure(shlex.join(done.args), f"exited with {done.returncode}", said)
 
     def _ended(
         self, words: tuple[str, ...], output: int | IO[bytes]

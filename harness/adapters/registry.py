@@ -41,8 +41,7 @@ _BUILT_IN: Final = {
     "runc-by-hand": "harness.adapters.oci:RUNC_BY_HAND",
     "runsc": "harness.adapters.runsc:RUNSC",
 }
-DESCRIBED: Final = ".toml"
-"""How the path of a description ends."""
+_DESCRIBED: Final = ".toml"
 
 
 class UnknownRuntime(LookupError):
@@ -79,8 +78,8 @@ def find(name: str) -> AdapterFactory:
 
 def load(name: str) -> AdapterFactory:
     """What `find` finds, whether its programs are there or not."""
-    plain, at, prefix = _parted(name)
-    if plain.endswith(DESCRIBED):
+    plain, at, prefix = parted(name)
+    if plain.endswith(_DESCRIBED):
         from harness.adapters import cli_toml  # who names no file needs none of it
 
         try:
@@ -92,12 +91,12 @@ def load(name: str) -> AdapterFactory:
     return _called(name, _from_prefix(name, found, prefix) if at else found)
 
 
-def _parted(name: str) -> tuple[str, str, str]:
+def parted(name: str) -> tuple[str, str, str]:
     """An adapter's name or a file's path, which may have an `@` in it, and a prefix."""
-    path, at, prefix = name.rpartition(f"{DESCRIBED}@")
-    if name.endswith(DESCRIBED):
+    path, at, prefix = name.rpartition(f"{_DESCRIBED}@")
+    if name.endswith(_DESCRIBED):
         return name, "", ""
-    return (path + DESCRIBED, "@", prefix) if at else name.partition("@")
+    return (path + _DESCRIBED, "@", prefix) if at else name.partition("@")
 
 
 def _called(name: str, factory: AdapterFactory) -> AdapterFactory:
@@ -131,12 +130,19 @@ def provenance(factory: AdapterFactory) -> str:
     from harness.adapters.bare_adapter import BareFactory
     from harness.adapters.cli_factory import CliFactory
 
-    prefix = str(getattr(getattr(factory, "spec", factory), "prefix", ""))
+    prefix = _prefix(factory)
     if not prefix or not isinstance(factory, BareFactory | CliFactory):
         return ""
-    told = f"from {prefix}: {', '.join(factory.brought())}"
-    others = factory.others()
+    own = factory.brought()
+    apart = {*own, *factory.missing()}
+    others = [name for name in factory.sought() if name.rpartition("/")[2] not in apart]
+    told = f"from {prefix}: {', '.join(own)}"
     return f"{told}; as installed: {', '.join(others)}" if others else told
+
+
+def _prefix(factory: AdapterFactory) -> str:
+    """The folder in which its programs are looked for first."""
+    return str(getattr(getattr(factory, "spec", factory), "prefix", ""))
 
 
 def _load(name: str) -> AdapterFactory:
@@ -212,7 +218,7 @@ def _rooted(factory: AdapterFactory) -> str:
 
 
 def _remedy(factory: AdapterFactory) -> str:
-    if prefix := getattr(getattr(factory, "spec", factory), "prefix", ""):
+    if prefix := _prefix(factory):
         return f"They are looked for in {prefix} and on the PATH"
     if install := how_to_install(factory):
         return f"Try: {install}"

@@ -34,7 +34,7 @@ _FIRST_FAILURES = 7
 
 def render(reports: Sequence[Report]) -> str:
     """The page about one report, or about several side by side."""
-    style, script = _resource("page.css"), _resource("page.js")
+    style, script = resource("page.css"), resource("page.js")
     panels = [_Panel(number, report) for number, report in enumerate(reports)]
     return (
         _templates()
@@ -48,23 +48,28 @@ def render(reports: Sequence[Report]) -> str:
             requirements=list(_requirements(reports)),
             style=Markup(style),  # noqa: S704 # ours
             script=Markup(script),  # noqa: S704 # ours
-            style_hash=_hash(style),
-            script_hash=_hash(script),
+            style_hash=digest(style),
+            script_hash=digest(script),
             data=_data(reports),
             verdicts=list(reversed(Verdict)),
         )
     )
 
 
-@cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness.report"),
+def environment_of(loader: jinja2.BaseLoader) -> jinja2.Environment:
+    """How templates of pages are read: what is not ours is escaped, what is not there an error."""
+    return jinja2.Environment(
+        loader=loader,
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = environment_of(jinja2.PackageLoader("harness.report"))
     environment.filters |= {
         "plain": plain,
         "line": line,
@@ -75,11 +80,12 @@ def _templates() -> jinja2.Environment:
     return environment
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """The text of a file beside the templates."""
     return (files("harness.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def digest(text: str) -> str:
     """How a Content-Security-Policy names an inline script, or style, that may be used."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 

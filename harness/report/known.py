@@ -7,7 +7,7 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 
 from harness import expectations
-from harness.adapters.registry import DESCRIBED
+from harness.adapters import registry
 
 
 def unseen(runtime: str, version: str | None, folder: Path) -> str:
@@ -16,7 +16,7 @@ def unseen(runtime: str, version: str | None, folder: Path) -> str:
     `folder` has the suites' own expectation files. Of a runtime without one, or whose file names
     no versions, nothing is said, nor of one that somebody else has described.
     """
-    name = "" if DESCRIBED in runtime else runtime.partition("@")[0]
+    name, _, _ = registry.parted(runtime)
     own, file = expectations.as_version(version), folder / f"{name}.toml"
     if own is None or not file.is_file():
         return ""

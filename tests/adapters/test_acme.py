@@ -13,7 +13,6 @@ from typing import Final
 import pytest
 
 from harness.adapters import daemon, registry
-from harness.adapters.bare import Order
 from harness.adapters.bare_adapter import BareFactory
 from harness.adapters.by_hand import BRIDGE, DEFAULT
 from harness.adapters.cli import CliAdapter
@@ -24,6 +23,7 @@ from harness.model import HOST, Bridge, ContainerSpec, Joined, Nothing
 from harness.scene import Scene
 from harness.world.build import World
 from tests.adapters.acme import acme, describe
+from tests.adapters.unasked import Unasked
 
 BOUND: Final = 20.0
 """Seconds in which a runtime that hangs for ever must have been given up, on a busy machine."""
@@ -230,24 +230,6 @@ def test_a_daemon_that_has_ended_is_started_anew(own_world: World, tmp_path: Pat
     assert own_world.host.call(_called, "python3") == []
 
 
-class Unreached:
-    """A bare runtime that has a daemon, and starts nothing."""
-
-    def __init__(self, _: object) -> None:
-        pass
-
-    def start(self, order: Order) -> int:
-        """Never asked."""
-        raise AssertionError(order)
-
-    def forget(self, name: str, home: Path) -> None:
-        """There is nothing."""
-
-    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:
-        """Never asked."""
-        raise AssertionError(name, pid)
-
-
 def test_so_is_that_of_a_bare_runtime(own_world: World, tmp_path: Path) -> None:
     """Whose no, meanwhile, is that it cannot be reached."""
     socket = f"/run/{tmp_path.name}.sock"
@@ -255,7 +237,7 @@ def test_so_is_that_of_a_bare_runtime(own_world: World, tmp_path: Path) -> None:
     adapter = BareFactory(
         name="acme",
         command=("bash",),
-        make=Unreached,
+        make=Unasked,
         packages=(),
         wiring=VethByHand(BRIDGE, DEFAULT),
         daemons=(listens,),

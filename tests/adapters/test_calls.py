@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapters.bare import Order
 from harness.adapters.bare_adapter import BareFactory
 from harness.adapters.calls import Calls
 from harness.adapters.cli import CliAdapter
@@ -16,6 +15,7 @@ from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
 from harness.model import ContainerSpec, Nothing
 from harness.world.build import World
 from tests.adapters.acme import acme
+from tests.adapters.unasked import Unasked
 
 
 @pytest.fixture(scope="module")
@@ -25,28 +25,10 @@ def world() -> Iterator[World]:
         yield built
 
 
-class Shell:
-    """A bare runtime that starts nothing."""
-
-    def __init__(self, _: object) -> None:
-        pass
-
-    def start(self, order: Order) -> int:
-        """Refused."""
-        raise AssertionError(order)
-
-    def forget(self, name: str, home: Path) -> None:
-        """There is nothing."""
-
-    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:
-        """Never asked."""
-        raise AssertionError(name, pid)
-
-
 def test_a_bare_runtimes_verbs_are_kept(world: World) -> None:
     """With arguments, the answer or the refusal, and the time of day."""
     before = time.time()
-    factory = BareFactory(name="sh", command=("bash",), make=Shell, packages=())
+    factory = BareFactory(name="sh", command=("bash",), make=Unasked, packages=())
     adapter = factory(world.host)
     with pytest.raises(RuntimeRefused):
         adapter.inspect("nobody")

@@ -1,0 +1,25 @@
+"""A bare runtime for tests that start no container."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.adapters.bare import Order
+
+
+class Unasked:
+    """It has nothing to forget, and whatever else it is asked for is a mistake."""
+
+    def __init__(self, _: object) -> None:
+        pass
+
+    def start(self, order: Order) -> int:
+        """Never asked."""
+        raise AssertionError(order)
+
+    def forget(self, name: str, home: Path) -> None:
+        """There is nothing."""
+
+    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:
+        """Never asked."""
+        raise AssertionError(name, pid)
