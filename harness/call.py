@@ -56,7 +56,7 @@ class Call:
         whole: bool = False,
     ) -> None:
         self._family: Family = 4 if to.version == 4 else 6
-        self._protocol, self._to, self._port = protocol, to, port
+        self._caller, self._protocol, self._to, self._port = caller, protocol, to, port
         self._own_port, self._told, self._sequence = own_port, "", 0
         if whole:  # what gVisor has of IP_MTU_DISCOVER is refused, or accepted and without effect
             with caller.open() as space:
@@ -135,7 +135,8 @@ class Call:
             if heard is not None:
                 return heard
         raise TimeoutError(
-            f"{self._protocol} to {self._to} port {self._port}: no answer within {BOUND} s, "
+            f"{self._protocol} from {self._caller.name} to {self._to} port {self._port}: "
+            f"no answer within {BOUND} s, "
             f"and {self.told() or 'no error'}"
         )
 

@@ -23,6 +23,10 @@ class Dialect:
     bridges: Literal["host", "pasta", "slirp4netns"] = "host"
     """Where the bridges of networks are: in the host, or in a namespace of an ordinary user's
     that is itself behind a process in user space (UM-6)."""
+    beyond6: Literal["reached", "unreachable"] = "reached"
+    """Whether bridges that are in such a namespace lead over IPv6 to what is beyond it: the
+    host, and the rest of the world (UM-2, UM-3, PUB-4, PUB-5). What others call the host for
+    by IPv6 gets to them with either."""
     bridge_name: str | None = "docker0"
     """Interface name of the default bridge; `None`: not documented."""
     bridge_address: IPv4Interface | None = IPv4Interface("172.17.42.1/16")
@@ -82,10 +86,14 @@ class Dialect:
     """Whose address a container sees when somebody on the LAN calls its published port
     (PUB-6): the caller's own, that of the container's gateway, or the container's own, from
     which whoever listens on the host in its place makes a connection of its own."""
+    published6: Literal["own-family", "ipv4"] = "own-family"
+    """At which of its addresses a container that has both families hears who calls its
+    published port by IPv6 (PUB-12): at that of the same family, or at its IPv4 address."""
     hairpin_source: Literal["client", "gateway"] = "gateway"
     """Whose address a container sees when a peer on its network calls its published port by
     the host's address (PUB-4). Its own calls are the gateway's with either: the kernel takes
-    no packet from outside that comes from its own address."""
+    no packet from outside that comes from its own address. Where somebody listens on the host
+    in the container's place, that is of no account: they are seen as any other caller is."""
     network_resolver: Literal["reached", "unreachable"] = "reached"
     """Whether a container on a user-defined network reaches the resolver that its resolv.conf
     names. `unreachable` breaks BR-8, whose tests ask for names whatever is declared; it is

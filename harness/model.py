@@ -331,6 +331,9 @@ class Promise:
     `ttl` is that of the request and of the answer alike; `seen_ttl` of the request alone,
     where a process in user space answers by packets of its own.
 
+    `limited` is of a refusal by a kernel that was not told to make as many as are due
+    (`net.ipv6.icmp.ratelimit`: six for one who asks, then one a second): silence keeps it too.
+
     `requirement` is the id of the row that makes the promise, `why` one clause
     that a reader of a failure sees.
     """
@@ -340,6 +343,7 @@ class Promise:
     ttl: int | None = None
     seen_from: str | None = None
     seen_ttl: int | None = None
+    limited: bool = False
     requirement: str = ""
     why: str = ""
 
@@ -350,7 +354,10 @@ class Promise:
         witness saw breaks it, even where the answer got lost. That the wrong one answers is
         promised where the address is somebody else's too.
         """
-        if seen.outcome is not self.outcome or (self.codes and seen.code not in self.codes):
+        silence = self.limited and seen.outcome is Outcome.DROPPED
+        if not silence and (
+            seen.outcome is not self.outcome or (self.codes and seen.code not in self.codes)
+        ):
             return False
         heard = self.outcome in (Outcome.REPLY, Outcome.WRONG_PEER)
         if not heard and seen.seen_from is not None:
@@ -365,6 +372,8 @@ class Promise:
     def __str__(self) -> str:
         codes = "|".join(sorted(self.codes))
         parts = [f"{self.outcome}({codes})" if codes else str(self.outcome)]
+        if self.limited:
+            parts[0] += f" or {Outcome.DROPPED}"
         if self.ttl is not None:
             parts.append(f"ttl {self.ttl}")
         if self.seen_from is not None:

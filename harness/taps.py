@@ -32,6 +32,8 @@ def promise(
     apart = not (source.network and target.network) and cell.target != GATEWAY
     if source == target or not (tap or other) or not apart:
         return None
+    if cell.family == 6 and source.network and dialect.beyond6 == "unreachable":
+        return _nowhere(target)
     alike = tap and target.tap == tap and (tap == "pasta" or cell.family == 4)
     if alike or (tap == "pasta" and target.name == HOST and cell.target != BR0):
         return _mistaken(source, source.name, 0, "UM-4" if target.tap else "UM-3")
@@ -49,6 +51,17 @@ def promise(
         seen_from=HOST,
         requirement="UM-3" if target.name == HOST else "UM-2",
         why=f"{tap} asks in its place, from the host",
+    )
+
+
+def _nowhere(target: Whereabout) -> Promise:
+    """The namespace that has the bridges knows no way; its kernel says so, now and then."""
+    return Promise(
+        Outcome.REJECTED,
+        codes=frozenset({"net-unreachable"}),
+        limited=True,
+        requirement="UM-3" if target.name == HOST else "UM-2",
+        why="IPv6 is declared to end where the bridges are",
     )
 
 

@@ -16,7 +16,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, Literal, NamedTuple, Self
 
@@ -39,6 +39,9 @@ EVERYBODY: Final = (
     IPv6Address("ff02::1"),
 )
 """Who hears what is sent to all: limited broadcast, all hosts (RFC 1112), all nodes (RFC 4291)."""
+
+_SOON: Final = 0.001
+"""Seconds after which it is asked again whether a connection has been made."""
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -93,41 +96,40 @@ class Ear:
         self.port: int = self._socket.getsockname()[1]
 
     def hears(
-        self,
-        caller: Place,
-        *,
-        at: Address | None = None,
-        port: int = 0,
-        quiet: Callable[[], None] | None = None,
-        answered: bool = False,
+        self, caller: Place, *, at: Address | None = None, port: int = 0, answered: bool = False
     ) -> Meeting | None:
         """Call it from a place, by its own address and port or by those given.
 
         `None` when the call is refused, or taken by somebody who hangs up, as a process in user
-        space does that finds nobody inside; with `quiet` also when it is not heard by the time
-        that returns: the scene's `settle`. Else `TimeoutError` when the call is neither
-        heard nor refused; with `answered` also when what is sent back does not come to the
-        caller from where it called. Over TCP nothing is heard before that has happened.
+        space does that finds nobody inside. Else `TimeoutError` when the call is neither heard
+        nor refused; with `answered` also when what is sent back does not come to the caller from
+        where it called. A call is known by what is said in it: a process in user space may try an
+        earlier one again (rootlessport does, ten times).
         """
         target, nonce = at or self.address, os.urandom(16)
-        with _socket(caller, self.transport, target) as call:
+        with contextlib.ExitStack() as stack:
+            call = stack.enter_context(_socket(caller, self.transport, target))
             _bind_anew(call, target)
+            taken: dict[socket.socket, End] = {}
+            said = False
             try:
                 with contextlib.suppress(BlockingIOError):
                     call.connect((str(target), port or self.port))
                 if self.transport == "udp":
                     call.send(nonce)
-                if quiet is not None:
-                    quiet()
-                deadline = time.monotonic() + BOUND  # `quiet` has one of its own
+                deadline = time.monotonic() + BOUND
                 while (left := deadline - time.monotonic()) > 0:
-                    ready, _, _ = select.select([self._socket, call], [], [], 0 if quiet else left)
-                    if quiet and not ready:
-                        return None
-                    if seen := self._take(nonce):
-                        if answered and self.transport == "udp":
-                            self._answer(call, seen, nonce)
-                        return Meeting(_end(call.getsockname()), seen)
+                    unsaid = taken and not said  # on a way with several legs the last is made first
+                    wait = _SOON if unsaid else left
+                    ready, _, _ = select.select([self._socket, call, *taken], [], [], wait)
+                    if self._socket in ready and self.transport == "tcp":
+                        taken |= {stack.enter_context(one): end for one, end in self._accepted()}
+                    said = said or (bool(taken) and _say(call, nonce))
+                    for word, seen, end in self._heard(ready, taken):
+                        if word == nonce:
+                            if answered:
+                                self._answer(call, seen, end, nonce)
+                            return Meeting(_end(call.getsockname()), end)
                     if call in ready and self.transport == "tcp" and _is_hung_up(call):
                         return None
                     if number := call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -165,15 +167,14 @@ class Ear:
             quiet()
             if self.transport == "udp":
                 return [made[word][0] for word in self._datagrams() if word in made]
-            accepted = [stack.enter_context(connection) for connection in self._connections()]
+            accepted = [stack.enter_context(connection) for connection, _ in self._accepted()]
             connected = {nonce: call for nonce, (_, call) in made.items() if _is_connected(call)}
             if not accepted or not connected:
                 return []
             # Whose they are only what is said in them tells: a process in user space takes calls
             # that lead elsewhere, and may try an earlier one again (rootlessport does, ten times).
             for nonce, call in connected.items():
-                with contextlib.suppress(OSError):  # it was hung up
-                    call.send(nonce)
+                _say(call, nonce)
             quiet()
             said = {_said(connection) for connection in accepted}
             return [made[nonce][0] for nonce in connected if nonce in said]
@@ -183,12 +184,23 @@ class Ear:
             while True:
                 yield self._socket.recv(1024)
 
-    def _connections(self) -> Iterator[socket.socket]:
+    def _accepted(self) -> Iterator[tuple[socket.socket, End]]:
         with contextlib.suppress(BlockingIOError):
             while True:
-                accepted, _ = self._socket.accept()
+                accepted, sender = self._socket.accept()
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                yield accepted
+                yield accepted, _end(sender)
+
+    def _heard(
+        self, ready: Collection[object], taken: dict[socket.socket, End]
+    ) -> Iterator[tuple[bytes, socket.socket, End]]:
+        """What was said, where, and by whom; a connection speaks once, or is over."""
+        if self.transport == "udp":
+            with contextlib.suppress(BlockingIOError):
+                data, sender = self._socket.recvfrom(1024)
+                yield data, self._socket, _end(sender)
+        for connection in [item for item in taken if item in ready]:
+            yield _said(connection), connection, taken.pop(connection)
 
     def heard(self) -> tuple[bytes, End]:
         """The next datagram, and who sent it; `TimeoutError` when none comes."""
@@ -201,25 +213,16 @@ class Ear:
         """Send a datagram from the listener's own port."""
         self._socket.sendto(data, (str(end[0]), end[1]))
 
-    def _take(self, nonce: bytes) -> End | None:
-        try:
-            if self.transport == "udp":
-                data, sender = self._socket.recvfrom(1024)
-                return _end(sender) if data == nonce else None
-            accepted, sender = self._socket.accept()
-        except BlockingIOError:
-            return None
-        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        accepted.close()
-        return _end(sender)
-
-    def _answer(self, call: socket.socket, caller: End, word: bytes) -> None:
-        self.tell(caller, word)
+    def _answer(self, call: socket.socket, seen: socket.socket, caller: End, word: bytes) -> None:
+        if self.transport == "udp":
+            self.tell(caller, word)
+        else:
+            seen.send(word)
         # The caller's socket is connected: it hears nobody but whom it called.
         if not select.select([call], [], [], BOUND)[0] or call.recv(1024) != word:
             raise TimeoutError(
-                f"udp from {_end(call.getsockname())} to {_end(call.getpeername())} was heard as "
-                f"from {caller}, but no answer came back from there within {BOUND} s"
+                f"{self.transport} from {_end(call.getsockname())} to {_end(call.getpeername())} "
+                f"was heard as from {caller}, but no answer came back from there within {BOUND} s"
             )
 
     def close(self) -> None:
@@ -332,6 +335,15 @@ def _bind_anew(call: socket.socket, towards: Address) -> None:
                 raise
         else:
             return
+
+
+def _say(call: socket.socket, word: bytes) -> bool:
+    """By a connection, if it is made; what refused it is left to be asked."""
+    if not _is_connected(call):
+        return False
+    with contextlib.suppress(OSError):  # it is over
+        call.send(word)
+    return True
 
 
 def _is_hung_up(call: socket.socket) -> bool:

@@ -80,7 +80,7 @@ SPEC: Final = CliSpec(
 
 # --- by an ordinary user: https://docs.docker.com/engine/security/rootless/ ----------------
 # What dockerd-rootless.sh does, which not every distribution has. Mode host is not claimed: it
-# is that of the namespace which rootlesskit makes. Nor are ports, and IPv6: they are not tried.
+# is that of the namespace which rootlesskit makes. SCTP is nothing that rootlesskit listens for.
 
 _STATE: Final = f"{ordinary.RUN}/dockerd-rootless"
 _ROOTLESS_SOCKET: Final = f"{ordinary.RUN}/docker.sock"
@@ -108,6 +108,8 @@ ROOTLESS: Final = replace(
             Feature.STATIC_ADDRESS,
             Feature.RESTART,
             Feature.SYSCTL,
+            Feature.PUBLISH,
+            Feature.IPV6,
         }
     ),
     daemons=(

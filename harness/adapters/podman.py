@@ -149,6 +149,7 @@ PASTA: Final = replace(
 BRIDGE: Final = replace(
     PASTA,
     name="podman-rootless-bridge",
+    kin=(*PASTA.kin, "podman-rootless-bridge"),
     features=PASTA.features
     | {
         Feature.NETWORKS,
@@ -163,7 +164,6 @@ BRIDGE: Final = replace(
 SLIRP: Final = replace(
     PASTA,
     name="podman-rootless-slirp4netns",
-    features=PASTA.features - {Feature.IPV6},  # no published port leads to an IPv6 address
     kin=("podman", "netavark", "rootless", "slirp4netns"),
     default_network="slirp4netns",
     files=((_ROOTLESS_CONF_PATH, _rootless_conf("slirp4netns")),),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +16,7 @@ from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
 from suites.claimed import families, has_ipv6
 from suites.ports.fair import BESIDE, Fair
-from suites.ports.shop import INSIDE, MARKET, PORTS, Shop, has_taps, home
+from suites.ports.shop import INSIDE, MARKET, OWN, PORTS, Shop, has_taps, home
 
 
 @pytest.fixture(
@@ -41,11 +43,11 @@ def transport(request: pytest.FixtureRequest) -> Transport:
 def market(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
     """Look, do not change: `shop`, which publishes `PORTS` on every address, and others.
 
-    `peer` is on its network, which is the default one where the family is IPv4;
+    `peer` is on its network, which is the default one where that has the family;
     `stranger` is on another, where the runtime has networks.
     """
     dual, here = family == 6, home(runtime, family)
-    networks = [NetworkSpec(MARKET, ipv6=True)] if here == Bridge(MARKET) else []
+    networks = [NetworkSpec(MARKET, ipv6=dual)] if here == Bridge(MARKET) else []
     ports = tuple(Publish(port, INSIDE, transport) for transport, port in PORTS.items())
     containers = [ContainerSpec("shop", here, ports=ports), ContainerSpec("peer", here)]
     if Feature.NETWORKS in runtime.features:
@@ -77,12 +79,18 @@ def ground(world: World, runtime: Adapter) -> Iterator[Fair]:
         those = FAMILIES
     plan = Plan(networks=networks, containers=(ContainerSpec(BESIDE, where),))
     with Scene(world, runtime, plan) as made:
-        yield Fair(made, where, those)
+        yield Fair(made, where, those, OWN)
+
+
+@pytest.fixture(scope="package")
+def numbers() -> Iterator[int]:
+    """Ports, one for each test, with some beside it: what one has not given back is no other's."""
+    return itertools.count(OWN + 10, 10)
 
 
 @pytest.fixture
-def fair(ground: Fair) -> Iterator[Fair]:
+def fair(ground: Fair, numbers: Iterator[int]) -> Iterator[Fair]:
     """The fair for one test, which adds containers to it: they are removed afterwards."""
     scene = ground.scene
-    yield ground
+    yield replace(ground, port=next(numbers))
     scene.remove(*(item.name for item in scene.plan.containers if item.name != BESIDE))

@@ -1,4 +1,4 @@
-"""The fair: where tests start containers that publish `OWN`, in every family that there is."""
+"""The fair: where tests start containers that publish a port, in every family that there is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.model import HOST, Bridge, Family, Publish
 from harness.place import Place
 from harness.scene import Scene
 from harness.topology import Address
-from suites.ports.shop import OWN, Shop, both, has_taps, shops
+from suites.ports.shop import Shop, both, has_taps, shops
 
 BESIDE: Final = "beside"
 """A container that is there already and publishes nothing."""
@@ -27,6 +27,8 @@ class Fair:
     scene: Scene
     home: Bridge
     families: tuple[Family, ...]
+    port: int
+    """Of the host's, and this test's alone."""
 
     @property
     def host(self) -> Place:
@@ -48,15 +50,21 @@ class Fair:
         return self.scene.container(name, self.home, ports=ports)
 
     def opened(self, name: str, *, at: Where | None = None) -> list[Shop]:
-        """Start a container that publishes `OWN`, and tell how it is called.
+        """Start a container that publishes `port`, and tell how it is called.
 
         On one address of the host's in each family or on all, over TCP and over UDP.
         """
-        ports = both(OWN)
+        ports = both(self.port)
         if at is not None:
-            ports = tuple(item for family in self.families for item in both(OWN, at=at(family)))
+            ports = tuple(
+                item for family in self.families for item in both(self.port, at=at(family))
+            )
         return self.shops(self.container(name, *ports))
 
     def shops(self, container: Container) -> list[Shop]:
-        """Every way to call a container by `OWN`."""
-        return [shop for family in self.families for shop in shops(container, self.scene, family)]
+        """Every way to call a container by `port`."""
+        return [
+            shop
+            for family in self.families
+            for shop in shops(container, self.scene, family, self.port)
+        ]

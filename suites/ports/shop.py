@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from typing import Final, NamedTuple, Self
 
-from harness.adapters.protocol import Adapter
+from harness.adapters.protocol import Adapter, Feature
 from harness.addresses import LOOPBACKS
 from harness.container import Container
 from harness.model import (
@@ -65,26 +65,31 @@ class Shop:
         """The network that it is on."""
         return self.scene.plan.container(self.container.name).networks[0]
 
+    @property
+    def inner(self) -> Family:
+        """The family in which the container hears who calls it in `family`."""
+        return inner(self.scene.runtime, self.family)
+
     def own(self) -> Address:
-        """The container's own address."""
-        address = self.container.net.address(self.family)
+        """The container's own address, at which it is called."""
+        address = self.container.net.address(self.inner)
         assert address is not None
         return address
 
     def gateway(self) -> Address:
         """The host's address on its network."""
         facts = self.scene.runtime.network_facts(self.network)
-        return next(item.ip for item in facts.gateways if item.version == self.family)
+        return next(item.ip for item in facts.gateways if item.version == self.inner)
 
     @contextmanager
     def open(self) -> Iterator[Self]:
         """Keep listening inside while the body calls."""
         with self.ear() as ear:
-            yield replace(self, ears={self.family: ear})
+            yield replace(self, ears={self.inner: ear})
 
     def ear(self, family: Family | None = None) -> Ear:
-        """A listener inside, in its family or in the other."""
-        family = family or self.family
+        """A listener inside, where the port leads or in the family given."""
+        family = family or self.inner
         return Ear(self.container.net, self.transport, family=family, port=INSIDE)
 
     @contextmanager
@@ -100,19 +105,28 @@ class Shop:
 
         Or another port. `None` when the call is refused.
         """
-        with self._listening(self.family) as ear:
+        with self._listening(self.inner) as ear:
             place = self.scene.place(caller)
             return ear.hears(place, at=address, port=port or self.port, answered=True)
 
     def overhears(self, calls: Iterable[Call]) -> list[str]:
-        """Those of many calls, made all at once, that are heard: refused or swallowed are not."""
+        """Those of many calls, made all at once, that are heard: refused or swallowed are not.
+
+        In the family in which they are made, and in that to which a published port leads.
+        """
         made = [(self.scene.place(who), at, port or self.port) for who, at, port in calls]
-        found = []
+        found: dict[str, None] = {}
         for family in FAMILIES:
             if own := [item for item in made if item[1].version == family]:
-                with self._listening(family) as ear:
-                    found += ear.overhears(own, self.scene.settle)
-        return found
+                for listening in {family, inner(self.scene.runtime, family)}:
+                    with self._listening(listening) as ear:
+                        found |= dict.fromkeys(ear.overhears(own, self.scene.settle))
+        return list(found)
+
+
+def inner(runtime: Adapter, family: Family) -> Family:
+    """The family in which a container hears who calls its published port in a family."""
+    return 4 if runtime.dialect.published6 == "ipv4" else family
 
 
 def shops(container: Container, scene: Scene, family: Family, port: int = OWN) -> list[Shop]:
@@ -127,18 +141,31 @@ def both(port: int, inside: int = INSIDE, *, at: Address | None = None) -> tuple
 
 def home(runtime: Adapter, family: Family) -> Bridge:
     """Where the market's containers of a family are: a tap has both."""
-    return Bridge() if family == 4 or has_taps(runtime) else Bridge(MARKET)
+    by_default = has_taps(runtime) or (family == 4 and runtime.dialect.default_network == "bridge")
+    return Bridge() if by_default else Bridge(MARKET)
 
 
 def has_taps(runtime: Adapter) -> bool:
-    """Whether a container has by default a tap of its own, in place of a network."""
-    return runtime.dialect.default_network != "bridge"
+    """Whether a container that publishes has a tap of its own, in place of a network.
+
+    As it has by default; who claims networks besides is tried on those.
+    """
+    taps = runtime.dialect.default_network != "bridge"
+    return taps and Feature.NETWORKS not in runtime.features
+
+
+def is_relayed(runtime: Adapter) -> bool:
+    """Whether a process in user space listens on the host, and calls the container itself."""
+    return has_taps(runtime) or runtime.dialect.bridges != "host"
 
 
 def link_of(scene: Scene, name: str) -> str:
-    """By which of its interfaces a container is called: behind a tap `lo` may be one of them."""
-    own = scene.plan.container(name).mode == Bridge() and has_taps(scene.runtime)
-    return "" if own else "eth0"
+    """By which of its interfaces a container is called; empty where `lo` may be one of them.
+
+    As it may behind a tap, and where the caller has the container's own address.
+    """
+    tap = scene.plan.container(name).mode == Bridge() and has_taps(scene.runtime)
+    return "" if tap or scene.runtime.dialect.published_source == "own" else "eth0"
 
 
 def dual(scene: Scene) -> Bridge:
@@ -150,10 +177,15 @@ def dual(scene: Scene) -> Bridge:
 
 
 def meets(scene: Scene, caller: str, address: Address) -> bool:
-    """Whether a call of the host's address gets to the host: who has the same calls itself."""
+    """Whether a call of the host's address gets to the host.
+
+    Who has the same calls itself, and who is on a bridge that IPv6 does not lead out of nobody.
+    """
     if caller == HOST:
         return True
     inside = {item.name for item in scene.plan.containers}
+    if caller in inside and is_closed(scene.runtime, 4 if address.version == 4 else 6):
+        return False
     bridges = scene.place(GATEWAY) if caller in inside and is_behind_bridges(scene) else None
     own = [*scene.place(caller).interfaces(), *(bridges.interfaces() if bridges else ())]
     return address not in {item.ip for item in own}
@@ -162,6 +194,11 @@ def meets(scene: Scene, caller: str, address: Address) -> bool:
 def is_behind_bridges(scene: Scene) -> bool:
     """Whether the runtime's bridges are in a namespace of their own, and there are some."""
     return scene.place(GATEWAY).identity != scene.place(HOST).identity
+
+
+def is_closed(runtime: Adapter, family: Family) -> bool:
+    """Whether containers reach nothing beyond the runtime's bridges, as declared."""
+    return family == 6 and runtime.dialect.beyond6 == "unreachable" and not has_taps(runtime)
 
 
 def addresses(scene: Scene, family: Family) -> list[Address]:
@@ -208,14 +245,28 @@ ELSEWHERE: Final[dict[str, tuple[str, ...]]] = {
 """Who calls whom of those that are not the host: from it, through it, and past it."""
 
 
+def _reaches(scene: Scene, family: Family, caller: str, other: str) -> bool:
+    """Whether one reaches another that is not the host, whatever the port."""
+    runtime = scene.runtime
+    inside = {item.name for item in scene.plan.containers}
+    match caller in inside, other in inside:
+        case True, True:
+            return not has_taps(runtime)
+        case False, True:
+            return not is_relayed(runtime)
+        case True, False:
+            return not is_closed(runtime, family)
+        case _:
+            return True
+
+
 def assert_theirs(scene: Scene, transport: Transport, family: Family, port: int) -> None:
     """A port that the host has published is, on every other machine, that machine's own."""
     inside = {item.name for item in scene.plan.containers}
-    unmet = inside if has_taps(scene.runtime) else set()  # nobody reaches them, whatever the port
     present = inside | scene.places.keys()
     for caller, others in ELSEWHERE.items():
         for other in others:
-            if not {caller, other} <= present or other in unmet:
+            if not {caller, other} <= present or not _reaches(scene, family, caller, other):
                 continue
             address = scene.place(other).address(family)
             with Ear(

@@ -28,34 +28,47 @@ from suites.ports.shop import (
 )
 
 FRONT: Final = 8100
-"""The port of the host that both containers publish, each on an address of its own."""
+"""The port of the host that two containers publish, each on an address of its own."""
+ALONE: Final = {"first": 8103, "second": 8106}
+"""Ports that one container publishes, each on an address of its own."""
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, "shop")
 """Everybody outside, the host itself, and a container beside them."""
 
 
-@pytest.fixture(scope="module")
-def fronts(market: Scene, family: Family) -> Iterator[Mapping[str, Address]]:
-    """Two containers that publish one port, by name, each on another address of the host."""
+def own_addresses(market: Scene, family: Family) -> Mapping[str, Address]:
+    """Two of the host's: on the LAN, and on br0."""
     world = market.world
-    own = {"first": world.address(HOST, family), "second": pick(world.topology.br0, family).ip}
-    for name, address in own.items():
-        market.container(name, home(market.runtime, family), ports=both(FRONT, at=address))
+    return {"first": world.address(HOST, family), "second": pick(world.topology.br0, family).ip}
+
+
+@pytest.fixture(scope="module")
+def alone(market: Scene, family: Family) -> Iterator[Scene]:
+    """The market, with a container that publishes each port of `ALONE` on its own address."""
+    own = own_addresses(market, family)
+    ports = [item for name, port in ALONE.items() for item in both(port, at=own[name])]
+    market.container("alone", home(market.runtime, family), ports=tuple(ports))
     market.ready()
-    yield own
-    market.remove(*own)
+    yield market
+    market.remove("alone")
+
+
+def assert_served(shop: Shop, address: Address) -> None:
+    """Whoever gets at the address is served by this one."""
+    for caller in CALLERS:
+        if meets(shop.scene, caller, address):
+            assert shop.serves(caller, address), f"{caller} calls {address}"
 
 
 @requirement("PUB-2")
 @pytest.mark.parametrize("name", ["first", "second"])
 def test_it_answers_on_the_one_address_only(
-    market: Scene, transport: Transport, family: Family, fronts: Mapping[str, Address], name: str
+    alone: Scene, transport: Transport, family: Family, name: str
 ) -> None:
     """Whoever calls, and on none of the host's others, its loopback's included."""
-    others = set(addresses(market, family)) - {fronts[name]}
-    with Shop(market, market[name], transport, family, FRONT).open() as shop:
-        for caller in CALLERS:
-            if meets(market, caller, fronts[name]):
-                assert shop.serves(caller, fronts[name]), caller
+    own = own_addresses(alone, family)[name]
+    others = set(addresses(alone, family)) - {own}
+    with Shop(alone, alone["alone"], transport, family, ALONE[name]).open() as shop:
+        assert_served(shop, own)
         calls = [Call(caller, address) for caller in CALLERS for address in others]
         assert shop.overhears([*calls, Call(HOST, LOOPBACKS[family])]) == []
 
@@ -89,17 +102,21 @@ def test_an_address_of_one_family_is_none_of_the_other(scene: Scene) -> None:
 
 
 @requirement("PUB-11")
-def test_one_port_on_two_addresses_leads_to_two_containers(
-    market: Scene, transport: Transport, family: Family, fronts: Mapping[str, Address]
-) -> None:
+def test_one_port_on_two_addresses_leads_to_two_containers(market: Scene, family: Family) -> None:
     """Each address to its own, and each container tells which it is."""
-    for name, address in fronts.items():
-        with Shop(market, market[name], transport, family, FRONT).open() as shop:
-            for caller in CALLERS:
-                if meets(market, caller, address):
-                    assert shop.serves(caller, address), f"{caller} calls {name}"
-        told = {(item.host_ip, item.host_port) for item in shop.container.facts().ports}
-        assert told == {(address, FRONT)}
+    fronts = own_addresses(market, family)
+    try:
+        for name, address in fronts.items():
+            market.container(name, home(market.runtime, family), ports=both(FRONT, at=address))
+        market.ready()
+        for name, address in fronts.items():
+            for each in shops(market[name], market, family, FRONT):
+                with each.open() as shop:
+                    assert_served(shop, address)
+            told = {(item.host_ip, item.host_port) for item in market[name].facts().ports}
+            assert told == {(address, FRONT)}
+    finally:
+        market.remove(*(item.name for item in market.plan.containers if item.name in fronts))
 
 
 @requirement("PUB-11", "PUB-10")
@@ -117,9 +134,10 @@ def test_the_other_goes_on_when_one_has_ended(fair: Fair) -> None:
 
 @requirement("PUB-9")
 def test_on_other_machines_the_port_is_theirs(
-    market: Scene, transport: Transport, family: Family, fronts: Mapping[str, Address]
+    alone: Scene, transport: Transport, family: Family
 ) -> None:
     """Who calls them there, by way of the host or from it, reaches them."""
-    shop = Shop(market, market["first"], transport, family, FRONT)
-    assert shop.serves(NS1, fronts["first"])
-    assert_theirs(market, transport, family, FRONT)
+    port = ALONE["first"]
+    shop = Shop(alone, alone["alone"], transport, family, port)
+    assert shop.serves(NS1, own_addresses(alone, family)["first"])
+    assert_theirs(alone, transport, family, port)

@@ -14,7 +14,7 @@ from harness.container import Container
 from harness.marks import requirement
 from harness.model import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
 from suites.ports.fair import BESIDE, Fair
-from suites.ports.shop import INSIDE, OWN, Shop, has_taps, meets
+from suites.ports.shop import INSIDE, Shop, has_taps, meets
 
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)
 
@@ -43,7 +43,7 @@ def flows(fair: Fair) -> Iterator[list[Flow]]:
     ends += [(HOST, family, LOOPBACKS[family]) for family in fair.families]
     with ExitStack() as stack:
         yield [
-            Flow(family, stack.enter_context(Call(place, Protocol.UDP, address, port=OWN)))
+            Flow(family, stack.enter_context(Call(place, Protocol.UDP, address, port=fair.port)))
             for name, family, address in ends
             if (place := fair.scene.place(name))
         ]
@@ -74,15 +74,12 @@ def assert_served(found: Sequence[Shop], calling: Sequence[Flow]) -> None:
 def assert_unheard(fair: Fair, other: Container, calling: Sequence[Flow]) -> None:
     """A container that was asked for nothing hears none of them, whosever address it has."""
     with ExitStack() as stack:
-        ears = {
-            shop.family: (shop.own(), stack.enter_context(shop.ear()))
-            for shop in fair.shops(other)
-            if shop.transport == "udp"
-        }
+        called = {shop.inner: shop for shop in fair.shops(other) if shop.transport == "udp"}
+        ears = [(shop.own(), stack.enter_context(shop.ear())) for shop in called.values()]
         for flow in calling:
             flow.say(b"is anybody there?")
         fair.scene.settle()
-        for own, ear in ears.values():
+        for own, ear in ears:
             with Call(other.net, Protocol.UDP, own, port=INSIDE) as control:
                 control.say(b"you are meant")
                 assert ear.heard()[0] == b"you are meant"

@@ -19,7 +19,7 @@ from harness.traffic import TRANSPORTS, Ear
 from harness.wait import until
 from harness.world.snapshot import Snapshot
 from suites.ports.fair import Fair
-from suites.ports.shop import INSIDE, OWN, Call, callers
+from suites.ports.shop import INSIDE, Call, callers
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
 REFUSED: Final = {(Protocol.TCP, "reset"), (Protocol.UDP, "port-unreachable")}
@@ -67,7 +67,7 @@ def is_free(fair: Fair) -> bool:
     try:
         for family in fair.families:
             for transport in TRANSPORTS:
-                Ear(fair.host, transport, family=family, port=OWN).close()
+                Ear(fair.host, transport, family=family, port=fair.port).close()
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
@@ -79,7 +79,7 @@ def assert_refused(fair: Fair, family: Family) -> None:
     """Whoever calls, by whatever address of the host, is told so."""
     with ExitStack() as stack:
         made = [
-            (protocol, stack.enter_context(call.Call(place, protocol, address, port=OWN)))
+            (protocol, stack.enter_context(call.Call(place, protocol, address, port=fair.port)))
             for caller, address in callers(fair.scene, family, OUTSIDE)
             for protocol in (Protocol.UDP, Protocol.TCP)
             if (place := fair.scene.place(caller))

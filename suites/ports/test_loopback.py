@@ -25,7 +25,7 @@ from harness.packets.wires import Wires
 from harness.scene import Scene
 from harness.topology import Address
 from harness.traffic import Ear, Transport, own_port
-from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, both, has_taps, home, link_of
+from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, both, home, is_relayed, link_of
 
 INNER: Final = 8110
 """The port that is published on the loopback."""
@@ -89,8 +89,8 @@ def test_forged_frames_for_the_loopback_get_in_as_declared(
     assert_came(wire, forged)
     if neighbour != "stranger" or runtime.dialect.published_across == "reachable":
         # A process in user space takes connections itself, before it makes one to the container:
-        # pasta those of all, docker-proxy those of containers.
-        proxied = has_taps(runtime) or neighbour in ("peer", "stranger")
+        # pasta and rootlesskit those of all, docker-proxy those of containers.
+        proxied = is_relayed(runtime) or neighbour in ("peer", "stranger")
         for kind in (UDP,) if proxied else (UDP, TCP):
             assert like(kind(dport=INSIDE) / CONTROL, within(wire, "shop"))
     got_in = carrying(WORD, within(wire, "inner"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final
 
 import pytest
 
@@ -16,17 +15,19 @@ from harness.marks import requirement
 from harness.model import ATTACKER, HOST, Publish
 from harness.traffic import ANYWHERE, TRANSPORTS, Ear
 from suites.ports.fair import Fair
-from suites.ports.shop import INSIDE, OWN
+from suites.ports.shop import INSIDE
 
-BESIDE: Final = OWN + 1
-"""A port that nobody has."""
+
+def beside(fair: Fair) -> int:
+    """A port that nobody has."""
+    return fair.port + 1
 
 
 def assert_refused(fair: Fair, publish: Publish) -> None:
     """A container that publishes this does not start."""
     # One that could be published comes first: it is not to be left behind either.
-    beside = replace(publish, host_port=BESIDE, host_ip=None)
-    fair.scene.refusal("late", fair.home, ports=(beside, publish))
+    first = replace(publish, host_port=beside(fair), host_ip=None)
+    fair.scene.refusal("late", fair.home, ports=(first, publish))
     with pytest.raises(RuntimeRefused):
         fair.scene.runtime.inspect("late")
 
@@ -38,7 +39,7 @@ def nothing_left(fair: Fair, guard: Guard) -> Iterator[None]:
         yield
     for family in fair.families:
         for transport in TRANSPORTS:
-            Ear(fair.host, transport, family=family, port=BESIDE).close()
+            Ear(fair.host, transport, family=family, port=beside(fair)).close()
 
 
 @requirement("PUB-7")
@@ -47,9 +48,9 @@ def test_a_port_of_another_containers_is_refused(fair: Fair, guard: Guard) -> No
     found = fair.opened("first")
     with nothing_left(fair, guard):
         for transport in TRANSPORTS:
-            assert_refused(fair, Publish(OWN, INSIDE, transport))
+            assert_refused(fair, Publish(fair.port, INSIDE, transport))
             for family in fair.families:
-                assert_refused(fair, Publish(OWN, INSIDE, transport, fair.own(family)))
+                assert_refused(fair, Publish(fair.port, INSIDE, transport, fair.own(family)))
     for shop in found:
         assert shop.serves(ATTACKER, fair.own(shop.family))
         assert shop.serves(HOST, LOOPBACKS[shop.family])
@@ -61,7 +62,7 @@ def test_a_port_published_on_one_address_is_refused_everywhere(fair: Fair, guard
     first = fair.opened("first", at=fair.own)
     with nothing_left(fair, guard):
         for transport in TRANSPORTS:
-            assert_refused(fair, Publish(OWN, INSIDE, transport))
+            assert_refused(fair, Publish(fair.port, INSIDE, transport))
     for shop in fair.opened("second", at=LOOPBACKS.__getitem__):
         assert shop.serves(HOST, LOOPBACKS[shop.family])
     assert all(shop.serves(ATTACKER, fair.own(shop.family)) for shop in first)
@@ -75,7 +76,7 @@ def test_a_port_of_a_program_of_the_hosts_is_refused(fair: Fair, guard: Guard) -
             own = fair.own(family)
             for transport in TRANSPORTS:
                 for taken, wanted in ((ANYWHERE[family], own), (own, None)):
-                    with Ear(fair.host, transport, address=taken, port=OWN) as program:
-                        assert_refused(fair, Publish(OWN, INSIDE, transport, wanted))
+                    with Ear(fair.host, transport, address=taken, port=fair.port) as program:
+                        assert_refused(fair, Publish(fair.port, INSIDE, transport, wanted))
                         assert program.hears(fair.scene.place(ATTACKER), at=own)
     assert all(shop.serves(ATTACKER, fair.own(shop.family)) for shop in fair.opened("late"))

@@ -233,6 +233,18 @@ def test_a_promise_of_codes_admits_those_only() -> None:
     assert not promise.admits(Observation(Outcome.REJECTED, code="admin-prohibited"))
 
 
+def test_a_refusal_that_is_not_always_made_may_be_silence() -> None:
+    """As long as nobody saw the request; no other answer is admitted for it."""
+    codes = frozenset({"net-unreachable"})
+    promise = Promise(Outcome.REJECTED, codes=codes, limited=True)
+    assert promise.admits(Observation(Outcome.REJECTED, code="net-unreachable"))
+    assert promise.admits(Observation(Outcome.DROPPED))
+    assert not promise.admits(Observation(Outcome.DROPPED, seen_ttl=63, seen_from="a"))
+    assert not promise.admits(Observation(Outcome.REJECTED, code="rst"))
+    assert not promise.admits(Observation(Outcome.REPLY, ttl=64, seen_ttl=64, seen_from="a"))
+    assert not replace(promise, limited=False).admits(Observation(Outcome.DROPPED))
+
+
 @given(observations())
 def test_time_and_detail_make_no_difference(seen: Observation) -> None:
     """Two observations that differ in what varies from run to run are equal."""
@@ -254,6 +266,7 @@ def test_time_and_detail_make_no_difference(seen: Observation) -> None:
         ),
         (Promise(Outcome.REPLY, ttl=60, seen_from="host"), "reply, ttl 60, seen as host"),
         (Promise(Outcome.REJECTED, codes=frozenset({"b", "a"})), "rejected(a|b)"),
+        (Promise(Outcome.REJECTED, limited=True), "rejected or dropped"),
     ],
 )
 def test_both_sides_read_alike(said: Observation | Promise, text: str) -> None:

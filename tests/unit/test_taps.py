@@ -155,6 +155,32 @@ def test_bridges_of_a_users_own_are_behind_a_tap_together(
     assert f"{found}, {found.requirement}" == words
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("a", "b", "reply, ttl 64, seen as a, V6-1"),
+        ("a", "gateway", "reply, ttl 64, seen as a, V6-1"),
+        ("a", "host", "rejected(net-unreachable) or dropped, UM-3"),
+        ("a", "internet", "rejected(net-unreachable) or dropped, UM-2"),
+        ("a", "www.example.com", "rejected(net-unreachable) or dropped, UM-2"),
+        ("a", "ns1", "rejected(net-unreachable) or dropped, UM-2"),
+        ("closed", "internet", "no-route, INT-1"),
+        ("host", "a", "dropped, UM-4"),
+    ],
+)
+def test_bridges_may_have_ipv6_among_themselves_alone(source: str, target: str, words: str) -> None:
+    """As declared: who asks beyond them is told that there is no way; over IPv4 there is one."""
+    networks = (NetworkSpec("lan", ipv6=True), NetworkSpec("shut", ipv6=True, internal=True))
+    on = {"a": "lan", "b": "lan", "closed": "shut"}
+    containers = tuple(ContainerSpec(name, Bridge(network)) for name, network in on.items())
+    plan = Plan(networks=networks, containers=containers)
+    dialect = Dialect(bridges="slirp4netns", beyond6="unreachable")
+    over6, over4 = Cell(source, target, Protocol.TCP, 6), Cell("a", "internet", Protocol.TCP, 4)
+    found = promised(plan, dialect, Topology(), [over6, over4])
+    assert f"{found[over6]}, {found[over6].requirement}" == words
+    assert f"{found[over4]}" == "reply, seen as host, seen with ttl 61"
+
+
 def test_a_tap_has_no_gateway_that_could_be_asked() -> None:
     """There is nobody: what it names is the process in user space."""
     cells = promised(PLAN, PASTA, Topology())

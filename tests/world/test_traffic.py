@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
@@ -109,6 +110,44 @@ def test_a_call_is_answered_from_where_it_went(
         assert ear.hears(other, answered=True)
 
 
+def test_a_connection_that_lets_nothing_back_is_no_answer(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By somebody between: what the caller says is passed on, what is said to it is not."""
+    one, other = ends
+
+    def pass_on(middle: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = middle.accept()
+            except OSError:
+                return
+            far = one.socket(socket.AF_INET, socket.SOCK_STREAM)
+            far.connect((str(ADDRESSES[4]), ear.port))
+            far.send(near.recv(1024))
+            kept.extend((near, far))
+
+    kept: list[socket.socket] = []
+    with (
+        Ear(one, "tcp", address=ADDRESSES[4]) as ear,
+        one.socket(socket.AF_INET, socket.SOCK_STREAM) as middle,
+    ):
+        middle.bind((str(ADDRESSES[4]), 0))
+        middle.listen()
+        thread = threading.Thread(target=pass_on, args=(middle,))
+        thread.start()
+        try:
+            port = middle.getsockname()[1]
+            monkeypatch.setattr(traffic, "BOUND", 0.3)
+            with pytest.raises(TimeoutError, match="no answer came back"):
+                ear.hears(other, port=port, answered=True)
+        finally:
+            middle.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for opened in kept:
+                opened.close()
+
+
 def test_an_answer_from_elsewhere_is_none(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """A datagram is heard at a second address, and answered by the first."""
     one, other = ends
@@ -169,6 +208,27 @@ def test_of_many_calls_none_is_told_for_somebody_elses(ends: Ends) -> None:
         assert ear.overhears([(other, ADDRESSES[4], beside.port)], settled) == []
 
 
+def test_a_connection_that_says_something_else_is_not_the_call(ends: Ends) -> None:
+    """It came first, and what was called is taken after it; alone it is no hearing at all."""
+    one, other = ends
+    with (
+        Ear(one, "tcp", address=ADDRESSES[4]) as ear,
+        Ear(one, "tcp", address=ADDRESSES[4]) as beside,
+        other.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
+    ):
+        stray.connect((str(ADDRESSES[4]), ear.port))
+        stray.send(b"an earlier one, tried again")
+        meeting = ear.hears(other, answered=True)
+        assert meeting
+        assert meeting.seen == meeting.own
+        stray.close()
+        closed = beside.port
+        beside.close()
+        with other.socket(socket.AF_INET, socket.SOCK_STREAM) as again:
+            again.connect((str(ADDRESSES[4]), ear.port))
+            assert ear.hears(other, port=closed) is None
+
+
 def test_however_long_it_takes_to_be_quiet(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has come by then is heard, and what has not is not: that takes no time more."""
     one, other = ends
@@ -178,10 +238,10 @@ def test_however_long_it_takes_to_be_quiet(ends: Ends, monkeypatch: pytest.Monke
         monkeypatch.setattr(time, "monotonic", lambda: clock() + 2 * traffic.BOUND)
 
     with Ear(one, "udp", address=ADDRESSES[4]) as ear:
-        assert ear.hears(other, quiet=quiet)
+        assert ear.overhears([(other, ADDRESSES[4], ear.port)], quiet)
         monkeypatch.undo()
         with Ear(one, "udp", address=ADDRESSES[4]) as beside:
-            assert ear.hears(other, port=beside.port, quiet=quiet) is None
+            assert ear.overhears([(other, ADDRESSES[4], beside.port)], quiet) == []
 
 
 def test_translation_shows(ends: Ends) -> None:
