@@ -14,10 +14,19 @@ from harness import oracle
 from harness.adapters import furnish, ordinary, registry
 from harness.adapters.cli_factory import CliFactory
 from harness.adapters.cli_spec import CliSpec
-from harness.adapters.protocol import RuntimeRefused
+from harness.adapters.protocol import Feature, RuntimeRefused
 from harness.cast import CAST, CONTAINER01, ON_HOST
 from harness.lab import session
-from harness.model import DEFAULT_NETWORK, GATEWAY, HOST, Bridge, Publish
+from harness.model import (
+    ATTACKER,
+    DEFAULT_NETWORK,
+    FAMILIES,
+    GATEWAY,
+    HOST,
+    Bridge,
+    Family,
+    Publish,
+)
 from harness.place import fixed
 from harness.scene import Scene
 from harness.traffic import Ear, free_port
@@ -29,6 +38,9 @@ OTHER: Final[dict[str, Literal["pasta", "slirp4netns"]]] = {
     "pasta": "slirp4netns",
     "slirp4netns": "pasta",
 }
+
+RELAYED: Final = tuple(name for name in TRIED_ROOTLESS if name != "podman-rootless")
+"""Those in whose containers' place rootlessport listens on the host."""
 
 SPEC = CliSpec(
     name="acme",
@@ -128,6 +140,28 @@ def test_a_published_port_is_told_and_answers(vendor: Scene) -> None:
     web.remove()
 
 
+@pytest.mark.parametrize("vendor", RELAYED, indirect=True)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_who_calls_a_published_port_is_led_to_its_ipv4_address(
+    vendor: Scene, family: Family
+) -> None:
+    """Whichever the family, and is seen as the container itself: rootlessport calls from there."""
+    port = free_port(vendor.place(HOST), "tcp")
+    mode = Bridge()
+    if Feature.NETWORKS in vendor.runtime.features:
+        vendor.network("dual", ipv6=True)
+        mode = Bridge("dual")
+    web = vendor.container("web", mode, ports=(Publish(port, 8080),))
+    with Ear(web.net, "tcp", family=4, port=8080) as ear:
+        at = vendor.world.address(HOST, family)
+        met = ear.hears(vendor.place(ATTACKER), at=at, port=port, answered=True)
+    assert met
+    assert met.seen[0] == web.net.address(4)
+    web.remove()
+    if mode != Bridge():
+        vendor.remove_network("dual")
+
+
 def test_a_refused_start_leaves_no_container(vendor: Scene) -> None:
     """Not even one that was made and never started."""
     vendor.refusal("late", Bridge(), command=("/no/such/command",))
@@ -149,4 +183,29 @@ def test_docker_has_its_bridges_in_a_namespace_of_the_users(name: str) -> None:
             assert host.links() == before
             other = replace(adapter.dialect, bridges="host")
             assert scene.observed() != oracle.promised(scene.plan, other, world.topology)
+        adapter.stop()
+
+
+@pytest.mark.parametrize("name", TRIED_DOCKER)
+def test_docker_has_ipv6_as_far_as_its_bridges(name: str) -> None:
+    """Nothing beyond is reached by it; whoever calls a published port by it is served."""
+    with World.build() as world:
+        adapter = registry.find(name)(world.host)
+        adapter.start()
+        with Scene(world, adapter) as scene:
+            network = scene.network("six", ipv6=True)
+            port = free_port(scene.place(HOST), "tcp")
+            web = scene.container("web", Bridge("six"), ports=(Publish(port, 8080),))
+            scene.containers(other=Bridge("six"))
+            scene.ready()
+            assert scene.observed() == scene.promised()
+            reached = replace(adapter.dialect, beyond6="reached")
+            assert scene.observed() != oracle.promised(scene.plan, reached, world.topology)
+            gateways = {item.ip for item in network.facts.gateways}
+            for family in FAMILIES:
+                with Ear(web.net, "tcp", family=family, port=8080) as ear:
+                    at = world.address(HOST, family)
+                    met = ear.hears(scene.place(ATTACKER), at=at, port=port, answered=True)
+                assert met
+                assert met.seen[0] in gateways
         adapter.stop()
