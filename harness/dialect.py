@@ -25,8 +25,8 @@ class Dialect:
     that is itself behind a process in user space (UM-6)."""
     beyond6: Literal["reached", "unreachable"] = "reached"
     """Whether bridges that are in such a namespace lead over IPv6 to what is beyond it: the
-    host, and the rest of the world (UM-2, UM-3, PUB-4, PUB-5). What others call the host for
-    by IPv6 gets to them with either."""
+    host, and the rest of the world (UM-6, PUB-4, PUB-5). Who calls a published port by IPv6
+    gets to them with either."""
     bridge_name: str | None = "docker0"
     """Interface name of the default bridge; `None`: not documented."""
     bridge_address: IPv4Interface | None = IPv4Interface("172.17.42.1/16")
@@ -84,7 +84,8 @@ class Dialect:
     host's address (PUB-5)."""
     published_source: Literal["client", "gateway", "own"] = "client"
     """Whose address a container sees when somebody on the LAN calls its published port
-    (PUB-6): the caller's own, that of the container's gateway, or the container's own, from
+    (PUB-6), and where somebody listens on the host in its place also when a container does
+    (PUB-4): the caller's own, that of the container's gateway, or the container's own, from
     which whoever listens on the host in its place makes a connection of its own."""
     published6: Literal["own-family", "ipv4"] = "own-family"
     """At which of its addresses a container that has both families hears who calls its

@@ -170,12 +170,18 @@ def promises() -> SearchStrategy[Promise]:
         codes=st.frozensets(st.sampled_from(["rst", "port-unreachable"])),
         ttl=_TTLS,
         seen_from=_SENDERS,
+        limited=st.booleans(),
         requirement=st.just("BR-4"),
         why=st.text(max_size=8),
     )
-    return anything.map(
-        lambda said: said if said.outcome is Outcome.REPLY else replace(said, seen_from=None)
-    )
+    return anything.map(_sensible)
+
+
+def _sensible(said: Promise) -> Promise:
+    """A sender where an answer is promised alone, and a limit where a refusal is."""
+    heard = said.outcome is Outcome.REPLY
+    limited = said.limited and said.outcome is Outcome.REJECTED
+    return replace(said, seen_from=said.seen_from if heard else None, limited=limited)
 
 
 def matrices(entries: SearchStrategy[E], *, max_size: int = 12) -> SearchStrategy[Matrix[E]]:
@@ -191,11 +197,14 @@ def kept(draw: st.DrawFn, promise: Promise) -> Observation:
         ttl, seen_ttl = draw(
             st.sampled_from([(promise.ttl, None), (None, promise.ttl), (promise.ttl, promise.ttl)])
         )
+    outcome = promise.outcome
+    if promise.limited:
+        outcome = draw(st.sampled_from([outcome, Outcome.DROPPED]))
     seen_from = promise.seen_from
     if seen_from is None and promise.outcome is Outcome.REPLY:
         seen_from = draw(_SENDERS)
     return Observation(
-        promise.outcome,
+        outcome,
         code=draw(st.sampled_from(sorted(promise.codes) or ["", "rst"])),
         ttl=ttl,
         seen_ttl=seen_ttl,

@@ -33,7 +33,7 @@ def promise(
     if source == target or not (tap or other) or not apart:
         return None
     if cell.family == 6 and source.network and dialect.beyond6 == "unreachable":
-        return _nowhere(target)
+        return _nowhere()
     alike = tap and target.tap == tap and (tap == "pasta" or cell.family == 4)
     if alike or (tap == "pasta" and target.name == HOST and cell.target != BR0):
         return _mistaken(source, source.name, 0, "UM-4" if target.tap else "UM-3")
@@ -54,13 +54,13 @@ def promise(
     )
 
 
-def _nowhere(target: Whereabout) -> Promise:
+def _nowhere() -> Promise:
     """The namespace that has the bridges knows no way; its kernel says so, now and then."""
     return Promise(
         Outcome.REJECTED,
         codes=frozenset({"net-unreachable"}),
         limited=True,
-        requirement="UM-3" if target.name == HOST else "UM-2",
+        requirement="UM-6",
         why="IPv6 is declared to end where the bridges are",
     )
 

@@ -188,6 +188,7 @@ class Ear:
         with contextlib.suppress(BlockingIOError):
             while True:
                 accepted, sender = self._socket.accept()
+                accepted.setblocking(False)
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 yield accepted, _end(sender)
 
@@ -214,16 +215,25 @@ class Ear:
         self._socket.sendto(data, (str(end[0]), end[1]))
 
     def _answer(self, call: socket.socket, seen: socket.socket, caller: End, word: bytes) -> None:
-        if self.transport == "udp":
-            self.tell(caller, word)
-        else:
-            seen.send(word)
-        # The caller's socket is connected: it hears nobody but whom it called.
-        if not select.select([call], [], [], BOUND)[0] or call.recv(1024) != word:
-            raise TimeoutError(
-                f"{self.transport} from {_end(call.getsockname())} to {_end(call.getpeername())} "
-                f"was heard as from {caller}, but no answer came back from there within {BOUND} s"
-            )
+        """Have a word come back; the caller's socket hears nobody but whom it called."""
+        ends = f"from {_end(call.getsockname())} to {_end(call.getpeername())}"
+        instead = f"within {BOUND} s"
+        try:
+            if self.transport == "udp":
+                self.tell(caller, word)
+            else:
+                seen.send(word)
+            if select.select([call], [], [], BOUND)[0]:
+                came = call.recv(1024)
+                if came == word:
+                    return
+                instead = f"but {came!r}" if came else "before it was hung up"
+        except ConnectionError as error:
+            instead = f"before it was hung up ({error.strerror})"
+        raise TimeoutError(
+            f"{self.transport} {ends} was heard as from {caller}, "
+            f"but no answer came back from there {instead}"
+        )
 
     def close(self) -> None:
         """Stop listening."""
@@ -367,7 +377,7 @@ def _is_connected(call: socket.socket) -> bool:
 def _said(connection: socket.socket) -> bytes:
     """What has come by a connection so far."""
     with contextlib.suppress(OSError):
-        return connection.recv(1024, socket.MSG_DONTWAIT)
+        return connection.recv(1024)
     return b""
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -67,8 +67,8 @@ def shop(market: Scene, transport: Transport, family: Family) -> Iterator[Shop]:
 
 
 @pytest.fixture(scope="package")
-def ground(world: World, runtime: Adapter) -> Iterator[Fair]:
-    """The fair, with nobody but `BESIDE`; where the runtime has networks it is on one of them."""
+def ground(world: World, runtime: Adapter) -> Iterator[Callable[[int], Fair]]:
+    """The fair, for a port, with nobody but `BESIDE`; where there are networks it is on one."""
     networks: tuple[NetworkSpec, ...] = ()
     those: tuple[Family, ...] = (4,)
     where = Bridge()
@@ -79,7 +79,7 @@ def ground(world: World, runtime: Adapter) -> Iterator[Fair]:
         those = FAMILIES
     plan = Plan(networks=networks, containers=(ContainerSpec(BESIDE, where),))
     with Scene(world, runtime, plan) as made:
-        yield Fair(made, where, those, OWN)
+        yield partial(Fair, made, where, those)
 
 
 @pytest.fixture(scope="package")
@@ -89,8 +89,9 @@ def numbers() -> Iterator[int]:
 
 
 @pytest.fixture
-def fair(ground: Fair, numbers: Iterator[int]) -> Iterator[Fair]:
+def fair(ground: Callable[[int], Fair], numbers: Iterator[int]) -> Iterator[Fair]:
     """The fair for one test, which adds containers to it: they are removed afterwards."""
-    scene = ground.scene
-    yield replace(ground, port=next(numbers))
+    made = ground(next(numbers))
+    yield made
+    scene = made.scene
     scene.remove(*(item.name for item in scene.plan.containers if item.name != BESIDE))

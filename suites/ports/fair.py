@@ -10,7 +10,7 @@ from harness.container import Container
 from harness.model import HOST, Bridge, Family, Publish
 from harness.place import Place
 from harness.scene import Scene
-from harness.topology import Address
+from harness.topology import Address, pick
 from suites.ports.shop import Shop, both, has_taps, shops
 
 BESIDE: Final = "beside"
@@ -28,7 +28,7 @@ class Fair:
     home: Bridge
     families: tuple[Family, ...]
     port: int
-    """Of the host's, and this test's alone."""
+    """Of the host's, and this test's alone, as the next one is."""
 
     @property
     def host(self) -> Place:
@@ -38,6 +38,10 @@ class Fair:
     def own(self, family: Family) -> Address:
         """The host's address on the LAN."""
         return self.scene.world.address(HOST, family)
+
+    def beside(self, family: Family) -> Address:
+        """The host's address on br0."""
+        return pick(self.scene.world.topology.br0, family).ip
 
     def link(self) -> str:
         """The host's link on the network; empty where it has none."""

@@ -66,30 +66,30 @@ class Shop:
         return self.scene.plan.container(self.container.name).networks[0]
 
     @property
-    def inner(self) -> Family:
+    def heard_in(self) -> Family:
         """The family in which the container hears who calls it in `family`."""
-        return inner(self.scene.runtime, self.family)
+        return heard_in(self.scene.runtime, self.family)
 
     def own(self) -> Address:
         """The container's own address, at which it is called."""
-        address = self.container.net.address(self.inner)
+        address = self.container.net.address(self.heard_in)
         assert address is not None
         return address
 
     def gateway(self) -> Address:
         """The host's address on its network."""
         facts = self.scene.runtime.network_facts(self.network)
-        return next(item.ip for item in facts.gateways if item.version == self.inner)
+        return next(item.ip for item in facts.gateways if item.version == self.heard_in)
 
     @contextmanager
     def open(self) -> Iterator[Self]:
         """Keep listening inside while the body calls."""
         with self.ear() as ear:
-            yield replace(self, ears={self.inner: ear})
+            yield replace(self, ears={self.heard_in: ear})
 
     def ear(self, family: Family | None = None) -> Ear:
         """A listener inside, where the port leads or in the family given."""
-        family = family or self.inner
+        family = family or self.heard_in
         return Ear(self.container.net, self.transport, family=family, port=INSIDE)
 
     @contextmanager
@@ -105,7 +105,7 @@ class Shop:
 
         Or another port. `None` when the call is refused.
         """
-        with self._listening(self.inner) as ear:
+        with self._listening(self.heard_in) as ear:
             place = self.scene.place(caller)
             return ear.hears(place, at=address, port=port or self.port, answered=True)
 
@@ -118,13 +118,13 @@ class Shop:
         found: dict[str, None] = {}
         for family in FAMILIES:
             if own := [item for item in made if item[1].version == family]:
-                for listening in {family, inner(self.scene.runtime, family)}:
+                for listening in {family, heard_in(self.scene.runtime, family)}:
                     with self._listening(listening) as ear:
                         found |= dict.fromkeys(ear.overhears(own, self.scene.settle))
         return list(found)
 
 
-def inner(runtime: Adapter, family: Family) -> Family:
+def heard_in(runtime: Adapter, family: Family) -> Family:
     """The family in which a container hears who calls its published port in a family."""
     return 4 if runtime.dialect.published6 == "ipv4" else family
 
@@ -140,7 +140,11 @@ def both(port: int, inside: int = INSIDE, *, at: Address | None = None) -> tuple
 
 
 def home(runtime: Adapter, family: Family) -> Bridge:
-    """Where the market's containers of a family are: a tap has both."""
+    """Where the market's containers of a family are.
+
+    By default, if that has the family, as a tap has both; else on a network. Who claims networks
+    and has taps by default is on a network in either.
+    """
     by_default = has_taps(runtime) or (family == 4 and runtime.dialect.default_network == "bridge")
     return Bridge() if by_default else Bridge(MARKET)
 
@@ -198,7 +202,7 @@ def is_behind_bridges(scene: Scene) -> bool:
 
 def is_closed(runtime: Adapter, family: Family) -> bool:
     """Whether containers reach nothing beyond the runtime's bridges, as declared."""
-    return family == 6 and runtime.dialect.beyond6 == "unreachable" and not has_taps(runtime)
+    return family == 6 and runtime.dialect.beyond6 == "unreachable"
 
 
 def addresses(scene: Scene, family: Family) -> list[Address]:

@@ -13,7 +13,7 @@ from harness.model import ATTACKER, HOST, INTERNET, NS1, Family
 from harness.scene import Scene
 from harness.topology import Address, pick
 from harness.traffic import Transport
-from suites.ports.fair import Fair
+from suites.ports.fair import BESIDE, Fair
 from suites.ports.shop import (
     OWN,
     Call,
@@ -27,12 +27,10 @@ from suites.ports.shop import (
     shops,
 )
 
-FRONT: Final = 8100
-"""The port of the host that two containers publish, each on an address of its own."""
 ALONE: Final = {"first": 8103, "second": 8106}
 """Ports that one container publishes, each on an address of its own."""
-CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, "shop")
-"""Everybody outside, the host itself, and a container beside them."""
+CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST)
+"""Everybody outside, and the host itself."""
 
 
 def own_addresses(market: Scene, family: Family) -> Mapping[str, Address]:
@@ -52,9 +50,9 @@ def alone(market: Scene, family: Family) -> Iterator[Scene]:
     market.remove("alone")
 
 
-def assert_served(shop: Shop, address: Address) -> None:
-    """Whoever gets at the address is served by this one."""
-    for caller in CALLERS:
+def assert_served(shop: Shop, address: Address, beside: str) -> None:
+    """Whoever gets at the address is served by this one, a container beside it too."""
+    for caller in (*CALLERS, beside):
         if meets(shop.scene, caller, address):
             assert shop.serves(caller, address), f"{caller} calls {address}"
 
@@ -68,8 +66,8 @@ def test_it_answers_on_the_one_address_only(
     own = own_addresses(alone, family)[name]
     others = set(addresses(alone, family)) - {own}
     with Shop(alone, alone["alone"], transport, family, ALONE[name]).open() as shop:
-        assert_served(shop, own)
-        calls = [Call(caller, address) for caller in CALLERS for address in others]
+        assert_served(shop, own, "shop")
+        calls = [Call(caller, address) for caller in (*CALLERS, "shop") for address in others]
         assert shop.overhears([*calls, Call(HOST, LOOPBACKS[family])]) == []
 
 
@@ -102,34 +100,28 @@ def test_an_address_of_one_family_is_none_of_the_other(scene: Scene) -> None:
 
 
 @requirement("PUB-11")
-def test_one_port_on_two_addresses_leads_to_two_containers(market: Scene, family: Family) -> None:
+def test_one_port_on_two_addresses_leads_to_two_containers(fair: Fair) -> None:
     """Each address to its own, and each container tells which it is."""
-    fronts = own_addresses(market, family)
-    try:
-        for name, address in fronts.items():
-            market.container(name, home(market.runtime, family), ports=both(FRONT, at=address))
-        market.ready()
-        for name, address in fronts.items():
-            for each in shops(market[name], market, family, FRONT):
-                with each.open() as shop:
-                    assert_served(shop, address)
-            told = {(item.host_ip, item.host_port) for item in market[name].facts().ports}
-            assert told == {(address, FRONT)}
-    finally:
-        market.remove(*(item.name for item in market.plan.containers if item.name in fronts))
+    fronts = {"first": fair.own, "second": fair.beside}
+    made = {name: fair.opened(name, at=where) for name, where in fronts.items()}
+    for name, where in fronts.items():
+        for shop in made[name]:
+            with shop.open() as opened:
+                assert_served(opened, where(shop.family), BESIDE)
+        told = {(item.host_ip, item.host_port) for item in fair.scene[name].facts().ports}
+        assert told == {(where(family), fair.port) for family in fair.families}
 
 
 @requirement("PUB-11", "PUB-10")
 def test_the_other_goes_on_when_one_has_ended(fair: Fair) -> None:
     """Only the address of the one that is gone is closed."""
-    topology = fair.scene.world.topology
     left = fair.opened("left", at=fair.own)
-    gone = fair.opened("gone", at=lambda family: pick(topology.br0, family).ip)
-    assert all(shop.serves(ATTACKER, pick(topology.br0, shop.family).ip) for shop in gone)
+    gone = fair.opened("gone", at=fair.beside)
+    assert all(shop.serves(ATTACKER, fair.beside(shop.family)) for shop in gone)
     gone[0].container.remove()
     for shop in left:
         assert shop.serves(ATTACKER, fair.own(shop.family))
-        assert shop.overhears([Call(ATTACKER, pick(topology.br0, shop.family).ip)]) == []
+        assert shop.overhears([Call(ATTACKER, fair.beside(shop.family))]) == []
 
 
 @requirement("PUB-9")

@@ -13,6 +13,7 @@ from harness.call import Call
 from harness.container import Container
 from harness.marks import requirement
 from harness.model import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
+from harness.traffic import Ear
 from suites.ports.fair import BESIDE, Fair
 from suites.ports.shop import INSIDE, Shop, has_taps, meets
 
@@ -74,12 +75,17 @@ def assert_served(found: Sequence[Shop], calling: Sequence[Flow]) -> None:
 def assert_unheard(fair: Fair, other: Container, calling: Sequence[Flow]) -> None:
     """A container that was asked for nothing hears none of them, whosever address it has."""
     with ExitStack() as stack:
-        called = {shop.inner: shop for shop in fair.shops(other) if shop.transport == "udp"}
-        ears = [(shop.own(), stack.enter_context(shop.ear())) for shop in called.values()]
+        ears = {
+            other.net.address(family): stack.enter_context(
+                Ear(other.net, "udp", family=family, port=INSIDE)
+            )
+            for family in fair.families
+        }
         for flow in calling:
             flow.say(b"is anybody there?")
         fair.scene.settle()
-        for own, ear in ears:
+        for own, ear in ears.items():
+            assert own
             with Call(other.net, Protocol.UDP, own, port=INSIDE) as control:
                 control.say(b"you are meant")
                 assert ear.heard()[0] == b"you are meant"

@@ -14,7 +14,7 @@ from harness.marks import requirement
 from harness.model import ATTACKER, FAMILIES, HOST, Family, Publish
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear, Transport
-from suites.ports.shop import INSIDE, OWN, both, dual, has_taps, home, inner, shops
+from suites.ports.shop import INSIDE, OWN, both, dual, has_taps, heard_in, home, shops
 
 FIRST: Final = 8120
 COUNT: Final = 4
@@ -37,12 +37,12 @@ def test_a_range_leads_port_to_port(
 ) -> None:
     """Each of the host's to its own of the container's, from the first to the last."""
     address, attacker = market.world.address(HOST, family), market.place(ATTACKER)
-    heard = inner(market.runtime, family)
+    heard = heard_in(market.runtime, family)
     for number in range(COUNT):
         with Ear(stalls.net, transport, family=heard, port=INSIDE + number) as ear:
-            calls = [(attacker, address, FIRST + other) for other in range(COUNT)]
-            assert ear.overhears(calls[number : number + 1], market.settle)
-            del calls[number]
+            assert ear.hears(attacker, at=address, port=FIRST + number, answered=True)
+            others = [FIRST + other for other in range(COUNT) if other != number]
+            calls = [(attacker, address, port) for port in others]
             assert ear.overhears(calls, market.settle) == []
 
 
@@ -52,7 +52,7 @@ def test_a_range_ends_where_it_ends(
 ) -> None:
     """Neither the port before nor the one behind leads anywhere near."""
     address, attacker = market.world.address(HOST, family), market.place(ATTACKER)
-    heard = inner(market.runtime, family)
+    heard = heard_in(market.runtime, family)
     for number in range(-1, COUNT + 1):
         with Ear(stalls.net, transport, family=heard, port=INSIDE + number) as ear:
             outside = [(attacker, address, port) for port in (FIRST - 1, FIRST + COUNT)]
@@ -85,7 +85,7 @@ def test_a_port_of_the_runtimes_choice_is_told(
         if (item.protocol, item.container_port) == (transport, CHOSEN)
     }
     for each in FAMILIES if family == 6 or has_taps(market.runtime) else (family,):
-        heard = inner(market.runtime, each)
+        heard = heard_in(market.runtime, each)
         with Ear(stalls.net, transport, family=heard, port=CHOSEN) as ear:
             at = market.world.address(HOST, each)
             assert ear.hears(market.place(ATTACKER), at=at, port=port, answered=True)

@@ -18,15 +18,10 @@ from suites.ports.fair import Fair
 from suites.ports.shop import INSIDE
 
 
-def beside(fair: Fair) -> int:
-    """A port that nobody has."""
-    return fair.port + 1
-
-
 def assert_refused(fair: Fair, publish: Publish) -> None:
     """A container that publishes this does not start."""
     # One that could be published comes first: it is not to be left behind either.
-    first = replace(publish, host_port=beside(fair), host_ip=None)
+    first = replace(publish, host_port=fair.port + 1, host_ip=None)
     fair.scene.refusal("late", fair.home, ports=(first, publish))
     with pytest.raises(RuntimeRefused):
         fair.scene.runtime.inspect("late")
@@ -39,7 +34,7 @@ def nothing_left(fair: Fair, guard: Guard) -> Iterator[None]:
         yield
     for family in fair.families:
         for transport in TRANSPORTS:
-            Ear(fair.host, transport, family=family, port=beside(fair)).close()
+            Ear(fair.host, transport, family=family, port=fair.port + 1).close()
 
 
 @requirement("PUB-7")

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.addresses import LOOPBACKS
+from harness.place import Place, fixed
 from harness.probe import remote
 from harness.probe.remote import Agent, AgentLost, Inside
 from harness.probe.remote_socket import RemoteSocket
+from harness.traffic import Ear
 from linux import rtnl
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -184,3 +187,20 @@ def test_a_stack_of_its_own_cannot_be_entered(agent: Agent, space: NetNS) -> Non
             pass
         with inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
             assert isinstance(ear, RemoteSocket)
+
+
+def test_a_silent_connection_holds_nobody_up(agent: Agent, space: NetNS) -> None:
+    """A listener inside has taken it, and goes on to hear, or not to hear, others."""
+    inside = Place("box", lambda: Inside(os.dup(space.fd), agent, own_stack=True))
+    beside = fixed("beside", space)
+    loopback = LOOPBACKS[4]
+    with (
+        Ear(inside, "tcp", port=41080) as ear,
+        space.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
+        Ear(beside, "tcp") as other,
+    ):
+        stray.connect((str(loopback), ear.port))
+        calls = [(beside, loopback, port) for port in (ear.port, other.port)]
+        heard = ear.overhears(calls, agent.sync)
+        assert heard == [f"beside to {loopback} port {ear.port}"]
+        assert ear.hears(beside, at=loopback, answered=True)

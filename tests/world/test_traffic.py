@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
+import struct
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -110,42 +112,111 @@ def test_a_call_is_answered_from_where_it_went(
         assert ear.hears(other, answered=True)
 
 
-def test_a_connection_that_lets_nothing_back_is_no_answer(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By somebody between: what the caller says is passed on, what is said to it is not."""
-    one, other = ends
+@contextmanager
+def between(
+    ends: Ends, ear: Ear, then: Callable[[socket.socket, socket.socket], object]
+) -> Iterator[int]:
+    """The port of somebody who makes a connection to the listener for each of the caller's.
 
-    def pass_on(middle: socket.socket) -> None:
+    What the caller says is passed on; `then` is told of both connections.
+    """
+    kept: list[socket.socket] = []
+
+    def serve(middle: socket.socket) -> None:
         while True:
             try:
                 near, _ = middle.accept()
             except OSError:
                 return
-            far = one.socket(socket.AF_INET, socket.SOCK_STREAM)
+            far = ends[0].socket(socket.AF_INET, socket.SOCK_STREAM)
+            kept.extend((near, far))
             far.connect((str(ADDRESSES[4]), ear.port))
             far.send(near.recv(1024))
-            kept.extend((near, far))
+            then(near, far)
 
-    kept: list[socket.socket] = []
-    with (
-        Ear(one, "tcp", address=ADDRESSES[4]) as ear,
-        one.socket(socket.AF_INET, socket.SOCK_STREAM) as middle,
-    ):
+    with ends[0].socket(socket.AF_INET, socket.SOCK_STREAM) as middle:
         middle.bind((str(ADDRESSES[4]), 0))
         middle.listen()
-        thread = threading.Thread(target=pass_on, args=(middle,))
+        thread = threading.Thread(target=serve, args=(middle,))
         thread.start()
         try:
-            port = middle.getsockname()[1]
-            monkeypatch.setattr(traffic, "BOUND", 0.3)
-            with pytest.raises(TimeoutError, match="no answer came back"):
-                ear.hears(other, port=port, answered=True)
+            yield middle.getsockname()[1]
         finally:
             middle.shutdown(socket.SHUT_RDWR)
             thread.join()
             for opened in kept:
                 opened.close()
+
+
+def nothing_more(near: socket.socket, far: socket.socket) -> None:
+    """Let either say what it likes."""
+
+
+def test_a_connection_that_lets_nothing_back_is_no_answer(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the caller says is heard, what is said to it is not."""
+    with (
+        Ear(ends[0], "tcp", address=ADDRESSES[4]) as ear,
+        between(ends, ear, nothing_more) as port,
+    ):
+        assert ear.hears(ends[1], port=port)
+        monkeypatch.setattr(traffic, "BOUND", 0.3)
+        with pytest.raises(TimeoutError, match=r"no answer came back from there within 0\.3 s"):
+            ear.hears(ends[1], port=port, answered=True)
+
+
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_who_hangs_up_in_place_of_an_answer_is_told(ends: Ends, how: str) -> None:
+    """At once."""
+
+    def hang_up(near: socket.socket, far: socket.socket) -> None:
+        far.recv(1024)
+        if how == "reset":
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        near.close()
+
+    with (
+        Ear(ends[0], "tcp", address=ADDRESSES[4]) as ear,
+        between(ends, ear, hang_up) as port,
+        pytest.raises(TimeoutError, match="before it was hung up"),
+    ):
+        ear.hears(ends[1], port=port, answered=True)
+
+
+def test_a_call_that_is_taken_and_hung_up_is_not_heard(ends: Ends) -> None:
+    """Also while an earlier one is on the line."""
+    one, other = ends
+    with (
+        Ear(one, "tcp", address=ADDRESSES[4]) as ear,
+        Ear(one, "tcp", address=ADDRESSES[4]) as beside,
+        other.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
+    ):
+        stray.connect((str(ADDRESSES[4]), ear.port))
+        thread = threading.Thread(target=hang_up_on_the_first, args=(beside,))
+        thread.start()
+        assert ear.hears(other, port=beside.port) is None
+        thread.join()
+
+
+def hang_up_on_the_first(ear: Ear) -> None:
+    """Take a connection, and close it."""
+    select.select([ear._socket], [], [], traffic.BOUND)
+    for taken, _ in ear._accepted():
+        taken.close()
+
+
+def test_a_connection_that_is_made_last_for_its_caller_is_heard(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listener has taken it while the caller does not know yet: it is asked again, soon."""
+    asked = iter([False, False])
+    is_connected = traffic._is_connected
+    monkeypatch.setattr(
+        traffic, "_is_connected", lambda call: next(asked, True) and is_connected(call)
+    )
+    with Ear(ends[0], "tcp", address=ADDRESSES[4]) as ear:
+        assert ear.hears(ends[1])
 
 
 def test_an_answer_from_elsewhere_is_none(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,21 +298,6 @@ def test_a_connection_that_says_something_else_is_not_the_call(ends: Ends) -> No
         with other.socket(socket.AF_INET, socket.SOCK_STREAM) as again:
             again.connect((str(ADDRESSES[4]), ear.port))
             assert ear.hears(other, port=closed) is None
-
-
-def test_however_long_it_takes_to_be_quiet(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has come by then is heard, and what has not is not: that takes no time more."""
-    one, other = ends
-    clock = time.monotonic
-
-    def quiet() -> None:
-        monkeypatch.setattr(time, "monotonic", lambda: clock() + 2 * traffic.BOUND)
-
-    with Ear(one, "udp", address=ADDRESSES[4]) as ear:
-        assert ear.overhears([(other, ADDRESSES[4], ear.port)], quiet)
-        monkeypatch.undo()
-        with Ear(one, "udp", address=ADDRESSES[4]) as beside:
-            assert ear.overhears([(other, ADDRESSES[4], beside.port)], quiet) == []
 
 
 def test_translation_shows(ends: Ends) -> None:
