@@ -77,12 +77,10 @@ class Summary:
         """
         if not (isinstance(report, pytest.TestReport) and report.failed):
             return None
-        if report.when == "call" and judge(report) is Verdict.ERROR:
-            return "error", "E", "ERROR"
+        if report.when not in ("setup", "teardown"):  # in its body, or when its worker died
+            return ("error", "E", "ERROR") if judge(report) is Verdict.ERROR else None
         broken = any(name == BREAKS for name, _ in report.user_properties)
-        if report.when in ("setup", "teardown") and broken:
-            return "failed", "F", "FAILED"
-        return None
+        return ("failed", "F", "FAILED") if broken else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Let a report count for each requirement of its test."""

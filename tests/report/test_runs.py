@@ -209,6 +209,8 @@ def test_a_killed_worker_leaves_a_partial_report(project: pytest.Pytester) -> No
     (slow,) = (test for test in report.tests if test.id.endswith("test_slow"))
     assert slow.verdict is Verdict.ERROR
     assert slow.failures[0].when == "crash"
+    assert result.parseoutcomes()["errors"] == 1
+    assert "failed" not in result.parseoutcomes()
 
 
 def test_a_file_that_cannot_be_collected_makes_the_report_partial(
