@@ -131,7 +131,7 @@ class Call:
         deadline = time.monotonic() + BOUND
         while (left := deadline - time.monotonic()) > 0:
             select.select([self._socket], [], [], left)
-            heard = self._take()
+            heard = self.heard()
             if heard is not None:
                 return heard
         raise TimeoutError(
@@ -140,7 +140,8 @@ class Call:
             f"and {self.told() or 'no error'}"
         )
 
-    def _take(self) -> bytes | None:
+    def heard(self) -> bytes | None:
+        """The next datagram, echo reply or piece of a stream, if one has come by now."""
         if self._protocol is not Protocol.ICMP:
             try:
                 return self._socket.recv(1 << 16)

@@ -129,6 +129,8 @@ class Dialect:
     """What becomes of who is executed in when the runtime itself is killed: `end`, they do, and
     nobody can be executed in until it is back. Who can be looked into by exec alone is looked at
     then (LIFE-6)."""
+    taken_mac: Literal["refused", "given"] = "refused"
+    """What becomes of a start that asks for a MAC that a container on the network has (NET-5)."""
     restart_address: Literal["kept", "renewed"] = "renewed"
     """Whether a stopped container's address stays its own until it is started again, or is
     free meanwhile and a container that starts gets one anew (LIFE-7)."""

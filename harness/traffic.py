@@ -166,7 +166,7 @@ class Ear:
                         raise
             quiet()
             if self.transport == "udp":
-                return [made[word][0] for word in self._datagrams() if word in made]
+                return [made[word][0] for word, _ in self.come() if word in made]
             accepted = [stack.enter_context(connection) for connection, _ in self._accepted()]
             connected = {nonce: call for nonce, (_, call) in made.items() if _is_connected(call)}
             if not accepted or not connected:
@@ -178,11 +178,6 @@ class Ear:
             quiet()
             said = {_said(connection) for connection in accepted}
             return [made[nonce][0] for nonce in connected if nonce in said]
-
-    def _datagrams(self) -> Iterator[bytes]:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                yield self._socket.recv(1024)
 
     def _accepted(self) -> Iterator[tuple[socket.socket, End]]:
         with contextlib.suppress(BlockingIOError):
@@ -209,6 +204,13 @@ class Ear:
             raise TimeoutError(f"nothing came to port {self.port} within {BOUND} s")
         data, sender = self._socket.recvfrom(1 << 16)
         return data, _end(sender)
+
+    def come(self) -> Iterator[tuple[bytes, End]]:
+        """Every datagram that has come by now, and who sent it."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, sender = self._socket.recvfrom(1 << 16)
+                yield data, _end(sender)
 
     def tell(self, end: End, data: bytes) -> None:
         """Send a datagram from the listener's own port."""
