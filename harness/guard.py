@@ -40,6 +40,8 @@ from linux.netns import NetNS
 
 BOUND: Final = 2.0
 """Seconds that the kernel and a runtime may take to clean up after a container."""
+ENDING: Final = 10.0
+"""Seconds that what ends by itself may take, as declared: how long hangs on the machine's load."""
 LEFT_BEHIND, BYSTANDER = "LIFE-1", "BYS-1"
 
 _WATCHED: Final = (HOST, NS1, NS2)
@@ -208,22 +210,29 @@ class Guard:
             self._known |= {flow.handle for flow in self._flows()}
         if found:
             self._before_shared = None  # it would tell the same again
-            raise Violation(found, bound=bound)
+            raise Violation(found, bound=self._patience(found, bound))
         return now
 
     def _settled(self, base: State, bound: float) -> tuple[State, dict[str, list[str]]]:
         """The state once nothing is wrong with it, or when the time is up; what is wrong."""
-        deadline = time.monotonic() + bound
+        begun = time.monotonic()
         now = self.take()
         links_gone = self._drain()
         while found := self._found(base, now, links_gone=links_gone):
-            left = deadline - time.monotonic()
+            left = begun + self._patience(found, bound) - time.monotonic()
             if left <= 0:
                 break
             self._poll.poll(min(left, _LOOK_AGAIN) * 1000)
             links_gone |= self._drain()
             now = self.take()
         return now, found
+
+    def _patience(self, found: Mapping[str, Sequence[str]], bound: float) -> float:
+        """`bound`, or longer where all that is left is declared to end by itself."""
+        ending = [f"{HOST}: {pattern}: {NEW}" for pattern in self._fleeting]
+        lines = (line for lines in found.values() for line in lines)
+        ends = all(any(fnmatchcase(line, pattern) for pattern in ending) for line in lines)
+        return max(bound, ENDING) if ends else bound
 
     def _drain(self) -> bool:
         """Whether links have gone from the host since the last time; takes note of addresses."""

@@ -320,6 +320,25 @@ def test_only_what_is_declared_to_be_fleeting_may_end_by_itself(
             guard.allow(scene.runtime.dialect)
 
 
+@pytest.mark.parametrize("pattern", ["process * (sleep)", "process * (other)"])
+def test_what_ends_by_itself_may_take_its_time(
+    guard: Guard, world: World, scene: Scene, pattern: str
+) -> None:
+    """Longer than what is left behind, but for what stays beside it."""
+    declared = "sleep" in pattern
+    guard.allow(replace(scene.runtime.dialect, fleeting=(pattern,)))
+    try:
+        with (
+            contextlib.nullcontext()
+            if declared
+            else pytest.raises(Violation, match=r"after 0.1 s:\n.*process \d+ \(sleep\): new"),
+            guard.holding(bound=SOON),
+        ):
+            world.host.spawn(["sleep", str(10 * SOON)], log="/dev/null")
+    finally:
+        guard.allow(scene.runtime.dialect)
+
+
 def test_who_is_ending_when_a_test_begins_is_not_missed(guard: Guard, world: World) -> None:
     """A part of a command of the runtime's that its parent has not waited for yet."""
     pid = world.host.call(_ended)
