@@ -6,8 +6,9 @@ whatever is different in ns1 and ns2, was somebody else's (BYS-1). Containers th
 when a test begins are part of what was.
 
 Namespaces are torn down behind the scenes: a difference counts when it is still there
-after `BOUND` seconds. Neighbours that were learned and flows come and go with traffic;
-they count when they belong to an address of a container that nobody has any more.
+after `BOUND` seconds, after `ENDING` if it is declared to end by itself. Neighbours that
+were learned and flows come and go with traffic; they count when they belong to an address
+of a container that nobody has any more.
 """
 
 from __future__ import annotations
@@ -161,7 +162,8 @@ class Guard:
         """Hold the end of the body against its beginning; raises `Violation` as `check` does.
 
         What it gives tells what is different now, without waiting. A difference counts when
-        it is still there after `bound` seconds. Not when the body raises.
+        it is still there after `bound` seconds, or `ENDING` where it is declared to end by
+        itself. Not when the body raises.
         """
         base = self._at_rest()
         self._drain()
@@ -210,16 +212,18 @@ class Guard:
             self._known |= {flow.handle for flow in self._flows()}
         if found:
             self._before_shared = None  # it would tell the same again
-            raise Violation(found, bound=self._patience(found, bound))
+            raise Violation(found, bound=max(bound, ENDING) if self._ends(found) else bound)
         return now
 
     def _settled(self, base: State, bound: float) -> tuple[State, dict[str, list[str]]]:
         """The state once nothing is wrong with it, or when the time is up; what is wrong."""
-        begun = time.monotonic()
+        last, deadline = (time.monotonic() + most for most in (max(bound, ENDING), bound))
         now = self.take()
         links_gone = self._drain()
         while found := self._found(base, now, links_gone=links_gone):
-            left = begun + self._patience(found, bound) - time.monotonic()
+            if self._ends(found):  # and may show something more by its end
+                deadline = max(deadline, min(time.monotonic() + bound, last))
+            left = deadline - time.monotonic()
             if left <= 0:
                 break
             self._poll.poll(min(left, _LOOK_AGAIN) * 1000)
@@ -227,12 +231,12 @@ class Guard:
             now = self.take()
         return now, found
 
-    def _patience(self, found: Mapping[str, Sequence[str]], bound: float) -> float:
-        """`bound`, or longer where all that is left is declared to end by itself."""
-        ending = [f"{HOST}: {pattern}: {NEW}" for pattern in self._fleeting]
+    def _ends(self, found: Mapping[str, Sequence[str]]) -> bool:
+        """Whether all that is left are processes, and cgroups, that are declared to end."""
+        kinds = ("process ", "cgroup ")
+        ending = [f"{HOST}: {item}: {NEW}" for item in self._fleeting if item.startswith(kinds)]
         lines = (line for lines in found.values() for line in lines)
-        ends = all(any(fnmatchcase(line, pattern) for pattern in ending) for line in lines)
-        return max(bound, ENDING) if ends else bound
+        return all(any(fnmatchcase(line, pattern) for pattern in ending) for line in lines)
 
     def _drain(self) -> bool:
         """Whether links have gone from the host since the last time; takes note of addresses."""

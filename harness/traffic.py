@@ -230,7 +230,7 @@ class Ear:
                 if came == word:
                     return
                 instead = f"but {came!r}" if came else "before it was hung up"
-        except ConnectionError as error:
+        except OSError as error:
             instead = f"before it was hung up ({error.strerror})"
         raise TimeoutError(
             f"{self.transport} {ends} was heard as from {caller}, "

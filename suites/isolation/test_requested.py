@@ -173,8 +173,10 @@ def test_a_mac_that_a_peer_has_is_refused_or_given_as_declared(
         assert_refused(asked, runtime, host, {"mac": mac})
     else:
         late = asked.container("late", Bridge(NETWORK), mac=mac)
-        assert late.net.links()["eth0"].mac == MAC
-        late.remove()
+        try:
+            assert late.net.links()["eth0"].mac == MAC
+        finally:
+            late.remove()
 
 
 @requirement("NET-5")

@@ -22,14 +22,14 @@ from suites.ports.shop import INSIDE, Shop, has_taps, meets
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)
 
 
-End = tuple[str, Address]
+Way = tuple[str, Address]
 """Who calls which address."""
 
 
 class Flow(NamedTuple):
     """A socket that calls the published port and keeps its own."""
 
-    end: End
+    way: Way
     call: Call
 
     def say(self, word: bytes) -> None:
@@ -41,26 +41,26 @@ class Flow(NamedTuple):
 @contextmanager
 def flows(fair: Fair) -> Iterator[list[Flow]]:
     """One from each caller in each family, and one from the host to its loopback."""
-    ends: list[End] = [
+    ways: list[Way] = [
         (name, fair.own(family))
         for name in CALLERS
         for family in fair.families
         if meets(fair.scene, name, fair.own(family))
     ]
-    ends += [(HOST, LOOPBACKS[family]) for family in fair.families]
+    ways += [(HOST, LOOPBACKS[family]) for family in fair.families]
     with ExitStack() as stack:
         yield [
-            Flow(end, stack.enter_context(Call(place, Protocol.UDP, end[1], port=fair.port)))
-            for end in ends
-            if (place := fair.scene.place(end[0]))
+            Flow(way, stack.enter_context(Call(place, Protocol.UDP, way[1], port=fair.port)))
+            for way in ways
+            if (place := fair.scene.place(way[0]))
         ]
 
 
 class Served(NamedTuple):
     """Who is heard by a container, and of those who is answered."""
 
-    heard: set[End]
-    answered: set[End]
+    heard: set[Way]
+    answered: set[Way]
 
 
 def await_taps(scene: Scene) -> None:
@@ -74,7 +74,7 @@ def await_taps(scene: Scene) -> None:
 
 
 def who_is_served(fair: Fair, found: Sequence[Shop], calling: Sequence[Flow]) -> Served:
-    """By the time that the world is quiet; the LAN is heard.
+    """By the time that the world is quiet; the LAN is heard, and answered.
 
     That everybody is, and that an answer comes from where the call went, are other promises.
     """
@@ -85,15 +85,17 @@ def who_is_served(fair: Fair, found: Sequence[Shop], calling: Sequence[Flow]) ->
             with shop.ear() as ear:
                 words = {number.to_bytes(): flow for number, flow in enumerate(calling)}
                 for word, flow in words.items():
-                    if flow.end[1].version == shop.family:
+                    if flow.way[1].version == shop.family:
                         flow.say(word)
                 fair.scene.settle()
-                for word, sender in ear.come():
-                    heard.add(words[word].end)
-                    ear.tell(sender, word)
-    fair.scene.settle()
-    assert {(ATTACKER, fair.own(family)) for family in fair.families} <= heard
-    return Served(heard, {flow.end for flow in calling if flow.call.heard() is not None})
+                while came := [item for item in ear.come() if item[0] in words]:
+                    for word, sender in came:
+                        heard.add(words[word].way)
+                        ear.tell(sender, word)
+                    fair.scene.settle()
+    answered = {flow.way for flow in calling if not flow.call.told() and flow.call.heard()}
+    assert {(ATTACKER, fair.own(family)) for family in fair.families} <= answered & heard
+    return Served(heard, answered)
 
 
 def assert_served(found: Sequence[Shop], calling: Sequence[Flow], before: Served) -> None:
@@ -103,14 +105,20 @@ def assert_served(found: Sequence[Shop], calling: Sequence[Flow], before: Served
         if shop.transport == "udp":
             with shop.ear() as ear:
                 for number, flow in enumerate(calling):
-                    if flow.end in before.heard and flow.end[1].version == shop.family:
+                    if flow.way in before.heard and flow.way[1].version == shop.family:
                         word = f"{shop.container.name} is called, {number}".encode()
                         flow.say(word)
-                        heard, sender = ear.heard()
-                        assert heard == word
-                        ear.tell(sender, heard)
-                        if flow.end in before.answered:
+                        ear.tell(who_says(word, ear), word)
+                        if flow.way in before.answered:
                             assert flow.call.hear() == word
+
+
+def who_says(word: bytes, ear: Ear) -> tuple[Address, int]:
+    """From where a word comes; one of before may come late."""
+    while True:
+        heard, sender = ear.heard()
+        if heard == word:
+            return sender
 
 
 def assert_unheard(fair: Fair, other: Container, calling: Sequence[Flow]) -> None:

@@ -339,6 +339,39 @@ def test_what_ends_by_itself_may_take_its_time(
         guard.allow(scene.runtime.dialect)
 
 
+def test_what_its_end_shows_has_the_usual_time(guard: Guard, world: World, scene: Scene) -> None:
+    """From then on, and not from the beginning."""
+    guard.allow(replace(scene.runtime.dialect, fleeting=("process *",)))
+    leaves = f"sleep {5 * SOON}; ip link add late type bridge; sleep {SOON / 2}; ip link del late"
+    try:
+        with guard.holding(bound=2 * SOON):
+            world.host.spawn(["sh", "-c", leaves], log="/dev/null")
+    finally:
+        guard.allow(scene.runtime.dialect)
+
+
+def test_what_stays_beside_it_has_no_more(guard: Guard, world: World, scene: Scene) -> None:
+    """Than where nothing is ending."""
+    guard.allow(replace(scene.runtime.dialect, fleeting=("process *",)))
+    pids: list[int] = []
+    try:
+        with (
+            pytest.raises(Violation, match=r"after 0\.1 s:(\n.*)*stays"),
+            guard.holding(bound=SOON),
+        ):
+            pids += _two_are_left(world)
+    finally:
+        for pid in pids:
+            world.host.call(killed, pid)
+        world.host.run(["ip", "link", "del", "stays"])
+        guard.allow(scene.runtime.dialect)
+
+
+def _two_are_left(world: World) -> list[int]:
+    assert not world.host.run(["ip", "link", "add", "stays", "type", "bridge"]).returncode
+    return [world.host.spawn(["sleep", "60"], log="/dev/null")]
+
+
 def test_who_is_ending_when_a_test_begins_is_not_missed(guard: Guard, world: World) -> None:
     """A part of a command of the runtime's that its parent has not waited for yet."""
     pid = world.host.call(_ended)
