@@ -43,6 +43,15 @@ class Fair:
         """The host's address on br0."""
         return pick(self.scene.world.topology.br0, family).ip
 
+    def await_taps(self) -> None:
+        """Wait until the host itself can call, where containers have taps.
+
+        pasta has the host's own calls go to the tap's fe80:: address, which the kernel checks
+        for a second (RFC 4862) like any other.
+        """
+        if has_taps(self.scene.runtime):
+            self.scene.ready()
+
     def link(self) -> str:
         """The host's link on the network; empty where it has none."""
         if has_taps(self.scene.runtime):

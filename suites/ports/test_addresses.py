@@ -104,6 +104,7 @@ def test_one_port_on_two_addresses_leads_to_two_containers(fair: Fair) -> None:
     """Each address to its own, and each container tells which it is."""
     fronts = {"first": fair.own, "second": fair.beside}
     made = {name: fair.opened(name, at=where) for name, where in fronts.items()}
+    fair.await_taps()
     for name, where in fronts.items():
         for shop in made[name]:
             with shop.open() as opened:

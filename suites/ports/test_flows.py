@@ -13,11 +13,10 @@ from harness.call import Call
 from harness.container import Container
 from harness.marks import requirement
 from harness.model import ATTACKER, HOST, INTERNET, NS1, Protocol
-from harness.scene import Scene
 from harness.topology import Address
 from harness.traffic import Ear
 from suites.ports.fair import BESIDE, Fair
-from suites.ports.shop import INSIDE, Shop, has_taps, meets
+from suites.ports.shop import INSIDE, Shop, meets
 
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)
 
@@ -63,22 +62,12 @@ class Served(NamedTuple):
     answered: set[Way]
 
 
-def await_taps(scene: Scene) -> None:
-    """Wait for taps to be ready.
-
-    pasta has the host's own datagrams go to the tap's fe80:: address, which the kernel checks
-    for a second (RFC 4862) like any other.
-    """
-    if has_taps(scene.runtime):
-        scene.ready()
-
-
 def who_is_served(fair: Fair, found: Sequence[Shop], calling: Sequence[Flow]) -> Served:
     """By the time that the world is quiet; the LAN is heard, and answered.
 
     That everybody is, and that an answer comes from where the call went, are other promises.
     """
-    await_taps(fair.scene)
+    fair.await_taps()
     heard = set()
     for shop in found:
         if shop.transport == "udp":
@@ -98,9 +87,11 @@ def who_is_served(fair: Fair, found: Sequence[Shop], calling: Sequence[Flow]) ->
     return Served(heard, answered)
 
 
-def assert_served(found: Sequence[Shop], calling: Sequence[Flow], before: Served) -> None:
+def assert_served(
+    fair: Fair, found: Sequence[Shop], calling: Sequence[Flow], before: Served
+) -> None:
     """The next datagram of every flow is heard, and answered, whose was before."""
-    await_taps(found[0].scene)
+    fair.await_taps()
     for shop in found:
         if shop.transport == "udp":
             with shop.ear() as ear:
@@ -158,7 +149,7 @@ def test_a_flow_that_goes_on_reaches_the_new_container(fair: Fair, how: str) -> 
             web.start()
         else:
             found = fair.opened("new")
-        assert_served(found, calling, before)
+        assert_served(fair, found, calling, before)
         assert_unheard(fair, heir, calling)
 
 
@@ -170,4 +161,4 @@ def test_a_flow_from_before_reaches_the_container(fair: Fair) -> None:
         found = fair.opened("web")
         with flows(fair) as fresh:
             alike = who_is_served(fair, found, fresh)
-        assert_served(found, calling, alike)
+        assert_served(fair, found, calling, alike)
