@@ -52,9 +52,12 @@ _own_ports = itertools.cycle(range(20_000, 32_768))
 """For callers, below those that the kernel gives: a caller that has one again while conntrack
 still knows its last call is seen from another port if both came to the same listener."""
 _UNHEARD: Final = frozenset(
-    {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL}
+    {
+        *(errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH),
+        *(errno.EADDRNOTAVAIL, errno.EINVAL),
+    }
 )
-"""Refused by the other side, or by the caller's own kernel for want of a way."""
+"""Refused, or hung up on, by the other side, or by the caller's own kernel for want of a way."""
 
 End = tuple[Address, int]
 """Address and port."""

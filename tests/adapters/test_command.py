@@ -57,7 +57,7 @@ def test_what_a_description_says_itself_comes_before_the_table(
     told = capsys.readouterr().out
     assert "    direct_routing = drop\n" in told
     assert told.endswith("  Its description says:\n    mac = stable\n")
-    assert told.count("mac = ") == 1
+    assert told.count("\n    mac = ") == 1
 
 
 def test_an_unknown_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:

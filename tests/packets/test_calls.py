@@ -105,7 +105,7 @@ def test_silence_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("harness.call.BOUND", 0.01)
     with (
         Call(ends[0], Protocol.UDP, FAR_ADDRESS[4], port=ECHO) as call,
-        pytest.raises(TimeoutError, match=r"udp to 192\.0\.2\.2 port 7: .* and no error"),
+        pytest.raises(TimeoutError, match=r"udp from near to 192\.0\.2\.2 port 7: .* and no error"),
     ):
         call.hear()
 
