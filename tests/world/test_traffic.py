@@ -34,6 +34,19 @@ def ends() -> Iterator[Ends]:
         yield fixed("one", both[0]), fixed("other", both[1])
 
 
+@pytest.fixture
+def engaged(ends: Ends) -> Iterator[tuple[Ear, Ear, socket.socket]]:
+    """A listener, one beside it, and a connection that somebody has to the first."""
+    one, other = ends
+    with (
+        Ear(one, "tcp", address=ADDRESSES[4]) as ear,
+        Ear(one, "tcp", address=ADDRESSES[4]) as beside,
+        other.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
+    ):
+        stray.connect((str(ADDRESSES[4]), ear.port))
+        yield ear, beside, stray
+
+
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_listener_hears_who_called(ends: Ends, transport: Transport, family: int) -> None:
@@ -184,19 +197,15 @@ def test_who_hangs_up_in_place_of_an_answer_is_told(ends: Ends, how: str) -> Non
         ear.hears(ends[1], port=port, answered=True)
 
 
-def test_a_call_that_is_taken_and_hung_up_is_not_heard(ends: Ends) -> None:
+def test_a_call_that_is_taken_and_hung_up_is_not_heard(
+    ends: Ends, engaged: tuple[Ear, Ear, socket.socket]
+) -> None:
     """Also while an earlier one is on the line."""
-    one, other = ends
-    with (
-        Ear(one, "tcp", address=ADDRESSES[4]) as ear,
-        Ear(one, "tcp", address=ADDRESSES[4]) as beside,
-        other.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
-    ):
-        stray.connect((str(ADDRESSES[4]), ear.port))
-        thread = threading.Thread(target=hang_up_on_the_first, args=(beside,))
-        thread.start()
-        assert ear.hears(other, port=beside.port) is None
-        thread.join()
+    ear, beside, _ = engaged
+    thread = threading.Thread(target=hang_up_on_the_first, args=(beside,))
+    thread.start()
+    assert ear.hears(ends[1], port=beside.port) is None
+    thread.join()
 
 
 def hang_up_on_the_first(ear: Ear) -> None:
@@ -262,42 +271,34 @@ def test_of_many_calls_those_are_told_that_are_heard(ends: Ends, transport: Tran
         assert heard == [f"other to 192.0.2.1 port {ear.port}"]
 
 
-def test_of_many_calls_none_is_told_for_somebody_elses(ends: Ends) -> None:
+def test_of_many_calls_none_is_told_for_somebody_elses(
+    ends: Ends, engaged: tuple[Ear, Ear, socket.socket]
+) -> None:
     """A connection that nobody asked about, while what was asked about leads elsewhere."""
     one, other = ends
-    with (
-        Ear(one, "tcp", address=ADDRESSES[4]) as ear,
-        Ear(one, "tcp", address=ADDRESSES[4]) as beside,
-        other.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
-    ):
-        stray.connect((str(ADDRESSES[4]), ear.port))
+    ear, beside, _ = engaged
 
-        def settled() -> None:
-            with Ear(one, "tcp", address=ADDRESSES[4]) as control:
-                assert control.hears(other)
+    def settled() -> None:
+        with Ear(one, "tcp", address=ADDRESSES[4]) as control:
+            assert control.hears(other)
 
-        assert ear.overhears([(other, ADDRESSES[4], beside.port)], settled) == []
+    assert ear.overhears([(other, ADDRESSES[4], beside.port)], settled) == []
 
 
-def test_a_connection_that_says_something_else_is_not_the_call(ends: Ends) -> None:
+def test_a_connection_that_says_something_else_is_not_the_call(
+    ends: Ends, engaged: tuple[Ear, Ear, socket.socket]
+) -> None:
     """It came first, and what was called is taken after it; alone it is no hearing at all."""
-    one, other = ends
-    with (
-        Ear(one, "tcp", address=ADDRESSES[4]) as ear,
-        Ear(one, "tcp", address=ADDRESSES[4]) as beside,
-        other.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
-    ):
-        stray.connect((str(ADDRESSES[4]), ear.port))
-        stray.send(b"an earlier one, tried again")
-        meeting = ear.hears(other, answered=True)
-        assert meeting
-        assert meeting.seen == meeting.own
-        stray.close()
-        closed = beside.port
-        beside.close()
-        with other.socket(socket.AF_INET, socket.SOCK_STREAM) as again:
-            again.connect((str(ADDRESSES[4]), ear.port))
-            assert ear.hears(other, port=closed) is None
+    ear, beside, stray = engaged
+    stray.send(b"an earlier one, tried again")
+    meeting = ear.hears(ends[1], answered=True)
+    assert meeting
+    assert meeting.seen == meeting.own
+    closed = beside.port
+    beside.close()
+    with ends[1].socket(socket.AF_INET, socket.SOCK_STREAM) as again:
+        again.connect((str(ADDRESSES[4]), ear.port))
+        assert ear.hears(ends[1], port=closed) is None
 
 
 def test_translation_shows(ends: Ends) -> None:
