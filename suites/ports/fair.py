@@ -39,7 +39,7 @@ class Fair:
         """The host's address on the LAN."""
         return self.scene.world.address(HOST, family)
 
-    def beside(self, family: Family) -> Address:
+    def on_br0(self, family: Family) -> Address:
         """The host's address on br0."""
         return pick(self.scene.world.topology.br0, family).ip
 

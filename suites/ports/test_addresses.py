@@ -102,7 +102,7 @@ def test_an_address_of_one_family_is_none_of_the_other(scene: Scene) -> None:
 @requirement("PUB-11")
 def test_one_port_on_two_addresses_leads_to_two_containers(fair: Fair) -> None:
     """Each address to its own, and each container tells which it is."""
-    fronts = {"first": fair.own, "second": fair.beside}
+    fronts = {"first": fair.own, "second": fair.on_br0}
     made = {name: fair.opened(name, at=where) for name, where in fronts.items()}
     fair.await_taps()
     for name, where in fronts.items():
@@ -117,12 +117,12 @@ def test_one_port_on_two_addresses_leads_to_two_containers(fair: Fair) -> None:
 def test_the_other_goes_on_when_one_has_ended(fair: Fair) -> None:
     """Only the address of the one that is gone is closed."""
     left = fair.opened("left", at=fair.own)
-    gone = fair.opened("gone", at=fair.beside)
-    assert all(shop.serves(ATTACKER, fair.beside(shop.family)) for shop in gone)
+    gone = fair.opened("gone", at=fair.on_br0)
+    assert all(shop.serves(ATTACKER, fair.on_br0(shop.family)) for shop in gone)
     gone[0].container.remove()
     for shop in left:
         assert shop.serves(ATTACKER, fair.own(shop.family))
-        assert shop.overhears([Call(ATTACKER, fair.beside(shop.family))]) == []
+        assert shop.overhears([Call(ATTACKER, fair.on_br0(shop.family))]) == []
 
 
 @requirement("PUB-9")

@@ -26,7 +26,6 @@ from linux.netns import NetNS
 from linux.syscalls import MS_BIND, mount, umount
 from runtime.engine import Engine
 from runtime.net import traces
-from tests.world.hosts import killed
 
 Plant = Callable[[World], Callable[[World], object]]
 """Plants a leak in a world, and tells how to take it away."""
@@ -299,92 +298,6 @@ def test_what_is_declared_to_be_remembered_is_no_leak(guard: Guard, scene: Scene
             scene.container("other", Bridge("lan"))
     finally:
         guard.allow(scene.runtime.dialect)
-
-
-def test_only_what_is_declared_to_be_fleeting_may_end_by_itself(
-    guard: Guard, world: World, scene: Scene
-) -> None:
-    """By the pattern of its name; the very same is a violation where nothing is declared."""
-    for pattern in ("process * (sleep)", "process * (other)"):
-        pid = world.host.spawn(["sleep", "60"], log="/dev/null")
-        try:
-            guard.allow(replace(scene.runtime.dialect, fleeting=(pattern,)))
-            with (
-                contextlib.nullcontext()
-                if "sleep" in pattern
-                else pytest.raises(Violation, match=r"process \d+ \(sleep\): gone"),
-                guard.holding(bound=BOUND if "sleep" in pattern else SOON),
-            ):
-                assert world.host.call(killed, pid)
-        finally:
-            guard.allow(scene.runtime.dialect)
-
-
-@pytest.mark.parametrize("pattern", ["process * (sleep)", "process * (other)"])
-def test_what_ends_by_itself_may_take_its_time(
-    guard: Guard, world: World, scene: Scene, pattern: str
-) -> None:
-    """Longer than what is left behind, but for what stays beside it."""
-    declared = "sleep" in pattern
-    guard.allow(replace(scene.runtime.dialect, fleeting=(pattern,)))
-    try:
-        with (
-            contextlib.nullcontext()
-            if declared
-            else pytest.raises(Violation, match=r"after 0.1 s:\n.*process \d+ \(sleep\): new"),
-            guard.holding(bound=SOON),
-        ):
-            world.host.spawn(["sleep", str(10 * SOON)], log="/dev/null")
-    finally:
-        guard.allow(scene.runtime.dialect)
-
-
-def test_what_its_end_shows_has_the_usual_time(guard: Guard, world: World, scene: Scene) -> None:
-    """From then on, and not from the beginning."""
-    guard.allow(replace(scene.runtime.dialect, fleeting=("process *",)))
-    leaves = f"sleep {5 * SOON}; ip link add late type bridge; sleep {SOON / 2}; ip link del late"
-    try:
-        with guard.holding(bound=2 * SOON):
-            world.host.spawn(["sh", "-c", leaves], log="/dev/null")
-    finally:
-        guard.allow(scene.runtime.dialect)
-
-
-def test_what_stays_beside_it_has_no_more(guard: Guard, world: World, scene: Scene) -> None:
-    """Than where nothing is ending."""
-    guard.allow(replace(scene.runtime.dialect, fleeting=("process *",)))
-    pids: list[int] = []
-    try:
-        with (
-            pytest.raises(Violation, match=r"after 0\.1 s:(\n.*)*stays"),
-            guard.holding(bound=SOON),
-        ):
-            pids += _two_are_left(world)
-    finally:
-        for pid in pids:
-            world.host.call(killed, pid)
-        world.host.run(["ip", "link", "del", "stays"])
-        guard.allow(scene.runtime.dialect)
-
-
-def _two_are_left(world: World) -> list[int]:
-    assert not world.host.run(["ip", "link", "add", "stays", "type", "bridge"]).returncode
-    return [world.host.spawn(["sleep", "60"], log="/dev/null")]
-
-
-def test_who_is_ending_when_a_test_begins_is_not_missed(guard: Guard, world: World) -> None:
-    """A part of a command of the runtime's that its parent has not waited for yet."""
-    pid = world.host.call(_ended)
-    with guard.holding(bound=SOON):
-        assert world.host.call(os.waitpid, pid, 0) == (pid, 0)
-
-
-def _ended() -> int:
-    pid = os.fork()
-    if not pid:
-        os._exit(0)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    return pid
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["without names", "with names"])
