@@ -38,6 +38,7 @@ class Addresses:
         self._containers = {item.name for item in plan.containers}
         self._whereabouts = whereabouts(plan, runtime.dialect)
         self._known: dict[tuple[str, str, Family], Address | None] = {}
+        self._gateways_of: dict[str, tuple[IPv4Interface | IPv6Interface, ...]] = {}
 
     def of(self, cell: Cell) -> Address | None:
         """The address that a cell's target goes by, `None` where it has none in that family.
@@ -80,7 +81,9 @@ class Addresses:
         return None
 
     def _gateways(self, network: str) -> tuple[IPv4Interface | IPv6Interface, ...]:
-        return self._runtime.network_facts(network).gateways
+        if network not in self._gateways_of:
+            self._gateways_of[network] = self._runtime.network_facts(network).gateways
+        return self._gateways_of[network]
 
     def namer(self, spaces: Mapping[str, NetNS]) -> Namer:
         """Whose an address is: a joiner's is its home's, a host-mode container's the host's."""

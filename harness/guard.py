@@ -309,46 +309,43 @@ class Guard:
             - learned(base.raws[place].neighbours, names(base.raws[place]))
             if self._of_container(item.address)
         }
-        flows = self._flows() if links_gone else []
-        if not (neighbours or flows):
+        heard = self._counted(self._begun.marked(*self._marks())) if links_gone else []
+        if not (neighbours or heard):
             return
-        alive = self._alive()
+        alive = self._alive(now.outside.processes)
         for place, neighbour in sorted(neighbours, key=str):
             if neighbour.address not in alive:
                 yield f"{place}: neighbour {neighbour.address} of {neighbour.link}: {NEW}"
-        for flow in flows:
-            if dead := [
-                item for item in flow.addresses if self._of_container(item) and item not in alive
-            ]:
+        # Of one that has run out nobody tells until the kernel comes by; but to read the table
+        # takes milliseconds, and most flows are of containers that run.
+        if any(self._dead(flow, alive) for flow in heard):
+            for flow in self._flows():
                 first = flow.original
-                yield (
-                    f"{HOST}: flow from {first.source} port {first.source_port} to "
-                    f"{first.destination} port {first.destination_port} (protocol "
-                    f"{first.protocol}): nobody has {dead[0]} any more"
-                )
+                if dead := self._dead(flow, alive):
+                    yield (
+                        f"{HOST}: flow from {first.source} port {first.source_port} to "
+                        f"{first.destination} port {first.destination_port} (protocol "
+                        f"{first.protocol}): nobody has {dead[0]} any more"
+                    )
+
+    def _dead(self, flow: Flow, alive: set[Address]) -> list[Address]:
+        """Those who take part in a flow and had been containers."""
+        return [item for item in flow.addresses if self._of_container(item) and item not in alive]
 
     def _flows(self) -> list[Flow]:
-        """Flows of addresses that a container had, but for those that were told already.
-
-        Nor what goes to groups: nothing hangs on it. The table is read where one was heard of,
-        for of one that has run out nobody tells until the kernel comes by.
-        """
-        had = self._of_containers()
-        marks = [item.packed for item in had]
-
-        def counted(found: Iterable[Flow]) -> list[Flow]:
-            return [
-                flow
-                for flow in found
-                if flow.handle not in self._known
-                and not flow.original.destination.is_multicast
-                and not had.isdisjoint(flow.addresses)
-            ]
-
-        if not counted(self._begun.marked(*marks)):
-            return []
+        """Flows of addresses that a container had, but for those that were told already."""
         with Conntrack(self._world.namespaces[HOST]) as conntrack:
-            return counted(conntrack.marked(*marks))
+            return self._counted(conntrack.marked(*self._marks()))
+
+    def _marks(self) -> list[bytes]:
+        return [item.packed for item in self._of_containers()]
+
+    def _counted(self, found: Iterable[Flow]) -> list[Flow]:
+        """Nor what goes to groups: nothing hangs on it."""
+        had = self._of_containers()
+        new = (flow for flow in found if flow.handle not in self._known)
+        theirs = (flow for flow in new if not had.isdisjoint(flow.addresses))
+        return [flow for flow in theirs if not flow.original.destination.is_multicast]
 
     def _of_containers(self) -> set[Address]:
         """Every address that a container had; both sets that tell only grow."""
@@ -367,12 +364,12 @@ class Guard:
             and any(address in network for network in PRIVATE)
         )
 
-    def _alive(self) -> set[Address]:
-        """Every address that anybody in the host or the world has now."""
+    def _alive(self, processes: Iterable[int]) -> set[Address]:
+        """Every address that anybody in the host, by pid, or the world has now."""
         found: set[Address] = set()
         with contextlib.ExitStack() as stack:
             spaces: set[NetNS] = set(self._world.namespaces.values())
-            for pid in self._surroundings.take().processes:
+            for pid in processes:
                 with contextlib.suppress(OSError):  # it ends
                     spaces.add(stack.enter_context(self._world.host.netns_of(pid)))
             for space in spaces:

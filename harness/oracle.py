@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from harness import model, taps
@@ -62,10 +63,22 @@ def promised(
     Raises `PlanError` when `cells` asks about a name that is not in the plan, or
     when a subnet lies outside what the world routes (`topology.PRIVATE`).
     """
+    if cells is None:
+        return _whole(plan, dialect, topology)
+    return _promised(plan, dialect, topology, cells)
+
+
+def _promised(
+    plan: Plan, dialect: Dialect, topology: Topology, cells: Collection[Cell] | None = None
+) -> Matrix[Promise]:
     modes = {container.name: container.mode for container in plan.containers}
     world = _World(dialect, topology, whereabouts(plan, dialect), modes)
     asked = model.cells(world.sources, world.targets) if cells is None else cells
     return Matrix({cell: _promise(world, cell) for cell in asked if world.has(cell)})
+
+
+_whole: Final = lru_cache(maxsize=8)(_promised)
+"""Remembered: whoever has observed a matrix has asked for its promises already."""
 
 
 # --- who is where ------------------------------------------------------------
@@ -382,4 +395,6 @@ def _credited(world: _World, cell: Cell, promise: Promise) -> Promise:
             requirement, why = "HOST-3", f"{cell.target} is the host: {why}"
         case _ if bridged and cell.family == 6:
             requirement = "V6-1"
+        case _:
+            return promise
     return replace(promise, requirement=requirement, why=why)

@@ -11,8 +11,9 @@ import contextlib
 import selectors
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
@@ -77,14 +78,16 @@ def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list
     """
     silent = False
     told: list[list[_Told | None]] = []
+    # To make a message, and to read one, costs more than to send it: many are the same.
+    made, read = cache(_query), cache(dns.message.from_wire)
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for lookup in lookups:
             told.append([])
+            query, words = made(lookup.name, lookup.family)
             for server in nameservers(lookup.resolv_conf):
-                query = dns.message.make_query(lookup.name, _TYPES[lookup.family])
                 try:
-                    opened = stack.enter_context(_asked(lookup.space, server, query))
+                    opened = stack.enter_context(_asked(lookup.space, server, words))
                 except OSError as error:
                     told[-1].append(_failed(server, f"cannot be asked: {error.strerror}"))
                     continue
@@ -99,7 +102,7 @@ def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list
                 break
             for key, _ in selector.select(left):
                 asked = key.data
-                asked.answers[asked.rank] = _read(asked)
+                asked.answers[asked.rank] = _read(asked, read)
                 selector.unregister(asked.socket)
         for key in selector.get_map().values():
             asked = key.data
@@ -149,23 +152,28 @@ def _verdict(answers: Sequence[_Told | None]) -> Resolved | None:
     return result
 
 
-def _asked(space: NetNS, server: Address, query: dns.message.Message) -> socket.socket:
+def _query(name: str, family: Family) -> tuple[dns.message.Message, bytes]:
+    query = dns.message.make_query(name, _TYPES[family])
+    return query, query.to_wire()
+
+
+def _asked(space: NetNS, server: Address, query: bytes) -> socket.socket:
     family = socket.AF_INET if server.version == 4 else socket.AF_INET6
     opened = space.socket(family, socket.SOCK_DGRAM)
     try:
         opened.setblocking(False)
         opened.connect((str(server), _PORT))
-        opened.send(query.to_wire())
+        opened.send(query)
     except BaseException:
         opened.close()
         raise
     return opened
 
 
-def _read(asked: _Asked) -> _Told:
+def _read(asked: _Asked, read: Callable[[bytes], dns.message.Message]) -> _Told:
     server = asked.server
     try:
-        answer = dns.message.from_wire(asked.socket.recv(_LONGEST))
+        answer = read(asked.socket.recv(_LONGEST))
     except OSError as error:
         return _failed(server, f"cannot be reached: {error.strerror}")
     except dns.exception.DNSException as error:

@@ -41,7 +41,7 @@ from harness.probe.station import (
     syn_ttl,
 )
 from harness.probe.syn import SynEar, SynEars
-from harness.topology import Address
+from harness.topology import Address, spelled
 from linux import netstate
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -184,7 +184,7 @@ class _Asking:
 
     def _ask(self, station: Station, index: int, make: Make) -> None:
         question = self.ledger.questions[index]
-        family, address = question.cell.family, str(question.address)
+        family, address = question.cell.family, spelled(question.address)
         payload = wire.question(self._run, index)
         self._sent[index] = time.perf_counter()
         try:

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from harness.model import FAMILIES, Family
 from harness.probe import icmp
 from harness.probe.remote import Inside
-from harness.topology import Address
+from harness.topology import Address, spelled, unpacked
 from linux.netns import NetNS
 
 _BUFFER: Final = 8 << 20
@@ -275,9 +275,9 @@ def receive(opened: socket.socket) -> Datagram | None:
         if (level, kind) in ((socket.IPPROTO_IP, 2), (socket.IPPROTO_IPV6, _IPV6_HOPLIMIT)):
             ttl = struct.unpack_from("=i", value)[0]
         elif (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
-            to = ip_address(value[8:12])
+            to = unpacked(value[8:12])
         elif (level, kind) == (socket.IPPROTO_IPV6, _IPV6_PKTINFO):
-            to = ip_address(value[:16])
+            to = unpacked(value[:16])
     return Datagram(data, plain(sender[0]), sender[1] if len(sender) > 1 else 0, ttl, to)
 
 
@@ -292,7 +292,7 @@ def reply(opened: socket.socket, to: Datagram, data: bytes) -> None:
         info = to.to.packed + struct.pack("=i", 0)
         ancillary = [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, info)]
     with contextlib.suppress(OSError):  # no way back: then the asker sees silence, which is true
-        opened.sendmsg([data], ancillary, 0, (str(to.source), to.port))
+        opened.sendmsg([data], ancillary, 0, (spelled(to.source), to.port))
 
 
 def pending_error(opened: socket.socket, family: Family) -> SocketError | None:

@@ -8,10 +8,9 @@ is never taken for a reply.
 from __future__ import annotations
 
 import struct
-from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from harness.topology import Address
+from harness.topology import Address, unpacked
 
 MAGIC: Final = b"nmod"
 RUN_LENGTH: Final = 8
@@ -58,4 +57,4 @@ def read_answer(payload: bytes, run: bytes) -> Answer | None:
     magic, kind, its_run, index, witness, ttl, length, packed = _ANSWER.unpack(payload)
     if (magic, kind, its_run) != (MAGIC, b"A", run) or length not in (4, 16):
         return None
-    return Answer(index, witness, ttl or None, ip_address(packed[:length]))
+    return Answer(index, witness, ttl or None, unpacked(packed[:length]))

@@ -156,6 +156,34 @@ def test_the_world_knows_the_name(world: World, family: Family) -> None:
     assert resolve(asked) == [Resolved(world.address("internet", family))] * 6
 
 
+def test_queries_that_are_alike_are_made_and_read_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To make a message costs more than to send it, and a matrix asks for one name everywhere."""
+    counted: list[str] = []
+
+    def counting(name: str) -> None:
+        known = getattr(dns.message, name)
+
+        def called(*args: object, **kwargs: object) -> object:
+            counted.append(name)
+            return known(*args, **kwargs)
+
+        monkeypatch.setattr(dns.message, name, called)
+
+    counting("make_query")
+    counting("from_wire")
+    told = conf(str(world.topology.resolver[0].ip))
+    asked = [
+        Lookup(world.namespaces[name], told, NAME, family)
+        for name in ("host", "ns1", "internet")
+        for family in FAMILIES
+    ]
+    found = resolve(asked)
+    assert found == [Resolved(world.address("internet", item.family)) for item in asked]
+    assert sorted(counted) == ["from_wire"] * 2 + ["make_query"] * 2
+
+
 def test_the_world_knows_no_other_name(world: World) -> None:
     """A name that is not there has no address, and the reason says so."""
     server = str(world.topology.resolver[0].ip)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -21,6 +22,7 @@ from harness.traffic import TRANSPORTS, introduce
 from harness.world.build import NEAR, SWITCH, World
 from harness.world.surroundings import Surroundings, ends, running
 from linux import netstate, nft, rtnl, sysctl
+from linux.conntrack import Conntrack, Flow
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 from linux.syscalls import MS_BIND, mount, umount
@@ -278,6 +280,29 @@ def test_what_is_remembered_of_a_container_is_found(
     told = str(raised.value)
     assert f"host: neighbour {address} of {bridge}: new" in told
     assert f"host: flow from {address} port " in told
+
+
+def test_flows_of_those_who_run_are_no_reason_to_read_the_table(
+    guard: Guard, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel walks all of it, milliseconds: only what was heard of the dead is worth that."""
+    stays = scene.container("stays", Bridge()).net
+
+    def read(*_: object) -> NoReturn:
+        raise AssertionError
+
+    with guard.holding(bound=SOON):
+        guest = scene.container("guest", Bridge())
+        introduce(stays, scene.world.address(INTERNET, 4), "udp")
+        assert stays.address(4) in {end for flow in _flows(scene) for end in flow.addresses}
+        monkeypatch.setattr(Conntrack, "marked", read)
+        guest.remove()
+    monkeypatch.undo()
+
+
+def _flows(scene: Scene) -> list[Flow]:
+    with Conntrack(scene.world.namespaces[HOST]) as conntrack:
+        return conntrack.all()
 
 
 def test_what_is_declared_to_be_remembered_is_no_leak(guard: Guard, scene: Scene) -> None:

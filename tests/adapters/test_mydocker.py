@@ -1,0 +1,53 @@
+"""The embedded runtime's own adapter."""
+
+from __future__ import annotations
+
+from tests.programs import python, run
+
+IN_A_HOST = """
+import sys
+from ipaddress import IPv6Network
+
+from harness import sandbox
+from harness.adapters import registry
+from harness.cast import CAST
+from harness.model import Bridge, ContainerSpec, NetworkSpec, Publish
+from harness.world.build import World
+
+OURS = ("harness.", "linux.", "runtime.")
+
+def known():
+    return {name for name in sys.modules if name.startswith(OURS)}
+
+def use(factory, world):
+    before = world.host.call(known)
+    runtime = factory(world.host)
+    runtime.start()
+    runtime.network(NetworkSpec("own", ipv6=True, subnet6=IPv6Network("fd00:5::/64")))
+    runtime.run(ContainerSpec("first", Bridge("own"), ports=(Publish(8080, 80),)))
+    runtime.run(ContainerSpec("second", Bridge()))
+    runtime.connect("second", "own", aliases=("too",))
+    for item in CAST.containers:
+        runtime.run(item)
+    runtime.exec("first", ["true"])
+    runtime.stop_container("first")
+    runtime.start_container("first")
+    runtime.prune()
+    runtime.repair()
+    runtime.stop()
+    print(sorted(world.host.call(known) - before))
+
+def main():
+    factory = registry.find("mydocker")
+    with World.build() as world:
+        use(factory, world)
+    return 0
+
+sys.exit(sandbox.run(main))
+"""
+
+
+def test_a_host_imports_nothing_of_ours() -> None:
+    """It has no place to keep byte code: each would compile anew what one import before saves."""
+    done = run(python(IN_A_HOST))
+    assert done.stdout == "[]\n", done.stderr
