@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv6Address
 
 from harness.adapters.protocol import Adapter
 from harness.model import (
@@ -18,9 +18,9 @@ from harness.model import (
     Joined,
     Plan,
 )
-from harness.place import Place
+from harness.place import Place, first
 from harness.probe.ledger import Namer
-from harness.topology import Address
+from harness.topology import Address, Interface
 from harness.whereabouts import meeting, whereabouts
 from harness.world.build import World
 from linux.netns import NetNS
@@ -38,7 +38,8 @@ class Addresses:
         self._containers = {item.name for item in plan.containers}
         self._whereabouts = whereabouts(plan, runtime.dialect)
         self._known: dict[tuple[str, str, Family], Address | None] = {}
-        self._gateways_of: dict[str, tuple[IPv4Interface | IPv6Interface, ...]] = {}
+        self._interfaces_of: dict[str, list[Interface]] = {}
+        self._gateways_of: dict[str, tuple[Interface, ...]] = {}
 
     def of(self, cell: Cell) -> Address | None:
         """The address that a cell's target goes by, `None` where it has none in that family.
@@ -68,10 +69,15 @@ class Addresses:
         if isinstance(self._plan.home(name).mode, Host):
             return self._world.address(HOST, family)
         if not network:
-            return self._place(name).address(family)
+            return first(self._interfaces(name), family)
         subnets = {gateway.network for gateway in self._gateways(network)}
-        own = (item for item in self._place(name).interfaces() if item.version == family)
+        own = (item for item in self._interfaces(name) if item.version == family)
         return next((item.ip for item in own if item.network in subnets), None)
+
+    def _interfaces(self, name: str) -> list[Interface]:
+        if name not in self._interfaces_of:
+            self._interfaces_of[name] = self._place(name).interfaces()
+        return self._interfaces_of[name]
 
     def _gateway(self, name: str, family: Family) -> Address | None:
         for network in self._plan.home(name).networks:
@@ -80,7 +86,7 @@ class Addresses:
                     return gateway.ip
         return None
 
-    def _gateways(self, network: str) -> tuple[IPv4Interface | IPv6Interface, ...]:
+    def _gateways(self, network: str) -> tuple[Interface, ...]:
         if network not in self._gateways_of:
             self._gateways_of[network] = self._runtime.network_facts(network).gateways
         return self._gateways_of[network]
@@ -89,7 +95,7 @@ class Addresses:
         """Whose an address is: a joiner's is its home's, a host-mode container's the host's."""
         owners = self._world.topology.owners()
         for place in (HOST, GATEWAY):
-            for interface in self._place(place).interfaces():
+            for interface in self._interfaces(place):
                 owners.setdefault(interface.ip, HOST)
         homes = {spaces[name].id: name for name in OUTSIDERS}
         own: dict[tuple[int, int], set[Address]] = {}
@@ -98,7 +104,7 @@ class Addresses:
             if isinstance(container.mode, Host | Joined):
                 continue
             held = own[spaces[container.name].id] = set()
-            for interface in self._place(container.name).interfaces():
+            for interface in self._interfaces(container.name):
                 held.add(interface.ip)
                 owners.setdefault(interface.ip, container.name)  # pasta's are the host's
 

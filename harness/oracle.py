@@ -63,22 +63,18 @@ def promised(
     Raises `PlanError` when `cells` asks about a name that is not in the plan, or
     when a subnet lies outside what the world routes (`topology.PRIVATE`).
     """
-    if cells is None:
-        return _whole(plan, dialect, topology)
-    return _promised(plan, dialect, topology, cells)
+    return _promised(plan, dialect, topology, None if cells is None else tuple(cells))
 
 
+@lru_cache(maxsize=8)
 def _promised(
-    plan: Plan, dialect: Dialect, topology: Topology, cells: Collection[Cell] | None = None
+    plan: Plan, dialect: Dialect, topology: Topology, cells: tuple[Cell, ...] | None
 ) -> Matrix[Promise]:
+    """Remembered: whoever has observed a matrix has asked for its promises already."""
     modes = {container.name: container.mode for container in plan.containers}
     world = _World(dialect, topology, whereabouts(plan, dialect), modes)
     asked = model.cells(world.sources, world.targets) if cells is None else cells
     return Matrix({cell: _promise(world, cell) for cell in asked if world.has(cell)})
-
-
-_whole: Final = lru_cache(maxsize=8)(_promised)
-"""Remembered: whoever has observed a matrix has asked for its promises already."""
 
 
 # --- who is where ------------------------------------------------------------

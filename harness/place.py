@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -71,10 +71,7 @@ class Place:
 
     def address(self, family: Family) -> Address | None:
         """The first address that others can use, `None` where there is none."""
-        for interface in self.interfaces():
-            if interface.version == family and not interface.ip.is_loopback:
-                return interface.ip
-        return None
+        return first(self.interfaces(), family)
 
     def routes(self) -> list[netstate.Route]:
         """The routes of the main table, of every kind, both families; without link-local ones."""
@@ -119,3 +116,9 @@ class Place:
 def fixed(name: str, space: NetNS, watched: Callable[[], Dumps | None] = lambda: None) -> Place:
     """A place on a namespace that somebody else keeps open, such as the world's own."""
     return Place(name, lambda: NetNS(os.dup(space.fd)), watched)
+
+
+def first(interfaces: Iterable[Interface], family: Family) -> Address | None:
+    """The first address of a family that others can use, `None` where there is none."""
+    own = (item.ip for item in interfaces if item.version == family and not item.ip.is_loopback)
+    return next(own, None)
