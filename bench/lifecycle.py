@@ -23,6 +23,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from bench import rivals
+from bench.quiet import taken_apart
 from bench.timing import Row, alternate, show
 from harness import sandbox
 from harness.adapters.protocol import Adapter, Completed
@@ -89,7 +90,7 @@ class Life:
 
 
 def _compare(title: str, lives: dict[str, Life], rounds: int) -> None:
-    rows = alternate(list(lives.items()), rounds=rounds)
+    rows = alternate(list(lives.items()), rounds=rounds, before=taken_apart)
     bar = next((row.median for row in rows if row.name == _UNWIRED), None)
     own = replace(rows[0], bar=bar)
     show(f"Start, {title}", [own, *rows[1:]], against=_OWN)

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from bench.quiet import taken_apart
 from bench.timing import Row, alternate, show, timed
 from harness import sandbox
 from linux.netns import NetNS
@@ -116,6 +117,7 @@ def _alternate(rounds: int, reference: str | None, scratch: str, starter: Starte
             ("unshare … true", lambda: timed(lambda: subprocess.run(_UNSHARE, check=True))),
         ],
         rounds=rounds,
+        before=taken_apart,
     )
     if reference:
         bar = BAR * rows[0].median

@@ -66,15 +66,18 @@ def alternate(
     rounds: int,
     warm_up: int = 1,
     unit: str = "ms",
+    before: Callable[[], object] = bool,
 ) -> list[Row]:
     """Let each run in turn, `rounds` times after `warm_up` that do not count.
 
     A contestant returns the figure that counts, so that it can leave its own
-    set-up and clean-up out.
+    set-up and clean-up out. `before` is called before each, to wait for what the one before it
+    has left to the kernel.
     """
     taken: dict[str, list[float]] = {name: [] for name, _ in contestants}
     for number in range(warm_up + rounds):
         for name, contestant in contestants:
+            before()
             figure = contestant()
             if number >= warm_up:
                 taken[name].append(figure)

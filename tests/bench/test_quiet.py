@@ -1,0 +1,18 @@
+"""What is measured next does not pay for what the kernel still takes apart."""
+
+from __future__ import annotations
+
+from bench.quiet import taken_apart
+from linux import netstate, rtnl
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+
+def test_namespaces_that_ended_before_are_gone() -> None:
+    """Whoever removes one does not wait for that; its links are there for some time."""
+    with NetNS.new() as here, here.entered(), Netlink() as netlink:
+        for number in range(8):
+            with NetNS.new() as gone:
+                netlink.send([rtnl.add_veth(f"v{number}", "far", peer_netns=gone.fd)])
+        taken_apart()
+        assert [item.name for item in netstate.links(netlink)] == ["lo"]
