@@ -18,7 +18,7 @@ from harness.model import (
     Joined,
     Plan,
 )
-from harness.place import Place, first
+from harness.place import Place, first_address
 from harness.probe.ledger import Namer
 from harness.topology import Address, Interface
 from harness.whereabouts import meeting, whereabouts
@@ -69,7 +69,7 @@ class Addresses:
         if isinstance(self._plan.home(name).mode, Host):
             return self._world.address(HOST, family)
         if not network:
-            return first(self._interfaces(name), family)
+            return first_address(self._interfaces(name), family)
         subnets = {gateway.network for gateway in self._gateways(network)}
         own = (item for item in self._interfaces(name) if item.version == family)
         return next((item.ip for item in own if item.network in subnets), None)

@@ -341,7 +341,7 @@ class Guard:
         return [item.packed for item in self._of_containers()]
 
     def _counted(self, found: Iterable[Flow]) -> list[Flow]:
-        """Nor what goes to groups: nothing hangs on it."""
+        """Those of containers' addresses, but for what was told and what goes to groups."""
         had = self._of_containers()
         new = (flow for flow in found if flow.handle not in self._known)
         theirs = (flow for flow in new if not had.isdisjoint(flow.addresses))

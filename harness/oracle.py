@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Final
 
 from harness import model, taps
@@ -63,14 +62,6 @@ def promised(
     Raises `PlanError` when `cells` asks about a name that is not in the plan, or
     when a subnet lies outside what the world routes (`topology.PRIVATE`).
     """
-    return _promised(plan, dialect, topology, None if cells is None else tuple(cells))
-
-
-@lru_cache(maxsize=8)
-def _promised(
-    plan: Plan, dialect: Dialect, topology: Topology, cells: tuple[Cell, ...] | None
-) -> Matrix[Promise]:
-    """Remembered: whoever has observed a matrix has asked for its promises already."""
     modes = {container.name: container.mode for container in plan.containers}
     world = _World(dialect, topology, whereabouts(plan, dialect), modes)
     asked = model.cells(world.sources, world.targets) if cells is None else cells
@@ -391,6 +382,4 @@ def _credited(world: _World, cell: Cell, promise: Promise) -> Promise:
             requirement, why = "HOST-3", f"{cell.target} is the host: {why}"
         case _ if bridged and cell.family == 6:
             requirement = "V6-1"
-        case _:
-            return promise
     return replace(promise, requirement=requirement, why=why)

@@ -71,7 +71,7 @@ class Place:
 
     def address(self, family: Family) -> Address | None:
         """The first address that others can use, `None` where there is none."""
-        return first(self.interfaces(), family)
+        return first_address(self.interfaces(), family)
 
     def routes(self) -> list[netstate.Route]:
         """The routes of the main table, of every kind, both families; without link-local ones."""
@@ -118,7 +118,7 @@ def fixed(name: str, space: NetNS, watched: Callable[[], Dumps | None] = lambda:
     return Place(name, lambda: NetNS(os.dup(space.fd)), watched)
 
 
-def first(interfaces: Iterable[Interface], family: Family) -> Address | None:
+def first_address(interfaces: Iterable[Interface], family: Family) -> Address | None:
     """The first address of a family that others can use, `None` where there is none."""
     own = (item.ip for item in interfaces if item.version == family and not item.ip.is_loopback)
     return next(own, None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
-from harness import bridges, claims, oracle
+from harness import bridges, claims
 from harness.adapters.protocol import (
     Adapter,
     Facts,
@@ -46,6 +46,7 @@ from harness.probe import own_stack
 from harness.probe.netns import observe
 from harness.probe.remote import seen_from_host
 from harness.probe.settle import Quiet, await_ready
+from harness.promises import Promises
 from harness.questions import questions
 from harness.topology import Address, pick
 from harness.world.build import Probe, World
@@ -101,6 +102,7 @@ class Scene:
         self._record = record
         self._by_exec = runtime.dialect.own_stack or (probe or world.probe) == "exec"
         self.plan = Plan()
+        self._promises = Promises()
         plan = plan or self.plan
         self._absent = claims.absent(plan, runtime.features) if claimed_only else {}
         self._containers: dict[str, Container] = {}
@@ -311,7 +313,7 @@ class Scene:
 
     def promised(self, cells: Collection[Cell] | None = None) -> Matrix[Promise]:
         """What the oracle says must happen, for the plan as it is now."""
-        return oracle.promised(self.plan, self.runtime.dialect, self.world.topology, cells)
+        return self._promises.of(self.plan, self.runtime.dialect, self.world.topology, cells)
 
     def observed(self, cells: Collection[Cell] | None = None) -> Matrix[Observation]:
         """What real packets do, in every promised cell or those of `cells`."""

@@ -18,7 +18,6 @@ the machine's own and uses private ranges (RFC 1918, RFC 4193).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -26,7 +25,6 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
     IPv6Network,
-    ip_address,
 )
 
 from harness.model import Family
@@ -34,18 +32,6 @@ from harness.model import Family
 Interface = IPv4Interface | IPv6Interface
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-
-
-@lru_cache(maxsize=4096)
-def spelled(address: Address) -> str:
-    """An address as text. The same few are written again and again."""
-    return str(address)
-
-
-@lru_cache(maxsize=4096)
-def unpacked(packed: bytes) -> Address:
-    """An address of 4 or 16 bytes in network order."""
-    return ip_address(packed)
 
 
 START_TTL = 64

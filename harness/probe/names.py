@@ -8,6 +8,7 @@ here, and only here, silence is bounded by time.
 from __future__ import annotations
 
 import contextlib
+import random
 import selectors
 import socket
 import time
@@ -32,6 +33,8 @@ ANSWER_BOUND: Final = 2.0
 _TYPES: Final = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
 _PORT: Final = 53
 _LONGEST: Final = 4096
+_ID: Final = 2
+"""Bytes of a message's id, its first (RFC 1035, 4.1.1)."""
 _MAX_NAMESERVERS: Final = 3
 """How many a resolver looks at: MAXNS in resolv.conf(5)."""
 
@@ -78,20 +81,23 @@ def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list
     """
     silent = False
     told: list[list[_Told | None]] = []
-    # To make a message, and to read one, costs more than to send it: many are the same.
+    # To make a message, and to read one, costs more than to send it: many are alike but for the id,
+    # by which whoever answers for several may confuse them.
     made, read = cache(_query), cache(dns.message.from_wire)
+    ids = random.sample(range(1 << 16), sum(len(nameservers(item.resolv_conf)) for item in lookups))
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for lookup in lookups:
             told.append([])
-            query, words = made(lookup.name, lookup.family)
             for server in nameservers(lookup.resolv_conf):
+                query, words = made(lookup.name, lookup.family)
+                own = ids.pop().to_bytes(_ID)
                 try:
-                    opened = stack.enter_context(_asked(lookup.space, server, words))
+                    opened = stack.enter_context(_asked(lookup.space, server, own + words[_ID:]))
                 except OSError as error:
                     told[-1].append(_failed(server, f"cannot be asked: {error.strerror}"))
                     continue
-                asked = _Asked(opened, server, query, told[-1], len(told[-1]))
+                asked = _Asked(opened, server, own, query, told[-1], len(told[-1]))
                 selector.register(opened, selectors.EVENT_READ, asked)
                 told[-1].append(None)
         deadline = time.monotonic() + ANSWER_BOUND
@@ -121,6 +127,7 @@ class _Asked(NamedTuple):
 
     socket: socket.socket
     server: Address
+    id: bytes
     query: dns.message.Message
     answers: list[_Told | None]
     rank: int
@@ -173,12 +180,13 @@ def _asked(space: NetNS, server: Address, query: bytes) -> socket.socket:
 def _read(asked: _Asked, read: Callable[[bytes], dns.message.Message]) -> _Told:
     server = asked.server
     try:
-        answer = read(asked.socket.recv(_LONGEST))
+        words = asked.socket.recv(_LONGEST)
+        answer = read(asked.query.id.to_bytes(_ID) + words[_ID:])
     except OSError as error:
         return _failed(server, f"cannot be reached: {error.strerror}")
     except dns.exception.DNSException as error:
         return _failed(server, f"sent something that is no DNS message: {error}")
-    if not asked.query.is_response(answer):
+    if words[:_ID] != asked.id or not asked.query.is_response(answer):
         return _failed(server, "answered another question")
     code = answer.rcode()
     if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):

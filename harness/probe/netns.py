@@ -23,6 +23,7 @@ from typing import Final, Self
 from harness.model import FAMILIES, Cell, Family, Observation, Protocol
 from harness.probe import icmp, own_stack, wire
 from harness.probe.ledger import Answer, Heard, Ledger, Namer, Question
+from harness.probe.notation import plain, spelled
 from harness.probe.remote import Inside, seen_from_host
 from harness.probe.settle import Quiet, await_ready
 from harness.probe.station import (
@@ -34,14 +35,13 @@ from harness.probe.station import (
     connected,
     open_stations,
     pending_error,
-    plain,
     receive,
     reply,
     sockets_of,
     syn_ttl,
 )
 from harness.probe.syn import SynEar, SynEars
-from harness.topology import Address, spelled
+from harness.topology import Address
 from linux import netstate
 from linux.netlink import Netlink
 from linux.netns import NetNS

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, NamedTuple
 
 from harness.model import FAMILIES, Family
 from harness.probe import icmp
+from harness.probe.notation import plain, spelled, unpacked
 from harness.probe.remote import Inside
-from harness.topology import Address, spelled, unpacked
+from harness.topology import Address
 from linux.netns import NetNS
 
 _BUFFER: Final = 8 << 20
@@ -311,7 +310,7 @@ def pending_error(opened: socket.socket, family: Family) -> SocketError | None:
                 return SocketError(number, data)
             offender = value[20:24] if family == 4 else value[24:40]  # a sockaddr follows: ip(7)
             code = icmp.name(family, its_type, its_code)
-            return SocketError(number, data, code, ip_address(offender))
+            return SocketError(number, data, code, unpacked(offender))
     return SocketError(0, data)
 
 
@@ -335,11 +334,3 @@ def syn_ttl(accepted: socket.socket) -> int | None:
     if not header:
         return None
     return header[8] if header[0] >> 4 == 4 else header[7]
-
-
-@functools.lru_cache(maxsize=4096)
-def plain(text: str) -> Address:
-    """An address without its scope. The same few are read again and again."""
-    address = ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address

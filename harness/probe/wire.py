@@ -10,7 +10,8 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from harness.topology import Address, unpacked
+from harness.probe.notation import unpacked
+from harness.topology import Address
 
 MAGIC: Final = b"nmod"
 RUN_LENGTH: Final = 8

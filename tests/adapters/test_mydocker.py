@@ -45,9 +45,22 @@ def main():
 
 sys.exit(sandbox.run(main))
 """
+LISTED = "import sys; {}; print(*sys.modules)"
 
 
 def test_a_host_imports_nothing_of_ours() -> None:
     """It has no place to keep byte code: each would compile anew what one import before saves."""
     done = run(python(IN_A_HOST))
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_what_is_executed_in_hosts_is_known_here() -> None:
+    """Starters and attendants import for themselves: what was never imported they compile."""
+    theirs = "import runtime.starting, runtime.attendant.nursery, runtime.attendant.process"
+    needed, known = (
+        set(run(python(LISTED.format(modules))).stdout.split())
+        for modules in (theirs, "import harness.adapters.mydocker")
+    )
+    ours = {name for name in needed if name.startswith(("linux.", "runtime."))}
+    assert ours
+    assert ours <= known

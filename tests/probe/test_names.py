@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import ip_address
+from queue import Queue
 
 import dns.flags
 import dns.message
@@ -281,6 +282,31 @@ def test_no_such_name_is_an_answer(ends: tuple[NetNS, NetNS]) -> None:
     with resolvers(ends[1], {FIRST: code(dns.rcode.NXDOMAIN), SECOND: GOOD}):
         found = look_up(ends[0], FIRST, SECOND)
     assert found == Resolved(None, f"{FIRST} answered NXDOMAIN")
+
+
+def test_an_answer_to_somebody_elses_question_is_known(ends: tuple[NetNS, NetNS]) -> None:
+    """Who answers for several tells them apart by their ids: everybody asks with one of his own."""
+    asked: Queue[int] = Queue()
+
+    def first(query: dns.message.Message) -> bytes:
+        asked.put(query.id)
+        return GOOD(query)
+
+    def confused(query: dns.message.Message) -> bytes:
+        answer = dns.message.from_wire(GOOD(query))
+        answer.id = asked.get(timeout=PATIENCE)
+        return answer.to_wire()
+
+    with resolvers(ends[1], {FIRST: first, SECOND: confused}):
+        found = resolve([Lookup(ends[0], conf(server), NAME, 4) for server in (FIRST, SECOND)])
+    assert found[0].address is not None
+    assert found[1] == Resolved(None, f"{SECOND} answered another question")
+
+
+def test_who_has_no_resolver_is_told_so_whatever_the_name(ends: tuple[NetNS, NetNS]) -> None:
+    """No query is made where nobody is asked."""
+    found = resolve([Lookup(ends[0], "", "a..b", 4)])
+    assert found == [Resolved(None, "resolv.conf names no resolver")]
 
 
 def test_of_several_failures_the_last_is_told(ends: tuple[NetNS, NetNS]) -> None:

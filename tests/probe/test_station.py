@@ -11,13 +11,13 @@ from ipaddress import ip_address
 import pytest
 
 from harness.model import FAMILIES, Family
+from harness.probe.notation import plain
 from harness.probe.station import (
     PortsTaken,
     SocketError,
     Station,
     open_stations,
     pending_error,
-    plain,
     receive,
     reply,
     syn_ttl,

@@ -357,18 +357,3 @@ def test_a_cell_costs_the_same_in_a_plan_of_any_size() -> None:
     more = [*few, Cell("c1", "c2", Protocol.ICMP, 4), Cell("c2", "c0", Protocol.ICMP, 4)]
     costs = {size: calls(size, more) - calls(size, few) for size in (4, 64)}
     assert costs[4] == costs[64]
-
-
-def test_what_was_promised_is_remembered_while_it_is_the_same() -> None:
-    """Whoever observes a matrix asks for it, and so does the test that compares."""
-    first = promised(PLAN, PLAIN, THREE_ROUTERS)
-    assert promised(replace(PLAN), PLAIN, THREE_ROUTERS) is first
-    some = [*first][:9]
-    few = promised(PLAN, PLAIN, THREE_ROUTERS, some)
-    assert promised(PLAN, PLAIN, THREE_ROUTERS, tuple(some)) is few
-    assert [*few] == some
-    assert few.items() <= first.items()
-    fewer = replace(PLAN, containers=PLAN.containers[:1])
-    other = replace(PLAIN, masquerade_to_bystanders=not PLAIN.masquerade_to_bystanders)
-    assert promised(fewer, PLAIN, THREE_ROUTERS) != first
-    assert promised(PLAN, other, THREE_ROUTERS) != first
