@@ -192,6 +192,15 @@ class Capture:
 
         return expect.one(self.frames(at=at), template)
 
+    def expect_one_each(self, template: Packet, *, to: Packet, at: str = "") -> None:
+        """One frame is like `template` for each that is like `to`, and there is one.
+
+        A SYN that nobody accepts goes again after a second, and is told of again.
+        """
+        from harness.packets import expect
+
+        expect.one_each(self.frames(at=at), template, to=to)
+
     def expect_none(self, *templates: Packet, at: str = "") -> None:
         """No frame is like any of the templates. `AssertionError` lists those that are."""
         from harness.packets import expect

@@ -35,6 +35,18 @@ def one(frames: Sequence[Frame], template: Packet) -> Frame:
     return found[0]
 
 
+def one_each(frames: Sequence[Frame], template: Packet, *, to: Packet) -> None:
+    """A frame is like `template`, and no more are than there are like `to`, or `AssertionError`."""
+    found, asked = like(template, frames), like(to, frames)
+    if len(found) > max(1, len(asked)):
+        raise AssertionError(
+            f"{len(found)} frames are like {describe(template)}, though {len(asked)} were sent:"
+            f"{_listed(found)}"
+        )
+    if not found:
+        one(frames, template)
+
+
 def none(frames: Sequence[Frame], *templates: Packet) -> None:
     """No frame is like any of the templates. `AssertionError` lists those that are."""
     for template in templates:

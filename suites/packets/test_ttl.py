@@ -28,9 +28,11 @@ def test_a_ttl_of_1_ends_at_the_bridge(trio: Trio, target: str, protocol: Protoc
         trio.settle()
         assert call.told() == "ttl-exceeded"
     sent = trio.request(protocol, sport=IDENTIFIER, dport=PORT)
-    quoted = trio.ip("a", target, ttl=1) / sent
-    wire.expect_one(
-        trio.ip(GATEWAY, "a", ttl=START_TTL) / trio.error("ttl-exceeded") / quoted, at=trio.at("a")
+    asked = trio.ip("a", target, ttl=1) / sent
+    wire.expect_one_each(
+        trio.ip(GATEWAY, "a", ttl=START_TTL) / trio.error("ttl-exceeded") / asked,
+        to=asked,
+        at=trio.at("a"),
     )
     wire.expect_none(trio.ip(HOST), trio.ip("a"), at=trio.at(target))
 
@@ -50,11 +52,12 @@ def test_each_router_takes_one(trio: Trio, protocol: Protocol) -> None:
             trio.settle()
             assert call.told() == "ttl-exceeded", f"with TTL {ttl}"
         left = START_TTL - ttl + 1
-        wire.expect_one(
+        wire.expect_one_each(
             trio.ip(hop, "a", ttl=left)
             / trio.error("ttl-exceeded")
             / trio.ip("a", INTERNET, ttl=1)
             / sent,
+            to=trio.ip("a", INTERNET, ttl=ttl) / sent,
             at=trio.at("a"),
         )
         wire.expect_none(trio.ip(HOST, INTERNET), at=trio.at(INTERNET))

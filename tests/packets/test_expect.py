@@ -67,6 +67,21 @@ def test_one_is_not_two() -> None:
     assert "ICMP" not in str(failure.value)
 
 
+def test_one_each_is_no_more_than_were_sent() -> None:
+    """A SYN goes again after a second, and each is told of: two for one are too many, and none."""
+    told, sent = ICMP(type=11), UDP(dport=4242)
+    expect.one_each([REQUEST, ERROR], told, to=sent)
+    expect.one_each([REQUEST, ERROR, REQUEST, ERROR], told, to=sent)
+    expect.one_each([REQUEST, REQUEST, ERROR], told, to=sent)
+    expect.one_each([ERROR], told, to=sent)
+    with pytest.raises(AssertionError, match=r"2 frames are like .*, though 1 were sent:"):
+        expect.one_each([REQUEST, ERROR, ERROR], told, to=sent)
+    with pytest.raises(AssertionError, match=r"2 frames are like .*, though 0 were sent:"):
+        expect.one_each([ERROR, ERROR], told, to=sent)
+    with pytest.raises(AssertionError, match="no frame is like"):
+        expect.one_each([REQUEST], told, to=sent)
+
+
 def test_none_lists_who_offends() -> None:
     """Nothing is said of frames that may be; those that must not be are listed."""
     expect.none([REQUEST, REPLY], ICMP(), IP(src="10.0.0.0/8"))
