@@ -15,7 +15,7 @@ from harness.topology import START_TTL
 from suites.services import SERVICES
 from suites.trio import Trio
 
-PORT: Final = 41090
+PORT: Final = 31090
 WORD: Final = b"over there!"
 PROTOCOLS: Final = (4, 33, 41, 47, 50, 51, 94, 132, 136, 253)
 """IP in IP, DCCP, IPv6 in IP, GRE, ESP, AH, IPIP, SCTP, UDP-Lite, one for experiments."""

@@ -16,7 +16,7 @@ from suites.claimed import lan, restarts
 from suites.trio import DUAL, both_families
 
 PUBLISHED: Final = 8195
-INSIDE: Final = 41080
+INSIDE: Final = 31080
 
 
 @requirement("BYS-3", "BYS-4")

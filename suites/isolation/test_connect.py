@@ -26,7 +26,7 @@ from suites.names import held
 from suites.trio import both_families
 
 FIRST, SECOND, THIRD, FOURTH = "first", "second", "third", "fourth"
-PORT: Final = 41070
+PORT: Final = 31070
 PUBLISHED: Final = 8199
 BOUND: Final = 3.0
 LENGTH: Final = 500

@@ -25,7 +25,7 @@ from suites.claimed import has_ipv6
 from suites.trio import EACH_FAMILY, Trio
 
 NETWORK = "apart"
-PORT: Final = 41080
+PORT: Final = 31080
 WORD: Final = b"can you hear me, neighbour?"
 CONTROL: Final = b"from the host"
 ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, 0x88B5, 0x88CC, 0x9000)

@@ -18,7 +18,7 @@ from suites.neighbours import assert_nobody_answers
 from suites.trio import Home, Trio, both_families, plan
 
 PORT: Final = 8197
-INSIDE: Final = 41081
+INSIDE: Final = 31081
 APART: Final = "apart"
 """A network on which nobody else has published a port: its bridge may remember."""
 

@@ -21,7 +21,7 @@ from suites.claimed import has_ipv6
 from suites.isolation.refusing import refused
 from suites.trio import EACH_FAMILY, Trio, both_families
 
-OWN_PORT: Final = 41061
+OWN_PORT: Final = 31061
 ETHERNET: Final = 14
 HEADERS: Final = {4: 20 + 8, 6: 40 + 8}
 """Lengths of an Ethernet header, and of an IP and a UDP header, in bytes."""

@@ -26,7 +26,7 @@ SUBNET, SUBNET6 = IPv4Network("172.30.64.0/20"), IPv6Network("fd00:30:64::/64")
 IP, IP6 = IPv4Address("172.30.70.7"), IPv6Address("fd00:30:64::70:7")
 MAC: Final = "0a:11:22:33:44:55"
 NETWORK = "asked"
-PORT: Final = 41060
+PORT: Final = 31060
 
 
 @pytest.fixture(scope="module")

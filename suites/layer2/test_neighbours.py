@@ -16,7 +16,7 @@ from harness.topology import Address
 from suites.neighbours import OTHERS, answer, ask, assert_nobody_answers
 from suites.trio import Trio
 
-PORT: Final = 41051
+PORT: Final = 31051
 
 
 @requirement("BR-18")

@@ -17,7 +17,7 @@ from harness.packets.craft import send_frame
 from suites.trio import Trio
 
 OUTSIDE: Final = (HOST, NS1, NS2, ATTACKER, INTERNET, "d")
-PORT: Final = 41050
+PORT: Final = 31050
 WORD: Final = b"out of the ordinary"
 PLAIN: Final = b"just as it should be"
 ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, 0x8863, 0x88B5, 0x88CC, 0x9000)

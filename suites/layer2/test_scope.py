@@ -20,8 +20,8 @@ from harness.packets.craft import send_frame, send_packet
 from harness.topology import START_TTL, Address
 from suites.trio import NAMES, Trio
 
-PORT: Final = 41048
-TO_PEERS, FROM_OUTSIDE, TO_STRANGERS = 41052, 41053, 41054
+PORT: Final = 31048
+TO_PEERS, FROM_OUTSIDE, TO_STRANGERS = 31052, 31053, 31054
 """Whence each test shouts: the kernel goes on to translate a flow as it did when that began, and
 with the address of who is gone somebody else would be in it."""
 CONTROL: Final = "for you alone"

@@ -19,7 +19,7 @@ from harness.packets.craft import send_frame
 from harness.topology import Address, pick
 from suites.trio import Trio
 
-PORT: Final = 41049
+PORT: Final = 31049
 WORD: Final = b"for your eyes only"
 
 

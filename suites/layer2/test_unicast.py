@@ -12,7 +12,7 @@ from harness.marks import requirement
 from harness.model import GATEWAY, HOST, INTERNET, PROTOCOLS, Protocol, cells
 from suites.trio import NAMES, Trio
 
-OWN_PORT = 41047
+OWN_PORT = 31047
 ETHERNET = 14
 """Length of an Ethernet header in bytes."""
 HEADERS = {4: 20 + 8, 6: 40 + 8}

@@ -47,7 +47,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
 """What contradicts joining, by the names of `Dialect.joined_refuses`."""
 
 PUBLISHED: Final = 8190
-INSIDE: Final = 41080
+INSIDE: Final = 31080
 
 WORDS: Final = {
     "publish": r"publish",

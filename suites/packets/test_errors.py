@@ -15,7 +15,7 @@ from harness.traffic import free_port
 from harness.world.answers import TCP_PORTS
 from suites.trio import Trio
 
-OWN_PORT = 41042
+OWN_PORT = 31042
 """The source port of what is sent, or its echo identifier."""
 ANY_PORT = (1, 65535)
 ECHO = TCP_PORTS["echo"]

@@ -14,7 +14,7 @@ from harness.packets.offload import without_offload
 from harness.world.answers import TCP_PORTS
 from suites.trio import Trio
 
-OWN_PORT: Final = 41045
+OWN_PORT: Final = 31045
 ECHO: Final = TCP_PORTS["echo"]
 SIZE: Final = 4 << 20
 """Bytes of a transfer."""

@@ -18,7 +18,7 @@ from harness.world.answers import UDP_PORTS
 from suites.trio import Trio
 
 ECHO: Final = UDP_PORTS["echo"]
-OWN_PORT: Final = 41046
+OWN_PORT: Final = 31046
 WORD: Final = b"who am I?"
 
 STRANGERS: Final = {

@@ -20,7 +20,7 @@ from harness.world.answers import UDP_PORTS
 from suites.trio import Trio
 
 DATAGRAM: Final = hashlib.shake_128(b"no two pieces are alike").digest(8000)
-OWN_PORT: Final = 41044
+OWN_PORT: Final = 31044
 ECHO: Final = UDP_PORTS["echo"]
 PIECE: Final = 1200
 """Bytes of a crafted fragment."""
@@ -56,5 +56,5 @@ def pieces(trio: Trio, data: bytes) -> list[Packet]:
     if trio.family == 4:
         whole = trio.ip("a", INTERNET) / datagram
         return list(cut4(whole, fragsize=PIECE))  # type: ignore[no-untyped-call] # scapy's
-    head = trio.ip("a", INTERNET) / IPv6ExtHdrFragment(id=41044)
+    head = trio.ip("a", INTERNET) / IPv6ExtHdrFragment(id=31044)
     return list(cut6(head / datagram, PIECE))  # type: ignore[no-untyped-call] # scapy's

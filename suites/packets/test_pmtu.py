@@ -32,7 +32,7 @@ FITS: Final = b"x" * 1300
 FRAGMENTED: Final = b"x" * 3000
 """What fits no link at all. (What fits the host's own and came in fragments, Linux sends on
 as a whole over IPv6, once its connection tracking has put it together: lost, further on.)"""
-OWN_PORT: Final = 41043
+OWN_PORT: Final = 31043
 ECHO: Final = UDP_PORTS["echo"]
 SIZE: Final = 300_000
 """Bytes: few enough frames for a tap to keep."""

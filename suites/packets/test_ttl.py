@@ -10,7 +10,7 @@ from harness.topology import START_TTL, Address, pick
 from harness.world.answers import TCP_PORTS
 from suites.trio import Trio
 
-IDENTIFIER = 41041
+IDENTIFIER = 31041
 """The source port of what is sent, or its echo identifier."""
 PORT = TCP_PORTS["echo"]
 

@@ -30,8 +30,8 @@ from linux import rtnl
 from linux.carrier import await_local
 from linux.netlink import Netlink
 
-INSIDE: Final = 41080
-"""Where a container listens."""
+INSIDE: Final = 31080
+"""Where a container listens: the kernel gives such a port to nobody who asks for none."""
 PORTS: Final[dict[Transport, int]] = {"tcp": 8080, "udp": 8053}
 """The ports of the host at which the shared shop is, on every address."""
 OWN: Final = 8180

@@ -36,7 +36,7 @@ from suites.properties.marks import Marks, borne
 
 MOST_NETWORKS: Final = 3
 MOST_CONTAINERS: Final = 5
-INSIDE: Final = 41080
+INSIDE: Final = 31080
 FIRST_PORT: Final = 20080
 SHORT: Final = 12
 """Digits of an id that tell whose something is."""

@@ -16,7 +16,7 @@ from harness.topology import Topology, pick
 from linux import rtnl
 from linux.nft import daddr, iifname
 
-_UNASKED: Final = 41080
+_UNASKED: Final = 31080
 """A port inside at which the suites listen."""
 
 
