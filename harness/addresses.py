@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 
 from harness.adapters.protocol import Adapter
@@ -20,7 +21,7 @@ from harness.model import (
 )
 from harness.place import Place, first_address
 from harness.probe.ledger import Namer
-from harness.topology import Address, Interface
+from harness.topology import Address
 from harness.whereabouts import meeting, whereabouts
 from harness.world.build import World
 from linux.netns import NetNS
@@ -34,12 +35,12 @@ class Addresses:
     def __init__(
         self, plan: Plan, runtime: Adapter, world: World, place: Callable[[str], Place]
     ) -> None:
-        self._plan, self._runtime, self._world, self._place = plan, runtime, world, place
+        self._plan, self._world = plan, world
         self._containers = {item.name for item in plan.containers}
         self._whereabouts = whereabouts(plan, runtime.dialect)
         self._known: dict[tuple[str, str, Family], Address | None] = {}
-        self._interfaces_of: dict[str, list[Interface]] = {}
-        self._gateways_of: dict[str, tuple[Interface, ...]] = {}
+        self._interfaces = cache(lambda name: place(name).interfaces())
+        self._gateways = cache(lambda network: runtime.network_facts(network).gateways)
 
     def of(self, cell: Cell) -> Address | None:
         """The address that a cell's target goes by, `None` where it has none in that family.
@@ -74,22 +75,12 @@ class Addresses:
         own = (item for item in self._interfaces(name) if item.version == family)
         return next((item.ip for item in own if item.network in subnets), None)
 
-    def _interfaces(self, name: str) -> list[Interface]:
-        if name not in self._interfaces_of:
-            self._interfaces_of[name] = self._place(name).interfaces()
-        return self._interfaces_of[name]
-
     def _gateway(self, name: str, family: Family) -> Address | None:
         for network in self._plan.home(name).networks:
             for gateway in self._gateways(network):
                 if gateway.version == family:
                     return gateway.ip
         return None
-
-    def _gateways(self, network: str) -> tuple[Interface, ...]:
-        if network not in self._gateways_of:
-            self._gateways_of[network] = self._runtime.network_facts(network).gateways
-        return self._gateways_of[network]
 
     def namer(self, spaces: Mapping[str, NetNS]) -> Namer:
         """Whose an address is: a joiner's is its home's, a host-mode container's the host's."""

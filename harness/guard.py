@@ -320,8 +320,8 @@ class Guard:
         # takes milliseconds, and most flows are of containers that run.
         if any(self._dead(flow, alive) for flow in heard):
             for flow in self._flows():
-                first = flow.original
                 if dead := self._dead(flow, alive):
+                    first = flow.original
                     yield (
                         f"{HOST}: flow from {first.source} port {first.source_port} to "
                         f"{first.destination} port {first.destination_port} (protocol "

@@ -84,7 +84,7 @@ def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list
     # To make a message, and to read one, costs more than to send it: many are alike but for the id,
     # by which whoever answers for several may confuse them.
     made, read = cache(_query), cache(dns.message.from_wire)
-    ids = random.sample(range(1 << 16), sum(len(nameservers(item.resolv_conf)) for item in lookups))
+    ids = random.sample(range(1 << 16), _MAX_NAMESERVERS * len(lookups))
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for lookup in lookups:

@@ -195,7 +195,7 @@ def test_a_silent_connection_holds_nobody_up(agent: Agent, space: NetNS) -> None
     beside = fixed("beside", space)
     loopback = LOOPBACKS[4]
     with (
-        Ear(inside, "tcp", port=41080) as ear,
+        Ear(inside, "tcp", port=31080) as ear,
         space.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
         Ear(beside, "tcp") as other,
     ):
