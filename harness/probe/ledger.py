@@ -120,6 +120,11 @@ class Ledger:
             self._failed[index] = seen
             self.open.discard(index)
 
+    def in_vain(self) -> set[NetNS]:
+        """Where packets may still be on their way: the ends of all that nobody has answered."""
+        silent = (self.questions[index] for index in self.open)
+        return {end for question in silent for end in (question.source, question.target)}
+
     def observations(self, namer: Namer) -> Iterator[tuple[Cell, Observation]]:
         """What happened in each cell; silence counts as dropped."""
         for index, question in enumerate(self.questions):

@@ -12,11 +12,14 @@ seconds until the kernel gives up. Two things make an answer come late:
 - an entry that was INCOMPLETE already: its next request goes out up to a second later,
   and the address may be somebody's since. They are forgotten before anything is asked
   (`forget_unresolved`), so that each question starts with a request of its own.
+
+They are forgotten afterwards too. A packet that waits belongs to its socket, closed or not,
+and that one to its namespace: a container that ends then would leave it, and its end of each
+cable, to the world until the kernel gives up.
 """
 
 from __future__ import annotations
 
-import contextlib
 import glob
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -24,7 +27,7 @@ from pathlib import Path
 from typing import Self
 
 from linux import netstate, rtnl
-from linux.netlink import Netlink, NetlinkError
+from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.rtnl import Address
 
@@ -77,9 +80,8 @@ class Proxies:
 
 def forget_unresolved(netlink: Netlink) -> None:
     """Forget every neighbour that its namespace looks for; what waits for it is lost."""
-    for entry in _unresolved(netlink):
-        with contextlib.suppress(NetlinkError):  # it has gone meanwhile
-            netlink.send([rtnl.del_neighbour(entry.ifindex, entry.address)])
+    forgotten = [rtnl.del_neighbour(entry.ifindex, entry.address) for entry in _unresolved(netlink)]
+    netlink.send(forgotten, missing_ok=True)
 
 
 def _unresolved(netlink: Netlink) -> list[netstate.Neighbour]:

@@ -23,6 +23,7 @@ from typing import Final, Self
 from harness.model import FAMILIES, Cell, Family, Observation, Protocol
 from harness.probe import icmp, own_stack, wire
 from harness.probe.ledger import Answer, Heard, Ledger, Namer, Question
+from harness.probe.neighbours import forget_unresolved
 from harness.probe.notation import plain, spelled
 from harness.probe.remote import Inside, seen_from_host
 from harness.probe.settle import Quiet, await_ready
@@ -87,6 +88,7 @@ def observe(
     asked = {asker(item): item for item in (*witnesses, *ends)}
     spaces = sorted(asked.values(), key=lambda space: isinstance(space, Inside))
     found: dict[Cell, Observation] = {}
+    in_vain: set[NetNS] = set()
     with Netlink(control) as netlink:
         full = netstate.neighbour_overflows(netlink)
     with contextlib.ExitStack() as stack:
@@ -102,6 +104,10 @@ def observe(
                 asking.send()
                 asking.gather(Quiet(control, everywhere, links=links), patience)
                 found.update(asking.ledger.observations(namer))
+                in_vain |= asking.ledger.in_vain()
+        for space in in_vain:
+            with Netlink(seen_from_host(space, stack)) as netlink:
+                forget_unresolved(netlink)
     with Netlink(control) as netlink:
         overflowed = netstate.neighbour_overflows(netlink) != full
     if overflowed:

@@ -284,7 +284,11 @@ class History(RuleBasedStateMachine):
         gone = self.marks.forget_all_but(there)
         if gone:
             host, told = self.scene.place(HOST), f"nothing bears {', '.join(sorted(gone))}"
-            until(host, lambda: not borne(gone, self._new()), told, bound=BOUND)
+            try:
+                until(host, lambda: not borne(gone, self._new()), told, bound=BOUND)
+            except TimeoutError as error:
+                error.add_note("\n".join(["these do:", *borne(gone, self._new())]))
+                raise
         self.cables = {name: cables for name, cables in self.cables.items() if name in {"", *there}}
 
     def _marks(self, name: str) -> set[str]:

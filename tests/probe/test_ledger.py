@@ -55,6 +55,15 @@ def test_a_question_is_open_until_both_ends_have_spoken(
     assert (told(ledger), told(ledger).rtt) == (expected, 0.001)
 
 
+def test_both_ends_of_silence_have_packets_on_their_way(
+    ledger: Ledger, spaces: list[NetNS]
+) -> None:
+    """The question may wait at one, its answer at the other; of nobody where it is decided."""
+    assert ledger.in_vain() == set(spaces[:2])
+    ledger.refused(0, errno.ECONNREFUSED)
+    assert ledger.in_vain() == set()
+
+
 def test_silence_is_dropped(ledger: Ledger) -> None:
     """A question about which nothing is known has been dropped."""
     assert told(ledger) == Observation(Outcome.DROPPED)

@@ -15,7 +15,7 @@ from harness.probe import netns
 from harness.probe.netns import SendQueueFull
 from harness.probe.settle import Quiet
 from harness.probe.station import open_stations
-from linux import nft, rtnl, sysctl
+from linux import netstate, nft, rtnl, sysctl
 from linux.netlink import Netlink
 from tests.asking import ask_all, question
 from tests.linux.star import SHARED, Star
@@ -157,14 +157,27 @@ def test_an_anycast_address_is_waited_for(star: Star) -> None:
 
 @EACH
 def test_an_address_is_asked_for_afresh(family: Family) -> None:
-    """Who comes to an address that was just asked for in vain is found at once."""
+    """Who comes to an address that somebody has just called in vain is found at once."""
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
     own = {4: "192.0.2.1/24", 6: "2001:db8::1/64"}[family]
     late = ip_interface({4: "192.0.2.2/24", 6: "2001:db8::2/64"}[family])
     with pair([own], []) as (one, other), Netlink(other) as netlink:
-        asked = [question(one, str(late.ip), other, protocol) for protocol in PROTOCOLS]
-        assert ask_all(asked) == [Observation(Outcome.DROPPED)] * 3
+        with one.socket(kind, socket.SOCK_DGRAM) as caller:
+            caller.sendto(b"", (str(late.ip), PORT))
         netlink.send([rtnl.add_address(2, late)])
+        asked = [question(one, str(late.ip), other, protocol) for protocol in PROTOCOLS]
         assert {seen.outcome for seen in ask_all(asked)} == {Outcome.REPLY}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@EACH
+def test_nobody_is_looked_for_afterwards(family: Family, protocol: Protocol) -> None:
+    """What was asked in vain waits no longer: it would keep the asker's namespace for seconds."""
+    with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
+        (seen,) = ask_all([question(one, NOBODY[family], two, protocol)])
+        assert seen.outcome is Outcome.DROPPED
+        with Netlink(one) as netlink:
+            assert list(netstate.neighbours(netlink, state=rtnl.NUD_INCOMPLETE)) == []
 
 
 def test_silent_neighbours_are_in_nobodys_way() -> None:

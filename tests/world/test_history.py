@@ -8,7 +8,7 @@ import pytest
 
 from harness.adapters.protocol import Adapter
 from harness.guard import Guard
-from harness.model import DEFAULT_NETWORK, HOST, Bridge
+from harness.model import DEFAULT_NETWORK, HOST, Attached, Bridge
 from harness.steps import Far, Steps
 from harness.world.build import World
 from linux import nft, rtnl
@@ -73,8 +73,9 @@ def test_what_bears_the_id_of_who_is_gone_is_found_at_the_step(
         opened.apply([nft.add_table(table)])
         history.nothing_is_left_of_who_is_gone()
         history.scene.remove("one")
-        with pytest.raises(TimeoutError, match=table.name.removeprefix("own-")):
+        with pytest.raises(TimeoutError, match=table.name.removeprefix("own-")) as raised:
             history.nothing_is_left_of_who_is_gone()
+        assert f"nft table inet {table.name}" in str(raised.value.__notes__), "what it is is told"
         opened.apply([nft.del_table(table)])
 
 
@@ -113,3 +114,18 @@ def test_who_is_gone_has_no_cables(history: History) -> None:
     history.scene.remove("one")
     history.nothing_is_left_of_who_is_gone()
     assert history.cables == before
+
+
+def test_who_was_asked_in_vain_is_gone_at_once(history: History) -> None:
+    """No packet that waits for a neighbour keeps its namespace, nor thus a cable moved in by hand.
+
+    Neighbours that are isolated are not found over IPv6, and the kernel gives up on them after
+    three seconds; a step waits for two.
+    """
+    history.scene.network("net", ipv6=True, icc=False)
+    for history.acting, mode in (("one", Bridge("net")), ("by-hand", Attached("net"))):
+        history.scene.container(history.acting, mode)
+        history.nothing_is_left_of_who_is_gone()
+    history.what_is_observed_is_promised()
+    history.scene.remove("by-hand")
+    history.nothing_is_left_of_who_is_gone()
