@@ -107,7 +107,7 @@ class _Teller:
     @staticmethod
     def _line(verdict: Verdict) -> str:
         colour = _COLOURS[verdict.fate]
-        return f"[{colour}]{verdict.fate:9}[/]{verdict.fault.id}: {_escaped(verdict.said)}"
+        return f"[{colour}]{verdict.fate}[/] {verdict.fault.id}: {_escaped(verdict.said)}"
 
     def sum_up(self, trials: Trials) -> None:
         """Print the table."""

@@ -149,6 +149,14 @@ def test_what_shows_nothing_is_not_taken_for_a_kill(outsider: pytest.Pytester) -
     assert "survived refuses" in told
 
 
+def test_one_of_what_is_not_claimed_is_no_hole(outsider: pytest.Pytester) -> None:
+    """It is not tried, and the exit code is 0; the requirement is told."""
+    outsider.makepyfile(test_it=TESTS.replace("BR-3", "PUB-13"))
+    code, told = tried("sctp-is-not-published")
+    assert code == 0, told
+    assert "unsupported sctp-is-not-published: the runtime does not claim PUB-13" in told
+
+
 def test_a_narrow_fault_that_breaks_more_is_told(outsider: pytest.Pytester) -> None:
     """With what it broke besides, and by which test."""
     code, told = tried("cut-off")
