@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from harness import bridges, claims
 from harness.adapters.protocol import (
@@ -73,10 +73,6 @@ Record = Callable[[Matrix[Promise], Matrix[Observation]], None]
 """Is told what was promised and what was observed of it."""
 
 
-def _forget(promised: Matrix[Promise], observed: Matrix[Observation]) -> None:
-    """Keep no record."""
-
-
 class Scene:
     """Use it as a context manager: leaving removes every container and network it made.
 
@@ -84,8 +80,11 @@ class Scene:
     at, where the world does not say it: `exec` by an agent inside, as those of runtimes with
     a network stack of their own are in any case. Whatever it is asked for that the runtime does
     not claim raises `Unclaimed`, but for a `refusal`. With `claimed_only` who of `plan` needs
-    such is left out, and `Unclaimed` comes when he is asked for by name.
+    such is left out, and `Unclaimed` comes when he is asked for by name. The `watchers` are told
+    of every scene that an error ends, while all of it is still there.
     """
+
+    watchers: ClassVar[list[Callable[[Scene, BaseException], None]]] = []
 
     def __init__(
         self,
@@ -94,7 +93,7 @@ class Scene:
         plan: Plan | None = None,
         *,
         claimed_only: bool = False,
-        record: Record = _forget,
+        record: Record | None = None,
         probe: Probe | None = None,
     ) -> None:
         self.world = world
@@ -118,8 +117,8 @@ class Scene:
                 if container.name not in self._absent:
                     self._container(container)
             self._await_agents(*self._containers)
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self.__exit__(None, error, None)
             raise
 
     # --- building
@@ -306,7 +305,10 @@ class Scene:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            for watcher in self.watchers:
+                watcher(self, error)
         self.close()
 
     # --- the two matrices
@@ -336,7 +338,8 @@ class Scene:
                 patience=self._patience(),
             )
         observed = Matrix({cell: found[cell] for cell in asked}, origin=self)
-        self._record(promised, observed)
+        if self._record is not None:
+            self._record(promised, observed)
         return observed
 
     def ready(self) -> None:

@@ -7,6 +7,7 @@ autopsy itself is imported at the first failure.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import sys
 from collections.abc import Generator, Mapping, Sequence
@@ -21,10 +22,10 @@ from harness.model import Cell
 from harness.plugin import WAITER
 from harness.recorder import Recorder
 from harness.report.text import line, plain
+from harness.scene import Scene
 from harness.summary import PROPERTY
 
 if TYPE_CHECKING:
-    from harness.scene import Scene
     from harness.world.build import World
 
 NAME: Final = "netmodes-evidence"
@@ -73,11 +74,18 @@ class Evidence:
         self._config, self._recorder, self._directory = config, recorder, directory
         self._item: pytest.Item | None = None
         self._written: str | None = None
+        self._unwritten = ""
+        """Why there is no evidence of this test."""
+        Scene.watchers.append(self._left)
+
+    def pytest_unconfigure(self) -> None:
+        """The run is over."""
+        Scene.watchers.remove(self._left)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Note which test it is."""
-        self._item, self._written = item, None
+        self._item, self._written, self._unwritten = item, None, ""
 
     # --- a matrix that is not as promised
 
@@ -125,14 +133,29 @@ class Evidence:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Write what there is to write, name it in the report, and hold the world if wanted."""
         report = yield
-        if report.failed and call.when == "call":
-            scene = _scene_of(item)
-            if self._written is None and scene is not None:
-                self._write_down(report, scene)
-            self._hold(item, report)
+        if report.failed and call.when != "teardown":
+            if (scene := _scene_of(item)) is not None:
+                self._write_down(scene)
+            if call.when == "call":
+                self._hold(item, report)
+        elif call.when != "teardown":
+            self._take_back()
         if report.failed and self._written is not None:
             self._name(report, self._written)
+        elif report.failed and self._unwritten:
+            report.sections.append(("evidence", f"could not be written: {self._unwritten}"))
         return report
+
+    def _left(self, scene: Scene, error: BaseException) -> None:
+        """A scene that no fixture lends is about to go because of an error: now or never."""
+        if isinstance(error, Exception | pytest.fail.Exception) and not _only_shrinking():
+            self._write_down(scene)
+
+    def _take_back(self) -> None:
+        """Whatever has failed meanwhile, the test has not."""
+        if self._written is not None and self._directory is not None:
+            shutil.rmtree(self._directory / self._written, ignore_errors=True)
+        self._written, self._unwritten = None, ""
 
     def _name(self, report: pytest.TestReport, written: str) -> None:
         assert self._directory is not None
@@ -142,8 +165,10 @@ class Evidence:
         report.user_properties.append((EVIDENCE, written))
         setattr(report, FILES, list(present(self._directory / written)))
 
-    def _write_down(self, report: pytest.TestReport, scene: Scene) -> None:
-        if self._config.getoption("no_evidence") or (folder := self._folder()) is None:
+    def _write_down(self, scene: Scene) -> None:
+        """Write the evidence of the scene; the first one's is the test's."""
+        done = self._written is not None or self._unwritten
+        if done or self._config.getoption("no_evidence") or (folder := self._folder()) is None:
             return
         from harness.autopsy import evidence
 
@@ -152,8 +177,7 @@ class Evidence:
         # Whatever it is, the failure itself must be seen; a test's time may be up here too.
         except (Exception, pytest.fail.Exception) as error:
             self._written = None
-            said = f"{type(error).__name__}: {error}"
-            report.sections.append(("evidence", f"could not be written: {said}"))
+            self._unwritten = f"{type(error).__name__}: {error}"
 
     # --- the world kept
 
@@ -202,10 +226,12 @@ def _shown(item: pytest.Item, report: pytest.TestReport) -> str:
 
 
 def _scene_of(item: pytest.Item) -> Scene | None:
-    from harness.scene import Scene
-
-    found = getattr(item, "funcargs", {}).values()
-    return next((value for value in found if isinstance(value, Scene)), None)
+    """The scene that the narrowest of its fixtures is, or has as its `scene`."""
+    for value in reversed(getattr(item, "funcargs", {}).values()):
+        for found in (value, getattr(value, "scene", None)):
+            if isinstance(found, Scene):
+                return found
+    return None
 
 
 def _world_of(item: pytest.Item) -> World | None:

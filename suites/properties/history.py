@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 from contextlib import ExitStack
 from typing import Final
 
@@ -74,8 +75,8 @@ class History(RuleBasedStateMachine):
             self._resources = stack.pop_all()
 
     def teardown(self) -> None:
-        """Remove everything; what is left then is a violation."""
-        self._resources.close()
+        """Remove everything; what is left then is a violation, unless something has failed."""
+        self._resources.__exit__(*sys.exc_info())
 
     # --- what there is ---------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from harness.autopsy.examine import Autopsy, Examination
 from harness.model import Cell, Family, Protocol
 from harness.place import Place
+from harness.report import json_file
 from harness.scene import Scene
 from linux import nft
 from linux.nft import Expression, Nft, Table
+from tests.programs import ROOT
 
 ON_PURPOSE = "on purpose"
 Put = Callable[..., None]
@@ -71,3 +74,36 @@ def examined(cast: Scene) -> Examine:
 def told(autopsy: Autopsy) -> str:
     """The story in one text."""
     return "\n".join(autopsy.lines)
+
+
+Project = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Run a text's tests in a world of their own: `project(text, *options)`."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    pytester.makepyprojecttoml(
+        """
+        [tool.pytest.ini_options]
+        netmodes = true
+        addopts = "-p harness.plugin"
+        truncation_limit_lines = 0
+        truncation_limit_chars = 0
+        """
+    )
+
+    def run(text: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile(test_it=text)
+        return pytester.runpytest_subprocess("-p", "no:randomly", *options)
+
+    return run
+
+
+def evidence_of(pytester: pytest.Pytester, test: str, report: str = "report") -> Path:
+    """The folder that the report names for a test."""
+    told = json_file.load(pytester.path / report)
+    (failure,) = next(item for item in told.tests if item.id.endswith(test)).failures
+    assert failure.evidence is not None
+    return pytester.path / report / failure.evidence

@@ -19,7 +19,7 @@ from harness.autopsy.evidence import folder_name
 from harness.report import json_file
 from harness.report.text import folder
 from linux import syscalls
-from tests.programs import ROOT
+from tests.autopsy.conftest import Project, evidence_of
 from tests.report.projects import left
 
 BROKEN = """
@@ -53,34 +53,14 @@ Run = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(project: Project) -> Run:
     """Run a project with a test that fails in a real world, and one that passes."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    pytester.makepyprojecttoml(
-        """
-        [tool.pytest.ini_options]
-        netmodes = true
-        addopts = "-p harness.plugin"
-        truncation_limit_lines = 0
-        truncation_limit_chars = 0
-        """
-    )
 
     def run(*options: str, body: str = MATRIX) -> pytest.RunResult:
         text = BROKEN.replace("{bridge}", "Bridge()").replace("{body}", body)
-        pytester.makepyfile(test_it=IMPORTS + text)
-        return pytester.runpytest_subprocess("-p", "no:randomly", *options)
+        return project(IMPORTS + text, *options)
 
     return run
-
-
-def evidence_of(pytester: pytest.Pytester, test: str, report: str = "report") -> Path:
-    """The folder that the report names for a test."""
-    told = json_file.load(pytester.path / report)
-    (failure,) = next(item for item in told.tests if item.id.endswith(test)).failures
-    assert failure.evidence is not None
-    return pytester.path / report / failure.evidence
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
