@@ -195,6 +195,15 @@ def pidfd(pid: int, born: int) -> int | None:
     return handle
 
 
+def signalled(pid: int, born: int, number: int) -> int | None:
+    """A handle on exactly this process, which was sent a signal; `None` when it has ended."""
+    handle = pidfd(pid, born)
+    if handle is not None:
+        with suppress(ProcessLookupError):  # it just ended
+            signal.pidfd_send_signal(handle, number)
+    return handle
+
+
 def collect(child: int) -> None:
     """Wait for a child whose exit code says nothing."""
     try:

@@ -154,8 +154,7 @@ class Engine:
 
         Returns when all is gone. One that does not run stays as it is.
         """
-        with self._life.held(reference) as found:
-            return self._life.stop(found, timeout=timeout)
+        return self._life.stop(reference, timeout=timeout)
 
     def kill(self, reference: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to a running container's command; SIGKILL takes the whole container."""
@@ -169,7 +168,8 @@ class Engine:
             if found.running and found.config.auto_remove:
                 asked = f"restart container {found.name!r}"
                 raise ConflictError(asked, "it is removed once it has ended (--rm)")
-            return self._life.start(self._life.stop(found, timeout=timeout), stdio=None)
+        self._life.stop(found.id, timeout=timeout)
+        return self.start(found.id)
 
     def pause(self, reference: str) -> Container:
         """Let nothing in a running container go on; `UnsupportedError` names what that needs."""

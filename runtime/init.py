@@ -150,7 +150,7 @@ def _outer(launch: Launch) -> None:
 
 def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
     """Be the container's first process, already in its namespaces, till the command has ended."""
-    rootfs.enter(launch.rootfs, ground)
+    rootfs.enter(launch.rootfs, ground, read_only=launch.read_only)
     sethostname(launch.hostname)
     os.umask(0o022)
     if not os.path.isdir(launch.command.workdir):

@@ -283,35 +283,37 @@ class Lifecycle:
 
     # --- ending ------------------------------------------------------------
 
-    def stop(self, found: Container, *, timeout: float) -> Container:
+    def stop(self, reference: str, *, timeout: float) -> Container:
         """Ask a container to end, as its image says, and kill it `timeout` seconds later.
 
-        One that does not run stays as it is. Its lock must be held.
+        One that does not run stays as it is. Nobody's lock is held while it has its time: others
+        may kill or remove it.
         """
-        if not found.running:
+        with self.held(reference) as found:
+            handle = self._asked_to_end(found) if found.running else None
+        if handle is None:
             return found
-        if found.state.paused:
-            self._cgroups(found).thaw()
-        handle = container.pidfd(found.state.pid, found.state.born)
-        if handle is not None:
-            try:
-                signal.pidfd_send_signal(handle, _stop_number(found))
-                if not container.ended_within(handle, int(timeout * 1000)):
-                    container.end(found.state.pid)
-            except ProcessLookupError:
-                pass  # it just ended
-            finally:
-                os.close(handle)
-        return self._ended(found)
+        try:
+            container.ended_within(handle, int(timeout * 1000))
+            with self.held(found.id) as there:
+                if not there.running or there.state.born != found.state.born:
+                    return there
+                container.end(there.state.pid)
+                return self._ended(there)
+        except NotFoundError:
+            return found  # it has been removed, by somebody else or because it was to be
+        finally:
+            os.close(handle)
+
+    def _asked_to_end(self, found: Container) -> int | None:
+        state = (self.unpause(found) if found.state.paused else found).state
+        return container.signalled(state.pid, state.born, _stop_number(found))
 
     def kill(self, found: Container, number: int) -> None:
         """Send a signal to a running container; SIGKILL takes it whole, also when it is paused."""
-        handle = container.pidfd(found.state.pid, found.state.born)
+        handle = container.signalled(found.state.pid, found.state.born, number)
         if handle is not None:
-            try:
-                signal.pidfd_send_signal(handle, number)
-            finally:
-                os.close(handle)
+            os.close(handle)
         if found.state.paused and number == signal.SIGKILL:
             self._cgroups(found).thaw()
 

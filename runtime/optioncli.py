@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from runtime.errors import InvalidError
+from runtime.records import DEFAULT_NETWORK
 
 if TYPE_CHECKING:
     from runtime.options import Options  # brings what only `run` and `create` need
@@ -17,12 +18,19 @@ _SIZE: Final = r"(\d+(?:\.\d+)?)([bkmgt]?)(?:i?b)?"
 
 
 def options(arguments: argparse.Namespace) -> Options:
-    """The options of `run` and `create`."""
+    """The options of `run` and `create`; `InvalidError` for what contradicts itself."""
     from runtime.options import Options
 
+    first, *more = arguments.networks or [DEFAULT_NETWORK]
+    if more:
+        raise InvalidError(
+            f"be on {first} and {', '.join(more)}",
+            "a container begins on one network",
+            remedy=f"`mydocker network connect {more[0]} NAME` afterwards",
+        )
     found = Options(
         name=arguments.name,
-        network=arguments.network,
+        network=first,
         env={**environment_files(arguments.env_file), **environment(arguments.env)},
         workdir=arguments.workdir,
         user=arguments.user,

@@ -152,7 +152,12 @@ def _options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--hostname", default="", help="else the beginning of its id")
     command.add_argument(
-        "--net", "--network", dest="network", default="bridge", metavar="MODE", help=_NETWORK_HELP
+        "--net",
+        "--network",
+        dest="networks",
+        action="append",
+        metavar="MODE",
+        help=f"{_NETWORK_HELP}; for one more `network connect`",
     )
     command.add_argument("--ip", default="", help="an IPv4 address of the network")
     command.add_argument("--ip6", default="", help="an IPv6 address of the network")

@@ -148,12 +148,17 @@ class Plugger:
 
 
 def _reserve(config: ContainerConfig, networks: Sequence[NetworkConfig]) -> Reserved | None:
-    """Keep the ports that a container publishes; they lead to it by its default route's network."""
+    """Keep the ports that a container publishes; they lead to it by its default route's network.
+
+    Of one that was taken off its last network none are: nothing leads there.
+    """
     asked = f"start container {config.name!r}"
     wanted = [item for text in config.publish for item in ports.parse(asked, text)]
     if config.publish_all:
-        wanted += ports.exposed(asked, config.exposed)
-    if not wanted:
+        named = {(item.protocol, item.port) for item in wanted}
+        exposed = ports.exposed(asked, config.exposed)
+        wanted += [item for item in exposed if (item.protocol, item.port) not in named]
+    if not wanted or not networks:
         return None
     ways = {version: routes.leading(networks, version) for version in _VERSIONS}
     versions = [version for version, way in ways.items() if way and way.driver == "bridge"]

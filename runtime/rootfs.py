@@ -124,15 +124,26 @@ class Ground(NamedTuple):
 
 
 def prepare() -> Ground:
-    """Part from the host's mounts, and take its devices."""
+    """Part from the host's mounts, and take its devices: the host's own, which nobody may change.
+
+    A device is written to by a mount that is read-only as well; its mode and owner are not.
+    """
     outside = os.stat("/")
     mount("", "/", flags=MS_REC | MS_PRIVATE)
-    return Ground(outside, tuple(open_tree(f"/dev/{name}") for name in _DEVICES))
+    devices = tuple(open_tree(f"/dev/{name}") for name in _DEVICES)
+    for tree in devices:
+        restrict_tree(tree, MOUNT_ATTR_RDONLY)
+    return Ground(outside, devices)
 
 
-def enter(rootfs: Rootfs, ground: Ground) -> None:
-    """Make the file system and move into it; the host's is out of reach afterwards."""
+def enter(rootfs: Rootfs, ground: Ground, *, read_only: bool = False) -> None:
+    """Make the file system and move into it; the host's is out of reach afterwards.
+
+    With `read_only` nobody inside may write to the single files; the rest is `lock`'s.
+    """
     files = [(open_tree(source), target) for source, target in rootfs.files]
+    for tree, _ in files if read_only else ():
+        restrict_tree(tree, MOUNT_ATTR_RDONLY)
     taken = binds.take(rootfs.binds)
     mount_overlay(rootfs)
     os.chdir(rootfs.mountpoint)

@@ -134,12 +134,15 @@ static void attach(int tree, const char *target) {
 static void enter_root(const char *lower, const char *directory) {
     char options[2048], path[512];
     int devices[COUNT(DEVICES)], files[3];
+    unsigned long long read_only[4] = {1 /* MOUNT_ATTR_RDONLY */};
     const char *names[] = {"hosts", "hostname", "resolv.conf"};
     const unsigned long quiet = MS_NOSUID | MS_NODEV | MS_NOEXEC;
     CHECK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
     for (size_t i = 0; i < COUNT(DEVICES); i++) {
         snprintf(path, sizeof path, "/dev/%s", DEVICES[i]);
         CHECK(devices[i] = clone_mount(path));
+        CHECK(syscall(SYS_mount_setattr, devices[i], "", 0x9000 /* empty path, recursive */,
+                      &read_only, sizeof read_only));
     }
     for (size_t i = 0; i < COUNT(names); i++) {
         snprintf(path, sizeof path, "%s/%s", directory, names[i]);

@@ -60,7 +60,9 @@ class Connector:
 
     def disconnect(self, found: Container, reference: str) -> Container:
         """Take it off a network, at once when it runs; `NotFoundError` when it is not on it."""
-        name = self._networks.named(reference).name
+        own = {item.network for item in found.connections}
+        # One that has gone meanwhile is left by the name that it had.
+        name = reference if reference in own else self._networks.named(reference).name
         asked = f"disconnect container {found.name!r} from network {name!r}"
         _refuse_without_own_network(asked, found)
         connections = tuple(item for item in found.connections if item.network != name)

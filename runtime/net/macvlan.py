@@ -8,6 +8,7 @@ reach each other over it (kernel: macvlan in bridge mode).
 from __future__ import annotations
 
 import errno
+import time
 from typing import Final
 
 from linux import netstate, rtnl
@@ -17,6 +18,8 @@ from runtime.errors import NotFoundError
 from runtime.records import Endpoint, NetworkConfig
 
 _MODE_BRIDGE: Final = 4
+_BOUND, _AGAIN = 2.0, 0.005
+"""Seconds for the kernel to let go of a MAC: it tells nobody when it has."""
 
 
 def parent(asked: str, name: str) -> netstate.Link:
@@ -48,3 +51,22 @@ def add(
     host.send([link])
     index = netstate.link(inside, endpoint.interface).ifindex
     inside.send([rtnl.set_link(index, mtu=network.mtu)])
+
+
+def bring_up(inside: Netlink, index: int) -> None:
+    """Bring the container's link up.
+
+    The kernel refuses that while another on the same parent has its MAC: the one that was the
+    container's before it was started again, for example, whose namespace is taken apart behind the
+    scenes. That is waited for.
+    """
+    deadline = time.monotonic() + _BOUND
+    while True:
+        try:
+            inside.send([rtnl.set_link(index, up=True)])
+        except NetlinkError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN)
+        else:
+            return

@@ -118,6 +118,9 @@ def attach(bench: Bench, plugs: Sequence[Plug], *, first: bool = False) -> None:
     if first:
         batch += routes.first([plug.endpoint for plug in plugs], indexes)
     try:
+        for plug in plugs:
+            if plug.bridge is None:
+                macvlan.bring_up(bench.inside, indexes[plug.endpoint.interface])
         bench.inside.send(batch)
     except NetlinkError as error:
         raise _not_furnished(bench, plugs, error) from error

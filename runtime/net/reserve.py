@@ -176,14 +176,15 @@ def _claim_tcp(opened: socket.socket, address: str, port: int) -> None:
 
     To listen is what shows whether another listens there; just to bind would be refused
     for the remains of old connections too (TIME_WAIT). Without a listener a call that is
-    not redirected is refused, and the port stays bound.
+    not redirected is refused, and the port stays bound. A listener keeps the option: from it
+    each connection has it that is accepted, whose remains would be in the next one's way.
     """
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     opened.bind((address, port))
     opened.listen(_BACKLOG)
     if address not in ("::", "::1"):
         opened.shutdown(socket.SHUT_RD)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # else another could bind too
 
 
 def _hear_only(opened: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:

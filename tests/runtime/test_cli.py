@@ -134,6 +134,7 @@ def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
         (["run", "base", "/etc/passwd"], 126, "Permission denied"),
         (["run", "nope", "true"], 125, "no such image"),
         (["run", "--net", "container:nope", "base", "true"], 125, "'nope'"),
+        (["run", "--net", "a", "--network", "b", "base", "true"], 125, "begins on one network"),
         (["run", "--net", "a:b", "base", "true"], 125, "container:<name or id>"),
         (["run", "--sysctl", "x", "base", "true"], 125, "KEY=VALUE"),
         (["run", "base"], 125, "no command"),

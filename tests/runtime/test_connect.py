@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from linux import rtnl
 from linux.netlink import Netlink
+from linux.netns import NetNS
 from runtime import plugger, state, wiring
 from runtime.engine import Engine
 from runtime.errors import (
@@ -130,6 +132,50 @@ def test_the_default_route_is_by_the_first_name(engine: Engine, lan: str) -> Non
     assert _defaults(web) == {"10.8.0.1"}
     engine.network_disconnect("dmz", web.id)
     assert _defaults(web) == set()
+
+
+def test_a_network_that_has_gone_meanwhile_can_be_left(engine: Engine, lan: str) -> None:
+    """By the name that it had: the container starts without it."""
+    engine.run("base", FOR_EVER, name="web")
+    engine.network_connect(lan, "web")
+    engine.stop("web", timeout=0)
+    engine.network_remove(lan)
+    with pytest.raises(NotFoundError, match=lan):
+        engine.start("web")
+    engine.network_disconnect(lan, "web")
+    assert [item.network for item in engine.start("web").state.endpoints] == ["bridge"]
+
+
+def test_who_publishes_starts_without_a_network(engine: Engine) -> None:
+    """Nothing leads there, so no port is kept; back on a network it publishes again."""
+    engine.run("base", FOR_EVER, name="web", publish=["8080:80"])
+    engine.network_disconnect("bridge", "web")
+    assert engine.restart("web", timeout=0).state.ports == ()
+    engine.network_connect("bridge", "web")
+    (published,) = engine.restart("web", timeout=0).state.ports
+    assert published.host_port == 8080
+
+
+def test_a_mac_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A namespace that has ended has its macvlan until the kernel has taken it apart."""
+    with Netlink() as netlink:
+        netlink.send([rtnl.add_veth("eth0", "wire")])
+    engine.network_create(
+        "lan", driver="macvlan", parent="eth0", subnet="198.51.100.0/24", gateway="198.51.100.1"
+    )
+    web = engine.run("base", FOR_EVER, name="web", network="lan")
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        before.close()  # from now on it ends
+        sleep(seconds)
+
+    sleep, before = time.sleep, NetNS.at(f"/proc/{web.state.pid}/ns/net")
+    engine.stop("web", timeout=0)
+    monkeypatch.setattr("runtime.net.macvlan.time.sleep", wait)
+    assert engine.start("web").running
+    assert waited
 
 
 def test_connections_outlast_a_stop(engine: Engine, lan: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,19 @@ def test_stop_kills_what_does_not_listen(engine: Engine) -> None:
     engine.run("base", ["sh", "-c", "trap '' TERM; echo ready; sleep 1000"], name="web")
     until(lambda: any(engine.logs("web")), "the signal is ignored")
     assert engine.stop("web", timeout=0.05).state.exit_code == 137
+
+
+@pytest.mark.parametrize("how", ["kill", "remove"])
+def test_who_has_time_to_end_can_be_killed_meanwhile(engine: Engine, how: str) -> None:
+    """Nobody waits for the time to be over, and who has asked it to end is content."""
+    stubborn = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done"
+    engine.run("base", ["sh", "-c", stubborn], name="web")
+    until(lambda: any(engine.logs("web")), "the handler is set")
+    with ThreadPoolExecutor() as pool:
+        stopped = pool.submit(engine.stop, "web", timeout=60)
+        until(lambda: len(list(engine.logs("web"))) == 2, "it was asked to end")
+        engine.kill("web") if how == "kill" else engine.remove("web", force=True)
+        assert stopped.result(timeout=10).config.name == "web"
 
 
 def test_stopping_twice_is_no_error(engine: Engine) -> None:

@@ -149,6 +149,23 @@ def test_old_connections_do_not_keep_a_port(engine: Engine) -> None:
     engine.run("base", FOR_EVER, publish=["8080:80"])
 
 
+def test_what_was_called_on_the_loopback_is_no_obstacle(engine: Engine) -> None:
+    """Nor what the relay of an earlier container has left there."""
+    engine.network_create("lan", ipv6=True)
+    serve = "while :; do echo hello | nc -l -p 80; done"
+    web = engine.run("base", ["sh", "-c", serve], network="lan", publish=["8080:80"])
+
+    def answered() -> bool:
+        with socket.create_connection(("::1", 8080)) as call:
+            return call.makefile("rb").read() == b"hello\n"  # to its end: they hang up first
+
+    until(answered, "it serves")
+    engine.stop(web.id, timeout=0)
+    with socket.socket(socket.AF_INET6) as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("::1", 8080))
+    engine.start(web.id)
+
+
 def test_a_free_port_is_chosen(engine: Engine) -> None:
     """One that is free in both families, told in the record; of a range the first that is."""
     engine.network_create("lan", ipv6=True)
@@ -171,6 +188,8 @@ def test_every_exposed_port_is_published(engine: Engine) -> None:
     assert {(item.port, item.protocol) for item in web.state.ports} == {(80, "tcp"), (53, "udp")}
     assert len({item.host_port for item in web.state.ports}) == 2
     assert engine.run("base", FOR_EVER, expose=["80"]).state.ports == ()
+    both = engine.run("base", FOR_EVER, expose=["80"], publish=["8080:80"], publish_all=True)
+    assert [(item.port, item.host_port) for item in both.state.ports] == [(80, 8080)]
 
 
 def test_the_same_port_on_two_addresses(engine: Engine) -> None:

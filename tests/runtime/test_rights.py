@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,12 +66,23 @@ def test_names_count_after_all() -> None:
 def test_read_only(engine: Engine) -> None:
     """Nothing of its own can be changed, by the command or another; volumes and /dev/shm can."""
     engine.run("base", FOR_EVER, name="web", network="none", read_only=True, binds=["v:/data"])
-    for place in ("/new", "/etc/passwd", "/tmp/new"):
+    for place in ("/new", "/etc/passwd", "/tmp/new", "/etc/hosts", "/etc/resolv.conf"):
         done = engine.exec("web", ["sh", "-c", f"echo x > {place}"])
         assert done.exit_code != 0
         assert b"Read-only" in done.stderr
     for place in ("/data/new", "/dev/shm/new"):
         assert engine.exec("web", ["sh", "-c", f"echo x > {place}"]).exit_code == 0
+
+
+def test_the_hosts_devices_stay_as_they_are(engine: Engine) -> None:
+    """They can be used and not changed, be the container's user root."""
+    before = os.stat("/dev/full")
+    engine.run("base", FOR_EVER, name="web", network="none")
+    for change in ("chmod 666 /dev/full", "chown 0:0 /dev/full", "touch /dev/full"):
+        assert b"Read-only" in engine.exec("web", ["sh", "-c", change]).stderr, change
+    assert os.stat("/dev/full").st_ctime_ns == before.st_ctime_ns
+    assert engine.exec("web", ["sh", "-c", "echo x > /dev/null; cat /dev/null"]).exit_code == 0
+    assert b"No space" in engine.exec("web", ["sh", "-c", "echo x > /dev/full"]).stderr
 
 
 @pytest.mark.parametrize("key", ["net.ipv4.ip_forward", "net/ipv4/ip_forward"])
