@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple
 
@@ -169,6 +170,23 @@ def failed(query: Message) -> Message:
     response = _filled(query, [])
     response.set_rcode(dns.rcode.SERVFAIL)
     return response
+
+
+def fitted(answer: Message, room: int) -> bytes:
+    """An answer in so many bytes; what there is no room for it says is missing (RFC 2181, 9)."""
+    with suppress(dns.exception.TooBig):
+        return answer.to_wire(max_size=room)
+    (whole,) = answer.answer
+    records = list(whole)
+
+    def holding(count: int) -> bytes:
+        some = dns.rrset.from_rdata_list(whole.name, whole.ttl, records[:count]) if count else None
+        answer.answer = [some] if some else []
+        return answer.to_wire(max_size=room)
+
+    answer.flags |= dns.flags.TC
+    none, one = len(holding(0)), len(holding(1))
+    return holding((room - none) // (one - none))  # addresses of a family are of one size
 
 
 def _filled(query: Message, values: list[str]) -> Message:

@@ -99,7 +99,7 @@ class Resolver:
         except (OSError, dns.exception.DNSException):
             answer = names.failed(query)  # the container is just going
         limit = (max(query.payload, _PLAIN_LIMIT)) if transport == "udp" else _LONGEST - 1
-        return answer.to_wire(max_size=limit, prefer_truncation=True)
+        return names.fitted(answer, limit)
 
     # --- asking others -------------------------------------------------------------
 

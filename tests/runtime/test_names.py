@@ -24,6 +24,9 @@ from tests.runtime.asking import RESOLVER, ask, rcode, told
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import netns
 
+_AAAA = 28
+"""Bytes of a record, its owner a pointer to the question (RFC 1035, 4.1.4)."""
+
 
 def test_members_answer_to_all_their_names(engine: Engine, lan: str) -> None:
     """Name, alias, short id and hostname, with the network's name behind them too, in any case."""
@@ -158,16 +161,19 @@ def test_port_53_stays_the_containers(engine: Engine, lan: str) -> None:
 
 
 def test_a_large_answer_comes_whole_over_tcp(engine: Engine, lan: str) -> None:
-    """Over UDP it is cut and says so, unless the asker has room for it."""
+    """Over UDP there is as much of it as the asker has room for, and it says what it is."""
     for number in range(30):
         engine.run("base", FOR_EVER, name=f"c{number}", network=lan, aliases=["many"])
     asker = engine.inspect("c0")
-    cut = ask(asker, "many", "AAAA")
-    assert cut.flags & dns.flags.TC
-    assert len(told(ask(asker, "many", "AAAA", payload=4096))) == 30
     whole = ask(asker, "many", "AAAA", tcp=True)
     assert len(told(whole)) == 30
     assert not whole.flags & dns.flags.TC
+    assert told(ask(asker, "many", "AAAA", payload=4096)) == told(whole)
+    for payload, room in ((0, 512), (100, 512), (600, 600)):
+        cut = ask(asker, "many", "AAAA", payload=payload)
+        assert cut.flags & dns.flags.TC
+        assert told(cut) < told(whole)
+        assert 0 <= room - len(cut.to_wire()) < _AAAA
 
 
 def test_nonsense_is_passed_over(engine: Engine, lan: str) -> None:
