@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Final, Literal
+
+from runtime.attendant.stream import Stream
 
 PATIENCE: Final = 2.0
 """How long one resolver may take, in seconds: a client asks again after five."""
@@ -50,29 +53,20 @@ async def _ask_one(query: bytes, server: str, transport: Transport, opener: Open
     kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
     flags = socket.AI_NUMERICHOST
     family, _, _, _, address = socket.getaddrinfo(server, _DNS, type=kind, flags=flags)[0]
+    hear: Callable[[], Awaitable[bytes]]
     with opener(family, kind) as opened:
         # Connected, a socket hears the server and nobody else.
         await loop.sock_connect(opened, address)
         if transport == "tcp":
-            await loop.sock_sendall(opened, len(query).to_bytes(2, "big") + query)
-            return await one_message(opened)
-        await loop.sock_sendall(opened, query)
-        while True:
-            answer = await loop.sock_recv(opened, _LONGEST)
-            if _answers(answer, query):
-                return answer
-
-
-async def one_message(opened: socket.socket) -> bytes:
-    """The next message on a connection, behind its length; `ConnectionError` when it ends."""
-    loop = asyncio.get_running_loop()
-    heard = b""
-    while len(heard) < 2 or len(heard) < 2 + int.from_bytes(heard[:2], "big"):
-        more = await loop.sock_recv(opened, _LONGEST)
-        if not more:
-            raise ConnectionError("hung up before the message was whole")
-        heard += more
-    return heard[2 : 2 + int.from_bytes(heard[:2], "big")]
+            stream = Stream(opened)
+            await stream.send(query)
+            hear = stream.receive
+        else:
+            await loop.sock_sendall(opened, query)
+            hear = partial(loop.sock_recv, opened, _LONGEST)
+        while not _answers(answer := await hear(), query):
+            pass
+        return answer
 
 
 def _answers(answer: bytes, query: bytes) -> bool:

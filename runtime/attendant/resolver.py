@@ -1,28 +1,37 @@
-"""The resolver of one container: hears its questions, answers them or passes them on."""
+"""The resolver of one container: hears its questions, answers them or passes them on.
+
+What it knows itself it answers at once, whatever else is under way; what is asked of others
+and connections have a limit each.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
 import dns.exception
+from dns.message import Message
 
 from runtime.attendant import forward, names
+from runtime.attendant.conversation import Conversation, Say
 from runtime.attendant.ears import Ears, namespace
 from runtime.attendant.forward import Transport
-from runtime.attendant.names import Names
+from runtime.attendant.names import Names, Upstream
 from runtime.attendant.work import Work
 
 _LONGEST: Final = 1 << 16
 _PLAIN_LIMIT: Final = 512
 """No answer over UDP is longer, in bytes, unless the asker says so (RFC 1035, RFC 6891)."""
-_AT_ONCE: Final = 256
-"""How many questions of one container are under way at most."""
-_IDLE: Final = 10.0
-"""Seconds after which a connection without a question is closed."""
+_PASSED_ON: Final = 256
+"""How many questions of one container others are asked at a time at most."""
+_CONNECTIONS: Final = 256
+"""How many connections one container has at most."""
+
+Ask = Callable[[], Awaitable[bytes | None]]
 
 
 class Resolver:
@@ -30,13 +39,15 @@ class Resolver:
 
     def __init__(self, identity: str, known: Names, ears: Ears, pidfd: int) -> None:
         self._identity, self._names, self._ears, self._pidfd = identity, known, ears, pidfd
-        self._work = Work()
+        self._work, self._passed_on = Work(), Work()
+        self._conversations: set[asyncio.Task[None]] = set()
         self._work.begin(self._hear_datagrams(), ears.udp)
         self._work.begin(self._hear_connections(), ears.tcp)
 
     def close(self) -> None:
         """Hear nothing more."""
         self._work.close()
+        self._passed_on.close()
 
     # --- hearing -----------------------------------------------------------------
 
@@ -44,62 +55,63 @@ class Resolver:
         loop = asyncio.get_running_loop()
         while True:
             query, asker = await loop.sock_recvfrom(self._ears.udp, _LONGEST)
-            self._begin(self._answer_datagram(query, asker))
+            await self._take("udp", query, partial(self._send_to, asker))
 
-    async def _answer_datagram(self, query: bytes, asker: tuple[str, int]) -> None:
-        answer = await self._answer(query, "udp")
-        if answer:
-            with suppress(OSError):
-                await asyncio.get_running_loop().sock_sendto(self._ears.udp, answer, asker)
+    async def _send_to(self, asker: tuple[str, int], answer: bytes) -> None:
+        with suppress(OSError):
+            await asyncio.get_running_loop().sock_sendto(self._ears.udp, answer, asker)
 
     async def _hear_connections(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             accepted, _ = await loop.sock_accept(self._ears.tcp)
-            self._begin(self._converse(accepted), accepted)
+            if len(self._conversations) < _CONNECTIONS:
+                self._converse(accepted)
+            else:
+                accepted.close()  # it floods: what is lost is its own
+            await asyncio.sleep(0)  # what has come on the others is heard first
 
-    async def _converse(self, accepted: socket.socket) -> None:
-        """One query after the other, each behind its length (RFC 7766)."""
-        loop = asyncio.get_running_loop()
-        with suppress(OSError, TimeoutError):
-            while True:
-                async with asyncio.timeout(_IDLE):
-                    query = await forward.one_message(accepted)
-                answer = await self._answer(query, "tcp")
-                if not answer:
-                    return
-                await loop.sock_sendall(accepted, len(answer).to_bytes(2, "big") + answer)
-
-    def _begin(self, work: Coroutine[None, None, None], *own: socket.socket) -> None:
-        if len(self._work) <= _AT_ONCE:
-            self._work.begin(work, *own)
-            return
-        work.close()  # it floods: what is lost is its own
-        for opened in own:
-            opened.close()
+    def _converse(self, accepted: socket.socket) -> None:
+        conversation = Conversation(accepted, partial(self._take, "tcp"))
+        task = self._work.begin(conversation.hold(), accepted)
+        self._conversations.add(task)
+        task.add_done_callback(self._conversations.discard)
 
     # --- answering ---------------------------------------------------------------
 
-    async def _answer(self, wire: bytes, transport: Transport) -> bytes | None:
+    async def _take(self, transport: Transport, wire: bytes, say: Say) -> asyncio.Task[None] | None:
+        """Answer a question at once, or have others asked, by the task that is returned."""
+        await asyncio.sleep(0)  # other containers have their turn too, however fast this one asks
         query = names.read(wire)
         if query is None:
             return None
+        found = self._found(query)
+        if isinstance(found, Message):
+            room = max(query.payload, _PLAIN_LIMIT) if transport == "udp" else _LONGEST - 1
+            await say(names.fitted(found, room))
+        elif len(self._passed_on) < _PASSED_ON:
+            opener = self._inside if found.from_inside else self._outside
+            ask = partial(forward.ask, wire, found.servers, transport, opener)
+            return self._passed_on.begin(self._pass_on(ask, query, say))
+        elif transport == "tcp":  # over UDP, whoever gets no answer asks again
+            await say(names.failed(query).to_wire())
+        return None
+
+    def _found(self, query: Message) -> Message | Upstream:
+        """The answer, or whom to ask for it."""
         try:
             answer = self._names.answer(self._identity, query)
-            if answer is None:
-                servers, from_inside = self._names.upstream(self._identity)
-                if not servers:
-                    answer = names.unknown(query)
-                else:
-                    opener = self._inside if from_inside else self._outside
-                    passed_on = await forward.ask(wire, servers, transport, opener)
-                    if passed_on is not None:
-                        return passed_on
-                    answer = names.failed(query)
+            if answer is not None:
+                return answer
+            others = self._names.upstream(self._identity)
+            return others if others.servers else names.unknown(query)
         except (OSError, dns.exception.DNSException):
-            answer = names.failed(query)  # the container is just going
-        limit = (max(query.payload, _PLAIN_LIMIT)) if transport == "udp" else _LONGEST - 1
-        return names.fitted(answer, limit)
+            return names.failed(query)  # the container is just going
+
+    async def _pass_on(self, ask: Ask, query: Message, say: Say) -> None:
+        answer = await ask() or names.failed(query).to_wire()
+        with suppress(OSError):
+            await say(answer)
 
     # --- asking others -------------------------------------------------------------
 
@@ -109,12 +121,12 @@ class Resolver:
     ) -> Iterator[socket.socket]:
         with namespace(self._pidfd) as space:
             opened = space.socket(family, kind)
-        with self._work.using(opened):
+        with self._passed_on.using(opened):
             yield opened
 
     @contextmanager
     def _outside(
         self, family: socket.AddressFamily, kind: socket.SocketKind
     ) -> Iterator[socket.socket]:
-        with self._work.using(socket.socket(family, kind)) as opened:
+        with self._passed_on.using(socket.socket(family, kind)) as opened:
             yield opened

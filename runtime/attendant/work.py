@@ -27,7 +27,7 @@ class Work:
         """How many tasks are under way."""
         return len(self._tasks)
 
-    def begin(self, work: Coroutine[None, None, None], *own: socket.socket) -> None:
+    def begin(self, work: Coroutine[None, None, None], *own: socket.socket) -> asyncio.Task[None]:
         """Have something done; the sockets that are its own are closed when it is."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
@@ -40,6 +40,7 @@ class Work:
                 self.let_go(opened)
 
         task.add_done_callback(over)
+        return task
 
     def keep(self, opened: socket.socket) -> socket.socket:
         """Use a socket, from now on without blocking."""

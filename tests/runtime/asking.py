@@ -45,6 +45,35 @@ def ask(
         return dns.query.udp(query, RESOLVER, patience, sock=opened)
 
 
+@contextlib.contextmanager
+def connected(asker: Container) -> Iterator[socket.socket]:
+    """A connection to a container's resolver, from a socket inside."""
+    with netns(asker) as space, space.socket(socket.AF_INET, socket.SOCK_STREAM) as opened:
+        opened.settimeout(10)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened.connect((RESOLVER, 53))
+        yield opened
+
+
+def questions(*names: str) -> bytes:
+    """Questions as they follow each other on a connection, each behind its length."""
+    queries = [dns.message.make_query(name, "A", use_edns=False) for name in names]
+    return b"".join(query.to_wire(prepend_length=True) for query in queries)
+
+
+def answers(opened: socket.socket) -> Iterator[Message]:
+    """What comes on a connection, until the other side ends it."""
+    with contextlib.suppress(EOFError):
+        while True:
+            answer, _ = dns.query.receive_tcp(opened)
+            yield answer
+
+
+def asked(answer: Message) -> str:
+    """The name that an answer is about."""
+    return answer.question[0].name.to_text(omit_final_dot=True)
+
+
 def told(answer: Message) -> set[str]:
     """The values that an answer holds."""
     return {rdata.to_text() for rrset in answer.answer for rdata in rrset}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import ip_address
 
 import dns.exception
@@ -15,8 +16,21 @@ from dns.message import Message
 
 from harness.lookup import by_name, inside
 from runtime.engine import Engine
-from tests.runtime.asking import GATEWAY, ask, known, name_server, rcode, told
+from tests.runtime.asking import (
+    GATEWAY,
+    RESOLVER,
+    answers,
+    ask,
+    asked,
+    connected,
+    known,
+    name_server,
+    questions,
+    rcode,
+    told,
+)
 from tests.runtime.conftest import FOR_EVER
+from tests.runtime.looks import netns, until
 
 
 def test_the_rest_is_asked_of_a_resolver_that_was_named(engine: Engine, lan: str) -> None:
@@ -83,3 +97,34 @@ def test_an_internal_network_ends_with_its_peers(engine: Engine) -> None:
     assert told(ask(web, "db")) == {"10.7.0.3"}
     for name in ("www.example", "lan", "web.other"):
         assert rcode(ask(web, name)) == "NXDOMAIN"
+
+
+def test_every_question_on_a_connection_is_passed_on(engine: Engine, lan: str) -> None:
+    """Those that come at once too; a peer's name does not wait for the others."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
+    outside = [f"{number}.example" for number in range(40)]
+    with name_server(known), connected(web) as opened:
+        opened.sendall(questions(*outside, "web"))
+        opened.shutdown(socket.SHUT_WR)
+        heard = {asked(item): told(item) for item in answers(opened)}
+    assert heard == {**{name: {"192.0.2.1"} for name in outside}, "web": {"10.9.0.2"}}
+
+
+def test_a_peer_answers_while_nobody_outside_does(engine: Engine, lan: str) -> None:
+    """However much was asked, of which no more is under way at a time than there is room for."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY] * 6)
+    with (
+        name_server(lambda query, tcp: None) as outside,  # noqa: ARG005
+        netns(web) as space,
+        space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened,
+        connected(web) as connection,
+    ):
+        opened.connect((RESOLVER, 53))
+        for number in range(400):
+            opened.send(dns.message.make_query(f"{number}.example", "A").to_wire())
+        until(lambda: len(outside.asked) > 200, "the questions are passed on")
+        assert told(ask(web, "web", patience=3)) == {"10.9.0.2"}
+        connection.sendall(questions("www.example", "web"))
+        heard = answers(connection)
+        assert {asked(next(heard)), asked(next(heard))} == {"www.example", "web"}
+        assert len({name for name, _ in outside.asked}) <= 256

@@ -20,7 +20,7 @@ from harness.lookup import by_address, by_name, inside
 from runtime.attendant import names
 from runtime.engine import Engine
 from runtime.state import Store
-from tests.runtime.asking import RESOLVER, ask, rcode, told
+from tests.runtime.asking import RESOLVER, answers, ask, asked, connected, questions, rcode, told
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import netns
 
@@ -184,3 +184,32 @@ def test_nonsense_is_passed_over(engine: Engine, lan: str) -> None:
         for nonsense in (b"", b"x", os.urandom(300), bytes(12), b"\xff" * 64):
             opened.send(nonsense)
     assert told(ask(web, "web")) == {"10.9.0.2"}
+
+
+def test_every_question_on_a_connection_is_answered(engine: Engine, lan: str) -> None:
+    """Also such as come at once, or in pieces, and when nothing comes behind them."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
+    three = ("web", "www", "w3")
+    together = questions(*three)
+    for size in (len(together), 1, 30):
+        with connected(web) as opened:
+            for start in range(0, len(together), size):
+                opened.sendall(together[start : start + size])
+            opened.shutdown(socket.SHUT_WR)
+            heard = list(answers(opened))
+            assert sorted(map(asked, heard)) == sorted(three)
+            assert all(told(item) == {"10.9.0.2"} for item in heard)
+
+
+def test_a_question_may_come_in_part_with_another(engine: Engine, lan: str) -> None:
+    """The one is answered, and the other when the rest of it has come."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
+    together = questions("web", "www", "w3")
+    whole = len(questions("web"))
+    for cut in (whole + 1, whole + 2, whole + 9, len(together) - 1):
+        with connected(web) as opened:
+            coming = answers(opened)
+            opened.sendall(together[:cut])
+            assert asked(next(coming)) == "web"
+            opened.sendall(together[cut:])
+            assert {asked(next(coming)), asked(next(coming))} == {"www", "w3"}
