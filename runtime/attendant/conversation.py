@@ -26,6 +26,12 @@ class Conversation:
         self._socket, self._take = opened, take
         self._stream = Stream(opened)
         self._unanswered: set[asyncio.Task[None]] = set()
+        self._heard = asyncio.get_running_loop().time()
+
+    @property
+    def idleness(self) -> tuple[bool, float]:
+        """Least of who waits for no answer, and of these of who has asked nothing for longest."""
+        return bool(self._unanswered), self._heard
 
     async def hold(self) -> None:
         """Hear questions to the end; whoever has nothing more to ask still gets the answers."""
@@ -47,6 +53,7 @@ class Conversation:
                 if self._unanswered:
                     continue
                 return
+            self._heard = asyncio.get_running_loop().time()
             task = await self._take(question, self._say)
             if task is not None:
                 self._unanswered.add(task)

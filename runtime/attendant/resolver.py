@@ -40,7 +40,7 @@ class Resolver:
     def __init__(self, identity: str, known: Names, ears: Ears, pidfd: int) -> None:
         self._identity, self._names, self._ears, self._pidfd = identity, known, ears, pidfd
         self._work, self._passed_on = Work(), Work()
-        self._conversations: set[asyncio.Task[None]] = set()
+        self._conversations: dict[asyncio.Task[None], Conversation] = {}
         self._work.begin(self._hear_datagrams(), ears.udp)
         self._work.begin(self._hear_connections(), ears.tcp)
 
@@ -65,17 +65,22 @@ class Resolver:
         loop = asyncio.get_running_loop()
         while True:
             accepted, _ = await loop.sock_accept(self._ears.tcp)
-            if len(self._conversations) < _CONNECTIONS:
-                self._converse(accepted)
-            else:
-                accepted.close()  # it floods: what is lost is its own
+            self._converse(accepted)
+            if len(self._conversations) > _CONNECTIONS:
+                await self._end_longest_idle()
             await asyncio.sleep(0)  # what has come on the others is heard first
 
     def _converse(self, accepted: socket.socket) -> None:
         conversation = Conversation(accepted, partial(self._take, "tcp"))
         task = self._work.begin(conversation.hold(), accepted)
-        self._conversations.add(task)
-        task.add_done_callback(self._conversations.discard)
+        self._conversations[task] = conversation
+        task.add_done_callback(self._conversations.pop)
+
+    async def _end_longest_idle(self) -> None:
+        *others, _ = self._conversations  # the last has only just come
+        longest = min(others, key=lambda task: self._conversations[task].idleness)
+        longest.cancel()
+        await asyncio.wait([longest])
 
     # --- answering ---------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from ipaddress import ip_address
@@ -213,3 +214,20 @@ def test_a_question_may_come_in_part_with_another(engine: Engine, lan: str) -> N
             assert asked(next(coming)) == "web"
             opened.sendall(together[cut:])
             assert {asked(next(coming)), asked(next(coming))} == {"www", "w3"}
+
+
+def test_idle_connections_keep_nobody_from_being_answered(engine: Engine, lan: str) -> None:
+    """However many there are: the one that has been idle longest makes room (RFC 7766, 6.2.3)."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, dns=["10.9.0.200"])
+    with contextlib.ExitStack() as stack:
+        waits, first, *_, last = [stack.enter_context(connected(web)) for _ in range(250)]
+        waits.sendall(questions("www.example", "web"))
+        assert asked(next(answers(waits))) == "web"
+        for _ in range(50):
+            stack.enter_context(connected(web))
+        for tcp in (False, True):
+            assert told(ask(web, "web", tcp=tcp)) == {"10.9.0.2"}
+        last.sendall(questions("web"))
+        assert told(next(answers(last))) == {"10.9.0.2"}
+        assert not list(answers(first))
+        assert rcode(next(answers(waits))) == "SERVFAIL"
