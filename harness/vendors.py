@@ -136,7 +136,8 @@ def version_of(factory: AdapterFactory) -> str:
     """The version that an installed runtime tells; `""` of one that does not."""
     spec = _spec(factory)
     if spec is None:
-        return str(getattr(factory, "version", ""))
+        version = getattr(factory, "version", "")
+        return version if isinstance(version, str) else ""  # a class's property tells nothing
     if spec.version:
         return spec.version
     path = furnish.search_path(spec.prefix)
@@ -159,7 +160,8 @@ def version_of(factory: AdapterFactory) -> str:
 def _dialect(factory: AdapterFactory, version: str) -> Dialect:
     spec = _spec(factory)
     if spec is None:
-        return getattr(factory, "dialect", Dialect())
+        dialect = getattr(factory, "dialect", None)
+        return dialect if isinstance(dialect, Dialect) else Dialect()
     return spec.dialect or dialects.of_kin(spec.kin or (spec.name,), version)
 
 

@@ -8,7 +8,7 @@ was unpacked, so that two versions can be compared without installing either.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
@@ -171,7 +171,24 @@ def _loaded(point: EntryPoint) -> object:
             f"{point.name!r}, which is {point.value}, is {found!r}: an adapter's class is wanted, "
             "which has `features`, or a CliSpec"
         )
+    if why := _misclaimed(found.features):
+        raise DoesNotLoad(f"{point.name!r}, which is {point.value}, {why}")
     return found
+
+
+def _misclaimed(claimed: object) -> str:
+    """What is wrong with an adapter's `features`; an empty text where nothing is.
+
+    No requirement would be looked at that needs a feature whose name is not spelt so.
+    """
+    from harness.adapters.protocol import Feature
+
+    if not isinstance(claimed, Set):
+        return f"has {claimed!r} for its features: a set of them is wanted"
+    unknown = sorted(repr(word) for word in claimed if word not in set(Feature))
+    if not unknown:
+        return ""
+    return f"claims {', '.join(unknown)}: there is no such feature; there are: {', '.join(Feature)}"
 
 
 def _factory(found: object) -> AdapterFactory:

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from harness import cli
+from harness.adapters import registry
+from harness.adapters.protocol import Feature
+from harness.dialect import Dialect
 from tests.adapters.acme import describe
+
+
+class AsksForItsVersion:
+    """An adapter's class of somebody else's: what its objects tell, it does not tell itself."""
+
+    features = frozenset({Feature.BRIDGE})
+
+    @property
+    def version(self) -> str:
+        """Known once there is a host to ask in."""
+        raise NotImplementedError
+
+    @property
+    def dialect(self) -> Dialect:
+        """Known then as well."""
+        raise NotImplementedError
+
+
+class Misspells:
+    """Another one, which claims what is no feature."""
+
+    features = frozenset({"bridg"})
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What was printed since the last look."""
+    return capsys.readouterr().out.splitlines()
 
 
 def test_every_adapter_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,3 +97,27 @@ def test_an_unknown_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert "no adapter is called 'dokcer'" in told
     assert "mydocker 0" in told
+
+
+def test_an_adapter_that_tells_its_version_only_in_a_host_has_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a way of its own, instead of the property that would tell it."""
+    point = EntryPoint("acme", f"{__name__}:AsksForItsVersion", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
+    assert cli.main(["vendors"]) == 0
+    assert any(line.split() == ["acme", "-", "bridge", "-"] for line in printed(capsys))
+    assert cli.main(["vendors", "acme"]) == 0
+    assert printed(capsys)[:2] == ["acme", "  claims: bridge"]
+
+
+def test_one_that_claims_what_is_no_feature_does_not_load(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list says so, and the word is told to who asks for that one."""
+    point = EntryPoint("acme", f"{__name__}:Misspells", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
+    assert cli.main(["vendors"]) == 0
+    assert any(line.split()[:4] == ["acme", "does", "not", "load"] for line in printed(capsys))
+    assert cli.main(["vendors", "acme"]) == 2
+    assert "Misspells, claims 'bridg': there is no such feature" in capsys.readouterr().out

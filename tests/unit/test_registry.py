@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.adapters import registry
+from harness.adapters.protocol import Feature
 from harness.adapters.registry import DoesNotLoad, UnknownRuntime
 
 ADAPTER = """
@@ -64,6 +65,31 @@ def test_an_adapter_that_does_not_load_says_why(installed: Path) -> None:
     why = "'broken', which is acme_broken:Adapter, .*ModuleNotFoundError: .*no_such_module_anywhere"
     with pytest.raises(DoesNotLoad, match=why):
         registry.find("broken")
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        ('frozenset({"bridg", "host"})', "claims 'bridg': there is no such feature; there are: br"),
+        ('"bridge"', "has 'bridge' for its features: a set of them is wanted"),
+        ("property(lambda self: frozenset())", "has <property .*: a set of them is wanted"),
+    ],
+    ids=["misspelt", "text", "property"],
+)
+def test_an_adapter_that_claims_what_is_no_feature_does_not_load(
+    features: str, words: str, installed: Path
+) -> None:
+    """Its run would be green, and have tested nothing of what was meant."""
+    (installed / "acme_netmodes.py").write_text(ADAPTER.replace("frozenset()", features))
+    with pytest.raises(DoesNotLoad, match=f"'acme', which is acme_netmodes:Adapter, {words}"):
+        registry.find("acme")
+
+
+def test_features_may_be_told_by_their_words(installed: Path) -> None:
+    """A word is as good as the member of `Feature` that it stands for."""
+    told = ADAPTER.replace("frozenset()", 'frozenset({"bridge", "user-mode"})')
+    (installed / "acme_netmodes.py").write_text(told)
+    assert registry.find("acme").features == {Feature.BRIDGE, Feature.USER_MODE}
 
 
 def test_an_unknown_name_lists_the_known_ones(installed: Path) -> None:
