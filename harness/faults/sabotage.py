@@ -93,10 +93,10 @@ class Sabotaged:
             return call(site)
         except (RuntimeRefused, RuntimeBroken, FaultFailed):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            said = f"{type(error).__name__}: {error}".removesuffix(": ")
             raise FaultFailed(
-                f"fault {self._fault.id} ({self._fault.where}) failed at {moment}: "
-                f"{type(error).__name__}: {error}"
+                f"fault {self._fault.id} ({self._fault.where}) failed at {moment}: {said}"
             ) from error
 
     def _do(self, called: str, arguments: dict[str, Any], **what: Any) -> Any:

@@ -44,7 +44,8 @@ class Trial:
     acted: int = 0
     began: float = 0.0
     seconds: float = 0.0
-    ended_well: bool = False
+    died: str = ""
+    """How it ended, where it did so before its time."""
 
 
 class Trials:
@@ -76,8 +77,8 @@ class Trials:
         for outcome in done.outcomes:
             if outcome.error:
                 self.unsound[outcome.test] = f"{outcome.when}: {outcome.said}"
-        if not done.ended_well:
-            self.unsound["the control"] = "it did not come to its end"
+        if done.died:
+            self.unsound["the control"] = done.died
 
     def _verdict(self, done: Trial, tests: _Tests) -> Verdict:
         assert done.fault is not None
@@ -89,6 +90,7 @@ class Trials:
             unsound=self.unsound,
             acted=done.acted,
             seconds=done.seconds,
+            died=done.died,
         )
 
 
@@ -179,9 +181,9 @@ def _carried_out(
                 data = os.read(fd, 1 << 16)
                 said += data
                 if not data:
-                    _end(fd, pid)
+                    code = _end(fd, pid)
                     del running[fd]
-                    _take(trial, bytes(said))
+                    _take(trial, bytes(said), code)
                     yield trial
             for trial, pid, _ in running.values():
                 if time.monotonic() - trial.began > BOUND:
@@ -194,20 +196,33 @@ def _carried_out(
             _end(fd, pid)
 
 
-def _end(fd: int, pid: int) -> None:
+def _end(fd: int, pid: int) -> int:
     os.close(fd)
-    os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _take(trial: Trial, said: bytes) -> None:
+def _take(trial: Trial, said: bytes, code: int) -> None:
     trial.seconds = time.monotonic() - trial.began
-    for line in said.decode().splitlines():
+    trial.died = f"its trial did not come to its end: {_how(code, trial.seconds)}"
+    *lines, _ = said.decode().split("\n")  # what was not written to its end tells nothing
+    for line in lines:
         told = json.loads(line)
         if "acted" in told:
-            trial.acted, trial.ended_well = told["acted"], True
+            trial.acted, trial.died = told["acted"], ""
+        elif "raised" in told:
+            trial.died = f"its trial did not come to its end: {told['raised']} was raised"
         else:
             told = {key: tuple(val) if isinstance(val, list) else val for key, val in told.items()}
             trial.outcomes.append(Outcome(**told))
+
+
+def _how(code: int, seconds: float) -> str:
+    """How a process ended that has not said that it was done."""
+    if code >= 0:
+        return f"its process ended with exit status {code}"
+    if seconds > BOUND:
+        return f"it was killed after {BOUND:.0f} s"
+    return f"its process was killed by {signal.Signals(-code).name}"
 
 
 def _forked(session: pytest.Session, trial: Trial) -> tuple[int, int]:
@@ -222,8 +237,8 @@ def _forked(session: pytest.Session, trial: Trial) -> tuple[int, int]:
 
 def _try(session: pytest.Session, trial: Trial, write: int) -> NoReturn:
     """Be the fork: run the tests until the fault is caught, and tell each outcome at once."""
+    witness = _Witness(write)
     try:
-        witness = _Witness(write)
         manager = session.config.pluginmanager
         manager.register(witness, "netmodes-witness")
         if terminal := manager.get_plugin("terminalreporter"):
@@ -235,6 +250,8 @@ def _try(session: pytest.Session, trial: Trial, write: int) -> NoReturn:
             session._setupstate.teardown_exact(None)
         made = session.config.stash.get(SABOTAGED, [])
         witness.send(acted=sum(adapter.acted for adapter in made))
+    except BaseException as error:  # what ends a whole run
+        witness.send(raised=type(error).__name__)
     finally:
         os._exit(0)
 

@@ -41,7 +41,7 @@ class Fate(StrEnum):
     STRAY = "stray"
     """It was caught, and broke something that it does not name."""
     BROKEN = "broken"
-    """The fault itself went wrong."""
+    """The fault itself went wrong, or ended the process that tried it."""
     SURVIVED = "survived"
 
 
@@ -97,11 +97,13 @@ def judge(
     unsound: Collection[str] = (),
     acted: int = 0,
     seconds: float = 0.0,
+    died: str = "",
 ) -> Verdict:
     """What became of a fault.
 
     `tested` are the requirements for which there are tests, `claimed` those of them that the
     runtime supports, `unsound` the tests that fail without any fault, and so show nothing.
+    `died` tells how the trial ended where that was before its time.
     """
     sound = [outcome for outcome in outcomes if outcome.test not in unsound]
     killers: dict[str, str] = {}
@@ -110,7 +112,7 @@ def judge(
             killers.setdefault(requirement, outcome.test)
     missed = tuple(item for item in fault.violates if item not in killers)
     astray = strays(fault, sound) if fault.narrow else ()
-    broken = next((item.said for item in outcomes if item.error == FAULT_FAILED), "")
+    broken = next((item.said for item in outcomes if item.error == FAULT_FAILED), died)
     if broken:
         fate, said = Fate.BROKEN, broken
     elif untested := [item for item in missed if item not in tested]:

@@ -75,6 +75,23 @@ def refuses(site, verb):
     """No container is started at all."""
     from harness.adapters.protocol import RuntimeBroken
     raise RuntimeBroken("it crashed")
+
+@fault("dies", violates=("BR-1",), moment="container-started")
+def dies(site):
+    """Its process is killed, as one is that has taken all memory."""
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@fault("leaves", violates=("BR-1",), moment="container-started")
+def leaves(site):
+    """Its process ends without a word."""
+    import os
+    os._exit(3)
+
+@fault("interrupts", violates=("BR-1",), moment="container-started")
+def interrupts(site):
+    """It ends the whole run."""
+    raise KeyboardInterrupt
 '''
 
 
@@ -147,6 +164,32 @@ def test_what_shows_nothing_is_not_taken_for_a_kill(outsider: pytest.Pytester) -
     assert code == 1, told
     assert re.search(r"broken +raises: fault raises \(.*my_faults.py:\d+\) failed at", told), told
     assert "survived refuses" in told
+
+
+@pytest.mark.parametrize(
+    ("fault", "how"),
+    [
+        ("dies", "its process was killed by SIGKILL"),
+        ("leaves", "its process ended with exit status 3"),
+        ("interrupts", "KeyboardInterrupt was raised"),
+    ],
+)
+def test_a_fault_that_ends_its_trial_is_broken(
+    fault: str, how: str, outsider: pytest.Pytester
+) -> None:
+    """No test had a chance to notice it: the suites need have no hole."""
+    code, told = tried(fault)
+    assert code == 1, told
+    assert f"broken {fault}: its trial did not come to its end: {how}" in told, told
+
+
+def test_so_is_one_that_takes_too_long(outsider: pytest.Pytester) -> None:
+    """It is killed, and the bound is told."""
+    bound = "\nfrom harness.faults import trials\ntrials.BOUND = 4.0\n"
+    outsider.makepyfile(my_faults=FAULTS + bound)
+    code, told = tried("waits")
+    assert code == 1, told
+    assert "broken waits: its trial did not come to its end: it was killed after 4 s" in told, told
 
 
 def test_one_of_what_is_not_claimed_is_no_hole(outsider: pytest.Pytester) -> None:

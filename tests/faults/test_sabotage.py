@@ -149,6 +149,18 @@ def test_a_fault_that_goes_wrong_says_so_itself(sabotage: Callable[[Any], Scene]
         scene.runtime.run(ContainerSpec("web"))
 
 
+def test_so_does_one_that_means_to_end_the_run(sabotage: Callable[[Any], Scene]) -> None:
+    """No test has failed by that."""
+
+    @fault("gives-up", violates=("BR-1",), moment="container-started")
+    def gives_up(site: Site) -> None:
+        """It is done with everything."""
+        raise SystemExit
+
+    with pytest.raises(FaultFailed, match=r"failed at container-started: SystemExit$"):
+        sabotage(gives_up).runtime.run(ContainerSpec("web"))
+
+
 def test_a_verb_that_no_adapter_has_is_refused() -> None:
     """At once, with those that there are."""
 

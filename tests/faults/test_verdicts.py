@@ -80,6 +80,16 @@ def test_a_fault_that_goes_wrong_itself_is_broken() -> None:
     assert fate(outcome(**FAILED), wrong) is Fate.BROKEN
 
 
+def test_a_trial_that_dies_is_no_hole() -> None:
+    """Whatever its tests have shown by then, and it says how it ended."""
+    known = {"AB-1"}
+    told = [
+        judge(harmless(), outcomes, tested=known, claimed=known, acted=0, died="it was killed")
+        for outcomes in ([], [outcome(**FAILED)])
+    ]
+    assert [(item.fate, item.said) for item in told] == [(Fate.BROKEN, "it was killed")] * 2
+
+
 def test_a_requirement_without_a_test_is_told_apart() -> None:
     """There is none, or none that the runtime claims to pass."""
     assert fate(outcome(), violates=("AB-9",)) is Fate.UNTESTED
