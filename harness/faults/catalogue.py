@@ -15,11 +15,11 @@ from enum import StrEnum
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, overload
 
+from harness.faults.verb import VERBS, Verb
 from harness.requirements import Catalogue, UnknownRequirement
 
 if TYPE_CHECKING:
     from harness.faults.site import Site
-    from harness.faults.verb import Verb
 
 _ID: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -195,6 +195,9 @@ def _check(found: Fault) -> None:
         complaint = "it violates no requirement: name at least one in violates=(…)"
     elif bool(found.moments) == bool(found.around):
         complaint = "give either the moment at which it acts or the verb that it wraps (around)"
+    elif unknown := sorted(set(found.around) - VERBS):
+        known = ", ".join(sorted(VERBS))
+        complaint = f"an adapter has no verb {', '.join(unknown)}; it has: {known}"
     elif not found.about:
         complaint = "say in its docstring what goes wrong"
     elif len(inspect.signature(found.function).parameters) != wanted:

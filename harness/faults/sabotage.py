@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from harness.adapters.protocol import (
     Adapter,
@@ -22,32 +22,12 @@ from harness.adapters.protocol import (
     RuntimeBroken,
     RuntimeRefused,
 )
-from harness.faults.catalogue import Fault, FaultError, Moment
+from harness.faults.catalogue import Fault, Moment
 from harness.faults.ground import RESIDUE
 from harness.faults.site import Site
 from harness.faults.verb import Verb
 from harness.model import Bridge, ContainerSpec, NetworkSpec
 from harness.world.host import Host
-
-VERBS: Final = frozenset(
-    {
-        "network",
-        "network_facts",
-        "remove_network",
-        "run",
-        "inspect",
-        "connect",
-        "disconnect",
-        "exec",
-        "stop_container",
-        "start_container",
-        "remove",
-        "repair",
-        "crash",
-        "start",
-    }
-)
-"""What a fault can wrap: the verbs of `harness.adapters.protocol.Adapter`."""
 
 
 class FaultFailed(Exception):
@@ -58,11 +38,6 @@ class Sabotaged:
     """An `Adapter` that is `runtime`, but for `fault`."""
 
     def __init__(self, runtime: Adapter, host: Host, fault: Fault) -> None:
-        if unknown := set(fault.around) - VERBS:
-            raise FaultError(
-                f"{fault.where}: fault {fault.id!r}: an adapter has no verb "
-                f"{', '.join(sorted(unknown))}; it has: {', '.join(sorted(VERBS))}"
-            )
         self._runtime, self._host, self._fault = runtime, host, fault
         self._specs: dict[str, ContainerSpec] = {}
         self._memory: dict[str, Any] = {"specs": self._specs, "networks": [], "containers": []}

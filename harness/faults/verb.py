@@ -4,7 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+VERBS: Final = frozenset(
+    {
+        "network",
+        "network_facts",
+        "remove_network",
+        "run",
+        "inspect",
+        "connect",
+        "disconnect",
+        "exec",
+        "stop_container",
+        "start_container",
+        "remove",
+        "repair",
+        "crash",
+        "start",
+    }
+)
+"""What a fault can wrap: the verbs of `harness.adapters.protocol.Adapter`."""
 
 
 @dataclass(frozen=True, slots=True)

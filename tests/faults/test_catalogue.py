@@ -31,6 +31,7 @@ WRONG: dict[str, tuple[dict[str, Any], Callable[..., Any], str]] = {
     "neither": ({}, acts, "either the moment"),
     "both": ({"moment": "host-ready", "around": "run"}, wraps, "either the moment"),
     "moment": ({"moment": "by-and-by"}, acts, "no moment 'by-and-by'; there are: host-ready"),
+    "verb": ({"around": ("run", "pause")}, wraps, "no verb pause; it has: connect, crash, "),
     "docstring": ({"moment": "host-ready"}, silent, "say in its docstring"),
     "arguments": ({"moment": "host-ready"}, wraps, "must take a site, no more"),
     "around": ({"around": "run"}, acts, "must take a site and a verb"),

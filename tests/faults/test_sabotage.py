@@ -10,7 +10,7 @@ import pytest
 from harness.adapters.mydocker import MydockerAdapter
 from harness.adapters.protocol import RuntimeRefused
 from harness.faults.acts import drop, forget_drops
-from harness.faults.catalogue import RULES, FaultError, Moment, fault
+from harness.faults.catalogue import RULES, Moment, fault
 from harness.faults.ground import TABLE
 from harness.faults.sabotage import FaultFailed, Sabotaged
 from harness.faults.site import Site
@@ -159,17 +159,6 @@ def test_so_does_one_that_means_to_end_the_run(sabotage: Callable[[Any], Scene])
 
     with pytest.raises(FaultFailed, match=r"failed at container-started: SystemExit$"):
         sabotage(gives_up).runtime.run(ContainerSpec("web"))
-
-
-def test_a_verb_that_no_adapter_has_is_refused() -> None:
-    """At once, with those that there are."""
-
-    @fault("wraps-nothing", violates=("BR-1",), around="pause")
-    def wraps_nothing(site: Site, verb: Verb) -> None:
-        """It never acts."""
-
-    with World.build() as world, pytest.raises(FaultError, match="no verb pause; it has: connect"):
-        Sabotaged(MydockerAdapter(world.host), world.host, wraps_nothing)
 
 
 def test_rules_of_others_are_seen_and_taken_away(sabotage: Callable[[Any], Scene]) -> None:
