@@ -26,6 +26,7 @@ WAITER: pytest.StashKey[Waiter] = pytest.StashKey()
 SUITES = Path(__file__).parents[1] / "suites"
 _ONLY_TELLS = (
     "collectonly",
+    "setupplan",
     "help",
     "version",
     "markers",

@@ -26,6 +26,8 @@ def directory(config: pytest.Config) -> Path | None:
         if asked:
             raise pytest.UsageError("--report and --no-report: which of the two?")
         return None
+    if config.getoption("setuponly"):
+        return None
     return config.invocation_params.dir / asked if asked else config.rootpath / options.REPORT
 
 
@@ -40,9 +42,11 @@ def register(
         part, seconds, _ = sharding
         plugin = Sharding(part, seconds, recorder, node_ids)
         config.pluginmanager.register(plugin, "netmodes-shard")
-    if hasattr(config, "workerinput") or config.getoption("collectonly"):
+    if hasattr(config, "workerinput"):  # who reports to others
         return
-    from harness.report.reporter import Order, Reporter  # workers report to others
+    if config.getoption("collectonly") or config.getoption("setuponly"):  # or --setup-plan
+        return
+    from harness.report.reporter import Order, Reporter
 
     start = config.invocation_params.dir
     where = directory(config)

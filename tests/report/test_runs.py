@@ -120,6 +120,25 @@ def test_no_report_is_written_where_none_is_wanted(project: pytest.Pytester) -> 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
+@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--setup-only"])
+def test_a_run_of_no_test_writes_none(project: pytest.Pytester, option: str) -> None:
+    """It tells of tests and their fixtures, and leaves alone what an earlier run has left."""
+    project.makepyfile(
+        test_it="""
+        from harness.marks import requirement
+
+        @requirement("BR-1")
+        def test_it(scene, guard): assert 0
+        """
+    )
+    result = run(project, option, "--runtime=mydocker", "--report=here")
+    assert result.ret == pytest.ExitCode.OK, result.stdout.str()
+    assert "here" not in {path.name for path in project.path.iterdir()}
+    if option != "--collect-only":
+        setups = ("world", "runtime (fixtures used: world)", "scene (fixtures used: *")
+        result.stdout.fnmatch_lines([f"*SETUP * {line}" for line in setups])
+
+
 def test_a_job_on_github_gets_the_summary(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
