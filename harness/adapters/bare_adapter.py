@@ -39,6 +39,7 @@ from harness.adapters.protocol import (
     NetworkFacts,
     RuntimeBroken,
     RuntimeRefused,
+    SaidTooMuch,
 )
 from harness.dialect import Dialect
 from harness.model import ContainerSpec, NetworkSpec
@@ -308,7 +309,7 @@ class BareAdapter:
         words = self._call(asked, self._engine.exec_words, name)
         try:
             done = self._host.run((*words, *argv), env={"PATH": self._path}, timeout=timeout)
-        except TimeoutError as error:
+        except (TimeoutError, SaidTooMuch) as error:
             raise RuntimeBroken(f"{asked}: {error}") from None
         self._calls.keep(done)
         code = done.returncode

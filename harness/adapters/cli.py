@@ -32,6 +32,7 @@ from harness.adapters.protocol import (
     NetworkFacts,
     RuntimeBroken,
     RuntimeRefused,
+    SaidTooMuch,
 )
 from harness.model import DEFAULT_NETWORK, ContainerSpec, NetworkSpec
 from harness.topology import Interface
@@ -42,7 +43,7 @@ from linux.netns import NetNS
 _HOME: Final = "/run/netmodes"
 _NOT_EXECUTABLE: Final = (126, 127)
 """What `exec` exits with when the command cannot be executed, or is not there."""
-_LATE: Final = 124
+_KILLED: Final = 124
 """What timeout(1) exits with for a command that it has ended."""
 _SAID: Final = 2000
 _KEPT: Final = 100
@@ -299,10 +300,10 @@ class CliAdapter:
             done = self._host.run(argv, env=self._env, timeout=timeout)
         except OSError as error:
             seconds = time.perf_counter() - began
-            late = isinstance(error, TimeoutError)
-            code = _LATE if late else _NOT_EXECUTABLE[0]
+            killed = isinstance(error, TimeoutError | SaidTooMuch)
+            code = _KILLED if killed else _NOT_EXECUTABLE[0]
             self.commands.append(Completed(argv, code, "", str(error), seconds, at))
-            if late:
+            if killed:
                 raise self._broken(asked, None, str(error)) from None
             raise self._broken(asked, None, f"{argv[0]} cannot be executed: {error}") from None
         self.commands.append(done)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from harness.adapters import hostside
+from harness.adapters.protocol import SaidTooMuch
 
 BOUND: Final = 30.0
 """Seconds that one command may take."""
@@ -84,20 +85,22 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                text=True,
-                errors="replace",
                 env=self.environment(),
             )
         except OSError as error:
             raise Broken(f"{argv[0]} cannot be executed: {error}") from None
         with process:
             try:
-                out, err = process.communicate(timeout=BOUND)
+                out, err = hostside.heard(process, b"", BOUND)
             except subprocess.TimeoutExpired:
                 hostside.kill_with_children(process.pid)
                 why = f"{shlex.join(argv)} did not end within {BOUND:g} s, and was killed"
                 raise Broken(why) from None
-        return subprocess.CompletedProcess(argv, process.returncode, out, err)
+            except SaidTooMuch as error:
+                hostside.kill_with_children(process.pid)
+                raise Broken(f"{shlex.join(argv)} {error}, and was killed") from None
+        said = (text.decode(errors="replace") for text in (out, err))
+        return subprocess.CompletedProcess(argv, process.returncode, *said)
 
     def environment(self) -> Mapping[str, str]:
         """What it is started with."""

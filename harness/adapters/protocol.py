@@ -61,6 +61,10 @@ class RuntimeBroken(Exception):
     """The runtime crashed, hung or talked garbage: an *error*, with its log."""
 
 
+class SaidTooMuch(OSError):
+    """A command printed more than anybody reads, and was ended; the message has how it began."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
     """A finished command. `seconds` is wall time, `at` when it began, as `time.time` has it."""
@@ -137,7 +141,10 @@ class HostHandle(Protocol):
         env: Mapping[str, str] | None = None,
         timeout: float = 30,
     ) -> Completed:
-        """Run a command inside the host to its end. `TimeoutError` ends it and says so."""
+        """Run a command inside the host to its end.
+
+        `TimeoutError` ends it and says so, and so does `SaidTooMuch`.
+        """
 
     def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
         """Start a daemon inside the host, output to the file `log` there; its pid in the host."""

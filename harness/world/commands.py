@@ -11,7 +11,8 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
-from harness.adapters.protocol import Completed
+from harness.adapters import hostside
+from harness.adapters.protocol import Completed, SaidTooMuch
 
 _SAID = 2000
 
@@ -20,7 +21,8 @@ def run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: floa
     """Run a command to the end of its output.
 
     After `timeout` seconds its whole process group is killed and `TimeoutError` tells
-    what it had said. Whatever has left the group is not waited for.
+    what it had said. Whatever has left the group is not waited for. One that prints without
+    end is killed so too, with `SaidTooMuch`.
     """
     at, began = time.time(), time.perf_counter()
     with subprocess.Popen(
@@ -32,7 +34,7 @@ def run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: floa
         start_new_session=True,
     ) as process:
         try:
-            out, err = process.communicate(stdin, timeout)
+            out, err = hostside.heard(process, stdin, timeout)
         except subprocess.TimeoutExpired as late:
             kill(process.pid)
             said = (late.output or b"") + (late.stderr or b"")
@@ -41,6 +43,9 @@ def run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: floa
                 f"holds its output, and was killed; it said: "
                 f"{said.decode(errors='replace')[-_SAID:]!r}"
             ) from None
+        except SaidTooMuch as error:
+            kill(process.pid)
+            raise SaidTooMuch(f"{shlex.join(argv)} {error}, and was killed") from None
     return Completed(
         argv=tuple(argv),
         returncode=process.returncode,

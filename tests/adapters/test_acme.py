@@ -146,6 +146,15 @@ def test_a_runtime_that_hangs_is_given_up(own_world: World, tmp_path: Path) -> N
     assert time.monotonic() - began < BOUND
 
 
+def test_so_is_one_that_prints_without_end(own_world: World, tmp_path: Path) -> None:
+    """Before its time, and before it has taken all memory."""
+    runtime = broken(own_world, tmp_path, '[ "$1" = inspect ] && exec yes', timeout=600)
+    began = time.monotonic()
+    with pytest.raises(RuntimeBroken, match=r"^inspect web: .*acmectl inspect web printed more"):
+        runtime.inspect("web")
+    assert time.monotonic() - began < BOUND
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

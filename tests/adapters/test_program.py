@@ -66,6 +66,12 @@ def test_who_hangs_is_killed_with_what_he_started(
     assert not procstat.born(f"/proc/{(tmp_path / 'child').read_text().strip()}")
 
 
+def test_who_prints_without_end_is_killed(tmp_path: Path) -> None:
+    """At once: nobody reads all of that."""
+    with pytest.raises(Broken, match=r"acme --global list printed more than 4 MiB.* was killed"):
+        shell(tmp_path, "exec yes").run("list")
+
+
 def test_what_cannot_be_executed_is_told(tmp_path: Path) -> None:
     """With the kernel's words."""
     program = shell(tmp_path, "")

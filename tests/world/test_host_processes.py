@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.adapters.protocol import SaidTooMuch
 from harness.world.host import Host, HostDied, quiet_fork
 from tests.processes import family, nothing_stays_open
 from tests.programs import confined, python
@@ -97,6 +98,23 @@ def test_what_keeps_the_output_open_is_not_waited_for(doomed: Host) -> None:
     with pytest.raises(TimeoutError, match=r"left something behind.*'said\\n'"):
         doomed.run(["sh", "-c", "echo said; setsid sleep 1000 & exit 0"], timeout=1.0)
     assert doomed.call(_add, 1, other=1) == 2
+
+
+@pytest.mark.parametrize("stream", ["", ">&2"])
+def test_a_command_that_prints_without_end_is_killed(doomed: Host, stream: str) -> None:
+    """Long before its time, with its children; how it began is told, and no more is kept."""
+    began = time.monotonic()
+    with pytest.raises(SaidTooMuch, match=r"sh -c .* printed more than 4 MiB.*'ha\\nha.* killed"):
+        doomed.run(["sh", "-c", f"yes ha {stream}"], timeout=600)
+    assert time.monotonic() - began < WITHIN
+    assert doomed.call(_wait_until_alone) == [1, 2]
+
+
+def test_what_it_is_given_may_be_longer_than_a_pipe(host: Host) -> None:
+    """And what it prints meanwhile; who does not read on does not matter."""
+    text = b"0123456789abcdef" * 40_000
+    assert host.run(["cat"], stdin=text).stdout.encode() == text
+    assert host.run(["head", "-c", "2"], stdin=text).stdout == "01"
 
 
 # --- spawn --------------------------------------------------------------------------
