@@ -88,7 +88,7 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
     if provenance := registry.provenance(factory):
         yield f"  {provenance}"
     if absent := registry.missing(factory):
-        yield f"  not installed: there is no {', '.join(absent)}"
+        yield f"  {registry.absence(absent)}"
         if install := registry.how_to_install(factory):
             yield f"  to install it: {install}"
     yield f"  claims: {', '.join(sorted(factory.features))}"

@@ -22,7 +22,7 @@ _SHORT = 12
 
 
 class Garbage(ValueError):
-    """What a runtime printed is not what this verb prints; the message tells why."""
+    """What a runtime printed is not what this verb prints; the message says what it is not."""
 
 
 def first(text: str) -> Mapping[str, Any]:
@@ -34,7 +34,7 @@ def first(text: str) -> Mapping[str, Any]:
     if isinstance(found, list) and len(found) == 1:
         found = found[0]
     if not isinstance(found, dict):
-        raise Garbage(f"a list of one object was expected, not {type(found).__name__}")
+        raise Garbage("no list of one object")
     return found
 
 
@@ -54,7 +54,12 @@ def container(cli: CliSpec, text: str) -> Facts:
             ports=tuple(_ports(settings.get("Ports") or {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Garbage(f"of a container: {type(error).__name__} {error}") from None
+        raise Garbage(f"no description of a container: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    absent = isinstance(error, KeyError)
+    return f"there is no {error}" if absent else f"{type(error).__name__}: {error}"
 
 
 def _endpoints(cli: CliSpec, networks: Mapping[str, Mapping[str, Any]]) -> Iterator[Endpoint]:
@@ -105,7 +110,7 @@ def network(cli: CliSpec, text: str) -> NetworkFacts:
             plan_name(cli, name), identity, interface, tuple(item for item in gateways if item)
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Garbage(f"of a network: {type(error).__name__} {error}") from None
+        raise Garbage(f"no description of a network: {_why(error)}") from None
 
 
 def subnets(text: str) -> list[str]:

@@ -70,7 +70,7 @@ def find(name: str) -> AdapterFactory:
     factory = load(name)
     absent = missing(factory)
     if absent:
-        raise NotInstalled(f"not installed: there is no {', '.join(absent)}. {_remedy(factory)}")
+        raise NotInstalled(f"{absence(absent)}. {_remedy(factory)}")
     if reason := obstacle(factory):
         raise UnknownRuntime(reason)
     return factory
@@ -113,6 +113,14 @@ def missing(factory: AdapterFactory) -> list[str]:
     """The programs that an adapter needs and this machine has not; none where it does not tell."""
     tell = cast("Callable[[], list[str]]", getattr(factory, "missing", list))
     return tell()
+
+
+def absence(absent: list[str]) -> str:
+    """What is said of `missing` programs: a path may lead to what is there, and is no program."""
+    inert = [name for name in absent if "/" in name and os.path.exists(name)]
+    gone = [name for name in absent if name not in inert]
+    told = [f"{name} is there, and cannot be executed" for name in inert]
+    return "; ".join([*([f"not installed: there is no {', '.join(gone)}"] if gone else []), *told])
 
 
 def obstacle(factory: AdapterFactory) -> str:

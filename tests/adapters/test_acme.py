@@ -117,11 +117,15 @@ def test_what_was_told_is_asked_again_once_the_container_has_ended(scene: Scene)
     [
         ('[ "$1" = inspect ] && kill -SEGV $$', "it was ended by signal 11"),
         ('[ "$1" = inspect ] && echo hello && exit 0', "it printed what is no JSON"),
-        ('[ "$1" = inspect ] && echo "[]" && exit 0', "a list of one object was expected"),
+        ('[ "$1" = inspect ] && echo "[]" && exit 0', "it printed what is no list of one object."),
+        (
+            '[ "$1" = inspect ] && echo "[{}]" && exit 0',
+            "it printed what is no description of a container: there is no 'State'.",
+        ),
         ('[ "$1" = inspect ] && exit 3', "it exited with 3 and said nothing"),
         ('[ "$1" = inspect ] && echo "panic: oh" >&2 && exit 2', "it crashed"),
     ],
-    ids=["crash", "garbage", "empty", "silence", "panic"],
+    ids=["crash", "garbage", "empty", "half", "silence", "panic"],
 )
 def test_a_breakdown_is_an_error_with_its_words(
     own_world: World, tmp_path: Path, trick: str, words: str

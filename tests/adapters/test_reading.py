@@ -124,15 +124,21 @@ def test_a_network_of_podman_is_read() -> None:
     ("text", "words"),
     [
         ("hello", "no JSON"),
-        ("[]", "a list of one object was expected, not list"),
-        ("7", "a list of one object was expected, not int"),
-        ("[{}]", "of a container: KeyError 'State'"),
-        ('[{"Id": 1, "Name": "n", "State": {"Running": true, "Pid": "x"}}]', "ValueError"),
-        (told(Networks={"lan": {**ENDPOINT, "IPAddress": "elsewhere"}}), "of a container"),
-        (told(Ports={"80/tcp": [{"HostPort": ""}]}), "of a container"),
+        ("[]", "no list of one object"),
+        ("7", "no list of one object"),
+        ("[{}]", "no description of a container: there is no 'State'"),
+        (
+            '[{"Id": 1, "Name": "n", "State": {"Running": true, "Pid": "x"}}]',
+            "no description of a container: ValueError: ",
+        ),
+        (
+            told(Networks={"lan": {**ENDPOINT, "IPAddress": "elsewhere"}}),
+            "no description of a container: A",
+        ),
+        (told(Ports={"80/tcp": [{"HostPort": ""}]}), "no description of a container: V"),
     ],
 )
 def test_anything_else_is_garbage_and_says_why(text: str, words: str) -> None:
     """No JSON, another shape, or values that mean nothing."""
-    with pytest.raises(Garbage, match=words.replace("[", r"\[")):
+    with pytest.raises(Garbage, match=f"^{words}"):
         cli_reading.container(PLAIN, text)

@@ -110,6 +110,19 @@ def test_a_description_whose_command_is_not_there_says_so(tmp_path: Path) -> Non
         registry.find(describe(tmp_path, command="acmectl-7"))
 
 
+def test_a_command_that_is_there_and_no_program_is_told_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whoever looks for it would find it."""
+    (tmp_path / "notes").write_text("no program\n")
+    path = describe(tmp_path, command=f"{tmp_path}/notes")
+    told = f"{tmp_path}/notes is there, and cannot be executed"
+    with pytest.raises(NotInstalled, match=f"^{told}\\. `netmodes vendors` tells"):
+        registry.find(path)
+    assert cli.main(["vendors", path]) == 0
+    assert f"  {told}\n" in capsys.readouterr().out
+
+
 def test_a_description_that_cannot_be_read_is_an_unknown_runtime(tmp_path: Path) -> None:
     """With all that is wrong with it."""
     (tmp_path / "acme.toml").write_text("[runtme]")
