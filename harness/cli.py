@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib.resources
+import io
 import json
 import os
 import platform
@@ -11,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -23,10 +27,14 @@ from harness.requirements import Requirement, UnknownRequirement
 from harness.topology import Topology
 from harness.version import __version__
 
+_UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What becomes of a write that has no room, or no medium: nobody's mistake here."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. Bad usage exits with 2, as argparse does."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _write_what_can_be_written()
     if words[:1] == ["ping"]:
         return ping.main(words[1:])
     if words[:1] == [afar.COMMAND]:
@@ -39,9 +47,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: int = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has had enough, as head(1) has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _hang_up()
+        return 1
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _hang_up()
+        with contextlib.suppress(OSError):  # the same may be true of this
+            sys.stderr.write(f"netmodes: not all of it could be written: {error.strerror}\n")
         return 1
     return run
+
+
+def _write_what_can_be_written() -> None:
+    """Have a character that a stream's encoding lacks replaced, and the rest of the text told."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _hang_up() -> None:
+    """Lead standard output to nowhere: Python would fail at what is left once more, at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

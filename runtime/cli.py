@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -35,6 +36,9 @@ _FORWARDED: Final = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code, as Docker's. Who gives no words is the program itself."""
     if argv is None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is no error
+                stream.reconfigure(errors="replace")
         _end(_obey(sys.argv[1:]))
     return _obey(argv)
 
@@ -44,7 +48,9 @@ def _end(code: int) -> NoReturn:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if not code and not isinstance(error, BrokenPipeError):  # else it has been told
+            complain(error)
         code = code or 1
     os._exit(code)
 

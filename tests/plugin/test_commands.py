@@ -40,6 +40,30 @@ def test_an_unknown_requirement_is_refused_with_its_neighbours() -> None:
     assert "no requirement 'BR9': did you mean BR-9" in done.stderr
 
 
+def test_what_cannot_be_encoded_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal without the character is shown the rest."""
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    done = run([*NETMODES, "vendors"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?" in done.stdout, "where a cell of the table is cut"
+
+
+@pytest.mark.parametrize("command", ["doctor", "doctor --json", "vendors", "requirements BR-1"])
+def test_what_cannot_be_written_is_told_in_a_sentence(command: str) -> None:
+    """And the command has not succeeded."""
+    with open("/dev/full", "w", encoding="ascii") as full:
+        done = subprocess.run(
+            [*NETMODES, *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == ("netmodes: not all of it could be written: No space left on device\n")
+
+
 @pytest.mark.parametrize("command", [["doctor", "--json"], ["requirements"]], ids=" ".join)
 def test_who_reads_no_further_is_not_told_of_it(command: list[str]) -> None:
     """As `head` does: no traceback, and no success either."""
