@@ -139,7 +139,9 @@ def loads(text: str) -> tuple[Deviation, ...]:
     entries = document.get("deviation", [])
     if not isinstance(entries, list):
         raise BadExpectations("write each entry under [[deviation]], in double brackets")
-    return tuple(_deviation(number, entry) for number, entry in enumerate(entries, 1))
+    found = tuple(_deviation(number, entry) for number, entry in enumerate(entries, 1))
+    _check_once(found)
+    return found
 
 
 def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
@@ -180,6 +182,22 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
         chance=entry.get("chance", False),
         at_most=entry.get("at_most", 0),
     )
+
+
+def _check_once(found: Iterable[Deviation]) -> None:
+    """Refuse an entry that is there again, whatever it says; a saying may be so by each verdict.
+
+    Of versions that only overlap the gate tells, which knows the version of a run.
+    """
+    numbers: dict[object, int] = {}
+    for number, item in enumerate(found, 1):
+        verdict = item.verdict if item.kind is Kind.SAYING else None
+        about = item.runtime, item.kind, item.id, SpecifierSet(item.versions), verdict
+        first = numbers.setdefault(about, number)
+        if first != number:
+            raise BadExpectations(
+                f"deviation {number} ({item}): deviation {first} lists it already"
+            )
 
 
 def _check_chance(where: str, kind: Kind, entry: Mapping[str, Any]) -> None:
