@@ -16,6 +16,9 @@ from harness.report.schema import (
     TestResult,
 )
 
+_NO_TESTS: Final = 5
+"""pytest's exit status of a run that had no tests."""
+
 
 class Unmergeable(ValueError):
     """Reports are not parts of one run; the message says in what they differ."""
@@ -73,7 +76,7 @@ def merge(reports: Sequence[Report]) -> Report:
             partial=tuple(_partial(parts)),
             started=min(report.started for report in parts),
             seconds=max(report.seconds for report in parts),
-            exit=max(report.exit for report in parts),
+            exit=_exit(parts),
             environment=_environment(parts),
             selection=replace(
                 first.selection,
@@ -95,6 +98,12 @@ def _check(reports: Sequence[Report], agree: Mapping[str, Callable[[Report], obj
                 raise Unmergeable(
                     f"they differ in {what}: {tell(reports[0])!r} and {tell(other)!r}"
                 )
+
+
+def _exit(parts: Sequence[Report]) -> int:
+    """The status of the worst part; one that had no tests counts only where none had any."""
+    statuses = [report.exit for report in parts if report.exit != _NO_TESTS]
+    return max(statuses, default=_NO_TESTS)
 
 
 def _implementation(parts: Sequence[Report]) -> Implementation:

@@ -66,6 +66,20 @@ def test_a_partial_part_makes_the_whole_partial() -> None:
     assert merged.exit == 2
 
 
+def test_a_part_without_tests_does_not_make_the_status_worse() -> None:
+    """Only where no part had any it is pytest's for that."""
+    parts = made.shards([made.result(PEERS)], [], [made.result(OUTSIDE)])
+
+    def whole(*statuses: int) -> int:
+        return merge(
+            [replace(part, exit=status) for part, status in zip(parts, statuses, strict=True)]
+        ).exit
+
+    assert whole(0, 5, 0) == 0
+    assert whole(0, 5, 1) == 1
+    assert whole(5, 5, 5) == 5
+
+
 @pytest.mark.parametrize("turn", [1, -1])
 def test_a_cell_that_was_wrong_in_one_part_is_wrong(turn: int) -> None:
     """The cells of one matrix may come from several machines, in any order."""
