@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # What reads and draws reports is imported where it is needed: other commands start without.
 
 _BAD = 2
+_JUDGED = (0, 1)
+"""Exit statuses that are the gate's to decide, as in a run."""
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
@@ -50,7 +52,10 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    """Write the joint report; 1 when it is partial, a part failed or the gate says so."""
+    """Write the joint report; 1 when it is partial, a part failed or the gate says so.
+
+    5 when no part had a test, as pytest has it.
+    """
     from harness.expectations import BadExpectations
     from harness.report import files, json_file
     from harness.report.json_file import BadReport
@@ -80,9 +85,10 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _gated(whole: Report, path: Path) -> tuple[Report, int]:
-    from harness import expectations, gate
+    from harness import gate
+    from harness.report import given
 
-    listed = expectations.loads(path.read_text(encoding="utf-8"))
+    listed, _ = given.listed(path)
     ran = {test.id for test in whole.tests}
 
     def gone(id_: str) -> bool:
@@ -92,7 +98,8 @@ def _gated(whole: Report, path: Path) -> tuple[Report, int]:
     gated = replace(whole, gate=result)
     for words in gate.in_words(result, gated):
         _tell(words)
-    return gated, int(not result.ok)
+    judged = whole.exit in _JUDGED
+    return gated, int(not result.ok) if judged else whole.exit
 
 
 def _diff(arguments: argparse.Namespace) -> int:

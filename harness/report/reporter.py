@@ -17,7 +17,7 @@ import pytest
 from harness import expectations, gate, sandbox, shard
 from harness.expectations import BadExpectations, Deviation
 from harness.recorder import Recorder
-from harness.report import collect, files
+from harness.report import collect, files, given
 from harness.report.collect import Collected
 from harness.report.known import unseen
 from harness.report.notes import NodeIds
@@ -34,10 +34,10 @@ class Order:
     """What was asked for.
 
     `directory` is where the report goes, `None` for none. `asked` is false where that is
-    only the default: then a run that tests no requirement leaves none. `expected` is the
-    file for the gate, with the deviations in it, `expectations` a digest of it; `write` the
-    one to be written. `fault` is
-    what the runtime is sabotaged with, `probe` how matrices are asked where that was said.
+    only the default, and of no shard: then a run that tests no requirement leaves none.
+    `expected` is the file for the gate, with the deviations in it, `expectations` a digest of
+    it; `write` the one to be written. `fault` is what the runtime is sabotaged with, `probe`
+    how matrices are asked where that was said.
     `known` is the folder of the suites' own expectation files.
     """
 
@@ -140,8 +140,10 @@ class Reporter:
         """Write the report, after all tests; the exit status follows the gate and the disk."""
         if not self._announced and not self._order.asked and not self._order.expected:
             return
-        report = self._report(exitstatus, self._missing(session, exitstatus))
         status = int(exitstatus)
+        if status == pytest.ExitCode.NO_TESTS_COLLECTED and self._elsewhere():
+            status = int(pytest.ExitCode.OK)
+        report = self._report(status, self._missing(session, status))
         try:
             report, status = self._gated(report, status)
         except (BadExpectations, OSError) as error:
@@ -160,6 +162,10 @@ class Reporter:
             status = status or pytest.ExitCode.TESTS_FAILED
         if status != exitstatus:
             session.exitstatus = status
+
+    def _elsewhere(self) -> bool:
+        """Whether other shards have tests: one that has none has done its part."""
+        return bool(self._recorder.collected.get("elsewhere"))
 
     def _missing(self, session: pytest.Session, exitstatus: int) -> list[str]:
         reasons = list(dict.fromkeys(self._troubles))
@@ -227,9 +233,13 @@ class Reporter:
             raise BadExpectations(f"{path} is left as it was: the run is partial")
         before: Sequence[Deviation] = ()
         if path.exists():
-            before = expectations.loads(path.read_text(encoding="utf-8"))
+            before, _ = given.listed(path)
         after = gate.rewritten(report, before, gone=self._gone)
-        files.replace(path, expectations.dumps(after))
+        try:
+            files.replace(path, expectations.dumps(after))
+        except OSError as error:
+            why = f"{path} is left as it was: {error.strerror or error}"
+            raise BadExpectations(why) from error
         self._say(f"expectations: {len(after)} deviations in {path}")
 
     def _gone(self, node_id: str) -> bool:

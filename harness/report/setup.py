@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import expectations, options, shard
-from harness.expectations import BadExpectations
+from harness import options, shard
+from harness.expectations import BadExpectations, Deviation
 from harness.recorder import Recorder
-from harness.report import json_file
+from harness.report import given, json_file
 from harness.report.json_file import BadReport
 from harness.report.notes import NodeIds, Notes, Sharding
 from harness.report.schema import Shard
@@ -52,9 +52,11 @@ def register(
     where = directory(config)
     expect, write = config.getoption("expect"), config.getoption("write_expect")
     held = None if expect is None else _expected(start / expect)
+    if write is not None:
+        _make_room(start / write)
     order = Order(
         directory=where,
-        asked=bool(config.getoption("report") or expect or write),
+        asked=bool(config.getoption("report") or expect or write or sharding),
         expected=None if held is None else (expect, held[0]),
         expectations="none" if held is None else held[1],
         write=None if write is None else start / write,
@@ -78,17 +80,21 @@ def register(
     config.pluginmanager.register(reporter, "netmodes-report")
 
 
-def _expected(path: Path) -> tuple[tuple[expectations.Deviation, ...], str]:
+def _expected(path: Path) -> tuple[tuple[Deviation, ...], str]:
     """What is in an expectation file, and a digest of it."""
     try:
-        text = path.read_text(encoding="utf-8")
-        return expectations.loads(text), _digest(text)
-    except FileNotFoundError as error:
-        raise pytest.UsageError(
-            f"--expect {path}: there is no such file; --write-expect writes one"
-        ) from error
-    except (OSError, UnicodeDecodeError, BadExpectations) as error:
-        raise pytest.UsageError(f"--expect {path}: {error}") from error
+        listed, text = given.listed(path)
+    except BadExpectations as error:
+        raise pytest.UsageError(f"--expect {error}") from error
+    return listed, _digest(text)
+
+
+def _make_room(path: Path) -> None:
+    """Nobody waits for the end of a run to learn that nothing can be written."""
+    try:
+        given.make_room(path)
+    except BadExpectations as error:
+        raise pytest.UsageError(f"--write-expect {error}") from error
 
 
 def _sharding(config: pytest.Config) -> tuple[shard.Part, dict[str, float], str] | None:
@@ -99,11 +105,14 @@ def _sharding(config: pytest.Config) -> tuple[shard.Part, dict[str, float], str]
         return None
     try:
         part = shard.parse(asked)
-        if by is None:
-            return part, {}, ""
-        report = json_file.load(config.invocation_params.dir / by)
-    except (shard.BadShard, BadReport, OSError) as error:
+    except shard.BadShard as error:
         raise pytest.UsageError(str(error)) from error
+    if by is None:
+        return part, {}, ""
+    try:
+        report = json_file.load(config.invocation_params.dir / by)
+    except (BadReport, OSError) as error:
+        raise pytest.UsageError(f"--shard-by {by}: {error}") from error
     seconds = {test.id: test.seconds for test in report.tests}
     told = "\0".join(f"{id_} {took}" for id_, took in sorted(seconds.items()))
     return part, seconds, _digest(told)

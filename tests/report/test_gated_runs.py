@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 from harness import cli, expectations
 from harness.report import files
+from harness.report.schema import Shard
 from tests.report import made
 from tests.report.projects import (
     BY_SAYING,
@@ -155,6 +157,53 @@ def test_a_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> No
     result.stderr.fnmatch_lines(["ERROR: --expect *deviation 1: name one requirement*"])
     result = run(project, "--expect=absent.toml")
     result.stderr.fnmatch_lines(["ERROR: --expect *no such file; --write-expect writes one"])
+    (project.path / "twice.toml").write_text(EXPECTED + FAILING + EXPECTED)
+    result = run(project, "--expect=twice.toml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: --expect *twice.toml: deviation 3 (requirement HOST-1): deviation 1 lists it*"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("bad.toml", "it is not TOML: *"),
+        ("twice.toml", "deviation 2 (requirement HOST-1): deviation 1 lists it already"),
+        ("folder", "it is no file"),
+        ("pipe", "it is no file"),
+        ("bad.toml/below.toml", "Not a directory"),
+    ],
+)
+def test_expectations_that_cannot_be_written_are_a_usage_error(
+    project: pytest.Pytester, place: str, why: str
+) -> None:
+    """The run ends before it has begun, with the file; none that is there is touched."""
+    project.makepyfile(test_it=GREEN)
+    (project.path / "bad.toml").write_text("[[deviation")
+    (project.path / "twice.toml").write_text(EXPECTED + EXPECTED)
+    (project.path / "folder").mkdir()
+    os.mkfifo(project.path / "pipe")  # as a device is: as root that would be replaced
+    result = run(project, f"--write-expect={place}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: --write-expect {project.path / place}: {why}"])
+    assert (project.path / "bad.toml").read_text() == "[[deviation"
+
+
+def test_the_folder_of_expectations_is_made(project: pytest.Pytester) -> None:
+    """As that of a report is."""
+    project.makepyfile(test_it=GREEN)
+    assert run(project, "--write-expect=new/folder/e.toml").ret == 0
+    assert [path.name for path in (project.path / "new" / "folder").iterdir()] == ["e.toml"]
+
+
+def test_expectations_that_are_spoilt_meanwhile_are_named(project: pytest.Pytester) -> None:
+    """At the end there is still something that may go wrong, and the run fails."""
+    spoils = "def test_spoils(tmp_path):\n    (Path.cwd() / 'e.toml').write_text('[[deviation')\n"
+    project.makepyfile(test_it=f"from pathlib import Path\n{GREEN}\n{spoils}")
+    result = run(project, "--write-expect=e.toml")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([f"gate: {project.path}/e.toml: it is not TOML: *"])
 
 
 # --- several machines --------------------------------------------------------------------
@@ -291,6 +340,37 @@ def test_a_missing_shard_makes_a_partial_report(
     assert left(project, "joint").partial == ("shard 2 of 2 is missing",)
 
 
+@WORKERS
+def test_a_shard_that_gets_no_test_has_done_its_part(
+    project: pytest.Pytester, netmodes: Netmodes, workers: list[str]
+) -> None:
+    """It passes, and leaves a report for the whole; where no shard has a test all say so."""
+    project.makepyfile(test_it=GREEN)
+    statuses = [run(project, f"--shard={n}/2", f"--report=part-{n}", *workers).ret for n in (1, 2)]
+    assert statuses == [0, 0]
+    reports = [left(project, f"part-{n}") for n in (1, 2)]
+    assert sorted(len(report.tests) for report in reports) == [0, 3]
+    assert [report.exit for report in reports] == [0, 0]
+    assert netmodes("merge", "part-1", "part-2", "--output", "joint")[0] == 0
+    none = [
+        run(project, f"--shard={n}/2", f"--report=part-{n}", "-k", "absent", *workers).ret
+        for n in (1, 2)
+    ]
+    assert none == [pytest.ExitCode.NO_TESTS_COLLECTED] * 2
+    (project.path / "expect.toml").write_text("")
+    merge = ["merge", "part-1", "part-2", "--output", "joint"]
+    assert netmodes(*merge)[0] == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert netmodes(*merge, "--expect=expect.toml")[0] == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_every_shard_leaves_a_report(project: pytest.Pytester) -> None:
+    """Also one without a test of any requirement, where none was asked for: it is to be merged."""
+    project.makepyfile(test_it="def test_of_nothing(): pass")
+    for number in (1, 2):
+        assert run(project, f"--shard={number}/2").ret == 0
+        assert left(project).shard == Shard(number=number, of=2)
+
+
 def test_the_evidence_of_every_part_is_kept_with_the_whole(
     tmp_path: Path, netmodes: Netmodes
 ) -> None:
@@ -334,8 +414,15 @@ def test_a_page_about_several(project: pytest.Pytester, netmodes: Netmodes) -> N
 def test_a_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
     """A part that does not exist, and times without a shard."""
     project.makepyfile(test_it=GREEN)
-    for options in (["--shard=3/2"], ["--shard-by=x"], ["--shard=1/2", "--shard-by=absent"]):
-        assert project.runpytest_subprocess(*options).ret == pytest.ExitCode.USAGE_ERROR
+    for options, why in (
+        (["--shard=3/2"], "--shard '3/2': give k/n *"),
+        (["--shard-by=x"], "--shard-by says how to divide a run: give --shard too"),
+        (["--shard=1/2", "--shard-by=absent"], "--shard-by absent: *No such file or directory: *"),
+        (["--shard=1/2", "--shard-by=test_it.py"], "--shard-by test_it.py: *it is no report: *"),
+    ):
+        result = run(project, *options)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([f"ERROR: {why}"])
 
 
 def test_reports_are_read_where_there_is_no_linux(
