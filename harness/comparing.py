@@ -78,16 +78,17 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 when every run came to its end, as expected; 1 when one did not, 2 for a bad question.
 
-    130 for who interrupts it: he has the table of the runs before.
+    1 as well where what was found cannot be written. 130 for who interrupts it: he has the
+    table of the runs before.
     """
     names = list(dict.fromkeys(arguments.runtimes)) or _installed()
-    problems = [f"{name}: {why}" for name in names if (why := _why_not(name, arguments.expect))]
-    if problems:
-        sys.stderr.write("".join(f"netmodes compare: {problem}\n" for problem in problems))
+    if problems := list(_mistakes(names, arguments)) or list(_unwritable(names, arguments)):
+        _complain(*problems)
         return 2
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     tests = arguments.tests or [str(SUITES)]
-    columns = []
+    columns: list[Column] = []
+    trouble = ""
     with _Bar(console, len(names)) as bar:
         try:
             for name in names:
@@ -96,12 +97,29 @@ def run(arguments: argparse.Namespace) -> int:
                 bar.say(_about(columns[-1]))
         except KeyboardInterrupt:
             there = f", {arguments.output / TABLE} has the runs before" if columns else ""
-            sys.stderr.write(f"netmodes compare: interrupted{there}\n")
+            _complain(f"interrupted{there}")
             return 130
-    console.print(_table(columns))
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # such as a disk that has filled up
+            trouble = f"cannot write to {arguments.output}: {error.strerror or error}"
+            if rest := names[len(columns) :]:
+                trouble += f"; not run: {', '.join(rest)}"
+    if columns:
+        console.print(_table(columns))
+    if trouble:
+        _complain(trouble)
+        return 1
     written = (str(arguments.output / name) for name in (TABLE, DATA, PAGE))
     console.print(", ".join(written), markup=False, soft_wrap=True)
     return int(any(column.note for column in columns))
+
+
+def _complain(*problems: str) -> None:
+    sys.stderr.write("".join(f"netmodes compare: {problem}\n" for problem in problems))
+
+
+# --- what can be known before anything is run ---------------------------------------
 
 
 def _installed() -> list[str]:
@@ -109,13 +127,49 @@ def _installed() -> list[str]:
 
 
 def _why_not(name: str, expected: Path | None = None) -> str:
+    from harness.expectations import BadExpectations
+    from harness.report import given
+
     try:
         registry.find(name)
+        if expected is not None:
+            given.listed(_expectations(name, expected))
     except registry.UnknownRuntime as error:
         return str(error)
-    if expected is not None and not (file := _expectations(name, expected)).is_file():
-        return f"--expect: there is no {file}; --write-expect writes one"
+    except BadExpectations as error:
+        return f"--expect {error}"
     return ""
+
+
+def _mistakes(names: Sequence[str], asked: argparse.Namespace) -> Iterator[str]:
+    """What is wrong with the question, a sentence each."""
+    for name in names:
+        if why := _why_not(name, asked.expect):
+            yield f"{name}: {why}"
+    for place in asked.tests:
+        if not os.path.exists(place.partition("::")[0]):
+            yield f"--tests {place}: there is no such file or folder"
+    if not re.fullmatch(r"auto|logical|[0-9]+", asked.workers, re.ASCII):
+        yield f"-n {asked.workers}: give a number, auto or logical"
+
+
+def _unwritable(names: Sequence[str], asked: argparse.Namespace) -> Iterator[str]:
+    """What could not be written afterwards, a sentence each; makes the folders."""
+    from harness.expectations import BadExpectations
+    from harness.report import given
+
+    for option, folder in (("--output", asked.output), ("--write-expect", asked.write_expect)):
+        try:
+            if folder is not None:
+                given.make_folder(folder)
+        except OSError as error:
+            yield f"{option} {folder}: {error.strerror or error}"
+            return
+    for name in names if asked.write_expect else ():
+        try:
+            given.make_room(_expectations(name, asked.write_expect))
+        except BadExpectations as error:
+            yield f"{name}: --write-expect {error}"
 
 
 def _expectations(name: str, folder: Path) -> Path:
@@ -143,6 +197,8 @@ def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar
         for option in ("expect", "write_expect")
         if (folder := getattr(asked, option))
     ]
+    kept = _expectations(name, asked.write_expect) if asked.write_expect else None
+    before = _inode(kept)
     code = _pytest(name, home, words, bar)
     said = (home / LOG).read_text(encoding="utf-8", errors="replace")
     try:
@@ -151,10 +207,22 @@ def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar
         report = None
     if report is None or not report.tests:
         return Column(name, None, f"exit code {code}: {_end(said)}")
-    note = "" if code in _RAN and report.complete else "; ".join(report.partial)
+    notes = list(report.partial)
     if report.gate is not None and not report.gate.ok:
-        note = "; ".join(filter(None, (note, f"not as in {report.gate.file}")))
-    return Column(name, report, note or ("" if code in _RAN else f"exit code {code}"))
+        notes.append(f"not as in {report.gate.file}")
+    if kept and _inode(kept) == before:
+        notes.append(f"{kept} was not written: {home / LOG} tells why")
+    if code not in _RAN and not notes:
+        notes.append(f"exit code {code}")
+    return Column(name, report, "; ".join(notes))
+
+
+def _inode(file: Path | None) -> int | None:
+    """Which file that is; one that is written anew is another. `None` where there is none."""
+    try:
+        return file.stat().st_ino if file else None
+    except OSError:
+        return None
 
 
 def _pytest(name: str, home: Path, words: Sequence[str], bar: _Bar) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import unescape
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from harness.comparing import DATA, PAGE, TABLE
 from harness.report import json_file
+from linux import syscalls
 from tests.programs import ROOT, Watched, environment
 
 WITHIN = 120.0
@@ -129,7 +131,6 @@ def test_who_interrupts_it_has_what_there_is(tmp_path: Path) -> None:
 def test_each_run_is_held_against_what_is_known(tmp_path: Path) -> None:
     """What is written once is what is expected from then on; a change is told, and counts."""
     lesser, known = acme(tmp_path), tmp_path / "known"
-    known.mkdir()
     assert compare(tmp_path, lesser, more=["--write-expect", str(known)]).returncode == 0
     (written,) = known.iterdir()
     assert "test_differs" in written.read_text()
@@ -141,7 +142,33 @@ def test_each_run_is_held_against_what_is_known(tmp_path: Path) -> None:
     written.unlink()
     done = compare(tmp_path, lesser, more=["--expect", str(known)])
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"--expect: there is no {written}" in done.stderr
+    assert f"--expect {written}: there is no such file" in done.stderr
+
+
+OVERLAPPING = """
+[[deviation]]
+runtime = "{0}"
+versions = ">=7"
+requirement = "BR-4"
+reason = "as it is"
+[[deviation]]
+runtime = "{0}"
+versions = "<8"
+requirement = "BR-4"
+reason = "as it was"
+"""
+
+
+def test_what_was_not_written_is_told_and_counts(tmp_path: Path) -> None:
+    """Such as over a file of which only the run's version shows that it contradicts itself."""
+    lesser, known = acme(tmp_path), tmp_path / "known"
+    assert compare(tmp_path, lesser, more=["--write-expect", str(known)]).returncode == 0
+    (written,) = known.iterdir()
+    written.write_text(OVERLAPPING.format(lesser))
+    done = compare(tmp_path, lesser, more=["--write-expect", str(known)])
+    assert done.returncode == 1
+    assert f"{written} was not written: {tmp_path}/out/" in done.stdout
+    assert written.read_text() == OVERLAPPING.format(lesser)
 
 
 def test_a_run_that_does_not_begin_is_told_and_the_others_go_on(tmp_path: Path) -> None:
@@ -165,3 +192,74 @@ def test_what_cannot_be_run_is_refused_before_anything_is(tmp_path: Path) -> Non
     assert f"netmodes compare: {absent}: not installed: there is no acmectl-7" in done.stderr
     assert "netmodes compare: nobody: no adapter is called 'nobody'" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_tests_and_workers_that_there_cannot_be_are_refused_as_well(tmp_path: Path) -> None:
+    """In a sentence each, and not by every run in turn."""
+    absent = tmp_path / "absent"
+    more = ["--tests", f"{tmp_path}/test_it.py::test_kept", "--tests", f"{absent}::test_it"]
+    done = compare(tmp_path, "mydocker", more=[*more, "-n", "banana"])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"netmodes compare: --tests {absent}::test_it: there is no such file or folder",
+        "netmodes compare: -n banana: give a number, auto or logical",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_nothing_can_be_written_nothing_is_run(tmp_path: Path, small_disk: Path) -> None:
+    """No folder, a full disk, and expectations that are malformed: one sentence."""
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known" / "mydocker.toml").write_text("[deviation]")
+    fill(small_disk)
+    for more, why in (
+        (["--output", "/dev/null"], "--output /dev/null: Not a directory"),
+        (["--output", small_disk], f"--output {small_disk}: No space left on device"),
+        (["--write-expect", "/dev/null/known"], "--write-expect /dev/null/known: Not a directory"),
+        (
+            ["--write-expect", tmp_path / "known"],
+            f"mydocker: --write-expect {tmp_path}/known/mydocker.toml: write each entry under "
+            "[[deviation]], in double brackets",
+        ),
+    ):
+        done = compare(tmp_path, "mydocker", more=list(map(str, more)))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"netmodes compare: {why}\n"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for a run's report."""
+    place = tmp_path / "small"
+    place.mkdir()
+    syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=8m")
+    yield place
+    syscalls.umount(str(place))
+
+
+def fill(disk: Path) -> None:
+    """Leave no room on it."""
+    with contextlib.suppress(OSError), open(disk / "full", "wb", buffering=0) as file:
+        while file.write(bytes(4096)) == 4096:
+            pass
+
+
+FILLING = """
+from pathlib import Path
+from tests.report.test_comparing import fill
+
+def pytest_unconfigure(): fill(Path("{disk}"))
+"""
+
+
+def test_a_disk_that_fills_up_ends_it_in_a_sentence(tmp_path: Path, small_disk: Path) -> None:
+    """What was found until then is printed, and who has not had a turn is named."""
+    (tmp_path / "conftest.py").write_text(FILLING.format(disk=small_disk))
+    lesser = acme(tmp_path)
+    done = compare(tmp_path, "mydocker", lesser, more=["--output", str(small_disk)])
+    assert done.returncode == 1
+    assert "NONE-1" in done.stdout
+    assert done.stderr == (
+        f"netmodes compare: cannot write to {small_disk}: No space left on device; "
+        f"not run: {lesser}\n"
+    )
