@@ -20,68 +20,11 @@ from linux.nft import Nft, Table, add_chain, del_table
 from runtime import container, lifecycle, plugger, state
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, MydockerError, UnsupportedError
-from runtime.net import nat, ports, publish, reserve
-from runtime.net.ports import Wanted
+from runtime.net import nat, publish, reserve
 from runtime.records import Container
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import Step, killed_at, steps
 from tests.runtime.looks import netns, nothing_left, tables, until
-
-# --- as users write them -----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("80", [Wanted("tcp", "", 0, 0, 80)]),
-        ("80/udp", [Wanted("udp", "", 0, 0, 80)]),
-        ("80/UDP", [Wanted("udp", "", 0, 0, 80)]),
-        ("8080:80", [Wanted("tcp", "", 8080, 8080, 80)]),
-        ("0:80", [Wanted("tcp", "", 0, 0, 80)]),
-        ("127.0.0.1:8080:80/sctp", [Wanted("sctp", "127.0.0.1", 8080, 8080, 80)]),
-        ("127.0.0.1::80", [Wanted("tcp", "127.0.0.1", 0, 0, 80)]),
-        ("[::1]:8080:80", [Wanted("tcp", "::1", 8080, 8080, 80)]),
-        ("[0:0::1]:80", [Wanted("tcp", "::1", 0, 0, 80)]),
-        ("[::]:53:53/udp", [Wanted("udp", "::", 53, 53, 53)]),
-        ("8000-8001:80-81", [Wanted("tcp", "", 8000, 8000, 80), Wanted("tcp", "", 8001, 8001, 81)]),
-        ("8000-8009:80", [Wanted("tcp", "", 8000, 8009, 80)]),
-        ("80-81", [Wanted("tcp", "", 0, 0, 80), Wanted("tcp", "", 0, 0, 81)]),
-        ("65535:1", [Wanted("tcp", "", 65535, 65535, 1)]),
-    ],
-)
-def test_ports_are_read_as_docker_reads_them(text: str, wanted: list[Wanted]) -> None:
-    """Address, host port, port and protocol, single or in ranges."""
-    assert ports.parse("run", text) == wanted
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "no port"),
-        ("a:80", "no port"),
-        ("٨٠:80", "no port"),
-        ("80:", "no port"),
-        ("1.2.3.4:80", "no port"),
-        ("70000", "no port"),
-        ("80:65536", "no port"),
-        ("9-1:1", "no port"),
-        ("8000-8001:80-89", "2 ports of the host do not fit 10"),
-        ("80:80/xyz", "no protocol 'xyz'"),
-        ("80/", "no protocol ''"),
-        ("1:2:3:4", "malformed"),
-        ("::1:80:80", "malformed"),
-        ("[::1]80:80", "malformed"),
-        ("300.1.1.1:80:80", "address is malformed"),
-        ("[1.2.3.4]:80:80", "not an IPv6 address"),
-        ("[fe80::1%eth0]:80:80", "not an IPv6 address"),
-    ],
-)
-def test_what_is_no_port_is_refused_by_name(text: str, said: str) -> None:
-    """The error shows what was written and tells what is wrong with it."""
-    with pytest.raises(InvalidError, match=said) as refused:
-        ports.parse("run web", text)
-    assert f"publish {text!r}" in str(refused.value)
-
 
 # --- kept ----------------------------------------------------------------------------
 
