@@ -26,6 +26,7 @@ from runtime.records import ContainerConfig, Endpoint
 from runtime.reports import Report
 from runtime.rootfs import Rootfs
 from runtime.state import process_born
+from runtime.supervise import UNWRITTEN
 
 if TYPE_CHECKING:  # these bring what most starts have no use for
     from runtime.net.reserve import Reserved
@@ -103,7 +104,7 @@ def start(
             report=report_in,
             go=go_out,
             log=open_here.file(f"{directory}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-            exit=open_here.file(f"{directory}/exit", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+            exit=_exit_record(open_here, directory),
             netns=wiring.netns.fd if wiring.netns is not None else -1,
             console=far_console,
             stdio=stdio,
@@ -135,6 +136,13 @@ def start(
             if outer:
                 collect(outer)
         return Started(pid, born, endpoints, terminal.receive(console) if console >= 0 else -1)
+
+
+def _exit_record(open_here: Descriptors, directory: str) -> int:
+    """Where pid 1 will write the exit code, with the room for it taken already."""
+    record = open_here.file(f"{directory}/exit", os.O_WRONLY | os.O_CREAT)
+    os.pwrite(record, UNWRITTEN, 0)
+    return record
 
 
 def rootfs(directory: str, layers: tuple[str, ...], *, binds: Sequence[Bind] = ()) -> Rootfs:

@@ -6,13 +6,13 @@ import json
 import os
 import select
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
 from linux.inotify import Watch
 from runtime import container
 from runtime.records import ContainerState
-from runtime.supervise import entry
+from runtime.supervise import append, entry
 
 
 class LogEntry(NamedTuple):
@@ -30,8 +30,8 @@ class Writer:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def __call__(self, data: bytes) -> None:
-        """Write one entry."""
-        os.write(self._fd, entry("stdout", data))
+        """Write one entry, if there is room for it."""
+        append(self._fd, entry("stdout", data))
 
     def close(self) -> None:
         """Close the file."""
@@ -72,8 +72,12 @@ def read(
                 os.close(handle)
 
 
-def _entries(lines: Iterable[bytes]) -> Iterator[LogEntry]:
-    for line in lines:
+def _entries(log: BinaryIO) -> Iterator[LogEntry]:
+    for line in log:
+        if not line.endswith(b"\n"):
+            # It is being written; or it found no room and is being taken back.
+            log.seek(-len(line), os.SEEK_CUR)
+            return
         found = json.loads(line)
         yield LogEntry(
             found["time"], found["stream"], found["log"].encode(errors="surrogateescape")

@@ -6,7 +6,7 @@ root/names/<name>                 symbolic link that holds the container's id
 root/containers/<id>/lock         held by whoever starts, stops or removes it
 root/containers/<id>/config.json  written once
 root/containers/<id>/state.json   replaced as a whole; without it there is no container
-root/containers/<id>/exit         written once, by the container's pid 1
+root/containers/<id>/exit         written once, by the container's pid 1, in room taken before
 root/attendant                    the socket of the attendant, once there was one
 root/changing/<id>                there while it may be half-way between two networks
 root/networks/<name>/…            config.json, leases.json

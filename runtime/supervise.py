@@ -14,6 +14,8 @@ _CHUNK: Final = 4096
 """At most as much as a pipe takes in one go without blocking once poll(2) says so (PIPE_BUF)."""
 _LINE: Final = 16384
 """A longer line is split in the log, as Docker does."""
+UNWRITTEN: Final = b" " * 48
+"""An exit record before there is one. It has the room that one takes, which may be gone later."""
 
 _OWN: Final = {
     *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGABRT),
@@ -27,6 +29,19 @@ def entry(stream: str, data: bytes) -> bytes:
     """One line of the log. Bytes that are no UTF-8 survive as surrogates and come back the same."""
     text = data.decode(errors="surrogateescape")
     return json.dumps({"log": text, "stream": stream, "time": now()}).encode() + b"\n"
+
+
+def append(log: int, line: bytes) -> None:
+    """Write a line to the end of a log, all of it or nothing: it is lost where there is no room.
+
+    A full disk is no reason for a container to end.
+    """
+    try:
+        written = os.write(log, line)
+        if written < len(line):
+            os.ftruncate(log, os.fstat(log).st_size - written)
+    except OSError:
+        return
 
 
 class Stream:
@@ -77,11 +92,8 @@ class Stream:
         self._line += data
         while (end := self._line.find(b"\n") + 1) or len(self._line) >= _LINE:
             end = end or _LINE
-            self._write(bytes(self._line[:end]), log)
+            append(log, entry(self.name, bytes(self._line[:end])))
             del self._line[:end]
-
-    def _write(self, line: bytes, log: int) -> None:
-        os.write(log, entry(self.name, line))
 
     def finish(self, log: int) -> None:
         """Take what is there now, to the last byte, and close the line."""
@@ -97,7 +109,7 @@ class Stream:
             self._log(data, log)
             self._owed = data if self.copy >= 0 else b""
         if self._line:
-            self._write(bytes(self._line), log)
+            append(log, entry(self.name, bytes(self._line)))
 
 
 def hold_signals() -> None:
@@ -135,8 +147,10 @@ def supervise(command: int, streams: list[Stream], *, log: int, exit_record: int
                 open_streams.remove(waiting[fd])
     for stream in streams:
         stream.finish(log)
-    os.write(exit_record, f"{status} {now()}\n".encode())
-    os._exit(status)
+    try:
+        os.write(exit_record, f"{status} {now()}\n".encode())
+    finally:
+        os._exit(status)
 
 
 def _forward(numbers: bytes, command: int) -> None:
