@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 from runtime import terminal
 from runtime.console import complain, each, say
 from runtime.engine import Engine
-from runtime.errors import MydockerError
+from runtime.errors import MydockerError, is_full, no_room
 from runtime.execute import Stdio
 from runtime.optioncli import environment, environment_files, options
 from runtime.parser import parser
@@ -74,7 +74,7 @@ def _obey(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        complain(error)
+        complain(no_room(f"mydocker {' '.join(words)}", error) if is_full(error) else error)
         return _code(arguments.action, MydockerError.exit_code)
 
 

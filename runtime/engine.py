@@ -15,11 +15,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Unpack
 
 from runtime import container
 from runtime import exec as execution
-from runtime.errors import ConflictError, InvalidError, UnsupportedError
+from runtime.errors import ConflictError, InvalidError, NoRoomError, UnsupportedError, room_for
 from runtime.exec import Result, Running
 from runtime.execute import Command, Stdio
 from runtime.isolation import capabilities
@@ -173,7 +174,7 @@ class Engine:
 
     def pause(self, reference: str) -> Container:
         """Let nothing in a running container go on; `UnsupportedError` names what that needs."""
-        with self._life.held(reference) as found:
+        with self._life.held(reference) as found, room_for(f"pause container {found.name!r}"):
             refuse_stopped("pause", found)
             refuse_paused("pause", found)
             return self._life.pause(found)
@@ -350,7 +351,7 @@ class Engine:
         wanted = connection(
             asked, self._networks.named(network).name, ip=ip, ip6=ip6, mac=mac, aliases=aliases
         )
-        with self._life.held(reference) as found:
+        with self._life.held(reference) as found, room_for(asked):
             return self._life.connector.connect(found, wanted)
 
     def network_disconnect(self, network: str, reference: str) -> Container:
@@ -360,7 +361,8 @@ class Engine:
 
     def networks(self) -> list[NetworkConfig]:
         """All networks, the default one included, by name."""
-        self._networks.default()
+        with suppress(NoRoomError):  # to make it needs some, to look does not
+            self._networks.default()
         return self._networks.all()
 
     def network_inspect(self, reference: str) -> NetworkConfig:

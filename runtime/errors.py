@@ -9,6 +9,8 @@ not there. Of the first, any other command exits with 1.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class MydockerError(Exception):
@@ -46,6 +48,51 @@ class UnsupportedError(MydockerError):
     """This kernel, or this user, cannot do it."""
 
 
+class NoRoomError(UnsupportedError):
+    """The disk is full, and what was asked for needs room."""
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no room where something was to be written."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def no_room(asked: str, error: OSError) -> NoRoomError:
+    """What it means that there is none."""
+    return NoRoomError(
+        asked,
+        _said(error),
+        "the disk is full that mydocker's state is on",
+        "`mydocker rm`, `rmi` or `volume rm`, which need no room, or a larger disk: MYDOCKER_ROOT",
+    )
+
+
+@contextmanager
+def room_for(asked: str) -> Iterator[None]:
+    """Raise `NoRoomError` where the body finds the disk full."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise no_room(asked, error) from error
+        raise
+
+
+@contextmanager
+def room_or_not() -> Iterator[None]:
+    """Go on where the body finds the disk full."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+
+
+def _said(error: OSError) -> str:
+    happened = error.strerror or str(error)
+    return happened if error.filename is None else f"{happened}: {error.filename!r}"
+
+
 def refused(asked: str, error: OSError) -> UnsupportedError:
     """What it means that the kernel does not let a container be started."""
     cause = {
@@ -54,10 +101,9 @@ def refused(asked: str, error: OSError) -> UnsupportedError:
         errno.ENOSPC: "a limit on namespaces in /proc/sys/user is reached, or a disk is full",
     }.get(error.errno or 0, "")
     remedy = "`netmodes doctor` tells what this machine can do"
-    happened = error.strerror or str(error)
-    if error.filename is not None:
-        happened += f": {error.filename!r}"
-    return UnsupportedError(asked, happened, cause, remedy)
+    if is_full(error):
+        remedy += ", and `df` what room there is"
+    return UnsupportedError(asked, _said(error), cause, remedy)
 
 
 class CommandError(MydockerError):

@@ -21,8 +21,8 @@ class _Seen(NamedTuple):
 class Glance:
     """What one process remembers of the containers' states, file by file.
 
-    A state's file is replaced when it changes, never written into: the same inode with
-    the same time has the same content, and need not be read again.
+    A state's file is replaced when it changes, or written into with a time of its own: the
+    same inode with the same time has the same content, and need not be read again.
 
     Of a container that is found running a second time the process is watched (pidfd_open(2)):
     as long as it lives, and nobody changes its networks, nothing at all is read. So what a

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from runtime import cgroup, container
-from runtime.errors import ConflictError, NotFoundError, refused
+from runtime.errors import ConflictError, NotFoundError, refused, room_for, room_or_not
 from runtime.execute import Stdio
 from runtime.glance import Glance
 from runtime.net import modes
@@ -124,7 +124,8 @@ class Lifecycle:
         if lock is None:
             raise NotFoundError(f"find container {reference!r}", "it was just removed")
         try:
-            yield self._settled(self.get(identity))
+            with room_for(f"change container {reference!r}"):
+                yield self._settled(self.get(identity))
         finally:
             lock.release()
 
@@ -133,7 +134,8 @@ class Lifecycle:
     def sweep(self) -> None:
         """Notice containers that ended by themselves and undo what killed callers left."""
         if os.path.exists(self.store.attendant):
-            self._attendants.revive()
+            with room_or_not():
+                self._attendants.revive()
         for identity in self._glance.unsettled():
             if not self.store.exists(identity):
                 self.store.discard_unfinished(identity)
@@ -142,7 +144,8 @@ class Lifecycle:
             if lock is None:
                 continue  # somebody is at it, or it has gone
             try:
-                self._settled(self.get(identity))
+                with room_or_not():  # a look alone needs none
+                    self._settled(self.get(identity))
             except NotFoundError:
                 continue
             finally:
@@ -159,7 +162,8 @@ class Lifecycle:
             if state.pid and process_born(state.pid) == state.born:
                 container.end(state.pid)
             self._release(found)
-            return self._written(found, ContainerState(connections=state.connections))
+            undone = ContainerState(connections=state.connections)
+            return self._written(found, undone, needed=False)
         if state.status == "running" and process_born(state.pid) != state.born:
             ended = self._ended(found)
             if found.config.auto_remove:
@@ -184,7 +188,7 @@ class Lifecycle:
             exit_code=code,
             finished=finished,
         )
-        settled = self._written(found, ended)
+        settled = self._written(found, ended, needed=False)
         if found.config.auto_remove:
             self._delete(found)
         return settled
@@ -205,8 +209,10 @@ class Lifecycle:
     def _cgroups(self, found: Container) -> cgroup.Cgroups:
         return cgroup.Cgroups(self.store.directory(found.id), found.id)
 
-    def _written(self, found: Container, state: ContainerState) -> Container:
-        self.store.write_state(found.id, state)
+    def _written(
+        self, found: Container, state: ContainerState, *, needed: bool = True
+    ) -> Container:
+        self.store.write_state(found.id, state, needed=needed)
         return found._replace(state=state)
 
     # --- starting ----------------------------------------------------------
@@ -240,8 +246,6 @@ class Lifecycle:
                 return self.start(found, stdio=stdio, image=image, pending=made)
         config = found.config
         starting = ContainerState("starting", connections=found.state.connections)
-        if found.state.status != "starting":
-            self._written(found, starting)
 
         def on_pid(pid: int, born: int, endpoints: tuple[Endpoint, ...]) -> None:
             nonlocal starting
@@ -257,6 +261,8 @@ class Lifecycle:
                 self._cgroups(found).limit(limits, pid)
 
         try:
+            if found.state.status != "starting":
+                self._written(found, starting)
             layers = (image or self.images.of(config)).layers
             wiring = self.wirer.wire(found)
             try:
@@ -274,7 +280,7 @@ class Lifecycle:
                 wiring.close()
         except BaseException as error:
             self._release(found)
-            self._written(found, found.state)
+            self._written(found, found.state, needed=False)
             if isinstance(error, OSError):
                 raise refused(f"start container {config.name!r}", error) from error
             raise
@@ -327,7 +333,7 @@ class Lifecycle:
             self._cgroups(found).freeze(found.state.pid)
         except BaseException:
             self._cgroups(found).thaw()
-            self._written(found, found.state)
+            self._written(found, found.state, needed=False)
             raise
         return paused
 
@@ -366,7 +372,7 @@ class Lifecycle:
             self._delete(found)
 
     def _delete(self, found: Container) -> None:
-        self._written(found, found.state._replace(status="removing"))
+        self._written(found, found.state._replace(status="removing"), needed=False)
         self.store.delete(found.config)
 
 

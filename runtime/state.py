@@ -27,12 +27,20 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final
 
 from linux import files, procstat
 from runtime import trees
-from runtime.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
+from runtime.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    UnsupportedError,
+    is_full,
+    room_for,
+    room_or_not,
+)
 from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
 
 SOCKET: Final = "attendant"
@@ -44,12 +52,16 @@ NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 NAME_RULE: Final = "at most 128 letters and digits, and after the first also '_', '.' and '-'"
 
 
+_BLOCK: Final = 512
+"""Bytes, whatever the file system's own blocks are: stat(2)."""
 _CAUSES: Final = {
     errno.EACCES: "a directory on the way belongs to somebody else",
     errno.EPERM: "a directory on the way belongs to somebody else",
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "something on the way is a file",
     errno.EEXIST: "something on the way is a file",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full",
 }
 """Why a directory cannot be made, by the kernel's error."""
 
@@ -74,11 +86,43 @@ def new_id() -> str:
 def write_json(path: str, data: Any) -> None:
     """Replace a file in one step: readers see the old content or the new, never a part.
 
+    On a full disk it goes where the old content is, if it takes no more room than that.
     Whoever writes holds the lock that the file belongs to.
     """
-    scratch = f"{path}.new"
-    files.write(scratch, json.dumps(data).encode())
-    os.rename(scratch, path)
+    scratch, content = f"{path}.new", json.dumps(data).encode()
+    try:
+        files.write(scratch, content)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(scratch)
+        if not is_full(error) or not _refilled(path, content):
+            raise
+    else:
+        os.rename(scratch, path)
+
+
+def _refilled(path: str, content: bytes) -> bool:
+    """Write JSON into a file whose blocks are enough for it; false when there is no such file.
+
+    It ends in blanks where it is shorter than what was there. Nothing can stop a write that is
+    within one block half-way, and most of what is written here is.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        found = os.fstat(fd)
+        if len(content) > found.st_blocks * _BLOCK:
+            return False
+        os.pwrite(fd, content.ljust(found.st_size), 0)
+        # The kernel's own clock may stand still between two changes, which `Glance` would not see.
+        os.utime(fd, ns=(time.time_ns(),) * 2)
+    except OSError:  # a file system that writes nothing in place
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def read_json(path: str) -> Any:
@@ -183,13 +227,25 @@ class Store:
                 "the name is malformed",
                 remedy=NAME_RULE,
             )
-        with self.locked():
+        with room_for(f"create container {config.name!r}"), self.locked():
             self._claim(config)
-            os.mkdir(self.directory(config.id), mode=0o700)
-            lock = Lock.take(f"{self.directory(config.id)}/lock")
-            assert lock is not None
+            try:
+                return self._make(config, state)
+            except BaseException:
+                trees.remove(self.directory(config.id))
+                os.unlink(f"{self.names}/{config.name}")
+                raise
+
+    def _make(self, config: ContainerConfig, state: ContainerState) -> Lock:
+        os.mkdir(self.directory(config.id), mode=0o700)
+        lock = Lock.take(f"{self.directory(config.id)}/lock")
+        assert lock is not None
+        try:
             write_json(f"{self.directory(config.id)}/config.json", config._asdict())
             self.write_state(config.id, state)  # last: from now on there is a container
+        except BaseException:
+            lock.release()
+            raise
         return lock
 
     def _claim(self, config: ContainerConfig) -> None:
@@ -264,9 +320,14 @@ class Store:
         """What was last written about it; `FileNotFoundError` when the container is gone."""
         return state_from_json(read_json(f"{self.directory(identity)}/state.json"))
 
-    def write_state(self, identity: str, state: ContainerState) -> None:
-        """Replace the state of a container; its lock must be held."""
-        write_json(f"{self.directory(identity)}/state.json", state_to_json(state))
+    def write_state(self, identity: str, state: ContainerState, *, needed: bool = True) -> None:
+        """Replace the state of a container; its lock must be held.
+
+        Where it is not `needed`, because whoever looks next comes to the same, the old one stays
+        on a disk that is full.
+        """
+        with nullcontext() if needed else room_or_not():
+            write_json(f"{self.directory(identity)}/state.json", state_to_json(state))
 
     def mark(self, identity: str, *, changing: bool) -> None:
         """Let everybody look at a running container, or no longer; its lock must be held."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from runtime import trees
 from runtime.binds import Bind, parse
-from runtime.errors import ConflictError, InvalidError, NotFoundError
+from runtime.errors import ConflictError, InvalidError, NotFoundError, room_for
 from runtime.records import Container
 from runtime.state import NAME, NAME_RULE, Store, now, read_json, write_json
 
@@ -38,7 +38,7 @@ class Volumes:
         """Make a volume; one that is there stays as it is."""
         if not NAME.fullmatch(name):
             raise InvalidError(f"name a volume {name!r}", "the name is malformed", remedy=NAME_RULE)
-        with self._store.locked():
+        with room_for(f"create volume {name!r}"), self._store.locked():
             if not os.path.exists(f"{self._root}/{name}/config.json"):
                 os.makedirs(self._root, mode=0o700, exist_ok=True)
                 os.makedirs(f"{self._root}/{name}/data", exist_ok=True)

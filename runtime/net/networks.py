@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from linux import netstate
 from linux.netlink import Netlink, NetlinkError
 from runtime import trees
-from runtime.errors import ConflictError, NotFoundError
+from runtime.errors import ConflictError, NotFoundError, room_for
 from runtime.net import bridge, macvlan, modes, nat, plug, subnets, traces
 from runtime.net.design import RESERVED, NetworkOptions, check, design
 from runtime.net.ipam import Leases
@@ -117,7 +117,7 @@ class Networks:
         on_parent = options.get("driver") == "macvlan"
         if on_parent:
             options = {"mtu": macvlan.parent(asked, options["parent"]).mtu, **options}
-        with self._store.locked():
+        with room_for(asked), self._store.locked():
             self._repair()
             # The default network counts as there, also before its first use.
             if name == DEFAULT_NETWORK or os.path.exists(self._directory(name)):
@@ -134,7 +134,7 @@ class Networks:
                 return network
         except FileNotFoundError:
             pass
-        with self._store.locked():
+        with room_for("make the default network"), self._store.locked():
             self._repair()
             if os.path.exists(self._directory(DEFAULT_NETWORK)):
                 return self._read(DEFAULT_NETWORK)
