@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 from runtime import terminal
 from runtime.console import complain, each, say
+from runtime.container import Descriptors
 from runtime.engine import Engine
 from runtime.errors import MydockerError, is_full, no_room
 from runtime.execute import Stdio
@@ -103,13 +104,15 @@ def _run(engine: Engine, arguments: argparse.Namespace) -> int:
     if arguments.detach:
         say(engine.run(image, command, **asked).id)
         return 0
-    with _stdio(interactive=arguments.interactive) as stdio:
+    with _stdio(interactive=arguments.interactive) as stdio, Descriptors() as open_here:
+        lost, told = open_here.pipe()
         with _signals_held_back():
-            found = engine.run(image, command, stdio=stdio, **asked)
+            found = engine.run(image, command, stdio=stdio, lost=told, **asked)
+            open_here.close(told)
             if found.console < 0:
                 _forward(lambda number: engine.kill(found.id, number))
         if found.console < 0:
-            return engine.wait(found.id)
+            return engine.wait(found.id, lost=lost)
         log = engine.log(found.id)
         try:
             terminal.relay(found.console, stdio.stdin, stdio.stdout, record=log)

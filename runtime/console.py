@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from runtime.errors import MydockerError
 
@@ -19,7 +20,8 @@ def complain(error: Exception) -> None:
     told = str(error)
     if isinstance(error, OSError) and error.strerror:
         told = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    sys.stderr.write(f"mydocker: {told}\n")
+    with suppress(OSError):  # nobody is there to be told; the exit code tells
+        sys.stderr.write(f"mydocker: {told}\n")
 
 
 def each(references: Sequence[str], act: Callable[[str], object]) -> int:

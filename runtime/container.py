@@ -72,6 +72,7 @@ def start(
     wiring: Wiring,
     *,
     stdio: Stdio | None,
+    lost: int = -1,
     on_pid: Callable[[int, int, tuple[Endpoint, ...]], None],
     binds: Sequence[Bind] = (),
     pending: Pending | None = None,
@@ -108,6 +109,7 @@ def start(
             netns=wiring.netns.fd if wiring.netns is not None else -1,
             console=far_console,
             stdio=stdio,
+            lost=lost,
             read_only=config.read_only,
             held=wiring.reserved.descriptors if wiring.reserved is not None else (),
         )

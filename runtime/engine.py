@@ -18,13 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Unpack
 
-from runtime import container
+from runtime import container, waiting
 from runtime import exec as execution
 from runtime.errors import ConflictError, InvalidError, NoRoomError, UnsupportedError, room_for
 from runtime.exec import Result, Running
 from runtime.execute import Command, Stdio
 from runtime.isolation import capabilities
-from runtime.lifecycle import KILLED, Lifecycle, refuse_paused, refuse_stopped
+from runtime.lifecycle import Lifecycle, refuse_paused, refuse_stopped
 from runtime.net import modes
 from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkConfig
 from runtime.state import Lock, Store, new_id
@@ -96,19 +96,21 @@ class Engine:
         command: Sequence[str],
         *,
         stdio: Stdio | None = None,
+        lost: int = -1,
         **options: Unpack[Options],
     ) -> Container:
         """Create and start a container.
 
         Returns when its network is in place and its command is being executed.
         With `stdio` the command is connected to these descriptors of the caller;
-        without, its output goes to the log. After an error nothing is left.
+        without, its output goes to the log. Into the pipe `lost` it is told when one of them
+        takes no more output (`runtime.waiting`). After an error nothing is left.
         """
         begun = ContainerState("starting")
         with self._life.pending() as pending:
             found, lock, image = self._create(image_name, command, options, begun)
             try:
-                return self._life.start(found, stdio=stdio, image=image, pending=pending)
+                return self._life.start(found, stdio=stdio, lost=lost, image=image, pending=pending)
             except BaseException:
                 self._life.remove(found)
                 raise
@@ -194,21 +196,18 @@ class Engine:
 
         return processes.described(found.state.pid)
 
-    def wait(self, reference: str) -> int:
-        """Wait until a container has ended; its exit code."""
+    def wait(self, reference: str, *, lost: int = -1) -> int:
+        """Wait until a container has ended; its exit code.
+
+        `OutputError` as soon as the other end of what `run` was given as `lost` tells of it.
+        """
         found = self._life.get(reference)
-        if found.running:
-            # Opened before: with auto_remove anybody may remove the record then.
-            with open(f"{self._store.directory(found.id)}/exit", "rb") as record:
-                handle = container.pidfd(found.state.pid, found.state.born)
-                if handle is not None:
-                    try:
-                        container.ended_within(handle, None)
-                    finally:
-                        os.close(handle)
-                text = record.read().split()
+        try:
+            if found.running:
+                return waiting.exit_code(found, self._store.directory(found.id), lost=lost)
+            waiting.refuse_lost(found, lost)
+        finally:
             self._life.sweep()
-            return int(text[0]) if text else KILLED
         if found.state.exit_code is None:
             raise ConflictError(f"wait for container {found.name!r}", "it was never started")
         return found.state.exit_code

@@ -9,6 +9,7 @@ not there. Of the first, any other command exits with 1.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -104,6 +105,22 @@ def refused(asked: str, error: OSError) -> UnsupportedError:
     if is_full(error):
         remedy += ", and `df` what room there is"
     return UnsupportedError(asked, _said(error), cause, remedy)
+
+
+class OutputError(MydockerError):
+    """The caller does not get what a container writes; the container goes on."""
+
+    exit_code = 1
+
+
+def unheard(asked: str, number: int, remedy: str = "") -> OutputError:
+    """What it means that something the caller wants to hear cannot be written, by its errno."""
+    cause = {
+        errno.EPIPE: "whoever read it has ended",
+        errno.ENOSPC: "the disk is full that it goes to",
+        errno.EDQUOT: "the disk is full that it goes to",
+    }.get(number, "")
+    return OutputError(asked, os.strerror(number), cause, remedy)
 
 
 class CommandError(MydockerError):

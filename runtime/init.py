@@ -61,6 +61,7 @@ class Launch(NamedTuple):
 
     `netns` is -1 to stay in the host's network namespace, `console` a socket that
     wants the terminal's master or -1. Without `stdio` nobody listens: output goes to the log only.
+    `lost` is a pipe that is told when the caller takes no more of it, or -1.
     """
 
     rootfs: rootfs.Rootfs
@@ -75,6 +76,7 @@ class Launch(NamedTuple):
     netns: int = -1
     console: int = -1
     stdio: Stdio | None = None
+    lost: int = -1
     read_only: bool = False
     held: tuple[int, ...] = ()
     """What pid 1 is to keep open as long as it lives, to no other end."""
@@ -82,7 +84,7 @@ class Launch(NamedTuple):
     @property
     def descriptors(self) -> set[int]:
         """Those that must stay open in the children."""
-        own = {self.report, self.go, self.log, self.exit, self.netns, self.console}
+        own = {self.report, self.go, self.log, self.exit, self.netns, self.console, self.lost}
         own |= set(self.held)
         return {fd for fd in own | set(self.stdio or ()) if fd >= 0}
 
@@ -201,7 +203,13 @@ def _connect(launch: Launch) -> tuple[list[Stream], Stdio]:
         copies = (os.dup(launch.stdio.stdout), os.dup(launch.stdio.stderr))
         for fd in set(launch.stdio):
             os.close(fd)
-    streams = [Stream("stdout", out[0], copies[0]), Stream("stderr", err[0], copies[1])]
+    streams = [
+        Stream("stdout", out[0], copies[0], launch.lost),
+        Stream("stderr", err[0], copies[1], launch.lost),
+    ]
+    if launch.lost >= 0:
+        for stream in streams:
+            stream.peers = streams
     return streams, Stdio(stdin, out[1], err[1])
 
 

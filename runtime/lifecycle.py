@@ -22,6 +22,7 @@ from runtime.net import modes
 from runtime.records import Container, ContainerState, Endpoint
 from runtime.signals import number_of
 from runtime.state import Store, now, process_born
+from runtime.waiting import KILLED
 from runtime.wiring import Wirer
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from runtime.starter import Pending, Starter
     from runtime.volumes import Volumes
 
-KILLED = 137
-"""The exit code of a container whose pid 1 was killed: 128 and SIGKILL."""
 _AT_ONCE = 128
 """Containers that are removed in one step: each takes a few descriptors meanwhile."""
 
@@ -234,6 +233,7 @@ class Lifecycle:
         found: Container,
         *,
         stdio: Stdio | None,
+        lost: int = -1,
         image: Image | None = None,
         pending: Pending | None = None,
     ) -> Container:
@@ -243,7 +243,7 @@ class Lifecycle:
         """
         if pending is None and self._starter is not None:
             with self.pending() as made:
-                return self.start(found, stdio=stdio, image=image, pending=made)
+                return self.start(found, stdio=stdio, lost=lost, image=image, pending=made)
         config = found.config
         starting = ContainerState("starting", connections=found.state.connections)
 
@@ -272,6 +272,7 @@ class Lifecycle:
                     layers,
                     wiring,
                     stdio=stdio,
+                    lost=lost,
                     on_pid=on_pid,
                     binds=self.volumes.sources(config.binds) if config.binds else (),
                     pending=pending,

@@ -48,11 +48,13 @@ class Stream:
     """One output stream of the command: where it is read, and who else wants a copy.
 
     `copy` is -1 for nobody. A copy that is not taken holds the stream up, as a
-    full pipe would.
+    full pipe would. One that cannot be is given up; the pipe `lost` is told of it,
+    and whoever listens there leaves, and is given none of the `peers` either.
     """
 
-    def __init__(self, name: str, source: int, copy: int) -> None:
-        self.name, self.source, self.copy = name, source, copy
+    def __init__(self, name: str, source: int, copy: int, lost: int = -1) -> None:
+        self.name, self.source, self.copy, self.lost = name, source, copy, lost
+        self.peers = [self]
         self._line = bytearray()
         self._owed = b""
         os.set_blocking(source, False)
@@ -82,11 +84,25 @@ class Stream:
     def _pay(self) -> None:
         try:
             written = os.write(self.copy, self._owed)
-        except OSError:  # the reader has gone (SIGPIPE does not touch a pid 1); we go on
-            os.close(self.copy)
-            self.copy, self._owed = -1, b""
+        except BlockingIOError:  # the caller has made it one that does not wait
+            select.select((), (self.copy,), ())
+        except OSError as error:  # its reader has gone (no SIGPIPE in a pid 1), or a disk is full
+            for stream in self.peers:
+                stream._give_up()
+            self._tell(error.errno or 0)
         else:
             self._owed = self._owed[written:]
+
+    def _give_up(self) -> None:
+        if self.copy >= 0:
+            os.close(self.copy)
+        self.copy, self._owed = -1, b""
+
+    def _tell(self, number: int) -> None:
+        try:
+            os.write(self.lost, f"{self.name} {number}\n".encode())
+        except OSError:  # nobody wants to know
+            return
 
     def _log(self, data: bytes, log: int) -> None:
         self._line += data

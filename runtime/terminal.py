@@ -10,6 +10,8 @@ import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from runtime.errors import unheard
+
 _CHUNK = 4096
 
 
@@ -81,6 +83,7 @@ def relay(
     """Carry bytes both ways until the container's side of the terminal closes.
 
     Follows the caller's window size. What comes out is also given to `record`.
+    `OutputError` when `stdout` takes no more.
     """
     copy_size(stdin, master)
     before = signal.signal(signal.SIGWINCH, lambda *_: copy_size(stdin, master))
@@ -104,9 +107,16 @@ def relay(
                         except OSError:  # EIO: the last process closed it
                             return
                         record(data)
-                        _write_all(stdout, data)
+                        _show(stdout, data)
     finally:
         signal.signal(signal.SIGWINCH, before)
+
+
+def _show(stdout: int, data: bytes) -> None:
+    try:
+        _write_all(stdout, data)
+    except OSError as error:
+        raise unheard("show what is written to the terminal", error.errno or 0) from error
 
 
 def _write_all(fd: int, data: bytes) -> None:
