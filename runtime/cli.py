@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Final, NoReturn
 
 from runtime import terminal
-from runtime.console import complain, each, say
+from runtime.console import complain, each, say, untold
 from runtime.container import Descriptors
 from runtime.engine import Engine
 from runtime.errors import MydockerError, is_full, no_room
@@ -51,7 +51,7 @@ def _end(code: int) -> NoReturn:
         sys.stderr.flush()
     except OSError as error:
         if not code and not isinstance(error, BrokenPipeError):  # else it has been told
-            complain(error)
+            complain(untold(error))
         code = code or 1
     os._exit(code)
 

@@ -6,13 +6,23 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from runtime.errors import MydockerError
+from runtime.errors import MydockerError, OutputError, unheard
 
 
 def say(text: str) -> None:
-    """Write one answer, at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """Write one answer, at once; `OutputError` where that cannot be, for want of room or medium."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # nobody wants it any more
+    except OSError as error:
+        raise untold(error) from error
+
+
+def untold(error: OSError) -> OutputError:
+    """What it means that an answer cannot be written."""
+    return unheard("tell what was asked for", error.errno or 0)
 
 
 def complain(error: Exception) -> None:

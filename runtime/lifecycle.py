@@ -293,15 +293,16 @@ class Lifecycle:
     def stop(self, reference: str, *, timeout: float) -> Container:
         """Ask a container to end, as its image says, and kill it `timeout` seconds later.
 
-        One that does not run stays as it is. Nobody's lock is held while it has its time: others
-        may kill or remove it.
+        One that does not run stays as it is. Meanwhile others may kill or remove it.
         """
         with self.held(reference) as found:
-            handle = self._asked_to_end(found) if found.running else None
-        if handle is None:
-            return found
+            if not found.running:
+                return found
+            state = (self.unpause(found) if found.state.paused else found).state
+            handle = container.signalled(state.pid, state.born, _stop_number(found))
         try:
-            container.ended_within(handle, int(timeout * 1000))
+            if handle is not None:
+                container.ended_within(handle, int(timeout * 1000))
             with self.held(found.id) as there:
                 if not there.running or there.state.born != found.state.born:
                     return there
@@ -310,11 +311,8 @@ class Lifecycle:
         except NotFoundError:
             return found  # it has been removed, by somebody else or because it was to be
         finally:
-            os.close(handle)
-
-    def _asked_to_end(self, found: Container) -> int | None:
-        state = (self.unpause(found) if found.state.paused else found).state
-        return container.signalled(state.pid, state.born, _stop_number(found))
+            if handle is not None:
+                os.close(handle)
 
     def kill(self, found: Container, number: int) -> None:
         """Send a signal to a running container; SIGKILL takes it whole, also when it is paused."""

@@ -7,6 +7,7 @@ nothing for is left out.
 from __future__ import annotations
 
 import calendar
+import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -237,4 +238,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         shown.add_row(*row)
     # As wide as it needs to be: a line that a script reads must not be folded.
-    Console(width=10_000, highlight=False, markup=False).print(shown)
+    told = io.StringIO()
+    Console(file=told, width=10_000, highlight=False, markup=False).print(shown)
+    say(told.getvalue().removesuffix("\n"))

@@ -58,7 +58,12 @@ def test_what_cannot_be_encoded_is_replaced(engine: Engine, root: Path) -> None:
 def test_what_cannot_be_written_is_told(engine: Engine, root: Path, words: str) -> None:
     """In one sentence, once."""
     engine.run("base", ["true"], name="web", network="none")
-    assert ended(root, words, "> /dev/full") == (1, "", "mydocker: No space left on device\n")
+    code, told, complaint = ended(root, words, "> /dev/full")
+    assert (code, told) == (1, "")
+    assert complaint.splitlines() == [
+        "mydocker: tell what was asked for: No space left on device",
+        "  likely cause: the disk is full that it goes to",
+    ]
 
 
 def test_a_refusal_of_the_kernels_is_told_in_its_words(capsys: pytest.CaptureFixture[str]) -> None:
