@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pytest
 from scapy.layers.inet import ICMP, TCP
@@ -17,21 +14,16 @@ from harness.model import ATTACKER, Bridge, ContainerSpec, Family, NetworkSpec, 
 from harness.packets.wires import Wires
 from harness.place import Place
 from harness.scene import Scene
-from harness.topology import Address
 from harness.traffic import TRANSPORTS, Ear, Transport
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
 from suites.claimed import has_ipv6
+from suites.isolation.talking import LENGTH, PORT, talking
 from suites.names import held
 from suites.trio import both_families
 
 FIRST, SECOND, THIRD, FOURTH = "first", "second", "third", "fourth"
-PORT: Final = 31070
 PUBLISHED: Final = 8199
-BOUND: Final = 3.0
-LENGTH: Final = 500
-"""Bytes of one word of a conversation."""
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 @pytest.fixture
@@ -93,8 +85,10 @@ def test_what_is_taken_back_leaves_no_trace(pair: Scene, host: Place) -> None:
 @both_families
 def test_a_flow_on_the_other_network_goes_on(pair: Scene, family: Family) -> None:
     """Nothing of it is lost, sent again, or refused, while networks come and go beside it."""
-    before = pair["left"].net.links()["eth0"], held(pair, "left", family)
-    with Wires() as wires, talking(pair, family) as talk:
+    inside = pair["left"].net
+    before = inside.links()["eth0"], held(pair, "left", family)
+    (address,) = held(pair, "right", family)
+    with Wires() as wires, talking(inside, pair["right"].net, address) as talk:
         with wires.capture(pair["right"].net) as wire:
             for _ in range(2):
                 pair.connect("left", FOURTH)
@@ -107,7 +101,7 @@ def test_a_flow_on_the_other_network_goes_on(pair: Scene, family: Family) -> Non
         assert len(payload) == len(set(payload)) == 2 * 4
         assert not [item for item in sent if item[TCP].flags & (0x04 | 0x02)]
         wire.expect_none(ICMP(type=3))
-    after = pair["left"].net.links()["eth0"], held(pair, "left", family)
+    after = inside.links()["eth0"], held(pair, "left", family)
     assert (after[0].mac, after[0].ifindex, after[1]) == (
         before[0].mac,
         before[0].ifindex,
@@ -164,48 +158,3 @@ def network_of(place: Place) -> tuple[object, ...]:
     """Links, addresses and routes of a container."""
     links = [(link.name, link.ifindex, link.mac, link.up) for link in place.links().values()]
     return links, place.interfaces(), sorted(place.routes(), key=str)
-
-
-class Talk(NamedTuple):
-    """A TCP connection from `left` to `right`."""
-
-    near: socket.socket
-    far: socket.socket
-
-    def exchange(self) -> None:
-        """Send something new each way; `TimeoutError` when it does not arrive."""
-        for one, other in ((self.near, self.far), (self.far, self.near)):
-            word = os.urandom(LENGTH)
-            one.sendall(word)
-            heard = b""
-            while len(heard) < len(word):
-                heard += other.recv(len(word))
-            assert heard == word
-
-
-@contextmanager
-def talking(scene: Scene, family: Family) -> Iterator[Talk]:
-    """A connection that was open before the body and is used in it."""
-    (address,) = held(scene, "right", family)
-    with listener(scene["right"].net, address) as ear:
-        near = scene["left"].net.socket(_FAMILIES[family], socket.SOCK_STREAM)
-        near.settimeout(BOUND)
-        with near:
-            near.connect((str(address), PORT))
-            far, _ = ear.accept()
-            far.settimeout(BOUND)
-            with far:
-                talk = Talk(near, far)
-                talk.exchange()
-                yield talk
-
-
-@contextmanager
-def listener(place: Place, address: Address) -> Iterator[socket.socket]:
-    """A listening socket in a place."""
-    with place.socket(_FAMILIES[address.version], socket.SOCK_STREAM) as ear:
-        ear.settimeout(BOUND)
-        ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        ear.bind((str(address), PORT))
-        ear.listen()
-        yield ear

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 
 from harness.adapters.protocol import Facts, RuntimeRefused
@@ -9,6 +10,7 @@ from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
 from linux import rtnl
+from linux.conntrack import Conntrack
 from linux.nft import Table, add_chain, add_rule, add_table, counter, ct_dnat, verdict
 
 
@@ -97,3 +99,44 @@ def connections_close_published_ports(site: Site) -> None:
     """When a container is connected to another network its published ports are closed."""
     if site.spec and site.spec.ports:
         site.host.rule("forward", ct_dnat(), verdict("drop"))
+
+
+@fault(
+    "connections-forget-flows",
+    violates=("NET-3",),
+    moment=(Moment.CONNECTED, Moment.DISCONNECTED),
+    narrow=True,
+)
+def connections_forget_flows(site: Site) -> None:
+    """When a container is connected to another network the flows by the one that it has are lost.
+
+    Those that are translated, and in which the other side speaks next.
+    """
+    kept = {item.ip for plug in site.plugs() for item in plug.addresses}
+    with site.host.place.open() as space, Conntrack(space) as conntrack:
+        theirs = conntrack.marked(*(address.packed for address in kept))
+        conntrack.forget(flow for flow in theirs if not kept.isdisjoint(flow.addresses))
+
+
+@fault("connections-without-ipv6-end-it", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
+def connections_without_ipv6_end_it(site: Site) -> None:
+    """A container that is connected to a network without IPv6 has no way out by IPv6 any more."""
+    if site.network and not any(item.version == 6 for item in site.network.gateways):
+        for plug in site.plugs():
+            for gateway in plug.gateways:
+                if gateway.version == 6:
+                    site.inside.ensure(rtnl.del_route(None, via=gateway.ip))
+
+
+@fault("left-address-has-flows", violates=("NET-3", "LIFE-1"), around="disconnect")
+def left_address_has_flows(site: Site, verb: Verb) -> Facts:
+    """Connection tracking knows a flow of an address from which a container was taken away."""
+    left = [
+        item for item in site.runtime.inspect(verb.name).endpoints if item.network == verb.network
+    ]
+    facts: Facts = verb()
+    for endpoint in left:
+        if endpoint.address:
+            with site.host.socket(socket.AF_INET, socket.SOCK_DGRAM) as call:
+                call.sendto(b"still there?", (str(endpoint.address.ip), 9))
+    return facts
