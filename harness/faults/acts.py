@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
-from harness.adapters.protocol import RuntimeRefused
+from harness.adapters.protocol import Facts, RuntimeRefused
 from harness.faults.ground import BRIDGE_TABLE, TABLE
 from harness.faults.site import Plug, Site
 from harness.faults.tricks import DROP
-from harness.model import Family
+from harness.model import ContainerSpec, Family
 from harness.topology import Interface
 from linux import rtnl
 from linux.nft import Expression, Hook
@@ -82,3 +82,9 @@ def leave_link(site: Site) -> None:
     """Leave an interface behind in the host, one more each time."""
     count = site.memory["left"] = site.memory.get("left", 0) + 1
     site.host.rtnl(rtnl.add_veth(f"left{count}", f"left{count}p"))
+
+
+def begun_anew(site: Site, spec: ContainerSpec) -> Facts:
+    """Have a stopped container go, and another of its name begin in its place."""
+    site.runtime.remove(spec.name)
+    return site.runtime.run(spec)

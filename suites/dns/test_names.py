@@ -101,6 +101,18 @@ def test_the_short_id_leads_to_it_as_declared(
 
 
 @requirement("NET-4")
+def test_a_hostname_leads_to_it_as_declared(scene: Scene, runtime: Adapter) -> None:
+    """One that was asked for, as a name beside its own."""
+    own = Bridge(scene.network("town", ipv6=has_ipv6(runtime)).name)
+    scene.container("called", own, hostname="box")
+    scene.container("asker", own)
+    declared = "hostname" in runtime.dialect.peer_names
+    for family in families(runtime):
+        found = resolved(scene, "asker", "box", family)
+        assert found == (held(scene, "called", family) if declared else set())
+
+
+@requirement("NET-4")
 @both_families
 def test_an_address_leads_back_to_its_name_as_declared(
     town: Scene, runtime: Adapter, family: Family

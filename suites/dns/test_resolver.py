@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from ipaddress import IPv4Address
 from typing import Final
 
 import dns.flags
+import dns.message
+import dns.rcode
 import pytest
 
 from harness import lookup
@@ -13,6 +19,7 @@ from harness.fixtures import RuntimeStarter
 from harness.lookup import RESOLV_CONF, saying
 from harness.marks import requirement
 from harness.model import FAMILIES, HOST, NS1, Bridge, Family
+from harness.place import Place
 from harness.scene import Scene
 from harness.topology import WWW, Address, pick
 from harness.traffic import TRANSPORTS, Transport
@@ -129,6 +136,21 @@ def test_a_resolver_with_an_ipv6_address_alone_is_no_hindrance(
             assert looked_up(scene, "asker", unheard_of(), family).addresses == {address}
 
 
+@requirement("DNS-1")
+@networks
+@pytest.mark.parametrize("first", ["not there", "giving up"])
+def test_of_two_resolvers_one_may_fail(
+    world: World, scene: Scene, network: str, first: str
+) -> None:
+    """Names are answered by the second, where nobody is at the first or that answers SERVFAIL."""
+    failing, fine = pick(world.topology.ns1, 4).ip, pick(world.topology.resolver, 4).ip
+    with giving_up(world.place(NS1), failing) if first == "giving up" else nullcontext():
+        scene.container("asker", mode(scene, network), dns=(failing, fine))
+        for family in FAMILIES:
+            address = pick(world.topology.internet, family).ip
+            assert looked_up(scene, "asker", unheard_of(), family).addresses == {address}
+
+
 @requirement("DNS-1", "LIFE-7")
 @networks
 def test_started_again_it_is_answered_too(scene: Scene, network: str) -> None:
@@ -181,6 +203,31 @@ def name_server(world: World, place: str, address: Address) -> Services:
     """The world's names, answered in another place too, which keeps what it is asked."""
     spaces = world.namespaces
     return Services.start({place: (spaces[place], [address])}, topology=world.topology)
+
+
+@contextmanager
+def giving_up(place: Place, address: Address) -> Iterator[None]:
+    """A name server that answers every question with SERVFAIL (RFC 1035, 4.1.1)."""
+    with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.bind((str(address), 53))
+        answering = threading.Thread(target=_give_up, args=(opened,))
+        answering.start()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it is connected to nobody: who waits is woken nevertheless
+                opened.shutdown(socket.SHUT_RDWR)
+            answering.join()
+
+
+def _give_up(opened: socket.socket) -> None:
+    while True:
+        question, asker = opened.recvfrom(4096)
+        if not question:
+            return
+        answer = dns.message.make_response(dns.message.from_wire(question))
+        answer.set_rcode(dns.rcode.SERVFAIL)
+        opened.sendto(answer.to_wire(), asker)
 
 
 def _text(path: str) -> str:

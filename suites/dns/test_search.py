@@ -25,13 +25,17 @@ NAMES: Final = (PEER, ALIAS)
 
 @pytest.fixture(
     scope="module",
-    params=[f"search {SENTINEL_ZONE}\n", f"domain {SENTINEL_ZONE}\noptions ndots:5\n"],
-    ids=["search", "domain and ndots"],
+    params=[
+        f"search {SENTINEL_ZONE}\n",
+        f"domain {SENTINEL_ZONE}\noptions ndots:5\n",
+        f"search nothing.example.com {SENTINEL_ZONE}\n",
+    ],
+    ids=["search", "domain and ndots", "second domain"],
 )
 def searching(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """Peers on networks with and without IPv6, started on a host with a search domain.
 
-    Every name in that domain has an address.
+    Every name in that domain has an address; before it there may be one that has no names.
     """
     before = world.host.call(_text, RESOLV_CONF)
     dual = has_ipv6(runtime)
@@ -98,7 +102,7 @@ def test_in_that_domain_names_are_looked_up(searching: Scene) -> None:
     since = searching.world.services.mark()
     found = searching.world.host.call(lookup.by_name, bare, 4)
     assert found == lookup.Found(frozenset({address}))
-    assert {item.name for item in heard(searching, since, bare)} == {full}
+    assert full in {item.name for item in heard(searching, since, bare)}
     other = unheard_of()
     assert looked_up(searching, ASKER, other, 4).addresses == {address}
     assert heard(searching, since, other)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.faults.acts import begun_anew
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP
 from harness.faults.verb import Verb
-from harness.model import Bridge, Host, Joined, Nothing
-from linux.nft import ct_dnat, iifname, l4proto, verdict
+from harness.model import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing
+from linux.nft import ct_dnat, dport, iifname, l4proto, verdict
 
 
 @fault("joiner-is-alone", violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4", "CTR-8"), around="run")
@@ -146,3 +147,32 @@ def joiner_takes_the_ports_along(site: Site) -> None:
     """When a joiner is removed nobody reaches the published ports of whom it joined."""
     if isinstance(site.mode, Joined) and site.specs[site.mode.container].ports:
         site.host.rule("forward", ct_dnat(), DROP)
+
+
+@fault("joiner-takes-the-names-along", violates=("CTR-9",), moment=Moment.BEFORE_REMOVE)
+def joiner_takes_the_names_along(site: Site) -> None:
+    """When a joiner is removed whom it joined cannot ask for names any more."""
+    home = site.specs.get(getattr(site.mode, "container", ""))
+    if home and isinstance(home.mode, Bridge) and home.mode.network != DEFAULT_NETWORK:
+        for protocol in ("udp", "tcp"):
+            site.inside.rule("output", l4proto(protocol), dport(53), DROP)
+
+
+@fault("restarted-joiner-is-alone", violates=("CTR-1",), around="start_container", narrow=True)
+def restarted_joiner_is_alone(site: Site, verb: Verb) -> Facts:
+    """A joiner that is started again gets a namespace of its own, with nothing in it."""
+    spec = site.specs[verb.name]
+    if isinstance(spec.mode, Joined):
+        return begun_anew(site, replace(spec, mode=Nothing()))
+    facts: Facts = verb()
+    return facts
+
+
+@fault("joiner-keeps-its-resolver", violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)
+def joiner_keeps_its_resolver(site: Site) -> None:
+    """A joiner is told of a resolver that went with a network of the joined one's."""
+    for name, facts in site.other_containers().items():
+        if getattr(site.specs[name].mode, "container", "") == site.name:
+            path = f"{site.world_host.proc}/{facts.pid}/root/etc/resolv.conf"
+            with open(path, "w", encoding="utf-8") as file:
+                file.write("nameserver 192.0.2.250\noptions timeout:1 attempts:1\n")

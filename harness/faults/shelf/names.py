@@ -11,6 +11,7 @@ from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP
 from harness.faults.verb import Verb
+from harness.lookup import inside
 from harness.model import DEFAULT_NETWORK, HOST, Bridge
 from harness.topology import SENTINEL_ZONE
 from linux.nft import dport, l4proto, oifname
@@ -250,3 +251,54 @@ def own_ipv6_ends_with_a_restart(site: Site) -> None:
         gone = {item for item in own if ":" in item}
         lines = site.read(_HOSTS).splitlines(keepends=True)
         site.write(_HOSTS, "".join(line for line in lines if not gone & set(line.split()[:1])))
+
+
+# --- what was asked for, or said, besides ------------------------------------------------
+
+
+@fault("hostnames-lead-nowhere", violates=("NET-4",), around=("run", "start_container"))
+def hostnames_lead_nowhere(site: Site, verb: Verb) -> Facts:
+    """A hostname that was asked for is known inside, and to nobody else."""
+    if verb.called == "run":
+        spec = verb.spec
+        facts: Facts = verb(spec=replace(spec, hostname=None))
+    else:
+        spec, facts = site.specs[verb.name], verb()
+    if spec.hostname and isinstance(spec.mode, Bridge):
+        _rename(site, facts.pid, spec.hostname)
+    return facts
+
+
+def _rename(site: Site, pid: int, name: str) -> None:
+    """Have a running container say that it is called otherwise, by the kernel and by its files."""
+    called = site.call(inside, pid, socket.gethostname)
+    site.call(inside, pid, socket.sethostname, name)
+    for path in ("/etc/hostname", _HOSTS):
+        with open(f"{site.world_host.proc}/{pid}/root{path}", "r+", encoding="utf-8") as file:
+            said = file.read().replace(called, name)
+            file.seek(0)
+            file.truncate()
+            file.write(said)
+
+
+@fault("second-resolver-is-left-out", violates=("DNS-1",), around="run", narrow=True)
+def second_resolver_is_left_out(site: Site, verb: Verb) -> Facts:
+    """Of several resolvers that were asked for only the first is asked."""
+    facts: Facts = verb(spec=replace(verb.spec, dns=verb.spec.dns[:1]))
+    return facts
+
+
+@fault("second-search-domain-comes-first", violates=("DNS-3",), moment=Moment.CONTAINER_STARTED)
+def second_search_domain_comes_first(site: Site) -> None:
+    """Where the host has two search domains a peer's name is asked for under the second."""
+    said = [line.split() for line in site.call(_text, _RESOLV_CONF).splitlines()]
+    none: list[str] = []
+    domains = next((words[1:] for words in said if words[:1] == ["search"]), none)
+    if _on_own_network(site) and domains[1:]:
+        told = site.read(_RESOLV_CONF)
+        site.write(_RESOLV_CONF, f"{told}search {domains[1]}\noptions ndots:5\n")
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
