@@ -15,11 +15,17 @@ from harness.place import Place
 from harness.scene import Scene
 from harness.world.snapshot import Snapshot
 from linux.netstate import Link
+from suites.names import held
 from suites.trio import both_families
 
 SUBNET: Final = IPv4Network("172.30.15.0/24")
 SUBNET6: Final = IPv6Network("fd00:15::/64")
 """Chosen here: some runtimes take a wish for an address only where the subnet was one too."""
+
+SMALL: Final = IPv4Network("172.30.15.0/29")
+SMALL6: Final = IPv6Network("fd00:15::/125")
+ROOM: Final = 6
+"""How many addresses these have at most for containers."""
 
 ANOTHER_MAC = "02:00:5e:10:00:15"
 """Locally administered, and nobody's."""
@@ -70,6 +76,27 @@ def test_an_address_taken_over_is_reached_at_once(
     assert new.net.links()["eth0"].mac != old_mac
     for caller in (peer.net, host):
         assert there_and_back(caller, new.net, address, WORD) == (WORD, WORD)
+
+
+@requirement("BR-15", "NET-3")
+@both_families
+def test_so_is_one_that_came_with_a_connection(scene: Scene, family: Family) -> None:
+    """A running container that is connected is found at once by a peer that knew another there."""
+    own: dict[str, Any] = {"subnet": SMALL} | ({"subnet6": SMALL6} if family == 6 else {})
+    network = Bridge(scene.network("reused", **own).name)
+    scene.network("aside", ipv6=family == 6)
+    peer, old = scene.container("peer", network), scene.container("old", network, mac=ANOTHER_MAC)
+    new = scene.container("new", Bridge("aside"))
+    address = old.net.address(family)
+    assert address is not None
+    there_and_back(peer.net, old.net, address, WORD)
+    old.remove()
+    for _ in range(ROOM):  # until its turn has come, where addresses are given out in turn
+        scene.connect("new", "reused")
+        if address in held(scene, "new", family):
+            break
+        scene.disconnect("new", "reused")
+    assert there_and_back(peer.net, new.net, address, WORD) == (WORD, WORD)
 
 
 @requirement("BR-16")

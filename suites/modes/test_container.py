@@ -72,6 +72,18 @@ def test_it_is_in_the_joined_containers_network_namespace(cast: Scene, host: Pla
     assert joined not in (host.identity, cast[CONTAINER02].net.identity)
 
 
+@requirement("CTR-1", "LIFE-7")
+def test_started_again_it_is_there_again(scene: Scene) -> None:
+    """In the namespace of the joined one, with its network, which has stayed meanwhile."""
+    home = scene.container("home", Bridge())
+    joiner = scene.container("joiner", Joined("home"))
+    before = home.net.identity
+    joiner.stop()
+    joiner.start()
+    assert joiner.net.identity == home.net.identity == before
+    assert entry.view(joiner).netns == before[1]
+
+
 @requirement("CTR-2")
 def test_both_see_the_same_network(cast: Scene, runtime: Adapter) -> None:
     """Interfaces, addresses, MACs, routes and neighbours are the very same."""

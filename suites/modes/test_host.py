@@ -45,6 +45,16 @@ def test_it_is_in_the_hosts_network_namespace(cast: Scene, host: Place) -> None:
     assert cast[CONTAINER01].net.identity != host.identity
 
 
+@requirement("HOST-1", "LIFE-7")
+def test_started_again_it_is_there_again(scene: Scene, host: Place) -> None:
+    """In the host's namespace, and so is what it executes."""
+    guest = scene.container("guest", Host())
+    guest.stop()
+    guest.start()
+    assert guest.net.identity == host.identity
+    assert entry.view(guest).netns == host.identity[1]
+
+
 @requirement("HOST-1")
 def test_it_sees_the_hosts_interfaces(cast: Scene, host: Place) -> None:
     """A process inside is shown all of them and no other."""

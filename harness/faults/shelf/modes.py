@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from harness.adapters.protocol import Completed, Facts
 from harness.faults import tricks
-from harness.faults.acts import drop
+from harness.faults.acts import begun_anew, drop
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
@@ -228,3 +228,18 @@ def none_has_more_after_a_restart(site: Site) -> None:
     """A restarted container without a network has an interface more."""
     if isinstance(site.mode, Nothing) and site.facts:
         site.leave_inside(site.facts)
+
+
+@fault(
+    "restarted-on-the-host-it-is-alone",
+    violates=("HOST-1",),
+    around="start_container",
+    narrow=True,
+)
+def restarted_on_the_host_it_is_alone(site: Site, verb: Verb) -> Facts:
+    """A container in mode host that is started again gets a namespace of its own."""
+    spec = site.specs[verb.name]
+    if isinstance(spec.mode, Host):
+        return begun_anew(site, replace(spec, mode=Nothing()))
+    facts: Facts = verb()
+    return facts

@@ -150,3 +150,17 @@ def late_connections_follow_advertisements(site: Site) -> None:
         if is_new and not gateway_of(plug, 6):
             for key, value in (("accept_dad", 0), ("accept_ra", 2), ("disable_ipv6", 0)):
                 site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.{key}", value)
+
+
+@fault("peers-remember-the-old-mac-of-a-connection", violates=("BR-15",), moment=Moment.CONNECTED)
+def peers_remember_the_old_mac_of_a_connection(site: Site) -> None:
+    """Whoever is connected while it runs is not reached by peers that knew its address before."""
+    for plug in site.plugs():
+        if site.network and plug.network.name == site.network.name:
+            own = {item.ip for item in plug.addresses}
+            for facts in site.other_containers().values():
+                ground = site.ground(facts)
+                known = [item for item in ground.place.neighbours() if item.address in own]
+                ground.ensure(
+                    *(rtnl.add_neighbour(item.ifindex, item.address, _WRONG) for item in known)
+                )
