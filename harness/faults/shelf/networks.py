@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
 
 from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.faults.acts import drop
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
 from linux import rtnl
 from linux.conntrack import Conntrack
-from linux.nft import Table, add_chain, add_rule, add_table, counter, ct_dnat, verdict
+from linux.nft import (
+    Table,
+    add_chain,
+    add_rule,
+    add_table,
+    counter,
+    ct_dnat,
+    daddr,
+    dport,
+    iifname,
+    l4proto,
+    oifname,
+)
 
 
 @fault("connected-later", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
@@ -98,7 +112,41 @@ def refused_removal_breaks_the_network(site: Site, verb: Verb) -> None:
 def connections_close_published_ports(site: Site) -> None:
     """When a container is connected to another network its published ports are closed."""
     if site.spec and site.spec.ports:
-        site.host.rule("forward", ct_dnat(), verdict("drop"))
+        drop(site, "forward", ct_dnat())
+
+
+@fault("published-ports-stay-behind", violates=("NET-3",), moment=Moment.DISCONNECTED, narrow=True)
+def published_ports_stay_behind(site: Site) -> None:
+    """Taken off the network that it was started on, a container's ports lead nowhere."""
+    left = site.network.name if site.network else ""
+    if site.spec and site.spec.ports and site.spec.networks[0] == left:
+        drop(site, "forward", ct_dnat())
+
+
+@fault("connections-close-the-loopback", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
+def connections_close_the_loopback(site: Site) -> None:
+    """When a container is connected to another network 127.0.0.1 does not lead to it any more."""
+    _close(site, IPv4Network("127.0.0.0/8"))
+
+
+@fault("connections-close-the-loopback6", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
+def connections_close_the_loopback6(site: Site) -> None:
+    """When a container is connected to another network ::1 does not lead to it any more."""
+    _close(site, IPv6Network("::1/128"))
+
+
+def _close(site: Site, network: IPv4Network | IPv6Network) -> None:
+    """Swallow what the host sends there to the ports that a container publishes."""
+    for port in site.spec.ports if site.spec else ():
+        drop(site, "output", daddr(network), l4proto(port.protocol), dport(port.host_port))
+
+
+@fault("connections-end-hairpins", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
+def connections_end_hairpins(site: Site) -> None:
+    """When a container is connected to another network its peers lose what it publishes."""
+    if site.spec and site.spec.ports:
+        for plug in site.plugs():
+            drop(site, "forward", iifname(plug.bridge), oifname(plug.bridge), ct_dnat())
 
 
 @fault(

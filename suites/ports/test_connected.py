@@ -1,0 +1,69 @@
+"""Published ports of a running container that is connected to networks, and taken off them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from harness.addresses import LOOPBACKS
+from harness.marks import requirement
+from harness.model import ATTACKER, HOST, NS1, Bridge, Family
+from harness.scene import Scene
+from harness.topology import Address
+from harness.traffic import Transport
+from suites.ports.shop import INSIDE, OWN, Call, Shop, both
+
+HOME, OTHER = "home", "other"
+OUTSIDE: Final = (ATTACKER, NS1)
+PORT: Final = OWN + 5
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """`web` publishes `PORT` and is on `HOME` with `peer`; nobody is on `OTHER`."""
+
+    scene: Scene
+    shop: Shop
+
+    def own(self) -> Address:
+        """The host's address on the LAN."""
+        return self.scene.world.address(HOST, self.shop.family)
+
+    def heard(self, *callers: str) -> set[str]:
+        """Who of these is heard, by the host's address; the host by its loopback too."""
+        calls = [Call(caller, self.own()) for caller in callers]
+        return set(self.shop.overhears([*calls, Call(HOST, LOOPBACKS[self.shop.family])]))
+
+
+@pytest.fixture
+def moving(scene: Scene, transport: Transport, family: Family) -> Moving:
+    """The container listens only while it is called."""
+    for name in (HOME, OTHER):
+        scene.network(name, ipv6=family == 6)
+    web = scene.container("web", Bridge(HOME), ports=both(PORT, INSIDE))
+    scene.container("peer", Bridge(HOME))
+    scene.ready()
+    return Moving(scene, Shop(scene, web, transport, family, PORT))
+
+
+@requirement("NET-3", "PUB-1")
+def test_every_way_to_them_stays_open(moving: Moving) -> None:
+    """From outside, the host, a peer and itself: when it is connected to a network more."""
+    callers = (*OUTSIDE, HOST, "peer", "web")
+    before = moving.heard(*callers)
+    assert before
+    moving.scene.connect("web", OTHER)
+    assert moving.heard(*callers) >= before
+
+
+@requirement("NET-3", "PUB-1")
+def test_they_go_on_by_the_network_that_is_left(moving: Moving) -> None:
+    """Taken off the one that led to them, the container is reached by the other at once."""
+    before = moving.heard(*OUTSIDE, HOST)
+    moving.scene.connect("web", OTHER)
+    moving.scene.disconnect("web", HOME)
+    for caller in OUTSIDE:
+        assert moving.shop.serves(caller, moving.own()), caller
+    assert moving.heard(*OUTSIDE, HOST) >= before
