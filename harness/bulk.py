@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from harness.place import Place
 from harness.topology import Address
+from harness.traffic import End
 from harness.world import answers
 
 BOUND: Final = 10.0
@@ -19,6 +21,8 @@ BOUND: Final = 10.0
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PIECE: Final = 1 << 18
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing resets, so that no TIME_WAIT keeps the port."""
 
 
 class Print(NamedTuple):
@@ -36,37 +40,44 @@ def sent(size: int) -> Print:
     return Print(size, digest.hexdigest())
 
 
-def upload(caller: Place, server: Place, at: Address, size: int) -> Print:
+def upload(
+    caller: Place, server: Place, at: Address, size: int, *, port: int = 0, by: End | None = None
+) -> Print:
     """What arrives at `server` when `caller` connects to `at` and sends `size` bytes.
 
-    `TimeoutError`, which says how far it got, when it does not end within `BOUND`.
+    On `port`, or on one that the kernel chooses. With `by` the caller connects there: to a port
+    that is published for this one. `TimeoutError`, which says how far it got, when it does not end
+    within `BOUND`.
     """
-    with _connection(caller, server, at) as (near, far):
+    with _connection(caller, server, at, port, by) as (near, far):
         return _carry(near, far, size)
 
 
-def download(caller: Place, server: Place, at: Address, size: int) -> Print:
+def download(
+    caller: Place, server: Place, at: Address, size: int, *, port: int = 0, by: End | None = None
+) -> Print:
     """What arrives at `caller` when it connects to `at` and `server` sends `size` bytes."""
-    with _connection(caller, server, at) as (near, far):
+    with _connection(caller, server, at, port, by) as (near, far):
         return _carry(far, near, size)
 
 
 @contextlib.contextmanager
 def _connection(
-    caller: Place, server: Place, at: Address
+    caller: Place, server: Place, at: Address, port: int, by: End | None
 ) -> Iterator[tuple[socket.socket, socket.socket]]:
-    family = _FAMILIES[at.version]
+    called = by[0] if by else at
     with (
-        server.socket(family, socket.SOCK_STREAM) as listener,
-        caller.socket(family, socket.SOCK_STREAM) as near,
+        server.socket(_FAMILIES[at.version], socket.SOCK_STREAM) as listener,
+        caller.socket(_FAMILIES[called.version], socket.SOCK_STREAM) as near,
     ):
-        listener.bind((str(at), 0))
+        listener.bind((str(at), port))
         listener.listen()
         for opened in (listener, near):
             opened.settimeout(BOUND)
-        near.connect(listener.getsockname())
+        near.connect((str(called), by[1]) if by else listener.getsockname())
         far, _ = listener.accept()
         with far:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             yield near, far
 
 

@@ -19,6 +19,7 @@ from harness.probe import icmp
 from harness.probe.remote import by_kernel
 from harness.probe.station import pending_error, receive
 from harness.topology import Address
+from harness.traffic import End
 
 BOUND: Final = 3.0
 """Seconds within which an answer comes. It takes microseconds."""
@@ -175,15 +176,25 @@ class Call:
         self.close()
 
 
-def there_and_back(caller: Place, other: Place, at: Address, data: bytes) -> tuple[bytes, bytes]:
+def there_and_back(
+    caller: Place,
+    other: Place,
+    at: Address,
+    data: bytes,
+    *,
+    port: int = 0,
+    by: End | None = None,
+) -> tuple[bytes, bytes]:
     """Send a datagram to `other`, who sends it back: what arrived there, and what came back.
 
-    `TimeoutError` when it does not arrive.
+    To `port` of its address, or to one that the kernel chooses. With `by` the caller sends it
+    there: to a port that is published for this one. `TimeoutError` when it does not arrive.
     """
     with other.socket(_FAMILIES[at.version], socket.SOCK_DGRAM) as answering:
         answering.settimeout(BOUND)
-        answering.bind((str(at), 0))
-        with Call(caller, Protocol.UDP, at, port=answering.getsockname()[1]) as call:
+        answering.bind((str(at), port))
+        to, its_port = by or (at, answering.getsockname()[1])
+        with Call(caller, Protocol.UDP, to, port=its_port) as call:
             call.say(data)
             arrived, sender = answering.recvfrom(1 << 16)
             answering.sendto(arrived, sender)

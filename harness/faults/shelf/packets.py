@@ -9,7 +9,7 @@ from harness.faults.acts import FAMILIES, drop, forget_drops
 from harness.faults.catalogue import RULES, Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP
-from linux.nft import Hook, ct_state, iifname, l4proto, oifname, reject
+from linux.nft import Hook, ct_dnat, ct_state, iifname, l4proto, oifname, reject
 
 _UNREACHABLE = {4: 3, 6: 1}
 _EXCEEDED = {4: 11, 6: 3}
@@ -181,3 +181,45 @@ def own_networks_swallow_time_exceeded(site: Site) -> None:
     for bridge in site.bridges()[1:]:
         for hook in _OUTWARDS:
             drop(site, hook, oifname(bridge), tricks.errors(4, 11))
+
+
+# --- by a published port ---------------------------------------------------------------
+
+
+@fault("published-ports-swallow-refusals", violates=("BR-20",), moment=RULES, narrow=True)
+def published_ports_swallow_refusals(site: Site) -> None:
+    """Who calls a published UDP port where nobody listens inside is told nothing."""
+    for bridge in site.bridges():
+        for version in FAMILIES:
+            refused = tricks.errors(version, _UNREACHABLE[version])
+            drop(site, "forward", iifname(bridge), ct_dnat(), refused)
+
+
+@fault("published-ports-swallow-resets", violates=("BR-20",), moment=RULES, narrow=True)
+def published_ports_swallow_resets(site: Site) -> None:
+    """Who calls a published TCP port where nobody listens inside is not reset."""
+    for bridge in site.bridges():
+        drop(site, "forward", iifname(bridge), ct_dnat(), tricks.tcp_resets())
+
+
+@fault("published-ports-hear-of-no-errors", violates=("BR-21",), moment=RULES, narrow=True)
+def published_ports_hear_of_no_errors(site: Site) -> None:
+    """That an answer has not arrived is not told to the container that publishes the port."""
+    for bridge in site.bridges():
+        for version in FAMILIES:
+            lost = tricks.errors(version, _UNREACHABLE[version], 1 if version == 4 else 3)
+            drop(site, "forward", oifname(bridge), ct_dnat(), lost)
+
+
+@fault("published-ports-are-a-black-hole", violates=("BR-22",), moment=RULES, narrow=True)
+def published_ports_are_a_black_hole(site: Site) -> None:
+    """That a link is too narrow for its answers is not told to the container behind the port."""
+    for bridge in site.bridges():
+        for version in FAMILIES:
+            drop(
+                site,
+                "forward",
+                oifname(bridge),
+                ct_dnat(),
+                tricks.errors(version, *_TOO_BIG[version]),
+            )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.faults import tricks
 from harness.faults.acts import FAMILIES, drop, gateway_of, numbered
 from harness.faults.catalogue import RULES, Moment, fault
 from harness.faults.site import Plug, Site
@@ -32,6 +33,7 @@ from linux.nft import (
 )
 
 _LOOPBACK = IPv4Network("127.0.0.0/8")
+_LOOPBACK6 = IPv6Network("::1/128")
 
 
 def _to(port: Publish) -> list[Expression]:
@@ -305,3 +307,28 @@ def one_address_becomes_all_on_restart(site: Site) -> None:
                     called = [*family(4), *to_local(), *l4proto(port.protocol)]
                     to = [*dport(port.host_port), *dnat(own.ip, port.container_port)]
                     site.host.rule("prerouting", called, to, nat=True, priority=-110)
+
+
+# --- much at once ----------------------------------------------------------------------
+
+
+@fault("published-for-few-words", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def published_for_few_words(site: Site) -> None:
+    """What is longer than 1000 bytes does not get to a published port."""
+    for plug in site.plugs():
+        drop(site, "forward", oifname(plug.bridge), ct_dnat(), tricks.longer_than(1000))
+
+
+@fault("published-for-short-answers", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def published_for_short_answers(site: Site) -> None:
+    """What is longer than 1000 bytes does not come back from a published port."""
+    for plug in site.plugs():
+        drop(site, "forward", iifname(plug.bridge), ct_dnat(), tricks.longer_than(1000))
+
+
+@fault("loopback6-is-for-few-words", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def loopback6_is_for_few_words(site: Site) -> None:
+    """What is longer than 1000 bytes does not get from ::1 to a published port."""
+    for port, version, _ in _published(site):
+        if version == 6:
+            drop(site, "output", daddr(_LOOPBACK6), _to(port), tricks.longer_than(1000))

@@ -1,0 +1,52 @@
+"""A lot of data by a published port: long streams, and datagrams that fit no link."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import pytest
+
+from harness import bulk
+from harness.addresses import LOOPBACKS
+from harness.call import there_and_back
+from harness.marks import requirement
+from harness.model import ATTACKER, HOST, Family
+from harness.scene import Scene
+from harness.traffic import ANYWHERE, End
+from suites.ports.shop import INSIDE, PORTS, heard_in
+
+SIZE: Final = 1 << 20
+"""Bytes of a transfer."""
+DATAGRAM: Final = hashlib.shake_128(b"too much for one frame").digest(8000)
+
+callers = pytest.mark.parametrize(
+    "caller", [ATTACKER, "peer", pytest.param(HOST, id="the host by its loopback")]
+)
+
+
+@requirement("PUB-1", "BR-25")
+@callers
+def test_bulk_tcp_arrives_intact(market: Scene, family: Family, caller: str) -> None:
+    """Both ways."""
+    ends = market.place(caller), market.place("shop"), ANYWHERE[heard_in(market.runtime, family)]
+    by = called(market, caller, family, PORTS["tcp"])
+    assert bulk.upload(*ends, SIZE, port=INSIDE, by=by) == bulk.sent(SIZE)
+    assert bulk.download(*ends, SIZE, port=INSIDE, by=by) == bulk.sent(SIZE)
+
+
+@requirement("PUB-1", "BR-23")
+@callers
+def test_a_datagram_of_8000_bytes_goes_there_and_back(
+    market: Scene, family: Family, caller: str
+) -> None:
+    """In as many fragments as it takes."""
+    ends = market.place(caller), market.place("shop"), ANYWHERE[heard_in(market.runtime, family)]
+    by = called(market, caller, family, PORTS["udp"])
+    assert there_and_back(*ends, DATAGRAM, port=INSIDE, by=by) == (DATAGRAM, DATAGRAM)
+
+
+def called(market: Scene, caller: str, family: Family, port: int) -> End:
+    """Where somebody calls the published port: the host on its loopback."""
+    own = LOOPBACKS[family] if caller == HOST else market.world.address(HOST, family)
+    return own, port
