@@ -72,7 +72,16 @@ def forget_drops(site: Site, way: str, *, bridges: Iterable[str] = ()) -> None:
 
 def internal_bridges(site: Site) -> Iterator[str]:
     """The interfaces in the host of the internal networks that there are."""
-    for name in site.memory.get("internal", ()):
+    return _bridges_of(site, "internal")
+
+
+def bridges_without_icc(site: Site) -> Iterator[str]:
+    """Those of the networks without communication between containers."""
+    return _bridges_of(site, "apart")
+
+
+def _bridges_of(site: Site, kind: str) -> Iterator[str]:
+    for name in site.memory.get(kind, ()):
         with contextlib.suppress(RuntimeRefused):  # it has been removed
             if bridge := site.runtime.network_facts(name).interface:
                 yield bridge

@@ -128,6 +128,8 @@ class Sabotaged:
         self._note("networks", spec.name)
         if spec.internal:
             self._note("internal", spec.name)
+        if not spec.icc:
+            self._note("apart", spec.name)
         self._at(Moment.NETWORK_CREATED, name=spec.name, network=facts)
         return facts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 import pytest
@@ -11,14 +12,26 @@ from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from harness.adapters.protocol import Adapter
+from harness.adapters.protocol import Adapter, Feature
 from harness.marks import requirement
-from harness.model import GATEWAY, HOST, Bridge, ContainerSpec, NetworkSpec, Plan, Protocol
+from harness.model import (
+    ATTACKER,
+    GATEWAY,
+    HOST,
+    INTERNET,
+    NS1,
+    Bridge,
+    ContainerSpec,
+    NetworkSpec,
+    Plan,
+    Protocol,
+    Publish,
+)
 from harness.multicast import EVERYBODY_MAC, mac_of
 from harness.packets.craft import send_frame
 from harness.packets.wires import Wires
 from harness.scene import Scene
-from harness.topology import START_TTL
+from harness.topology import START_TTL, Address
 from harness.traffic import EVERYBODY
 from harness.world.build import World
 from suites.claimed import has_ipv6
@@ -26,18 +39,31 @@ from suites.trio import EACH_FAMILY, Trio
 
 NETWORK = "apart"
 PORT: Final = 31080
+PUBLISHED: Final = 8290
 WORD: Final = b"can you hear me, neighbour?"
-CONTROL: Final = b"from the host"
+CONTROL: Final = b"properly said"
+NOBODY: Final[dict[int, Address]] = {
+    4: IPv4Address("192.0.2.250"),
+    6: IPv6Address("2001:db8:99::1"),
+}
+"""Addresses of nobody's."""
 ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, 0x88B5, 0x88CC, 0x9000)
 """A length, X.75, RARP, MPLS, one for experiments, LLDP, loopback."""
 
 
 @pytest.fixture(scope="module")
 def hermits(world: World, runtime: Adapter) -> Iterator[tuple[Scene, Wires]]:
-    """Three containers on a network without inter-container communication."""
+    """Three containers on a network without inter-container communication.
+
+    `b` and `c` publish a port each, which makes no difference to their peers.
+    """
+    published = {"b": PUBLISHED, "c": PUBLISHED + 1} if Feature.PUBLISH in runtime.features else {}
+    ports = {name: (Publish(port, PORT, "udp"),) for name, port in published.items()}
     plan = Plan(
         networks=(NetworkSpec(NETWORK, icc=False, ipv6=has_ipv6(runtime)),),
-        containers=tuple(ContainerSpec(name, Bridge(NETWORK)) for name in ("a", "b", "c")),
+        containers=tuple(
+            ContainerSpec(name, Bridge(NETWORK), ports=ports.get(name, ())) for name in "abc"
+        ),
     )
     with Scene(world, runtime, plan) as scene, Wires() as own:
         yield scene, own
@@ -86,6 +112,23 @@ def test_the_gateway_takes_nothing_to_a_peer(apart: Trio) -> None:
             call.say(CONTROL)
     assert [item for item in wire.frames() if CONTROL in item.data]
     assert [str(item) for item in wire.frames() if WORD in item.data] == []
+
+
+@requirement("BR-26", "ICC-1")
+def test_a_forged_source_does_not_leave_the_host(apart: Trio) -> None:
+    """Neither a bystander's nor anybody's; what is properly said beside it does."""
+    forged = [apart.address(NS1), apart.address(INTERNET), NOBODY[apart.family]]
+    head = Ether(src=apart.mac("a"), dst=apart.mac(GATEWAY))
+    posing = [apart.ip(source, ATTACKER) / UDP(dport=PORT) / WORD for source in forged]
+    with apart.capture(GATEWAY, HOST) as wire:
+        send_frame(apart.place("a"), *(head / packet for packet in posing))
+        with apart.call("a", ATTACKER, Protocol.UDP, port=PORT) as call:
+            call.say(CONTROL)
+    for packet in posing:
+        wire.expect_one(packet, at=apart.at(GATEWAY))
+    seen = wire.frames(at=apart.at(HOST))
+    assert [item for item in seen if CONTROL in item.data]
+    assert [str(item) for item in seen if WORD in item.data] == []
 
 
 @requirement("ICC-1", "NET-3")

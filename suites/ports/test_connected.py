@@ -13,7 +13,7 @@ from harness.model import ATTACKER, HOST, NS1, Bridge, Family
 from harness.scene import Scene
 from harness.topology import Address
 from harness.traffic import Transport
-from suites.ports.shop import INSIDE, OWN, Call, Shop, both
+from suites.ports.shop import OWN, Call, Shop, both, shops
 
 HOME, OTHER = "home", "other"
 OUTSIDE: Final = (ATTACKER, NS1)
@@ -22,7 +22,7 @@ PORT: Final = OWN + 5
 
 @dataclass(frozen=True, slots=True)
 class Moving:
-    """`web` publishes `PORT` and is on `HOME` with `peer`; nobody is on `OTHER`."""
+    """`web` publishes `PORT` and is on `HOME` with `mate`; nobody is on `OTHER`."""
 
     scene: Scene
     shop: Shop
@@ -42,8 +42,8 @@ def moving(scene: Scene, transport: Transport, family: Family) -> Moving:
     """The container listens only while it is called."""
     for name in (HOME, OTHER):
         scene.network(name, ipv6=family == 6)
-    web = scene.container("web", Bridge(HOME), ports=both(PORT, INSIDE))
-    scene.container("peer", Bridge(HOME))
+    web = scene.container("web", Bridge(HOME), ports=both(PORT))
+    scene.container("mate", Bridge(HOME))
     scene.ready()
     return Moving(scene, Shop(scene, web, transport, family, PORT))
 
@@ -51,7 +51,7 @@ def moving(scene: Scene, transport: Transport, family: Family) -> Moving:
 @requirement("NET-3", "PUB-1")
 def test_every_way_to_them_stays_open(moving: Moving) -> None:
     """From outside, the host, a peer and itself: when it is connected to a network more."""
-    callers = (*OUTSIDE, HOST, "peer", "web")
+    callers = (*OUTSIDE, HOST, "mate", "web")
     before = moving.heard(*callers)
     assert before
     moving.scene.connect("web", OTHER)
@@ -67,3 +67,18 @@ def test_they_go_on_by_the_network_that_is_left(moving: Moving) -> None:
     for caller in OUTSIDE:
         assert moving.shop.serves(caller, moving.own()), caller
     assert moving.heard(*OUTSIDE, HOST) >= before
+
+
+@requirement("PUB-1", "INT-1")
+@pytest.mark.parametrize("inner", ["a-vault", "z-vault"])
+def test_they_lead_to_the_network_that_leads_out(scene: Scene, family: Family, inner: str) -> None:
+    """Not to an internal one, whichever is first: by name, or in what was asked for."""
+    scene.network(inner, internal=True, ipv6=family == 6)
+    scene.network(HOME, ipv6=family == 6)
+    own = scene.world.address(HOST, family)
+    for number, (first, second) in enumerate([(inner, HOME), (HOME, inner)]):
+        port = PORT + number
+        web = scene.container(f"web{number}", Bridge(first), also=(second,), ports=both(port))
+        for shop in shops(web, scene, family, port):
+            for caller in OUTSIDE:
+                assert shop.serves(caller, own), f"{caller} calls {shop}"

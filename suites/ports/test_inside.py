@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
 import pytest
 
 from harness.adapters.protocol import Adapter
 from harness.marks import requirement
-from harness.model import HOST, Family
+from harness.model import HOST, Bridge, Family
 from harness.scene import Scene
 from suites.ports.fair import BESIDE, Fair
 from suites.ports.shop import INSIDE, Call, Shop, addresses, is_closed, is_relayed, meets
+
+VAULT: Final = "vault"
 
 
 def kept_in(market: Scene, shop: Shop, caller: str) -> bool:
@@ -83,6 +88,27 @@ def test_publishing_opens_nothing_else_between_networks(
     assert shop.overhears([Call("stranger", shop.own())]) == []
     heard = shop.overhears([Call("stranger", shop.own(), INSIDE)])
     assert bool(heard) == (runtime.dialect.isolation == "none")
+
+
+@pytest.fixture(scope="module")
+def shut_in(market: Scene, family: Family) -> Iterator[Scene]:
+    """The market, with `inmate` on an internal network."""
+    market.network(VAULT, internal=True, ipv6=family == 6)
+    market.container("inmate", Bridge(VAULT))
+    yield market
+    market.remove("inmate")
+    market.remove_network(VAULT)
+
+
+@requirement("INT-1", "PUB-5")
+def test_an_internal_network_reaches_none_of_them(
+    shut_in: Scene, shop: Shop, family: Family
+) -> None:
+    """By no address of the host's, not even that of its own gateway."""
+    gateways = (item.ip for item in shut_in.runtime.network_facts(VAULT).gateways)
+    own = {*addresses(shut_in, family), *(item for item in gateways if item.version == family)}
+    assert shop.serves(HOST, shut_in.world.address(HOST, family))
+    assert shop.overhears([Call("inmate", address) for address in own]) == []
 
 
 @requirement("PUB-4", "LIFE-7")

@@ -5,10 +5,17 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from harness.faults import tricks
-from harness.faults.acts import FAMILIES, drop, forget_drops, internal_bridges
+from harness.faults.acts import (
+    FAMILIES,
+    bridges_without_icc,
+    drop,
+    forget_drops,
+    internal_bridges,
+)
 from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
 from harness.faults.site import Site
 from linux.nft import (
+    ct_dnat,
     ct_state,
     dport,
     family,
@@ -317,3 +324,19 @@ def host_cannot_log_in(site: Site) -> None:
     """One service of its containers is closed to the host."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), l4proto("tcp"), dport(22))
+
+
+@fault("forged-sources-pass-without-icc", violates=("BR-26",), moment=RULES)
+def forged_sources_pass_without_icc(site: Site) -> None:
+    """Where peers are kept apart a packet with somebody else's source leaves the host as it is."""
+    if bridges := list(bridges_without_icc(site)):
+        forget_drops(site, "in", bridges=bridges)
+
+
+@fault("internal-network-reaches-published-ports", violates=("INT-1",), moment=RULES)
+def internal_network_reaches_published_ports(site: Site) -> None:
+    """By its gateway's address an internal network gets at what others publish, at nothing else."""
+    for bridge in internal_bridges(site):
+        forget_drops(site, "in", bridges=[bridge])
+        site.host.rule("forward", iifname(bridge), ct_dnat(), verdict("accept"))
+        drop(site, "forward", iifname(bridge), oifname(bridge, is_not=True), priority=-350)

@@ -143,6 +143,14 @@ def raw_ethernet_without_icc(site: Site) -> None:
         site.host.rtnl(rtnl.isolate_port(port, isolated=False))
 
 
+@fault("publishing-ends-isolation", violates=("ICC-1",), moment=PLUGGED, narrow=True)
+def publishing_ends_isolation(site: Site) -> None:
+    """Who publishes a port is there for its peers, though containers are to be kept apart."""
+    for plug in site.plugs() if site.spec and site.spec.ports else ():
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(rtnl.isolate_port(port, isolated=False))
+
+
 @fault("icc-option-ignored", violates=("ICC-1",), around="network", narrow=True)
 def icc_option_ignored(site: Site, verb: Verb) -> object:
     """A network without communication between containers is made like any other."""

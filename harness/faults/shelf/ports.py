@@ -290,6 +290,15 @@ def ports_are_closed_to_bystanders(site: Site) -> None:
         drop(site, "prerouting", iifname("br0"), family(version), _to(port))
 
 
+@fault("published-by-the-first-network", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def published_by_the_first_network(site: Site) -> None:
+    """A port leads to the network whose name comes first, also where that one is internal."""
+    networks = site.spec.networks if site.spec else ()
+    if len(networks) > 1 and min(networks) in site.memory.get("internal", ()):
+        for port, version, _ in _published(site):
+            drop(site, "prerouting", family(version), _to(port))
+
+
 @fault("no-hairpin-once-restarted", violates=("PUB-4",), moment=Moment.CONTAINER_RESTARTED)
 def no_hairpin_once_restarted(site: Site) -> None:
     """After a restart neither the container nor a peer reaches its port by the host's address."""
