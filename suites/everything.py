@@ -9,6 +9,7 @@ from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoReply, IPv6
 from scapy.packet import Packet, Raw
 
+from harness.model import Family
 from harness.packets.capture import Capture
 from harness.packets.frame import Frame
 from harness.topology import START_TTL
@@ -17,32 +18,53 @@ from suites.trio import Trio
 
 PORT: Final = 31090
 WORD: Final = b"over there!"
-PROTOCOLS: Final = (4, 33, 41, 47, 50, 51, 94, 132, 136, 253)
-"""IP in IP, DCCP, IPv6 in IP, GRE, ESP, AH, IPIP, SCTP, UDP-Lite, one for experiments."""
+PROTOCOLS: Final = (4, 41, 47, 50, 51, 94, 253)
+"""IP in IP, IPv6 in IP, GRE, ESP, AH, IPIP, one for experiments."""
+TRACKED: Final = (33, 132, 136)
+"""DCCP, SCTP, UDP-Lite: of these a connection tracker can tell that nothing sensible is in them."""
 
 
 def everything(trio: Trio, source: str, target: str) -> Iterator[Packet]:
     """From one to another: what begins a flow, what looks like part of one; each with `WORD`."""
     head = trio.ip(source, target, ttl=START_TTL)
-    for flags in ("S", "A", "SA", "PA", "R", "F", ""):
-        yield head / TCP(sport=53, dport=PORT, flags=flags) / WORD
+    yield from beginnings(trio.family, head)
+    yield from strays(trio.family, head, trio.ip(target, source))
+
+
+def beginnings(family: Family, head: Packet) -> Iterator[Packet]:
+    """What begins a flow, behind one IP header."""
+    yield head / TCP(sport=53, dport=PORT, flags="S") / WORD
     for port in (53, 67, PORT):
         yield head / UDP(sport=port, dport=PORT) / WORD
     for port in SERVICES:
         yield head / TCP(sport=PORT, dport=port, flags="S") / WORD
         yield head / UDP(sport=PORT, dport=port) / WORD
-    quoted = trio.ip(target, source) / UDP(sport=PORT, dport=53) / WORD
-    if trio.family == 4:
+    if family == 4:
+        yield head / ICMP(type=13) / WORD
+    for number in PROTOCOLS:
+        yield of_protocol(head, number)
+
+
+def strays(family: Family, head: Packet, back: Packet) -> Iterator[Packet]:
+    """What looks like part of a flow; errors quote a packet with the header `back`."""
+    for flags in ("A", "SA", "PA", "R", "F", ""):
+        yield head / TCP(sport=53, dport=PORT, flags=flags) / WORD
+    quoted = back / UDP(sport=PORT, dport=53) / WORD
+    if family == 4:
         yield head / ICMP(type=0) / WORD
         yield head / ICMP(type=3, code=3) / quoted
-        yield head / ICMP(type=13) / WORD
     else:
         yield head / ICMPv6EchoReply() / WORD
         yield head / ICMPv6DestUnreach() / quoted
-    for number in PROTOCOLS:
-        other = head.copy()
-        setattr(other, "nh" if isinstance(other, IPv6) else "proto", number)
-        yield other / Raw(WORD * 8)
+    for number in TRACKED:
+        yield of_protocol(head, number)
+
+
+def of_protocol(head: Packet, number: int) -> Packet:
+    """A packet of a protocol by its number, with nothing in it but `WORD`."""
+    packet = head.copy()
+    setattr(packet, "nh" if isinstance(packet, IPv6) else "proto", number)
+    return packet / Raw(WORD * 8)
 
 
 def telling(

@@ -14,6 +14,8 @@ DROP: Final = tuple(verdict("drop"))
 _REGISTER, _SECOND = 1, 2
 _NETWORK, _TRANSPORT = 1, 2
 _INET: Final = 1
+_L4PROTO: Final = 16
+"""NFT_META_L4PROTO (linux/netfilter/nf_tables.h)."""
 _PORT_OPTIONS: Final = {
     "learning": 8,
     "unicast_flood": 9,
@@ -80,6 +82,11 @@ def longer_than(size: int) -> list[Expression]:
         be32(5, 4),
     )
     return [length, host_order, _compare(struct.pack(">I", size), 4)]
+
+
+def of_protocol(number: int) -> list[Expression]:
+    """The packet is of a protocol by its number, whatever is in it."""
+    return [_expression("meta", be32(1, _REGISTER), be32(2, _L4PROTO)), _compare(bytes([number]))]
 
 
 def tcp_resets() -> list[Expression]:

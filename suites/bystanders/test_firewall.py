@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Final
+
+from scapy.layers.inet import UDP
+from scapy.layers.l2 import Ether
 
 from harness.addresses import LOOPBACKS
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
-from harness.model import ATTACKER, HOST, Bridge, Family, Publish
+from harness.model import ATTACKER, GATEWAY, HOST, NS1, Bridge, Family
+from harness.packets.craft import send_frame
+from harness.packets.wires import Wires
 from harness.scene import Scene
+from harness.topology import Address
 from harness.traffic import TRANSPORTS, Ear
 from harness.world.build import World
 from suites.bystanders import operator
 from suites.claimed import lan, restarts
-from suites.trio import DUAL, both_families
+from suites.ports.shop import both, meets
+from suites.trio import DUAL, Trio, both_families
 
 PUBLISHED: Final = 8195
 INSIDE: Final = 31080
+STRANGERS: Final = {4: "10.99.0.9", 6: "fd99::9"}
+"""Sources that nobody has."""
 
 
 @requirement("BYS-3", "BYS-4")
@@ -68,8 +78,7 @@ def test_so_are_published_ports(start_runtime: RuntimeStarter, family: Family) -
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
         host, attacker = scene.place(HOST), scene.place(ATTACKER)
         mode = Bridge(scene.network(DUAL, ipv6=True).name) if family == 6 else Bridge()
-        ports = tuple(Publish(PUBLISHED, INSIDE, transport) for transport in TRANSPORTS)
-        web = scene.container("web", mode, ports=ports)
+        web = scene.container("web", mode, ports=both(PUBLISHED, INSIDE))
         with operator.operating(host):
             operator.flush(host)
             operator.load(host)
@@ -79,3 +88,52 @@ def test_so_are_published_ports(start_runtime: RuntimeStarter, family: Family) -
             with Ear(web.net, transport, family=family, port=INSIDE) as ear:
                 for caller, address in ((attacker, own), (host, own), (host, LOOPBACKS[family])):
                     assert ear.hears(caller, at=address, port=PUBLISHED, answered=True)
+
+
+@requirement("BYS-3", "PUB-4")
+@both_families
+def test_so_is_what_a_network_of_ones_own_has(
+    start_runtime: RuntimeStarter, family: Family
+) -> None:
+    """A peer calls a published port, and forged sources end where they did, as before the flush."""
+    with (
+        World.build() as world,
+        start_runtime(world) as runtime,
+        Scene(world, runtime) as scene,
+        Wires() as outside,
+        Wires() as inside,
+    ):
+        mode = lan(scene, family=family)
+        scene.container("a", mode, ports=both(PUBLISHED, INSIDE))
+        scene.container("b", mode)
+        scene.ready()
+        trio = Trio(scene, family, mode.network, outside, inside)
+        before = hairpins(trio), forgeries(trio)
+        with operator.operating(scene.place(HOST)):
+            operator.flush(scene.place(HOST))
+            operator.load(scene.place(HOST))
+            runtime.repair()
+        assert (hairpins(trio), forgeries(trio)) == before
+
+
+def hairpins(trio: Trio) -> list[Address]:
+    """Whom `a` sees when its peer calls its ports by the host's address, over each transport."""
+    seen = []
+    for transport in TRANSPORTS if meets(trio.scene, "b", trio.address(HOST)) else ():
+        with Ear(trio.place("a"), transport, family=trio.family, port=INSIDE) as ear:
+            met = ear.hears(trio.place("b"), at=trio.address(HOST), port=PUBLISHED)
+            assert met, transport
+            seen.append(met.seen[0])
+    return seen
+
+
+def forgeries(trio: Trio) -> list[str]:
+    """Under which addresses that it has not got `a` sends something that leaves the host."""
+    sources = (trio.address("b"), trio.address(NS1), ip_address(STRANGERS[trio.family]))
+    head = Ether(src=trio.mac("a"), dst=trio.mac(GATEWAY))
+    with trio.capture(HOST) as wire:
+        for source in sources:
+            packet = trio.ip(source, ATTACKER) / UDP(dport=9) / f"as {source}".encode()
+            send_frame(trio.place("a"), head / packet)
+    data = [frame.data for frame in wire.frames()]
+    return [str(source) for source in sources if any(f"as {source}".encode() in it for it in data)]

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from harness.faults.acts import drop, forget_drops
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
-from harness.faults.tricks import DROP
+from harness.faults.tricks import DROP, errors, longer_than, of_protocol
 from harness.faults.verb import Verb
 from linux import rtnl
 from linux.netlink import Request
@@ -225,3 +225,56 @@ def bystanders_lose_a_service_of_each_other(site: Site) -> None:
 def repair_forgets_ports_of_ipv6(site: Site) -> None:
     """After a flush and a repair published ports lead to containers over IPv4 alone."""
     drop(site, "forward", family(6), ct_dnat())
+
+
+@fault(
+    "bystanders-lose-long-packets",
+    violates=("BYS-2",),
+    moment=Moment.CONTAINER_STARTED,
+    narrow=True,
+)
+def bystanders_lose_long_packets(site: Site) -> None:
+    """With containers what bystanders send in full frames goes no further than the host."""
+    drop(site, "forward", iifname("br0"), longer_than(1400))
+
+
+@fault(
+    "bystanders-are-told-of-no-error",
+    violates=("BYS-2",),
+    moment=Moment.CONTAINER_STARTED,
+    narrow=True,
+)
+def bystanders_are_told_of_no_error(site: Site) -> None:
+    """With containers errors from outside do not get to bystanders: their calls time out."""
+    for version, kinds in ((4, (3, 11)), (6, (1, 2, 3))):
+        for kind in kinds:
+            drop(site, "forward", iifname(site.uplink()), oifname("br0"), errors(version, kind))
+
+
+@fault(
+    "bystanders-lose-a-protocol", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED, narrow=True
+)
+def bystanders_lose_a_protocol(site: Site) -> None:
+    """With containers one protocol of bystanders', that of tunnels by GRE, is not forwarded."""
+    drop(site, "forward", iifname("br0"), of_protocol(_GRE))
+
+
+_GRE = 47
+
+
+@fault("repair-forgets-hairpins", violates=("BYS-3",), moment=Moment.REPAIRED, narrow=True)
+def repair_forgets_hairpins(site: Site) -> None:
+    """After a flush and a repair peers on a network of one's own call ports as themselves.
+
+    Where the runtime has them come by way of the gateway.
+    """
+    ways = {("out", bridge) for bridge in site.bridges()[1:]}
+    site.host.take_rules(
+        lambda entry: entry.does == "masq" and "ct" in entry.kinds and bool(ways & set(entry.links))
+    )
+
+
+@fault("repair-forgets-forged-sources", violates=("BYS-3",), moment=Moment.REPAIRED, narrow=True)
+def repair_forgets_forged_sources(site: Site) -> None:
+    """After a flush and a repair forged sources leave a network of one's own."""
+    forget_drops(site, "in", bridges=site.bridges()[1:] or ["-"])
