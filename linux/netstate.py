@@ -23,6 +23,7 @@ _RTM_GETNSID: Final = 90
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _NO_NSID: Final = 0xFFFFFFFF
 _OPERSTATE_UNKNOWN: Final = 0
+_USER_HZ: Final = 100
 _LOCAL: Final = 2
 """RTN_LOCAL (linux/rtnetlink.h)."""
 _RTM_GETNEIGHTBL: Final = 66
@@ -121,6 +122,15 @@ def links_named(netlink: Netlink, names: Sequence[str]) -> list[Link]:
         for name in names
     ]
     return [_read_link(answer) for answer in netlink.get(requests)] if requests else []
+
+
+def ageing(netlink: Netlink, name: str) -> float:
+    """For how many seconds a bridge remembers behind which port a MAC is."""
+    request = Request(rtnl.RTM_GETLINK, 0, rtnl.link_body(name=name), f"look up bridge {name}")
+    (answer,) = netlink.get([request])
+    info = dict(attributes(chosen(answer, rtnl.LINK.size, _OF_A_LINK)[rtnl.IFLA_LINKINFO]))
+    options = dict(attributes(info[rtnl.IFLA_INFO_DATA]))
+    return number(options[rtnl.IFLA_BR_AGEING_TIME]) / _USER_HZ
 
 
 def _read_link(data: bytes) -> Link:

@@ -169,12 +169,23 @@ def test_a_mac_that_a_peer_has_is_refused_or_given_as_declared(
     asked: Scene, runtime: Adapter, host: Place, mac: str
 ) -> None:
     """However it is written."""
+    assert_as_declared(asked, runtime, host, mac)
+
+
+@requirement("NET-5")
+def test_so_is_one_that_a_peer_has_been_given(asked: Scene, runtime: Adapter, host: Place) -> None:
+    """Whether that was drawn, or derives from an address: nobody has asked for it."""
+    assert_as_declared(asked, runtime, host, asked["b"].net.links()["eth0"].mac)
+
+
+def assert_as_declared(asked: Scene, runtime: Adapter, host: Place, mac: str) -> None:
+    """A container that asks for a MAC that somebody has does not start, or has it too."""
     if runtime.dialect.taken_mac == "refused":
         assert_refused(asked, runtime, host, {"mac": mac})
     else:
         late = asked.container("late", Bridge(NETWORK), mac=mac)
         try:
-            assert late.net.links()["eth0"].mac == MAC
+            assert late.net.links()["eth0"].mac == mac.lower()
         finally:
             late.remove()
 

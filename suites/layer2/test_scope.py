@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -18,6 +19,7 @@ from harness.model import ATTACKER, HOST, INTERNET, NS1, NS2, Protocol
 from harness.multicast import mac_of, member
 from harness.packets.craft import send_frame, send_packet
 from harness.topology import START_TTL, Address
+from harness.traffic import Ear
 from suites.trio import NAMES, Trio
 
 PORT: Final = 31048
@@ -49,6 +51,26 @@ def test_what_a_container_says_to_all_reaches_its_peers_alone(trio: Trio) -> Non
     for name in OUTSIDE:
         assert wire.matching(said(CONTROL), at=trio.at(name))
         wire.expect_none(*(said(f"to {group}") for group in groups), at=trio.at(name))
+
+
+@requirement("BR-17")
+def test_an_ordinary_socket_reaches_all_peers(trio: Trio) -> None:
+    """Without privileges, by the broadcast of the link, or its group of all nodes."""
+    everyone = GROUPS[trio.family][0]
+    with contextlib.ExitStack() as stack:
+        ears = [
+            stack.enter_context(Ear(trio.place(name), "udp", family=trio.family, port=PORT))
+            for name in ("b", "c")
+        ]
+        kind = socket.AF_INET if trio.family == 4 else socket.AF_INET6
+        caller = stack.enter_context(trio.place("a").socket(kind, socket.SOCK_DGRAM))
+        if trio.family == 4:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        else:
+            index = trio.place("a").links()[trio.link("a")].ifindex
+            caller.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+        caller.sendto(b"to whom it may concern", (str(everyone), PORT))
+        assert [ear.heard()[0] for ear in ears] == [b"to whom it may concern"] * len(ears)
 
 
 @requirement("BR-17")

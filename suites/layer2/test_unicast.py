@@ -10,6 +10,9 @@ import pytest
 
 from harness.marks import requirement
 from harness.model import GATEWAY, HOST, INTERNET, PROTOCOLS, Protocol, cells
+from harness.probe.remote import by_kernel
+from linux import netstate
+from linux.netlink import Netlink
 from suites.trio import NAMES, Trio
 
 OWN_PORT = 31047
@@ -17,6 +20,9 @@ ETHERNET = 14
 """Length of an Ethernet header in bytes."""
 HEADERS = {4: 20 + 8, 6: 40 + 8}
 """Length of an IP and a UDP header in bytes."""
+
+AGEING = 300
+"""Seconds after which a bridge forgets a MAC that is silent (IEEE 802.1Q, 8.8.3)."""
 
 
 @requirement("BR-13")
@@ -36,6 +42,13 @@ def test_a_third_container_receives_nothing_of_two_others(trio: Trio) -> None:
     assert wire.matching(trio.ip("c", GATEWAY), at=trio.at("c"))
     for source, target in permutations(("a", "b", GATEWAY, HOST, INTERNET), 2):
         wire.expect_none(trio.ip(source, target), at=trio.at("c"))
+
+
+@requirement("BR-13")
+def test_nor_does_it_once_two_others_have_paused(trio: Trio) -> None:
+    """Where a container is the bridge remembers for as long as the standard has it."""
+    with trio.place(GATEWAY).open() as space, Netlink(by_kernel(space)) as netlink:
+        assert netstate.ageing(netlink, trio.bridge) >= AGEING
 
 
 @requirement("BR-12")

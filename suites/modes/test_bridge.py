@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Interface
 
 import pytest
@@ -30,6 +31,7 @@ from harness.place import Place
 from harness.scene import Scene
 from harness.topology import START_TTL
 from harness.traffic import TRANSPORTS, Transport, introduce
+from harness.world.snapshot import Snapshot
 from linux.netstate import Route
 
 BRIDGED = (CONTAINER01, CONTAINER02)
@@ -102,6 +104,19 @@ def test_it_has_a_default_and_an_on_link_route(cast: Scene, runtime: Adapter, na
             Route(gateway.network, None, eth0, gateway.version),
         ]
     assert sorted(inside.routes(), key=str) == sorted(expected, key=str)
+
+
+@requirement("BR-2")
+@pytest.mark.parametrize("name", BRIDGED)
+def test_no_policy_rule_leads_to_other_routes(cast: Scene, name: str) -> None:
+    """It has the rules that a namespace has by itself, and no route in any table beside."""
+    inside, fresh = (Snapshot.of(place).facts for place in (cast[name].net, cast.place(NS1)))
+    rules = [[thing for thing in facts if thing.startswith("rule ")] for facts in (inside, fresh)]
+    assert rules[0] == rules[1]
+    assert rules[0]
+    routes = [thing for thing in inside if thing.startswith("route ")]
+    assert routes
+    assert [thing for thing in routes if not re.search(r" in table (254|255),", thing)] == []
 
 
 @requirement("BR-3")

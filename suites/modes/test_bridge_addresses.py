@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
@@ -65,6 +66,21 @@ def test_a_small_network_gives_out_every_address_but_its_own(
     assert before.changes(Snapshot.of(host)) == []
     with pytest.raises(RuntimeRefused):
         runtime.inspect("one-too-many")
+
+
+@requirement("BR-10")
+@pytest.mark.parametrize("part", ["172.29.6.0/30", "172.29.6.252/30"])
+def test_a_range_at_an_end_of_the_subnet_leaves_that_end_out(scene: Scene, part: str) -> None:
+    """All that is given out of it is a host's: not the network's address, nor the broadcast's."""
+    subnet, part4 = IPv4Network("172.29.6.0/24"), IPv4Network(part)
+    scene.network("ranged", subnet=subnet, gateway=subnet[100], ip_range=part4)
+    usable = set(subnet.hosts()) & set(part4)
+    with contextlib.suppress(RuntimeRefused):  # once there is none left
+        for number in range(len(usable) + 1):
+            scene.container(f"c{number}", Bridge("ranged"))
+    given = {scene[name].net.address(4) for name in members(scene)}
+    assert given
+    assert given <= usable
 
 
 @requirement("BR-10")

@@ -18,6 +18,7 @@ from harness.model import (
     Family,
     Host,
     Joined,
+    Publish,
 )
 from harness.place import Place
 from harness.scene import Scene
@@ -35,6 +36,8 @@ SYSCTLS = (
     "net/ipv4/ip_default_ttl",
 )
 """Of several kinds, one in the other spelling that sysctl(8) knows."""
+
+PUBLISHED, INSIDE = 8196, 31081
 
 
 @requirement("HOST-1")
@@ -78,6 +81,31 @@ def test_it_changes_nothing_on_the_host(fresh: Scene) -> None:
     guest.remove()
     assert before.changes(Snapshot.of(host)) == []
     a_change_would_show(host, before)
+
+
+@requirement("HOST-2", "PUB-1")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_what_others_publish_stays_as_it_is(
+    scene: Scene, host: Place, transport: Transport
+) -> None:
+    """On the LAN and on 127.0.0.1: while it runs, and once it has gone."""
+    web = scene.container("web", Bridge(), ports=(Publish(PUBLISHED, INSIDE, transport),))
+    with Ear(web.net, transport, port=INSIDE) as ear:
+
+        def answers() -> bool:
+            lan = ear.hears(
+                scene.place(ATTACKER),
+                at=scene.world.address(HOST, 4),
+                port=PUBLISHED,
+                answered=True,
+            )
+            return bool(lan and ear.hears(host, at=LOOPBACKS[4], port=PUBLISHED, answered=True))
+
+        assert answers()
+        guest = scene.container("guest", Host())
+        assert answers()
+        guest.remove()
+        assert answers()
 
 
 @requirement("HOST-3")

@@ -277,3 +277,27 @@ def products_after_a_restart(site: Site) -> None:
         if site.spec and not site.spec.mac:
             mac = site.inside.link(plug.inside).mac
             site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")
+
+
+@fault("beginning-of-the-subnet-given", violates=("BR-10",), moment=PLUGGED, narrow=True)
+def beginning_of_the_subnet_given(site: Site) -> None:
+    """Where the gateway is somewhere in the midst the subnet's own address is given out."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug) if plug.network.name != DEFAULT_NETWORK else None
+        if gateway and int(gateway.ip) - int(gateway.network.network_address) > _BEGINNING:
+            readdress(site, plug, numbered(gateway, 0))
+
+
+_BEGINNING = 16
+
+
+@fault("takes-a-mac-that-was-given", violates=("NET-5",), around="run", narrow=True)
+def takes_a_mac_that_was_given(site: Site, verb: Verb) -> object:
+    """A MAC that derives from a peer's address is not known to be the peer's."""
+    try:
+        return verb()
+    except RuntimeRefused:
+        mac = (verb.spec.mac or "").lower()
+        if mac.startswith("02:42") and mac not in {spec.mac for spec in site.specs.values()}:
+            return verb(spec=replace(verb.spec, mac=None))
+        raise

@@ -340,3 +340,10 @@ def internal_network_reaches_published_ports(site: Site) -> None:
         forget_drops(site, "in", bridges=[bridge])
         site.host.rule("forward", iifname(bridge), ct_dnat(), verdict("accept"))
         drop(site, "forward", iifname(bridge), oifname(bridge, is_not=True), priority=-350)
+
+
+@fault("databases-are-out-of-reach", violates=("BR-7",), moment=RULES, narrow=True)
+def databases_are_out_of_reach(site: Site) -> None:
+    """Containers call any service of the internet but one of those that firewalls seldom name."""
+    for bridge in site.bridges():
+        drop(site, "forward", iifname(bridge), oifname(site.uplink()), l4proto("tcp"), dport(5432))

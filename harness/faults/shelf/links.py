@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from dataclasses import replace
+from ipaddress import ip_network
 
 from harness.attach import host_end
 from harness.faults import tricks
@@ -14,6 +15,7 @@ from harness.faults.site import Site
 from harness.faults.verb import Verb
 from harness.model import DEFAULT_NETWORK, Nothing
 from linux import rtnl
+from linux.nft import daddr
 
 
 @fault("second-interface", violates=("BR-1",), moment=PLUGGED)
@@ -247,3 +249,17 @@ def restarted_with_another_mtu(site: Site) -> None:
     for plug in site.plugs():
         if site.host.link(plug.bridge).mtu < 1500:
             site.inside.set_link(plug.inside, mtu=1500)
+
+
+@fault("bridge-forgets-soon", violates=("BR-13",), moment=PLUGGED, narrow=True)
+def bridge_forgets_soon(site: Site) -> None:
+    """Who has been silent for ten seconds is not known to the bridge: it floods what is for him."""
+    for plug in site.plugs():
+        site.host.rtnl(tricks.ageing(site.host.link(plug.bridge).ifindex, 10))
+
+
+@fault("broadcasts-are-not-sent", violates=("BR-17",), moment=PLUGGED, narrow=True)
+def broadcasts_are_not_sent(site: Site) -> None:
+    """What an ordinary socket sends to everybody on the link does not leave the container."""
+    for _ in site.plugs():
+        site.inside.rule("output", daddr(ip_network("255.255.255.255/32")), tricks.DROP)

@@ -243,3 +243,16 @@ def restarted_on_the_host_it_is_alone(site: Site, verb: Verb) -> Facts:
         return begun_anew(site, replace(spec, mode=Nothing()))
     facts: Facts = verb()
     return facts
+
+
+@fault(
+    "host-mode-ends-ways-to-the-loopback",
+    violates=("HOST-2",),
+    moment=Moment.CONTAINER_REMOVED,
+    narrow=True,
+)
+def host_mode_ends_ways_to_the_loopback(site: Site) -> None:
+    """Removing a container in mode host turns off what published ports on 127.0.0.1 need."""
+    if isinstance(site.mode, Host):
+        for bridge in site.bridges():
+            site.host.sysctl(f"net.ipv4.conf.{bridge}.route_localnet", 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from harness.faults import tricks
 from harness.faults.acts import FAMILIES, gateway_of, numbered
@@ -178,3 +178,14 @@ def internal_opens_with_a_restart(site: Site) -> None:
         gateway = gateway_of(plug)
         if gateway and plug.network.name in site.memory.get("internal", ()):
             site.inside.ensure(rtnl.add_route(None, via=gateway.ip))
+
+
+@fault("rule-leads-to-another-table", violates=("BR-2",), moment=PLUGGED, narrow=True)
+def rule_leads_to_another_table(site: Site) -> None:
+    """A policy rule has what a container itself sends go by a table that nobody looks at."""
+    for plug in site.plugs():
+        index = site.inside.link(plug.inside).ifindex
+        site.inside.ensure(
+            rtnl.add_rule(4, iif="lo", table=100, priority=50),
+            rtnl.add_route(ip_network("198.18.0.0/15"), oif=index, table=100),
+        )
