@@ -20,6 +20,9 @@ from harness.probe.remote import by_kernel
 
 _SIOCETHTOOL: Final = 0x8946
 _GET_CHECKSUMS, _SET_CHECKSUMS = 0x16, 0x17  # ETHTOOL_GTXCSUM, _STXCSUM
+_GET_FEATURES: Final = 0x3A  # ETHTOOL_GFEATURES
+_BLOCKS, _BLOCK = 4, 16
+"""Room for 128 features, 32 at a time with what is available, asked for, active and fixed."""
 _IFREQ: Final = struct.Struct("16sP16x")
 _VALUE: Final = struct.Struct("=II")
 
@@ -40,6 +43,21 @@ def without_offload(place: Place, link: str = "eth0") -> Iterator[None]:
             yield
         finally:
             _ethtool(opened, link, _SET_CHECKSUMS, before)
+
+
+def switch_off(place: Place, link: str) -> None:
+    """Have the place's own kernel do checksums and segments of what it sends, from now on."""
+    with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        _ethtool(opened, link, _SET_CHECKSUMS, 0)
+
+
+def features(place: Place, link: str) -> bytes:
+    """All that a link can be asked to do, and what it does: bits by which to compare two looks."""
+    answer = array.array("B", _VALUE.pack(_GET_FEATURES, _BLOCKS) + bytes(_BLOCKS * _BLOCK))
+    address, _ = answer.buffer_info()
+    with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        fcntl.ioctl(opened, _SIOCETHTOOL, _IFREQ.pack(link.encode(), address))
+    return answer.tobytes()
 
 
 def _ethtool(opened: socket.socket, link: str, command: int, value: int = 0) -> int:

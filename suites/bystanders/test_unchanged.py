@@ -11,6 +11,7 @@ from harness.dialect import Dialect
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
 from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge
+from harness.packets.offload import features, without_offload
 from harness.scene import Scene
 from harness.topology import Topology
 from harness.traffic import introduce
@@ -48,6 +49,22 @@ def test_the_host_gets_things_and_loses_and_changes_none(scene: Scene) -> None:
     assert [line for line in others if not _is_documented(line, dialect)] == []
     scene.close()
     assert before.changes(Snapshot.of(host)) == []
+
+
+@requirement("BYS-1")
+def test_its_links_do_what_they_did_for_the_kernel(scene: Scene) -> None:
+    """Checksums, segments and the like: while containers run, and when they have gone."""
+    host = scene.place(HOST)
+    dialect = scene.runtime.dialect
+    own = {link for link in host.links() if _is_documented(f"link {link}", dialect, start=True)}
+    before = {link: features(host, link) for link in host.links().keys() - own}
+    with without_offload(host):
+        assert features(host, "eth0") != before["eth0"], "what is changed must show"
+    assert features(host, "eth0") == before["eth0"]
+    crowd(scene)
+    assert {link: features(host, link) for link in before} == before
+    scene.close()
+    assert {link: features(host, link) for link in before} == before
 
 
 @requirement("BYS-1")

@@ -9,6 +9,7 @@ from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP, errors, longer_than, of_protocol
 from harness.faults.verb import Verb
+from harness.packets.offload import switch_off
 from linux import rtnl
 from linux.netlink import Request
 from linux.nft import (
@@ -278,3 +279,14 @@ def repair_forgets_hairpins(site: Site) -> None:
 def repair_forgets_forged_sources(site: Site) -> None:
     """After a flush and a repair forged sources leave a network of one's own."""
     forget_drops(site, "in", bridges=site.bridges()[1:] or ["-"])
+
+
+@fault(
+    "uplink-computes-no-checksums",
+    violates=("BYS-1",),
+    moment=Moment.CONTAINER_STARTED,
+    narrow=True,
+)
+def uplink_computes_no_checksums(site: Site) -> None:
+    """With containers the host's own interface leaves checksums and segments to the kernel."""
+    switch_off(site.host.place, site.uplink())
