@@ -72,7 +72,7 @@ def test_a_removal_is_killed(engine: Engine, root: Path, step: Step) -> None:
     with nothing_left(root):
         web = engine.run("base", FOR_EVER, name="web")
         killed_at(step, lambda: Engine(root).remove("web", force=True))
-        engine.containers()
+        assert not _in_limbo(engine)
         try:
             engine.remove("web", force=True)
         except NotFoundError:
