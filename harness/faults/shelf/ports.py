@@ -134,7 +134,14 @@ def published_for_one_network(site: Site) -> None:
                 drop(site, "forward", iifname(bridge), oifname(other), ct_dnat())
 
 
-@fault("callers-are-hidden", violates=("PUB-6",), moment=RULES, history="podman#5138", narrow=True)
+@fault(
+    "callers-are-hidden",
+    violates=("PUB-6",),
+    moment=RULES,
+    history="podman#5138",
+    narrow=True,
+    also=("BYS-1", "BYS-3", "PUB-4"),
+)
 def callers_are_hidden(site: Site) -> None:
     """Whoever calls a published port is seen as the gateway."""
     for bridge in site.bridges():
