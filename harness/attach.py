@@ -97,8 +97,7 @@ def detach(host: NetNS, name: str, addresses: set[Address]) -> None:
         forgotten = [rtnl.del_neighbour(item.ifindex, item.address) for item in known]
         netlink.send([rtnl.del_link(host_end(name)), *forgotten], missing_ok=True)
     with Conntrack(host) as conntrack:
-        flows = conntrack.marked(*(item.packed for item in addresses))
-        conntrack.forget(flow for flow in flows if not flow.addresses.isdisjoint(addresses))
+        conntrack.forget(conntrack.of(addresses))
 
 
 def host_end(name: str) -> str:

@@ -13,7 +13,7 @@ import errno
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
@@ -110,6 +110,11 @@ class Conntrack:
         if not marks:
             return []
         return [read_flow(answer) for answer in filter(having(marks), self.raw())]
+
+    def of(self, addresses: Collection[Address]) -> list[Flow]:
+        """The flows that have one of these addresses somewhere."""
+        found = self.marked(*(item.packed for item in addresses))
+        return [flow for flow in found if not flow.addresses.isdisjoint(addresses)]
 
     def raw(self) -> Iterator[bytes]:
         """What the kernel tells of each flow, as it tells it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
@@ -11,7 +12,8 @@ from harness.adapters.protocol import Facts, RuntimeRefused
 from harness.faults.ground import BRIDGE_TABLE, TABLE
 from harness.faults.site import Plug, Site
 from harness.faults.tricks import DROP
-from harness.model import ContainerSpec, Family
+from harness.faults.verb import Verb
+from harness.model import Family, Mode, Nothing
 from harness.topology import Interface
 from linux import rtnl
 from linux.nft import Expression, Hook
@@ -93,7 +95,11 @@ def leave_link(site: Site) -> None:
     site.host.rtnl(rtnl.add_veth(f"left{count}", f"left{count}p"))
 
 
-def begun_anew(site: Site, spec: ContainerSpec) -> Facts:
-    """Have a stopped container go, and another of its name begin in its place."""
+def started_alone(site: Site, verb: Verb, mode: type[Mode]) -> Facts:
+    """Start a stopped container; in place of one in such a mode one begins that has nothing."""
+    spec = site.specs[verb.name]
+    if not isinstance(spec.mode, mode):
+        facts: Facts = verb()
+        return facts
     site.runtime.remove(spec.name)
-    return site.runtime.run(spec)
+    return site.runtime.run(replace(spec, mode=Nothing()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.adapters.protocol import Facts, RuntimeRefused
-from harness.faults.acts import begun_anew
+from harness.faults.acts import started_alone
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP
@@ -161,11 +161,7 @@ def joiner_takes_the_names_along(site: Site) -> None:
 @fault("restarted-joiner-is-alone", violates=("CTR-1",), around="start_container", narrow=True)
 def restarted_joiner_is_alone(site: Site, verb: Verb) -> Facts:
     """A joiner that is started again gets a namespace of its own, with nothing in it."""
-    spec = site.specs[verb.name]
-    if isinstance(spec.mode, Joined):
-        return begun_anew(site, replace(spec, mode=Nothing()))
-    facts: Facts = verb()
-    return facts
+    return started_alone(site, verb, Joined)
 
 
 @fault("joiner-keeps-its-resolver", violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)

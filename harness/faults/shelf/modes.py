@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from harness.adapters.protocol import Completed, Facts
 from harness.faults import tricks
-from harness.faults.acts import begun_anew, drop
+from harness.faults.acts import drop, started_alone
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
@@ -238,11 +238,7 @@ def none_has_more_after_a_restart(site: Site) -> None:
 )
 def restarted_on_the_host_it_is_alone(site: Site, verb: Verb) -> Facts:
     """A container in mode host that is started again gets a namespace of its own."""
-    spec = site.specs[verb.name]
-    if isinstance(spec.mode, Host):
-        return begun_anew(site, replace(spec, mode=Nothing()))
-    facts: Facts = verb()
-    return facts
+    return started_alone(site, verb, Host)
 
 
 @fault(

@@ -162,8 +162,7 @@ def connections_forget_flows(site: Site) -> None:
     """
     kept = {item.ip for plug in site.plugs() for item in plug.addresses}
     with site.host.place.open() as space, Conntrack(space) as conntrack:
-        theirs = conntrack.marked(*(address.packed for address in kept))
-        conntrack.forget(flow for flow in theirs if not kept.isdisjoint(flow.addresses))
+        conntrack.forget(conntrack.of(kept))
 
 
 @fault("connections-without-ipv6-end-it", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
