@@ -61,6 +61,38 @@ def download(
         return _carry(far, near, size)
 
 
+def break_off(
+    caller: Place,
+    server: Place,
+    at: Address,
+    *,
+    by_caller: bool,
+    port: int = 0,
+    by: End | None = None,
+) -> bool:
+    """Reset a connection while the other side sends; whether that one is told within `BOUND`.
+
+    `at`, `port` and `by` as for `upload`; the caller does it, or the server.
+    """
+    with _connection(caller, server, at, port, by) as (near, far):
+        breaking, sending = (near, far) if by_caller else (far, near)
+        sending.sendall(next(answers.bulk(_PIECE)))
+        breaking.recv(1)  # the way is open, to its end, and there is more to come
+        breaking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        breaking.close()
+        sending.setblocking(False)
+        deadline = time.monotonic() + BOUND
+        while (left := deadline - time.monotonic()) > 0:
+            select.select([], [sending], [], left)
+            try:
+                sending.send(bytes(_PIECE))
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                return True
+    return False
+
+
 @contextlib.contextmanager
 def _connection(
     caller: Place, server: Place, at: Address, port: int, by: End | None

@@ -162,14 +162,29 @@ def ask(
     """
     server = of or nameservers(container.read(RESOLV_CONF))[0]
     query = dns.message.make_query(name, kind)
-    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
-    with container.net.socket(family, _KINDS[transport]) as opened:
-        opened.settimeout(PATIENCE)
-        opened.connect((str(server), 53))  # so that what refuses it is told at once
+    with _to(server, container, transport) as opened:
         opened.setblocking(False)
         if transport == "tcp":
             return dns.query.tcp(query, str(server), PATIENCE, sock=opened)
         return dns.query.udp(query, str(server), PATIENCE, sock=opened)
+
+
+def hang_up(container: Container, name: str, *, questions: int) -> None:
+    """Ask the resolver so many things about a name over one connection, and wait for no answer."""
+    query = dns.message.make_query(name, "A").to_wire()
+    server = nameservers(container.read(RESOLV_CONF))[0]
+    with _to(server, container, "tcp") as opened:
+        opened.sendall((len(query).to_bytes(2, "big") + query) * questions)
+
+
+@contextmanager
+def _to(server: Address, container: Container, transport: Transport) -> Iterator[socket.socket]:
+    """Connected, so that what refuses it is told at once."""
+    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
+    with container.net.socket(family, _KINDS[transport]) as opened:
+        opened.settimeout(PATIENCE)
+        opened.connect((str(server), 53))
+        yield opened
 
 
 def told(answer: Message) -> set[str]:

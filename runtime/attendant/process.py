@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -170,6 +171,8 @@ class Attendant:
 def main(root: str, arguments: Area | None = None) -> None:
     """Attend to the containers of a state directory until nobody is left."""
     Title(TITLE, arguments or arguments_area()).take()
+    # As Python has it, and not what a nursery begins with: who hangs up would end it.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     asyncio.run(_serve(root))
 
 

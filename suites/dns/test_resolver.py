@@ -26,7 +26,12 @@ from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
 from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT
 from harness.world.services import Services
-from suites.names import KINDS, heard, looked_up, resolved, unheard_of
+from suites.names import KINDS, heard, looked_up, present, resolved, unheard_of
+
+TIMES: Final = 5
+"""How often somebody hangs up: what comes of it may depend on who is told first."""
+QUESTIONS: Final = 20
+"""Of one connection: the answer to the first is refused by who has gone, the others meet that."""
 
 STUB: Final = IPv4Address("127.0.0.53")
 """Where a machine may have a resolver of its own, as with systemd-resolved."""
@@ -161,6 +166,17 @@ def test_started_again_it_is_answered_too(scene: Scene, network: str) -> None:
     for family in FAMILIES:
         address = pick(scene.world.topology.internet, family).ip
         assert resolved(scene, "asker", unheard_of(), family) == {address}
+
+
+@requirement("DNS-1")
+@everywhere
+def test_who_hangs_up_takes_nobodys_answers(town: Scene, asker: str) -> None:
+    """Whoever asks after a client that waited for no answer is answered, here and elsewhere."""
+    for _ in range(TIMES):
+        lookup.hang_up(town[asker], unheard_of(), questions=QUESTIONS)
+    address = pick(town.world.topology.internet, 4).ip
+    for other in present(town, asker, "plain", "web"):
+        assert resolved(town, other, unheard_of(), 4) == {address}
 
 
 def mode(scene: Scene, network: str) -> Bridge:

@@ -18,6 +18,8 @@ from suites.ports.shop import INSIDE, PORTS, heard_in
 
 SIZE: Final = 1 << 20
 """Bytes of a transfer."""
+TIMES: Final = 5
+"""How often a call is broken off: what comes of it may depend on who is told first."""
 DATAGRAM: Final = hashlib.shake_128(b"too much for one frame").digest(8000)
 
 callers = pytest.mark.parametrize(
@@ -44,6 +46,20 @@ def test_a_datagram_of_8000_bytes_goes_there_and_back(
     ends = market.place(caller), market.place("shop"), ANYWHERE[heard_in(market.runtime, family)]
     by = called(market, caller, family, PORTS["udp"])
     assert there_and_back(*ends, DATAGRAM, port=INSIDE, by=by) == (DATAGRAM, DATAGRAM)
+
+
+@requirement("PUB-1")
+@callers
+@pytest.mark.parametrize("who", ["the caller", "the container"])
+def test_a_call_that_is_broken_off_ends_no_other(
+    market: Scene, family: Family, caller: str, who: str
+) -> None:
+    """Amid a transfer: the other side is told of it, and whoever calls next is heard."""
+    ends = market.place(caller), market.place("shop"), ANYWHERE[heard_in(market.runtime, family)]
+    by = called(market, caller, family, PORTS["tcp"])
+    for _ in range(TIMES):
+        assert bulk.break_off(*ends, by_caller=who == "the caller", port=INSIDE, by=by)
+    assert bulk.upload(*ends, SIZE, port=INSIDE, by=by) == bulk.sent(SIZE)
 
 
 def called(market: Scene, caller: str, family: Family, port: int) -> End:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import dns.message
 import pytest
 
 from runtime.engine import Engine
 from runtime.starter import Starter
-from tests.runtime.asking import ask, told
+from tests.runtime.asking import RESOLVER, ask, told
 from tests.runtime.conftest import FOR_EVER
-from tests.runtime.looks import children, processes, until
+from tests.runtime.looks import children, netns, processes, until
 
 
 @pytest.fixture
@@ -80,6 +82,21 @@ def test_attendants_outlive_it(engine: Engine, started: Engine, lan: str, starte
     assert told(ask(web, web.name)) == {"10.9.0.2"}
     engine.remove(web.id, force=True)
     assert not called(b"mydocker-attendant")
+
+
+def test_who_hangs_up_before_the_answers_ends_nobodys(started: Engine, lan: str) -> None:
+    """What the kernel does by default to whoever writes to a closed connection is to kill it."""
+    web = started.run("base", FOR_EVER, network=lan)
+    question = dns.message.make_query(web.name, "A").to_wire()
+    until(lambda: told(ask(web, web.name)) == {"10.9.0.2"}, "it has come")
+    (before,) = called(b"mydocker-attendant")
+    with netns(web) as space:
+        for _ in range(20):
+            with space.socket(socket.AF_INET, socket.SOCK_STREAM) as asker:
+                asker.connect((RESOLVER, 53))
+                asker.sendall((len(question).to_bytes(2, "big") + question) * 20)
+    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    assert called(b"mydocker-attendant") == {before}
 
 
 def test_without_it_they_are_executed(started: Engine, lan: str) -> None:
