@@ -51,11 +51,12 @@ class Attendant:
         self._has_adopted = True
         asyncio.get_running_loop().add_reader(self._listening, self._accept)
         await self._over
+        with suppress(FileNotFoundError):  # first, because afterwards it may be the next one's
+            if not os.path.getsize(f"{self._store.root}/{LOG}"):
+                os.unlink(f"{self._store.root}/{LOG}")
         # From now on nobody finds it; whoever has just called is hung up on.
         with suppress(FileNotFoundError):
             os.unlink(self._store.attendant)
-        if not os.path.getsize(f"{self._store.root}/{LOG}"):
-            os.unlink(f"{self._store.root}/{LOG}")
         os._exit(0)
 
     # --- being told ----------------------------------------------------------------

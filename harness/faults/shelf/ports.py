@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from harness.adapters.protocol import Facts, RuntimeRefused
 from harness.faults import tricks
-from harness.faults.acts import FAMILIES, drop, gateway_of, numbered
+from harness.faults.acts import DROP, FAMILIES, drop, gateway_of, numbered
 from harness.faults.catalogue import RULES, Moment, fault
 from harness.faults.site import Plug, Site
 from harness.faults.verb import Verb
@@ -65,6 +65,14 @@ def datagrams_are_not_published(site: Site) -> None:
     for port, version, _ in _published(site):
         if port.protocol == "udp":
             drop(site, "prerouting", family(version), _to(port))
+
+
+@fault("callers-do-not-break-off", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def callers_do_not_break_off(site: Site) -> None:
+    """A container is not told that who calls a port that it publishes has broken off."""
+    for port in site.facts.ports if site.facts and site.is_bridged else ():
+        if port.protocol == "tcp":
+            site.inside.rule("input", [*tricks.tcp_resets(), *dport(port.container_port)], DROP)
 
 
 @fault("published-for-others-only", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
