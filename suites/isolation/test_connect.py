@@ -18,8 +18,8 @@ from harness.traffic import TRANSPORTS, Ear, Transport
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
 from suites.claimed import has_ipv6
-from suites.isolation.talking import LENGTH, PORT, talking
 from suites.names import held
+from suites.talking import LENGTH, PORT, talking
 from suites.trio import both_families
 
 FIRST, SECOND, THIRD, FOURTH = "first", "second", "third", "fourth"

@@ -19,8 +19,8 @@ from harness.traffic import TRANSPORTS, Ear, introduce
 from harness.world.build import World
 from linux.netstate import Route
 from suites.claimed import has_ipv6
-from suites.isolation.talking import talking
 from suites.names import held
+from suites.talking import talking
 from suites.trio import both_families
 
 HOME, BESIDE, PLAIN = "home", "more", "plain"

@@ -14,7 +14,7 @@ from harness.marks import requirement
 from harness.model import ATTACKER, HOST, Family
 from harness.scene import Scene
 from harness.traffic import ANYWHERE, End
-from suites.ports.shop import INSIDE, PORTS, heard_in
+from suites.ports.shop import INSIDE, PORTS, heard_in, meets
 
 SIZE: Final = 1 << 20
 """Bytes of a transfer."""
@@ -49,16 +49,21 @@ def test_a_datagram_of_8000_bytes_goes_there_and_back(
 
 
 @requirement("PUB-1")
-@callers
+@pytest.mark.parametrize(
+    "who", [(ATTACKER, "peer"), (HOST,)], ids=["others", "the host by its loopback"]
+)
 def test_a_call_that_is_broken_off_ends_no_other(
-    market: Scene, family: Family, caller: str
+    market: Scene, family: Family, who: tuple[str, ...]
 ) -> None:
     """Amid a transfer, by either side: the other is told, and whoever calls next is heard."""
-    ends = market.place(caller), market.place("shop"), ANYWHERE[heard_in(market.runtime, family)]
-    by = called(market, caller, family, PORTS["tcp"])
-    for by_caller in (True, False) * TIMES:
-        assert bulk.break_off(*ends, by_caller=by_caller, port=INSIDE, by=by)
-    assert bulk.upload(*ends, SIZE, port=INSIDE, by=by) == bulk.sent(SIZE)
+    for caller in who:
+        by = called(market, caller, family, PORTS["tcp"])
+        if meets(market, caller, by[0]):
+            at = ANYWHERE[heard_in(market.runtime, family)]
+            ends = market.place(caller), market.place("shop"), at
+            for by_caller in (True, False) * TIMES:
+                assert bulk.break_off(*ends, by_caller=by_caller, port=INSIDE, by=by)
+            assert bulk.upload(*ends, SIZE, port=INSIDE, by=by) == bulk.sent(SIZE)
 
 
 def called(market: Scene, caller: str, family: Family, port: int) -> End:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 
@@ -15,6 +16,7 @@ from harness.faults.site import Site
 from harness.faults.verb import Verb
 from harness.model import Bridge, ContainerSpec, Nothing
 from linux import rtnl
+from linux.conntrack import Conntrack, Flow
 from linux.nft import Table, add_chain, add_rule, add_table, counter
 from linux.syscalls import MS_BIND, mount
 
@@ -123,6 +125,50 @@ def process_stays(site: Site) -> None:
 def network_leaves_a_link(site: Site) -> None:
     """A removed network has left an interface."""
     leave_link(site)
+
+
+# --- others' flows -----------------------------------------------------------------
+
+
+@fault("starts-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_STARTED)
+def starts_forget_others_flows(site: Site) -> None:
+    """A start makes the host forget every flow: translated ones are lost."""
+    _forget(site, lambda _: True)
+
+
+@fault("removals-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_REMOVED)
+def removals_forget_others_flows(site: Site) -> None:
+    """A removal makes the host forget every flow: translated ones are lost."""
+    _forget(site, lambda _: True)
+
+
+@fault("networks-forget-others-flows", violates=("LIFE-8",), moment=Moment.NETWORK_REMOVED)
+def networks_forget_others_flows(site: Site) -> None:
+    """When a network is removed the host forgets every flow: translated ones are lost."""
+    _forget(site, lambda _: True)
+
+
+@fault(
+    "starts-forget-flows-of-the-port",
+    violates=("LIFE-8",),
+    moment=Moment.CONTAINER_STARTED,
+    history="moby#46276",
+    narrow=True,
+)
+def starts_forget_flows_of_the_port(site: Site) -> None:
+    """A start makes the host forget UDP flows to ports that it publishes, of whichever address."""
+    own = {port.host_port for port in (site.facts.ports if site.facts else ())}
+    _forget(
+        site,
+        lambda flow: (
+            flow.original.protocol == socket.IPPROTO_UDP and flow.original.destination_port in own
+        ),
+    )
+
+
+def _forget(site: Site, which: Callable[[Flow], bool]) -> None:
+    with site.host.place.open() as space, Conntrack(space) as conntrack:
+        conntrack.forget([flow for flow in conntrack.all() if which(flow)])
 
 
 # --- refusals ----------------------------------------------------------------------

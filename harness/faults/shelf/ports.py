@@ -8,9 +8,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from harness.adapters.protocol import Facts, RuntimeRefused
 from harness.faults import tricks
-from harness.faults.acts import DROP, FAMILIES, drop, gateway_of, numbered
+from harness.faults.acts import FAMILIES, drop, gateway_of, numbered
 from harness.faults.catalogue import RULES, Moment, fault
 from harness.faults.site import Plug, Site
+from harness.faults.tricks import DROP
 from harness.faults.verb import Verb
 from harness.model import Family, Publish
 from linux.nft import (

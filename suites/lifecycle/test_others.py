@@ -1,0 +1,82 @@
+"""What others have open goes on while containers and networks come and go beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from harness.marks import requirement
+from harness.model import HOST, INTERNET, Bridge, Family
+from harness.scene import Scene
+from harness.traffic import TRANSPORTS
+from harness.wait import until
+from suites.claimed import has_ipv6, lan, restarts
+from suites.talking import Talk, talking
+from suites.trio import both_families
+
+Flows = dict[str, Talk]
+
+
+@pytest.fixture
+def flows(scene: Scene, family: Family) -> Iterator[Flows]:
+    """From `stays` to the internet and from its peer to it, over UDP and TCP."""
+    own = lan(scene, family=family)
+    stays, mate = (scene.container(name, own).net for name in ("stays", "mate"))
+    scene.ready()
+    address, beyond = stays.address(family), scene.world.address(INTERNET, family)
+    assert address
+    with ExitStack() as stack:
+        yield {
+            f"{transport}, {way}": stack.enter_context(talking(*ends, transport=transport))
+            for transport in TRANSPORTS
+            for way, ends in {
+                "to the internet": (stays, scene.place(INTERNET), beyond),
+                "from a peer": (mate, stays, address),
+            }.items()
+        }
+
+
+@requirement("LIFE-8")
+@both_families
+def test_open_flows_go_on_beside_a_container(scene: Scene, flows: Flows) -> None:
+    """That starts on the same network, is stopped and started again, killed, and removed."""
+    own = scene.plan.container("stays").mode
+    guest = scene.container("guest", own)
+    go_on(flows, "started")
+    if restarts(scene.runtime):
+        guest.stop()
+        go_on(flows, "stopped")
+        guest.start()
+        go_on(flows, "started again")
+    scene.world.host.call(os.kill, guest.facts().pid, signal.SIGKILL)
+    until(scene.place(HOST), lambda: not guest.facts().running, "the runtime knows of it")
+    go_on(flows, "killed")
+    scene.remove("guest")
+    go_on(flows, "removed")
+
+
+@requirement("LIFE-8", "NET-1")
+@both_families
+def test_open_flows_go_on_beside_a_network(scene: Scene, flows: Flows) -> None:
+    """That is made, used and removed."""
+    scene.network("passing", ipv6=has_ipv6(scene.runtime))
+    scene.container("guest", Bridge("passing"))
+    go_on(flows, "a network was made")
+    scene.remove("guest")
+    scene.remove_network("passing")
+    go_on(flows, "a network was removed")
+
+
+def go_on(flows: Flows, after: str) -> None:
+    """Whoever was called speaks, then who has called: nothing is refused or lost."""
+    lost = {}
+    for name, talk in flows.items():
+        try:
+            talk.exchange()
+        except OSError as error:
+            lost[name] = repr(error)
+    assert not lost, after
