@@ -23,6 +23,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.reversename
 import dns.rrset
+import dns.wire
 from dns.message import Message
 
 from runtime.net.files import searched, upstream
@@ -32,6 +33,10 @@ from runtime.state import Store, read_json
 
 TTL: Final = 0
 """Nobody may keep an answer: containers come and go. In seconds."""
+_TYPE_AND_CLASS: Final = 4
+"""Bytes behind the name of a question (RFC 1035, 4.1.2)."""
+_ROOT: Final = 0
+"""A name without labels, as EDNS's record has it (RFC 6891, 6.1.2)."""
 _VERSIONS: Final = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}
 
 
@@ -149,13 +154,27 @@ def _addresses(networks: dict[str, dict[str, Member]], name: dns.name.Name) -> I
 
 
 def read(wire: bytes) -> Message | None:
-    """A query with one question; `None` for anything else, which gets no answer."""
+    """A query with one question; `None` for anything else, which gets no answer.
+
+    Of all that may be with it only EDNS's record counts, and there only for how long an answer
+    may be: thousands of records take a minute to understand, in which nobody is answered.
+    """
     try:
-        message = dns.message.from_wire(wire)
+        parser = dns.wire.Parser(wire)
+        _, _, *counts = parser.get_struct("!HHHHHH")
+        if counts[:3] != [1, 0, 0]:
+            return None
+        parser.get_name()
+        parser.get_bytes(_TYPE_AND_CLASS)
+        message = dns.message.from_wire(wire, question_only=True)
+        if counts[3]:
+            owner, kind, payload = parser.get_struct("!BHH")
+            if (owner, kind) == (_ROOT, dns.rdatatype.OPT):
+                message.use_edns(0, payload=payload)
     except dns.exception.DNSException:
         return None
     asks = not message.flags & dns.flags.QR and message.opcode() == dns.opcode.QUERY
-    return message if asks and len(message.question) == 1 else None
+    return message if asks else None
 
 
 def unknown(query: Message) -> Message:
