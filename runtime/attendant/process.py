@@ -144,12 +144,20 @@ class Attendant:
     # --- finding out ------------------------------------------------------------------
 
     def _adopt(self) -> None:
-        """Attend to whoever was attended to by one that was killed."""
+        """Attend to whoever was attended to by one that was killed.
+
+        Where nothing can be heard, because somebody inside has taken every port, say, nobody is;
+        the others are.
+        """
         for identity in self._store.ids():
-            with suppress(FileNotFoundError, ProcessLookupError):
+            try:
                 found = Container(self._store.config(identity), self._store.state(identity))
                 if found.running and identity not in self._attended:
                     self._adopt_one(found)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended meanwhile
+            except OSError as error:
+                sys.stderr.write(f"container {identity[:12]}: {error}\n")  # into its log
 
     def _adopt_one(self, found: Container) -> None:
         state = found.state
