@@ -19,6 +19,7 @@ from runtime.attendant.ears import Ears, lead_to, namespace, open_ears
 from runtime.attendant.names import Names
 from runtime.attendant.relay import Relay
 from runtime.attendant.resolver import Resolver
+from runtime.attendant.work import AGAIN, EXHAUSTED
 from runtime.container import pidfd as pidfd_of
 from runtime.init import Area, Title, arguments_area
 from runtime.plugger import relays_of
@@ -66,6 +67,11 @@ class Attendant:
             caller, _ = self._listening.accept()
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            self._accept_later()
+            return False
         caller.setblocking(False)
         try:
             self._hear(caller)
@@ -73,6 +79,12 @@ class Attendant:
             loop = asyncio.get_running_loop()
             loop.add_reader(caller, self._hear_later, caller)
         return True
+
+    def _accept_later(self) -> None:
+        """Whoever calls waits meanwhile, instead of being turned around for ever."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listening)
+        loop.call_later(AGAIN, loop.add_reader, self._listening, self._accept)
 
     def _hear_later(self, caller: socket.socket) -> None:
         asyncio.get_running_loop().remove_reader(caller)

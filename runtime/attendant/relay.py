@@ -12,7 +12,7 @@ import socket
 from contextlib import suppress
 from typing import Any, Final
 
-from runtime.attendant.work import Work
+from runtime.attendant.work import Work, accept
 
 End = tuple[str, int]
 
@@ -39,14 +39,18 @@ class Relay:
     # --- connections -------------------------------------------------------------
 
     async def _streams(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            accepted, _ = await loop.sock_accept(self._socket)
+            accepted = await accept(self._socket)
             self._work.begin(self._join(accepted), accepted)
 
     async def _join(self, near: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with self._work.using(socket.socket(self._family, socket.SOCK_STREAM)) as far:
+        try:
+            opened = socket.socket(self._family, socket.SOCK_STREAM)
+        except OSError:  # there is no descriptor left
+            self._work.hang_up(near)
+            return
+        with self._work.using(opened) as far:
             try:
                 await loop.sock_connect(far, self._target)
                 async with asyncio.TaskGroup() as both:

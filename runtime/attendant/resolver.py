@@ -21,7 +21,7 @@ from runtime.attendant.conversation import Conversation, Say
 from runtime.attendant.ears import Ears, namespace
 from runtime.attendant.forward import Transport
 from runtime.attendant.names import Names, Upstream
-from runtime.attendant.work import Work
+from runtime.attendant.work import Work, accept
 
 _LONGEST: Final = 1 << 16
 _PLAIN_LIMIT: Final = 512
@@ -62,10 +62,8 @@ class Resolver:
             await asyncio.get_running_loop().sock_sendto(self._ears.udp, answer, asker)
 
     async def _hear_connections(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            accepted, _ = await loop.sock_accept(self._ears.tcp)
-            self._converse(accepted)
+            self._converse(await accept(self._ears.tcp))
             if len(self._conversations) > _CONNECTIONS:
                 await self._end_longest_idle()
             await asyncio.sleep(0)  # what has come on the others is heard first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
 from collections.abc import Coroutine, Iterator
@@ -11,6 +12,25 @@ from typing import Final
 
 _RESET: Final = struct.pack("ii", 1, 0)
 """Linger for no time: to close is to reset (socket(7))."""
+
+AGAIN: Final = 0.1
+"""Seconds until who comes is looked for again, when there was nothing to open a connection with."""
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Why nobody can be let in just now, as accept(2) tells it: nothing is wrong with who listens."""
+
+
+async def accept(listening: socket.socket) -> socket.socket:
+    """The next connection; whoever comes while no descriptor is left waits in the queue."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            accepted, _ = await loop.sock_accept(listening)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            await asyncio.sleep(AGAIN)
+        else:
+            return accepted
 
 
 class Work:

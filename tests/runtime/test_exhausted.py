@@ -1,0 +1,76 @@
+"""An attendant without a descriptor left: who comes meanwhile waits, and nothing ends."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.records import Container
+from tests.runtime.asking import answers, ask, connected, questions, rcode, told
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.looks import netns
+from tests.runtime.test_nursery import called
+
+
+@pytest.fixture
+def web(engine: Engine, lan: str) -> Container:
+    """A container that answers on a published port, and that is attended to."""
+    made = engine.run("base", FOR_EVER, name="web", network=lan, publish=["[::1]:8080:80"])
+    assert told(ask(made, "web")) == {"10.9.0.2"}
+    return made
+
+
+@contextmanager
+def _none_left(web: Container) -> Iterator[None]:
+    """The attendant can open nothing more; it has noticed when the body begins."""
+    (pid,) = called(b"mydocker-attendant")
+    used = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
+    free = next(number for number in range(len(used) + 1) if number not in used)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        assert rcode(ask(web, "web")) == "SERVFAIL"
+        yield
+        assert rcode(ask(web, "web")) == "SERVFAIL"
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_who_asks_over_tcp_meanwhile_is_answered_later(web: Container) -> None:
+    """The connection waits in the kernel's queue, as any that comes too fast."""
+    with ExitStack() as stack:
+        with _none_left(web):
+            opened = stack.enter_context(connected(web))
+            opened.sendall(questions("web"))
+        assert told(next(answers(opened))) == {"10.9.0.2"}
+
+
+def test_who_calls_a_relayed_port_meanwhile_gets_through_later(web: Container) -> None:
+    """Callers of the host's own can open as many connections as they like."""
+    with netns(web) as space, space.socket(socket.AF_INET6, socket.SOCK_STREAM) as server:
+        server.bind(("::", 80))
+        server.listen()
+        server.settimeout(10)
+        with _none_left(web):
+            opened = socket.create_connection(("::1", 8080), 10)
+        with opened, server.accept()[0] as accepted:
+            opened.sendall(b"hi")
+            assert accepted.recv(2) == b"hi"
+
+
+def test_calls_of_mydockers_meanwhile_are_served_later(
+    engine: Engine, lan: str, root: Path, web: Container
+) -> None:
+    """It does not turn around them for ever, with a line in its log each time."""
+    with _none_left(web):
+        engine.containers()
+    engine.run("base", FOR_EVER, name="db", network=lan)
+    assert told(ask(web, "db")) == {"10.9.0.3"}
+    assert (root / "attendant.log").read_text() == ""
