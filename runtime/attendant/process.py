@@ -91,9 +91,13 @@ class Attendant:
         self._hear(caller)
 
     def _hear(self, caller: socket.socket) -> None:
-        message, fds, _, _ = socket.recv_fds(caller, 1 << 16, _MOST_DESCRIPTORS)
+        message, fds, flags, _ = socket.recv_fds(caller, 1 << 16, _MOST_DESCRIPTORS)
         with ExitStack() as stack:
             stack.callback(caller.close)
+            if flags & socket.MSG_CTRUNC:  # no room for all descriptors: the caller asks again
+                for fd in fds:
+                    os.close(fd)
+                return
             if not message or self._over.done():
                 return  # a caller that is hung up on turns to the next attendant
             asked = json.loads(message)
