@@ -66,7 +66,7 @@ class Stream:
     def advance(self, log: int) -> bool:
         """Take one step; false when the stream has ended."""
         if self._owed:
-            self._pay()
+            self._pay(within=0)
             return True
         try:
             data = os.read(self.source, _CHUNK)
@@ -81,11 +81,20 @@ class Stream:
             self._owed = data
         return True
 
-    def _pay(self) -> None:
+    def _pay(self, *, within: int | None = None) -> None:
+        """Pass on what is owed, once there is room for it within so many milliseconds.
+
+        There may be none any more: both streams may lead to one pipe. Nobody's signals
+        wait for a reader that takes its time.
+        """
+        poll = select.poll()
+        poll.register(self.copy, select.POLLOUT)
+        if not poll.poll(within):
+            return
         try:
             written = os.write(self.copy, self._owed)
         except BlockingIOError:  # the caller has made it one that does not wait
-            select.select((), (self.copy,), ())
+            return
         except OSError as error:  # its reader has gone (no SIGPIPE in a pid 1), or a disk is full
             for stream in self.peers:
                 stream._give_up()
