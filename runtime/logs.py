@@ -55,6 +55,10 @@ def read(
         return
     handle = container.pidfd(state.pid, state.born) if follow and state.pid else None
     with open(path, "rb") as file, Watch(path) as watch:
+        poll = select.poll()
+        poll.register(watch.fd, select.POLLIN)
+        if handle is not None:
+            poll.register(handle, select.POLLIN)
         try:
             while True:
                 # Asked before reading: what is written until then is read below.
@@ -65,7 +69,7 @@ def read(
                 tail = None
                 if ended or handle is None:
                     return
-                select.select([watch.fd, handle], [], [])
+                poll.poll()
                 watch.drain()
         finally:
             if handle is not None:

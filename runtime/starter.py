@@ -204,7 +204,9 @@ class Pending:
                 handle = os.pidfd_open(pid)
         self._channel.close()
         if handle >= 0:
-            select.select([handle], [], [])
+            ended = select.poll()  # select(2) knows no descriptor beyond 1023
+            ended.register(handle, select.POLLIN)
+            ended.poll()
             os.close(handle)
 
     def __enter__(self) -> Self:

@@ -1,0 +1,47 @@
+"""A library's caller with more descriptors than select(2) knows of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.errors import MydockerError
+from runtime.execute import Stdio
+from runtime.starter import Starter
+from tests.runtime.conftest import FOR_EVER
+
+_FD_SETSIZE = 1024
+
+
+@pytest.fixture
+def crowded(root: Path) -> Iterator[None]:
+    """Each number below 1024 is taken."""
+    with ExitStack() as stack:
+        while (opened := os.open(os.devnull, os.O_RDONLY)) < _FD_SETSIZE:
+            stack.callback(os.close, opened)
+        os.close(opened)
+        yield
+
+
+def test_a_pid_1_that_is_not_needed_is_given_up(engine: Engine, crowded: None, root: Path) -> None:
+    """The error is about what was asked."""
+    with Starter.begin() as starter, pytest.raises(MydockerError, match="no such image"):
+        Engine(root, starter=starter).run("nonesuch", FOR_EVER, network="none")
+
+
+def test_logs_are_followed(engine: Engine, crowded: None) -> None:
+    """To the end of the container, which comes when it has nothing more to read."""
+    out, into = os.pipe()
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    stdio = Stdio(out, nothing, nothing)
+    engine.run("base", ["sh", "-c", "echo hi; read"], name="web", network="none", stdio=stdio)
+    entries = engine.logs("web", follow=True)
+    assert next(entries).data == b"hi\n"
+    for fd in (out, into, nothing):
+        os.close(fd)
+    assert list(entries) == []
