@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from linux.syscalls import RESOLVE_BENEATH, openat2
 from runtime import whiteouts
+from runtime.tarball import clean
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -25,6 +26,7 @@ def changes(upper: int, lower: int) -> Iterator[Change]:
 
     `upper` is the container's own layer on disk, `lower` its image's files as an
     overlay shows them. A directory counts as changed when anything in it is.
+    `Refused` where they lie deeper than an image's files may.
     """
     return _Comparison(lower).below(os.dup(upper), "", seen=True)
 
@@ -48,15 +50,22 @@ class _Comparison:
                 if name in gone:
                     yield Change("D", inner)
                     continue
-                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                try:
+                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # it is gone, as it may in a container that runs
                 if whiteouts.is_whiteout(status):
                     yield Change("D", inner)
                     continue
+                clean(inner.lstrip("/"), "the path")
                 before = self._mode(inner) if seen else None
                 yield Change("A" if before is None else "C", inner)
                 if stat.S_ISDIR(status.st_mode):
                     both = before is not None and stat.S_ISDIR(before)
-                    opened = os.open(name, _DIRECTORY, dir_fd=directory)
+                    try:
+                        opened = os.open(name, _DIRECTORY, dir_fd=directory)
+                    except (FileNotFoundError, NotADirectoryError):
+                        continue
                     yield from self.below(opened, inner, seen=both)
         finally:
             os.close(directory)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from linux.syscalls import MS_SHARED, mount, umount
+from runtime import changes
 from runtime.engine import Engine
 from runtime.errors import InvalidError, NotFoundError
 from runtime.records import Container
@@ -72,6 +74,24 @@ def test_diff_tells_what_changed(engine: Engine) -> None:
 
 
 # --- export and commit ------------------------------------------------------------
+
+
+def test_diff_passes_over_what_goes_meanwhile(here: Path) -> None:
+    """A container that runs removes files while it is looked at."""
+    (here / "lower").mkdir()
+    for name in "abcd":
+        (here / "upper" / name / "in").mkdir(parents=True)
+    upper, lower = (os.open(here / name, os.O_RDONLY) for name in ("upper", "lower"))
+    found = changes.changes(upper, lower)
+    assert next(found) == ("A", "/a")
+    shutil.rmtree(here / "upper" / "a")
+    shutil.rmtree(here / "upper" / "b")
+    assert next(found) == ("A", "/c")
+    shutil.rmtree(here / "upper" / "c")
+    (here / "upper" / "c").symlink_to("d")
+    assert list(found) == [("A", "/d"), ("A", "/d/in")]
+    os.close(upper)
+    os.close(lower)
 
 
 def test_an_export_has_the_files_and_nothing_mounted(engine: Engine, web: Container) -> None:
@@ -216,6 +236,8 @@ def test_a_tree_may_be_deep(engine: Engine) -> None:
         engine.inside.commit("web", "deeper")
     with pytest.raises(InvalidError, match="directories deep"):
         list(engine.inside.export("web"))
+    with pytest.raises(InvalidError, match="directories deep"):
+        engine.inside.diff("web")
     engine.remove("web", force=True)
 
 
