@@ -135,9 +135,13 @@ def _is_there(store: Store) -> bool:
 
 def _connected(store: Store, *, wait: bool = True) -> socket.socket | None:
     """A connection, `None` when nobody is there; wait while too many others do (unix(7))."""
-    # By a descriptor, because the path may be longer than an address can be (unix(7)).
-    directory = os.open(store.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        # By a descriptor, because the path may be longer than an address can be (unix(7)).
+        directory = os.open(store.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        opened.close()
+        raise
     # Python's time-out would have the kernel not wait at all for room in the queue.
     bound = struct.pack("ll", int(_BOUND), int(_BOUND % 1 * 1_000_000))
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from runtime.errors import MydockerError
 from runtime.execute import Stdio
 from runtime.starter import Starter
 from tests.runtime.conftest import FOR_EVER
+from tests.runtime.looks import descriptors
 
 _FD_SETSIZE = 1024
 
@@ -45,3 +47,26 @@ def test_logs_are_followed(engine: Engine, crowded: None) -> None:
     for fd in (out, into, nothing):
         os.close(fd)
     assert list(entries) == []
+
+
+def test_a_call_that_there_was_no_room_for_keeps_nothing(engine: Engine, lan: str) -> None:
+    """Each would leave less for the next."""
+    engine.run("base", FOR_EVER, network=lan)
+    before = descriptors()
+    for spare in range(5):
+        with _room_for(spare), suppress(OSError):
+            engine.containers()
+    assert descriptors() == before
+
+
+@contextmanager
+def _room_for(spare: int) -> Iterator[None]:
+    """So many descriptors can be opened yet."""
+    used = {int(number) for number in os.listdir("/proc/self/fd")}
+    free = [number for number in range(max(used) + spare + 2) if number not in used]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[spare], limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
