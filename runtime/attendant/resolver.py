@@ -40,6 +40,7 @@ class Resolver:
     def __init__(self, identity: str, known: Names, ears: Ears, pidfd: int) -> None:
         self._identity, self._names, self._ears, self._pidfd = identity, known, ears, pidfd
         self._work, self._passed_on = Work(), Work()
+        self._turn = asyncio.Lock()
         self._conversations: dict[asyncio.Task[None], Conversation] = {}
         self._work.begin(self._hear_datagrams(), ears.udp)
         self._work.begin(self._hear_connections(), ears.tcp)
@@ -84,11 +85,12 @@ class Resolver:
 
     async def _take(self, transport: Transport, wire: bytes, say: Say) -> asyncio.Task[None] | None:
         """Answer a question at once, or have others asked, by the task that is returned."""
-        await asyncio.sleep(0)  # other containers have their turn too, however fast this one asks
-        query = names.read(wire)
-        if query is None:
-            return None
-        found = self._found(query)
+        async with self._turn:  # one question after the other, on however many connections
+            await asyncio.sleep(0)  # other containers have their turn, however fast this one asks
+            query = names.read(wire)
+            if query is None:
+                return None
+            found = self._found(query)
         if isinstance(found, Message):
             room = max(query.payload, _PLAIN_LIMIT) if transport == "udp" else _LONGEST - 1
             await say(names.fitted(found, room))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
-from collections.abc import Callable
+import sys
+import termios
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import dns.message
 import dns.rdatatype
 import pytest
 
 from runtime.engine import Engine
-from tests.runtime.asking import RESOLVER, ask, connected, told
+from tests.runtime.asking import RESOLVER, ask, connected, questions, told
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import netns
 
@@ -69,3 +73,27 @@ def test_others_do_not_wait_for_what_takes_long_to_read(
         for _ in range(5):
             opened.sendall(len(wire).to_bytes(2, "big") + wire)
         assert told(ask(db, "web", patience=2)) == {"10.9.0.2"}
+
+
+def test_who_asks_on_many_connections_has_no_more_turns_than_others(
+    engine: Engine, lan: str
+) -> None:
+    """One of its questions is answered where one of another container's waits, and not hundreds."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan)
+    db = engine.run("base", FOR_EVER, name="db", network=lan)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(connected(web)) for _ in range(200)]
+        for connection in opened:
+            connection.sendall(questions("db") * 100)
+        between = []
+        for _ in range(5):
+            before = _unread(opened)
+            assert told(ask(db, "web")) == {"10.9.0.2"}
+            between.append((_unread(opened) - before) // len(questions("db")))
+    assert min(between) < 100
+
+
+def _unread(connections: Sequence[socket.socket]) -> int:
+    """How many bytes of answers wait to be read."""
+    waiting = [fcntl.ioctl(item, termios.FIONREAD, bytes(4)) for item in connections]
+    return sum(int.from_bytes(item, sys.byteorder) for item in waiting)
