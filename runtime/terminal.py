@@ -87,21 +87,18 @@ def relay(
     """
     copy_size(stdin, master)
     before = signal.signal(signal.SIGWINCH, lambda *_: copy_size(stdin, master))
-    poll = select.poll()
-    poll.register(master, select.POLLIN)
-    poll.register(stdin, select.POLLIN)
+    os.set_blocking(master, False)
+    typed = _Typed(stdin, master)
     try:
         with raw(stdin):
             while True:
-                for fd, _ in poll.poll():
+                for fd, event in typed.poll():
                     if fd == stdin:
-                        data = os.read(stdin, _CHUNK)
-                        if data:
-                            _write_all(master, data)
-                        else:
-                            poll.unregister(stdin)
-                            _write_all(master, b"\x04")  # end of input, as a terminal says it
-                    else:
+                        typed.read()
+                        continue
+                    if event & select.POLLOUT:
+                        typed.pay()
+                    if event != select.POLLOUT:
                         try:
                             data = os.read(master, _CHUNK)
                         except OSError:  # EIO: the last process closed it
@@ -112,13 +109,43 @@ def relay(
         signal.signal(signal.SIGWINCH, before)
 
 
+class _Typed:
+    """What is typed and not taken yet: nothing more is read meanwhile, but what is shown is.
+
+    A program may take no more before what it has written is taken.
+    """
+
+    def __init__(self, stdin: int, master: int) -> None:
+        self._stdin, self._master = stdin, master
+        self._ended, self._owed = False, b""
+
+    def poll(self) -> list[tuple[int, int]]:
+        """Wait for what can be done next."""
+        poll = select.poll()
+        poll.register(self._master, select.POLLIN | (select.POLLOUT if self._owed else 0))
+        if not self._owed and not self._ended:
+            poll.register(self._stdin, select.POLLIN)
+        return poll.poll()
+
+    def read(self) -> None:
+        """Take what is typed."""
+        self._owed = os.read(self._stdin, _CHUNK)
+        if not self._owed:
+            self._ended, self._owed = True, b"\x04"  # end of input, as a terminal says it
+
+    def pay(self) -> None:
+        """Pass on as much as is taken; nothing more once the last process has closed it."""
+        try:
+            self._owed = self._owed[os.write(self._master, self._owed) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._ended, self._owed = True, b""
+
+
 def _show(stdout: int, data: bytes) -> None:
     try:
-        _write_all(stdout, data)
+        while data:
+            data = data[os.write(stdout, data) :]
     except OSError as error:
         raise unheard("show what is written to the terminal", error.errno or 0) from error
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
