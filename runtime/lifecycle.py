@@ -169,7 +169,7 @@ class Lifecycle:
                 raise NotFoundError(f"find container {found.name!r}", "it ended and was removed")
             return ended
         if state.changing:  # whoever was at it was killed
-            return self.connector.follow(found)
+            return self.connector.repair(found)
         return found
 
     def _ended(self, found: Container) -> Container:

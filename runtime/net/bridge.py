@@ -189,9 +189,14 @@ def wait_until_forwarding(host: Netlink, master: netstate.Link, endpoint: Endpoi
 
 
 def reattach(network: NetworkConfig, endpoint: Endpoint) -> None:
-    """Make a running container's pair a port of the bridge again, after that was made anew."""
+    """Make a running container's pair a port of the bridge again, after that was made anew.
+
+    Whoever has removed his end inside has removed the pair, and stays without.
+    """
     with Netlink() as host:
         master = netstate.link(host, network.bridge)
+        if endpoint.veth not in {item.name for item in netstate.links(host)}:
+            return
         host.send([rtnl.set_link(0, name=endpoint.veth, master=master.ifindex, up=True)])
         _set_port(host, network, endpoint)
         wait_until_forwarding(host, master, endpoint)

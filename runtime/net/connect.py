@@ -16,7 +16,7 @@ from linux.nft import Nft
 from linux.syscalls import pidfd_getfd
 from runtime import container
 from runtime.attendant.ears import lead_nowhere
-from runtime.errors import ConflictError, InvalidError, NotFoundError
+from runtime.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError, is_full
 from runtime.net import modes, plug, routes
 from runtime.net.networks import Networks
 from runtime.plugger import Plugger, relays_of
@@ -35,7 +35,7 @@ class Connector:
     def connect(self, found: Container, connection: Connection) -> Container:
         """Connect it to one network more; at once when it runs, else from its next start on.
 
-        After an error it is as it was before.
+        After an error it is as it was before, or as `follow` tells.
         """
         asked = f"connect container {found.name!r} to network {connection.network!r}"
         _refuse_without_own_network(asked, found)
@@ -52,7 +52,7 @@ class Connector:
                 endpoint = self._plugger.join(netns, found.config, connection, number)
             except BaseException:
                 # What it has asked and is being answered goes on: it is where it was.
-                self.follow(found._replace(state=changing), attend=False)
+                self._followed(found._replace(state=changing), attend=False)
                 raise
         endpoints = (*found.state.endpoints, endpoint)
         after = changing._replace(connections=connections, endpoints=endpoints)
@@ -76,28 +76,63 @@ class Connector:
         changing = state._replace(changing=gone[0].interface, endpoints=left)
         return self.follow(self._written(found, changing))
 
-    def follow(self, found: Container, *, attend: bool = True) -> Container:
+    def follow(self, found: Container) -> Container:
         """Bring what is around a running container in line with its record.
+
+        `UnsupportedError` afterwards where somebody inside was in the way: it is its own loss.
+        """
+        written, failure = self._followed(found)
+        if failure is not None:
+            raise UnsupportedError(
+                f"lead all traffic of container {found.name!r} by its networks",
+                str(failure.strerror),
+                "somebody inside has changed its interfaces, or taken its ports",
+                f"mydocker restart {found.name}",
+            ) from failure
+        return written
+
+    def repair(self, found: Container) -> Container:
+        """The same for one at which somebody was killed: of its inside, what can be done.
+
+        Nobody else is to be kept from anything by what is done in there.
+        """
+        return self._followed(found)[0]
+
+    def _followed(
+        self, found: Container, *, attend: bool = True
+    ) -> tuple[Container, OSError | None]:
+        """What is written down at last, and what could not be done inside.
 
         Whoever attends to it need not be told where its endpoints are those from before.
         """
-        endpoints = found.state.endpoints
+        endpoints, failure = found.state.endpoints, None
         with _namespace(found) as netns:
-            if found.state.changing not in {item.interface for item in endpoints}:
-                plug.unplug(netns, found.state.changing)
+            try:
+                if found.state.changing not in {item.interface for item in endpoints}:
+                    plug.unplug(netns, found.state.changing)
+            except OSError as error:  # it is somebody else's by now
+                failure = error
             self._networks.release(
                 found.id,
                 keep={item.network for item in endpoints},
                 veths={item.veth for item in endpoints},
             )
-            routes.settle(netns, endpoints)
-            if found.state.ports:
-                with Nft(fd=_held(found, found.state.rules)) as nft:
-                    self._plugger.publish(nft, found.config, found.state.ports, endpoints)
-            if attend:
-                self._attend(found, netns)
+            try:
+                self._lead(found, netns, attend=attend)
+            except OSError as error:
+                if is_full(error):
+                    raise
+                failure = error
         self._wirer.write_files(found.config, endpoints)
-        return self._written(found, found.state._replace(changing=""))
+        return self._written(found, found.state._replace(changing="")), failure
+
+    def _lead(self, found: Container, netns: NetNS, *, attend: bool) -> None:
+        routes.settle(netns, found.state.endpoints)
+        if found.state.ports:
+            with Nft(fd=_held(found, found.state.rules)) as nft:
+                self._plugger.publish(nft, found.config, found.state.ports, found.state.endpoints)
+        if attend:
+            self._attend(found, netns)
 
     def _attend(self, found: Container, netns: NetNS) -> None:
         with ExitStack() as stack:
