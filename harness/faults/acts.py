@@ -9,6 +9,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
 from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.faults.catalogue import Moment
 from harness.faults.ground import BRIDGE_TABLE, TABLE
 from harness.faults.site import Plug, Site
 from harness.faults.tricks import DROP
@@ -24,11 +25,12 @@ FAMILIES: Final[tuple[Family, ...]] = (4, 6)
 def drop(site: Site, hook: Hook, *parts: Iterable[Expression], priority: int = -150) -> None:
     """Drop, in the host, what matches; the same rule is added once.
 
-    By default flows are known by then, and no address has been translated yet.
+    By default flows are known by then, and no address has been translated yet. A flush may have
+    taken it when the runtime is told to repair its rules.
     """
     key = repr((hook, [bytes(expression) for part in parts for expression in part]))
     done = site.memory.setdefault("dropped", set())
-    if key not in done:
+    if key not in done or site.moment == Moment.REPAIRED:
         done.add(key)
         site.host.rule(hook, *parts, DROP, priority=priority)
 

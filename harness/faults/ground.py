@@ -23,7 +23,7 @@ TABLE: Final = nft.Table("inet", "sabotage")
 the rules do."""
 BRIDGE_TABLE: Final = nft.Table("bridge", "sabotage")
 RESIDUE: Final = ("nft table * sabotage", "nft chain * sabotage *", "nft rule * sabotage *")
-"""What of a fault's own tools stays in a host, in the words of `Dialect.residue`."""
+"""What of a fault's own tools stays in a host, or goes with a flush, as in `Dialect.residue`."""
 
 _ALL: Final = 3  # ETH_P_ALL
 _THERE_OR_NOT: Final = frozenset(

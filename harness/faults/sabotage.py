@@ -46,7 +46,9 @@ class Sabotaged:
         self.name, self.version = runtime.name, runtime.version
         self.features: frozenset[Feature] = runtime.features
         self.dialect = dataclasses.replace(
-            runtime.dialect, residue=(*runtime.dialect.residue, *RESIDUE)
+            runtime.dialect,
+            residue=(*runtime.dialect.residue, *RESIDUE),
+            fleeting=(*runtime.dialect.fleeting, *RESIDUE),
         )
 
     @property
