@@ -61,6 +61,22 @@ def download(
         return _carry(far, near, size)
 
 
+def in_turn(
+    caller: Place, server: Place, at: Address, size: int, *, port: int = 0, by: End | None = None
+) -> tuple[Print, Print]:
+    """What arrives when one side sends all it has, ends its half, and only then the other does.
+
+    At `server`, which hears the caller to the end, and then at `caller`. `at`, `port` and `by` as
+    for `upload`; `TimeoutError` also when an end is not told within `BOUND`.
+    """
+    with _connection(caller, server, at, port, by) as (near, far):
+        there = _carry(near, far, size)
+        _end_half(near, far)
+        back = _carry(far, near, size)
+        _end_half(far, near)
+        return there, back
+
+
 def break_off(
     caller: Place,
     server: Place,
@@ -91,6 +107,14 @@ def break_off(
             except ConnectionError:
                 return True
     return False
+
+
+def _end_half(ending: socket.socket, other: socket.socket) -> None:
+    """Say that nothing more will come; the other side hears that, and nothing before it."""
+    ending.shutdown(socket.SHUT_WR)
+    other.settimeout(BOUND)
+    if other.recv(_PIECE):
+        raise ConnectionError("there was more than was sent")
 
 
 @contextlib.contextmanager

@@ -33,6 +33,8 @@ _MTU_DISCOVER: Final = {4: 10, 6: 23}
 _MTU: Final = {4: 14, 6: 24}
 _DO: Final = 2
 _IPV6_DONTFRAG: Final = 62
+_LONGEST: Final = 1 << 16
+"""Bytes of the longest datagram."""
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: closing resets, so that no TIME_WAIT is left behind."""
 
@@ -145,10 +147,10 @@ class Call:
         """The next datagram, echo reply or piece of a stream, if one has come by now."""
         if self._protocol is not Protocol.ICMP:
             try:
-                return self._socket.recv(1 << 16)
+                return self._socket.recv(_LONGEST)
             except BlockingIOError:
                 return None
-        datagram = receive(self._socket)
+        datagram = receive(self._socket, _LONGEST)
         message = icmp.parse(self._family, datagram.data) if datagram else None
         if message is None or message.kind != icmp.ECHO_REPLY[self._family]:
             return None
@@ -196,6 +198,6 @@ def there_and_back(
         to, its_port = by or (at, answering.getsockname()[1])
         with Call(caller, Protocol.UDP, to, port=its_port) as call:
             call.say(data)
-            arrived, sender = answering.recvfrom(1 << 16)
+            arrived, sender = answering.recvfrom(_LONGEST)
             answering.sendto(arrived, sender)
             return arrived, call.hear()

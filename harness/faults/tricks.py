@@ -12,8 +12,9 @@ from linux.nft import Address, Expression, family, l4proto, verdict
 
 DROP: Final = tuple(verdict("drop"))
 _REGISTER, _SECOND = 1, 2
-_NETWORK, _TRANSPORT = 1, 2
+_LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 _INET: Final = 1
+_CT_MARK: Final = 3
 _L4PROTO: Final = 16
 """NFT_META_L4PROTO (linux/netfilter/nf_tables.h)."""
 _PORT_OPTIONS: Final = {
@@ -31,6 +32,11 @@ _IFLA_INFO_DATA, _IFLA_LINKINFO, _IFLA_INFO_KIND = 2, 18, 1
 
 def _expression(name: str, *data: bytes) -> Expression:
     return nest(1, text(1, name), nest(2, *data))
+
+
+def _u32(value: int) -> bytes:
+    """As registers hold numbers of the host's own."""
+    return struct.pack("=I", value)
 
 
 def _load(base: int, offset: int, length: int) -> Expression:
@@ -91,7 +97,28 @@ def of_protocol(number: int) -> list[Expression]:
 
 def tcp_resets() -> list[Expression]:
     """A TCP segment that resets."""
-    return [*l4proto("tcp"), _load(_TRANSPORT, 13, 1), _bits(b"\x04", b"\0"), _compare(b"\0", 1)]
+    return with_flags("R")
+
+
+def with_flags(flags: str) -> list[Expression]:
+    """A TCP segment that has all of these flags, by their letters in `tcpdump` (C for CWR)."""
+    bits = bytes([sum(1 << "FSRPAUEC".index(flag) for flag in flags)])
+    return [*l4proto("tcp"), _load(_TRANSPORT, 13, 1), _bits(bits, b"\0"), _compare(bits)]
+
+
+def marked_for_urgency() -> list[Expression]:
+    """An IPv4 packet with a class of service (DSCP) other than the ordinary one."""
+    return [*family(4), _load(_NETWORK, 1, 1), _bits(b"\xfc", b"\0"), _compare(b"\0", 1)]
+
+
+def empty_datagrams() -> list[Expression]:
+    """A UDP header with nothing behind it."""
+    return [*l4proto("udp"), _load(_TRANSPORT, 4, 2), _compare(struct.pack(">H", 8))]
+
+
+def datagrams_without_checksum() -> list[Expression]:
+    """A UDP header with zeros in place of a checksum."""
+    return [*l4proto("udp"), _load(_TRANSPORT, 6, 2), _compare(b"\0\0")]
 
 
 def pings(protocol: str) -> list[Expression]:
@@ -107,6 +134,16 @@ def errors(version: int, kind: int, code: int | None = None) -> list[Expression]
     if code is not None:
         found += [_load(_TRANSPORT, 1, 1), _compare(bytes([code]))]
     return found
+
+
+def of_marked_flow(mark: int) -> list[Expression]:
+    """The packet's flow has been marked so."""
+    return [_expression("ct", be32(1, _REGISTER), be32(2, _CT_MARK)), _compare(_u32(mark))]
+
+
+def to_mac(mac: str) -> list[Expression]:
+    """In a table of a bridge: the frame is for this MAC."""
+    return [_load(_LINK, 0, 6), _compare(rtnl.mac_bytes(mac))]
 
 
 # --- changes -------------------------------------------------------------------
@@ -127,6 +164,12 @@ def set_ttl(version: int, ttl: int, *, bridge: bool = False) -> list[Expression]
     which = between_ports(version) if bridge else family(version)
     head = [*which, _load(_NETWORK, offset, 2), _bits(keep, change)]
     return [*head, _store(_NETWORK, offset, 2, checksum)]
+
+
+def mark_flow(mark: int) -> list[Expression]:
+    """Mark the packet's flow."""
+    value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, _u32(mark))))
+    return [value, _expression("ct", be32(2, _CT_MARK), be32(4, _REGISTER))]
 
 
 def corrupt(offset: int, data: bytes) -> list[Expression]:

@@ -260,10 +260,10 @@ def _udp(family: Family, make: Make) -> socket.socket:
 # --- receiving ----------------------------------------------------------------
 
 
-def receive(opened: socket.socket) -> Datagram | None:
-    """The next datagram; `None` when there is none, or only an error is pending."""
+def receive(opened: socket.socket, size: int = 2048) -> Datagram | None:
+    """The next datagram, cut at `size` bytes; `None` when none is there, or only an error."""
     try:
-        data, ancillary, _, sender = opened.recvmsg(2048, _ANCILLARY)
+        data, ancillary, _, sender = opened.recvmsg(size, _ANCILLARY)
     except BlockingIOError:
         return None
     except OSError:

@@ -18,6 +18,8 @@ OWN_PORT: Final = 31045
 ECHO: Final = TCP_PORTS["echo"]
 SIZE: Final = 4 << 20
 """Bytes of a transfer."""
+SHORT: Final = 10_000
+"""Bytes of a question, and of its answer."""
 
 
 @requirement("BR-24")
@@ -53,3 +55,11 @@ def test_bulk_tcp_arrives_intact(trio: Trio, caller: str, server: str, *, offloa
     with contextlib.nullcontext() if offload else without_offload(trio.place("a")):
         assert bulk.upload(*ends, SIZE) == bulk.sent(SIZE)
         assert bulk.download(*ends, SIZE) == bulk.sent(SIZE)
+
+
+@requirement("BR-4", "BR-7", "BR-25")
+@pytest.mark.parametrize(("caller", "server"), [("a", "b"), ("a", INTERNET), ("a", GATEWAY)])
+def test_who_has_said_all_is_answered(trio: Trio, caller: str, server: str) -> None:
+    """A connection ends by halves: the one side is heard to its end, and then hears the other."""
+    ends = trio.place(caller), trio.place(server), trio.address(server)
+    assert bulk.in_turn(*ends, SHORT) == (bulk.sent(SHORT), bulk.sent(SHORT))

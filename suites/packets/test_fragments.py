@@ -42,6 +42,21 @@ def test_a_datagram_of_8000_bytes_goes_there_and_back(trio: Trio, target: str) -
 
 
 @requirement("BR-23")
+@pytest.mark.parametrize("target", ["b", GATEWAY, INTERNET])
+def test_an_echo_request_of_as_many_bytes_is_answered(trio: Trio, target: str) -> None:
+    """What has no ports passes in fragments as well, and is put together."""
+    with (
+        trio.capture("a") as wire,
+        trio.call("a", target, Protocol.ICMP, own_port=OWN_PORT) as call,
+    ):
+        call.say(DATAGRAM)
+        assert call.hear() == DATAGRAM
+    one, other = trio.address("a"), trio.address(target)
+    assert wire.matching(fragment(trio.family, src=one, dst=other))
+    assert wire.matching(fragment(trio.family, src=other, dst=one))
+
+
+@requirement("BR-23")
 def test_the_order_of_fragments_does_not_matter(trio: Trio) -> None:
     """The last one first, and the one with the ports last: the internet gets them together."""
     with trio.call("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT) as call:

@@ -18,6 +18,8 @@ from suites.ports.shop import INSIDE, PORTS, heard_in, meets
 
 SIZE: Final = 1 << 20
 """Bytes of a transfer."""
+SHORT: Final = 10_000
+"""Bytes of a question, and of its answer."""
 TIMES: Final = 5
 """How often a call is broken off: what comes of it may depend on who is told first."""
 DATAGRAM: Final = hashlib.shake_128(b"too much for one frame").digest(8000)
@@ -35,6 +37,16 @@ def test_bulk_tcp_arrives_intact(market: Scene, family: Family, caller: str) -> 
     by = called(market, caller, family, PORTS["tcp"])
     assert bulk.upload(*ends, SIZE, port=INSIDE, by=by) == bulk.sent(SIZE)
     assert bulk.download(*ends, SIZE, port=INSIDE, by=by) == bulk.sent(SIZE)
+
+
+@requirement("PUB-1")
+@callers
+def test_who_has_said_all_is_answered(market: Scene, family: Family, caller: str) -> None:
+    """A call ends by halves: the container hears it to its end, and only then says something."""
+    ends = market.place(caller), market.place("shop"), ANYWHERE[heard_in(market.runtime, family)]
+    by = called(market, caller, family, PORTS["tcp"])
+    said = bulk.in_turn(*ends, SHORT, port=INSIDE, by=by)
+    assert said == (bulk.sent(SHORT), bulk.sent(SHORT))
 
 
 @requirement("PUB-1", "BR-23")

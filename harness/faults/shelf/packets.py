@@ -223,3 +223,19 @@ def published_ports_are_a_black_hole(site: Site) -> None:
                 ct_dnat(),
                 tricks.errors(version, *_TOO_BIG[version]),
             )
+
+
+@fault("long-pings-are-lost", violates=("BR-23",), moment=RULES, narrow=True)
+def long_pings_are_lost(site: Site) -> None:
+    """An echo request that takes fragments goes no further than the host."""
+    for bridge in site.bridges():
+        for protocol in ("icmp", "icmpv6"):
+            drop(site, "forward", iifname(bridge), l4proto(protocol), tricks.longer_than(2000))
+
+
+@fault("host-hears-no-long-pings", violates=("BR-23",), moment=RULES, narrow=True)
+def host_hears_no_long_pings(site: Site) -> None:
+    """An echo request that takes fragments is not answered by the host."""
+    for bridge in site.bridges():
+        for protocol in ("icmp", "icmpv6"):
+            drop(site, "input", iifname(bridge), l4proto(protocol), tricks.longer_than(2000))

@@ -1,0 +1,52 @@
+"""What a packet says besides where it goes: no reason to keep it from getting there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from scapy.layers.inet import TCP, UDP
+from scapy.packet import Packet
+
+from harness.marks import requirement
+from harness.model import GATEWAY, INTERNET
+from harness.packets.craft import send_packet
+from harness.topology import START_TTL
+from suites.trio import Trio
+
+OWN_PORT: Final = 31046
+EXPEDITED, CAPABLE = 46 << 2, 0b10
+"""Traffic classes: that of telephony (RFC 3246), and of who minds congestion (RFC 3168)."""
+OPTIONS: Final = [
+    ("MSS", 1400),
+    ("SAckOK", b""),
+    ("Timestamp", (7, 0)),
+    ("WScale", 14),
+    (254, b"x"),
+]
+"""Those of TCP that every system has, and one for experiments (RFC 4727)."""
+
+
+@requirement("BR-4", "BR-5", "BR-7")
+@pytest.mark.parametrize("target", ["b", GATEWAY, INTERNET])
+def test_whatever_its_header_says_a_packet_arrives(trio: Trio, target: str) -> None:
+    """Marked for urgency, or for congestion; with options; with no checksum, or nothing in it."""
+    with trio.capture(target) as wire:
+        for marked, said in unusual(trio):
+            head = trio.ip("a", target, ttl=START_TTL)
+            head.setfieldval("tos" if trio.family == 4 else "tc", marked)
+            send_packet(trio.place("a"), head / said)
+    for _, said in unusual(trio):
+        wire.expect_one(trio.ip(dst=target) / type(said)(dport=said.dport), at=trio.at(target))
+
+
+def unusual(trio: Trio) -> Iterator[tuple[int, Packet]]:
+    """Traffic classes, and what follows the IP header: each to a port of its own."""
+    yield EXPEDITED, UDP(sport=OWN_PORT, dport=OWN_PORT) / b"in a hurry"
+    yield CAPABLE, UDP(sport=OWN_PORT, dport=OWN_PORT + 1) / b"with patience"
+    yield 0, UDP(sport=OWN_PORT, dport=OWN_PORT + 2)
+    yield 0, TCP(sport=OWN_PORT, dport=OWN_PORT, flags="SEC")
+    yield 0, TCP(sport=OWN_PORT, dport=OWN_PORT + 1, flags="S", options=OPTIONS)
+    if trio.family == 4:  # over IPv6 there is none without (RFC 8200, 8.1)
+        yield 0, UDP(sport=OWN_PORT, dport=OWN_PORT + 3, chksum=0) / b"on trust"
