@@ -16,12 +16,17 @@ from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
 from harness.fixtures import RuntimeStarter
 from harness.guard import guarded
 from harness.marks import requirement
-from harness.model import HOST, Bridge, ContainerSpec
+from harness.model import ATTACKER, HOST, Bridge, ContainerSpec, Publish
+from harness.place import Place
 from harness.scene import Scene
+from harness.topology import Address
+from harness.traffic import Ear
 from harness.wait import until
 from harness.world.build import World
 from suites.claimed import lan
+from suites.names import held, resolved
 
+PUBLISHED, PORT = 8196, 31074
 MOMENTS = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
 """When the kill comes, in shares of the time that a start takes: whatever the runtime does then."""
 
@@ -72,14 +77,16 @@ def test_what_a_killed_start_has_left_is_cleaned_up(scene: Scene) -> None:
 @pytest.mark.timeout(300)  # likewise
 @requirement("LIFE-6")
 def test_running_containers_fare_as_declared(scene: Scene) -> None:
-    """They keep their network, with everything that the oracle promises, or they are stopped.
+    """They keep their network, published port and names included, or they are stopped.
 
     A container that can be looked into by exec alone is looked at when the runtime is back, where
     it is declared that nobody is executed in while it is away.
     """
     runtime = scene.runtime
     own = lan(scene)
-    scene.containers(a=own, b=own, c=Bridge())
+    ports = (Publish(PUBLISHED, PORT),) if Feature.PUBLISH in runtime.features else ()
+    scene.containers(a=own, b=own)
+    scene.container("c", Bridge(), ports=ports)
     pids = [scene[name].facts().pid for name in "abc"]
     runtime.crash(ContainerSpec("victim", own), after=0)
     if runtime.dialect.crash == "keeps-network" and _can_be_asked(scene):
@@ -89,8 +96,18 @@ def test_running_containers_fare_as_declared(scene: Scene) -> None:
     if runtime.dialect.crash == "keeps-network":
         assert [scene[name].facts().pid for name in "abc"] == pids
         assert scene.observed() == scene.promised()
+        if ports:
+            assert _answers(scene["c"].net, scene.place(ATTACKER), scene.world.address(HOST, 4))
+        if Feature.DNS in runtime.features and own != Bridge():
+            assert resolved(scene, "a", "b", 4) == held(scene, "b", 4)
     else:
         assert not any(scene[name].facts().running for name in "abc")
+
+
+def _answers(shop: Place, caller: Place, at: Address) -> bool:
+    """Whether somebody outside reaches a container by its published port."""
+    with Ear(shop, "tcp", port=PORT) as ear:
+        return bool(ear.hears(caller, at=at, port=PUBLISHED, answered=True))
 
 
 def _can_be_asked(scene: Scene) -> bool:

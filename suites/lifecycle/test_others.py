@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from harness.marks import requirement
-from harness.model import HOST, INTERNET, Bridge, Family
+from harness.model import HOST, INTERNET, Bridge, Family, Host, Joined, Mode, Nothing
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS
 from harness.wait import until
@@ -43,8 +43,14 @@ def flows(scene: Scene, family: Family) -> Iterator[Flows]:
 @requirement("LIFE-8")
 @both_families
 def test_open_flows_go_on_beside_a_container(scene: Scene, flows: Flows) -> None:
-    """That starts on the same network, is stopped and started again, killed, and removed."""
+    """That starts on the same network, is stopped and started again, killed, and removed.
+
+    And beside one that cannot be started.
+    """
     own = scene.plan.container("stays").mode
+    assert own is not None
+    scene.refusal("guest", own, command=("/no/such/command",))
+    go_on(flows, "refused")
     guest = scene.container("guest", own)
     go_on(flows, "started")
     if restarts(scene.runtime):
@@ -55,6 +61,24 @@ def test_open_flows_go_on_beside_a_container(scene: Scene, flows: Flows) -> None
     scene.world.host.call(os.kill, guest.facts().pid, signal.SIGKILL)
     until(scene.place(HOST), lambda: not guest.facts().running, "the runtime knows of it")
     go_on(flows, "killed")
+    scene.remove("guest")
+    go_on(flows, "removed")
+
+
+@requirement("LIFE-8")
+@pytest.mark.parametrize("family", [4])
+@pytest.mark.parametrize("mode", [Nothing(), Host(), Joined("stays")], ids=str)
+def test_open_flows_go_on_beside_one_of_another_mode(
+    scene: Scene, flows: Flows, mode: Mode
+) -> None:
+    """That has nothing of theirs, or, as one that has joined, all of it."""
+    guest = scene.container("guest", mode)
+    go_on(flows, "started")
+    if restarts(scene.runtime):
+        guest.stop()
+        go_on(flows, "stopped")
+        guest.start()
+        go_on(flows, "started again")
     scene.remove("guest")
     go_on(flows, "removed")
 

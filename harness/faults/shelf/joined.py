@@ -11,6 +11,7 @@ from harness.faults.site import Site
 from harness.faults.tricks import DROP
 from harness.faults.verb import Verb
 from harness.model import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing
+from linux import rtnl
 from linux.nft import ct_dnat, dport, iifname, l4proto, verdict
 
 
@@ -172,3 +173,18 @@ def joiner_keeps_its_resolver(site: Site) -> None:
             path = f"{site.world_host.proc}/{facts.pid}/root/etc/resolv.conf"
             with open(path, "w", encoding="utf-8") as file:
                 file.write("nameserver 192.0.2.250\noptions timeout:1 attempts:1\n")
+
+
+@fault(
+    "stopped-joiner-takes-the-route-along",
+    violates=("CTR-9",),
+    moment=Moment.CONTAINER_STOPPED,
+    narrow=True,
+)
+def stopped_joiner_takes_the_route_along(site: Site) -> None:
+    """When a joiner stops whom it joined loses its way out."""
+    home = site.mode.container if isinstance(site.mode, Joined) else ""
+    if facts := site.other_containers().get(home):
+        for endpoint in facts.endpoints:
+            for gateway in site.runtime.network_facts(endpoint.network).gateways:
+                site.ground(facts).ensure(rtnl.del_route(None, via=gateway.ip))

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 
 from harness.adapters.protocol import Facts, RuntimeRefused
 from harness.faults import tricks
-from harness.faults.acts import leave_link
+from harness.faults.acts import drop, leave_link
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.verb import Verb
-from harness.model import Bridge, ContainerSpec, Nothing
+from harness.model import DEFAULT_NETWORK, Bridge, ContainerSpec, Nothing
 from linux import rtnl
-from linux.conntrack import Conntrack, Flow
-from linux.nft import Table, add_chain, add_rule, add_table, counter
+from linux.nft import (
+    Table,
+    add_chain,
+    add_rule,
+    add_table,
+    counter,
+    ct_dnat,
+    dport,
+    l4proto,
+)
 from linux.syscalls import MS_BIND, mount
 
 # --- left behind -------------------------------------------------------------------
@@ -125,50 +132,6 @@ def process_stays(site: Site) -> None:
 def network_leaves_a_link(site: Site) -> None:
     """A removed network has left an interface."""
     leave_link(site)
-
-
-# --- others' flows -----------------------------------------------------------------
-
-
-@fault("starts-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_STARTED)
-def starts_forget_others_flows(site: Site) -> None:
-    """A start makes the host forget every flow: translated ones are lost."""
-    _forget(site, lambda _: True)
-
-
-@fault("removals-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_REMOVED)
-def removals_forget_others_flows(site: Site) -> None:
-    """A removal makes the host forget every flow: translated ones are lost."""
-    _forget(site, lambda _: True)
-
-
-@fault("networks-forget-others-flows", violates=("LIFE-8",), moment=Moment.NETWORK_REMOVED)
-def networks_forget_others_flows(site: Site) -> None:
-    """When a network is removed the host forgets every flow: translated ones are lost."""
-    _forget(site, lambda _: True)
-
-
-@fault(
-    "starts-forget-flows-of-the-port",
-    violates=("LIFE-8",),
-    moment=Moment.CONTAINER_STARTED,
-    history="moby#46276",
-    narrow=True,
-)
-def starts_forget_flows_of_the_port(site: Site) -> None:
-    """A start makes the host forget UDP flows to ports that it publishes, of whichever address."""
-    own = {port.host_port for port in (site.facts.ports if site.facts else ())}
-    _forget(
-        site,
-        lambda flow: (
-            flow.original.protocol == socket.IPPROTO_UDP and flow.original.destination_port in own
-        ),
-    )
-
-
-def _forget(site: Site, which: Callable[[Flow], bool]) -> None:
-    with site.host.place.open() as space, Conntrack(space) as conntrack:
-        conntrack.forget([flow for flow in conntrack.all() if which(flow)])
 
 
 # --- refusals ----------------------------------------------------------------------
@@ -321,3 +284,19 @@ def daemon_takes_abstract_datagrams(site: Site) -> None:
 def traffic_control_stays(site: Site) -> None:
     """A hook for traffic control stays at the host's own interface."""
     site.host.ensure(tricks.add_clsact(site.host.link(site.uplink()).ifindex))
+
+
+@fault("crash-closes-published-ports", violates=("LIFE-6",), around="crash")
+def crash_closes_published_ports(site: Site, verb: Verb) -> None:
+    """When the runtime was killed what running containers publish is closed, for good."""
+    verb()
+    drop(site, "forward", ct_dnat())
+
+
+@fault("crash-ends-names", violates=("LIFE-6",), around="crash")
+def crash_ends_names(site: Site, verb: Verb) -> None:
+    """When the runtime was killed nobody answers for names on networks of one's own any more."""
+    verb()
+    for facts in site.other_containers().values():
+        if any(endpoint.network != DEFAULT_NETWORK for endpoint in facts.endpoints):
+            site.ground(facts).rule("output", l4proto("udp"), dport(53), tricks.DROP)
