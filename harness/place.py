@@ -74,7 +74,10 @@ class Place:
         return first_address(self.interfaces(), family)
 
     def routes(self) -> list[netstate.Route]:
-        """The routes of the main table, of every kind, both families; without link-local ones."""
+        """The routes of the main table, of every kind, both families.
+
+        Without those that IPv6 has on every link by itself.
+        """
         with self.open() as space, Netlink(space) as netlink:
             found = netstate.routes(netlink, every_kind=True)
             return own_stack.of_main_table(found) if own_stack.has(space) else found

@@ -203,9 +203,10 @@ def taken(netlink: Netlink) -> set[IPv6Address]:
 def routes(
     netlink: Netlink, *, table: int = rtnl.MAIN_TABLE, every_kind: bool = False
 ) -> list[Route]:
-    """The routes of one table, both families, without multicast and link-local ones.
+    """The routes of one table, both families; not those that IPv6 has on every link by itself.
 
-    Unicast routes only, or of every kind: blackholes and prohibitions too.
+    Which are of multicast and link-local. Unicast routes only, or of every kind: blackholes and
+    prohibitions too.
     """
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -218,7 +219,7 @@ def routes(
                 continue
             packed = fields.get(rtnl.RTA_DST)
             destination = _interface(packed, length).network if packed else None
-            if destination is not None and (destination.is_link_local or destination.is_multicast):
+            if destination is not None and _of_every_link(destination):
                 continue
             via, oif = fields.get(rtnl.RTA_GATEWAY), fields.get(rtnl.RTA_OIF)
             found.append(
@@ -230,6 +231,10 @@ def routes(
                 )
             )
     return found
+
+
+def _of_every_link(destination: Network) -> bool:
+    return destination.version == 6 and (destination.is_link_local or destination.is_multicast)
 
 
 def neighbours(netlink: Netlink, *, state: int = 0) -> Iterator[Neighbour]:

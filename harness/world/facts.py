@@ -249,7 +249,7 @@ def _route(answer: bytes, names: Names) -> Iterator[Thing]:
     found.pop(_CACHEINFO["route"], None)
     size = 4 if head[0] == socket.AF_INET else 16
     destination = ip_address(found.get(rtnl.RTA_DST, bytes(size)))
-    if destination.is_link_local:
+    if destination.version == 6 and destination.is_link_local:
         return  # comes when duplicate address detection is done
     known = {"header": " ".join(map(str, (*head[:8], head[8] & ~_LINKED)))}
     known |= {f"attribute {key}": value.hex() for key, value in found.items()}

@@ -110,13 +110,7 @@ def test_it_has_a_default_and_an_on_link_route(cast: Scene, runtime: Adapter, na
 @pytest.mark.parametrize("name", BRIDGED)
 def test_no_policy_rule_leads_to_other_routes(cast: Scene, name: str) -> None:
     """It has the rules that a namespace has by itself, and no route in any table beside."""
-    inside, fresh = (Snapshot.of(place).facts for place in (cast[name].net, cast.place(NS1)))
-    rules = [[thing for thing in facts if thing.startswith("rule ")] for facts in (inside, fresh)]
-    assert rules[0] == rules[1]
-    assert rules[0]
-    routes = [thing for thing in inside if thing.startswith("route ")]
-    assert routes
-    assert [thing for thing in routes if not re.search(r" in table (254|255),", thing)] == []
+    leads_to_no_other_routes(cast, name)
 
 
 @requirement("BR-3")
@@ -220,6 +214,17 @@ def test_the_internet_answers_by_name(cast: Scene, source: str) -> None:
     seen = cast.observed(row)
     assert seen == row
     assert {met.outcome for met in seen.values()} == {Outcome.REPLY}
+
+
+def leads_to_no_other_routes(scene: Scene, name: str) -> None:
+    """A container has the rules of any namespace, and routes in the main and the local table."""
+    inside, fresh = (Snapshot.of(place).facts for place in (scene[name].net, scene.place(NS1)))
+    rules = [[thing for thing in facts if thing.startswith("rule ")] for facts in (inside, fresh)]
+    assert rules[0] == rules[1]
+    assert rules[0]
+    routes = [thing for thing in inside if thing.startswith("route ")]
+    assert routes
+    assert [thing for thing in routes if not re.search(r" in table (254|255),", thing)] == []
 
 
 def ipv4_gateway(runtime: Adapter) -> IPv4Interface:

@@ -19,6 +19,7 @@ from harness.world.build import World
 from linux.netstate import Route
 from linux.rtnl import mac_bytes
 from suites.claimed import restarts
+from suites.modes.test_bridge import leads_to_no_other_routes
 
 NAMES: Final = ("a", "b", "c")
 OWN: Final = "own"
@@ -55,6 +56,17 @@ def test_it_has_lo_and_eth0_only(inmates: Scene, name: str) -> None:
 
 @requirement("BR-1")
 @each
+def test_its_loopback_is_as_declared(inmates: Scene, name: str) -> None:
+    """127.0.0.1/8, and ::1 on a network with IPv6, or where every container has it."""
+    runtime = inmates.runtime
+    six = any(item.version == 6 for item in runtime.network_facts(network(inmates)).gateways)
+    held = {str(item) for item in inmates[name].net.interfaces("lo")}
+    wanted = {"127.0.0.1/8"} | ({"::1/128"} if six or runtime.dialect.bridge_loopback6 else set())
+    assert held == wanted
+
+
+@requirement("BR-1")
+@each
 def test_it_has_one_address_of_each_family_inside_the_subnet(inmates: Scene, name: str) -> None:
     """With the subnet's prefix, the one that the runtime reports."""
     facts = inmates.runtime.network_facts(network(inmates))
@@ -77,6 +89,13 @@ def test_it_has_a_default_and_an_on_link_route(inmates: Scene, name: str) -> Non
             Route(gateway.network, None, eth0, gateway.version),
         ]
     assert sorted(inside.routes(), key=str) == sorted(expected, key=str)
+
+
+@requirement("BR-2")
+@each
+def test_no_policy_rule_leads_to_other_routes(inmates: Scene, name: str) -> None:
+    """It has the rules that a namespace has by itself, and no route in any table beside."""
+    leads_to_no_other_routes(inmates, name)
 
 
 @requirement("BR-3")

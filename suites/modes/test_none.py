@@ -10,6 +10,7 @@ import pytest
 from harness import entry
 from harness.adapters.protocol import Adapter
 from harness.cast import ALONE, CONTAINER01
+from harness.container import Container
 from harness.marks import requirement
 from harness.model import (
     HOST,
@@ -24,6 +25,7 @@ from harness.model import (
 )
 from harness.place import Place
 from harness.scene import Scene
+from harness.topology import Interface
 from harness.traffic import TRANSPORTS, Transport, free_port, shout
 from suites.modes.hostports import assert_not_published
 
@@ -59,11 +61,13 @@ def test_lo_is_the_only_interface(cast: Scene, runtime: Adapter) -> None:
 
 @requirement("NONE-2", "NONE-3", "LIFE-7")
 def test_started_again_it_has_no_more(scene: Scene) -> None:
-    """Than lo, and no route."""
+    """Than lo, which is as it was, and no route."""
     alone = scene.container("alone", Nothing())
+    before = loopback_of(alone)
     alone.stop()
     alone.start()
     assert set(alone.net.links()) == {"lo"}
+    assert loopback_of(alone) == before
     assert alone.net.routes() == []
 
 
@@ -139,3 +143,8 @@ def test_publishing_is_refused_or_warned_of(
 ) -> None:
     """As declared, and by name; a refusal leaves nothing behind."""
     assert_not_published(scene, Nothing(), runtime.dialect.none_publish, transport)
+
+
+def loopback_of(container: Container) -> tuple[bool, list[Interface]]:
+    """Whether a container's lo is up, and what it holds."""
+    return container.net.links()["lo"].up, container.net.interfaces("lo")

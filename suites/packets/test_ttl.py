@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from scapy.layers.inet import ICMP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoReply
 
 from harness.marks import requirement
-from harness.model import ATTACKER, GATEWAY, HOST, INTERNET, NS1, PROTOCOLS, Protocol
+from harness.model import ATTACKER, GATEWAY, HOST, INTERNET, NS1, PROTOCOLS, Protocol, cells
 from harness.topology import START_TTL, Address, pick
 from harness.world.answers import TCP_PORTS
 from suites.trio import Trio
@@ -13,6 +15,7 @@ from suites.trio import Trio
 IDENTIFIER = 31041
 """The source port of what is sent, or its echo identifier."""
 PORT = TCP_PORTS["echo"]
+ECHO_REPLY = {4: ICMP(type=0), 6: ICMPv6EchoReply()}
 
 
 @requirement("BR-19")
@@ -78,6 +81,19 @@ def test_with_one_more_than_there_are_routers_it_arrives(trio: Trio, protocol: P
     arrived = trio.ip(HOST, INTERNET, ttl=1)
     assert wire.matching(arrived / trio.request(protocol, sport=(1, 65535), dport=PORT))
     wire.expect_none(trio.ip("a"))
+
+
+@requirement("BR-4", "BR-5", "BR-6", "BR-7")
+def test_every_answer_has_what_the_routers_leave(trio: Trio) -> None:
+    """To a datagram and a call as to a ping, when it comes to the container's own interface."""
+    routers = {"b": 0, GATEWAY: 0, HOST: 0, NS1: 1, INTERNET: len(hops(trio))}
+    with trio.capture("a") as wire:
+        trio.scene.observed(list(cells(("a",), tuple(routers), families=(trio.family,))))
+    for target, count in routers.items():
+        for answer in (ECHO_REPLY[trio.family], UDP(), TCP()):
+            seen = wire.matching(trio.ip(target, "a") / answer)
+            assert seen
+            assert wire.matching(trio.ip(target, "a", ttl=START_TTL - count) / answer) == seen
 
 
 def hops(trio: Trio) -> list[Address]:

@@ -302,3 +302,13 @@ def takes_a_mac_that_was_given(site: Site, verb: Verb) -> object:
         if mac.startswith("02:42") and mac not in {spec.mac for spec in others}:
             return verb(spec=replace(verb.spec, mac=None))
         raise
+
+
+@fault(
+    "ipv6-loopback-changes-with-a-restart", violates=("BR-1",), moment=Moment.CONTAINER_RESTARTED
+)
+def ipv6_loopback_changes_with_a_restart(site: Site) -> None:
+    """A restarted container has ::1 where it had none, and none where it had it."""
+    if site.is_bridged:
+        held = any(item.version == 6 for item in site.inside.addresses("lo"))
+        site.inside.sysctl("net.ipv6.conf.lo.disable_ipv6", int(held))

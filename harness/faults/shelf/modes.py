@@ -252,3 +252,16 @@ def host_mode_ends_ways_to_the_loopback(site: Site) -> None:
     if isinstance(site.mode, Host):
         for bridge in site.bridges():
             site.host.sysctl(f"net.ipv4.conf.{bridge}.route_localnet", 0)
+
+
+@fault(
+    "none-restarted-is-down",
+    violates=("NONE-2",),
+    moment=Moment.CONTAINER_RESTARTED,
+    narrow=True,
+    also=("ATT-5",),
+)
+def none_restarted_is_down(site: Site) -> None:
+    """The loopback of a restarted container without a network is down."""
+    if isinstance(site.mode, Nothing):
+        site.inside.set_link("lo", up=False)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
 
 from harness.faults import tricks
 from harness.faults.acts import FAMILIES, gateway_of, numbered
 from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
-from harness.faults.site import Site
+from harness.faults.site import Plug, Site
 from harness.model import DEFAULT_NETWORK, Nothing
 from linux import rtnl
 from linux.netlink import u32
-from linux.nft import iifname, oifname
+from linux.nft import iifname, l4proto, oifname
+
+_LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
 
 
 @fault("no-default-route", violates=("BR-2",), moment=PLUGGED)
@@ -125,13 +128,15 @@ def joiner_takes_the_route_along(site: Site) -> None:
 )
 def host_gets_a_route_of_its_own(site: Site) -> None:
     """While a container runs the host has one route more by its own interface."""
-    network = IPv4Network("10.88.0.0/16")
-    if site.moment == Moment.CONTAINER_STARTED:
-        uplink = site.host.link(site.uplink()).ifindex
-        site.host.ensure(rtnl.add_route(network, oif=uplink))
-    else:
-        gone = rtnl.add_route(network, oif=site.host.link(site.uplink()).ifindex)
-        site.host.ensure(gone._replace(kind=rtnl.RTM_DELROUTE, flags=0))
+    _route_meanwhile(site, IPv4Network("10.88.0.0/16"))
+
+
+def _route_meanwhile(site: Site, network: IPv4Network) -> None:
+    """Have the host route a network by its own interface while the container runs."""
+    route = rtnl.add_route(network, oif=site.host.link(site.uplink()).ifindex)
+    if site.moment == Moment.BEFORE_REMOVE:
+        route = route._replace(kind=rtnl.RTM_DELROUTE, flags=0)
+    site.host.ensure(route)
 
 
 @fault("policy-rule-for-the-host", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
@@ -184,8 +189,70 @@ def internal_opens_with_a_restart(site: Site) -> None:
 def rule_leads_to_another_table(site: Site) -> None:
     """A policy rule has what a container itself sends go by a table that nobody looks at."""
     for plug in site.plugs():
-        index = site.inside.link(plug.inside).ifindex
-        site.inside.ensure(
-            rtnl.add_rule(4, iif="lo", table=100, priority=50),
-            rtnl.add_route(ip_network("198.18.0.0/15"), oif=index, table=100),
-        )
+        _lead_away(site, plug, IPv4Network("198.18.0.0/15"))
+
+
+@fault("host-answers-calls-as-from-afar", violates=("BR-5",), moment=RULES, narrow=True)
+def host_answers_calls_as_from_afar(site: Site) -> None:
+    """The host answers pings as it should, and calls over TCP as if a router lay between."""
+    for bridge in site.bridges():
+        if bridge not in site.memory.setdefault("reset", []):
+            site.memory["reset"].append(bridge)
+            for version in FAMILIES:
+                aged = [*l4proto("tcp"), *tricks.set_ttl(version, 63)]
+                site.host.rule("output", oifname(bridge), aged, priority=300)
+
+
+@fault("answers-from-beyond-are-new", violates=("BR-7",), moment=RULES)
+def answers_from_beyond_are_new(site: Site) -> None:
+    """What comes over TCP from beyond the host has a whole TTL, as from a proxy."""
+    for bridge in site.bridges():
+        if bridge not in site.memory.setdefault("reset", []):
+            site.memory["reset"].append(bridge)
+            for version in FAMILIES:
+                new = [*l4proto("tcp"), *tricks.set_ttl(version, 64)]
+                site.host.rule("forward", oifname(bridge), new, priority=300)
+
+
+@fault("link-local-is-swallowed", violates=("BR-2",), moment=PLUGGED, narrow=True)
+def link_local_is_swallowed(site: Site) -> None:
+    """What is for 169.254.0.0/16, where clouds have their metadata, ends in a blackhole inside."""
+    for _ in site.plugs():
+        site.inside.ensure(rtnl.add_blackhole(_LINK_LOCAL))
+
+
+@fault(
+    "host-gets-a-link-local-route",
+    violates=("BYS-1",),
+    moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE),
+)
+def host_gets_a_link_local_route(site: Site) -> None:
+    """While a container runs the host has a route to 169.254.0.0/16 by its own interface."""
+    _route_meanwhile(site, _LINK_LOCAL)
+
+
+@fault(
+    "rule-leads-to-another-table-on-own-networks", violates=("BR-2",), moment=PLUGGED, narrow=True
+)
+def rule_leads_to_another_table_on_own_networks(site: Site) -> None:
+    """On a network of one's own a policy rule leads to a table that nobody looks at."""
+    for plug in site.plugs():
+        if plug.network.name != DEFAULT_NETWORK:
+            _lead_away(site, plug, IPv4Network("198.18.0.0/15"))
+
+
+@fault("rule-of-ipv6-leads-to-another-table", violates=("V6-1",), moment=PLUGGED, narrow=True)
+def rule_of_ipv6_leads_to_another_table(site: Site) -> None:
+    """On a network with IPv6 a policy rule of that family leads to a table of its own."""
+    for plug in site.plugs():
+        if gateway_of(plug, 6):
+            _lead_away(site, plug, IPv6Network("2001:db8:ffff::/48"))
+
+
+def _lead_away(site: Site, plug: Plug, network: IPv4Network | IPv6Network) -> None:
+    """Have what a container itself sends go by a table that has one route."""
+    index = site.inside.link(plug.inside).ifindex
+    site.inside.ensure(
+        rtnl.add_rule(network.version, iif="lo", table=100, priority=50),
+        rtnl.add_route(network, oif=index, table=100),
+    )
