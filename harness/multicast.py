@@ -15,6 +15,11 @@ from linux.rtnl import mac_text
 
 EVERYBODY_MAC: Final = "ff:ff:ff:ff:ff:ff"
 ALL_NODES: Final = IPv6Address("ff02::1")
+GROUPS: Final[dict[int, tuple[Address, ...]]] = {
+    4: tuple(map(IPv4Address, ("255.255.255.255", "224.0.0.1", "224.0.0.251", "239.255.7.7"))),
+    6: tuple(map(IPv6Address, ("ff02::1", "ff02::fb", "ff05::7:7", "ff0e::7:7"))),
+}
+"""Broadcast, and groups of the link, the site and the world (RFC 2365, RFC 4291)."""
 
 _IP_ADD_MEMBERSHIP: Final = 35
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Collection, Iterator
 from typing import Final
 
 import pytest
 from scapy.layers.inet import UDP
+from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from harness import bulk
@@ -15,6 +17,7 @@ from harness.adapters.protocol import Adapter
 from harness.call import Call, there_and_back
 from harness.marks import requirement
 from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, Family, Protocol
+from harness.multicast import GROUPS, mac_of, member
 from harness.packets import craft
 from harness.packets.wires import Wires
 from harness.scene import Scene
@@ -58,6 +61,25 @@ def test_every_protocol_passes(
     head = craft.ip(family, src=here, dst=there, ttl=START_TTL)
     sent = list(beginnings(family, head))
     assert lost(crowded, wires, source, target, sent) == []
+
+
+@requirement("BYS-2")
+@pytest.mark.parametrize(("source", "target"), [(NS1, NS2), (ATTACKER, HOST), (HOST, ATTACKER)])
+def test_what_is_said_to_all_passes(
+    crowded: Scene, wires: Wires, family: Family, source: str, target: str
+) -> None:
+    """Broadcasts and multicasts, between two ports of a bridge and on the LAN."""
+    caller, here = crowded.place(source), crowded.world.address(source, family)
+    heads = [craft.ip(family, src=here, dst=group, ttl=START_TTL) for group in GROUPS[family]]
+    word = UDP(sport=OWN_PORT, dport=OWN_PORT) / b"to all"
+    with wires.capture(crowded.place(target)) as wire, contextlib.ExitStack() as stack:
+        for group, head in zip(GROUPS[family], heads, strict=True):
+            stack.enter_context(member(crowded.place(target), group))
+            mac = caller.links()["eth0"].mac
+            craft.send_frame(caller, Ether(src=mac, dst=mac_of(group)) / head / word)
+        crowded.settle()
+    for head in heads:
+        wire.expect_one(head / word)
 
 
 @requirement("BYS-2")

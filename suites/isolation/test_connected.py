@@ -9,28 +9,49 @@ from typing import Final
 import pytest
 
 from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
+from harness.call import Call
 from harness.guard import Guard
 from harness.marks import requirement
-from harness.model import GATEWAY, HOST, Bridge, ContainerSpec, Family, NetworkSpec, Plan
+from harness.model import (
+    GATEWAY,
+    HOST,
+    Bridge,
+    ContainerSpec,
+    Family,
+    NetworkSpec,
+    Plan,
+    Protocol,
+)
+from harness.packets import craft
+from harness.packets.wires import Wires
 from harness.place import Place
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Transport, introduce
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
 from suites.claimed import has_ipv6
+from suites.names import held
 from suites.trio import both_families
 
 HOME, MORE, LESS = "home", "more", "less"
+OWN_PORT: Final = 31075
 ROOM_FOR_ONE: Final = IPv4Network("172.30.71.0/30")
 
 
 @pytest.fixture(scope="module")
 def moved(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """`moved` was started on one network, connected to two, and taken off one; `still` stays."""
+    """`moved` was started on one network, connected to two, and taken off one.
+
+    `still` stays on the first, `third` on the one that it is on besides.
+    """
     dual = has_ipv6(runtime)
     plan = Plan(
         networks=tuple(NetworkSpec(name, ipv6=dual) for name in (HOME, MORE, LESS)),
-        containers=(ContainerSpec("moved", Bridge(HOME)), ContainerSpec("still", Bridge(HOME))),
+        containers=(
+            ContainerSpec("moved", Bridge(HOME)),
+            ContainerSpec("still", Bridge(HOME)),
+            ContainerSpec("third", Bridge(MORE)),
+        ),
     )
     with Scene(world, runtime, plan) as made:
         if Feature.CONNECT in runtime.features:
@@ -65,6 +86,26 @@ def test_every_link_of_it_agrees_on_the_mtu(moved: Scene) -> None:
     own = {moved.runtime.network_facts(name).interface for name in (HOME, MORE)}
     assert {bridge.name for bridge in bridges} == own
     assert len({link.mtu for link in (*inside, *ends, *bridges)}) == 1
+
+
+@requirement("NET-3", "BR-13")
+@both_families
+def test_a_third_container_receives_nothing_that_is_for_it(moved: Scene, family: Family) -> None:
+    """On the network that it was connected to: an echo request goes to whom it is for."""
+    addresses = {name: held(moved, name, family, MORE).pop() for name in ("moved", "third")}
+    with Wires() as own, own.capture(moved["third"].net) as wire:
+        for address in addresses.values():
+            with Call(moved.place(HOST), Protocol.ICMP, address, own_port=OWN_PORT) as call:
+                call.say()
+                assert call.hear() == b""
+        moved.settle()
+    asked = {
+        name: craft.ip(family, dst=address)
+        / craft.request(family, Protocol.ICMP, sport=OWN_PORT, dport=0)
+        for name, address in addresses.items()
+    }
+    wire.expect_one(asked["third"])
+    wire.expect_none(asked["moved"])
 
 
 @requirement("NET-3", "BR-16")

@@ -89,6 +89,21 @@ def test_there_is_no_default_route(closed: Scene, family: Family) -> None:
     assert inside == [pick(gateways, family).network]
 
 
+@requirement("INT-1", "NET-3")
+def test_who_is_on_no_other_network_any_more_is_kept_in(scene: Scene) -> None:
+    """Connected to it while there was another that led out, and taken off that one."""
+    six = has_ipv6(scene.runtime)
+    scene.network("leading-out", ipv6=six)
+    scene.network("shut", ipv6=six, internal=True)
+    scene.containers(x=Bridge("leading-out"), y=Bridge("shut"))
+    scene.connect("x", "shut")
+    assert any(route.destination is None for route in scene["x"].net.routes())
+    scene.disconnect("x", "leading-out")
+    assert not any(route.destination is None for route in scene["x"].net.routes())
+    row = scene.promised().select(source="x")
+    assert scene.observed(row) == row
+
+
 @requirement("INT-1", "LIFE-7")
 def test_who_is_started_again_is_kept_in_too(scene: Scene) -> None:
     """It has no default route, and reaches its peers alone."""

@@ -89,13 +89,16 @@ def test_who_is_connected_later_has_it_too(scene: Scene) -> None:
 
 @requirement("NET-8", "LIFE-7")
 def test_who_is_started_again_has_it_too(scene: Scene) -> None:
-    """At both ends of its veth pair, which are new."""
-    container = scene.container("again", Bridge(scene.network("kept", mtu=SMALL).name))
+    """At both ends of its veth pair, which are new, and at the bridge, which had no port left."""
+    network = scene.network("kept", mtu=SMALL)
+    container = scene.container("again", Bridge("kept"))
     container.stop()
     container.start()
-    eth0 = container.net.links()["eth0"]
-    (end,) = (link for link in scene.place(GATEWAY).links().values() if link.ifindex == eth0.peer)
-    assert (eth0.mtu, end.mtu) == (SMALL, SMALL)
+    eth0, bridge = container.net.links()["eth0"], network.facts.interface
+    assert bridge is not None
+    host = scene.place(GATEWAY).links()
+    (end,) = (link for link in host.values() if link.ifindex == eth0.peer)
+    assert (eth0.mtu, end.mtu, host[bridge].mtu) == (SMALL, SMALL, SMALL)
 
 
 @requirement("NET-8")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
 from harness.guard import Guard
 from harness.marks import requirement
 from harness.model import DEFAULT_NETWORK, GATEWAY, Bridge
@@ -17,10 +17,11 @@ from harness.world.snapshot import Snapshot
 from suites.claimed import has_ipv6
 
 SUBNET, SUBNET6 = IPv4Network("172.30.192.0/20"), IPv6Network("fd00:30:192::/64")
+SMALL: Final = 1400
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "plain": {},
     "internal": {"internal": True},
-    "without icc, small": {"icc": False, "mtu": 1400},
+    "without icc, small": {"icc": False, "mtu": SMALL},
 }
 
 
@@ -92,6 +93,22 @@ def test_what_is_removed_leaves_nothing(
         scene.remove_network("short-lived")
     assert mentioned(host, bridge) == []
     scene.network("short-lived", **options)
+
+
+@requirement("NET-6", "NET-8")
+def test_a_name_that_is_free_again_stands_for_what_is_asked_for_now(scene: Scene) -> None:
+    """Of the network that had it before nothing is left: neither subnet, nor MTU, nor a wall."""
+    closed = {"internal": True} if Feature.INTERNAL in scene.runtime.features else {}
+    scene.containers(a=scene.network("name", subnet=SUBNET, mtu=SMALL, **closed))
+    assert scene["a"].net.links()["eth0"].mtu == SMALL
+    scene.remove("a")
+    scene.remove_network("name")
+    gateways = scene.network("name").facts.gateways
+    inside = scene.container("a", Bridge("name")).net
+    assert SUBNET not in {item.network for item in gateways}
+    assert [item.network for item in inside.interfaces("eth0")] == [gateways[0].network]
+    assert inside.links()["eth0"].mtu != SMALL
+    assert any(route.destination is None for route in inside.routes())
 
 
 @requirement("NET-6", "NET-2")

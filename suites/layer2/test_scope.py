@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 import pytest
@@ -16,7 +15,7 @@ from scapy.packet import Packet
 from harness.container import Container
 from harness.marks import requirement
 from harness.model import ATTACKER, HOST, INTERNET, NS1, NS2, Protocol
-from harness.multicast import mac_of, member
+from harness.multicast import GROUPS, mac_of, member
 from harness.packets.craft import send_frame, send_packet
 from harness.topology import START_TTL, Address
 from harness.traffic import Ear
@@ -28,11 +27,6 @@ TO_PEERS, FROM_OUTSIDE, TO_STRANGERS = 31052, 31053, 31054
 with the address of who is gone somebody else would be in it."""
 CONTROL: Final = "for you alone"
 OUTSIDE: Final = (HOST, NS1, NS2, ATTACKER, INTERNET)
-GROUPS: Final[dict[int, tuple[Address, ...]]] = {
-    4: tuple(map(IPv4Address, ("255.255.255.255", "224.0.0.1", "224.0.0.251", "239.255.7.7"))),
-    6: tuple(map(IPv6Address, ("ff02::1", "ff02::fb", "ff05::7:7", "ff0e::7:7"))),
-}
-"""Broadcast, and groups of the link, the site and the world (RFC 2365, RFC 4291)."""
 
 
 @requirement("BR-17")
@@ -55,8 +49,7 @@ def test_what_a_container_says_to_all_reaches_its_peers_alone(trio: Trio) -> Non
 
 @requirement("BR-17")
 def test_an_ordinary_socket_reaches_all_peers(trio: Trio) -> None:
-    """Without privileges, by the broadcast of the link, or its group of all nodes."""
-    everyone = GROUPS[trio.family][0]
+    """Without privileges, by the broadcast of the link or subnet, or the group of all nodes."""
     with contextlib.ExitStack() as stack:
         ears = [
             stack.enter_context(Ear(trio.place(name), "udp", family=trio.family, port=PORT))
@@ -69,8 +62,10 @@ def test_an_ordinary_socket_reaches_all_peers(trio: Trio) -> None:
         else:
             index = trio.place("a").links()[trio.link("a")].ifindex
             caller.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
-        caller.sendto(b"to whom it may concern", (str(everyone), PORT))
-        assert [ear.heard()[0] for ear in ears] == [b"to whom it may concern"] * len(ears)
+        for everyone in (GROUPS[trio.family][0], *directed(trio)):
+            word = f"to {everyone}, whom it may concern".encode()
+            caller.sendto(word, (str(everyone), PORT))
+            assert [ear.heard()[0] for ear in ears] == [word] * len(ears)
 
 
 @requirement("BR-17")

@@ -7,7 +7,14 @@ from ipaddress import IPv4Address, IPv4Interface
 from harness.faults.acts import drop, forget_drops
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
-from harness.faults.tricks import DROP, errors, longer_than, of_protocol
+from harness.faults.tricks import (
+    DROP,
+    between_ports,
+    errors,
+    longer_than,
+    of_protocol,
+    to_mac,
+)
 from harness.faults.verb import Verb
 from harness.packets.offload import switch_off
 from linux import rtnl
@@ -290,3 +297,12 @@ def repair_forgets_forged_sources(site: Site) -> None:
 def uplink_computes_no_checksums(site: Site) -> None:
     """With containers the host's own interface leaves checksums and segments to the kernel."""
     switch_off(site.host.place, site.uplink())
+
+
+@fault("bystanders-lose-broadcasts", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+def bystanders_lose_broadcasts(site: Site) -> None:
+    """With containers no bridge passes what is for everybody, as who asks for an address sends."""
+    if not site.memory.setdefault("silenced", False):
+        site.memory["silenced"] = True
+        everybody = [*between_ports(4), *to_mac("ff:ff:ff:ff:ff:ff")]
+        site.host.rule("forward", everybody, DROP, priority=0, bridge=True)

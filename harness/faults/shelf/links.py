@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from harness.attach import host_end
 from harness.faults import tricks
 from harness.faults.catalogue import PLUGGED, Moment, fault
-from harness.faults.site import Site
+from harness.faults.site import Plug, Site
 from harness.faults.verb import Verb
 from harness.model import DEFAULT_NETWORK, Nothing
 from linux import rtnl
@@ -263,3 +263,50 @@ def broadcasts_are_not_sent(site: Site) -> None:
     """What an ordinary socket sends to everybody on the link does not leave the container."""
     for _ in site.plugs():
         site.inside.rule("output", daddr(ip_network("255.255.255.255/32")), tricks.DROP)
+
+
+@fault("restarted-ports-do-not-learn", violates=("BR-13",), moment=Moment.CONTAINER_RESTARTED)
+def restarted_ports_do_not_learn(site: Site) -> None:
+    """Where a restarted container is its bridge does not learn: what is for it goes to all."""
+    for plug in site.plugs():
+        _learn_nothing(site, plug)
+
+
+@fault("later-ports-do-not-learn", violates=("BR-13",), moment=Moment.CONNECTED)
+def later_ports_do_not_learn(site: Site) -> None:
+    """What is for a container goes to all on a network to which it was connected while it ran."""
+    for plug in site.plugs():
+        if site.network and plug.network.name == site.network.name:
+            _learn_nothing(site, plug)
+
+
+def _learn_nothing(site: Site, plug: Plug) -> None:
+    """Have a bridge not know who is behind a port, nor who has been."""
+    port, mac = site.host.link(plug.outside).ifindex, site.inside.link(plug.inside).mac
+    site.host.rtnl(tricks.port_option(port, "learning", on=False))
+    site.host.ensure(rtnl.del_forwarding(mac, port=port))
+
+
+@fault(
+    "emptied-bridge-forgets-its-mtu",
+    violates=("NET-8",),
+    moment=(Moment.CONTAINER_STOPPED, Moment.CONTAINER_REMOVED),
+    narrow=True,
+)
+def emptied_bridge_forgets_its_mtu(site: Site) -> None:
+    """A bridge that has lost its last port has the usual MTU from then on."""
+    links = site.host.links()
+    ports = {link.master for link in links.values()}
+    for bridge in site.bridges():
+        if bridge in links and links[bridge].ifindex not in ports:
+            site.host.set_link(bridge, mtu=1500)
+
+
+@fault("broadcasts-of-the-subnet-are-not-sent", violates=("BR-17",), moment=PLUGGED, narrow=True)
+def broadcasts_of_the_subnet_are_not_sent(site: Site) -> None:
+    """What an ordinary socket sends to its subnet's broadcast does not leave the container."""
+    for plug in site.plugs():
+        for own in plug.addresses:
+            if own.version == 4:
+                broadcast = daddr(ip_network(own.network.broadcast_address))
+                site.inside.rule("output", broadcast, tricks.DROP)

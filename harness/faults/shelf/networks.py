@@ -187,3 +187,24 @@ def left_address_has_flows(site: Site, verb: Verb) -> Facts:
             with site.host.socket(socket.AF_INET, socket.SOCK_DGRAM) as call:
                 call.sendto(b"still there?", (str(endpoint.address.ip), 9))
     return facts
+
+
+@fault(
+    "last-network-leads-out",
+    violates=("INT-1",),
+    moment=Moment.DISCONNECTED,
+)
+def last_network_leads_out(site: Site) -> None:
+    """Taken off all others, a container has its default route by an internal network."""
+    if not any(item.destination is None for item in site.inside.place.routes()):
+        for plug in site.plugs():
+            for gateway in plug.gateways:
+                site.inside.ensure(rtnl.add_route(None, via=gateway.ip))
+
+
+@fault("names-of-networks-are-remembered", violates=("NET-6",), around="network")
+def names_of_networks_are_remembered(site: Site, verb: Verb) -> object:
+    """A network that has the name of a removed one has its MTU, and its walls."""
+    spec = verb.spec
+    first = site.memory.setdefault("first", {}).setdefault(spec.name, spec)
+    return verb(spec=replace(spec, mtu=first.mtu, internal=first.internal, icc=first.icc))
