@@ -15,7 +15,8 @@ import pickle
 import select
 import signal
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
@@ -167,6 +168,24 @@ def ask(
         if transport == "tcp":
             return dns.query.tcp(query, str(server), PATIENCE, sock=opened)
         return dns.query.udp(query, str(server), PATIENCE, sock=opened)
+
+
+def ask_at_once(container: Container, name: str, kinds: Sequence[str]) -> list[Message]:
+    """What the resolver answers to several questions about a name, asked before any answer.
+
+    From one socket, as the C library asks for both families. `dns.exception.Timeout` when one is
+    not answered.
+    """
+    server = nameservers(container.read(RESOLV_CONF))[0]
+    queries = [dns.message.make_query(name, kind) for kind in kinds]
+    with _to(server, container, "udp") as opened:
+        for query in queries:
+            opened.send(query.to_wire())
+        opened.setblocking(False)
+        until = time.time() + PATIENCE
+        answers = [dns.query.receive_udp(opened, expiration=until) for _ in queries]
+    by_id = {answer.id: answer for answer, *_ in answers}
+    return [by_id[query.id] for query in queries]
 
 
 def hang_up(container: Container, name: str, *, questions: int) -> None:

@@ -11,7 +11,7 @@ from harness.adapters.protocol import Adapter, Feature
 from harness.model import Bridge, ContainerSpec, Host, Joined, NetworkSpec, Plan
 from harness.scene import Scene
 from harness.world.build import World
-from suites.dns import ALIAS, CLOSED, DMZ, FOUR, LAN, NEIGHBOUR, SHARED, VAULT
+from suites.dns import ALIAS, CLOSED, DMZ, FOUR, LAN, LONG, NEIGHBOUR, SHARED, VAULT
 
 
 @pytest.fixture(scope="package")
@@ -34,7 +34,7 @@ def plan(features: Collection[str]) -> Plan:
     if Feature.NETWORKS in features:
         networks += [NetworkSpec(LAN, ipv6=dual), NetworkSpec(DMZ, ipv6=dual), NetworkSpec(FOUR)]
         containers += [
-            ContainerSpec("web", Bridge(LAN), aliases=(ALIAS, SHARED)),
+            ContainerSpec("web", Bridge(LAN), aliases=(ALIAS, SHARED, LONG)),
             ContainerSpec("db", Bridge(LAN), aliases=(SHARED,)),
             ContainerSpec("far", Bridge(DMZ), aliases=(SHARED, "distant")),
             ContainerSpec("solo", Bridge(FOUR)),

@@ -111,16 +111,23 @@ def test_what_was_asked_for_is_there(scene: Scene, network: str) -> None:
 
 @requirement("FILE-1", "NET-3")
 def test_they_follow_its_connections(scene: Scene) -> None:
-    """Its name stands at the addresses that it has now; what was asked for stays."""
+    """Its name stands at the addresses that it has now; what was asked for stays, and that is all.
+
+    Whoever else is on the network is no matter of theirs.
+    """
     for network in ("town", "village"):
         scene.network(network)
+    scene.container("villager", Bridge("village"))
     mover = scene.container("mover", Bridge("town"), hosts=ASKED_FOR)
+    before = hosts(mover)
     for change in (scene.connect, scene.disconnect):
         change("mover", "village")
         called = lookup.hostname(scene.world.host, mover)
         at = {address for address, names in hosts(mover).items() if called in names}
         assert at == held(scene, "mover", 4)
         assert {address for _, address in ASKED_FOR} <= hosts(mover).keys()
+        assert not any("villager" in names for names in hosts(mover).values())
+    assert hosts(mover) == before
 
 
 @requirement("FILE-1", "LIFE-7")

@@ -13,7 +13,7 @@ from harness.marks import requirement
 from harness.model import Bridge, Family
 from harness.scene import Scene
 from suites.claimed import families, has_ipv6
-from suites.dns import ALIAS, DMZ, LAN, SHARED
+from suites.dns import ALIAS, DMZ, LAN, LONG, SHARED
 from suites.names import heard, held, looked_up, present, resolved
 from suites.trio import both_families
 
@@ -26,9 +26,14 @@ SHORT: Final = 12
 
 @requirement("NET-4")
 @both_families
-@pytest.mark.parametrize("name", ["web", ALIAS, "WEB", ALIAS.title()])
+@pytest.mark.parametrize(
+    "name", ["web", ALIAS, "WEB", ALIAS.title(), pytest.param(LONG, id="long")]
+)
 def test_a_name_leads_to_the_containers_address(town: Scene, name: str, family: Family) -> None:
-    """The name that it was given and its alias, in any case (RFC 4343), for peers and itself."""
+    """The name that it was given, its alias in any case (RFC 4343), and one as long as may be.
+
+    For peers and itself.
+    """
     own = held(town, "web", family)
     assert own
     for asker in present(town, "db", "web", "lodger"):
@@ -169,6 +174,21 @@ def test_a_name_outlasts_a_restart(scene: Scene, name: str) -> None:
     again.start()
     for family in families(scene.runtime):
         assert resolved(scene, "asker", name, family) == held(scene, "again", family)
+
+
+@requirement("NET-4", "NET-3", "LIFE-7")
+def test_so_does_an_alias_of_a_connection(scene: Scene) -> None:
+    """Which was made while the container ran: started again, it is on that network as before."""
+    for network in ("town", "village"):
+        scene.network(network, ipv6=has_ipv6(scene.runtime))
+    scene.container("asker", Bridge("town"))
+    mover = scene.container("mover", Bridge("village"))
+    scene.connect("mover", "town", aliases=("townsman",))
+    mover.stop()
+    mover.start()
+    for family in families(scene.runtime):
+        for name in ("mover", "townsman"):
+            assert resolved(scene, "asker", name, family) == held(scene, "mover", family, "town")
 
 
 @requirement("NET-4", "NET-3")

@@ -26,6 +26,7 @@ from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
 from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT
 from harness.world.services import Services
+from suites.dns import LONG
 from suites.names import KINDS, heard, looked_up, present, resolved, unheard_of
 
 TIMES: Final = 5
@@ -67,16 +68,26 @@ def test_a_name_outside_is_answered(town: Scene, asker: str, family: Family) -> 
 @everywhere
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_whatever_is_asked_is_answered(town: Scene, asker: str, transport: Transport) -> None:
-    """Other records than addresses, over UDP and TCP; what does not exist is said not to."""
+    """Other records, and long names, over UDP and TCP; what does not exist is said not to."""
     web = pick(town.world.topology.internet, 4).ip
     for name, kind, value in (
         ("example.com", "NS", "dns.example.com."),
         (web.reverse_pointer, "PTR", f"{WWW}."),
+        (f"{LONG}.{LONG}.{LONG}.{unheard_of()}", "A", str(web)),
     ):
         answer = lookup.ask(town[asker], name, kind, transport=transport)
         assert (lookup.rcode(answer), value in lookup.told(answer)) == ("NOERROR", True)
     answer = lookup.ask(town[asker], "nobody.example.com", transport=transport)
     assert lookup.rcode(answer) == "NXDOMAIN"
+
+
+@requirement("DNS-1")
+@everywhere
+def test_both_families_may_be_asked_for_at_once(town: Scene, asker: str) -> None:
+    """From one socket, before either is answered, as the C library does."""
+    wanted = [{str(pick(town.world.topology.internet, family).ip)} for family in FAMILIES]
+    answers = lookup.ask_at_once(town[asker], unheard_of(), [KINDS[item] for item in FAMILIES])
+    assert [lookup.told(answer) for answer in answers] == wanted
 
 
 networks: Final = pytest.mark.parametrize(

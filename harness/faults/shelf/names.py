@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 from dataclasses import replace
+from typing import Final
 
 from harness.adapters.protocol import Facts
 from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
 from harness.faults.site import Site
-from harness.faults.tricks import DROP
+from harness.faults.tricks import DROP, longer_than, mark_flow, of_marked_flow
 from harness.faults.verb import Verb
 from harness.lookup import inside
 from harness.model import DEFAULT_NETWORK, HOST, Bridge
@@ -18,6 +19,8 @@ from linux.nft import dport, l4proto, oifname
 
 _RESOLV_CONF, _HOSTS = "/etc/resolv.conf", "/etc/hosts"
 _NOBODY = "192.0.2.250"
+_ASKED: Final = 53
+"""The mark of a flow by which something was asked."""
 
 
 def _on_own_network(site: Site) -> bool:
@@ -302,3 +305,47 @@ def second_search_domain_comes_first(site: Site) -> None:
 def _text(path: str) -> str:
     with open(path, encoding="utf-8") as file:
         return file.read()
+
+
+@fault("aliases-of-connections-end-with-a-restart", violates=("NET-4",), around="start_container")
+def aliases_of_connections_end_with_a_restart(site: Site, verb: Verb) -> Facts:
+    """A restarted container has the aliases that it was started with, and those alone."""
+    facts: Facts = verb()
+    spec = site.specs[facts.name]
+    for endpoint in facts.endpoints if isinstance(spec.mode, Bridge) else ():
+        if endpoint.network not in spec.networks:
+            site.runtime.disconnect(facts.name, endpoint.network)
+            facts = site.runtime.connect(facts.name, endpoint.network)
+    return facts
+
+
+@fault(
+    "long-questions-are-not-heard",
+    violates=("NET-4", "DNS-1"),
+    moment=Moment.CONTAINER_STARTED,
+    narrow=True,
+)
+def long_questions_are_not_heard(site: Site) -> None:
+    """A question for a name that is long, though no longer than it may be, is lost."""
+    if site.is_bridged:
+        site.inside.rule("output", l4proto("udp"), dport(53), longer_than(90), DROP)
+
+
+@fault("second-question-is-lost", violates=("DNS-1",), moment=Moment.CONTAINER_STARTED, narrow=True)
+def second_question_is_lost(site: Site) -> None:
+    """Of two questions that one socket asks at once, as the C library does, one is not answered."""
+    if site.is_bridged:
+        question = [*l4proto("udp"), *dport(53)]
+        site.inside.rule("output", question, of_marked_flow(_ASKED), DROP, priority=-150)
+        site.inside.rule("output", question, mark_flow(_ASKED), priority=-150)
+
+
+@fault("later-peers-stand-in-the-hosts-file", violates=("FILE-1",), moment=Moment.CONNECTED)
+def later_peers_stand_in_the_hosts_file(site: Site) -> None:
+    """Connected to a network, a container has its peers there in its hosts file, for good."""
+    told = site.read(_HOSTS)
+    for name, facts in site.other_containers().items():
+        for endpoint in facts.endpoints:
+            if site.network and endpoint.network == site.network.name and endpoint.address:
+                told += f"{endpoint.address.ip} {name}\n"
+    site.write(_HOSTS, told)
