@@ -15,7 +15,8 @@ from harness.faults.ground import TABLE
 from harness.faults.sabotage import FaultFailed, Sabotaged
 from harness.faults.site import Site
 from harness.faults.verb import Verb
-from harness.model import Bridge, ContainerSpec, Host, NetworkSpec, Nothing
+from harness.guard import guarded
+from harness.model import HOST, Bridge, ContainerSpec, Host, NetworkSpec, Nothing
 from harness.scene import Scene
 from harness.world.build import World
 from linux import nft
@@ -225,6 +226,27 @@ def test_rules_of_a_fault_are_its_own(sabotage: Callable[[Any], Scene]) -> None:
         assert not [entry for entry in site.host.rules() if entry.rule.comment == "sabotage"]
 
     sabotage(drops)
+
+
+def test_a_flush_takes_a_faults_own_rules_and_nothing_is_made_of_it(
+    sabotage: Callable[[Any], Scene],
+) -> None:
+    """The guard does not mind that they are gone, and the repair brings them back."""
+
+    @fault("drops-calls", violates=("BR-7",), moment=RULES)
+    def drops_calls(site: Site) -> None:
+        """Nothing is forwarded."""
+        drop(site, "forward", nft.oifname(site.uplink()))
+
+    scene = sabotage(drops_calls)
+    host = scene.world.place(HOST)
+    with guarded(scene.world, scene.runtime.dialect) as different:
+        with host.open() as space, nft.Nft(space) as opened:
+            opened.apply([nft.del_table(TABLE)])
+        assert different() == []
+    scene.runtime.repair()
+    with host.open() as space, nft.Nft(space) as opened:
+        assert [rule.comment for rule in opened.rules(TABLE)] == ["sabotage"]
 
 
 def test_what_is_dropped_in_place_of_other_rules_stays(sabotage: Callable[[Any], Scene]) -> None:

@@ -176,6 +176,15 @@ def test_routes_are_told_by_table_and_kind(netlink: Netlink, text: str, black: s
     assert {route.destination for route in extra} == {swallowed}
 
 
+def test_routes_that_every_link_has_are_those_of_ipv6(netlink: Netlink) -> None:
+    """Of link-local networks IPv4's is told: who has a route there was given it."""
+    links = [ip_network("169.254.0.0/16"), ip_network("fe80::/64")]
+    netlink.send([rtnl.add_route(network, oif=5, replace=True) for network in links])
+    told = {route.destination for route in netstate.routes(netlink)}
+    assert links[0] in told
+    assert links[1] not in told
+
+
 @pytest.mark.parametrize("address", [ip_address("10.0.0.9"), ip_address("fd00::9")])
 def test_neighbours_are_told(netlink: Netlink, address: rtnl.Address) -> None:
     """An entry has its link, address, MAC and state."""
