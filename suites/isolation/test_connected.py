@@ -58,6 +58,7 @@ def moved(world: World, runtime: Adapter) -> Iterator[Scene]:
             made.connect("moved", LESS)
             made.connect("moved", MORE)
             made.disconnect("moved", LESS)
+        made.ready()
         yield made
 
 

@@ -47,7 +47,8 @@ NOBODY: Final[dict[int, Address]] = {
     6: IPv6Address("2001:db8:99::1"),
 }
 """Addresses of nobody's."""
-ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, 0x88B5, 0x88CC, 0x9000)
+EXPERIMENTAL: Final = 0x88B5
+ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, EXPERIMENTAL, 0x88CC, 0x9000)
 """A length, X.75, RARP, MPLS, one for experiments, LLDP, loopback."""
 
 
@@ -148,6 +149,32 @@ def test_who_is_started_again_is_apart_too(scene: Scene) -> None:
     scene["y"].stop()
     scene.start("y")
     assert scene.observed() == scene.promised()
+
+
+@requirement("ICC-1", "NET-3")
+def test_nor_does_a_frame_reach_a_peer_from_who_is_connected_later(scene: Scene) -> None:
+    """Not even one of no protocol that anybody knows."""
+    scene.network("later", icc=False)
+    scene.containers(x=Bridge("later"), y=Bridge())
+    before = scene["y"].net.links().keys()
+    scene.connect("y", "later")
+    (link,) = scene["y"].net.links().keys() - before
+    assert heard_by(scene, "x", "later", link=link) == [CONTROL]
+
+
+def heard_by(scene: Scene, who: str, network: str, *, link: str) -> list[bytes]:
+    """What somebody hears of a frame of no protocol that `y` sends by a link, and the bridge."""
+    bridge = scene.runtime.network_facts(network).interface
+    assert bridge is not None
+    with Wires() as own, own.capture(scene[who].net) as wire:
+        for place, by, word in (
+            (scene["y"].net, link, WORD),
+            (scene.place(GATEWAY), bridge, CONTROL),
+        ):
+            head = Ether(src=place.links()[by].mac, dst=EVERYBODY_MAC, type=EXPERIMENTAL)
+            send_frame(place, head / word, link=by)
+        scene.settle()
+    return [word for word in (WORD, CONTROL) if any(word in item.data for item in wire.frames())]
 
 
 def addressed(trio: Trio, target: str) -> Iterator[Packet]:

@@ -310,3 +310,16 @@ def broadcasts_of_the_subnet_are_not_sent(site: Site) -> None:
             if own.version == 4:
                 broadcast = daddr(ip_network(own.network.broadcast_address))
                 site.inside.rule("output", broadcast, tricks.DROP)
+
+
+@fault(
+    "raw-ethernet-once-connected",
+    violates=("ICC-1",),
+    moment=Moment.CONNECTED,
+    history="moby#36355",
+)
+def raw_ethernet_once_connected(site: Site) -> None:
+    """Who was connected while it ran is kept from its peers by IP's rules only."""
+    for plug in site.plugs():
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(rtnl.isolate_port(port, isolated=False))
