@@ -62,8 +62,11 @@ def with_names(runtime: Adapter, network: str) -> Bridge:
 
 
 def unheard_of() -> str:
-    """A name that nobody has asked for yet; the world's name server knows an address of it."""
-    return f"{os.urandom(6).hex()}.{SENTINEL_ZONE}"
+    """A name that nobody has asked for yet; the world's name server knows an address of it.
+
+    Its first label is no number: by itself the C library would take that for an address.
+    """
+    return f"n{os.urandom(6).hex()}.{SENTINEL_ZONE}"
 
 
 def heard(scene: Scene, since: int, *words: str) -> list[Question]:
