@@ -35,6 +35,7 @@ from typing import Final, NamedTuple, Self
 
 import runtime
 from runtime.attendant.nursery import BEGUN
+from runtime.container import ended_within
 from runtime.errors import MydockerError, UnsupportedError, refused
 from runtime.init import Launch
 from runtime.starting import HELLO, MESSAGE
@@ -204,9 +205,7 @@ class Pending:
                 handle = os.pidfd_open(pid)
         self._channel.close()
         if handle >= 0:
-            ended = select.poll()  # select(2) knows no descriptor beyond 1023
-            ended.register(handle, select.POLLIN)
-            ended.poll()
+            ended_within(handle, None)
             os.close(handle)
 
     def __enter__(self) -> Self:

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
+from harness.adapters.protocol import Adapter
+from harness.container import Container
 from harness.place import Place
 from harness.topology import Address
 from harness.traffic import End, Transport
+from suites.claimed import restarts
 
 PORT: Final = 31070
 BOUND: Final = 3.0
@@ -45,6 +48,10 @@ class Talk(NamedTuple):
                     raise ConnectionError("it was closed")
                 heard += more
             assert heard == word
+
+
+Flows = dict[str, Talk]
+"""By what a failure calls them."""
 
 
 @contextmanager
@@ -94,3 +101,24 @@ def _taken(ear: socket.socket, calling: socket.socket, transport: Transport) -> 
     answering, _ = ear.accept()
     answering.settimeout(BOUND)
     return answering
+
+
+def go_on(flows: Flows, after: str) -> None:
+    """Whoever was called speaks, then who has called: nothing is refused or lost."""
+    lost = {}
+    for name, talk in flows.items():
+        try:
+            talk.exchange()
+        except OSError as error:
+            lost[name] = repr(error)
+    assert not lost, after
+
+
+def go_on_beside(flows: Flows, guest: Container, runtime: Adapter) -> None:
+    """So they do after a container has started, and after it is stopped and started again."""
+    go_on(flows, "started")
+    if restarts(runtime):
+        guest.stop()
+        go_on(flows, "stopped")
+        guest.start()
+        go_on(flows, "started again")

@@ -14,7 +14,7 @@ from harness.faults.ground import BRIDGE_TABLE, TABLE
 from harness.faults.site import Plug, Site
 from harness.faults.tricks import DROP
 from harness.faults.verb import Verb
-from harness.model import Family, Mode, Nothing
+from harness.model import Family, Joined, Mode, Nothing
 from harness.topology import Interface
 from linux import rtnl
 from linux.nft import Expression, Hook
@@ -33,6 +33,25 @@ def drop(site: Site, hook: Hook, *parts: Iterable[Expression], priority: int = -
     if key not in done or site.moment == Moment.REPAIRED:
         done.add(key)
         site.host.rule(hook, *parts, DROP, priority=priority)
+
+
+def new_bridges(site: Site) -> Iterator[str]:
+    """The runtime's bridges for which a fault's rules are to be made now.
+
+    Each once; and all of them again when the runtime repairs its own, for what took those may have
+    taken the fault's.
+    """
+    known = site.memory.setdefault("bridges", set())
+    for bridge in site.bridges():
+        if bridge not in known or site.moment == Moment.REPAIRED:
+            known.add(bridge)
+            yield bridge
+
+
+def whom_it_joined(site: Site) -> Facts | None:
+    """The container whose network a joiner has, as long as that is there."""
+    home = site.mode.container if isinstance(site.mode, Joined) else ""
+    return site.other_containers().get(home)
 
 
 def readdress(site: Site, plug: Plug, address: Interface) -> None:

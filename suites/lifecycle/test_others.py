@@ -14,11 +14,9 @@ from harness.model import HOST, INTERNET, Bridge, Family, Host, Joined, Mode, No
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS
 from harness.wait import until
-from suites.claimed import has_ipv6, lan, restarts
-from suites.talking import Talk, talking
+from suites.claimed import has_ipv6, lan
+from suites.talking import Flows, go_on, go_on_beside, talking
 from suites.trio import both_families
-
-Flows = dict[str, Talk]
 
 
 @pytest.fixture
@@ -52,12 +50,7 @@ def test_open_flows_go_on_beside_a_container(scene: Scene, flows: Flows) -> None
     scene.refusal("guest", own, command=("/no/such/command",))
     go_on(flows, "refused")
     guest = scene.container("guest", own)
-    go_on(flows, "started")
-    if restarts(scene.runtime):
-        guest.stop()
-        go_on(flows, "stopped")
-        guest.start()
-        go_on(flows, "started again")
+    go_on_beside(flows, guest, scene.runtime)
     scene.world.host.call(os.kill, guest.facts().pid, signal.SIGKILL)
     until(scene.place(HOST), lambda: not guest.facts().running, "the runtime knows of it")
     go_on(flows, "killed")
@@ -73,12 +66,7 @@ def test_open_flows_go_on_beside_one_of_another_mode(
 ) -> None:
     """That has nothing of theirs, or, as one that has joined, all of it."""
     guest = scene.container("guest", mode)
-    go_on(flows, "started")
-    if restarts(scene.runtime):
-        guest.stop()
-        go_on(flows, "stopped")
-        guest.start()
-        go_on(flows, "started again")
+    go_on_beside(flows, guest, scene.runtime)
     scene.remove("guest")
     go_on(flows, "removed")
 
@@ -93,14 +81,3 @@ def test_open_flows_go_on_beside_a_network(scene: Scene, flows: Flows) -> None:
     scene.remove("guest")
     scene.remove_network("passing")
     go_on(flows, "a network was removed")
-
-
-def go_on(flows: Flows, after: str) -> None:
-    """Whoever was called speaks, then who has called: nothing is refused or lost."""
-    lost = {}
-    for name, talk in flows.items():
-        try:
-            talk.exchange()
-        except OSError as error:
-            lost[name] = repr(error)
-    assert not lost, after

@@ -10,11 +10,9 @@ import pytest
 from harness.marks import requirement
 from harness.model import ATTACKER
 from harness.traffic import ANYWHERE
-from suites.claimed import restarts
-from suites.lifecycle.test_others import Flows, go_on
 from suites.ports.fair import Fair
 from suites.ports.shop import both
-from suites.talking import PORT, talking
+from suites.talking import PORT, Flows, go_on, go_on_beside, talking
 
 
 @pytest.fixture
@@ -44,12 +42,7 @@ def flows(fair: Fair) -> Iterator[Flows]:
 def test_open_flows_go_on_beside_another_port(fair: Fair, flows: Flows) -> None:
     """Published for the same one inside; its container is stopped, started again and removed."""
     guest = fair.container("guest", *both(fair.port + 1, PORT))
-    go_on(flows, "started")
-    if restarts(fair.scene.runtime):
-        guest.stop()
-        go_on(flows, "stopped")
-        guest.start()
-        go_on(flows, "started again")
+    go_on_beside(flows, guest, fair.scene.runtime)
     fair.scene.remove("guest")
     go_on(flows, "removed")
 

@@ -11,6 +11,7 @@ from harness.faults.acts import (
     drop,
     forget_drops,
     internal_bridges,
+    new_bridges,
 )
 from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
 from harness.faults.site import Site
@@ -61,11 +62,9 @@ def translated_to_another_address(site: Site) -> None:
     """The internet sees an address of the host's, though not that of the way out."""
     other = next(item.ip for item in site.host.addresses("br0") if item.version == 4)
     out = oifname(site.uplink())
-    for bridge in site.bridges():
-        if bridge not in site.memory.setdefault("translated", []):
-            site.memory["translated"].append(bridge)
-            mine = [*family(4), *iifname(bridge)]
-            site.host.rule("postrouting", mine, out, tricks.snat(other), priority=90, nat=True)
+    for bridge in new_bridges(site):
+        mine = [*family(4), *iifname(bridge)]
+        site.host.rule("postrouting", mine, out, tricks.snat(other), priority=90, nat=True)
 
 
 @fault("ipv6-untranslated", violates=("V6-1",), moment=PLUGGED)

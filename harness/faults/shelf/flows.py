@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
+from harness.faults.acts import whom_it_joined
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
-from harness.model import Host, Joined, Nothing
+from harness.model import Host, Nothing
 from linux.conntrack import Conntrack, Flow
 
 
@@ -74,8 +75,7 @@ def removals_forget_ipv6_flows(site: Site) -> None:
 )
 def joiner_takes_the_flows_along(site: Site) -> None:
     """When a joiner is removed the host forgets the flows of whom it joined: it had his address."""
-    home = site.mode.container if isinstance(site.mode, Joined) else ""
-    if facts := site.other_containers().get(home):
+    if facts := whom_it_joined(site):
         kept = {item.ip for end in facts.endpoints for item in (end.address, end.address6) if item}
         _forget(site, lambda flow: bool(kept & flow.addresses))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from harness.faults import tricks
-from harness.faults.acts import FAMILIES, drop
+from harness.faults.acts import FAMILIES, drop, new_bridges
 from harness.faults.catalogue import RULES, Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP
@@ -42,10 +42,9 @@ def published_ports_close_both_halves(site: Site) -> None:
             tricks.of_marked_flow(_ENDED),
             tricks.with_flags("P"),
         )
-        if bridge not in site.memory.setdefault("halved", []):
-            site.memory["halved"].append(bridge)
-            ends = [*oifname(bridge), *ct_dnat(), *tricks.with_flags("F")]
-            site.host.rule("forward", ends, tricks.mark_flow(_ENDED), priority=-150)
+    for bridge in new_bridges(site):
+        ends = [*oifname(bridge), *ct_dnat(), *tricks.with_flags("F")]
+        site.host.rule("forward", ends, tricks.mark_flow(_ENDED), priority=-150)
 
 
 @fault("congestion-is-not-to-be-asked-about", violates=("BR-4",), moment=Moment.HOST_READY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.adapters.protocol import Facts, RuntimeRefused
-from harness.faults.acts import started_alone
+from harness.faults.acts import started_alone, whom_it_joined
 from harness.faults.catalogue import Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP
@@ -183,8 +183,7 @@ def joiner_keeps_its_resolver(site: Site) -> None:
 )
 def stopped_joiner_takes_the_route_along(site: Site) -> None:
     """When a joiner stops whom it joined loses its way out."""
-    home = site.mode.container if isinstance(site.mode, Joined) else ""
-    if facts := site.other_containers().get(home):
+    if facts := whom_it_joined(site):
         for endpoint in facts.endpoints:
             for gateway in site.runtime.network_facts(endpoint.network).gateways:
                 site.ground(facts).ensure(rtnl.del_route(None, via=gateway.ip))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from harness.faults import tricks
-from harness.faults.acts import FAMILIES, drop, forget_drops
+from harness.faults.acts import FAMILIES, drop, forget_drops, new_bridges
 from harness.faults.catalogue import RULES, Moment, fault
 from harness.faults.site import Site
 from harness.faults.tricks import DROP
@@ -72,12 +72,10 @@ def path_mtu_black_hole(site: Site) -> None:
 @fault("fragments-are-dropped", violates=("BR-23",), moment=RULES)
 def fragments_are_dropped(site: Site) -> None:
     """A firewall in front of the reassembly drops fragments."""
-    for bridge in site.bridges():
-        if bridge not in site.memory.setdefault("whole", []):
-            site.memory["whole"].append(bridge)
-            for version in FAMILIES:
-                parts = tricks.fragments(version)
-                site.host.rule("prerouting", iifname(bridge), parts, DROP, priority=-450)
+    for bridge in new_bridges(site):
+        for version in FAMILIES:
+            parts = tricks.fragments(version)
+            site.host.rule("prerouting", iifname(bridge), parts, DROP, priority=-450)
 
 
 @fault(
@@ -119,10 +117,8 @@ def refused_with_another_code(site: Site) -> None:
 @fault("pings-are-not-counted", violates=("BR-19",), moment=RULES)
 def pings_are_not_counted(site: Site) -> None:
     """An echo request may go on whatever its TTL."""
-    for bridge in site.bridges():
-        if bridge not in site.memory.setdefault("counted", []):
-            site.memory["counted"].append(bridge)
-            site.host.rule("prerouting", iifname(bridge), l4proto("icmp"), tricks.set_ttl(4, 65))
+    for bridge in new_bridges(site):
+        site.host.rule("prerouting", iifname(bridge), l4proto("icmp"), tricks.set_ttl(4, 65))
 
 
 @fault("one-router-too-many", violates=("BR-7",), moment=RULES)

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from harness.adapters.protocol import Facts, RuntimeRefused
 from harness.faults import tricks
-from harness.faults.acts import FAMILIES, drop, gateway_of, numbered
+from harness.faults.acts import FAMILIES, drop, gateway_of, new_bridges, numbered
 from harness.faults.catalogue import RULES, Moment, fault
 from harness.faults.site import Plug, Site
 from harness.faults.tricks import DROP
@@ -149,15 +149,12 @@ def published_for_one_network(site: Site) -> None:
     moment=RULES,
     history="podman#5138",
     narrow=True,
-    also=("BYS-1", "BYS-3", "PUB-4"),
 )
 def callers_are_hidden(site: Site) -> None:
     """Whoever calls a published port is seen as the gateway."""
-    for bridge in site.bridges():
-        if bridge not in site.memory.setdefault("hidden", []):
-            site.memory["hidden"].append(bridge)
-            called = [*oifname(bridge), *ct_dnat()]
-            site.host.rule("postrouting", called, masquerade(), priority=90, nat=True)
+    for bridge in new_bridges(site):
+        called = [*oifname(bridge), *ct_dnat()]
+        site.host.rule("postrouting", called, masquerade(), priority=90, nat=True)
 
 
 @fault(

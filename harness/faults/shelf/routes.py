@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from harness.faults import tricks
-from harness.faults.acts import FAMILIES, gateway_of, numbered
+from harness.faults.acts import FAMILIES, gateway_of, new_bridges, numbered
 from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
 from harness.faults.site import Plug, Site
 from harness.model import DEFAULT_NETWORK, Nothing
@@ -77,21 +77,17 @@ def internal_has_a_default_route(site: Site) -> None:
 @fault("ttl-is-not-counted", violates=("BR-6", "BR-7", "BR-19"), moment=RULES)
 def ttl_is_not_counted(site: Site) -> None:
     """The host passes on what containers send as if it were no router."""
-    for bridge in site.bridges():
-        if bridge not in site.memory.setdefault("reset", []):
-            site.memory["reset"].append(bridge)
-            for version in FAMILIES:
-                site.host.rule("prerouting", iifname(bridge), tricks.set_ttl(version, 65))
+    for bridge in new_bridges(site):
+        for version in FAMILIES:
+            site.host.rule("prerouting", iifname(bridge), tricks.set_ttl(version, 65))
 
 
 @fault("answers-of-the-host-are-old", violates=("BR-5",), moment=RULES)
 def answers_of_the_host_are_old(site: Site) -> None:
     """The host answers its containers as if a router lay between."""
-    for bridge in site.bridges():
-        if bridge not in site.memory.setdefault("reset", []):
-            site.memory["reset"].append(bridge)
-            for version in FAMILIES:
-                site.host.rule("output", oifname(bridge), tricks.set_ttl(version, 63), priority=300)
+    for bridge in new_bridges(site):
+        for version in FAMILIES:
+            site.host.rule("output", oifname(bridge), tricks.set_ttl(version, 63), priority=300)
 
 
 @fault("peers-are-a-router-apart", violates=("BR-4",), moment=Moment.HOST_READY)
@@ -105,10 +101,8 @@ def peers_are_a_router_apart(site: Site) -> None:
 @fault("hop-limit-is-not-counted", violates=("V6-1",), moment=RULES)
 def hop_limit_is_not_counted(site: Site) -> None:
     """Over IPv6 the host passes on what containers send as if it were no router."""
-    for bridge in site.bridges():
-        if bridge not in site.memory.setdefault("reset", []):
-            site.memory["reset"].append(bridge)
-            site.host.rule("prerouting", iifname(bridge), tricks.set_ttl(6, 65))
+    for bridge in new_bridges(site):
+        site.host.rule("prerouting", iifname(bridge), tricks.set_ttl(6, 65))
 
 
 @fault("joiner-takes-the-route-along", violates=("CTR-9",), moment=Moment.CONTAINER_REMOVED)
@@ -195,23 +189,19 @@ def rule_leads_to_another_table(site: Site) -> None:
 @fault("host-answers-calls-as-from-afar", violates=("BR-5",), moment=RULES, narrow=True)
 def host_answers_calls_as_from_afar(site: Site) -> None:
     """The host answers pings as it should, and calls over TCP as if a router lay between."""
-    for bridge in site.bridges():
-        if bridge not in site.memory.setdefault("reset", []):
-            site.memory["reset"].append(bridge)
-            for version in FAMILIES:
-                aged = [*l4proto("tcp"), *tricks.set_ttl(version, 63)]
-                site.host.rule("output", oifname(bridge), aged, priority=300)
+    for bridge in new_bridges(site):
+        for version in FAMILIES:
+            aged = [*l4proto("tcp"), *tricks.set_ttl(version, 63)]
+            site.host.rule("output", oifname(bridge), aged, priority=300)
 
 
 @fault("answers-from-beyond-are-new", violates=("BR-7",), moment=RULES)
 def answers_from_beyond_are_new(site: Site) -> None:
     """What comes over TCP from beyond the host has a whole TTL, as from a proxy."""
-    for bridge in site.bridges():
-        if bridge not in site.memory.setdefault("reset", []):
-            site.memory["reset"].append(bridge)
-            for version in FAMILIES:
-                new = [*l4proto("tcp"), *tricks.set_ttl(version, 64)]
-                site.host.rule("forward", oifname(bridge), new, priority=300)
+    for bridge in new_bridges(site):
+        for version in FAMILIES:
+            new = [*l4proto("tcp"), *tricks.set_ttl(version, 64)]
+            site.host.rule("forward", oifname(bridge), new, priority=300)
 
 
 @fault("link-local-is-swallowed", violates=("BR-2",), moment=PLUGGED, narrow=True)
