@@ -362,7 +362,8 @@ class Scene:
             if bridges.are_apart(self.plan, self.runtime.dialect):
                 watched.append(stack.enter_context(self.place(GATEWAY).open()))
             watched = list({space.id: space for space in watched}.values())
-            quiet = stack.enter_context(Quiet(self.world.namespaces["lan"], watched))
+            lan, links = self.world.namespaces["lan"], self.world.links()
+            quiet = stack.enter_context(Quiet(lan, watched, links=links))
             if patience := max(self._patience(), own_stack.patience(spaces)):
                 quiet.outlast(patience, self.world.namespaces[HOST])
             else:

@@ -17,8 +17,9 @@ from linux.netns import NetNS
 from linux.rtnl import Address, Interface, Network, mac_text
 
 _IFLA_CARRIER, _IFLA_LINK_NETNSID, _IFLA_EXT_MASK = 33, 37, 29
-_SKIP_STATISTICS: Final = 8
+_LEAN: Final = u32(_IFLA_EXT_MASK, 8)
 """RTEXT_FILTER_SKIP_STATS: counting takes longer than all the rest."""
+FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _RTM_GETNSID: Final = 90
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _NO_NSID: Final = 0xFFFFFFFF
@@ -99,7 +100,7 @@ class Neighbour(NamedTuple):
 
 def links(netlink: Netlink) -> list[Link]:
     """Every interface of the socket's namespace, `lo` included."""
-    body = rtnl.LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    body = rtnl.LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _LEAN
     return [
         _read_link(answer)
         for answer in netlink.ask(Request(rtnl.RTM_GETLINK, NLM_F_DUMP, body, "list links"))
@@ -116,9 +117,8 @@ def links_named(netlink: Netlink, names: Sequence[str]) -> list[Link]:
 
     Asked for by name, a link's carrier is what it is by now (`linux.carrier`).
     """
-    lean = u32(_IFLA_EXT_MASK, _SKIP_STATISTICS)
     requests = [
-        Request(rtnl.RTM_GETLINK, 0, rtnl.link_body(name=name) + lean, f"look up link {name}")
+        Request(rtnl.RTM_GETLINK, 0, rtnl.link_body(name=name) + _LEAN, f"look up link {name}")
         for name in names
     ]
     return [_read_link(answer) for answer in netlink.get(requests)] if requests else []
@@ -170,10 +170,34 @@ def nsid(netlink: Netlink, other: NetNS) -> int | None:
 
 def addresses(netlink: Netlink, *, index: int | None = None) -> list[LinkAddress]:
     """Every address of the namespace, or of one link."""
-    body = rtnl.ADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-    request = Request(rtnl.RTM_GETADDR, NLM_F_DUMP, body, "list addresses")
-    found = [read_address(answer) for answer in netlink.ask(request)]
+    found = [
+        read_address(answer)
+        for family in FAMILIES
+        for answer in of_family(netlink, list_addresses(family))
+    ]
     return [item for item in found if index is None or item.ifindex == index]
+
+
+def list_addresses(family: int) -> Request:
+    """The question for the addresses of one family, for `of_family`."""
+    body = rtnl.ADDR.pack(family, 0, 0, 0, 0)
+    return Request(rtnl.RTM_GETADDR, NLM_F_DUMP, body, "list addresses")
+
+
+def list_routes(family: int, kind: int = 0) -> Request:
+    """The question for the routes of one family, for `of_family`: of all tables, or of one kind."""
+    body = rtnl.ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0)
+    return Request(rtnl.RTM_GETROUTE, NLM_F_DUMP, body, "list routes")
+
+
+def of_family(netlink: Netlink, request: Request) -> list[bytes]:
+    """The answers to a question about one family.
+
+    About all families at once the kernel answers with the lock for all links held, for which one
+    waits while somebody removes a bridge; about IPv4 or IPv6 alone without (Linux 6.10). A kernel
+    without IPv6 takes a question about that for one about all, and says again what IPv4 has.
+    """
+    return [answer for answer in netlink.ask(request) if answer[0] == request.body[0]]
 
 
 def read_address(message: bytes) -> LinkAddress:
@@ -194,9 +218,8 @@ def taken(netlink: Netlink) -> set[IPv6Address]:
 
     An address that was added is among them only a little later (`linux.carrier`).
     """
-    body = rtnl.ROUTE.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0, _LOCAL, 0)
-    request = Request(rtnl.RTM_GETROUTE, NLM_F_DUMP, body, "list local routes")
-    found = (chosen(answer, rtnl.ROUTE.size, (rtnl.RTA_DST,)) for answer in netlink.ask(request))
+    answers = of_family(netlink, list_routes(socket.AF_INET6, _LOCAL))
+    found = (chosen(answer, rtnl.ROUTE.size, (rtnl.RTA_DST,)) for answer in answers)
     return {IPv6Address(fields[rtnl.RTA_DST]) for fields in found}
 
 
@@ -209,9 +232,8 @@ def routes(
     prohibitions too.
     """
     found = []
-    for family in (socket.AF_INET, socket.AF_INET6):
-        body = rtnl.ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
-        for answer in netlink.ask(Request(rtnl.RTM_GETROUTE, NLM_F_DUMP, body, "list routes")):
+    for family in FAMILIES:
+        for answer in of_family(netlink, list_routes(family)):
             _, length, _, _, short, _, _, kind, _ = rtnl.ROUTE.unpack_from(answer)
             fields = dict(attributes(answer, rtnl.ROUTE.size))
             in_table = number(fields[rtnl.RTA_TABLE]) if rtnl.RTA_TABLE in fields else short

@@ -101,8 +101,7 @@ def route_lines(netlink: Netlink, family: Family) -> Iterator[str]:
     """The main table, as `ip route` shows it."""
     names = {link.ifindex: link.name for link in netstate.links(netlink)}
     asked = socket.AF_INET if family == 4 else socket.AF_INET6
-    body = rtnl.ROUTE.pack(asked, 0, 0, 0, 0, 0, 0, 0, 0)
-    for answer in netlink.ask(Request(rtnl.RTM_GETROUTE, NLM_F_DUMP, body, "list routes")):
+    for answer in netstate.of_family(netlink, netstate.list_routes(asked)):
         _, length, _, _, table, protocol, scope, kind, _ = rtnl.ROUTE.unpack_from(answer)
         fields = dict(attributes(answer, rtnl.ROUTE.size))
         if number(fields.get(rtnl.RTA_TABLE, bytes([table]))) != rtnl.MAIN_TABLE:

@@ -68,9 +68,9 @@ class NeverReady(Exception):
 class Quiet:
     """Tells whether anything is still under way in the watched namespaces.
 
-    `control` is a namespace whose `lo` nobody tampers with. `links` are those of the
-    watched namespaces, where the caller has them (`await_ready`). A world that is still
-    busy after `bound` seconds is an error.
+    `control` is a namespace whose `lo` nobody tampers with. `links` are those of watched
+    namespaces, as far as the caller has them (`await_ready`, `World.links`). A world that is
+    still busy after `bound` seconds is an error.
     """
 
     def __init__(
@@ -81,7 +81,8 @@ class Quiet:
         links: macvlan.Links | None = None,
         bound: float = QUIET_BOUND,
     ) -> None:
-        ways = macvlan.ways(_links(watched) if links is None else links)
+        known = links or {}
+        ways = macvlan.ways({**_links([item for item in watched if item not in known]), **known})
         self._queues = [macvlan.Control(way, bound=CONTROL_BOUND) for way in ways]
         self._counters = [(space, _open_counters(space)) for space in watched]
         self._proxies = Proxies(control, watched)
@@ -102,10 +103,14 @@ class Quiet:
 
         Raises `NeverQuiet` when the world has been busy all the time, and `ControlLost`.
         """
+        if self._last is not None:  # the first pass has nothing to hold what it counts against
+            # A request that has been counted waits for its answer after this flush, and an answer
+            # that is waited for no more has been counted after the next.
+            self._flush()
+            self.held = self._proxies.hold()
         self._flush()
         now = self._counted()
-        held_before, self.held = self.held, self._proxies.hold()
-        still = now == self._last and not (self.held or held_before)
+        still = now == self._last and not self.held
         if still and self._queues:
             now, still = self._past_queues(now)
         if self._last is not None and not still and time.monotonic() > self._deadline:

@@ -21,8 +21,10 @@ from harness.world.dumps import Dumps
 from harness.world.host import Host
 from harness.world.services import Services
 from linux import rtnl, sysctl
+from linux.linkwatch import LinkWatch
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
+from linux.netstate import Link
 
 NEAR: Final = 2
 """Index of `eth0`, towards the LAN."""
@@ -67,6 +69,7 @@ class World:
     """How the containers in it are looked at, where their runtime does not decide it."""
     watched: dict[str, Dumps] = field(default_factory=dict)
     """What those namespaces are looked at with that somebody looks at again and again."""
+    _heard: dict[NetNS, LinkWatch] = field(default_factory=dict)
     _resources: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
@@ -102,6 +105,16 @@ class World:
     def close(self) -> None:
         """End the host and the services and give every namespace back."""
         self._resources.close()
+
+    def links(self) -> dict[NetNS, list[Link]]:
+        """The links of each of its namespaces that are up."""
+        for space in self.namespaces.values():
+            if space not in self._heard:
+                self._heard[space] = self._resources.enter_context(LinkWatch(space))
+        return {
+            space: [link for link in watch.links() if link.up]
+            for space, watch in self._heard.items()
+        }
 
     def address(self, name: str, family: int) -> Address:
         """The address under which one of the world's own is known: host, internet, ns1, …."""

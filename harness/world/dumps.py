@@ -14,12 +14,12 @@ import fcntl
 import os
 import resource
 import socket
-from collections.abc import Iterable, Iterator
-from itertools import repeat
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, repeat
 from typing import Final, NamedTuple, Self
 
 from harness.probe.remote import by_kernel
-from linux import rtnl
+from linux import netstate, rtnl
 from linux.netlink import (
     NETLINK_NETFILTER,
     NLM_F_DUMP,
@@ -87,8 +87,6 @@ _QUESTIONS: Final = tuple(
             rtnl.LINK.pack(0, 0, 0, 0, 0) + u32(_EXT_MASK, _SKIP_STATS),
             "links",
         ),
-        (rtnl.RTM_GETADDR, rtnl.ADDR.pack(0, 0, 0, 0, 0), "addresses"),
-        (rtnl.RTM_GETROUTE, rtnl.ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), "routes"),
         (rtnl.RTM_GETRULE, rtnl.RULE.pack(0, 0, 0, 0, 0, 0, 0), "policy rules"),
         (rtnl.RTM_GETNEIGH, rtnl.NEIGH.pack(0, 0, 0, 0, 0), "neighbours"),
         (rtnl.RTM_GETNEIGH, rtnl.NEIGH.pack(0, 0, 0, _NTF_PROXY, 0), "proxied neighbours"),
@@ -96,7 +94,7 @@ _QUESTIONS: Final = tuple(
         (_RTM_GETNEIGHTBL, bytes(4), "neighbour tables"),
     )
 )
-"""In the order of `Raw`'s fields."""
+"""In the order of `Raw`'s fields, but for those that are asked for family by family."""
 _DISCIPLINES: Final = Request(38, NLM_F_DUMP, bytes(20), "list queueing disciplines")
 """RTM_GETQDISC (linux/pkt_sched.h)."""
 _DISCIPLINE: Final = 20
@@ -144,13 +142,13 @@ class Dumps:
 
     def take(self) -> Raw:
         """The state as it is now."""
-        links, addresses, routes, rules, neighbours, proxies, forwarding, timings = (
+        links, rules, neighbours, proxies, forwarding, timings = (
             tuple(self._route.ask(question)) for question in _QUESTIONS
         )
         return Raw(
             links,
-            addresses,
-            routes,
+            self._of_each_family(netstate.list_addresses),
+            self._of_each_family(netstate.list_routes),
             rules,
             neighbours,
             proxies,
@@ -160,6 +158,10 @@ class Dumps:
             self._nft(),
             tuple(self._sysctls()),
         )
+
+    def _of_each_family(self, about: Callable[[int], Request]) -> Messages:
+        answers = (netstate.of_family(self._route, about(item)) for item in netstate.FAMILIES)
+        return tuple(chain.from_iterable(answers))
 
     def _disciplines(self) -> Iterator[bytes]:
         """Those with a handle: what a link has by itself has none."""

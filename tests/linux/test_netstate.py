@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from linux import netstate, rtnl, sysctl
 from linux.carrier import await_local
-from linux.netlink import Netlink
+from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 from linux.netstate import Link, Neighbour, Route
 from tests.linux import decoder
@@ -102,6 +102,16 @@ def test_addresses_are_told_with_their_link(netlink: Netlink) -> None:
         key=repr,
     )
     assert netstate.addresses(netlink, index=5) == [item for item in found if item.ifindex == 5]
+
+
+@pytest.mark.parametrize("question", [netstate.list_addresses, netstate.list_routes])
+def test_what_a_family_has_that_the_kernel_lacks_is_nothing(
+    netlink: Netlink, question: Callable[[int], Request]
+) -> None:
+    """Such a question it takes for one about all families."""
+    request = question(socket.AF_APPLETALK)
+    assert netlink.ask(request)
+    assert not netstate.of_family(netlink, request)
 
 
 def test_an_address_with_a_peer_is_told_by_its_own_end(netlink: Netlink, space: NetNS) -> None:

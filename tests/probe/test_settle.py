@@ -58,6 +58,22 @@ def test_one_look_tells_nothing(ends: Pair, lo: NetNS) -> None:
         assert [quiet.reached(), quiet.reached()] == [False, True]
 
 
+def test_who_is_answered_for_others_is_asked_once_where_nothing_moves(
+    ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table takes the lock for all links, for which one may wait for tens of milliseconds."""
+    asked: list[Netlink] = []
+
+    def requests(netlink: Netlink) -> set[int]:
+        asked.append(netlink)
+        return set()
+
+    monkeypatch.setattr(netstate, "proxied_requests", requests)
+    with Quiet(lo, ends) as quiet:
+        quiet.last()
+        assert len(asked) == 1
+
+
 def test_what_moved_between_two_passes_is_not_quiet(ends: Pair, lo: NetNS) -> None:
     """One packet since the last pass, in either direction, and the world is not at rest."""
     one, other = ends
