@@ -34,6 +34,7 @@ BENCHES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "memory": ((), ("suites/modes/test_none.py",)),
     "evidence": ((), ("1", "suites/modes/test_none.py")),
     "conformance": ((), ("1", "suites/modes/test_none.py")),
+    "waits": ((), ("1", "suites/modes/test_none.py")),
 }
 """By name: what each is given, and what it is given to be small."""
 

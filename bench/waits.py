@@ -1,0 +1,103 @@
+"""What a run costs and waits for in the kernel: `python -m bench.waits [ROUNDS [SUITE…]]`.
+
+Seconds. The clock and the processors are the whole machine's, so let nothing else run. What is
+waited for is the sum over all processes that sleep uninterruptibly, looked at every 50 ms; by whom
+their kernel stacks are held only root is told (proc_pid_stack(5)).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from bench.timing import Row, show
+
+EVERY: Final = 0.05
+USER_HZ: Final = os.sysconf("SC_CLK_TCK")
+_KERNEL_THREADS: Final = "2"
+"""The parent of them all."""
+
+WAITS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("with the lock for links: a bridge goes", ("br_multicast_dev_del",)),
+    ("without it: a link goes", ("netdev_run_todo",)),
+    ("a packet socket or its ring goes", ("packet_release", "packet_set_ring")),
+    ("old rules go", ("nft_rcv_nl_event",)),
+    (
+        "for the lock for links",
+        (
+            *("rtnl_", "rtnetlink_", "inet_rtm_", "inet6_rtm_", "inet6_addr_"),
+            *("register_nexthop_notifier", "register_netdevice_notifier", "dev_ioctl"),
+        ),
+    ),
+)
+"""What is waited for, and by which functions on the stack that is known: the first that fits."""
+
+
+def main() -> int:
+    """Run `pytest -n auto`, look on, and print what it took."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", *(sys.argv[2:] or ["suites"])]
+    taken: dict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, figure in watched(command).items():
+            taken[name].append(figure)
+    show("A run", [Row(name, tuple(figures), unit="s") for name, figures in taken.items()])
+    return 0
+
+
+def watched(command: Sequence[str]) -> dict[str, float]:
+    """What a command takes: by the clock, of the processors, and asleep in the kernel."""
+    seen: Counter[str] = Counter()
+    began, (user, kernel) = time.monotonic(), _processors()
+    looks = 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
+        while running.poll() is None:
+            seen.update(_waiting())
+            looks += 1
+            time.sleep(EVERY)
+    if running.returncode:
+        raise subprocess.CalledProcessError(running.returncode, command)
+    clock, (user_now, kernel_now) = time.monotonic() - began, _processors()
+    found = {
+        "by the clock": clock,
+        "of the processors, in user mode": user_now - user,
+        "of the processors, in kernel mode": kernel_now - kernel,
+    }
+    return found | {name: seen[name] * clock / looks for name, _ in WAITS if seen[name]}
+
+
+def _processors() -> tuple[float, float]:
+    """Seconds that all processors have spent in user mode, and in kernel mode: proc_stat(5)."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _, _, hard, soft, *_ = map(int, file.readline().split()[1:])
+    return (user + nice) / USER_HZ, (system + hard + soft) / USER_HZ
+
+
+def _waiting() -> list[str]:
+    """What each process waits for that can be interrupted by nobody."""
+    found = []
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            state, parent = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[:2]
+            if state != "D" or parent == _KERNEL_THREADS:
+                continue
+            stack = Path(f"/proc/{process}/stack").read_text()
+        except OSError:  # it has gone, or we may not look
+            continue
+        calls = [line.split()[1] for line in stack.splitlines()]
+        found += [name for name, marks in WAITS if _is(calls, marks)][:1]
+    return found
+
+
+def _is(calls: Sequence[str], marks: tuple[str, ...]) -> bool:
+    return any(call.startswith(marks) for call in calls)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
