@@ -50,6 +50,8 @@ PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 # openat2(2)
+AT_FDCWD: Final = -100
+RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
@@ -172,7 +174,7 @@ class _OpenHow(ctypes.Structure):
     ]
 
 
-def openat2(directory: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
+def openat2(directory: int, path: str | bytes, flags: int, *, resolve: int, mode: int = 0) -> int:
     """Open `path` below an open directory, close-on-exec; the kernel keeps it there: openat2(2).
 
     Looking at a path before opening it is a race against whoever can change a
@@ -188,7 +190,7 @@ def openat2(directory: int, path: str, flags: int, *, resolve: int, mode: int = 
         result = _libc.syscall(_OPENAT2, directory, raw, ctypes.byref(how), ctypes.sizeof(how))
         if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
             break
-    return _check(result, f"openat2({path})")
+    return _check(result, f"openat2({os.fsdecode(raw)})")
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:

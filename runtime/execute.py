@@ -5,17 +5,31 @@ write to. posix_spawn(3) does not: the child borrows the caller's memory until i
 executes. It knows how to begin a session and where the standard streams go, which is
 all that most containers ask for. What needs more (a terminal, another user, other
 capabilities) is done in a forked child, step by step, before it executes.
+
+Either is still the runtime's own interpreter when the kernel looks for the command, and
+`/proc/self/exe` leads to it, a file of the host's: a command that is found by such a link of
+proc(5) is refused (CVE-2019-5736).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Final, NamedTuple
 
+from linux.syscalls import AT_FDCWD, RESOLVE_NO_XDEV, openat2
 from runtime import isolation, reports, terminal, users
 from runtime.errors import CommandError, CommandNotFoundError
+
+_DEEPEST: Final = 6
+"""Files of a command at most: itself, and interpreters' interpreters (`exec_binprm`, fs/exec.c)."""
+_FIRST_LINE: Final = 256
+"""How much of its first line the kernel reads (BINPRM_BUF_SIZE)."""
+_JUST_LOOK: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+"""Nothing is waited for, nor taken: it may be a pipe, or a terminal."""
 
 
 class Stdio(NamedTuple):
@@ -45,7 +59,8 @@ def begin(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...], re
     """
     special = tty or command.user or command.capabilities != isolation.DEFAULT_CAPABILITIES
     if not special:
-        return _spawned(command, stdio)
+        with suppress(_UnseenError):
+            return _spawned(command, stdio)
     pid = os.fork()
     if not pid:
         try:
@@ -66,17 +81,24 @@ def become(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = 
         terminal.take_control(stdio.stdin)
     if capabilities != isolation.DEFAULT_CAPABILITIES:
         isolation.forbid(capabilities)
+    os.chdir(workdir)
+    found = list(
+        _found(argv[0], env, sees=True)
+    )  # as root, who can read what its user can only execute
     if user:
-        found = users.find(user)
-        env.setdefault("HOME", found.home)
-        users.become(found, streams=own)
+        account = users.find(user)
+        env.setdefault("HOME", account.home)
+        users.become(account, streams=own)
     for target, fd in enumerate(stdio):
         os.dup2(fd, target)
     os.chdir(workdir)
-    try:
-        os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is what we want
-    except OSError as error:
-        raise _explained(argv[0], error) from error
+    refusal: OSError | None = None
+    for path in found:
+        try:
+            os.execve(path, argv, env)  # noqa: S606 - no shell is what we want
+        except OSError as error:
+            refusal = refusal or error
+    raise _explained(argv[0], refusal) from refusal
 
 
 def _spawned(command: Command, stdio: Stdio) -> int:
@@ -86,33 +108,96 @@ def _spawned(command: Command, stdio: Stdio) -> int:
     os.chdir(workdir)  # posix_spawn has no word for it
     refusal: OSError | None = None
     try:
-        for path in _candidates(argv[0], env):
+        for path in _found(argv[0], env, sees=False):
             try:
                 return os.posix_spawn(
                     path, argv, env, file_actions=streams, setsid=True, setsigmask=()
                 )
             except OSError as error:  # as execvp(3): go on, and tell about the first that was there
                 refusal = refusal or error
-        missing = FileNotFoundError(f"no {argv[0]}")
-        raise _explained(argv[0], refusal or missing) from refusal
+        raise _explained(argv[0], refusal) from refusal
     finally:
         os.chdir("/")
 
 
-def _candidates(name: str, env: dict[str, str]) -> Iterator[str]:
-    """Where the command may be: those of the places in PATH that have such a file."""
-    if "/" in name:
-        yield name
-        return
-    for directory in os.get_exec_path(env):
-        path = f"{directory}/{name}"
-        if os.path.exists(path):
+class _UnseenError(Exception):
+    """Only a process in the container's pid namespace can tell: another has no `/proc/self`."""
+
+
+def _found(name: str, env: dict[str, str], *, sees: bool) -> Iterator[str]:
+    """Where the command is: what is there of it in the places in PATH.
+
+    `CommandError` for one that only a magic link leads to. Unless the caller `sees` its own
+    directory in the container's /proc, `_UnseenError` where that would matter.
+    """
+    places = [name]
+    if "/" not in name:
+        places = [f"{directory}/{name}" for directory in os.get_exec_path(env)]
+    for path in places:
+        if _is_there(name, path, sees=sees):
             yield path
 
 
-def _explained(name: str, error: OSError) -> CommandError:
+def _is_there(name: str, path: str, *, sees: bool) -> bool:
+    """Whether there is such a file, which no magic link leads to, nor to its interpreters.
+
+    What cannot be opened is there: to execute it tells why not.
+    """
+    part = os.fsencode(path)
+    for depth in range(_DEEPEST):
+        try:
+            opened = openat2(AT_FDCWD, part, _JUST_LOOK, resolve=0)
+        except OSError as error:
+            if error.errno == errno.ELOOP and not _is_circle(part):
+                raise _through_magic(name, os.fsdecode(part)) from error
+            missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+            if missing and not sees and _leaves_mount(part):
+                raise _UnseenError from error
+            return depth > 0 or not missing
+        try:
+            line = os.read(opened, _FIRST_LINE).partition(b"\n")[0]
+        except OSError:  # a directory, or a pipe that nobody writes to
+            return True
+        finally:
+            os.close(opened)
+        if not line.startswith(b"#!"):
+            return True
+        words = line[2:].replace(b"\t", b" ").lstrip(b" ").replace(b"\0", b" ")
+        part = words.partition(b" ")[0]
+    return True
+
+
+def _is_circle(path: bytes) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
+def _leaves_mount(path: bytes) -> bool:
+    """Whether the way to what is not there may lead to another mount, which /proc is."""
+    if not path.startswith(b"/"):
+        return True
+    try:
+        os.close(openat2(AT_FDCWD, path, _JUST_LOOK, resolve=RESOLVE_NO_XDEV))
+    except OSError as error:
+        return error.errno == errno.EXDEV
+    return True  # it has just come about
+
+
+def _through_magic(name: str, path: str) -> CommandError:
+    return CommandError(
+        f"execute {name!r} in the container",
+        f"{path} leads through a link of /proc to a file of whoever executes it",
+        "that would be the host's own interpreter, which runs mydocker",
+        "a path of the image's own",
+    )
+
+
+def _explained(name: str, error: OSError | None) -> CommandError:
     asked = f"execute {name!r} in the container"
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+    if error is None or isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return CommandNotFoundError(
             asked,
             "there is no such command in the image",

@@ -29,18 +29,38 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import runtime
+from linux.mounts import MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, open_tree, restrict_tree
 from runtime.attendant.nursery import BEGUN
 from runtime.container import ended_within
 from runtime.errors import MydockerError, UnsupportedError, refused
 from runtime.init import Launch
 from runtime.starting import HELLO, MESSAGE
 
-_BEGIN: Final = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({fd})"
+_BEGIN: Final = (
+    "import os, sys; os.close({program}); sys.path[:] = {path!r};"
+    " from {module} import serve; serve({fd})"
+)
+
+
+@contextmanager
+def _unchangeable(program: str) -> Iterator[int]:
+    """A program by a mount of its own, through which nobody can change it, as a descriptor.
+
+    Whoever executes it by that, and what is forked from there, is no way to the file: the mount
+    is read-only, lies nowhere, and stays for as long as one of them lives.
+    """
+    tree = open_tree(program)
+    try:
+        restrict_tree(tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID)
+        yield tree
+    finally:
+        os.close(tree)
 
 
 class Process(NamedTuple):
@@ -55,13 +75,16 @@ class Process(NamedTuple):
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Nothing of the environment and of site-packages is needed, nor wanted.
         home = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
-        code = _BEGIN.format(path=[home, *sys.path], module=module, fd=there.fileno())
-        with there:
+        with there, _unchangeable(sys.executable) as program:
+            code = _BEGIN.format(
+                path=[home, *sys.path], module=module, fd=there.fileno(), program=program
+            )
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", code],
+                executable=f"/proc/self/fd/{program}",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=(there.fileno(),),
+                pass_fds=(there.fileno(), program),
                 start_new_session=True,
                 cwd="/",
             )
