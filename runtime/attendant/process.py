@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Final
 
@@ -17,8 +17,9 @@ from linux.syscalls import pidfd_getfd
 from runtime.attendant.client import LISTENING, LOG
 from runtime.attendant.ears import Ears, lead_to, namespace, open_ears
 from runtime.attendant.names import Names
-from runtime.attendant.relay import Relay
+from runtime.attendant.relay import End, Relay
 from runtime.attendant.resolver import Resolver
+from runtime.attendant.room import Room
 from runtime.attendant.work import AGAIN, EXHAUSTED
 from runtime.container import pidfd as pidfd_of
 from runtime.init import Area, Title, arguments_area
@@ -37,7 +38,7 @@ class Attendant:
 
     def __init__(self, store: Store, listening: socket.socket) -> None:
         self._store, self._listening = store, listening
-        self._names = Names(store)
+        self._names, self._room = Names(store), Room()
         self._attended: dict[str, ExitStack] = {}
         self._has_adopted = False
         self._held: list[ExitStack] = []
@@ -125,8 +126,9 @@ class Attendant:
         self._release(identity)
         with ExitStack() as stack:
             self._until_it_ends(stack, identity, pidfd)
-            for fd, target in zip(relays, targets, strict=True):
-                stack.callback(Relay(socket.socket(fileno=fd), (target[0], target[1])).close)
+            if relays:
+                ends = ((address, port) for address, port in targets)
+                self._relay(stack, zip(relays, ends, strict=True))
             if names:
                 udp, tcp = rest
                 ears = Ears(socket.socket(fileno=udp), socket.socket(fileno=tcp))
@@ -135,6 +137,13 @@ class Attendant:
                     with namespace(pidfd) as space:
                         lead_to(space, ears)
             self._attended[identity] = stack.pop_all()
+
+    def _relay(self, stack: ExitStack, pairs: Iterable[tuple[int, End]]) -> None:
+        """Carry what comes to each of these sockets, all of one container."""
+        part = self._room.part()
+        stack.callback(part.close)
+        for fd, target in pairs:
+            stack.callback(Relay(socket.socket(fileno=fd), target, part).close)
 
     def _resolve(self, stack: ExitStack, identity: str, pidfd: int, ears: Ears) -> None:
         stack.callback(Resolver(identity, self._names, ears, pidfd).close)
@@ -183,9 +192,10 @@ class Attendant:
             return
         with ExitStack() as stack:
             self._until_it_ends(stack, found.id, pidfd)
-            for item in relays:
-                own = socket.socket(fileno=pidfd_getfd(pidfd, item.fd))
-                stack.callback(Relay(own, (item.address, item.port)).close)
+            if relays:
+                ends = ((item.address, item.port) for item in relays)
+                kept = (pidfd_getfd(pidfd, item.fd) for item in relays)
+                self._relay(stack, zip(kept, ends, strict=True))
             if names:
                 with namespace(pidfd) as space:
                     self._resolve(stack, found.id, pidfd, open_ears(space))

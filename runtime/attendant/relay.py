@@ -2,7 +2,9 @@
 
 The kernel has no way to lead it there: a packet to `::1` is taken only from `lo`, and so
 is the answer. The sockets are those by which the container's pid 1 keeps the port.
-Whoever calls is seen as the host, by its address on the container's bridge.
+Whoever calls is seen as the host, by its address on the container's bridge. Beyond what there
+is room for (`room`), a connection waits until another has ended, and of conversations over UDP the
+one that has been silent longest is over.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from runtime.attendant.room import Part
 from runtime.attendant.work import Work, accept
 
 End = tuple[str, int]
@@ -19,15 +22,27 @@ End = tuple[str, int]
 _CHUNK: Final = 1 << 16
 _FORGOTTEN: Final = 60.0
 """Seconds without a datagram after which a conversation over UDP is taken to be over."""
+_ENDS: Final = 2
+"""Descriptors of a connection: that of the caller's, and that to the container."""
+
+
+class Conversation(NamedTuple):
+    """What one caller says over UDP: the socket that says it inside, and who hears the answers."""
+
+    far: socket.socket
+    answers: asyncio.Task[None]
 
 
 class Relay:
-    """Carries what comes to one socket to `target`, until it is closed."""
+    """Carries what comes to one socket to `target`, until it is closed.
 
-    def __init__(self, opened: socket.socket, target: End) -> None:
-        self._socket, self._target = opened, target
+    It takes what it opens from the `part` of its container.
+    """
+
+    def __init__(self, opened: socket.socket, target: End, part: Part) -> None:
+        self._socket, self._target, self._part = opened, target, part
         self._family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-        self._conversations: dict[Any, socket.socket] = {}
+        self._conversations: dict[Any, Conversation] = {}
         self._work = Work()
         stream = opened.type == socket.SOCK_STREAM
         self._work.begin(self._streams() if stream else self._datagrams(), opened)
@@ -40,8 +55,10 @@ class Relay:
 
     async def _streams(self) -> None:
         while True:
-            accepted = await accept(self._socket)
-            self._work.begin(self._join(accepted), accepted)
+            accepted = self._work.keep(await accept(self._socket))
+            await self._part.take(_ENDS)  # others wait in the kernel's queue meanwhile
+            joined = self._work.begin(self._join(accepted), accepted)
+            joined.add_done_callback(lambda _: self._part.give(_ENDS))
 
     async def _join(self, near: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -67,31 +84,43 @@ class Relay:
         while True:
             data, caller = await loop.sock_recvfrom(self._socket, _CHUNK)
             with suppress(OSError):  # the caller is not told, as with a datagram that is lost
-                if caller not in self._conversations:
-                    self._conversations[caller] = self._conversation(caller)
-                await loop.sock_sendall(self._conversations[caller], data)
+                said = self._conversations.pop(caller, None) or await self._conversation(caller)
+                if said is not None:
+                    self._conversations[caller] = said  # the last now
+                    await loop.sock_sendall(said.far, data)
 
-    def _conversation(self, caller: Any) -> socket.socket:
-        far = socket.socket(self._family, socket.SOCK_DGRAM)
+    async def _conversation(self, caller: Any) -> Conversation | None:
+        """A new one; `None` where other things of the container's take all the room."""
+        while not self._part.take_now(1):
+            if not self._conversations:
+                return None
+            longest_silent = next(iter(self._conversations.values())).answers
+            longest_silent.cancel()
+            await asyncio.wait([longest_silent])
+        far = None
         try:
+            far = self._work.keep(socket.socket(self._family, socket.SOCK_DGRAM))
             far.connect(self._target)
         except OSError:
-            far.close()
+            if far is not None:
+                self._work.let_go(far)
+            self._part.give(1)
             raise
-        self._work.begin(self._answers(far, caller), far)
-        return far
+        answers = self._work.begin(self._answers(far, caller), far)
+        answers.add_done_callback(lambda _: self._forget(caller))
+        return Conversation(far, answers)
+
+    def _forget(self, caller: Any) -> None:
+        self._conversations.pop(caller, None)
+        self._part.give(1)
 
     async def _answers(self, far: socket.socket, caller: Any) -> None:
         loop = asyncio.get_running_loop()
-        try:
+        with suppress(OSError, TimeoutError):
             while True:
                 async with asyncio.timeout(_FORGOTTEN):
                     data = await loop.sock_recv(far, _CHUNK)
                 await loop.sock_sendto(self._socket, data, caller)
-        except (OSError, TimeoutError):
-            return
-        finally:
-            del self._conversations[caller]
 
 
 async def _pour(source: socket.socket, sink: socket.socket) -> None:
