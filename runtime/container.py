@@ -15,14 +15,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from linux.netns import NetNS
-from runtime import init, terminal
+from runtime import handover, init, terminal
 from runtime.binds import Bind
 from runtime.errors import UnsupportedError
 from runtime.execute import Command, Stdio
 from runtime.init import Launch
 from runtime.isolation import capabilities
 from runtime.net import files
-from runtime.records import ContainerConfig, Endpoint
+from runtime.records import ContainerConfig, Endpoint, Publication
 from runtime.reports import Report
 from runtime.rootfs import Rootfs
 from runtime.state import process_born
@@ -43,26 +43,39 @@ class Started(NamedTuple):
     born: int
     endpoints: tuple[Endpoint, ...]
     console: int = -1
+    ports: tuple[Publication, ...] = ()
+    rules: int = -1
+
+
+class Connected(NamedTuple):
+    """What a container was wired to: its connections, and what it keeps of the host's ports."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+    reserved: Reserved | None = None
+
+    def close(self) -> None:
+        """Give up the caller's own hold on the ports."""
+        if self.reserved is not None:
+            self.reserved.close()
 
 
 class Wiring(NamedTuple):
     """The network of a container to be.
 
     `netns` is the namespace it goes into (`None`: the host's) and `connect` what
-    wires it and tells the outcome, called while the child builds the file system.
-    What was `reserved` of the host's ports passes to pid 1.
+    wires it and tells the outcome, called while the child builds the file system. Where
+    the container `publishes`, what is reserved then of the host's ports passes to pid 1: not
+    before its pid is written down, or nobody could end it if the caller were killed.
     """
 
     netns: NetNS | None
-    connect: Callable[[], tuple[Endpoint, ...]] = tuple
-    reserved: Reserved | None = None
+    connect: Callable[[], Connected] = Connected
+    publishes: bool = False
 
     def close(self) -> None:
-        """Give up the caller's own hold on all of it."""
+        """Give up the caller's own hold on the namespace."""
         if self.netns is not None:
             self.netns.close()
-        if self.reserved is not None:
-            self.reserved.close()
 
 
 def start(
@@ -73,20 +86,20 @@ def start(
     *,
     stdio: Stdio | None,
     lost: int = -1,
-    on_pid: Callable[[int, int, tuple[Endpoint, ...]], None],
+    on_pid: Callable[[int, int, Connected], None],
     binds: Sequence[Bind] = (),
     pending: Pending | None = None,
 ) -> Started:
     """Start the container and return once its command is being executed.
 
-    `on_pid` is called with pid, start time and endpoints before the command may
+    `on_pid` is called with pid, start time and what it is wired to before the command may
     run, so that whatever happens next finds them written down. Any error means
     that no process is left; the wiring is the caller's to undo. A `pending` pid 1
     becomes the container's.
     """
     with Descriptors() as open_here:
         report, report_in = open_here.pipe()
-        go_out, go = open_here.pipe()
+        go_out, go = open_here.socketpair() if wiring.publishes else open_here.pipe()
         console, far_console = (-1, -1)
         if config.tty and stdio is not None:
             console, far_console = open_here.socketpair()
@@ -111,7 +124,7 @@ def start(
             stdio=stdio,
             lost=lost,
             read_only=config.read_only,
-            held=wiring.reserved.descriptors if wiring.reserved is not None else (),
+            publishes=wiring.publishes,
         )
         outer = 0
         if pending is not None:
@@ -121,23 +134,37 @@ def start(
         for fd in (report_in, go_out, far_console):
             open_here.close(fd)
         reader = Report(report)
+        connected = Connected()
         try:
-            endpoints = wiring.connect()
+            connected = wiring.connect()
             pid = reader.pid()
             born = process_born(pid)
-            on_pid(pid, born, endpoints)
+            on_pid(pid, born, connected)
             with suppress(BrokenPipeError):  # it has left already, and says why
-                os.write(go, b"1")
+                if connected.reserved is not None:
+                    handover.give(go, connected.reserved.descriptors)
+                os.write(go, init.GO)
             reader.end()
+            ports, rules = _kept(connected, reader.held)
         except BaseException:
             open_here.close(go)  # whoever still waits for it leaves
             if found := reader.pid_or_zero():
                 end(found)
             raise
         finally:
+            connected.close()
             if outer:
                 collect(outer)
-        return Started(pid, born, endpoints, terminal.receive(console) if console >= 0 else -1)
+        master = terminal.receive(console) if console >= 0 else -1
+        return Started(pid, born, connected.endpoints, master, ports, rules)
+
+
+def _kept(connected: Connected, held: Sequence[int]) -> tuple[tuple[Publication, ...], int]:
+    if connected.reserved is None:
+        return (), -1
+    if len(held) != len(connected.reserved.descriptors):
+        raise UnsupportedError("start the container", "its first process died at once")
+    return connected.reserved.kept_as(held)
 
 
 def _exit_record(open_here: Descriptors, directory: str) -> int:

@@ -149,6 +149,7 @@ class Engine:
 
     def start(self, reference: str, *, stdio: Stdio | None = None) -> Container:
         """Start a container that was created or has ended; one that runs stays as it is."""
+        self._life.sweep()  # what a killed start has begun may have its port
         with self._life.held(reference) as found:
             return found if found.running else self._life.start(found, stdio=stdio)
 

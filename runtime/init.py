@@ -45,12 +45,14 @@ from linux.syscalls import (
     setns,
     unshare,
 )
-from runtime import execute, isolation, reports, rootfs, terminal
+from runtime import execute, handover, isolation, reports, rootfs, terminal
 from runtime.execute import Command, Stdio
 from runtime.net import sysctl
 from runtime.supervise import Stream, hold_signals, supervise
 
 TITLE: Final = b"mydocker-init"
+GO: Final = b"1"
+"""What the engine says on `go` when the command may run."""
 
 NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP
 """What every container has of its own; the network namespace is made by who wires it."""
@@ -61,7 +63,8 @@ class Launch(NamedTuple):
 
     `netns` is -1 to stay in the host's network namespace, `console` a socket that
     wants the terminal's master or -1. Without `stdio` nobody listens: output goes to the log only.
-    `lost` is a pipe that is told when the caller takes no more of it, or -1.
+    `lost` is a pipe that is told when the caller takes no more of it, or -1. Where it `publishes`,
+    `go` is a socket, by which pid 1 gets what it is to keep open as long as it lives.
     """
 
     rootfs: rootfs.Rootfs
@@ -78,14 +81,12 @@ class Launch(NamedTuple):
     stdio: Stdio | None = None
     lost: int = -1
     read_only: bool = False
-    held: tuple[int, ...] = ()
-    """What pid 1 is to keep open as long as it lives, to no other end."""
+    publishes: bool = False
 
     @property
     def descriptors(self) -> set[int]:
         """Those that must stay open in the children."""
         own = {self.report, self.go, self.log, self.exit, self.netns, self.console, self.lost}
-        own |= set(self.held)
         return {fd for fd in own | set(self.stdio or ()) if fd >= 0}
 
 
@@ -165,8 +166,7 @@ def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
     streams, inside = _connect(launch)
     own = tuple(set(inside) if launch.tty else inside[1:])
     hold_signals()
-    if os.read(launch.go, 1) != b"1":  # all that could be done before has been
-        os._exit(1)
+    _await_go(launch)  # all that could be done before has been
     os.close(launch.go)
     pid = execute.begin(launch.command, inside, tty=launch.tty, own=own, report=launch.report)
     os.close(launch.report)
@@ -179,6 +179,21 @@ def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
     # drop_capabilities).
     prctl(PR_SET_DUMPABLE, 1)
     supervise(pid, streams, log=launch.log, exit_record=launch.exit)
+
+
+def _await_go(launch: Launch) -> None:
+    """Wait for the word; leave when the engine has died before.
+
+    What comes with it would be held by nobody if the engine died before its pid was known.
+    """
+    if not launch.publishes:
+        if os.read(launch.go, 1) != GO:
+            os._exit(1)
+        return
+    held = handover.take_until(launch.go, GO)
+    if held is None:
+        os._exit(1)
+    reports.send_held(launch.report, held)
 
 
 def _connect(launch: Launch) -> tuple[list[Stream], Stdio]:

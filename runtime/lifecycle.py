@@ -19,7 +19,7 @@ from runtime.errors import ConflictError, NotFoundError, refused, room_for, room
 from runtime.execute import Stdio
 from runtime.glance import Glance
 from runtime.net import modes
-from runtime.records import Container, ContainerState, Endpoint
+from runtime.records import Container, ContainerState
 from runtime.signals import number_of
 from runtime.state import Store, now, process_born
 from runtime.waiting import KILLED
@@ -247,14 +247,12 @@ class Lifecycle:
         config = found.config
         starting = ContainerState("starting", connections=found.state.connections)
 
-        def on_pid(pid: int, born: int, endpoints: tuple[Endpoint, ...]) -> None:
+        def on_pid(pid: int, born: int, made: container.Connected) -> None:
             nonlocal starting
-            starting = starting._replace(pid=pid, born=born, endpoints=endpoints)
-            if wiring.reserved is not None:
-                ports, rules = wiring.reserved.publications, wiring.reserved.nft.fileno()
-                starting = starting._replace(ports=ports, rules=rules)
+            ports = made.reserved.publications if made.reserved is not None else ()
+            starting = starting._replace(pid=pid, born=born, endpoints=made.endpoints, ports=ports)
             written = self._written(found, starting)
-            if wiring.netns is not None and endpoints:
+            if wiring.netns is not None and made.endpoints:
                 self.plugger.attend_first(written, wiring.netns)
             limits = cgroup.Limits(config.memory, config.nano_cpus, config.pids_limit)
             if any(limits):
@@ -285,7 +283,9 @@ class Lifecycle:
             if isinstance(error, OSError):
                 raise refused(f"start container {config.name!r}", error) from error
             raise
-        running = starting._replace(status="running", started=now())
+        running = starting._replace(
+            status="running", started=now(), ports=started.ports, rules=started.rules
+        )
         return self._written(found, running)._replace(console=started.console)
 
     # --- ending ------------------------------------------------------------

@@ -1,13 +1,14 @@
 """What a process on its way to a command tells who made it: over a pipe, line by line.
 
-A line of JSON tells a pid, or what went wrong, in words. The pipe is closed by the
-exec: its end without an error means that the command is being executed.
+A line of JSON tells a pid, what numbers descriptors have, or what went wrong, in words. The pipe
+is closed by the exec: its end without an error means that the command is being executed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from runtime import errors
@@ -28,11 +29,17 @@ def send_pid(fd: int, pid: int) -> None:
     os.write(fd, b'{"pid": %d}\n' % pid)
 
 
+def send_held(fd: int, numbers: Sequence[int]) -> None:
+    """Tell by which numbers its pid 1 holds what it was given to keep."""
+    os.write(fd, json.dumps({"held": list(numbers)}).encode() + b"\n")
+
+
 class Report:
-    """The reading end of the pipe."""
+    """The reading end of the pipe; `held` is what was told, once it has come to its end."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self.held: list[int] = []
         self._buffer = b""
         self._pid = 0
 
@@ -50,7 +57,8 @@ class Report:
         if "error" in message:
             kind, *args = message["error"]
             raise getattr(errors, kind)(*args)
-        self._pid = message["pid"]
+        self._pid = message.get("pid", self._pid)
+        self.held = message.get("held", self.held)
 
     def pid(self) -> int:
         """Wait for the pid of the container's pid 1."""

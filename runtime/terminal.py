@@ -10,6 +10,7 @@ import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from runtime import handover
 from runtime.errors import unheard
 
 _CHUNK = 4096
@@ -22,22 +23,13 @@ def take_control(slave: int) -> None:
 
 def send(channel: int, master: int) -> None:
     """Hand a descriptor to whoever holds the other end of a Unix socket."""
-    import socket  # already there in whoever inherited the channel: no import after a fork
-
-    with socket.socket(fileno=os.dup(channel)) as sock:
-        socket.send_fds(sock, [b"m"], [master])
+    handover.give(channel, [master])
 
 
 def receive(channel: int) -> int:
     """The descriptor that `send` sent; -1 when the sender has gone."""
-    import socket
-
-    with socket.socket(fileno=os.dup(channel)) as sock:
-        _, found, _, _ = socket.recv_fds(sock, 1, 1)
-    if not found:
-        return -1
-    os.set_inheritable(found[0], False)
-    return found[0]
+    _, found = handover.take(channel)
+    return found[0] if found else -1
 
 
 def copy_size(source: int, master: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from linux.netns import NetNS
-from runtime.container import Wiring
+from runtime.container import Connected, Wiring
 from runtime.net import files, modes, shared, sysctl
 from runtime.records import DEFAULT_NETWORK, Connection, Container, ContainerConfig, Endpoint
 from runtime.state import Store
@@ -49,31 +49,35 @@ class Wirer:
     def _isolated(self, config: ContainerConfig) -> Wiring:
         netns = NetNS.new()
 
-        def connect() -> tuple[Endpoint, ...]:
+        def connect() -> Connected:
             from runtime.net import none  # while the child builds the file system
 
             none.prepare(netns)
             _write_sysctls(netns, config)
-            return ()
+            return Connected()
 
         return Wiring(netns, connect)
 
     def _connected(self, found: Container) -> Wiring:
         config = found.config
-        publishes = config.publish or config.publish_all
-        reserved = self._plugger().reserve(found) if publishes else None
+        publishes = bool(config.publish) or config.publish_all
         netns = NetNS.new()
 
-        def connect() -> tuple[Endpoint, ...]:
+        def connect() -> Connected:
             plugger = self._plugger()
-            endpoints = plugger.connect(netns, found)
-            self._write_hosts(config, files.hosts([config.hostname], endpoints))
-            _write_sysctls(netns, config)
-            if reserved is not None:
-                plugger.publish(reserved.nft, config, reserved.publications, endpoints)
-            return endpoints
+            reserved = plugger.reserve(found) if publishes else None
+            try:
+                endpoints = plugger.connect(netns, found)
+                self._write_hosts(config, files.hosts([config.hostname], endpoints))
+                _write_sysctls(netns, config)
+                if reserved is not None:
+                    plugger.publish(reserved.nft, config, reserved.publications, endpoints)
+            except BaseException:
+                Connected((), reserved).close()
+                raise
+            return Connected(endpoints, reserved)
 
-        return Wiring(netns, connect, reserved)
+        return Wiring(netns, connect, publishes)
 
     def _joined(self, config: ContainerConfig, reference: str) -> Wiring:
         asked = f"join the network of container {reference[:12]!r}"

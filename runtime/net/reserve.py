@@ -52,7 +52,7 @@ _FOR_LOOPBACK6: Final = (
 class Reserved:
     """Ports that are kept, and the socket that the rules about them are going to belong to.
 
-    The descriptors are to be inherited by pid 1; `close` gives up the caller's own.
+    The descriptors are to be handed to pid 1; `close` gives up the caller's own.
     """
 
     def __init__(self, kept: Sequence[tuple[Publication, socket.socket]], nft: Nft) -> None:
@@ -64,6 +64,12 @@ class Reserved:
     def descriptors(self) -> tuple[int, ...]:
         """What keeps ports and rules for as long as somebody has it open."""
         return (self.nft.fileno(), *(opened.fileno() for opened in self._sockets))
+
+    def kept_as(self, numbers: Sequence[int]) -> tuple[tuple[Publication, ...], int]:
+        """The publications, and what the rules belong to, by the numbers they have with pid 1."""
+        rules, *own = numbers
+        kept = zip(self.publications, own, strict=True)
+        return tuple(item._replace(fd=fd) for item, fd in kept), rules
 
     def close(self) -> None:
         """Let go."""
