@@ -16,7 +16,7 @@ from runtime import terminal
 from runtime.console import complain, each, say, untold
 from runtime.container import Descriptors
 from runtime.engine import Engine
-from runtime.errors import MydockerError, is_full, no_room
+from runtime.errors import MydockerError, exhausted, is_exhausted, is_full, no_room
 from runtime.execute import Stdio
 from runtime.optioncli import environment, environment_files, options
 from runtime.parser import parser
@@ -75,8 +75,14 @@ def _obey(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        complain(no_room(f"mydocker {' '.join(words)}", error) if is_full(error) else error)
+        complain(_meaning(f"mydocker {' '.join(words)}", error))
         return _code(arguments.action, MydockerError.exit_code)
+
+
+def _meaning(asked: str, error: OSError) -> Exception:
+    if is_exhausted(error):
+        return exhausted(asked, error)
+    return no_room(asked, error) if is_full(error) else error
 
 
 def _code(action: str, code: int) -> int:

@@ -27,6 +27,7 @@ from runtime.isolation import capabilities
 from runtime.lifecycle import Lifecycle, refuse_paused, refuse_stopped
 from runtime.net import modes
 from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkConfig
+from runtime.spare import ensured
 from runtime.state import Lock, Store, new_id
 
 if TYPE_CHECKING:  # most calls need none of these
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # most calls need none of these
 DEFAULT_ROOT: Final = "/run/mydocker"
 
 
+@ensured
 class Engine:
     """A minimal container runtime.
 

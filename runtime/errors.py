@@ -53,6 +53,26 @@ class NoRoomError(UnsupportedError):
     """The disk is full, and what was asked for needs room."""
 
 
+class ExhaustedError(UnsupportedError):
+    """Whoever calls, or the whole machine, can open no more files."""
+
+
+def is_exhausted(error: OSError) -> bool:
+    """Whether there is no descriptor left."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def exhausted(asked: str, error: OSError) -> ExhaustedError:
+    """What it means that there is none."""
+    if error.errno == errno.ENFILE:
+        cause, remedy = "it is the machine's own limit", "sysctl fs.file-max"
+    else:
+        most = os.sysconf("SC_OPEN_MAX")
+        cause = f"a process may have {most} open at a time here"
+        remedy = "`ulimit -n` with more; `ulimit -Hn` tells how far that goes"
+    return ExhaustedError(asked, _said(error), cause, remedy)
+
+
 def is_full(error: OSError) -> bool:
     """Whether there is no room where something was to be written."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -96,6 +116,8 @@ def _said(error: OSError) -> str:
 
 def refused(asked: str, error: OSError) -> UnsupportedError:
     """What it means that the kernel does not let a container be started."""
+    if is_exhausted(error):
+        return exhausted(asked, error)
     cause = {
         errno.EPERM: "namespaces and mounts need CAP_SYS_ADMIN and CAP_NET_ADMIN here",
         errno.EACCES: "namespaces and mounts need CAP_SYS_ADMIN and CAP_NET_ADMIN here",

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from runtime import archive, imageconfig, layers
-from runtime.errors import NotFoundError, UnsupportedError
+from runtime.errors import NotFoundError, UnsupportedError, exhausted, is_exhausted
 from runtime.imageconfig import ImageConfig
 from runtime.library import Library, NewImage
 from runtime.pack import Packer
@@ -56,6 +56,8 @@ def explained(asked: str, *, kept: str = "nothing of it was kept") -> Iterator[N
     except Refused as error:
         raise error.asked(asked, kept=kept) from None
     except OSError as error:
+        if is_exhausted(error):
+            raise exhausted(asked, error) from error
         raise UnsupportedError(
             asked,
             f"{error.strerror}{f': {error.filename}' if error.filename else ''}",

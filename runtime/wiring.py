@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from linux.netns import NetNS
+from runtime import spare
 from runtime.container import Connected, Wiring
 from runtime.net import files, modes, shared, sysctl
 from runtime.records import DEFAULT_NETWORK, Connection, Container, ContainerConfig, Endpoint
@@ -67,6 +68,8 @@ class Wirer:
             plugger = self._plugger()
             reserved = plugger.reserve(found) if publishes else None
             try:
+                if reserved is not None:
+                    spare.ensure(f"publish the ports of container {config.name!r}")
                 endpoints = plugger.connect(netns, found)
                 self._write_hosts(config, files.hosts([config.hostname], endpoints))
                 _write_sysctls(netns, config)

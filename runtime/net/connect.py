@@ -16,7 +16,14 @@ from linux.nft import Nft
 from linux.syscalls import pidfd_getfd
 from runtime import container
 from runtime.attendant.ears import lead_nowhere
-from runtime.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError, is_full
+from runtime.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    UnsupportedError,
+    is_exhausted,
+    is_full,
+)
 from runtime.net import modes, plug, routes
 from runtime.net.networks import Networks
 from runtime.plugger import Plugger, relays_of
@@ -120,7 +127,7 @@ class Connector:
             try:
                 self._lead(found, netns, attend=attend)
             except OSError as error:
-                if is_full(error):
+                if is_full(error) or is_exhausted(error):
                     raise
                 failure = error
         self._wirer.write_files(found.config, endpoints)

@@ -20,7 +20,14 @@ from ipaddress import ip_address
 from typing import Final, Literal, Self
 
 from linux.nft import Nft
-from runtime.errors import ConflictError, InvalidError, MydockerError, UnsupportedError
+from runtime.errors import (
+    ConflictError,
+    InvalidError,
+    MydockerError,
+    UnsupportedError,
+    exhausted,
+    is_exhausted,
+)
 from runtime.net.ports import Wanted
 from runtime.records import Publication
 
@@ -156,6 +163,8 @@ def _bind(asked: str, wanted: Wanted, address: str, port: int) -> socket.socket:
     try:
         opened = socket.socket(family, *_KINDS[wanted.protocol])
     except OSError as error:
+        if is_exhausted(error):
+            raise exhausted(asked, error) from error
         raise UnsupportedError(
             asked, str(error.strerror), f"this kernel does not speak {wanted.protocol}"
         ) from error

@@ -49,18 +49,18 @@ def test_logs_are_followed(engine: Engine, crowded: None) -> None:
     assert list(entries) == []
 
 
-def test_a_call_that_there_was_no_room_for_keeps_nothing(engine: Engine, lan: str) -> None:
+def test_a_call_that_there_was_noroom_for_keeps_nothing(engine: Engine, lan: str) -> None:
     """Each would leave less for the next."""
     engine.run("base", FOR_EVER, network=lan)
     before = descriptors()
     for spare in range(5):
-        with _room_for(spare), suppress(OSError):
+        with room_for(spare), suppress(MydockerError):
             engine.containers()
     assert descriptors() == before
 
 
 @contextmanager
-def _room_for(spare: int) -> Iterator[None]:
+def room_for(spare: int) -> Iterator[None]:
     """So many descriptors can be opened yet."""
     used = {int(number) for number in os.listdir("/proc/self/fd")}
     free = [number for number in range(max(used) + spare + 2) if number not in used]
