@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Final, NoReturn
 
 from runtime import terminal
-from runtime.console import complain, each, say, untold
+from runtime.console import complain, each, each_at_once, say, untold
 from runtime.container import Descriptors
 from runtime.engine import Engine
 from runtime.errors import MydockerError, exhausted, is_exhausted, is_full, no_room
@@ -201,7 +201,9 @@ def _start(engine: Engine, arguments: argparse.Namespace) -> int:
 
 def _stop(engine: Engine, arguments: argparse.Namespace) -> int:
     seconds = arguments.time
-    return each(arguments.containers, lambda item: engine.stop(item, timeout=seconds))
+    return each_at_once(
+        arguments.containers, lambda item: engine.stopping(item, timeout=seconds).finish
+    )
 
 
 def _restart(engine: Engine, arguments: argparse.Namespace) -> int:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # most calls need none of these
     from runtime.options import Options
     from runtime.processes import Process
     from runtime.starter import Starter
+    from runtime.stopping import Stopping
     from runtime.volumes import Volumes
 
 DEFAULT_ROOT: Final = "/run/mydocker"
@@ -160,7 +161,13 @@ class Engine:
 
         Returns when all is gone. One that does not run stays as it is.
         """
-        return self._life.stop(reference, timeout=timeout)
+        return self.stopping(reference, timeout=timeout).finish()
+
+    def stopping(self, reference: str, *, timeout: float = 10) -> Stopping:
+        """Send that signal only; `finish` does the rest. So many have their time at once."""
+        from runtime.stopping import Stopping
+
+        return Stopping(self._life, reference, timeout=timeout)
 
     def kill(self, reference: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to a running container's command; SIGKILL takes the whole container."""
@@ -174,7 +181,7 @@ class Engine:
             if found.running and found.config.auto_remove:
                 asked = f"restart container {found.name!r}"
                 raise ConflictError(asked, "it is removed once it has ended (--rm)")
-        self._life.stop(found.id, timeout=timeout)
+        self.stop(found.id, timeout=timeout)
         return self.start(found.id)
 
     def pause(self, reference: str) -> Container:

@@ -20,7 +20,6 @@ from runtime.execute import Stdio
 from runtime.glance import Glance
 from runtime.net import modes
 from runtime.records import Container, ContainerState
-from runtime.signals import number_of
 from runtime.state import Store, now, process_born
 from runtime.waiting import KILLED
 from runtime.wiring import Wirer
@@ -290,29 +289,10 @@ class Lifecycle:
 
     # --- ending ------------------------------------------------------------
 
-    def stop(self, reference: str, *, timeout: float) -> Container:
-        """Ask a container to end, as its image says, and kill it `timeout` seconds later.
-
-        One that does not run stays as it is. Meanwhile others may kill or remove it.
-        """
-        with self.held(reference) as found:
-            if not found.running:
-                return found
-            state = (self.unpause(found) if found.state.paused else found).state
-            handle = container.signalled(state.pid, state.born, _stop_number(found))
-        try:
-            if handle is not None:
-                container.ended_within(handle, int(timeout * 1000))
-            with self.held(found.id) as there:
-                if not there.running or there.state.born != found.state.born:
-                    return there
-                container.end(there.state.pid)
-                return self._ended(there)
-        except NotFoundError:
-            return found  # it has been removed, by somebody else or because it was to be
-        finally:
-            if handle is not None:
-                os.close(handle)
+    def end(self, found: Container) -> Container:
+        """Kill a running container whose lock is held, and put it in order."""
+        container.end(found.state.pid)
+        return self._ended(found)
 
     def kill(self, found: Container, number: int) -> None:
         """Send a signal to a running container; SIGKILL takes it whole, also when it is paused."""
@@ -373,11 +353,6 @@ class Lifecycle:
     def _delete(self, found: Container) -> None:
         self._written(found, found.state._replace(status="removing"), needed=False)
         self.store.delete(found.config)
-
-
-def _stop_number(found: Container) -> int:
-    wanted = found.config.stop_signal
-    return number_of(f"stop {found.name!r}", wanted) if wanted else signal.SIGTERM
 
 
 def refuse_stopped(verb: str, found: Container) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,42 +59,6 @@ def test_teardown_gives_the_host_back(root: Path, host: NetNS) -> None:
     )
     assert forward.read_text() == "0\n"
     assert Path("/proc/sys/net/ipv6/conf/all/forwarding").read_text() == "0\n"
-
-
-def test_stop_asks_and_the_command_ends(engine: Engine) -> None:
-    """SIGTERM reaches the command, whose exit code is kept."""
-    handler = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done"
-    web = engine.run("base", ["sh", "-c", handler], name="web")
-    until(lambda: any(engine.logs("web")), "the handler is set")
-    stopped = engine.stop("web")
-    assert (stopped.state.status, stopped.state.exit_code, stopped.state.pid) == ("exited", 3, 0)
-    assert process_born(web.state.pid) == 0
-
-
-def test_stop_kills_what_does_not_listen(engine: Engine) -> None:
-    """After the time that was given, SIGKILL ends everything inside: exit code 137."""
-    engine.run("base", ["sh", "-c", "trap '' TERM; echo ready; sleep 1000"], name="web")
-    until(lambda: any(engine.logs("web")), "the signal is ignored")
-    assert engine.stop("web", timeout=0.05).state.exit_code == 137
-
-
-@pytest.mark.parametrize("how", ["kill", "remove"])
-def test_who_has_time_to_end_can_be_killed_meanwhile(engine: Engine, how: str) -> None:
-    """Nobody waits for the time to be over, and who has asked it to end is content."""
-    stubborn = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done"
-    engine.run("base", ["sh", "-c", stubborn], name="web")
-    until(lambda: any(engine.logs("web")), "the handler is set")
-    with ThreadPoolExecutor() as pool:
-        stopped = pool.submit(engine.stop, "web", timeout=60)
-        until(lambda: len(list(engine.logs("web"))) == 2, "it was asked to end")
-        engine.kill("web") if how == "kill" else engine.remove("web", force=True)
-        assert stopped.result(timeout=10).config.name == "web"
-
-
-def test_stopping_twice_is_no_error(engine: Engine) -> None:
-    """It is stopped, as was asked."""
-    engine.run("base", FOR_EVER, name="web")
-    assert engine.stop("web") == engine.stop("web")
 
 
 def test_start_again_keeps_the_files_and_renews_the_network(engine: Engine) -> None:
