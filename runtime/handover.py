@@ -8,7 +8,7 @@ from typing import Final
 
 from runtime.errors import UnsupportedError
 
-_MOST: Final = 253
+MOST: Final = 253
 """How many one message can carry: SCM_MAX_FD, unix(7)."""
 _CARRIES: Final = b"m"
 
@@ -18,8 +18,8 @@ def give(channel: int, descriptors: Sequence[int]) -> None:
     import socket  # already there in whoever inherited the channel: no import after a fork
 
     with socket.socket(fileno=os.dup(channel)) as opened:
-        for start in range(0, len(descriptors), _MOST):
-            socket.send_fds(opened, [_CARRIES], descriptors[start : start + _MOST])
+        for start in range(0, len(descriptors), MOST):
+            socket.send_fds(opened, [_CARRIES], descriptors[start : start + MOST])
 
 
 def take(channel: int) -> tuple[bytes, list[int]]:
@@ -31,7 +31,7 @@ def take(channel: int) -> tuple[bytes, list[int]]:
 
     with socket.socket(fileno=os.dup(channel)) as opened:
         try:
-            word, found, flags, _ = socket.recv_fds(opened, 1, _MOST, socket.MSG_CMSG_CLOEXEC)
+            word, found, flags, _ = socket.recv_fds(opened, 1, MOST, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             return b"", []
     if flags & socket.MSG_CTRUNC:

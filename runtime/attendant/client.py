@@ -16,6 +16,7 @@ import runtime
 from linux.netns import NetNS
 from runtime import init
 from runtime.errors import UnsupportedError
+from runtime.handover import MOST
 from runtime.state import SOCKET, Store
 
 if TYPE_CHECKING:
@@ -64,6 +65,13 @@ class Attendants:
             own = [pidfd, *(item.fd for item in relays)]
             if ears is not None:
                 own += [ears.udp.fileno(), ears.tcp.fileno()]
+            if len(own) > MOST:
+                raise UnsupportedError(
+                    f"relay ports of container {identity[:12]}",
+                    f"there are {len(relays)} on the IPv6 loopback address",
+                    f"the attendant takes {MOST} descriptors at a time, some for other ends",
+                    "publish on other addresses, such as 0.0.0.0:8000-8299:80-379",
+                )
             targets = [(item.address, item.port) for item in relays]
             asked = {"attend": identity, "relays": targets, "names": ears is not None}
             message = json.dumps(asked).encode()

@@ -22,6 +22,7 @@ from runtime.attendant.resolver import Resolver
 from runtime.attendant.room import Room
 from runtime.attendant.work import AGAIN, EXHAUSTED
 from runtime.container import pidfd as pidfd_of
+from runtime.handover import MOST
 from runtime.init import Area, Title, arguments_area
 from runtime.plugger import relays_of
 from runtime.records import Container
@@ -29,8 +30,6 @@ from runtime.state import Store
 from runtime.wiring import resolves_names
 
 TITLE: Final = b"mydocker-attendant"
-_MOST_DESCRIPTORS: Final = 253
-"""How many one message can carry: SCM_MAX_FD, unix(7)."""
 
 
 class Attendant:
@@ -92,7 +91,7 @@ class Attendant:
         self._hear(caller)
 
     def _hear(self, caller: socket.socket) -> None:
-        message, fds, flags, _ = socket.recv_fds(caller, 1 << 16, _MOST_DESCRIPTORS)
+        message, fds, flags, _ = socket.recv_fds(caller, 1 << 16, MOST)
         with ExitStack() as stack:
             stack.callback(caller.close)
             if flags & socket.MSG_CTRUNC:  # no room for all descriptors: the caller asks again

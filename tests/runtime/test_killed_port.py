@@ -10,12 +10,13 @@ import pytest
 
 from runtime import container, handover, lifecycle, plugger, reports, state
 from runtime.engine import Engine
-from runtime.errors import ConflictError
+from runtime.errors import ConflictError, UnsupportedError
 from runtime.net import publish, reserve
 from runtime.options import Options
 from runtime.starter import Starter
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import Step, killed_at, steps
+from tests.runtime.looks import nothing_left
 
 PORTS = ["8080:80", "8080:80/udp"]
 STEPS = steps(
@@ -53,6 +54,14 @@ def test_the_very_next_call_has_it(
                 engine.run("base", FOR_EVER, **options)
         except ConflictError:
             assert engine.inspect("web").running
+
+
+def test_more_ports_than_can_be_relayed_are_refused(engine: Engine, lan: str, root: Path) -> None:
+    """In words, with what to do instead; nothing is left."""
+    ports = "8000-8299:80-379"
+    with nothing_left(root), pytest.raises(UnsupportedError, match="300 on the IPv6 loopback"):
+        engine.run("base", FOR_EVER, network=lan, publish=[ports])
+    engine.run("base", FOR_EVER, network=lan, publish=[f"0.0.0.0:{ports}"])
 
 
 @pytest.mark.parametrize("begin", [True, False], ids=["by a starter", "alone"])
