@@ -1,7 +1,7 @@
 """The image that every runtime's containers are made of: mydocker's `base`, as an archive.
 
 It is put together from what this machine has, by mydocker, and saved in the form that
-`docker load` takes (https://github.com/moby/moby/blob/master/image/spec/spec.md). So
+`docker load` takes (https://github.com/moby/docker-image-spec/blob/main/spec.md). So
 nothing is ever pulled, and all runtimes are compared on the same files.
 """
 

@@ -80,8 +80,8 @@ def overheard(ear: socket.socket, family: Family) -> Iterator[Syn]:
 def initial_sequence(connecting: socket.socket) -> int:
     """The sequence number of the SYN that a socket has sent and that nobody has answered.
 
-    Only a socket in repair mode tells (tcp(7)); it is left at once. Wants CAP_NET_ADMIN
-    in the socket's namespace.
+    Only a socket in repair mode tells (TCP_REPAIR, linux/tcp.h); it is left at once. Wants
+    CAP_NET_ADMIN in the socket's namespace.
     """
     tcp = socket.IPPROTO_TCP
     connecting.setsockopt(tcp, _TCP_REPAIR, 1)
