@@ -94,8 +94,7 @@ def break_off(
         breaking, sending = (near, far) if by_caller else (far, near)
         sending.sendall(next(answers.bulk(_PIECE)))
         breaking.recv(1)  # the way is open, to its end, and there is more to come
-        breaking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        breaking.close()
+        _reset(breaking)
         sending.setblocking(False)
         deadline = time.monotonic() + BOUND
         while (left := deadline - time.monotonic()) > 0:
@@ -107,6 +106,40 @@ def break_off(
             except ConnectionError:
                 return True
     return False
+
+
+def cut_short(
+    caller: Place,
+    server: Place,
+    at: Address,
+    *,
+    by_caller: bool,
+    port: int = 0,
+    by: End | None = None,
+) -> bool:
+    """Reset a connection by which all that was sent has arrived; whether the other side is told.
+
+    And not that it has ended, as if nothing more had been to come. `at`, `port` and `by` as for
+    `upload`; the caller does it, or the server. `TimeoutError` when nothing is told within `BOUND`.
+    """
+    with _connection(caller, server, at, port, by) as (near, far):
+        breaking, hearing = (near, far) if by_caller else (far, near)
+        _carry(breaking, hearing, _PIECE)
+        _reset(breaking)
+        hearing.settimeout(BOUND)
+        try:
+            more = hearing.recv(1)
+        except ConnectionResetError:
+            return True
+    if more:
+        raise ConnectionError("there was more than was sent")
+    return False
+
+
+def _reset(opened: socket.socket) -> None:
+    """Break off: no end is told, and nothing that comes is taken any more."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    opened.close()
 
 
 def _end_half(ending: socket.socket, other: socket.socket) -> None:

@@ -27,6 +27,8 @@ _OPERSTATE_UNKNOWN: Final = 0
 _USER_HZ: Final = 100
 _LOCAL: Final = 2
 """RTN_LOCAL (linux/rtnetlink.h)."""
+_RTPROT_RA: Final = 9
+"""Of a route that a router has told of, by its advertisement (linux/rtnetlink.h)."""
 _RTM_GETNEIGHTBL: Final = 66
 _NDTA_CONFIG, _NDTA_STATS = 5, 7
 _PROXY_QLEN: Final = 28
@@ -253,6 +255,17 @@ def routes(
                 )
             )
     return found
+
+
+def advertised(netlink: Netlink) -> list[str]:
+    """The links by which a route leads that a router has told of (RFC 4861)."""
+    body = rtnl.ROUTE.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)
+    told = set()
+    for answer in netlink.ask(Request(rtnl.RTM_GETROUTE, NLM_F_DUMP, body, "list routes")):
+        oif = chosen(answer, rtnl.ROUTE.size, (rtnl.RTA_OIF,)).get(rtnl.RTA_OIF)
+        if oif and rtnl.ROUTE.unpack_from(answer)[5] == _RTPROT_RA:
+            told.add(number(oif))
+    return [link.name for link in links(netlink) if link.ifindex in told] if told else []
 
 
 def _of_every_link(destination: Network) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, ip_interface
 from pathlib import Path
@@ -122,7 +122,7 @@ class ByHand:
                 netlink.send([rtnl.set_link(netstate.link(netlink, name).ifindex, up=True)])
                 index = netstate.link(netlink, name).ifindex
                 netlink.send([rtnl.add_address(index, item) for item in gateways])
-                sysctl.write(here, {_FORWARDING[item.version]: 1 for item in gateways})
+                sysctl.write(here, _forwarding(netlink, {item.version for item in gateways}))
                 self._rule(spec)
             except OSError as error:
                 with contextlib.suppress(OSError):
@@ -202,6 +202,13 @@ def _home() -> Path:
 def _gateways(spec: NetworkSpec) -> tuple[IPv4Interface | IPv6Interface, ...]:
     pairs = ((spec.gateway, spec.subnet), (spec.gateway6, spec.subnet6))
     return tuple(ip_interface(f"{at}/{net.prefixlen}") for at, net in pairs if at and net)
+
+
+def _forwarding(netlink: Netlink, versions: Collection[int]) -> dict[str, str | int]:
+    """What has the host forward, and listen to routers as before, which it would cease to do."""
+    names = netstate.advertised(netlink) if 6 in versions else []
+    listening: dict[str, str | int] = {f"net.ipv6.conf.{name}.accept_ra": 2 for name in names}
+    return listening | {_FORWARDING[version]: 1 for version in versions}
 
 
 def _rules(

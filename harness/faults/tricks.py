@@ -25,6 +25,8 @@ _PORT_OPTIONS: Final = {
     "bcast_flood": 30,
     "isolated": 33,
 }
+_QUESTION: Final = 20
+"""Where the name is that was asked about: behind the headers of UDP and of DNS, in bytes."""
 _AGEING: Final = 4
 _NTF_PROXY: Final = 8
 _IFLA_INFO_DATA, _IFLA_LINKINFO, _IFLA_INFO_KIND = 2, 18, 1
@@ -111,6 +113,16 @@ def marked_for_urgency() -> list[Expression]:
     return [*family(4), _load(_NETWORK, 1, 1), _bits(b"\xfc", b"\0"), _compare(b"\0", 1)]
 
 
+def other_records_of(name: str) -> list[Expression]:
+    """A UDP answer about this name, of one label, that tells of other records than addresses."""
+    asked = bytes([len(name)]) + name.encode() + b"\0"
+    kind = _load(_TRANSPORT, _QUESTION + len(asked), 2)
+    answer = [_load(_TRANSPORT, 10, 1), _bits(b"\x80", b"\0"), _compare(b"\x80")]
+    about = [_load(_TRANSPORT, _QUESTION, len(asked)), _compare(asked)]
+    addresses = [part for number in (1, 28) for part in (kind, _compare(bytes([0, number]), 1))]
+    return [*l4proto("udp"), *answer, *about, *addresses]
+
+
 def empty_datagrams() -> list[Expression]:
     """A UDP header with nothing behind it."""
     return [*l4proto("udp"), _load(_TRANSPORT, 4, 2), _compare(struct.pack(">H", 8))]
@@ -164,6 +176,19 @@ def set_ttl(version: int, ttl: int, *, bridge: bool = False) -> list[Expression]
     which = between_ports(version) if bridge else family(version)
     head = [*which, _load(_NETWORK, offset, 2), _bits(keep, change)]
     return [*head, _store(_NETWORK, offset, 2, checksum)]
+
+
+def set_class(version: int, number: int) -> list[Expression]:
+    """Write a traffic class (DSCP and ECN) into the packet."""
+    keep, change = (b"\xf0\x0f", number << 4) if version == 6 else (b"\xff\x00", number)
+    head = [*family(version), _load(_NETWORK, 0, 2), _bits(keep, struct.pack(">H", change))]
+    return [*head, _store(_NETWORK, 0, 2, None if version == 6 else 10)]
+
+
+def deny_the_name() -> list[Expression]:
+    """Have a UDP answer say that there is no such name (RFC 1035, 4.1.1)."""
+    head = [_load(_TRANSPORT, 10, 2), _bits(b"\xff\xf0", b"\0\3")]
+    return [*head, _store(_TRANSPORT, 10, 2, 6)]
 
 
 def mark_flow(mark: int) -> list[Expression]:

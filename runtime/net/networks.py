@@ -19,7 +19,7 @@ from linux import netstate
 from linux.netlink import Netlink, NetlinkError
 from runtime import trees
 from runtime.errors import ConflictError, NotFoundError, room_for
-from runtime.net import bridge, macvlan, modes, nat, plug, subnets, traces
+from runtime.net import bridge, macvlan, modes, nat, plug, subnets, sysctl, traces
 from runtime.net.design import RESERVED, NetworkOptions, check, design
 from runtime.net.ipam import Leases
 from runtime.net.members import Members
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BRIDGE: Final = "docker0"
 DEFAULT_GATEWAY: Final = "172.17.42.1"
+_FORWARDING6: Final = "net.ipv6.conf.all.forwarding"
 
 
 class Networks:
@@ -206,7 +207,11 @@ class Networks:
                 raise bridge.refused(asked, error) from error
             if not bridge.is_up(network):
                 bridge.make(network)
-            for name in _forwarding(network):
+            wanted = _forwarding(network)
+            if _FORWARDING6 in wanted and not self._borrowed.is_set(_FORWARDING6, "1"):
+                for name in _heard_routers():
+                    self._borrowed.ensure(name, "2")
+            for name in wanted:
                 self._borrowed.ensure(name, "1")
 
     def _forwards(self, network: NetworkConfig) -> bool:
@@ -323,14 +328,24 @@ class Networks:
 
 
 def _forwarding(network: NetworkConfig) -> list[str]:
-    """The host's sysctls that the network needs at 1.
-
-    The IPv6 one makes the host's interfaces ignore router advertisements unless
-    their accept_ra is 2 (kernel: ip-sysctl), so it is touched for IPv6 networks only.
-    """
+    """The host's sysctls that the network needs at 1; the IPv6 one where it has IPv6."""
     if network.internal:
         return []
-    return ["net.ipv4.ip_forward", *(["net.ipv6.conf.all.forwarding"] if network.subnet6 else [])]
+    return ["net.ipv4.ip_forward", *([_FORWARDING6] if network.subnet6 else [])]
+
+
+def _heard_routers() -> list[str]:
+    """The sysctls by which the host goes on to listen to routers that it has listened to.
+
+    A kernel that forwards IPv6 passes their advertisements over, and forgets at once which way
+    they have told it, but for links whose accept_ra is 2 (ip-sysctl; rt6_purge_dflt_routers in
+    net/ipv6/route.c).
+    """
+    with Netlink() as host:
+        links = netstate.advertised(host)
+    # A link's name may have a dot in it, which is a slash in a sysctl's.
+    keys = [f"net.ipv6.conf.{name.replace('.', '/')}.accept_ra" for name in links]
+    return [key for key in keys if sysctl.read(key) == "1"]
 
 
 def _routed() -> list[Network]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from linux import files
@@ -76,9 +77,10 @@ class Borrowed:
         return read(name) == value
 
     def restore(self) -> None:
-        """Put back whatever was changed."""
+        """Put back whatever was changed; of a link that is gone there is nothing to put back."""
         for name, value in self._changed().items():
-            write(name, value)
+            with suppress(FileNotFoundError):
+                write(name, value)
         if self._changed():
             os.unlink(self._path)
 

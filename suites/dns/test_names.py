@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
+import dns.message
 import pytest
 
 from harness import lookup
 from harness.adapters.protocol import Adapter
+from harness.call import Call
 from harness.marks import requirement
-from harness.model import Bridge, Family
+from harness.model import ATTACKER, NS1, Bridge, Family, Protocol
 from harness.scene import Scene
+from harness.traffic import TRANSPORTS, Transport
 from suites.claimed import families, has_ipv6
 from suites.dns import ALIAS, DMZ, LAN, LONG, SHARED
-from suites.names import heard, held, looked_up, present, resolved
+from suites.names import heard, held, looked_up, present, resolved, unheard_of
 from suites.trio import both_families
 
 SHORT: Final = 12
 """Hexadecimal digits of a short id."""
+IN_TOWN: Final = ("far", "plain")
+"""Containers on another network, and on the default one."""
+OTHERS: Final = ("TXT", "MX", "SRV", "HTTPS")
+"""Kinds of records that programs ask for besides addresses: the last is every browser's."""
 
 
 # --- whom a name leads to --------------------------------------------------------
@@ -89,6 +97,54 @@ def test_a_name_without_ipv6_has_no_such_address(town: Scene) -> None:
     assert (lookup.rcode(answer), lookup.told(answer)) == ("NOERROR", set())
     assert looked_up(town, "solo", "mate").addresses == held(town, "mate", 4)
     assert heard(town, since, "mate") == []
+
+
+@requirement("DNS-5")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_what_else_is_asked_about_a_name_denies_it_not(town: Scene, transport: Transport) -> None:
+    """There is no such record, which is not to say that there is no such name; nobody is asked."""
+    since = town.world.services.mark()
+    for kind in OTHERS:
+        answer = lookup.ask(town["db"], "web", kind, transport=transport)
+        assert (kind, lookup.rcode(answer), lookup.told(answer)) == (kind, "NOERROR", set())
+    assert heard(town, since, "web") == []
+
+
+@requirement("DNS-6")
+@pytest.mark.parametrize(
+    "asker", [ATTACKER, NS1, *(pytest.param(name, marks=requirement("NET-2")) for name in IN_TOWN)]
+)
+def test_whoever_is_elsewhere_is_told_nothing(town: Scene, asker: str) -> None:
+    """Neither at the network's gateway nor at its containers: they have answers for their own.
+
+    Nor is anything asked outside for who is outside the host.
+    """
+    gateways = [item.ip for item in town.runtime.network_facts(LAN).gateways]
+    beyond, since = unheard_of(), town.world.services.mark()
+    names = ["web", beyond] if asker in town.places else ["web"]
+    with contextlib.ExitStack() as stack:
+        calls: list[Call] = []
+        for address in (*gateways, *held(town, "web", 4), *held(town, "web", 6)):
+            with contextlib.suppress(OSError):  # for want of a route, or of anybody there
+                call = Call(town.place(asker), Protocol.UDP, address, port=53)
+                calls.append(stack.enter_context(call))
+                for name in names:
+                    call.say(dns.message.make_query(name, "A").to_wire())
+        assert calls
+        assert resolved(town, "db", "web", 4), "who asks later is answered later"
+        assert resolved(town, "db", f"control.{beyond}", 4)
+        town.settle()
+        assert [value for call in calls for value in told(call)] == []
+    assert {item.name for item in heard(town, since, beyond)} == {f"control.{beyond}"}
+
+
+def told(call: Call) -> list[str]:
+    """What a resolver has answered by now."""
+    values: list[str] = []
+    with contextlib.suppress(OSError):  # it was refused
+        while (heard := call.heard()) is not None:
+            values += lookup.told(dns.message.from_wire(heard))
+    return values
 
 
 # --- what else leads to whom, as declared ----------------------------------------------

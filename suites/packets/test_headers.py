@@ -28,17 +28,23 @@ OPTIONS: Final = [
 """Those of TCP that every system has, and one for experiments (RFC 4727)."""
 
 
-@requirement("BR-4", "BR-5", "BR-7")
+CLASS: Final = {4: "tos", 6: "tc"}
+"""What an IP header calls its traffic class."""
+
+
+@requirement("BR-4", "BR-5", "BR-7", "BR-28")
 @pytest.mark.parametrize("target", ["b", GATEWAY, INTERNET])
 def test_whatever_its_header_says_a_packet_arrives(trio: Trio, target: str) -> None:
-    """Marked for urgency, or for congestion; with options; with no checksum, or nothing in it."""
+    """Marked for urgency or congestion, and still so; with options; unsummed, or empty."""
     with trio.capture(target) as wire:
         for marked, said in unusual(trio):
             head = trio.ip("a", target, ttl=START_TTL)
-            head.setfieldval("tos" if trio.family == 4 else "tc", marked)
+            head.setfieldval(CLASS[trio.family], marked)
             send_packet(trio.place("a"), head / said)
-    for _, said in unusual(trio):
-        wire.expect_one(trio.ip(dst=target) / type(said)(dport=said.dport), at=trio.at(target))
+    for marked, said in unusual(trio):
+        wanted = trio.ip(dst=target) / type(said)(dport=said.dport)
+        came = wire.expect_one(wanted, at=trio.at(target)).packet
+        assert came[type(wanted)].getfieldval(CLASS[trio.family]) == marked
 
 
 def unusual(trio: Trio) -> Iterator[tuple[int, Packet]]:

@@ -77,6 +77,17 @@ def test_a_call_that_is_broken_off_ends_no_other(
         assert bulk.upload(*ends, SIZE, port=INSIDE, by=by) == bulk.sent(SIZE)
 
 
+@requirement("PUB-14")
+@groups
+def test_a_call_that_is_cut_short_does_not_look_whole(
+    market: Scene, family: Family, who: Collection[str]
+) -> None:
+    """By either side, with all that was sent delivered: the other hears no end of it."""
+    for ends, by in ways(market, family, who):
+        for by_caller in (True, False):
+            assert bulk.cut_short(*ends, by_caller=by_caller, port=INSIDE, by=by), by_caller
+
+
 def ways(
     market: Scene, family: Family, who: Collection[str]
 ) -> Iterator[tuple[tuple[Place, Place, Address], End]]:

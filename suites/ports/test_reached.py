@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from harness.adapters.protocol import Adapter
+from harness.addresses import LOOPBACKS
 from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, NS1, Family
+from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, Family
 from harness.scene import Scene
+from harness.traffic import Ear, Transport
 from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, callers, is_relayed, one_more
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
@@ -54,6 +57,23 @@ def test_its_own_address_is_as_open_as_declared(
         assert shop.overhears([Call(caller, shop.own(), shop.port)]) == []
         direct = shop.overhears([Call(caller, shop.own(), INSIDE)])
         assert bool(direct) == (runtime.dialect.direct_routing == "accept")
+
+
+@requirement("PUB-15")
+def test_what_listens_on_the_containers_own_loopback_is_not_called(
+    market: Scene, transport: Transport, family: Family
+) -> None:
+    """Though at the port to which the published one leads: the container alone is heard there."""
+    shop = Shop(market, market["shop"], transport, family, PORTS[transport])
+    inside = shop.container.net
+    with Ear(inside, transport, address=LOOPBACKS[shop.heard_in], port=INSIDE) as ear:
+        assert ear.hears(inside)
+        everybody = [
+            *callers(market, family, OUTSIDE),
+            ("peer", market.world.address(HOST, family)),
+        ]
+        calls = [Call(caller, address) for caller, address in everybody]
+        assert replace(shop, ears=dict.fromkeys(FAMILIES, ear)).overhears(calls) == []
 
 
 @requirement("PUB-6")

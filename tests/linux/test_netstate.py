@@ -186,6 +186,15 @@ def test_routes_are_told_by_table_and_kind(netlink: Netlink, text: str, black: s
     assert {route.destination for route in extra} == {swallowed}
 
 
+def test_links_of_which_a_router_has_told_are_known(netlink: Netlink, space: NetNS) -> None:
+    """By a route that has come with an advertisement, and by no other."""
+    with decoder.rtnetlink(space) as ipr:
+        ipr.route("add", dst="2001:db8::/32", gateway="fd00::2", oif=5)
+        assert netstate.advertised(netlink) == []
+        ipr.route("add", dst="::/0", gateway="fd00::3", oif=5, proto=9)
+    assert netstate.advertised(netlink) == ["br0"]
+
+
 def test_routes_that_every_link_has_are_those_of_ipv6(netlink: Netlink) -> None:
     """Of link-local networks IPv4's is told: who has a route there was given it."""
     links = [ip_network("169.254.0.0/16"), ip_network("fe80::/64")]

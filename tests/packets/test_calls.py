@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import struct
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
@@ -123,6 +125,19 @@ def test_bulk_arrives_as_it_was_sent(ends: Ends, family: Family) -> None:
     talk = (*ends, FAR_ADDRESS[family], 1 << 20)
     assert bulk.upload(*talk) == bulk.download(*talk) == bulk.sent(1 << 20)
     assert bulk.sent(1 << 20) != bulk.sent((1 << 20) - 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("by_caller", [True, False])
+def test_a_reset_is_told_from_an_end(
+    ends: Ends, family: Family, monkeypatch: pytest.MonkeyPatch, *, by_caller: bool
+) -> None:
+    """Who breaks off is not taken for one who has said all, nor the other way round."""
+    talk = (*ends, FAR_ADDRESS[family])
+    assert bulk.cut_short(*talk, by_caller=by_caller)
+    monkeypatch.setattr("harness.bulk._reset", socket.socket.close)
+    monkeypatch.setattr("harness.bulk._RESET", struct.pack("ii", 0, 0))
+    assert not bulk.cut_short(*talk, by_caller=by_caller)
 
 
 def test_without_offload_the_wire_carries_what_a_real_one_would(ends: Ends, wires: Wires) -> None:

@@ -39,6 +39,17 @@ _EVER = (Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE)
 
 
 @fault(
+    "routers-are-not-listened-to",
+    violates=("BYS-5",),
+    moment=Moment.NETWORK_CREATED,
+    history=("moby#43466", "for-linux#844", "cni-plugins#21"),
+)
+def routers_are_not_listened_to(site: Site) -> None:
+    """With the first network the host hears no router on its LAN any more."""
+    site.host.sysctl(f"net.ipv6.conf.{site.uplink()}.accept_ra", 0)
+
+
+@fault(
     "bystanders-lose-ipv6",
     violates=("BYS-1",),
     moment=Moment.NETWORK_CREATED,

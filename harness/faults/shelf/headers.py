@@ -75,3 +75,11 @@ def no_checksum_is_a_wrong_one(site: Site) -> None:
     """Between peers a datagram without a checksum is lost, which IPv4 allows for."""
     bare = [*tricks.between_ports(4), *tricks.datagrams_without_checksum()]
     site.host.rule("forward", bare, DROP, priority=0, bridge=True)
+
+
+@fault("urgency-is-forgotten", violates=("BR-28",), moment=RULES, narrow=True)
+def urgency_is_forgotten(site: Site) -> None:
+    """What a container has said of urgency and congestion is not said any more beyond the host."""
+    for bridge in new_bridges(site):
+        for version in FAMILIES:
+            site.host.rule("forward", iifname(bridge), tricks.set_class(version, 0), priority=-150)

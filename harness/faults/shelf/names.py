@@ -10,7 +10,14 @@ from typing import Final
 from harness.adapters.protocol import Facts
 from harness.faults.catalogue import PLUGGED, RULES, Moment, fault
 from harness.faults.site import Site
-from harness.faults.tricks import DROP, longer_than, mark_flow, of_marked_flow
+from harness.faults.tricks import (
+    DROP,
+    deny_the_name,
+    longer_than,
+    mark_flow,
+    of_marked_flow,
+    other_records_of,
+)
 from harness.faults.verb import Verb
 from harness.lookup import inside
 from harness.model import DEFAULT_NETWORK, HOST, Bridge
@@ -184,6 +191,28 @@ def _relay(site: Site, address: str) -> None:
                     return
 
     threading.Thread(target=serve, daemon=True).start()
+
+
+@fault(
+    "other-records-deny-the-name",
+    violates=("DNS-5",),
+    moment=Moment.CONTAINER_STARTED,
+    history=("libnetwork#2026", "aardvark-dns#679"),
+    narrow=True,
+)
+def other_records_deny_the_name(site: Site) -> None:
+    """Asked for other records of a peer's than addresses, the resolver denies its name."""
+    if _on_own_network(site):
+        site.inside.rule("input", other_records_of("web"), deny_the_name())
+
+
+@fault("resolver-for-everybody", violates=("DNS-6",), moment=PLUGGED)
+def resolver_for_everybody(site: Site) -> None:
+    """At a network's gateway names are looked up for whoever asks there."""
+    for plug in site.plugs() if _on_own_network(site) and not site.is_internal else ():
+        if plug.bridge not in site.memory.setdefault("relaying", []):
+            site.memory["relaying"].append(plug.bridge)
+            _relay(site, str(next(item.ip for item in plug.gateways if item.version == 4)))
 
 
 @fault(

@@ -76,6 +76,28 @@ def callers_do_not_break_off(site: Site) -> None:
             site.inside.rule("input", [*tricks.tcp_resets(), *dport(port.container_port)], DROP)
 
 
+@fault("what-is-cut-short-looks-whole", violates=("PUB-14",), moment=Moment.CONTAINER_STARTED)
+def what_is_cut_short_looks_whole(site: Site) -> None:
+    """Who calls a published port takes what the container has broken off for what has ended."""
+    ended = tricks.corrupt(13, bytes([0x11]))  # FIN and ACK, in place of RST and ACK
+    if site.is_bridged and site.facts and site.facts.ports:
+        site.inside.rule("output", tricks.with_flags("RA"), ended)
+
+
+@fault("loopback-is-published-too", violates=("PUB-15",), moment=Moment.CONTAINER_STARTED)
+def loopback_is_published_too(site: Site) -> None:
+    """What calls a published port is led on to the container's 127.0.0.1."""
+    for plug in site.plugs() if site.facts and site.facts.ports else ():
+        site.inside.sysctl(f"net.ipv4.conf.{plug.inside}.route_localnet", 1)
+    for port, version, _ in _published(site):
+        if version == 4:
+            which = [*iifname("eth0"), *family(4), *l4proto(port.protocol)]
+            led = dnat(_LOOPBACK[1], port.container_port)
+            site.inside.rule(
+                "prerouting", which, dport(port.container_port), led, priority=-110, nat=True
+            )
+
+
 @fault("published-for-others-only", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
 def published_for_others_only(site: Site) -> None:
     """The host itself does not reach a port that it publishes on 127.0.0.1."""

@@ -1,0 +1,39 @@
+"""Routers that the host listens to: a kernel that forwards passes them over unless it is told."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+from pathlib import Path
+
+from pyroute2 import IPRoute
+
+from linux import rtnl
+from linux.netlink import Netlink
+from runtime.engine import Engine
+
+
+def test_a_router_that_was_listened_to_is_listened_to_still(engine: Engine) -> None:
+    """When the host begins to forward IPv6; at the end it listens as before, if it still can."""
+    with Netlink() as netlink:
+        for index, name in ((90, "up.90"), (91, "up91"), (92, "aside")):
+            netlink.send([rtnl.add_bridge(name, index=index)])
+            own = ip_interface(f"2001:db8:{index}::1/64")
+            netlink.send([rtnl.add_address(index, own)])
+    with IPRoute() as ipr:
+        for index in (90, 91):
+            via = f"2001:db8:{index}::2"
+            ipr.route("add", dst=f"2001:db8:{index + 10}::/64", gateway=via, oif=index, proto=9)
+    assert [accepts(name) for name in ("up.90", "up91", "aside")] == ["1", "1", "1"]
+    engine.network_create("four")
+    assert accepts("up.90") == "1"
+    engine.network_create("lan", ipv6=True)
+    assert [accepts(name) for name in ("up.90", "up91", "aside")] == ["2", "2", "1"]
+    with Netlink() as netlink:
+        netlink.send([rtnl.del_link("up91")])
+    engine.teardown()
+    assert accepts("up.90") == "1"
+
+
+def accepts(link: str) -> str:
+    """Whether a link of the host's listens to routers."""
+    return Path(f"/proc/sys/net/ipv6/conf/{link}/accept_ra").read_text().strip()
