@@ -3,7 +3,7 @@
 A veth end that was brought up before its peer gets its queue from a worker of
 the kernel (link watch) some time after the peer is up, up to a second on a busy
 machine, and drops everything until then. Asking for that one link makes the
-kernel catch up at once; a dump of all links does not.
+kernel catch up at once, since Linux 6.8; a dump of all links does not.
 
 An IPv6 address that was added gets its route of the table `local` from another worker
 (addrconf_dad_work in net/ipv6/addrconf.c), even where nobody looks for duplicates. Until

@@ -3,8 +3,8 @@
 A listener tells of a connection only when the handshake is complete. A raw TCP socket
 (raw(7)) gets a copy of each segment that the namespace takes in, behind its input rules,
 as the raw ICMP socket does for echo requests. Which question a SYN belongs to is told by
-its initial sequence number: 32 bits that the asker's kernel draws at random and that NAT
-leaves alone, while it may change both ports.
+its initial sequence number: 32 bits that are others for each connection (RFC 6528) and that
+NAT leaves alone, while it may change both ports.
 """
 
 from __future__ import annotations

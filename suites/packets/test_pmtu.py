@@ -30,8 +30,9 @@ TOO_LONG: Final = b"x" * 1440
 """What fits a link of 1500 together with its headers, and not that one."""
 FITS: Final = b"x" * 1300
 FRAGMENTED: Final = b"x" * 3000
-"""What fits no link at all. (What fits the host's own and came in fragments, Linux sends on
-as a whole over IPv6, once its connection tracking has put it together: lost, further on.)"""
+"""What fits no link at all. (What fits the host's own and came in fragments goes on as a whole
+where bridged frames pass the firewall: connection tracking puts it together, and how large the
+fragments were is forgotten between the bridge and IP. Over IPv6 it is lost further on.)"""
 OWN_PORT: Final = 31043
 ECHO: Final = UDP_PORTS["echo"]
 SIZE: Final = 300_000
