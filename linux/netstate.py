@@ -259,9 +259,8 @@ def routes(
 
 def advertised(netlink: Netlink) -> list[str]:
     """The links by which a route leads that a router has told of (RFC 4861)."""
-    body = rtnl.ROUTE.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)
     told = set()
-    for answer in netlink.ask(Request(rtnl.RTM_GETROUTE, NLM_F_DUMP, body, "list routes")):
+    for answer in of_family(netlink, list_routes(socket.AF_INET6)):
         oif = chosen(answer, rtnl.ROUTE.size, (rtnl.RTA_OIF,)).get(rtnl.RTA_OIF)
         if oif and rtnl.ROUTE.unpack_from(answer)[5] == _RTPROT_RA:
             told.add(number(oif))
