@@ -10,11 +10,21 @@ from scapy.layers.inet import ICMP, TCP
 
 from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.marks import requirement
-from harness.model import ATTACKER, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Publish
+from harness.model import (
+    ATTACKER,
+    GATEWAY,
+    HOST,
+    Bridge,
+    ContainerSpec,
+    Family,
+    NetworkSpec,
+    Plan,
+    Publish,
+)
 from harness.packets.wires import Wires
 from harness.place import Place
 from harness.scene import Scene
-from harness.traffic import TRANSPORTS, Ear, Transport
+from harness.traffic import ANYWHERE, TRANSPORTS, Ear, Transport
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
 from suites.claimed import has_ipv6
@@ -109,20 +119,41 @@ def test_a_flow_on_the_other_network_goes_on(pair: Scene, family: Family) -> Non
     )
 
 
-@requirement("NET-3", "PUB-1")
+@requirement("NET-3", "BR-14")
+def test_the_bridge_keeps_its_mac(pair: Scene) -> None:
+    """That of the network to which it is connected, and from which it is taken again."""
+    bridge = pair.runtime.network_facts(FOURTH).interface
+    assert bridge is not None
+    macs = [pair.place(GATEWAY).links()[bridge].mac]
+    for change in (pair.connect, pair.disconnect):
+        change("left", FOURTH)
+        macs.append(pair.place(GATEWAY).links()[bridge].mac)
+    assert len(set(macs)) == 1
+
+
+@requirement("NET-3", "PUB-1", "PUB-6")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_its_published_ports_go_on(scene: Scene, host: Place, transport: Transport) -> None:
-    """They answer to the LAN while it is connected to a network more, and after that."""
+def test_its_published_ports_go_on(scene: Scene, transport: Transport) -> None:
+    """They answer to the LAN while it is connected to a network more, and after that.
+
+    A flow that is open goes on, and whoever calls is seen as before.
+    """
     scene.network("home")
     scene.network("passing")
-    ports = (Publish(PUBLISHED, PORT, transport),)
-    shop = scene.container("shop", Bridge("home"), ports=ports)
-    with Ear(shop.net, transport, port=PORT) as ear:
-        call: dict[str, Any] = {"at": host.address(4), "port": PUBLISHED, "answered": True}
-        assert ear.hears(scene.place(ATTACKER), **call)
+    ports = tuple(Publish(PUBLISHED + number, PORT + number, transport) for number in range(2))
+    shop, attacker = scene.container("shop", Bridge("home"), ports=ports), scene.place(ATTACKER)
+    own = scene.world.address(HOST, 4)
+    open_flow = talking(attacker, shop.net, ANYWHERE[4], transport=transport, by=(own, PUBLISHED))
+    with open_flow as talk, Ear(shop.net, transport, port=PORT + 1) as ear:
+        call: dict[str, Any] = {"at": own, "port": PUBLISHED + 1, "answered": True}
+        before = ear.hears(attacker, **call)
+        assert before
         for change in (scene.connect, scene.disconnect):
             change("shop", "passing")
-            assert ear.hears(scene.place(ATTACKER), **call)
+            met = ear.hears(attacker, **call)
+            assert met
+            assert met.seen[0] == before.seen[0]
+            talk.exchange()
 
 
 @requirement("NET-3", "LIFE-7")

@@ -15,6 +15,7 @@ from harness.place import Place
 from harness.scene import Scene
 from harness.world.snapshot import Snapshot
 from linux.netstate import Link
+from suites.claimed import restarts
 from suites.names import held
 from suites.trio import both_families
 
@@ -47,6 +48,10 @@ def test_the_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: Place) -
     for name in NAMES:
         scene.container(name, Bridge(network))
         seen += macs()
+    if restarts(runtime):
+        for change in (scene[NAMES[0]].stop, scene[NAMES[0]].start):
+            change()
+            seen += macs()
     *going, last = sorted(NAMES, key=lambda name: host_end(scene, name).mac)
     talk = (scene[last].net, host, facts.gateways[0].ip, WORD)
     there_and_back(*talk)
