@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from linux.netns import NetNS
@@ -97,6 +98,28 @@ class Wirer:
             os.unlink(own)
         os.link(f"{self._store.directory(joined.id)}/resolv.conf", own)
         return Wiring(netns)
+
+    def follow(self, found: Container) -> None:
+        """Write the files of a running container anew, and hosts of those who have joined it."""
+        endpoints = found.state.endpoints
+        self.write_files(found.config, endpoints)
+        for joiner in self._joiners(found):
+            names = [found.config.hostname, joiner.hostname]
+            self._write_hosts(joiner, files.hosts(names, endpoints))
+
+    def _joiners(self, found: Container) -> Iterator[ContainerConfig]:
+        """Who is in its namespace: their resolv.conf is the same file, which few share."""
+        own = os.stat(f"{self._store.directory(found.id)}/resolv.conf")
+        if own.st_nlink == 1:
+            return
+        namespace = os.stat(f"/proc/{found.state.pid}/ns/net")
+        for identity in self._store.ids():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has gone, or does not run
+                theirs = os.stat(f"{self._store.directory(identity)}/resolv.conf")
+                if identity != found.id and os.path.samestat(own, theirs):
+                    pid = self._store.state(identity).pid
+                    if os.path.samestat(namespace, os.stat(f"/proc/{pid}/ns/net")):
+                        yield self._store.config(identity)
 
     def write_files(self, config: ContainerConfig, endpoints: Sequence[Endpoint]) -> None:
         """Write hosts, hostname and resolv.conf of a container with these endpoints."""

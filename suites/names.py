@@ -9,7 +9,7 @@ from typing import Final
 from harness import lookup
 from harness.adapters.protocol import Adapter
 from harness.lookup import Found
-from harness.model import Bridge, Family
+from harness.model import FAMILIES, Bridge, Family, Joined
 from harness.scene import Scene
 from harness.topology import SENTINEL_ZONE, Address
 from harness.world.services import Question
@@ -54,6 +54,18 @@ def resolved(scene: Scene, asker: str, name: str, family: Family) -> set[Address
 def looked_up(scene: Scene, asker: str, name: str, family: Family | None = None) -> Found:
     """What the C library inside `asker` makes of a name."""
     return lookup.look_up(scene.world.host, scene[asker], name, family)
+
+
+def leads_to_itself(scene: Scene, name: str) -> None:
+    """What gethostname(2) says inside leads to addresses that are there, and to no others."""
+    called = lookup.hostname(scene.world.host, scene[name])
+    for family in FAMILIES:
+        own, found = held(scene, name, family), looked_up(scene, name, called, family)
+        others = set(found.addresses - own)
+        if isinstance(scene.plan.container(name).mode, Joined):  # its loopback is no less itself
+            others = {address for address in others if not address.is_loopback}
+        assert not others, f"{called} leads to {found}, it has {own}"
+        assert bool(found.addresses) >= bool(own), f"{called} leads to {found}, it has {own}"
 
 
 def with_names(runtime: Adapter, network: str) -> Bridge:

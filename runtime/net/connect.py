@@ -130,7 +130,7 @@ class Connector:
                 if is_full(error) or is_exhausted(error):
                     raise
                 failure = error
-        self._wirer.write_files(found.config, endpoints)
+        self._wirer.follow(found)
         return self._written(found, found.state._replace(changing="")), failure
 
     def _lead(self, found: Container, netns: NetNS, *, attend: bool) -> None:

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness.adapters.protocol import Adapter, Feature
 from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, Bridge, Joined
+from harness.model import DEFAULT_NETWORK, Bridge, ContainerSpec, Joined, NetworkSpec, Plan
 from harness.scene import Scene
 from harness.topology import pick
-from suites.claimed import families, has_ipv6
-from suites.names import held, resolved, unheard_of
+from harness.world.build import World
+from suites.claimed import families, has_ipv6, restarts
+from suites.names import held, leads_to_itself, resolved, unheard_of
+
+IN_TURN = ("home", "joiner", "third")
+"""Each has joined the one before it, and the last has been started again where it can be."""
+
+
+@pytest.fixture(scope="module")
+def moved(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """`IN_TURN`, of whom the first was taken from a network of one's own to the default one."""
+    home, *joining = IN_TURN
+    plan = Plan(
+        networks=(NetworkSpec("town"),),
+        containers=(
+            ContainerSpec(home, Bridge("town")),
+            *(
+                ContainerSpec(name, Joined(joined))
+                for name, joined in zip(joining, IN_TURN, strict=False)
+            ),
+        ),
+    )
+    with Scene(world, runtime, plan) as made:
+        if restarts(runtime):
+            made["third"].stop()
+            made.start("third")
+        if Feature.CONNECT in runtime.features:
+            made.connect(home, DEFAULT_NETWORK)
+            made.disconnect(home, "town")
+        yield made
 
 
 def stopped(scene: Scene, name: str) -> None:
@@ -35,13 +64,16 @@ def test_the_end_of_the_joiner_leaves_the_names_of_the_joined(
 
 @requirement("DNS-1", "CTR-1", "NET-3")
 def test_the_joiners_resolver_is_that_of_the_network_that_the_joined_is_on_now(
-    scene: Scene,
+    moved: Scene,
 ) -> None:
-    """Taken to the default network, names outside are answered in both of them."""
-    scene.network("town")
-    scene.containers(home=Bridge("town"), joiner=Joined("home"))
-    scene.connect("home", DEFAULT_NETWORK)
-    scene.disconnect("home", "town")
-    address = pick(scene.world.topology.internet, 4).ip
-    for asker in ("home", "joiner"):
-        assert resolved(scene, asker, unheard_of(), 4) == {address}
+    """Taken to the default network, names outside are answered in all of them."""
+    address = pick(moved.world.topology.internet, 4).ip
+    for asker in IN_TURN:
+        assert resolved(moved, asker, unheard_of(), 4) == {address}
+
+
+@requirement("DNS-2", "CTR-1", "NET-3")
+@pytest.mark.parametrize("name", IN_TURN)
+def test_its_own_name_leads_to_where_the_joined_is_now(moved: Scene, name: str) -> None:
+    """Be it that of the joined one or its own, and no more to where that was before."""
+    leads_to_itself(moved, name)

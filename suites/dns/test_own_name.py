@@ -6,9 +6,9 @@ import pytest
 
 from harness import lookup
 from harness.marks import requirement
-from harness.model import FAMILIES, HOST, Bridge, Joined
+from harness.model import HOST, Bridge
 from harness.scene import Scene
-from suites.names import held, looked_up
+from suites.names import held, leads_to_itself, looked_up
 
 
 @requirement("DNS-2")
@@ -71,15 +71,3 @@ def test_it_follows_its_connections(scene: Scene) -> None:
     scene.disconnect("mover", "town")
     assert not held(scene, "mover", 4) & first
     leads_to_itself(scene, "mover")
-
-
-def leads_to_itself(scene: Scene, name: str) -> None:
-    """What gethostname(2) says inside leads to addresses that are there, and to no others."""
-    called = lookup.hostname(scene.world.host, scene[name])
-    for family in FAMILIES:
-        own, found = held(scene, name, family), looked_up(scene, name, called, family)
-        others = set(found.addresses - own)
-        if isinstance(scene.plan.container(name).mode, Joined):  # its loopback is no less itself
-            others = {address for address in others if not address.is_loopback}
-        assert not others, f"{called} leads to {found}, it has {own}"
-        assert bool(found.addresses) >= bool(own), f"{called} leads to {found}, it has {own}"

@@ -97,6 +97,36 @@ def test_taking_it_off_leaves_no_trace(engine: Engine, lan: str, root: Path) -> 
     assert engine.network_inspect(lan).ready
 
 
+def test_who_has_joined_it_follows(engine: Engine, lan: str) -> None:
+    """Whoever shares the namespace, by however many steps, finds both names at every address."""
+    web = engine.run("base", FOR_EVER, name="web")
+    first = engine.run("base", FOR_EVER, name="first", network="container:web")
+    second = engine.run("base", FOR_EVER, name="second", network="container:first")
+    engine.network_connect(lan, "web")
+    for change, addresses in (
+        (engine.network_connect, {"172.17.0.1", "10.9.0.2", "fd00:9::2", "10.8.0.2"}),
+        (engine.network_disconnect, {"172.17.0.1", "10.9.0.2", "fd00:9::2"}),
+    ):
+        change("dmz", "web")
+        for joiner in (first, second):
+            lines = engine.exec(joiner.id, ["cat", "/etc/hosts"]).stdout.decode().splitlines()
+            names = f"{web.config.hostname} {joiner.config.hostname}"
+            assert {line.partition("\t")[0] for line in lines if line.endswith(names)} == addresses
+
+
+def test_who_had_joined_it_before_it_was_started_again_does_not(engine: Engine, lan: str) -> None:
+    """That one is in the namespace that was, and nothing is told there of this one."""
+    engine.run("base", FOR_EVER, name="web")
+    joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
+    engine.stop("web", timeout=0)
+    engine.start("web")
+    before = engine.exec(joiner.id, ["cat", "/etc/hosts"]).stdout
+    engine.network_connect(lan, "web")
+    assert engine.exec(joiner.id, ["cat", "/etc/hosts"]).stdout == before
+    engine.stop("joiner", timeout=0)
+    engine.network_disconnect(lan, "web")
+
+
 def test_a_container_without_ipv6_is_not_connected_to_a_network_with_it(
     engine: Engine, lan: str, root: Path
 ) -> None:
