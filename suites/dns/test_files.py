@@ -34,6 +34,17 @@ some: Final = pytest.mark.parametrize(
 )
 
 
+@requirement("FILE-1", "CTR-5")
+def test_who_has_joined_is_called_as_declared(town: Scene, runtime: Adapter) -> None:
+    """As itself, or where they share their hostname as whom it joined."""
+    lodger = town["lodger"]
+    shared = runtime.dialect.joined_hostname == "shared"
+    called = "web" if shared else "lodger"
+    wanted = {"short-id": town[called].started.id[:SHORT], "name": called}[runtime.dialect.hostname]
+    assert lodger.read("/etc/hostname") == f"{wanted}\n"
+    assert lookup.hostname(town.world.host, lodger) == wanted
+
+
 @requirement("FILE-1")
 @some
 def test_the_hostname_is_as_declared(town: Scene, runtime: Adapter, name: str) -> None:
@@ -81,13 +92,19 @@ def test_of_the_hosts_own_file_it_has_what_is_declared(
 
 
 @requirement("FILE-1")
-@some
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("plain", id="bridge"),
+        pytest.param("web", id="user-defined", marks=requirement("NET-4")),
+        pytest.param("both", id="on-two-networks", marks=requirement("NET-3")),
+        pytest.param("lodger", id="container", marks=requirement("NET-4", "CTR-5")),
+    ],
+)
 def test_localhost_is_itself(town: Scene, name: str) -> None:
     """In each family that its loopback has, by the file and by the C library."""
-    loopback = {item.ip for item in town[name].net.interfaces("lo")}
-    lines = hosts(town[name])
-    assert loopback <= {address for address, names in lines.items() if "localhost" in names}
-    for address in loopback:
+    assert_localhost_is_itself(town, name)
+    for address in {item.ip for item in town[name].net.interfaces("lo")}:
         family: Family = 4 if address.version == 4 else 6
         assert looked_up(town, name, "localhost", family).addresses == {address}
 
@@ -116,17 +133,20 @@ def test_they_follow_its_connections(scene: Scene) -> None:
     Whoever else is on the network is no matter of theirs.
     """
     for network in ("town", "village"):
-        scene.network(network)
+        scene.network(network, ipv6=has_ipv6(scene.runtime))
     scene.container("villager", Bridge("village"))
     mover = scene.container("mover", Bridge("town"), hosts=ASKED_FOR)
-    before = hosts(mover)
+    before, hostname = hosts(mover), mover.read("/etc/hostname")
     for change in (scene.connect, scene.disconnect):
         change("mover", "village")
         called = lookup.hostname(scene.world.host, mover)
         at = {address for address, names in hosts(mover).items() if called in names}
-        assert at == held(scene, "mover", 4)
-        assert {address for _, address in ASKED_FOR} <= hosts(mover).keys()
+        assert at == held(scene, "mover", 4) | held(scene, "mover", 6)
+        assert all(name in hosts(mover)[address] for name, address in ASKED_FOR)
         assert not any("villager" in names for names in hosts(mover).values())
+        assert mover.read("/etc/hostname") == hostname
+        assert_localhost_is_itself(scene, "mover")
+        assert_readable(mover)
     assert hosts(mover) == before
 
 
@@ -146,13 +166,14 @@ def test_they_outlast_a_restart(scene: Scene, network: str) -> None:
     assert {address for address, names in lines.items() if "box" in names} == own
     for name, address in ASKED_FOR:
         assert name in lines[address]
+    assert_localhost_is_itself(scene, "asking")
+    assert_readable(asking)
 
 
 @requirement("FILE-1")
 def test_whoever_runs_inside_can_read_them(town: Scene) -> None:
     """They are files of root's, with the mode of such files."""
-    for name in ("hosts", "hostname", "resolv.conf"):
-        assert oct(town["plain"].mode(f"/etc/{name}") & 0o777) == oct(0o644)
+    assert_readable(town["plain"])
 
 
 @requirement("FILE-1")
@@ -166,6 +187,18 @@ def test_what_is_written_into_them_stays_inside(scene: Scene, name: str) -> None
     assert mark in scene["writer"].read(f"/etc/{name}")
     assert mark not in scene["reader"].read(f"/etc/{name}")
     assert mark not in scene.world.host.call(_text, f"/etc/{name}")
+
+
+def assert_localhost_is_itself(scene: Scene, name: str) -> None:
+    """Every address of its loopback has that name."""
+    called = {address for address, names in hosts(scene[name]).items() if "localhost" in names}
+    assert {item.ip for item in scene[name].net.interfaces("lo")} <= called
+
+
+def assert_readable(container: Container) -> None:
+    """Whoever is who in there can read each of the files."""
+    for name in ("hosts", "hostname", "resolv.conf"):
+        assert oct(container.mode(f"/etc/{name}") & 0o777) == oct(0o644)
 
 
 def hosts(container: Container) -> dict[Address, set[str]]:
