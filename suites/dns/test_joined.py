@@ -16,12 +16,15 @@ from suites.claimed import families, has_ipv6, restarts
 from suites.names import held, leads_to_itself, resolved, unheard_of
 
 IN_TURN = ("home", "joiner", "third")
-"""Each has joined the one before it, and the last has been started again where it can be."""
+"""Each has joined the one before it."""
 
 
 @pytest.fixture(scope="module")
 def moved(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """`IN_TURN`, of whom the first was taken from a network of one's own to the default one."""
+    """`IN_TURN`, of whom the first was taken from a network of one's own to the default one.
+
+    The last has been started again after that, where it can be.
+    """
     home, *joining = IN_TURN
     plan = Plan(
         networks=(NetworkSpec("town"),),
@@ -34,12 +37,12 @@ def moved(world: World, runtime: Adapter) -> Iterator[Scene]:
         ),
     )
     with Scene(world, runtime, plan) as made:
-        if restarts(runtime):
-            made["third"].stop()
-            made.start("third")
         if Feature.CONNECT in runtime.features:
             made.connect(home, DEFAULT_NETWORK)
             made.disconnect(home, "town")
+        if restarts(runtime):
+            made["third"].stop()
+            made.start("third")
         yield made
 
 

@@ -26,6 +26,7 @@ from harness.traffic import TRANSPORTS, Transport
 from harness.world.build import World
 from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT
 from harness.world.services import Services
+from suites.claimed import restarts
 from suites.dns import LONG
 from suites.names import KINDS, heard, looked_up, present, resolved, unheard_of
 
@@ -165,6 +166,26 @@ def test_of_two_resolvers_one_may_fail(
         for family in FAMILIES:
             address = pick(world.topology.internet, family).ip
             assert looked_up(scene, "asker", unheard_of(), family).addresses == {address}
+
+
+@requirement("DNS-1", "DNS-4", "NET-3")
+def test_so_it_is_by_who_has_been_connected_and_started_again(world: World, scene: Scene) -> None:
+    """Of two that were asked for the second, where nobody is at the first; over TCP too."""
+    nobody, own = (pick(there, 4).ip for there in (world.topology.ns2, world.topology.ns1))
+    address = pick(world.topology.internet, 4).ip
+    network = scene.network("town").name
+    with name_server(world, NS1, own) as server:
+        asker = scene.container("asker", dns=(nobody, own))
+        scene.connect("asker", network)
+        for again in (False, True) if restarts(scene.runtime) else (False,):
+            if again:
+                asker.stop()
+                asker.start()
+            name, since = unheard_of(), world.services.mark()
+            assert looked_up(scene, "asker", name, 4).addresses == {address}
+            assert looked_up(scene, "asker", BIG, 4).addresses == frozenset(BIG_ADDRESSES)
+            assert name in {item.name for item in server.asked()}
+            assert heard(scene, since, name, BIG) == []
 
 
 @requirement("DNS-1", "LIFE-7")

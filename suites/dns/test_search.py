@@ -93,6 +93,19 @@ def test_nor_by_who_has_been_started_again(world: World, scene: Scene) -> None:
         assert heard(scene, since, "sought") == []
 
 
+@requirement("DNS-3", "NET-3")
+def test_nor_by_who_is_connected_later(world: World, scene: Scene) -> None:
+    """To the network that the peer is on, from one on which the host's domain is nothing amiss."""
+    resolver = pick(world.topology.resolver, 4).ip
+    with saying(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):
+        scene.network("anew")
+        scene.containers(sought=Bridge("anew"), seeker=Bridge())
+        scene.connect("seeker", "anew")
+        since = world.services.mark()
+        assert looked_up(scene, "seeker", "sought", 4).addresses == held(scene, "sought", 4)
+        assert heard(scene, since, "sought") == []
+
+
 @requirement("DNS-3")
 def test_in_that_domain_names_are_looked_up(searching: Scene) -> None:
     """By the host, which shows that there is one, and by a container that names it in full."""
