@@ -264,6 +264,19 @@ def _reaches(scene: Scene, family: Family, caller: str, other: str) -> bool:
             return True
 
 
+def assert_seen_as_declared(shop: Shop, caller: str, address: Address) -> None:
+    """Who calls from outside is seen by its own address and port, as the gateway, or as neither."""
+    meeting = shop.serves(caller, address)
+    assert meeting
+    match shop.scene.runtime.dialect.published_source:
+        case "client":
+            assert meeting.seen == meeting.own, f"{caller} calls {address}"
+        case "gateway":
+            assert meeting.seen[0] == shop.gateway(), f"{caller} calls {address}"
+        case "own":
+            assert meeting.seen[0] == shop.own(), f"{caller} calls {address}"
+
+
 def assert_theirs(scene: Scene, transport: Transport, family: Family, port: int) -> None:
     """A port that the host has published is, on every other machine, that machine's own."""
     inside = {item.name for item in scene.plan.containers}

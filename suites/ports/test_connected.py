@@ -14,6 +14,7 @@ from harness.model import ATTACKER, HOST, NS1, Bridge, Family
 from harness.scene import Scene
 from harness.topology import Address
 from harness.traffic import Transport
+from suites.ports.fair import Fair
 from suites.ports.shop import OWN, Call, Shop, both, shops
 
 HOME, OTHER = "home", "other"
@@ -73,6 +74,17 @@ def test_they_go_on_by_the_network_that_is_left(moving: Moving) -> None:
     moving.scene.disconnect("web", HOME)
     assert moving.shop.serves(ATTACKER, moving.own())
     assert moving.heard(*OUTSIDE, HOST) >= before
+
+
+@requirement("NET-3", "PUB-1")
+def test_they_come_back_with_the_network(fair: Fair) -> None:
+    """Taken off the only one that it is on, and connected to it again, a container is called."""
+    found = fair.opened("web")
+    for change in (fair.scene.disconnect, fair.scene.connect):
+        change("web", fair.home.network)
+    for shop in found:
+        assert shop.serves(ATTACKER, fair.own(shop.family))
+        assert shop.serves(HOST, LOOPBACKS[shop.family])
 
 
 @requirement("PUB-1", "INT-1")

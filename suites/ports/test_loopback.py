@@ -25,6 +25,7 @@ from harness.packets.wires import Wires
 from harness.scene import Scene
 from harness.topology import Address
 from harness.traffic import Ear, Transport, own_port
+from suites.claimed import restarts
 from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, both, home, is_relayed, link_of
 
 INNER: Final = 8110
@@ -44,9 +45,15 @@ NEIGHBOURS: Final = (
 
 @pytest.fixture(scope="module")
 def inner(market: Scene, family: Family) -> Iterator[Scene]:
-    """The market, with a container `inner` that publishes `INNER` on the loopback."""
+    """The market, with a container `inner` that publishes `INNER` on the loopback.
+
+    It has been started again, where it can be.
+    """
     ports = both(INNER, at=LOOPBACKS[family])
-    market.container("inner", home(market.runtime, family), ports=ports)
+    made = market.container("inner", home(market.runtime, family), ports=ports)
+    if restarts(market.runtime):
+        made.stop()
+        made.start()
     yield market
     market.remove("inner")
 

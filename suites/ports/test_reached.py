@@ -11,7 +11,17 @@ from harness.marks import requirement
 from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, Family
 from harness.scene import Scene
 from harness.traffic import Ear, Transport
-from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, callers, is_relayed, one_more
+from suites.ports.shop import (
+    INSIDE,
+    PORTS,
+    Call,
+    Shop,
+    addresses,
+    assert_seen_as_declared,
+    callers,
+    is_relayed,
+    one_more,
+)
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
 """The LAN, beyond the routers, and a bystander behind the host."""
@@ -77,21 +87,11 @@ def test_what_listens_on_the_containers_own_loopback_is_not_called(
 
 
 @requirement("PUB-6")
-def test_the_caller_is_seen_as_declared(
-    market: Scene, runtime: Adapter, shop: Shop, family: Family
-) -> None:
+def test_the_caller_is_seen_as_declared(market: Scene, shop: Shop, family: Family) -> None:
     """By its own address and port, or as the gateway; by whichever address of the host."""
     for caller in OUTSIDE:
         for address in addresses(market, family):
-            meeting = shop.serves(caller, address)
-            assert meeting
-            match runtime.dialect.published_source:
-                case "client":
-                    assert meeting.seen == meeting.own, f"{caller} calls {address}"
-                case "gateway":
-                    assert meeting.seen[0] == shop.gateway(), f"{caller} calls {address}"
-                case "own":
-                    assert meeting.seen[0] == shop.own(), f"{caller} calls {address}"
+            assert_seen_as_declared(shop, caller, address)
 
 
 @requirement("PUB-6")

@@ -1,0 +1,89 @@
+"""Published ports of a container that has been started again: every one, for whoever calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from harness.adapters.protocol import Adapter
+from harness.container import Container
+from harness.marks import requirement
+from harness.model import ATTACKER, HOST, Family, Publish
+from harness.scene import Scene
+from harness.traffic import TRANSPORTS, Ear, Transport
+from suites.ports.shop import (
+    INSIDE,
+    Call,
+    Shop,
+    assert_seen_as_declared,
+    assert_theirs,
+    heard_in,
+    home,
+    meets,
+)
+
+FIRST: Final = 8140
+COUNT: Final = 3
+CHOSEN: Final = INSIDE + 100
+"""Where the container listens behind a port of the runtime's choice."""
+
+
+@pytest.fixture(scope="module")
+def again(market: Scene, family: Family) -> Iterator[Container]:
+    """It publishes a range and a port of the runtime's choice, and has been started again."""
+    ports = [Publish(FIRST, INSIDE, transport, count=COUNT) for transport in TRANSPORTS]
+    ports += [Publish(0, CHOSEN, transport) for transport in TRANSPORTS]
+    made = market.container("again", home(market.runtime, family), ports=tuple(ports))
+    made.stop()
+    made.start()
+    yield made
+    market.remove("again")
+
+
+@pytest.fixture
+def shop(market: Scene, again: Container, transport: Transport, family: Family) -> Shop:
+    """The first port of the range, over one transport."""
+    return Shop(market, again, transport, family, FIRST)
+
+
+@requirement("PUB-12", "LIFE-7")
+def test_each_port_leads_where_it_did(
+    market: Scene, again: Container, transport: Transport, family: Family
+) -> None:
+    """Those of the range, from the first to the last, and the one that the runtime tells of now."""
+    led = {FIRST + number: INSIDE + number for number in range(COUNT)}
+    told = (item for item in again.facts().ports if item.container_port == CHOSEN)
+    (chosen,) = {item.host_port for item in told if item.protocol == transport}
+    for port, inside in (led | {chosen: CHOSEN}).items():
+        with Ear(again.net, transport, family=heard_in(market.runtime, family), port=inside) as ear:
+            at = market.world.address(HOST, family)
+            assert ear.hears(market.place(ATTACKER), at=at, port=port, answered=True), port
+
+
+@requirement("PUB-6", "LIFE-7")
+def test_the_caller_is_seen_as_declared(shop: Shop, family: Family) -> None:
+    """As by one that has not been."""
+    assert_seen_as_declared(shop, ATTACKER, shop.scene.world.address(HOST, family))
+
+
+@requirement("PUB-5", "LIFE-7")
+def test_another_network_reaches_it_as_declared(
+    market: Scene, runtime: Adapter, shop: Shop, family: Family
+) -> None:
+    """By the host's address on the LAN; a peer, whom it may be served for, is the control."""
+    address = market.world.address(HOST, family)
+    assert shop.serves(ATTACKER, address)
+    if meets(market, "stranger", address):
+        if runtime.dialect.published_across == "reachable":
+            assert shop.serves("stranger", address)
+        else:
+            assert shop.overhears([Call("stranger", address)]) == []
+
+
+@requirement("PUB-9", "LIFE-7")
+def test_on_other_machines_the_port_is_theirs(market: Scene, shop: Shop, family: Family) -> None:
+    """Whoever calls it there, by way of the host or from it, reaches them."""
+    assert shop.serves(ATTACKER, market.world.address(HOST, family))
+    assert_theirs(market, shop.transport, family, shop.port)
