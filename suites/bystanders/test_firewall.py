@@ -8,6 +8,7 @@ from typing import Final
 from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
+from harness.adapters.protocol import Feature
 from harness.addresses import LOOPBACKS
 from harness.fixtures import RuntimeStarter
 from harness.marks import requirement
@@ -41,6 +42,15 @@ def test_the_operators_rules_survive(scene: Scene) -> None:
         scene.containers(a=own, b=own, c=Bridge())
         assert operator.facts(host) == before
         assert scene.observed() == scene.promised()
+        if Feature.PUBLISH in scene.runtime.features:
+            scene.container("web", Bridge(), ports=both(PUBLISHED, INSIDE))
+            assert operator.facts(host) == before
+            scene.refusal("late", Bridge(), ports=both(PUBLISHED, INSIDE))
+            assert operator.facts(host) == before
+        if Feature.CONNECT in scene.runtime.features:
+            for change in (scene.connect, scene.disconnect):
+                change("c", "lan")
+                assert operator.facts(host) == before
         scene["a"].stop()
         if restarts(scene.runtime):
             scene["a"].start()

@@ -11,10 +11,12 @@ from dataclasses import replace
 import pytest
 
 from harness import oracle
+from harness.adapters.protocol import Feature
 from harness.marks import requirement
 from harness.model import (
     ATTACKER,
     BR0,
+    DEFAULT_NETWORK,
     FAMILIES,
     HOST,
     INTERNET,
@@ -79,6 +81,10 @@ def _comings_and_goings(scene: Scene) -> Iterator[None]:
     if restarts(scene.runtime):
         scene.start(first)
         yield
+    if Feature.CONNECT in scene.runtime.features:
+        for change in (scene.connect, scene.disconnect):
+            change(first, DEFAULT_NETWORK)
+            yield
     scene.remove(*(spec.name for spec in scene.plan.containers))
     yield
     for network in scene.plan.networks:

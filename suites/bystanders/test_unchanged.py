@@ -117,9 +117,19 @@ def test_forwarding_changes_only_as_documented(
 
 @requirement("BYS-4")
 def test_forwarding_that_was_on_stays_on(scene: Scene) -> None:
-    """For others need it: when networks and containers come, and when the last of them goes."""
+    """For others need it: when networks and containers come, and when the last of them goes.
+
+    And when one of them is connected, taken off, or stopped.
+    """
     host = scene.place(HOST)
-    scene.containers(a=lan(scene), b=Bridge())
+    own = lan(scene)
+    scene.containers(a=own, b=Bridge())
+    assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")
+    if Feature.CONNECT in scene.runtime.features:
+        for change in (scene.connect, scene.disconnect):
+            change("b", own.network)
+            assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")
+    scene["b"].stop()
     assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")
     scene.close()
     assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")

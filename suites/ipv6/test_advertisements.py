@@ -18,14 +18,16 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
+from harness.container import Container
 from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, Bridge
+from harness.model import DEFAULT_NETWORK, GATEWAY, Bridge
 from harness.multicast import ALL_NODES, EVERYBODY_MAC, mac_of
 from harness.packets.craft import send_frame
 from harness.place import Place
 from harness.scene import Scene
 from harness.wait import until
 from harness.world.snapshot import Snapshot
+from suites.claimed import restarts
 
 PREFIX: Final = IPv6Network("2001:db8:bad::/64")
 BEYOND: Final = IPv6Network("2001:db8:bad:beef::/64")
@@ -76,15 +78,34 @@ def test_nor_is_it_believed_by_who_is_connected_later(scene: Scene) -> None:
         scene.network(name)
     rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer", Bridge("home"))
     scene.connect("peer", "later")
-    for _ in range(2):
-        before = Snapshot.of(peer.net)
+    assert_not_believed(scene, rogue, peer)
+
+
+@requirement("V6-1", "V6-2", "NET-3")
+def test_nor_is_it_where_ipv6_came_with_the_connection(scene: Scene) -> None:
+    """Neither by who was connected, nor by who was there, nor by the host."""
+    scene.network("later", ipv6=True)
+    rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer")
+    scene.connect("peer", "later")
+    assert_not_believed(scene, rogue, peer)
+
+
+def assert_not_believed(scene: Scene, rogue: Container, peer: Container) -> None:
+    """Nothing of the peer or the host changes, nor does it when the peer has been started again."""
+    host = scene.place(GATEWAY)
+    scene.ready()
+    for again in (False, True) if restarts(scene.runtime) else (False,):
+        if again:
+            peer.stop()
+            peer.start()
+            scene.ready()
+        before = Snapshot.of(peer.net), Snapshot.of(host)
         with peer.net.capture() as wire:
             send_frame(rogue.net, advertisement(rogue.net.links()["eth0"].mac), PROOF)
             scene.settle()
         assert wire.matching(PROOF)
-        assert before.changes(Snapshot.of(peer.net)) == []
-        peer.stop()
-        peer.start()
+        assert before[0].changes(Snapshot.of(peer.net)) == []
+        assert before[1].changes(Snapshot.of(host)) == []
 
 
 def advertisement(mac: str) -> Packet:

@@ -114,7 +114,7 @@ def test_a_name_that_is_free_again_stands_for_what_is_asked_for_now(scene: Scene
 @requirement("NET-6", "NET-2")
 def test_the_networks_that_stay_are_untouched(scene: Scene, host: Place) -> None:
     """Theirs are the same links and rules as before another came and went."""
-    lan, dmz = scene.network("lan"), scene.network("dmz")
+    lan, dmz = (scene.network(name, ipv6=has_ipv6(scene.runtime)) for name in ("lan", "dmz"))
     scene.containers(a=lan, b=lan, c=dmz)
     before = Snapshot.of(host)
     passing = scene.network("passing")

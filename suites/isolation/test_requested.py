@@ -12,18 +12,27 @@ from scapy.layers.l2 import Ether
 
 from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.marks import requirement
-from harness.model import Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
+from harness.model import (
+    DEFAULT_NETWORK,
+    Bridge,
+    ContainerSpec,
+    Family,
+    NetworkSpec,
+    Plan,
+    Protocol,
+)
 from harness.packets.wires import Wires
 from harness.place import Place
 from harness.scene import Scene
 from harness.wait import until
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
-from suites.claimed import has_ipv6
+from suites.claimed import has_ipv6, restarts
 from suites.trio import Trio, both_families
 
 SUBNET, SUBNET6 = IPv4Network("172.30.64.0/20"), IPv6Network("fd00:30:64::/64")
 IP, IP6 = IPv4Address("172.30.70.7"), IPv6Address("fd00:30:64::70:7")
+KEPT, KEPT6 = IPv4Network("172.30.144.0/20"), IPv6Network("fd00:30:144::/64")
 MAC: Final = "0a:11:22:33:44:55"
 NETWORK = "asked"
 PORT: Final = 31060
@@ -75,16 +84,23 @@ def test_what_was_asked_for_is_what_the_runtime_reports(asked: Scene) -> None:
     assert reported[0].ip == IP
 
 
-@requirement("NET-5", "LIFE-7")
-def test_it_is_kept_over_a_restart(scene: Scene) -> None:
-    """Whatever the runtime does with addresses that nobody asked for."""
-    scene.network("kept", subnet=IPv4Network("172.30.80.0/20"))
-    wanted = IPv4Address("172.30.81.7")
-    container = scene.container("again", Bridge("kept"), ip=wanted, mac=MAC)
-    container.stop()
-    container.start()
-    assert container.net.address(4) == wanted
-    assert container.net.links()["eth0"].mac == MAC
+@requirement("NET-5", "NET-3")
+def test_it_is_kept_beside_another_network(scene: Scene) -> None:
+    """Connected to one more it has the same, and so it has when it is started again there."""
+    ip, ip6 = IPv4Address("172.30.145.7"), IPv6Address("fd00:30:144::7")
+    options: dict[str, Any] = {"ip": ip, "mac": MAC}
+    if has_ipv6(scene.runtime):
+        scene.network("kept", subnet=KEPT, subnet6=KEPT6)
+        options["ip6"] = ip6
+    else:
+        scene.network("kept", subnet=KEPT)
+    container = scene.container("again", Bridge("kept"), **options)
+    scene.connect("again", DEFAULT_NETWORK)
+    assert_has(container.net, options)
+    if restarts(scene.runtime):
+        container.stop()
+        container.start()
+        assert_has(container.net, options)
 
 
 @requirement("NET-5", "V6-1", "LIFE-7")
@@ -202,3 +218,10 @@ def test_what_is_free_again_is_given(scene: Scene, options: dict[str, Any]) -> N
             options.items()
         )
         scene.remove(name)
+
+
+def assert_has(inside: Place, options: dict[str, Any]) -> None:
+    """The interface with the MAC that was asked for has the addresses that were."""
+    (link,) = (link.name for link in inside.links().values() if link.mac == options["mac"])
+    asked_for = {address for name, address in options.items() if name != "mac"}
+    assert {item.ip for item in inside.interfaces(link)} == asked_for

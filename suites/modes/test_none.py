@@ -59,7 +59,7 @@ def test_lo_is_the_only_interface(cast: Scene, runtime: Adapter) -> None:
     assert entry.view(cast[ALONE]).interfaces == {"lo"}
 
 
-@requirement("NONE-2", "NONE-3", "LIFE-7")
+@requirement("NONE-2", "NONE-3", "NONE-6", "LIFE-7")
 def test_started_again_it_has_no_more(scene: Scene) -> None:
     """Than lo, which is as it was, and no route."""
     alone = scene.container("alone", Nothing())

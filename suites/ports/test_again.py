@@ -10,7 +10,7 @@ import pytest
 from harness.adapters.protocol import Adapter
 from harness.container import Container
 from harness.marks import requirement
-from harness.model import ATTACKER, HOST, Family, Publish
+from harness.model import ATTACKER, HOST, INTERNET, Family, Publish
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear, Transport
 from suites.ports.shop import (
@@ -18,9 +18,9 @@ from suites.ports.shop import (
     Call,
     Shop,
     assert_seen_as_declared,
-    assert_theirs,
     heard_in,
     home,
+    is_closed,
     meets,
 )
 
@@ -70,10 +70,10 @@ def test_the_caller_is_seen_as_declared(shop: Shop, family: Family) -> None:
 
 @requirement("PUB-5", "LIFE-7")
 def test_another_network_reaches_it_as_declared(
-    market: Scene, runtime: Adapter, shop: Shop, family: Family
+    market: Scene, runtime: Adapter, again: Container, family: Family
 ) -> None:
-    """By the host's address on the LAN; a peer, whom it may be served for, is the control."""
-    address = market.world.address(HOST, family)
+    """By the host's address on the LAN, over TCP; a neighbour on the LAN is the control."""
+    shop, address = Shop(market, again, "tcp", family, FIRST), market.world.address(HOST, family)
     assert shop.serves(ATTACKER, address)
     if meets(market, "stranger", address):
         if runtime.dialect.published_across == "reachable":
@@ -83,7 +83,12 @@ def test_another_network_reaches_it_as_declared(
 
 
 @requirement("PUB-9", "LIFE-7")
-def test_on_other_machines_the_port_is_theirs(market: Scene, shop: Shop, family: Family) -> None:
-    """Whoever calls it there, by way of the host or from it, reaches them."""
+def test_on_the_internet_the_port_is_the_internets(
+    market: Scene, shop: Shop, family: Family
+) -> None:
+    """A peer that calls it there is heard there."""
     assert shop.serves(ATTACKER, market.world.address(HOST, family))
-    assert_theirs(market, shop.transport, family, shop.port)
+    if not is_closed(market.runtime, family):
+        internet, beyond = market.place(INTERNET), market.world.address(INTERNET, family)
+        with Ear(internet, shop.transport, address=beyond, port=shop.port) as ear:
+            assert ear.hears(market.place("peer"), answered=True)
