@@ -175,16 +175,18 @@ def test_whoever_runs_inside_can_read_them(town: Scene) -> None:
 
 
 @requirement("FILE-1")
-@pytest.mark.parametrize("name", ["hosts", "hostname", "resolv.conf"])
-def test_what_is_written_into_them_stays_inside(scene: Scene, name: str) -> None:
-    """Neither the host nor another container sees it."""
-    scene.containers(writer=Bridge(), reader=Bridge())
+@pytest.mark.parametrize("network", ["", pytest.param("own", marks=requirement("NET-4"))])
+def test_what_is_written_into_them_stays_inside(scene: Scene, network: str) -> None:
+    """Neither the host nor another container on the network sees it."""
+    mode = Bridge(scene.network(network).name) if network else Bridge()
+    scene.containers(writer=mode, reader=mode)
     mark = "# written inside"
-    done = scene["writer"].exec("sh", "-c", f"echo '{mark}' >>/etc/{name}")
-    assert done.returncode == 0, done
-    assert mark in scene["writer"].read(f"/etc/{name}")
-    assert mark not in scene["reader"].read(f"/etc/{name}")
-    assert mark not in scene.world.host.call(_text, f"/etc/{name}")
+    for name in ("hosts", "hostname", "resolv.conf"):
+        done = scene["writer"].exec("sh", "-c", f"echo '{mark}' >>/etc/{name}")
+        assert done.returncode == 0, done
+        assert mark in scene["writer"].read(f"/etc/{name}")
+        assert mark not in scene["reader"].read(f"/etc/{name}")
+        assert mark not in scene.world.host.call(_text, f"/etc/{name}")
 
 
 def assert_localhost_is_itself(scene: Scene, name: str) -> None:

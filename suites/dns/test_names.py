@@ -199,17 +199,23 @@ def stopped(scene: Scene, name: str) -> None:
 @requirement("NET-4")
 @pytest.mark.parametrize("end", [Scene.remove, stopped], ids=["removed", "stopped"])
 def test_a_name_ends_with_its_container(scene: Scene, end: Callable[[Scene, str], None]) -> None:
-    """Removed or stopped, it leads nowhere at once; its next holder answers to it at once."""
+    """Removed or stopped, it leads nowhere at once; its next holder answers to it at once.
+
+    An alias that another has too goes on to lead to that one.
+    """
     scene.network("town", ipv6=has_ipv6(scene.runtime))
-    scene.container("asker", Bridge("town"))
-    scene.container("first", Bridge("town"), aliases=("service",))
+    scene.container("asker", Bridge("town"), aliases=("common",))
+    scene.container("first", Bridge("town"), aliases=("service", "common"))
     before = {family: held(scene, "first", family) for family in families(scene.runtime)}
     for family, addresses in before.items():
+        own = held(scene, "asker", family)
         assert resolved(scene, "asker", "service", family) == addresses
+        assert resolved(scene, "asker", "common", family) == addresses | own
     end(scene, "first")
     for family in before:
         for name in ("first", "service"):
             assert resolved(scene, "asker", name, family) == set()
+        assert resolved(scene, "asker", "common", family) == held(scene, "asker", family)
     scene.container("second", Bridge("town"))
     scene.container("third", Bridge("town"), aliases=("service",))
     for family, addresses in before.items():

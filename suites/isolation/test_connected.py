@@ -53,6 +53,7 @@ NOBODY: Final[dict[int, Address]] = {
 }
 """Addresses of nobody's."""
 ROOM_FOR_ONE: Final = IPv4Network("172.30.71.0/30")
+SUBNET: Final = IPv4Network("172.30.72.0/24")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,10 @@ def moved(world: World, runtime: Adapter) -> Iterator[Scene]:
     """
     dual = has_ipv6(runtime)
     plan = Plan(
-        networks=tuple(NetworkSpec(name, ipv6=dual) for name in (HOME, MORE, LESS)),
+        networks=(
+            *(NetworkSpec(name, ipv6=dual) for name in (HOME, LESS)),
+            NetworkSpec(MORE, subnet=SUBNET, ipv6=dual),
+        ),
         containers=(
             ContainerSpec("moved", Bridge(HOME)),
             ContainerSpec("still", Bridge(HOME)),
@@ -110,11 +114,23 @@ def test_what_the_runtime_reports_is_what_is_inside(moved: Scene) -> None:
 
 @requirement("NET-3", "BR-11")
 def test_its_macs_are_its_own(moved: Scene) -> None:
-    """Unicast and locally administered on either network, and nobody's beside it."""
+    """Unicast and locally administered on either network, nobody's beside it, and as declared."""
     macs = [link.mac for name, link in moved["moved"].net.links().items() if name != "lo"]
     macs += [moved[name].net.links()["eth0"].mac for name in ("still", "third")]
     assert len(set(macs)) == len(macs) == 4
     assert {mac_bytes(mac)[0] & 0b11 for mac in macs} == {0b10}
+    derived = moved.runtime.dialect.mac == "from-address"
+    for network in (HOME, MORE):
+        mac = moved["moved"].net.links()[link_on(moved, "moved", network)].mac
+        (own,) = held(moved, "moved", 4, network)
+        assert (mac_bytes(mac) == b"\x02\x42" + own.packed) == derived
+
+
+@requirement("NET-3", "NET-5")
+def test_the_address_that_it_has_there_is_given_to_nobody_else(moved: Scene) -> None:
+    """Not to who asks for it."""
+    (own,) = held(moved, "moved", 4, MORE)
+    moved.refusal("late", Bridge(MORE), ip=own)
 
 
 @requirement("NET-3", "BR-12")
@@ -232,11 +248,32 @@ def test_it_is_told_of_errors_from_beyond(moved: Scene, family: Family) -> None:
 
 @requirement("NET-3", "BR-26")
 @both_families
-@pytest.mark.parametrize("name", ["moved", "third"])
 def test_a_forged_source_does_not_leave_the_host(
-    moved: Scene, wires: Wires, name: str, family: Family
+    moved: Scene, wires: Wires, family: Family
 ) -> None:
-    """By the network that it was connected to; what it says as itself does, translated."""
+    """By the network that it was connected to; what it says as itself does, translated.
+
+    Nor does a peer's that has been started again there.
+    """
+    for name in ("moved", "third"):
+        assert_forged_sources_stay(moved, wires, name, family)
+
+
+@requirement("NET-3", "BR-16")
+def test_where_no_address_is_left_it_is_not_connected(scene: Scene, guard: Guard) -> None:
+    """With a reason, and leaving nothing behind, neither inside nor in the host."""
+    scene.network("full", subnet=ROOM_FOR_ONE)
+    scene.network("roomy")
+    scene.containers(only=Bridge("full"), late=Bridge("roomy"))
+    inside = Snapshot.of(scene["late"].net)
+    with guard.holding(), pytest.raises(RuntimeRefused) as refused:
+        scene.runtime.connect("late", "full")
+    assert str(refused.value).strip()
+    assert inside.changes(Snapshot.of(scene["late"].net)) == []
+
+
+def assert_forged_sources_stay(moved: Scene, wires: Wires, name: str, family: Family) -> None:
+    """Of what somebody says by one network only what it says as itself leaves the host."""
     inside, link = moved[name].net, link_on(moved, name, MORE)
     bridge = moved.runtime.network_facts(MORE).interface
     assert bridge is not None
@@ -254,19 +291,6 @@ def test_a_forged_source_does_not_leave_the_host(
         wire.expect_none(craft.ip(family, src=source) / UDP(dport=PORT))
     said = craft.ip(family, src=moved.world.address(HOST, family), dst=attacker) / UDP(dport=PORT)
     wire.expect_one(said / f"as {own}".encode())
-
-
-@requirement("NET-3", "BR-16")
-def test_where_no_address_is_left_it_is_not_connected(scene: Scene, guard: Guard) -> None:
-    """With a reason, and leaving nothing behind, neither inside nor in the host."""
-    scene.network("full", subnet=ROOM_FOR_ONE)
-    scene.network("roomy")
-    scene.containers(only=Bridge("full"), late=Bridge("roomy"))
-    inside = Snapshot.of(scene["late"].net)
-    with guard.holding(), pytest.raises(RuntimeRefused) as refused:
-        scene.runtime.connect("late", "full")
-    assert str(refused.value).strip()
-    assert inside.changes(Snapshot.of(scene["late"].net)) == []
 
 
 def link_on(scene: Scene, name: str, network: str) -> str:

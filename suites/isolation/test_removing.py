@@ -8,16 +8,20 @@ from typing import Any, Final
 import pytest
 
 from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
+from harness.addresses import LOOPBACKS
 from harness.guard import Guard
 from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, GATEWAY, Bridge
+from harness.model import ATTACKER, DEFAULT_NETWORK, GATEWAY, HOST, Bridge
 from harness.place import Place
 from harness.scene import Scene
+from harness.traffic import Ear
 from harness.world.snapshot import Snapshot
 from suites.claimed import has_ipv6
+from suites.ports.shop import INSIDE, both
 
 SUBNET, SUBNET6 = IPv4Network("172.30.192.0/20"), IPv6Network("fd00:30:192::/64")
 SMALL: Final = 1400
+PUBLISHED: Final = 8189
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "plain": {},
     "internal": {"internal": True},
@@ -113,9 +117,11 @@ def test_a_name_that_is_free_again_stands_for_what_is_asked_for_now(scene: Scene
 
 @requirement("NET-6", "NET-2")
 def test_the_networks_that_stay_are_untouched(scene: Scene, host: Place) -> None:
-    """Theirs are the same links and rules as before another came and went."""
+    """Theirs are the same links and rules as before another came and went; so are their ports."""
     lan, dmz = (scene.network(name, ipv6=has_ipv6(scene.runtime)) for name in ("lan", "dmz"))
-    scene.containers(a=lan, b=lan, c=dmz)
+    ports = both(PUBLISHED, INSIDE) if Feature.PUBLISH in scene.runtime.features else ()
+    scene.container("a", Bridge(lan.name), ports=ports)
+    scene.containers(b=lan, c=dmz)
     before = Snapshot.of(host)
     passing = scene.network("passing")
     scene.containers(d=passing)
@@ -123,6 +129,11 @@ def test_the_networks_that_stay_are_untouched(scene: Scene, host: Place) -> None
     scene.remove_network("passing")
     assert before.changes(Snapshot.of(host)) == []
     assert scene.observed() == scene.promised()
+    for port in ports:
+        with Ear(scene["a"].net, "udp" if port.protocol == "udp" else "tcp", port=INSIDE) as ear:
+            call: dict[str, Any] = {"port": PUBLISHED, "answered": True}
+            assert ear.hears(scene.place(ATTACKER), at=scene.world.address(HOST, 4), **call)
+            assert ear.hears(host, at=LOOPBACKS[4], **call)
 
 
 def mentioned(host: Place, bridge: str) -> list[str]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Network
 
 import pytest
@@ -16,15 +17,22 @@ from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
 from harness.fixtures import RuntimeStarter
 from harness.guard import guarded
 from harness.marks import requirement
-from harness.model import ATTACKER, HOST, Bridge, ContainerSpec, Publish
-from harness.place import Place
+from harness.model import (
+    ATTACKER,
+    DEFAULT_NETWORK,
+    HOST,
+    Bridge,
+    ContainerSpec,
+    Family,
+    Publish,
+)
 from harness.scene import Scene
-from harness.topology import Address
 from harness.traffic import Ear
 from harness.wait import until
 from harness.world.build import World
-from suites.claimed import lan
+from suites.claimed import families, lan
 from suites.names import held, resolved
+from suites.ports.shop import heard_in
 
 PUBLISHED, PORT = 8196, 31074
 MOMENTS = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
@@ -85,8 +93,12 @@ def test_running_containers_fare_as_declared(scene: Scene) -> None:
     runtime = scene.runtime
     own = lan(scene)
     ports = (Publish(PUBLISHED, PORT),) if Feature.PUBLISH in runtime.features else ()
-    scene.containers(a=own, b=own)
+    others = tuple(replace(port, host_port=PUBLISHED + 1) for port in ports)
+    scene.container("a", own, ports=others)
+    scene.containers(b=own)
     scene.container("c", Bridge(), ports=ports)
+    if Feature.CONNECT in runtime.features:
+        scene.connect("b", DEFAULT_NETWORK)
     pids = [scene[name].facts().pid for name in "abc"]
     runtime.crash(ContainerSpec("victim", own), after=0)
     if runtime.dialect.crash == "keeps-network" and _can_be_asked(scene):
@@ -97,17 +109,20 @@ def test_running_containers_fare_as_declared(scene: Scene) -> None:
         assert [scene[name].facts().pid for name in "abc"] == pids
         assert scene.observed() == scene.promised()
         if ports:
-            assert _answers(scene["c"].net, scene.place(ATTACKER), scene.world.address(HOST, 4))
+            assert_answer(scene, "c", PUBLISHED, (4,))
+            assert_answer(scene, "a", PUBLISHED + 1, families(runtime))
         if Feature.DNS in runtime.features and own != Bridge():
-            assert resolved(scene, "a", "b", 4) == held(scene, "b", 4)
+            assert resolved(scene, "a", "b", 4) == held(scene, "b", 4, own.network)
     else:
         assert not any(scene[name].facts().running for name in "abc")
 
 
-def _answers(shop: Place, caller: Place, at: Address) -> bool:
-    """Whether somebody outside reaches a container by its published port."""
-    with Ear(shop, "tcp", port=PORT) as ear:
-        return bool(ear.hears(caller, at=at, port=PUBLISHED, answered=True))
+def assert_answer(scene: Scene, name: str, port: int, those: Iterable[Family]) -> None:
+    """Somebody outside reaches a container by its published port, in each of some families."""
+    for family in those:
+        with Ear(scene[name].net, "tcp", family=heard_in(scene.runtime, family), port=PORT) as ear:
+            at = scene.world.address(HOST, family)
+            assert ear.hears(scene.place(ATTACKER), at=at, port=port, answered=True)
 
 
 def _can_be_asked(scene: Scene) -> bool:

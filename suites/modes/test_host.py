@@ -180,12 +180,14 @@ def test_a_net_sysctl_is_refused(scene: Scene, host: Place, runtime: Adapter, ke
 
 @requirement("HOST-5")
 def test_a_net_sysctl_is_refused_to_who_joins_it(scene: Scene, host: Place) -> None:
-    """By way of container:<id> the namespace is the host's all the same."""
+    """By way of container:<id> the namespace is the host's all the same, by however many steps."""
     key = "net.ipv4.ip_default_ttl"
     scene.container("guest", Host())
+    scene.container("between", Joined("guest"))
     value = host.sysctl(key)
     try:
-        scene.refusal("joiner", Joined("guest"), sysctls=((key, "61"),))
+        for joined in ("guest", "between"):
+            scene.refusal("joiner", Joined(joined), sysctls=((key, "61"),))
         assert host.sysctl(key) == value
     finally:
         host.tune({key: value})

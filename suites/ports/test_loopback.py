@@ -24,7 +24,7 @@ from harness.packets.frame import Frame
 from harness.packets.wires import Wires
 from harness.scene import Scene
 from harness.topology import Address
-from harness.traffic import Ear, Transport, own_port
+from harness.traffic import TRANSPORTS, Ear, Transport, own_port
 from suites.claimed import restarts
 from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, both, home, is_relayed, link_of
 
@@ -32,6 +32,8 @@ INNER: Final = 8110
 """The port that is published on the loopback."""
 SERVICE: Final = 8111
 """A port of the host's own, where a service of its listens."""
+PASSING: Final = 8112
+"""A port of somebody else's, for a while."""
 WORD: Final = b"forged, every bit of it"
 CONTROL: Final = b"just as it should be"
 NEIGHBOURS: Final = (
@@ -75,6 +77,18 @@ def test_the_host_alone_reaches_it(inner: Scene, transport: Transport, family: F
         calls = [Call(who, at) for who in everybody for at in addresses(inner, family)]
         beside = [Call(HOST, IPv4Address("127.0.0.2"))] if family == 4 else []
         assert shop.overhears(calls + beside) == []
+
+
+@requirement("PUB-1", "PUB-10")
+def test_the_host_reaches_it_when_anothers_port_has_gone(inner: Scene, family: Family) -> None:
+    """As before: that of a container on the same network, which is stopped and removed."""
+    passing = inner.container("passing", home(inner.runtime, family), ports=both(PASSING))
+    heard = []
+    for change in (lambda: None, passing.stop, passing.remove):
+        change()
+        shops = (Shop(inner, inner["inner"], item, family, INNER) for item in TRANSPORTS)
+        heard.append([shop.overhears([Call(HOST, LOOPBACKS[family])]) for shop in shops])
+    assert heard[1:] == heard[:1] * 2
 
 
 @requirement("PUB-3")
