@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
@@ -84,7 +84,8 @@ def test_the_host_reaches_it_when_anothers_port_has_gone(inner: Scene, family: F
     """As before: that of a container on the same network, which is stopped and removed."""
     passing = inner.container("passing", home(inner.runtime, family), ports=both(PASSING))
     heard = []
-    for change in (lambda: None, passing.stop, passing.remove):
+    changes: list[Callable[[], object]] = [passing.facts, passing.stop, passing.remove]
+    for change in changes:
         change()
         shops = (Shop(inner, inner["inner"], item, family, INNER) for item in TRANSPORTS)
         heard.append([shop.overhears([Call(HOST, LOOPBACKS[family])]) for shop in shops])
