@@ -45,7 +45,8 @@ def test_the_operators_rules_survive(scene: Scene) -> None:
         if Feature.PUBLISH in scene.runtime.features:
             scene.container("web", Bridge(), ports=both(PUBLISHED, INSIDE))
             assert operator.facts(host) == before
-            scene.refusal("late", Bridge(), ports=both(PUBLISHED, INSIDE))
+            late = both(PUBLISHED + 1, INSIDE)
+            scene.refusal("late", Bridge(), ports=late, command=("/no/such/command",))
             assert operator.facts(host) == before
         if Feature.CONNECT in scene.runtime.features:
             for change in (scene.connect, scene.disconnect):
