@@ -37,9 +37,9 @@ some: Final = pytest.mark.parametrize(
 @requirement("FILE-1", "CTR-5")
 def test_who_has_joined_is_called_the_same_by_the_kernel(town: Scene) -> None:
     """As itself or as whom it joined, and its file says what the kernel does."""
-    called = lookup.hostname(town.world.host, town["lodger"])
-    assert town["lodger"].read("/etc/hostname") == f"{called}\n"
-    themselves = [(town[name].started.id[:SHORT], name) for name in ("web", "lodger")]
+    called = lookup.hostname(town.world.host, town["guest"])
+    assert town["guest"].read("/etc/hostname") == f"{called}\n"
+    themselves = [(town[name].started.id[:SHORT], name) for name in ("plain", "guest")]
     assert any(called in names for names in themselves)
 
 
@@ -96,7 +96,7 @@ def test_of_the_hosts_own_file_it_has_what_is_declared(
         pytest.param("plain", id="bridge"),
         pytest.param("web", id="user-defined", marks=requirement("NET-4")),
         pytest.param("both", id="on-two-networks", marks=requirement("NET-3")),
-        pytest.param("lodger", id="container", marks=requirement("NET-4", "CTR-5")),
+        pytest.param("guest", id="container", marks=requirement("CTR-5")),
     ],
 )
 def test_localhost_is_itself(town: Scene, name: str) -> None:
