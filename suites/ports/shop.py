@@ -32,6 +32,8 @@ from linux.netlink import Netlink
 
 INSIDE: Final = 31080
 """Where a container listens: the kernel gives such a port to nobody who asks for none."""
+CHOSEN: Final = INSIDE + 100
+"""Where it listens behind a port of the runtime's choice."""
 PORTS: Final[dict[Transport, int]] = {"tcp": 8080, "udp": 8053}
 """The ports of the host at which the shared shop is, on every address."""
 OWN: Final = 8180
@@ -137,6 +139,14 @@ def shops(container: Container, scene: Scene, family: Family, port: int = OWN) -
 def both(port: int, inside: int = INSIDE, *, at: Address | None = None) -> tuple[Publish, ...]:
     """A port published over TCP and UDP alike."""
     return tuple(Publish(port, inside, transport, at) for transport in TRANSPORTS)
+
+
+def ranged(first: int, count: int) -> tuple[Publish, ...]:
+    """A range, and a port of the runtime's choice for `CHOSEN`, over TCP and UDP alike."""
+    return (
+        *(Publish(first, INSIDE, transport, count=count) for transport in TRANSPORTS),
+        *(Publish(0, CHOSEN, transport) for transport in TRANSPORTS),
+    )
 
 
 def home(runtime: Adapter, family: Family) -> Bridge:

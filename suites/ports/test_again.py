@@ -10,10 +10,11 @@ import pytest
 from harness.adapters.protocol import Adapter
 from harness.container import Container
 from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, Family, Publish
+from harness.model import ATTACKER, HOST, INTERNET, Family
 from harness.scene import Scene
-from harness.traffic import TRANSPORTS, Ear, Transport
+from harness.traffic import Ear, Transport
 from suites.ports.shop import (
+    CHOSEN,
     INSIDE,
     Call,
     Shop,
@@ -22,20 +23,18 @@ from suites.ports.shop import (
     home,
     is_closed,
     meets,
+    ranged,
 )
 
 FIRST: Final = 8140
 COUNT: Final = 3
-CHOSEN: Final = INSIDE + 100
-"""Where the container listens behind a port of the runtime's choice."""
 
 
 @pytest.fixture(scope="module")
 def again(market: Scene, family: Family) -> Iterator[Container]:
     """It publishes a range and a port of the runtime's choice, and has been started again."""
-    ports = [Publish(FIRST, INSIDE, transport, count=COUNT) for transport in TRANSPORTS]
-    ports += [Publish(0, CHOSEN, transport) for transport in TRANSPORTS]
-    made = market.container("again", home(market.runtime, family), ports=tuple(ports))
+    ports = ranged(FIRST, COUNT)
+    made = market.container("again", home(market.runtime, family), ports=ports)
     made.stop()
     made.start()
     yield made

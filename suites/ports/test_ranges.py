@@ -11,23 +11,31 @@ import pytest
 from harness.addresses import LOOPBACKS
 from harness.container import Container
 from harness.marks import requirement
-from harness.model import ATTACKER, FAMILIES, HOST, Family, Publish
+from harness.model import ATTACKER, FAMILIES, HOST, Family
 from harness.scene import Scene
 from harness.traffic import TRANSPORTS, Ear, Transport
-from suites.ports.shop import INSIDE, OWN, both, dual, has_taps, heard_in, home, shops
+from suites.ports.shop import (
+    CHOSEN,
+    INSIDE,
+    OWN,
+    both,
+    dual,
+    has_taps,
+    heard_in,
+    home,
+    ranged,
+    shops,
+)
 
 FIRST: Final = 8120
 COUNT: Final = 4
-CHOSEN: Final = INSIDE + 100
-"""Where the container listens behind a port of the runtime's choice."""
 
 
 @pytest.fixture(scope="module")
 def stalls(market: Scene, family: Family) -> Iterator[Container]:
     """A container that publishes a range, and a port of the runtime's choice."""
-    ports = [Publish(FIRST, INSIDE, transport, count=COUNT) for transport in TRANSPORTS]
-    ports += [Publish(0, CHOSEN, transport) for transport in TRANSPORTS]
-    yield market.container("stalls", home(market.runtime, family), ports=tuple(ports))
+    ports = ranged(FIRST, COUNT)
+    yield market.container("stalls", home(market.runtime, family), ports=ports)
     market.remove("stalls")
 
 
