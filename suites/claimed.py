@@ -5,7 +5,16 @@ from __future__ import annotations
 from harness.adapters.protocol import Adapter, Feature
 from harness.claims import has_default_network, of_container
 from harness.container import Container
-from harness.model import FAMILIES, Bridge, ContainerSpec, Family, Host, Mode, Nothing
+from harness.model import (
+    DEFAULT_NETWORK,
+    FAMILIES,
+    Bridge,
+    ContainerSpec,
+    Family,
+    Host,
+    Mode,
+    Nothing,
+)
 from harness.scene import Scene
 
 
@@ -29,6 +38,14 @@ def lan(scene: Scene, name: str = "lan", *, family: Family = 4) -> Bridge:
         return Bridge()
     scene.network(name, ipv6=has_ipv6(scene.runtime) or family == 6)
     return Bridge(name)
+
+
+def another(scene: Scene, name: str = "another") -> str:
+    """A network to be connected to: the default one, or one made here where that is no bridge."""
+    if scene.runtime.dialect.default_network == "bridge":
+        return DEFAULT_NETWORK
+    scene.network(name)
+    return name
 
 
 def has_networks(runtime: Adapter) -> bool:

@@ -16,7 +16,6 @@ from harness.marks import requirement
 from harness.model import (
     ATTACKER,
     BR0,
-    DEFAULT_NETWORK,
     FAMILIES,
     HOST,
     INTERNET,
@@ -29,7 +28,7 @@ from harness.model import (
 from harness.scene import Scene
 from harness.traffic import BOUND, TRANSPORTS, Transport
 from harness.world.answers import TCP_PORTS
-from suites.claimed import crowd, restarts
+from suites.claimed import another, crowd, restarts
 from suites.services import every_port_answers
 
 ASKED = frozenset({HOST, BR0, NS1, NS2, INTERNET, ATTACKER})
@@ -82,8 +81,9 @@ def _comings_and_goings(scene: Scene) -> Iterator[None]:
         scene.start(first)
         yield
     if Feature.CONNECT in scene.runtime.features:
+        other = another(scene)
         for change in (scene.connect, scene.disconnect):
-            change(first, DEFAULT_NETWORK)
+            change(first, other)
             yield
     scene.remove(*(spec.name for spec in scene.plan.containers))
     yield

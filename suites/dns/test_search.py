@@ -15,7 +15,7 @@ from harness.model import Bridge, ContainerSpec, Family, NetworkSpec, Plan
 from harness.scene import Scene
 from harness.topology import SENTINEL_ZONE, pick
 from harness.world.build import World
-from suites.claimed import has_ipv6
+from suites.claimed import another, has_ipv6
 from suites.names import heard, held, looked_up, unheard_of
 from suites.trio import both_families
 
@@ -99,7 +99,7 @@ def test_nor_by_who_is_connected_later(world: World, scene: Scene) -> None:
     resolver = pick(world.topology.resolver, 4).ip
     with saying(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):
         scene.network("anew")
-        scene.containers(sought=Bridge("anew"), seeker=Bridge())
+        scene.containers(sought=Bridge("anew"), seeker=Bridge(another(scene)))
         scene.connect("seeker", "anew")
         since = world.services.mark()
         assert looked_up(scene, "seeker", "sought", 4).addresses == held(scene, "sought", 4)

@@ -13,7 +13,6 @@ from scapy.layers.l2 import Ether
 from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.marks import requirement
 from harness.model import (
-    DEFAULT_NETWORK,
     Bridge,
     ContainerSpec,
     Family,
@@ -27,7 +26,7 @@ from harness.scene import Scene
 from harness.wait import until
 from harness.world.build import World
 from harness.world.snapshot import Snapshot
-from suites.claimed import has_ipv6, restarts
+from suites.claimed import another, has_ipv6, restarts
 from suites.trio import Trio, both_families
 
 SUBNET, SUBNET6 = IPv4Network("172.30.64.0/20"), IPv6Network("fd00:30:64::/64")
@@ -95,7 +94,7 @@ def test_it_is_kept_beside_another_network(scene: Scene) -> None:
     else:
         scene.network("kept", subnet=KEPT)
     container = scene.container("again", Bridge("kept"), **options)
-    scene.connect("again", DEFAULT_NETWORK)
+    scene.connect("again", another(scene))
     assert_has(container.net, options)
     if restarts(scene.runtime):
         container.stop()
