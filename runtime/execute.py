@@ -82,9 +82,7 @@ def become(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = 
     if capabilities != isolation.DEFAULT_CAPABILITIES:
         isolation.forbid(capabilities)
     os.chdir(workdir)
-    found = list(
-        _found(argv[0], env, sees=True)
-    )  # as root, who can read what its user can only execute
+    found, beyond = _all_found(argv[0], env)  # as root, who reads what its user can only execute
     if user:
         account = users.find(user)
         env.setdefault("HOME", account.home)
@@ -98,7 +96,7 @@ def become(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = 
             os.execve(path, argv, env)  # noqa: S606 - no shell is what we want
         except OSError as error:
             refusal = refusal or error
-    raise _explained(argv[0], refusal) from refusal
+    raise beyond or _explained(argv[0], refusal) from refusal
 
 
 def _spawned(command: Command, stdio: Stdio) -> int:
@@ -136,6 +134,17 @@ def _found(name: str, env: dict[str, str], *, sees: bool) -> Iterator[str]:
     for path in places:
         if _is_there(name, path, sees=sees):
             yield path
+
+
+def _all_found(name: str, env: dict[str, str]) -> tuple[list[str], CommandError | None]:
+    """Where it is, and why there is no looking beyond, should it be executed from none of these."""
+    found: list[str] = []
+    try:
+        for path in _found(name, env, sees=True):
+            found.append(path)  # noqa: PERF402 - and kept, should the next not be told
+    except CommandError as error:
+        return found, error
+    return found, None
 
 
 def _is_there(name: str, path: str, *, sees: bool) -> bool:

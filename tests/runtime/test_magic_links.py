@@ -51,14 +51,14 @@ def run(request: pytest.FixtureRequest, engine: Engine, root: Path, place: Path)
     """Has a command executed in a container, in each way there is."""
     how, _, who = request.param.partition(" as a ")
     user = "1000" if who else ""
-    env, binds = {"PATH": "/x:/bin"}, [f"{place}:/x"]
+    path, binds = {"PATH": "/x:/bin"}, [f"{place}:/x"]
     if how == "exec":
         engine.run("base", FOR_EVER, name="web", network="none", binds=binds)
-        yield lambda *argv: engine.exec("web", argv, env=env, workdir="/x", user=user)
+        yield lambda *argv, env=path: engine.exec("web", argv, env=env, workdir="/x", user=user)
         return
     with Starter.begin() as starter:
         own = Engine(root, starter=starter) if how == "start by a starter" else engine
-        yield lambda *argv: own.run(
+        yield lambda *argv, env=path: own.run(
             "base", argv, network="none", env=env, workdir="/x", binds=binds, user=user
         )
 
@@ -92,6 +92,16 @@ def test_a_relative_interpreter_may_be_anywhere(engine: Engine, place: Path) -> 
     engine.run("base", FOR_EVER, name="web", network="none", binds=[f"{place}:/x"])
     with pytest.raises(CommandError, match="a link of /proc"):
         engine.exec("web", ["/x/odd"], workdir="/proc")
+
+
+def test_it_does_not_matter_where_nobody_looks_any_more(run: Run, place: Path) -> None:
+    """In a place of PATH behind the one that has the command; before it, it does."""
+    (place / "linked").unlink()
+    (place / "linked").symlink_to("/proc/self/root/bin")
+    behind, before = ({"PATH": path} for path in ("/bin:/x/linked", "/x/linked:/bin"))
+    run("true", env=behind)
+    with pytest.raises(CommandError, match="a link of /proc"):
+        run("true", env=before)
 
 
 def test_every_other_link_is(run: Run) -> None:
