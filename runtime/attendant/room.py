@@ -15,6 +15,9 @@ _SHARE: Final = 4
 _MOST: Final = 2048
 """Descriptors for one container at most, however many there are: each costs memory too."""
 
+_LEAST: Final = 2
+"""Descriptors for one container at least: of one connection, or nobody would ever get through."""
+
 
 class Room:
     """What there is for all relays together."""
@@ -35,7 +38,7 @@ class Room:
         Who has more, because there were fewer containers before, keeps what is open.
         """
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return min(_MOST, most // _SHARE // max(1, len(self._parts)))
+        return max(_LEAST, min(_MOST, most // _SHARE // max(1, len(self._parts))))
 
     def leave(self, part: Part) -> None:
         """Without this part there is more for the others."""

@@ -113,6 +113,16 @@ def test_there_is_more_for_who_is_left(engine: Engine, web: Container) -> None:
         assert len(server.taken()) == _ALONE
 
 
+def test_a_caller_gets_through_however_many_containers_there_are(
+    engine: Engine, lan: str, web: Container
+) -> None:
+    """Where the part of each would be less than a connection takes."""
+    for port in range(9000, 9000 + _ROOM // 4 // 2):
+        engine.run("base", FOR_EVER, network=lan, publish=[f"[::1]:{port}:80"])
+    with _served(web) as server, _call(8080):
+        until(lambda: len(server.taken()) == 1, "it has come through")
+
+
 def test_over_udp_who_speaks_is_heard(web: Container) -> None:
     """And answered, however many have spoken before; no descriptor is kept for them."""
     with _served(web, socket.SOCK_DGRAM) as server, ExitStack() as stack:
