@@ -105,7 +105,8 @@ class Wirer:
         self.write_files(found.config, endpoints)
         for joiner in self._joiners(found):
             names = [found.config.hostname, joiner.hostname]
-            self._write_hosts(joiner, files.hosts(names, endpoints))
+            with suppress(FileNotFoundError):  # its lock is not held: it has just been removed
+                self._write_hosts(joiner, files.hosts(names, endpoints))
 
     def _joiners(self, found: Container) -> Iterator[ContainerConfig]:
         """Who is in its namespace: their resolv.conf is the same file, which few share."""

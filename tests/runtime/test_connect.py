@@ -22,7 +22,7 @@ from runtime.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from runtime.net import bridge, connect, networks, plug, routes
+from runtime.net import bridge, connect, files, networks, plug, routes
 from runtime.records import Container, Endpoint
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import killed_at, steps
@@ -112,6 +112,24 @@ def test_who_has_joined_it_follows(engine: Engine, lan: str) -> None:
             lines = engine.exec(joiner.id, ["cat", "/etc/hosts"]).stdout.decode().splitlines()
             names = f"{web.config.hostname} {joiner.config.hostname}"
             assert {line.partition("\t")[0] for line in lines if line.endswith(names)} == addresses
+
+
+def test_who_had_joined_it_may_be_removed_meanwhile(
+    engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By somebody else, just before its files are written: it is connected all the same."""
+    engine.run("base", FOR_EVER, name="web")
+    joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
+    write = files.write
+
+    def write_too_late(directory: str, name: str, text: str) -> None:
+        if directory.endswith(joiner.id):
+            engine.remove(joiner.id, force=True)
+        write(directory, name, text)
+
+    monkeypatch.setattr(files, "write", write_too_late)
+    assert _named(engine.network_connect(lan, "web"), lan).address == "10.9.0.2/24"
+    assert [item.name for item in engine.containers()] == ["web"]
 
 
 def test_who_had_joined_it_before_it_was_started_again_does_not(engine: Engine, lan: str) -> None:
