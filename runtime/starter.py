@@ -30,7 +30,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -72,22 +72,33 @@ class Process(NamedTuple):
     @classmethod
     def begin(cls, module: str) -> Self:
         """Begin one, which then serves as `module` does."""
+        try:
+            return cls._begun(module)
+        except OSError as error:
+            raise refused("begin a starter", error) from error
+
+    @classmethod
+    def _begun(cls, module: str) -> Self:
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Nothing of the environment and of site-packages is needed, nor wanted.
         home = os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))
-        with there, _unchangeable(sys.executable) as program:
-            code = _BEGIN.format(
-                path=[home, *sys.path], module=module, fd=there.fileno(), program=program
-            )
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", code],
-                executable=f"/proc/self/fd/{program}",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(there.fileno(), program),
-                start_new_session=True,
-                cwd="/",
-            )
+        try:
+            with there, _unchangeable(sys.executable) as program:
+                code = _BEGIN.format(
+                    path=[home, *sys.path], module=module, fd=there.fileno(), program=program
+                )
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", code],
+                    executable=f"/proc/self/fd/{program}",
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(there.fileno(), program),
+                    start_new_session=True,
+                    cwd="/",
+                )
+        except BaseException:
+            here.close()
+            raise
         return cls(process, here)
 
     def await_ready(self) -> None:
@@ -113,16 +124,14 @@ class Starter:
     @classmethod
     def begin(cls) -> Self:
         """Begin one, in the caller's namespaces; `UnsupportedError` when it does not come up."""
-        begun = cls(
-            Process.begin("runtime.starting"),
-            Process.begin("runtime.attendant.nursery"),  # it may take its time
-        )
-        try:
-            begun._starting.await_ready()
-        except BaseException:
-            begun.close()
-            raise
-        return begun
+        with ExitStack() as undone:
+            starting = Process.begin("runtime.starting")
+            undone.callback(starting.close)
+            nursery = Process.begin("runtime.attendant.nursery")  # it may take its time
+            undone.callback(nursery.close)
+            starting.await_ready()
+            undone.pop_all()
+        return cls(starting, nursery)
 
     @property
     def pid(self) -> int:

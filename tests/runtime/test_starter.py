@@ -211,6 +211,15 @@ def test_one_that_cannot_come_up_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         Starter.begin()
 
 
+def test_one_that_cannot_be_begun_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the kernel has against it; nothing of it stays open."""
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr("sys.executable", "/nowhere")
+    with pytest.raises(UnsupportedError, match=r"begin a starter.*No such file"):
+        Starter.begin()
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_a_stop_right_after_the_start_is_heard(started: Engine) -> None:
     """Its signal waits until pid 1 can pass it on: nobody waits for the stop's time-out."""
     for _ in range(20):
