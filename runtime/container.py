@@ -146,10 +146,12 @@ def start(
                 os.write(go, init.GO)
             reader.end()
             ports, rules = _kept(connected, reader.held)
-        except BaseException:
+        except BaseException as error:
             open_here.close(go)  # whoever still waits for it leaves
             if found := reader.pid_or_zero():
                 end(found)
+            if isinstance(error, ProcessLookupError):  # it has left already, and says why
+                reader.end()
             raise
         finally:
             connected.close()

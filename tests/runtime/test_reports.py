@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
+from linux.netns import NetNS
+from runtime.engine import Engine
 from runtime.errors import UnsupportedError, refused
+from runtime.plugger import Plugger
+from runtime.records import Container
 from runtime.reports import Report, send_error
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.looks import nothing_left, until
 
 
 @pytest.mark.parametrize(
@@ -32,3 +39,18 @@ def test_the_file_that_it_was_about_is_named() -> None:
     """Where there was one."""
     error = refused("start it", FileNotFoundError(errno.ENOENT, "No such file", "/there"))
     assert str(error).startswith("start it: No such file: '/there'\n")
+
+
+def test_who_leaves_before_it_is_attended_to_says_why(
+    engine: Engine, lan: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that which is told, and not that it is not there any more."""
+    attend = Plugger.attend_first
+
+    def attend_late(plugger: Plugger, found: Container, netns: NetNS) -> None:
+        until(lambda: not os.path.exists(f"/proc/{found.state.pid}"), "it has left")
+        attend(plugger, found, netns)
+
+    monkeypatch.setattr(Plugger, "attend_first", attend_late)
+    with nothing_left(root), pytest.raises(UnsupportedError, match="File exists: '/bin/sh'"):
+        engine.run("base", FOR_EVER, network=lan, workdir="/bin/sh")
