@@ -22,7 +22,13 @@ from typing import Final, NamedTuple
 
 from linux.syscalls import AT_FDCWD, RESOLVE_NO_XDEV, openat2
 from runtime import isolation, reports, terminal, users
-from runtime.errors import CommandError, CommandNotFoundError
+from runtime.errors import (
+    CommandError,
+    CommandNotFoundError,
+    MydockerError,
+    exhausted,
+    is_exhausted,
+)
 
 _DEEPEST: Final = 6
 """Files of a command at most: itself, and interpreters' interpreters (`exec_binprm`, fs/exec.c)."""
@@ -30,6 +36,11 @@ _FIRST_LINE: Final = 256
 """How much of its first line the kernel reads (BINPRM_BUF_SIZE)."""
 _JUST_LOOK: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 """Nothing is waited for, nor taken: it may be a pipe, or a terminal."""
+_MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+_AS_EXECUTED: Final = frozenset(
+    {*_MISSING, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV}
+)
+"""Why a file cannot be opened that cannot be executed either, or that may not be read."""
 
 
 class Stdio(NamedTuple):
@@ -150,7 +161,8 @@ def _all_found(name: str, env: dict[str, str]) -> tuple[list[str], CommandError 
 def _is_there(name: str, path: str, *, sees: bool) -> bool:
     """Whether there is such a file, which no magic link leads to, nor to its interpreters.
 
-    What cannot be opened is there: to execute it tells why not.
+    What cannot be opened is there: to execute it tells why not. But `CommandError` for what cannot
+    be looked at just now, or here: execve(2) may wait where this does not.
     """
     part = os.fsencode(path)
     for depth in range(_DEEPEST):
@@ -159,7 +171,9 @@ def _is_there(name: str, path: str, *, sees: bool) -> bool:
         except OSError as error:
             if error.errno == errno.ELOOP and not _is_circle(part):
                 raise _through_magic(name, os.fsdecode(part)) from error
-            missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+            if error.errno not in _AS_EXECUTED:
+                raise _explained(name, error) from error
+            missing = error.errno in _MISSING
             if missing and not sees and _leaves_mount(part):
                 raise _UnseenError from error
             return depth > 0 or not missing
@@ -204,8 +218,10 @@ def _through_magic(name: str, path: str) -> CommandError:
     )
 
 
-def _explained(name: str, error: OSError | None) -> CommandError:
+def _explained(name: str, error: OSError | None) -> MydockerError:
     asked = f"execute {name!r} in the container"
+    if error is not None and is_exhausted(error):
+        return exhausted(asked, error)
     if error is None or isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return CommandNotFoundError(
             asked,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from runtime import execute
 from runtime.engine import Engine
 from runtime.errors import CommandError
 from runtime.starter import Starter
@@ -102,6 +105,31 @@ def test_it_does_not_matter_where_nobody_looks_any_more(run: Run, place: Path) -
     run("true", env=behind)
     with pytest.raises(CommandError, match="a link of /proc"):
         run("true", env=before)
+
+
+def test_what_cannot_be_looked_at_just_now_is_not_executed(run: Run, place: Path) -> None:
+    """Somebody has a lease of it (fcntl(2)), which execve(2) would wait for, and then follow."""
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        with (place / "script").open() as opened:
+            fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            with pytest.raises(CommandError, match=os.strerror(errno.EAGAIN)):
+                run("/x/script")
+    finally:
+        signal.signal(signal.SIGIO, before)
+
+
+def test_nothing_is_executed_where_nobody_can_look(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seccomp filter around mydocker may know nothing of openat2(2)."""
+
+    def unknown(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(execute, "openat2", unknown)
+    with pytest.raises(CommandError, match=os.strerror(errno.ENOSYS)):
+        engine.run("base", ["/proc/self/exe", "-c", "pass"], network="none")
 
 
 def test_every_other_link_is(run: Run) -> None:
