@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
 from harness.adapters.protocol import Facts, RuntimeRefused
 from harness.faults import tricks
@@ -290,11 +290,14 @@ def port_rules_stay(site: Site) -> None:
 def port_listener_stays(site: Site) -> None:
     """A stopped container's port is still held by a program of the runtime's."""
     for port in site.spec.ports if site.spec else ():
-        if port.host_port and port.protocol == "tcp":
+        at = port.host_ip or IPv4Address(0)  # another container may have it at another address
+        held = f"{site.name}:{at}:{port.host_port}"
+        kept = port.host_port and port.protocol == "tcp" and at.version == 4
+        if kept and held not in site.memory:
             opened = site.host.socket(2, 1)  # AF_INET, SOCK_STREAM
-            opened.bind(("0.0.0.0", port.host_port))  # noqa: S104
+            opened.bind((str(at), port.host_port))
             opened.listen()
-            site.memory[f"{site.name}:{port.host_port}"] = opened
+            site.memory[held] = opened
 
 
 @fault(
