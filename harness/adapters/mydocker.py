@@ -52,7 +52,7 @@ from runtime.starter import Starter
 if sys.platform == "linux":
     # A library call imports what it needs. Each host would do so, and compile it, for there is no
     # place in it to keep byte code; it is forked from here, where all of it is imported once.
-    from runtime import assemble, images, plugger  # noqa: F401
+    from runtime import assemble, images, plugger, stopping  # noqa: F401
     from runtime.attendant import client, ears, process  # noqa: F401
     from runtime.net import connect, networks, none, reserve  # noqa: F401
 
