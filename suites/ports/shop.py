@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -110,6 +111,15 @@ class Shop:
         with self._listening(self.heard_in) as ear:
             place = self.scene.place(caller)
             return ear.hears(place, at=address, port=port or self.port, answered=True)
+
+    def reaches(self, caller: str, address: Address) -> bool:
+        """Whether somebody who calls the published port there is answered, or refused or swallowed.
+
+        For where a process in user space may take the call: it may be late where all else is quiet.
+        """
+        with contextlib.suppress(TimeoutError):
+            return self.serves(caller, address) is not None
+        return False
 
     def overhears(self, calls: Iterable[Call]) -> list[str]:
         """Those of many calls, made all at once, that are heard: refused or swallowed are not.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,14 +33,10 @@ class Moving:
         return self.scene.world.address(HOST, self.shop.family)
 
     def heard(self, *callers: str) -> set[str]:
-        """Who of these is heard, by the host's address; the host by its loopback too.
-
-        There a process in user space may take the call, and be late where all else is quiet.
-        """
+        """Who of these is heard, by the host's address; the host by its loopback too."""
         found = set(self.shop.overhears(Call(caller, self.own()) for caller in callers))
-        with contextlib.suppress(TimeoutError):  # swallowed
-            if self.shop.serves(HOST, LOOPBACKS[self.shop.family]):
-                found.add("host by its loopback")
+        if self.shop.reaches(HOST, LOOPBACKS[self.shop.family]):
+            found.add("host by its loopback")
         return found
 
 

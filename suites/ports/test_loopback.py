@@ -88,7 +88,7 @@ def test_the_host_reaches_it_when_anothers_port_has_gone(inner: Scene, family: F
     for change in changes:
         change()
         shops = (Shop(inner, inner["inner"], item, family, INNER) for item in TRANSPORTS)
-        heard.append([shop.overhears([Call(HOST, LOOPBACKS[family])]) for shop in shops])
+        heard.append([shop.reaches(HOST, LOOPBACKS[family]) for shop in shops])
     assert heard[1:] == heard[:1] * 2
 
 
