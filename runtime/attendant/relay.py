@@ -14,7 +14,7 @@ import socket
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from runtime.attendant.room import Part
+from runtime.attendant.room import CONNECTION, Part
 from runtime.attendant.work import Work, accept
 
 End = tuple[str, int]
@@ -22,8 +22,6 @@ End = tuple[str, int]
 _CHUNK: Final = 1 << 16
 _FORGOTTEN: Final = 60.0
 """Seconds without a datagram after which a conversation over UDP is taken to be over."""
-_ENDS: Final = 2
-"""Descriptors of a connection: that of the caller's, and that to the container."""
 
 
 class Conversation(NamedTuple):
@@ -56,9 +54,9 @@ class Relay:
     async def _streams(self) -> None:
         while True:
             accepted = self._work.keep(await accept(self._socket))
-            await self._part.take(_ENDS)  # others wait in the kernel's queue meanwhile
+            await self._part.take(CONNECTION)  # others wait in the kernel's queue meanwhile
             joined = self._work.begin(self._join(accepted), accepted)
-            joined.add_done_callback(lambda _: self._part.give(_ENDS))
+            joined.add_done_callback(lambda _: self._part.give(CONNECTION))
 
     async def _join(self, near: socket.socket) -> None:
         loop = asyncio.get_running_loop()

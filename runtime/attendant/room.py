@@ -14,9 +14,9 @@ _SHARE: Final = 4
 """Relays have at most one in so many of the descriptors that this process may open."""
 _MOST: Final = 2048
 """Descriptors for one container at most, however many there are: each costs memory too."""
-
-_LEAST: Final = 2
-"""Descriptors for one container at least: of one connection, or nobody would ever get through."""
+CONNECTION: Final = 2
+"""Descriptors of a connection: the caller's end and the container's. Each container has as many at
+least, or nobody would ever get through."""
 
 
 class Room:
@@ -38,7 +38,7 @@ class Room:
         Who has more, because there were fewer containers before, keeps what is open.
         """
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return max(_LEAST, min(_MOST, most // _SHARE // max(1, len(self._parts))))
+        return max(CONNECTION, min(_MOST, most // _SHARE // max(1, len(self._parts))))
 
     def leave(self, part: Part) -> None:
         """Without this part there is more for the others."""

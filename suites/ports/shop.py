@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from typing import Final, NamedTuple, Self
@@ -117,7 +116,7 @@ class Shop:
 
         For where a process in user space may take the call: it may be late where all else is quiet.
         """
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             return self.serves(caller, address) is not None
         return False
 
