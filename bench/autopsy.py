@@ -13,14 +13,15 @@ import re
 import sys
 from itertools import islice
 
-from harness import requirements, sandbox
 from harness.adapters import registry
-from harness.autopsy.examine import Examination
-from harness.faults.discovery import discover
-from harness.faults.sabotage import Sabotaged, SabotagedFactory
-from harness.matrix import Difference, diff
-from harness.model import Bridge, Host, Joined, Nothing, Publish
-from harness.scene import Scene
+from harness.diagnosis.replay import Examination
+from harness.faults.adapter import Sabotaged, SabotagedFactory
+from harness.faults.fault import discover
+from harness.model import requirements
+from harness.model.matrix import Difference, diff
+from harness.model.plan import Bridge, Host, Joined, Nothing, Publish
+from harness.sandbox import sandbox
+from harness.testbench.scene import Scene
 from harness.world.build import World
 
 BAR = 0.95

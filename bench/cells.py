@@ -24,15 +24,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from bench import mesh
+from bench.mesh import Member, Mesh, Prober
 from bench.timing import Row, alternate, show, timed
-from harness import sandbox
 from harness.adapters import registry
-from harness.model import HOST, Cell, Outcome, Protocol
-from harness.probe import mesh
-from harness.probe.mesh import Member, Mesh, Prober
-from harness.scene import Scene
+from harness.model.plan import HOST, Cell, Outcome, Protocol
+from harness.sandbox import sandbox
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from linux import rtnl
+from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -210,7 +210,7 @@ def _cut_half(found: Ground) -> set[str]:
         for name in cut:
             port = found.scene[name].net.links()["eth0"].peer
             assert port is not None
-            netlink.send([rtnl.isolate_port(port)])
+            netlink.send([rtnetlink.isolate_port(port)])
     return cut
 
 

@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 from bench.rivals import there, up
 from bench.timing import Row, alternate, show
-from harness import sandbox
-from harness.adapters.cli_factory import CliFactory
-from harness.adapters.furnish import environment
+from harness.adapters.docker_cli.adapter import CliFactory
 from harness.adapters.protocol import AdapterFactory, HostHandle
+from harness.adapters.support.programs import environment
+from harness.sandbox import sandbox
 from harness.world.build import World
 
 MODES = ("bridge", "none", "host", "container:first")

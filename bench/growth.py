@@ -12,14 +12,14 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from bench import mesh
 from bench.cells import members
 from bench.timing import Row, show, timed
-from harness import sandbox
 from harness.adapters import registry
 from harness.adapters.protocol import Adapter
-from harness.model import HOST
-from harness.probe import mesh
-from harness.scene import Scene
+from harness.model.plan import HOST
+from harness.sandbox import sandbox
+from harness.testbench.scene import Scene
 from harness.world.build import World
 
 SIZES = (10, 30, 100, 300, 1000)

@@ -25,9 +25,9 @@ from typing import Any, Final, cast
 from bench import rivals
 from bench.quiet import taken_apart
 from bench.timing import Row, alternate, show
-from harness import sandbox
 from harness.adapters.protocol import Adapter, Completed
-from harness.model import Bridge, ContainerSpec, Host, Joined, Mode, Nothing
+from harness.model.plan import Bridge, ContainerSpec, Host, Joined, Mode, Nothing
+from harness.sandbox import sandbox
 
 RUNTIMES: Final = ("mydocker", "mydocker-cli", "crun-by-hand", "runc-by-hand", "podman", "docker")
 MODES: Final[dict[str, Mode]] = {

@@ -14,11 +14,10 @@ import sys
 from dataclasses import replace
 
 from bench.timing import Row, alternate, show, timed
-from harness import sandbox
 from harness.adapters import registry
-from harness.cast import CAST
-from harness.model import BY_NAME, Cell, Outcome, Protocol
-from harness.scene import Scene
+from harness.model.plan import BY_NAME, CAST, Cell, Outcome, Protocol
+from harness.sandbox import sandbox
+from harness.testbench.scene import Scene
 from harness.world.build import World
 
 BAR = 0.300

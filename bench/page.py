@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from bench.plot import growth
 from bench.timing import Row
-from harness.report import html
+from harness.report.render import html
 
 _HERE: Final = Path(__file__).parent
 _WIDTH: Final = 100.0

@@ -11,7 +11,7 @@ import socket
 import time
 from typing import Final
 
-from linux import rtnl
+from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -26,7 +26,7 @@ def taken_apart() -> None:
     """
     name = f"bench{os.getpid()}"
     with Netlink() as netlink, NetNS.new() as gone:
-        netlink.send([rtnl.add_veth(name, "far", peer_netns=gone.fd)])
+        netlink.send([rtnetlink.add_veth(name, "far", peer_netns=gone.fd)])
     deadline = time.monotonic() + _BOUND
     while _there(name):
         if time.monotonic() > deadline:

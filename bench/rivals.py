@@ -9,7 +9,7 @@ from typing import Final
 from harness.adapters import registry
 from harness.adapters.protocol import Adapter, AdapterFactory
 from harness.world.build import World
-from linux.userns import in_user_namespace
+from linux.syscalls import in_user_namespace
 
 _FOR_ROOT: Final = ("podman", "docker")
 

@@ -17,14 +17,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.timing import timed
-from harness import sandbox
-from linux import netstate
+from harness.sandbox import sandbox
+from linux import rtnetlink_dump
 from linux.conntrack import Conntrack
 from linux.netlink import Netlink
-from linux.nft import Nft
+from linux.nftables import Nft
+from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.records import Container
-from runtime.starter import Starter
 
 _FOR_EVER = ("sleep", "1000000")
 _SIZES = (200, 50, 1000)
@@ -134,10 +134,10 @@ def _counters(starter: Starter) -> dict[str, int]:
     """What is ours alone."""
     with Netlink() as host, Conntrack() as conntrack, Nft() as nft:
         return {
-            "links": len(netstate.links(host)),
-            "addresses": len(netstate.addresses(host)),
-            "routes": len(netstate.routes(host)),
-            "neighbours": len(list(netstate.neighbours(host))),
+            "links": len(rtnetlink_dump.links(host)),
+            "addresses": len(rtnetlink_dump.addresses(host)),
+            "routes": len(rtnetlink_dump.routes(host)),
+            "neighbours": len(list(rtnetlink_dump.neighbours(host))),
             "flows": conntrack.count(),
             "rules": sum(len(nft.rules(table)) for table in nft.tables()),
             "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),

@@ -14,13 +14,12 @@ import sys
 from dataclasses import replace
 
 from bench.timing import Row, alternate, show, timed
-from harness import sandbox
 from harness.adapters import registry
-from harness.cast import CAST
-from harness.guard import Guard
-from harness.model import HOST, NS1, NS2
-from harness.scene import Scene
+from harness.model.plan import CAST, HOST, NS1, NS2
+from harness.sandbox import sandbox
+from harness.testbench.scene import Scene
 from harness.world.build import World
+from harness.world.guard import Guard
 
 BAR = 0.003
 _COMMANDS = (

@@ -25,13 +25,13 @@ from pathlib import Path
 
 from bench.quiet import taken_apart
 from bench.timing import Row, alternate, show, timed
-from harness import sandbox
+from harness.sandbox import sandbox
 from linux.netns import NetNS
-from linux.procstat import Stat
-from linux.userns import in_user_namespace
+from linux.proc import Stat
+from linux.syscalls import in_user_namespace
+from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.records import Container
-from runtime.starter import Starter
 
 BAR = 1.5
 """How many times as long as the C program a start on a bridge may take."""

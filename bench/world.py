@@ -14,8 +14,8 @@ import time
 from dataclasses import replace
 
 from bench.timing import Row, alternate, show, timed
-from harness import sandbox
-from harness.topology import Topology
+from harness.model.topology import Topology
+from harness.sandbox import sandbox
 from harness.world.build import World, routers
 
 UP_BAR = 0.060

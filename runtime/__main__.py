@@ -14,7 +14,7 @@ def main() -> int:
     # two thousand objects, takes a tenth of a whole command.
     gc.set_threshold(_ENOUGH)
     _open_streams()
-    from runtime import cli
+    from runtime.cli import main as cli
 
     return cli.main()
 

@@ -18,31 +18,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Unpack
 
-from runtime import container, waiting
-from runtime import exec as execution
+from runtime.container import exec as execution
+from runtime.container import lifecycle
+from runtime.container import start as container
+from runtime.container.exec import Result, Running
+from runtime.container.lifecycle import Lifecycle, refuse_paused, refuse_stopped
 from runtime.errors import ConflictError, InvalidError, NoRoomError, UnsupportedError, room_for
-from runtime.exec import Result, Running
-from runtime.execute import Command, Stdio
-from runtime.isolation import capabilities
-from runtime.lifecycle import Lifecycle, refuse_paused, refuse_stopped
-from runtime.net import modes
+from runtime.init.fds import ensured
+from runtime.init.process import Command, Stdio
+from runtime.init.security import capabilities
+from runtime.network import modes
 from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkConfig
-from runtime.spare import ensured
-from runtime.state import Lock, Store, new_id
+from runtime.store import Lock, Store, new_id
 
 if TYPE_CHECKING:  # most calls need none of these
-    from linux.flowwatch import FlowWatch
-    from runtime.image import Image
-    from runtime.images import Images
-    from runtime.inside import Inside
-    from runtime.logs import LogEntry, Writer
-    from runtime.net.design import NetworkOptions
-    from runtime.net.networks import Networks
-    from runtime.options import Options
-    from runtime.processes import Process
-    from runtime.starter import Starter
-    from runtime.stopping import Stopping
-    from runtime.volumes import Volumes
+    from linux.conntrack import FlowWatch
+    from runtime.container.files import Inside
+    from runtime.container.lifecycle import Stopping
+    from runtime.container.logs import LogEntry, Writer
+    from runtime.container.options import Options
+    from runtime.container.prefork import Starter
+    from runtime.container.processes import Process
+    from runtime.container.volumes import Volumes
+    from runtime.image.base import Image
+    from runtime.image.images import Images
+    from runtime.network.config import NetworkOptions
+    from runtime.network.manager import Networks
 
 DEFAULT_ROOT: Final = "/run/mydocker"
 
@@ -107,7 +108,7 @@ class Engine:
         Returns when its network is in place and its command is being executed.
         With `stdio` the command is connected to these descriptors of the caller;
         without, its output goes to the log. Into the pipe `lost` it is told when one of them
-        takes no more output (`runtime.waiting`). After an error nothing is left.
+        takes no more output (`runtime.container.lifecycle`). After an error nothing is left.
         """
         begun = ContainerState("starting")
         with self._life.pending() as pending:
@@ -131,7 +132,7 @@ class Engine:
     def _create(
         self, image_name: str, command: Sequence[str], options: Options, state: ContainerState
     ) -> tuple[Container, Lock, Image]:
-        from runtime.options import configure
+        from runtime.container.options import configure
 
         self._life.sweep()
         mode = modes.parse(options.get("network", DEFAULT_NETWORK))
@@ -165,7 +166,7 @@ class Engine:
 
     def stopping(self, reference: str, *, timeout: float = 10) -> Stopping:
         """Send that signal only; `finish` does the rest. So many have their time at once."""
-        from runtime.stopping import Stopping
+        from runtime.container.lifecycle import Stopping
 
         return Stopping(self._life, reference, timeout=timeout)
 
@@ -202,7 +203,7 @@ class Engine:
         """The processes of a running container, as the host sees them."""
         found = self.inspect(reference)
         refuse_stopped("list the processes of", found)
-        from runtime import processes
+        from runtime.container import processes
 
         return processes.described(found.state.pid)
 
@@ -214,8 +215,8 @@ class Engine:
         found = self._life.get(reference)
         try:
             if found.running:
-                return waiting.exit_code(found, self._store.directory(found.id), lost=lost)
-            waiting.refuse_lost(found, lost)
+                return lifecycle.exit_code(found, self._store.directory(found.id), lost=lost)
+            lifecycle.refuse_lost(found, lost)
         finally:
             self._life.sweep()
         if found.state.exit_code is None:
@@ -308,7 +309,7 @@ class Engine:
         Only what it wrote at or after `since` (RFC 3339, in UTC), and of what there
         is already only the last `tail` entries.
         """
-        from runtime import logs
+        from runtime.container import logs
 
         found = self.inspect(reference)
         place = self._store.directory(found.id)
@@ -316,14 +317,14 @@ class Engine:
 
     def log(self, reference: str) -> Writer:
         """A writer for what comes out of a terminal that the caller relays."""
-        from runtime.logs import Writer
+        from runtime.container.logs import Writer
 
         return Writer(f"{self._store.directory(self._life.get(reference).id)}/log")
 
     @property
     def inside(self) -> Inside:
         """Looking into containers' files: diff, cp, export, commit."""
-        from runtime.inside import Inside  # brings what `run` has no use for
+        from runtime.container.files import Inside  # brings what `run` has no use for
 
         return Inside(self._life, self.images)
 
@@ -354,7 +355,7 @@ class Engine:
         aliases: Sequence[str] = (),
     ) -> Container:
         """Connect a container to one network more: at once, or from its next start on."""
-        from runtime.options import connection
+        from runtime.container.options import connection
 
         asked = f"connect container {reference!r}"
         wanted = connection(
@@ -384,7 +385,7 @@ class Engine:
         For when somebody flushed the nft rules, took down a bridge or turned off
         forwarding: containers that run get their network back.
         """
-        from runtime.net import bridge
+        from runtime.network import bridge
 
         self._life.sweep()
         self._networks.repair()

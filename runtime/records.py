@@ -121,7 +121,7 @@ class ContainerConfig(NamedTuple):
     aliases: list[str] = []  # noqa: RUF012
     sysctls: dict[str, str] = {}  # noqa: RUF012
     publish: list[str] = []  # noqa: RUF012
-    """Ports as the user wrote them, see `runtime.net.ports`."""
+    """Ports as the user wrote them, see `runtime.network.ports`."""
     publish_all: bool = False
     dns: list[str] = []  # noqa: RUF012
     add_hosts: list[str] = []  # noqa: RUF012
@@ -137,7 +137,7 @@ class ContainerConfig(NamedTuple):
     labels: dict[str, str] = {}  # noqa: RUF012
     stop_signal: str = ""
     binds: list[str] = []  # noqa: RUF012
-    """What it sees of the host's files, as `source:target[:ro]` (`runtime.binds`)."""
+    """What it sees of the host's files, as `source:target[:ro]` (`runtime.init.binds`)."""
     read_only: bool = False
     cap_add: list[str] = []  # noqa: RUF012
     cap_drop: list[str] = []  # noqa: RUF012

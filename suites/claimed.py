@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.claims import has_default_network, of_container
-from harness.container import Container
-from harness.model import (
+from harness.model.features import has_default_network, of_container
+from harness.model.plan import (
     DEFAULT_NETWORK,
     FAMILIES,
     Bridge,
@@ -15,7 +14,8 @@ from harness.model import (
     Mode,
     Nothing,
 )
-from harness.scene import Scene
+from harness.testbench.container import Container
+from harness.testbench.scene import Scene
 
 
 def has_ipv6(runtime: Adapter) -> bool:

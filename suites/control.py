@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.place import Place
-from harness.topology import START_TTL
-from harness.world.snapshot import Snapshot
+from harness.model.topology import START_TTL
+from harness.testbench.netns_view import Place
+from harness.world.state.snapshot import Snapshot
 
 
 def a_change_would_show(host: Place, before: Snapshot) -> None:

@@ -9,10 +9,10 @@ from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoReply, IPv6
 from scapy.packet import Packet, Raw
 
-from harness.model import Family
-from harness.packets.capture import Capture
-from harness.packets.frame import Frame
-from harness.topology import START_TTL
+from harness.model.plan import Family
+from harness.model.topology import START_TTL
+from harness.testbench.packets.capture import Capture
+from harness.testbench.packets.packet_ring import Frame
 from suites.services import SERVICES
 from suites.trio import Trio
 

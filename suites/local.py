@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from harness.place import Place
-from harness.topology import Address
-from harness.wait import until
-from linux import netstate
+from harness.model.topology import Address
+from harness.testbench.netns_view import Place, until
+from linux import rtnetlink_dump
 from linux.netlink import Netlink
 
 
@@ -19,8 +18,8 @@ def at_rest(place: Place) -> None:
         def in_use() -> set[Address]:
             return {
                 item.address.ip
-                for item in netstate.addresses(netlink)
+                for item in rtnetlink_dump.addresses(netlink)
                 if item.address.version == 6 and not (item.tentative or item.address.is_link_local)
             }
 
-        until(place, lambda: in_use() <= netstate.taken(netlink), "its addresses are its own")
+        until(place, lambda: in_use() <= rtnetlink_dump.taken(netlink), "its addresses are its own")

@@ -6,12 +6,12 @@ import os
 from ipaddress import ip_address
 from typing import Final
 
-from harness import lookup
 from harness.adapters.protocol import Adapter
-from harness.lookup import Found
-from harness.model import FAMILIES, Bridge, Family, Joined
-from harness.scene import Scene
-from harness.topology import SENTINEL_ZONE, Address
+from harness.model.plan import FAMILIES, Bridge, Family, Joined
+from harness.model.topology import SENTINEL_ZONE, Address
+from harness.testbench import lookup
+from harness.testbench.lookup import Found
+from harness.testbench.scene import Scene
 from harness.world.services import Question
 
 KINDS: Final[dict[int, str]] = {4: "A", 6: "AAAA"}

@@ -9,10 +9,9 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, I
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from harness.model import GATEWAY
-from harness.multicast import EVERYBODY_MAC, mac_of, solicited_node
-from harness.packets.craft import send_frame
-from harness.topology import Address
+from harness.model.plan import GATEWAY
+from harness.model.topology import Address
+from harness.testbench.packets.craft import EVERYBODY_MAC, mac_of, send_frame, solicited_node
 from suites.trio import Trio
 
 OTHERS: Final = ("b", "c", GATEWAY)

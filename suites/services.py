@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from harness.model import GATEWAY, HOST, INTERNET, Cell, Family, Protocol
-from harness.scene import Scene
-from harness.traffic import Ear, Transport
-from harness.world.answers import TCP_PORTS, UDP_PORTS
+from harness.model.plan import GATEWAY, HOST, INTERNET, Cell, Family, Protocol
+from harness.testbench.listener import Ear, Transport
+from harness.testbench.scene import Scene
+from harness.world.service_protocols import TCP_PORTS, UDP_PORTS
 
 SERVICES: Final = (
     *(1, 22, 25, 53, 80, 111, 123, 137, 443, 445, 853, 2375, 3306, 4789),

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from harness.adapters.protocol import Adapter
-from harness.container import Container
-from harness.place import Place
-from harness.topology import Address
-from harness.traffic import End, Transport
+from harness.model.topology import Address
+from harness.testbench.container import Container
+from harness.testbench.listener import End, Transport
+from harness.testbench.netns_view import Place
 from suites.claimed import restarts
 
 PORT: Final = 31070

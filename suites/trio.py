@@ -15,9 +15,7 @@ import pytest
 from scapy.packet import Packet
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.call import Call
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     DEFAULT_NETWORK,
     GATEWAY,
     Bridge,
@@ -28,12 +26,14 @@ from harness.model import (
     Plan,
     Protocol,
 )
-from harness.packets import craft
-from harness.packets.capture import Capture, Tap
-from harness.packets.wires import Wires
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import Address
+from harness.model.topology import Address
+from harness.plugin.marks import requirement
+from harness.testbench.client import Call
+from harness.testbench.netns_view import Place
+from harness.testbench.packets import craft
+from harness.testbench.packets.capture import Capture, Tap
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.claimed import restarts
 

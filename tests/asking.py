@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from harness.model import Cell, Family, Observation, Protocol
-from harness.probe.ledger import Question
-from harness.probe.netns import observe
-from harness.probe.settle import Quiet
-from linux import rtnl
+from harness.model.plan import Cell, Family, Observation, Protocol
+from harness.probe.prober import observe
+from harness.probe.quiescence import Quiet
+from harness.probe.results import Question
+from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -55,7 +55,7 @@ def control() -> NetNS:
     """A namespace in which `lo` is up and nobody does anything: what `Quiet` needs."""
     made = NetNS.new()
     with Netlink(made) as netlink:
-        netlink.send([rtnl.set_link(rtnl.LO, up=True)])
+        netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
     return made
 
 

@@ -6,7 +6,7 @@
  * request with a nonce, the numbers of both ends and the kernel's own answer to it; it counts
  * when its target's witness has it from its source's address and the answer has come back.
  *
- * Silence is final by the rule of harness/probe/settle.py: a control packet has gone through the
+ * Silence is final by the rule of harness/probe/quiescence.py: a control packet has gone through the
  * backlog of every processor and come back, and the counters of all interfaces of the watched
  * namespaces stood still across such a pass.
  *

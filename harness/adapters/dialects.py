@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from harness.dialect import Dialect
+from harness.model.dialect import Dialect
 
 _ABOUT: Final = frozenset({"source", "about", "since", "before"})
 """Keys of an entry that are not fields of a dialect."""

@@ -14,8 +14,8 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
 from typing import Final, Literal, ParamSpec, TypeVar, cast
 
-from harness.adapters.calls import Calls
-from harness.adapters.hostside import killed_after
+from harness.adapters.docker_cli.adapter import CliFactory
+from harness.adapters.docker_cli.spec import CliSpec, Words
 from harness.adapters.protocol import (
     Completed,
     Endpoint,
@@ -26,8 +26,9 @@ from harness.adapters.protocol import (
     NetworkFacts,
     RuntimeRefused,
 )
-from harness.dialect import Dialect
-from harness.model import (
+from harness.adapters.support.call_log import Calls
+from harness.model.dialect import Dialect
+from harness.model.plan import (
     Attached,
     Bridge,
     ContainerSpec,
@@ -39,22 +40,23 @@ from harness.model import (
     Publish,
 )
 from harness.version import __version__
-from linux.flowwatch import FlowWatch
+from harness.world.process import killed_after
+from linux.conntrack import FlowWatch
 from linux.netns import NetNS
-from linux.protocols import spoken
+from linux.proc import spoken
+from runtime.container.options import Options
+from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import CommandError, MydockerError
-from runtime.net.design import NetworkOptions
-from runtime.options import Options
+from runtime.network.config import NetworkOptions
 from runtime.records import DEFAULT_NETWORK, Container, NetworkConfig
-from runtime.starter import Starter
 
 if sys.platform == "linux":
     # A library call imports what it needs. Each host would do so, and compile it, for there is no
     # place in it to keep byte code; it is forked from here, where all of it is imported once.
-    from runtime import assemble, images, plugger, stopping  # noqa: F401
-    from runtime.attendant import client, ears, process  # noqa: F401
-    from runtime.net import connect, networks, none, reserve  # noqa: F401
+    from runtime.container import lifecycle, networking  # noqa: F401
+    from runtime.daemon import client, daemon, dns_socket  # noqa: F401
+    from runtime.network import manager, modes, ports  # noqa: F401
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -390,3 +392,27 @@ def _prune() -> None:
     for network in engine.networks():
         if network.name != DEFAULT_NETWORK:
             engine.network_remove(network.name)
+
+
+SPEC: Final = CliSpec(
+    name="mydocker-cli",
+    command=(sys.executable, "-m", "runtime"),
+    features=MydockerAdapter.features,
+    version=MydockerAdapter.version,
+    dialect=MydockerAdapter.dialect,
+    words=Words(
+        converse=("exec", "-i"),
+        repair=("system", "repair"),
+        reset=("system", "reset"),
+        cidfile="",  # of a start that fails nothing stays
+        mtu="mtu",
+        icc="icc",
+    ),
+    load_image=False,
+    env=(("PYTHONPATH", str(Path(__file__).parents[2])),),
+)
+
+
+def adapter() -> CliFactory:
+    """What makes adapters of it."""
+    return CliFactory(SPEC)

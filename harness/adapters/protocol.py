@@ -12,8 +12,8 @@ from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import ParamSpec, Protocol, TypeVar
 
-from harness.dialect import Dialect
-from harness.model import ContainerSpec, NetworkSpec, Publish
+from harness.model.dialect import Dialect
+from harness.model.plan import ContainerSpec, NetworkSpec, Publish
 
 P = ParamSpec("P")
 T = TypeVar("T")

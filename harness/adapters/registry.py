@@ -20,26 +20,26 @@ GROUP: Final = "netmodes.adapters"
 DEFAULT: Final = "mydocker"
 """The runtime that comes with the suites."""
 _BUILT_IN: Final = {
-    "bwrap": "harness.adapters.bwrap:FACTORY",
-    "containerd": "harness.adapters.containerd:FACTORY",
-    "crun": "harness.adapters.oci:CRUN",
-    "crun-by-hand": "harness.adapters.oci:CRUN_BY_HAND",
-    "docker": "harness.adapters.docker:SPEC",
-    "docker-rootless": "harness.adapters.docker:ROOTLESS",
-    "docker-runsc": "harness.adapters.gvisor:DOCKER",
-    "lxc": "harness.adapters.lxc:FACTORY",
+    "bwrap": "harness.adapters.bare.runtimes.bwrap:FACTORY",
+    "containerd": "harness.adapters.bare.runtimes.containerd:FACTORY",
+    "crun": "harness.adapters.bare.runtimes.oci:CRUN",
+    "crun-by-hand": "harness.adapters.bare.runtimes.oci:CRUN_BY_HAND",
+    "docker": "harness.adapters.docker_cli.docker:SPEC",
+    "docker-rootless": "harness.adapters.docker_cli.docker:ROOTLESS",
+    "docker-runsc": "harness.adapters.docker_cli.gvisor:DOCKER",
+    "lxc": "harness.adapters.bare.runtimes.lxc:FACTORY",
     "mydocker": "harness.adapters.mydocker:MydockerAdapter",
-    "mydocker-cli": "harness.adapters.mydocker_cli:SPEC",
-    "nspawn": "harness.adapters.nspawn:FACTORY",
-    "podman": "harness.adapters.podman:CRUN",
-    "podman-rootless": "harness.adapters.podman:PASTA",
-    "podman-rootless-bridge": "harness.adapters.podman:BRIDGE",
-    "podman-rootless-slirp4netns": "harness.adapters.podman:SLIRP",
-    "podman-runc": "harness.adapters.podman:RUNC",
-    "podman-runsc": "harness.adapters.gvisor:PODMAN",
-    "runc": "harness.adapters.oci:RUNC",
-    "runc-by-hand": "harness.adapters.oci:RUNC_BY_HAND",
-    "runsc": "harness.adapters.runsc:RUNSC",
+    "mydocker-cli": "harness.adapters.mydocker:SPEC",
+    "nspawn": "harness.adapters.bare.runtimes.nspawn:FACTORY",
+    "podman": "harness.adapters.docker_cli.podman:CRUN",
+    "podman-rootless": "harness.adapters.docker_cli.podman:PASTA",
+    "podman-rootless-bridge": "harness.adapters.docker_cli.podman:BRIDGE",
+    "podman-rootless-slirp4netns": "harness.adapters.docker_cli.podman:SLIRP",
+    "podman-runc": "harness.adapters.docker_cli.podman:RUNC",
+    "podman-runsc": "harness.adapters.docker_cli.gvisor:PODMAN",
+    "runc": "harness.adapters.bare.runtimes.oci:RUNC",
+    "runc-by-hand": "harness.adapters.bare.runtimes.oci:RUNC_BY_HAND",
+    "runsc": "harness.adapters.bare.runtimes.runsc:RUNSC",
 }
 _DESCRIBED: Final = ".toml"
 
@@ -80,11 +80,11 @@ def load(name: str) -> AdapterFactory:
     """What `find` finds, whether its programs are there or not."""
     plain, at, prefix = parted(name)
     if plain.endswith(_DESCRIBED):
-        from harness.adapters import cli_toml  # who names no file needs none of it
+        from harness.adapters.docker_cli import toml_spec  # who names no file needs none of it
 
         try:
-            found: AdapterFactory = cli_toml.load(plain)
-        except cli_toml.DescriptionError as error:
+            found: AdapterFactory = toml_spec.load(plain)
+        except toml_spec.DescriptionError as error:
             raise UnknownRuntime(str(error)) from error
     else:
         found = _load(plain)
@@ -101,8 +101,8 @@ def parted(name: str) -> tuple[str, str, str]:
 
 def _called(name: str, factory: AdapterFactory) -> AdapterFactory:
     """The same, and it knows by what name it was asked for: its advice has that."""
-    from harness.adapters.bare_adapter import BareFactory
-    from harness.adapters.cli_factory import CliFactory
+    from harness.adapters.bare.adapter import BareFactory
+    from harness.adapters.docker_cli.adapter import CliFactory
 
     if isinstance(factory, CliFactory):
         return CliFactory(replace(factory.spec, called=name))
@@ -135,8 +135,8 @@ def how_to_install(factory: AdapterFactory) -> str:
 
 def provenance(factory: AdapterFactory) -> str:
     """Which of its programs come from a folder, and which do not; an empty text without one."""
-    from harness.adapters.bare_adapter import BareFactory
-    from harness.adapters.cli_factory import CliFactory
+    from harness.adapters.bare.adapter import BareFactory
+    from harness.adapters.docker_cli.adapter import CliFactory
 
     prefix = _prefix(factory)
     if not prefix or not isinstance(factory, BareFactory | CliFactory):
@@ -201,18 +201,18 @@ def _misclaimed(claimed: object) -> str:
 
 def _factory(found: object) -> AdapterFactory:
     """An adapter's class as it is, a description as what makes adapters of it."""
-    from harness.adapters.cli_spec import CliSpec
+    from harness.adapters.docker_cli.spec import CliSpec
 
     if isinstance(found, CliSpec):
-        from harness.adapters.cli_factory import CliFactory
+        from harness.adapters.docker_cli.adapter import CliFactory
 
         return CliFactory(found)
     return cast("AdapterFactory", found)
 
 
 def _from_prefix(name: str, factory: AdapterFactory, prefix: str) -> AdapterFactory:
-    from harness.adapters.bare_adapter import BareFactory
-    from harness.adapters.cli_factory import CliFactory
+    from harness.adapters.bare.adapter import BareFactory
+    from harness.adapters.docker_cli.adapter import CliFactory
 
     why = _rooted(factory)
     if why:
@@ -234,8 +234,8 @@ def _from_prefix(name: str, factory: AdapterFactory, prefix: str) -> AdapterFact
 
 def _rooted(factory: AdapterFactory) -> str:
     """Why a runtime's programs work only where they are installed; an empty text where not so."""
-    from harness.adapters.bare_adapter import BareFactory
-    from harness.adapters.cli_factory import CliFactory
+    from harness.adapters.bare.adapter import BareFactory
+    from harness.adapters.docker_cli.adapter import CliFactory
 
     if isinstance(factory, BareFactory) and not factory.alone:
         return ": they need libraries of their own version"

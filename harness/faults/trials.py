@@ -18,8 +18,8 @@ from typing import Any, Final, NoReturn
 
 import pytest
 
-from harness.faults.catalogue import Fault
-from harness.faults.pick import FAULT, SABOTAGED
+from harness.faults.adapter import FAULT, SABOTAGED
+from harness.faults.fault import Fault
 from harness.faults.verdicts import Outcome, Verdict, judge, kills
 from harness.world.host import quiet_fork
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import Final, NamedTuple, cast
 
-from harness import sandbox
-from harness.model import Family
+from harness.model.plan import Family
 from harness.probe import icmp
+from harness.sandbox import sandbox
 
 _FAMILIES: Final = {socket.AF_INET: 4, socket.AF_INET6: 6}
 _OUTSIDE: Final = (

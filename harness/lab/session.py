@@ -12,20 +12,20 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from harness import doctor, sandbox
-from harness.adapters import furnish, ordinary, registry
-from harness.adapters.cli_spec import CliSpec
+from harness.adapters import registry
+from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.protocol import (
     AdapterFactory,
     RuntimeBroken,
     RuntimeRefused,
 )
-from harness.cast import CAST
-from harness.claims import Unclaimed, check, of_plan
-from harness.lab import furniture, inside, picture, terminal
-from harness.model import DEFAULT_NETWORK, Bridge, Plan
-from harness.scene import Scene
-from harness.topology import Topology
+from harness.adapters.support import programs, rootless
+from harness.lab import shell, terminal, topology_tree
+from harness.model.features import Unclaimed, check, of_plan
+from harness.model.plan import CAST, DEFAULT_NETWORK, Bridge, Plan
+from harness.model.topology import Topology
+from harness.sandbox import doctor, sandbox
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.host import HostDied
 
@@ -102,15 +102,15 @@ def _with_runtime(order: Order, world: World, factory: AdapterFactory) -> int:
     scene = Scene(world, runtime, plan, claimed_only=not order.plan)
     drawn = _draw(scene, typed_for(factory))
     interactive = not order.command and terminal.ours()
-    outer = furniture.given(runtime)
+    outer = shell.given(runtime)
     if interactive:
         sys.stdout.write(drawn)
         sys.stdout.flush()
     code = terminal.run(
         world.host,
-        order.command or inside.shell(os.environ),
-        environment=furniture.environment(outer),
-        prepare=lambda: furniture.furnish(world.namespaces, drawn, outer, scripts_for(factory)),
+        order.command or shell.shell(os.environ),
+        environment=shell.environment(outer),
+        prepare=lambda: shell.furnish(world.namespaces, drawn, outer, scripts_for(factory)),
         interactive=interactive,
     )
     runtime.prune()
@@ -138,15 +138,15 @@ def scripts_for(factory: AdapterFactory) -> dict[str, str]:
     spec = getattr(factory, "spec", None)
     if not isinstance(spec, CliSpec) or not spec.rootless:
         return {}
-    own = (f"{key}={value}" for key, value in furnish.environment(spec).items())
-    words = shlex.join(("env", *own, *ordinary.command(())))
-    return {_AS_USER: f'#!/bin/sh\ncd {ordinary.HOME} && exec {words} "$@"\n'}
+    own = (f"{key}={value}" for key, value in programs.environment(spec).items())
+    words = shlex.join(("env", *own, *rootless.command(())))
+    return {_AS_USER: f'#!/bin/sh\ncd {rootless.HOME} && exec {words} "$@"\n'}
 
 
 def _draw(scene: Scene, typed: str) -> str:
     """The picture and what to try, as text, in colour where standard output shows it."""
     seats = [
-        picture.Seat(
+        topology_tree.Seat(
             container.name,
             container.mode,
             tuple(
@@ -168,7 +168,7 @@ def _draw(scene: Scene, typed: str) -> str:
         highlight=False,
     )
     with console.capture() as captured:
-        console.print(picture.draw(scene.world.topology, bridge, seats))
+        console.print(topology_tree.draw(scene.world.topology, bridge, seats))
         console.print("\nTo try:")
         console.print(_hints(scene, typed))
     return captured.get()
@@ -187,6 +187,6 @@ def _hints(scene: Scene, typed: str) -> Table:
     table.add_row("ip -br addr", "the interfaces of the host")
     table.add_row("inside ns1 netmodes ping 203.0.113.10", "from another namespace, with the TTL")
     table.add_row("inside internet", f"a shell in one of: {names}")
-    table.add_row(f"cat {furniture.PICTURE}", "this page once more")
+    table.add_row(f"cat {shell.PICTURE}", "this page once more")
     table.add_row("exit", "leave; nothing stays behind")
     return table

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from harness.model import Family
+from harness.model.plan import Family
 
 ECHO_REQUEST: Final[dict[Family, int]] = {4: 8, 6: 128}
 ECHO_REPLY: Final[dict[Family, int]] = {4: 0, 6: 129}

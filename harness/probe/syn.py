@@ -15,10 +15,10 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from harness.model import Family
+from harness.model.plan import Family
+from harness.model.topology import Address
 from harness.probe.remote import Inside
-from harness.probe.station import Make, raw_socket, receive
-from harness.topology import Address
+from harness.probe.sockets import Make, raw_socket, receive
 from linux.netns import NetNS
 
 _SO_ATTACH_FILTER: Final = 26

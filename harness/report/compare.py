@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
+from harness.report.sanitize import line, markdown
 from harness.report.schema import Report, Verdict
 
 _NOT_THERE = "not there"
@@ -61,3 +64,137 @@ def _cells(report: Report) -> dict[str, str]:
         for matrix in report.matrices
         for cell in matrix.cells
     }
+
+
+VERSION: Final = 1
+"""Of the JSON; a field may be added within a version."""
+WORDS: Final = {
+    Verdict.KEPT: "pass",
+    Verdict.BROKEN: "fail",
+    Verdict.UNSUPPORTED: "unsupported",
+    Verdict.ERROR: "error",
+    Verdict.UNTESTED: "untested",
+    Verdict.SKIPPED: "untested",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One runtime, by the name under which it was asked for. Without a report it did not run.
+
+    `note` tells why it did not, or why its report is not the whole.
+    """
+
+    name: str
+    report: Report | None
+    note: str = ""
+    verdicts: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = self.report.requirements if self.report else ()
+        object.__setattr__(self, "verdicts", {row.id: WORDS[row.verdict] for row in rows})
+
+    @property
+    def title(self) -> str:
+        """Its name, and its version where that was told."""
+        version = self.report.implementation.version if self.report else None
+        return f"{self.name} {version or ''}".rstrip()
+
+    def count(self, word: str) -> int:
+        """How many requirements have that verdict."""
+        return sum(1 for verdict in self.verdicts.values() if verdict == word)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One requirement, and its verdict with each runtime; `-` where it is in no report."""
+
+    id: str
+    level: str
+    statement: str
+    verdicts: tuple[str, ...]
+
+
+def tested(columns: Sequence[Column]) -> list[Row]:
+    """The rows about which any of the runs has something to say."""
+    nothing = {"-", WORDS[Verdict.UNTESTED]}
+    return [row for row in rows(columns) if not nothing.issuperset(row.verdicts)]
+
+
+def rows(columns: Sequence[Column]) -> list[Row]:
+    """Every requirement of any of the reports, in the catalogue's order."""
+    told = {
+        row.id: row for column in columns if column.report for row in column.report.requirements
+    }
+    return [
+        Row(
+            id_,
+            row.level,
+            row.statement,
+            tuple(column.verdicts.get(id_, "-") for column in columns),
+        )
+        for id_, row in told.items()
+    ]
+
+
+def counts(column: Column) -> str:
+    """One line about one runtime."""
+    if column.report is None:
+        return f"{column.title}: did not run: {column.note}"
+    told = ", ".join(f"{column.count(word)} {word}" for word in dict.fromkeys(WORDS.values()))
+    return f"{column.title}: {told}, in {column.report.seconds:.0f} s"
+
+
+def as_markdown(columns: Sequence[Column]) -> str:
+    """The table, with a line about each runtime before it."""
+    return "\n".join(_lines(columns)) + "\n"
+
+
+def _lines(columns: Sequence[Column]) -> Iterator[str]:
+    words = list(dict.fromkeys(WORDS.values()))
+    yield f"| runtime | {' | '.join(words)} | seconds |"
+    yield f"|---|{'---:|' * (len(words) + 1)}"
+    for column in columns:
+        if column.report is not None:
+            figures = " | ".join(str(column.count(word)) for word in words)
+            yield f"| {markdown(column.title)} | {figures} | {column.report.seconds:.0f} |"
+    for column in columns:
+        if column.note:
+            yield f"\n{markdown(column.title)}: {markdown(column.note)}"
+    shown = [column for column in columns if column.report is not None]
+    yield f"\n| | level | {' | '.join(markdown(column.name) for column in shown)} |"
+    yield f"|---|---|{'---|' * len(shown)}"
+    for row in tested(shown):
+        cells = (f"**{word}**" if word in ("fail", "error") else word for word in row.verdicts)
+        yield f"| {markdown(row.id)} | {markdown(row.level)} | {' | '.join(cells)} |"
+
+
+def as_json(columns: Sequence[Column]) -> str:
+    """The same for a program."""
+    whole: dict[str, Any] = {
+        "version": VERSION,
+        "runtimes": [_runtime(column) for column in columns],
+        "requirements": [
+            {
+                "id": row.id,
+                "level": row.level,
+                "statement": line(row.statement),
+                "verdicts": dict(
+                    zip((column.name for column in columns), row.verdicts, strict=True)
+                ),
+            }
+            for row in rows(columns)
+        ],
+    }
+    return json.dumps(whole, indent=2) + "\n"
+
+
+def _runtime(column: Column) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": column.name, "note": column.note}
+    if column.report is not None:
+        found |= {
+            "version": column.report.implementation.version,
+            "seconds": column.report.seconds,
+            "counts": {word: column.count(word) for word in dict.fromkeys(WORDS.values())},
+        }
+    return found

@@ -13,18 +13,17 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Literal, Self
 
-from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2
-from harness.place import Place, fixed
-from harness.probe.settle import await_ready
-from harness.topology import PRIVATE, Address, Interface, Topology, pick
-from harness.world.dumps import Dumps
+from harness.model.plan import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2
+from harness.model.topology import PRIVATE, Address, Interface, Topology, pick
+from harness.probe.quiescence import await_ready
+from harness.testbench.netns_view import Place, fixed
 from harness.world.host import Host
 from harness.world.services import Services
-from linux import rtnl, sysctl
-from linux.linkwatch import LinkWatch
+from harness.world.state.netlink_dump import Dumps
+from linux import netns, rtnetlink
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
-from linux.netstate import Link
+from linux.rtnetlink_dump import Link, LinkWatch
 
 NEAR: Final = 2
 """Index of `eth0`, towards the LAN."""
@@ -139,24 +138,24 @@ def routers(topology: Topology) -> list[str]:
 
 def _wire(topology: Topology, spaces: dict[str, NetNS]) -> None:
     for space in spaces.values():
-        sysctl.write(space, {DAD: 0})
+        netns.write(space, {DAD: 0})
     with Netlink(spaces["lan"]) as netlink:
         netlink.send(_cables(topology, spaces))
     for name, space in spaces.items():
         with Netlink(space) as netlink:
             netlink.send(_inside(name, topology))
         forwards = name in routers(topology) or (name == HOST and topology.forwarding)
-        sysctl.write(space, UNLIMITED | (ROUTER if forwards else {}))
-    sysctl.write(spaces[HOST], {DAD: 1})
+        netns.write(space, UNLIMITED | (ROUTER if forwards else {}))
+    netns.write(spaces[HOST], {DAD: 1})
     await_ready(list(spaces.values()))
 
 
 def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:
     """Every bridge port and every link between routers, laid from the LAN's namespace."""
     chain = routers(topology)
-    yield rtnl.add_bridge("lan0", index=SWITCH)
+    yield rtnetlink.add_bridge("lan0", index=SWITCH)
     for port, name in enumerate((HOST, chain[0], ATTACKER)):
-        yield rtnl.add_veth(
+        yield rtnetlink.add_veth(
             name,
             "eth0",
             index=20 + port,
@@ -165,7 +164,7 @@ def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:
             peer_index=NEAR,
         )
     for number, (lower, upper) in enumerate(zip(chain, [*chain[1:], INTERNET], strict=True), 1):
-        yield rtnl.add_veth(
+        yield rtnetlink.add_veth(
             "eth1",
             "eth0",
             netns=spaces[lower].fd,
@@ -175,7 +174,7 @@ def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:
             mtu=topology.narrow_mtu if number == 1 else None,
         )
     for port, name in enumerate((NS1, NS2)):
-        yield rtnl.add_veth(
+        yield rtnetlink.add_veth(
             f"veth-{name}",
             "eth0",
             netns=spaces[HOST].fd,
@@ -187,17 +186,17 @@ def _cables(topology: Topology, spaces: dict[str, NetNS]) -> Iterator[Request]:
 
 def _inside(name: str, topology: Topology) -> Iterator[Request]:
     """Everything a namespace is told about itself, in one batch."""
-    yield rtnl.set_link(rtnl.LO, up=True)
+    yield rtnetlink.set_link(rtnetlink.LO, up=True)
     if name != "lan":
-        yield rtnl.set_link(NEAR, up=True)
+        yield rtnetlink.set_link(NEAR, up=True)
     chain = routers(topology)
     if name == HOST:
         yield from _addresses(NEAR, topology.host)
         yield from _default(topology.lan_gateway)
-        yield rtnl.add_bridge("br0", index=SWITCH)
+        yield rtnetlink.add_bridge("br0", index=SWITCH)
         yield from _addresses(SWITCH, topology.br0)
-        yield rtnl.set_link(30, master=SWITCH, up=True)
-        yield rtnl.set_link(31, master=SWITCH, up=True)
+        yield rtnetlink.set_link(30, master=SWITCH, up=True)
+        yield rtnetlink.set_link(31, master=SWITCH, up=True)
     elif name == ATTACKER:
         yield from _addresses(NEAR, topology.attacker)
         yield from _default(topology.lan_gateway)
@@ -214,10 +213,10 @@ def _inside(name: str, topology: Topology) -> Iterator[Request]:
 
 def _router(number: int, topology: Topology) -> Iterator[Request]:
     last = number == topology.routers
-    yield rtnl.set_link(FAR, up=True)
+    yield rtnetlink.set_link(FAR, up=True)
     for family in FAMILIES:
-        yield rtnl.add_rule(family, iif="eth1", table=DOWNWARD, priority=100)
-        yield rtnl.add_rule(family, iif="lo", table=DOWNWARD, priority=101)
+        yield rtnetlink.add_rule(family, iif="eth1", table=DOWNWARD, priority=100)
+        yield rtnetlink.add_rule(family, iif="lo", table=DOWNWARD, priority=101)
     if number == 1:
         yield from _addresses(NEAR, topology.lan_gateway)
         yield from _private(topology.host, table=DOWNWARD)
@@ -227,14 +226,14 @@ def _router(number: int, topology: Topology) -> Iterator[Request]:
         yield from _private(lower, table=DOWNWARD)
         links = (topology.link(below)[0] for below in range(1, number - 1))
         for interface in itertools.chain(topology.lan_gateway, *links):
-            yield rtnl.add_route(interface.network, via=_of(lower, interface.version))
+            yield rtnetlink.add_route(interface.network, via=_of(lower, interface.version))
     if last:
         yield from _addresses(FAR, topology.internet_gateway)
         # Without a route the kernel answers a few such packets a second and no more
         # (net.ipv4.route.error_burst, which no namespace can change): sometimes rejected,
         # sometimes dropped. Always dropped is a fact that a promise can be made of.
         for network in EVERYWHERE:
-            yield rtnl.add_blackhole(network)
+            yield rtnetlink.add_blackhole(network)
     else:
         own, upper = topology.link(number)
         yield from _addresses(FAR, own)
@@ -243,17 +242,19 @@ def _router(number: int, topology: Topology) -> Iterator[Request]:
 
 def _addresses(index: int, interfaces: tuple[Interface, ...]) -> Iterator[Request]:
     for interface in interfaces:
-        yield rtnl.add_address(index, interface)
+        yield rtnetlink.add_address(index, interface)
 
 
 def _default(gateway: tuple[Interface, ...]) -> Iterator[Request]:
     for family in FAMILIES:
-        yield rtnl.add_route(None, via=pick(gateway, family).ip)
+        yield rtnetlink.add_route(None, via=pick(gateway, family).ip)
 
 
-def _private(gateway: tuple[Interface, ...], *, table: int = rtnl.MAIN_TABLE) -> Iterator[Request]:
+def _private(
+    gateway: tuple[Interface, ...], *, table: int = rtnetlink.MAIN_TABLE
+) -> Iterator[Request]:
     for network in PRIVATE:
-        yield rtnl.add_route(network, via=_of(gateway, network.version), table=table)
+        yield rtnetlink.add_route(network, via=_of(gateway, network.version), table=table)
 
 
 def _of(interfaces: tuple[Interface, ...], version: int) -> Address:

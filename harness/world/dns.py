@@ -25,7 +25,7 @@ import dns.rrset
 from dns.name import Name
 from dns.rdata import Rdata
 
-from harness.topology import SENTINEL_ZONE, WWW, Address, Topology
+from harness.model.topology import SENTINEL_ZONE, WWW, Address, Topology
 
 UDP_LIMIT: Final = 512
 """No answer over UDP is longer, in bytes, whatever the asker offers: RFC 1035, 2.3.4.

@@ -23,10 +23,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
-from harness import cgroup
 from harness.adapters.protocol import Completed
-from harness.world import commands, files
-from harness.world.channel import Channel
+from harness.sandbox import cgroup
+from harness.world import host_files, process
+from harness.world.rpc import Channel
 from linux.netns import NetNS
 from linux.syscalls import (
     CLONE_NEWCGROUP,
@@ -120,11 +120,11 @@ class Host:
         timeout: float = 30,
     ) -> Completed:
         """Run a command inside the host to its end. Ended after `timeout` s with `TimeoutError`."""
-        return self.call(commands.run, tuple(argv), stdin, dict(env or {}), timeout)
+        return self.call(process.run, tuple(argv), stdin, dict(env or {}), timeout)
 
     def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
         """Start a daemon inside the host, its output in the file `log`; its pid in the host."""
-        return self.call(commands.spawn, tuple(argv), log, dict(env or {}))
+        return self.call(process.spawn, tuple(argv), log, dict(env or {}))
 
     def talk(
         self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None
@@ -134,17 +134,17 @@ class Host:
         Closing the input is all it takes to end what listens to it. Errors go to the file
         `log` there.
         """
-        pid, server, ours, theirs = self.call(commands.talk, tuple(argv), log, dict(env or {}))
+        pid, server, ours, theirs = self.call(process.talk, tuple(argv), log, dict(env or {}))
         opened: list[int] = []
         try:
             # A pipe of another process can be opened once more by its name in proc(5).
             for number, how in ((theirs, os.O_RDONLY), (ours, os.O_WRONLY)):
                 opened.append(os.open(f"{self.proc}/{server}/fd/{number}", how | os.O_CLOEXEC))
         except BaseException:
-            commands.hang_up(*opened)
+            process.hang_up(*opened)
             raise
         finally:
-            self.call(commands.hang_up, ours, theirs)
+            self.call(process.hang_up, ours, theirs)
         return pid, opened[0], opened[1]
 
     @property
@@ -269,8 +269,8 @@ def _keep_only(fd: int) -> int:
 def _settle_in(resolver: str, hosts: Mapping[str, str]) -> None:
     unshare(NAMESPACES & ~CLONE_NEWPID)
     socket.sethostname(HOSTNAME)
-    files.furnish(HOSTNAME, resolver, hosts)
-    os.environ["XDG_CACHE_HOME"] = files.cache()
+    host_files.furnish(HOSTNAME, resolver, hosts)
+    os.environ["XDG_CACHE_HOME"] = host_files.cache()
     log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
         os.dup2(log, number)

@@ -24,11 +24,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, NoReturn, Self
 
-from harness.topology import Address, Topology
-from harness.world.answers import LISTEN, TCP_PORTS, UDP_PORTS, Answers, Dialogue, Guest
-from harness.world.channel import LAST_WORDS, Channel, FailedError
+from harness.model.topology import Address, Topology
 from harness.world.dns import Asked, Zone
 from harness.world.host import quiet_fork
+from harness.world.rpc import LAST_WORDS, Channel, FailedError
+from harness.world.service_protocols import LISTEN, TCP_PORTS, UDP_PORTS, Answers, Dialogue, Guest
 from linux.netns import NetNS
 from linux.syscalls import die_with_parent
 

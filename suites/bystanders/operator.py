@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from harness.place import Place
-from harness.world.snapshot import Snapshot
-from linux import nft
+from harness.testbench.netns_view import Place
+from harness.world.state.snapshot import Snapshot
+from linux import nftables
 from linux.netlink import Request
 
-TABLE: Final = nft.Table("inet", "operator")
+TABLE: Final = nftables.Table("inet", "operator")
 FORWARD: Final = "forward"
 _FORBIDDEN: Final = (IPv4Network("203.0.113.99/32"), IPv6Network("2001:db8:1::99/128"))
 """Where the operator lets nobody go; nobody is there either."""
@@ -21,14 +21,18 @@ _FORBIDDEN: Final = (IPv4Network("203.0.113.99/32"), IPv6Network("2001:db8:1::99
 def rules() -> list[Request]:
     """A table with chains at the hooks that runtimes use, and rules in them."""
     requests = [
-        nft.add_table(TABLE),
-        nft.add_chain(TABLE, FORWARD, hook="forward", priority=-5),
-        nft.add_chain(TABLE, "leaving", hook="postrouting", priority=90, kind="nat"),
-        nft.add_rule(TABLE, FORWARD, nft.counter(), comment="operator: everything"),
+        nftables.add_table(TABLE),
+        nftables.add_chain(TABLE, FORWARD, hook="forward", priority=-5),
+        nftables.add_chain(TABLE, "leaving", hook="postrouting", priority=90, kind="nat"),
+        nftables.add_rule(TABLE, FORWARD, nftables.counter(), comment="operator: everything"),
     ]
     requests += [
-        nft.add_rule(
-            TABLE, FORWARD, nft.daddr(network), nft.verdict("drop"), comment="operator: not there"
+        nftables.add_rule(
+            TABLE,
+            FORWARD,
+            nftables.daddr(network),
+            nftables.verdict("drop"),
+            comment="operator: not there",
         )
         for network in _FORBIDDEN
     ]
@@ -42,7 +46,7 @@ def operating(host: Place) -> Iterator[None]:
     try:
         yield
     finally:
-        _apply(host, [nft.add_table(TABLE), nft.del_table(TABLE)])
+        _apply(host, [nftables.add_table(TABLE), nftables.del_table(TABLE)])
 
 
 def load(host: Place) -> None:
@@ -52,7 +56,7 @@ def load(host: Place) -> None:
 
 def flush(host: Place) -> None:
     """`nft flush ruleset`: every table goes that no process has reserved for itself."""
-    _apply(host, [nft.flush()])
+    _apply(host, [nftables.flush()])
 
 
 def facts(host: Place) -> dict[str, dict[str, str]]:
@@ -62,5 +66,5 @@ def facts(host: Place) -> dict[str, dict[str, str]]:
 
 
 def _apply(host: Place, requests: list[Request]) -> None:
-    with host.open() as space, nft.Nft(space) as opened:
+    with host.open() as space, nftables.Nft(space) as opened:
         opened.apply(requests)

@@ -9,15 +9,15 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
 from harness.adapters.protocol import Feature
-from harness.addresses import LOOPBACKS
-from harness.fixtures import RuntimeStarter
-from harness.marks import requirement
-from harness.model import ATTACKER, GATEWAY, HOST, NS1, Bridge, Family
-from harness.packets.craft import send_frame
-from harness.packets.wires import Wires
-from harness.scene import Scene
-from harness.topology import Address
-from harness.traffic import TRANSPORTS, Ear
+from harness.model.plan import ATTACKER, GATEWAY, HOST, NS1, Bridge, Family
+from harness.model.topology import Address
+from harness.plugin.fixtures import RuntimeStarter
+from harness.plugin.marks import requirement
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.listener import TRANSPORTS, Ear
+from harness.testbench.packets.craft import send_frame
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.bystanders import operator
 from suites.claimed import lan, restarts

@@ -12,17 +12,17 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from harness import bulk
 from harness.adapters.protocol import Adapter
-from harness.call import Call, there_and_back
-from harness.marks import requirement
-from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, Family, Protocol
-from harness.multicast import GROUPS, mac_of, member
-from harness.packets import craft
-from harness.packets.wires import Wires
-from harness.scene import Scene
-from harness.topology import START_TTL, Address
-from harness.traffic import free_port
+from harness.model.plan import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, Family, Protocol
+from harness.model.topology import START_TTL, Address
+from harness.plugin.marks import requirement
+from harness.testbench import transfer
+from harness.testbench.client import Call, there_and_back
+from harness.testbench.listener import free_port
+from harness.testbench.packets import craft
+from harness.testbench.packets.craft import GROUPS, mac_of, member
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.claimed import crowd
 from suites.everything import beginnings
@@ -115,8 +115,8 @@ def test_a_lot_of_data_passes(crowded: Scene, family: Family, source: str, targe
     """Over one connection, as it was sent; and a datagram in fragments, there and back."""
     caller, called = crowded.place(source), crowded.place(target)
     at = crowded.world.address(target, family)
-    assert bulk.upload(caller, called, at, SIZE) == bulk.sent(SIZE)
-    assert bulk.download(caller, called, at, SIZE) == bulk.sent(SIZE)
+    assert transfer.upload(caller, called, at, SIZE) == transfer.sent(SIZE)
+    assert transfer.download(caller, called, at, SIZE) == transfer.sent(SIZE)
     assert there_and_back(caller, called, at, DATAGRAM) == (DATAGRAM, DATAGRAM)
 
 

@@ -10,10 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness import oracle
 from harness.adapters.protocol import Feature
-from harness.marks import requirement
-from harness.model import (
+from harness.model import oracle
+from harness.model.plan import (
     ATTACKER,
     BR0,
     FAMILIES,
@@ -25,9 +24,10 @@ from harness.model import (
     Cell,
     Family,
 )
-from harness.scene import Scene
-from harness.traffic import BOUND, TRANSPORTS, Transport
-from harness.world.answers import TCP_PORTS
+from harness.plugin.marks import requirement
+from harness.testbench.listener import BOUND, TRANSPORTS, Transport
+from harness.testbench.scene import Scene
+from harness.world.service_protocols import TCP_PORTS
 from suites.claimed import another, crowd, restarts
 from suites.services import every_port_answers
 

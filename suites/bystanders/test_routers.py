@@ -8,18 +8,16 @@ from scapy.layers.inet6 import ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from harness.fixtures import RuntimeStarter
-from harness.marks import requirement
-from harness.model import HOST, INTERNET, Bridge
-from harness.multicast import ALL_NODES, mac_of
-from harness.packets.craft import send_frame
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import Address, Topology, pick
-from harness.traffic import introduce
-from harness.wait import until
+from harness.model.plan import HOST, INTERNET, Bridge
+from harness.model.topology import Address, Topology, pick
+from harness.plugin.fixtures import RuntimeStarter
+from harness.plugin.marks import requirement
+from harness.testbench.listener import introduce
+from harness.testbench.netns_view import Place, until
+from harness.testbench.packets.craft import ALL_NODES, mac_of, send_frame
+from harness.testbench.scene import Scene
 from harness.world.build import World, routers
-from linux import netstate, rtnl
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 
 LIFETIME: Final = 1800
@@ -54,7 +52,7 @@ def forget_the_way(host: Place, topology: Topology) -> None:
     """Take the way out that the host was told of by hand, and have it listen to routers."""
     host.tune({"net.ipv6.conf.eth0.accept_ra": 1})
     with host.open() as space, Netlink(space) as netlink:
-        netlink.send([rtnl.del_route(None, via=pick(topology.lan_gateway, 6).ip)])
+        netlink.send([rtnetlink.del_route(None, via=pick(topology.lan_gateway, 6).ip)])
 
 
 def tell(router: Place, *, lifetime: int) -> None:
@@ -88,6 +86,6 @@ def await_way(place: Place, wanted: Address | None) -> None:
 def link_local(place: Place, link: str) -> Address:
     """The address of a link that no router passes on."""
     with place.open() as space, Netlink(space) as netlink:
-        index = netstate.link(netlink, link).ifindex
-        found = (item.address.ip for item in netstate.addresses(netlink, index=index))
+        index = rtnetlink_dump.link(netlink, link).ifindex
+        found = (item.address.ip for item in rtnetlink_dump.addresses(netlink, index=index))
         return next(item for item in found if item.is_link_local)

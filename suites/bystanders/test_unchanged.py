@@ -7,16 +7,16 @@ from fnmatch import fnmatchcase
 import pytest
 
 from harness.adapters.protocol import Feature
-from harness.dialect import Dialect
-from harness.fixtures import RuntimeStarter
-from harness.marks import requirement
-from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge
-from harness.packets.offload import features, without_offload
-from harness.scene import Scene
-from harness.topology import Topology
-from harness.traffic import introduce
+from harness.model.dialect import Dialect
+from harness.model.plan import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge
+from harness.model.topology import Topology
+from harness.plugin.fixtures import RuntimeStarter
+from harness.plugin.marks import requirement
+from harness.testbench.listener import introduce
+from harness.testbench.packets.offload import features, without_offload
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.snapshot import Snapshot
+from harness.world.state.snapshot import Snapshot
 from suites.claimed import crowd, lan
 
 FORWARDING = "net.ipv4.ip_forward"

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.model import Bridge, ContainerSpec, Host, Joined, NetworkSpec, Plan
-from harness.scene import Scene
+from harness.model.plan import Bridge, ContainerSpec, Host, Joined, NetworkSpec, Plan
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.dns import ALIAS, CLOSED, DMZ, FOUR, LAN, LONG, NEIGHBOUR, SHARED, VAULT
 

@@ -8,13 +8,13 @@ from typing import Final
 
 import pytest
 
-from harness import lookup
 from harness.adapters.protocol import Adapter
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import FAMILIES, Bridge, Family
-from harness.scene import Scene
-from harness.topology import Address
+from harness.model.plan import FAMILIES, Bridge, Family
+from harness.model.topology import Address
+from harness.plugin.marks import requirement
+from harness.testbench import lookup
+from harness.testbench.container import Container
+from harness.testbench.scene import Scene
 from suites.claimed import has_ipv6
 from suites.dns import ALIAS, SHARED
 from suites.names import held, looked_up

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, Bridge, ContainerSpec, Joined, NetworkSpec, Plan
-from harness.scene import Scene
-from harness.topology import pick
+from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Joined, NetworkSpec, Plan
+from harness.model.topology import pick
+from harness.plugin.marks import requirement
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.claimed import families, has_ipv6, restarts
 from suites.names import held, leads_to_itself, resolved, unheard_of

@@ -9,13 +9,13 @@ from typing import Final
 import dns.message
 import pytest
 
-from harness import lookup
 from harness.adapters.protocol import Adapter
-from harness.call import Call
-from harness.marks import requirement
-from harness.model import ATTACKER, NS1, Bridge, Family, Protocol
-from harness.scene import Scene
-from harness.traffic import TRANSPORTS, Transport
+from harness.model.plan import ATTACKER, NS1, Bridge, Family, Protocol
+from harness.plugin.marks import requirement
+from harness.testbench import lookup
+from harness.testbench.client import Call
+from harness.testbench.listener import TRANSPORTS, Transport
+from harness.testbench.scene import Scene
 from suites.claimed import families, has_ipv6
 from suites.dns import ALIAS, DMZ, LAN, LONG, SHARED
 from suites.names import heard, held, looked_up, present, resolved, unheard_of

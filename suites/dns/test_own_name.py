@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness import lookup
-from harness.marks import requirement
-from harness.model import HOST, Bridge
-from harness.scene import Scene
+from harness.model.plan import HOST, Bridge
+from harness.plugin.marks import requirement
+from harness.testbench import lookup
+from harness.testbench.scene import Scene
 from suites.names import held, leads_to_itself, looked_up
 
 

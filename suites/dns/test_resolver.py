@@ -14,15 +14,15 @@ import dns.message
 import dns.rcode
 import pytest
 
-from harness import lookup
-from harness.fixtures import RuntimeStarter
-from harness.lookup import RESOLV_CONF, saying
-from harness.marks import requirement
-from harness.model import FAMILIES, HOST, NS1, Bridge, Family
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import WWW, Address, pick
-from harness.traffic import TRANSPORTS, Transport
+from harness.model.plan import FAMILIES, HOST, NS1, Bridge, Family
+from harness.model.topology import WWW, Address, pick
+from harness.plugin.fixtures import RuntimeStarter
+from harness.plugin.marks import requirement
+from harness.testbench import lookup
+from harness.testbench.listener import TRANSPORTS, Transport
+from harness.testbench.lookup import RESOLV_CONF, saying
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT
 from harness.world.services import Services

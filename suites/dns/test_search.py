@@ -7,13 +7,13 @@ from typing import Final
 
 import pytest
 
-from harness import lookup
 from harness.adapters.protocol import Adapter
-from harness.lookup import RESOLV_CONF, saying
-from harness.marks import requirement
-from harness.model import Bridge, ContainerSpec, Family, NetworkSpec, Plan
-from harness.scene import Scene
-from harness.topology import SENTINEL_ZONE, pick
+from harness.model.plan import Bridge, ContainerSpec, Family, NetworkSpec, Plan
+from harness.model.topology import SENTINEL_ZONE, pick
+from harness.plugin.marks import requirement
+from harness.testbench import lookup
+from harness.testbench.lookup import RESOLV_CONF, saying
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.claimed import another, has_ipv6
 from suites.names import heard, held, looked_up, unheard_of

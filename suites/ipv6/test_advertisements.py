@@ -18,15 +18,13 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, GATEWAY, Bridge
-from harness.multicast import ALL_NODES, EVERYBODY_MAC, mac_of
-from harness.packets.craft import send_frame
-from harness.place import Place
-from harness.scene import Scene
-from harness.wait import until
-from harness.world.snapshot import Snapshot
+from harness.model.plan import DEFAULT_NETWORK, GATEWAY, Bridge
+from harness.plugin.marks import requirement
+from harness.testbench.container import Container
+from harness.testbench.netns_view import Place, until
+from harness.testbench.packets.craft import ALL_NODES, EVERYBODY_MAC, mac_of, send_frame
+from harness.testbench.scene import Scene
+from harness.world.state.snapshot import Snapshot
 from suites.claimed import restarts
 
 PREFIX: Final = IPv6Network("2001:db8:bad::/64")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from harness.adapters.protocol import Adapter, RuntimeRefused
-from harness.model import NetworkSpec
-from harness.place import Place
-from harness.world.snapshot import Snapshot
+from harness.model.plan import NetworkSpec
+from harness.testbench.netns_view import Place
+from harness.world.state.snapshot import Snapshot
 from suites.local import at_rest
 
 

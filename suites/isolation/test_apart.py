@@ -10,12 +10,12 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
 from harness.adapters.protocol import Adapter
-from harness.marks import requirement
-from harness.model import GATEWAY, Bridge, ContainerSpec, Protocol
-from harness.packets.craft import send_frame, send_packet
-from harness.packets.wires import Wires
-from harness.scene import Scene
-from harness.topology import START_TTL
+from harness.model.plan import GATEWAY, Bridge, ContainerSpec, Protocol
+from harness.model.topology import START_TTL
+from harness.plugin.marks import requirement
+from harness.testbench.packets.craft import send_frame, send_packet
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.claimed import has_ipv6
 from suites.everything import PORT, WORD, everything, telling

@@ -9,8 +9,7 @@ import pytest
 from scapy.layers.inet import ICMP, TCP
 
 from harness.adapters.protocol import Adapter, RuntimeRefused
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
     GATEWAY,
     HOST,
@@ -21,12 +20,13 @@ from harness.model import (
     Plan,
     Publish,
 )
-from harness.packets.wires import Wires
-from harness.place import Place
-from harness.scene import Scene
-from harness.traffic import ANYWHERE, TRANSPORTS, Ear, Transport
+from harness.plugin.marks import requirement
+from harness.testbench.listener import ANYWHERE, TRANSPORTS, Ear, Transport
+from harness.testbench.netns_view import Place
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.snapshot import Snapshot
+from harness.world.state.snapshot import Snapshot
 from suites.claimed import has_ipv6
 from suites.names import held
 from suites.talking import LENGTH, PORT, talking

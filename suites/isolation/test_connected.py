@@ -12,11 +12,7 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import ARP, Ether
 
 from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
-from harness.attach import last_address
-from harness.call import Call
-from harness.guard import Guard
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
     GATEWAY,
     HOST,
@@ -29,17 +25,20 @@ from harness.model import (
     Plan,
     Protocol,
 )
-from harness.multicast import EVERYBODY_MAC, GROUPS
-from harness.packets import craft
-from harness.packets.craft import send_frame
-from harness.packets.wires import Wires
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import Address, pick
-from harness.traffic import TRANSPORTS, Ear, Transport, free_port, introduce
+from harness.model.topology import Address, pick
+from harness.plugin.marks import requirement
+from harness.testbench.attach import last_address
+from harness.testbench.client import Call
+from harness.testbench.listener import TRANSPORTS, Ear, Transport, free_port, introduce
+from harness.testbench.netns_view import Place
+from harness.testbench.packets import craft
+from harness.testbench.packets.craft import EVERYBODY_MAC, GROUPS, send_frame
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.snapshot import Snapshot
-from linux.rtnl import mac_bytes
+from harness.world.guard import Guard
+from harness.world.state.snapshot import Snapshot
+from linux.rtnetlink import mac_bytes
 from suites.claimed import has_ipv6, restarts
 from suites.names import held
 from suites.trio import both_families

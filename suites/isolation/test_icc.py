@@ -13,8 +13,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
     GATEWAY,
     HOST,
@@ -27,12 +26,12 @@ from harness.model import (
     Protocol,
     Publish,
 )
-from harness.multicast import EVERYBODY_MAC, mac_of
-from harness.packets.craft import send_frame
-from harness.packets.wires import Wires
-from harness.scene import Scene
-from harness.topology import START_TTL, Address
-from harness.traffic import EVERYBODY
+from harness.model.topology import START_TTL, Address
+from harness.plugin.marks import requirement
+from harness.testbench.listener import EVERYBODY
+from harness.testbench.packets.craft import EVERYBODY_MAC, mac_of, send_frame
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.claimed import has_ipv6
 from suites.trio import EACH_FAMILY, Trio

@@ -11,11 +11,8 @@ import pytest
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.l2 import Ether
 
-from harness import lookup
 from harness.adapters.protocol import Adapter, Feature
-from harness.lookup import RESOLV_CONF, saying
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     FAMILIES,
     GATEWAY,
     HOST,
@@ -28,13 +25,16 @@ from harness.model import (
     Plan,
     Protocol,
 )
-from harness.packets.craft import send_frame
-from harness.packets.wires import Wires
-from harness.place import Place
-from harness.probe.names import nameservers
-from harness.scene import Scene
-from harness.topology import WWW, Address, pick
-from harness.traffic import TRANSPORTS, Transport
+from harness.model.topology import WWW, Address, pick
+from harness.plugin.marks import requirement
+from harness.probe.resolver import nameservers
+from harness.testbench import lookup
+from harness.testbench.listener import TRANSPORTS, Transport
+from harness.testbench.lookup import RESOLV_CONF, saying
+from harness.testbench.netns_view import Place
+from harness.testbench.packets.craft import send_frame
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.services import Services
 from suites.claimed import has_ipv6

@@ -8,11 +8,11 @@ from typing import Final
 import pytest
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.addresses import LOOPBACKS
-from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, Family, Publish
-from harness.packets.wires import Wires
-from harness.scene import Scene
+from harness.model.plan import DEFAULT_NETWORK, Family, Publish
+from harness.plugin.marks import requirement
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.neighbours import assert_nobody_answers
 from suites.trio import Home, Trio, both_families, plan

@@ -10,12 +10,12 @@ from typing import Final, NamedTuple
 import pytest
 
 from harness.adapters.protocol import Adapter
-from harness.call import there_and_back
-from harness.marks import requirement
-from harness.model import GATEWAY, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
-from harness.packets.wires import Wires
-from harness.place import Place
-from harness.scene import Scene
+from harness.model.plan import GATEWAY, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
+from harness.plugin.marks import requirement
+from harness.testbench.client import there_and_back
+from harness.testbench.netns_view import Place
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.claimed import has_ipv6
 from suites.isolation.refusing import refused

@@ -8,14 +8,14 @@ from typing import Any, Final
 import pytest
 
 from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
-from harness.addresses import LOOPBACKS
-from harness.guard import Guard
-from harness.marks import requirement
-from harness.model import ATTACKER, DEFAULT_NETWORK, GATEWAY, HOST, Bridge
-from harness.place import Place
-from harness.scene import Scene
-from harness.traffic import Ear
-from harness.world.snapshot import Snapshot
+from harness.model.plan import ATTACKER, DEFAULT_NETWORK, GATEWAY, HOST, Bridge
+from harness.plugin.marks import requirement
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.listener import Ear
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from harness.world.guard import Guard
+from harness.world.state.snapshot import Snapshot
 from suites.claimed import has_ipv6
 from suites.ports.shop import INSIDE, both
 

@@ -11,21 +11,13 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
 from harness.adapters.protocol import Adapter, RuntimeRefused
-from harness.marks import requirement
-from harness.model import (
-    Bridge,
-    ContainerSpec,
-    Family,
-    NetworkSpec,
-    Plan,
-    Protocol,
-)
-from harness.packets.wires import Wires
-from harness.place import Place
-from harness.scene import Scene
-from harness.wait import until
+from harness.model.plan import Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
+from harness.plugin.marks import requirement
+from harness.testbench.netns_view import Place, until
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.snapshot import Snapshot
+from harness.world.state.snapshot import Snapshot
 from suites.claimed import another, has_ipv6, restarts
 from suites.trio import Trio, both_families
 

@@ -12,12 +12,12 @@ from typing import Final
 import pytest
 
 from harness.adapters.protocol import Adapter
-from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, GATEWAY, Bridge, Family
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import Interface, Network, pick
-from linux import rtnl
+from harness.model.plan import DEFAULT_NETWORK, GATEWAY, Bridge, Family
+from harness.model.topology import Interface, Network, pick
+from harness.plugin.marks import requirement
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from linux import rtnetlink
 from linux.netlink import Netlink, Request
 from suites.isolation.refusing import refused
 from suites.trio import both_families
@@ -219,11 +219,11 @@ def operator(host: Place, network: Network, *, connected: bool = False) -> Itera
     """An operator's route in the host: by its gateway, or to a link with such an address."""
     with host.open() as space, Netlink(space) as netlink:
         if connected:
-            netlink.send([rtnl.add_bridge("operated", up=True)])
+            netlink.send([rtnetlink.add_bridge("operated", up=True)])
             index = host.links()["operated"].ifindex
             own = ip_interface(f"{network[1]}/{network.prefixlen}")
-            add: list[Request] = [rtnl.add_address(index, own)]
-            remove: list[Request] = [rtnl.del_link("operated")]
+            add: list[Request] = [rtnetlink.add_address(index, own)]
+            remove: list[Request] = [rtnetlink.del_link("operated")]
         else:
             via = next(
                 route.via
@@ -231,8 +231,8 @@ def operator(host: Place, network: Network, *, connected: bool = False) -> Itera
                 if route.destination is None and route.family == network.version
             )
             assert via is not None
-            add = [rtnl.add_route(network, via=via, oif=host.links()["eth0"].ifindex)]
-            remove = [rtnl.del_route(network, via=via)]
+            add = [rtnetlink.add_route(network, via=via, oif=host.links()["eth0"].ifindex)]
+            remove = [rtnetlink.del_route(network, via=via)]
         try:
             netlink.send(add)
             yield

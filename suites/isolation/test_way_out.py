@@ -9,15 +9,15 @@ from typing import Final
 import pytest
 
 from harness.adapters.protocol import Adapter
-from harness.guard import Guard
-from harness.marks import requirement
-from harness.model import HOST, Bridge, ContainerSpec, Family, NetworkSpec, Plan
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import pick
-from harness.traffic import TRANSPORTS, Ear, introduce
+from harness.model.plan import HOST, Bridge, ContainerSpec, Family, NetworkSpec, Plan
+from harness.model.topology import pick
+from harness.plugin.marks import requirement
+from harness.testbench.listener import TRANSPORTS, Ear, introduce
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from linux.netstate import Route
+from harness.world.guard import Guard
+from linux.rtnetlink_dump import Route
 from suites.claimed import has_ipv6
 from suites.names import held
 from suites.talking import talking

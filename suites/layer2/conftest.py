@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.container import Container
+from harness.testbench.container import Container
 from suites.trio import Trio, trio
 
 __all__ = ["trio"]

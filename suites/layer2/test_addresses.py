@@ -8,13 +8,13 @@ from typing import Any, Final
 import pytest
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.call import there_and_back
-from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, HOST, Bridge, Family
-from harness.place import Place
-from harness.scene import Scene
-from harness.world.snapshot import Snapshot
-from linux.netstate import Link
+from harness.model.plan import DEFAULT_NETWORK, HOST, Bridge, Family
+from harness.plugin.marks import requirement
+from harness.testbench.client import there_and_back
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from harness.world.state.snapshot import Snapshot
+from linux.rtnetlink_dump import Link
 from suites.claimed import restarts
 from suites.names import held
 from suites.trio import both_families

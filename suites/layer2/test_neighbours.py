@@ -9,10 +9,10 @@ from scapy.layers.inet6 import ICMPv6NDOptDstLLAddr
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from harness.attach import last_address
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, NS1, Protocol
-from harness.topology import Address
+from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Protocol
+from harness.model.topology import Address
+from harness.plugin.marks import requirement
+from harness.testbench.attach import last_address
 from suites.neighbours import OTHERS, answer, ask, assert_nobody_answers
 from suites.trio import Trio
 

@@ -9,11 +9,10 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet
 
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import ATTACKER, GATEWAY, HOST, INTERNET, NS1, NS2, Protocol
-from harness.multicast import EVERYBODY_MAC
-from harness.packets.craft import send_frame
+from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1, NS2, Protocol
+from harness.plugin.marks import requirement
+from harness.testbench.container import Container
+from harness.testbench.packets.craft import EVERYBODY_MAC, send_frame
 from suites.trio import Trio
 
 OUTSIDE: Final = (HOST, NS1, NS2, ATTACKER, INTERNET, "d")

@@ -12,13 +12,12 @@ from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, NS1, NS2, Protocol
-from harness.multicast import GROUPS, mac_of, member
-from harness.packets.craft import send_frame, send_packet
-from harness.topology import START_TTL, Address
-from harness.traffic import Ear
+from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, NS2, Protocol
+from harness.model.topology import START_TTL, Address
+from harness.plugin.marks import requirement
+from harness.testbench.container import Container
+from harness.testbench.listener import Ear
+from harness.testbench.packets.craft import GROUPS, mac_of, member, send_frame, send_packet
 from suites.trio import NAMES, Trio
 
 PORT: Final = 31048

@@ -11,12 +11,11 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from harness.call import there_and_back
-from harness.marks import requirement
-from harness.model import ATTACKER, GATEWAY, HOST, INTERNET, NS1, Protocol
-from harness.multicast import ALL_NODES, EVERYBODY_MAC, mac_of
-from harness.packets.craft import send_frame
-from harness.topology import Address, pick
+from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1, Protocol
+from harness.model.topology import Address, pick
+from harness.plugin.marks import requirement
+from harness.testbench.client import there_and_back
+from harness.testbench.packets.craft import ALL_NODES, EVERYBODY_MAC, mac_of, send_frame
 from suites.trio import Trio
 
 PORT: Final = 31049

@@ -8,10 +8,10 @@ from itertools import permutations
 
 import pytest
 
-from harness.marks import requirement
-from harness.model import GATEWAY, HOST, INTERNET, PROTOCOLS, Protocol, cells
+from harness.model.plan import GATEWAY, HOST, INTERNET, PROTOCOLS, Protocol, cells
+from harness.plugin.marks import requirement
 from harness.probe.remote import by_kernel
-from linux import netstate
+from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from suites.trio import NAMES, Trio
 
@@ -48,7 +48,7 @@ def test_a_third_container_receives_nothing_of_two_others(trio: Trio) -> None:
 def test_nor_does_it_once_two_others_have_paused(trio: Trio) -> None:
     """Where a container is the bridge remembers for as long as the standard has it."""
     with trio.place(GATEWAY).open() as space, Netlink(by_kernel(space)) as netlink:
-        assert netstate.ageing(netlink, trio.bridge) >= AGEING
+        assert rtnetlink_dump.ageing(netlink, trio.bridge) >= AGEING
 
 
 @requirement("BR-12")

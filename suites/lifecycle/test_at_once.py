@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 
 from harness.adapters.protocol import Adapter, Facts
-from harness.crowd import at_once
-from harness.marks import requirement
-from harness.model import HOST, ContainerSpec, Protocol
-from harness.scene import Scene
+from harness.model.plan import HOST, ContainerSpec, Protocol
+from harness.plugin.marks import requirement
+from harness.testbench.concurrent import at_once
+from harness.testbench.scene import Scene
 from suites.claimed import lan
 
 MANY = 20

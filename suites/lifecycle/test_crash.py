@@ -14,10 +14,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
-from harness.fixtures import RuntimeStarter
-from harness.guard import guarded
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
     DEFAULT_NETWORK,
     HOST,
@@ -26,10 +23,13 @@ from harness.model import (
     Family,
     Publish,
 )
-from harness.scene import Scene
-from harness.traffic import Ear
-from harness.wait import until
+from harness.plugin.fixtures import RuntimeStarter
+from harness.plugin.marks import requirement
+from harness.testbench.listener import Ear
+from harness.testbench.netns_view import until
+from harness.testbench.scene import Scene
 from harness.world.build import World
+from harness.world.guard import guarded
 from suites.claimed import families, lan
 from suites.names import held, resolved
 from suites.ports.shop import heard_in

@@ -9,10 +9,10 @@ from typing import Any, Final
 import pytest
 
 from harness.adapters.protocol import Adapter, RuntimeRefused
-from harness.guard import Guard
-from harness.marks import requirement
-from harness.model import Bridge, Joined, Mode
-from harness.scene import Scene
+from harness.model.plan import Bridge, Joined, Mode
+from harness.plugin.marks import requirement
+from harness.testbench.scene import Scene
+from harness.world.guard import Guard
 from suites.claimed import has_ipv6, has_networks
 
 SUBNET, SUBNET6 = IPv4Network("172.30.9.0/29"), IPv6Network("fd00:99::/64")

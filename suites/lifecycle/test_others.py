@@ -9,11 +9,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from harness.marks import requirement
-from harness.model import HOST, INTERNET, Bridge, Family, Host, Joined, Mode, Nothing
-from harness.scene import Scene
-from harness.traffic import TRANSPORTS
-from harness.wait import until
+from harness.model.plan import HOST, INTERNET, Bridge, Family, Host, Joined, Mode, Nothing
+from harness.plugin.marks import requirement
+from harness.testbench.listener import TRANSPORTS
+from harness.testbench.netns_view import until
+from harness.testbench.scene import Scene
 from suites.claimed import has_ipv6, lan
 from suites.talking import Flows, go_on, go_on_beside, talking
 from suites.trio import both_families

@@ -10,14 +10,14 @@ from collections.abc import Callable
 import pytest
 
 from harness.adapters.protocol import Adapter, RuntimeRefused
-from harness.container import Container
-from harness.guard import Guard
-from harness.marks import requirement
-from harness.model import FAMILIES, HOST, INTERNET, Bridge, Family, Host, Joined, Mode, Nothing
-from harness.scene import Scene
-from harness.traffic import TRANSPORTS, Ear, introduce
-from harness.wait import until
-from harness.world.snapshot import Snapshot
+from harness.model.plan import FAMILIES, HOST, INTERNET, Bridge, Family, Host, Joined, Mode, Nothing
+from harness.plugin.marks import requirement
+from harness.testbench.container import Container
+from harness.testbench.listener import TRANSPORTS, Ear, introduce
+from harness.testbench.netns_view import until
+from harness.testbench.scene import Scene
+from harness.world.guard import Guard
+from harness.world.state.snapshot import Snapshot
 from suites.claimed import anybody, has_ipv6, has_networks, lan, restarts
 
 MODES: dict[str, Mode] = {

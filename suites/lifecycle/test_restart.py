@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from harness.adapters.protocol import Adapter
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import FAMILIES, HOST, Family
-from harness.scene import Scene
-from harness.topology import Address
-from harness.traffic import TRANSPORTS, Ear
+from harness.model.plan import FAMILIES, HOST, Family
+from harness.model.topology import Address
+from harness.plugin.marks import requirement
+from harness.testbench.container import Container
+from harness.testbench.listener import TRANSPORTS, Ear
+from harness.testbench.scene import Scene
 from suites.claimed import lan
 
 

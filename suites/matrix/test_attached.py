@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import pytest
 
-from harness.cast import ALONE, CONTAINER01, CONTAINER02, JOINER
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, NS1
-from harness.scene import Scene
+from harness.model.plan import (
+    ALONE,
+    ATTACKER,
+    CONTAINER01,
+    CONTAINER02,
+    HOST,
+    INTERNET,
+    JOINER,
+    NS1,
+)
+from harness.plugin.marks import requirement
+from harness.testbench.scene import Scene
 
 
 @requirement("ATT-3")

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import pytest
 
-from harness.cast import ALONE, CONTAINER01, CONTAINER02, JOINER, ON_HOST
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, NS1, NS2
-from harness.scene import Scene
+from harness.model.plan import (
+    ALONE,
+    ATTACKER,
+    CONTAINER01,
+    CONTAINER02,
+    HOST,
+    INTERNET,
+    JOINER,
+    NS1,
+    NS2,
+    ON_HOST,
+)
+from harness.plugin.marks import requirement
+from harness.testbench.scene import Scene
 
 
 @requirement("BR-1", "BR-4", "BR-5", "BR-6", "BR-7", "BR-8", "V6-3")

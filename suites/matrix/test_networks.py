@@ -6,12 +6,12 @@ from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
-from harness.marks import requirement
-from harness.model import ATTACKER, INTERNET, NS1, Bridge, Family
-from harness.scene import Scene
-from harness.topology import pick
-from harness.traffic import Ear
-from linux import netstate, rtnl
+from harness.model.plan import ATTACKER, INTERNET, NS1, Bridge, Family
+from harness.model.topology import pick
+from harness.plugin.marks import requirement
+from harness.testbench.listener import Ear
+from harness.testbench.scene import Scene
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from suites.claimed import has_ipv6
 from suites.trio import both_families
@@ -58,8 +58,8 @@ def test_a_route_does_not_lead_out_of_an_internal_network(
     scene.containers(inner=Bridge("closed"), outer=Bridge("open"))
     gateway = pick(scene.runtime.network_facts("closed").gateways, family)
     with scene["inner"].net.open() as space, Netlink(space) as netlink:
-        eth0 = netstate.link(netlink, "eth0").ifindex
-        netlink.send([rtnl.add_route(None, via=gateway.ip, oif=eth0)])
+        eth0 = rtnetlink_dump.link(netlink, "eth0").ifindex
+        netlink.send([rtnetlink.add_route(None, via=gateway.ip, oif=eth0)])
     address = scene.world.address(target, family)
     with Ear(scene.place(target), "udp", family=family) as ear:
         assert ear.hears(scene["outer"].net, at=address)

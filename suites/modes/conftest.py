@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from harness.adapters.protocol import Adapter
-from harness.fixtures import RuntimeStarter
-from harness.model import Bridge, ContainerSpec, NetworkSpec, Plan
-from harness.scene import Scene
+from harness.model.plan import Bridge, ContainerSpec, NetworkSpec, Plan
+from harness.plugin.fixtures import RuntimeStarter
+from harness.testbench.scene import Scene
 from harness.world.build import World
 
 CROWD = Plan(containers=tuple(ContainerSpec(f"member{n:02}") for n in range(20)))

@@ -8,13 +8,13 @@ from typing import Literal
 import pytest
 
 from harness.adapters.protocol import RuntimeRefused
-from harness.addresses import LOOPBACKS
-from harness.model import ATTACKER, FAMILIES, HOST, Family, Mode, Publish
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import Address
-from harness.traffic import Ear, Transport, free_port
-from harness.world.snapshot import Snapshot
+from harness.model.plan import ATTACKER, FAMILIES, HOST, Family, Mode, Publish
+from harness.model.topology import Address
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.listener import Ear, Transport, free_port
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from harness.world.state.snapshot import Snapshot
 
 
 def assert_not_published(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness import entry
 from harness.adapters.protocol import Adapter
-from harness.attach import last_address
-from harness.cast import ALONE, CONTAINER01, CONTAINER02
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
+    ALONE,
     BR0,
     BY_NAME,
+    CONTAINER01,
+    CONTAINER02,
     DEFAULT_NETWORK,
     GATEWAY,
     HOST,
@@ -25,11 +24,14 @@ from harness.model import (
     Protocol,
     cells,
 )
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import START_TTL
-from harness.traffic import introduce
-from linux.netstate import Route
+from harness.model.topology import START_TTL
+from harness.plugin.marks import requirement
+from harness.testbench import container
+from harness.testbench.attach import last_address
+from harness.testbench.listener import introduce
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from linux.rtnetlink_dump import Route
 
 ON_LINK = (SELF, LOOPBACK, CONTAINER01, CONTAINER02, GATEWAY, HOST, BR0)
 ONE_ROUTER_AWAY = (NS1, NS2)
@@ -38,7 +40,7 @@ ONE_ROUTER_AWAY = (NS1, NS2)
 @requirement("ATT-2")
 def test_a_process_started_later_sees_the_interface(attached: Scene) -> None:
     """eth0 beside lo, in the namespace in which its addresses and routes are."""
-    seen = entry.view(attached[ALONE])
+    seen = container.view(attached[ALONE])
     assert seen.interfaces == {"lo", "eth0"}
     assert seen.netns == attached[ALONE].net.identity[1]
 

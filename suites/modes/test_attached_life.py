@@ -6,34 +6,33 @@ from the tests that share one.
 
 from __future__ import annotations
 
-from harness import entry
 from harness.adapters.protocol import Adapter
-from harness.attach import host_end
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, GATEWAY, INTERNET, Bridge, Nothing, cells
-from harness.place import Place
-from harness.scene import Scene
-from harness.wait import until
-from harness.world.snapshot import Snapshot
+from harness.model.plan import DEFAULT_NETWORK, GATEWAY, INTERNET, Bridge, Nothing, cells
+from harness.plugin.marks import requirement
+from harness.testbench import container
+from harness.testbench.attach import host_end
+from harness.testbench.container import Container
+from harness.testbench.netns_view import Place, until
+from harness.testbench.scene import Scene
+from harness.world.state.snapshot import Snapshot
 
 
 @requirement("ATT-1")
 def test_its_namespace_can_be_named_and_entered_from_outside(scene: Scene, host: Place) -> None:
     """Its pid leads to a namespace, a name given to that leads into the same one."""
     alone = scene.container("alone", Nothing())
-    with entry.named(scene.world.host, alone) as place:
+    with container.named(scene.world.host, alone) as place:
         assert place.identity == alone.net.identity
         assert place.identity != host.identity
         assert set(place.links()) == {"lo"}
-        assert entry.view(alone).netns == place.identity[1]
+        assert container.view(alone).netns == place.identity[1]
 
 
 @requirement("ATT-1", "ATT-2")
 def test_what_is_done_by_the_name_is_done_to_the_container(scene: Scene) -> None:
     """A veth moved in by that name arrives in the container."""
     alone = _alone(scene)
-    with entry.named(scene.world.host, alone) as place:
+    with container.named(scene.world.host, alone) as place:
         alone.attach()
         assert set(place.links()) == {"lo", "eth0"}
         assert alone.net.links().keys() == place.links().keys()
@@ -72,7 +71,7 @@ def test_it_survives_an_exec(scene: Scene) -> None:
     alone = _alone(scene)
     alone.attach()
     before = Snapshot.of(alone.net)
-    entry.view(alone)
+    container.view(alone)
     assert before.changes(Snapshot.of(alone.net)) == []
     row = scene.promised(list(cells(("alone",), (GATEWAY, INTERNET))))
     assert scene.observed(row) == row

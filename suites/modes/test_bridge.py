@@ -8,13 +8,12 @@ from ipaddress import IPv4Interface
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 
-from harness import entry
 from harness.adapters.protocol import Adapter
-from harness.cast import CONTAINER01, CONTAINER02
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     BR0,
     BY_NAME,
+    CONTAINER01,
+    CONTAINER02,
     DEFAULT_NETWORK,
     GATEWAY,
     HOST,
@@ -27,12 +26,14 @@ from harness.model import (
     Protocol,
     cells,
 )
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import START_TTL
-from harness.traffic import TRANSPORTS, Transport, introduce
-from harness.world.snapshot import Snapshot
-from linux.netstate import Route
+from harness.model.topology import START_TTL
+from harness.plugin.marks import requirement
+from harness.testbench import container
+from harness.testbench.listener import TRANSPORTS, Transport, introduce
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from harness.world.state.snapshot import Snapshot
+from linux.rtnetlink_dump import Route
 
 BRIDGED = (CONTAINER01, CONTAINER02)
 
@@ -48,7 +49,7 @@ def test_it_has_lo_and_eth0_only(cast: Scene, name: str) -> None:
     assert links.keys() == {"lo", "eth0"}
     assert all(link.up for link in links.values())
     assert links["eth0"].carrier
-    view = entry.view(cast[name])
+    view = container.view(cast[name])
     assert view.interfaces == {"lo", "eth0"}
     assert view.netns == cast[name].net.identity[1]
 

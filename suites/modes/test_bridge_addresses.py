@@ -8,12 +8,12 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 import pytest
 
 from harness.adapters.protocol import Adapter, RuntimeRefused
-from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, HOST, NS1, NS2, Bridge
-from harness.place import Place
-from harness.scene import Scene
-from harness.world.snapshot import Snapshot
-from linux.rtnl import mac_bytes
+from harness.model.plan import DEFAULT_NETWORK, HOST, NS1, NS2, Bridge
+from harness.plugin.marks import requirement
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from harness.world.state.snapshot import Snapshot
+from linux.rtnetlink import mac_bytes
 
 SMALL = IPv4Network("172.29.5.8/29")
 GATEWAY_IN_THE_MIDDLE = IPv4Address("172.29.5.11")

@@ -8,8 +8,7 @@ import pytest
 from scapy.layers.inet6 import IPv6
 
 from harness.adapters.protocol import Adapter
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
     BR0,
     BY_NAME,
@@ -25,11 +24,12 @@ from harness.model import (
     Protocol,
     cells,
 )
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import START_TTL
-from harness.traffic import TRANSPORTS, Transport, introduce
-from linux.netstate import Route
+from harness.model.topology import START_TTL
+from harness.plugin.marks import requirement
+from harness.testbench.listener import TRANSPORTS, Transport, introduce
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from linux.rtnetlink_dump import Route
 from suites.modes.conftest import BOTH
 
 INMATES = ("a", "b")

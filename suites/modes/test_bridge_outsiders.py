@@ -9,10 +9,10 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 
 from harness.adapters.protocol import Adapter
-from harness.cast import CONTAINER01, CONTAINER02
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
+    CONTAINER01,
+    CONTAINER02,
     HOST,
     INTERNET,
     NS1,
@@ -20,9 +20,10 @@ from harness.model import (
     Outcome,
     cells,
 )
-from harness.place import Place
-from harness.scene import Scene
-from harness.traffic import Ear
+from harness.plugin.marks import requirement
+from harness.testbench.listener import Ear
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
 
 THROUGH_THE_HOST: Final = {ATTACKER: NS1, INTERNET: NS1, NS1: INTERNET, NS2: INTERNET}
 """Outsiders, and whom each of them reaches by way of the host: its forwarding is no obstacle."""

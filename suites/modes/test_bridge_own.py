@@ -10,14 +10,14 @@ from typing import Final
 
 import pytest
 
-from harness import entry
 from harness.adapters.protocol import Adapter, Feature
-from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, GATEWAY, Bridge, ContainerSpec, NetworkSpec, Plan
-from harness.scene import Scene
+from harness.model.plan import DEFAULT_NETWORK, GATEWAY, Bridge, ContainerSpec, NetworkSpec, Plan
+from harness.plugin.marks import requirement
+from harness.testbench import container
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from linux.netstate import Route
-from linux.rtnl import mac_bytes
+from linux.rtnetlink import mac_bytes
+from linux.rtnetlink_dump import Route
 from suites.claimed import restarts
 from suites.modes.test_bridge import leads_to_no_other_routes
 
@@ -51,7 +51,7 @@ def test_it_has_lo_and_eth0_only(inmates: Scene, name: str) -> None:
     links = inmates[name].net.links()
     assert links.keys() == {"lo", "eth0"}
     assert all(link.up for link in links.values())
-    assert entry.view(inmates[name]).interfaces == {"lo", "eth0"}
+    assert container.view(inmates[name]).interfaces == {"lo", "eth0"}
 
 
 @requirement("BR-1")

@@ -6,11 +6,10 @@ from typing import Final
 
 import pytest
 
-from harness.cast import CONTAINER01, CONTAINER02
-from harness.marks import requirement
-from harness.model import GATEWAY, HOST, INTERNET, NS1
-from harness.scene import Scene
-from harness.traffic import TRANSPORTS, Transport
+from harness.model.plan import CONTAINER01, CONTAINER02, GATEWAY, HOST, INTERNET, NS1
+from harness.plugin.marks import requirement
+from harness.testbench.listener import TRANSPORTS, Transport
+from harness.testbench.scene import Scene
 from suites.services import every_port_answers
 
 TARGETS: Final = [

@@ -8,18 +8,16 @@ from typing import Any, Final
 
 import pytest
 
-from harness import entry
 from harness.adapters.protocol import Adapter, RuntimeRefused
-from harness.addresses import LOOPBACKS
-from harness.cast import CONTAINER01, CONTAINER02, JOINER
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
+    CONTAINER01,
+    CONTAINER02,
     FAMILIES,
     GATEWAY,
     HOST,
     INTERNET,
+    JOINER,
     Bridge,
     ContainerSpec,
     Family,
@@ -29,11 +27,14 @@ from harness.model import (
     Publish,
     cells,
 )
-from harness.place import Place
-from harness.scene import Scene
-from harness.traffic import TRANSPORTS, Ear, Transport
-from harness.wait import until
-from harness.world.snapshot import Snapshot
+from harness.plugin.marks import requirement
+from harness.testbench import container
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.container import Container
+from harness.testbench.listener import TRANSPORTS, Ear, Transport
+from harness.testbench.netns_view import Place, until
+from harness.testbench.scene import Scene
+from harness.world.state.snapshot import Snapshot
 from suites.claimed import can_start, restarts
 
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
@@ -68,7 +69,7 @@ def test_it_is_in_the_joined_containers_network_namespace(cast: Scene, host: Pla
     """So is what it executes; the host's and a peer's are others."""
     joined = cast[CONTAINER01].net.identity
     assert cast[JOINER].net.identity == joined
-    assert entry.view(cast[JOINER]).netns == joined[1]
+    assert container.view(cast[JOINER]).netns == joined[1]
     assert joined not in (host.identity, cast[CONTAINER02].net.identity)
 
 
@@ -81,7 +82,7 @@ def test_started_again_it_is_there_again(scene: Scene) -> None:
     joiner.stop()
     joiner.start()
     assert joiner.net.identity == home.net.identity == before
-    assert entry.view(joiner).netns == before[1]
+    assert container.view(joiner).netns == before[1]
 
 
 @requirement("CTR-2")
@@ -93,7 +94,7 @@ def test_both_see_the_same_network(cast: Scene, runtime: Adapter) -> None:
     assert one.neighbours(), "having spoken to neighbours, it has neighbour entries"
     assert one.neighbours() == other.neighbours()
     assert Snapshot.of(one).changes(Snapshot.of(other)) == []
-    assert entry.view(cast[JOINER]) == entry.view(cast[CONTAINER01])
+    assert container.view(cast[JOINER]) == container.view(cast[CONTAINER01])
 
 
 @requirement("CTR-3")
@@ -316,7 +317,7 @@ def test_when_the_joined_stops_first_the_joiner_is_left_with_what_is_declared(
                 IPv4Interface("127.0.0.1/8")
             ]
             assert joiner.net.routes() == []
-            assert entry.view(joiner).interfaces == {"lo"}
+            assert container.view(joiner).interfaces == {"lo"}
 
 
 def keeps_its_address(scene: Scene, joiner: Container) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness import abstract, entry
 from harness.adapters.protocol import Adapter, RuntimeRefused
-from harness.addresses import LOOPBACKS
-from harness.cast import CONTAINER01, ON_HOST
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
+    CONTAINER01,
     FAMILIES,
     HOST,
+    ON_HOST,
     Bridge,
     Cell,
     Family,
@@ -20,10 +18,13 @@ from harness.model import (
     Joined,
     Publish,
 )
-from harness.place import Place
-from harness.scene import Scene
-from harness.traffic import TRANSPORTS, Ear, Transport, introduce
-from harness.world.snapshot import Snapshot
+from harness.plugin.marks import requirement
+from harness.testbench import container, netns_view
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.listener import TRANSPORTS, Ear, Transport, introduce
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from harness.world.state.snapshot import Snapshot
 from suites.claimed import restarts
 from suites.control import a_change_would_show
 from suites.modes.hostports import assert_not_published
@@ -44,7 +45,7 @@ PUBLISHED, INSIDE = 8196, 31081
 def test_it_is_in_the_hosts_network_namespace(cast: Scene, host: Place) -> None:
     """So is what it executes; a bridged container is not."""
     assert cast[ON_HOST].net.identity == host.identity
-    assert entry.view(cast[ON_HOST]).netns == host.identity[1]
+    assert container.view(cast[ON_HOST]).netns == host.identity[1]
     assert cast[CONTAINER01].net.identity != host.identity
 
 
@@ -55,13 +56,13 @@ def test_started_again_it_is_there_again(scene: Scene, host: Place) -> None:
     guest.stop()
     guest.start()
     assert guest.net.identity == host.identity
-    assert entry.view(guest).netns == host.identity[1]
+    assert container.view(guest).netns == host.identity[1]
 
 
 @requirement("HOST-1")
 def test_it_sees_the_hosts_interfaces(cast: Scene, host: Place) -> None:
     """A process inside is shown all of them and no other."""
-    assert entry.view(cast[ON_HOST]).interfaces == set(host.links())
+    assert container.view(cast[ON_HOST]).interfaces == set(host.links())
 
 
 @requirement("HOST-2")
@@ -71,7 +72,7 @@ def test_it_changes_nothing_on_the_host(fresh: Scene) -> None:
     before = Snapshot.of(host)
     guest = fresh.container("guest", Host())
     assert before.changes(Snapshot.of(host)) == []
-    entry.view(guest)
+    container.view(guest)
     assert before.changes(Snapshot.of(host)) == []
     guest.stop()
     assert before.changes(Snapshot.of(host)) == []
@@ -207,10 +208,10 @@ def test_a_net_sysctl_is_granted_where_it_is_the_containers_own(scene: Scene, ho
 def test_no_abstract_socket_of_a_daemon_can_be_connected_to(cast: Scene, host: Place) -> None:
     """A listener that is there for control is found and reached; nobody else's is."""
     inside = cast[ON_HOST].net
-    with abstract.listening(host) as control:
-        found = abstract.connectable(host)
+    with netns_view.listening(host) as control:
+        found = netns_view.connectable(host)
         assert control in found
-        reached = {listener for listener in found if abstract.connects(inside, listener)}
+        reached = {listener for listener in found if netns_view.connects(inside, listener)}
         assert reached == {control}
 
 

@@ -7,12 +7,10 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 import pytest
 
-from harness import entry
 from harness.adapters.protocol import Adapter
-from harness.cast import ALONE, CONTAINER01
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
+    ALONE,
+    CONTAINER01,
     HOST,
     INTERNET,
     LOOPBACK,
@@ -23,10 +21,13 @@ from harness.model import (
     Outcome,
     Protocol,
 )
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import Interface
-from harness.traffic import TRANSPORTS, Transport, free_port, shout
+from harness.model.topology import Interface
+from harness.plugin.marks import requirement
+from harness.testbench import container as entry
+from harness.testbench.container import Container
+from harness.testbench.listener import TRANSPORTS, Transport, free_port, shout
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
 from suites.modes.hostports import assert_not_published
 
 

@@ -13,19 +13,18 @@ from ipaddress import ip_address
 
 import pytest
 
-from harness import entry
 from harness.adapters.protocol import Adapter
-from harness.addresses import LOOPBACKS
-from harness.cast import CONTAINER01, CONTAINER02, JOINER
-from harness.marks import requirement
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
     BR0,
     BY_NAME,
+    CONTAINER01,
+    CONTAINER02,
     FAMILIES,
     GATEWAY,
     HOST,
     INTERNET,
+    JOINER,
     LOOPBACK,
     NS1,
     NS2,
@@ -35,13 +34,15 @@ from harness.model import (
     Host,
     cells,
 )
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import Address, pick
-from harness.traffic import TRANSPORTS, Ear, Transport, introduce
-from harness.wait import until
-from harness.world.snapshot import Snapshot
-from linux import userns
+from harness.model.topology import Address, pick
+from harness.plugin.marks import requirement
+from harness.testbench import container
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.listener import TRANSPORTS, Ear, Transport, introduce
+from harness.testbench.netns_view import Place, until
+from harness.testbench.scene import Scene
+from harness.world.state.snapshot import Snapshot
+from linux import syscalls
 from suites.claimed import has_ipv6
 from suites.control import a_change_would_show
 from suites.ports.shop import INSIDE
@@ -63,7 +64,7 @@ def test_it_has_lo_and_one_interface_more(cast: Scene, runtime: Adapter, name: s
     links = cast[name].net.links()
     assert links.keys() == {"lo", own}
     assert all(link.up for link in links.values())
-    assert entry.view(cast[name]).interfaces == {"lo", own}
+    assert container.view(cast[name]).interfaces == {"lo", own}
 
 
 @requirement("UM-1")
@@ -92,7 +93,7 @@ def test_it_has_one_default_route(cast: Scene, name: str, family: Family) -> Non
 def test_its_namespace_is_not_one_of_the_machines_root(cast: Scene, host: Place) -> None:
     """It belongs to a user namespace of the user's own: root inside is nobody outside."""
     with cast[CONTAINER01].net.open() as inside, host.open() as outside:
-        assert userns.owner(inside.fd) != userns.owner(outside.fd)
+        assert syscalls.owner(inside.fd) != syscalls.owner(outside.fd)
 
 
 @requirement("UM-1")
@@ -250,7 +251,7 @@ def test_the_host_has_no_link_of_it(scene: Scene, host: Place) -> None:
     bridges = scene.place(GATEWAY)
     assert lan.facts.interface in bridges.links()
     with bridges.open() as inner, host.open() as outer:
-        assert userns.owner(inner.fd) != userns.owner(outer.fd)
+        assert syscalls.owner(inner.fd) != syscalls.owner(outer.fd)
 
 
 # --- inside the host ---------------------------------------------------------------

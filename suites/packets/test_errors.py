@@ -6,13 +6,13 @@ import pytest
 from scapy.layers.inet import TCP, UDP, UDPerror
 from scapy.packet import Packet, Raw
 
-from harness.marks import requirement
-from harness.model import GATEWAY, HOST, INTERNET, NS1, PROTOCOLS, Protocol
-from harness.packets.capture import Capture
-from harness.packets.craft import send_packet
-from harness.topology import START_TTL
-from harness.traffic import free_port
-from harness.world.answers import TCP_PORTS
+from harness.model.plan import GATEWAY, HOST, INTERNET, NS1, PROTOCOLS, Protocol
+from harness.model.topology import START_TTL
+from harness.plugin.marks import requirement
+from harness.testbench.listener import free_port
+from harness.testbench.packets.capture import Capture
+from harness.testbench.packets.craft import send_packet
+from harness.world.service_protocols import TCP_PORTS
 from suites.trio import Trio
 
 OWN_PORT = 31042

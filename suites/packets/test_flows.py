@@ -7,11 +7,11 @@ from typing import Final
 
 import pytest
 
-from harness import bulk
-from harness.marks import requirement
-from harness.model import GATEWAY, HOST, INTERNET, PROTOCOLS, Protocol
-from harness.packets.offload import without_offload
-from harness.world.answers import TCP_PORTS
+from harness.model.plan import GATEWAY, HOST, INTERNET, PROTOCOLS, Protocol
+from harness.plugin.marks import requirement
+from harness.testbench import transfer
+from harness.testbench.packets.offload import without_offload
+from harness.world.service_protocols import TCP_PORTS
 from suites.trio import Trio
 
 OWN_PORT: Final = 31045
@@ -53,8 +53,8 @@ def test_bulk_tcp_arrives_intact(trio: Trio, caller: str, server: str, *, offloa
     """Both ways, with segments and checksums left to the card, and with the container's own."""
     ends = trio.place(caller), trio.place(server), trio.address(server)
     with contextlib.nullcontext() if offload else without_offload(trio.place("a")):
-        assert bulk.upload(*ends, SIZE) == bulk.sent(SIZE)
-        assert bulk.download(*ends, SIZE) == bulk.sent(SIZE)
+        assert transfer.upload(*ends, SIZE) == transfer.sent(SIZE)
+        assert transfer.download(*ends, SIZE) == transfer.sent(SIZE)
 
 
 @requirement("BR-4", "BR-7", "BR-25")
@@ -62,4 +62,4 @@ def test_bulk_tcp_arrives_intact(trio: Trio, caller: str, server: str, *, offloa
 def test_who_has_said_all_is_answered(trio: Trio, caller: str, server: str) -> None:
     """A connection ends by halves: the one side is heard to its end, and then hears the other."""
     ends = trio.place(caller), trio.place(server), trio.address(server)
-    assert bulk.in_turn(*ends, SHORT) == (bulk.sent(SHORT), bulk.sent(SHORT))
+    assert transfer.in_turn(*ends, SHORT) == (transfer.sent(SHORT), transfer.sent(SHORT))

@@ -11,10 +11,10 @@ from scapy.layers.inet6 import ICMPv6EchoReply
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from harness.marks import requirement
-from harness.model import ATTACKER, GATEWAY, HOST, INTERNET, NS1
-from harness.packets.craft import send_frame
-from harness.world.answers import UDP_PORTS
+from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1
+from harness.plugin.marks import requirement
+from harness.testbench.packets.craft import send_frame
+from harness.world.service_protocols import UDP_PORTS
 from suites.trio import Trio
 
 ECHO: Final = UDP_PORTS["echo"]

@@ -12,11 +12,11 @@ from scapy.layers.inet6 import IPv6ExtHdrFragment
 from scapy.layers.inet6 import fragment6 as cut6
 from scapy.packet import Packet
 
-from harness.call import there_and_back
-from harness.marks import requirement
-from harness.model import GATEWAY, HOST, INTERNET, NS1, Protocol
-from harness.packets.craft import fragment, send_packet
-from harness.world.answers import UDP_PORTS
+from harness.model.plan import GATEWAY, HOST, INTERNET, NS1, Protocol
+from harness.plugin.marks import requirement
+from harness.testbench.client import there_and_back
+from harness.testbench.packets.craft import fragment, send_packet
+from harness.world.service_protocols import UDP_PORTS
 from suites.trio import Trio
 
 DATAGRAM: Final = hashlib.shake_128(b"no two pieces are alike").digest(8000)

@@ -9,10 +9,10 @@ import pytest
 from scapy.layers.inet import TCP, UDP
 from scapy.packet import Packet
 
-from harness.marks import requirement
-from harness.model import GATEWAY, INTERNET
-from harness.packets.craft import send_packet
-from harness.topology import START_TTL
+from harness.model.plan import GATEWAY, INTERNET
+from harness.model.topology import START_TTL
+from harness.plugin.marks import requirement
+from harness.testbench.packets.craft import send_packet
 from suites.trio import Trio
 
 OWN_PORT: Final = 31046

@@ -6,9 +6,9 @@ from typing import Final
 
 import pytest
 
-from harness.marks import requirement
-from harness.model import ATTACKER, GATEWAY, HOST, INTERNET, NS1, Protocol
-from harness.packets.craft import send_packet
+from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1, Protocol
+from harness.plugin.marks import requirement
+from harness.testbench.packets.craft import send_packet
 from suites.everything import PORT, WORD, everything
 from suites.trio import Trio
 

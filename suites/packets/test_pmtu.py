@@ -10,16 +10,16 @@ from typing import Final
 import pytest
 from scapy.layers.inet import TCP
 
-from harness import bulk
-from harness.fixtures import RuntimeStarter
-from harness.marks import requirement
-from harness.model import DEFAULT_NETWORK, GATEWAY, HOST, INTERNET, Bridge, Family, Protocol
-from harness.packets.craft import fragment
-from harness.packets.wires import Wires
-from harness.scene import Scene
-from harness.topology import Topology, pick
-from harness.world.answers import UDP_PORTS
+from harness.model.plan import DEFAULT_NETWORK, GATEWAY, HOST, INTERNET, Bridge, Family, Protocol
+from harness.model.topology import Topology, pick
+from harness.plugin.fixtures import RuntimeStarter
+from harness.plugin.marks import requirement
+from harness.testbench import transfer
+from harness.testbench.packets.craft import fragment
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from harness.world.build import World
+from harness.world.service_protocols import UDP_PORTS
 from suites.claimed import has_ipv6
 from suites.trio import DUAL, Trio, both_families
 
@@ -133,10 +133,10 @@ def test_bulk_tcp_gets_through(narrow: Trio) -> None:
     """An upload shrinks its segments as it is told, and arrives whole; so does a download."""
     ends = narrow.place("a"), narrow.place(INTERNET), narrow.address(INTERNET)
     with narrow.capture("a") as wire:
-        assert bulk.upload(*ends, SIZE) == bulk.sent(SIZE)
+        assert transfer.upload(*ends, SIZE) == transfer.sent(SIZE)
     told = narrow.error("packet-too-big", mtu=NARROW) / narrow.ip("a", INTERNET) / TCP()
     assert wire.matching(told)
-    assert bulk.download(*ends, SIZE) == bulk.sent(SIZE)
+    assert transfer.download(*ends, SIZE) == transfer.sent(SIZE)
 
 
 @requirement("BR-22", "NET-8")
@@ -155,4 +155,4 @@ def test_the_hosts_own_link_may_be_the_narrow_one(wide: Trio) -> None:
         wide.ip(GATEWAY, "a") / wide.error("packet-too-big", mtu=uplink) / quoted, at=wide.at("a")
     )
     ends = wide.place("a"), wide.place(INTERNET), wide.address(INTERNET)
-    assert bulk.upload(*ends, SIZE) == bulk.sent(SIZE)
+    assert transfer.upload(*ends, SIZE) == transfer.sent(SIZE)

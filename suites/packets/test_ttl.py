@@ -6,10 +6,10 @@ import pytest
 from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply
 
-from harness.marks import requirement
-from harness.model import ATTACKER, GATEWAY, HOST, INTERNET, NS1, PROTOCOLS, Protocol, cells
-from harness.topology import START_TTL, Address, pick
-from harness.world.answers import TCP_PORTS
+from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1, PROTOCOLS, Protocol, cells
+from harness.model.topology import START_TTL, Address, pick
+from harness.plugin.marks import requirement
+from harness.world.service_protocols import TCP_PORTS
 from suites.trio import Trio
 
 IDENTIFIER = 31041

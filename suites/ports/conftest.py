@@ -9,10 +9,10 @@ from functools import partial
 import pytest
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.marks import requirement
-from harness.model import FAMILIES, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Publish
-from harness.scene import Scene
-from harness.traffic import TRANSPORTS, Transport
+from harness.model.plan import FAMILIES, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Publish
+from harness.plugin.marks import requirement
+from harness.testbench.listener import TRANSPORTS, Transport
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.claimed import families, has_ipv6
 from suites.ports.fair import BESIDE, Fair

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from harness.container import Container
-from harness.model import HOST, Bridge, Family, Publish
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import Address, pick
+from harness.model.plan import HOST, Bridge, Family, Publish
+from harness.model.topology import Address, pick
+from harness.testbench.container import Container
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
 from suites.ports.shop import Shop, both, has_taps, shops
 
 BESIDE: Final = "beside"

@@ -9,9 +9,7 @@ from ipaddress import ip_interface
 from typing import Final, NamedTuple, Self
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.addresses import LOOPBACKS
-from harness.container import Container
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
     FAMILIES,
     GATEWAY,
@@ -23,12 +21,14 @@ from harness.model import (
     Family,
     Publish,
 )
-from harness.scene import Scene
-from harness.topology import Address, pick
-from harness.traffic import TRANSPORTS, Ear, Meeting, Transport
-from linux import rtnl
-from linux.carrier import await_local
+from harness.model.topology import Address, pick
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.container import Container
+from harness.testbench.listener import TRANSPORTS, Ear, Meeting, Transport
+from harness.testbench.scene import Scene
+from linux import rtnetlink
 from linux.netlink import Netlink
+from linux.readiness import await_local
 
 INSIDE: Final = 31080
 """Where a container listens: the kernel gives such a port to nobody who asks for none."""
@@ -238,12 +238,12 @@ def one_more(scene: Scene, family: Family) -> Iterator[Address]:
     host = scene.place(HOST)
     index = host.links()["eth0"].ifindex
     with host.open() as space, Netlink(space) as netlink:
-        netlink.send([rtnl.add_address(index, more)])
+        netlink.send([rtnetlink.add_address(index, more)])
         try:
             await_local(netlink, [more.ip])
             yield more.ip
         finally:
-            netlink.send([rtnl.del_address(index, more)])
+            netlink.send([rtnetlink.del_address(index, more)])
 
 
 def callers(

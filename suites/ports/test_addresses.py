@@ -7,12 +7,12 @@ from typing import Final
 
 import pytest
 
-from harness.addresses import LOOPBACKS
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, NS1, Family
-from harness.scene import Scene
-from harness.topology import Address, pick
-from harness.traffic import Transport
+from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Family
+from harness.model.topology import Address, pick
+from harness.plugin.marks import requirement
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.listener import Transport
+from harness.testbench.scene import Scene
 from suites.claimed import restarts
 from suites.ports.fair import BESIDE, Fair
 from suites.ports.shop import (

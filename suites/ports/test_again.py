@@ -8,11 +8,11 @@ from typing import Final
 import pytest
 
 from harness.adapters.protocol import Adapter
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, Family
-from harness.scene import Scene
-from harness.traffic import Ear, Transport
+from harness.model.plan import ATTACKER, HOST, INTERNET, Family
+from harness.plugin.marks import requirement
+from harness.testbench.container import Container
+from harness.testbench.listener import Ear, Transport
+from harness.testbench.scene import Scene
 from suites.ports.shop import (
     CHOSEN,
     INSIDE,

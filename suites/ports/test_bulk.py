@@ -8,15 +8,15 @@ from typing import Final
 
 import pytest
 
-from harness import bulk
-from harness.addresses import LOOPBACKS
-from harness.call import there_and_back
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, Family
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import Address
-from harness.traffic import ANYWHERE, End
+from harness.model.plan import ATTACKER, HOST, Family
+from harness.model.topology import Address
+from harness.plugin.marks import requirement
+from harness.testbench import transfer
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.client import there_and_back
+from harness.testbench.listener import ANYWHERE, End
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
 from suites.ports.shop import INSIDE, PORTS, heard_in, meets
 
 SIZE: Final = 1 << 20
@@ -41,8 +41,8 @@ def test_bulk_tcp_arrives_intact(market: Scene, family: Family, caller: str) -> 
     """Both ways."""
     ends = market.place(caller), market.place("shop"), ANYWHERE[heard_in(market.runtime, family)]
     by = called(market, caller, family, PORTS["tcp"])
-    assert bulk.upload(*ends, SIZE, port=INSIDE, by=by) == bulk.sent(SIZE)
-    assert bulk.download(*ends, SIZE, port=INSIDE, by=by) == bulk.sent(SIZE)
+    assert transfer.upload(*ends, SIZE, port=INSIDE, by=by) == transfer.sent(SIZE)
+    assert transfer.download(*ends, SIZE, port=INSIDE, by=by) == transfer.sent(SIZE)
 
 
 @requirement("PUB-1")
@@ -50,8 +50,8 @@ def test_bulk_tcp_arrives_intact(market: Scene, family: Family, caller: str) -> 
 def test_who_has_said_all_is_answered(market: Scene, family: Family, who: Collection[str]) -> None:
     """A call ends by halves: the container hears it to its end, and only then says something."""
     for ends, by in ways(market, family, who):
-        said = bulk.in_turn(*ends, SHORT, port=INSIDE, by=by)
-        assert said == (bulk.sent(SHORT), bulk.sent(SHORT))
+        said = transfer.in_turn(*ends, SHORT, port=INSIDE, by=by)
+        assert said == (transfer.sent(SHORT), transfer.sent(SHORT))
 
 
 @requirement("PUB-1", "BR-23")
@@ -73,8 +73,8 @@ def test_a_call_that_is_broken_off_ends_no_other(
     """Amid a transfer, by either side: the other is told, and whoever calls next is heard."""
     for ends, by in ways(market, family, who):
         for by_caller in (True, False) * TIMES:
-            assert bulk.break_off(*ends, by_caller=by_caller, port=INSIDE, by=by)
-        assert bulk.upload(*ends, SIZE, port=INSIDE, by=by) == bulk.sent(SIZE)
+            assert transfer.break_off(*ends, by_caller=by_caller, port=INSIDE, by=by)
+        assert transfer.upload(*ends, SIZE, port=INSIDE, by=by) == transfer.sent(SIZE)
 
 
 @requirement("PUB-14")
@@ -85,7 +85,7 @@ def test_a_call_that_is_cut_short_does_not_look_whole(
     """By either side, with all that was sent delivered: the other hears no end of it."""
     for ends, by in ways(market, family, who):
         for by_caller in (True, False):
-            assert bulk.cut_short(*ends, by_caller=by_caller, port=INSIDE, by=by), by_caller
+            assert transfer.cut_short(*ends, by_caller=by_caller, port=INSIDE, by=by), by_caller
 
 
 def ways(

@@ -7,13 +7,13 @@ from typing import Final
 from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
-from harness.packets import craft
-from harness.packets.craft import send_frame
-from harness.packets.wires import Wires
-from harness.scene import Scene
-from harness.traffic import shout
+from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
+from harness.plugin.marks import requirement
+from harness.testbench.listener import shout
+from harness.testbench.packets import craft
+from harness.testbench.packets.craft import send_frame
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from suites.ports.shop import INSIDE, PORTS, Call, Shop, assert_theirs, has_taps, link_of
 
 WORD: Final = b"not for the host"

@@ -9,16 +9,16 @@ import pytest
 from scapy.layers.inet import UDP
 from scapy.packet import Raw
 
-from harness.call import Call
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, Family, Protocol
-from harness.packets import craft
-from harness.packets.capture import Capture
-from harness.packets.wires import Wires
-from harness.place import Place
-from harness.scene import Scene
-from harness.topology import Address
-from harness.traffic import Transport
+from harness.model.plan import ATTACKER, HOST, INTERNET, Family, Protocol
+from harness.model.topology import Address
+from harness.plugin.marks import requirement
+from harness.testbench.client import Call
+from harness.testbench.listener import Transport
+from harness.testbench.netns_view import Place
+from harness.testbench.packets import craft
+from harness.testbench.packets.capture import Capture
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from suites.ports.fair import Fair
 from suites.ports.shop import INSIDE, PORTS, Shop
 

@@ -8,13 +8,13 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from harness.addresses import LOOPBACKS
-from harness.call import Call
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, NS1, Protocol
-from harness.topology import Address
-from harness.traffic import Ear
+from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Protocol
+from harness.model.topology import Address
+from harness.plugin.marks import requirement
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.client import Call
+from harness.testbench.container import Container
+from harness.testbench.listener import Ear
 from suites.ports.fair import BESIDE, Fair
 from suites.ports.shop import INSIDE, Shop, meets
 

@@ -11,13 +11,13 @@ from typing import Final
 
 import pytest
 
-from harness import call
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
-from harness.traffic import TRANSPORTS, Ear
-from harness.wait import until
-from harness.world.snapshot import Snapshot
+from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
+from harness.plugin.marks import requirement
+from harness.testbench import client
+from harness.testbench.container import Container
+from harness.testbench.listener import TRANSPORTS, Ear
+from harness.testbench.netns_view import until
+from harness.world.state.snapshot import Snapshot
 from suites.ports.fair import Fair
 from suites.ports.shop import INSIDE, Call, callers
 
@@ -79,7 +79,7 @@ def assert_refused(fair: Fair, family: Family) -> None:
     """Whoever calls, by whatever address of the host, is told so."""
     with ExitStack() as stack:
         made = [
-            (protocol, stack.enter_context(call.Call(place, protocol, address, port=fair.port)))
+            (protocol, stack.enter_context(client.Call(place, protocol, address, port=fair.port)))
             for caller, address in callers(fair.scene, family, OUTSIDE)
             for protocol in (Protocol.UDP, Protocol.TCP)
             if (place := fair.scene.place(caller))

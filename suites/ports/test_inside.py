@@ -8,9 +8,9 @@ from typing import Final
 import pytest
 
 from harness.adapters.protocol import Adapter
-from harness.marks import requirement
-from harness.model import HOST, Bridge, Family
-from harness.scene import Scene
+from harness.model.plan import HOST, Bridge, Family
+from harness.plugin.marks import requirement
+from harness.testbench.scene import Scene
 from suites.ports.fair import BESIDE, Fair
 from suites.ports.shop import INSIDE, Call, Shop, addresses, is_closed, is_relayed, meets
 

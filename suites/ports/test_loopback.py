@@ -13,18 +13,18 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from harness.adapters.protocol import Adapter
-from harness.addresses import LOOPBACKS
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
-from harness.packets import craft
-from harness.packets.capture import Capture, Tap
-from harness.packets.craft import send_frame
-from harness.packets.expect import like
-from harness.packets.frame import Frame
-from harness.packets.wires import Wires
-from harness.scene import Scene
-from harness.topology import Address
-from harness.traffic import TRANSPORTS, Ear, Transport, own_port
+from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
+from harness.model.topology import Address
+from harness.plugin.marks import requirement
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.listener import TRANSPORTS, Ear, Transport, own_port
+from harness.testbench.packets import craft
+from harness.testbench.packets.capture import Capture, Tap
+from harness.testbench.packets.craft import send_frame
+from harness.testbench.packets.expect import like
+from harness.testbench.packets.packet_ring import Frame
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
 from suites.claimed import restarts
 from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, both, home, is_relayed, link_of
 

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from harness.marks import requirement
-from harness.model import ATTACKER
-from harness.traffic import ANYWHERE
+from harness.model.plan import ATTACKER
+from harness.plugin.marks import requirement
+from harness.testbench.listener import ANYWHERE
 from suites.ports.fair import Fair
 from suites.ports.shop import both
 from suites.talking import PORT, Flows, go_on, go_on_beside, talking

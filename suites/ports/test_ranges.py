@@ -8,12 +8,12 @@ from typing import Final
 
 import pytest
 
-from harness.addresses import LOOPBACKS
-from harness.container import Container
-from harness.marks import requirement
-from harness.model import ATTACKER, FAMILIES, HOST, Family
-from harness.scene import Scene
-from harness.traffic import TRANSPORTS, Ear, Transport
+from harness.model.plan import ATTACKER, FAMILIES, HOST, Family
+from harness.plugin.marks import requirement
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.container import Container
+from harness.testbench.listener import TRANSPORTS, Ear, Transport
+from harness.testbench.scene import Scene
 from suites.ports.shop import (
     CHOSEN,
     INSIDE,

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Final
 
 from harness.adapters.protocol import Adapter
-from harness.addresses import LOOPBACKS
-from harness.marks import requirement
-from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, Family
-from harness.scene import Scene
-from harness.traffic import Ear, Transport
+from harness.model.plan import ATTACKER, FAMILIES, HOST, INTERNET, NS1, Family
+from harness.plugin.marks import requirement
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.listener import Ear, Transport
+from harness.testbench.scene import Scene
 from suites.ports.shop import (
     INSIDE,
     PORTS,

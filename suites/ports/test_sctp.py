@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from scapy.layers.sctp import SCTP, SCTPChunkInit
 
-from harness.marks import requirement
-from harness.model import ATTACKER, Publish
-from harness.packets import craft
-from harness.packets.craft import send_packet
+from harness.model.plan import ATTACKER, Publish
+from harness.plugin.marks import requirement
+from harness.testbench.packets import craft
+from harness.testbench.packets.craft import send_packet
 from suites.ports.fair import Fair
 from suites.ports.shop import INSIDE
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from harness.adapters.protocol import RuntimeRefused
-from harness.addresses import LOOPBACKS
-from harness.guard import Guard
-from harness.marks import requirement
-from harness.model import ATTACKER, HOST, Publish
-from harness.traffic import ANYWHERE, TRANSPORTS, Ear
+from harness.model.plan import ATTACKER, HOST, Publish
+from harness.plugin.marks import requirement
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.listener import ANYWHERE, TRANSPORTS, Ear
+from harness.world.guard import Guard
 from suites.ports.fair import Fair
 from suites.ports.shop import INSIDE
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness import profiles
-from harness.steps import Steps, telling
+from harness.testbench import strategies
+from harness.testbench.steps import Steps, telling
 
 if TYPE_CHECKING:
     import hypothesis
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest) -> hypothesis.settings:
     """How long to look, as `--profile` says."""
-    return profiles.chosen(request.config)
+    return strategies.chosen(request.config)
 
 
 Telling = Callable[..., AbstractContextManager[Steps]]

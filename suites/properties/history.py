@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from harness.adapters.protocol import Adapter, Feature
-from harness.guard import BOUND, Guard
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
     DEFAULT_NETWORK,
     FAMILIES,
@@ -26,12 +25,13 @@ from harness.model import (
     Plan,
     Publish,
 )
-from harness.scene import Scene
-from harness.steps import Steps
-from harness.strategies import modes
-from harness.traffic import Ear
-from harness.wait import until
+from harness.testbench.listener import Ear
+from harness.testbench.netns_view import until
+from harness.testbench.scene import Scene
+from harness.testbench.steps import Steps
+from harness.testbench.strategies import modes
 from harness.world.build import World
+from harness.world.guard import BOUND, Guard
 from suites.bystanders import operator
 from suites.properties.marks import Marks, borne
 

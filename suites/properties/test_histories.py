@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.adapters.protocol import Adapter
-from harness.guard import Guard
-from harness.marks import requirement
-from harness.profiles import replayable
+from harness.plugin.marks import requirement
+from harness.testbench.strategies import replayable
 from harness.world.build import World
+from harness.world.guard import Guard
 from suites.properties.conftest import Telling
 
 if TYPE_CHECKING:

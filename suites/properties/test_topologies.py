@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.adapters.protocol import Adapter
-from harness.guard import Guard
-from harness.marks import requirement
-from harness.model import Plan
-from harness.profiles import replayable
-from harness.scene import Scene
+from harness.model.plan import Plan
+from harness.plugin.marks import requirement
+from harness.testbench.scene import Scene
+from harness.testbench.strategies import replayable
 from harness.world.build import World
+from harness.world.guard import Guard
 from suites.properties.conftest import Telling
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def test_any_topology_keeps_its_promises(
     # Who only collects need not wait for hypothesis.
     from hypothesis import given
 
-    from harness.strategies import plans
+    from harness.testbench.strategies import plans
 
     last = Plan()
 

@@ -12,15 +12,16 @@ from typing import Final
 
 import pytest
 
-from harness.adapters import daemon, registry
-from harness.adapters.bare_adapter import BareFactory
-from harness.adapters.by_hand import BRIDGE, DEFAULT
-from harness.adapters.cli import CliAdapter
-from harness.adapters.cli_spec import Daemon
-from harness.adapters.hand_veth import VethByHand
+from harness.adapters import registry
+from harness.adapters.bare.adapter import BareFactory
+from harness.adapters.bare.hand_veth import VethByHand
+from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT
+from harness.adapters.docker_cli.adapter import CliAdapter
+from harness.adapters.docker_cli.spec import Daemon
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
-from harness.model import HOST, Bridge, ContainerSpec, Joined, Nothing
-from harness.scene import Scene
+from harness.adapters.support import daemon
+from harness.model.plan import HOST, Bridge, ContainerSpec, Joined, Nothing
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from tests.adapters.acme import acme, describe
 from tests.adapters.unasked import Unasked

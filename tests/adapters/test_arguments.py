@@ -8,9 +8,9 @@ from typing import Final
 
 import pytest
 
-from harness.adapters import cli_arguments
-from harness.adapters.cli_spec import FOR_EVER, CliSpec, Words
-from harness.model import (
+from harness.adapters.docker_cli import arguments
+from harness.adapters.docker_cli.spec import FOR_EVER, CliSpec, Words
+from harness.model.plan import (
     Bridge,
     ContainerSpec,
     Host,
@@ -38,16 +38,16 @@ PLAIN: Final = CliSpec(name="acme", command=("acmectl",), features=frozenset())
 def test_a_mode_is_a_network(mode: Mode, value: str) -> None:
     """The default network goes by the runtime's own name for it."""
     spec = replace(PLAIN, default_network="podman")
-    words = cli_arguments.container(spec, ContainerSpec("it", mode))
+    words = arguments.container(spec, ContainerSpec("it", mode))
     assert words[:4] == ["--name", "it", "--network", value]
 
 
 def test_mode_host_may_take_options_besides() -> None:
     """Which no other mode has."""
     spec = replace(PLAIN, words=Words(host=("--annotation", "network=host")))
-    words = cli_arguments.container(spec, ContainerSpec("it", Host()))
+    words = arguments.container(spec, ContainerSpec("it", Host()))
     assert words[2:6] == ["--network", "host", "--annotation", "network=host"]
-    assert "--annotation" not in cli_arguments.container(spec, ContainerSpec("it", Bridge()))
+    assert "--annotation" not in arguments.container(spec, ContainerSpec("it", Bridge()))
 
 
 def test_every_wish_is_an_option() -> None:
@@ -66,7 +66,7 @@ def test_every_wish_is_an_option() -> None:
         hosts=(("there", IPv4Address("203.0.113.10")),),
         command=("sleep", "9"),
     )
-    words = " ".join(cli_arguments.container(PLAIN, wish))
+    words = " ".join(arguments.container(PLAIN, wish))
     assert words == (
         "--name web --network lan --hostname host5 --ip 172.30.0.5 --ip6 fd00::5 "
         "--mac-address 02:00:00:00:00:05 --network-alias www -p 8080:80/tcp "
@@ -77,11 +77,11 @@ def test_every_wish_is_an_option() -> None:
 
 def test_without_a_command_it_lasts_and_ends_on_sigterm() -> None:
     """By a shell with a handler: a pid 1 without one would ignore the signal."""
-    words = cli_arguments.container(PLAIN, ContainerSpec("web"))
+    words = arguments.container(PLAIN, ContainerSpec("web"))
     assert words[-4:] == ["base", *FOR_EVER]
     assert "trap" in FOR_EVER[-1]
     waiting = replace(PLAIN, idle=("sleep", "9"))
-    assert cli_arguments.container(waiting, ContainerSpec("web"))[-3:] == ["base", "sleep", "9"]
+    assert arguments.container(waiting, ContainerSpec("web"))[-3:] == ["base", "sleep", "9"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_without_a_command_it_lasts_and_ends_on_sigterm() -> None:
 )
 def test_a_port_is_written_as_docker_takes_it(port: Publish, value: str) -> None:
     """https://docs.docker.com/reference/cli/docker/container/run/#publish."""
-    assert cli_arguments.published(port) == value
+    assert arguments.published(port) == value
 
 
 def test_a_network_has_its_families_and_options() -> None:
@@ -113,7 +113,7 @@ def test_a_network_has_its_families_and_options() -> None:
         icc=False,
         mtu=1400,
     )
-    assert " ".join(cli_arguments.network(spec, wish)) == (
+    assert " ".join(arguments.network(spec, wish)) == (
         "--ipv6 --internal --subnet 172.30.0.0/24 --gateway 172.30.0.9 --subnet fd00::/64 "
         "--opt icc=false --opt mtu=1400 lan"
     )
@@ -122,8 +122,8 @@ def test_a_network_has_its_families_and_options() -> None:
 def test_a_name_that_is_too_short_is_filled_up_and_still_found() -> None:
     """On a network of one's own by an alias; where there are no aliases, by nothing."""
     spec = replace(PLAIN, shortest_name=2)
-    words = cli_arguments.container(spec, ContainerSpec("a", Bridge("lan")))
+    words = arguments.container(spec, ContainerSpec("a", Bridge("lan")))
     assert words[:6] == ["--name", "ax", "--network", "lan", "--network-alias", "a"]
-    assert "--network-alias" not in cli_arguments.container(spec, ContainerSpec("a"))
-    assert cli_arguments.mode(spec, Joined("a")) == "container:ax"
+    assert "--network-alias" not in arguments.container(spec, ContainerSpec("a"))
+    assert arguments.mode(spec, Joined("a")) == "container:ax"
     assert spec.named("ab") == "ab"

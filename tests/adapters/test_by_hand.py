@@ -7,15 +7,15 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from harness.adapters import records
-from harness.adapters.by_hand import ByHand
-from harness.adapters.hand_veth import VethByHand
-from harness.adapters.program import Refused
-from harness.adapters.records import Record
-from harness.model import HOST, Bridge, ContainerSpec, NetworkSpec
-from harness.place import fixed
+from harness.adapters.bare import store
+from harness.adapters.bare.hand_veth import VethByHand
+from harness.adapters.bare.linux_bridge import ByHand
+from harness.adapters.bare.store import Record
+from harness.adapters.support.program import Refused
+from harness.model.plan import HOST, Bridge, ContainerSpec, NetworkSpec
+from harness.testbench.netns_view import fixed
 from harness.world.build import World
-from harness.world.snapshot import Snapshot
+from harness.world.state.snapshot import Snapshot
 from linux.netns import NetNS
 
 WIRING = ByHand("hand0", NetworkSpec("bridge", subnet=IPv4Network("10.84.0.0/24")))
@@ -98,4 +98,4 @@ def test_a_container_has_a_pair_for_each_network_and_they_go_with_it(world: Worl
 
 
 def _have_a_folder(record: Record) -> None:
-    records.bundle(record.spec.name).mkdir(parents=True)
+    store.bundle(record.spec.name).mkdir(parents=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapters.bare_adapter import BareFactory
-from harness.adapters.calls import Calls
-from harness.adapters.cli import CliAdapter
+from harness.adapters.bare.adapter import BareFactory
+from harness.adapters.docker_cli.adapter import CliAdapter
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
-from harness.model import ContainerSpec, Nothing
+from harness.adapters.support.call_log import Calls
+from harness.model.plan import ContainerSpec, Nothing
 from harness.world.build import World
 from tests.adapters.acme import acme
 from tests.adapters.unasked import Unasked

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
 from harness.adapters import registry
 from harness.adapters.protocol import Feature
-from harness.dialect import Dialect
+from harness.cli import main
+from harness.model.dialect import Dialect
 from tests.adapters.acme import describe
 
 
@@ -43,7 +43,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 def test_every_adapter_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     """With its version or what is missing, its claims, and the fields that differ."""
-    assert cli.main(["vendors"]) == 0
+    assert main.main(["vendors"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines if line[1:2] != " "} >= {
         "docker",
@@ -60,7 +60,7 @@ def test_every_adapter_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_one_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     """Each documented choice with its value and its source."""
-    assert cli.main(["vendors", "podman"]) == 0
+    assert main.main(["vendors", "podman"]) == 0
     told = capsys.readouterr().out
     assert "does not claim: icc" in told
     assert "    isolation = none\n" in told
@@ -69,7 +69,7 @@ def test_one_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_description_is_told_as_well(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Before its runtime is there; it says what is missing."""
-    assert cli.main(["vendors", describe(tmp_path, command="acmectl-7")]) == 0
+    assert main.main(["vendors", describe(tmp_path, command="acmectl-7")]) == 0
     told = capsys.readouterr().out
     assert "not installed: there is no acmectl-7" in told
     assert "joined_survives = loopback-only" in told
@@ -84,7 +84,7 @@ def test_what_a_description_says_itself_comes_before_the_table(
         '[runtime]\nlike = "docker"\ncommand = ["acmectl"]\nversion = "7.1"\n'
         '[dialect]\nmac = "stable"\n'
     )
-    assert cli.main(["vendors", str(path)]) == 0
+    assert main.main(["vendors", str(path)]) == 0
     told = capsys.readouterr().out
     assert "    direct_routing = drop\n" in told
     assert told.endswith("  Its description says:\n    mac = stable\n")
@@ -93,7 +93,7 @@ def test_what_a_description_says_itself_comes_before_the_table(
 
 def test_an_unknown_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """The others are told all the same; the exit code is that of bad usage."""
-    assert cli.main(["vendors", "dokcer", "mydocker"]) == 2
+    assert main.main(["vendors", "dokcer", "mydocker"]) == 2
     told = capsys.readouterr().out
     assert "no adapter is called 'dokcer'" in told
     assert "mydocker 0" in told
@@ -105,9 +105,9 @@ def test_an_adapter_that_tells_its_version_only_in_a_host_has_none(
     """Nor a way of its own, instead of the property that would tell it."""
     point = EntryPoint("acme", f"{__name__}:AsksForItsVersion", registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
-    assert cli.main(["vendors"]) == 0
+    assert main.main(["vendors"]) == 0
     assert any(line.split() == ["acme", "-", "bridge", "-"] for line in printed(capsys))
-    assert cli.main(["vendors", "acme"]) == 0
+    assert main.main(["vendors", "acme"]) == 0
     assert printed(capsys)[:2] == ["acme", "  claims: bridge"]
 
 
@@ -117,7 +117,7 @@ def test_one_that_claims_what_is_no_feature_does_not_load(
     """The list says so, and the word is told to who asks for that one."""
     point = EntryPoint("acme", f"{__name__}:Misspells", registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
-    assert cli.main(["vendors"]) == 0
+    assert main.main(["vendors"]) == 0
     assert any(line.split()[:4] == ["acme", "does", "not", "load"] for line in printed(capsys))
-    assert cli.main(["vendors", "acme"]) == 2
+    assert main.main(["vendors", "acme"]) == 2
     assert "Misspells, claims 'bridg': there is no such feature" in capsys.readouterr().out

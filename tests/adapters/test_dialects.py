@@ -12,7 +12,7 @@ import pytest
 
 from harness.adapters import dialects
 from harness.adapters.dialects import DialectError
-from harness.dialect import Dialect
+from harness.model.dialect import Dialect
 
 TABLE = tomllib.loads(Path(dialects.__file__).with_name("dialects.toml").read_text())
 DOCKER_26, DOCKER_28 = "26.1.5", "28.0.0"

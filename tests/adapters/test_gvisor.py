@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from harness import lookup
-from harness.adapters import furnish, gvisor, registry
-from harness.adapters.cli_spec import CliSpec
-from harness.model import HOST, Bridge
-from harness.model import Host as HostMode
-from harness.scene import Scene
-from harness.wait import until
+from harness.adapters import registry
+from harness.adapters.docker_cli import gvisor
+from harness.adapters.docker_cli.spec import CliSpec
+from harness.adapters.support import programs
+from harness.model.plan import HOST, Bridge
+from harness.model.plan import Host as HostMode
+from harness.testbench import lookup
+from harness.testbench.netns_view import until
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from linux import netstate, rtnl
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from tests.adapters.vendors import OWN_STACK, rests
 
@@ -44,7 +46,7 @@ def test_its_addresses_are_seen_from_inside_alone(engine: Scene, name: str) -> N
     (endpoint,) = engine[name].facts().endpoints
     assert endpoint.address in engine[name].net.interfaces("eth0")
     with engine[name].inside() as space, space.outside() as outside, Netlink(outside) as netlink:
-        held = [item.address for item in netstate.addresses(netlink)]
+        held = [item.address for item in rtnetlink_dump.addresses(netlink)]
     assert endpoint.address not in held
 
 
@@ -90,8 +92,8 @@ def test_its_stack_takes_a_route(engine: Scene) -> None:
     network = IPv4Network("198.18.0.0/15")
     (gateway,) = engine.runtime.network_facts("lan").gateways
     with engine["away"].net.open() as space, Netlink(space) as netlink:
-        eth0 = netstate.link(netlink, "eth0").ifindex
-        netlink.send([rtnl.add_route(network, via=gateway.ip, oif=eth0)])
+        eth0 = rtnetlink_dump.link(netlink, "eth0").ifindex
+        netlink.send([rtnetlink.add_route(network, via=gateway.ip, oif=eth0)])
     assert network in {route.destination for route in engine["away"].net.routes()}
 
 
@@ -101,8 +103,8 @@ def test_what_the_engine_calls_is_a_script_that_can_be_executed(
 ) -> None:
     """Which passes on what it is told; a file that is no script is not to be executed."""
     files = [(f"{tmp_path}{path}", content) for path, content in spec.files]
-    monkeypatch.setattr(furnish, "_DONE", str(tmp_path / "done"))
-    furnish._furnish((), files, rootless=False)
+    monkeypatch.setattr(programs, "_DONE", str(tmp_path / "done"))
+    programs._furnish((), files, rootless=False)
     modes = {Path(path).name: Path(path).stat().st_mode & 0o111 for path, _ in files}
     assert {name for name, mode in modes.items() if mode} == {"runsc"}
     (script,) = (path for path, _ in files if Path(path).name == "runsc")

@@ -10,8 +10,8 @@ from ipaddress import IPv6Network
 
 from harness import sandbox
 from harness.adapters import registry
-from harness.cast import CAST
-from harness.model import Bridge, ContainerSpec, NetworkSpec, Publish
+from harness.model.plan import CAST
+from harness.model.plan import Bridge, ContainerSpec, NetworkSpec, Publish
 from harness.world.build import World
 
 OURS = ("harness.", "linux.", "runtime.")
@@ -29,7 +29,7 @@ def use(factory, world):
     runtime.connect("second", "own", aliases=("too",))
     for item in CAST.containers:
         runtime.run(item)
-    runtime.exec("first", ["true"])
+    runtime.container.exec("first", ["true"])
     runtime.stop_container("first")
     runtime.start_container("first")
     runtime.prune()
@@ -56,7 +56,7 @@ def test_a_host_imports_nothing_of_ours() -> None:
 
 def test_what_is_executed_in_hosts_is_known_here() -> None:
     """Starters and attendants import for themselves: what was never imported they compile."""
-    theirs = "import runtime.starting, runtime.attendant.nursery, runtime.attendant.process"
+    theirs = "import runtime.container.prefork, runtime.daemon.nursery, runtime.daemon.daemon"
     needed, known = (
         set(run(python(LISTED.format(modules))).stdout.split())
         for modules in (theirs, "import harness.adapters.mydocker")

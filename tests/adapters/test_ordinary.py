@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.adapters import ordinary
+from harness.adapters.support import rootless
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ def test_a_map_gives_every_id_up_to_the_last_or_not(
     rows: list[str], last: int, *, enough: bool
 ) -> None:
     """In whatever order and pieces; a gap is one."""
-    assert ordinary.covered(rows, last) == enough
+    assert rootless.covered(rows, last) == enough

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import expectations
 from harness.adapters import registry
-from harness.adapters.furnish import search_path
 from harness.adapters.protocol import RuntimeRefused
-from harness.expectations import Kind
-from harness.guard import guarded
-from harness.model import HOST, Bridge
-from harness.report.said import said
-from harness.scene import Scene
+from harness.adapters.support.programs import search_path
+from harness.model.plan import HOST, Bridge
+from harness.plugin.worker_notes import said
+from harness.report import expectations
+from harness.report.expectations import Kind
+from harness.testbench.scene import Scene
 from harness.world.build import World
+from harness.world.guard import guarded
 from tests.adapters.vendors import TRIED
 
 SEEN = Path("/run/netmodes/seen")

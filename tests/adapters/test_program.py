@@ -7,14 +7,15 @@ from typing import Final
 
 import pytest
 
-from harness.adapters import cni, foreground
-from harness.adapters.bare import Order
-from harness.adapters.cni import Attachment, CniBroken
-from harness.adapters.hostside import wait_for_end
-from harness.adapters.lxc import Lxc
-from harness.adapters.program import Broken, Program, Refused, told_pid
-from harness.model import ContainerSpec, Nothing
-from linux import procstat
+from harness.adapters.bare import cni
+from harness.adapters.bare.cni import Attachment, CniBroken
+from harness.adapters.bare.protocol import Order
+from harness.adapters.bare.runtimes import foreground
+from harness.adapters.bare.runtimes.lxc import Lxc
+from harness.adapters.support.program import Broken, Program, Refused, told_pid
+from harness.model.plan import ContainerSpec, Nothing
+from harness.world.process import wait_for_end
+from linux import proc
 
 ENDED: Final = 10.0
 """Seconds in which whoever was killed has ended, on a busy machine."""
@@ -58,12 +59,12 @@ def test_who_hangs_is_killed_with_what_he_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """And what he had said is told."""
-    monkeypatch.setattr("harness.adapters.program.BOUND", 0.5)
+    monkeypatch.setattr("harness.adapters.support.program.BOUND", 0.5)
     script = f"echo thinking; sleep 600 & echo $! > {tmp_path}/child; wait"
     with pytest.raises(Broken, match=r"did not end within 0.5 s.*thinking"):
         shell(tmp_path, script).ask("start", log=tmp_path / "log")
     wait_for_end(int((tmp_path / "child").read_text()), ENDED)
-    assert not procstat.born(f"/proc/{(tmp_path / 'child').read_text().strip()}")
+    assert not proc.born(f"/proc/{(tmp_path / 'child').read_text().strip()}")
 
 
 def test_who_prints_without_end_is_killed(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_crash_of_lxc_start_is_no_refusal(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
 ) -> None:
     """Nor what it may have logged before."""
-    monkeypatch.setattr("harness.adapters.lxc._HOME", str(tmp_path / "lxc"))
+    monkeypatch.setattr("harness.adapters.bare.runtimes.lxc._HOME", str(tmp_path / "lxc"))
     (tmp_path / "lxc.log").write_text("it is going well\n")
     order = Order(ContainerSpec("web", Nothing()), ("true",), tmp_path, "")
     with pytest.raises(Broken, match="was ended by signal 11"):
@@ -129,7 +130,7 @@ def test_a_plugin_without_an_answer_is_broken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
 ) -> None:
     """It is the plugin's error, whatever it printed."""
-    monkeypatch.setattr("harness.adapters.cni.folder", lambda _: str(tmp_path))
+    monkeypatch.setattr("harness.adapters.bare.cni.folder", lambda _: str(tmp_path))
     shell(tmp_path, script)
     attachment = Attachment("lan", "web", "eth0", "", tmp_path)
     with pytest.raises(CniBroken, match="CNI plugin acme ADD"):
@@ -142,7 +143,7 @@ def test_a_plugin_that_cannot_be_executed_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Where it is called; who asks for its version has none."""
-    monkeypatch.setattr("harness.adapters.cni.folder", lambda _: str(tmp_path))
+    monkeypatch.setattr("harness.adapters.bare.cni.folder", lambda _: str(tmp_path))
     for name in ("acme", "bridge"):
         (tmp_path / name).write_text("\0")
         (tmp_path / name).chmod(0o755)

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import pytest
 
-from harness.adapters import cli_reading
-from harness.adapters.cli_reading import Garbage
-from harness.adapters.cli_spec import CliSpec
+from harness.adapters.docker_cli import output
+from harness.adapters.docker_cli.output import Garbage
+from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.protocol import Endpoint, NetworkFacts
-from harness.model import Publish
+from harness.model.plan import Publish
 
 PLAIN: Final = CliSpec(name="acme", command=("acmectl",), features=frozenset())
 ID: Final = "47bd564187670f27605ee8db646a34add3b8bf7e6468d8d1c78ed526fc3f2240"
@@ -36,7 +36,7 @@ def told(**settings: Any) -> str:
 
 def test_a_container_is_read() -> None:
     """Its id, its name without the slash, its pid, and where it is on each network."""
-    facts = cli_reading.container(PLAIN, told(Networks={"lan": ENDPOINT}))
+    facts = output.container(PLAIN, told(Networks={"lan": ENDPOINT}))
     assert (facts.id, facts.name, facts.pid, facts.running) == (ID, "web", 42, True)
     assert facts.exit_code is None
     assert facts.endpoints == (
@@ -54,7 +54,7 @@ def test_a_container_is_read() -> None:
 def test_the_default_network_goes_by_its_name_in_plans() -> None:
     """Whatever the runtime calls it."""
     spec = replace(PLAIN, default_network="podman")
-    facts = cli_reading.container(spec, told(Networks={"podman": ENDPOINT}))
+    facts = output.container(spec, told(Networks={"podman": ENDPOINT}))
     assert [item.network for item in facts.endpoints] == ["bridge"]
 
 
@@ -63,7 +63,7 @@ def test_the_default_network_goes_by_its_name_in_plans() -> None:
 )
 def test_one_family_is_enough(without: str, family: int) -> None:
     """What the other one would be is left out."""
-    (endpoint,) = cli_reading.container(
+    (endpoint,) = output.container(
         PLAIN, told(Networks={"lan": {**ENDPOINT, without: ""}})
     ).endpoints
     assert (endpoint.address is not None) == (family == 4)
@@ -73,7 +73,7 @@ def test_one_family_is_enough(without: str, family: int) -> None:
 def test_a_mode_that_is_told_as_a_network_is_none() -> None:
     """Docker tells `host` and `none` so, without an address."""
     empty = {"IPAddress": "", "IPPrefixLen": 0, "GlobalIPv6Address": ""}
-    assert cli_reading.container(PLAIN, told(Networks={"none": empty})).endpoints == ()
+    assert output.container(PLAIN, told(Networks={"none": empty})).endpoints == ()
 
 
 def test_ports_are_read_as_they_came_about() -> None:
@@ -82,7 +82,7 @@ def test_ports_are_read_as_they_came_about() -> None:
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}, {"HostIp": "", "HostPort": "81"}],
         "443/tcp": None,
     }
-    assert cli_reading.container(PLAIN, told(Ports=ports)).ports == (
+    assert output.container(PLAIN, told(Ports=ports)).ports == (
         Publish(8080, 80, "tcp", IPv4Address("127.0.0.1")),
         Publish(81, 80, "tcp", None),
     )
@@ -96,18 +96,18 @@ def test_a_network_of_docker_is_read() -> None:
     ]
     text = [{"Name": "lan", "Id": ID, "Driver": "bridge", "IPAM": {"Config": pools}}]
     gateways = (IPv4Interface("172.18.0.1/16"), IPv6Interface("fd00::1/64"))
-    read = cli_reading.network(PLAIN, json.dumps(text))
+    read = output.network(PLAIN, json.dumps(text))
     assert read == NetworkFacts("lan", ID, "br-47bd56418767", gateways)
     text[0]["Options"] = {"com.docker.network.bridge.name": "docker0"}
-    assert cli_reading.network(PLAIN, json.dumps(text)).interface == "docker0"
+    assert output.network(PLAIN, json.dumps(text)).interface == "docker0"
 
 
 def test_a_gateway_that_is_not_told_is_left_out() -> None:
     """As Docker before 28 does where the subnet was chosen; the subnet is known."""
     pools = [{"Subnet": "172.18.0.0/16"}]
     text = json.dumps([{"Name": "l", "Id": ID, "Driver": "bridge", "IPAM": {"Config": pools}}])
-    assert cli_reading.network(PLAIN, text).gateways == ()
-    assert cli_reading.subnets(text) == ["172.18.0.0/16"]
+    assert output.network(PLAIN, text).gateways == ()
+    assert output.subnets(text) == ["172.18.0.0/16"]
 
 
 def test_a_network_of_podman_is_read() -> None:
@@ -115,7 +115,7 @@ def test_a_network_of_podman_is_read() -> None:
     pools = [{"subnet": "10.88.0.0/16", "gateway": "10.88.0.1"}]
     text = [{"name": "podman", "id": ID, "network_interface": "podman0", "subnets": pools}]
     spec = replace(PLAIN, default_network="podman")
-    assert cli_reading.network(spec, json.dumps(text)) == NetworkFacts(
+    assert output.network(spec, json.dumps(text)) == NetworkFacts(
         "bridge", ID, "podman0", (IPv4Interface("10.88.0.1/16"),)
     )
 
@@ -141,4 +141,4 @@ def test_a_network_of_podman_is_read() -> None:
 def test_anything_else_is_garbage_and_says_why(text: str, words: str) -> None:
     """No JSON, another shape, or values that mean nothing."""
     with pytest.raises(Garbage, match=f"^{words}"):
-        cli_reading.container(PLAIN, text)
+        output.container(PLAIN, text)

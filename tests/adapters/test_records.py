@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.adapters.records import Record, attachments
-from harness.model import Bridge, ContainerSpec
+from harness.adapters.bare.store import Record, attachments
+from harness.model.plan import Bridge, ContainerSpec
 
 NETWORKS = ("one", "other")
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
-from harness.adapters import cni, registry
-from harness.adapters.bare_adapter import BareFactory
-from harness.adapters.cli_factory import CliFactory
+from harness.adapters import registry
+from harness.adapters.bare import cni
+from harness.adapters.bare.adapter import BareFactory
+from harness.adapters.docker_cli.adapter import CliFactory
 from harness.adapters.registry import DoesNotLoad, NotInstalled, UnknownRuntime
-from harness.vendors import version_of
+from harness.cli import main
+from harness.cli.runtimes import version_of
 from tests.adapters.acme import acme, describe
 
 
@@ -45,7 +46,7 @@ def test_a_runtime_that_is_not_installed_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """In one line, with the programs that are missing and the packages that bring them."""
-    monkeypatch.setattr("harness.adapters.furnish._SYSTEM", (str(tmp_path),))
+    monkeypatch.setattr("harness.adapters.support.programs._SYSTEM", (str(tmp_path),))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotInstalled) as raised:
         registry.find("podman")
@@ -98,7 +99,7 @@ def test_an_adapter_that_does_not_load_is_named_and_hides_no_other(
     monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
     with pytest.raises(DoesNotLoad, match=f"'acme', which is {value}, .*{words}"):
         registry.find("acme")
-    assert cli.main(["vendors"]) == 0
+    assert main.main(["vendors"]) == 0
     told = capsys.readouterr().out
     assert "does not load" in told
     assert "podman-rootless" in told
@@ -119,7 +120,7 @@ def test_a_command_that_is_there_and_no_program_is_told_so(
     told = f"{tmp_path}/notes is there, and cannot be executed"
     with pytest.raises(NotInstalled, match=f"^{told}\\. `netmodes vendors` tells"):
         registry.find(path)
-    assert cli.main(["vendors", path]) == 0
+    assert main.main(["vendors", path]) == 0
     assert f"  {told}\n" in capsys.readouterr().out
 
 
@@ -145,7 +146,7 @@ def test_so_may_those_of_bare_runtimes_and_their_plugins(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Their version is that of the program there, their plugins are those there."""
-    monkeypatch.setattr("harness.adapters.cni._FOLDERS", ("/no/plugins",))
+    monkeypatch.setattr("harness.adapters.bare.cni._FOLDERS", ("/no/plugins",))
     programs = [f"usr/bin/{item}" for item in (name, "ctr")]
     for path in (*programs, *(f"no/plugins/{plugin}" for plugin in cni.PLUGINS)):
         program(tmp_path / path, "#!/bin/sh\necho version 9.8.7\n")
@@ -181,8 +182,8 @@ def test_and_which_do_not(
     name: str, own: str, others: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Who wires containers among them."""
-    monkeypatch.setattr("harness.adapters.furnish._SYSTEM", ("/usr/bin",))
-    monkeypatch.setattr("harness.adapters.cni._FOLDERS", (f"{tmp_path}/plugins",))
+    monkeypatch.setattr("harness.adapters.support.programs._SYSTEM", ("/usr/bin",))
+    monkeypatch.setattr("harness.adapters.bare.cni._FOLDERS", (f"{tmp_path}/plugins",))
     monkeypatch.setenv("PATH", str(tmp_path / "installed"))
     for path in ("installed/crun", f"v2/usr/bin/{name}", "v2/usr/libexec/podman/netavark"):
         program(tmp_path / path, "#!/bin/sh\n")
@@ -201,7 +202,7 @@ def test_what_cannot_be_executed_is_not_passed_over_for_what_is_installed(
     command = name.partition("-")[0]
     program(tmp_path / "installed" / command, "#!/bin/sh\necho version 1.2.3\n")
     program(tmp_path / "folder/usr/bin" / command, "\0")
-    monkeypatch.setattr("harness.adapters.furnish._SYSTEM", ("/usr/bin", "/bin"))
+    monkeypatch.setattr("harness.adapters.support.programs._SYSTEM", ("/usr/bin", "/bin"))
     monkeypatch.setenv("PATH", str(tmp_path / "installed"))
     assert version_of(registry.load(name)) == "1.2.3"
     assert version_of(registry.load(f"{name}@{tmp_path}/folder")) == ""
@@ -218,7 +219,7 @@ def test_who_needs_libraries_of_its_own_version_has_to_be_installed(
 
 def test_one_that_is_for_root_says_so_to_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, at the start of a run."""
-    monkeypatch.setattr("harness.adapters.bare_adapter.in_user_namespace", lambda: True)
+    monkeypatch.setattr("harness.adapters.bare.adapter.in_user_namespace", lambda: True)
     factory = registry.load("nspawn")
     assert "does not run in a user namespace" in registry.obstacle(factory)
     assert registry.obstacle(registry.load("bwrap")) == ""
@@ -229,12 +230,12 @@ def test_one_that_makes_cgroups_says_so_where_it_may_not(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Instead of a failure of each test; who need not make any is tried."""
-    monkeypatch.setattr("harness.adapters.ordinary.in_user_namespace", lambda: True)
-    monkeypatch.setattr("harness.adapters.ordinary.os.access", lambda *_: False)
+    monkeypatch.setattr("harness.adapters.support.rootless.in_user_namespace", lambda: True)
+    monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: False)
     assert "makes cgroups, and nobody has delegated one" in registry.obstacle(registry.load(name))
     others = ("bwrap", "containerd", "docker-runsc", "lxc", "mydocker-cli", "runsc")
     assert {registry.obstacle(registry.load(other)) for other in others} == {""}
-    monkeypatch.setattr("harness.adapters.ordinary.os.access", lambda *_: True)
+    monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: True)
     assert registry.obstacle(registry.load(name)) == ""
 
 

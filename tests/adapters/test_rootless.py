@@ -10,26 +10,29 @@ from typing import Final, Literal
 
 import pytest
 
-from harness import oracle
-from harness.adapters import furnish, ordinary, registry
-from harness.adapters.cli_factory import CliFactory
-from harness.adapters.cli_spec import CliSpec
+from harness.adapters import registry
+from harness.adapters.docker_cli.adapter import CliFactory
+from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.protocol import Feature, RuntimeRefused
-from harness.cast import CAST, CONTAINER01, ON_HOST
+from harness.adapters.support import programs, rootless
 from harness.lab import session
-from harness.model import (
+from harness.model import oracle
+from harness.model.plan import (
     ATTACKER,
+    CAST,
+    CONTAINER01,
     DEFAULT_NETWORK,
     FAMILIES,
     GATEWAY,
     HOST,
+    ON_HOST,
     Bridge,
     Family,
     Publish,
 )
-from harness.place import fixed
-from harness.scene import Scene
-from harness.traffic import Ear, free_port
+from harness.testbench.listener import Ear, free_port
+from harness.testbench.netns_view import fixed
+from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.host import Host
 from tests.adapters.vendors import OBSTACLE, TRIED_DOCKER, TRIED_ROOTLESS, the_cast
@@ -47,7 +50,7 @@ SPEC = CliSpec(
     command=("acmectl",),
     features=frozenset(),
     rootless=True,
-    files=((f"{ordinary.HOME}/.config/acme.conf", "quiet = true\n"),),
+    files=((f"{rootless.HOME}/.config/acme.conf", "quiet = true\n"),),
 )
 
 
@@ -55,21 +58,21 @@ SPEC = CliSpec(
 def host() -> Iterator[Host]:
     """A host that has an ordinary user."""
     with World.build() as world:
-        furnish.furnish(world.host, SPEC)
+        programs.furnish(world.host, SPEC)
         yield world.host
 
 
 def says(host: Host, text: str) -> str:
     """What a shell of the user's says."""
-    words = ordinary.command(("sh", "-ec", text))
-    done = host.run(words, env=furnish.environment(SPEC))
+    words = rootless.command(("sh", "-ec", text))
+    done = host.run(words, env=programs.environment(SPEC))
     assert done.returncode == 0, done
     return done.stdout.strip()
 
 
 def test_a_command_is_an_ordinary_users(host: Host) -> None:
     """Without a capability, with a home of its own and a device to send by."""
-    assert says(host, "id -u; id -un").split() == [str(ordinary.UID), ordinary.NAME]
+    assert says(host, "id -u; id -un").split() == [str(rootless.UID), rootless.NAME]
     assert not says(host, "grep CapEff /proc/self/status").split()[1].strip("0")
     assert says(host, "cat $XDG_CONFIG_HOME/acme.conf") == "quiet = true"
 
@@ -79,19 +82,19 @@ def test_who_is_at_the_labs_shell_can_be_that_user(host: Host) -> None:
     script = session.scripts_for(CliFactory(SPEC))["as-user"]
     told = "id -u; pwd; cat $XDG_CONFIG_HOME/acme.conf"
     done = host.run(("sh", "-c", script, "as-user", "sh", "-c", told))
-    assert done.stdout.split("\n")[:3] == [str(ordinary.UID), ordinary.HOME, "quiet = true"], done
+    assert done.stdout.split("\n")[:3] == [str(rootless.UID), rootless.HOME, "quiet = true"], done
     assert not says(host, "touch $HOME/here $XDG_RUNTIME_DIR/there; : <>/dev/net/tun")
 
 
 def test_the_user_can_give_ids_to_a_namespace_of_its_own(host: Host) -> None:
     """Through newuidmap, which runs with the rights of the host's root."""
-    first = ordinary.SUBORDINATE.start
+    first = rootless.SUBORDINATE.start
     script = f"""
         unshare -U sleep 100 & pid=$!
         while [ "$(readlink /proc/$pid/ns/user)" = "$(readlink /proc/self/ns/user)" ]; do :; done
-        newuidmap $pid 0 {ordinary.UID} 1 1 {first} 1000
+        newuidmap $pid 0 {rootless.UID} 1 1 {first} 1000
         cat /proc/$pid/uid_map; kill $pid"""
-    told = ["0", str(ordinary.UID), "1", "1", str(first), "1000"]
+    told = ["0", str(rootless.UID), "1", "1", str(first), "1000"]
     assert says(host, script).split() == told
 
 
@@ -114,7 +117,7 @@ def test_everything_of_it_is_the_users(vendor: Scene) -> None:
     """The container's first process, and what carries its packets; nobody is root."""
     pids = [vendor[name].facts().pid for name in (CONTAINER01, ON_HOST)]
     owners = vendor.world.host.call(owners_of, pids)
-    assert owners == {ordinary.UID}
+    assert owners == {rootless.UID}
 
 
 def owners_of(pids: list[int]) -> set[int]:

@@ -7,15 +7,15 @@ from ipaddress import ip_address
 
 import pytest
 
-from harness import lookup
 from harness.adapters import registry
-from harness.model import HOST, Bridge, Joined, Nothing
+from harness.model.plan import HOST, Bridge, Joined, Nothing
 from harness.probe.remote import OwnStack
-from harness.scene import Scene
-from harness.wait import until
+from harness.testbench import lookup
+from harness.testbench.netns_view import until
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.snapshot import Snapshot
-from linux import netstate
+from harness.world.state.snapshot import Snapshot
+from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from tests.adapters.vendors import OWN_STACK, rests
 
@@ -43,7 +43,7 @@ def test_its_addresses_are_seen_from_inside_alone(pod: Scene) -> None:
     home = pod["home"]
     assert home.net.address(4) == home.endpoint().address.ip  # type: ignore[union-attr] # it has one
     with home.inside() as space, space.outside() as outside, Netlink(outside) as netlink:
-        held = {item.address.ip for item in netstate.addresses(netlink)}
+        held = {item.address.ip for item in rtnetlink_dump.addresses(netlink)}
     assert home.net.address(4) not in held
     eth0 = home.net.links()["eth0"]
     ends = {link.ifindex for link in pod.place(HOST).links().values()}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapters import cli_toml
-from harness.adapters.cli_spec import CliSpec
-from harness.adapters.cli_toml import DescriptionError
-from harness.adapters.docker import SPEC as DOCKER
+from harness.adapters.docker_cli import toml_spec
+from harness.adapters.docker_cli.docker import SPEC as DOCKER
+from harness.adapters.docker_cli.spec import CliSpec
+from harness.adapters.docker_cli.toml_spec import DescriptionError
 from harness.adapters.protocol import Feature
 
 SMALL = """
@@ -23,7 +23,7 @@ def described(tmp_path: Path, text: str) -> CliSpec:
     """What a file of that content describes."""
     path = tmp_path / "acme.toml"
     path.write_text(text)
-    return cli_toml.load(str(path)).spec
+    return toml_spec.load(str(path)).spec
 
 
 def test_a_command_and_features_are_enough(tmp_path: Path) -> None:
@@ -114,4 +114,4 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
 def test_a_file_that_is_not_there_is_named() -> None:
     """With the machine's own words."""
     with pytest.raises(DescriptionError, match=r"/nowhere/acme.toml cannot be read: No such file"):
-        cli_toml.load("/nowhere/acme.toml")
+        toml_spec.load("/nowhere/acme.toml")

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import oracle
 from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
-from harness.cast import CONTAINER01, JOINER, ON_HOST
-from harness.model import HOST, Bridge, Publish
-from harness.scene import Scene
-from harness.traffic import Ear, free_port
-from harness.wait import until
+from harness.model import oracle
+from harness.model.plan import CONTAINER01, HOST, JOINER, ON_HOST, Bridge, Publish
+from harness.testbench.listener import Ear, free_port
+from harness.testbench.netns_view import until
+from harness.testbench.scene import Scene
 from tests.adapters.vendors import BY_COMMAND, OWN_STACK, TRIED, claiming, the_cast
 
 OF_THE_KERNEL = tuple(name for name in TRIED if name not in OWN_STACK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.adapters.bare import Order
+from harness.adapters.bare.protocol import Order
 
 
 class Unasked:

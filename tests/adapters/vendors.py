@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from harness.adapters import ordinary, registry
+from harness.adapters import registry
 from harness.adapters.protocol import Feature
-from harness.cast import CAST
-from harness.container import Container
-from harness.scene import Scene
+from harness.adapters.support import rootless
+from harness.model.plan import CAST
+from harness.testbench.container import Container
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from linux.userns import in_user_namespace
+from linux.syscalls import in_user_namespace
 
 ALL: Final = (
     *("bwrap", "containerd", "crun", "crun-by-hand", "docker", "docker-runsc", "lxc"),
@@ -55,7 +56,7 @@ def claiming(*features: Feature) -> tuple[str, ...]:
     return tuple(name for name in TRIED if registry.load(name).features.issuperset(features))
 
 
-OBSTACLE: Final = ordinary.obstacle()
+OBSTACLE: Final = rootless.obstacle()
 """Why this run has no ordinary user in its hosts; an empty text where it can have one."""
 TRIED_ROOTLESS: Final = tuple(name for name in ROOTLESS if name not in ABSENT and not OBSTACLE)
 TRIED_DOCKER: Final = () if DOCKER in ABSENT or OBSTACLE else (DOCKER,)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from harness.autopsy.examine import Autopsy, Examination
-from harness.model import Cell, Family, Protocol
-from harness.place import Place
-from harness.report import json_file
-from harness.scene import Scene
-from linux import nft
-from linux.nft import Expression, Nft, Table
+from harness.diagnosis.replay import Autopsy, Examination
+from harness.model.plan import Cell, Family, Protocol
+from harness.report import schema
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from linux import nftables
+from linux.nftables import Expression, Nft, Table
 from tests.programs import ROOT
 
 ON_PURPOSE = "on purpose"
@@ -33,7 +33,7 @@ def rule() -> Iterator[Put]:
 
         def put(
             place: Place,
-            hook: nft.Hook,
+            hook: nftables.Hook,
             *parts: list[Expression],
             kind: str = "filter",
             family: str = "inet",
@@ -47,14 +47,14 @@ def rule() -> Iterator[Put]:
             usual = -150 if kind == "nat" else 5
             options["priority"] = usual if priority is None else priority
             requests = [
-                nft.add_table(table),
-                nft.add_chain(table, hook, **options),
-                nft.add_rule(table, hook, nft.counter()),
+                nftables.add_table(table),
+                nftables.add_chain(table, hook, **options),
+                nftables.add_rule(table, hook, nftables.counter()),
             ]
             if parts:
-                requests.append(nft.add_rule(table, hook, *parts, comment=ON_PURPOSE))
+                requests.append(nftables.add_rule(table, hook, *parts, comment=ON_PURPOSE))
             opened.apply(requests)
-            stack.callback(opened.apply, [nft.add_table(table), nft.del_table(table)])
+            stack.callback(opened.apply, [nftables.add_table(table), nftables.del_table(table)])
 
         yield put
 
@@ -103,7 +103,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 
 def evidence_of(pytester: pytest.Pytester, test: str, report: str = "report") -> Path:
     """The folder that the report names for a test."""
-    told = json_file.load(pytester.path / report)
+    told = schema.load(pytester.path / report)
     (failure,) = next(item for item in told.tests if item.id.endswith(test)).failures
     assert failure.evidence is not None
     return pytester.path / report / failure.evidence

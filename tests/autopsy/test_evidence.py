@@ -14,17 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scapy.utils import RawPcapNgReader
 
-from harness import planfile
-from harness.autopsy.evidence import folder_name
-from harness.report import json_file
-from harness.report.text import folder
+from harness.diagnosis.evidence import folder_name
+from harness.model import plan_file
+from harness.report import schema
+from harness.report.sanitize import folder
 from linux import syscalls
 from tests.autopsy.conftest import Project, evidence_of
 from tests.report.projects import left
 
 BROKEN = """
 import sys
-from harness.marks import requirement
+from harness.plugin.marks import requirement
 from linux import nft
 
 TABLE = nft.Table("inet", "built")
@@ -34,7 +34,7 @@ def test_kept(scene):
     scene.container("web")
     row = scene.promised().select(source="web", target="gateway")
     assert scene.observed(row) == row
-    assert "harness.autopsy.examine" not in sys.modules
+    assert "harness.diagnosis.replay" not in sys.modules
 
 @requirement("BR-4")
 def test_broken(scene):
@@ -46,7 +46,7 @@ def test_broken(scene):
     {body}
 
 """
-IMPORTS = "from harness.model import Bridge\n"
+IMPORTS = "from harness.model.plan import Bridge\n"
 MATRIX = "assert scene.observed() == scene.promised()"
 ORDINARY = 'assert scene["web"].name == "another"'
 Run = Callable[..., pytest.RunResult]
@@ -92,7 +92,7 @@ def test_a_failed_matrix_leaves_a_story_and_a_folder(
     assert (
         where / "again.txt"
     ).read_text() == "pytest test_it.py::test_broken --runtime mydocker\n"
-    plan = planfile.read(where / "plan.toml")
+    plan = plan_file.read(where / "plan.toml")
     assert [item.name for item in plan.containers] == ["web", "db"]
     assert {item.name for item in where.parent.iterdir()} == {where.name, "index.md"}
     assert where.name in (where.parent / "index.md").read_text()
@@ -168,7 +168,7 @@ def test_the_line_that_runs_it_again_says_what_was_said(
     again = line_after(run, pytester, *said)
     told = " ".join(said).replace("=", " ")
     assert again == f"pytest test_it.py::test_broken --runtime mydocker {told}\n"
-    assert json_file.load(pytester.path / "report").environment["probe"] == "exec"
+    assert schema.load(pytester.path / "report").environment["probe"] == "exec"
 
 
 def test_the_line_is_for_installed_suites_where_they_were_run(
@@ -227,7 +227,7 @@ def test_evidence_that_cannot_be_written_is_not_linked(
     result = run("-k", "broken", body=body)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["could not be written: NotADirectoryError: *"])
-    told = json_file.load(pytester.path / "report")
+    told = schema.load(pytester.path / "report")
     assert [failure.evidence for test in told.tests for failure in test.failures] == [None]
 
 
@@ -269,7 +269,7 @@ def test_a_report_that_finds_no_room_takes_the_evidence_along(
     (fresh,) = tmp_path.glob("netmodes-report-*")
     where = evidence_of(pytester, "test_broken", str(fresh))
     assert where.is_relative_to(fresh)
-    (failure,) = next(item for item in json_file.load(fresh).tests if item.failures).failures
+    (failure,) = next(item for item in schema.load(fresh).tests if item.failures).failures
     files = {item.relative_to(where).as_posix() for item in where.rglob("*") if item.is_file()}
     assert set(failure.files) == files
     assert "again.txt" in files

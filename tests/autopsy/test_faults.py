@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import pytest
 
-from harness import requirements
 from harness.adapters import registry
-from harness.autopsy.examine import Autopsy, Examination
-from harness.faults.discovery import discover
-from harness.faults.sabotage import Sabotaged, SabotagedFactory
-from harness.model import Bridge, Cell, Family, Protocol
-from harness.scene import Scene
+from harness.diagnosis.replay import Autopsy, Examination
+from harness.faults.adapter import Sabotaged, SabotagedFactory
+from harness.faults.fault import discover
+from harness.model import requirements
+from harness.model.plan import Bridge, Cell, Family, Protocol
+from harness.testbench.scene import Scene
 from harness.world.build import World
 
 SABOTAGE = 'rule 1 (handle 2), "sabotage"'

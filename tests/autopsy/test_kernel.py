@@ -8,11 +8,10 @@ from ipaddress import IPv4Network, ip_address
 
 import pytest
 
-from harness.cast import CONTAINER01, CONTAINER02
-from harness.model import HOST, INTERNET
-from harness.place import Place
-from harness.scene import Scene
-from linux import netstate, rtnl
+from harness.model.plan import CONTAINER01, CONTAINER02, HOST, INTERNET
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
 from tests.autopsy.conftest import Examine, told
 
@@ -28,7 +27,7 @@ def carry_out(place: Place, *requests: Request) -> None:
 def forgotten(place: Place, address: str) -> list[Request]:
     """What makes a place forget a neighbour, where it knows it."""
     return [
-        rtnl.del_neighbour(entry.ifindex, entry.address)
+        rtnetlink.del_neighbour(entry.ifindex, entry.address)
         for entry in place.neighbours()
         if entry.address == ip_address(address)
     ]
@@ -38,11 +37,11 @@ def forgotten(place: Place, address: str) -> list[Request]:
 def route(place: Place, via: str) -> Iterator[None]:
     """Another way to the internet while the body runs."""
     gateway = ip_address(via)
-    carry_out(place, rtnl.add_route(INTERNETS, via=gateway))
+    carry_out(place, rtnetlink.add_route(INTERNETS, via=gateway))
     try:
         yield
     finally:
-        carry_out(place, rtnl.del_route(INTERNETS, via=gateway))
+        carry_out(place, rtnetlink.del_route(INTERNETS, via=gateway))
 
 
 @contextmanager
@@ -62,11 +61,11 @@ def test_a_missing_route_is_named(cast: Scene, examined: Examine, protocol: str)
     """The container has no default route: the request never left it."""
     net = cast[CONTAINER01].net
     gateway = cast.runtime.network_facts("bridge").gateways[0].ip
-    carry_out(net, rtnl.del_route(None, via=gateway))
+    carry_out(net, rtnetlink.del_route(None, via=gateway))
     try:
         autopsy = examined(CONTAINER01, INTERNET, protocol)
     finally:
-        carry_out(net, rtnl.add_route(None, via=gateway))
+        carry_out(net, rtnetlink.add_route(None, via=gateway))
     assert f"the request never left {CONTAINER01}" in autopsy.lines
     assert f"{CONTAINER01} has no route to 203.0.113.10" in autopsy.lines
 
@@ -74,11 +73,11 @@ def test_a_missing_route_is_named(cast: Scene, examined: Examine, protocol: str)
 def test_a_missing_route_of_the_host_is_named_there(host: Place, examined: Examine) -> None:
     """The request comes as far as the host, which has no way to go on."""
     gateway = ip_address("198.51.100.1")
-    carry_out(host, rtnl.del_route(None, via=gateway))
+    carry_out(host, rtnetlink.del_route(None, via=gateway))
     try:
         autopsy = examined(CONTAINER01, INTERNET, "udp")
     finally:
-        carry_out(host, rtnl.add_route(None, via=gateway))
+        carry_out(host, rtnetlink.add_route(None, via=gateway))
     assert "the request was last seen at host/docker0 and ended in host" in autopsy.lines
     assert "host has no route to 203.0.113.10" in autopsy.lines
 
@@ -112,14 +111,14 @@ def test_a_host_that_does_not_forward_is_named(host: Place, examined: Examine) -
 def test_a_link_that_is_down_is_named(cast: Scene, host: Place, examined: Examine) -> None:
     """The other container's port of the bridge is down: the request gets no further."""
     with cast[CONTAINER02].net.open() as space, Netlink(space) as netlink:
-        port = netstate.link(netlink, "eth0").peer
+        port = rtnetlink_dump.link(netlink, "eth0").peer
     assert port is not None
     name = next(link.name for link in host.links().values() if link.ifindex == port)
-    carry_out(host, rtnl.set_link(port, up=False))
+    carry_out(host, rtnetlink.set_link(port, up=False))
     try:
         autopsy = examined(CONTAINER01, CONTAINER02, "udp")
     finally:
-        carry_out(host, rtnl.set_link(port, up=True))
+        carry_out(host, rtnetlink.set_link(port, up=True))
     address = cast[CONTAINER02].net.address(4)
     said = f"{CONTAINER02}/eth0 has {address}, and its other end, host/{name}, is down"
     assert said in autopsy.lines

@@ -6,12 +6,21 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from harness.autopsy.examine import Examination
-from harness.cast import CONTAINER01, CONTAINER02
-from harness.model import HOST, INTERNET, NS1, Cell, Outcome, Promise, Protocol
-from harness.place import Place
-from harness.scene import Scene
-from linux import netstate, nft
+from harness.diagnosis.replay import Examination
+from harness.model.plan import (
+    CONTAINER01,
+    CONTAINER02,
+    HOST,
+    INTERNET,
+    NS1,
+    Cell,
+    Outcome,
+    Promise,
+    Protocol,
+)
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from linux import nftables, rtnetlink_dump
 from linux.netlink import Netlink, nest, text
 from tests.autopsy.conftest import Examine, Put, told
 from tests.autopsy.test_kernel import carry_out, forgotten
@@ -36,13 +45,13 @@ def test_a_rule_of_the_host_that_drops_is_named(  # noqa: PLR0917 # pytest passe
     host: Place,
     rule: Put,
     examined: Examine,
-    hook: nft.Hook,
+    hook: nftables.Hook,
     source: str,
     target: str,
     protocol: str,
 ) -> None:
     """Whatever hook it sits at, the story says which rule dropped the request."""
-    rule(host, hook, nft.verdict("drop"))
+    rule(host, hook, nftables.verdict("drop"))
     assert (
         f"dropped in host, table inet built, chain {hook}, {SECOND}"
         in examined(source, target, protocol).lines
@@ -68,7 +77,7 @@ def test_a_policy_that_drops_is_named(host: Place, rule: Put, examined: Examine)
 
 def test_a_rule_inside_the_container_is_named(cast: Scene, rule: Put, examined: Examine) -> None:
     """The place is where the rule is, not where the packet came from."""
-    rule(cast[CONTAINER02].net, "input", nft.l4proto("udp"), nft.verdict("drop"))
+    rule(cast[CONTAINER02].net, "input", nftables.l4proto("udp"), nftables.verdict("drop"))
     assert f"dropped in {CONTAINER02}, table inet built, chain input, {SECOND}" in told(
         examined(CONTAINER01, CONTAINER02, "udp")
     )
@@ -77,7 +86,7 @@ def test_a_rule_inside_the_container_is_named(cast: Scene, rule: Put, examined: 
 def test_a_rule_of_the_bridge_is_named(host: Place, rule: Put, examined: Examine) -> None:
     """What passes between ports of a bridge meets rules of its own family."""
     assert "as promised" in told(examined(CONTAINER01, CONTAINER02, "icmp"))
-    rule(host, "forward", nft.verdict("drop"), family="bridge")
+    rule(host, "forward", nftables.verdict("drop"), family="bridge")
     assert f"dropped in host, table bridge built, chain forward, {SECOND}" in told(
         examined(CONTAINER01, CONTAINER02, "icmp")
     )
@@ -87,13 +96,13 @@ def test_a_rule_of_the_bridge_is_named(host: Place, rule: Put, examined: Examine
     ("family", "hook", "place"), [("bridge", "forward", HOST), ("arp", "prerouting", CONTAINER02)]
 )
 def test_a_rule_against_arp_is_named(  # noqa: PLR0917 # pytest passes by name
-    cast: Scene, rule: Put, examined: Examine, family: str, hook: nft.Hook, place: str
+    cast: Scene, rule: Put, examined: Examine, family: str, hook: nftables.Hook, place: str
 ) -> None:
     """Nobody answers for the neighbour because the question is dropped, and that is told."""
     net = cast[CONTAINER01].net
     address = cast[CONTAINER02].net.address(4)
     carry_out(net, *forgotten(net, str(address)))
-    rule(cast.place(place), hook, nft.verdict("drop"), family=family)
+    rule(cast.place(place), hook, nftables.verdict("drop"), family=family)
     autopsy = examined(CONTAINER01, CONTAINER02, "udp")
     said = f"dropped in {place}, table {family} built, chain {hook}, {SECOND}"
     assert said in autopsy.lines
@@ -105,7 +114,7 @@ def test_a_rule_that_rejects_is_told_from_one_that_drops(
     host: Place, rule: Put, examined: Examine, protocol: str
 ) -> None:
     """The refusal is in the story, and the rule that it came from."""
-    rule(host, "forward", nft.reject("admin-prohibited"))
+    rule(host, "forward", nftables.reject("admin-prohibited"))
     autopsy = examined(CONTAINER01, INTERNET, protocol)
     assert autopsy.observed is not None
     assert autopsy.observed.outcome is Outcome.REJECTED
@@ -118,7 +127,7 @@ def test_a_lost_reply_is_told_from_a_lost_request(
     host: Place, rule: Put, examined: Examine, protocol: str
 ) -> None:
     """The request arrived; the reply was seen at the host's uplink and never behind it."""
-    rule(host, "forward", nft.iifname("eth0"), nft.verdict("drop"))
+    rule(host, "forward", nftables.iifname("eth0"), nftables.verdict("drop"))
     autopsy = examined(CONTAINER01, INTERNET, protocol)
     assert f"dropped in host, table inet built, chain forward, {SECOND}" in autopsy.lines
     assert f"the reply was seen at host/eth0, never at {CONTAINER01}" in autopsy.lines
@@ -128,13 +137,13 @@ def test_a_destination_that_was_rewritten_is_told(
     host: Place, rule: Put, examined: Examine
 ) -> None:
     """A rule sends the request to somebody else: from what to what, and who answered."""
-    meant = nft.daddr(ip_network("203.0.113.10/32"))
+    meant = nftables.daddr(ip_network("203.0.113.10/32"))
     rule(
         host,
         "prerouting",
-        nft.l4proto("icmp"),
+        nftables.l4proto("icmp"),
         meant,
-        nft.dnat(ip_address("192.168.2.10")),
+        nftables.dnat(ip_address("192.168.2.10")),
         kind="nat",
     )
     autopsy = examined(CONTAINER01, INTERNET, "icmp")
@@ -159,7 +168,7 @@ def test_a_source_that_is_not_rewritten_is_named(
     host: Place, rule: Put, examined: Examine, protocol: str
 ) -> None:
     """Connections that are not tracked are not masqueraded: which address stayed is told."""
-    rule(host, "prerouting", nft.iifname("docker0"), [NOTRACK], priority=-290)
+    rule(host, "prerouting", nftables.iifname("docker0"), [NOTRACK], priority=-290)
     address = examined(CONTAINER01, INTERNET, protocol)
     assert "masquerade did not apply: source stayed 172.17.0." in told(address)
 
@@ -169,7 +178,7 @@ def test_over_ipv6_a_rule_of_a_router_is_named(
     cast: Scene, rule: Put, examined: Examine, protocol: str
 ) -> None:
     """The place can be any namespace on the way, and the family either."""
-    rule(cast.places["r2"], "forward", nft.family(6), nft.verdict("drop"))
+    rule(cast.places["r2"], "forward", nftables.family(6), nftables.verdict("drop"))
     autopsy = examined(HOST, INTERNET, protocol, 6)
     assert f"dropped in r2, table inet built, chain forward, {SECOND}" in autopsy.lines
 
@@ -179,7 +188,13 @@ def test_over_ipv6_a_rule_against_neighbour_discovery_is_named(
 ) -> None:
     """The request is not even sent: nobody may ask ns1 for its address."""
     carry_out(cast.places[HOST], *forgotten(cast.places[HOST], "fd00:2::10"))
-    rule(cast.places[NS1], "input", nft.l4proto("icmpv6"), nft.icmp_type(135), nft.verdict("drop"))
+    rule(
+        cast.places[NS1],
+        "input",
+        nftables.l4proto("icmpv6"),
+        nftables.icmp_type(135),
+        nftables.verdict("drop"),
+    )
     autopsy = examined(HOST, NS1, "udp", 6)
     assert f"dropped in ns1, table inet built, chain input, {SECOND}" in autopsy.lines
     assert "no neighbour answered for fd00:2::10" in told(autopsy)
@@ -188,6 +203,6 @@ def test_over_ipv6_a_rule_against_neighbour_discovery_is_named(
 def _port(cast: Scene, name: str) -> str:
     """The host's end of a container's veth."""
     with cast[name].net.open() as space, Netlink(space) as netlink:
-        peer = netstate.link(netlink, "eth0").peer
+        peer = rtnetlink_dump.link(netlink, "eth0").peer
     links = cast.places[HOST].links().values()
     return next(link.name for link in links if link.ifindex == peer)

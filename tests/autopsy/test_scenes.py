@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from harness import planfile
-from harness.report import json_file
+from harness.model import plan_file
+from harness.report import schema
 from tests.autopsy.conftest import Project, evidence_of
 
 HEAD = """
 import pytest
 from types import SimpleNamespace
-from harness.marks import requirement
-from harness.model import ContainerSpec, Plan, Publish
-from harness.scene import Scene
+from harness.plugin.marks import requirement
+from harness.model.plan import ContainerSpec, Plan, Publish
+from harness.testbench.scene import Scene
 
 PORTS = (Publish(8080, 80),)
 TWICE = Plan(containers=tuple(ContainerSpec(name, ports=PORTS) for name in ("one", "two")))
@@ -41,7 +41,7 @@ def test_it({fixtures}):
 
 def containers(pytester: pytest.Pytester) -> list[str]:
     """Those of the scene that the evidence of `test_it` is of."""
-    plan = planfile.read(evidence_of(pytester, "::test_it") / "plan.toml")
+    plan = plan_file.read(evidence_of(pytester, "::test_it") / "plan.toml")
     return [item.name for item in plan.containers]
 
 
@@ -93,5 +93,5 @@ def test_what_a_test_expects_leaves_nothing(project: Project, pytester: pytest.P
         raise OSError
 """
     project(HEAD + TEST.format(fixtures="world, runtime", body=body)).assert_outcomes(passed=1)
-    assert [item.failures for item in json_file.load(pytester.path / "report").tests] == [()]
+    assert [item.failures for item in schema.load(pytester.path / "report").tests] == [()]
     assert not list((pytester.path / "report").glob("evidence/*/"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from harness.autopsy.sightings import Role, Ruling, Seen, Sighting
-from harness.autopsy.story import Account, end, story
-from harness.model import Cell, Observation, Outcome, Promise, Protocol
+from harness.diagnosis.packet_path import Role, Ruling, Seen, Sighting
+from harness.diagnosis.story import Account, end, story
+from harness.model.plan import Cell, Observation, Outcome, Promise, Protocol
 
 CELL = Cell("web", "ns1", Protocol.UDP, 4)
 ASKED = Seen(

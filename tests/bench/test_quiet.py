@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.quiet import taken_apart
-from linux import netstate, rtnl
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -13,6 +13,6 @@ def test_namespaces_that_ended_before_are_gone() -> None:
     with NetNS.new() as here, here.entered(), Netlink() as netlink:
         for number in range(8):
             with NetNS.new() as gone:
-                netlink.send([rtnl.add_veth(f"v{number}", "far", peer_netns=gone.fd)])
+                netlink.send([rtnetlink.add_veth(f"v{number}", "far", peer_netns=gone.fd)])
         taken_apart()
-        assert [item.name for item in netstate.links(netlink)] == ["lo"]
+        assert [item.name for item in rtnetlink_dump.links(netlink)] == ["lo"]

@@ -9,8 +9,9 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from harness.adapters import cli_toml, dialects, registry
-from harness.adapters.cli_spec import Words
+from harness.adapters import dialects, registry
+from harness.adapters.docker_cli import toml_spec
+from harness.adapters.docker_cli.spec import Words
 from harness.adapters.protocol import Adapter
 from tests.programs import ROOT, environment
 
@@ -59,7 +60,7 @@ def test_the_tables_name_every_key_and_verb() -> None:
     verbs = [name for name in vars(Adapter) if not name.startswith("_")]
     missing = [
         word
-        for word in (*cli_toml.KEYS, *(item.name for item in fields(Words)), *verbs)
+        for word in (*toml_spec.KEYS, *(item.name for item in fields(Words)), *verbs)
         if f"`{word}`" not in page and f"`{word}(" not in page
     ]
     assert missing == []

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import expectations
-from harness.expectations import Kind
+from harness.report import expectations
+from harness.report.expectations import Kind
 from harness.report.schema import Verdict
 
 ROOT = Path(__file__).parents[2]

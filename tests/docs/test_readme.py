@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from harness import oracle
-from harness.cast import CAST
-from harness.dialect import Dialect
-from harness.picture import render
-from harness.topology import Topology
+from harness.model import oracle
+from harness.model.dialect import Dialect
+from harness.model.plan import CAST
+from harness.model.topology import Topology
+from harness.report.render.terminal import render
 from tests.programs import ROOT
 
 

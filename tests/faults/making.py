@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from harness.faults.catalogue import Fault, fault
-from harness.faults.site import Site
-from harness.requirements import Catalogue, parse
+from harness.faults.fault import Fault, fault
+from harness.faults.target import Site
+from harness.model.requirements import Catalogue, parse
 
 
 def catalogue(*ids: str, history: str = "") -> Catalogue:

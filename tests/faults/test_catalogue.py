@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.faults.catalogue import FaultError, Moment, UnknownFault, collect, fault
-from harness.faults.site import Site
-from harness.faults.verb import Verb
+from harness.faults.fault import FaultError, Moment, UnknownFault, Verb, collect, fault
+from harness.faults.target import Site
 from tests.faults.making import catalogue, harmless, module
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from tests.programs import ROOT, Watched, run
 
-NETMODES = [sys.executable, "-m", "harness.cli"]
+NETMODES = [sys.executable, "-m", "harness.cli.main"]
 
 TESTS = """
-from harness.marks import requirement
-from harness.model import Bridge
+from harness.plugin.marks import requirement
+from harness.model.plan import Bridge
 
 @requirement("BR-1")
 def test_loopback_is_up(scene):
@@ -31,7 +31,7 @@ def test_passes(scene):
 
 FAULTS = '''
 """Faults of an outsider."""
-from harness.faults.catalogue import fault
+from harness.faults.fault import fault
 from linux.netns import NetNS
 
 @fault("lo-down", violates=("BR-1",), moment="container-started", narrow=True)

@@ -9,17 +9,15 @@ import pytest
 
 from harness.adapters.mydocker import MydockerAdapter
 from harness.adapters.protocol import RuntimeRefused
-from harness.faults.acts import drop, forget_drops
-from harness.faults.catalogue import RULES, Moment, fault
-from harness.faults.ground import TABLE
-from harness.faults.sabotage import FaultFailed, Sabotaged
-from harness.faults.site import Site
-from harness.faults.verb import Verb
-from harness.guard import guarded
-from harness.model import HOST, Bridge, ContainerSpec, Host, NetworkSpec, Nothing
-from harness.scene import Scene
+from harness.faults.adapter import FaultFailed, Sabotaged
+from harness.faults.fault import RULES, Moment, Verb, fault
+from harness.faults.helpers import drop, forget_drops
+from harness.faults.target import TABLE, Site
+from harness.model.plan import HOST, Bridge, ContainerSpec, Host, NetworkSpec, Nothing
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from linux import nft
+from harness.world.guard import guarded
+from linux import nftables
 
 Sabotage = Callable[..., Sabotaged]
 
@@ -217,8 +215,8 @@ def test_rules_of_a_fault_are_its_own(sabotage: Callable[[Any], Scene]) -> None:
     @fault("drops", violates=("BR-1",), moment="host-ready")
     def drops(site: Site) -> None:
         """Nothing is forwarded."""
-        site.host.rule("forward", nft.verdict("drop"))
-        site.host.rule("forward", nft.verdict("drop"), bridge=True, priority=0)
+        site.host.rule("forward", nftables.verdict("drop"))
+        site.host.rule("forward", nftables.verdict("drop"), bridge=True, priority=0)
         tables = {entry.table for entry in site.host.rules() if entry.rule.comment == "sabotage"}
         assert {table.name for table in tables} == {"sabotage"}
         assert {table.family for table in tables} == {"inet", "bridge"}
@@ -236,16 +234,16 @@ def test_a_flush_takes_a_faults_own_rules_and_nothing_is_made_of_it(
     @fault("drops-calls", violates=("BR-7",), moment=RULES)
     def drops_calls(site: Site) -> None:
         """Nothing is forwarded."""
-        drop(site, "forward", nft.oifname(site.uplink()))
+        drop(site, "forward", nftables.oifname(site.uplink()))
 
     scene = sabotage(drops_calls)
     host = scene.world.place(HOST)
     with guarded(scene.world, scene.runtime.dialect) as different:
-        with host.open() as space, nft.Nft(space) as opened:
-            opened.apply([nft.del_table(TABLE)])
+        with host.open() as space, nftables.Nft(space) as opened:
+            opened.apply([nftables.del_table(TABLE)])
         assert different() == []
     scene.runtime.repair()
-    with host.open() as space, nft.Nft(space) as opened:
+    with host.open() as space, nftables.Nft(space) as opened:
         assert [rule.comment for rule in opened.rules(TABLE)] == ["sabotage"]
 
 
@@ -258,7 +256,7 @@ def test_what_is_dropped_in_place_of_other_rules_stays(sabotage: Callable[[Any],
         """Something else is kept out."""
         forget_drops(site, "out")
         for bridge in site.bridges():
-            drop(site, "forward", nft.oifname(bridge))
+            drop(site, "forward", nftables.oifname(bridge))
         seen.append(sum(entry.refuses and entry.table == TABLE for entry in site.host.rules()))
 
     scene = sabotage(narrower)

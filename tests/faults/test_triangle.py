@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.faults.discovery import discover
-from harness.faults.triangle import holes, rows
-from harness.requirements import load
+from harness.faults.fault import discover
+from harness.faults.verdicts import holes, rows
+from harness.model.requirements import load
 from tests.faults.making import catalogue, harmless
 
 CATALOGUE = load(Path(__file__).parents[2] / "suites" / "requirements.toml")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.programs import Watched, environment, run
 
-NETMODES = [sys.executable, "-m", "harness.cli"]
+NETMODES = [sys.executable, "-m", "harness.cli.main"]
 LAB = [*NETMODES, "lab"]
 NO_CAST = [*LAB, "--no-cast"]
 

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from harness.adapters.protocol import NetworkFacts
-from harness.lab.picture import Seat, draw
-from harness.model import Bridge, Host, Joined, Nothing
-from harness.topology import Topology
+from harness.lab.topology_tree import Seat, draw
+from harness.model.plan import Bridge, Host, Joined, Nothing
+from harness.model.topology import Topology
 
 BRIDGE = NetworkFacts("bridge", "0", "docker0", (IPv4Interface("172.17.42.1/16"),))
 SEATS = (

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from linux import rtnl
+from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
-from linux.nft import Nft
+from linux.nftables import Nft
 from tests.linux.star import Star
 
 
@@ -19,7 +19,7 @@ def space() -> Iterator[NetNS]:
     """A network namespace with `lo` and nothing else, up."""
     with NetNS.new() as made:
         with Netlink(made) as netlink:
-            netlink.send([rtnl.set_link(rtnl.LO, up=True)])
+            netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
         yield made
 
 

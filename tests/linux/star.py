@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from ipaddress import ip_address, ip_interface, ip_network
 
-from harness.model import Observation, Protocol
-from harness.probe.settle import await_ready
+from harness.model.plan import Observation, Protocol
+from harness.probe.quiescence import await_ready
 from harness.world.build import UNLIMITED
-from linux import rtnl, sysctl
+from linux import netns, rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from tests.asking import ask
@@ -29,40 +29,42 @@ class Star:
         self.netlink = stack.enter_context(Netlink(router))
         for space in self.everybody:
             # Usable at once, and an error for each packet that deserves one.
-            sysctl.write(space, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
-        sysctl.write(router, {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
+            netns.write(space, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
+        netns.write(router, {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
         for number, station in enumerate(self.stations):
             self._lay(number, station)
         await_ready(self.everybody)
         for family in (4, 6):
-            self.netlink.send([rtnl.add_route(self.shared(family), via=self.station(1, family))])
+            self.netlink.send(
+                [rtnetlink.add_route(self.shared(family), via=self.station(1, family))]
+            )
 
     def _lay(self, number: int, station: NetNS) -> None:
         port = 10 + number
         with Netlink(station) as inside:
             self.netlink.send(
                 [
-                    rtnl.add_veth(
+                    rtnetlink.add_veth(
                         f"eth{number}", "up", index=port, peer_netns=station.fd, peer_index=2
                     ),
-                    rtnl.add_address(port, ip_interface(f"192.0.2.{4 * number + 1}/30")),
-                    rtnl.add_address(port, ip_interface(f"2001:db8:{number}::1/64")),
+                    rtnetlink.add_address(port, ip_interface(f"192.0.2.{4 * number + 1}/30")),
+                    rtnetlink.add_address(port, ip_interface(f"2001:db8:{number}::1/64")),
                 ]
             )
-            inside.send([rtnl.set_link(rtnl.LO, up=True), rtnl.set_link(2, up=True)])
+            inside.send([rtnetlink.set_link(rtnetlink.LO, up=True), rtnetlink.set_link(2, up=True)])
             for family, prefix in ((4, 30), (6, 64)):
                 own = ip_interface(f"{self.station(number, family)}/{prefix}")
-                inside.send([rtnl.add_address(2, own)])
-                inside.send([rtnl.add_route(None, via=own.network[1])])
+                inside.send([rtnetlink.add_address(2, own)])
+                inside.send([rtnetlink.add_route(None, via=own.network[1])])
                 if number:
-                    inside.send([rtnl.add_address(rtnl.LO, ip_interface(SHARED[family]))])
+                    inside.send([rtnetlink.add_address(rtnetlink.LO, ip_interface(SHARED[family]))])
 
-    def station(self, number: int, family: int) -> rtnl.Address:
+    def station(self, number: int, family: int) -> rtnetlink.Address:
         """The address of a station on its cable."""
         text = f"192.0.2.{4 * number + 2}" if family == 4 else f"2001:db8:{number}::2"
         return ip_address(text)
 
-    def shared(self, family: int) -> rtnl.Network:
+    def shared(self, family: int) -> rtnetlink.Network:
         """The shared address as a route's destination."""
         return ip_network(SHARED[family])
 

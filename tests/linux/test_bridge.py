@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from linux import netstate, rtnl, sysctl
+from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from tests.asking import settle
@@ -33,10 +33,10 @@ class Segment:
         self.stations = [stack.enter_context(NetNS.new()) for _ in range(COUNT)]
         self.netlink = stack.enter_context(Netlink(bridge))
         self._everybody = (bridge, *self.stations)
-        self.netlink.send([rtnl.add_bridge("br0", index=BRIDGE)])
+        self.netlink.send([rtnetlink.add_bridge("br0", index=BRIDGE)])
         self._ears = []
         for number, station in enumerate(self.stations):
-            cable = rtnl.add_veth(
+            cable = rtnetlink.add_veth(
                 f"port{number}",
                 "eth0",
                 index=PORT + number,
@@ -46,11 +46,11 @@ class Segment:
                 peer_mac=mac(number),
             )
             self.netlink.send([cable])
-            sysctl.write(station, {"net.ipv6.conf.eth0.disable_ipv6": 1})
+            netns.write(station, {"net.ipv6.conf.eth0.disable_ipv6": 1})
             with Netlink(station) as netlink:
-                netlink.send([rtnl.set_link(2, up=True)])
-                assert netstate.link(netlink, "eth0").running
-            assert netstate.link(self.netlink, f"port{number}").port_state == 3
+                netlink.send([rtnetlink.set_link(2, up=True)])
+                assert rtnetlink_dump.link(netlink, "eth0").running
+            assert rtnetlink_dump.link(self.netlink, f"port{number}").port_state == 3
             ear = station.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(KIND))
             self._ears.append(stack.enter_context(ear))
             ear.bind(("eth0", KIND))
@@ -58,7 +58,7 @@ class Segment:
 
     def reached(self, sender: int, to: str) -> set[int]:
         """Send a frame from a station; the stations at which it arrived."""
-        frame = bytes.fromhex(to.replace(":", "")) + rtnl.mac_bytes(mac(sender))
+        frame = bytes.fromhex(to.replace(":", "")) + rtnetlink.mac_bytes(mac(sender))
         self._ears[sender].send(frame + KIND.to_bytes(2, "big") + b"hello".ljust(46, b"."))
         settle(*self._everybody)
         found = set()
@@ -82,13 +82,13 @@ def test_isolated_ports_exchange_not_a_single_frame(segment: Segment) -> None:
     """Broadcast, unknown and known unicast: an isolated port reaches only those that are not."""
     assert segment.reached(0, BROADCAST) == {1, 2}
     for number in (0, 1):
-        segment.netlink.send([rtnl.isolate_port(PORT + number)])
+        segment.netlink.send([rtnetlink.isolate_port(PORT + number)])
     assert segment.reached(0, BROADCAST) == segment.reached(0, mac(1)) == {2}
     assert segment.reached(1, mac(0)) == segment.reached(0, mac(1)) == set()
     assert segment.reached(0, mac(2)) == {2}
     assert segment.reached(2, BROADCAST) == {0, 1}
     assert segment.reached(2, mac(0)) == {0}
-    segment.netlink.send([rtnl.isolate_port(PORT, isolated=False)])
+    segment.netlink.send([rtnetlink.isolate_port(PORT, isolated=False)])
     assert segment.reached(0, BROADCAST) == {1, 2}
     assert segment.reached(1, mac(0)) == {0}
 
@@ -96,16 +96,16 @@ def test_isolated_ports_exchange_not_a_single_frame(segment: Segment) -> None:
 def test_a_hairpin_port_sends_back_where_it_came_from(segment: Segment) -> None:
     """A broadcast returns through its own port when that is a hairpin, and only then."""
     assert segment.reached(0, BROADCAST) == {1, 2}
-    segment.netlink.send([rtnl.hairpin_port(PORT)])
+    segment.netlink.send([rtnetlink.hairpin_port(PORT)])
     assert segment.reached(0, BROADCAST) == {0, 1, 2}
     assert segment.reached(1, BROADCAST) == {0, 2}
-    segment.netlink.send([rtnl.hairpin_port(PORT, on=False)])
+    segment.netlink.send([rtnetlink.hairpin_port(PORT, on=False)])
     assert segment.reached(0, BROADCAST) == {1, 2}
 
 
 def test_a_released_port_is_cut_off(segment: Segment) -> None:
     """What is no port any more neither sends into the segment nor hears from it."""
-    segment.netlink.send([rtnl.set_link(PORT, master=0)])
+    segment.netlink.send([rtnetlink.set_link(PORT, master=0)])
     assert segment.reached(0, BROADCAST) == set()
     assert segment.reached(1, BROADCAST) == {2}
 
@@ -115,13 +115,13 @@ def test_a_port_can_do_without_a_link_local_address(space: NetNS) -> None:
     with Netlink(space) as netlink:
         netlink.send(
             [
-                rtnl.add_veth("with", "without", index=20, peer_index=21, up=False),
-                rtnl.no_link_local("without"),
-                rtnl.set_link(20, up=True),
-                rtnl.set_link(21, up=True),
+                rtnetlink.add_veth("with", "without", index=20, peer_index=21, up=False),
+                rtnetlink.no_link_local("without"),
+                rtnetlink.set_link(20, up=True),
+                rtnetlink.set_link(21, up=True),
             ]
         )
         for name in ("with", "without"):
-            assert netstate.link(netlink, name).running
-        assert [item.address.is_link_local for item in netstate.addresses(netlink, index=20)]
-        assert netstate.addresses(netlink, index=21) == []
+            assert rtnetlink_dump.link(netlink, name).running
+        assert [item.address.is_link_local for item in rtnetlink_dump.addresses(netlink, index=20)]
+        assert rtnetlink_dump.addresses(netlink, index=21) == []

@@ -6,10 +6,10 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
-from linux import netstate, routing, rtnl
-from linux.carrier import await_carrier, await_local
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
+from linux.readiness import await_carrier, await_local
 
 NEAR, FAR = 7, 8
 OFTEN = 30
@@ -18,9 +18,9 @@ OFTEN = 30
 
 def pair(netlink: Netlink, *, far: bool) -> None:
     """A veth pair whose near end is up, before its `far` end if that is to be so at all."""
-    netlink.send([rtnl.add_veth("near", "far", index=NEAR, peer_index=FAR)])
+    netlink.send([rtnetlink.add_veth("near", "far", index=NEAR, peer_index=FAR)])
     if far:
-        netlink.send([rtnl.set_link(FAR, up=True)])
+        netlink.send([rtnetlink.set_link(FAR, up=True)])
 
 
 def test_a_link_carries_once_it_was_waited_for(space: NetNS) -> None:
@@ -29,8 +29,8 @@ def test_a_link_carries_once_it_was_waited_for(space: NetNS) -> None:
         for _ in range(OFTEN):
             pair(netlink, far=True)
             await_carrier(netlink, ["near", "far"])
-            assert {link.running for link in netstate.links(netlink)} == {True}
-            netlink.send([rtnl.del_link("near")])
+            assert {link.running for link in rtnetlink_dump.links(netlink)} == {True}
+            netlink.send([rtnetlink.del_link("near")])
 
 
 def test_a_link_without_a_peer_that_is_up_is_named(space: NetNS) -> None:
@@ -44,12 +44,12 @@ def test_a_link_without_a_peer_that_is_up_is_named(space: NetNS) -> None:
 def test_an_address_is_local_once_it_was_waited_for(space: NetNS) -> None:
     """Of IPv6 one can bind to it at once, while what comes for it is still thrown away."""
     with Netlink(space) as netlink:
-        netlink.send([rtnl.add_bridge("br0", index=NEAR)])
+        netlink.send([rtnetlink.add_bridge("br0", index=NEAR)])
         for number in range(1, OFTEN):
             own = ip_interface(f"fd00::{number:x}/64")
-            netlink.send([rtnl.add_address(NEAR, own)])
+            netlink.send([rtnetlink.add_address(NEAR, own)])
             await_local(netlink, [own.ip])
-            assert routing.way(netlink, own.ip).local
+            assert rtnetlink_dump.way(netlink, own.ip).local
 
 
 def test_an_address_that_is_not_there_is_named(space: NetNS) -> None:

@@ -12,7 +12,7 @@ import pytest
 from linux.conntrack import PROTOCOLS, Conntrack, Flow, by_protocol, to_port
 from linux.netlink import attr, be32, nest, text
 from linux.netns import NetNS
-from linux.nft import (
+from linux.nftables import (
     Nft,
     Table,
     add_chain,

@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
-from harness.model import Outcome
-from linux import rtnl
+from harness.model.plan import Outcome
+from linux import rtnetlink
 from tests.linux.star import Star
 
 
@@ -16,8 +16,8 @@ from tests.linux.star import Star
 def test_a_rule_sends_what_came_in_its_way(star: Star, family: Literal[4, 6]) -> None:
     """With `iif` an interface, what comes in there uses the other table, and nothing else."""
     ways = [
-        rtnl.add_route(star.shared(family), via=star.station(2, family), table=100),
-        rtnl.add_rule(family, iif="eth0", table=100, priority=7),
+        rtnetlink.add_route(star.shared(family), via=star.station(2, family), table=100),
+        rtnetlink.add_rule(family, iif="eth0", table=100, priority=7),
     ]
     assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
     star.netlink.send(ways)
@@ -30,8 +30,8 @@ def test_a_rule_for_lo_is_for_what_is_sent_from_here(star: Star, family: Literal
     """With `iif` `lo` only what the router sends itself uses the other table."""
     star.netlink.send(
         [
-            rtnl.add_route(star.shared(family), via=star.station(2, family), table=100),
-            rtnl.add_rule(family, iif="lo", table=100, priority=7),
+            rtnetlink.add_route(star.shared(family), via=star.station(2, family), table=100),
+            rtnetlink.add_rule(family, iif="lo", table=100, priority=7),
         ]
     )
     assert star.asked(star.router, family, star.second).outcome is Outcome.REPLY
@@ -42,10 +42,14 @@ def test_a_rule_for_lo_is_for_what_is_sent_from_here(star: Star, family: Literal
 def test_rules_are_tried_by_priority(star: Star, family: Literal[4, 6]) -> None:
     """Of two rules that fit, the one with the smaller number decides."""
     for table, number in ((100, 1), (200, 2)):
-        way = rtnl.add_route(star.shared(family), via=star.station(number, family), table=table)
-        star.netlink.send([way, rtnl.add_rule(family, iif="eth0", table=table, priority=table)])
+        way = rtnetlink.add_route(
+            star.shared(family), via=star.station(number, family), table=table
+        )
+        star.netlink.send(
+            [way, rtnetlink.add_rule(family, iif="eth0", table=table, priority=table)]
+        )
     assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
-    star.netlink.send([rtnl.add_rule(family, iif="eth0", table=200, priority=50)])
+    star.netlink.send([rtnetlink.add_rule(family, iif="eth0", table=200, priority=50)])
     assert star.asked(star.asker, family, star.second).outcome is Outcome.REPLY
 
 
@@ -59,6 +63,6 @@ def test_a_blackhole_swallows_without_a_word(star: Star, family: Literal[4, 6]) 
         return star.asked(star.asker, family, star.first, to=elsewhere).outcome
 
     assert outcome() is Outcome.REJECTED
-    star.netlink.send([rtnl.add_blackhole(ip_network(around))])
+    star.netlink.send([rtnetlink.add_blackhole(ip_network(around))])
     assert outcome() is Outcome.DROPPED
     assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linux import netstate, nft, rtnl
+from linux import nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError, Request, attr, attributes, nest
 from linux.netns import NetNS
 from linux.syscalls import capset
@@ -32,7 +32,7 @@ ADDRESSES = [IPv4Interface((int(IPv4Address("10.0.0.1")) + n, 32)) for n in rang
 
 def many() -> list[Request]:
     """Give `lo` all `ADDRESSES`, each by its own request."""
-    return [rtnl.add_address(rtnl.LO, address) for address in ADDRESSES]
+    return [rtnetlink.add_address(rtnetlink.LO, address) for address in ADDRESSES]
 
 
 def unprivileged(call: Callable[[], object]) -> object:
@@ -53,7 +53,7 @@ def test_everything_in_a_batch_is_done(space: NetNS) -> None:
     """After a batch of a thousand requests, all thousand are carried out."""
     with Netlink(space) as netlink:
         netlink.send(many())
-    found = decoder.addresses(space, rtnl.LO)
+    found = decoder.addresses(space, rtnetlink.LO)
     assert len([name for name in found if name.startswith("10.0.")]) == MANY
 
 
@@ -62,7 +62,7 @@ def test_a_batch_fits_the_smallest_receive_buffer(space: NetNS) -> None:
     with Netlink(space) as netlink:
         netlink._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
         netlink.send(many())
-        assert len(netstate.addresses(netlink, index=rtnl.LO)) == MANY + 2
+        assert len(rtnetlink_dump.addresses(netlink, index=rtnetlink.LO)) == MANY + 2
 
 
 def test_an_empty_batch_asks_nothing(space: NetNS) -> None:
@@ -73,7 +73,7 @@ def test_an_empty_batch_asks_nothing(space: NetNS) -> None:
 
 def test_the_request_that_failed_is_named(space: NetNS) -> None:
     """The error is that of the culprit among hundreds, in its words and the kernel's own."""
-    culprit = rtnl.add_route(IPv4Network("10.9.0.0/16"), via=IPv4Address("192.0.2.1"))
+    culprit = rtnetlink.add_route(IPv4Network("10.9.0.0/16"), via=IPv4Address("192.0.2.1"))
     batch = many()
     batch.insert(700, culprit)
     with Netlink(space) as netlink, pytest.raises(NetlinkError) as caught:
@@ -88,23 +88,23 @@ def test_the_request_that_failed_is_named(space: NetNS) -> None:
 
 def test_all_are_tried_and_the_first_failure_is_raised(space: NetNS) -> None:
     """A failure stops none of those after it, and of several the first is told."""
-    bad = [rtnl.add_address(index, IPv4Interface("10.0.0.1/8")) for index in (77, 78)]
-    good = rtnl.add_bridge("after")
+    bad = [rtnetlink.add_address(index, IPv4Interface("10.0.0.1/8")) for index in (77, 78)]
+    good = rtnetlink.add_bridge("after")
     with Netlink(space) as netlink:
         with pytest.raises(NetlinkError, match="to link 77: No such device"):
             netlink.send([*bad, good])
         with pytest.raises(NetlinkError, match="to link 78: No such device"):
             netlink.send([bad[1]])
-        assert netstate.link(netlink, "after").kind == "bridge"
+        assert rtnetlink_dump.link(netlink, "after").kind == "bridge"
 
 
 def test_what_is_missing_may_be_missing(space: NetNS) -> None:
     """With `missing_ok` a link, address, route or neighbour that is not there is no failure."""
     batch = [
-        rtnl.del_link("nobody"),
-        rtnl.del_address(rtnl.LO, IPv4Interface("10.0.0.1/8")),
-        rtnl.del_route(None, via=IPv4Address("10.0.0.1")),
-        rtnl.del_neighbour(rtnl.LO, IPv4Address("10.0.0.1")),
+        rtnetlink.del_link("nobody"),
+        rtnetlink.del_address(rtnetlink.LO, IPv4Interface("10.0.0.1/8")),
+        rtnetlink.del_route(None, via=IPv4Address("10.0.0.1")),
+        rtnetlink.del_neighbour(rtnetlink.LO, IPv4Address("10.0.0.1")),
     ]
     with Netlink(space) as netlink:
         netlink.send(batch, missing_ok=True)
@@ -115,37 +115,37 @@ def test_what_is_missing_may_be_missing(space: NetNS) -> None:
 
 def test_missing_ok_forgives_nothing_else(space: NetNS) -> None:
     """Another failure after a forgiven one is raised all the same."""
-    batch = [rtnl.del_link("nobody"), rtnl.add_bridge("b"), rtnl.add_bridge("b")]
+    batch = [rtnetlink.del_link("nobody"), rtnetlink.add_bridge("b"), rtnetlink.add_bridge("b")]
     with Netlink(space) as netlink, pytest.raises(NetlinkError, match="add bridge b: File exists"):
         netlink.send(batch, missing_ok=True)
 
 
 # --- refusals -----------------------------------------------------------------------
 
-TABLE = nft.Table("inet", "mine")
+TABLE = nftables.Table("inet", "mine")
 
 
 def test_a_batch_without_permission_is_refused(space: NetNS) -> None:
     """Who may not change the namespace is told so, by the first request, at once."""
     with Netlink(space) as netlink, pytest.raises(NetlinkError, match=r"10\.0\.0\.1/32.* not perm"):
         unprivileged(lambda: netlink.send(many()))
-    assert not any(name.startswith("10.") for name in decoder.addresses(space, rtnl.LO))
+    assert not any(name.startswith("10.") for name in decoder.addresses(space, rtnetlink.LO))
 
 
 def test_a_transaction_without_permission_is_refused(space: NetNS) -> None:
     """A transaction that is refused as a whole raises, and nothing waits for its requests."""
-    with nft.Nft(space) as rules:
+    with nftables.Nft(space) as rules:
         with pytest.raises(NetlinkError, match=r"begin nft transaction: .* not permitted"):
-            unprivileged(lambda: rules.apply([nft.add_table(TABLE)]))
+            unprivileged(lambda: rules.apply([nftables.add_table(TABLE)]))
         assert rules.tables() == []
 
 
 def test_a_transaction_is_all_or_nothing(space: NetNS) -> None:
     """One bad request among many undoes the others, and is the one that is named."""
-    good = [nft.add_rule(TABLE, "here", nft.counter()) for _ in range(MANY)]
-    bad = nft.add_rule(TABLE, "nowhere", nft.counter(), comment="the culprit")
-    base = [nft.add_table(TABLE), nft.add_chain(TABLE, "here")]
-    with nft.Nft(space) as rules:
+    good = [nftables.add_rule(TABLE, "here", nftables.counter()) for _ in range(MANY)]
+    bad = nftables.add_rule(TABLE, "nowhere", nftables.counter(), comment="the culprit")
+    base = [nftables.add_table(TABLE), nftables.add_chain(TABLE, "here")]
+    with nftables.Nft(space) as rules:
         with pytest.raises(NetlinkError) as caught:
             rules.apply([*base, *good, bad, *good])
         assert (caught.value.errno, caught.value.what) == (errno.ENOENT, bad.what)
@@ -157,13 +157,13 @@ def test_a_transaction_is_all_or_nothing(space: NetNS) -> None:
 def test_rules_that_do_not_go_together_are_refused(space: NetNS) -> None:
     """What shows only in the whole, such as jumps without end, is raised too and undone."""
     loop = [
-        nft.add_table(TABLE),
-        nft.add_chain(TABLE, "base", hook="input"),
-        *(nft.add_chain(TABLE, name) for name in "ab"),
-        *(nft.add_rule(TABLE, name, nft.jump(to)) for name, to in ("ab", "ba")),
-        nft.add_rule(TABLE, "base", nft.jump("a")),
+        nftables.add_table(TABLE),
+        nftables.add_chain(TABLE, "base", hook="input"),
+        *(nftables.add_chain(TABLE, name) for name in "ab"),
+        *(nftables.add_rule(TABLE, name, nftables.jump(to)) for name, to in ("ab", "ba")),
+        nftables.add_rule(TABLE, "base", nftables.jump("a")),
     ]
-    with nft.Nft(space) as rules:
+    with nftables.Nft(space) as rules:
         with pytest.raises(NetlinkError, match="Too many links"):
             rules.apply(loop)
         assert rules.tables() == []
@@ -171,7 +171,7 @@ def test_rules_that_do_not_go_together_are_refused(space: NetNS) -> None:
 
 def test_an_empty_transaction_asks_nothing(space: NetNS) -> None:
     """No request between the markers, no answer to wait for."""
-    with nft.Nft(space) as rules:
+    with nftables.Nft(space) as rules:
         rules.apply([])
 
 
@@ -183,7 +183,7 @@ def test_a_dump_in_many_datagrams_is_complete(space: NetNS) -> None:
     with Netlink(space) as netlink:
         netlink.send(many())
         for _ in range(2):
-            found = [item.address for item in netstate.addresses(netlink, index=rtnl.LO)]
+            found = [item.address for item in rtnetlink_dump.addresses(netlink, index=rtnetlink.LO)]
             assert found[1:-1] == ADDRESSES
 
 
@@ -205,13 +205,16 @@ def test_a_dump_that_was_interrupted_is_asked_again(space: NetNS) -> None:
     with Netlink(space) as other, _Meddled(space) as netlink:
         netlink.send(many())
         netlink.meddle = lambda: other.send(
-            [rtnl.del_address(rtnl.LO, ADDRESSES[0]), rtnl.add_address(rtnl.LO, new)]
+            [
+                rtnetlink.del_address(rtnetlink.LO, ADDRESSES[0]),
+                rtnetlink.add_address(rtnetlink.LO, new),
+            ]
         )
-        found = [item.address for item in netstate.addresses(netlink, index=rtnl.LO)]
+        found = [item.address for item in rtnetlink_dump.addresses(netlink, index=rtnetlink.LO)]
     assert found[1:-1] == [*ADDRESSES[1:], new]
 
 
-@pytest.mark.parametrize("request_", [rtnl.add_bridge("b"), rtnl.del_link("nobody")])
+@pytest.mark.parametrize("request_", [rtnetlink.add_bridge("b"), rtnetlink.del_link("nobody")])
 def test_what_was_not_waited_for_confuses_nobody(space: NetNS, request_: Request) -> None:
     """The answer to a call that was interrupted is not taken for that of the next one."""
 
@@ -220,22 +223,22 @@ def test_what_was_not_waited_for_confuses_nobody(space: NetNS, request_: Request
 
     with _Meddled(space) as netlink:
         for ask in (
-            lambda: netlink.send([rtnl.set_link(rtnl.LO, up=True)]),
-            lambda: netstate.link(netlink, "lo"),
-            lambda: netstate.links(netlink)[0],
+            lambda: netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)]),
+            lambda: rtnetlink_dump.link(netlink, "lo"),
+            lambda: rtnetlink_dump.links(netlink)[0],
         ):
             netlink.meddle = interrupt
             with pytest.raises(KeyboardInterrupt):
                 netlink.send([request_])
-            assert ask() in (None, netstate.link(netlink, "lo"))
+            assert ask() in (None, rtnetlink_dump.link(netlink, "lo"))
 
 
 def test_a_question_that_cannot_be_answered_is_named(space: NetNS) -> None:
     """A look-up of something that is not there raises, and the socket stays usable."""
     with Netlink(space) as netlink:
         with pytest.raises(NetlinkError, match="look up link nobody: No such device"):
-            netstate.link(netlink, "nobody")
-        assert netstate.link(netlink, "lo").ifindex == rtnl.LO
+            rtnetlink_dump.link(netlink, "nobody")
+        assert rtnetlink_dump.link(netlink, "lo").ifindex == rtnetlink.LO
 
 
 # --- errors and attributes ------------------------------------------------------------

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from linux import netstate, rtnl
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -47,7 +47,7 @@ def test_a_new_namespace_is_empty_and_elsewhere() -> None:
     before = here()
     with NetNS.new() as made, Netlink(made) as netlink:
         assert made != before == here()
-        (lo,) = netstate.links(netlink)
+        (lo,) = rtnetlink_dump.links(netlink)
         assert (lo.name, lo.up) == ("lo", False)
 
 
@@ -158,14 +158,14 @@ def test_a_handle_keeps_the_namespace_alive() -> None:
         Netlink(other) as netlink,
         other.socket(socket.AF_NETLINK, socket.SOCK_RAW) as monitor,
     ):
-        netlink.send([rtnl.add_veth("near", "far", peer_netns=first.fd)])
+        netlink.send([rtnetlink.add_veth("near", "far", peer_netns=first.fd)])
         second = NetNS(os.dup(first.fd))
         first.close()
         with Netlink(second) as inside:
-            assert netstate.link(inside, "far").kind == "veth"
+            assert rtnetlink_dump.link(inside, "far").kind == "veth"
         monitor.bind((0, 1))  # RTMGRP_LINK
         second.close()
-        while any(link.name == "near" for link in netstate.links(netlink)):
+        while any(link.name == "near" for link in rtnetlink_dump.links(netlink)):
             assert select.select([monitor], [], [], WITHIN)[0], "the other end is still there"
             monitor.recv(1 << 16)
 

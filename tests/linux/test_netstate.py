@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from linux import netstate, rtnl, sysctl
-from linux.carrier import await_local
+from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
-from linux.netstate import Link, Neighbour, Route
+from linux.readiness import await_local
+from linux.rtnetlink_dump import Link, Neighbour, Route
 from tests.linux import decoder
 
 MAC = "02:42:0a:00:00:01"
@@ -26,12 +26,14 @@ def netlink(space: NetNS) -> Iterator[Netlink]:
     with Netlink(space) as opened:
         opened.send(
             [
-                rtnl.add_bridge("br0", index=5),
-                rtnl.add_veth("port", "peer", index=7, peer_index=8, master=5, mac=MAC, mtu=1400),
-                rtnl.set_link(8, up=True),
-                rtnl.isolate_port(7),
-                rtnl.add_address(5, ip_interface("10.0.0.1/24")),
-                rtnl.add_address(5, ip_interface("fd00::1/64")),
+                rtnetlink.add_bridge("br0", index=5),
+                rtnetlink.add_veth(
+                    "port", "peer", index=7, peer_index=8, master=5, mac=MAC, mtu=1400
+                ),
+                rtnetlink.set_link(8, up=True),
+                rtnetlink.isolate_port(7),
+                rtnetlink.add_address(5, ip_interface("10.0.0.1/24")),
+                rtnetlink.add_address(5, ip_interface("fd00::1/64")),
             ]
         )
         yield opened
@@ -62,7 +64,7 @@ def test_links_are_as_another_decoder_reads_them(netlink: Netlink, space: NetNS)
             link.master,
             link.peer,
         )
-        for link in netstate.links(netlink)
+        for link in rtnetlink_dump.links(netlink)
     }
     assert found == expected
     assert found["port"] == (7, "veth", True, MAC, 1400, 5, 8)
@@ -70,55 +72,57 @@ def test_links_are_as_another_decoder_reads_them(netlink: Netlink, space: NetNS)
 
 def test_one_link_is_told_as_among_all(netlink: Netlink) -> None:
     """Looked up by name or listed, a link is the same."""
-    by_name = {name: netstate.link(netlink, name) for name in ("lo", "br0", "port", "peer")}
-    assert {link.name: link for link in netstate.links(netlink)} == by_name
+    by_name = {name: rtnetlink_dump.link(netlink, name) for name in ("lo", "br0", "port", "peer")}
+    assert {link.name: link for link in rtnetlink_dump.links(netlink)} == by_name
 
 
 def test_a_port_tells_its_state(netlink: Netlink) -> None:
     """A port that carries forwards at once; isolation shows; what is no port has no state."""
 
     def port() -> Link:
-        return netstate.link(netlink, "port")
+        return rtnetlink_dump.link(netlink, "port")
 
     assert (port().running, port().isolated) == (True, True)
-    assert port().port_state == rtnl.BR_STATE_FORWARDING
-    netlink.send([rtnl.isolate_port(7, isolated=False), rtnl.set_link(8, up=False)])
+    assert port().port_state == rtnetlink.BR_STATE_FORWARDING
+    netlink.send([rtnetlink.isolate_port(7, isolated=False), rtnetlink.set_link(8, up=False)])
     assert (port().up, port().running, port().isolated) == (True, False, False)
-    assert port().port_state != rtnl.BR_STATE_FORWARDING
-    assert netstate.link(netlink, "br0").port_state is None
+    assert port().port_state != rtnetlink.BR_STATE_FORWARDING
+    assert rtnetlink_dump.link(netlink, "br0").port_state is None
 
 
 def test_addresses_are_told_with_their_link(netlink: Netlink) -> None:
     """Every address with its prefix, in order of link and family, or those of one link."""
     own = [ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64")]
-    found = netstate.addresses(netlink)
+    found = rtnetlink_dump.addresses(netlink)
     told = [(item.ifindex, item.address) for item in found if not item.address.is_link_local]
     assert sorted(told, key=repr) == sorted(
         [
             *((5, item) for item in own),
-            (rtnl.LO, ip_interface("127.0.0.1/8")),
-            (rtnl.LO, ip_interface("::1/128")),
+            (rtnetlink.LO, ip_interface("127.0.0.1/8")),
+            (rtnetlink.LO, ip_interface("::1/128")),
         ],
         key=repr,
     )
-    assert netstate.addresses(netlink, index=5) == [item for item in found if item.ifindex == 5]
+    assert rtnetlink_dump.addresses(netlink, index=5) == [
+        item for item in found if item.ifindex == 5
+    ]
 
 
-@pytest.mark.parametrize("question", [netstate.list_addresses, netstate.list_routes])
+@pytest.mark.parametrize("question", [rtnetlink_dump.list_addresses, rtnetlink_dump.list_routes])
 def test_what_a_family_has_that_the_kernel_lacks_is_nothing(
     netlink: Netlink, question: Callable[[int], Request]
 ) -> None:
     """Such a question it takes for one about all families."""
     request = question(socket.AF_APPLETALK)
     assert netlink.ask(request)
-    assert not netstate.of_family(netlink, request)
+    assert not rtnetlink_dump.of_family(netlink, request)
 
 
 def test_an_address_with_a_peer_is_told_by_its_own_end(netlink: Netlink, space: NetNS) -> None:
     """Of a point-to-point address the near end is what the link answers to."""
     with decoder.rtnetlink(space) as ipr:
         ipr.addr("add", index=5, local="10.5.0.1", address="10.5.0.2", prefixlen=32)
-    found = [item.address for item in netstate.addresses(netlink, index=5)]
+    found = [item.address for item in rtnetlink_dump.addresses(netlink, index=5)]
     assert ip_interface("10.5.0.1/32") in found
 
 
@@ -127,25 +131,27 @@ def test_an_address_tells_whether_it_can_be_used(netlink: Netlink, space: NetNS)
 
     def flags(text: str) -> tuple[bool, bool]:
         (found,) = (
-            item for item in netstate.addresses(netlink) if item.address == ip_interface(text)
+            item for item in rtnetlink_dump.addresses(netlink) if item.address == ip_interface(text)
         )
         return found.tentative, found.failed
 
     assert flags("fd00::1/64") == (False, False)
-    netlink.send([rtnl.add_address(5, ip_interface("fd00::2/64"), nodad=False)])
+    netlink.send([rtnetlink.add_address(5, ip_interface("fd00::2/64"), nodad=False)])
     assert flags("fd00::2/64") == (True, False)
 
 
 def test_the_addresses_taken_in_are_the_local_routes(space: NetNS) -> None:
     """Of every link, `lo` and link-local ones too; no subnet, group or anycast address."""
     own = [ip_interface(text) for text in ("fd00::12:3456/64", "fe80::7/64")]
-    sysctl.write(space, {"net.ipv6.conf.all.forwarding": 1})  # a router has anycast addresses
+    netns.write(space, {"net.ipv6.conf.all.forwarding": 1})  # a router has anycast addresses
     with Netlink(space) as netlink:
-        netlink.send([rtnl.add_bridge("br0", index=5, up=False), rtnl.no_link_local("br0")])
-        netlink.send([rtnl.add_address(5, item) for item in own])
-        netlink.send([rtnl.set_link(5, up=True)])
+        netlink.send(
+            [rtnetlink.add_bridge("br0", index=5, up=False), rtnetlink.no_link_local("br0")]
+        )
+        netlink.send([rtnetlink.add_address(5, item) for item in own])
+        netlink.send([rtnetlink.set_link(5, up=True)])
         await_local(netlink, [item.ip for item in own])
-        found = netstate.taken(netlink)
+        found = rtnetlink_dump.taken(netlink)
     with decoder.rtnetlink(space) as ipr:
         rows = ipr.get_routes(family=socket.AF_INET6, table=255)
     assert {row["type"] for row in rows} > {RTN_LOCAL}
@@ -155,7 +161,7 @@ def test_the_addresses_taken_in_are_the_local_routes(space: NetNS) -> None:
 
 def test_on_lo_nobody_is_looked_for(netlink: Netlink) -> None:
     """Neighbours are resolved on a cable and on a bridge, and not on `lo`."""
-    resolves = {link.name: link.resolves for link in netstate.links(netlink)}
+    resolves = {link.name: link.resolves for link in rtnetlink_dump.links(netlink)}
     assert resolves == {"lo": False, "br0": True, "port": True, "peer": True}
 
 
@@ -170,13 +176,13 @@ def test_routes_are_told_by_table_and_kind(netlink: Netlink, text: str, black: s
     direct = ip_network("10.0.0.0/24" if family == 4 else "fd00::/64")
 
     def told(**options: Any) -> list[Route]:
-        return [item for item in netstate.routes(netlink, **options) if item.family == family]
+        return [item for item in rtnetlink_dump.routes(netlink, **options) if item.family == family]
 
     netlink.send(
         [
-            rtnl.add_route(network, via=via),
-            rtnl.add_route(None, via=via, table=1000),
-            rtnl.add_blackhole(swallowed),
+            rtnetlink.add_route(network, via=via),
+            rtnetlink.add_route(None, via=via, table=1000),
+            rtnetlink.add_blackhole(swallowed),
         ]
     )
     unicast = [Route(direct, None, 5, family), Route(network, via, 5, family)]
@@ -190,23 +196,23 @@ def test_links_of_which_a_router_has_told_are_known(netlink: Netlink, space: Net
     """By a route that has come with an advertisement, and by no other."""
     with decoder.rtnetlink(space) as ipr:
         ipr.route("add", dst="2001:db8::/32", gateway="fd00::2", oif=5)
-        assert netstate.advertised(netlink) == []
+        assert rtnetlink_dump.advertised(netlink) == []
         ipr.route("add", dst="::/0", gateway="fd00::3", oif=5, proto=9)
-    assert netstate.advertised(netlink) == ["br0"]
+    assert rtnetlink_dump.advertised(netlink) == ["br0"]
 
 
 def test_routes_that_every_link_has_are_those_of_ipv6(netlink: Netlink) -> None:
     """Of link-local networks IPv4's is told: who has a route there was given it."""
     links = [ip_network("169.254.0.0/16"), ip_network("fe80::/64")]
-    netlink.send([rtnl.add_route(network, oif=5, replace=True) for network in links])
-    told = {route.destination for route in netstate.routes(netlink)}
+    netlink.send([rtnetlink.add_route(network, oif=5, replace=True) for network in links])
+    told = {route.destination for route in rtnetlink_dump.routes(netlink)}
     assert links[0] in told
     assert links[1] not in told
 
 
 @pytest.mark.parametrize("address", [ip_address("10.0.0.9"), ip_address("fd00::9")])
-def test_neighbours_are_told(netlink: Netlink, address: rtnl.Address) -> None:
+def test_neighbours_are_told(netlink: Netlink, address: rtnetlink.Address) -> None:
     """An entry has its link, address, MAC and state."""
-    netlink.send([rtnl.add_neighbour(5, address, MAC)])
-    found = [item for item in netstate.neighbours(netlink) if item.address == address]
-    assert found == [Neighbour(5, address, MAC, rtnl.NUD_PERMANENT)]
+    netlink.send([rtnetlink.add_neighbour(5, address, MAC)])
+    found = [item for item in rtnetlink_dump.neighbours(netlink) if item.address == address]
+    assert found == [Neighbour(5, address, MAC, rtnetlink.NUD_PERMANENT)]

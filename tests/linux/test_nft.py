@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from linux import nft
+from linux import nftables
 from linux.netlink import NetlinkError
 from linux.netns import NetNS
-from linux.nft import Nft, Table
+from linux.nftables import Nft, Table
 from tests.linux import decoder
 
 TABLE = Table("inet", "mine")
@@ -25,9 +25,16 @@ def test_a_base_chain_is_made_as_asked(rules: Nft, space: NetNS) -> None:
     ]
     rules.apply(
         [
-            nft.add_table(TABLE),
+            nftables.add_table(TABLE),
             *(
-                nft.add_chain(TABLE, name, hook=hook, priority=priority, kind=kind, policy=policy)  # type: ignore[arg-type] # literals in a table
+                nftables.add_chain(
+                    TABLE,
+                    name,
+                    hook=hook,  # type: ignore[arg-type] # literals in a table
+                    priority=priority,
+                    kind=kind,  # type: ignore[arg-type] # likewise
+                    policy=policy,  # type: ignore[arg-type] # likewise
+                )
                 for name, hook, priority, kind, policy in asked
             ),
         ]
@@ -55,12 +62,12 @@ def test_a_base_chain_is_made_as_asked(rules: Nft, space: NetNS) -> None:
 def test_a_table_is_of_its_family(rules: Nft, space: NetNS, family: str) -> None:
     """A table is listed under its family and name; making it again changes nothing."""
     table = Table(family, "name")
-    rules.apply([nft.add_table(table), nft.add_chain(table, "inside")])
-    rules.apply([nft.add_table(table)])
+    rules.apply([nftables.add_table(table), nftables.add_chain(table, "inside")])
+    rules.apply([nftables.add_table(table)])
     assert rules.tables() == [table]
     with decoder.nftables(space) as other:
         assert [item.get_attr("NFTA_CHAIN_NAME") for item in other.get_chains()] == ["inside"]
-    rules.apply([nft.del_table(table)])
+    rules.apply([nftables.del_table(table)])
     assert rules.tables() == []
 
 
@@ -69,13 +76,13 @@ def test_rules_are_told_in_order_with_their_comments(rules: Nft, space: NetNS) -
     long = "x" * 300
     rules.apply(
         [
-            nft.add_table(TABLE),
-            nft.add_chain(TABLE, "chain"),
-            nft.add_rule(TABLE, "chain", nft.counter(), comment="second"),
-            nft.add_rule(TABLE, "chain", nft.counter()),
-            nft.add_rule(TABLE, "chain", nft.counter(), comment="ünï"),
-            nft.add_rule(TABLE, "chain", nft.counter(), comment=long),
-            nft.add_rule(TABLE, "chain", nft.counter(), comment="first", first=True),
+            nftables.add_table(TABLE),
+            nftables.add_chain(TABLE, "chain"),
+            nftables.add_rule(TABLE, "chain", nftables.counter(), comment="second"),
+            nftables.add_rule(TABLE, "chain", nftables.counter()),
+            nftables.add_rule(TABLE, "chain", nftables.counter(), comment="ünï"),
+            nftables.add_rule(TABLE, "chain", nftables.counter(), comment=long),
+            nftables.add_rule(TABLE, "chain", nftables.counter(), comment="first", first=True),
         ]
     )
     found = rules.rules(TABLE)
@@ -91,12 +98,12 @@ def test_rules_and_chains_are_removed_one_by_one(rules: Nft) -> None:
     """By handle one rule goes, by flushing all of a chain, then the chain, then the table."""
     rules.apply(
         [
-            nft.add_table(TABLE),
-            *(nft.add_chain(TABLE, name) for name in "ab"),
-            nft.add_rule(TABLE, "a", nft.counter(), comment="a1"),
-            nft.add_rule(TABLE, "a", nft.jump("b"), comment="a2"),
-            nft.add_rule(TABLE, "b", nft.counter(), comment="b1"),
-            nft.add_rule(TABLE, "b", nft.counter(), comment="b2"),
+            nftables.add_table(TABLE),
+            *(nftables.add_chain(TABLE, name) for name in "ab"),
+            nftables.add_rule(TABLE, "a", nftables.counter(), comment="a1"),
+            nftables.add_rule(TABLE, "a", nftables.jump("b"), comment="a2"),
+            nftables.add_rule(TABLE, "b", nftables.counter(), comment="b1"),
+            nftables.add_rule(TABLE, "b", nftables.counter(), comment="b2"),
         ]
     )
 
@@ -104,17 +111,17 @@ def test_rules_and_chains_are_removed_one_by_one(rules: Nft) -> None:
         return [rule.comment for rule in rules.rules(TABLE)]
 
     assert left() == ["a1", "a2", "b1", "b2"]
-    rules.apply([nft.del_rule(TABLE, rules.rules(TABLE)[0])])
+    rules.apply([nftables.del_rule(TABLE, rules.rules(TABLE)[0])])
     assert left() == ["a2", "b1", "b2"]
     with pytest.raises(NetlinkError, match="remove chain b: Device or resource busy"):
-        rules.apply([nft.del_chain(TABLE, "b")])
-    rules.apply([nft.flush_chain(TABLE, "a")])
+        rules.apply([nftables.del_chain(TABLE, "b")])
+    rules.apply([nftables.flush_chain(TABLE, "a")])
     assert left() == ["b1", "b2"]
-    rules.apply([nft.del_chain(TABLE, "b")])
+    rules.apply([nftables.del_chain(TABLE, "b")])
     assert left() == []
     with pytest.raises(NetlinkError, match="flush chain b: No such file"):
-        rules.apply([nft.flush_chain(TABLE, "b")])
-    rules.apply([nft.del_table(TABLE)])
+        rules.apply([nftables.flush_chain(TABLE, "b")])
+    rules.apply([nftables.del_table(TABLE)])
     assert rules.tables() == []
 
 
@@ -125,9 +132,9 @@ def test_a_table_tells_its_own_rules_only(rules: Nft) -> None:
         comment = f"{table.family} {table.name}"
         rules.apply(
             [
-                nft.add_table(table),
-                nft.add_chain(table, "chain"),
-                nft.add_rule(table, "chain", nft.counter(), comment=comment),
+                nftables.add_table(table),
+                nftables.add_chain(table, "chain"),
+                nftables.add_rule(table, "chain", nftables.counter(), comment=comment),
             ]
         )
     assert [rule.comment for rule in rules.rules(TABLE)] == ["inet mine"]

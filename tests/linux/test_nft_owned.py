@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from linux import nft
+from linux import nftables
 from linux.netlink import NetlinkError
 from linux.netns import NetNS
-from linux.nft import Nft, Table
+from linux.nftables import Nft, Table
 from linux.syscalls import pidfd_getfd
 
 TABLE = Table("inet", "held")
@@ -37,12 +37,12 @@ def holder(fd: int) -> Iterator[int]:
 def test_nobody_else_changes_it(rules: Nft, space: NetNS) -> None:
     """Another socket can neither add to it nor remove it; its owner can."""
     with Nft(space) as owner:
-        owner.apply([nft.add_table(TABLE, owned=True)])
-        for request in (nft.add_chain(TABLE, "more"), nft.del_table(TABLE)):
+        owner.apply([nftables.add_table(TABLE, owned=True)])
+        for request in (nftables.add_chain(TABLE, "more"), nftables.del_table(TABLE)):
             with pytest.raises(NetlinkError, match="Operation not permitted"):
                 rules.apply([request])
-        owner.apply([nft.add_chain(TABLE, "more")])
-        owner.apply([nft.del_table(TABLE), nft.add_table(TABLE, owned=True)])
+        owner.apply([nftables.add_chain(TABLE, "more")])
+        owner.apply([nftables.del_table(TABLE), nftables.add_table(TABLE, owned=True)])
         assert rules.tables() == [TABLE]
     assert rules.tables() == []
 
@@ -51,24 +51,24 @@ def test_a_flush_takes_plain_tables_only(rules: Nft, space: NetNS) -> None:
     """Whoever flushes, but the owner: what is reserved stays."""
     plain = Table("ip6", "plain")
     with Nft(space) as owner:
-        owner.apply([nft.add_table(TABLE, owned=True), nft.add_table(plain)])
-        rules.apply([nft.flush()])
+        owner.apply([nftables.add_table(TABLE, owned=True), nftables.add_table(plain)])
+        rules.apply([nftables.flush()])
         assert rules.tables() == [TABLE]
-        owner.apply([nft.flush()])
+        owner.apply([nftables.flush()])
         assert rules.tables() == []
 
 
 def test_a_plain_table_stays(rules: Nft, space: NetNS) -> None:
     """What is not owned outlives the socket that made it."""
     with Nft(space) as maker:
-        maker.apply([nft.add_table(TABLE)])
+        maker.apply([nftables.add_table(TABLE)])
     assert rules.tables() == [TABLE]
 
 
 def test_it_goes_with_the_last_process_that_has_the_socket(rules: Nft, space: NetNS) -> None:
     """However that process ends: the kernel closes what it had."""
     with Nft(space) as owner, holder(owner.fileno()):
-        owner.apply([nft.add_table(TABLE, owned=True)])
+        owner.apply([nftables.add_table(TABLE, owned=True)])
         owner.close()
         assert rules.tables() == [TABLE]
     assert rules.tables() == []
@@ -79,9 +79,9 @@ def test_whoever_is_given_the_socket_is_the_owner(rules: Nft, space: NetNS) -> N
     with Nft(space) as owner:
         number = owner.fileno()
         with holder(number) as process:
-            owner.apply([nft.add_table(TABLE, owned=True)])
+            owner.apply([nftables.add_table(TABLE, owned=True)])
             owner.close()
             with Nft(fd=pidfd_getfd(process, number)) as duplicate:
-                duplicate.apply([nft.add_chain(TABLE, "more")])
-                duplicate.apply([nft.del_table(TABLE)])
+                duplicate.apply([nftables.add_chain(TABLE, "more")])
+                duplicate.apply([nftables.del_table(TABLE)])
             assert rules.tables() == []

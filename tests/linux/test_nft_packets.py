@@ -7,11 +7,11 @@ from ipaddress import ip_network
 
 import pytest
 
-from harness.model import PROTOCOLS, Outcome, Protocol
-from linux import nft
+from harness.model.plan import PROTOCOLS, Outcome, Protocol
+from linux import nftables
 from linux.netlink import Request
 from linux.netns import NetNS
-from linux.nft import Expression, Nft, Rejection, Table
+from linux.nftables import Expression, Nft, Rejection, Table
 from tests.asking import settle
 from tests.linux import decoder
 from tests.linux.star import SHARED, Star
@@ -22,12 +22,12 @@ PORT = 7777
 Parts = list[Expression]
 
 
-def forward(*parts: Parts, hook: nft.Hook = "forward") -> list[Request]:
+def forward(*parts: Parts, hook: nftables.Hook = "forward") -> list[Request]:
     """A table with one chain and one rule in it."""
     return [
-        nft.add_table(TABLE),
-        nft.add_chain(TABLE, "chain", hook=hook),
-        nft.add_rule(TABLE, "chain", *parts),
+        nftables.add_table(TABLE),
+        nftables.add_chain(TABLE, "chain", hook=hook),
+        nftables.add_rule(TABLE, "chain", *parts),
     ]
 
 
@@ -39,50 +39,50 @@ ROUTER = {
     4: ("192.0.2.1", "192.0.2.5", "192.0.2.9"),
     6: ("2001:db8::1", "2001:db8:1::1", "2001:db8:2::1"),
 }
-UDP = nft.l4proto("udp")
+UDP = nftables.l4proto("udp")
 
 
-def net(text: str) -> nft.Network:
+def net(text: str) -> nftables.Network:
     """A network of either family."""
     return ip_network(text)
 
 
 MATCHES: dict[str, tuple[list[Parts], tuple[int, ...]]] = {
     "counter": ([], (4, 6)),
-    "iifname": ([nft.iifname(IN)], (4, 6)),
-    "iifname prefix": ([nft.iifname("eth*")], (4, 6)),
-    "iifname is a whole name": ([nft.iifname("eth")], ()),
-    "iifname other": ([nft.iifname(OUT)], ()),
-    "iifname not": ([nft.iifname(IN, is_not=True)], ()),
-    "iifname not prefix": ([nft.iifname("docker*", is_not=True)], (4, 6)),
-    "oifname": ([nft.oifname(OUT)], (4, 6)),
-    "oifname other": ([nft.oifname(IN)], ()),
-    "oifname not": ([nft.oifname(IN, is_not=True)], (4, 6)),
-    "family 4": ([nft.family(4)], (4,)),
-    "family 6": ([nft.family(6)], (6,)),
+    "iifname": ([nftables.iifname(IN)], (4, 6)),
+    "iifname prefix": ([nftables.iifname("eth*")], (4, 6)),
+    "iifname is a whole name": ([nftables.iifname("eth")], ()),
+    "iifname other": ([nftables.iifname(OUT)], ()),
+    "iifname not": ([nftables.iifname(IN, is_not=True)], ()),
+    "iifname not prefix": ([nftables.iifname("docker*", is_not=True)], (4, 6)),
+    "oifname": ([nftables.oifname(OUT)], (4, 6)),
+    "oifname other": ([nftables.oifname(IN)], ()),
+    "oifname not": ([nftables.oifname(IN, is_not=True)], (4, 6)),
+    "family 4": ([nftables.family(4)], (4,)),
+    "family 6": ([nftables.family(6)], (6,)),
     "udp": ([UDP], (4, 6)),
-    "tcp": ([nft.l4proto("tcp")], ()),
-    "saddr host 4": ([nft.saddr(net(ASKER[4]))], (4,)),
-    "saddr host 6": ([nft.saddr(net(ASKER[6]))], (6,)),
-    "saddr net 4": ([nft.saddr(net("192.0.2.0/30"))], (4,)),
-    "saddr net 6": ([nft.saddr(net("2001:db8::/47"))], (6,)),
-    "saddr other 4": ([nft.saddr(net("192.0.2.4/30"))], ()),
-    "saddr other 6": ([nft.saddr(net("2001:db8:0:4::/62"))], ()),
-    "saddr not 4": ([nft.saddr(net("192.0.2.4/30"), is_not=True)], (4,)),
-    "saddr not 6": ([nft.saddr(net("2001:db8::/47"), is_not=True)], ()),
-    "daddr host 4": ([nft.daddr(net(SHARED[4]))], (4,)),
-    "daddr host 6": ([nft.daddr(net(SHARED[6]))], (6,)),
-    "daddr net 4": ([nft.daddr(net("198.51.100.0/25"))], (4,)),
-    "daddr net 6": ([nft.daddr(net("2001:db8:8::/46"))], (6,)),
-    "daddr other": ([nft.daddr(net("198.51.100.128/25"))], ()),
-    "daddr not": ([nft.daddr(net(SHARED[4]), is_not=True)], ()),
-    "dport": ([UDP, nft.dport(PORT)], (4, 6)),
-    "dport other": ([UDP, nft.dport(PORT + 1)], ()),
-    "state new": ([nft.ct_state("new")], (4, 6)),
-    "state one of": ([nft.ct_state("established", "new")], (4, 6)),
-    "state other": ([nft.ct_state("established", "related", "invalid", "untracked")], ()),
-    "not dnat": ([nft.ct_dnat()], ()),
-    "to elsewhere": ([nft.to_local()], ()),
+    "tcp": ([nftables.l4proto("tcp")], ()),
+    "saddr host 4": ([nftables.saddr(net(ASKER[4]))], (4,)),
+    "saddr host 6": ([nftables.saddr(net(ASKER[6]))], (6,)),
+    "saddr net 4": ([nftables.saddr(net("192.0.2.0/30"))], (4,)),
+    "saddr net 6": ([nftables.saddr(net("2001:db8::/47"))], (6,)),
+    "saddr other 4": ([nftables.saddr(net("192.0.2.4/30"))], ()),
+    "saddr other 6": ([nftables.saddr(net("2001:db8:0:4::/62"))], ()),
+    "saddr not 4": ([nftables.saddr(net("192.0.2.4/30"), is_not=True)], (4,)),
+    "saddr not 6": ([nftables.saddr(net("2001:db8::/47"), is_not=True)], ()),
+    "daddr host 4": ([nftables.daddr(net(SHARED[4]))], (4,)),
+    "daddr host 6": ([nftables.daddr(net(SHARED[6]))], (6,)),
+    "daddr net 4": ([nftables.daddr(net("198.51.100.0/25"))], (4,)),
+    "daddr net 6": ([nftables.daddr(net("2001:db8:8::/46"))], (6,)),
+    "daddr other": ([nftables.daddr(net("198.51.100.128/25"))], ()),
+    "daddr not": ([nftables.daddr(net(SHARED[4]), is_not=True)], ()),
+    "dport": ([UDP, nftables.dport(PORT)], (4, 6)),
+    "dport other": ([UDP, nftables.dport(PORT + 1)], ()),
+    "state new": ([nftables.ct_state("new")], (4, 6)),
+    "state one of": ([nftables.ct_state("established", "new")], (4, 6)),
+    "state other": ([nftables.ct_state("established", "related", "invalid", "untracked")], ()),
+    "not dnat": ([nftables.ct_dnat()], ()),
+    "to elsewhere": ([nftables.to_local()], ()),
 }
 
 
@@ -101,14 +101,14 @@ def packets(space: NetNS) -> dict[str, int]:
 def test_each_expression_matches_what_it_says(rules: Nft, star: Star) -> None:
     """One datagram of each family passes: every match counts those it fits and no other."""
     matches = [
-        nft.add_rule(TABLE, "chain", *parts, nft.counter(), comment=comment)
+        nftables.add_rule(TABLE, "chain", *parts, nftables.counter(), comment=comment)
         for comment, (parts, _) in MATCHES.items()
     ]
     seen: dict[str, tuple[int, ...]] = dict.fromkeys(MATCHES, ())
     for family, kind in ((4, socket.AF_INET), (6, socket.AF_INET6)):
-        chain = nft.add_chain(TABLE, "chain", hook="forward")
-        rules.apply([nft.add_table(TABLE), nft.del_table(TABLE)])
-        rules.apply([nft.add_table(TABLE), chain, *matches])
+        chain = nftables.add_chain(TABLE, "chain", hook="forward")
+        rules.apply([nftables.add_table(TABLE), nftables.del_table(TABLE)])
+        rules.apply([nftables.add_table(TABLE), chain, *matches])
         with (
             star.first.socket(kind, socket.SOCK_DGRAM) as ear,  # else ICMP says that nobody is
             star.asker.socket(kind, socket.SOCK_DGRAM) as asker,
@@ -124,19 +124,23 @@ def test_each_expression_matches_what_it_says(rules: Nft, star: Star) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_are_established(rules: Nft, star: Star, family: int) -> None:
     """With only new and established let through, a question is answered; without, it is not."""
-    allowed = [nft.add_rule(TABLE, "chain", nft.ct_state("established"), nft.verdict("accept"))]
-    closed = nft.add_rule(TABLE, "chain", nft.iifname(OUT), nft.verdict("drop"))
-    chain = [nft.add_table(TABLE), nft.add_chain(TABLE, "chain", hook="forward")]
+    allowed = [
+        nftables.add_rule(
+            TABLE, "chain", nftables.ct_state("established"), nftables.verdict("accept")
+        )
+    ]
+    closed = nftables.add_rule(TABLE, "chain", nftables.iifname(OUT), nftables.verdict("drop"))
+    chain = [nftables.add_table(TABLE), nftables.add_chain(TABLE, "chain", hook="forward")]
     rules.apply([*chain, *allowed, closed])
     assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
-    rules.apply([nft.del_table(TABLE), *chain, closed])
+    rules.apply([nftables.del_table(TABLE), *chain, closed])
     assert star.asked(star.asker, family, star.first).outcome is Outcome.DROPPED
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_for_the_router_itself_is_told_apart(rules: Nft, star: Star, family: int) -> None:
     """`to_local` fits packets to any address of the namespace, and none that pass through."""
-    rules.apply(forward(UDP, nft.to_local(), nft.verdict("drop"), hook="prerouting"))
+    rules.apply(forward(UDP, nftables.to_local(), nftables.verdict("drop"), hook="prerouting"))
     assert star.asked(star.asker, family, star.first, Protocol.UDP).outcome is Outcome.REPLY
     for own in ROUTER[family]:
         seen = star.asked(star.asker, family, star.router, Protocol.UDP, to=own)
@@ -157,7 +161,7 @@ REJECTIONS: dict[Rejection, dict[int, str]] = {
 @pytest.mark.parametrize("how", REJECTIONS)
 def test_a_rejection_says_why(rules: Nft, star: Star, family: int, how: Rejection) -> None:
     """The asker gets the ICMP error that was asked for, whatever it speaks."""
-    rules.apply(forward(nft.reject(how)))
+    rules.apply(forward(nftables.reject(how)))
     for protocol in PROTOCOLS:
         seen = star.asked(star.asker, family, star.first, protocol)
         assert (seen.outcome, seen.code) == (Outcome.REJECTED, REJECTIONS[how][family])
@@ -166,7 +170,7 @@ def test_a_rejection_says_why(rules: Nft, star: Star, family: int, how: Rejectio
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_reset_is_for_tcp(rules: Nft, star: Star, family: int) -> None:
     """A TCP connection is refused by a RST, and nothing else is refused."""
-    rules.apply(forward(nft.l4proto("tcp"), nft.reject("tcp-reset")))
+    rules.apply(forward(nftables.l4proto("tcp"), nftables.reject("tcp-reset")))
     outcomes = [star.asked(star.asker, family, star.first, protocol) for protocol in PROTOCOLS]
     assert [seen.outcome for seen in outcomes] == [Outcome.REPLY, Outcome.REPLY, Outcome.REJECTED]
     assert outcomes[2].code == "rst"
@@ -177,26 +181,30 @@ def test_a_verdict_decides(rules: Nft, star: Star, family: int) -> None:
     """Drop drops, accept ends the chain, a jump comes back, and so does return."""
 
     def outcome(*verdicts: Parts, sub: Parts | None = None, policy: str = "accept") -> Outcome:
-        rules.apply([nft.add_table(TABLE), nft.del_table(TABLE)])
+        rules.apply([nftables.add_table(TABLE), nftables.del_table(TABLE)])
         rules.apply(
             [
-                nft.add_table(TABLE),
-                nft.add_chain(TABLE, "sub"),
-                nft.add_chain(TABLE, "chain", hook="forward", policy=policy),  # type: ignore[arg-type] # a literal
-                *([nft.add_rule(TABLE, "sub", sub)] if sub else []),
-                *(nft.add_rule(TABLE, "chain", verdict) for verdict in verdicts),
+                nftables.add_table(TABLE),
+                nftables.add_chain(TABLE, "sub"),
+                nftables.add_chain(TABLE, "chain", hook="forward", policy=policy),  # type: ignore[arg-type] # a literal
+                *([nftables.add_rule(TABLE, "sub", sub)] if sub else []),
+                *(nftables.add_rule(TABLE, "chain", verdict) for verdict in verdicts),
             ]
         )
         return star.asked(star.asker, family, star.first).outcome
 
-    accept, drop, back = nft.verdict("accept"), nft.verdict("drop"), nft.verdict("return")
+    accept, drop, back = (
+        nftables.verdict("accept"),
+        nftables.verdict("drop"),
+        nftables.verdict("return"),
+    )
     assert outcome(drop) is Outcome.DROPPED
     assert outcome(accept, drop) is Outcome.REPLY
     assert outcome(policy="drop") is Outcome.DROPPED
     assert outcome(accept, policy="drop") is Outcome.REPLY
-    assert outcome(nft.jump("sub"), drop, sub=accept) is Outcome.REPLY
-    assert outcome(nft.jump("sub"), accept, sub=drop) is Outcome.DROPPED
-    assert outcome(nft.jump("sub"), drop, sub=back) is Outcome.DROPPED
+    assert outcome(nftables.jump("sub"), drop, sub=accept) is Outcome.REPLY
+    assert outcome(nftables.jump("sub"), accept, sub=drop) is Outcome.DROPPED
+    assert outcome(nftables.jump("sub"), drop, sub=back) is Outcome.DROPPED
     assert outcome(back, accept, policy="drop") is Outcome.DROPPED
 
 
@@ -209,9 +217,9 @@ def test_masquerade_hides_the_asker(
     before = star.asked(star.asker, family, star.first, protocol)
     rules.apply(
         [
-            nft.add_table(TABLE),
-            nft.add_chain(TABLE, "nat", hook="postrouting", priority=100, kind="nat"),
-            nft.add_rule(TABLE, "nat", nft.oifname(OUT), nft.masquerade()),
+            nftables.add_table(TABLE),
+            nftables.add_chain(TABLE, "nat", hook="postrouting", priority=100, kind="nat"),
+            nftables.add_rule(TABLE, "nat", nftables.oifname(OUT), nftables.masquerade()),
         ]
     )
     after = star.asked(star.asker, family, star.first, protocol)
@@ -227,11 +235,13 @@ def test_dnat_sends_it_elsewhere(rules: Nft, star: Star, family: int, protocol: 
     own = ROUTER[family][0]
     rules.apply(
         [
-            nft.add_table(TABLE),
-            nft.add_chain(TABLE, "nat", hook="prerouting", priority=-100, kind="nat"),
-            nft.add_rule(TABLE, "nat", nft.to_local(), nft.family(family), nft.dnat(to)),
-            nft.add_chain(TABLE, "chain", hook="forward", policy="drop"),
-            nft.add_rule(TABLE, "chain", nft.ct_dnat(), nft.verdict("accept")),
+            nftables.add_table(TABLE),
+            nftables.add_chain(TABLE, "nat", hook="prerouting", priority=-100, kind="nat"),
+            nftables.add_rule(
+                TABLE, "nat", nftables.to_local(), nftables.family(family), nftables.dnat(to)
+            ),
+            nftables.add_chain(TABLE, "chain", hook="forward", policy="drop"),
+            nftables.add_rule(TABLE, "chain", nftables.ct_dnat(), nftables.verdict("accept")),
         ]
     )
     seen = star.asked(star.asker, family, star.second, protocol, to=own)
@@ -246,10 +256,15 @@ def test_dnat_changes_the_port_where_one_is_given(rules: Nft, star: Star, family
     own = ROUTER[family][0]
     rules.apply(
         [
-            nft.add_table(TABLE),
-            nft.add_chain(TABLE, "nat", hook="prerouting", priority=-100, kind="nat"),
-            nft.add_rule(
-                TABLE, "nat", nft.family(family), UDP, nft.dport(PORT), nft.dnat(to, PORT + 1)
+            nftables.add_table(TABLE),
+            nftables.add_chain(TABLE, "nat", hook="prerouting", priority=-100, kind="nat"),
+            nftables.add_rule(
+                TABLE,
+                "nat",
+                nftables.family(family),
+                UDP,
+                nftables.dport(PORT),
+                nftables.dnat(to, PORT + 1),
             ),
         ]
     )

@@ -7,13 +7,13 @@ from ipaddress import ip_network
 
 import pytest
 
-from linux import nft
+from linux import nftables
 from linux.netns import NetNS
-from linux.nft import Nft, Table
-from linux.nftrace import Step, Tracer, port_from, transport
+from linux.nft_trace import Step, Tracer, port_from, transport
+from linux.nftables import Nft, Table
 
 TABLE = Table("inet", "checked")
-MARKED = [[*nft.l4proto("udp"), *transport(8, b"marked")]]
+MARKED = [[*nftables.l4proto("udp"), *transport(8, b"marked")]]
 
 
 def send(space: NetNS, payload: bytes, port: int = 9) -> None:
@@ -30,17 +30,21 @@ def drops(steps: list[Step]) -> list[tuple[str, str, str]]:
     return [(step.table, step.chain, step.kind) for step in steps if step.verdict == "drop"]
 
 
-def put(rules: Nft, hook: nft.Hook, *parts: list[nft.Expression], policy: str = "accept") -> None:
+def put(
+    rules: Nft, hook: nftables.Hook, *parts: list[nftables.Expression], policy: str = "accept"
+) -> None:
     """A chain with one rule, or none."""
-    chain = nft.add_chain(TABLE, hook, hook=hook, policy=policy)  # type: ignore[arg-type] # a literal
-    made = [nft.add_rule(TABLE, hook, *parts)] if parts else []
-    rules.apply([nft.add_table(TABLE), chain, *made])
+    chain = nftables.add_chain(TABLE, hook, hook=hook, policy=policy)  # type: ignore[arg-type] # a literal
+    made = [nftables.add_rule(TABLE, hook, *parts)] if parts else []
+    rules.apply([nftables.add_table(TABLE), chain, *made])
 
 
 @pytest.mark.parametrize("hook", ["output", "input"])
-def test_the_rule_that_drops_a_packet_is_told(space: NetNS, rules: Nft, hook: nft.Hook) -> None:
+def test_the_rule_that_drops_a_packet_is_told(
+    space: NetNS, rules: Nft, hook: nftables.Hook
+) -> None:
     """By table, chain and the handle that the ruleset has it under."""
-    put(rules, hook, nft.daddr(ip_network("127.0.0.1/32")), nft.verdict("drop"))
+    put(rules, hook, nftables.daddr(ip_network("127.0.0.1/32")), nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked")
         found = [step for step in tracer.steps() if step.verdict == "drop"]
@@ -60,7 +64,7 @@ def test_a_policy_that_drops_is_told(space: NetNS, rules: Nft) -> None:
 
 def test_only_packets_that_match_are_told(space: NetNS, rules: Nft) -> None:
     """Others are dropped just so, and nobody hears of it."""
-    put(rules, "input", nft.verdict("drop"))
+    put(rules, "input", nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"another")
         assert tracer.steps() == []
@@ -70,8 +74,8 @@ def test_only_packets_that_match_are_told(space: NetNS, rules: Nft) -> None:
 
 def test_ports_from_a_number_on_match(space: NetNS, rules: Nft) -> None:
     """The first port is one of them, the one before is not."""
-    put(rules, "input", nft.verdict("drop"))
-    flow = [[*nft.l4proto("udp"), *port_from(61000, 2)]]
+    put(rules, "input", nftables.verdict("drop"))
+    flow = [[*nftables.l4proto("udp"), *port_from(61000, 2)]]
     with Tracer(space, flow, name="tracing") as tracer:
         send(space, b"", port=60999)
         assert tracer.steps() == []
@@ -81,7 +85,7 @@ def test_ports_from_a_number_on_match(space: NetNS, rules: Nft) -> None:
 
 def test_the_packet_itself_is_told(space: NetNS, rules: Nft) -> None:
     """Its headers come with the first step of a chain, so that one knows which it was."""
-    put(rules, "input", nft.verdict("accept"))
+    put(rules, "input", nftables.verdict("accept"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked", port=4242)
         head = next(step.head for step in tracer.steps() if step.head)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from linux import procstat
-from linux.procstat import Stat
+from linux import proc
+from linux.proc import Stat
 
 _NAMED = ("sh", "-c", 'printf %s "$1" > /proc/$$/comm; echo; read _', "sh")
 """A shell that gives itself a name, says so, and waits to be told to end."""
@@ -41,13 +41,13 @@ def test_a_name_is_no_field(name: str) -> None:
 def test_it_is_told_apart_by_its_birth(child: subprocess.Popen[bytes]) -> None:
     """Which comes after its parent's; there is none when it has ended, collected or not."""
     where = f"/proc/{child.pid}"
-    assert 0 < procstat.born("/proc/self") <= procstat.born(where) == Stat.of(where).born
+    assert 0 < proc.born("/proc/self") <= proc.born(where) == Stat.of(where).born
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert Stat.of(where).ended
-    assert procstat.born(where) == 0
+    assert proc.born(where) == 0
     child.wait()
-    assert procstat.born(where) == 0
+    assert proc.born(where) == 0
 
 
 def test_a_page_that_is_touched_counts() -> None:

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from linux.protocols import spoken
+from linux.proc import spoken
 
 
 @pytest.mark.parametrize("name", ["TCP", "UDP", "TCPv6", "UDPv6"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 
-from linux import rtnl
-from linux.routing import way
+from linux import rtnetlink
+from linux.rtnetlink_dump import way
 from tests.linux.star import Star
 
 
@@ -35,5 +35,5 @@ def test_where_there_is_no_route_the_refusal_says_so(star: Star) -> None:
 
 def test_a_blackhole_is_told_from_no_route(star: Star) -> None:
     """A route that throws packets away is a route."""
-    star.netlink.send([rtnl.add_blackhole(ip_network("203.0.113.0/24"))])
+    star.netlink.send([rtnetlink.add_blackhole(ip_network("203.0.113.0/24"))])
     assert way(star.netlink, ip_address("203.0.113.1")).refused == "blackhole"

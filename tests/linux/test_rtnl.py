@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from linux import rtnl
+from linux import rtnetlink
 from linux.netlink import Netlink, NetlinkError, Request, u32
 from linux.netns import NetNS
-from linux.rtnl import Address
+from linux.rtnetlink import Address
 from tests.linux import decoder
 
 MAC, OTHER_MAC = "02:42:0a:00:00:01", "02:42:0a:00:00:02"
@@ -29,7 +29,7 @@ def send(space: NetNS, *requests: Request) -> None:
 @pytest.fixture
 def bridged(space: NetNS) -> NetNS:
     """The namespace with a bridge `br0` in it."""
-    send(space, rtnl.add_bridge("br0", index=BRIDGE))
+    send(space, rtnetlink.add_bridge("br0", index=BRIDGE))
     return space
 
 
@@ -38,7 +38,7 @@ def bridged(space: NetNS) -> NetNS:
 
 def test_a_bridge_is_made_as_asked(space: NetNS) -> None:
     """Name, index, MAC and MTU are those asked for; it runs no spanning tree and has no delay."""
-    send(space, rtnl.add_bridge("br7", index=77, mac=MAC, mtu=1400))
+    send(space, rtnetlink.add_bridge("br7", index=77, mac=MAC, mtu=1400))
     found = decoder.link(space, "br7")
     data = found.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
     assert (found["index"], found["flags"] & UP) == (77, UP)
@@ -49,7 +49,7 @@ def test_a_bridge_is_made_as_asked(space: NetNS) -> None:
 
 def test_a_link_may_start_down(space: NetNS) -> None:
     """Without `up` a link is made and stays down until it is told otherwise."""
-    send(space, rtnl.add_bridge("br7", up=False), rtnl.add_link("bridge", "br8", mac=MAC))
+    send(space, rtnetlink.add_bridge("br7", up=False), rtnetlink.add_link("bridge", "br8", mac=MAC))
     assert not decoder.link(space, "br7")["flags"] & UP
     assert not decoder.link(space, "br8")["flags"] & UP
     assert decoder.link(space, "br8").get_attr("IFLA_ADDRESS") == MAC
@@ -60,7 +60,7 @@ def test_a_veth_pair_is_made_in_one_message(bridged: NetNS) -> None:
     with NetNS.new() as far:
         send(
             bridged,
-            rtnl.add_veth(
+            rtnetlink.add_veth(
                 "near",
                 "far",
                 index=21,
@@ -83,7 +83,7 @@ def test_a_veth_pair_is_made_in_one_message(bridged: NetNS) -> None:
 def test_a_near_end_may_be_placed_elsewhere(space: NetNS) -> None:
     """Both ends of a cable can be laid between two namespaces from a third."""
     with NetNS.new() as one, NetNS.new() as other:
-        send(space, rtnl.add_veth("a", "b", netns=one.fd, peer_netns=other.fd, up=False))
+        send(space, rtnetlink.add_veth("a", "b", netns=one.fd, peer_netns=other.fd, up=False))
         assert not decoder.link(one, "a")["flags"] & UP
         assert decoder.link(other, "b").get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "veth"
         with decoder.rtnetlink(space) as ipr:
@@ -92,9 +92,9 @@ def test_a_near_end_may_be_placed_elsewhere(space: NetNS) -> None:
 
 def test_a_link_on_a_parent(bridged: NetNS) -> None:
     """A macvlan knows its parent and mode, and can be made right in another namespace."""
-    mode = u32(rtnl.IFLA_MACVLAN_MODE, 4)  # MACVLAN_MODE_BRIDGE
+    mode = u32(rtnetlink.IFLA_MACVLAN_MODE, 4)  # MACVLAN_MODE_BRIDGE
     with NetNS.new() as far:
-        made = rtnl.add_link("macvlan", "mv", parent=BRIDGE, netns=far.fd, data=mode, index=8)
+        made = rtnetlink.add_link("macvlan", "mv", parent=BRIDGE, netns=far.fd, data=mode, index=8)
         send(bridged, made)
         found = decoder.link(far, "mv")
     assert (found["index"], found.get_attr("IFLA_LINK")) == (8, BRIDGE)
@@ -110,30 +110,30 @@ def test_a_link_is_changed_in_what_is_asked(bridged: NetNS) -> None:
         return (found["flags"] & UP, *(found.get_attr(key) for key in wanted))
 
     name = "near"
-    send(bridged, rtnl.add_veth(name, "far", index=20, mac=MAC, mtu=1500, up=False))
+    send(bridged, rtnetlink.add_veth(name, "far", index=20, mac=MAC, mtu=1500, up=False))
     assert state() == (0, 1500, MAC, None)
-    send(bridged, rtnl.set_link(20, mtu=1400))
+    send(bridged, rtnetlink.set_link(20, mtu=1400))
     assert state() == (0, 1400, MAC, None)
-    send(bridged, rtnl.set_link(20, mac=OTHER_MAC))
+    send(bridged, rtnetlink.set_link(20, mac=OTHER_MAC))
     assert state() == (0, 1400, OTHER_MAC, None)
-    send(bridged, rtnl.set_link(20, master=BRIDGE, up=True))
+    send(bridged, rtnetlink.set_link(20, master=BRIDGE, up=True))
     assert state() == (UP, 1400, OTHER_MAC, BRIDGE)
-    send(bridged, rtnl.set_link(20, master=0))
+    send(bridged, rtnetlink.set_link(20, master=0))
     assert state() == (UP, 1400, OTHER_MAC, None)
-    send(bridged, rtnl.set_link(20, up=False))
+    send(bridged, rtnetlink.set_link(20, up=False))
     assert state() == (0, 1400, OTHER_MAC, None)
     name = "renamed"
-    send(bridged, rtnl.set_link(20, name=name))
+    send(bridged, rtnetlink.set_link(20, name=name))
     assert state() == (0, 1400, OTHER_MAC, None)
 
 
 def test_a_link_moves_and_goes(space: NetNS) -> None:
     """`netns` moves a link; removing one end of a pair by name removes both."""
     with NetNS.new() as far:
-        send(space, rtnl.add_veth("near", "far", index=20))
-        send(space, rtnl.set_link(20, netns=far.fd))
+        send(space, rtnetlink.add_veth("near", "far", index=20))
+        send(space, rtnetlink.set_link(20, netns=far.fd))
         assert decoder.link(far, "near")["index"] == 20
-        send(far, rtnl.del_link("near"))
+        send(far, rtnetlink.del_link("near"))
         for place in (space, far):
             with decoder.rtnetlink(place) as ipr:
                 assert [item.get_attr("IFLA_IFNAME") for item in ipr.get_links()] == ["lo"]
@@ -141,9 +141,9 @@ def test_a_link_moves_and_goes(space: NetNS) -> None:
 
 def test_a_group_of_links_goes_in_one_step(space: NetNS) -> None:
     """Both ends of each pair in it, and nobody else."""
-    send(space, *(rtnl.add_veth(f"near{number}", f"far{number}") for number in range(3)))
-    send(space, *(rtnl.set_link(0, name=f"near{number}", group=77) for number in range(2)))
-    send(space, rtnl.del_group(77))
+    send(space, *(rtnetlink.add_veth(f"near{number}", f"far{number}") for number in range(3)))
+    send(space, *(rtnetlink.set_link(0, name=f"near{number}", group=77) for number in range(2)))
+    send(space, rtnetlink.del_group(77))
     with decoder.rtnetlink(space) as ipr:
         left = {item.get_attr("IFLA_IFNAME") for item in ipr.get_links()}
     assert left == {"lo", "near2", "far2"}
@@ -153,7 +153,7 @@ def test_a_group_of_links_goes_in_one_step(space: NetNS) -> None:
 def test_a_mac_is_six_bytes(mac: str) -> None:
     """Anything else is refused before it reaches the kernel."""
     with pytest.raises(ValueError, match=r"is not a MAC address|non-hexadecimal"):
-        rtnl.set_link(1, mac=mac)
+        rtnetlink.set_link(1, mac=mac)
 
 
 # --- addresses ----------------------------------------------------------------------
@@ -174,10 +174,10 @@ def test_an_address_is_added_and_taken_away(
     bridged: NetNS, text: str, broadcast: str | None
 ) -> None:
     """Address, prefix and broadcast address are there, and gone after removal."""
-    send(bridged, rtnl.add_address(BRIDGE, ip_interface(text)))
+    send(bridged, rtnetlink.add_address(BRIDGE, ip_interface(text)))
     found = decoder.addresses(bridged, BRIDGE)[text]
     assert found.get_attr("IFA_BROADCAST") == broadcast
-    send(bridged, rtnl.del_address(BRIDGE, ip_interface(text)))
+    send(bridged, rtnetlink.del_address(BRIDGE, ip_interface(text)))
     assert text not in decoder.addresses(bridged, BRIDGE)
 
 
@@ -186,14 +186,14 @@ def test_duplicate_address_detection_is_a_choice(
     bridged: NetNS, *, nodad: bool, flags: int
 ) -> None:
     """Without it an IPv6 address is usable at once, with it the address is tentative first."""
-    send(bridged, rtnl.add_address(BRIDGE, ip_interface("fd00::3/64"), nodad=nodad))
+    send(bridged, rtnetlink.add_address(BRIDGE, ip_interface("fd00::3/64"), nodad=nodad))
     found = decoder.addresses(bridged, BRIDGE)["fd00::3/64"].get_attr("IFA_FLAGS")
     assert found & (0x02 | 0x40) == flags  # IFA_F_NODAD, IFA_F_TENTATIVE
 
 
 def test_an_address_twice_is_refused(bridged: NetNS) -> None:
     """The same address again is an error, not a silent success."""
-    request = rtnl.add_address(BRIDGE, ip_interface("10.1.2.3/16"))
+    request = rtnetlink.add_address(BRIDGE, ip_interface("10.1.2.3/16"))
     send(bridged, request)
     with pytest.raises(NetlinkError, match=r"add address 10\.1\.2\.3/16 to link 5: File exists"):
         send(bridged, request)
@@ -206,7 +206,7 @@ def test_an_address_twice_is_refused(bridged: NetNS) -> None:
 def routed(bridged: NetNS) -> NetNS:
     """The namespace with addresses on `br0`, so that gateways are on its link."""
     for text in ("10.0.0.1/24", "fd00::1/64"):
-        send(bridged, rtnl.add_address(BRIDGE, ip_interface(text)))
+        send(bridged, rtnetlink.add_address(BRIDGE, ip_interface(text)))
     return bridged
 
 
@@ -242,11 +242,11 @@ def test_a_route_says_where_and_how(routed: NetNS, table: int) -> None:
     four, six = ip_network("10.9.0.0/16"), ip_network("fd09::/16")
     send(
         routed,
-        rtnl.add_route(four, via=ip_address("10.0.0.2"), table=table),
-        rtnl.add_route(six, via=ip_address("fd00::2"), table=table),
-        rtnl.add_route(None, via=ip_address("10.0.0.3"), table=table),
-        rtnl.add_route(None, via=ip_address("fd00::3"), oif=BRIDGE, table=table),
-        rtnl.add_route(
+        rtnetlink.add_route(four, via=ip_address("10.0.0.2"), table=table),
+        rtnetlink.add_route(six, via=ip_address("fd00::2"), table=table),
+        rtnetlink.add_route(None, via=ip_address("10.0.0.3"), table=table),
+        rtnetlink.add_route(None, via=ip_address("fd00::3"), oif=BRIDGE, table=table),
+        rtnetlink.add_route(
             ip_network("10.8.0.0/16"), oif=BRIDGE, source=ip_address("10.0.0.1"), table=table
         ),
     )
@@ -280,14 +280,14 @@ def test_a_route_is_added_replaced_and_taken_away(
     def gateways() -> set[str | None]:
         return {item[2] for item in routes(routed, family, 254)}
 
-    send(routed, rtnl.add_route(where, via=ip_address(first)))
+    send(routed, rtnetlink.add_route(where, via=ip_address(first)))
     with pytest.raises(NetlinkError, match="File exists"):
-        send(routed, rtnl.add_route(where, via=ip_address(second)))
-    send(routed, rtnl.add_route(where, via=ip_address(second), replace=True))
+        send(routed, rtnetlink.add_route(where, via=ip_address(second)))
+    send(routed, rtnetlink.add_route(where, via=ip_address(second), replace=True))
     assert gateways() == {second}
     with pytest.raises(NetlinkError, match="No such process"):
-        send(routed, rtnl.del_route(where, via=ip_address(first)))
-    send(routed, rtnl.del_route(where, via=ip_address(second)))
+        send(routed, rtnetlink.del_route(where, via=ip_address(first)))
+    send(routed, rtnetlink.del_route(where, via=ip_address(second)))
     assert gateways() == set()
 
 
@@ -295,7 +295,7 @@ def test_a_route_is_added_replaced_and_taken_away(
 def test_a_blackhole_is_one(space: NetNS, text: str) -> None:
     """The route is of the type that swallows, in the main table."""
     network = ip_network(text)
-    send(space, rtnl.add_blackhole(network))
+    send(space, rtnetlink.add_blackhole(network))
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     ((destination, length, *_, kind),) = routes(space, family, 254)
     assert (destination or str(network.network_address), length, kind) == (
@@ -309,7 +309,7 @@ def test_a_blackhole_is_one(space: NetNS, text: str) -> None:
 def test_a_rule_is_made_as_asked(space: NetNS, table: int) -> None:
     """Priority, interface and table of a rule are those asked for, in both families."""
     for family in (4, 6):
-        send(space, rtnl.add_rule(family, iif="eth9", table=table, priority=7))
+        send(space, rtnetlink.add_rule(family, iif="eth9", table=table, priority=7))
     for number in (socket.AF_INET, socket.AF_INET6):
         with decoder.rtnetlink(space) as ipr:
             (rule,) = [item for item in ipr.get_rules(family=number) if in_table(item) == table]
@@ -330,7 +330,7 @@ def test_a_neighbour_is_added_and_forgotten(routed: NetNS, address: Address) -> 
         return [(n.get_attr("NDA_LLADDR"), n["state"], n["ifindex"]) for n in found]
 
     for mac in (MAC, OTHER_MAC):
-        send(routed, rtnl.add_neighbour(BRIDGE, address, mac))
+        send(routed, rtnetlink.add_neighbour(BRIDGE, address, mac))
         assert entries() == [(mac, 0x80, BRIDGE)]  # NUD_PERMANENT
-    send(routed, rtnl.del_neighbour(BRIDGE, address))
+    send(routed, rtnetlink.del_neighbour(BRIDGE, address))
     assert entries() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from linux import rtnl, sysctl
+from linux import netns, rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -14,51 +14,51 @@ FORWARD = "net.ipv4.ip_forward"
 def test_a_value_is_that_of_the_namespace(space: NetNS) -> None:
     """What is written in one namespace is read there and nowhere else."""
     with NetNS.new() as other, NetNS.own() as own:
-        before = sysctl.read(own, [FORWARD])
-        sysctl.write(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": "77"})
-        sysctl.write(other, {FORWARD: 0})
-        assert sysctl.read(space, [FORWARD, "net.ipv4.ip_default_ttl"]) == {
+        before = netns.read(own, [FORWARD])
+        netns.write(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": "77"})
+        netns.write(other, {FORWARD: 0})
+        assert netns.read(space, [FORWARD, "net.ipv4.ip_default_ttl"]) == {
             FORWARD: "1",
             "net.ipv4.ip_default_ttl": "77",
         }
-        assert sysctl.read(other, [FORWARD]) == {FORWARD: "0"}
-        assert sysctl.read(own, [FORWARD]) == before
+        assert netns.read(other, [FORWARD]) == {FORWARD: "0"}
+        assert netns.read(own, [FORWARD]) == before
 
 
 def test_white_space_is_folded(space: NetNS) -> None:
     """A value of several numbers reads as one line with single blanks."""
-    sysctl.write(space, {"net.ipv4.ip_local_port_range": "2000 3000"})
+    netns.write(space, {"net.ipv4.ip_local_port_range": "2000 3000"})
     key = "net.ipv4.ip_local_port_range"
-    assert sysctl.read(space, [key]) == {key: "2000 3000"}
+    assert netns.read(space, [key]) == {key: "2000 3000"}
 
 
 def test_a_mask_can_be_emptied(space: NetNS) -> None:
     """An empty value is written too, and takes away what is there."""
     key = "net.ipv6.icmp.ratemask"
-    assert sysctl.read(space, [key])[key]
-    sysctl.write(space, {key: ""})
-    assert sysctl.read(space, [key]) == {key: ""}
+    assert netns.read(space, [key])[key]
+    netns.write(space, {key: ""})
+    assert netns.read(space, [key]) == {key: ""}
 
 
 def test_an_interface_name_may_hold_a_dot(space: NetNS) -> None:
     """A slash in a key stands for a dot in a name, as in sysctl.d(5)."""
     with Netlink(space) as netlink:
-        netlink.send([rtnl.add_bridge("br0.7")])
+        netlink.send([rtnetlink.add_bridge("br0.7")])
     key = "net.ipv4.conf.br0/7.forwarding"
-    sysctl.write(space, {key: 1})
-    assert sysctl.read(space, [key]) == {key: "1"}
+    netns.write(space, {key: 1})
+    assert netns.read(space, [key]) == {key: "1"}
 
 
 def test_what_is_not_there_is_named(space: NetNS) -> None:
     """An unknown key is an error that names it, read or written."""
     with pytest.raises(FileNotFoundError, match=r"net/ipv4/nothing"):
-        sysctl.read(space, [FORWARD, "net.ipv4.nothing"])
+        netns.read(space, [FORWARD, "net.ipv4.nothing"])
     with pytest.raises(FileNotFoundError, match=r"net\.ipv4\.nothing = 1: No such file"):
-        sysctl.write(space, {"net.ipv4.nothing": 1})
+        netns.write(space, {"net.ipv4.nothing": 1})
 
 
 def test_what_is_refused_is_named(space: NetNS) -> None:
     """A value the kernel does not take is an error that names key and value."""
     with pytest.raises(OSError, match=r"net\.ipv4\.ip_default_ttl = 0: Invalid argument"):
-        sysctl.write(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": 0})
-    assert sysctl.read(space, [FORWARD]) == {FORWARD: "1"}
+        netns.write(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": 0})
+    assert netns.read(space, [FORWARD]) == {FORWARD: "1"}

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from scapy.layers.inet import UDP
 
-from harness import bulk
-from harness.call import Call, there_and_back
-from harness.model import FAMILIES, Family, Protocol
-from harness.packets import craft
-from harness.packets.offload import without_offload
-from harness.packets.wires import Wires
-from harness.place import Place, fixed
-from harness.probe.settle import Quiet
-from harness.topology import Address
-from harness.world.answers import TCP_PORTS
+from harness.model.plan import FAMILIES, Family, Protocol
+from harness.model.topology import Address
+from harness.probe.quiescence import Quiet
+from harness.testbench import transfer
+from harness.testbench.client import Call, there_and_back
+from harness.testbench.netns_view import Place, fixed
+from harness.testbench.packets import craft
+from harness.testbench.packets.offload import without_offload
+from harness.testbench.packets.tap_pool import Wires
+from harness.world.service_protocols import TCP_PORTS
 from harness.world.services import Services
 from tests.world.pair import pair
 
@@ -104,7 +104,7 @@ def test_what_may_not_be_cut_is_refused_where_it_does_not_fit(ends: Ends, family
 
 def test_silence_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says who was asked, and that nothing else was heard either."""
-    monkeypatch.setattr("harness.call.BOUND", 0.01)
+    monkeypatch.setattr("harness.testbench.client.BOUND", 0.01)
     with (
         Call(ends[0], Protocol.UDP, FAR_ADDRESS[4], port=ECHO) as call,
         pytest.raises(TimeoutError, match=r"udp from near to 192\.0\.2\.2 port 7: .* and no error"),
@@ -123,8 +123,8 @@ def test_a_datagram_goes_there_and_back(ends: Ends, family: Family) -> None:
 def test_bulk_arrives_as_it_was_sent(ends: Ends, family: Family) -> None:
     """Both ways; a different size has a different print."""
     talk = (*ends, FAR_ADDRESS[family], 1 << 20)
-    assert bulk.upload(*talk) == bulk.download(*talk) == bulk.sent(1 << 20)
-    assert bulk.sent(1 << 20) != bulk.sent((1 << 20) - 1)
+    assert transfer.upload(*talk) == transfer.download(*talk) == transfer.sent(1 << 20)
+    assert transfer.sent(1 << 20) != transfer.sent((1 << 20) - 1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -134,10 +134,10 @@ def test_a_reset_is_told_from_an_end(
 ) -> None:
     """Who breaks off is not taken for one who has said all, nor the other way round."""
     talk = (*ends, FAR_ADDRESS[family])
-    assert bulk.cut_short(*talk, by_caller=by_caller)
-    monkeypatch.setattr("harness.bulk._reset", socket.socket.close)
-    monkeypatch.setattr("harness.bulk._RESET", struct.pack("ii", 0, 0))
-    assert not bulk.cut_short(*talk, by_caller=by_caller)
+    assert transfer.cut_short(*talk, by_caller=by_caller)
+    monkeypatch.setattr("harness.testbench.transfer._reset", socket.socket.close)
+    monkeypatch.setattr("harness.testbench.transfer._RESET", struct.pack("ii", 0, 0))
+    assert not transfer.cut_short(*talk, by_caller=by_caller)
 
 
 def test_without_offload_the_wire_carries_what_a_real_one_would(ends: Ends, wires: Wires) -> None:
@@ -146,7 +146,7 @@ def test_without_offload_the_wire_carries_what_a_real_one_would(ends: Ends, wire
 
     def sent() -> list[tuple[bool, bool]]:
         with wires.capture(ends[0]) as wire:
-            bulk.upload(*talk)
+            transfer.upload(*talk)
         frames = [frame for frame in wire.frames() if frame.outgoing]
         return [(frame.length > LONGEST_FRAME, frame.unfinished_checksum) for frame in frames]
 

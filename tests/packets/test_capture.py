@@ -15,9 +15,9 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.utils import RawPcapNgReader
 
-from harness.packets.capture import Capture, CaptureLost, Tap
-from harness.packets.frame import Frame, Kind, has_ethernet_header
-from linux import rtnl
+from harness.testbench.packets.capture import Capture, CaptureLost, Tap
+from harness.testbench.packets.packet_ring import Frame, Kind, has_ethernet_header
+from linux import rtnetlink
 from linux.netlink import Netlink, Request, attributes, number
 from linux.netns import NetNS
 from tests.processes import nothing_stays_open
@@ -127,11 +127,11 @@ def test_an_interface_that_is_gone_goes_by_its_number(
 ) -> None:
     """What an interface carried is not lost with it."""
     with Netlink(ends[0]) as netlink, Capture([everywhere]) as wire:
-        netlink.send([rtnl.add_bridge("gone", index=77)])
+        netlink.send([rtnetlink.add_bridge("gone", index=77)])
         with ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
             raw.bind(("gone", 0))
             raw.send(bytes(Ether() / IP() / UDP(dport=SERVICE)))
-        netlink.send([rtnl.del_link("gone")])
+        netlink.send([rtnetlink.del_link("gone")])
     assert wire.expect_one(UDP(dport=SERVICE)).where == "near/if77"
 
 
@@ -279,9 +279,9 @@ def test_interfaces_are_left_as_they_are(taps: list[Tap], ends: tuple[NetNS, Net
     """A tap does not make its interface promiscuous: what is watched must not change."""
     with Capture(taps), Netlink(ends[0]) as netlink:
         (answer,) = netlink.ask(
-            Request(rtnl.RTM_GETLINK, 0, rtnl.link_body(index=PORT), "look up eth0")
+            Request(rtnetlink.RTM_GETLINK, 0, rtnetlink.link_body(index=PORT), "look up eth0")
         )
-    promiscuity = dict(attributes(answer, rtnl.LINK.size))[IFLA_PROMISCUITY]
+    promiscuity = dict(attributes(answer, rtnetlink.LINK.size))[IFLA_PROMISCUITY]
     assert number(promiscuity) == 0
 
 

@@ -18,10 +18,10 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from harness.model import FAMILIES, Family, Protocol
-from harness.multicast import EVERYBODY_MAC, mac_of, solicited_node
-from harness.packets import craft
-from harness.packets.match import differences
+from harness.model.plan import FAMILIES, Family, Protocol
+from harness.testbench.packets import craft
+from harness.testbench.packets.craft import EVERYBODY_MAC, mac_of, solicited_node
+from harness.testbench.packets.expect import differences
 
 ENDS: dict[int, dict[str, Any]] = {
     4: {"src": IPv4Address("192.0.2.1"), "dst": IPv4Address("192.0.2.2")},

@@ -8,8 +8,8 @@ from scapy.layers.inet6 import ICMPv6MLReport2, ICMPv6ND_NS, IPv6, IPv6ExtHdrHop
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from harness.packets import expect
-from harness.packets.frame import Frame, Kind
+from harness.testbench.packets import expect
+from harness.testbench.packets.packet_ring import Frame, Kind
 
 
 def frame(packet: Packet, *, unfinished_checksum: bool = False) -> Frame:

@@ -14,7 +14,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, GRE, Ether
 from scapy.packet import Packet, Raw
 
-from harness.packets.match import Difference, describe, differences, distance
+from harness.testbench.packets.expect import Difference, describe, differences, distance
 
 UDP_PACKET = IP(src="192.0.2.1", dst="192.0.2.2", ttl=63) / UDP(sport=1000, dport=4242) / b"hello"
 TCP_PACKET = IP(src="192.0.2.1", dst="192.0.2.2") / TCP(dport=80, flags="S")

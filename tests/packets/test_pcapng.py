@@ -12,8 +12,8 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import RawPcapNgReader
 
-from harness.packets import pcapng
-from harness.packets.frame import Frame, Kind
+from harness.testbench.packets import pcapng
+from harness.testbench.packets.packet_ring import Frame, Kind
 
 DATA = bytes(Ether() / IP() / UDP() / b"odd")
 

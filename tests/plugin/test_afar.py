@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness import afar
+from harness.plugin import workers
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_where_workers_are_is_read_from_their_specs(
     specs: tuple[str, ...], proxies: tuple[str, ...], where: tuple[bool, bool]
 ) -> None:
     """As pytest-xdist writes them: whether any is here, and any elsewhere."""
-    assert afar.gateways(specs, proxies) == where
+    assert workers.gateways(specs, proxies) == where
 
 
 @pytest.mark.parametrize("more", [["--tx", "popen"], ["--sandbox=always"]], ids=" ".join)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.programs import environment, run
 
-NETMODES = [sys.executable, "-m", "harness.cli"]
+NETMODES = [sys.executable, "-m", "harness.cli.main"]
 
 
 def test_the_catalogue_is_listed_in_its_order() -> None:

@@ -18,7 +18,7 @@ for module, prefixes in (
             delattr(module, name)
 sys.platform = "darwin"
 
-import harness.cli, harness.fixtures, harness.plugin
+import harness.cli.main, harness.plugin.fixtures, harness.plugin
 from harness.adapters import registry
 
 print(registry.find("mydocker").name)

@@ -37,9 +37,9 @@ def test_a_run_that_is_none_of_its_concern_imports_the_options_only(
         "harness",
         "harness.adapters",
         "harness.adapters.registry",
-        "harness.options",
+        "harness.plugin.options",
         "harness.plugin",
-        "harness.profiles",
+        "harness.testbench.strategies",
     }
 
 

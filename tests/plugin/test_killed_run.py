@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.place import fixed
-from harness.world.snapshot import Snapshot
-from linux import netstate, rtnl
+from harness.testbench.netns_view import fixed
+from harness.world.state.snapshot import Snapshot
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.syscalls import CLONE_NEWNS, MS_REC, MS_SHARED, mount, setns, unshare
@@ -24,7 +24,7 @@ from tests.programs import WITHIN, Watched
 
 LIVE = """
 import os, signal
-from harness.model import Bridge, Host, Nothing
+from harness.model.plan import Bridge, Host, Nothing
 
 def test_half_way(scene, capfd):
     scene.containers(a=Bridge(), b=Host(), c=Nothing())
@@ -135,7 +135,7 @@ def test_nothing_is_sent_from_where_a_run_was_started(
     project.makepyfile(test_a=LIVE.replace("signal.pause()", "pass"))
     with NetNS.new() as outside, outside.entered():
         with Netlink() as netlink:
-            netlink.send([rtnl.set_link(netstate.link(netlink, "lo").ifindex, up=True)])
+            netlink.send([rtnetlink.set_link(rtnetlink_dump.link(netlink, "lo").ifindex, up=True)])
         result = project.runpytest_subprocess(
             "--sandbox=always", "--runtime=mydocker", "-n", workers
         )

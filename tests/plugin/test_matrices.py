@@ -6,10 +6,10 @@ import pytest
 
 MATRICES = """
 import pytest
-from harness.marks import requirement
-from harness.matrix import Matrix
-from harness.model import Cell, Observation, Outcome, Promise, Protocol
-from harness.recorder import RECORDER
+from harness.plugin.marks import requirement
+from harness.model.matrix import Matrix
+from harness.model.plan import Cell, Observation, Outcome, Promise, Protocol
+from harness.report.recorder import RECORDER
 
 CELLS = [Cell("a", f"target{n}", Protocol.UDP, 4) for n in range(20)]
 PROMISE = Promise(Outcome.REPLY, ttl=64, requirement="BR-4", why="peers")

@@ -12,12 +12,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness.model import HOST, NS1, NS2
-from harness.topology import pick
+from harness.model.plan import HOST, NS1, NS2
+from harness.model.topology import pick
 from harness.world.build import World
-from linux import nft
+from linux import nftables
 from linux.netns import NetNS
-from linux.nft import Nft, Table
+from linux.nftables import Nft, Table
 from tests.conftest import SSHD
 from tests.programs import ROOT, Watched, environment, run
 
@@ -105,14 +105,16 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 def _only_ssh(space: NetNS) -> None:
     """Let nothing in but ssh, and what belongs to it."""
     with Nft(space) as rules:
-        accept = nft.verdict("accept")
+        accept = nftables.verdict("accept")
         rules.apply(
             [
-                nft.add_table(TABLE),
-                nft.add_chain(TABLE, "input", hook="input"),
-                nft.add_rule(TABLE, "input", nft.iifname("lo"), accept),
-                nft.add_rule(TABLE, "input", nft.l4proto("tcp"), nft.dport(22), accept),
-                nft.add_rule(TABLE, "input", nft.verdict("drop")),
+                nftables.add_table(TABLE),
+                nftables.add_chain(TABLE, "input", hook="input"),
+                nftables.add_rule(TABLE, "input", nftables.iifname("lo"), accept),
+                nftables.add_rule(
+                    TABLE, "input", nftables.l4proto("tcp"), nftables.dport(22), accept
+                ),
+                nftables.add_rule(TABLE, "input", nftables.verdict("drop")),
             ]
         )
 
@@ -130,7 +132,7 @@ def over_ssh(fleet: Fleet, python: str, *arguments: str) -> Watched:
         return Watched(command, env=environment(PYTEST_ADDOPTS=""), at=str(folder))
 
 
-SANDBOXED = f"{sys.executable} -m harness.cli python"
+SANDBOXED = f"{sys.executable} -m harness.cli.main python"
 
 
 @pytest.mark.timeout(300)

@@ -14,7 +14,7 @@ def test_it_makes_the_test_unsupported(project: pytest.Pytester, options: list[s
     project.makepyfile(
         """
         import pytest
-        from harness.marks import requirement
+        from harness.plugin.marks import requirement
         from harness.probe.remote import OwnStack
 
         @pytest.fixture

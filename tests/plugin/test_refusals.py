@@ -12,7 +12,7 @@ from tests.programs import ALL_BUT_SETFCAP, PIDFD_OPEN, confined, run
 PURE = "def test_pure(): pass"
 LIVE = "def test_live(world): pass"
 PYTEST = [sys.executable, "-m", "pytest", "--sandbox=always"]
-DOCTOR = [sys.executable, "-m", "harness.cli", "doctor"]
+DOCTOR = [sys.executable, "-m", "harness.cli.main", "doctor"]
 NO_NETNS = {"net": 0}
 # These tests are inside a sandbox themselves: with /run masked, a run does not know it.
 

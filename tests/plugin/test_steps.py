@@ -14,7 +14,7 @@ from tests.report.projects import WORKERS
 LONG = """
 import pytest
 from hypothesis import settings
-from harness.steps import telling
+from harness.testbench.steps import telling
 
 EFFORT = settings(max_examples=3, stateful_step_count=5)
 
@@ -31,7 +31,7 @@ def test_quick(): pass
 
 
 MORE = """
-from harness.steps import SHOWN, Far
+from harness.testbench.steps import SHOWN, Far
 
 def test_long(request):
     request.config.stash[SHOWN](Far("any", 5, 3, 2, 9))

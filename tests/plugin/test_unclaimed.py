@@ -10,7 +10,7 @@ import pytest
 FEW: Final = """
 from harness.adapters.mydocker import MydockerAdapter
 from harness.adapters.protocol import Feature, RuntimeRefused
-from harness.claims import of_container, of_network
+from harness.model.features import of_container, of_network
 
 class Acme(MydockerAdapter):
     name = "acme"
@@ -52,10 +52,10 @@ def test_a_test_that_asks_for_more_is_unsupported(
     project.makepyfile(
         """
         import pytest
-        from harness.cast import ALONE, CONTAINER01
-        from harness.marks import requirement
-        from harness.model import Bridge, Nothing, Publish
-        from harness.scene import Scene
+        from harness.model.plan import ALONE, CONTAINER01
+        from harness.plugin.marks import requirement
+        from harness.model.plan import Bridge, Nothing, Publish
+        from harness.testbench.scene import Scene
 
         @pytest.fixture
         def alone(scene): return scene.container("alone", Nothing())

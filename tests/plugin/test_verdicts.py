@@ -9,7 +9,7 @@ import pytest
 
 FOUR = """
 import pytest
-from harness.marks import requirement
+from harness.plugin.marks import requirement
 
 @pytest.fixture
 def trouble():
@@ -54,7 +54,7 @@ def test_what_is_called_as_ours_is_not_taken_for_it(project: pytest.Pytester) ->
 def test_an_unknown_id_is_a_collection_error(project: pytest.Pytester) -> None:
     """A mistyped id is found before anything runs, with the ids that it may have meant."""
     project.makepyfile(
-        'from harness.marks import requirement\n@requirement("BRR-7")\ndef test_it(): pass'
+        'from harness.plugin.marks import requirement\n@requirement("BRR-7")\ndef test_it(): pass'
     )
     result = project.runpytest_subprocess()
     assert result.ret == pytest.ExitCode.INTERRUPTED
@@ -78,7 +78,7 @@ def test_a_runtime_that_breaks_down_is_an_error(
     project.makepyfile(
         """
         from harness.adapters.protocol import RuntimeBroken
-        from harness.marks import requirement
+        from harness.plugin.marks import requirement
 
         @requirement("BR-1")
         def test_breaks(): raise RuntimeBroken("run web: it was ended by signal 11")
@@ -102,7 +102,7 @@ def test_what_is_no_answer_of_the_runtimes_is_an_error(project: pytest.Pytester)
     project.makepyfile(
         """
         import acme, pytest
-        from harness.marks import requirement
+        from harness.plugin.marks import requirement
         from harness.probe.remote import AgentLost
 
         @requirement("BR-1")
@@ -133,7 +133,7 @@ def test_what_is_left_of_a_breakdown_breaks_nothing(project: pytest.Pytester) ->
     project.makepyfile(
         """
         from harness.adapters.protocol import RuntimeBroken
-        from harness.marks import requirement
+        from harness.plugin.marks import requirement
 
         @requirement("BR-1")
         def test_breaks(world):
@@ -174,7 +174,7 @@ def test_of_a_row_the_summary_tells_the_least_that_is_lacking(project: pytest.Py
     """Not what some test of it asks for besides."""
     project.makepyfile(
         """
-        from harness.marks import requirement
+        from harness.plugin.marks import requirement
 
         @requirement("HOST-1", "NONE-1")
         def test_both(): pass
@@ -267,7 +267,7 @@ def test_what_a_runtime_will_not_remove_is_left_behind(project: pytest.Pytester)
         """
         import pytest
         from harness.adapters.protocol import RuntimeRefused
-        from harness.marks import requirement
+        from harness.plugin.marks import requirement
 
         @pytest.fixture
         def stuck():

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 import pytest
 
 from harness.world.build import World
-from linux import nft
+from linux import nftables
 from linux.netns import NetNS
-from linux.nft import Expression, Nft, Table
+from linux.nftables import Expression, Nft, Table
 from tests.linux.star import Star
 
 TABLE = Table("inet", "probed")
@@ -34,14 +34,14 @@ def rule(world: World) -> Iterator[Put]:
 
         def put(
             name: str,
-            hook: nft.Hook,
+            hook: nftables.Hook,
             *parts: list[Expression],
             kind: str = "filter",
         ) -> None:
             rules = stack.enter_context(Nft(world.namespaces[name]))
-            chain = nft.add_chain(TABLE, hook, hook=hook, kind=kind)  # type: ignore[arg-type] # a literal
-            added = nft.add_rule(TABLE, hook, *parts)
-            rules.apply([nft.add_table(TABLE), chain, added])
-            stack.callback(rules.apply, [nft.add_table(TABLE), nft.del_table(TABLE)])
+            chain = nftables.add_chain(TABLE, hook, hook=hook, kind=kind)  # type: ignore[arg-type] # a literal
+            added = nftables.add_rule(TABLE, hook, *parts)
+            rules.apply([nftables.add_table(TABLE), chain, added])
+            stack.callback(rules.apply, [nftables.add_table(TABLE), nftables.del_table(TABLE)])
 
         yield put

@@ -11,18 +11,28 @@ import pytest
 from harness.adapters import registry
 from harness.adapters.mydocker import MydockerAdapter
 from harness.adapters.protocol import ExecCommand
-from harness.cast import CAST, CONTAINER01, CONTAINER02, JOINER, ON_HOST
-from harness.faults.catalogue import Fault
-from harness.faults.sabotage import Sabotaged
-from harness.faults.shelf import firewall
-from harness.guard import guarded
-from harness.matrix import Matrix
-from harness.model import HOST, Cell, Observation, Outcome, Protocol
+from harness.faults.adapter import Sabotaged
+from harness.faults.fault import Fault
+from harness.faults.library import firewall
+from harness.model.matrix import Matrix
+from harness.model.plan import (
+    CAST,
+    CONTAINER01,
+    CONTAINER02,
+    HOST,
+    JOINER,
+    ON_HOST,
+    Cell,
+    Observation,
+    Outcome,
+    Protocol,
+)
 from harness.probe.remote import AgentLost
-from harness.scene import Scene
+from harness.testbench.scene import Scene
 from harness.world.build import World
-from linux import nft
-from linux.nft import Nft, Table
+from harness.world.guard import guarded
+from linux import nftables
+from linux.nftables import Nft, Table
 from tests.adapters.vendors import OWN_STACK, TRIED
 
 KERNELS = tuple(name for name in TRIED if name not in OWN_STACK)
@@ -109,11 +119,11 @@ def web() -> Iterator[Scene]:
 
 def test_a_syn_whose_answer_is_lost_was_heard(web: Scene) -> None:
     """Who may not ask for its sequence number is known by the port that it came from."""
-    dropped = [nft.l4proto("tcp"), nft.oifname("docker0"), nft.verdict("drop")]
+    dropped = [nftables.l4proto("tcp"), nftables.oifname("docker0"), nftables.verdict("drop")]
     with Nft(web.world.namespaces[HOST]) as rules:
         table = Table("inet", "deaf")
-        chain = nft.add_chain(table, "out", hook="output")
-        rules.apply([nft.add_table(table), chain, nft.add_rule(table, "out", *dropped)])
+        chain = nftables.add_chain(table, "out", hook="output")
+        rules.apply([nftables.add_table(table), chain, nftables.add_rule(table, "out", *dropped)])
     (seen,) = web.observed([Cell("web", HOST, Protocol.TCP, 4)]).values()
     assert (seen.outcome, seen.seen_from) == (Outcome.DROPPED, "web")
 

@@ -15,7 +15,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet, Raw
 
-from harness.model import FAMILIES, Family
+from harness.model.plan import FAMILIES, Family
 from harness.probe import icmp
 
 NUMBERS = st.integers(0, 0xFFFF)

@@ -9,8 +9,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from harness.model import Cell, Observation, Outcome, Protocol
-from harness.probe.ledger import Answer, Heard, Ledger, Question
+from harness.model.plan import Cell, Observation, Outcome, Protocol
+from harness.probe.results import Answer, Heard, Ledger, Question
 from linux.netns import NetNS
 
 CELL = Cell("a", "b", Protocol.ICMP, 4)

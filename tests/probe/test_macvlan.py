@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.model import PROTOCOLS, Observation, Outcome, Protocol
-from harness.probe import netns
-from harness.probe.settle import Quiet, await_ready
-from linux import rtnl, sysctl
+from harness.model.plan import PROTOCOLS, Observation, Outcome, Protocol
+from harness.probe import prober
+from harness.probe.quiescence import Quiet, await_ready
+from linux import netns as sysctl
+from linux import rtnetlink
 from linux.netlink import Netlink, u32
 from linux.netns import NetNS
 from tests.asking import ask_all, control, question
@@ -26,7 +27,7 @@ BURST = 900
 """Frames that wait together; the kernel holds a thousand for a parent."""
 GROUP = bytes.fromhex("01005e000123")
 """A group of the crowd's alone: what is sent to it passes none of those who are asked."""
-_BRIDGE_MODE = u32(rtnl.IFLA_MACVLAN_MODE, 4)
+_BRIDGE_MODE = u32(rtnetlink.IFLA_MACVLAN_MODE, 4)
 _ADD_MEMBERSHIP = 1
 
 
@@ -47,12 +48,12 @@ class Lan(NamedTuple):
 
 def add_macvlan(parent: NetNS, child: NetNS, index: int, name: str) -> None:
     """A macvlan on the end of the cable, up in a namespace."""
-    made = rtnl.add_link(
+    made = rtnetlink.add_link(
         "macvlan", name, parent=PORT, netns=child.fd, index=index, data=_BRIDGE_MODE
     )
     with Netlink(parent) as outside, Netlink(child) as within:
         outside.send([made])
-        within.send([rtnl.set_link(index, up=True)])
+        within.send([rtnetlink.set_link(index, up=True)])
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def lan() -> Iterator[Lan]:
             sysctl.write(space, {"net.ipv6.conf.all.disable_ipv6": 1})  # else it sends unasked
         add_macvlan(parent, inside, 8, "eth0")
         with Netlink(inside) as netlink:
-            netlink.send([rtnl.add_address(8, ip_interface(f"{INSIDE}/24"))])
+            netlink.send([rtnetlink.add_address(8, ip_interface(f"{INSIDE}/24"))])
         listener = stack.enter_context(crowd.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         for number in range(CROWD):
             add_macvlan(parent, crowd, 10 + number, f"mv{number}")
@@ -78,13 +79,13 @@ def lan() -> Iterator[Lan]:
 @pytest.fixture
 def busy(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Lan:
     """The same, with a burst right before the questions."""
-    send = netns._Asking.send
+    send = prober._Asking.send
 
-    def after_burst(self: netns._Asking) -> None:
+    def after_burst(self: prober._Asking) -> None:
         lan.burst()
         send(self)
 
-    monkeypatch.setattr(netns._Asking, "send", after_burst)
+    monkeypatch.setattr(prober._Asking, "send", after_burst)
     return lan
 
 

@@ -8,12 +8,12 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from harness.matrix import Matrix
-from harness.model import HOST, Cell, Outcome, Protocol
-from harness.probe import mesh
-from harness.probe.mesh import Member, Mesh, Prober
-from harness.scene import Scene
-from linux import netstate, rtnl
+from bench import mesh
+from bench.mesh import Member, Mesh, Prober
+from harness.model.matrix import Matrix
+from harness.model.plan import HOST, Cell, Outcome, Protocol
+from harness.testbench.scene import Scene
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 
 NAMES = tuple(f"m{number}" for number in range(5))
@@ -66,7 +66,7 @@ def test_who_is_apart_is_told_and_nobody_else(
         for name in ("m1", "m3"):
             port = scene[name].net.links()["eth0"].peer
             assert port is not None
-            netlink.send([rtnl.isolate_port(port)])
+            netlink.send([rtnetlink.isolate_port(port)])
     found = ask(members)
     silent = {item for item, seen in found.items() if seen.outcome is Outcome.DROPPED}
     assert silent == {cell("m1", "m3"), cell("m3", "m1")}
@@ -84,12 +84,12 @@ def test_who_is_asked_again_tells_what_is_so_by_then(scene: Scene, members: list
         assert prober.ask().kept(64) == len(NAMES) ** 2
         ports = [scene[name].net.links()["eth0"].peer or 0 for name in ("m1", "m3")]
         with Netlink(host) as netlink:
-            netlink.send([rtnl.isolate_port(port) for port in ports])
+            netlink.send([rtnetlink.isolate_port(port) for port in ports])
         found = prober.ask()
         silent = {item for item, seen in found.items() if seen.outcome is Outcome.DROPPED}
         assert silent == {cell("m1", "m3"), cell("m3", "m1")}
         with Netlink(host) as netlink:
-            netlink.send([rtnl.isolate_port(port, isolated=False) for port in ports])
+            netlink.send([rtnetlink.isolate_port(port, isolated=False) for port in ports])
         assert prober.ask().kept(64) == len(NAMES) ** 2
 
 
@@ -117,5 +117,5 @@ def test_what_was_told_is_forgotten(members: list[Member], ask: Ask) -> None:
     ask(members)
     for member in members:
         with Netlink(member.space) as netlink:
-            states = [item.state for item in netstate.neighbours(netlink)]
-        assert not [state for state in states if state & rtnl.NUD_PERMANENT]
+            states = [item.state for item in rtnetlink_dump.neighbours(netlink)]
+        assert not [state for state in states if state & rtnetlink.NUD_PERMANENT]

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.model import FAMILIES, Family
-from harness.probe import names
-from harness.probe.names import Lookup, Resolved, WorldSilent, nameservers, resolve
+from harness.model.plan import FAMILIES, Family
+from harness.probe import resolver as names
+from harness.probe.resolver import Lookup, Resolved, WorldSilent, nameservers, resolve
 from harness.world.build import World
 from linux.netns import NetNS
 from tests.world.pair import pair

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.model import (
+from harness.model.plan import (
     ATTACKER,
     BR0,
     FAMILIES,
@@ -24,14 +24,14 @@ from harness.model import (
     Protocol,
     cells,
 )
-from harness.probe import netns
-from harness.probe.ledger import Question
-from harness.probe.netns import observe
-from harness.topology import Address
+from harness.model.topology import Address
+from harness.probe import prober
+from harness.probe.prober import observe
+from harness.probe.results import Question
 from harness.world.build import World
-from linux import nft
+from linux import nftables
 from linux.netns import NetNS
-from linux.nft import Rejection
+from linux.nftables import Rejection
 from tests.probe.conftest import Put
 
 EVERYBODY = (HOST, NS1, NS2, INTERNET, ATTACKER)
@@ -110,7 +110,7 @@ def test_slices_are_no_different(world: World, monkeypatch: pytest.MonkeyPatch) 
     """Asked a few at a time, the same questions have the same answers."""
     asked = list(cells((HOST, NS1), (INTERNET, NS2)))
     whole = observed(world, asked)
-    monkeypatch.setattr(netns, "SLICE", 5)
+    monkeypatch.setattr(prober, "SLICE", 5)
     assert observed(world, asked) == whole
 
 
@@ -126,9 +126,9 @@ def test_another_witness_is_a_wrong_peer(
     rule(
         HOST,
         "prerouting",
-        nft.iifname("br0"),
-        nft.daddr(_only(world.address(INTERNET, family))),
-        nft.dnat(world.address(NS2, family)),
+        nftables.iifname("br0"),
+        nftables.daddr(_only(world.address(INTERNET, family))),
+        nftables.dnat(world.address(NS2, family)),
         kind="nat",
     )
     seen = one(world, NS1, INTERNET, protocol, family)
@@ -137,7 +137,7 @@ def test_another_witness_is_a_wrong_peer(
     assert one(world, NS1, ATTACKER, protocol, family).outcome is Outcome.REPLY
 
 
-def _only(address: Address) -> nft.Network:
+def _only(address: Address) -> nftables.Network:
     return ip_network(address)
 
 
@@ -147,9 +147,9 @@ def test_an_echo_without_a_witness_is_a_wrong_peer(world: World, rule: Put, fami
     rule(
         HOST,
         "prerouting",
-        nft.iifname("br0"),
-        nft.daddr(_only(world.address(INTERNET, family))),
-        nft.dnat(world.address("lan_gateway", family)),
+        nftables.iifname("br0"),
+        nftables.daddr(_only(world.address(INTERNET, family))),
+        nftables.dnat(world.address("lan_gateway", family)),
         kind="nat",
     )
     seen = one(world, NS1, INTERNET, Protocol.ICMP, family)
@@ -183,10 +183,10 @@ def test_something_that_is_no_witness_is_a_wrong_peer(
     rule(
         HOST,
         "prerouting",
-        nft.iifname("br0"),
-        nft.daddr(_only(world.address(ATTACKER, family))),
-        nft.l4proto(impostor.protocol.value),
-        nft.dnat(world.address(INTERNET, family), impostor.port),
+        nftables.iifname("br0"),
+        nftables.daddr(_only(world.address(ATTACKER, family))),
+        nftables.l4proto(impostor.protocol.value),
+        nftables.dnat(world.address(INTERNET, family), impostor.port),
         kind="nat",
     )
     cell = Cell(NS1, ATTACKER, impostor.protocol, family)
@@ -211,7 +211,7 @@ def test_a_rejection_tells_its_code(
     world: World, rule: Put, family: Family, how: Rejection, code: str
 ) -> None:
     """A router that refuses with an ICMP error is told by that error, whatever is spoken."""
-    rule("r2", "forward", nft.oifname("eth1"), nft.reject(how))
+    rule("r2", "forward", nftables.oifname("eth1"), nftables.reject(how))
     for protocol in PROTOCOLS:
         seen = one(world, NS1, INTERNET, protocol, family)
         assert seen == Observation(Outcome.REJECTED, code=code)
@@ -220,7 +220,7 @@ def test_a_rejection_tells_its_code(
 @EACH
 def test_a_reset_is_a_rejection(world: World, rule: Put, family: Family) -> None:
     """A TCP connection that is reset is rejected, by `rst`."""
-    rule("r2", "forward", nft.l4proto("tcp"), nft.reject("tcp-reset"))
+    rule("r2", "forward", nftables.l4proto("tcp"), nftables.reject("tcp-reset"))
     seen = one(world, NS1, INTERNET, Protocol.TCP, family)
     assert seen == Observation(Outcome.REJECTED, code="rst")
     assert one(world, NS1, INTERNET, Protocol.UDP, family).outcome is Outcome.REPLY
@@ -229,7 +229,7 @@ def test_a_reset_is_a_rejection(world: World, rule: Put, family: Family) -> None
 @EACH
 def test_a_rule_of_its_own_is_local_policy(world: World, rule: Put, family: Family) -> None:
     """What the source's own kernel may not send is rejected there, and told apart."""
-    rule(NS1, "output", nft.verdict("drop"))
+    rule(NS1, "output", nftables.verdict("drop"))
     for protocol in (Protocol.ICMP, Protocol.UDP):
         seen = one(world, NS1, INTERNET, protocol, family)
         assert seen == Observation(Outcome.REJECTED, code="local-policy")
@@ -266,7 +266,7 @@ def test_what_vanishes_on_the_way_is_dropped(
     world: World, rule: Put, protocol: Protocol, family: Family
 ) -> None:
     """A request that a router swallows is dropped, and was seen by no witness."""
-    rule("r2", "forward", nft.oifname("eth1"), nft.verdict("drop"))
+    rule("r2", "forward", nftables.oifname("eth1"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, protocol, family)
     assert (seen, seen.detail) == (
         Observation(Outcome.DROPPED),
@@ -280,7 +280,7 @@ def test_a_lost_answer_is_dropped_with_what_was_seen(
     world: World, rule: Put, protocol: Protocol, family: Family
 ) -> None:
     """When only the answer vanishes, the witness still tells whom it saw, and how far away."""
-    rule("r2", "forward", nft.iifname("eth1"), nft.verdict("drop"))
+    rule("r2", "forward", nftables.iifname("eth1"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, protocol, family)
     assert seen == Observation(Outcome.DROPPED, seen_ttl=60, seen_from=NS1)
     internet = world.namespaces[INTERNET].id[1]
@@ -288,8 +288,8 @@ def test_a_lost_answer_is_dropped_with_what_was_seen(
 
 
 LEAKS = {
-    "refused by the target": (INTERNET, "output", nft.oifname("eth0")),
-    "lost in the host": (HOST, "forward", nft.oifname("br0")),
+    "refused by the target": (INTERNET, "output", nftables.oifname("eth0")),
+    "lost in the host": (HOST, "forward", nftables.oifname("br0")),
 }
 """Where the second step of a TCP handshake gets lost: a namespace, a hook, what it matches."""
 
@@ -301,7 +301,7 @@ def test_a_handshake_that_stops_half_way_has_arrived(
 ) -> None:
     """When the target's SYN-ACK is lost, the SYN is known to have arrived, and from whom."""
     name, hook, match = LEAKS[where]
-    rule(name, hook, match, nft.l4proto("tcp"), nft.verdict("drop"))
+    rule(name, hook, match, nftables.l4proto("tcp"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, Protocol.TCP, family)
     assert seen == Observation(Outcome.DROPPED, seen_ttl=60, seen_from=NS1)
     assert one(world, NS1, INTERNET, Protocol.UDP, family).outcome is Outcome.REPLY
@@ -310,7 +310,7 @@ def test_a_handshake_that_stops_half_way_has_arrived(
 @EACH
 def test_a_syn_that_is_lost_has_not_arrived(world: World, rule: Put, family: Family) -> None:
     """A SYN that the target's own rules drop reached no witness, as a datagram would not."""
-    rule(INTERNET, "input", nft.l4proto("tcp"), nft.verdict("drop"))
+    rule(INTERNET, "input", nftables.l4proto("tcp"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, Protocol.TCP, family)
     assert (seen, seen.detail) == (
         Observation(Outcome.DROPPED),

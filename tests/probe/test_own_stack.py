@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
-from harness.probe import own_stack
-from linux import netstate, rtnl
+from harness.probe import remote
+from linux import rtnetlink, rtnetlink_dump
 from linux.netns import NetNS
 
 ETH0 = 2
 
 
-def route(destination: str, family: int, *, oif: int = ETH0, via: str = "") -> netstate.Route:
+def route(destination: str, family: int, *, oif: int = ETH0, via: str = "") -> rtnetlink_dump.Route:
     """A route as the agent's rtnetlink tells it."""
     kind = IPv6Network if ":" in destination else IPv4Network
-    return netstate.Route(
+    return rtnetlink_dump.Route(
         kind(destination) if destination else None,
         IPv4Address(via) if via else None,
         oif,
@@ -26,17 +26,17 @@ def test_routes_of_lo_and_of_the_other_family_are_left_out() -> None:
     """One of gVisor has one table, and tells all of it whatever family is asked for."""
     wanted = [route("10.1.0.0/16", 4), route("", 4, via="10.1.0.1"), route("fd00::/64", 6)]
     told = [
-        route("127.0.0.0/8", 4, oif=rtnl.LO),
+        route("127.0.0.0/8", 4, oif=rtnetlink.LO),
         route("fd00::/64", 4),
         route("10.1.0.0/16", 6),
         route("", 6, via="10.1.0.1"),
         *wanted,
     ]
-    assert own_stack.of_main_table(told) == wanted
+    assert remote.of_main_table(told) == wanted
 
 
 def test_a_kernels_own_namespaces_need_no_patience() -> None:
     """There silence is final at once."""
     with NetNS.own() as own:
-        assert own_stack.patience([own]) == 0.0
-        assert not own_stack.has(own)
+        assert remote.patience([own]) == 0.0
+        assert not remote.has(own)

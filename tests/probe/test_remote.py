@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.addresses import LOOPBACKS
-from harness.place import Place, fixed
 from harness.probe import remote
-from harness.probe.remote import Agent, AgentLost, Inside
-from harness.probe.remote_socket import RemoteSocket
-from harness.traffic import Ear
-from linux import rtnl
+from harness.probe.remote import Agent, AgentLost, Inside, RemoteSocket
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.listener import Ear
+from harness.testbench.netns_view import Place, fixed
+from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -32,7 +31,7 @@ def space() -> Iterator[NetNS]:
     """A namespace whose `lo` is up."""
     with NetNS.new() as made:
         with Netlink(made) as netlink:
-            netlink.send([rtnl.set_link(rtnl.LO, up=True)])
+            netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
         yield made
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from harness.probe import settle
-from harness.probe.settle import ControlLost, NeverQuiet, NeverReady, Quiet, await_ready
-from linux import netstate, nft, rtnl, sysctl
+from harness.probe import quiescence
+from harness.probe.quiescence import ControlLost, NeverQuiet, NeverReady, Quiet, await_ready
+from linux import netns, nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import NLM_F_CREATE, Netlink, Request, attr, u32
 from linux.netns import NetNS
 from tests.asking import control
@@ -31,7 +31,7 @@ def ends() -> Iterator[Pair]:
     """Two namespaces and a cable, IPv4 only: nobody sends unasked."""
     with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as both:
         for space in both:
-            sysctl.write(space, {"net.ipv6.conf.all.disable_ipv6": 1})
+            netns.write(space, {"net.ipv6.conf.all.disable_ipv6": 1})
         yield both
 
 
@@ -68,7 +68,7 @@ def test_who_is_answered_for_others_is_asked_once_where_nothing_moves(
         asked.append(netlink)
         return set()
 
-    monkeypatch.setattr(netstate, "proxied_requests", requests)
+    monkeypatch.setattr(rtnetlink_dump, "proxied_requests", requests)
     with Quiet(lo, ends) as quiet:
         quiet.last()
         assert len(asked) == 1
@@ -101,16 +101,16 @@ def test_what_moves_elsewhere_does_not_count(ends: Pair, lo: NetNS) -> None:
 def storm() -> Iterator[NetNS]:
     """Two bridges joined by two cables, and one frame that goes round and round between them."""
     with NetNS.new() as space, Netlink(space) as netlink:
-        sysctl.write(space, {"net.ipv6.conf.default.disable_ipv6": 1})
-        netlink.send([rtnl.add_bridge("west", index=5), rtnl.add_bridge("east", index=6)])
+        netns.write(space, {"net.ipv6.conf.default.disable_ipv6": 1})
+        netlink.send([rtnetlink.add_bridge("west", index=5), rtnetlink.add_bridge("east", index=6)])
         for cable in (0, 1):
             ends = 10 + cable, 20 + cable
             netlink.send(
                 [
-                    rtnl.add_veth(
+                    rtnetlink.add_veth(
                         f"w{cable}", f"e{cable}", index=ends[0], peer_index=ends[1], master=5
                     ),
-                    rtnl.set_link(ends[1], master=6, up=True),
+                    rtnetlink.set_link(ends[1], master=6, up=True),
                 ]
             )
         await_ready([space])
@@ -118,7 +118,7 @@ def storm() -> Iterator[NetNS]:
             sock.bind(("west", 0))
             sock.send(b"\xff" * 6 + bytes.fromhex("020000000001") + b"\x88\xb5".ljust(48, b"."))
         yield space
-        netlink.send([rtnl.set_link(5, up=False), rtnl.set_link(6, up=False)])
+        netlink.send([rtnetlink.set_link(5, up=False), rtnetlink.set_link(6, up=False)])
 
 
 def test_a_world_that_never_rests_is_an_error(storm: NetNS, ends: Pair, lo: NetNS) -> None:
@@ -134,7 +134,7 @@ def test_a_world_that_never_rests_is_an_error(storm: NetNS, ends: Pair, lo: NetN
         assert any(f"{name} in" in told for name in ("e0", "e1", "w0", "w1"))
         assert "eth0" not in told
     with Netlink(storm) as netlink:
-        netlink.send([rtnl.set_link(5, up=False)])
+        netlink.send([rtnetlink.set_link(5, up=False)])
     with Quiet(lo, [storm]) as quiet:
         rest(quiet)
 
@@ -151,11 +151,11 @@ def test_a_lost_control_packet_is_an_error(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where not even `lo` delivers there is no verdict."""
-    monkeypatch.setattr(settle, "CONTROL_BOUND", 0.02)
-    table = nft.Table("inet", "swallow")
-    with nft.Nft(lo) as rules:
-        chain = nft.add_chain(table, "in", hook="input", policy="drop")
-        rules.apply([nft.add_table(table), chain])
+    monkeypatch.setattr(quiescence, "CONTROL_BOUND", 0.02)
+    table = nftables.Table("inet", "swallow")
+    with nftables.Nft(lo) as rules:
+        chain = nftables.add_chain(table, "in", hook="input", policy="drop")
+        rules.apply([nftables.add_table(table), chain])
     with (
         Quiet(lo, ends) as quiet,
         pytest.raises(ControlLost, match=r"took more than 0\.02 s; .* run again with fewer"),
@@ -206,7 +206,7 @@ def bare() -> Iterator[Pair]:
     """Two namespaces and a cable, on which duplicate address detection takes a tenth second."""
     with pair([], []) as both:
         for space in both:
-            sysctl.write(
+            netns.write(
                 space,
                 {
                     "net.ipv6.conf.eth0.accept_dad": 1,
@@ -227,13 +227,13 @@ def ends6() -> Iterator[Pair]:
 def give(space: NetNS, text: str, index: int = PORT) -> None:
     """Give a link an address that is looked for duplicates of."""
     with Netlink(space) as netlink:
-        netlink.send([rtnl.add_address(index, IPv6Interface(text), nodad=False)])
+        netlink.send([rtnetlink.add_address(index, IPv6Interface(text), nodad=False)])
 
 
 def state(space: NetNS, text: str) -> tuple[bool, bool]:
     """Whether an address is tentative, and whether it failed."""
     with Netlink(space) as netlink:
-        (found,) = (a for a in netstate.addresses(netlink) if str(a.address) == text)
+        (found,) = (a for a in rtnetlink_dump.addresses(netlink) if str(a.address) == text)
     return found.tentative, found.failed
 
 
@@ -250,7 +250,7 @@ def test_a_tentative_address_is_waited_for(bare: Pair, monkeypatch: pytest.Monke
     wait = select.select
     monkeypatch.setattr(select, "select", waited)
     for space, text in ((one, OWN), (other, PEER)):
-        sysctl.write(space, {"net.ipv6.conf.eth0.dad_transmits": 10})  # else it may be over by then
+        netns.write(space, {"net.ipv6.conf.eth0.dad_transmits": 10})  # else it may be over by then
         give(space, text)
         assert state(space, text) == (True, False)
     await_ready(bare)
@@ -264,20 +264,22 @@ def test_an_address_is_waited_for_until_it_can_be_reached(ends6: Pair) -> None:
     one, other = ends6
     fresh = [IPv6Interface(f"fd00::{number:x}/64") for number in range(1, 100)]
     with Netlink(one) as netlink, other.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asker:
-        netlink.send([rtnl.add_address(PORT, address) for address in fresh])
+        netlink.send([rtnetlink.add_address(PORT, address) for address in fresh])
         await_ready([one])
-        assert netstate.taken(netlink) >= {address.ip for address in fresh}
+        assert rtnetlink_dump.taken(netlink) >= {address.ip for address in fresh}
         asker.sendto(b"!", (str(fresh[-1].ip), 9))
         settle_down(*ends6)
     (entry,) = (item for item in _neighbours(other) if item.address == fresh[-1].ip)
-    assert entry.state & rtnl.NUD_REACHABLE
+    assert entry.state & rtnetlink.NUD_REACHABLE
 
 
 def _local_route(kind: int, flags: int) -> Request:
     """To add or to remove the route by which `THERE` is taken in."""
     packed = IPv6Interface(THERE).packed
-    body = rtnl.ROUTE.pack(socket.AF_INET6, 128, 0, 0, 255, 2, 0, 2, 0) + attr(rtnl.RTA_DST, packed)
-    return Request(kind, flags, body + u32(rtnl.RTA_OIF, PORT), "change a local route")
+    body = rtnetlink.ROUTE.pack(socket.AF_INET6, 128, 0, 0, 255, 2, 0, 2, 0) + attr(
+        rtnetlink.RTA_DST, packed
+    )
+    return Request(kind, flags, body + u32(rtnetlink.RTA_OIF, PORT), "change a local route")
 
 
 def test_an_address_that_is_not_taken_in_is_named(ends6: Pair) -> None:
@@ -285,7 +287,7 @@ def test_an_address_that_is_not_taken_in_is_named(ends6: Pair) -> None:
     _, other = ends6
     await_ready([other])
     with Netlink(other) as netlink:
-        netlink.send([_local_route(rtnl.RTM_DELROUTE, 0)])
+        netlink.send([_local_route(rtnetlink.RTM_DELROUTE, 0)])
         with pytest.raises(NeverReady, match=r"address .* of eth0 takes no packets yet after"):
             await_ready([other], bound=0.05)
 
@@ -299,7 +301,7 @@ def test_an_address_is_waited_for_until_it_is_taken_in(
     woken: list[bool] = []
 
     def waited(*given: Any) -> tuple[list[Any], ...]:
-        netlink.send([_local_route(rtnl.RTM_NEWROUTE, NLM_F_CREATE)])
+        netlink.send([_local_route(rtnetlink.RTM_NEWROUTE, NLM_F_CREATE)])
         found = wait(*given)
         woken.append(bool(found[0]))
         return found
@@ -307,20 +309,20 @@ def test_an_address_is_waited_for_until_it_is_taken_in(
     wait = select.select
     monkeypatch.setattr(select, "select", waited)
     with Netlink(other) as netlink:
-        netlink.send([_local_route(rtnl.RTM_DELROUTE, 0)])
+        netlink.send([_local_route(rtnetlink.RTM_DELROUTE, 0)])
         await_ready([other])
     assert woken == [True]
 
 
-def _neighbours(space: NetNS) -> list[netstate.Neighbour]:
+def _neighbours(space: NetNS) -> list[rtnetlink_dump.Neighbour]:
     with Netlink(space) as netlink:
-        return list(netstate.neighbours(netlink))
+        return list(rtnetlink_dump.neighbours(netlink))
 
 
 def test_an_address_that_stays_tentative_is_named(bare: Pair) -> None:
     """When time is up the error says which address of which link, and where."""
     one, _ = bare
-    sysctl.write(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
+    netns.write(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
     give(one, OWN)
     with pytest.raises(NeverReady) as caught:
         await_ready(bare, bound=0.05)
@@ -333,7 +335,7 @@ def test_a_duplicate_is_not_waited_for(bare: Pair) -> None:
     """An address that somebody else has never becomes usable: there is nothing to wait for."""
     one, other = bare
     with Netlink(other) as netlink:
-        netlink.send([rtnl.add_address(PORT, IPv6Interface(OWN))])
+        netlink.send([rtnetlink.add_address(PORT, IPv6Interface(OWN))])
     await_ready(bare)
     give(one, OWN)
     await_ready(bare)
@@ -345,9 +347,9 @@ def test_an_address_without_a_carrier_is_not_waited_for() -> None:
     with control() as space, Netlink(space) as netlink:
         netlink.send(
             [
-                rtnl.add_bridge("br0", index=5),
-                rtnl.add_veth("port", "peer", index=6, master=5),
-                rtnl.del_link("port"),
+                rtnetlink.add_bridge("br0", index=5),
+                rtnetlink.add_veth("port", "peer", index=6, master=5),
+                rtnetlink.del_link("port"),
             ]
         )
         give(space, OWN, index=5)
@@ -358,27 +360,27 @@ def test_an_address_without_a_carrier_is_not_waited_for() -> None:
 def test_a_link_local_address_alone_is_not_waited_for(bare: Pair) -> None:
     """A link without a global IPv6 address takes no part in IPv6."""
     one, _ = bare
-    sysctl.write(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
+    netns.write(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
     with Netlink(one) as netlink:
-        netlink.send([rtnl.set_link(PORT, up=False), rtnl.set_link(PORT, up=True)])
+        netlink.send([rtnetlink.set_link(PORT, up=False), rtnetlink.set_link(PORT, up=True)])
     await_ready([one])
     with Netlink(one) as netlink:
-        assert [item.tentative for item in netstate.addresses(netlink, index=PORT)] == [True]
+        assert [item.tentative for item in rtnetlink_dump.addresses(netlink, index=PORT)] == [True]
 
 
 def test_a_port_that_does_not_forward_is_named() -> None:
     """A bridge with a spanning tree lets its ports listen and learn for seconds first."""
-    slow = u32(rtnl.IFLA_BR_STP_STATE, 1) + u32(rtnl.IFLA_BR_FORWARD_DELAY, 200)
+    slow = u32(rtnetlink.IFLA_BR_STP_STATE, 1) + u32(rtnetlink.IFLA_BR_FORWARD_DELAY, 200)
     with pair([], []) as (one, _), Netlink(one) as netlink:
         netlink.send(
             [
-                rtnl.add_link("bridge", "br0", index=5, data=slow, up=True),
-                rtnl.set_link(PORT, master=5),
+                rtnetlink.add_link("bridge", "br0", index=5, data=slow, up=True),
+                rtnetlink.set_link(PORT, master=5),
             ]
         )
         with pytest.raises(NeverReady, match=r"bridge port eth0 does not forward yet \(state 1\)"):
             await_ready([one], bound=0.05)
-        netlink.send([rtnl.set_link(5, up=False)])
+        netlink.send([rtnetlink.set_link(5, up=False)])
         await_ready([one])
 
 
@@ -387,14 +389,16 @@ def test_a_link_that_carries_late_is_waited_for() -> None:
     for _ in range(20):
         with NetNS.new() as one, NetNS.new() as other:
             with Netlink(one) as netlink:
-                netlink.send([rtnl.add_bridge("br0", index=5)])
-                netlink.send([rtnl.add_veth("near", "far", master=5, peer_netns=other.fd)])
+                netlink.send([rtnetlink.add_bridge("br0", index=5)])
+                netlink.send([rtnetlink.add_veth("near", "far", master=5, peer_netns=other.fd)])
             with Netlink(other) as netlink:
-                index = netstate.link(netlink, "far").ifindex
-                netlink.send([rtnl.set_link(index, up=True)])
+                index = rtnetlink_dump.link(netlink, "far").ifindex
+                netlink.send([rtnetlink.set_link(index, up=True)])
             await_ready([other, one])
             for space in (one, other):
                 with Netlink(space) as netlink:
-                    found = [link for link in netstate.links(netlink) if link.up and link.carrier]
+                    found = [
+                        link for link in rtnetlink_dump.links(netlink) if link.up and link.carrier
+                    ]
                     assert all(link.running for link in found)
                     assert [link.port_state for link in found if link.master] in ([], [3])

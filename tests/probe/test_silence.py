@@ -10,12 +10,13 @@ from itertools import product
 
 import pytest
 
-from harness.model import FAMILIES, PROTOCOLS, Family, Observation, Outcome, Protocol
-from harness.probe import netns
-from harness.probe.netns import SendQueueFull
-from harness.probe.settle import Quiet
-from harness.probe.station import open_stations
-from linux import netstate, nft, rtnl, sysctl
+from harness.model.plan import FAMILIES, PROTOCOLS, Family, Observation, Outcome, Protocol
+from harness.probe import prober
+from harness.probe.prober import SendQueueFull
+from harness.probe.quiescence import Quiet
+from harness.probe.sockets import open_stations
+from linux import netns as sysctl
+from linux import nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from tests.asking import ask_all, question
 from tests.linux.star import SHARED, Star
@@ -34,14 +35,14 @@ PATIENCE = 10.0
 """Seconds after which something that must happen has not."""
 
 
-def refuse(star: Star, *parts: list[nft.Expression]) -> None:
+def refuse(star: Star, *parts: list[nftables.Expression]) -> None:
     """Let the router refuse what these parts match."""
-    with nft.Nft(star.router) as rules:
+    with nftables.Nft(star.router) as rules:
         rules.apply(
             [
-                nft.add_table(TABLE),
-                nft.add_chain(TABLE, "forward", hook="forward"),
-                nft.add_rule(TABLE, "forward", *parts),
+                nftables.add_table(TABLE),
+                nftables.add_chain(TABLE, "forward", hook="forward"),
+                nftables.add_rule(TABLE, "forward", *parts),
             ]
         )
 
@@ -56,7 +57,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
             told.append(super().reached())
             return told[-1]
 
-    monkeypatch.setattr(netns, "Quiet", Counted)
+    monkeypatch.setattr(prober, "Quiet", Counted)
     return told
 
 
@@ -65,7 +66,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def test_a_hundred_negatives_cost_a_few_looks(star: Star, passes: list[bool]) -> None:
     """Silence costs no time-out: a handful of looks at the counters, for all cells together."""
-    refuse(star, nft.verdict("drop"))
+    refuse(star, nftables.verdict("drop"))
     asked = [
         question(star.asker, SHARED[family], star.first, protocol, number)
         for number in range(20)
@@ -121,7 +122,7 @@ def test_addresses_that_nobody_has_cost_a_few_looks(passes: list[bool]) -> None:
 def on_link(star: Star, address: str) -> None:
     """Let the asker take an address for one of its own link."""
     with Netlink(star.asker) as netlink:
-        netlink.send([rtnl.add_route(ip_network(address), oif=2)])
+        netlink.send([rtnetlink.add_route(ip_network(address), oif=2)])
 
 
 def proxy(star: Star, family: Family) -> None:
@@ -130,7 +131,7 @@ def proxy(star: Star, family: Family) -> None:
         sysctl.write(star.router, {"net.ipv4.conf.eth0.proxy_arp": 1})
     else:
         sysctl.write(star.router, {"net.ipv6.conf.eth0.proxy_ndp": 1})
-        star.netlink.send([rtnl.add_proxy(10, ip_address(SHARED[6]))])
+        star.netlink.send([rtnetlink.add_proxy(10, ip_address(SHARED[6]))])
 
 
 @EACH
@@ -164,7 +165,7 @@ def test_an_address_is_asked_for_afresh(family: Family) -> None:
     with pair([own], []) as (one, other), Netlink(other) as netlink:
         with one.socket(kind, socket.SOCK_DGRAM) as caller:
             caller.sendto(b"", (str(late.ip), PORT))
-        netlink.send([rtnl.add_address(2, late)])
+        netlink.send([rtnetlink.add_address(2, late)])
         asked = [question(one, str(late.ip), other, protocol) for protocol in PROTOCOLS]
         assert {seen.outcome for seen in ask_all(asked)} == {Outcome.REPLY}
 
@@ -177,7 +178,7 @@ def test_nobody_is_looked_for_afterwards(family: Family, protocol: Protocol) -> 
         (seen,) = ask_all([question(one, NOBODY[family], two, protocol)])
         assert seen.outcome is Outcome.DROPPED
         with Netlink(one) as netlink:
-            assert list(netstate.neighbours(netlink, state=rtnl.NUD_INCOMPLETE)) == []
+            assert list(rtnetlink_dump.neighbours(netlink, state=rtnetlink.NUD_INCOMPLETE)) == []
 
 
 def test_silent_neighbours_are_in_nobodys_way() -> None:
@@ -199,7 +200,7 @@ def test_silent_neighbours_are_in_nobodys_way() -> None:
 
 def test_a_full_send_queue_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a socket cannot hold what waits, that is told: it is not the runtime's silence."""
-    monkeypatch.setattr("harness.probe.station._BUFFER", 4096)
+    monkeypatch.setattr("harness.probe.sockets._BUFFER", 4096)
     with pair(["10.0.0.1/16"], ["10.0.0.2/16"]) as (one, other):
         asked = [
             question(one, f"10.0.1.{1 + number}", other, Protocol.UDP, number)
@@ -235,16 +236,16 @@ def test_patience_is_for_what_runs_in_user_space(
             ear.sendto(out.recv(100), asker)
 
     monkeypatch.setattr(Quiet, "reached", reached)
-    monkeypatch.setattr(netns, "open_stations", lambda spaces, _: open_stations(spaces, [PORT]))
-    chain = nft.add_chain(TABLE, "nat", hook="prerouting", kind="nat")
-    way = [nft.iifname("eth0"), nft.l4proto("udp"), nft.family(family)]
-    to = nft.dnat(ip_address(own), RELAY)
+    monkeypatch.setattr(prober, "open_stations", lambda spaces, _: open_stations(spaces, [PORT]))
+    chain = nftables.add_chain(TABLE, "nat", hook="prerouting", kind="nat")
+    way = [nftables.iifname("eth0"), nftables.l4proto("udp"), nftables.family(family)]
+    to = nftables.dnat(ip_address(own), RELAY)
     with (
         star.router.socket(kind, socket.SOCK_DGRAM) as ear,
-        nft.Nft(star.router) as rules,
+        nftables.Nft(star.router) as rules,
         ThreadPoolExecutor(1) as executor,
     ):
-        rules.apply([nft.add_table(TABLE), chain, nft.add_rule(TABLE, "nat", *way, to)])
+        rules.apply([nftables.add_table(TABLE), chain, nftables.add_rule(TABLE, "nat", *way, to)])
         ear.bind((own, RELAY))
         ear.settimeout(PATIENCE)
         relayed = executor.submit(relay)
@@ -260,7 +261,7 @@ def test_patience_is_for_what_runs_in_user_space(
 @EACH
 def test_an_error_is_told_to_the_one_it_is_about(star: Star, family: Family) -> None:
     """Refusals that come while others are asked spoil none of them: hundreds, one by one."""
-    refuse(star, nft.oifname("eth2"), nft.reject())
+    refuse(star, nftables.oifname("eth2"), nftables.reject())
     asked = [
         question(star.asker, str(star.station(to, family)), star.stations[to], protocol, number)
         for number, (protocol, to) in enumerate(product(PROTOCOLS * 60, (1, 2)))
@@ -278,10 +279,10 @@ def test_what_strays_to_another_namespace_is_no_answer(
     """A reply or an error that is delivered to somebody who did not ask is no news."""
     own = ip_interface(star.station(0, family))
     with Netlink(star.second) as netlink:
-        netlink.send([rtnl.add_address(rtnl.LO, own)])
-    star.netlink.send([rtnl.add_route(own.network, via=star.station(2, family))])
+        netlink.send([rtnetlink.add_address(rtnetlink.LO, own)])
+    star.netlink.send([rtnetlink.add_route(own.network, via=star.station(2, family))])
     if refused:
-        refuse(star, nft.iifname("eth0"), nft.reject())
+        refuse(star, nftables.iifname("eth0"), nftables.reject())
     lost = [question(star.asker, SHARED[family], star.first, protocol) for protocol in PROTOCOLS]
     witnessed = question(star.second, SHARED[family], star.second, number=1)
     *found, control = ask_all([*lost, witnessed], through=star.everybody)

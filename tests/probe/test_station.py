@@ -10,19 +10,19 @@ from ipaddress import ip_address
 
 import pytest
 
-from harness.model import FAMILIES, Family
-from harness.probe.notation import plain
-from harness.probe.station import (
+from harness.model.plan import FAMILIES, Family
+from harness.probe.sockets import (
     PortsTaken,
     SocketError,
     Station,
     open_stations,
     pending_error,
+    plain,
     receive,
     reply,
     syn_ttl,
 )
-from linux import sysctl
+from linux import netns
 from linux.netns import NetNS
 from tests.asking import settle
 from tests.processes import nothing_stays_open
@@ -118,7 +118,7 @@ def test_a_listener_knows_the_ttl_of_the_first_packet(
 ) -> None:
     """The TTL of a connection is that of the SYN, kept by the kernel."""
     asker, witness = stations
-    sysctl.write(asker.netns, {"net.ipv4.ip_default_ttl": 44, "net.ipv6.conf.eth0.hop_limit": 44})
+    netns.write(asker.netns, {"net.ipv4.ip_default_ttl": 44, "net.ipv6.conf.eth0.hop_limit": 44})
     with asker.netns.entered():
         stream = asker.connecting(family)
     with stream:
@@ -128,7 +128,7 @@ def test_a_listener_knows_the_ttl_of_the_first_packet(
         with accepted:
             assert syn_ttl(accepted) == 44
             assert plain(sender[0]) == ip_address(ASKER[family])
-    sysctl.write(asker.netns, {"net.ipv4.ip_default_ttl": 64, "net.ipv6.conf.eth0.hop_limit": 64})
+    netns.write(asker.netns, {"net.ipv4.ip_default_ttl": 64, "net.ipv6.conf.eth0.hop_limit": 64})
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.probe import wire
-from harness.topology import Address
+from harness.model.topology import Address
+from harness.probe import payload as wire
 
 RUNS = st.binary(min_size=wire.RUN_LENGTH, max_size=wire.RUN_LENGTH)
 INDEXES = st.integers(0, 2**32 - 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness import gate
-from harness.expectations import Deviation, Kind
+from harness.report import gate
+from harness.report.expectations import Deviation, Kind
 from harness.report.schema import Failure, GateResult, Report, TestResult, Verdict
 from tests.report import made
 from tests.report.made import OUTSIDE, PEERS

@@ -8,9 +8,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from harness.model import Family, Observation, Outcome, Promise, Protocol
-from harness.report.collect import matrix, nothing_counted
-from harness.report.judging import concluded, profile
+from harness.model.plan import Family, Observation, Outcome, Promise, Protocol
+from harness.report.build import matrix, nothing_counted
+from harness.report.judge import concluded, profile
 from harness.report.schema import (
     CellResult,
     Excused,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from harness.report import json_file
+from harness.report import schema
 from harness.report.schema import Report
 
 GREEN = """
-from harness.marks import requirement
+from harness.plugin.marks import requirement
 
 @requirement("BR-1")
 def test_kept(): pass
@@ -43,7 +43,7 @@ reason = "arithmetic"
 REFUSED = """
 import pytest
 from harness.adapters.protocol import RuntimeRefused
-from harness.marks import requirement
+from harness.plugin.marks import requirement
 
 SAID = "Error: no start\\nfailed to bind a listener on [fd63::1]:53: not yet"
 
@@ -79,4 +79,4 @@ def run(project: pytest.Pytester, *options: str) -> pytest.RunResult:
 
 def left(project: pytest.Pytester, folder: str = "report") -> Report:
     """The report that the last run has left."""
-    return json_file.load(project.path / folder)
+    return schema.load(project.path / folder)

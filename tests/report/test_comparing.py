@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.comparing import DATA, PAGE, TABLE
-from harness.report import json_file
+from harness.cli.compare import DATA, PAGE, TABLE
+from harness.report import schema
 from linux import syscalls
 from tests.programs import ROOT, Watched, environment
 
@@ -25,7 +25,7 @@ WITHIN = 120.0
 pytestmark = pytest.mark.timeout(WITHIN + 10)
 
 TESTS = """
-from harness.marks import requirement
+from harness.plugin.marks import requirement
 
 @requirement("NONE-1")
 def test_kept(runtime): pass
@@ -39,7 +39,7 @@ def test_differs(runtime, scene): assert runtime.name == "mydocker"
 
 
 WAITING = """
-from harness.marks import requirement
+from harness.plugin.marks import requirement
 from tests.programs import until_interrupted
 
 @requirement("NONE-1")
@@ -90,7 +90,7 @@ def comparing(folder: Path, *names: str, tests: str, more: Sequence[str] = ()) -
     (folder / "test_it.py").write_text(tests)
     (folder / "pytest.ini").write_text("[pytest]\nnetmodes = true\n")
     words = ["--tests", str(folder), "-n", "0", "--output", str(folder / "out")]
-    return [sys.executable, "-m", "harness.cli", "compare", *names, *words, *more]
+    return [sys.executable, "-m", "harness.cli.main", "compare", *names, *words, *more]
 
 
 def test_the_table_has_a_verdict_of_each_runtime(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_table_has_a_verdict_of_each_runtime(tmp_path: Path) -> None:
     assert told["BR-4"] == {"mydocker": "pass", lesser: "fail"}
     assert "| BR-4 | MUST | pass | **fail** |" in (out / TABLE).read_text()
     assert (out / PAGE).is_file()
-    assert json_file.load(out / "mydocker").complete
+    assert schema.load(out / "mydocker").complete
     (line,) = [item for item in done.stdout.splitlines() if item.split()[:1] == ["BR-4"]]
     assert line.split()[1:] == ["MUST", "pass", "fail"]
     assert "\x1b" not in done.stdout, "a log has no progress bar"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.model import Attached, Bridge, Host, Joined, Plan
-from harness.report.drawing import Box, draw, stacked
+from harness.model.plan import Attached, Bridge, Host, Joined, Plan
+from harness.report.render.topology_svg import Box, draw, stacked
 from harness.report.schema import Stage, StagedContainer, StagedNetwork
-from harness.strategies import plans
+from harness.testbench.strategies import plans
 from tests.report import made
 
 

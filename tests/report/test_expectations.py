@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import expectations
-from harness.expectations import BadExpectations, Deviation, Kind, as_version
+from harness.report import expectations
+from harness.report.expectations import BadExpectations, Deviation, Kind, as_version
 from harness.report.schema import Verdict
 
 ENTRY = """

@@ -13,9 +13,10 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from harness.report import badge, evidence, files, html, json_file
-from harness.report.json_file import BadReport
-from harness.report.schema import GateResult, Report, Verdict
+from harness.report import failure_links, store
+from harness.report import schema as json_file
+from harness.report.render import badge, html
+from harness.report.schema import BadReport, GateResult, Report, Verdict
 from linux import syscalls
 from tests.report import made
 
@@ -77,16 +78,16 @@ def test_every_field_is_documented() -> None:
 
 def test_all_files_are_written(tmp_path: Path) -> None:
     """The five files, the list of evidence, and nothing half-finished beside them."""
-    files.write(made.BROKEN, tmp_path / "new" / "report")
+    store.write(made.BROKEN, tmp_path / "new" / "report")
     written = {item.name for item in (tmp_path / "new" / "report").iterdir()}
-    assert written == {*files.NAMES, evidence.EVIDENCE}
+    assert written == {*store.NAMES, failure_links.EVIDENCE}
 
 
 def test_a_run_that_begins_takes_the_earlier_ones_files_away(tmp_path: Path) -> None:
     """What stands in the folder meanwhile says that it is partial."""
-    files.write(made.report(made.result()), tmp_path)
+    store.write(made.report(made.result()), tmp_path)
     (tmp_path / "mine.txt").write_text("not the report's")
-    files.announce(made.report(partial=("the run has not come to its end",)), tmp_path)
+    store.announce(made.report(partial=("the run has not come to its end",)), tmp_path)
     assert {item.name for item in tmp_path.iterdir()} == {json_file.NAME, "mine.txt"}
     assert json_file.load(tmp_path).partial == ("the run has not come to its end",)
 
@@ -94,17 +95,17 @@ def test_a_run_that_begins_takes_the_earlier_ones_files_away(tmp_path: Path) -> 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> None:
     """The draft is gone, the earlier content is there."""
     path = tmp_path / "file"
-    files.replace(path, "old")
+    store.replace(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        files.replace(path, "new" * 100_000 + "\ud800")
+        store.replace(path, "new" * 100_000 + "\ud800")
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "old"
 
 
 def test_junit_tells_requirements_verdicts_and_evidence(tmp_path: Path) -> None:
     """Requirement ids are properties; a failure, an error and what is unsupported differ."""
-    files.write(made.BROKEN, tmp_path)
-    suite = ElementTree.parse(tmp_path / files.JUNIT).getroot().find("testsuite")
+    store.write(made.BROKEN, tmp_path)
+    suite = ElementTree.parse(tmp_path / store.JUNIT).getroot().find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "1", "1")
     peers, *_ = (case for case in suite.iter("testcase") if case.get("name") == "test_peers")
@@ -117,7 +118,7 @@ def test_junit_tells_requirements_verdicts_and_evidence(tmp_path: Path) -> None:
 
 def test_the_evidence_has_a_page_of_its_own(tmp_path: Path) -> None:
     """Each failure that left some, with its requirements, its first words and the way there."""
-    files.write(made.BROKEN, tmp_path)
+    store.write(made.BROKEN, tmp_path)
     listed = (tmp_path / "evidence" / "index.md").read_text()
     entry, words, names = listed.splitlines()[2:]
     assert entry.endswith("](<peers/>) (BR-4)")
@@ -131,10 +132,10 @@ def test_a_page_elsewhere_leads_to_the_evidence(tmp_path: Path) -> None:
     below, beside = tmp_path / "pages" / "acme", tmp_path / "acme"
     names = ("index.md", "peers/", "peers/story.txt", "peers/again.txt", "peers/state/host.json")
     for own, led in ((below, [f"acme/evidence/{name}" for name in names]), (beside, [])):
-        files.write(made.BROKEN, own)
-        page = html.render([files.seen_from(made.BROKEN, own, tmp_path / "pages")])
+        store.write(made.BROKEN, own)
+        page = html.render([store.seen_from(made.BROKEN, own, tmp_path / "pages")])
         assert re.findall(r'href="([^"#:]*evidence[^"]*)"', page) == led
-    assert files.seen_from(made.BROKEN, below, below) == made.BROKEN
+    assert store.seen_from(made.BROKEN, below, below) == made.BROKEN
 
 
 def test_evidence_for_which_there_is_no_room_is_told_of(tmp_path: Path) -> None:
@@ -143,12 +144,12 @@ def test_evidence_for_which_there_is_no_room_is_told_of(tmp_path: Path) -> None:
     (own / "evidence" / "peers").mkdir(parents=True)
     place.mkdir()
     (place / "evidence").touch()
-    brought = files.bring_evidence(made.BROKEN, own, place)
+    brought = store.bring_evidence(made.BROKEN, own, place)
     (failure,) = brought.tests[0].failures
     assert (failure.evidence, failure.files) == (None, ())
     said = f"is in {own}/evidence/peers, for it could not be copied: Not a directory"
     assert (failure.sections[-1].title, failure.sections[-1].text) == ("evidence", said)
-    assert files.bring_evidence(made.BROKEN, tmp_path, place) == made.BROKEN
+    assert store.bring_evidence(made.BROKEN, tmp_path, place) == made.BROKEN
 
 
 def test_evidence_that_fills_the_disk_leaves_its_room_to_the_report(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_evidence_that_fills_the_disk_leaves_its_room_to_the_report(tmp_path: Pa
     place.mkdir()
     syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=64k")
     try:
-        brought = files.bring_evidence(made.BROKEN, own, place)
+        brought = store.bring_evidence(made.BROKEN, own, place)
         assert not (place / "evidence" / "peers").exists()
     finally:
         syscalls.umount(str(place))
@@ -180,17 +181,17 @@ def test_a_report_from_before_its_evidence_had_names_is_read() -> None:
 
 def test_where_nothing_failed_there_is_no_evidence(tmp_path: Path) -> None:
     """No folder either."""
-    files.write(made.report(made.result(made.PEERS, Verdict.KEPT, ["BR-4"])), tmp_path)
+    store.write(made.report(made.result(made.PEERS, Verdict.KEPT, ["BR-4"])), tmp_path)
     assert not (tmp_path / "evidence").exists()
 
 
 def test_the_page_of_an_earlier_runs_evidence_goes(tmp_path: Path) -> None:
     """As that evidence does."""
-    files.write(made.BROKEN, tmp_path)
+    store.write(made.BROKEN, tmp_path)
     listed = tmp_path / "evidence" / "index.md"
-    files.remove_evidence(tmp_path, before=listed.stat().st_mtime)
+    store.remove_evidence(tmp_path, before=listed.stat().st_mtime)
     assert listed.exists()
-    files.remove_evidence(tmp_path, before=listed.stat().st_mtime + 1)
+    store.remove_evidence(tmp_path, before=listed.stat().st_mtime + 1)
     assert not listed.exists()
 
 
@@ -221,8 +222,8 @@ def test_the_summary_is_appended_to_the_jobs(
     """What other steps have written there stays."""
     job = tmp_path / "job.md"
     job.write_text("before\n")
-    monkeypatch.setenv(files.STEP_SUMMARY, str(job))
-    files.append_step_summary(made.BROKEN)
+    monkeypatch.setenv(store.STEP_SUMMARY, str(job))
+    store.append_step_summary(made.BROKEN)
     assert job.read_text().startswith("before\n## netmodes: acme 1.2\n")
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import gate
-from harness.expectations import UNEXPLAINED, BadExpectations, Deviation, Kind
-from harness.model import Outcome
+from harness.model.plan import Outcome
+from harness.report import gate
+from harness.report.expectations import UNEXPLAINED, BadExpectations, Deviation, Kind
 from harness.report.schema import (
     Failure,
     Report,

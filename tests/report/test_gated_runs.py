@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from harness import expectations
+from harness.report import expectations
 from tests.report.projects import (
     BY_SAYING,
     EXPECTED,

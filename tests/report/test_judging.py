@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.report.judging import counts, judged, profile
+from harness.report.judge import counts, judged, profile
 from harness.report.schema import Failure, Profile, TestResult, Verdict
 from tests.report import made
 

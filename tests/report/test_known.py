@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.report.known import unseen
+from harness.report.expectations import unseen
 from tests.report.projects import run
 
 FILE = """
@@ -68,11 +68,11 @@ def test_it_stands_beside_where_the_report_is(
     """Once the runtime has told its version."""
     folder = project.mkdir("suites") / "expected"
     folder.mkdir()
-    monkeypatch.setattr("harness.conformance.SUITES", folder.parent)
+    monkeypatch.setattr("harness.plugin.requirements.SUITES", folder.parent)
     (folder / "mydocker.toml").write_text(FILE.format("mydocker"))
     project.makepyfile(
         test_it="""
-        from harness.marks import requirement
+        from harness.plugin.marks import requirement
 
         @requirement("CTR-2")
         def test_it(runtime): assert runtime.version

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.model import Outcome
+from harness.model.plan import Outcome
 from harness.report.compare import changes
 from harness.report.merge import Unmergeable, merge
 from harness.report.schema import (

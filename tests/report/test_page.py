@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, expect, sync_playwright
 
-from harness.report import files, html
+from harness.report import store
+from harness.report.render import html
 from harness.report.schema import Failure, Report, Verdict
 from tests.conftest import CHROMIUM
 from tests.report import made
@@ -59,7 +60,7 @@ def shown(browser: Browser, tmp_path: Path) -> Iterator[Shown]:
         said.append(str(error))
 
     def show(*reports: Report, **options: object) -> Page:
-        files.write_page(reports, tmp_path / "index.html")
+        store.write_page(reports, tmp_path / "index.html")
         context = browser.new_context(**options)  # type: ignore[arg-type] # any option of it
         contexts.append(context)
         page = context.new_page()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.report import files, json_file
+from harness.report import schema, store
 from harness.report.schema import Verdict
 from linux import syscalls
 from tests.programs import Watched
@@ -44,7 +44,7 @@ def test_a_run_leaves_a_report(project: pytest.Pytester, workers: list[str]) -> 
     assert failure.message == "(1 + 1) == 3"
     assert "assert 1 + 1 == 3" in failure.text
     assert [section.text for section in failure.sections] == ["said before\n"]
-    assert {path.name for path in (project.path / "report").iterdir()} == set(files.NAMES)
+    assert {path.name for path in (project.path / "report").iterdir()} == set(store.NAMES)
 
 
 @WORKERS
@@ -68,7 +68,7 @@ def test_a_live_run_tells_of_runtime_and_stage(project: pytest.Pytester) -> None
     """Version, features and dialect of the runtime; who was there while a matrix was measured."""
     project.makepyfile(
         test_it="""
-        from harness.marks import requirement
+        from harness.plugin.marks import requirement
 
         @requirement("CTR-2")
         def test_it(cast): cast.observed(list(cast.promised())[:4])
@@ -125,7 +125,7 @@ def test_a_run_of_no_test_writes_none(project: pytest.Pytester, option: str) -> 
     """It tells of tests and their fixtures, and leaves alone what an earlier run has left."""
     project.makepyfile(
         test_it="""
-        from harness.marks import requirement
+        from harness.plugin.marks import requirement
 
         @requirement("BR-1")
         def test_it(scene, guard): assert 0
@@ -171,7 +171,7 @@ def test_what_a_runtime_prints_does_nothing_to_the_terminal(project: pytest.Pyte
 
 WAITING = """
 import pytest
-from harness.marks import requirement
+from harness.plugin.marks import requirement
 from tests.programs import until_interrupted
 
 @requirement("BR-1")
@@ -272,7 +272,7 @@ def test_a_folder_that_cannot_be_written_fails_the_run(
     (instead,) = (item.removeprefix(f"report: {why}; a partial report is in ") for item in told)
     assert Path(instead).parent == temporary
     assert Path(instead).name.startswith("netmodes-report-")
-    report = json_file.load(Path(instead))
+    report = schema.load(Path(instead))
     assert report.partial == (why,)
     assert report.exit == 1
     assert report.totals.tests.kept == 2
@@ -302,10 +302,10 @@ def test_a_full_disk_fails_the_run(
     result.stdout.fnmatch_lines(["1 kept, 1 unsupported*"])
     assert {path.name for path in small_disk.iterdir()} == {"report.json"}
     (instead,) = temporary.iterdir()
-    whole = json_file.load(instead)
+    whole = schema.load(instead)
     assert any("No space left on device" in words for words in whole.partial)
     assert whole.totals.tests.kept == 2
-    report = json_file.load(small_disk)
+    report = schema.load(small_disk)
     assert report.partial
     assert report.exit != 0
 
@@ -322,4 +322,4 @@ def test_on_a_full_disk_no_earlier_success_is_left(
             pass
     assert run(project, f"--report={small_disk}").ret == pytest.ExitCode.TESTS_FAILED
     assert {path.name for path in small_disk.iterdir()} == {"report.json"}
-    assert json_file.load(small_disk).partial
+    assert schema.load(small_disk).partial

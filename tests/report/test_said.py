@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
-from harness.report.said import said
+from harness.plugin.worker_notes import said
 from tests.report.projects import WORKERS, left, run
 
 NO = RuntimeRefused("run web", "Error: no address left")
@@ -65,7 +65,7 @@ FAILING = '''
 import pytest
 from hypothesis import given, settings, strategies as st
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
-from harness.marks import requirement
+from harness.plugin.marks import requirement
 
 TIMES = iter(range(1000))
 

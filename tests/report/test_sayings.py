@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness import gate
-from harness.expectations import BadExpectations, Kind
-from harness.model import Outcome
+from harness.model.plan import Outcome
+from harness.report import gate
+from harness.report.expectations import BadExpectations, Kind
 from harness.report.schema import Excused, Failure, TestResult, Verdict
 from tests.report import made
 from tests.report.entries import (

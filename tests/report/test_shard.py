@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import shard
-from harness.shard import BadShard
+from harness.report import merge
+from harness.report.merge import BadShard
 
 IDS = st.lists(
     st.builds("f{}.py::test_{}".format, st.integers(0, 9), st.integers(0, 9)), unique=True
@@ -26,20 +26,20 @@ def test_every_test_is_in_one_shard_whatever_the_order(
     ids: list[str], of: int, seconds: dict[str, float], seed: int
 ) -> None:
     """Machines that find the tests in another order divide them alike."""
-    parts = shard.assign(ids, of, seconds)
+    parts = merge.assign(ids, of, seconds)
     assert parts.keys() == set(ids)
     assert set(parts.values()) <= set(range(1, of + 1))
     shuffled = random.Random(seed).sample(ids, len(ids))
-    assert shard.assign(shuffled, of, seconds) == parts
+    assert merge.assign(shuffled, of, seconds) == parts
 
 
 @settings(deadline=None)
 @given(IDS, st.integers(1, 6), SECONDS)
 def test_a_file_is_in_one_shard(ids: list[str], of: int, seconds: dict[str, float]) -> None:
     """What a module sets up is set up once."""
-    parts = shard.assign(ids, of, seconds)
+    parts = merge.assign(ids, of, seconds)
     for id_ in ids:
-        assert {parts[other] for other in ids if shard.file_of(other) == shard.file_of(id_)} == {
+        assert {parts[other] for other in ids if merge.file_of(other) == merge.file_of(id_)} == {
             parts[id_]
         }
 
@@ -51,32 +51,32 @@ def test_no_shard_has_a_file_more_than_it_could_give_away(
 ) -> None:
     """By recorded times the fullest shard exceeds the emptiest by one file at most."""
     known = {id_: seconds.get(id_, 1.0) for id_ in ids}
-    parts = shard.assign(ids, of, known)
+    parts = merge.assign(ids, of, known)
     loads = [sum(known[id_] for id_ in ids if parts[id_] == number) for number in range(1, of + 1)]
-    files = {shard.file_of(id_) for id_ in ids}
-    longest = max(sum(known[id_] for id_ in ids if shard.file_of(id_) == file) for file in files)
+    files = {merge.file_of(id_) for id_ in ids}
+    longest = max(sum(known[id_] for id_ in ids if merge.file_of(id_) == file) for file in files)
     assert max(loads) - min(loads) <= longest + 1e-6
 
 
 def test_the_longest_files_are_dealt_out_first() -> None:
     """So that the short ones even out what is left."""
     seconds = {"a.py::test": 1.0, "b.py::test": 1.0, "c.py::test": 1.0, "z.py::test": 3.0}
-    parts = shard.assign(seconds, 2, seconds)
+    parts = merge.assign(seconds, 2, seconds)
     assert parts == {"z.py::test": 1, "a.py::test": 2, "b.py::test": 2, "c.py::test": 2}
 
 
 def test_a_new_test_counts_as_the_median_one() -> None:
     """A file that nobody has timed is not taken for free."""
     seconds = {"a.py::test": 10.0, "b.py::test": 9.0, "c.py::test": 8.0}
-    parts = shard.assign([*seconds, "new.py::test"], 3, seconds)
+    parts = merge.assign([*seconds, "new.py::test"], 3, seconds)
     assert parts == {"a.py::test": 1, "b.py::test": 2, "new.py::test": 3, "c.py::test": 2}
 
 
 def test_without_times_a_new_file_moves_no_other() -> None:
     """Shards by hash stay as they are while files come and go."""
     ids = [f"f{number}.py::test" for number in range(20)]
-    before = shard.assign(ids, 3, {})
-    after = shard.assign([*ids, "new.py::test"], 3, {})
+    before = merge.assign(ids, 3, {})
+    after = merge.assign([*ids, "new.py::test"], 3, {})
     assert {id_: after[id_] for id_ in ids} == before
     assert set(before.values()) == {1, 2, 3}
 
@@ -84,6 +84,6 @@ def test_without_times_a_new_file_moves_no_other() -> None:
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "a/b", "\u0661/\u0662"])
 def test_what_is_no_shard_is_refused(text: str) -> None:
     """The message says how to write one."""
-    assert shard.parse("2/5") == shard.Part(2, 5)
+    assert merge.parse("2/5") == merge.Part(2, 5)
     with pytest.raises(BadShard, match="k/n"):
-        shard.parse(text)
+        merge.parse(text)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
-from harness.report import files
+from harness.cli import main
+from harness.report import store
 from harness.report.schema import Shard
 from tests.report import made
 from tests.report.projects import (
@@ -34,7 +34,7 @@ def netmodes(project: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> Ne
 
     def call(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
-        status = cli.main(words)
+        status = main.main(words)
         said = capsys.readouterr()
         return status, said.out, said.err
 
@@ -194,7 +194,7 @@ def test_the_evidence_of_every_part_is_kept_with_the_whole(
     """The joint page leads to it, and so does one about several that lies above."""
     first, second = made.shards(made.BROKEN.tests[:1], made.BROKEN.tests[1:])
     for name, part in (("a", first), ("b", second)):
-        files.write(part, tmp_path / name)
+        store.write(part, tmp_path / name)
     peers, joint = tmp_path / "a" / "evidence" / "peers", tmp_path / "joint"
     peers.mkdir()
     (peers / "story.txt").write_text("it died")

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from harness import gate
-from harness.report import badge, evidence, html, json_file, junit, markdown, text
+from harness.report import failure_links, gate, sanitize, schema
 from harness.report.compare import changes
+from harness.report.render import badge, html, junit, markdown
+from harness.report.sanitize import disarm
 from harness.report.schema import Failure, Report, Verdict
-from harness.report.untrusted import disarm
 from tests.report import made
 
 _CONTROLS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -35,16 +35,16 @@ def acted_upon(said: str) -> set[str]:
 @given(made.HOSTILE)
 def test_plain_text_has_nothing_that_a_terminal_obeys(said: str) -> None:
     """Line breaks stay, everything else that is not seen is written as an escape."""
-    assert acted_upon(text.plain(said)) == set()
-    assert acted_upon(text.line(said)) == set()
-    assert "\n" not in text.line(said)
+    assert acted_upon(sanitize.plain(said)) == set()
+    assert acted_upon(sanitize.line(said)) == set()
+    assert "\n" not in sanitize.line(said)
 
 
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(categories=("L", "N", "P", "S")) | st.just(" ")))
 def test_what_can_be_seen_stays_as_it_is(said: str) -> None:
     """Letters, digits, signs and blanks of any script are left alone."""
-    assert text.line(said) == said
+    assert sanitize.line(said) == said
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_what_can_be_seen_stays_as_it_is(said: str) -> None:
 )
 def test_only_addresses_of_the_web_are_links(url: str) -> None:
     """A source that is anything else is shown without a link."""
-    assert text.address("https://example.com/a?b=c#d") == "https://example.com/a?b=c#d"
-    assert text.address(url) is None
+    assert sanitize.address("https://example.com/a?b=c#d") == "https://example.com/a?b=c#d"
+    assert sanitize.address(url) is None
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_only_addresses_of_the_web_are_links(url: str) -> None:
 )
 def test_evidence_lies_below_the_report(path: str) -> None:
     """A folder anywhere else is no evidence."""
-    assert text.folder("evidence/test-1") == "evidence/test-1"
-    assert text.folder(path) is None
+    assert sanitize.folder("evidence/test-1") == "evidence/test-1"
+    assert sanitize.folder(path) is None
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_only_what_evidence_is_made_of_is_linked(name: str) -> None:
     """Whatever a report says that is in the folder, and wherever that is."""
     own = Failure(when="call", evidence="evidence/one", files=(name, "story.txt", "state/a.json"))
     ways = ("evidence/one/story.txt", "evidence/one/state/a.json")
-    assert tuple(way for _, way in evidence.links(own)) == ways
-    assert evidence.links(replace(own, evidence="../one")) == ()
+    assert tuple(way for _, way in failure_links.links(own)) == ways
+    assert failure_links.links(replace(own, evidence="../one")) == ()
 
 
 # --- the page ------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_the_pages_data_end_where_they_should(report: Report) -> None:
     """What the script reads is JSON, and the same cells that `report.json` has."""
     page = html.render([report])
     data = page.partition('id="data">')[2].partition("</script>")[0]
-    assert json.loads(data) == [json_file.plain(report)["matrices"]]
+    assert json.loads(data) == [schema.plain(report)["matrices"]]
 
 
 # --- Markdown ----------------------------------------------------------------------
@@ -179,7 +179,7 @@ def tokens(nodes: list[Token]) -> Iterator[Token]:
 @given(made.HOSTILE)
 def test_in_markdown_a_text_is_a_text(said: str) -> None:
     """A reader sees what was said, and no markup comes of it; nobody is mentioned or linked."""
-    escaped = text.markdown(said)
+    escaped = sanitize.markdown(said)
     found = list(tokens(_MARKDOWN.parse(f"- said: {escaped}")))
     kinds = {node.type for node in found} - {"text", "text_special", "inline"}
     assert kinds == {
@@ -191,7 +191,7 @@ def test_in_markdown_a_text_is_a_text(said: str) -> None:
         "bullet_list_close",
     }
     shown = "".join(node.content for node in found if node.type in ("text", "text_special"))
-    assert shown.strip() == f"said: {text.line(said)}".strip()
+    assert shown.strip() == f"said: {sanitize.line(said)}".strip()
     assert not re.search(r"@\w|(?<!&)#\d|https?://|www\.|:\w+:", escaped)
 
 
@@ -224,7 +224,7 @@ def test_the_list_of_evidence_has_our_markup_only(said: str) -> None:
     names = ("story.txt", said)
     failure = Failure(when="call", message=said, evidence="evidence/one", files=names)
     report = made.report(made.result(said, Verdict.BROKEN, [said], failures=(failure,)))
-    listed = evidence.index(report, "evidence")
+    listed = failure_links.index(report, "evidence")
     found = list(tokens(_MARKDOWN.parse(listed)))
     assert not [node for node in found if node.type.startswith("html") or node.type == "image"]
     ways = ["one/", "one/story.txt"]
@@ -261,7 +261,7 @@ def test_junit_is_xml_whatever_was_said(report: Report) -> None:
 @given(made.hostile_reports())
 def test_json_and_badge_can_be_shown_on_a_terminal(report: Report) -> None:
     """`cat report.json` does nothing but show it."""
-    assert acted_upon(json_file.dumps(report) + badge.render(report)) == set()
+    assert acted_upon(schema.dumps(report) + badge.render(report)) == set()
 
 
 @settings(deadline=None)
@@ -275,7 +275,7 @@ def test_what_gate_and_diff_print_is_one_line_each(old: Report, new: Report) -> 
         *gate.in_words(old.gate, old),
         *(str(change) for change in changes(old, new)),
     ]
-    for words in map(text.line, said):
+    for words in map(sanitize.line, said):
         assert acted_upon(words) == set()
         assert "\n" not in words
 

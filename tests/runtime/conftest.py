@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import sandbox
-from linux import rtnl
+from harness.sandbox import sandbox
+from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from runtime.engine import Engine
@@ -36,7 +36,7 @@ def host() -> Iterator[NetNS]:
     sandbox.require()
     with NetNS.new() as made, made.entered():
         with Netlink() as netlink:
-            netlink.send([rtnl.set_link(rtnl.LO, up=True)])
+            netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
         yield made
 
 

@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from linux import netstate
+from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
-from linux.nft import Nft, Table
+from linux.nftables import Nft, Table
 from runtime.engine import Engine
-from runtime.image import BASE, BUSYBOX
+from runtime.image.base import BASE, BUSYBOX
 from runtime.records import Container
 
 WITHIN = 10.0
@@ -47,10 +47,10 @@ def namespace(container: Container | None, kind: str) -> str:
     return os.readlink(f"/proc/{container.state.pid if container else 'thread-self'}/ns/{kind}")
 
 
-def links(space: NetNS | None = None) -> dict[str, netstate.Link]:
+def links(space: NetNS | None = None) -> dict[str, rtnetlink_dump.Link]:
     """The interfaces of a namespace, or of the caller's, by name."""
     with Netlink(space) as netlink:
-        return {link.name: link for link in netstate.links(netlink)}
+        return {link.name: link for link in rtnetlink_dump.links(netlink)}
 
 
 class Network(NamedTuple):
@@ -65,13 +65,15 @@ def network(space: NetNS | None = None) -> Network:
     """Links (name, MAC, up), addresses and routes (destination, gateway), without link-local."""
     with Netlink(space) as netlink:
         return Network(
-            sorted((link.name, link.mac, link.up) for link in netstate.links(netlink)),
+            sorted((link.name, link.mac, link.up) for link in rtnetlink_dump.links(netlink)),
             sorted(
                 str(item.address)
-                for item in netstate.addresses(netlink)
+                for item in rtnetlink_dump.addresses(netlink)
                 if not item.address.is_link_local
             ),
-            sorted((str(item.destination), str(item.via)) for item in netstate.routes(netlink)),
+            sorted(
+                (str(item.destination), str(item.via)) for item in rtnetlink_dump.routes(netlink)
+            ),
         )
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.engine import Engine
-from runtime.intake import Loaded
+from runtime.image.create import Loaded
 from tests.runtime import tars
 from tests.runtime.looks import descriptors, mounts
 

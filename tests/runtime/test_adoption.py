@@ -11,7 +11,7 @@ import dns.exception
 
 from runtime.engine import Engine
 from runtime.records import Container
-from runtime.state import process_born
+from runtime.store import process_born
 from tests.runtime.asking import RESOLVER, ask, told
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import netns, until

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from linux import rtnl
+from linux import rtnetlink
 from linux.netlink import Netlink
 from runtime.engine import Engine
 
@@ -16,9 +16,9 @@ def test_a_router_that_was_listened_to_is_listened_to_still(engine: Engine) -> N
     """When the host begins to forward IPv6; at the end it listens as before, if it still can."""
     with Netlink() as netlink:
         for index, name in ((90, "up.90"), (91, "up91"), (92, "aside")):
-            netlink.send([rtnl.add_bridge(name, index=index)])
+            netlink.send([rtnetlink.add_bridge(name, index=index)])
             own = ip_interface(f"2001:db8:{index}::1/64")
-            netlink.send([rtnl.add_address(index, own)])
+            netlink.send([rtnetlink.add_address(index, own)])
     with IPRoute() as ipr:
         for index in (90, 91):
             via = f"2001:db8:{index}::2"
@@ -29,7 +29,7 @@ def test_a_router_that_was_listened_to_is_listened_to_still(engine: Engine) -> N
     engine.network_create("lan", ipv6=True)
     assert [accepts(name) for name in ("up.90", "up91", "aside")] == ["2", "2", "1"]
     with Netlink() as netlink:
-        netlink.send([rtnl.del_link("up91")])
+        netlink.send([rtnetlink.del_link("up91")])
     engine.teardown()
     assert accepts("up.90") == "1"
 

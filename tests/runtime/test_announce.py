@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from linux import routing
+from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from runtime.engine import Engine
-from runtime.net import plug
-from runtime.net.announce import announce
+from runtime.network import endpoint
+from runtime.network.endpoint import announce
 from runtime.records import Address
 from tests.runtime.conftest import FOR_EVER
 
@@ -49,10 +49,10 @@ def test_who_is_told_of_an_address_can_send_to_it(
 
     def announcing(inside: Netlink, *args: Any) -> None:
         own: Sequence[Address] = args[-1]
-        early.extend(address for address in own if not routing.way(inside, address).local)
+        early.extend(address for address in own if not rtnetlink_dump.way(inside, address).local)
         announce(inside, *args)
 
-    monkeypatch.setattr(plug, "announce", announcing)
+    monkeypatch.setattr(endpoint, "announce", announcing)
     web = engine.run("base", FOR_EVER)
     for _ in range(30):
         engine.network_connect(lan, web.id)

@@ -18,12 +18,12 @@ import dns.reversename
 import pytest
 
 from linux.netns import NetNS
-from runtime.attendant import client, ears
-from runtime.attendant.client import Attendants
+from runtime.daemon import client, dns_socket
+from runtime.daemon.client import Attendants
 from runtime.engine import Engine
 from runtime.errors import ConflictError, MydockerError
 from runtime.records import Container
-from runtime.state import process_born
+from runtime.store import process_born
 from tests.runtime.asking import GATEWAY, RESOLVER, ask, known, name_server, told
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import Step, killed_at, steps
@@ -37,7 +37,7 @@ def _attendants() -> set[int]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             own = os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/thread-self/ns/net")
             title = words[0] == b"mydocker-attendant"
-            if (title or b"runtime.attendant.process" in words) and own:
+            if (title or b"runtime.daemon.daemon" in words) and own:
                 found.add(pid)
     return found
 
@@ -246,7 +246,7 @@ def _connect_and_read(call: socket.socket) -> None:
         (Attendants, "_begin"),
         (client, "_bind"),
         (Attendants, "_spawn"),
-        (ears, "open_ears"),
+        (dns_socket, "open_ears"),
     ).values(),
 )
 def test_a_start_is_killed(engine: Engine, root: Path, lan: str, step: Step) -> None:

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from linux.syscalls import mount, umount
-from runtime import cli
+from runtime.cli import main
+from runtime.cli.base import pairs
+from runtime.cli.run import parser
 from runtime.engine import Engine
 from runtime.errors import InvalidError, UnsupportedError
-from runtime.optioncli import pairs
-from runtime.parser import parser
 from tests.programs import Watched, environment
 from tests.runtime.looks import links, nothing_left, until
 
@@ -354,7 +354,7 @@ def test_completion_without_its_library(
 ) -> None:
     """Says what to install."""
     monkeypatch.setitem(sys.modules, "shtab", None)
-    assert cli.main(["completion", "bash"]) == 1
+    assert main.main(["completion", "bash"]) == 1
     assert "netmodes[completion]" in capsys.readouterr().err
 
 

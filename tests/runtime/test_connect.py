@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from linux import rtnl
+from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
-from runtime import plugger, state, wiring
+from runtime import store
+from runtime.container import networking
 from runtime.engine import Engine
 from runtime.errors import (
     ConflictError,
@@ -22,7 +23,9 @@ from runtime.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from runtime.net import bridge, connect, files, networks, plug, routes
+from runtime.network import bridge, etc_files, manager
+from runtime.network import endpoint as plug
+from runtime.network import endpoint as routes
 from runtime.records import Container, Endpoint
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import killed_at, steps
@@ -120,14 +123,14 @@ def test_who_had_joined_it_may_be_removed_meanwhile(
     """By somebody else, just before its files are written: it is connected all the same."""
     engine.run("base", FOR_EVER, name="web")
     joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
-    write = files.write
+    write = etc_files.write
 
     def write_too_late(directory: str, name: str, text: str) -> None:
         if directory.endswith(joiner.id):
             engine.remove(joiner.id, force=True)
         write(directory, name, text)
 
-    monkeypatch.setattr(files, "write", write_too_late)
+    monkeypatch.setattr(etc_files, "write", write_too_late)
     assert _named(engine.network_connect(lan, "web"), lan).address == "10.9.0.2/24"
     assert [item.name for item in engine.containers()] == ["web"]
 
@@ -207,7 +210,7 @@ def test_who_publishes_starts_without_a_network(engine: Engine) -> None:
 def test_a_mac_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A namespace that has ended has its macvlan until the kernel has taken it apart."""
     with Netlink() as netlink:
-        netlink.send([rtnl.add_veth("eth0", "wire")])
+        netlink.send([rtnetlink.add_veth("eth0", "wire")])
     engine.network_create(
         "lan", driver="macvlan", parent="eth0", subnet="198.51.100.0/24", gateway="198.51.100.1"
     )
@@ -221,7 +224,7 @@ def test_a_mac_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) ->
 
     sleep, before = time.sleep, NetNS.at(f"/proc/{web.state.pid}/ns/net")
     engine.stop("web", timeout=0)
-    monkeypatch.setattr("runtime.net.macvlan.time.sleep", wait)
+    monkeypatch.setattr("runtime.network.macvlan.time.sleep", wait)
     assert engine.start("web").running
     assert waited
 
@@ -260,7 +263,7 @@ def test_an_interface_that_somebody_else_made_is_kept_clear_of(engine: Engine, l
     """The next free name is taken, and what was there is not touched."""
     web = engine.run("base", FOR_EVER)
     with netns(web) as space, Netlink(space) as inside:
-        inside.send([rtnl.add_bridge("eth1")])
+        inside.send([rtnetlink.add_bridge("eth1")])
     assert _named(engine.network_connect(lan, web.id), lan).interface == "eth2"
     engine.network_disconnect(lan, web.id)
     assert "eth1" in {name for name, _, _ in _inside(web).links}
@@ -345,17 +348,17 @@ def test_unused_networks_are_pruned(engine: Engine, lan: str) -> None:
 
 
 CHANGING = steps(
-    (state.Lock, "take"),
-    (state.Store, "write_state"),
-    (plugger.Plugger, "join"),
-    (networks.Networks, "take"),
+    (store.Lock, "take"),
+    (store.Store, "write_state"),
+    (networking.Plugger, "join"),
+    (manager.Networks, "take"),
     (plug, "attach"),
     (bridge, "wait_until_forwarding"),
     (plug, "unplug"),
-    (networks.Networks, "release"),
+    (manager.Networks, "release"),
     (routes, "settle"),
-    (wiring.Wirer, "write_files"),
-    (connect.Connector, "follow"),
+    (networking.Wirer, "write_files"),
+    (networking.Connector, "follow"),
 )
 
 

@@ -11,27 +11,29 @@ from pathlib import Path
 
 import pytest
 
-from linux.nft import Nft
-from runtime import container, lifecycle, reports, state
+from linux.nftables import Nft
+from runtime import store
+from runtime.container import lifecycle, start
 from runtime.engine import Engine
 from runtime.errors import ConflictError, NotFoundError
-from runtime.net import bridge, networks, plug
+from runtime.init import status_pipe
+from runtime.network import bridge, endpoint, manager
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import Step, killed_at, steps
 from tests.runtime.looks import family, links, nothing_left, until
 
 STARTING = steps(
-    (state.Lock, "take"),
-    (state.Store, "create"),
-    (state.Store, "write_state"),
+    (store.Lock, "take"),
+    (store.Store, "create"),
+    (store.Store, "write_state"),
     (lifecycle.Lifecycle, "start"),
-    (container, "rootfs"),
-    (networks.Networks, "take"),
-    (plug, "attach"),
+    (start, "rootfs"),
+    (manager.Networks, "take"),
+    (endpoint, "attach"),
     (bridge, "wait_until_forwarding"),
-    (reports.Report, "pid"),
-    (reports.Report, "end"),
-    (container, "collect"),
+    (status_pipe.Report, "pid"),
+    (status_pipe.Report, "end"),
+    (start, "collect"),
 )
 
 
@@ -56,12 +58,12 @@ def _in_limbo(engine: Engine) -> bool:
 
 
 ENDING = steps(
-    (container, "end"),
-    (plug, "detach"),
-    (networks.Networks, "release"),
+    (start, "end"),
+    (endpoint, "detach"),
+    (manager.Networks, "release"),
     (lifecycle.Lifecycle, "_release"),
-    (state.Store, "write_state"),
-    (state.Store, "delete"),
+    (store.Store, "write_state"),
+    (store.Store, "delete"),
 )
 
 
@@ -81,7 +83,7 @@ def test_a_removal_is_killed(engine: Engine, root: Path, step: Step) -> None:
 
 
 NETWORK = steps(
-    (networks.Networks, "_make"),
+    (manager.Networks, "_make"),
     (bridge, "make"),
     (Nft, "apply"),
     (bridge, "set_ipv6"),
@@ -121,6 +123,6 @@ def test_a_container_never_runs_half_connected(engine: Engine, root: Path) -> No
     """Its pid 1 leaves when the starter dies before the network is in place."""
     engine.run("base", FOR_EVER, name="first")
     before = family(root)
-    step = (reports.Report, "pid", True)
+    step = (status_pipe.Report, "pid", True)
     killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
     until(lambda: family(root) <= before, "pid 1 has left by itself")

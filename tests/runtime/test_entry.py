@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.console import complain
+from runtime.cli.base import complain
 from runtime.engine import Engine
 from tests.programs import WITHIN, environment
 

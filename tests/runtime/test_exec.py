@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import exec as execution
-from runtime import rootfs
+from runtime.container import exec as execution
 from runtime.engine import Engine
 from runtime.errors import (
     CommandError,
@@ -18,8 +17,9 @@ from runtime.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from runtime.execute import Command, Stdio
-from runtime.isolation import DEFAULT_CAPABILITIES
+from runtime.init import rootfs
+from runtime.init.process import Command, Stdio
+from runtime.init.security import DEFAULT_CAPABILITIES
 from runtime.records import Container
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import nothing_left, opened, until

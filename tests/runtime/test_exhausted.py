@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.attendant import client
+from runtime.daemon import client
 from runtime.engine import Engine
 from runtime.errors import MydockerError
 from runtime.records import Container

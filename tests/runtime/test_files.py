@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.net.files import extra_hosts, resolv_conf
+from runtime.network.etc_files import extra_hosts, resolv_conf
 
 STUB = "nameserver 127.0.0.53\noptions edns0\nsearch example.com\n"
 

@@ -14,7 +14,7 @@ import dns.rdatatype
 import dns.reversename
 from dns.message import Message
 
-from harness.lookup import by_name, inside
+from harness.testbench.lookup import by_name, inside
 from runtime.engine import Engine
 from tests.runtime.asking import (
     GATEWAY,

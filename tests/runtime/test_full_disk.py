@@ -13,13 +13,13 @@ import pytest
 
 from linux.netns import NetNS
 from linux.syscalls import mount, umount
-from runtime import cli
+from runtime.cli import main
+from runtime.container.logs import Writer
+from runtime.container.state_cache import Glance
 from runtime.engine import Engine
 from runtime.errors import NoRoomError, UnsupportedError
-from runtime.execute import Stdio
-from runtime.glance import Glance
-from runtime.logs import Writer
-from runtime.state import Store, process_born, read_json, write_json
+from runtime.init.process import Stdio
+from runtime.store import Store, process_born, read_json, write_json
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import until
 
@@ -171,7 +171,7 @@ def test_a_start_that_finds_no_room_leaves_it_as_it_was(
         assert "a disk is full" in caught.value.cause
         assert "`df`" in caught.value.remedy
         # Whatever is given back when it stops, others take.
-        monkeypatch.setattr("runtime.wiring.files.write", _finds_no_room)
+        monkeypatch.setattr("runtime.container.networking.files.write", _finds_no_room)
         with pytest.raises(UnsupportedError, match="start container 'web': No space"):
             engine.restart("web", timeout=0)
         monkeypatch.undo()
@@ -213,7 +213,7 @@ def test_a_command_says_what_needed_room(
     """Also where it is none of a container's, a network's or a volume's."""
     monkeypatch.setenv("MYDOCKER_ROOT", str(small))
     monkeypatch.setattr(Engine, "containers", _finds_no_room)
-    assert cli.main(["ps", "-a"]) == 1
+    assert main.main(["ps", "-a"]) == 1
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "mydocker: mydocker ps -a: No space left on device"
     assert [line.split(":")[0].strip() for line in said[1:]] == ["likely cause", "try"]
@@ -250,7 +250,7 @@ def test_a_record_that_fits_nowhere_is_no_failure_where_it_can_be_done_without(
 ) -> None:
     """As on a file system that writes nothing in place: who looks next comes to the same."""
     web = engine.run("base", FOR_EVER, name="web")
-    monkeypatch.setattr("runtime.state._refilled", lambda *_: False)
+    monkeypatch.setattr("runtime.store._refilled", lambda *_: False)
     with full(small):
         os.kill(web.state.pid, signal.SIGKILL)
         until(lambda: process_born(web.state.pid) == 0, "pid 1 is gone")

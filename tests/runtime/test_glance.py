@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime import container
+from runtime.container import start
+from runtime.container.state_cache import Glance
 from runtime.engine import Engine
-from runtime.glance import Glance
-from runtime.state import Store
+from runtime.store import Store
 from tests.processes import descriptors
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import killed_at
@@ -60,7 +60,7 @@ def test_an_end_is_noticed(engine: Engine, root: Path) -> None:
     assert list(glance.unsettled()) == []
     handle = os.pidfd_open(web.state.pid)
     os.kill(web.state.pid, signal.SIGKILL)
-    assert container.ended_within(handle, 10_000)
+    assert start.ended_within(handle, 10_000)
     os.close(handle)
     assert list(glance.unsettled()) == [web.id]
 
@@ -78,7 +78,7 @@ def test_one_that_runs_is_not_looked_at_again(
     monkeypatch.undo()
     handle = os.pidfd_open(web.state.pid)
     os.kill(web.state.pid, signal.SIGKILL)
-    assert container.ended_within(handle, 10_000)
+    assert start.ended_within(handle, 10_000)
     os.close(handle)
     assert list(glance.unsettled()) == [web.id]
 

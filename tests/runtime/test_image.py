@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import assemble, image
 from runtime.errors import NotFoundError, UnsupportedError
-from runtime.image import BASE, BUSYBOX
+from runtime.image import assemble, base
+from runtime.image.base import BASE, BUSYBOX
 
 ROOM = 20_000_000
 """An image of the machine's own programs stays below it, in bytes."""
@@ -30,7 +30,7 @@ def cache(tmp_path: Path) -> str:
 
 def test_base_has_a_shell_and_its_libraries(cache: str) -> None:
     """Small, readable for every user, nothing set-uid, nothing pointing outside."""
-    found = image.get(BASE, cache)
+    found = base.get(BASE, cache)
     (layer,) = map(Path, found.layers)
     assert found.size < ROOM
     for name in ("sh", "sleep", "cat", "ls", "env", "true"):
@@ -47,21 +47,21 @@ def test_base_has_a_shell_and_its_libraries(cache: str) -> None:
 
 def test_it_is_made_once(cache: str) -> None:
     """The second time nothing is copied, and nothing but it lies in the cache."""
-    first = image.get(BASE, cache)
-    assert image.get(f"{BASE}:latest", cache) == first
+    first = base.get(BASE, cache)
+    assert base.get(f"{BASE}:latest", cache) == first
     assert len(list(Path(cache).glob("base-*"))) == 1
     assert not list(Path(cache).glob("new-*"))
 
 
 def test_a_changed_machine_makes_a_new_one(cache: str) -> None:
     """When a program is another than it was; the old layer stays under whoever stands on it."""
-    first = image.get(BASE, cache)
+    first = base.get(BASE, cache)
     record = Path(cache, "base.json")
     made = json.loads(record.read_text())
     path = next(path for path in made["from"] if path.endswith(("/sleep", "/busybox")))
     made["from"][path][1] += 1
     record.write_text(json.dumps(made))
-    assert image.get(BASE, cache).layers != first.layers
+    assert base.get(BASE, cache).layers != first.layers
     assert os.path.isdir(first.layers[0])
 
 
@@ -69,14 +69,14 @@ def test_another_copy_of_mydocker_takes_the_same(
     cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it lies and when it was installed does not matter; what it would make does."""
-    first = image.get(BASE, cache)
+    first = base.get(BASE, cache)
     other = tmp_path / "elsewhere.py"
-    first_of, *rest = image.RECIPE
+    first_of, *rest = base.RECIPE
     other.write_bytes(Path(first_of).read_bytes())
-    monkeypatch.setattr(image, "RECIPE", (str(other), *rest))
-    assert image.get(BASE, cache) == first
+    monkeypatch.setattr(base, "RECIPE", (str(other), *rest))
+    assert base.get(BASE, cache) == first
     other.write_text("# otherwise\n")
-    assert image.get(BASE, cache).layers != first.layers
+    assert base.get(BASE, cache).layers != first.layers
 
 
 def _delete(cache: str) -> None:
@@ -94,9 +94,9 @@ DAMAGE: dict[str, Callable[[str], object]] = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
 def test_a_damaged_cache_is_made_anew(cache: str, damage: Callable[[str], object]) -> None:
     """Whatever somebody did to it."""
-    image.get(BASE, cache)
+    base.get(BASE, cache)
     damage(cache)
-    assert os.path.exists(f"{image.get(BASE, cache).layers[0]}/bin/sh")
+    assert os.path.exists(f"{base.get(BASE, cache).layers[0]}/bin/sh")
 
 
 def test_a_layer_goes_a_month_after_it_was_replaced(cache: str) -> None:
@@ -106,13 +106,13 @@ def test_a_layer_goes_a_month_after_it_was_replaced(cache: str) -> None:
     def remake() -> str:
         record = json.loads(Path(cache, "base.json").read_text())
         Path(cache, "base.json").write_text(json.dumps({**record, "recipe": "an older one"}))
-        (layer,) = image.get(BASE, cache).layers
+        (layer,) = base.get(BASE, cache).layers
         return layer
 
     def age(layer: str) -> None:
         os.utime(layer, (time.time() - month, time.time() - month))
 
-    (first,) = image.get(BASE, cache).layers
+    (first,) = base.get(BASE, cache).layers
     age(first)
     second = remake()
     assert os.path.isdir(first)
@@ -126,7 +126,7 @@ def test_a_layer_goes_a_month_after_it_was_replaced(cache: str) -> None:
 def test_many_at_once_make_one(cache: str) -> None:
     """The first makes it and the others wait."""
     with ThreadPoolExecutor(4) as pool:
-        found = set(pool.map(lambda _: image.get(BASE, cache).layers, range(4)))
+        found = set(pool.map(lambda _: base.get(BASE, cache).layers, range(4)))
     assert len(found) == 1
 
 
@@ -134,14 +134,14 @@ def test_a_failure_leaves_nothing(cache: str, monkeypatch: pytest.MonkeyPatch) -
     """A machine without a shell is told what to install; no half of an image stays."""
     monkeypatch.setattr(assemble, "_DIRECTORIES", ("/nowhere",))
     with pytest.raises(UnsupportedError, match="no program 'sh'"):
-        image.get(BASE, cache)
+        base.get(BASE, cache)
     assert os.listdir(cache) == ["lock"]
 
 
 def test_an_unknown_image_is_named(cache: str) -> None:
     """With a way to see what there is."""
     with pytest.raises(NotFoundError, match="alpine"):
-        image.get("alpine", cache)
+        base.get("alpine", cache)
 
 
 # --- busybox -------------------------------------------------------------------------
@@ -183,13 +183,13 @@ def test_a_static_busybox_is_all_it_takes(
     with monkeypatch.context() as without:
         without.setattr(assemble, "_static_busybox", lambda: None)
         with pytest.raises(NotFoundError, match="static busybox"):
-            image.get(BUSYBOX, f"{cache}")
+            base.get(BUSYBOX, f"{cache}")
     monkeypatch.setattr(assemble, "_DIRECTORIES", (str(binaries),))
     os.unlink(f"{cache}/base.json")
-    found = image.get(BUSYBOX, cache)
+    found = base.get(BUSYBOX, cache)
     assert sorted(os.listdir(f"{found.layers[0]}/bin")) == ["busybox", "sh", "sleep"]
     assert os.readlink(f"{found.layers[0]}/bin/sh") == "busybox"
-    assert [item.name for item in image.every(cache)] == [BASE, BUSYBOX]
+    assert [item.name for item in base.every(cache)] == [BASE, BUSYBOX]
 
 
 # --- where it is kept ----------------------------------------------------------------
@@ -198,17 +198,17 @@ def test_a_static_busybox_is_all_it_takes(
 def test_the_cache_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked for, else the user's cache, else below mydocker's root."""
     monkeypatch.setenv("MYDOCKER_IMAGE_CACHE", f"{tmp_path}/asked")
-    assert image.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/asked"
+    assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/asked"
     monkeypatch.delenv("MYDOCKER_IMAGE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}/home")
-    assert image.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/home/mydocker"
+    assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/home/mydocker"
     os.chmod(f"{tmp_path}/home/mydocker", 0o777)  # somebody else could put a program there
-    assert image.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/root/images"
+    assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/root/images"
 
 
 def test_it_has_a_python_that_speaks_with_sockets(cache: str) -> None:
     """This machine's own, with no more modules than a probe needs, and no source."""
-    root = image.get(BASE, cache).layers[0]
+    root = base.get(BASE, cache).layers[0]
     told = subprocess.run(
         ["/usr/bin/python3", "-I", "-S", "-c", "import json, socket; print(json.__file__)"],
         capture_output=True,

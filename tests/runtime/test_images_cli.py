@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import shape
+from runtime.cli import output
+from runtime.cli.run import parser
 from runtime.engine import Engine
-from runtime.parser import parser
 from tests.programs import Watched, environment
 from tests.runtime import tars
 from tests.runtime.pictures import base_layer, make
@@ -133,7 +133,7 @@ SIZES = {0: "0B", 999: "999B", 1000: "1kB", 5_610_000: "5.61MB", 999_999: "1MB",
 @pytest.mark.parametrize("count", SIZES)
 def test_sizes_have_three_digits(count: int) -> None:
     """In the largest unit that fits."""
-    assert shape.size(count) == SIZES[count]
+    assert output.size(count) == SIZES[count]
 
 
 def test_save_writes_a_whole_file_or_none(mydocker: Mydocker, engine: Engine, here: Path) -> None:

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime import imageconfig, intake, layers
-from runtime.library import Library
-from runtime.pack import Packer
-from runtime.streams import Budget, Chunks
-from runtime.tarball import Refused
+from runtime.image import config, create
+from runtime.image import layer as layers
+from runtime.image.layer import Budget, Chunks
+from runtime.image.library import Library
+from runtime.image.tar import Packer, Refused
 from tests.runtime import tars
 from tests.runtime.tars import Item
 
@@ -140,7 +140,7 @@ def test_a_damaged_archive_is_whole_or_refused(data: bytes) -> None:
         file.write(data)
         file.seek(0)
         try:
-            found = intake.load(library, file)
+            found = create.load(library, file)
         except Refused:
             assert library.index() == ({}, {})
             for name in ("layers", "configs", "scratch"):
@@ -149,7 +149,7 @@ def test_a_damaged_archive_is_whole_or_refused(data: bytes) -> None:
             for item in found:
                 raw = library.config(item.identity)
                 assert tars.sha256(raw) == item.identity
-                for layer in imageconfig.parse(raw).layers:
+                for layer in config.parse(raw).layers:
                     assert tars.sha256(Path(library.layer(layer), "blob").read_bytes()) == layer
 
 
@@ -175,7 +175,7 @@ def test_a_configuration_is_understood_or_refused(made: Any) -> None:
     """Never half: what comes out of it is text that a program can be given."""
     raw = json.dumps(made).encode()
     try:
-        found = imageconfig.parse(raw)
+        found = config.parse(raw)
     except Refused:
         return
     assert found.identity == tars.sha256(raw)

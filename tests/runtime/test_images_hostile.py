@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from linux.syscalls import mount, umount
-from runtime import streams, tarball
 from runtime.engine import Engine
 from runtime.errors import InvalidError, UnsupportedError
+from runtime.image import layer as streams
+from runtime.image import tar
 from tests.runtime import tars
 from tests.runtime.pictures import import_root, load, make, unchanged
 from tests.runtime.tars import Item, directory, link, symlink
@@ -248,7 +249,7 @@ def test_many_layers_are_one_bomb(
 
 def test_a_bomb_of_entries(engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many files, or headers that are about no file."""
-    monkeypatch.setattr(tarball, "MAX_ENTRIES", 100)
+    monkeypatch.setattr(tar, "MAX_ENTRIES", 100)
     with unchanged(root), pytest.raises(InvalidError, match="more than 100 entries"):
         make(engine, tars.tar(*(Item(f"f{n}") for n in range(200))))
     empty = _extension(b"") * 200

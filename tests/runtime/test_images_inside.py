@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from linux.syscalls import MS_SHARED, mount, umount
-from runtime import changes
+from runtime.container import files
 from runtime.engine import Engine
 from runtime.errors import InvalidError, NotFoundError
 from runtime.records import Container
@@ -82,7 +82,7 @@ def test_diff_passes_over_what_goes_meanwhile(here: Path) -> None:
     for name in "abcd":
         (here / "upper" / name / "in").mkdir(parents=True)
     upper, lower = (os.open(here / name, os.O_RDONLY) for name in ("upper", "lower"))
-    found = changes.changes(upper, lower)
+    found = files.changes(upper, lower)
     assert next(found) == ("A", "/a")
     shutil.rmtree(here / "upper" / "a")
     shutil.rmtree(here / "upper" / "b")

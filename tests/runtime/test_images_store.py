@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from runtime import archive, layers, library, references, state, trees, unpack
+from runtime import store
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, NotFoundError
+from runtime.image import archive, layer, library, references, unpack
 from tests.runtime import tars
 from tests.runtime.killing import in_process, killed_at, steps
 from tests.runtime.looks import brought
@@ -31,19 +32,19 @@ def _archive(*layers: bytes, name: str = "made") -> bytes:
 
 
 LOADING = steps(
-    (state.Lock, "take"),
+    (store.Lock, "take"),
     (archive.Archive, "images"),
-    (layers, "build"),
+    (layer, "build"),
     (unpack.Tree, "add"),
     (unpack.Tree, "finish"),
-    (layers, "write_json"),
+    (layer, "write_json"),
     (library.Library, "publish"),
     (library.Library, "_make_empty"),
     (os, "rename"),
     (library, "write_json"),
     (library.Library, "_forget"),
-    (trees, "remove"),
-    (trees, "_remove_one"),
+    (store, "remove"),
+    (store, "_remove_one"),
 )
 
 
@@ -73,8 +74,8 @@ REMOVING = steps(
     (library.Library, "_abandoned"),
     (os, "rename"),
     (os, "unlink"),
-    (trees, "remove"),
-    (trees, "_remove_one"),
+    (store, "remove"),
+    (store, "_remove_one"),
 )
 
 
@@ -94,7 +95,7 @@ def test_a_removal_is_killed(engine: Engine, root: Path, step: tuple[Any, str, b
     assert os.listdir(engine.images.get("another").layers[0]) == ["d"]
 
 
-FORGETTING = steps((os, "unlink"), (trees, "remove"), (trees, "_remove_one"), (os, "rmdir"))
+FORGETTING = steps((os, "unlink"), (store, "remove"), (store, "_remove_one"), (os, "rmdir"))
 
 
 @pytest.mark.parametrize("step", FORGETTING.values(), ids=list(FORGETTING))
@@ -120,7 +121,7 @@ def test_its_files_may_go_in_any_order(engine: Engine, root: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def work() -> None:
-        trees.remove = remove_one_file
+        store.remove = remove_one_file
         Engine(root).remove("web")
 
     assert in_process(work) == -signal.SIGKILL
@@ -135,7 +136,7 @@ def test_many_remove_the_same(root: Path) -> None:
         (doomed / f"a{number % 20}" / f"b{number}" / "c").mkdir(parents=True)
         (doomed / f"a{number % 20}" / f"b{number}" / "f").touch()
     context = get_context("fork")
-    workers = [context.Process(target=trees.remove, args=(str(doomed),)) for _ in range(4)]
+    workers = [context.Process(target=store.remove, args=(str(doomed),)) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -262,14 +263,14 @@ def test_an_image_stays_while_a_container_of_it_is_made(
 ) -> None:
     """Whoever wants to remove it then waits, and finds it in use."""
     make(engine, ONE)
-    original = state.Store.create
+    original = store.Store.create
     held: list[bool] = []
 
-    def create(self: state.Store, *args: Any) -> Any:
-        held.append(state.Lock.take(f"{self.root}/library/lock", wait=False) is None)
+    def create(self: store.Store, *args: Any) -> Any:
+        held.append(store.Lock.take(f"{self.root}/library/lock", wait=False) is None)
         return original(self, *args)
 
-    monkeypatch.setattr(state.Store, "create", create)
+    monkeypatch.setattr(store.Store, "create", create)
     engine.create("made", ["true"], name="web", network="none")
     assert held == [True]
     with pytest.raises(ConflictError, match="'web' uses it"):

@@ -39,20 +39,20 @@ __main__.main()
 """
 NETWORKS = {
     "linux.netlink",
-    "linux.nft",
-    "runtime.attendant.client",
-    "runtime.net.bridge",
-    "runtime.net.networks",
-    "runtime.net.plug",
-    "runtime.plugger",
+    "linux.nftables",
+    "runtime.daemon.client",
+    "runtime.network.bridge",
+    "runtime.network.manager",
+    "runtime.network.endpoint",
+    "runtime.container.networking",
     "socket",
 }
 """About networks of a container's own, whatever they are."""
-IMAGES = {"runtime.images", "runtime.library", "runtime.options"}
+IMAGES = {"runtime.image.images", "runtime.image.library", "runtime.container.options"}
 NOBODY = {
     *{"dataclasses", "logging", "pathlib", "shutil", "subprocess", "tempfile", "threading"},
-    *{"hashlib", "gzip", "tarfile", "runtime.copy", "runtime.intake"},
-    *{"runtime.processes", "runtime.starter"},
+    *{"hashlib", "gzip", "tarfile", "runtime.container.files", "runtime.image.create"},
+    *{"runtime.container.processes", "runtime.container.prefork"},
 }
 """Archives and digests are for those who load, not for those who run; and so on."""
 
@@ -126,8 +126,8 @@ def test_nothing_is_collected_amid_the_imports(root: Path, first: str) -> None:
 @pytest.mark.parametrize("columns", ["40", "100", "", "wide"])
 def test_help_is_as_wide_as_argparse_would_have_it(columns: str) -> None:
     """Who asks for it notices nothing of what is not imported."""
-    source = "import sys; from runtime.parser import parser; parser(sys.argv[1]).parse_args()"
-    plain = "import argparse, runtime.commands as c; c.Parser = argparse.ArgumentParser; "
+    source = "import sys; from runtime.cli.run import parser; parser(sys.argv[1]).parse_args()"
+    plain = "import argparse, runtime.cli.base as c; c.Parser = argparse.ArgumentParser; "
     told = [
         subprocess.run(
             python(code, "run", "--help"),

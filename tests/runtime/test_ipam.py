@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import ConflictError, InvalidError
-from runtime.net.ipam import Leases, address_of, default_gateway, hosts, mac_of, pick
+from runtime.network.ipam import Leases, address_of, default_gateway, hosts, mac_of, pick
 from runtime.records import Address, Network, NetworkConfig
 
 

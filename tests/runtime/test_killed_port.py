@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from runtime import container, handover, lifecycle, plugger, reports, state
+from runtime import store
+from runtime.container import lifecycle, networking, start
+from runtime.container.options import Options
+from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import ConflictError, UnsupportedError
-from runtime.net import publish, reserve
-from runtime.options import Options
-from runtime.starter import Starter
+from runtime.init import fds, status_pipe
+from runtime.network import firewall
+from runtime.network import ports as reserve
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import Step, killed_at, steps
 from tests.runtime.looks import nothing_left
@@ -21,16 +24,16 @@ from tests.runtime.looks import nothing_left
 PORTS = ["8080:80", "8080:80/udp"]
 STEPS = steps(
     (reserve, "reserve"),
-    (container, "rootfs"),
-    (container, "start"),
-    (handover, "give"),
+    (start, "rootfs"),
+    (start, "start"),
+    (fds, "give"),
     (lifecycle.Lifecycle, "start"),
-    (plugger.Plugger, "connect"),
-    (plugger.Plugger, "attend_first"),
-    (publish, "install"),
-    (reports.Report, "pid"),
-    (reports.Report, "end"),
-    (state.Store, "write_state"),
+    (networking.Plugger, "connect"),
+    (networking.Plugger, "attend_first"),
+    (firewall, "install"),
+    (status_pipe.Report, "pid"),
+    (status_pipe.Report, "end"),
+    (store.Store, "write_state"),
 )
 
 

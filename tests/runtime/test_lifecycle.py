@@ -11,7 +11,7 @@ import pytest
 from linux.netns import NetNS
 from runtime.engine import Engine
 from runtime.errors import ConflictError, NotFoundError
-from runtime.state import process_born
+from runtime.store import process_born
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import (
     children,

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from runtime import cgroup, processes
+from runtime.container import cgroup, processes
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
 from runtime.records import Container
-from runtime.state import Store, process_born
+from runtime.store import Store, process_born
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import Step, killed_at
 from tests.runtime.looks import nothing_left, until

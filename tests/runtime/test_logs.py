@@ -10,7 +10,7 @@ import pytest
 
 from runtime.engine import Engine
 from runtime.errors import NotFoundError
-from runtime.execute import Stdio
+from runtime.init.process import Stdio
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import until
 

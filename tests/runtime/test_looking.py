@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime import cli, template
+from runtime.cli import main, output
+from runtime.cli.base import size
+from runtime.cli.container import moment
+from runtime.cli.run import environment_files, options, parser
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError
-from runtime.lookcli import moment
-from runtime.optioncli import environment_files, options, size
-from runtime.parser import parser
 from tests.programs import WITHIN, environment
 from tests.runtime.conftest import FOR_EVER
 
@@ -105,7 +105,7 @@ DATA = {"A": {"b": [1, 2]}, "N": None, "T": True, "L": {"k.x": "v"}, "S": "text"
 )
 def test_templates(text: str, filled: str) -> None:
     """The part of Go's that people use."""
-    assert template.render(text, DATA) == filled
+    assert output.render(text, DATA) == filled
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_templates(text: str, filled: str) -> None:
 def test_templates_that_cannot_be(text: str, why: str) -> None:
     """Say what there is, or that it is too much."""
     with pytest.raises(InvalidError, match=re.escape(why)):
-        template.render(text, DATA)
+        output.render(text, DATA)
 
 
 def test_the_end_of_a_log(engine: Engine, said: Said) -> None:
@@ -225,7 +225,7 @@ def test_inspect_shows_those_that_there_are(
     monkeypatch.setenv("MYDOCKER_ROOT", str(root))
     engine.create("base", FOR_EVER, name="web", network="none")
     capfd.readouterr()
-    assert cli.main(["inspect", "-f", "{{.Name}}", "nope", "web"]) == 1
+    assert main.main(["inspect", "-f", "{{.Name}}", "nope", "web"]) == 1
     said = capfd.readouterr()
     assert said.out == "/web\n"
     assert "'nope': there is no such container" in said.err

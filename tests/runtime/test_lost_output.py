@@ -14,7 +14,7 @@ import pytest
 
 from runtime.engine import Engine
 from runtime.errors import OutputError
-from runtime.execute import Stdio
+from runtime.init.process import Stdio
 from tests.programs import WITHIN, environment
 from tests.runtime.looks import until
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime import execute
+from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import CommandError
-from runtime.starter import Starter
+from runtime.init import process
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import nothing_left
 
@@ -127,7 +127,7 @@ def test_nothing_is_executed_where_nobody_can_look(
     def unknown(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(execute, "openat2", unknown)
+    monkeypatch.setattr(process, "openat2", unknown)
     with pytest.raises(CommandError, match=os.strerror(errno.ENOSYS)):
         engine.run("base", ["/proc/self/exe", "-c", "pass"], network="none")
 

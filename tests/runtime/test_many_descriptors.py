@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import MydockerError
-from runtime.execute import Stdio
-from runtime.starter import Starter
+from runtime.init.process import Stdio
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import descriptors
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from linux import netstate
+from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from runtime.engine import Engine
@@ -64,7 +64,7 @@ def test_no_ipv6_where_the_network_has_none(engine: Engine) -> None:
     web = engine.run("base", FOR_EVER)
     for space in (netns(web), NetNS.own()):
         with space, Netlink(space) as netlink:
-            every = {str(item.address.ip) for item in netstate.addresses(netlink)}
+            every = {str(item.address.ip) for item in rtnetlink_dump.addresses(netlink)}
             assert {item for item in every if ":" in item} == {"::1"}
     with netns(web) as inside, inside.entered():
         assert Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").read_text() == "1\n"

@@ -17,10 +17,10 @@ import dns.rdatatype
 import dns.reversename
 import pytest
 
-from harness.lookup import by_address, by_name, inside
-from runtime.attendant import names
+from harness.testbench.lookup import by_address, by_name, inside
+from runtime.daemon import dns_names
 from runtime.engine import Engine
-from runtime.state import Store
+from runtime.store import Store
 from tests.runtime.asking import RESOLVER, answers, ask, asked, connected, questions, rcode, told
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import netns
@@ -63,13 +63,13 @@ def test_a_peer_is_not_looked_for_in_the_hosts_search_domain(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the C library does, because the peer has no address of that family."""
-    monkeypatch.setattr(names, "searched", lambda: ["..", "corp.example"])
+    monkeypatch.setattr(dns_names, "searched", lambda: ["..", "corp.example"])
     engine.network_create("four", subnet="10.8.0.0/24")
     web = engine.run("base", FOR_EVER, name="web", network="four", aliases=["www"])
 
     def answer(name: str, kind: str) -> dns.message.Message | None:
         query = dns.message.make_query(name, kind)
-        return names.Names(Store(str(root))).answer(web.id, query)
+        return dns_names.Names(Store(str(root))).answer(web.id, query)
 
     for name in ("web.corp.example", "WWW.Corp.example", f"{web.id[:12]}.corp.example"):
         said = answer(name, "AAAA")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from linux import rtnl
+from linux import rtnetlink
 from linux.netlink import Netlink
-from runtime import cli
+from runtime.cli import main
 from runtime.engine import Engine
 from tests.runtime.looks import links
 
@@ -30,7 +30,7 @@ def mydocker(
 
     def run(*argv: str) -> str:
         capfd.readouterr()
-        code = cli.main(argv)
+        code = main.main(argv)
         said = capfd.readouterr()
         return f"!{code} {said.err}" if code else said.out
 
@@ -126,7 +126,7 @@ def test_prune_names_what_it_removes(mydocker: Mydocker) -> None:
 def test_a_macvlan_is_made_and_told_of(mydocker: Mydocker) -> None:
     """On an interface of the host, with its MTU; what a bridge alone has is refused."""
     with Netlink() as netlink:
-        netlink.send([rtnl.add_veth("eth0", "wire", mtu=1400)])
+        netlink.send([rtnetlink.add_veth("eth0", "wire", mtu=1400)])
     subnet = ("-d", "macvlan", "--subnet", "198.51.100.0/24", "--gateway", "198.51.100.1")
     assert mydocker("network", "create", *subnet, "-o", "parent=eth0", "lan")
     (found,) = json.loads(mydocker("network", "inspect", "lan"))

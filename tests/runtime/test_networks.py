@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from linux import netstate, rtnl
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
-from linux.nft import Nft
+from linux.nftables import Nft
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, MydockerError, NotFoundError
-from runtime.net import nat
+from runtime.network import firewall
 from runtime.records import Container
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import WITHIN, links, netns, network, nothing_left, tables, until
@@ -54,7 +54,7 @@ def test_a_gateway_can_be_reached_once_its_network_is_there(engine: Engine) -> N
     for _ in range(30):
         made = engine.network_create("six", subnet6="fd00:9::/64")
         with Netlink() as host:
-            assert {gateway.ip for gateway in made.gateways} & netstate.taken(host)
+            assert {gateway.ip for gateway in made.gateways} & rtnetlink_dump.taken(host)
         engine.network_remove("six")
 
 
@@ -73,7 +73,7 @@ def test_the_rules_do_not_tell_in_which_order_networks_came(engine: Engine) -> N
 
 def _rules() -> list[tuple[str, str]]:
     with Nft() as nft:
-        return [(rule.chain, rule.comment) for rule in nft.rules(nat.TABLE)]
+        return [(rule.chain, rule.comment) for rule in nft.rules(firewall.TABLE)]
 
 
 def test_large_fragments_pass_where_the_mtu_is_large(engine: Engine) -> None:
@@ -107,9 +107,9 @@ def test_what_is_left_out_is_chosen_apart(engine: Engine) -> None:
 def test_a_host_route_is_kept_clear_of(engine: Engine) -> None:
     """A subnet that the host has a route to is not chosen, and refused when asked for."""
     with Netlink() as netlink:
-        netlink.send([rtnl.add_bridge("lan0")])
+        netlink.send([rtnetlink.add_bridge("lan0")])
         index = links()["lan0"].ifindex
-        netlink.send([rtnl.add_address(index, ip_interface("172.18.1.1/24"))])
+        netlink.send([rtnetlink.add_address(index, ip_interface("172.18.1.1/24"))])
     assert engine.network_create("a").subnet == "172.19.0.0/16"
     with pytest.raises(ConflictError, match=r"overlaps 172\.18\.1\.0/24"):
         engine.network_create("b", subnet="172.18.0.0/16")
@@ -191,7 +191,7 @@ def test_a_network_in_use_is_not_removed(engine: Engine, root: Path) -> None:
 def test_a_foreign_bridge_is_left_alone(engine: Engine) -> None:
     """A docker0 that another runtime made is neither used nor removed."""
     with Netlink() as netlink:
-        netlink.send([rtnl.add_bridge("docker0", mac="02:42:00:00:00:99")])
+        netlink.send([rtnetlink.add_bridge("docker0", mac="02:42:00:00:00:99")])
     with pytest.raises(ConflictError, match="did not make"):
         engine.run("base", FOR_EVER)
     engine.teardown()
@@ -202,8 +202,8 @@ def test_a_bridge_that_was_replaced_is_left_alone(engine: Engine) -> None:
     """Nor is one removed that took the place of mydocker's own."""
     engine.network_inspect("bridge")
     with Netlink() as netlink:
-        netlink.send([rtnl.del_link("docker0")])
-        netlink.send([rtnl.add_bridge("docker0", mac="02:42:00:00:00:99")])
+        netlink.send([rtnetlink.del_link("docker0")])
+        netlink.send([rtnetlink.add_bridge("docker0", mac="02:42:00:00:00:99")])
     engine.teardown()
     assert links()["docker0"].mac == "02:42:00:00:00:99"
 
@@ -213,11 +213,11 @@ def test_repair_brings_back_what_an_operator_swept_away(engine: Engine) -> None:
     web = engine.run("base", FOR_EVER)
     (endpoint,) = web.state.endpoints
     with Nft() as nft, Netlink() as netlink:
-        nft.apply(nat.ruleset([])[:2])
-        netlink.send([rtnl.del_link("docker0")])
+        nft.apply(firewall.ruleset([])[:2])
+        netlink.send([rtnetlink.del_link("docker0")])
     Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
     engine.repair()
-    assert nat.TABLE in tables()
+    assert firewall.TABLE in tables()
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
     assert links()[endpoint.veth].master == links()["docker0"].ifindex
     assert _arrives(NetNS.own(), web)
@@ -279,20 +279,20 @@ def _stopped(source: NetNS, target: Container | tuple[str, NetNS]) -> bool:
 def _outside() -> Iterator[NetNS]:
     """A neighbour of the host on a LAN, 198.51.100.66, who routes everything to the host."""
     with NetNS.new() as lan, Netlink() as near, Netlink(lan) as far:
-        near.send([rtnl.add_veth("eth9", "eth0", peer_netns=lan.fd, peer_index=2)])
+        near.send([rtnetlink.add_veth("eth9", "eth0", peer_netns=lan.fd, peer_index=2)])
         index = links()["eth9"].ifindex
-        near.send([rtnl.add_address(index, ip_interface("198.51.100.7/24"))])
+        near.send([rtnetlink.add_address(index, ip_interface("198.51.100.7/24"))])
         far.send(
             [
-                rtnl.set_link(1, up=True),
-                rtnl.set_link(2, up=True),
-                rtnl.add_address(2, ip_interface("198.51.100.66/24")),
-                rtnl.add_route(None, via=ip_interface("198.51.100.7/24").ip),
+                rtnetlink.set_link(1, up=True),
+                rtnetlink.set_link(2, up=True),
+                rtnetlink.add_address(2, ip_interface("198.51.100.66/24")),
+                rtnetlink.add_route(None, via=ip_interface("198.51.100.7/24").ip),
             ]
         )
         # Asking for one link has the kernel take note of its carrier; a dump would not.
-        until(lambda: netstate.link(near, "eth9").running, "the LAN carries")
-        until(lambda: netstate.link(far, "eth0").running, "the LAN carries, seen from there")
+        until(lambda: rtnetlink_dump.link(near, "eth9").running, "the LAN carries")
+        until(lambda: rtnetlink_dump.link(far, "eth0").running, "the LAN carries, seen from there")
         yield lan
 
 
@@ -332,7 +332,7 @@ def test_internal_leads_nowhere(engine: Engine) -> None:
         assert _arrives(inside, peer)
         with Netlink(inside) as netlink:
             gateway = engine.network_inspect("a").gateways[0].ip
-            netlink.send([rtnl.add_route(None, via=gateway)])
+            netlink.send([rtnetlink.add_route(None, via=gateway)])
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         assert _stopped(inside, ("198.51.100.66", lan))
 
@@ -352,7 +352,7 @@ def test_a_forged_source_does_not_leave(engine: Engine) -> None:
     web = engine.run("base", FOR_EVER)
     with _outside() as lan, netns(web) as inside:
         with Netlink(inside) as netlink:
-            netlink.send([rtnl.add_address(2, ip_interface("203.0.113.5/32"))])
+            netlink.send([rtnetlink.add_address(2, ip_interface("203.0.113.5/32"))])
         with (
             lan.socket(socket.AF_INET, socket.SOCK_DGRAM) as witness,
             inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger,
@@ -375,7 +375,7 @@ def test_ipv6_networks_masquerade_too(engine: Engine) -> None:
     address = two.state.endpoints[0].address6.partition("/")[0]
     assert _arrives(netns(one), (address, netns(two)))
     with Nft() as nft:
-        comments = [rule.comment for rule in nft.rules(nat.TABLE)]
+        comments = [rule.comment for rule in nft.rules(firewall.TABLE)]
     assert comments.count("six: masquerade") == 2
 
 

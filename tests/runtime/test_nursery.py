@@ -13,8 +13,8 @@ from pathlib import Path
 import dns.message
 import pytest
 
+from runtime.container.prefork import Starter
 from runtime.engine import Engine
-from runtime.starter import Starter
 from tests.runtime.asking import RESOLVER, ask, told
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import children, netns, processes, until

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from runtime.container.options import Options, configure
 from runtime.errors import CommandNotFoundError, InvalidError, MydockerError
-from runtime.net import modes
-from runtime.options import Options, configure
+from runtime.network import modes
 
 IDENTITY = "0123456789abcdef" * 4
 

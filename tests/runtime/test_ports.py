@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import InvalidError
-from runtime.net.ports import PROTOCOLS, Protocol, Wanted, parse
+from runtime.network.ports import PROTOCOLS, Protocol, Wanted, parse
 
 LAST = 65535
 

@@ -16,11 +16,12 @@ import pytest
 
 from linux.netlink import NetlinkError
 from linux.netns import NetNS
-from linux.nft import Nft, Table, add_chain, del_table
-from runtime import container, lifecycle, plugger, state
+from linux.nftables import Nft, Table, add_chain, del_table
+from runtime import store
+from runtime.container import lifecycle, networking, start
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, MydockerError, UnsupportedError
-from runtime.net import nat, publish, reserve
+from runtime.network import firewall, ports
 from runtime.records import Container
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.killing import Step, killed_at, steps
@@ -62,10 +63,10 @@ def test_a_port_is_kept_while_the_container_runs(engine: Engine, kind: str) -> N
 def test_it_goes_with_pid_1_whoever_killed_that(engine: Engine) -> None:
     """No mydocker has to be there: the kernel gives the port back and drops the rules."""
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
-    assert publish.table(web.id) in tables()
+    assert firewall.table(web.id) in tables()
     os.kill(web.state.pid, signal.SIGKILL)
     until(lambda: _free(8080), "the port is free")
-    until(lambda: publish.table(web.id) not in tables(), "the rules are gone")
+    until(lambda: firewall.table(web.id) not in tables(), "the rules are gone")
 
 
 def test_its_rules_are_nobody_elses_to_change(engine: Engine) -> None:
@@ -73,11 +74,11 @@ def test_its_rules_are_nobody_elses_to_change(engine: Engine) -> None:
     web = engine.run("base", FOR_EVER, publish=["8080:80"])
     with Nft() as nft:
         with pytest.raises(NetlinkError, match="not permitted"):
-            nft.apply([del_table(publish.table(web.id))])
-        nft.apply([del_table(nat.TABLE)])
-    assert tables() == [publish.table(web.id)]
+            nft.apply([del_table(firewall.table(web.id))])
+        nft.apply([del_table(firewall.TABLE)])
+    assert tables() == [firewall.table(web.id)]
     engine.repair()
-    assert set(tables()) == {nat.TABLE, publish.table(web.id)}
+    assert set(tables()) == {firewall.TABLE, firewall.table(web.id)}
 
 
 def test_old_connections_do_not_keep_a_port(engine: Engine) -> None:
@@ -241,13 +242,13 @@ def test_the_hosts_loopback_is_closed_to_containers(engine: Engine) -> None:
         _forge(inside, web, "172.17.42.1", b"control")
         assert service.recv(64) == b"control"
         with Nft() as nft:
-            nft.apply([del_table(nat.TABLE)])  # the container's own guard is still there
+            nft.apply([del_table(firewall.TABLE)])  # the container's own guard is still there
         _forge(inside, web, "127.0.0.1", b"forged")
         _forge(inside, web, "172.17.42.1", b"control")
         assert service.recv(64) == b"control"
     other = engine.run("base", FOR_EVER)  # which brings the network's guard back
     os.kill(web.state.pid, signal.SIGKILL)
-    until(lambda: publish.table(web.id) not in tables(), "the rules are gone")
+    until(lambda: firewall.table(web.id) not in tables(), "the rules are gone")
     with netns(other) as inside, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
         service.bind(("", 5353))
         service.settimeout(10)
@@ -255,7 +256,7 @@ def test_the_hosts_loopback_is_closed_to_containers(engine: Engine) -> None:
         _forge(inside, other, "172.17.42.1", b"control")
         assert service.recv(64) == b"control"
         with Nft() as nft:
-            nft.apply([del_table(nat.TABLE)])
+            nft.apply([del_table(firewall.TABLE)])
         _forge(inside, other, "127.0.0.1", b"forged")
         assert service.recv(64) == b"forged"
         engine.containers()
@@ -298,14 +299,14 @@ def _forge(inside: NetNS, web: Container, target: str, word: bytes) -> None:
 # --- killed ------------------------------------------------------------------------------
 
 STARTING = steps(
-    (reserve, "reserve"),
-    (plugger.Plugger, "publish"),
-    (publish, "install"),
-    (publish, "rules"),
-    (container, "start"),
-    (container.Wiring, "close"),
+    (ports, "reserve"),
+    (networking.Plugger, "publish"),
+    (firewall, "install"),
+    (firewall, "rules"),
+    (start, "start"),
+    (start.Wiring, "close"),
     (lifecycle.Lifecycle, "start"),
-    (state.Store, "write_state"),
+    (store.Store, "write_state"),
 )
 
 
@@ -321,7 +322,7 @@ def test_a_start_is_killed(engine: Engine, root: Path, step: Step) -> None:
             assert _called(found) == "172.17.42.1"
         else:
             until(lambda: _free(8080), "the port is free")
-            until(lambda: tables() == [nat.TABLE], "the rules are gone")
+            until(lambda: tables() == [firewall.TABLE], "the rules are gone")
         if found is not None:
             engine.remove("web", force=True)
         # Name and port are free, whether or not there was anything to remove.
@@ -340,7 +341,9 @@ MOVING: dict[str, Callable[[Engine], object]] = {
 }
 
 
-@pytest.mark.parametrize("step", steps((plugger.Plugger, "publish"), (publish, "install")).values())
+@pytest.mark.parametrize(
+    "step", steps((networking.Plugger, "publish"), (firewall, "install")).values()
+)
 def test_a_move_is_killed(engine: Engine, root: Path, step: Step) -> None:
     """The next call has the port lead where the record says."""
     engine.network_create("aaa", subnet="10.9.0.0/24")
@@ -354,4 +357,4 @@ def test_a_move_is_killed(engine: Engine, root: Path, step: Step) -> None:
             move(engine)
     assert Table("inet", f"mydocker-{found.id[:12]}") in tables()
     with Nft() as nft, pytest.raises(NetlinkError):
-        nft.apply([add_chain(publish.table(found.id), "mine")])
+        nft.apply([add_chain(firewall.table(found.id), "mine")])

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from linux.netns import NetNS
+from runtime.container.networking import Plugger
 from runtime.engine import Engine
 from runtime.errors import UnsupportedError, refused
-from runtime.plugger import Plugger
+from runtime.init.status_pipe import Report, send_error
 from runtime.records import Container
-from runtime.reports import Report, send_error
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import nothing_left, until
 

@@ -12,7 +12,7 @@ import pytest
 from linux.syscalls import capget
 from runtime.engine import Engine
 from runtime.errors import InvalidError
-from runtime.isolation import DEFAULT_CAPABILITIES, capabilities, forbid
+from runtime.init.security import DEFAULT_CAPABILITIES, capabilities, forbid
 from tests.programs import environment
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import nothing_left, until

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from linux import files, netstate, rtnl
+from linux import proc, rtnetlink, rtnetlink_dump
 from linux.conntrack import Conntrack
 from linux.netlink import Netlink, Request
+from runtime.container.prefork import Starter
 from runtime.engine import Engine
-from runtime.starter import Starter
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import children, descriptors, links, nothing_left, until
 
@@ -61,7 +61,7 @@ def test_what_a_start_costs_does_not_grow_with_those_that_run(
 ) -> None:
     """So many files are read, looked at and written, and requests sent, whoever runs besides."""
     done = Counter[str]()
-    calls = ((files, "read"), (files, "write"), (os, "stat"), (Netlink, "send"), (Netlink, "ask"))
+    calls = ((proc, "read"), (proc, "write"), (os, "stat"), (Netlink, "send"), (Netlink, "ask"))
     for owner, name in calls:
         monkeypatch.setattr(owner, name, _counting(done, name, getattr(owner, name)))
     costs = []
@@ -86,7 +86,7 @@ def test_links_of_many_go_in_one_step(started: Engine, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Netlink, "send", send)
     started.remove(*(item.id for item in found), force=True)
-    assert [request.kind for request in sent].count(rtnl.RTM_DELLINK) == 1
+    assert [request.kind for request in sent].count(rtnetlink.RTM_DELLINK) == 1
     assert not {item.state.endpoints[0].veth for item in found} & links().keys()
 
 
@@ -124,7 +124,7 @@ def _counters(root: Path, starter: Starter) -> dict[str, int]:
     """What grows when something is forgotten, but for what `nothing_left` compares."""
     with Netlink() as host, Conntrack() as conntrack:
         return {
-            "neighbours": len(list(netstate.neighbours(host))),
+            "neighbours": len(list(rtnetlink_dump.neighbours(host))),
             "flows": conntrack.count(),
             "descriptors": len(descriptors()),
             "descriptors of the starter": len(os.listdir(f"/proc/{starter.pid}/fd")),

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from runtime.engine import Engine
-from runtime.execute import Stdio
+from runtime.init.process import Stdio
 from tests.runtime.looks import until
 
 _PAGE = os.sysconf("SC_PAGESIZE")

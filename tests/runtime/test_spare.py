@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import ExhaustedError
+from runtime.init.fds import ENOUGH
 from runtime.records import Container
-from runtime.spare import ENOUGH
-from runtime.starter import Starter
 from tests.programs import environment
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import everything, family, nothing_left, until

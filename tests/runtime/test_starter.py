@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime import reports
-from runtime import starter as starter_module
+from runtime.container import prefork as starter_module
+from runtime.container.prefork import MESSAGE, Starter
 from runtime.engine import Engine
 from runtime.errors import CommandNotFoundError, InvalidError, UnsupportedError
-from runtime.starter import Starter
-from runtime.starting import MESSAGE
+from runtime.init import status_pipe
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import WITHIN, children, opened, until
 
@@ -57,14 +56,14 @@ def test_a_pid_is_told_once_its_network_is_its_own(
 ) -> None:
     """Whoever enters its namespaces by then is not let into the host's."""
     told: list[str] = []
-    original = reports.Report.pid
+    original = status_pipe.Report.pid
 
-    def pid(report: reports.Report) -> int:
+    def pid(report: status_pipe.Report) -> int:
         found = original(report)
         told.append(os.readlink(f"/proc/{found}/ns/net"))
         return found
 
-    monkeypatch.setattr(reports.Report, "pid", pid)
+    monkeypatch.setattr(status_pipe.Report, "pid", pid)
     for _ in range(20):
         started.run("base", FOR_EVER, network="none")
     assert len(told) == 20
@@ -192,7 +191,7 @@ def test_a_kernel_without_clone3_takes_longer(monkeypatch: pytest.MonkeyPatch, r
     """Two forks and unshare(2) make what it would have made at once."""
     begin = starter_module._BEGIN.replace(
         "serve({fd})",
-        "import errno, runtime.starting as s; s.clone3 = lambda _: (_ for _ in ()).throw("
+        "import errno, runtime.container.prefork as s; s.clone3 = lambda _: (_ for _ in ()).throw("
         "OSError(errno.ENOSYS, 'no such call')); serve({fd})",
     )
     monkeypatch.setattr(starter_module, "_BEGIN", begin)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime.engine import Engine
-from runtime.state import process_born
+from runtime.store import process_born
 from tests.programs import environment
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.looks import until

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from linux.conntrack import Conntrack, Flow
-from linux.flowwatch import FlowWatch
+from linux.conntrack import Conntrack, Flow, FlowWatch
 from linux.netns import NetNS
 from runtime.engine import Engine
 from tests.runtime.conftest import FOR_EVER

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from harness.cast import CAST
-from harness.dialect import Dialect
-from harness.matrix import Matrix
-from harness.model import (
+from harness.model.dialect import Dialect
+from harness.model.matrix import Matrix
+from harness.model.oracle import promised
+from harness.model.plan import (
+    CAST,
     Attached,
     Cell,
     ContainerSpec,
@@ -14,8 +15,7 @@ from harness.model import (
     Promise,
     Protocol,
 )
-from harness.oracle import promised
-from harness.topology import Topology
+from harness.model.topology import Topology
 
 CELL = Cell("a", "b", Protocol.ICMP, 4)
 REPLY = Promise(Outcome.REPLY, ttl=64, seen_from="a", requirement="BR-4", why="no router between")

@@ -7,9 +7,14 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 import pytest
 
 from harness.adapters.protocol import Feature
-from harness.cast import ALONE, CAST, CONTAINER01, CONTAINER02, JOINER, ON_HOST
-from harness.claims import Unclaimed, absent, check, of_container, of_network, of_plan
-from harness.model import (
+from harness.model.features import Unclaimed, absent, check, of_container, of_network, of_plan
+from harness.model.plan import (
+    ALONE,
+    CAST,
+    CONTAINER01,
+    CONTAINER02,
+    JOINER,
+    ON_HOST,
     Attached,
     Bridge,
     ContainerSpec,

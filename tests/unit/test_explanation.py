@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.matrix import Difference, Matrix, MatrixConflict, diff, explain
-from harness.model import Cell, Observation, Outcome, Promise, Protocol
+from harness.model.matrix import Difference, Matrix, MatrixConflict, diff, explain
+from harness.model.plan import Cell, Observation, Outcome, Promise, Protocol
 from tests.unit.cast import CELL, KEPT, LOST, REPLY
 
 TCP = replace(CELL, protocol=Protocol.TCP)

@@ -11,15 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.matrix import Matrix, MatrixConflict, diff, explain, printable
-from harness.model import (
-    Cell,
-    Observation,
-    Outcome,
-    Promise,
-    Protocol,
-)
-from harness.strategies import cells, kept, matrices, observations, promises
+from harness.model.matrix import Matrix, MatrixConflict, diff, explain, printable
+from harness.model.plan import Cell, Observation, Outcome, Promise, Protocol
+from harness.testbench.strategies import cells, kept, matrices, observations, promises
 from tests.unit.cast import CELL, KEPT, LOST, PROMISED, REPLY, changed, keeping
 
 # --- equality ----------------------------------------------------------------
@@ -281,5 +275,5 @@ def test_nothing_untrusted_reaches_the_terminal(text: str) -> None:
 
 def test_the_pure_core_loads_without_rich() -> None:
     """Only a picture needs rich: importing the oracle and the matrix does not load it."""
-    script = "import sys, harness.oracle; sys.exit('rich' in sys.modules)"
+    script = "import sys, harness.model.oracle; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.model import (
+from harness.model.plan import (
     RESERVED,
     Attached,
     Bridge,
@@ -28,7 +28,7 @@ from harness.model import (
     Protocol,
     cells,
 )
-from harness.strategies import kept, observations, plans, promises
+from harness.testbench.strategies import kept, observations, plans, promises
 
 # --- plans -------------------------------------------------------------------
 

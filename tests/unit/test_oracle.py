@@ -8,9 +8,10 @@ from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 
 import pytest
 
-from harness.dialect import Dialect
-from harness.matrix import Matrix
-from harness.model import (
+from harness.model.dialect import Dialect
+from harness.model.matrix import Matrix
+from harness.model.oracle import promised
+from harness.model.plan import (
     Bridge,
     Cell,
     ContainerSpec,
@@ -23,8 +24,7 @@ from harness.model import (
     Promise,
     Protocol,
 )
-from harness.oracle import promised
-from harness.topology import Topology
+from harness.model.topology import Topology
 from tests.unit.cast import PLAN
 
 PLAIN = Dialect()

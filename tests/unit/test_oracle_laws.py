@@ -8,10 +8,11 @@ from pathlib import Path
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from harness import requirements
-from harness.dialect import Dialect
-from harness.matrix import Matrix
-from harness.model import (
+from harness.model import requirements
+from harness.model.dialect import Dialect
+from harness.model.matrix import Matrix
+from harness.model.oracle import promised
+from harness.model.plan import (
     BY_NAME,
     FAMILIES,
     HOST,
@@ -30,9 +31,8 @@ from harness.model import (
     Promise,
     Protocol,
 )
-from harness.oracle import promised
-from harness.strategies import dialects, plans, topologies
-from harness.topology import Topology
+from harness.model.topology import Topology
+from harness.testbench.strategies import dialects, plans, topologies
 
 worlds = st.tuples(plans(), dialects(), topologies())
 World = tuple[Plan, Dialect, Topology]

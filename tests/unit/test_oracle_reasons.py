@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.dialect import Dialect
-from harness.model import Cell, Family, Protocol
+from harness.model.dialect import Dialect
+from harness.model.plan import Cell, Family, Protocol
 from tests.unit.cast import PLAN
 from tests.unit.test_oracle import NETWORKS, PLAIN, of
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.matrix import Matrix
-from harness.model import FAMILIES, PROTOCOLS, Cell, Observation, Outcome, Promise
-from harness.picture import render
+from harness.model.matrix import Matrix
+from harness.model.plan import FAMILIES, PROTOCOLS, Cell, Observation, Outcome, Promise
+from harness.report.render.terminal import render
 from tests.unit.cast import CELL, KEPT, LOST, PROMISED, REPLY, changed, keeping
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import planfile
-from harness.model import (
+from harness.model import plan_file
+from harness.model.plan import (
     Attached,
     Bridge,
     ContainerSpec,
@@ -24,7 +24,7 @@ from harness.model import (
     PlanError,
     Publish,
 )
-from harness.strategies import plans
+from harness.testbench.strategies import plans
 
 FULL = Plan(
     (
@@ -67,13 +67,13 @@ FULL = Plan(
 
 def test_every_field_comes_back() -> None:
     """Of networks and containers alike."""
-    assert planfile.loads(planfile.dumps(FULL)) == FULL
+    assert plan_file.loads(plan_file.dumps(FULL)) == FULL
 
 
 @given(plans())
 def test_any_plan_comes_back(plan: Plan) -> None:
     """Also the empty one."""
-    assert planfile.loads(planfile.dumps(plan)) == plan
+    assert plan_file.loads(plan_file.dumps(plan)) == plan
 
 
 @given(
@@ -89,7 +89,7 @@ def test_any_plan_comes_back(plan: Plan) -> None:
 def test_any_port_comes_back(port: Publish) -> None:
     """Single ports and ranges, on addresses of both families."""
     plan = Plan(containers=(ContainerSpec("a", ports=(port,)),))
-    assert planfile.loads(planfile.dumps(plan)) == plan
+    assert plan_file.loads(plan_file.dumps(plan)) == plan
 
 
 WRONG = {
@@ -127,7 +127,7 @@ WRONG = {
 def test_what_is_wrong_is_named(text: str, said: str) -> None:
     """With the entry, and what it may be."""
     with pytest.raises(PlanError, match=said):
-        planfile.loads(text)
+        plan_file.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -153,22 +153,22 @@ def test_what_is_wrong_is_named(text: str, said: str) -> None:
 def test_a_complaint_begins_with_the_entry(text: str, said: str) -> None:
     """Without a name, too; and where no known key is near, all are told."""
     with pytest.raises(PlanError, match=f"^{re.escape(said)}"):
-        planfile.loads(text)
+        plan_file.loads(text)
 
 
 def test_what_has_its_default_is_left_out() -> None:
     """A file says no more than its plan does."""
     plan = Plan(containers=(ContainerSpec("a"), ContainerSpec("b", Host())))
     told = {"container": [{"name": "a"}, {"name": "b", "mode": "host"}]}
-    assert tomllib.loads(planfile.dumps(plan)) == told
-    assert not planfile.dumps(Plan())
+    assert tomllib.loads(plan_file.dumps(plan)) == told
+    assert not plan_file.dumps(Plan())
 
 
 def written(mode: str) -> ContainerSpec:
     """A container of which somebody wrote this mode, beside what modes are about."""
     lan = "[[network]]\nname = 'lan'\n"
     text = f"{lan}[[container]]\nname = 'web'\n[[container]]\nname = 'a'\nmode = '{mode}'"
-    return planfile.loads(text).containers[1]
+    return plan_file.loads(text).containers[1]
 
 
 def test_a_mode_is_written_in_one_word() -> None:
@@ -197,7 +197,7 @@ def test_what_is_no_mode_is_refused_with_those_there_are(mode: str) -> None:
 
 def published(text: str) -> Publish:
     """The port that somebody wrote so."""
-    plan = planfile.loads(f"[[container]]\nname = 'a'\nports = ['{text}']")
+    plan = plan_file.loads(f"[[container]]\nname = 'a'\nports = ['{text}']")
     return plan.containers[0].ports[0]
 
 
@@ -233,7 +233,7 @@ def test_a_port_is_written_as_on_a_command_line(text: str, port: Publish) -> Non
 )
 def test_a_port_is_told_as_people_write_it(port: Publish, text: str) -> None:
     """A single port as a number, an address of IPv6 in brackets."""
-    told = tomllib.loads(planfile.dumps(Plan(containers=(ContainerSpec("a", ports=(port,)),))))
+    told = tomllib.loads(plan_file.dumps(Plan(containers=(ContainerSpec("a", ports=(port,)),))))
     assert told["container"][0]["ports"] == [text]
 
 
@@ -271,14 +271,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """Whether it is no plan or no text; one that can is read as UTF-8."""
     path = tmp_path / "plan.toml"
     path.write_bytes("# für später\n[[container]]\nname = 'a'".encode())
-    assert planfile.read(path) == Plan(containers=(ContainerSpec("a"),))
+    assert plan_file.read(path) == Plan(containers=(ContainerSpec("a"),))
     for wrong in (b"[[network]", b"\xff"):
         path.write_bytes(wrong)
         with pytest.raises(PlanError, match=f"^{re.escape(str(path))}: .*(no TOML|invalid start)"):
-            planfile.read(path)
+            plan_file.read(path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """With the reason, as every other mistake."""
     with pytest.raises(PlanError, match=r"nosuch\.toml: No such file or directory"):
-        planfile.read(tmp_path / "nosuch.toml")
+        plan_file.read(tmp_path / "nosuch.toml")

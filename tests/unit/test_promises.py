@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.dialect import Dialect
-from harness.model import Bridge, ContainerSpec, Plan
-from harness.oracle import promised
-from harness.promises import Promises
-from harness.topology import Topology
+from harness.model.dialect import Dialect
+from harness.model.oracle import Promises, promised
+from harness.model.plan import Bridge, ContainerSpec, Plan
+from harness.model.topology import Topology
 from tests.unit.cast import PLAN
 
 PLAIN, WORLD = Dialect(), Topology()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.adapters.protocol import Feature
-from harness.requirements import (
+from harness.model.requirements import (
     CatalogueError,
     Level,
     Reference,

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.dialect import Dialect
-from harness.model import (
+from harness.model.dialect import Dialect
+from harness.model.oracle import promised
+from harness.model.plan import (
     Bridge,
     Cell,
     ContainerSpec,
@@ -22,8 +23,7 @@ from harness.model import (
     Promise,
     Protocol,
 )
-from harness.oracle import promised
-from harness.topology import Topology
+from harness.model.topology import Topology
 
 PLAN = Plan(
     containers=(

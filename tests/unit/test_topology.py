@@ -7,8 +7,8 @@ from itertools import combinations
 
 import pytest
 
-from harness.model import FAMILIES, Family
-from harness.topology import PRIVATE, Interface, Network, Topology, pick
+from harness.model.plan import FAMILIES, Family
+from harness.model.topology import PRIVATE, Interface, Network, Topology, pick
 
 DOCUMENTATION = [
     ip_network(text)

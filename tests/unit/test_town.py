@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.adapters.protocol import Feature
-from harness.claims import of_plan
+from harness.model.features import of_plan
 from suites.dns.conftest import plan
 
 

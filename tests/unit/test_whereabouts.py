@@ -9,9 +9,11 @@ from ipaddress import IPv4Network
 import pytest
 from hypothesis import given
 
-from harness.dialect import Dialect
-from harness.matrix import Matrix
-from harness.model import (
+from harness.model.attachments import meeting, whereabouts
+from harness.model.dialect import Dialect
+from harness.model.matrix import Matrix
+from harness.model.oracle import promised
+from harness.model.plan import (
     Bridge,
     Cell,
     ContainerSpec,
@@ -23,10 +25,8 @@ from harness.model import (
     Promise,
     Protocol,
 )
-from harness.oracle import promised
-from harness.strategies import plans
-from harness.topology import PRIVATE, Topology
-from harness.whereabouts import meeting, whereabouts
+from harness.model.topology import PRIVATE, Topology
+from harness.testbench.strategies import plans
 
 PLAN = Plan(
     networks=(

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_interface
 
-from harness.probe.settle import await_ready
+from harness.probe.quiescence import await_ready
 from harness.world.build import UNLIMITED
-from linux import rtnl, sysctl
+from linux import netns as sysctl
+from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -27,13 +28,15 @@ def pair(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[NetNS, Net
         near, far = (stack.enter_context(Netlink(netns)) for netns in (one, other))
         for netns in (one, other):
             sysctl.write(netns, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
-        near.send([rtnl.add_veth("eth0", "eth0", index=PORT, peer_netns=other.fd, peer_index=PORT)])
+        near.send(
+            [rtnetlink.add_veth("eth0", "eth0", index=PORT, peer_netns=other.fd, peer_index=PORT)]
+        )
         for netlink, addresses in ((near, left), (far, right)):
             netlink.send(
                 [
-                    rtnl.set_link(1, up=True),
-                    rtnl.set_link(PORT, up=True),
-                    *(rtnl.add_address(PORT, ip_interface(text)) for text in addresses),
+                    rtnetlink.set_link(1, up=True),
+                    rtnetlink.set_link(PORT, up=True),
+                    *(rtnetlink.add_address(PORT, ip_interface(text)) for text in addresses),
                 ]
             )
         await_ready([one, other])

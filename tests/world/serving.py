@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.model import Family
-from harness.world.answers import TCP_PORTS, UDP_PORTS
+from harness.model.plan import Family
+from harness.world.service_protocols import TCP_PORTS, UDP_PORTS
 from harness.world.services import Services
 from linux.netns import NetNS
 from tests.world.pair import pair

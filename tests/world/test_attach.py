@@ -9,11 +9,11 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from harness.adapters.protocol import NetworkFacts
-from harness.attach import attach, detach, host_end, last_address
-from harness.model import PROTOCOLS, Outcome
-from harness.place import fixed
-from harness.topology import Interface
-from linux import netstate, rtnl, sysctl
+from harness.model.plan import PROTOCOLS, Outcome
+from harness.model.topology import Interface
+from harness.testbench.attach import attach, detach, host_end, last_address
+from harness.testbench.netns_view import fixed
+from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from tests.asking import ask_all, control, question
@@ -27,9 +27,9 @@ NETWORK = NetworkFacts("net", "id", "docker9", GATEWAYS)
 def host() -> Iterator[NetNS]:
     """A namespace with a bridge of MTU 1450 that has the gateways' addresses."""
     with control() as space, Netlink(space) as netlink:
-        sysctl.write(space, {"net.ipv6.conf.default.accept_dad": 0})
-        netlink.send([rtnl.add_bridge("docker9", index=9, mtu=1450)])
-        netlink.send([rtnl.add_address(9, gateway) for gateway in GATEWAYS])
+        netns.write(space, {"net.ipv6.conf.default.accept_dad": 0})
+        netlink.send([rtnetlink.add_bridge("docker9", index=9, mtu=1450)])
+        netlink.send([rtnetlink.add_address(9, gateway) for gateway in GATEWAYS])
         yield space
 
 
@@ -37,7 +37,7 @@ def host() -> Iterator[NetNS]:
 def inside() -> Iterator[NetNS]:
     """A container's namespace: `lo`, down."""
     with NetNS.new() as space:
-        sysctl.write(space, {"net.ipv6.conf.default.accept_dad": 0})
+        netns.write(space, {"net.ipv6.conf.default.accept_dad": 0})
         yield space
 
 
@@ -62,12 +62,12 @@ def test_an_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> 
 
 
 def test_an_attached_namespace_takes_in_what_comes(host: NetNS, inside: NetNS) -> None:
-    """At once, over IPv6 too, where the kernel takes its time (`linux.carrier`)."""
+    """At once, over IPv6 too, where the kernel takes its time (`linux.readiness`)."""
     with Netlink(inside) as netlink:
         for _ in range(30):
             attach(host, inside, NETWORK, "alone")
-            assert LAST & netstate.taken(netlink)
-            netlink.send([rtnl.del_link("eth0")])
+            assert LAST & rtnetlink_dump.taken(netlink)
+            netlink.send([rtnetlink.del_link("eth0")])
 
 
 def test_detaching_leaves_nothing(host: NetNS, inside: NetNS) -> None:
@@ -98,7 +98,7 @@ def test_a_network_without_a_bridge_is_refused(host: NetNS, inside: NetNS) -> No
 def test_a_namespace_with_an_eth0_is_left_alone(host: NetNS, inside: NetNS) -> None:
     """When the name is taken inside, the error says so, and the new pair is gone at both ends."""
     with Netlink(inside) as netlink:
-        netlink.send([rtnl.add_bridge("eth0")])
+        netlink.send([rtnetlink.add_bridge("eth0")])
     with pytest.raises(NetlinkError, match="File exists"):
         attach(host, inside, NETWORK, "alone")
     assert set(fixed("host", host).links()) == {"lo", "docker9"}

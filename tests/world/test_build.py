@@ -13,11 +13,21 @@ from typing import Any
 
 import pytest
 
-from harness.model import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, PROTOCOLS, Family, Outcome
-from harness.probe.ledger import Question
-from harness.topology import Interface, Topology
+from harness.model.plan import (
+    ATTACKER,
+    FAMILIES,
+    HOST,
+    INTERNET,
+    NS1,
+    NS2,
+    PROTOCOLS,
+    Family,
+    Outcome,
+)
+from harness.model.topology import Interface, Topology
+from harness.probe.results import Question
 from harness.world.build import World, routers
-from linux import netstate, nft, sysctl
+from linux import netns, nftables, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
 from tests.asking import ask_all, question, settle
 from tests.processes import family, network_namespaces
@@ -55,9 +65,9 @@ def outcomes(world: World, questions: list[Question]) -> list[Outcome]:
 def interfaces(world: World, name: str) -> dict[str, set[Interface]]:
     """The addresses of each link of a namespace, without those that the kernel gives itself."""
     with Netlink(world.namespaces[name]) as netlink:
-        names = {link.ifindex: link.name for link in netstate.links(netlink)}
+        names = {link.ifindex: link.name for link in rtnetlink_dump.links(netlink)}
         found: dict[str, set[Interface]] = {}
-        for item in netstate.addresses(netlink):
+        for item in rtnetlink_dump.addresses(netlink):
             if not item.address.is_loopback and not item.address.is_link_local:
                 found.setdefault(names[item.ifindex], set()).add(item.address)
     return found
@@ -124,7 +134,7 @@ def test_only_the_worlds_own_links_do_without_duplicate_address_detection(world:
     """Its links are usable at once; what a runtime adds to the host is as on any machine."""
     host = world.namespaces[HOST]
     keys = [f"net.ipv6.conf.{link}.accept_dad" for link in ("eth0", "br0", "default")]
-    assert list(sysctl.read(host, keys).values()) == ["0", "0", "1"]
+    assert list(netns.read(host, keys).values()) == ["0", "0", "1"]
 
 
 # --- what nobody has ----------------------------------------------------------------
@@ -169,11 +179,11 @@ def test_a_private_address_that_nobody_has_does_not_go_round(world: World, addre
 @EACH
 def test_hundreds_of_rejections_are_all_told(world: World, family: Family) -> None:
     """However many packets a router refuses at once, for each the error arrives."""
-    table = nft.Table("inet", "refuse")
-    with nft.Nft(world.namespaces["r1"]) as rules:
-        chain = nft.add_chain(table, "forward", hook="forward")
-        rule = nft.add_rule(table, "forward", nft.reject())
-        rules.apply([nft.add_table(table), chain, rule])
+    table = nftables.Table("inet", "refuse")
+    with nftables.Nft(world.namespaces["r1"]) as rules:
+        chain = nftables.add_chain(table, "forward", hook="forward")
+        rule = nftables.add_rule(table, "forward", nftables.reject())
+        rules.apply([nftables.add_table(table), chain, rule])
         try:
             questions = [
                 question(
@@ -189,7 +199,7 @@ def test_hundreds_of_rejections_are_all_told(world: World, family: Family) -> No
             ]
             assert set(outcomes(world, questions)) == {Outcome.REJECTED}
         finally:
-            rules.apply([nft.del_table(table)])
+            rules.apply([nftables.del_table(table)])
 
 
 def test_without_forwarding_the_host_is_an_end() -> None:
@@ -287,11 +297,11 @@ def test_a_world_that_cannot_be_built_leaves_nothing() -> None:
 
 def test_two_worlds_know_nothing_of_each_other(world: World) -> None:
     """With the same names and addresses, what one forbids the other does not notice."""
-    table = nft.Table("inet", "closed")
+    table = nftables.Table("inet", "closed")
     with World.build(Topology()) as other:
-        with nft.Nft(other.namespaces[HOST]) as rules:
-            chain = nft.add_chain(table, "forward", hook="forward", policy="drop")
-            rules.apply([nft.add_table(table), chain])
+        with nftables.Nft(other.namespaces[HOST]) as rules:
+            chain = nftables.add_chain(table, "forward", hook="forward", policy="drop")
+            rules.apply([nftables.add_table(table), chain])
         assert set(outcomes(other, asked(other, NS1, INTERNET))) == {Outcome.DROPPED}
         assert set(outcomes(world, asked(world, NS1, INTERNET))) == {Outcome.REPLY}
         assert not set(world.namespaces.values()) & set(other.namespaces.values())

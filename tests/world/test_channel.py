@@ -12,7 +12,7 @@ from types import FrameType
 
 import pytest
 
-from harness.world.channel import LARGEST, LAST_WORDS, Channel, FailedError
+from harness.world.rpc import LARGEST, LAST_WORDS, Channel, FailedError
 from tests.processes import nothing_stays_open
 
 

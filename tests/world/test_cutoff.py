@@ -6,8 +6,8 @@ import pytest
 
 from harness.adapters.mydocker import MydockerAdapter
 from harness.adapters.protocol import Facts, NetworkFacts, RuntimeBroken, RuntimeRefused
-from harness.model import Bridge, ContainerSpec, NetworkSpec, Plan
-from harness.scene import Scene
+from harness.model.plan import Bridge, ContainerSpec, NetworkSpec, Plan
+from harness.testbench.scene import Scene
 from harness.world.build import World
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.topology import Topology
+from harness.model.topology import Topology
 from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT, UDP_LIMIT, Asked, Zone
 
 ZONE = Zone(Topology())

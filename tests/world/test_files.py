@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from harness.world import files
+from harness.world import host_files
 from harness.world.host import Host
 from linux.syscalls import mount, umount
 
@@ -63,7 +63,7 @@ def test_a_runtime_finds_room(host: Host, directory: str) -> None:
 
 def test_the_cache_outlives_the_host(host: Host) -> None:
     """What an adapter puts into the cache is there for the next run."""
-    name = os.path.join(files.cache(), f"test-{uuid4()}")
+    name = os.path.join(host_files.cache(), f"test-{uuid4()}")
     host.call(_touch, name)
     assert os.path.exists(name)
     os.unlink(name)

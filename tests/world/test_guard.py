@@ -13,29 +13,28 @@ from typing import NoReturn
 
 import pytest
 
-from harness.cast import CAST
-from harness.faults import tricks
-from harness.guard import BOUND, BYSTANDER, LEFT_BEHIND, Guard, Violation
-from harness.model import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family
-from harness.scene import Scene
-from harness.traffic import TRANSPORTS, introduce
+from harness.faults import nft_rules
+from harness.model.plan import CAST, FAMILIES, HOST, INTERNET, NS1, NS2, Bridge, Family
+from harness.testbench.listener import TRANSPORTS, introduce
+from harness.testbench.scene import Scene
 from harness.world.build import NEAR, SWITCH, World
-from harness.world.surroundings import Surroundings, ends, running
-from linux import netstate, nft, rtnl, sysctl
+from harness.world.guard import BOUND, BYSTANDER, LEFT_BEHIND, Guard, Violation
+from harness.world.state.processes import Surroundings, ends, running
+from linux import netns, nftables, rtnetlink, rtnetlink_dump
 from linux.conntrack import Conntrack, Flow
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 from linux.syscalls import MS_BIND, mount, umount
 from runtime.engine import Engine
-from runtime.net import traces
+from runtime.network import endpoint
 
 Plant = Callable[[World], Callable[[World], object]]
 """Plants a leak in a world, and tells how to take it away."""
 
 SOON = 0.1
 """Seconds: nothing that is planted here goes away by itself."""
-TABLE = nft.Table("inet", "leak")
-RULE = rtnl.add_rule(4, iif="eth0", table=99, priority=7)
+TABLE = nftables.Table("inet", "leak")
+RULE = rtnetlink.add_rule(4, iif="eth0", table=99, priority=7)
 STRAY = "02:00:00:00:00:98"
 SUBNET, SUBNET6 = IPv4Network("10.99.0.0/24"), IPv6Network("fd99::/64")
 
@@ -59,13 +58,13 @@ def rules(*requests: Request, place: str = HOST) -> Plant:
     """By nfnetlink, in a table that is removed in the end."""
 
     def planted(world: World) -> Callable[[World], object]:
-        with nft.Nft(world.namespaces[place]) as opened:
-            opened.apply([nft.add_table(TABLE), *requests])
+        with nftables.Nft(world.namespaces[place]) as opened:
+            opened.apply([nftables.add_table(TABLE), *requests])
         return gone
 
     def gone(world: World) -> None:
-        with nft.Nft(world.namespaces[place]) as opened:
-            opened.apply([nft.del_table(TABLE)])
+        with nftables.Nft(world.namespaces[place]) as opened:
+            opened.apply([nftables.del_table(TABLE)])
 
     return planted
 
@@ -74,9 +73,9 @@ def sysctls(key: str, value: int, *, place: str = HOST) -> Plant:
     """A sysctl set to another value."""
 
     def planted(world: World) -> Callable[[World], object]:
-        before = sysctl.read(world.namespaces[place], [key])[key]
-        sysctl.write(world.namespaces[place], {key: value})
-        return lambda world: sysctl.write(world.namespaces[place], {key: before})
+        before = netns.read(world.namespaces[place], [key])[key]
+        netns.write(world.namespaces[place], {key: value})
+        return lambda world: netns.write(world.namespaces[place], {key: before})
 
     return planted
 
@@ -84,11 +83,11 @@ def sysctls(key: str, value: int, *, place: str = HOST) -> Plant:
 def a_forwarding_entry(world: World) -> Callable[[World], object]:
     """A MAC that the bystanders' bridge sends to one of its ports, for good."""
     with Netlink(world.host.netns) as opened:
-        links = netstate.links(opened)
+        links = rtnetlink_dump.links(opened)
     bridge = next(link for link in links if link.name == "br0")
     port = next(link.ifindex for link in links if link.master == bridge.ifindex)
-    _send(world.host.netns, [rtnl.add_forwarding(STRAY, port=port)])
-    return lambda world: _send(world.host.netns, [rtnl.del_forwarding(STRAY, port=port)])
+    _send(world.host.netns, [rtnetlink.add_forwarding(STRAY, port=port)])
+    return lambda world: _send(world.host.netns, [rtnetlink.del_forwarding(STRAY, port=port)])
 
 
 def a_mount(world: World) -> Callable[[World], object]:
@@ -131,22 +130,24 @@ def _namespace_named() -> None:
 
 
 LEAKS: dict[str, Plant] = {
-    "host: link leak0: new": netlink([rtnl.add_veth("leak0", "leak1")], [rtnl.del_link("leak0")]),
+    "host: link leak0: new": netlink(
+        [rtnetlink.add_veth("leak0", "leak1")], [rtnetlink.del_link("leak0")]
+    ),
     "host: address 10.99.0.1/24 of br0: new": netlink(
-        [rtnl.add_address(SWITCH, IPv4Interface("10.99.0.1/24"))],
-        [rtnl.del_address(SWITCH, IPv4Interface("10.99.0.1/24"))],
+        [rtnetlink.add_address(SWITCH, IPv4Interface("10.99.0.1/24"))],
+        [rtnetlink.del_address(SWITCH, IPv4Interface("10.99.0.1/24"))],
     ),
     "host: address fd99::1/64 of br0: new": netlink(
-        [rtnl.add_address(SWITCH, IPv6Interface("fd99::1/64"))],
-        [rtnl.del_address(SWITCH, IPv6Interface("fd99::1/64"))],
+        [rtnetlink.add_address(SWITCH, IPv6Interface("fd99::1/64"))],
+        [rtnetlink.del_address(SWITCH, IPv6Interface("fd99::1/64"))],
     ),
     "host: route 10.99.0.0/24 of eth0": netlink(
-        [rtnl.add_route(SUBNET, via=ip_address("198.51.100.1"))],
-        [rtnl.del_route(SUBNET, via=ip_address("198.51.100.1"))],
+        [rtnetlink.add_route(SUBNET, via=ip_address("198.51.100.1"))],
+        [rtnetlink.del_route(SUBNET, via=ip_address("198.51.100.1"))],
     ),
     "host: route fd99::/64 of eth0": netlink(
-        [rtnl.add_route(SUBNET6, via=ip_address("2001:db8:64::1"))],
-        [rtnl.del_route(SUBNET6, via=ip_address("2001:db8:64::1"))],
+        [rtnetlink.add_route(SUBNET6, via=ip_address("2001:db8:64::1"))],
+        [rtnetlink.del_route(SUBNET6, via=ip_address("2001:db8:64::1"))],
     ),
     "host: rule 7 of IPv4": netlink(
         [RULE],
@@ -154,17 +155,17 @@ LEAKS: dict[str, Plant] = {
     ),
     f"host: forwarding entry {STRAY} of br0: new": a_forwarding_entry,
     "host: discipline ffff: of eth0: new": netlink(
-        [tricks.add_clsact(NEAR)], [tricks.del_clsact(NEAR)]
+        [nft_rules.add_clsact(NEAR)], [nft_rules.del_clsact(NEAR)]
     ),
     "host: neighbour 198.51.100.99 of eth0: new": netlink(
-        [rtnl.add_neighbour(NEAR, ip_address("198.51.100.99"), "02:00:00:00:00:99")],
-        [rtnl.del_neighbour(NEAR, ip_address("198.51.100.99"))],
+        [rtnetlink.add_neighbour(NEAR, ip_address("198.51.100.99"), "02:00:00:00:00:99")],
+        [rtnetlink.del_neighbour(NEAR, ip_address("198.51.100.99"))],
     ),
     "host: nft table inet leak: new": rules(),
-    "host: nft chain inet leak forward: new": rules(nft.add_chain(TABLE, "forward")),
+    "host: nft chain inet leak forward: new": rules(nftables.add_chain(TABLE, "forward")),
     "host: nft rule inet leak forward it is: new": rules(
-        nft.add_chain(TABLE, "forward"),
-        nft.add_rule(TABLE, "forward", nft.verdict("drop"), comment="it is"),
+        nftables.add_chain(TABLE, "forward"),
+        nftables.add_rule(TABLE, "forward", nftables.verdict("drop"), comment="it is"),
     ),
     "host: mount tmpfs on /run/leak: new": a_mount,
     "(sleep): new": a_process,
@@ -174,7 +175,7 @@ LEAKS: dict[str, Plant] = {
 
 CHANGES: dict[str, Plant] = {
     "host: link eth0: mtu was": netlink(
-        [rtnl.set_link(NEAR, mtu=1400)], [rtnl.set_link(NEAR, mtu=1500)]
+        [rtnetlink.set_link(NEAR, mtu=1400)], [rtnetlink.set_link(NEAR, mtu=1500)]
     ),
     "host: sysctl net.ipv4.conf.eth0.rp_filter: value was 0, is 2": sysctls(
         "net.ipv4.conf.eth0.rp_filter", 2
@@ -186,8 +187,8 @@ CHANGES: dict[str, Plant] = {
         "net.netfilter.nf_conntrack_tcp_loose", 0
     ),
     "ns1: address 10.99.0.1/24 of eth0: new": netlink(
-        [rtnl.add_address(NEAR, IPv4Interface("10.99.0.1/24"))],
-        [rtnl.del_address(NEAR, IPv4Interface("10.99.0.1/24"))],
+        [rtnetlink.add_address(NEAR, IPv4Interface("10.99.0.1/24"))],
+        [rtnetlink.del_address(NEAR, IPv4Interface("10.99.0.1/24"))],
         place=NS1,
     ),
     "ns2: nft table inet leak: new": rules(place=NS2),
@@ -295,7 +296,7 @@ def test_flows_of_those_who_run_are_no_reason_to_read_the_table(
         guest = scene.container("guest", Bridge())
         introduce(stays, scene.world.address(INTERNET, 4), "udp")
         assert stays.address(4) in {end for flow in _flows(scene) for end in flow.addresses}
-        monkeypatch.setattr("harness.guard.Conntrack", read)
+        monkeypatch.setattr("harness.world.guard.Conntrack", read)
         guest.remove()
 
 
@@ -342,34 +343,36 @@ def test_rules_of_the_runtimes_own_may_change_places(
             _load(world, 443, 81, named=named)
     finally:
         guard.allow(scene.runtime.dialect)
-        with nft.Nft(world.namespaces[HOST]) as opened:
-            opened.apply([nft.del_table(TABLE)])
+        with nftables.Nft(world.namespaces[HOST]) as opened:
+            opened.apply([nftables.del_table(TABLE)])
 
 
 def _load(world: World, *ports: int, named: bool) -> None:
     """A chain in the host that lets each of these ports in, in that order; rules may be named."""
-    with nft.Nft(world.namespaces[HOST]) as opened:
-        opened.apply([nft.add_table(TABLE), nft.del_table(TABLE), nft.add_table(TABLE)])
+    with nftables.Nft(world.namespaces[HOST]) as opened:
+        opened.apply(
+            [nftables.add_table(TABLE), nftables.del_table(TABLE), nftables.add_table(TABLE)]
+        )
         rules = [
-            nft.add_rule(
+            nftables.add_rule(
                 TABLE,
                 "in",
-                *(nft.l4proto("tcp"), nft.dport(port), nft.verdict("accept")),
+                *(nftables.l4proto("tcp"), nftables.dport(port), nftables.verdict("accept")),
                 comment=str(port) if named else "",
             )
             for port in ports
         ]
-        opened.apply([nft.add_chain(TABLE, "in", hook="input", priority=0), *rules])
+        opened.apply([nftables.add_chain(TABLE, "in", hook="input", priority=0), *rules])
 
 
 def _remove_and_remember(name: str) -> None:
     """As mydocker removes a container, but for what the kernel remembers of it."""
-    forget = traces.forget
-    traces.forget = lambda *_: None
+    forget = endpoint.forget
+    endpoint.forget = lambda *_: None
     try:
         Engine().remove(name, force=True)
     finally:
-        traces.forget = forget
+        endpoint.forget = forget
 
 
 def test_a_quiet_world_is_never_different(guard: Guard, world: World, scene: Scene) -> None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.guard import BOUND, Guard, Violation
-from harness.scene import Scene
+from harness.testbench.scene import Scene
 from harness.world.build import World
+from harness.world.guard import BOUND, Guard, Violation
 from tests.world.hosts import killed
 
 SOON = 0.1

@@ -8,10 +8,10 @@ from ipaddress import IPv4Network, IPv6Interface
 
 import pytest
 
-from harness.guard import Guard, Violation
-from harness.model import HOST
+from harness.model.plan import HOST
 from harness.world.build import World
-from linux import rtnl
+from harness.world.guard import Guard, Violation
+from linux import rtnetlink
 from linux.netlink import Netlink, Request
 
 SUBNET = IPv4Network("10.99.0.0/24")
@@ -34,9 +34,9 @@ def send(world: World, *requests: Request) -> None:
 @contextmanager
 def route(world: World) -> Iterator[None]:
     """One that is there meanwhile."""
-    send(world, made := rtnl.add_blackhole(SUBNET))
+    send(world, made := rtnetlink.add_blackhole(SUBNET))
     yield
-    send(world, made._replace(kind=rtnl.RTM_DELROUTE, flags=0))
+    send(world, made._replace(kind=rtnetlink.RTM_DELROUTE, flags=0))
 
 
 def a_test(guard: Guard) -> None:
@@ -86,13 +86,13 @@ def test_an_address_that_is_looked_at_too_early_is_no_leak(guard: Guard, world: 
     """Its route comes when nobody has answered for it, which may be after the first look."""
     send(
         world,
-        rtnl.add_veth("early0", "early1", index=LINK, peer_index=LINK + 1),
-        rtnl.set_link(LINK + 1, up=True),
-        rtnl.add_address(LINK, IPv6Interface("fd99::1/64"), nodad=False),
+        rtnetlink.add_veth("early0", "early1", index=LINK, peer_index=LINK + 1),
+        rtnetlink.set_link(LINK + 1, up=True),
+        rtnetlink.add_address(LINK, IPv6Interface("fd99::1/64"), nodad=False),
     )
     try:
         guard.share()
         a_test(guard)  # which waits for the address
         guard.unshare()
     finally:
-        send(world, rtnl.del_link("early0"))
+        send(world, rtnetlink.del_link("early0"))

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from harness.adapters.protocol import Adapter
-from harness.guard import Guard
-from harness.model import DEFAULT_NETWORK, HOST, Attached, Bridge
-from harness.steps import Far, Steps
+from harness.model.plan import DEFAULT_NETWORK, HOST, Attached, Bridge
+from harness.testbench.steps import Far, Steps
 from harness.world.build import World
-from linux import nft, rtnl
+from harness.world.guard import Guard
+from linux import nftables, rtnetlink
 from linux.netlink import Netlink
 from suites.properties.history import SHORT, History, Stage
 from suites.properties.marks import Marks, borne
@@ -68,15 +68,15 @@ def test_what_bears_the_id_of_who_is_gone_is_found_at_the_step(
     """A table of its own that stays, while everything else goes and the others have all theirs."""
     for name in ("one", "other"):
         begin(history, name)
-    table = nft.Table("inet", f"own-{history.scene['one'].facts().id[:digits]}")
-    with nft.Nft(world.namespaces[HOST]) as opened:
-        opened.apply([nft.add_table(table)])
+    table = nftables.Table("inet", f"own-{history.scene['one'].facts().id[:digits]}")
+    with nftables.Nft(world.namespaces[HOST]) as opened:
+        opened.apply([nftables.add_table(table)])
         history.nothing_is_left_of_who_is_gone()
         history.scene.remove("one")
         with pytest.raises(TimeoutError, match=table.name.removeprefix("own-")) as raised:
             history.nothing_is_left_of_who_is_gone()
         assert f"nft table inet {table.name}" in str(raised.value.__notes__), "what it is is told"
-        opened.apply([nft.del_table(table)])
+        opened.apply([nftables.del_table(table)])
 
 
 def test_a_network_that_is_gone_is_looked_for_too(history: History, world: World) -> None:
@@ -87,11 +87,11 @@ def test_a_network_that_is_gone_is_looked_for_too(history: History, world: World
     (subnet, *_) = (item.network for item in history.stage.runtime.network_facts("net").gateways)
     history.scene.remove_network("net")
     with Netlink(world.namespaces[HOST]) as opened:
-        left = rtnl.add_blackhole(subnet)
+        left = rtnetlink.add_blackhole(subnet)
         opened.send([left])
         with pytest.raises(TimeoutError, match=str(subnet)):
             history.nothing_is_left_of_who_is_gone()
-        opened.send([left._replace(kind=rtnl.RTM_DELROUTE, flags=0)])
+        opened.send([left._replace(kind=rtnetlink.RTM_DELROUTE, flags=0)])
 
 
 def test_a_cable_that_stays_where_its_container_left_is_found(
@@ -101,10 +101,10 @@ def test_a_cable_that_stays_where_its_container_left_is_found(
     begin(history, "one")
     left = "one has no more cables than it has networks"
     with Netlink(world.namespaces[HOST]) as opened:
-        opened.send([rtnl.add_veth("left0", "left1")])
+        opened.send([rtnetlink.add_veth("left0", "left1")])
         with pytest.raises(TimeoutError, match=left):
             history.nothing_is_left_of_who_is_gone()
-        opened.send([rtnl.del_link("left0")])
+        opened.send([rtnetlink.del_link("left0")])
 
 
 def test_who_is_gone_has_no_cables(history: History) -> None:

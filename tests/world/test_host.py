@@ -15,9 +15,9 @@ from typing import NoReturn
 
 import pytest
 
-from harness.crowd import at_once
+from harness.testbench.concurrent import at_once
 from harness.world.host import HOSTNAME, Host
-from linux import rtnl
+from linux import rtnetlink
 from linux.netlink import Netlink, NetlinkError
 from tests.world.hosts import KINDS, RESOLVER, WITHIN, look, started
 
@@ -215,7 +215,7 @@ def _wait_for_word(port: int) -> str:
 def test_an_interrupted_call_spoils_no_other(doomed: Host) -> None:
     """When a test is cut off in the middle of a call, the next call gets its own answer."""
     with Netlink(doomed.netns) as netlink:
-        netlink.send([rtnl.set_link(rtnl.LO, up=True)])
+        netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
 
     def interrupt(*_: object) -> None:
         raise Interrupted

@@ -9,8 +9,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from harness import lookup
-from harness.lookup import by_address, by_name, inside, saying
+from harness.testbench import lookup
+from harness.testbench.lookup import by_address, by_name, inside, saying
 from harness.world.host import Host
 
 HOSTS = "/etc/hosts"

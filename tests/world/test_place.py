@@ -9,8 +9,8 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from harness.place import Place, fixed
-from linux import netstate, rtnl
+from harness.testbench.netns_view import Place, fixed
+from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from tests.processes import descriptors, nothing_stays_open
@@ -25,9 +25,9 @@ def place() -> Iterator[Place]:
     with pair(ADDRESSES, ["192.0.2.2/24"]) as (one, _), Netlink(one) as netlink:
         netlink.send(
             [
-                rtnl.add_route(None, via=ip_address("192.0.2.2")),
-                rtnl.add_blackhole(ip_network("203.0.113.0/24")),
-                rtnl.add_neighbour(PORT, ip_address("192.0.2.9"), "02:00:00:00:00:09"),
+                rtnetlink.add_route(None, via=ip_address("192.0.2.2")),
+                rtnetlink.add_blackhole(ip_network("203.0.113.0/24")),
+                rtnetlink.add_neighbour(PORT, ip_address("192.0.2.9"), "02:00:00:00:00:09"),
             ]
         )
         yield fixed("left", one)
@@ -53,8 +53,10 @@ def test_a_place_shows_what_is_there(place: Place) -> None:
 
 def test_addresses_of_ipv4_come_first(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever order a stack tells them in; one that is no kernel's has none."""
-    told = netstate.addresses
-    monkeypatch.setattr(netstate, "addresses", lambda *given, **named: told(*given, **named)[::-1])
+    told = rtnetlink_dump.addresses
+    monkeypatch.setattr(
+        rtnetlink_dump, "addresses", lambda *given, **named: told(*given, **named)[::-1]
+    )
     assert [item.version for item in place.interfaces("eth0")] == [4, 4, 6]
 
 

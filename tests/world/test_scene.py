@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.adapters.protocol import Adapter
-from harness.scene import Scene
+from harness.testbench.scene import Scene
 from harness.world.build import World
 
 

@@ -13,9 +13,9 @@ import dns.message
 import dns.query
 import pytest
 
-from harness.model import FAMILIES, Family
-from harness.world.answers import ECHOED, bulk
+from harness.model.plan import FAMILIES, Family
 from harness.world.dns import BIG, BIG_TEXT
+from harness.world.service_protocols import ECHOED, bulk
 from harness.world.services import Question, Services
 from linux.netns import NetNS
 from tests.world.serving import (

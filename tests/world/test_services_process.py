@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.model import FAMILIES
-from harness.topology import Topology
+from harness.model.plan import FAMILIES
+from harness.model.topology import Topology
 from harness.world import services as module
-from harness.world.answers import TCP_PORTS, UDP_PORTS
 from harness.world.host import quiet_fork
+from harness.world.service_protocols import TCP_PORTS, UDP_PORTS
 from harness.world.services import Services, ServicesDied
-from linux import rtnl
+from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from tests.processes import nothing_stays_open
@@ -92,7 +92,7 @@ def test_a_guest_out_of_reach_is_recorded(
     """A datagram from where no route leads back is seen, and the next one is answered."""
     mark = services.mark()
     with Netlink(client) as netlink:
-        netlink.send([rtnl.add_address(PORT, ip_interface("fd00:9::9/128"))])
+        netlink.send([rtnetlink.add_address(PORT, ip_interface("fd00:9::9/128"))])
     with (
         datagrams(client, 6, "echo") as sock,
         client.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other,

@@ -7,17 +7,17 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_address
 
 import pytest
 
-from harness.place import Place, fixed
-from harness.traffic import TRANSPORTS, Ear
-from harness.world.dumps import Dumps, Raw
-from harness.world.snapshot import Change as Told
-from harness.world.snapshot import Snapshot, differences
-from linux import nft, rtnl, sysctl
+from harness.testbench.listener import TRANSPORTS, Ear
+from harness.testbench.netns_view import Place, fixed
+from harness.world.state.netlink_dump import Dumps, Raw
+from harness.world.state.snapshot import Change as Told
+from harness.world.state.snapshot import Snapshot, differences
+from linux import netns, nftables, rtnetlink
 from linux.netlink import NLM_F_CREATE, Netlink, Request
 from linux.netns import NetNS
 from tests.world.pair import PORT, pair
 
-TABLE = nft.Table("inet", "operator")
+TABLE = nftables.Table("inet", "operator")
 Change = Callable[[NetNS], None]
 
 
@@ -27,8 +27,8 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
     with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as both:
         for space, address in zip(both, ("2001:db8::1/64", "2001:db8::2/64"), strict=True):
             for key, value in (("disable_ipv6", 1), ("accept_dad", 0), ("disable_ipv6", 0)):
-                sysctl.write(space, {f"net.ipv6.conf.eth0.{key}": value})
-            netlink(rtnl.add_address(PORT, IPv6Interface(address)))(space)
+                netns.write(space, {f"net.ipv6.conf.eth0.{key}": value})
+            netlink(rtnetlink.add_address(PORT, IPv6Interface(address)))(space)
         yield both
 
 
@@ -46,7 +46,7 @@ def rules(*requests: Request) -> Change:
     """A change by nfnetlink."""
 
     def change(space: NetNS) -> None:
-        with nft.Nft(space) as opened:
+        with nftables.Nft(space) as opened:
             opened.apply(requests)
 
     return change
@@ -54,32 +54,33 @@ def rules(*requests: Request) -> Change:
 
 def sysctls(key: str, value: int) -> Change:
     """A sysctl set to another value."""
-    return lambda space: sysctl.write(space, {f"net.{key}": value})
+    return lambda space: netns.write(space, {f"net.{key}": value})
 
 
-CHAIN = (nft.add_table(TABLE), nft.add_chain(TABLE, "input", hook="input"))
+CHAIN = (nftables.add_table(TABLE), nftables.add_chain(TABLE, "input", hook="input"))
 CHANGES: dict[str, Change] = {
-    "link x": netlink(rtnl.add_bridge("x")),
-    "link eth0: mtu": netlink(rtnl.set_link(PORT, mtu=1400)),
-    "link eth0: address": netlink(rtnl.set_link(PORT, mac="02:00:00:00:00:99")),
-    "link lo: flags": netlink(rtnl.set_link(rtnl.LO, up=False)),
-    "address 192.0.2.9/24": netlink(rtnl.add_address(PORT, IPv4Interface("192.0.2.9/24"))),
-    "address 2001:db8::9/64": netlink(rtnl.add_address(PORT, IPv6Interface("2001:db8::9/64"))),
+    "link x": netlink(rtnetlink.add_bridge("x")),
+    "link eth0: mtu": netlink(rtnetlink.set_link(PORT, mtu=1400)),
+    "link eth0: address": netlink(rtnetlink.set_link(PORT, mac="02:00:00:00:00:99")),
+    "link lo: flags": netlink(rtnetlink.set_link(rtnetlink.LO, up=False)),
+    "address 192.0.2.9/24": netlink(rtnetlink.add_address(PORT, IPv4Interface("192.0.2.9/24"))),
+    "address 2001:db8::9/64": netlink(rtnetlink.add_address(PORT, IPv6Interface("2001:db8::9/64"))),
     "route 198.51.100.0/24": netlink(
-        rtnl.add_route(IPv4Network("198.51.100.0/24"), via=ip_address("192.0.2.2"))
+        rtnetlink.add_route(IPv4Network("198.51.100.0/24"), via=ip_address("192.0.2.2"))
     ),
     "route ::/0 of eth0 in table 99": netlink(
-        rtnl.add_route(None, via=ip_address("2001:db8::2"), table=99)
+        rtnetlink.add_route(None, via=ip_address("2001:db8::2"), table=99)
     ),
-    "route 10.0.0.0/8": netlink(rtnl.add_blackhole(IPv4Network("10.0.0.0/8"))),
-    "rule 7 of IPv4": netlink(rtnl.add_rule(4, iif="eth0", table=99, priority=7)),
-    "nft table inet operator": rules(nft.add_table(TABLE)),
+    "route 10.0.0.0/8": netlink(rtnetlink.add_blackhole(IPv4Network("10.0.0.0/8"))),
+    "rule 7 of IPv4": netlink(rtnetlink.add_rule(4, iif="eth0", table=99, priority=7)),
+    "nft table inet operator": rules(nftables.add_table(TABLE)),
     "nft chain inet operator input": rules(*CHAIN),
     "nft rule inet operator input": rules(
-        *CHAIN, nft.add_rule(TABLE, "input", nft.iifname("eth0"), nft.verdict("drop"))
+        *CHAIN,
+        nftables.add_rule(TABLE, "input", nftables.iifname("eth0"), nftables.verdict("drop")),
     ),
     "neighbour 192.0.2.7 of eth0": netlink(
-        rtnl.add_neighbour(PORT, ip_address("192.0.2.7"), "02:00:00:00:00:07")
+        rtnetlink.add_neighbour(PORT, ip_address("192.0.2.7"), "02:00:00:00:00:07")
     ),
     "sysctl net.ipv4.ip_default_ttl: value was 64, is 63": sysctls("ipv4.ip_default_ttl", 63),
     "sysctl net.ipv4.conf.eth0.route_localnet: value was 0, is 1": sysctls(
@@ -109,7 +110,7 @@ def test_what_goes_is_told_as_well(ends: tuple[NetNS, NetNS]) -> None:
     """An address that is taken away is gone, with its routes."""
     place = fixed("one", ends[0])
     before = Snapshot.of(place)
-    netlink(rtnl.del_address(PORT, IPv6Interface("2001:db8::1/64")))(ends[0])
+    netlink(rtnetlink.del_address(PORT, IPv6Interface("2001:db8::1/64")))(ends[0])
     lines = before.changes(Snapshot.of(place))
     assert "address 2001:db8::1/64 of eth0: gone" in lines
 
@@ -118,8 +119,8 @@ def test_a_table_that_goes_with_its_owner_is_told_at_once(ends: tuple[NetNS, Net
     """Though the kernel begins no new generation of rules for it."""
     with Dumps(ends[0]) as dumps:
         before = dumps.take()
-        with nft.Nft(ends[0]) as owner:
-            owner.apply([nft.add_table(TABLE, owned=True)])
+        with nftables.Nft(ends[0]) as owner:
+            owner.apply([nftables.add_table(TABLE, owned=True)])
             there = dumps.take()
             assert _of_nft(before, there) == ["new"]
         assert _of_nft(there, dumps.take()) == ["gone"]
@@ -128,7 +129,7 @@ def test_a_table_that_goes_with_its_owner_is_told_at_once(ends: tuple[NetNS, Net
 
 def test_a_second_one_that_is_alike_is_told(ends: tuple[NetNS, NetNS]) -> None:
     """Policy rules may be there twice, word for word."""
-    once = rtnl.add_rule(4, iif="eth0", table=99, priority=7)
+    once = rtnetlink.add_rule(4, iif="eth0", table=99, priority=7)
     netlink(once)(ends[0])
     with Dumps(ends[0]) as dumps:
         before = dumps.take()
@@ -147,14 +148,14 @@ def test_nothing_is_put_into_words_while_only_counters_and_ages_move(
 ) -> None:
     """At every look they have moved; words cost more than the look."""
     one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
-    netlink(rtnl.add_neighbour(PORT, ip_address("192.0.2.77"), "02:00:00:00:00:77"))(ends[0])
+    netlink(rtnetlink.add_neighbour(PORT, ip_address("192.0.2.77"), "02:00:00:00:00:77"))(ends[0])
     with Dumps(ends[0]) as dumps:
         _chat(one, other)
         before = dumps.take()
         _chat(one, other)
         after = dumps.take()
     assert before != after
-    monkeypatch.setattr("harness.world.snapshot.changes", lambda *_: pytest.fail("words"))
+    monkeypatch.setattr("harness.world.state.snapshot.changes", lambda *_: pytest.fail("words"))
     assert differences(before, after) == []
 
 
@@ -167,7 +168,7 @@ def _of_nft(before: Raw, after: Raw) -> list[str]:
 def test_traffic_and_counting_rules_are_no_change(ends: tuple[NetNS, NetNS]) -> None:
     """Counters of links, chains and rules, neighbours and cached routes move by themselves."""
     one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
-    rules(*CHAIN, nft.add_rule(TABLE, "input", nft.counter()))(ends[0])
+    rules(*CHAIN, nftables.add_rule(TABLE, "input", nftables.counter()))(ends[0])
     before = Snapshot.of(one)
     _chat(one, other)
     assert before.changes(Snapshot.of(one)) == []
@@ -177,7 +178,7 @@ def test_the_carrier_is_no_change(ends: tuple[NetNS, NetNS]) -> None:
     """It comes and goes with the other side, and by and by."""
     place = fixed("one", ends[0])
     before = Snapshot.of(place)
-    netlink(rtnl.set_link(PORT, up=False))(ends[1])
+    netlink(rtnetlink.set_link(PORT, up=False))(ends[1])
     assert not place.links()["eth0"].carrier
     lines = [line for line in before.changes(Snapshot.of(place)) if line.startswith("link ")]
     assert lines == []
@@ -196,7 +197,7 @@ def test_a_links_sysctls_go_by_their_own_names(ends: tuple[NetNS, NetNS], family
     start = f"sysctl net.{family}.conf.eth0."
     told = {key.removeprefix(start): facts[key]["value"] for key in facts if key.startswith(start)}
     files = set(told) - {"tag", "stable_secret", "ndisc_tclass", "medium_id"}
-    read = sysctl.read(ends[0], [f"net.{family}.conf.eth0.{key}" for key in files - _IN_JIFFIES])
+    read = netns.read(ends[0], [f"net.{family}.conf.eth0.{key}" for key in files - _IN_JIFFIES])
     assert {key: told[key] for key in files - _IN_JIFFIES} == {
         key.rpartition(".")[2]: value for key, value in read.items()
     }
@@ -218,11 +219,11 @@ def test_few_open_files_are_enough(
     space = ends[0]
     with Dumps(space) as roomy:
         with monkeypatch.context() as limited:
-            limited.setattr("harness.world.dumps._LOW", 1 << 30)
+            limited.setattr("harness.world.state.netlink_dump._LOW", 1 << 30)
             narrow = Dumps(space)
         with narrow:
             assert narrow.take().sysctls == roomy.take().sysctls
-            sysctl.write(space, {"net.ipv4.ip_forward": 1})
+            netns.write(space, {"net.ipv4.ip_forward": 1})
             assert dict(narrow.take().sysctls)["net.ipv4.ip_forward"] == b"1\n"
 
 
@@ -231,8 +232,8 @@ def test_of_a_long_sysctl_the_end_is_seen_as_well(ends: tuple[NetNS, NetNS]) -> 
     key = "net.ipv4.ip_local_reserved_ports"
     ports = ",".join(str(port) for port in range(10001, 10401, 2))
     with Dumps(ends[0]) as dumps:
-        sysctl.write(ends[0], {key: ports})
+        netns.write(ends[0], {key: ports})
         before = dumps.take()
-        sysctl.write(ends[0], {key: f"{ports},20000"})
+        netns.write(ends[0], {key: f"{ports},20000"})
         changed = [change.thing for change in differences(before, dumps.take())]
     assert changed == [f"sysctl {key}"]

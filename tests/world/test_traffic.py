@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from harness import abstract, traffic
-from harness.place import Place, fixed
-from harness.traffic import TRANSPORTS, Ear, Transport, free_port, introduce, shout
-from harness.wait import until
+from harness.testbench import listener as traffic
+from harness.testbench import netns_view
+from harness.testbench.listener import TRANSPORTS, Ear, Transport, free_port, introduce, shout
+from harness.testbench.netns_view import Place, fixed, until
 from harness.world.services import Services
-from linux import nft, rtnl, sysctl
+from linux import netns, nftables, rtnetlink
 from linux.netlink import Netlink
 from tests.world.pair import PORT, pair
 
@@ -78,7 +78,7 @@ def test_nobody_calls_twice_from_one_port(ends: Ends, transport: Transport, fami
     """However few the kernel has to give: a translation changes the port of the second call."""
     one, other = ends
     with other.open() as space:
-        sysctl.write(space, {"net.ipv4.ip_local_port_range": "40000 40003"})
+        netns.write(space, {"net.ipv4.ip_local_port_range": "40000 40003"})
     with Ear(one, transport, address=ADDRESSES[family]) as ear:
         met = [ear.hears(other) for _ in range(20)]
     assert len({meeting.own for meeting in met if meeting}) == 20
@@ -98,13 +98,15 @@ def test_a_call_that_is_swallowed_is_no_refusal(
     """Silence proves nothing here: it raises, and says who called whom."""
     one, other = ends
     monkeypatch.setattr(traffic, "BOUND", 0.1)
-    table = nft.Table("inet", "swallow")
-    with one.open() as space, nft.Nft(space) as opened:
+    table = nftables.Table("inet", "swallow")
+    with one.open() as space, nftables.Nft(space) as opened:
         opened.apply(
             [
-                nft.add_table(table),
-                nft.add_chain(table, "input", hook="input"),
-                nft.add_rule(table, "input", nft.iifname("eth0"), nft.verdict("drop")),
+                nftables.add_table(table),
+                nftables.add_chain(table, "input", hook="input"),
+                nftables.add_rule(
+                    table, "input", nftables.iifname("eth0"), nftables.verdict("drop")
+                ),
             ]
         )
     with (
@@ -233,7 +235,7 @@ def test_an_answer_from_elsewhere_is_none(ends: Ends, monkeypatch: pytest.Monkey
     one, other = ends
     second = ip_address("192.0.2.3")
     with one.open() as space, Netlink(space) as netlink:
-        netlink.send([rtnl.add_address(PORT, ip_interface("192.0.2.3/24"))])
+        netlink.send([rtnetlink.add_address(PORT, ip_interface("192.0.2.3/24"))])
     with Ear(one, "udp") as ear:
         assert ear.hears(other, at=second)
         assert ear.hears(other, at=ADDRESSES[4], answered=True)
@@ -305,19 +307,19 @@ def test_translation_shows(ends: Ends) -> None:
     """The end that the caller's socket has and the one that is seen are told apart."""
     one, other = ends
     own, seen, target = (ip_address(f"192.0.2.{number}") for number in (3, 2, 1))
-    table = nft.Table("ip", "translate")
-    with other.open() as space, Netlink(space) as netlink, nft.Nft(space) as opened:
+    table = nftables.Table("ip", "translate")
+    with other.open() as space, Netlink(space) as netlink, nftables.Nft(space) as opened:
         netlink.send(
             [
-                rtnl.add_address(rtnl.LO, ip_interface(own)),
-                rtnl.add_route(ip_network(target), oif=PORT, source=own),
+                rtnetlink.add_address(rtnetlink.LO, ip_interface(own)),
+                rtnetlink.add_route(ip_network(target), oif=PORT, source=own),
             ]
         )
         opened.apply(
             [
-                nft.add_table(table),
-                nft.add_chain(table, "out", hook="postrouting", priority=100, kind="nat"),
-                nft.add_rule(table, "out", nft.oifname("eth0"), nft.masquerade()),
+                nftables.add_table(table),
+                nftables.add_chain(table, "out", hook="postrouting", priority=100, kind="nat"),
+                nftables.add_rule(table, "out", nftables.oifname("eth0"), nftables.masquerade()),
             ]
         )
     with Ear(one, "udp", address=target) as ear:
@@ -359,18 +361,18 @@ def test_a_shout_goes_out_by_every_protocol(ends: Ends) -> None:
 def test_abstract_sockets_belong_to_the_network_namespace(ends: Ends) -> None:
     """They are found and reached in their own namespace, and not from another."""
     one, other = ends
-    with abstract.listening(one) as listener:
-        assert abstract.connectable(one) == {listener}
-        assert abstract.connects(one, listener)
-        assert not abstract.connects(other, listener)
-    assert abstract.connectable(one) == frozenset()
+    with netns_view.listening(one) as listener:
+        assert netns_view.connectable(one) == {listener}
+        assert netns_view.connects(one, listener)
+        assert not netns_view.connects(other, listener)
+    assert netns_view.connectable(one) == frozenset()
 
 
 def test_a_wait_ends_with_its_condition_or_names_it(ends: Ends) -> None:
     """What has come about is noticed; what does not is named when the bound is over."""
     one, other = ends
     with other.open() as space, Netlink(space) as netlink:
-        netlink.send([rtnl.del_link("eth0")])
+        netlink.send([rtnetlink.del_link("eth0")])
     until(one, lambda: "eth0" not in one.links(), "eth0 is gone")
     with pytest.raises(TimeoutError, match=r"in one, still not .*: eth0 is back"):
         until(one, lambda: "eth0" in one.links(), "eth0 is back", bound=0.05)

@@ -6,9 +6,8 @@ from ipaddress import IPv4Interface
 
 import pytest
 
-from harness.place import fixed
-from harness.wait import until
-from linux import rtnl
+from harness.testbench.netns_view import fixed, until
+from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -20,7 +19,10 @@ def test_more_news_than_there_is_room_for_is_news() -> None:
     looks: list[None] = []
     address = IPv4Interface("192.0.2.1/32")
     with NetNS.new() as space, Netlink(space) as opened:
-        change = [rtnl.add_address(rtnl.LO, address), rtnl.del_address(rtnl.LO, address)]
+        change = [
+            rtnetlink.add_address(rtnetlink.LO, address),
+            rtnetlink.del_address(rtnetlink.LO, address),
+        ]
 
         def condition() -> bool:
             if not looks:

@@ -1,0 +1,1 @@
+"""Runtimes that only start processes in namespaces; networks by CNI or a Linux bridge."""

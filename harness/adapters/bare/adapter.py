@@ -1,0 +1,378 @@
+"""Drives runtimes that only make processes in namespaces: a factory for each, one adapter for all.
+
+Such a runtime knows no networks, images or names. What an engine would do around it
+(`engine`, `bundle`, and a `Wiring` such as `cni_wiring`) is as little as it can be. So the
+suites look at the pair: the runtime's namespaces, and who wires them.
+
+What cannot be expressed is refused, not imitated. Names are not claimed: nobody resolves
+them. Nor are restarts: a container of this kind is deleted once it has stopped, and
+`start_container` runs its root anew.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+from harness.adapters import dialects
+from harness.adapters.bare import bundle, cni
+from harness.adapters.bare.cni import CniBroken, CniError
+from harness.adapters.bare.cni_network import CniWiring
+from harness.adapters.bare.engine import Engine
+from harness.adapters.bare.protocol import Bare, Wiring
+from harness.adapters.docker_cli.spec import Daemon
+from harness.adapters.protocol import (
+    Completed,
+    ExecCommand,
+    Facts,
+    Feature,
+    HostHandle,
+    NetworkFacts,
+    RuntimeBroken,
+    RuntimeRefused,
+    SaidTooMuch,
+)
+from harness.adapters.support import daemon, image, rootless
+from harness.adapters.support import programs as furnish
+from harness.adapters.support.call_log import Calls
+from harness.adapters.support.inspect_cache import Memory
+from harness.adapters.support.program import BOUND, Broken, Program, Refused
+from harness.model.dialect import Dialect
+from harness.model.plan import ContainerSpec, NetworkSpec
+from harness.world.process import killed_after, together
+from linux.syscalls import in_user_namespace
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FEATURES: Final = frozenset(
+    {
+        Feature.BRIDGE,
+        Feature.HOST,
+        Feature.NONE,
+        Feature.CONTAINER,
+        Feature.NETWORKS,
+        Feature.IPV6,
+        Feature.PUBLISH,
+        Feature.STATIC_ADDRESS,
+        Feature.SYSCTL,
+    }
+)
+"""What CNI's plugins have, and the runtimes that can set sysctls."""
+FOR_EVER: Final = (
+    *("sh", "-c"),
+    f'trap "exit 0" TERM INT; while :; do read -r _ <> {bundle.FOR_EVER}; done',
+)
+"""What a container runs whose plan names no command: it lasts, and ends on SIGTERM.
+
+All by itself: a runtime of this kind returns so early that a child of it would come after.
+"""
+CNI: Final = "cni"
+"""Under which name the plugins' choices are in the table of dialects."""
+_PLUGINS: Final = "CNI's plugins"
+_BOUND: Final = 10.0
+"""Seconds that a program may take to tell its version."""
+_AT_ONCE: Final = 8
+"""How many containers are removed at the same time."""
+_ABSENT: Final = re.compile(r"executable file|no such file|not found", re.I)
+"""What runtimes say of a command that is not there, whatever they exit with."""
+_NOT_THERE: Final = 127
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BareFactory:
+    """Makes adapters of one runtime. `make` is called with its program, as found in the host.
+
+    `called` is what it was asked for by, `command` the program with its global options, `tells`
+    what it is asked for its version, the first in the answer that is like `numbers`. `programs`
+    must be on the PATH besides, `packages` bring all that. `files` are written in the host before
+    anything is started. `upon` are the entries of the table of dialects whose choices come first,
+    that of who does the `wiring` among them. One that is `for_root` does not run in a user
+    namespace, one that makes `cgroups` not where it may not, one that is not `alone` needs
+    libraries of its own version. Programs in the folder `prefix` come before those that are
+    installed.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    make: Callable[[Program], Bare]
+    packages: tuple[str, ...]
+    called: str = ""
+    tells: tuple[str, ...] = ("--version",)
+    numbers: str = r"\d+(?:\.\d+)+"
+    programs: tuple[str, ...] = ()
+    features: frozenset[Feature] = FEATURES
+    wiring: Wiring = field(default_factory=CniWiring)
+    upon: tuple[str, ...] = (CNI,)
+    daemons: tuple[Daemon, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    for_root: bool = False
+    cgroups: bool = False
+    prefix: str = ""
+    alone: bool = True
+
+    def at(self, prefix: str) -> BareFactory:
+        """The same, with programs from a folder, and CNI's plugins where it has them."""
+        wiring: Any = replace(self.wiring, prefix=prefix)  # type: ignore[type-var] # a dataclass
+        found = furnish.brought(prefix, self.required)
+        daemons = tuple(
+            replace(item, command=furnish.located(item.command, found)) for item in self.daemons
+        )
+        command = furnish.located(self.command, found)
+        return replace(self, prefix=prefix, command=command, daemons=daemons, wiring=wiring)
+
+    def brought(self) -> list[str]:
+        """Which of its programs come from the prefix, and whether CNI's plugins do."""
+        own = furnish.named(self.prefix, self.required)
+        plugins = CNI in self.upon and cni.folder(self.prefix).startswith(f"{self.prefix}/")
+        return [*own, _PLUGINS] if plugins and self.prefix else own
+
+    def sought(self) -> list[str]:
+        """All of which some may come from it, and the others are the installed ones."""
+        return [*self.required, *([_PLUGINS] if CNI in self.upon else [])]
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The programs without which nothing goes."""
+        return (self.command[0], *(item.command[0] for item in self.daemons), *self.programs)
+
+    def obstacle(self) -> str:
+        """Why it cannot be tried in this sandbox; an empty text where it can."""
+        if self.for_root and in_user_namespace():
+            return (
+                f"{self.command[0]} does not run in a user namespace, and an ordinary user's "
+                "sandbox is one: run as root"
+            )
+        return rootless.without_cgroups(self.command[0]) if self.cgroups else ""
+
+    @property
+    def install(self) -> str:
+        """What to type where something is missing."""
+        return f"apt-get install {' '.join((*self.packages, *self.wiring.packages))}"
+
+    def missing(self) -> list[str]:
+        """The runtime, the plugins and what they run, where they are not there."""
+        return [*furnish.absent(self.prefix, self.required), *self.wiring.missing()]
+
+    @property
+    def version(self) -> str:
+        """That of the installed runtime; `""` where there is none."""
+        path = furnish.search_path(self.prefix)
+        if shutil.which(self.command[0], path=path) is None:
+            return ""
+        try:
+            done = subprocess.run(
+                [self.command[0], *self.tells],
+                capture_output=True,
+                text=True,
+                timeout=_BOUND,
+                env={"PATH": path},
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        found = re.search(self.numbers, done.stdout)
+        return found[0] if found else ""
+
+    @property
+    def dialect(self) -> Dialect:
+        """What the installed one does its own way, and who wires its containers."""
+        return dialects.of(self.name, self.version, upon=self._upon)
+
+    def entries(self) -> list[dialects.Entry]:
+        """The same, choice by choice."""
+        named = (*self._upon, (self.name, self.version))
+        return [entry for one in named for entry in dialects.entries(*one)]
+
+    @property
+    def _upon(self) -> list[tuple[str, str]]:
+        plugins = cni.version(self.prefix) if CNI in self.upon and cni.folder(self.prefix) else ""
+        return [(name, plugins if name == CNI else self.version) for name in self.upon]
+
+    def __call__(self, host: HostHandle, /) -> BareAdapter:
+        """Make the adapter that drives the runtime in this host."""
+        return BareAdapter(host, self)
+
+
+class BareAdapter:
+    """Drives a runtime of this kind, inside the host."""
+
+    def __init__(self, host: HostHandle, factory: BareFactory) -> None:
+        self._host, self._factory, self._calls = host, factory, Calls(host)
+        self._path = furnish.search_path(factory.prefix)
+        program = Program(factory.command, self._path)
+        self._engine = Engine(factory.make(program), factory.wiring)
+        self._memory = Memory(host)
+        self._daemons: list[int] = []
+        self.name, self.features = factory.name, factory.features
+        self.version = factory.version
+        if not self.version:
+            raise RuntimeBroken(
+                f"{' '.join((factory.command[0], *factory.tells))} tells no version: "
+                "see whether it can be executed here"
+            )
+        self.dialect = daemon.excused(host, factory.dialect, factory.daemons)
+
+    def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return self._calls.call(asked, function, *args, **kwargs)
+        except (Refused, CniError) as error:
+            if daemon.ended(self._host, self._daemons):  # whoever says no cannot reach it
+                raise self._broken(asked, str(error)) from error
+            raise RuntimeRefused(asked, str(error)) from error
+        except (Broken, CniBroken) as error:
+            raise self._broken(asked, str(error)) from error
+
+    def _broken(self, asked: str, why: str) -> RuntimeBroken:
+        self._memory.forget()
+        told = [f"{asked}: {why}"]
+        ended = daemon.ended(self._host, self._daemons)
+        if ended:
+            told.append("Its daemon has ended; it is started anew.")
+        factory = self._factory
+        told += daemon.further(self._host, factory.daemons, factory.called or self.name)
+        if ended:
+            self._start_daemons()
+        return RuntimeBroken("\n".join(told))
+
+    @property
+    def commands(self) -> Sequence[Completed]:
+        """What it was last asked for, and answered: evidence of a failure."""
+        return self._calls.told
+
+    # --- up and down
+
+    def start(self) -> None:
+        """Start its daemons, unpack the image, undo what was begun, have the default network."""
+        self._memory.forget()
+        self._start_daemons()
+        self._call(f"start {self.name}", self._engine.begin, image.archive(self._host))
+
+    def _start_daemons(self) -> None:
+        self._host.call(_write, self._factory.files)
+        wanted, env = self._factory.daemons, {"PATH": self._path}
+        daemon.start_missing(self._host, wanted, self._daemons, env, BOUND)
+
+    def stop(self) -> None:
+        """Remove everything, and end the daemons."""
+        self.prune()
+        while self._daemons:
+            daemon.stop(self._host, self._daemons.pop(), BOUND)
+
+    # --- networks
+
+    def network(self, spec: NetworkSpec) -> NetworkFacts:
+        """Whatever the wiring makes of it."""
+        return self._call(f"create network {spec.name}", self._engine.wiring.create, spec)
+
+    def network_facts(self, name: str) -> NetworkFacts:
+        """As the wiring has it."""
+        return self._call(f"inspect network {name}", self._engine.wiring.facts, name)
+
+    def remove_network(self, name: str) -> None:
+        """And its bridge."""
+        self._call(f"remove network {name}", self._engine.remove_network, name)
+
+    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> Facts:
+        """Not claimed: who is wired is so before it starts."""
+        raise RuntimeRefused(f"connect {name} to {network} as {aliases}", "not with a bare runtime")
+
+    def disconnect(self, name: str, network: str) -> Facts:
+        """Not claimed."""
+        raise RuntimeRefused(f"disconnect {name} from {network}", "not with a bare runtime")
+
+    # --- containers
+
+    def run(self, spec: ContainerSpec) -> Facts:
+        """A root, a namespace that is wired, and a process in it."""
+        self._memory.containers.pop(spec.name, None)
+        args = spec.command or FOR_EVER
+        facts = self._call(f"run {spec.name}", self._engine.run, spec, args)
+        self._memory.joins(spec)
+        self._memory.keep(spec.name, facts)
+        return facts
+
+    def inspect(self, name: str) -> Facts:
+        """What is on record, while the container's pid 1 lives."""
+        known = self._memory.container(name)
+        if known is None:
+            known = self._call(f"inspect {name}", self._engine.inspect, name)
+            self._memory.keep(name, known)
+        return known
+
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
+        """`exec`; a command that is not there exits with 127, as in a shell."""
+        asked = f"exec in {name}"
+        words = self._call(asked, self._engine.exec_words, name)
+        try:
+            done = self._host.run((*words, *argv), env={"PATH": self._path}, timeout=timeout)
+        except (TimeoutError, SaidTooMuch) as error:
+            raise RuntimeBroken(f"{asked}: {error}") from None
+        self._calls.keep(done)
+        code = done.returncode
+        if code and argv and argv[0] in done.stderr and _ABSENT.search(done.stderr):
+            code = _NOT_THERE
+        return replace(done, argv=tuple(argv), returncode=code)
+
+    def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
+        """`exec`."""
+        words = self._call(f"exec in {name}", self._engine.exec_words, name)
+        return ExecCommand((*words, *argv), {"PATH": self._path})
+
+    def stop_container(self, name: str) -> None:
+        """SIGTERM, and SIGKILL a second later; then off the networks."""
+        self._memory.containers.pop(name, None)
+        self._call(f"stop {name}", self._engine.stop, name)
+
+    def start_container(self, name: str) -> Facts:
+        """Run its root anew."""
+        self._memory.containers.pop(name, None)
+        return self._call(f"start {name}", self._engine.start, name)
+
+    def remove(self, *names: str) -> None:
+        """End them, and off the networks; several at a time, who joined another first."""
+        for name in names:
+            self._memory.containers.pop(name, None)
+        for some in self._memory.joiners_first(names):
+            self._call(f"remove {', '.join(some)}", partial(_remove, self._engine), tuple(some))
+
+    # --- trouble
+
+    def repair(self) -> None:
+        """Whatever the wiring has for it."""
+        self._call("repair", self._engine.wiring.repair)
+
+    def crash(self, spec: ContainerSpec, *, after: float) -> None:
+        """A start in a process of its own, killed with all its children; and the daemons."""
+        crash = partial(_crash, self._engine)
+        self._call(f"crash {spec.name}", crash, spec, spec.command or FOR_EVER, after)
+        for pid in self._daemons:
+            daemon.kill(self._host, pid, BOUND)
+
+    def prune(self) -> None:
+        """Remove every container and every network but the default one."""
+        self._memory.forget()
+        self._call("prune", self._engine.prune)
+
+
+# --- inside the host -----------------------------------------------------------------
+
+
+def _write(files: Sequence[tuple[str, str]]) -> None:
+    for path, content in files:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(content, encoding="utf-8")
+
+
+def _remove(engine: Engine, some: Sequence[str]) -> None:
+    together(engine.remove, some, most=_AT_ONCE)
+
+
+def _crash(engine: Engine, spec: ContainerSpec, args: tuple[str, ...], after: float) -> None:
+    killed_after(after, lambda: engine.run(spec, args), group=True)

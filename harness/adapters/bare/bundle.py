@@ -1,0 +1,172 @@
+"""An OCI bundle: a root file system of the test image and the config.json beside it.
+
+The format is that of https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md.
+The image's tree is unpacked once per host; each container has an overlay of its own on it.
+The capabilities, masked and read-only paths are those that engines give by default.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any, Final
+
+from harness.adapters.bare.protocol import Order
+from harness.model.plan import ContainerSpec
+from linux.syscalls import MS_BIND, MS_NODEV, mount, umount
+
+FOR_EVER: Final = "/.for-ever"
+"""A fifo in every container, from which nothing is ever read: to wait at without a child."""
+PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CAPABILITIES: Final = tuple(
+    f"CAP_{name}"
+    for name in (
+        *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD"),
+        *("NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+    )
+)
+"""https://github.com/moby/moby/blob/v26.1.5/oci/caps/defaults.go."""
+_MASKED: Final = (
+    *("/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list"),
+    *("/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"),
+)
+_READ_ONLY: Final = (*("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"),)
+_QUIET: Final = ("nosuid", "noexec", "nodev")
+
+
+def unpack(archive: str, root: Path) -> None:
+    """Unpack the layers of an image's archive, in their order; done once per host."""
+    done = root.with_name(f"{root.name}.done")
+    if done.exists():
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as whole:
+        told = whole.extractfile("manifest.json")
+        layers = json.load(told)[0]["Layers"] if told else ()
+        for name in layers:
+            with tarfile.open(fileobj=whole.extractfile(name)) as layer:
+                layer.extractall(root, filter="fully_trusted")  # noqa: S202 # our own image
+    done.touch()
+
+
+def lay(bundle: Path, image: Path) -> None:
+    """Make a bundle's directories and mount its root: an overlay on the image's tree."""
+    for name in ("rootfs", "upper", "work"):
+        (bundle / name).mkdir()
+    os.mkfifo(f"{bundle}/upper{FOR_EVER}")
+    where = f"lowerdir={image},upperdir={bundle}/upper,workdir={bundle}/work"
+    mount("overlay", str(bundle / "rootfs"), "overlay", MS_NODEV, where)
+
+
+def lift(bundle: Path) -> None:
+    """Take the mounts of a bundle away again, whichever there are."""
+    for name in ("rootfs", "netns"):
+        while (path := bundle / name).exists() and path.is_mount():
+            umount(str(path))
+
+
+def release(bundle: Path) -> None:
+    """Let go of the network namespace that a bundle holds, if it does."""
+    path = bundle / "netns"
+    while path.exists() and path.is_mount():
+        umount(str(path))
+
+
+def hold(bundle: Path, namespace: int) -> Path:
+    """Give a network namespace, an open descriptor, a path in the bundle; until `lift`."""
+    path = bundle / "netns"
+    path.touch()
+    mount(f"/proc/self/fd/{namespace}", str(path), flags=MS_BIND)
+    return path
+
+
+def write(order: Order, config: Mapping[str, Any] | None = None) -> None:
+    """Write config.json: what `config_of` makes, or that with changes of a runtime's own."""
+    config = config or config_of(order)
+    (order.home / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+FILES: Final = ("resolv.conf", "hostname", "hosts")
+"""What stands in a container's home, and is bound to its /etc."""
+
+
+def write_files(home: Path, spec: ContainerSpec, addresses: Sequence[str], resolver: str) -> None:
+    """Write the container's own `/etc/resolv.conf`, `/etc/hostname` and `/etc/hosts`.
+
+    `resolver` is what stands in the first where the container names no servers. The last has
+    the loopback's names, the container's own, and those asked for.
+    """
+    hostname = spec.hostname or spec.name
+    servers = "".join(f"nameserver {server}\n" for server in spec.dns)
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    lines += [f"{ip_interface(item).ip}\t{hostname}" for item in addresses]
+    lines += [f"{address}\t{name}" for name, address in spec.hosts]
+    hosts = "".join(f"{line}\n" for line in lines)
+    for name, content in zip(FILES, (servers or resolver, f"{hostname}\n", hosts), strict=True):
+        (home / name).write_text(content, encoding="utf-8")
+
+
+def _mount(bundle: Path, name: str) -> dict[str, Any]:
+    return {
+        "destination": f"/etc/{name}",
+        "type": "bind",
+        "source": str(bundle / name),
+        "options": ["rbind", "rprivate"],
+    }
+
+
+def config_of(order: Order) -> dict[str, Any]:
+    """The content of config.json."""
+    netns = order.netns
+    namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
+    if netns is not None:
+        namespaces.append({"type": "network", **({"path": netns} if netns else {})})
+    known = dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES)
+    return {
+        "ociVersion": "1.0.0",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": list(order.args),
+            "env": [PATH, f"HOSTNAME={order.hostname}"],
+            "cwd": "/",
+            "capabilities": known,
+        },
+        "root": {"path": "rootfs"},
+        "hostname": order.hostname,
+        "mounts": [*_MOUNTS, *(_mount(order.home, name) for name in FILES)],
+        "linux": {
+            "namespaces": namespaces,
+            "cgroupsPath": f"/{order.name}",
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            "sysctl": dict(order.spec.sysctls),
+            "maskedPaths": list(_MASKED),
+            "readonlyPaths": list(_READ_ONLY),
+        },
+    }
+
+
+def _tmpfs(where: str, *options: str) -> dict[str, Any]:
+    return {"destination": where, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
+
+
+_MOUNTS: Final = [
+    {"destination": "/proc", "type": "proc", "source": "proc", "options": list(_QUIET)},
+    _tmpfs("/dev", "nosuid", "strictatime", "mode=755", "size=65536k"),
+    {
+        "destination": "/dev/pts",
+        "type": "devpts",
+        "source": "devpts",
+        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    },
+    _tmpfs("/dev/shm", *_QUIET, "mode=1777", "size=65536k"),  # noqa: S108 # the container's
+    {
+        "destination": "/sys",
+        "type": "sysfs",
+        "source": "sysfs",
+        "options": [*_QUIET, "ro"],
+    },
+]

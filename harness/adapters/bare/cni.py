@@ -1,0 +1,335 @@
+"""CNI without a library: a network's list of plugins, and the plugins called one after the other.
+
+https://github.com/containernetworking/cni/blob/spec-v1.0.0/SPEC.md. Each plugin is a program
+that takes a conf on standard input and the verb in its environment; what one has answered
+is told to the next. What was answered last is kept in a file, because DEL wants to be told
+of it. That file is written before the next plugin is called, so that somebody who is killed
+in between leaves enough for a DEL to find everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from harness.adapters.protocol import Endpoint
+from harness.model.plan import ContainerSpec, NetworkSpec, Publish
+
+VERSION: Final = "1.0.0"
+PLUGINS: Final = ("bridge", "host-local", "portmap", "firewall", "loopback")
+_FOLDERS: Final = ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni")
+_BOUND: Final = 30.0
+"""Seconds that one plugin may take."""
+_HOSTS_OWN: Final = ("0.0.0.0", "::")  # noqa: S104 # not bound, written
+
+
+class CniError(Exception):
+    """A plugin said no; the message has its name and its words."""
+
+
+class CniBroken(Exception):
+    """A plugin crashed, hung or said what is no answer."""
+
+
+class Attachment(NamedTuple):
+    """One interface of one container."""
+
+    network: str
+    container: str
+    interface: str
+    netns: str
+    folder: Path
+    """Where its results are kept: the container's bundle."""
+    prefix: str = ""
+    """The folder that plugins are looked for in first."""
+
+    @property
+    def kept(self) -> Path:
+        """The file that has the last answer."""
+        return self.folder / f"{self.network}.{self.interface}.json"
+
+
+def folder(prefix: str = "") -> str:
+    """Where the plugins are: the first place that has them all; `""` when there is none.
+
+    Those of a `prefix`, where a package was unpacked, come first.
+    """
+    places = [f"{prefix}{name}" for name in _FOLDERS] if prefix else []
+    for name in (*places, *_FOLDERS):
+        if all(os.access(f"{name}/{plugin}", os.X_OK) for plugin in PLUGINS):
+            return name
+    return ""
+
+
+def version(prefix: str = "") -> str:
+    """The newest version of the specification that the plugins speak: they tell no other."""
+    try:
+        done = subprocess.run(
+            [f"{folder(prefix)}/bridge", "--version"],
+            capture_output=True,
+            text=True,
+            timeout=_BOUND,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""  # whoever calls one is told why
+    found = re.findall(r"\d+\.\d+\.\d+", done.stdout + done.stderr)
+    return max(found, key=lambda item: tuple(map(int, item.split(".")))) if found else ""
+
+
+def missing(prefix: str = "") -> list[str]:
+    """The plugins, and what they run, that are not there."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    absent = [] if folder(prefix) else lacking(*PLUGINS)
+    return absent + [name for name in ("iptables",) if shutil.which(name, path=path) is None]
+
+
+def lacking(*plugins: str) -> list[str]:
+    """Those of some plugins that are nowhere, or not in one place with the others."""
+    return [] if folder() else [f"CNI plugin {name}" for name in plugins if not _anywhere(name)]
+
+
+def _anywhere(plugin: str) -> bool:
+    return any(os.access(f"{name}/{plugin}", os.X_OK) for name in _FOLDERS)
+
+
+def conf(spec: NetworkSpec, bridge: str, state: Path) -> dict[str, Any]:
+    """The list of plugins of a network, whose subnets and gateways are given.
+
+    A bridge with an address of its own and masquerade, ports, and a firewall that keeps
+    networks apart: https://www.cni.dev/plugins/current/.
+    """
+    ranges = [[_range(spec.subnet, spec.gateway, spec.ip_range)]]
+    routes = [{"dst": "0.0.0.0/0"}]
+    if spec.subnet6 is not None:
+        ranges.append([_range(spec.subnet6, spec.gateway6, None)])
+        routes.append({"dst": "::/0"})
+    ipam = {"type": "host-local", "dataDir": str(state), "ranges": ranges, "routes": routes}
+    plugin = {
+        "type": "bridge",
+        "bridge": bridge,
+        "isGateway": True,
+        "ipMasq": True,
+        "ipam": ipam,
+        **({"mtu": spec.mtu} if spec.mtu is not None else {}),
+    }
+    ports = {"type": "portmap", "snat": True}
+    walls = {"type": "firewall", "backend": "iptables", "ingressPolicy": "same-bridge"}
+    return {"cniVersion": VERSION, "name": spec.name, "plugins": [plugin, ports, walls]}
+
+
+def _range(subnet: Any, gateway: Any, part: Any) -> dict[str, str]:
+    found = {"subnet": str(subnet), "gateway": str(gateway)}
+    if part is not None and part != subnet:
+        # The range's own first and last address are addresses like any other.
+        first = max(part[0], subnet[1])
+        last = min(part[-1], subnet[-2])
+        found |= {"rangeStart": str(first), "rangeEnd": str(last)}
+    return found
+
+
+def add(
+    attachment: Attachment,
+    network: Mapping[str, Any],
+    spec: ContainerSpec | None = None,
+    *,
+    first: bool = True,
+) -> Endpoint:
+    """Have a container put on a network. Of a refused one nothing stays: it is undone by `delete`.
+
+    Only the `first` network of a container gives it default routes, addresses and ports
+    that were asked for. Raises `CniError` and `CniBroken`.
+    """
+    answer: dict[str, Any] = {}
+    for plugin in network["plugins"]:
+        wanted = dict(plugin)
+        if spec is not None and first:
+            wanted |= _asked(plugin["type"], spec)
+        if plugin["type"] == "bridge" and not first:
+            wanted["ipam"] = {**plugin["ipam"], "routes": []}
+        told = _call("ADD", attachment, network["name"], wanted, answer)
+        answer = _answer(told, f"{plugin['type']} ADD") if told.strip() else answer
+        attachment.kept.write_text(json.dumps(answer), encoding="utf-8")
+    return endpoint(attachment.network, attachment.interface, answer)
+
+
+def delete(
+    attachment: Attachment, network: Mapping[str, Any], spec: ContainerSpec | None = None
+) -> None:
+    """Have it taken off again; every plugin is asked, the last one first, and may know nothing.
+
+    They are told the ports that the container had asked for: without them portmap does nothing.
+    A DEL that fails is repeated, as engines do: where an ADD was killed before there was a
+    masquerade, that of bridge fails over it once it has done all the rest.
+    """
+    answer: dict[str, Any] = {}
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        answer = json.loads(attachment.kept.read_text(encoding="utf-8"))
+    failed: CniError | None = None
+    for plugin in reversed(network["plugins"]):
+        ports = _ports(spec) if spec is not None and plugin["type"] == "portmap" else {}
+        wanted = {**plugin, **ports}
+        try:
+            _call("DEL", attachment, network["name"], wanted, answer)
+        except CniError:
+            try:
+                _call("DEL", attachment, network["name"], wanted, answer)
+            except CniError as error:
+                failed = error
+    if failed is not None:
+        raise failed
+    attachment.kept.unlink(missing_ok=True)
+
+
+def _answer(told: str, what: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(told)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise CniBroken(f"CNI plugin {what} is to answer by an object of JSON, not {told[:200]!r}")
+    return answer
+
+
+def loopback(attachment: Attachment) -> None:
+    """Have the loopback of a new namespace put up."""
+    _call("ADD", attachment._replace(interface="lo"), "lo", {"type": "loopback"}, {})
+
+
+def lease(attachment: Attachment, ipam: Mapping[str, Any], wanted: Sequence[object]) -> Endpoint:
+    """Have the plugin of an `ipam` section alone called: addresses, and nobody who has them yet.
+
+    Raises `CniError` where what is `wanted` cannot be had, or nothing is free.
+    """
+    asked = {"args": {"cni": {"ips": list(map(str, wanted))}}} if wanted else {}
+    conf = {"type": ipam["type"], "ipam": ipam, **asked}
+    told = _call("ADD", attachment, attachment.network, conf, {})
+    answer = _answer(told, f"{ipam['type']} ADD")
+    return endpoint(attachment.network, attachment.interface, answer)
+
+
+def release(attachment: Attachment, ipam: Mapping[str, Any]) -> None:
+    """Give back what `lease` has given."""
+    conf = {"type": ipam["type"], "ipam": ipam}
+    _call("DEL", attachment, attachment.network, conf, {})
+
+
+def _asked(kind: str, spec: ContainerSpec) -> dict[str, Any]:
+    """What a container asks of one plugin: conventions for `args` and `runtimeConfig`.
+
+    https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md. Who publishes
+    ports answers to them himself too, which takes a hairpin at his port of the bridge; at
+    everybody's it would give back to each what he says to all.
+    """
+    if kind == "portmap":
+        return _ports(spec)
+    if kind != "bridge":
+        return {}
+    asked: dict[str, Any] = {}
+    if ips := [str(item) for item in (spec.ip, spec.ip6) if item is not None]:
+        asked["ips"] = ips
+    if spec.mac is not None:
+        asked["mac"] = spec.mac
+    hairpin = {"hairpinMode": True} if spec.ports else {}
+    return {**hairpin, **({"args": {"cni": asked}} if asked else {})}
+
+
+def _ports(spec: ContainerSpec) -> dict[str, Any]:
+    found = [item for port in spec.ports for item in mappings(port)]
+    return {"runtimeConfig": {"portMappings": found}} if found else {}
+
+
+def mappings(port: Publish) -> Iterator[dict[str, Any]]:
+    """The words of portmap for a published port, or for each of a range."""
+    for number in range(port.count):
+        found: dict[str, Any] = {
+            "hostPort": port.host_port + number,
+            "containerPort": port.container_port + number,
+            "protocol": port.protocol,
+        }
+        if port.host_ip is not None and str(port.host_ip) not in _HOSTS_OWN:
+            found["hostIP"] = str(port.host_ip)
+        yield found
+
+
+def endpoint(network: str, interface: str, answer: Mapping[str, Any]) -> Endpoint:
+    """An answer in the harness's words: SPEC.md, section 5."""
+    own = [
+        number
+        for number, item in enumerate(answer.get("interfaces", ()))
+        if item.get("sandbox") and item["name"] == interface
+    ]
+    found: dict[int, tuple[IPv4Interface | IPv6Interface, str | None]] = {}
+    for item in answer.get("ips", ()):
+        address = ip_interface(item["address"])
+        found[address.version] = address, item.get("gateway")
+    four, gateway = found.get(4, (None, None))
+    six, gateway6 = found.get(6, (None, None))
+    return Endpoint(
+        network=network,
+        address=four if isinstance(four, IPv4Interface) else None,
+        gateway=gateway,
+        address6=six if isinstance(six, IPv6Interface) else None,
+        gateway6=gateway6,
+        mac=answer["interfaces"][own[0]]["mac"] if own else None,
+    )
+
+
+def _call(
+    verb: str,
+    attachment: Attachment,
+    name: str,
+    plugin: Mapping[str, Any],
+    previous: Mapping[str, Any],
+) -> str:
+    where = folder(attachment.prefix)
+    given = {"cniVersion": VERSION, "name": name, **plugin}
+    if previous:
+        given["prevResult"] = previous
+    environment = {
+        "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "CNI_COMMAND": verb,
+        "CNI_CONTAINERID": attachment.container,
+        "CNI_NETNS": attachment.netns,
+        "CNI_IFNAME": attachment.interface,
+        "CNI_PATH": where,
+    }
+    kind = str(plugin["type"])
+    return _run([f"{where}/{kind}"], json.dumps(given), environment, f"{kind} {verb}")
+
+
+def _run(argv: Sequence[str], text: str, environment: Mapping[str, str], what: str) -> str:
+    try:
+        done = subprocess.run(
+            argv,
+            input=text,
+            capture_output=True,
+            text=True,
+            env=dict(environment),
+            timeout=_BOUND,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CniBroken(f"CNI plugin {what} did not end within {_BOUND:g} s") from None
+    except OSError as error:
+        raise CniBroken(f"CNI plugin {what} cannot be executed: {error}") from None
+    if not done.returncode:
+        return done.stdout
+    try:
+        told = json.loads(done.stdout)
+        words = " ".join(str(told[key]) for key in ("msg", "details") if told.get(key))
+    except (ValueError, TypeError, KeyError):
+        said = (done.stdout + done.stderr).strip()
+        raise CniBroken(
+            f"CNI plugin {what} exited with {done.returncode} and no error of the "
+            f"specification's; it was told {text} and said {said[-2000:]!r}"
+        ) from None
+    raise CniError(f"CNI plugin {what}: {words}")

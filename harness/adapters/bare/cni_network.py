@@ -1,0 +1,277 @@
+"""Networks for bare runtimes: a directory of CNI confs, and which subnets are free.
+
+CNI leaves it to whoever writes a conf that subnets do not overlap, and takes no bridge
+away with the last container. So this part is the harness's own, as it would be an
+engine's. All of it runs inside the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+)
+from pathlib import Path
+from typing import Any, Final
+
+from harness.adapters.bare import bundle, cni, linux_bridge, store
+from harness.adapters.bare.cni import Attachment
+from harness.adapters.bare.protocol import Wired
+from harness.adapters.bare.store import HOME, Record
+from harness.adapters.protocol import NetworkFacts
+from harness.adapters.support.program import Refused
+from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, NetworkSpec, Publish
+from linux import rtnetlink
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+DEFAULT_BRIDGE: Final = "cni0"
+DEFAULT: Final = NetworkSpec(
+    DEFAULT_NETWORK, subnet=IPv4Network("10.85.0.0/16"), gateway=IPv4Address("10.85.0.1")
+)
+"""The default network has what CNI's and CRI-O's examples have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """The networks whose confs are in a directory."""
+
+    home: Path
+
+    def create(self, spec: NetworkSpec) -> NetworkFacts:
+        """Write the conf of a network, with subnets chosen where none are asked for."""
+        for name, value in (("internal", spec.internal), ("icc=false", not spec.icc)):
+            if value:
+                raise Refused(f"there is no CNI plugin for {name}")
+        if self._path(spec.name).exists():
+            raise Refused(f"network {spec.name} is there already")
+        used = [item.network for name in self.names() for item in self.facts(name).gateways]
+        spec = linux_bridge.settled(spec, [*used, *linux_bridge.of_host()])
+        self._write(spec)
+        return self.facts(spec.name)
+
+    def ensure_default(self) -> None:
+        """Write the default network's conf where it is not there yet."""
+        if not self._path(DEFAULT_NETWORK).exists():
+            self._write(DEFAULT)
+
+    def _write(self, spec: NetworkSpec) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        found = cni.conf(spec, bridge(spec.name), self.home / "addresses")
+        self._path(spec.name).write_text(json.dumps(found), encoding="utf-8")
+        (self.home / f"{spec.name}.spec").write_bytes(pickle.dumps(spec))
+
+    def conf(self, name: str) -> dict[str, Any]:
+        """The list of plugins of a network."""
+        try:
+            found: dict[str, Any] = json.loads(self._path(name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise Refused(f"there is no network {name}") from None
+        return found
+
+    def facts(self, name: str) -> NetworkFacts:
+        """What there is to tell about a network."""
+        self.conf(name)
+        spec: NetworkSpec = pickle.loads((self.home / f"{name}.spec").read_bytes())  # noqa: S301
+        pairs = ((spec.gateway, spec.subnet), (spec.gateway6, spec.subnet6))
+        gateways = tuple(
+            ip_interface(f"{gateway}/{subnet.prefixlen}") for gateway, subnet in pairs if subnet
+        )
+        return NetworkFacts(name, name, bridge(name), gateways)
+
+    def names(self) -> list[str]:
+        """Every network's name."""
+        return sorted(path.stem for path in self.home.glob("*.conflist"))
+
+    def remove(self, name: str) -> None:
+        """Take a conf away, and the bridge, which CNI leaves."""
+        self.conf(name)
+        with NetNS.own() as here, Netlink(here) as netlink:
+            netlink.send([rtnetlink.del_link(bridge(name))], missing_ok=True)
+        for path in (self._path(name), self.home / f"{name}.spec"):
+            path.unlink()
+
+    def _path(self, name: str) -> Path:
+        return self.home / f"{name}.conflist"
+
+
+def bridge(name: str) -> str:
+    """The bridge of a network; a name has more characters than a link may have."""
+    if name == DEFAULT_NETWORK:
+        return DEFAULT_BRIDGE
+    return f"cni-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+
+
+TRIAL: Final = NetworkSpec(
+    "cni-trial",
+    subnet=IPv4Network("192.0.2.0/24"),
+    gateway=IPv4Address("192.0.2.1"),
+    subnet6=IPv6Network("2001:db8:74::/64"),
+    gateway6=IPv6Address("2001:db8:74::1"),
+)
+"""A network that lasts for one try: RFC 5737 and RFC 3849."""
+
+
+@dataclass(frozen=True, slots=True)
+class CniWiring:
+    """Networks of CNI confs, and the plugins called on a namespace for each container.
+
+    Those that are in the folder `prefix` come first.
+    """
+
+    prefix: str = ""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The plugins, and what they run."""
+        return ("containernetworking-plugins", "iptables")
+
+    def missing(self) -> list[str]:
+        """Those of them that are not there."""
+        return cni.missing(self.prefix)
+
+    @property
+    def _networks(self) -> Networks:
+        return Networks(HOME / "networks")
+
+    # --- networks
+
+    def begin(self) -> None:
+        """Have the default network, and try it out."""
+        self._networks.ensure_default()
+        self._try_out(DEFAULT_NETWORK)
+
+    def repair(self) -> None:
+        """There is nothing documented for it: the firewall's rules come with each ADD alone."""
+
+    def create(self, spec: NetworkSpec) -> NetworkFacts:
+        """A conf, tried once so that its bridge is there."""
+        facts = self._networks.create(spec)
+        try:
+            self._try_out(spec.name)
+        except BaseException:
+            self._networks.remove(spec.name)
+            raise
+        return facts
+
+    def facts(self, name: str) -> NetworkFacts:
+        """From the conf."""
+        return self._networks.facts(name)
+
+    def names(self) -> list[str]:
+        """Every conf's name."""
+        return self._networks.names()
+
+    def remove(self, name: str) -> None:
+        """The conf and the bridge."""
+        self._networks.remove(name)
+
+    # --- containers
+
+    def asked(self, spec: ContainerSpec) -> ContainerSpec:
+        """Ports, addresses and MACs are CNI's affair: there is nobody to ask without a network."""
+        if isinstance(spec.mode, Bridge):
+            _check_addresses(spec)
+        else:
+            given = {"publish": spec.ports, "mac": spec.mac, "ip": spec.ip or spec.ip6}
+            for option in (name for name, value in given.items() if value):
+                raise Refused(
+                    f"{option}: there is no CNI network in mode {spec.mode} to ask for it"
+                )
+        return replace(spec, ports=tuple(_settled(port) for port in spec.ports))
+
+    def wire(self, record: Record) -> Wired:
+        """Have every plugin of every network called with ADD."""
+        with NetNS.new() as space:
+            netns = bundle.hold(store.bundle(record.spec.name), space.fd)
+        attachments = list(store.attachments(record, self.prefix))
+        cni.loopback(attachments[0])
+        endpoints = tuple(
+            cni.add(item, self._networks.conf(item.network), record.spec, first=not number)
+            for number, item in enumerate(attachments)
+        )
+        return Wired(endpoints, str(netns))
+
+    def unwire(self, record: Record) -> None:
+        """Have them called with DEL, and let go of the namespace."""
+        for item in store.attachments(record, self.prefix):
+            with contextlib.suppress(Refused):
+                cni.delete(item, self._networks.conf(item.network), record.spec)
+        bundle.release(store.bundle(record.spec.name))
+
+    # --- tries
+
+    def _try_out(self, network: str) -> None:
+        """Put a namespace on a network and take it off: its bridge is there from then on.
+
+        And the firewall's rules for it. What masquerade and ports need is one container's own, or
+        everybody's, which another try has had made: both take most of a plugin's time.
+        """
+        conf = self._networks.conf(network)
+        bridge, _, walls = conf["plugins"]
+        self._try({**conf, "plugins": [{**bridge, "ipMasq": False}, walls]})
+        families = len(self._networks.facts(network).gateways)
+        done = HOME / f"tried-{families}"
+        if not done.exists():
+            self._try_ports(dual=families > 1)
+            done.touch()
+
+    def _try_ports(self, *, dual: bool) -> None:
+        """Have portmap make the chains that all its ports have in common.
+
+        On a bridge that is for this alone: whatever bridge has had a port is another one after.
+        """
+        conf = cni.conf(TRIAL if dual else replace(TRIAL, subnet6=None), TRIAL.name, HOME)
+        conf["plugins"] = [item for item in conf["plugins"] if item["type"] != "firewall"]
+        try:
+            self._try(conf, ContainerSpec("trial", ports=(Publish(1, 1),)))
+        finally:
+            with NetNS.own() as here, Netlink(here) as netlink:
+                netlink.send([rtnetlink.del_link(TRIAL.name)], missing_ok=True)
+            shutil.rmtree(HOME / TRIAL.name, ignore_errors=True)
+
+    def _try(self, conf: Mapping[str, Any], spec: ContainerSpec | None = None) -> None:
+        place = HOME / f"trial-{os.getpid()}"
+        place.mkdir(parents=True)
+        try:
+            with NetNS.new() as space:
+                path = bundle.hold(place, space.fd)
+            item = Attachment(conf["name"], place.name, "eth0", str(path), place, self.prefix)
+            try:
+                cni.add(item, conf, spec)
+            finally:
+                cni.delete(item, conf, spec)
+        finally:
+            bundle.lift(place)
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _check_addresses(spec: ContainerSpec) -> None:
+    for kind, wanted in ((IPv4Address, spec.ip), (IPv6Address, spec.ip6)):
+        try:
+            kind(str(wanted if wanted is not None else kind(0)))
+        except ValueError as error:
+            raise Refused(f"ip {wanted}: {error}") from None
+
+
+def _settled(port: Publish) -> Publish:
+    """A port that is left open is taken from those that are free: portmap wants a number."""
+    if port.host_port:
+        return port
+    kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}.get(port.protocol)
+    with socket.socket(socket.AF_INET, kind or socket.SOCK_STREAM) as probe:
+        probe.bind((str(port.host_ip or ip_address(0)), 0))
+        return replace(port, host_port=probe.getsockname()[1])

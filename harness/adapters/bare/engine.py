@@ -1,0 +1,206 @@
+"""What is done inside the host to run containers with a runtime that makes processes alone.
+
+It knows neither images nor names nor networks: a root is laid, a `Wiring` puts a network
+namespace on networks, and a `Bare` runtime starts a process there. What is needed to undo a
+container is on disk before it is done, so that whoever is killed in between leaves nothing
+that the next `begin` does not find.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from harness.adapters.bare import bundle, store
+from harness.adapters.bare.protocol import Bare, Ends, Order, Wiring
+from harness.adapters.bare.store import HOME, Record
+from harness.adapters.protocol import Endpoint, Facts
+from harness.adapters.support.program import Refused
+from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Host, Joined
+from harness.probe.quiescence import await_ready
+from linux import rtnetlink_dump
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+_STOP: Final = 1.0
+"""Seconds that a container has to end on SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Containers of one runtime, and who puts them on networks."""
+
+    runtime: Bare
+    wiring: Wiring
+
+    # --- containers
+
+    def run(self, spec: ContainerSpec, args: tuple[str, ...]) -> Facts:
+        """Lay a root, wire a namespace, have the runtime start it; all or nothing."""
+        self.wiring.asked(spec)
+        for network in spec.networks if isinstance(spec.mode, Bridge) else ():
+            self.wiring.facts(network)
+        home = store.bundle(spec.name)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            home.mkdir()
+        except FileExistsError:
+            raise Refused(f"container {spec.name} is there already") from None
+        record = Record(spec, args)
+        try:
+            store.save(record)
+            bundle.lay(home, HOME / "image")
+            record = self._start(record)
+        except BaseException:
+            self._clear(spec.name)
+            raise
+        return store.facts(record)
+
+    def start(self, name: str) -> Facts:
+        """Run a stopped container's root anew."""
+        record = self._look(name)
+        if record.alive:
+            return store.facts(record)
+        try:
+            return store.facts(self._start(record))
+        except BaseException:
+            self._end(record)
+            raise
+
+    def _start(self, record: Record) -> Record:
+        spec, home = record.spec, store.bundle(record.spec.name)
+        settled = self.wiring.asked(spec)
+        record = replace(record, ports=settled.ports)
+        netns = self._netns(spec)
+        if isinstance(spec.mode, Bridge):
+            record = replace(record, attached=spec.networks)
+            store.save(record)
+            wired = self.wiring.wire(replace(record, spec=settled))
+            record, netns = replace(record, endpoints=wired.endpoints), wired.netns
+        held = [
+            str(address)
+            for item in record.endpoints
+            for address in (item.address, item.address6)
+            if address is not None
+        ]
+        resolver = Path("/etc/resolv.conf").read_text(encoding="utf-8")
+        bundle.write_files(home, spec, held, resolver)
+        links = tuple(self.wiring.facts(item.network).interface for item in record.endpoints)
+        pid = self.runtime.start(Order(spec, record.args, home, netns, record.endpoints, links))
+        record = replace(record, complete=True, pid=pid, born=store.born(pid))
+        if record.endpoints and not netns:
+            record = replace(record, endpoints=_in_place(record))
+        store.save(record)
+        return record
+
+    def _netns(self, spec: ContainerSpec) -> str | None:
+        """The namespace that the runtime is to join: a path, `""` for a new one, `None`: none."""
+        match spec.mode:
+            case Host():
+                return None
+            case Joined(container=name):
+                joined = self._look(name)
+                if not joined.alive:
+                    raise Refused(f"container {name} does not run: it has no network to join")
+                own = os.readlink("/proc/self/ns/net")
+                path = f"/proc/{joined.pid}/ns/net"
+                return None if os.readlink(path) == own else path
+            case _:
+                return ""
+
+    def inspect(self, name: str) -> Facts:
+        """What is known; who has ended by himself is cleaned up after by whoever asks."""
+        return store.facts(self._look(name))
+
+    def stop(self, name: str) -> None:
+        """SIGTERM, SIGKILL, and off the networks; stopping the stopped does nothing."""
+        record = self._look(name)
+        if record.alive:
+            self._end(record)
+
+    def remove(self, name: str) -> None:
+        """Stop a container and forget it."""
+        self._look(name)
+        self._clear(name)
+
+    def _look(self, name: str) -> Record:
+        record = store.load(name)
+        if record.pid and not record.alive:
+            record = self._end(record)
+        return record
+
+    def _end(self, record: Record, *, grace: float = _STOP) -> Record:
+        name = record.spec.name
+        if record.alive:
+            end = self.runtime.end if isinstance(self.runtime, Ends) else _end_process
+            with contextlib.suppress(ProcessLookupError):
+                end(name, record.pid, grace)
+        self.runtime.forget(name, store.bundle(name))
+        self.wiring.unwire(replace(record, spec=replace(record.spec, ports=record.ports)))
+        record = replace(record, pid=0, born=0, endpoints=(), attached=(), ports=())
+        store.save(record)
+        return record
+
+    def _clear(self, name: str) -> None:
+        """Undo all that there may be of a container; its mounts go even where a plugin fails."""
+        home = store.bundle(name)
+        try:
+            with contextlib.suppress(Refused, EOFError):
+                self._end(store.load(name), grace=0.0)
+        finally:
+            bundle.lift(home)
+            shutil.rmtree(home, ignore_errors=True)
+
+    def exec_words(self, name: str) -> tuple[str, ...]:
+        """The words before a command that is to run in a container."""
+        record = self._look(name)
+        if not record.alive:
+            raise Refused(f"container {name} does not run")
+        return tuple(self.runtime.exec_words(name, record.pid))
+
+    # --- all of them
+
+    def begin(self, archive: str) -> None:
+        """Unpack the image, undo what was begun and not finished, have the default network."""
+        bundle.unpack(archive, HOME / "image")
+        for name in store.names():
+            if not store.complete(name):
+                self._clear(name)
+        self.wiring.begin()
+
+    def remove_network(self, name: str) -> None:
+        """Remove a network that nobody is on."""
+        self.wiring.facts(name)
+        if name == DEFAULT_NETWORK:
+            raise Refused(f"network {name} is the default one")
+        for other in store.names():
+            if name in self._look(other).attached:
+                raise Refused(f"network {name} is in use by container {other}")
+        self.wiring.remove(name)
+
+    def prune(self) -> None:
+        """Remove every container and every network but the default one."""
+        for name in store.names():
+            self._clear(name)
+        for network in self.wiring.names():
+            if network != DEFAULT_NETWORK:
+                self.wiring.remove(network)
+
+
+def _end_process(_: str, pid: int, grace: float) -> None:
+    store.finish(pid, grace)
+
+
+def _in_place(record: Record) -> tuple[Endpoint, ...]:
+    """Where a runtime has plugged a container in by itself, once that can be used."""
+    path = f"/proc/{record.pid}/ns/net"
+    with NetNS.own() as here, NetNS.at(path) as space, Netlink(space) as netlink:
+        await_ready([space, here])
+        return tuple(
+            replace(item, mac=rtnetlink_dump.link(netlink, f"eth{number}").mac)
+            for number, item in enumerate(record.endpoints)
+        )

@@ -1,0 +1,340 @@
+"""Networks as an operator makes them where a runtime has none: bridges, and who has which address.
+
+A bridge with addresses of its own, whose subnets are masqueraded when they leave it; nothing
+keeps one from another. The runtime plugs its containers into it by itself: what it is told are
+the endpoints. All of it runs inside the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import pickle
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+)
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from harness.adapters.bare import cni, store
+from harness.adapters.bare.protocol import Wired
+from harness.adapters.bare.store import HOME, Record
+from harness.adapters.protocol import NetworkFacts
+from harness.adapters.support.program import Refused
+from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, NetworkSpec
+from linux import netns, nftables, rtnetlink, rtnetlink_dump
+from linux.netlink import Netlink, Request
+from linux.netns import NetNS
+
+BRIDGE: Final = "hand0"
+DEFAULT: Final = NetworkSpec(
+    DEFAULT_NETWORK, subnet=IPv4Network("10.84.0.0/24"), gateway=IPv4Address("10.84.0.1")
+)
+"""The default network, and its bridge, where nobody else makes one."""
+_FORWARDING: Final = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+_SOURCE_NAT: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """Bridges, the default one included: `bridge` is its name, `spec` what it has.
+
+    `made_by` makes that one, where it is somebody else's affair, and again after a flush of
+    the firewall.
+    """
+
+    bridge: str
+    spec: NetworkSpec
+    made_by: Callable[[], None] | None = None
+    prefix: str = ""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Who counts addresses is one of CNI's plugins."""
+        return ("containernetworking-plugins",)
+
+    def missing(self) -> list[str]:
+        """That plugin, where it is not there."""
+        return cni.lacking("host-local")
+
+    # --- networks
+
+    def begin(self) -> None:
+        """Make the default network, where it is not there."""
+        if self._path(DEFAULT_NETWORK).exists():
+            return
+        if self.made_by is None:
+            self._make(self.spec)
+        else:
+            self.made_by()
+        self._keep(self.spec)
+
+    def repair(self) -> None:
+        """Have the rules of all of them again."""
+        for name in self.names():
+            if name == DEFAULT_NETWORK and self.made_by is not None:
+                self.made_by()
+            else:
+                self._rule(self._spec(name))
+
+    def create(self, spec: NetworkSpec) -> NetworkFacts:
+        """A bridge more."""
+        for name, value in (("internal", spec.internal), ("icc=false", not spec.icc)):
+            if value:
+                raise Refused(f"a bridge alone is not {name}")
+        if self._path(spec.name).exists():
+            raise Refused(f"network {spec.name} is there already")
+        used = (item.network for name in self.names() for item in self.facts(name).gateways)
+        spec = settled(spec, [*used, *of_host()])
+        self._make(spec)
+        self._keep(spec)
+        return self.facts(spec.name)
+
+    def facts(self, name: str) -> NetworkFacts:
+        """What there is to tell about a network."""
+        return NetworkFacts(name, name, self.link(name), _gateways(self._spec(name)))
+
+    def names(self) -> list[str]:
+        """Every network's name."""
+        return sorted(path.stem for path in _home().glob("*.spec"))
+
+    def remove(self, name: str) -> None:
+        """The bridge, and its table."""
+        self._spec(name)
+        with NetNS.own() as here, Netlink(here) as netlink, nftables.Nft() as table:
+            netlink.send([rtnetlink.del_link(self.link(name))], missing_ok=True)
+            table.apply(
+                [nftables.add_table(self._table(name)), nftables.del_table(self._table(name))]
+            )
+        for path in _home().glob(f"{name}.*"):
+            path.unlink()
+
+    def link(self, network: str) -> str:
+        """The bridge of a network; a name has more characters than a link may have."""
+        if network == DEFAULT_NETWORK:
+            return self.bridge
+        return f"hand-{hashlib.sha256(network.encode()).hexdigest()[:9]}"
+
+    def _make(self, spec: NetworkSpec) -> None:
+        name, gateways = self.link(spec.name), _gateways(spec)
+        with NetNS.own() as here, Netlink(here) as netlink:
+            try:
+                netlink.send([rtnetlink.add_bridge(name, mac=_mac(name), mtu=spec.mtu, up=False)])
+                netns.write(here, {f"net.ipv6.conf.{name}.accept_dad": 0})
+                netlink.send(
+                    [rtnetlink.set_link(rtnetlink_dump.link(netlink, name).ifindex, up=True)]
+                )
+                index = rtnetlink_dump.link(netlink, name).ifindex
+                netlink.send([rtnetlink.add_address(index, item) for item in gateways])
+                netns.write(here, _forwarding(netlink, {item.version for item in gateways}))
+                self._rule(spec)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    netlink.send([rtnetlink.del_link(name)], missing_ok=True)
+                raise Refused(f"network {spec.name}: {error}") from error
+
+    def _rule(self, spec: NetworkSpec) -> None:
+        table, bridge = self._table(spec.name), self.link(spec.name)
+        with nftables.Nft() as tables:
+            anew = [nftables.add_table(table), nftables.del_table(table)]
+            tables.apply([*anew, *_rules(table, bridge, _gateways(spec))])
+
+    def _table(self, network: str) -> nftables.Table:
+        return nftables.Table("inet", self.link(network))
+
+    def _spec(self, name: str) -> NetworkSpec:
+        try:
+            found: NetworkSpec = pickle.loads(self._path(name).read_bytes())  # noqa: S301 # our own
+        except FileNotFoundError:
+            raise Refused(f"there is no network {name}") from None
+        return found
+
+    def _keep(self, spec: NetworkSpec) -> None:
+        _home().mkdir(parents=True, exist_ok=True)
+        self._path(spec.name).write_bytes(pickle.dumps(spec))
+
+    def _path(self, name: str) -> Path:
+        return _home() / f"{name}.spec"
+
+    # --- containers
+
+    def asked(self, spec: ContainerSpec) -> ContainerSpec:
+        """Addresses and MACs are those of a link of its own; ports are nobody's."""
+        given: dict[str, object] = {"publish": spec.ports}
+        if not isinstance(spec.mode, Bridge):
+            given |= {"mac": spec.mac, "ip": spec.ip or spec.ip6}
+        for option in (name for name, value in given.items() if value):
+            raise Refused(f"{option}: there is no such option in mode {spec.mode}")
+        return spec
+
+    def wire(self, record: Record) -> Wired:
+        """Have host-local give it addresses: those that are asked for, or the next that are free.
+
+        Not the last one that was freed: its neighbours know it by another MAC for a while.
+        """
+        found = []
+        for number, item in enumerate(store.attachments(record, self.prefix)):
+            ipam = self._ipam(item.network)
+            asked = record.spec if not number else ContainerSpec(record.spec.name)
+            one = cni.lease(item, ipam, [ip for ip in (asked.ip, asked.ip6) if ip is not None])
+            one = replace(one, mac=asked.mac)
+            found.append(one if not number else replace(one, gateway=None, gateway6=None))
+        return Wired(tuple(found))
+
+    def unwire(self, record: Record) -> None:
+        """Addresses are given back; the link goes with its namespace."""
+        for item in store.attachments(record, self.prefix):
+            with contextlib.suppress(Refused):
+                cni.release(item, self._ipam(item.network))
+
+    def _ipam(self, network: str) -> Mapping[str, Any]:
+        conf = cni.conf(self._spec(network), self.link(network), _home() / "addresses")
+        ipam: Mapping[str, Any] = conf["plugins"][0]["ipam"]
+        return ipam
+
+
+def _mac(bridge: str) -> str:
+    """A bridge's own MAC: without one it has its ports', and another one with each of them."""
+    digest = hashlib.sha256(bridge.encode()).digest()
+    return rtnetlink.mac_text(bytes([2, *digest[:5]]))
+
+
+def _home() -> Path:
+    return HOME / "networks"
+
+
+def _gateways(spec: NetworkSpec) -> tuple[IPv4Interface | IPv6Interface, ...]:
+    pairs = ((spec.gateway, spec.subnet), (spec.gateway6, spec.subnet6))
+    return tuple(ip_interface(f"{at}/{net.prefixlen}") for at, net in pairs if at and net)
+
+
+def _forwarding(netlink: Netlink, versions: Collection[int]) -> dict[str, str | int]:
+    """What has the host forward, and listen to routers as before, which it would cease to do."""
+    names = rtnetlink_dump.advertised(netlink) if 6 in versions else []
+    listening: dict[str, str | int] = {f"net.ipv6.conf.{name}.accept_ra": 2 for name in names}
+    return listening | {_FORWARDING[version]: 1 for version in versions}
+
+
+def _rules(
+    table: nftables.Table, bridge: str, gateways: Sequence[IPv4Interface | IPv6Interface]
+) -> Iterator[Request]:
+    """What leaves the bridge has the host's address, or does not leave."""
+    inside, outside = nftables.iifname(bridge), nftables.oifname(bridge, is_not=True)
+    yield nftables.add_table(table)
+    yield nftables.add_chain(table, "leaving", hook="forward")
+    yield nftables.add_chain(table, "left", hook="postrouting", priority=_SOURCE_NAT, kind="nat")
+    drop = nftables.verdict("drop")
+    yield nftables.add_rule(table, "leaving", inside, outside, nftables.ct_state("invalid"), drop)
+    for item in gateways:
+        others = nftables.saddr(item.network, is_not=True)
+        yield nftables.add_rule(table, "leaving", inside, outside, others, drop)
+        own = nftables.saddr(item.network)
+        yield nftables.add_rule(table, "left", own, outside, nftables.masquerade())
+
+
+POOL: Final = IPv4Network("10.86.0.0/15")
+POOL6: Final = IPv6Network("fd00:86::/48")
+
+Subnet = IPv4Network | IPv6Network
+T = TypeVar("T", IPv4Network, IPv6Network)
+A = TypeVar("A", IPv4Address, IPv6Address)
+
+
+def of_host() -> Iterator[Subnet]:
+    """What the host routes, or has an address in."""
+    with NetNS.own() as here, Netlink(here) as netlink:
+        held = [item.address.network for item in rtnetlink_dump.addresses(netlink)]
+        routed = [item.destination for item in rtnetlink_dump.routes(netlink)]
+    for network in (*held, *routed):
+        if network is not None and network.prefixlen and not _of_the_links(network):
+            yield network
+
+
+def settled(spec: NetworkSpec, taken: Iterable[Subnet]) -> NetworkSpec:
+    """A network's subnets and gateways, chosen or checked; `Refused` tells what cannot be."""
+    used = list(taken)
+    four = _subnet4(spec.subnet)
+    six = _subnet6(spec.subnet6)
+    for subnet in (four, six):
+        for other in used if subnet else ():
+            if subnet is not None and _overlap(subnet, other):
+                raise Refused(f"subnet {subnet} overlaps {other}, which is in use")
+    if four is None:
+        four = next((item for item in POOL.subnets(new_prefix=24) if not _any(item, used)), None)
+        if four is None:
+            raise Refused(f"no subnet of {POOL} is free")
+    if six is None and spec.ipv6:
+        six = next(item for item in POOL6.subnets(new_prefix=64) if not _any(item, used))
+    gateway = _gateway4(spec.gateway, four)
+    gateway6 = None if six is None else _gateway6(spec.gateway6, six)
+    part = spec.ip_range
+    if part is not None and not IPv4Network(str(part)).subnet_of(four):
+        raise Refused(f"ip range {part} is not within subnet {four}")
+    return replace(
+        spec, subnet=four, gateway=gateway, subnet6=six, gateway6=gateway6, ipv6=six is not None
+    )
+
+
+def _any(subnet: Subnet, used: list[Subnet]) -> bool:
+    return any(_overlap(subnet, other) for other in used)
+
+
+def _overlap(one: Subnet, other: Subnet) -> bool:
+    if isinstance(one, IPv4Network) and isinstance(other, IPv4Network):
+        return one.overlaps(other)
+    if isinstance(one, IPv6Network) and isinstance(other, IPv6Network):
+        return one.overlaps(other)
+    return False
+
+
+def _subnet4(asked: object) -> IPv4Network | None:
+    return None if asked is None else _usable(IPv4Network, str(asked), 30)
+
+
+def _subnet6(asked: object) -> IPv6Network | None:
+    return None if asked is None else _usable(IPv6Network, str(asked), 126)
+
+
+def _usable(kind: type[T], asked: str, longest: int) -> T:
+    try:
+        found = kind(asked)
+    except ValueError as error:
+        raise Refused(f"subnet {asked}: {error}") from None
+    if found.prefixlen > longest or _of_the_links(found):
+        raise Refused(f"subnet {asked} has no room for containers")
+    return found
+
+
+def _gateway4(asked: object, subnet: IPv4Network) -> IPv4Address:
+    return _gateway(IPv4Address, asked, subnet, (subnet[0], subnet[-1]))
+
+
+def _gateway6(asked: object, subnet: IPv6Network) -> IPv6Address:
+    return _gateway(IPv6Address, asked, subnet, (subnet[0],))
+
+
+def _gateway(
+    kind: type[A], asked: object, subnet: IPv4Network | IPv6Network, reserved: tuple[A, ...]
+) -> A:
+    """The gateway that was asked for, else the first address that is not `reserved`."""
+    if asked is None:
+        return kind(int(subnet[1]))
+    try:
+        found = kind(str(asked))
+    except ValueError as error:
+        raise Refused(f"gateway {asked}: {error}") from None
+    if found not in subnet or found in reserved:
+        raise Refused(f"gateway {asked} is no address of subnet {subnet}")
+    return found
+
+
+def _of_the_links(network: Subnet) -> bool:
+    return network.is_loopback or network.is_link_local or network.is_multicast

@@ -1,0 +1,67 @@
+"""bubblewrap: a process in new namespaces, and nothing else: https://github.com/containers/bubblewrap.
+
+It makes a network namespace with `--unshare-net`, in which it puts lo up. Any other one is
+that in which it is started: nsenter joins what was wired before. Nothing can be executed in
+its containers but by nsenter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.adapters.bare.adapter import FEATURES, BareFactory
+from harness.adapters.bare.bundle import CAPABILITIES, FILES, PATH
+from harness.adapters.bare.protocol import Order
+from harness.adapters.bare.runtimes import foreground
+from harness.adapters.protocol import Feature
+from harness.adapters.support.program import Program, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Bwrap:
+    """Drives bubblewrap, which has no verb but to start something."""
+
+    program: Program
+
+    def start(self, order: Order) -> int:
+        """Start it in the namespace that is to be joined."""
+        if order.spec.sysctls:
+            raise Refused("sysctl: bwrap has no such option")
+        joining = ("nsenter", f"--net={order.netns}", "--") if order.netns else ()
+        argv = (*joining, *self.program.command, *_options(order), "--", *order.args)
+        return foreground.start(argv, order, self.program.environment())
+
+    def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it knows no names
+        """Wait for bwrap's own end."""
+        foreground.forget(home)
+
+    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names
+        """nsenter(1)."""
+        return foreground.entering(pid)
+
+
+def _options(order: Order) -> Iterator[str]:
+    yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1", "--new-session")
+    if order.netns == "":
+        yield "--unshare-net"
+    yield from ("--hostname", order.hostname, "--clearenv")
+    name, _, value = PATH.partition("=")
+    yield from ("--setenv", name, value, "--setenv", "HOSTNAME", order.hostname)
+    yield from ("--bind", str(order.root), "/", "--proc", "/proc", "--dev", "/dev")
+    yield from ("--ro-bind", "/sys", "/sys")
+    for file in FILES:
+        yield from ("--bind", str(order.home / file), f"/etc/{file}")
+    yield from (word for name in CAPABILITIES for word in ("--cap-add", name))
+
+
+FACTORY: Final = BareFactory(
+    name="bwrap",
+    command=("bwrap",),
+    make=Bwrap,
+    packages=("bubblewrap",),
+    programs=("nsenter",),
+    features=FEATURES - {Feature.SYSCTL},
+)

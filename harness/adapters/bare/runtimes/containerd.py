@@ -1,0 +1,87 @@
+"""containerd, driven by its own `ctr`: https://github.com/containerd/containerd.
+
+Its clients make networks, not itself: a namespace is wired first, as CRI does it, and given to
+`ctr run --with-ns`. What `ctr run --cni` does instead, and never undoes, is in
+docs/findings.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.adapters.bare.adapter import FEATURES, BareFactory
+from harness.adapters.bare.bundle import FILES, PATH
+from harness.adapters.bare.protocol import Order
+from harness.adapters.docker_cli.spec import Daemon
+from harness.adapters.protocol import Feature
+from harness.adapters.support.program import Program, Refused, told_pid
+
+_HOME: Final = "/run/netmodes/containerd"
+_SOCKET: Final = f"{_HOME}/containerd.sock"
+_CONF: Final = f"{_HOME}/containerd.toml"
+_RUNC: Final = "/run/containerd/runc/default"
+"""Where shims keep the state of containers in containerd's namespace `default`."""
+_CONTENT: Final = f"""version = 2
+root = "{_HOME}/root"
+state = "{_HOME}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "{_SOCKET}"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ctr:
+    """Drives containerd by ctr's command line."""
+
+    program: Program
+
+    def start(self, order: Order) -> int:
+        """`run --detach` on a root of our own, which no snapshotter has to know."""
+        if order.spec.sysctls:
+            raise Refused("sysctl: `ctr run` has no such option")
+        told = order.home / "pid"
+        words = ("--detach", "--null-io", "--pid-file", str(told), *_options(order), "--rootfs")
+        self.program.ask("run", *words, str(order.root), order.name, *order.args, log=order.log)
+        return told_pid(told)
+
+    def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
+        """The task and the container, whichever there are."""
+        self.program.run("task", "rm", "--force", name)
+        self.program.run("container", "rm", name)
+
+    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
+        """`exec` of runc, where the shim keeps its state: ctr's own may lose what is written.
+
+        https://github.com/containerd/containerd/pull/13931.
+        """
+        return ("runc", "--root", _RUNC, "exec", name)
+
+
+def _options(order: Order) -> Iterator[str]:
+    yield from ("--hostname", order.hostname, "--env", PATH, "--env", f"HOSTNAME={order.hostname}")
+    yield from ("--cpu-shares", "0")  # a private cgroup2 need not have that controller
+    if not os.access("/sys/fs/cgroup", os.W_OK):
+        yield from ("--cgroup", "")  # an ordinary user's that nobody has delegated
+    for name in FILES:
+        yield from ("--mount", f"type=bind,src={order.home / name},dst=/etc/{name},options=rbind")
+    if order.netns is None:
+        yield "--net-host"
+    elif order.netns:
+        yield from ("--with-ns", f"network:{order.netns}")
+
+
+FACTORY: Final = BareFactory(
+    name="containerd",
+    command=("ctr", "--address", _SOCKET),
+    make=Ctr,
+    packages=("containerd", "runc"),
+    programs=("containerd-shim-runc-v2", "runc"),
+    features=FEATURES - {Feature.SYSCTL},
+    daemons=(Daemon(command=("containerd", "--config", _CONF), socket=_SOCKET),),
+    files=((_CONF, _CONTENT),),
+)

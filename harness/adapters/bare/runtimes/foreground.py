@@ -1,0 +1,85 @@
+"""Runtimes that stay for as long as their container: started as daemons, and entered by nsenter.
+
+Such a one has no verbs but to start something, and tells no pid: the container is that child
+of it which is the first process of a pid namespace and has become another program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shlex
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.adapters.bare import store
+from harness.adapters.bare.protocol import Order
+from harness.adapters.support.program import BOUND, Broken, failure
+from harness.world import process
+
+ENTERING: Final = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
+"""What nsenter(1) enters: all but a user namespace, in which it is already."""
+_AGAIN: Final = 0.005
+"""Seconds after which to look again: nobody tells of a child that is born."""
+
+
+def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> int:
+    """Start a container's runtime; the pid of the container once its command is executed.
+
+    `Refused` with what it wrote when it ends before, `Broken` when it wrote nothing or crashed, or
+    there is no such process after `BOUND` seconds.
+    """
+    order.log.unlink(missing_ok=True)
+    monitor = process.spawn(argv, str(order.log), environment)
+    deadline = time.monotonic() + BOUND
+    while time.monotonic() < deadline:
+        if found := _container(monitor):
+            return found
+        if not store.born(monitor):
+            said = order.log.read_text(encoding="utf-8", errors="replace").strip()
+            raise failure(shlex.join(argv), "ended at once", said)
+        select.select([], [], [], _AGAIN)
+    raise Broken(f"{shlex.join(argv)} has started nothing within {BOUND:g} s")
+
+
+def forget(home: Path) -> None:
+    """Wait for the end of a container's runtime; one whose container lives is ended.
+
+    It is known by its arguments, which have the container's directory in them: whoever was
+    killed in the middle of a start has left no note of it.
+    """
+    for monitor in _started_for(home):
+        with contextlib.suppress(ProcessLookupError):
+            for child in process.children(monitor):
+                os.kill(child, signal.SIGKILL)
+            os.kill(monitor, signal.SIGTERM)
+        process.wait_for_end(monitor, BOUND)
+
+
+def _started_for(home: Path) -> Iterator[int]:
+    own = f"{home}/".encode()
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if own in Path(f"/proc/{name}/cmdline").read_bytes():
+                yield int(name)
+
+
+def entering(pid: int) -> tuple[str, ...]:
+    """The words before a command that is to run where a process is."""
+    return ("nsenter", "--target", str(pid), *ENTERING, "--")
+
+
+def _container(monitor: int) -> int:
+    for child in process.children(monitor):
+        with contextlib.suppress(OSError, StopIteration):
+            with open(f"/proc/{child}/status", encoding="utf-8") as file:
+                ids = next(line for line in file if line.startswith("NSpid:")).split()[1:]
+            own, its = os.stat(f"/proc/{child}/exe"), os.stat(f"/proc/{monitor}/exe")
+            executed = (own.st_dev, own.st_ino) != (its.st_dev, its.st_ino)
+            if executed and len(ids) > 1 and ids[-1] == "1":
+                return child
+    return 0

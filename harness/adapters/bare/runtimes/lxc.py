@@ -1,0 +1,161 @@
+"""lxc by its own command line, on the bridge that its own `lxc-net` makes.
+
+https://linuxcontainers.org/lxc/manpages/man5/lxc.container.conf.5.html. lxc makes the veth
+pairs itself, plugs them, and gives them the addresses that a container's configuration names:
+which those are is left to whoever writes it (`by_hand`). It has one bridge, lxcbr0; any other
+is the operator's, so that networks are not claimed, though there can be some. IPv6 is off on
+lxcbr0, because lxc-net has router advertisements for it, beside any address asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Final
+
+from harness.adapters.bare.adapter import BareFactory
+from harness.adapters.bare.bundle import FILES
+from harness.adapters.bare.linux_bridge import ByHand
+from harness.adapters.bare.protocol import Order
+from harness.adapters.protocol import Endpoint, Feature
+from harness.adapters.support import programs
+from harness.adapters.support.program import Broken, Program, Refused, Silent, pid_in
+from harness.model.plan import DEFAULT_NETWORK, Joined, NetworkSpec
+from linux.syscalls import mount
+
+_HOME: Final = "/run/netmodes/lxc"
+_DEFAULT: Final = NetworkSpec(
+    DEFAULT_NETWORK, subnet=IPv4Network("10.0.3.0/24"), gateway=IPv4Address("10.0.3.1")
+)
+"""What lxc-net has where nobody says otherwise."""
+_NET: Final = next(
+    (path for path in ("/usr/libexec/lxc/lxc-net", "/usr/lib/lxc/lxc-net") if os.path.exists(path)),
+    "lxc-net",
+)
+_OURS: Final = "/etc/default/ours"
+_SETTINGS: Final = 'LXC_IPV6_ENABLE="false"\n'
+_LEASES: Final = "/var/lib/misc"
+_ENDED: Final = "10"
+"""Seconds that lxc may take to clean up after a container."""
+_DROPPED: Final = "mac_admin mac_override sys_time sys_module sys_rawio"
+"""What lxc's own common.conf has dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lxc:
+    """Drives the lxc-* programs, each of which knows containers by name."""
+
+    program: Program
+
+    def start(self, order: Order) -> int:
+        """A configuration file, and `lxc-start`, which returns once the container runs."""
+        conf = Path(_HOME, order.name, "config")
+        conf.parent.mkdir(parents=True, exist_ok=True)
+        conf.write_text("".join(f"{line}\n" for line in _configuration(order)), encoding="utf-8")
+        words = ("-P", _HOME, "-n", order.name)
+        log = ("-o", str(order.home / "lxc.log"), "-l", "ERROR")
+        try:
+            self.program.ask(*words, *log, "--", *order.args, log=order.log)
+        except (Refused, Silent):
+            said = (order.home / "lxc.log").read_text(encoding="utf-8", errors="replace").strip()
+            raise Refused(said or order.log.read_text(encoding="utf-8", errors="replace")) from None
+        return pid_in(self._other("lxc-info").run(*words, "-p", "-H").stdout, "lxc-info")
+
+    def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
+        """`lxc-stop --kill`, and wait until lxc has cleaned up; it keeps nothing but a file."""
+        self._other("lxc-stop").run("-P", _HOME, "-n", name, "-k")
+        self._other("lxc-wait").run("-P", _HOME, "-n", name, "-s", "STOPPED", "-t", _ENDED)
+        shutil.rmtree(f"{_HOME}/{name}", ignore_errors=True)
+
+    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
+        """`lxc-attach`."""
+        return ("lxc-attach", "-P", _HOME, "-n", name, "--")
+
+    def _other(self, name: str) -> Program:
+        return Program((name,), self.program.path)
+
+
+def _configuration(order: Order) -> Iterator[str]:
+    yield f"lxc.uts.name = {order.hostname}"
+    yield f"lxc.rootfs.path = dir:{order.root}"
+    yield "lxc.mount.auto = proc:mixed sys:mixed"
+    for name in FILES:
+        yield f"lxc.mount.entry = {order.home / name} etc/{name} none bind,create=file 0 0"
+    yield "lxc.tty.max = 0"
+    yield f"lxc.cap.drop = {_DROPPED}"
+    yield "lxc.apparmor.profile = unchanged"
+    for key, value in order.spec.sysctls:
+        yield f"lxc.sysctl.{key} = {value}"
+    yield from _network(order)
+
+
+def _network(order: Order) -> Iterator[str]:
+    mode = order.spec.mode
+    if order.netns is None:
+        yield "lxc.net.0.type = none"
+    elif isinstance(mode, Joined):
+        yield f"lxc.namespace.share.net = {mode.container}"
+    elif not order.endpoints:
+        yield "lxc.net.0.type = empty"
+    for number, endpoint in enumerate(order.endpoints):
+        for key, value in _link(order, number, endpoint).items():
+            if value:
+                yield f"lxc.net.{number}.{key} = {value}"
+
+
+def _link(order: Order, number: int, endpoint: Endpoint) -> dict[str, object]:
+    return {
+        "type": "veth",  # the first, says the manual
+        "link": order.links[number],
+        "flags": "up",
+        "name": f"eth{number}",
+        "hwaddr": endpoint.mac,
+        "ipv4.address": endpoint.address,
+        "ipv4.gateway": endpoint.gateway,
+        "ipv6.address": endpoint.address6,
+        "ipv6.gateway": endpoint.gateway6,
+    }
+
+
+def start_net() -> None:
+    """`lxc-net restart`, whether it ran or not: bridge, rules, dnsmasq."""
+    if not os.path.exists(_OURS):
+        _furnish()
+    program = Program((_NET,), programs.search_path())
+    try:
+        program.ask("restart", log=Path("/run/netmodes/lxc-net.log"))
+    except Refused as error:
+        raise Broken(f"{_NET} restart: {error}") from error
+
+
+def _furnish() -> None:
+    """Its settings, and a place for dnsmasq's leases."""
+    mount("tmpfs", _LEASES, "tmpfs", 0, "mode=755")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink("/etc/default")  # a link to the machine's own
+    Path("/etc/default").mkdir()
+    Path("/etc/default/lxc").write_text(_SETTINGS, encoding="ascii")
+    Path(_OURS).touch()
+
+
+FACTORY: Final = BareFactory(
+    name="lxc",
+    command=("lxc-start",),
+    make=Lxc,
+    packages=("lxc", "dnsmasq-base", "nftables"),
+    programs=("lxc-attach", "lxc-info", "lxc-stop", "lxc-wait", _NET, "dnsmasq", "nft"),
+    features=frozenset(
+        {
+            *(Feature.BRIDGE, Feature.HOST, Feature.NONE, Feature.CONTAINER),
+            *(Feature.IPV6, Feature.RESTART, Feature.SYSCTL),
+        }
+    ),
+    alone=False,
+    wiring=ByHand("lxcbr0", _DEFAULT, made_by=start_net),
+    upon=("lxc-net",),
+)

@@ -1,0 +1,103 @@
+"""systemd-nspawn without systemd: https://www.freedesktop.org/software/systemd/man/257/systemd-nspawn.html.
+
+It makes a veth pair and plugs one end into a bridge; the other one is host0, down and without
+an address, which is the affair of networkd inside. Here it is done in its stead, by hand, and
+nobody looks for duplicates of addresses that are given out one by one. Only root can use it so:
+it needs a user namespace that systemd-nsresourced gives, or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from harness.adapters.bare.adapter import BareFactory
+from harness.adapters.bare.bundle import FILES, PATH
+from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, ByHand
+from harness.adapters.bare.protocol import Order
+from harness.adapters.bare.runtimes import foreground
+from harness.adapters.protocol import Endpoint, Feature
+from harness.adapters.support.program import Program, Refused
+from harness.model.plan import Joined
+from linux import netns, rtnetlink, rtnetlink_dump
+from linux.netlink import Netlink, Request
+from linux.netns import NetNS
+
+_INSIDE: Final = "host0"
+
+
+@dataclass(frozen=True, slots=True)
+class Nspawn:
+    """Drives systemd-nspawn, which has no verb but to start something."""
+
+    program: Program
+
+    def start(self, order: Order) -> int:
+        """Start it, and give the interface that it makes a name and addresses."""
+        if order.spec.sysctls or order.spec.mac:
+            raise Refused("systemd-nspawn has no option for sysctls or a MAC")
+        if len(order.endpoints) > 1:
+            raise Refused("systemd-nspawn has --network-bridge once")
+        (order.root / "etc" / "os-release").touch()  # "doesn't look like an OS tree" without
+        argv = (*self.program.command, *_options(order), "--", *order.args)
+        pid = foreground.start(argv, order, self.program.environment())
+        for endpoint in order.endpoints:
+            with NetNS.at(f"/proc/{pid}/ns/net") as space, Netlink(space) as netlink:
+                index = rtnetlink_dump.link(netlink, _INSIDE).ifindex
+                netns.write(space, {f"net.ipv6.conf.{_INSIDE}.accept_dad": 0})
+                netlink.send(list(_furnishing(index, endpoint)))
+        return pid
+
+    def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it is not registered
+        """Wait for its own end."""
+        foreground.forget(home)
+
+    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names
+        """nsenter(1): machinectl asks machined, which is not there."""
+        return foreground.entering(pid)
+
+
+def _options(order: Order) -> Iterator[str]:
+    yield from (f"--directory={order.root}", f"--machine={order.name}", "--quiet")
+    yield from ("--register=no", "--keep-unit", "--console=pipe", "--settings=no")
+    yield from (f"--hostname={order.hostname}", "--resolv-conf=off", "--timezone=off")
+    yield from ("--link-journal=no", f"--setenv={PATH}")
+    yield from (f"--bind={order.home / name}:/etc/{name}" for name in FILES)
+    if isinstance(order.spec.mode, Joined) and order.netns:
+        yield f"--network-namespace-path={order.netns}"
+    elif order.netns is not None:
+        yield "--private-network"
+    yield from (f"--network-bridge={link}" for link in order.links if link)
+
+
+def _furnishing(index: int, endpoint: Endpoint) -> Iterator[Request]:
+    yield rtnetlink.set_link(index, name="eth0")
+    yield rtnetlink.set_link(index, up=True)
+    for own in (endpoint.address, endpoint.address6):
+        if own is not None:
+            yield rtnetlink.add_address(index, own)
+    for gateway in (endpoint.gateway, endpoint.gateway6):
+        if gateway is not None:
+            yield rtnetlink.add_route(None, via=ip_address(gateway))
+
+
+FACTORY: Final = BareFactory(
+    name="nspawn",
+    command=("systemd-nspawn",),
+    make=Nspawn,
+    packages=("systemd-container",),
+    programs=("nsenter",),
+    features=frozenset(
+        {
+            *(Feature.BRIDGE, Feature.HOST, Feature.NONE, Feature.CONTAINER),
+            *(Feature.IPV6, Feature.RESTART),
+        }
+    ),
+    alone=False,
+    wiring=ByHand(BRIDGE, DEFAULT),
+    upon=("by-hand",),
+    for_root=True,
+)

@@ -1,0 +1,69 @@
+"""Bare OCI runtimes, crun and runc: bundles started in namespaces that CNI wires, or a hand.
+
+https://github.com/opencontainers/runtime-spec/blob/v1.0.2/runtime.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from harness.adapters.bare import bundle
+from harness.adapters.bare.adapter import BareFactory
+from harness.adapters.bare.hand_veth import VethByHand
+from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT
+from harness.adapters.bare.protocol import Order
+from harness.adapters.protocol import Feature
+from harness.adapters.support.program import Program, told_pid
+
+
+@dataclass(frozen=True, slots=True)
+class OciRuntime:
+    """Drives one by the command line that runc has, and others after it."""
+
+    program: Program
+
+    def start(self, order: Order) -> int:
+        """A config.json, and `run --detach`."""
+        bundle.write(order)
+        told = order.home / "pid"
+        words = ("--detach", "--pid-file", str(told), "--bundle", str(order.home), order.name)
+        self.program.ask("run", *words, log=order.log)
+        return told_pid(told)
+
+    def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
+        """`delete --force`, whether it knows the container or not."""
+        self.program.run("delete", "--force", name)
+
+    def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
+        """`exec`."""
+        return (*self.program.command, "exec", name)
+
+
+CRUN: Final = BareFactory(
+    name="crun",
+    command=("crun", "--cgroup-manager", "cgroupfs"),
+    make=OciRuntime,
+    packages=("crun",),
+    cgroups=True,
+)
+RUNC: Final = BareFactory(
+    name="runc", command=("runc",), make=OciRuntime, packages=("runc",), cgroups=True
+)
+
+# --- on bridges made by hand: networks and ports are nobody's there, so they are not claimed ----
+
+_BY_HAND: Final = VethByHand(BRIDGE, DEFAULT)
+_HAS: Final = frozenset(
+    {
+        *(Feature.BRIDGE, Feature.HOST, Feature.NONE, Feature.CONTAINER),
+        *(Feature.IPV6, Feature.SYSCTL),
+    }
+)
+CRUN_BY_HAND: Final = replace(
+    CRUN, name="crun-by-hand", features=_HAS, wiring=_BY_HAND, upon=("by-hand", "veth", "crun")
+)
+RUNC_BY_HAND: Final = replace(
+    RUNC, name="runc-by-hand", features=_HAS, wiring=_BY_HAND, upon=("by-hand", "veth", "runc")
+)

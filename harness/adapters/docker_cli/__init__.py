@@ -1,0 +1,1 @@
+"""Runtimes with a Docker-compatible command line."""

@@ -1,0 +1,425 @@
+"""Any Docker-shaped command line as an adapter: a description in, the verbs of `Adapter` out.
+
+A command that exits with an error and says why has *refused*. One that dies of a signal,
+does not end in time, says nothing or prints what it must not is *broken*: an error of the
+run that carries the command, what it printed and the daemon's log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from typing import Final
+
+from harness.adapters import dialects
+from harness.adapters.docker_cli import arguments, output
+from harness.adapters.docker_cli.output import Garbage
+from harness.adapters.docker_cli.spec import CliSpec
+from harness.adapters.protocol import (
+    Completed,
+    ExecCommand,
+    Facts,
+    Feature,
+    HostHandle,
+    NetworkFacts,
+    RuntimeBroken,
+    RuntimeRefused,
+    SaidTooMuch,
+)
+from harness.adapters.support import daemon, image, programs, rootless
+from harness.adapters.support.inspect_cache import Memory
+from harness.adapters.support.program import crashed
+from harness.model.plan import DEFAULT_NETWORK, ContainerSpec, NetworkSpec
+from harness.model.topology import Interface
+from harness.world.process import wait_for_end
+from linux import rtnetlink_dump
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+_HOME: Final = "/run/netmodes"
+_NOT_EXECUTABLE: Final = (126, 127)
+"""What `exec` exits with when the command cannot be executed, or is not there."""
+_KILLED: Final = 124
+"""What timeout(1) exits with for a command that it has ended."""
+_SAID: Final = 2000
+_KEPT: Final = 100
+_VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
+
+
+class CliAdapter:
+    """Drives a runtime by its command line, inside the host."""
+
+    def __init__(self, host: HostHandle, spec: CliSpec) -> None:
+        self._host, self._spec, self._words = host, spec, spec.words
+        self._home = rootless.HOME if spec.rootless else _HOME
+        self._env = programs.environment(spec)
+        self._memory = Memory(host)
+        self._daemons: list[int] = []
+        self.commands: deque[Completed] = deque(maxlen=_KEPT)
+        """What it was last told, and said: evidence of a failure."""
+        self.name = spec.name
+        self.features = spec.features
+        programs.furnish(host, spec)
+        self.version = spec.version or self._ask_version()
+        dialect = spec.dialect or dialects.of_kin(spec.kin or (spec.name,), self.version)
+        self.dialect = daemon.excused(host, dialect, spec.daemons)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What to set in the host to find what this finds; that of a user's is not told."""
+        return {} if self._spec.rootless else self._env
+
+    # --- up and down -----------------------------------------------------------
+
+    def start(self) -> None:
+        """Start what daemons do not run, load the image if it is not there."""
+        self._start_daemons()
+        self._ask("list containers", *self._words.containers)
+        if self._spec.load_image and not self._memory.image:
+            self._ask("load the test image", *self._words.load, image.archive(self._host))
+            self._memory.image = True
+
+    def _start_daemons(self) -> None:
+        self._memory.forget()
+        spec = self._spec
+        daemon.start_missing(self._host, spec.daemons, self._daemons, self._env, spec.timeout)
+
+    def stop(self) -> None:
+        """Remove everything and end the daemons, the last one first."""
+        self._memory.forget()
+        if self._words.reset:
+            self._ask("reset", *self._words.reset)
+        else:
+            self.prune()
+        while self._daemons:
+            daemon.stop(self._host, self._daemons.pop(), self._spec.timeout)
+
+    # --- networks --------------------------------------------------------------
+
+    def network(self, spec: NetworkSpec) -> NetworkFacts:
+        """`network create`."""
+        words = arguments.network(self._spec, spec)
+        self._ask(f"create network {spec.name}", *self._words.network_create, *words)
+        return self.network_facts(spec.name)
+
+    def network_facts(self, name: str) -> NetworkFacts:
+        """`network inspect`; a gateway that it does not tell is looked up at the interface."""
+        if known := self._memory.networks.get(name):
+            return known
+        if name == DEFAULT_NETWORK and self.dialect.default_network != "bridge":
+            # A tap of each container's own: nothing that could be inspected, or shared.
+            return NetworkFacts(name, self._spec.default_network, None)
+        own = arguments.network_name(self._spec, name)
+        asked = f"inspect network {name}"
+        done = self._ask(asked, *self._words.network_inspect, own)
+        try:
+            found = output.network(self._spec, done.stdout)
+            subnets = output.subnets(done.stdout)
+        except Garbage as garbage:
+            raise self._broken(asked, done, f"it printed what is {garbage}") from None
+        if len(found.gateways) < len(subnets) and found.interface:
+            where = f"/proc/{self.bridges_at() or 'self/ns/net'}"
+            held = self._host.call(_addresses, where, found.interface, tuple(subnets))
+            found = replace(found, gateways=held)
+        found = replace(found, name=name)
+        if found.gateways:
+            self._memory.networks[name] = found
+        return found
+
+    def bridges_at(self) -> str:
+        """Where below /proc of the host the namespace of the bridges is; `""`: the host's own."""
+        told, path = self._spec.bridges_at
+        return f"{self._host.call(_content, told)}/{path}" if told else ""
+
+    def remove_network(self, name: str) -> None:
+        """`network rm`."""
+        self._memory.networks.pop(name, None)
+        own = arguments.network_name(self._spec, name)
+        self._ask(f"remove network {name}", *self._words.network_remove, own)
+
+    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> Facts:
+        """`network connect`."""
+        self._memory.containers.pop(name, None)
+        words = [word for alias in aliases for word in ("--alias", alias)]
+        own = arguments.network_name(self._spec, network), self._spec.named(name)
+        self._ask(f"connect {name} to {network}", *self._words.connect, *words, *own)
+        return self.inspect(name)
+
+    def disconnect(self, name: str, network: str) -> Facts:
+        """`network disconnect`."""
+        self._memory.containers.pop(name, None)
+        own = arguments.network_name(self._spec, network), self._spec.named(name)
+        self._ask(f"disconnect {name} from {network}", *self._words.disconnect, *own)
+        return self.inspect(name)
+
+    # --- containers ------------------------------------------------------------
+
+    def run(self, spec: ContainerSpec) -> Facts:
+        """`run -d`, or `create`, `network connect` and `start`; of a refused one nothing stays."""
+        asked, words = f"run {spec.name}", arguments.container(self._spec, spec)
+        self._memory.containers.pop(spec.name, None)
+        self._memory.joins(spec)
+        with self._undone(spec.name) as noting:
+            if not spec.also:
+                done = self._ask(asked, *self._words.run, *noting, *words)
+            else:
+                self._ask(asked, *self._words.create, *noting, *words)
+                for network in spec.also:
+                    own = arguments.network_name(self._spec, network)
+                    self._ask(asked, *self._words.connect, own, self._spec.named(spec.name))
+                done = self._ask(asked, *self._words.start, self._spec.named(spec.name))
+            facts = self._inspect(spec.name)
+        warnings = tuple(line for line in done.stderr.splitlines() if line.strip())
+        return replace(facts, warnings=warnings)
+
+    @contextlib.contextmanager
+    def _undone(self, name: str) -> Iterator[Sequence[str]]:
+        """What has `run` note the id of what it makes; that is removed when it is refused."""
+        option, path = self._words.cidfile, f"{self._home}/cid-{os.getpid()}-{name}"
+        try:
+            yield (option, path) if option else ()
+        except RuntimeRefused:
+            if option and (made := self._host.call(_taken, path)):
+                with contextlib.suppress(RuntimeRefused):
+                    self._ask(f"remove {name}", *self._words.remove, made)
+            raise
+        if option:
+            self._host.call(_taken, path)
+
+    def inspect(self, name: str) -> Facts:
+        """`inspect`, or what it told while the container's pid 1 has not ended since."""
+        return self._memory.container(name) or self._inspect(name)
+
+    def _inspect(self, name: str) -> Facts:
+        asked = f"inspect {name}"
+        done = self._ask(asked, *self._words.inspect, self._spec.named(name))
+        try:
+            facts = output.container(self._spec, done.stdout)
+        except Garbage as garbage:
+            raise self._broken(asked, done, f"it printed what is {garbage}") from None
+        if facts.name == self._spec.named(name):
+            facts = replace(facts, name=name)
+        self._memory.keep(name, facts)
+        return facts
+
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
+        """`exec`; a command that is not there exits with 127, as in a shell."""
+        asked = f"exec in {name}"
+        words = (*self._words.execute, self._spec.named(name), *argv)
+        done = self._command(asked, words, timeout=timeout)
+        if done.returncode and done.returncode not in _NOT_EXECUTABLE:
+            self._memory.containers.pop(name, None)
+            running = self.inspect(name).running  # refused when there is no such container
+            if not running and done.stderr.strip():
+                raise RuntimeRefused(asked, done.stderr.strip())
+        return replace(done, argv=tuple(argv))
+
+    def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
+        """`exec -i --privileged`."""
+        words = (*self._words.converse, self._spec.named(name), *argv)
+        return ExecCommand(self._line(*words), self._env)
+
+    def stop_container(self, name: str) -> None:
+        """`stop`."""
+        self._memory.containers.pop(name, None)
+        self._ask(f"stop {name}", *self._words.stop, self._spec.named(name))
+
+    def start_container(self, name: str) -> Facts:
+        """`start`."""
+        self._memory.containers.pop(name, None)
+        self._ask(f"start {name}", *self._words.start, self._spec.named(name))
+        return self.inspect(name)
+
+    def remove(self, *names: str) -> None:
+        """`rm -f`, many in one command; who joined another goes before that one."""
+        for name in names:
+            self._memory.containers.pop(name, None)
+        for some in self._memory.joiners_first(names):
+            own = (self._spec.named(name) for name in some)
+            self._ask(f"remove {', '.join(some)}", *self._words.remove, *own)
+
+    def prune(self) -> None:
+        """Remove every container, and every network that is not the runtime's own."""
+        self._memory.forget()
+        before: list[str] = []
+        while found := self._ask("list containers", *self._words.containers).stdout.split():
+            try:
+                self._ask("remove all containers", *self._words.remove, *found)
+            except RuntimeRefused:
+                if found == before:
+                    raise
+            before = found
+        self._ask("remove all networks", *self._words.network_prune)
+
+    # --- trouble ---------------------------------------------------------------
+
+    def repair(self) -> None:
+        """What is documented for it: a command, or else a restart of the last daemon."""
+        if self._words.repair:
+            self._ask("repair", *self._words.repair)
+        elif self._daemons:
+            daemon.stop(self._host, self._daemons[-1], self._spec.timeout)
+            self.start()
+
+    def crash(self, spec: ContainerSpec, *, after: float) -> None:
+        """`run -d`, and SIGKILL for it and the last daemon."""
+        self.network_facts(DEFAULT_NETWORK)  # to be remembered while nobody can be asked
+        words = self._line(*self._words.run, *arguments.container(self._spec, spec))
+        log = f"/run/netmodes/{self.name}-crash.log"
+        pid = self._host.spawn(words, log=log, env=self._env)
+        self._host.call(wait_for_end, pid, after)
+        for victim in (pid, *self._daemons[-1:]):
+            daemon.kill(self._host, victim, self._spec.timeout)
+
+    # --- one command -----------------------------------------------------------
+
+    def _ask(self, asked: str, *words: str) -> Completed:
+        """A command that has to succeed; `RuntimeRefused` with its words when it says no."""
+        done = self._command(asked, words, timeout=self._spec.timeout)
+        if not done.returncode:
+            return done
+        said = done.stderr.strip() or done.stdout.strip()
+        if not said:
+            raise self._broken(asked, done, f"it exited with {done.returncode} and said nothing")
+        self._memory.forget()
+        raise RuntimeRefused(asked, said)
+
+    def _line(self, *words: str) -> tuple[str, ...]:
+        line = (*self._spec.command, *words)
+        return rootless.command(line) if self._spec.rootless else line
+
+    def _command(self, asked: str, words: Sequence[str], *, timeout: float) -> Completed:
+        """A command to its end, whatever it exits with; `RuntimeBroken` when it does not end so."""
+        argv = self._line(*words)
+        at, began = time.time(), time.perf_counter()
+        try:
+            done = self._host.run(argv, env=self._env, timeout=timeout)
+        except OSError as error:
+            seconds = time.perf_counter() - began
+            killed = isinstance(error, TimeoutError | SaidTooMuch)
+            code = _KILLED if killed else _NOT_EXECUTABLE[0]
+            self.commands.append(Completed(argv, code, "", str(error), seconds, at))
+            if killed:
+                raise self._broken(asked, None, str(error)) from None
+            raise self._broken(asked, None, f"{argv[0]} cannot be executed: {error}") from None
+        self.commands.append(done)
+        if done.returncode < 0:
+            raise self._broken(asked, done, f"it was ended by signal {-done.returncode}")
+        if done.returncode and crashed(done.stderr):
+            raise self._broken(asked, done, "it crashed")
+        if done.returncode and daemon.ended(self._host, self._daemons):
+            broken = self._broken(asked, done, "its daemon has ended; it is started anew")
+            self._start_daemons()
+            raise broken
+        return done
+
+    def _broken(self, asked: str, done: Completed | None, why: str) -> RuntimeBroken:
+        self._memory.forget()
+        told = [f"{asked}: {why}."]
+        if done is not None:
+            told.append(f"It was {shlex.join(done.argv)}, {done.seconds:.1f} s.")
+            for name, text in (("output", done.stdout), ("error output", done.stderr)):
+                if text:
+                    told.append(f"Its {name}: {text[-_SAID:].strip()}")
+        told += daemon.further(self._host, self._spec.daemons, self._spec.called or self.name)
+        return RuntimeBroken("\n".join(told))
+
+    def _ask_version(self) -> str:
+        done = self._command("ask for the version", self._words.version, timeout=self._spec.timeout)
+        found = version_in(done.stdout)
+        if done.returncode or not found:
+            raise self._broken("ask for the version", done, "there is no version in its answer")
+        return found
+
+
+def version_in(text: str) -> str:
+    """The first version in what a program says about itself, `""` where there is none."""
+    found = _VERSION.search(text)
+    return found[0] if found else ""
+
+
+# --- inside the host -----------------------------------------------------------
+
+
+def _addresses(where: str, link: str, subnets: Sequence[str]) -> tuple[Interface, ...]:
+    """The addresses that an interface has there, of those subnets and in their order."""
+    with NetNS.at(where) as there, Netlink(there) as netlink:
+        index = rtnetlink_dump.link(netlink, link).ifindex
+        held = [item.address for item in rtnetlink_dump.addresses(netlink, index=index)]
+    wanted = [ip_network(subnet) for subnet in subnets]
+    return tuple(item for network in wanted for item in held if item.network == network)
+
+
+def _content(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _taken(path: str) -> str:
+    """The content of a file that is taken away; nothing where there is none."""
+    try:
+        with open(path, encoding="ascii") as file:
+            content = file.read().strip()
+    except FileNotFoundError:
+        return ""
+    os.unlink(path)
+    return content
+
+
+@dataclass(frozen=True, slots=True)
+class CliFactory:
+    """Makes adapters of one description."""
+
+    spec: CliSpec
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        """What the description claims."""
+        return self.spec.features
+
+    def at(self, prefix: str) -> CliFactory:
+        """The same, with those of its programs that a folder has taken from there."""
+        spec = self.spec
+        found = programs.brought(prefix, spec.required)
+        daemons = tuple(
+            replace(item, command=programs.located(item.command, found)) for item in spec.daemons
+        )
+        command = programs.located(spec.command, found)
+        return CliFactory(replace(spec, prefix=prefix, command=command, daemons=daemons))
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The programs without which nothing goes."""
+        own = self.spec.required
+        return (*own, *rootless.PROGRAMS) if self.spec.rootless else own
+
+    def brought(self) -> list[str]:
+        """Which of its programs come from the prefix."""
+        prefix = self.spec.prefix
+        own = programs.named(prefix, self.spec.required)
+        return [*own, *programs.lying(prefix, self.spec.helpers)] if prefix else own
+
+    def sought(self) -> list[str]:
+        """All of which some may come from it, and the others are the installed ones."""
+        return [*self.spec.required, *programs.lying("", self.spec.helpers)]
+
+    def missing(self) -> list[str]:
+        """The programs that are not on the PATH, or not in the prefix."""
+        return programs.absent(self.spec.prefix, self.required)
+
+    def obstacle(self) -> str:
+        """Why it cannot be tried where this run is, though it is there; or an empty text."""
+        if self.spec.rootless:
+            return rootless.obstacle()
+        return rootless.without_cgroups(self.spec.command[0]) if self.spec.cgroups else ""
+
+    def __call__(self, host: HostHandle, /) -> CliAdapter:
+        """Make the adapter that drives the runtime in this host."""
+        return CliAdapter(host, self.spec)

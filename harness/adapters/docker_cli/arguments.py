@@ -1,0 +1,117 @@
+"""The harness's words in those of a Docker-shaped command line (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness.adapters.docker_cli.spec import CliSpec
+from harness.model.plan import (
+    DEFAULT_NETWORK,
+    Attached,
+    Bridge,
+    ContainerSpec,
+    Host,
+    Joined,
+    Mode,
+    NetworkSpec,
+    Nothing,
+    Publish,
+)
+
+
+def container(cli: CliSpec, spec: ContainerSpec) -> list[str]:
+    """What comes behind `run` or `create`."""
+    return [*_options(cli, spec), cli.image, *(spec.command or cli.idle)]
+
+
+def _options(cli: CliSpec, spec: ContainerSpec) -> Iterator[str]:
+    yield from ("--name", cli.named(spec.name))
+    yield from ("--network", mode(cli, spec.mode))
+    if isinstance(spec.mode, Host):
+        yield from cli.words.host
+    single = {
+        "--hostname": spec.hostname,
+        "--ip": spec.ip,
+        "--ip6": spec.ip6,
+        "--mac-address": spec.mac,
+    }
+    for option, value in single.items():
+        if value is not None:
+            yield from (option, str(value))
+    for alias in aliases(cli, spec):
+        yield from ("--network-alias", alias)
+    for port in spec.ports:
+        yield from ("-p", published(port))
+    for key, value in spec.sysctls:
+        yield from ("--sysctl", f"{key}={value}")
+    for server in spec.dns:
+        yield from ("--dns", str(server))
+    for name, address in spec.hosts:
+        yield from ("--add-host", f"{name}:{address}")
+
+
+def aliases(cli: CliSpec, spec: ContainerSpec) -> Sequence[str]:
+    """The aliases asked for, and the plan's own name where the runtime has it under another."""
+    own_network = isinstance(spec.mode, Bridge) and spec.mode.network != DEFAULT_NETWORK
+    filled = own_network and cli.named(spec.name) != spec.name
+    return (*spec.aliases, spec.name) if filled else spec.aliases
+
+
+def mode(cli: CliSpec, wanted: Mode) -> str:
+    """The value of `--network`."""
+    match wanted:
+        case Bridge(network=network):
+            return network_name(cli, network)
+        case Host():
+            return "host"
+        case Joined(container=name):
+            return f"container:{cli.named(name)}"
+        case Nothing() | Attached():
+            return "none"
+
+
+def network_name(cli: CliSpec, name: str) -> str:
+    """What a network of a plan is called in the runtime."""
+    return cli.default_network if name == DEFAULT_NETWORK else cli.named(name)
+
+
+def plan_name(cli: CliSpec, name: str) -> str:
+    """What a network of the runtime is called in a plan."""
+    return DEFAULT_NETWORK if name == cli.default_network else name
+
+
+def published(port: Publish) -> str:
+    """The value of `-p`: `[ADDRESS:][HOST PORT:]PORT/PROTOCOL`, ranges with a dash."""
+    own = f"{_range(port.container_port, port.count)}/{port.protocol}"
+    host = _range(port.host_port, port.count) if port.host_port else ""
+    if port.host_ip is None:
+        return f"{host}:{own}" if host else own
+    where = f"[{port.host_ip}]" if port.host_ip.version == 6 else str(port.host_ip)
+    return f"{where}:{host}:{own}"
+
+
+def _range(first: int, count: int) -> str:
+    return f"{first}-{first + count - 1}" if count > 1 else str(first)
+
+
+def network(cli: CliSpec, spec: NetworkSpec) -> list[str]:
+    """What comes behind `network create`."""
+    words: list[str] = []
+    if spec.ipv6 or spec.subnet6:
+        words.append("--ipv6")
+    if spec.internal:
+        words.append("--internal")
+    for option, value in (
+        ("--subnet", spec.subnet),
+        ("--gateway", spec.gateway),
+        ("--ip-range", spec.ip_range),
+        ("--subnet", spec.subnet6),
+        ("--gateway", spec.gateway6),
+    ):
+        if value is not None:
+            words += (option, str(value))
+    if not spec.icc:
+        words += ("--opt", f"{cli.words.icc}=false")
+    if spec.mtu is not None:
+        words += ("--opt", f"{cli.words.mtu}={spec.mtu}")
+    return [*words, cli.named(spec.name)]

@@ -1,0 +1,136 @@
+"""Docker: its own dockerd and containerd in the host, https://docs.docker.com.
+
+containerd is started beside dockerd rather than by it, which takes a second less. Live
+restore is on, so that containers outlive a daemon that is killed
+(https://docs.docker.com/engine/daemon/live-restore/).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from harness.adapters.docker_cli.spec import CliSpec, Daemon, Words
+from harness.adapters.protocol import Feature
+from harness.adapters.support import rootless
+from linux.proc import spoken
+
+# docker-proxy needs sockets of what it publishes, and not every kernel has those of SCTP.
+_NOT_HERE: Final = set() if spoken("SCTP") else {Feature.SCTP}
+FEATURES: Final = frozenset(Feature) - {Feature.MACVLAN, Feature.USER_MODE} - _NOT_HERE
+
+HOME: Final = "/run/netmodes/docker"
+"""Where its configuration is, in the host."""
+_SOCKET: Final = "/run/docker.sock"
+_CONTAINERD: Final = "/run/containerd/containerd.sock"
+CONTAINERD_CONF: Final = (
+    f"{HOME}/containerd.toml",
+    'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n',
+)
+"""A file, and what stands there."""
+# Before 27 an IPv6 network needs a pool to take its subnet from, and its rules the
+# experimental ip6tables: https://docs.docker.com/engine/daemon/ipv6/. Who names pools
+# names all of them: the IPv4 ones are those that are built in.
+_FIRST: Final = tuple({"base": f"172.{number}.0.0/16", "size": 16} for number in range(17, 32))
+_LAST: Final = ("192.168.0.0/16",)
+# One by one: 26 splits an IPv6 pool into subnets that are all the same.
+_IPV6: Final = tuple({"base": f"fd00:d0c:0:{number:x}::/64", "size": 64} for number in range(32))
+
+
+def daemon_conf(last: Sequence[str] = _LAST, **more: object) -> str:
+    """What dockerd is told; `last` are the IPv4 pools that come after those of 172."""
+    conf = {
+        "live-restore": True,
+        "experimental": True,
+        "ip6tables": True,
+        "default-address-pools": (*_FIRST, *({"base": base, "size": 20} for base in last), *_IPV6),
+        **more,
+    }
+    return json.dumps(conf)
+
+
+SPEC: Final = CliSpec(
+    name="docker",
+    command=("docker",),
+    cgroups=True,
+    features=FEATURES,
+    words=Words(inspect=("container", "inspect")),
+    daemons=(
+        Daemon(command=("containerd", "--config", f"{HOME}/containerd.toml"), socket=_CONTAINERD),
+        Daemon(
+            command=(
+                *("dockerd", "--config-file", f"{HOME}/daemon.json"),
+                *("--containerd", _CONTAINERD, "--host", f"unix://{_SOCKET}"),
+            ),
+            socket=_SOCKET,
+        ),
+    ),
+    env=(("DOCKER_HOST", f"unix://{_SOCKET}"), ("DOCKER_CONFIG", f"{HOME}/cli")),
+    files=(
+        CONTAINERD_CONF,
+        (f"{HOME}/daemon.json", daemon_conf()),
+    ),
+    scratch=("/var/lib",),
+    programs=("runc", "docker-proxy", "iptables"),
+    install="apt-get install docker.io docker-cli containerd runc iptables",
+    shortest_name=2,  # "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", says dockerd
+)
+
+# --- by an ordinary user: https://docs.docker.com/engine/security/rootless/ ----------------
+# What dockerd-rootless.sh does, which not every distribution has. Mode host is not claimed: it
+# is that of the namespace which rootlesskit makes. SCTP is nothing that rootlesskit listens for.
+
+_STATE: Final = f"{rootless.RUN}/dockerd-rootless"
+_ROOTLESS_SOCKET: Final = f"{rootless.RUN}/docker.sock"
+_ROOTLESS_CONF: Final = f"{rootless.HOME}/daemon.json"
+# All of 192.168.0.0/16 but the first /20. br0 is on that, which dockerd does not see from where
+# it is (docs/findings.md): whichever test's network got it would not reach ns1. Tests that ask
+# for a subnet of the host's show it as well.
+_LAST_BUT_BR0: Final = ("192.168.16.0/20", "192.168.32.0/19", "192.168.64.0/18", "192.168.128.0/17")
+ROOTLESS: Final = replace(
+    SPEC,
+    name="docker-rootless",
+    kin=("docker", "docker-rootless"),
+    rootless=True,
+    cgroups=False,
+    bridges_at=(f"{_STATE}/child_pid", "ns/net"),
+    features=frozenset(
+        {
+            Feature.NONE,
+            Feature.CONTAINER,
+            Feature.NETWORKS,
+            Feature.INTERNAL,
+            Feature.ICC,
+            Feature.DNS,
+            Feature.CONNECT,
+            Feature.STATIC_ADDRESS,
+            Feature.RESTART,
+            Feature.SYSCTL,
+            Feature.PUBLISH,
+            Feature.IPV6,
+        }
+    ),
+    daemons=(
+        Daemon(
+            command=rootless.command(
+                (
+                    *("rootlesskit", f"--state-dir={_STATE}", "--net=slirp4netns", "--mtu=65520"),
+                    *("--slirp4netns-sandbox=false", "--slirp4netns-seccomp=false"),
+                    *("--disable-host-loopback", "--port-driver=builtin"),
+                    *("--copy-up=/etc", "--copy-up=/run", "--propagation=rslave"),
+                    *("dockerd", "--rootless", "--config-file", _ROOTLESS_CONF),
+                    *("--data-root", "/var/lib/docker", "--exec-root", f"{rootless.RUN}/docker"),
+                    *("--pidfile", f"{rootless.RUN}/docker.pid"),
+                    *("--host", f"unix://{_ROOTLESS_SOCKET}"),
+                )
+            ),
+            socket=_ROOTLESS_SOCKET,
+        ),
+    ),
+    env=(("DOCKER_HOST", f"unix://{_ROOTLESS_SOCKET}"),),
+    files=((_ROOTLESS_CONF, daemon_conf(_LAST_BUT_BR0)),),
+    programs=("rootlesskit", "dockerd", "containerd", "runc", "slirp4netns", "iptables"),
+    install="apt-get install docker.io docker-cli rootlesskit slirp4netns uidmap iptables",
+)

@@ -1,0 +1,128 @@
+"""What `inspect` and `network inspect` print, as facts (pure).
+
+Two shapes are known: that of Docker's Engine API, which `inspect` of every such runtime
+follows, and podman's own of `network inspect`. Anything else raises `Garbage`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
+from typing import Any, Literal, cast
+
+from harness.adapters.docker_cli.arguments import plan_name
+from harness.adapters.docker_cli.spec import CliSpec
+from harness.adapters.protocol import Endpoint, Facts, NetworkFacts
+from harness.model.plan import Publish
+
+_BRIDGE_NAME = "com.docker.network.bridge.name"
+_SHORT = 12
+"""Characters of an id that name things: docker's bridges are called br- and so many of them."""
+
+
+class Garbage(ValueError):
+    """What a runtime printed is not what this verb prints; the message says what it is not."""
+
+
+def first(text: str) -> Mapping[str, Any]:
+    """The one object of a JSON list, as `inspect` prints it."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise Garbage(f"no JSON: {error}") from None
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if not isinstance(found, dict):
+        raise Garbage("no list of one object")
+    return found
+
+
+def container(cli: CliSpec, text: str) -> Facts:
+    """The facts about a container."""
+    told = first(text)
+    try:
+        state, settings = told["State"], told.get("NetworkSettings") or {}
+        running = bool(state["Running"])
+        return Facts(
+            id=told["Id"],
+            name=told["Name"].removeprefix("/"),
+            pid=int(state["Pid"]) if running else 0,
+            running=running,
+            endpoints=tuple(_endpoints(cli, settings.get("Networks") or {})),
+            exit_code=None if running else int(state["ExitCode"]),
+            ports=tuple(_ports(settings.get("Ports") or {})),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Garbage(f"no description of a container: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    absent = isinstance(error, KeyError)
+    return f"there is no {error}" if absent else f"{type(error).__name__}: {error}"
+
+
+def _endpoints(cli: CliSpec, networks: Mapping[str, Mapping[str, Any]]) -> Iterator[Endpoint]:
+    for name, told in networks.items():
+        address, address6 = told.get("IPAddress"), told.get("GlobalIPv6Address")
+        if not (address or address6):
+            continue  # a mode that is told as a network, or a container that does not run
+        yield Endpoint(
+            network=plan_name(cli, name),
+            address=IPv4Interface(f"{address}/{told['IPPrefixLen']}") if address else None,
+            gateway=told.get("Gateway") or None,
+            address6=(
+                IPv6Interface(f"{address6}/{told['GlobalIPv6PrefixLen']}") if address6 else None
+            ),
+            gateway6=told.get("IPv6Gateway") or None,
+            mac=told.get("MacAddress") or None,
+        )
+
+
+def _ports(told: Mapping[str, list[Mapping[str, str]] | None]) -> Iterator[Publish]:
+    for own, bindings in told.items():
+        number, _, protocol = own.partition("/")
+        for binding in bindings or ():
+            address = binding.get("HostIp")
+            yield Publish(
+                int(binding["HostPort"]),
+                int(number),
+                cast("Literal['tcp', 'udp', 'sctp']", protocol or "tcp"),
+                ip_address(address) if address else None,
+            )
+
+
+def network(cli: CliSpec, text: str) -> NetworkFacts:
+    """The facts about a network; a gateway that is not told is left out."""
+    told = first(text)
+    try:
+        if "network_interface" in told:
+            pools = [(item["subnet"], item.get("gateway")) for item in told.get("subnets") or ()]
+            name, identity, interface = told["name"], told["id"], told["network_interface"]
+        else:
+            config = told["IPAM"]["Config"] or ()
+            pools = [(item["Subnet"], item.get("Gateway")) for item in config]
+            name, identity = told["Name"], told["Id"]
+            default = f"br-{identity[:_SHORT]}" if told["Driver"] == "bridge" else None
+            interface = (told.get("Options") or {}).get(_BRIDGE_NAME, default)
+        gateways = (_gateway(*pool) for pool in pools)
+        return NetworkFacts(
+            plan_name(cli, name), identity, interface, tuple(item for item in gateways if item)
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Garbage(f"no description of a network: {_why(error)}") from None
+
+
+def subnets(text: str) -> list[str]:
+    """The subnets that a network is told to have."""
+    told = first(text)
+    if "network_interface" in told:
+        return [item["subnet"] for item in told.get("subnets") or ()]
+    return [item["Subnet"] for item in told["IPAM"]["Config"] or ()]
+
+
+def _gateway(subnet: str, gateway: str | None) -> IPv4Interface | IPv6Interface | None:
+    if not gateway:
+        return None
+    address = gateway.partition("/")[0]  # docker tells an IPv6 gateway with its prefix
+    return ip_interface(f"{address}/{ip_network(subnet).prefixlen}")

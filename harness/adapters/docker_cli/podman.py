@@ -1,0 +1,172 @@
+"""podman: https://docs.podman.io. No daemon; netavark makes the networks.
+
+Started by root its directories are empty ones in the host. Containers are limited by nothing
+and started by crun, or by runc as `podman-runc`. `podman-rootless` and its kin are started
+by an ordinary user: what they reach, and who reaches them, goes by way of a process in user
+space that is called pasta, or slirp4netns.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Final
+
+from harness.adapters.docker_cli.spec import PREFIX, CliSpec, Words
+from harness.adapters.protocol import Feature
+from harness.adapters.support import rootless
+from linux.proc import spoken
+
+FEATURES: Final = frozenset(
+    {
+        Feature.BRIDGE,
+        Feature.HOST,
+        Feature.NONE,
+        Feature.CONTAINER,
+        Feature.NETWORKS,
+        Feature.INTERNAL,
+        Feature.IPV6,
+        Feature.PUBLISH,
+        Feature.DNS,
+        Feature.STATIC_ADDRESS,
+        Feature.CONNECT,
+        Feature.RESTART,
+        Feature.SYSCTL,
+        *([Feature.SCTP] if spoken("SCTP") else []),
+    }
+)
+HOME: Final = "/run/netmodes/podman"
+"""Where its configuration is, in the host."""
+# Runtimes and conmon have places of their own that come before the PATH; where none is named
+# they are looked for on the PATH, and so in a prefix first. netavark and its kin are never.
+_HELPERS: Final = ("/usr/local/libexec", "/usr/local/lib", "/usr/libexec", "/usr/lib")
+_PROGRAMS: Final = "conmon_path = []\nhelper_binaries_dir = " + json.dumps(
+    [f"{root}{folder}/podman" for root in (PREFIX, "") for folder in _HELPERS]
+)
+
+
+def conf(runtime: str, *at: str) -> str:
+    """What it is told: containers.conf, with who starts containers, by path or on the PATH.
+
+    https://github.com/containers/common/blob/main/docs/containers.conf.5.md. No pids limit:
+    it needs a controller that a nested cgroup may not have.
+    """
+    return f"""
+[containers]
+pids_limit = 0
+[engine]
+runtime = "{runtime}"
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+{_PROGRAMS}
+[engine.runtimes]
+{runtime} = {json.dumps(at)}
+[network]
+network_config_dir = "/run/netmodes/podman/networks"
+"""
+
+
+CRUN: Final = CliSpec(
+    name="podman",
+    command=("podman",),
+    features=FEATURES,
+    kin=("podman", "netavark", "netavark-root"),
+    cgroups=True,
+    words=Words(
+        stop=("stop", "-t", "1"),
+        remove=("rm", "-f", "-t", "0"),
+        repair=("network", "reload", "--all"),
+        mtu="mtu",
+        icc="",
+    ),
+    default_network="podman",
+    env=(("CONTAINERS_CONF", f"{HOME}/containers.conf"), ("TMPDIR", "/tmp")),  # noqa: S108 # the host's own
+    files=((f"{HOME}/containers.conf", conf("crun")),),
+    scratch=("/var/lib", "/var/cache"),
+    programs=("crun", "conmon"),
+    helpers=tuple(
+        f"{folder}/podman/{name}" for name in ("netavark", "aardvark-dns") for folder in _HELPERS
+    ),
+    install="apt-get install podman crun netavark aardvark-dns nftables",
+)
+RUNC: Final = replace(
+    CRUN,
+    name="podman-runc",
+    files=((f"{HOME}/containers.conf", conf("runc")),),
+    programs=("runc", "conmon"),
+    install="apt-get install podman runc netavark aardvark-dns nftables",
+)
+
+# --- by an ordinary user: https://github.com/containers/podman/blob/main/rootless.md --------
+
+_ROOTLESS_CONF_PATH: Final = f"{rootless.HOME}/.config/containers/containers.conf"
+
+
+def _rootless_conf(command: str) -> str:
+    return f"""
+[containers]
+pids_limit = 0
+cgroups = "disabled"
+[engine]
+runtime = "crun"
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+{_PROGRAMS}
+[engine.runtimes]
+crun = []
+[network]
+default_rootless_network_cmd = "{command}"
+"""
+
+
+_ROOTLESS_NETNS: Final = f"{rootless.RUN}/containers/networks/rootless-netns/rootless-netns"
+PASTA: Final = replace(
+    CRUN,
+    name="podman-rootless",
+    kin=("podman", "netavark", "rootless", "pasta"),
+    rootless=True,
+    cgroups=False,
+    features=frozenset(
+        {
+            Feature.USER_MODE,
+            Feature.HOST,
+            Feature.NONE,
+            Feature.CONTAINER,
+            Feature.IPV6,
+            Feature.PUBLISH,
+            Feature.RESTART,
+            Feature.SYSCTL,
+        }
+    ),
+    bridges_at=(f"{rootless.RUN}/libpod/tmp/pause.pid", f"root{_ROOTLESS_NETNS}"),
+    default_network="pasta",
+    env=(),
+    files=((_ROOTLESS_CONF_PATH, _rootless_conf("pasta")),),
+    scratch=(),
+    programs=("crun", "conmon", "pasta"),
+    install="apt-get install podman crun passt uidmap",
+)
+BRIDGE: Final = replace(
+    PASTA,
+    name="podman-rootless-bridge",
+    kin=(*PASTA.kin, "podman-rootless-bridge"),
+    features=PASTA.features
+    | {
+        Feature.NETWORKS,
+        Feature.INTERNAL,
+        Feature.DNS,
+        Feature.CONNECT,
+        Feature.STATIC_ADDRESS,
+    },
+    programs=("crun", "conmon", "pasta", "nft"),
+    install="apt-get install podman crun netavark aardvark-dns nftables passt uidmap",
+)
+SLIRP: Final = replace(
+    PASTA,
+    name="podman-rootless-slirp4netns",
+    kin=("podman", "netavark", "rootless", "slirp4netns"),
+    default_network="slirp4netns",
+    files=((_ROOTLESS_CONF_PATH, _rootless_conf("slirp4netns")),),
+    programs=("crun", "conmon", "slirp4netns"),
+    install="apt-get install podman crun slirp4netns uidmap",
+)

@@ -1,0 +1,134 @@
+"""A Docker-shaped command line as data: what `cli` needs to know to drive one (pure).
+
+Most such programs agree on the shape (`run`, `exec`, `inspect`, `network create` …)
+and differ in a few words. A description says those, how its daemons are started, and
+what must be there before. `docs/adapters.md` has the same as a TOML file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.adapters.protocol import Feature
+from harness.model.dialect import Dialect
+
+FOR_EVER = ("sh", "-c", 'trap "exit 0" TERM INT; exec < /dev/ptmx; while :; do read -r _; done')
+"""What a container runs whose plan names no command: it lasts, and ends on SIGTERM.
+
+A pid 1 ignores a signal for which it has no handler, so that a mere `sleep` would let
+every `stop` run into its time-out. It waits by itself, at a terminal that nobody is at: on a
+busy machine a child of it would come after `run` has returned, and look like something left.
+"""
+
+PREFIX = "{prefix}"
+"""What stands, in a file that is written, for the folder that programs are taken from first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """How the verbs are spelt, each as the first words of its command line.
+
+    Names, ids and options come behind them. An empty `repair` or `reset` says that the
+    runtime has nothing of the kind. `cidfile` is the option that names a file for the id
+    of what `create` and `run` have made. `converse` is `execute` with its standard input
+    passed on, and with every capability. `host` are options of `create` and `run` that mode host
+    takes besides. `mtu` and `icc` are keys of `--opt` of `network
+    create`, empty where there is no such option.
+    """
+
+    version: tuple[str, ...] = ("--version",)
+    load: tuple[str, ...] = ("load", "-i")
+    run: tuple[str, ...] = ("run", "-d")
+    create: tuple[str, ...] = ("create",)
+    start: tuple[str, ...] = ("start",)
+    stop: tuple[str, ...] = ("stop", "-t", "1")
+    remove: tuple[str, ...] = ("rm", "-f")
+    inspect: tuple[str, ...] = ("inspect",)
+    execute: tuple[str, ...] = ("exec",)
+    converse: tuple[str, ...] = ("exec", "-i", "--privileged")
+    containers: tuple[str, ...] = ("ps", "-aq")
+    connect: tuple[str, ...] = ("network", "connect")
+    disconnect: tuple[str, ...] = ("network", "disconnect")
+    network_create: tuple[str, ...] = ("network", "create")
+    network_inspect: tuple[str, ...] = ("network", "inspect")
+    network_remove: tuple[str, ...] = ("network", "rm")
+    network_prune: tuple[str, ...] = ("network", "prune", "-f")
+    repair: tuple[str, ...] = ()
+    reset: tuple[str, ...] = ()
+    host: tuple[str, ...] = ()
+    cidfile: str = "--cidfile"
+    mtu: str = "com.docker.network.driver.mtu"
+    icc: str = "com.docker.network.bridge.enable_icc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """A program that has to run first. It is up when its Unix `socket` takes connections."""
+
+    command: tuple[str, ...]
+    socket: str
+
+    @property
+    def program(self) -> str:
+        """What it is called."""
+        return self.command[0].rpartition("/")[2]
+
+    @property
+    def log(self) -> str:
+        """Where its output goes, in the host."""
+        return f"/run/netmodes/{self.program}.log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CliSpec:
+    """One runtime, described.
+
+    `called` is what it was asked for by, where it was: a path, or with a prefix. `features` is
+    what it claims, `dialect` the documented choices, or `None` for those of the table
+    `dialects.toml` that go with `kin`, or else the name, and the version, or that of which it is
+    `like`. One that makes `cgroups` is not tried where it may not. A `rootless` one is started by
+    an ordinary user of the host (`ordinary`), with its bridges in a network namespace of that
+    user's: `bridges_at` names a file with a pid, and where below that process's directory in
+    proc(5) the namespace is. `scratch` are directories that become empty and writable in the host,
+    `files` what is written there before the first command, a script so that it can be executed,
+    with `prefix` for `PREFIX`. `programs` must be on the PATH, and `install` says how they get
+    there; `helpers` are where programs may lie that it finds by itself, below the prefix too.
+    Names shorter than `shortest_name` are filled up. `idle` is what a container runs whose plan
+    names no command. `timeout` bounds one command, in seconds.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    features: frozenset[Feature]
+    called: str = ""
+    kin: tuple[str, ...] = ()
+    rootless: bool = False
+    cgroups: bool = False
+    bridges_at: tuple[str, str] = ("", "")
+    version: str = ""
+    like: str = ""
+    dialect: Dialect | None = None
+    words: Words = field(default_factory=Words)
+    default_network: str = "bridge"
+    image: str = "base"
+    load_image: bool = True
+    daemons: tuple[Daemon, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    scratch: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    helpers: tuple[str, ...] = ()
+    install: str = ""
+    prefix: str = ""
+    shortest_name: int = 1
+    idle: tuple[str, ...] = FOR_EVER
+    timeout: float = 30
+
+    def named(self, name: str) -> str:
+        """What a container or network of a plan is called in the runtime."""
+        return name.ljust(self.shortest_name, "x") if name else name
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The programs without which nothing goes."""
+        return (self.command[0], *(daemon.command[0] for daemon in self.daemons), *self.programs)

@@ -1,0 +1,1 @@
+"""What drivers share: programs, daemons, rootless users, caches, logs."""

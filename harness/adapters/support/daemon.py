@@ -1,0 +1,164 @@
+"""Daemons of a runtime: started inside the host, waited for, ended, and what they wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import select
+import shlex
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from harness.adapters.docker_cli.spec import Daemon
+from harness.adapters.protocol import HostHandle, RuntimeBroken
+from harness.model.dialect import Dialect
+from linux import proc
+
+_AGAIN: Final = 0.005
+"""Seconds after which to look again: nobody tells of a socket that listens."""
+_LINES: Final = 25
+_COMM: Final = 15
+"""Bytes of a program's name that the kernel tells: proc(5)."""
+
+
+def excused(host: HostHandle, dialect: Dialect, daemons: Sequence[Daemon]) -> Dialect:
+    """A daemon that is killed comes again as another process, in the host's own namespace."""
+    if not daemons:
+        return dialect
+    own = glob.escape(host.call(os.readlink, "/proc/self/ns/net"))
+    patterns = [
+        pattern
+        for item in daemons
+        for pattern in (
+            f"process * ({item.program[:_COMM]})",
+            f"descriptor of {own} in process * ({item.program[:_COMM]})",
+        )
+    ]
+    return replace(
+        dialect,
+        residue=(*dialect.residue, *patterns),
+        fleeting=(*dialect.fleeting, *patterns),
+    )
+
+
+def start_missing(
+    host: HostHandle,
+    daemons: Sequence[Daemon],
+    pids: list[int],
+    env: Mapping[str, str],
+    bound: float,
+) -> None:
+    """Start those that do not run, in order; `pids` has each one's, and is brought up to date."""
+    dead = [not alive(host, pid) for pid in pids]
+    for number, wanted in enumerate(daemons):
+        if number < len(dead) and not dead[number]:
+            continue
+        pids[number : number + 1] = [start(host, wanted, env, bound)]
+
+
+def start(host: HostHandle, daemon: Daemon, env: Mapping[str, str], bound: float) -> int:
+    """Start a daemon; its pid in the host once its socket takes connections.
+
+    Raises `RuntimeBroken` with its log when it ends before, or is not there after `bound`
+    seconds.
+    """
+    host.call(_forget_socket, daemon.socket)  # of one that was killed
+    pid = host.spawn(daemon.command, log=daemon.log, env=env)
+    failed = host.call(_await_socket, daemon.socket, pid, bound)
+    if failed:
+        raise RuntimeBroken(f"{daemon.command[0]} {failed}.\n{tail(host, daemon.log)}")
+    return pid
+
+
+def stop(host: HostHandle, pid: int, bound: float) -> bool:
+    """End a daemon by SIGTERM, after `bound` seconds by SIGKILL; whether the first sufficed."""
+    return host.call(_end, pid, signal.SIGTERM, bound)
+
+
+def kill(host: HostHandle, pid: int, bound: float) -> None:
+    """End a daemon by SIGKILL, and wait for its end."""
+    host.call(_end, pid, signal.SIGKILL, bound)
+
+
+def alive(host: HostHandle, pid: int) -> bool:
+    """Whether a daemon still runs."""
+    return host.call(_exists, pid)
+
+
+def ended(host: HostHandle, pids: Sequence[int]) -> bool:
+    """Whether any of these daemons does not run any more."""
+    return any(not alive(host, pid) for pid in pids)
+
+
+def further(host: HostHandle, daemons: Sequence[Daemon], runtime: str) -> list[str]:
+    """What to look at where a runtime has broken down: the ends of the logs, and the lab."""
+    lab = f"`netmodes lab --runtime {shlex.quote(runtime)}` gives a shell where it can be tried."
+    return [*(tail(host, item.log) for item in daemons), lab]
+
+
+def tail(host: HostHandle, log: str) -> str:
+    """The last lines of a log in the host, under a heading."""
+    lines = host.call(_last, log)
+    return f"The end of its log, {log}:\n" + ("".join(f"  {line}\n" for line in lines) or "  -\n")
+
+
+# --- inside the host -----------------------------------------------------------
+
+
+def _forget_socket(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _await_socket(path: str, pid: int, bound: float) -> str:
+    """Wait until somebody listens; an empty text, or what went wrong."""
+    deadline = time.monotonic() + bound
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as call:
+            call.settimeout(bound)
+            try:
+                call.connect(path)
+            except OSError:
+                if not _exists(pid):
+                    return f"ended before anybody listened on {path}"
+                select.select([], [], [], _AGAIN)
+            else:
+                return ""
+    _end(pid, signal.SIGKILL, bound)
+    return f"was not listening on {path} after {bound:g} s, and was killed"
+
+
+def _exists(pid: int) -> bool:
+    """Whether a process has not ended yet, not even as one that nobody has collected."""
+    return bool(proc.born(f"/proc/{pid}"))
+
+
+def _end(pid: int, number: int, bound: float) -> bool:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, number)
+        if select.select([handle], [], [], bound)[0]:
+            return True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        select.select([handle], [], [], bound)
+        return False
+    finally:
+        os.close(handle)
+
+
+def _last(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()[-_LINES:]
+    except OSError:
+        return []

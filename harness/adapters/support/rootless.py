@@ -1,0 +1,149 @@
+"""An ordinary user of the host, as whom a rootless runtime is started.
+
+The user has ids of its own, subordinate ones for the user namespaces of its containers
+(subuid(5)), a home and a runtime directory; `setpriv` becomes it, as which nothing is left
+of root's capabilities. newuidmap(1) is copied into the host, because the set-user-ID bit of
+the machine's own counts for nothing where the run is an ordinary user's: its owner, the
+machine's root, is nobody in the sandbox's user namespace (user_namespaces(7)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from linux.syscalls import MS_BIND, MS_REC, MS_SHARED, in_user_namespace, mount
+
+NAME: Final = "user"
+UID: Final = 1000
+SUBORDINATE: Final = range(10_000, 65_536)
+"""Ids for containers: as many as fit into what an ordinary user's sandbox has itself."""
+HOME: Final = "/run/netmodes/user"
+"""Home, runtime directory and programs, in the host."""
+PROGRAMS: Final = ("newuidmap", "newgidmap", "setpriv")
+"""What there must be to become an ordinary user."""
+
+RUN: Final = f"{HOME}/run"
+"""Where what it starts keeps its sockets and pids: XDG_RUNTIME_DIR."""
+_BIN, _DEV, _SCRATCH = f"{HOME}/bin", f"{HOME}/dev", f"{HOME}/scratch"
+_TUN: Final = "/dev/net/tun"
+_TUN_NUMBER: Final = os.makedev(10, 200)
+_ACCOUNTS: Final = {
+    "passwd": f"root:x:0:0:root:/root:/bin/sh\n{NAME}:x:{UID}:{UID}::{HOME}:/bin/sh\n",
+    "group": f"root:x:0:\n{NAME}:x:{UID}:\n",
+    "subuid": f"{NAME}:{SUBORDINATE.start}:{len(SUBORDINATE)}\n",
+    "subgid": f"{NAME}:{SUBORDINATE.start}:{len(SUBORDINATE)}\n",
+}
+
+
+def command(argv: Sequence[str]) -> tuple[str, ...]:
+    """The words that carry out a command as the user."""
+    return ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--", *argv)
+
+
+def environment(path: str) -> dict[str, str]:
+    """What the user's login would have set; `path` is where programs are looked for."""
+    return {
+        "PATH": f"{_BIN}:{path}",
+        "HOME": HOME,
+        "USER": NAME,
+        "LOGNAME": NAME,
+        "TMPDIR": _SCRATCH,  # the machine's is read-only where the kernel refuses an overlay
+        "XDG_RUNTIME_DIR": RUN,
+        "XDG_CACHE_HOME": f"{HOME}/.cache",
+        "XDG_CONFIG_HOME": f"{HOME}/.config",
+        "XDG_DATA_HOME": f"{HOME}/.local/share",
+    }
+
+
+def obstacle() -> str:
+    """Why no such user can be had in this sandbox; an empty text where one can."""
+    for kind in ("uid", "gid"):
+        with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+            if not covered(file, SUBORDINATE.stop - 1):
+                return (
+                    f"this sandbox has no {kind}s up to {SUBORDINATE.stop - 1}, which an ordinary "
+                    "user's containers need: give yourself subordinate ids "
+                    "(`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME`), "
+                    "install newuidmap (Debian: uidmap), or run as root"
+                )
+    if not os.path.exists(_TUN):
+        return f"there is no {_TUN}, by way of which a rootless runtime sends: `modprobe tun`"
+    if not _open_to_all(_TUN) and in_user_namespace():
+        return (
+            f"{_TUN}, by way of which a rootless runtime sends, is not open to everybody as on "
+            f"most machines: `chmod 666 {_TUN}`, or run as root"
+        )
+    return ""
+
+
+def without_cgroups(command: str) -> str:
+    """Why one that makes cgroups cannot be tried in this sandbox; an empty text where it can."""
+    if not in_user_namespace() or os.access("/sys/fs/cgroup", os.W_OK):
+        return ""
+    return (
+        f"{command} makes cgroups, and nobody has delegated one to this user: run in a scope "
+        "(`systemd-run --user --scope -p Delegate=yes …`), or as root"
+    )
+
+
+def covered(rows: Iterable[str], last: int) -> bool:
+    """Whether the rows of a uid_map(5) give every id from 0 to `last`."""
+    wanted = 0
+    for first, _, count in sorted(tuple(map(int, row.split())) for row in rows):
+        if first <= wanted:
+            wanted = max(wanted, first + count)
+    return wanted > last
+
+
+# --- inside the host -----------------------------------------------------------
+
+
+def furnish() -> None:
+    """Make the user: accounts, subordinate ids, directories, /dev/net/tun.
+
+    Anybody may ping, as systemd has it on every machine: the datapaths in user space do so
+    in the user's name (icmp(7)).
+    """
+    Path("/proc/sys/net/ipv4/ping_group_range").write_text(f"0 {SUBORDINATE.stop - 1}")
+    for name, content in _ACCOUNTS.items():
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"/etc/{name}")  # a link to the machine's own
+        Path("/etc", name).write_text(content, encoding="ascii")
+    for directory in (_BIN, _DEV, _SCRATCH, RUN):
+        Path(directory).mkdir(parents=True)
+    mount("tmpfs", _BIN, "tmpfs", 0, "mode=755")  # /run itself heeds no set-user-ID bit
+    for program in PROGRAMS[:2]:
+        found = shutil.which(program)
+        assert found is not None, "looked for before"
+        shutil.copyfile(found, f"{_BIN}/{program}")
+        os.chmod(f"{_BIN}/{program}", 0o4755)  # noqa: S103 # what it is on every machine
+    _open_tun()
+    mount("", "/", flags=MS_REC | MS_SHARED)  # as on every machine: what is mounted shows inside
+
+
+def own() -> None:
+    """Give the user the home, with what has been written there."""
+    for directory, _, names in os.walk(HOME):
+        if not directory.startswith((_BIN, _DEV)):
+            for path in (directory, *(f"{directory}/{name}" for name in names)):
+                os.chown(path, UID, UID)
+    os.chmod(RUN, 0o700)
+
+
+def _open_tun() -> None:
+    """Let the user open /dev/net/tun where the machine lets root alone."""
+    if _open_to_all(_TUN):
+        return
+    mount("tmpfs", _DEV, "tmpfs", 0, "mode=755")
+    os.mknod(f"{_DEV}/tun", 0o020666, _TUN_NUMBER)
+    os.chmod(f"{_DEV}/tun", 0o666)  # noqa: S103 # what it is on every machine
+    mount(f"{_DEV}/tun", _TUN, flags=MS_BIND)
+
+
+def _open_to_all(path: str) -> bool:
+    return os.stat(path).st_mode & 0o006 == 0o006

@@ -1,0 +1,1 @@
+"""The `netmodes` command, one file per group of subcommands."""

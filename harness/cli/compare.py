@@ -1,0 +1,345 @@
+"""The command `netmodes compare`: the same suites on several runtimes, one run for each."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from harness.adapters import registry
+from harness.cli.faults import SUITES
+from harness.report.sanitize import line
+
+if TYPE_CHECKING:
+    from harness.report.compare import Column
+
+TABLE, DATA, PAGE, LOG = "comparison.md", "comparison.json", "comparison.html", "pytest.log"
+_COLOURS: Final = {"pass": "green", "fail": "red", "error": "magenta", "unsupported": "blue"}
+_RAN: Final = (0, 1)
+"""Exit codes of a run that came to its end."""
+_LAST: Final = 3
+"""How many lines of a run's log tell why it did not."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser's subcommands."""
+    about = "run the same suites on several runtimes, and put what came out side by side"
+    parser = commands.add_parser("compare", help=about, description=about)
+    parser.add_argument(
+        "runtimes", nargs="*", metavar="NAME", help="a runtime; all that are installed when none"
+    )
+    parser.add_argument(
+        "-n", dest="workers", default="auto", metavar="N", help="workers of a run (default: auto)"
+    )
+    parser.add_argument(
+        "--tests", action="append", default=[], metavar="PATH", help="in place of the suites"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("comparison"),
+        metavar="DIR",
+        help="the table, and each run's report below it (default: comparison)",
+    )
+    parser.add_argument(
+        "--expect",
+        type=Path,
+        metavar="DIR",
+        help="hold each run against DIR/NAME.toml; exit code 1 when one is different",
+    )
+    parser.add_argument(
+        "--write-expect",
+        type=Path,
+        metavar="DIR",
+        help="write what each run has found to DIR/NAME.toml, reasons in it are kept",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when every run came to its end, as expected; 1 when one did not, 2 for a bad question.
+
+    1 as well where what was found cannot be written. 130 for who interrupts it: he has the
+    table of the runs before.
+    """
+    names = list(dict.fromkeys(arguments.runtimes)) or _installed()
+    if problems := list(_mistakes(names, arguments)) or list(_unwritable(names, arguments)):
+        _complain(*problems)
+        return 2
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    tests = arguments.tests or [str(SUITES)]
+    columns: list[Column] = []
+    trouble = ""
+    with _Bar(console, len(names)) as bar:
+        try:
+            for name in names:
+                columns.append(_tried(name, arguments, tests, bar))
+                _write(columns, arguments.output)
+                bar.say(_about(columns[-1]))
+        except KeyboardInterrupt:
+            there = f", {arguments.output / TABLE} has the runs before" if columns else ""
+            _complain(f"interrupted{there}")
+            return 130
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # such as a disk that has filled up
+            trouble = f"cannot write to {arguments.output}: {error.strerror or error}"
+            if rest := names[len(columns) :]:
+                trouble += f"; not run: {', '.join(rest)}"
+    if columns:
+        console.print(_table(columns))
+    if trouble:
+        _complain(trouble)
+        return 1
+    written = (str(arguments.output / name) for name in (TABLE, DATA, PAGE))
+    console.print(", ".join(written), markup=False, soft_wrap=True)
+    return int(any(column.note for column in columns))
+
+
+def _complain(*problems: str) -> None:
+    sys.stderr.write("".join(f"netmodes compare: {problem}\n" for problem in problems))
+
+
+# --- what can be known before anything is run ---------------------------------------
+
+
+def _installed() -> list[str]:
+    return [name for name in registry.names() if not _why_not(name)]
+
+
+def _why_not(name: str, expected: Path | None = None) -> str:
+    from harness.report import store
+    from harness.report.expectations import BadExpectations
+
+    try:
+        registry.find(name)
+        if expected is not None:
+            store.listed(_expectations(name, expected))
+    except registry.UnknownRuntime as error:
+        return str(error)
+    except BadExpectations as error:
+        return f"--expect {error}"
+    return ""
+
+
+def _mistakes(names: Sequence[str], asked: argparse.Namespace) -> Iterator[str]:
+    """What is wrong with the question, a sentence each."""
+    for name in names:
+        if why := _why_not(name, asked.expect):
+            yield f"{name}: {why}"
+    for place in asked.tests:
+        if not os.path.exists(place.partition("::")[0]):
+            yield f"--tests {place}: there is no such file or folder"
+    if not re.fullmatch(r"auto|logical|[0-9]+", asked.workers, re.ASCII):
+        yield f"-n {asked.workers}: give a number, auto or logical"
+
+
+def _unwritable(names: Sequence[str], asked: argparse.Namespace) -> Iterator[str]:
+    """What could not be written afterwards, a sentence each; makes the folders."""
+    from harness.report import store
+    from harness.report.expectations import BadExpectations
+
+    for option, folder in (("--output", asked.output), ("--write-expect", asked.write_expect)):
+        try:
+            if folder is not None:
+                store.make_folder(folder)
+        except OSError as error:
+            yield f"{option} {folder}: {error.strerror or error}"
+            return
+    for name in names if asked.write_expect else ():
+        try:
+            store.make_room(_expectations(name, asked.write_expect))
+        except BadExpectations as error:
+            yield f"{name}: --write-expect {error}"
+
+
+def _expectations(name: str, folder: Path) -> Path:
+    return folder / f"{_file_name(name)}.toml"
+
+
+def _file_name(runtime: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", runtime)
+
+
+# --- one run -----------------------------------------------------------------------
+
+
+def _tried(name: str, asked: argparse.Namespace, tests: Sequence[str], bar: _Bar) -> Column:
+    """Have pytest run the tests on one runtime; its report, or why there is none."""
+    from harness.report import schema, store
+    from harness.report.compare import Column
+
+    home = (asked.output / _file_name(name)).absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / schema.NAME).unlink(missing_ok=True)
+    words = ["-n", asked.workers, *tests]
+    words += [
+        f"--{option.replace('_', '-')}={_expectations(name, folder)}"
+        for option in ("expect", "write_expect")
+        if (folder := getattr(asked, option))
+    ]
+    kept = _expectations(name, asked.write_expect) if asked.write_expect else None
+    before = _inode(kept)
+    code = _pytest(name, home, words, bar)
+    said = (home / LOG).read_text(encoding="utf-8", errors="replace")
+    try:
+        report = store.seen_from(schema.load(home), home, asked.output)
+    except (schema.BadReport, OSError):
+        report = None
+    if report is None or not report.tests:
+        return Column(name, None, f"exit code {code}: {_end(said)}")
+    notes = list(report.partial)
+    if report.gate is not None and not report.gate.ok:
+        notes.append(f"not as in {report.gate.file}")
+    if kept and _inode(kept) == before:
+        notes.append(f"{kept} was not written: {home / LOG} tells why")
+    if code not in _RAN and not notes:
+        notes.append(f"exit code {code}")
+    return Column(name, report, "; ".join(notes))
+
+
+def _inode(file: Path | None) -> int | None:
+    """Which file that is; one that is written anew is another. `None` where there is none."""
+    try:
+        return file.stat().st_ino if file else None
+    except OSError:
+        return None
+
+
+def _pytest(name: str, home: Path, words: Sequence[str], bar: _Bar) -> int:
+    read, write = os.pipe()
+    argv = [sys.executable, "-m", "pytest", *words, "-q", "-p", "harness.plugin"]
+    argv += ["-p", "harness.plugin.workers", "--tell-progress", str(write)]
+    argv += [f"--runtime={name}", f"--report={home}"]
+    environment = {**os.environ, "PYTEST_ADDOPTS": ""}
+    with (home / LOG).open("wb") as log, open(read, "rb") as lines:
+        process = subprocess.Popen(
+            argv, env=environment, pass_fds=[write], stdout=log, stderr=subprocess.STDOUT
+        )
+        os.close(write)
+        try:
+            bar.follow(name, _told(lines))
+            return process.wait()
+        except KeyboardInterrupt:  # it has got the Ctrl-C too, and ends in good order
+            with contextlib.suppress(KeyboardInterrupt):
+                process.wait()
+            raise
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+
+
+class _Told(NamedTuple):
+    kind: str
+    what: str
+
+
+def _told(lines: Any) -> Iterator[_Told]:
+    for told in lines:
+        kind, _, what = told.decode(errors="replace").rstrip("\n").partition(" ")
+        yield _Told(kind, what)
+
+
+def _end(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return " ".join(lines[-_LAST:]) or "it said nothing"
+
+
+class _Bar:
+    """What is running, how far all of it is, and how long it will take; nothing in a log."""
+
+    def __init__(self, console: Console, runs: int) -> None:
+        self._runs, self._before = runs, 0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID = self._progress.add_task("", total=None)
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, words: str) -> None:
+        """Print a line above the bar; what a run's log ended with acts on no terminal."""
+        self._progress.console.print(line(words), markup=False, soft_wrap=True)
+
+    def follow(self, name: str, told: Iterator[_Told]) -> None:
+        """Show what a run tells, until it has ended. The others are taken to be as long."""
+        from harness.plugin.workers import COLLECTED, DONE, STARTED
+
+        collected = done = 0
+        self._progress.update(self._task, description=f"{escape(name)} starts")
+        for kind, what in told:
+            if kind == COLLECTED:
+                collected = int(what)
+                self._progress.update(self._task, total=self._runs * collected)
+            elif kind == STARTED:
+                file = what.partition("::")[0].rpartition("/")[2]
+                self._progress.update(self._task, description=escape(f"{name}: {file}"))
+            elif kind == DONE:
+                done += 1
+                self._progress.update(self._task, completed=self._before + done)
+        self._before += collected
+
+
+# --- what came out -------------------------------------------------------------------
+
+
+def _about(column: Column) -> str:
+    from harness.report import compare
+
+    return compare.counts(column) + (f" ({column.note})" if column.report and column.note else "")
+
+
+def _write(columns: Sequence[Column], output: Path) -> None:
+    """After each run: whoever interrupts the rest has what there is."""
+    from harness.report import compare, store
+
+    store.replace(output / TABLE, compare.as_markdown(columns))
+    store.replace(output / DATA, compare.as_json(columns))
+    if reports := [column.report for column in columns if column.report is not None]:
+        store.write_page(reports, output / PAGE)
+
+
+def _table(columns: Sequence[Column]) -> Table:
+    from harness.report import compare
+
+    shown = [column for column in columns if column.report is not None]
+    drawn = Table(box=None, title_justify="left")
+    drawn.add_column("")
+    drawn.add_column("level")
+    for column in shown:
+        drawn.add_column(escape(column.name))
+    for row in compare.tested(shown):
+        words = (f"[{_COLOURS.get(word, 'yellow')}]{word}[/]" for word in row.verdicts)
+        drawn.add_row(row.id, row.level, *words)
+    return drawn

@@ -1,0 +1,107 @@
+"""The commands `netmodes faults` and `netmodes triangle`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.resources
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.faults.fault import FaultError, discover
+from harness.model import requirements
+from harness.model.requirements import Catalogue
+from harness.plugin.workers import usual
+
+SUITES: Final = Path(__file__).parents[2] / "suites"
+_ABOUT: Final = "sabotage the runtime, fault by fault, and see whether the suites notice"
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to those of `netmodes`."""
+    parser = commands.add_parser("faults", help=_ABOUT, description=_ABOUT)
+    parser.add_argument("ids", nargs="*", metavar="ID", help="a fault; all of them when none")
+    parser.add_argument(
+        "-n", dest="workers", default="auto", metavar="N", help="how many at once (default: auto)"
+    )
+    parser.add_argument("--list", action="store_true", help="list the faults and try none")
+    parser.add_argument("--runtime", metavar="NAME", help="the runtime to sabotage")
+    parser.set_defaults(run=run)
+    about = "which tests check each requirement and which faults violate it; 1 where one is missing"
+    table = commands.add_parser("triangle", help=about, description=about)
+    for command in (parser, table):
+        command.add_argument(
+            "-p", dest="modules", action="append", default=[], metavar="MODULE", help="more faults"
+        )
+        command.add_argument(
+            "--tests", action="append", default=[], metavar="PATH", help="in place of the suites"
+        )
+    table.set_defaults(run=triangle)
+
+
+def catalogue() -> Catalogue:
+    """The requirements that come with the suites."""
+    return requirements.load(importlib.resources.files(SUITES.name) / "requirements.toml")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Try the faults; 0 when each is caught, 1 when one is not, 2 for a bad question."""
+    rows = catalogue()
+    if arguments.list:
+        return _list(rows, arguments.modules)
+    workers = _workers(arguments.workers)
+    if workers is None:
+        sys.stderr.write(f"netmodes faults: -n {arguments.workers}: a number from 1, or auto\n")
+        return 2
+    argv = ["-p", "harness.plugin.fault_trials", "--at-once", str(workers), "--capture=sys"]
+    argv += [f"--runtime={arguments.runtime}"] if arguments.runtime else []
+    argv += [word for id_ in arguments.ids for word in ("--try", id_)]
+    return _pytest(arguments, *argv)
+
+
+def triangle(arguments: argparse.Namespace) -> int:
+    """Print the table; 0 when no side is missing, 1 when one is, 2 for a bad question."""
+    return _pytest(arguments, "-p", "harness.plugin.tying", "--collect-only")
+
+
+def _pytest(arguments: argparse.Namespace, *options: str) -> int:
+    """The exit code of a pytest of its own: it rewrites only what is not loaded yet."""
+    argv = [sys.executable, "-m", "pytest", *(arguments.tests or [str(SUITES)]), "-qq"]
+    argv += ["--no-header", "-p", "no:xdist", "-p", "harness.plugin", "--no-evidence"]
+    argv += [word for module in arguments.modules for word in ("-p", module)]
+    environment = {**os.environ, "PYTEST_ADDOPTS": ""}
+    with subprocess.Popen([*argv, *options], env=environment) as process:
+        while True:
+            try:
+                code = process.wait()
+            except KeyboardInterrupt:  # it has got the Ctrl-C too, and ends in good order
+                continue
+            return code if code in (0, 1) else 2
+
+
+def _workers(text: str) -> int | None:
+    if text == "auto":
+        return usual()
+    return int(text) if text.isdecimal() and int(text) else None
+
+
+def _list(rows: Catalogue, modules: list[str]) -> int:
+    try:
+        faults = discover(rows, [importlib.import_module(name) for name in modules])
+    except (FaultError, ImportError) as error:
+        sys.stderr.write(f"netmodes faults: {error}\n")
+        return 2
+    table = Table(box=None)
+    table.add_column("fault", no_wrap=True)  # to be typed as it is
+    for heading in ("violates", "what goes wrong", "seen as"):
+        table.add_column(heading, overflow="fold")
+    for item in faults:
+        table.add_row(item.id, ", ".join(item.violates), item.about, ", ".join(item.history))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    return 0

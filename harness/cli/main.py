@@ -1,0 +1,195 @@
+"""The command `netmodes`: what a person asks outside of a test run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib.resources
+import io
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.cli import compare, faults, runtimes
+from harness.cli import reports as report_commands
+from harness.lab import ping
+from harness.model import requirements
+from harness.model.requirements import Requirement, UnknownRequirement
+from harness.model.topology import Topology
+from harness.plugin import workers
+from harness.sandbox import doctor
+from harness.version import __version__
+
+_UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What becomes of a write that has no room, or no medium: nobody's mistake here."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. Bad usage exits with 2, as argparse does."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    _write_what_can_be_written()
+    if words[:1] == ["ping"]:
+        return ping.main(words[1:])
+    if words[:1] == [workers.COMMAND]:
+        return workers.main(words[1:])
+    arguments = _parser().parse_args(words)
+    if sys.platform != "linux" and not arguments.anywhere:
+        sys.stderr.write("netmodes: this needs Linux; tests that do not run with --sandbox=never\n")
+        return 1
+    try:
+        run: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has had enough, as head(1) has
+        _hang_up()
+        return 1
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _hang_up()
+        with contextlib.suppress(OSError):  # the same may be true of this
+            sys.stderr.write(f"netmodes: not all of it could be written: {error.strerror}\n")
+        return 1
+    return run
+
+
+def _write_what_can_be_written() -> None:
+    """Have a character that a stream's encoding lacks replaced, and the rest of the text told."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _hang_up() -> None:
+    """Lead standard output to nowhere: Python would fail at what is left once more, at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="netmodes", description="Does a container runtime network the way it says it does?"
+    )
+    parser.add_argument("--version", action="version", version=f"netmodes {__version__}")
+    parser.set_defaults(anywhere=False)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    about = "try what live tests need from this machine, and say what to do where it is missing"
+    examine = commands.add_parser("doctor", help=about, description=about)
+    examine.add_argument("--json", action="store_true", help="print the findings as JSON")
+    examine.set_defaults(run=_doctor)
+    about = "list what a runtime has to satisfy, or tell all about some of it"
+    rows = commands.add_parser("requirements", help=about, description=about)
+    rows.add_argument("ids", nargs="*", metavar="ID", help="a requirement to tell all about")
+    rows.set_defaults(run=_requirements, anywhere=True)
+    about = "a shell inside the world: hosts, routers, the runtime and its containers ready"
+    lab = commands.add_parser("lab", help=about, description=about)
+    lab.add_argument("--runtime", default="mydocker", metavar="NAME", help="default: mydocker")
+    lab.add_argument("--routers", type=int, default=3, metavar="N", help="default: 3")
+    started = lab.add_mutually_exclusive_group()
+    started.add_argument("--no-cast", action="store_true", help="start no containers")
+    started.add_argument(
+        "--plan", type=Path, metavar="FILE", help="start what this plan says in place of the cast"
+    )
+    lab.add_argument(
+        "command", nargs="*", metavar="COMMAND", help="run this in place of a shell; put -- first"
+    )
+    lab.set_defaults(run=_lab)
+    about = "in the lab: one echo request to each host, and the TTL with which the answer came"
+    commands.add_parser("ping", help=about)  # main() has it parse its own arguments
+    about = "the interpreter in a sandbox: how a worker starts that pytest-xdist reaches by ssh"
+    commands.add_parser(workers.COMMAND, help=about)  # what follows is the interpreter's
+    runtimes.add(commands)
+    compare.add(commands)
+    faults.register(commands)
+    report_commands.add(commands)
+    return parser
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    """Print every finding; 1 when something required is missing."""
+    findings = doctor.diagnose()
+    if arguments.json:
+        json.dump([asdict(finding) for finding in findings], sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        _picture(findings)
+    return int(any(finding.required and not finding.ok for finding in findings))
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    """Put the lab up and hand it over; 2 for a lab that there cannot be."""
+    # The whole harness: the other commands need little.
+    from harness.lab import session
+    from harness.model import plan_file
+
+    try:
+        topology = Topology(routers=arguments.routers)
+        plan = plan_file.read(arguments.plan) if arguments.plan else None
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"netmodes lab: {error}\n")
+        return 2
+    order = session.Order(
+        runtime=arguments.runtime,
+        topology=topology,
+        plan=plan,
+        cast=not arguments.no_cast,
+        command=tuple(arguments.command),
+    )
+    return session.run(order)
+
+
+def _picture(findings: Sequence[doctor.Finding]) -> None:
+    table = Table(title=f"Live tests on Linux {platform.release()}", title_justify="left", box=None)
+    for heading in ("", "what", "needed", "why not, and what to do"):
+        table.add_column(heading)
+    for finding in findings:
+        mark = "[green]ok[/]" if finding.ok else "[red]missing[/]"
+        needed = "required" if finding.required else "optional"
+        table.add_row(
+            mark, finding.name, needed, ". ".join(filter(None, (finding.why, finding.remedy)))
+        )
+    Console().print(table)
+
+
+def _requirements(arguments: argparse.Namespace) -> int:
+    """Print the catalogue, or those rows that were asked for in full; 2 for an unknown id."""
+    catalogue = requirements.load(importlib.resources.files("suites") / "requirements.toml")
+    try:
+        asked = [catalogue[id_] for id_ in arguments.ids]
+    except UnknownRequirement as error:
+        sys.stderr.write(f"netmodes: {error}\n")
+        return 2
+    console = Console(highlight=False)
+    if asked:
+        console.print("\n\n".join(map(_in_full, asked)), markup=False, soft_wrap=True)
+        return 0
+    table = Table(box=None)
+    for heading in ("id", "level", "statement"):
+        table.add_column(heading)
+    for requirement in catalogue:
+        table.add_row(requirement.id, requirement.level, requirement.statement)
+    console.print(table)
+    return 0
+
+
+def _in_full(requirement: Requirement) -> str:
+    lines = [f"{requirement.id} ({requirement.level}) {requirement.statement}"]
+    for title, entries in (
+        ("source", requirement.sources),
+        ("would have caught", requirement.history),
+        ("depends on the dialect's", requirement.dialect),
+        ("needs", sorted(requirement.features)),
+    ):
+        lines += [f"  {title}: {entry}" for entry in entries]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

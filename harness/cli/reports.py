@@ -1,0 +1,145 @@
+"""The commands about reports: `netmodes merge`, `netmodes diff`, `netmodes report`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.report.sanitize import line
+
+if TYPE_CHECKING:
+    from harness.report.schema import Report
+
+# What reads and draws reports is imported where it is needed: other commands start without.
+
+_BAD = 2
+_JUDGED = (0, 1)
+"""Exit statuses that are the gate's to decide, as in a run."""
+
+
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    """Add the three, which need no Linux."""
+    about = "join the reports of the shards of one run"
+    join = commands.add_parser("merge", help=about, description=about)
+    join.add_argument("reports", nargs="+", type=Path, metavar="DIR", help="a shard's report")
+    join.add_argument(
+        "--output", type=Path, default=Path("report"), metavar="DIR", help="default: report"
+    )
+    join.add_argument("--expect", type=Path, metavar="FILE", help="the gate, over the whole run")
+    join.set_defaults(run=_merge, anywhere=True)
+    about = "what is different between two reports; exits 1 when anything is"
+    differ = commands.add_parser("diff", help=about, description=about)
+    differ.add_argument("old", type=Path, metavar="OLD", help="report.json, or its folder")
+    differ.add_argument("new", type=Path, metavar="NEW", help="report.json, or its folder")
+    differ.set_defaults(run=_diff, anywhere=True)
+    about = "one page about one report, or several side by side"
+    page = commands.add_parser("report", help=about, description=about)
+    page.add_argument(
+        "reports", nargs="+", type=Path, metavar="REPORT", help="report.json, or its folder"
+    )
+    page.add_argument(
+        "--output",
+        type=Path,
+        default=Path("comparison.html"),
+        metavar="FILE",
+        help="default: comparison.html",
+    )
+    page.set_defaults(run=_page, anywhere=True)
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    """Write the joint report; 1 when it is partial, a part failed or the gate says so.
+
+    5 when no part had a test, as pytest has it.
+    """
+    from harness.report import schema, store
+    from harness.report.expectations import BadExpectations
+    from harness.report.merge import Unmergeable, merge
+    from harness.report.schema import BadReport
+
+    try:
+        whole = merge([schema.load(path) for path in arguments.reports])
+        status = whole.exit
+        if arguments.expect is not None:
+            whole, status = _gated(whole, arguments.expect)
+        if whole.partial:
+            _tell(f"partial: {'; '.join(whole.partial)}")
+            status = status or 1
+        whole = replace(whole, exit=status)
+        for path in arguments.reports:
+            store.copy_evidence(_folder(path), arguments.output)
+        store.write(whole, arguments.output)
+        store.append_step_summary(whole)
+    except (Unmergeable, BadReport, BadExpectations, OSError) as error:
+        return _refuse("merge", error)
+    totals = whole.totals
+    _tell(
+        f"{totals.tests.total} tests, {totals.requirements.broken + totals.requirements.error} "
+        f"requirements not kept: {arguments.output / store.PAGE}"
+    )
+    return status
+
+
+def _gated(whole: Report, path: Path) -> tuple[Report, int]:
+    from harness.report import gate, store
+
+    listed, _ = store.listed(path)
+    ran = {test.id for test in whole.tests}
+
+    def gone(id_: str) -> bool:
+        return id_ not in ran and whole.complete and not whole.selection.narrowed
+
+    result = gate.compare(whole, listed, file=os.fspath(path), gone=gone)
+    gated = replace(whole, gate=result)
+    for words in gate.in_words(result, gated):
+        _tell(words)
+    judged = whole.exit in _JUDGED
+    return gated, int(not result.ok) if judged else whole.exit
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    """Print what changed; 1 when anything has."""
+    from harness.report import compare, schema
+    from harness.report.schema import BadReport
+
+    try:
+        found = compare.changes(schema.load(arguments.old), schema.load(arguments.new))
+    except (BadReport, OSError) as error:
+        return _refuse("diff", error)
+    for change in found:
+        _tell(str(change))
+    return int(bool(found))
+
+
+def _page(arguments: argparse.Namespace) -> int:
+    """Draw the page."""
+    from harness.report import schema, store
+    from harness.report.schema import BadReport
+
+    try:
+        place = arguments.output.parent
+        reports = [
+            store.seen_from(schema.load(path), _folder(path), place) for path in arguments.reports
+        ]
+        store.write_page(reports, arguments.output)
+    except (BadReport, OSError) as error:
+        return _refuse("report", error)
+    return 0
+
+
+def _folder(report: Path) -> Path:
+    """Where a report lies that is named by its file or its folder."""
+    return report if report.is_dir() else report.parent
+
+
+def _tell(words: str) -> None:
+    sys.stdout.write(line(words) + "\n")
+
+
+def _refuse(command: str, error: Exception) -> int:
+    sys.stderr.write(f"netmodes {command}: {line(str(error))}\n")
+    return _BAD

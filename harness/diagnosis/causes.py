@@ -1,0 +1,312 @@
+"""What a namespace's own state says about why a packet ended there.
+
+Asked after the replay, only at the place where the trail ends. The kernel's own lookup
+(`linux.rtnetlink_dump`) answers most of it, so that what is said is what the kernel would do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from harness.diagnosis.packet_path import Role, Seen, Sighting
+from linux import netns, rtnetlink, rtnetlink_dump
+from linux.conntrack import PROTOCOLS, Conntrack
+from linux.netlink import Netlink, NetlinkError
+from linux.netns import NetNS
+from linux.rtnetlink import Address
+from linux.rtnetlink_dump import Way, way
+
+UNANSWERED: Final = "no neighbour answered for"
+_FORWARDING: Final = {4: "net.ipv4.conf.{}.forwarding", 6: "net.ipv6.conf.{}.forwarding"}
+_UNRESOLVED: Final = rtnetlink.NUD_INCOMPLETE | rtnetlink.NUD_FAILED
+
+
+def causes(
+    place: str,
+    space: NetNS,
+    *,
+    packet: Seen,
+    last: Sighting | None,
+    trail: Sequence[Sighting],
+    far: str = "",
+) -> list[str]:
+    """Why `packet`, last seen at `last` (or never), went no further; the likeliest first.
+
+    `trail` is everything that was seen; `far` is the other end of the place's cable, as
+    `host/veth1`, where it hangs on the host. Empty where nothing in there says why.
+    """
+    with Netlink(space) as netlink:
+        links = {link.name: link for link in rtnetlink_dump.links(netlink)}
+        link = links.get(last.link) if last else None
+        looked = _Look(place, space, netlink, links, trail=trail, far=far)
+        if last is None:
+            return list(looked.leaving(packet))
+        if last.outgoing:
+            return list(looked.beyond(last, link))
+        return list(looked.within(_translated(space, packet), link))
+
+
+def _translated(space: NetNS, packet: Seen) -> Seen:
+    """The packet as it is routed there: what the flow that it belongs to is translated to."""
+    names = {4: packet.protocol, 6: packet.protocol.replace("icmp", "icmpv6")}
+    number = PROTOCOLS.get(names[packet.source.version])
+    mine = (packet.source, packet.destination, packet.source_port, packet.destination_port)
+    with Conntrack(space) as known:
+        flows = known.all()
+    for flow in flows:
+        for there, back in ((flow.original, flow.reply), (flow.reply, flow.original)):
+            ends = (there.source, there.destination, there.source_port, there.destination_port)
+            if there.protocol == number and ends == mine:
+                return replace(packet, destination=back.source)
+    return packet
+
+
+def silent(
+    place: str,
+    space: NetNS,
+    hop: Address,
+    trail: Sequence[Sighting],
+    *,
+    port: rtnetlink_dump.Link | None = None,
+) -> list[str]:
+    """Why the one that has an address did not answer who asked for it; empty for all others.
+
+    `port` is the host's end of its cable where it hangs on the host.
+    """
+    with Netlink(space) as netlink:
+        own = [item for item in rtnetlink_dump.addresses(netlink) if item.address.ip == hop]
+        if not own or hop.is_loopback:
+            return []
+        links = {link.ifindex: link for link in rtnetlink_dump.links(netlink)}
+    link = links[own[0].ifindex]
+    heard = any(
+        item.place == place and not item.outgoing and item.seen.role is Role.ASKED
+        for item in trail
+        if item.seen.destination == hop
+    )
+    answered = any(
+        item.place == place and item.outgoing and item.seen.role is Role.TOLD
+        for item in trail
+        if item.seen.destination == hop
+    )
+    where = f"{place}/{link.name}"
+    if answered:
+        said = "and answered: the answer got lost"
+    elif heard:
+        said = "was asked and kept silent"
+    else:
+        said = f"and {_unheard(link, port)}"
+    return [f"{where} has {hop}, {said}"]
+
+
+def _unheard(link: rtnetlink_dump.Link, port: rtnetlink_dump.Link | None) -> str:
+    """Why a question does not come through to a link, whose other end the host has as `port`."""
+    end = f"its other end{f', host/{port.name},' if port else ''}"
+    if not link.up:
+        return "is down"
+    if not link.carrier:
+        return f"{end} is down"
+    if port and port.master is None:
+        return f"{end} is in no bridge"
+    if port and port.isolated:
+        return f"{end} is isolated from other isolated ports"
+    return "the question did not come through to it" + (f" by host/{port.name}" if port else "")
+
+
+def doubles(spaces: Mapping[str, NetNS], trail: Sequence[Sighting]) -> list[str]:
+    """Addresses and MACs that two of these places have, which can be only one's.
+
+    Of those only that are in the trail: addresses in its packets, MACs of its places.
+    """
+    seen = {address for item in trail for address in (item.seen.source, item.seen.destination)}
+    near = {item.place for item in trail}
+    owners: dict[str, list[str]] = {}
+    for place, space in spaces.items():
+        with Netlink(space) as netlink:
+            links = {link.ifindex: link for link in rtnetlink_dump.links(netlink) if link.resolves}
+            for item in rtnetlink_dump.addresses(netlink):
+                if item.ifindex in links and item.address.ip in seen:
+                    where = f"{place}/{links[item.ifindex].name}"
+                    owners.setdefault(str(item.address.ip), []).append(where)
+        for link in links.values():
+            if link.master is None and link.mac and place in near:
+                owners.setdefault(f"the MAC {link.mac}", []).append(f"{place}/{link.name}")
+    return [
+        f"{what} is had by {' and by '.join(dict.fromkeys(where))}"
+        for what, where in owners.items()
+        if len(set(where)) > 1
+    ]
+
+
+class _Look:
+    """One look at one namespace."""
+
+    def __init__(
+        self,
+        place: str,
+        space: NetNS,
+        netlink: Netlink,
+        links: dict[str, rtnetlink_dump.Link],
+        *,
+        trail: Sequence[Sighting],
+        far: str,
+    ) -> None:
+        self._place, self._space, self._netlink = place, space, netlink
+        self._links, self._trail, self._far = links, trail, far
+        self._by_index = {link.ifindex: link for link in links.values()}
+
+    # --- where the trail can end
+
+    def leaving(self, packet: Seen) -> Iterator[str]:
+        """It never left its own namespace."""
+        found = way(self._netlink, packet.destination)
+        if found.refused:
+            yield from self._no_route(found, packet.destination)
+            return
+        yield from self._next_hop(found, packet.destination)
+
+    def within(self, packet: Seen, link: rtnetlink_dump.Link | None) -> Iterator[str]:
+        """It came in and went nowhere."""
+        if link is not None and link.master is not None:
+            yield from self._in_bridge(link)
+        entered = self._entrance(link)
+        if entered is None:
+            yield f"its link {link.name if link else '?'} is gone from {self._place}"
+            return
+        own = any(
+            item.address.ip == packet.destination
+            for item in rtnetlink_dump.addresses(self._netlink)
+        )
+        try:
+            found = way(
+                self._netlink, packet.destination, source=packet.source, iif=entered.ifindex
+            )
+        except NetlinkError as error:
+            yield f"the kernel of {self._place} cannot say where it would go: {error}"
+            return
+        if found.refused:
+            yield from self._refused(found, packet, entered, own=own)
+        elif not found.local:
+            yield from self._next_hop(found, packet.destination)
+
+    def beyond(self, last: Sighting, link: rtnetlink_dump.Link | None) -> Iterator[str]:
+        """It left by a link and was not seen behind it."""
+        if link is None:
+            return
+        if not link.up:
+            yield f"link {last.where} is down"
+        elif not link.carrier:
+            far = self._far and f", {self._far},"
+            yield f"link {last.where} has no carrier: its other end{far} is down"
+        ports = [item for item in self._links.values() if item.master == link.ifindex]
+        if link.kind == "bridge":
+            closed = [item.name for item in ports if not item.up or not item.carrier]
+            if closed:
+                yield f"ports of {last.where} that carry nothing: {', '.join(closed)}"
+            if not ports:
+                yield f"bridge {last.where} has no port"
+
+    # --- what is amiss there
+
+    def _in_bridge(self, port: rtnetlink_dump.Link) -> Iterator[str]:
+        bridge = self._by_index.get(port.master or 0)
+        name = bridge.name if bridge else "its bridge"
+        if port.port_state not in (None, rtnetlink.BR_STATE_FORWARDING):
+            yield f"port {port.name} of {self._place}/{name} does not forward"
+        if bridge and not bridge.up:
+            yield f"bridge {self._place}/{name} is down"
+        if port.isolated:
+            yield f"port {port.name} of {self._place}/{name} is isolated from other isolated ports"
+
+    def _entrance(self, link: rtnetlink_dump.Link | None) -> rtnetlink_dump.Link | None:
+        """The link at which the kernel takes it in: of a port, its bridge."""
+        if link is not None and link.master is not None:
+            return self._by_index.get(link.master, link)
+        return link
+
+    def _refused(
+        self, found: Way, packet: Seen, entered: rtnetlink_dump.Link, *, own: bool
+    ) -> Iterator[str]:
+        version, at = packet.source.version, f"{self._place}/{entered.name}"
+        if not own and not self._forwards(version, entered.name):
+            yield f"{self._place} does not forward IPv{version} from {entered.name}"
+        elif packet.source.is_loopback or packet.destination.is_loopback:
+            yield f"a loopback address came in at {at} (route_localnet is off)"
+        elif version == 4 and self._filters(packet.source, entered):
+            yield (
+                f"IP_RPFILTER: {self._place} does not expect {packet.source} at {at}: "
+                f"its own way there is another (rp_filter)"
+            )
+        elif not own:
+            yield from self._no_route(found, packet.destination)
+        else:
+            yield f"{self._place} takes no packet from {packet.source} in at {at}"
+
+    def _filters(self, source: Address, entered: rtnetlink_dump.Link) -> bool:
+        """Whether the reverse path filter stops it: ip-sysctl, `rp_filter`, 1 strict, 2 loose."""
+        keys = [f"net.ipv4.conf.{name}.rp_filter" for name in ("all", entered.name)]
+        filtering = max(map(int, netns.read(self._space, keys).values()))
+        back = way(self._netlink, source)
+        if filtering == 0:
+            return False
+        return bool(back.refused) or (filtering == 1 and back.oif != entered.ifindex)
+
+    def _no_route(self, found: Way, to: Address) -> Iterator[str]:
+        down = [
+            name
+            for name, link in self._links.items()
+            if (name != "lo" or to.is_loopback) and not (link.up and link.carrier)
+        ]
+        if found.refused == "no route":
+            yield f"{self._place} has no route to {to}"
+        else:
+            yield f"the route of {self._place} to {to} refuses it: {found.refused}"
+        if down:
+            yield f"down in {self._place}: {', '.join(down)}"
+
+    def _next_hop(self, found: Way, to: Address) -> Iterator[str]:
+        hop, link = found.via or to, self._by_index.get(found.oif)
+        if found.local:
+            if not self._links["lo"].up:
+                yield f"link {self._place}/lo is down"
+            return
+        if link is None:
+            return
+        out = f"{self._place}/{link.name}"
+        if not link.up:
+            yield f"link {out} is down"
+            return
+        asked = [item for item in self._trail if item.seen.destination == hop]
+        asked = [item for item in asked if item.seen.role is Role.ASKED]
+        known = [item for item in rtnetlink_dump.neighbours(self._netlink) if item.address == hop]
+        state = known[0].state if known else 0
+        if state & _UNRESOLVED or (asked and not self._told(hop)):
+            yield f"{UNANSWERED} {hop}, asked for at {out}{_reached(asked)}"
+        if not link.carrier and link.kind == "bridge":
+            yield f"bridge {out} has no port that carries"
+        elif not link.carrier:
+            far = self._far and f", {self._far},"
+            yield f"link {out} has no carrier: its other end{far} is down"
+
+    def _told(self, hop: Address) -> bool:
+        return any(
+            item.seen.role is Role.TOLD
+            and item.seen.destination == hop
+            and item.place == self._place
+            and not item.outgoing
+            for item in self._trail
+        )
+
+    def _forwards(self, version: int, link: str) -> bool:
+        key = _FORWARDING[version].format(link)
+        with contextlib.suppress(OSError):
+            return netns.read(self._space, [key])[key].strip() != "0"
+        return True
+
+
+def _reached(asked: Sequence[Sighting]) -> str:
+    places = list(dict.fromkeys(item.where for item in asked if not item.outgoing))
+    return f"; the question was seen at {', '.join(places[-3:])}" if places else ""

@@ -1,0 +1,183 @@
+"""The evidence folder of one failed test: what a person needs who was not there.
+
+story.txt        what was promised and observed, and where each packet ended
+capture.pcapng   everything that the taps saw, one interface for each, with comments
+state/NAME.json  links, addresses, routes, rules, neighbours, nft, flows: `ip -j` shaped
+commands.txt     what the runtime was told, when, and what it said, where the adapter keeps it
+plan.toml        what was built; `netmodes lab --plan plan.toml` builds it to play with
+again.txt        the line that runs the test again
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from harness.adapters.protocol import Completed
+from harness.diagnosis.netns_state import state
+from harness.diagnosis.replay import Autopsy, Examination
+from harness.model import plan_file
+from harness.model.matrix import AnyMatrix, Difference
+from harness.model.plan import Cell
+from harness.report.failure_links import AGAIN
+from harness.report.sanitize import plain
+from harness.testbench.packets import pcapng
+from harness.testbench.packets.packet_ring import Frame
+from harness.testbench.scene import Scene
+from linux.netns import NetNS
+
+_LONGEST_NAME: Final = 100
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.,=()\[\]-]+")
+
+
+def folder_name(test: str) -> str:
+    """A test's id as a folder's name: harmless, not too long, no other test's."""
+    name = _UNSAFE.sub("-", test.replace("::", ".").replace("/", "-"))[:_LONGEST_NAME]
+    digest = hashlib.sha256(test.encode(errors="replace")).hexdigest()[:6]
+    return "-".join(filter(None, (name.replace("..", ".").strip("-."), digest)))
+
+
+def write(
+    where: Path,
+    scene: Scene,
+    *,
+    again: str,
+    autopsies: Sequence[Autopsy] = (),
+    spaces: Mapping[str, NetNS] | None = None,
+    interfaces: Sequence[str] = (),
+) -> None:
+    """Write everything to the folder `where`, which is made. Raises `OSError`.
+
+    `interfaces` are those that were listened to; `spaces` are open already.
+    """
+    where.mkdir(parents=True, exist_ok=True)
+    (where / AGAIN).write_text(f"{again}\n", encoding="utf-8")
+    (where / "plan.toml").write_text(plan_file.dumps(scene.plan), encoding="utf-8")
+    commands = list(getattr(scene.runtime, "commands", ()))
+    if commands:
+        (where / "commands.txt").write_text(plain(_commands(commands)), encoding="utf-8")
+    if autopsies:
+        (where / "story.txt").write_text(plain("\n".join(_stories(autopsies))), encoding="utf-8")
+        _capture(where / "capture.pcapng", autopsies, interfaces, again)
+    places = [name for item in autopsies for name in item.places] or _places(scene)
+    _states(where / "state", scene, places, spaces or {})
+
+
+def _places(scene: Scene) -> list[str]:
+    return ["host", *(item.name for item in scene.plan.containers)]
+
+
+def _stories(autopsies: Iterable[Autopsy]) -> Iterable[str]:
+    for item in autopsies:
+        yield f"{item.cell}"
+        if item.promise is not None:
+            yield f"  promised: {item.promise}"
+            yield f"  {item.promise.requirement}: {item.promise.why}"
+        yield f"  observed, asked once more: {item.observed}"
+        yield from (f"  {line}" for line in item.lines)
+        yield ""
+
+
+def _capture(
+    path: Path, autopsies: Sequence[Autopsy], interfaces: Sequence[str], again: str
+) -> None:
+    frames: list[Frame] = []
+    comments: dict[Frame, str] = {}
+    for item in autopsies:
+        frames += item.frames
+        comments |= {frame: plain(said) for frame, said in item.comments.items()}
+    frames.sort(key=lambda frame: frame.at)
+    comment = f"run again with: {again}"
+    pcapng.write(path, frames, interfaces=interfaces, comment=comment, comments=comments)
+
+
+def _states(where: Path, scene: Scene, places: Iterable[str], spaces: Mapping[str, NetNS]) -> None:
+    where.mkdir(exist_ok=True)
+    for name in dict.fromkeys(places):
+        try:
+            if name in spaces:
+                told = state(spaces[name])
+            else:
+                with scene.place(name).open() as space:
+                    told = state(space)
+        except (OSError, ProcessLookupError, KeyError) as error:
+            told = {"error": f"{type(error).__name__}: {error}"}
+        text = json.dumps(told, indent=1, ensure_ascii=True)
+        (where / f"{name[:_LONGEST_NAME]}.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def _commands(commands: Iterable[Completed]) -> str:
+    lines = []
+    for done in commands:
+        lines.append(f"$ {' '.join(done.argv)}")
+        ended = f"exit {done.returncode} after {done.seconds:.3f} s"
+        lines.append(f"# {_clock(done.at)}, {ended}" if done.at else f"# {ended}")
+        lines += [text for text in (done.stdout.rstrip(), done.stderr.rstrip()) if text]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _clock(at: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(at, datetime.UTC):%H:%M:%S.%f}"[:-3] + " UTC"
+
+
+BOUND: Final = 0.8
+"""Seconds after which no further cell is examined: what is shown must not keep anybody waiting."""
+
+
+def scene_of(*matrices: AnyMatrix) -> Scene | None:
+    """The scene in which one of the matrices was observed."""
+    for matrix in matrices:
+        if isinstance(matrix.origin, Scene):
+            return matrix.origin
+    return None
+
+
+def stories(
+    scene: Scene,
+    shown: Sequence[Difference],
+    *,
+    again: str,
+    where: Callable[[], Path | None],
+) -> dict[Cell, Sequence[str]]:
+    """What became of each cell that is shown, asked once more; written to `where` as well.
+
+    Never raises: an autopsy that fails says so in one line.
+    """
+    told: dict[Cell, Sequence[str]] = {}
+    done: list[Autopsy] = []
+    current = shown[0].cell
+    began = time.monotonic()
+    try:
+        with ExitStack() as stack:
+            look = stack.enter_context(Examination(scene, [item.cell for item in shown]))
+            for difference in shown:
+                current = difference.cell
+                if done and time.monotonic() - began > BOUND:
+                    told[current] = ("not examined: this took long enough already",)
+                    continue
+                done.append(look.of(current, difference.promise))
+                told[current] = done[-1].lines
+            folder = where()
+            if folder is not None:
+                current = shown[0].cell
+                write(
+                    folder,
+                    scene,
+                    again=again,
+                    autopsies=done,
+                    spaces=look.spaces,
+                    interfaces=look.interfaces(),
+                )
+                told[current] = (*told[current], f"evidence: {folder}")
+    except Exception as error:  # whatever it is, the failure itself must be seen
+        said = f"the autopsy failed: {type(error).__name__}: {error}".splitlines()[0]
+        told[current] = (*told.get(current, ()), said)
+    return told

@@ -1,0 +1,242 @@
+"""What nftables has decided about the probe's packets, in every namespace on the path."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, Self
+
+from harness.diagnosis.packet_path import PORTS, Ruling, Seen, of_packet
+from harness.probe.payload import MAGIC
+from harness.sandbox import sandbox
+from linux import nftables, syscalls
+from linux.netns import NetNS
+from linux.nft_trace import Step, Tracer, port_from, transport
+from linux.nftables import Expression, Nft, Table
+
+TABLE: Final = "netmodes-autopsy"
+"""The tracers' tables. They are there while a probe is replayed, and no longer."""
+_ICMP_HEADER: Final = 8
+_FINAL: Final = frozenset({"drop", "stolen", "queue"})
+_ICMP_ERRORS: Final = {"icmp": (3, 11, 12), "icmpv6": (1, 2, 3, 4, 135, 136)}
+"""Errors, and of ICMPv6 the looking for neighbours."""
+
+
+def _flows() -> Iterator[list[Expression]]:
+    for protocol in ("udp", "icmp", "icmpv6"):
+        yield [*nftables.l4proto(protocol), *transport(_ICMP_HEADER, MAGIC)]
+    for which in (0, 2):
+        yield [*nftables.l4proto("tcp"), *port_from(PORTS, which)]
+        yield [*nftables.l4proto("udp"), *transport(which, (53).to_bytes(2, "big"))]
+    for protocol, kinds in _ICMP_ERRORS.items():
+        for kind in kinds:
+            yield [*nftables.l4proto(protocol), *nftables.icmp_type(kind)]
+
+
+class Tracing:
+    """Tracers in several namespaces, open until they are closed."""
+
+    def __init__(self, spaces: Mapping[str, NetNS]) -> None:
+        self._spaces: dict[str, NetNS] = {}
+        self._tracers: dict[str, Tracer] = {}
+        flows: Sequence[list[Expression]] = list(_flows())
+        with contextlib.ExitStack() as stack:
+            for name, space in spaces.items():
+                if space.id not in {item.id for item in self._spaces.values()}:
+                    self._tracers[name] = stack.enter_context(Tracer(space, flows, name=TABLE))
+                    self._spaces[name] = space
+            self._resources = stack.pop_all()
+
+    def begin(self) -> None:
+        """Forget what was told before."""
+        for tracer in self._tracers.values():
+            tracer.steps()
+
+    def rulings(self, *, names: bool = False) -> list[Ruling]:
+        """Where packets have ended since the last time; with `names` DNS is of interest."""
+        found = []
+        for place, tracer in self._tracers.items():
+            heads: dict[int, bytes] = {}
+            for step in tracer.steps():
+                if step.head:
+                    heads[step.packet] = step.head
+                if step.verdict in _FINAL:
+                    seen = _seen(heads.get(step.packet, b""), names=names)
+                    found.append(_ruling(place, self._spaces[place], step, seen))
+        return found
+
+    def close(self) -> None:
+        """Take every tracer away."""
+        self._resources.close()
+
+
+def _seen(head: bytes, *, names: bool) -> Seen | None:
+    try:
+        return of_packet(head, names=names) if head else None
+    except (struct.error, IndexError, ValueError):
+        return None
+
+
+def _ruling(place: str, space: NetNS, step: Step, seen: Seen | None) -> Ruling:
+    number, comment, rejects = None, "", False
+    if step.kind == "rule":
+        with Nft(space) as opened:
+            rules = opened.expressions(Table(step.family, step.table))
+        chain = [(rule, does) for rule, does in rules if rule.chain == step.chain]
+        for place_in_chain, (rule, does) in enumerate(chain, 1):
+            if rule.handle == step.handle:
+                number, comment = place_in_chain, rule.comment
+                rejects = b"reject\0" in does or b"REJECT\0" in does
+    return Ruling(
+        place,
+        f"{step.family} {step.table}",
+        step.chain,
+        number,
+        step.handle,
+        comment,
+        rejects,
+        seen,
+    )
+
+
+_EVENT: Final = re.compile(
+    r"-(?P<pid>\d+)\s+\[\d+\].*kfree_skb:.*location=(?P<where>\S+?)(\+\S+)? reason: (?P<reason>\w+)"
+)
+_MARK: Final = re.compile(r"-(?P<pid>\d+)\s+\[\d+\].*netmodes-autopsy")
+_INSTANCE: Final = "netmodes-autopsy-"
+_MARKER: Final = "netmodes-autopsy"
+ORDINARY: Final = frozenset(
+    {
+        "NOT_SPECIFIED",
+        "CONSUMED",
+        "NO_SOCKET",
+        "SOCKET_CLOSE",
+        "SOCKET_FILTER",
+        "SOCKET_RCVBUFF",
+        "OTHERHOST",
+        "UNHANDLED_PROTO",
+        "NEIGH_FAILED",
+        "QUEUE_PURGE",
+        "UNICAST_IN_L2_MULTICAST",
+    }
+)
+"""Reasons that come by all the time, or that `causes` tells better."""
+
+
+class Drop(NamedTuple):
+    """One packet that the kernel threw away: why, and in which function."""
+
+    reason: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.reason} in {self.where}"
+
+
+class Drops:
+    """Listens to the kernel's reasons. Use it as a context manager, or `close` it.
+
+    Where they cannot be had it hears nothing; `heard` tells which it is.
+    """
+
+    def __init__(self) -> None:
+        self._name = f"{_INSTANCE}{os.getpid()}-{threading.get_native_id()}"
+        self._root = self._pipe = -1
+        self.heard = False
+        """Whether reasons can be had."""
+        if not sandbox.inside():
+            return
+        try:
+            self._open()
+            self.heard = True
+        except (OSError, ValueError):
+            self.close()
+
+    def _open(self) -> None:
+        self._root = _tracefs()
+        self._remove_stale()
+        os.mkdir(f"instances/{self._name}", dir_fd=self._root)
+        self._write("buffer_size_kb", "128")
+        self._pipe = self._file("trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
+        self._write("trace_marker", _MARKER)
+        found = _MARK.search(self._read())
+        if not found:
+            raise ValueError("the mark did not come back")
+        self._write("set_event_pid", found["pid"])
+        self._write("events/skb/kfree_skb/enable", "1")
+
+    def _remove_stale(self) -> None:
+        """Remove what a run that was killed has left; one in use cannot be removed."""
+        opened = os.open(
+            "instances", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root
+        )
+        try:
+            for name in os.listdir(opened):
+                if name.startswith(_INSTANCE):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(name, dir_fd=opened)
+        finally:
+            os.close(opened)
+
+    def _file(self, name: str, flags: int) -> int:
+        path = f"instances/{self._name}/{name}"
+        return os.open(path, flags | os.O_CLOEXEC, dir_fd=self._root)
+
+    def _write(self, name: str, value: str) -> None:
+        opened = self._file(name, os.O_WRONLY)
+        try:
+            os.write(opened, value.encode())
+        finally:
+            os.close(opened)
+
+    def _read(self) -> str:
+        read = b""
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(self._pipe, 1 << 16):
+                read += more
+        return read.decode(errors="replace")
+
+    def reasons(self) -> list[Drop]:
+        """What was dropped since the last time, each reason and function once, in order."""
+        if not self.heard:
+            return []
+        found = [
+            Drop(match["reason"], match["where"])
+            for match in _EVENT.finditer(self._read())
+            if match["reason"] not in ORDINARY
+        ]
+        return list(dict.fromkeys(found))
+
+    def close(self) -> None:
+        """Stop listening, and take the instance away."""
+        if self._pipe >= 0:
+            with contextlib.suppress(OSError):
+                self._write("events/skb/kfree_skb/enable", "0")
+            os.close(self._pipe)
+        if self._root >= 0:
+            with contextlib.suppress(OSError):
+                os.rmdir(f"instances/{self._name}", dir_fd=self._root)
+            os.close(self._root)
+        self._root = self._pipe = -1
+        self.heard = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _tracefs() -> int:
+    """Tracefs as a directory that nobody else can find; `OSError` where it is not to be had."""
+    with tempfile.TemporaryDirectory(dir="/run", prefix="netmodes-tracefs-") as place:
+        syscalls.mount("tracefs", place, "tracefs", syscalls.MS_NOSUID | syscalls.MS_NODEV)
+        try:
+            return os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        finally:
+            syscalls.umount(place)

@@ -1,0 +1,331 @@
+"""What a fault is, and how faults are found (pure: no I/O, no registry that modules share).
+
+`@fault(…)` turns a function into a `Fault`. A module's faults are the `Fault`s among its
+names, so that importing a module registers nothing and finding them is reading it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, overload
+
+import harness.faults.library
+from harness.model.requirements import Catalogue, UnknownRequirement
+
+if TYPE_CHECKING:
+    from harness.faults.target import Site
+
+
+_ID: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+class Moment(StrEnum):
+    """When a fault acts: after a verb of the runtime has done its work, or before it begins."""
+
+    HOST_READY = "host-ready"
+    """The runtime has been started, and there is no container yet."""
+    NETWORK_CREATED = "network-created"
+    """Of a user-defined network; the default one is there when the host is ready."""
+    BEFORE_NETWORK_REMOVED = "before-network-removed"
+    NETWORK_REMOVED = "network-removed"
+    BEFORE_CONTAINER = "before-container"
+    """A container is about to be created and started; only what was asked for is known."""
+    CONTAINER_STARTED = "container-started"
+    """A container runs: it was created and started, or started again."""
+    CONTAINER_RESTARTED = "container-restarted"
+    """A stopped container runs again. `CONTAINER_STARTED` comes then too."""
+    CONTAINER_STOPPED = "container-stopped"
+    CONNECTED = "connected"
+    """A container has been connected to one network more."""
+    DISCONNECTED = "disconnected"
+    """A container has been taken off a network."""
+    BEFORE_REMOVE = "before-remove"
+    """A container is about to be removed."""
+    CONTAINER_REMOVED = "container-removed"
+    REFUSED = "refused"
+    """The runtime has refused to create or start a container."""
+    REPAIRED = "repaired"
+    """The runtime has repaired what a flush of the host's firewall took."""
+
+
+RULES: Final = (
+    Moment.HOST_READY,
+    Moment.NETWORK_CREATED,
+    Moment.NETWORK_REMOVED,
+    Moment.CONTAINER_STARTED,
+    Moment.CONNECTED,
+    Moment.DISCONNECTED,
+    Moment.REPAIRED,
+)
+"""Whenever a runtime may have written its firewall rules anew."""
+PLUGGED: Final = (Moment.CONTAINER_STARTED, Moment.CONNECTED)
+"""Whenever a container may have got an interface."""
+
+Act = Callable[["Site"], None]
+Around = Callable[["Site", "Verb"], Any]
+
+
+class FaultError(ValueError):
+    """A fault is declared wrongly; the message names where, and what to do about it."""
+
+
+class UnknownFault(LookupError):
+    """No fault has this id; the message names the nearest that exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One deliberate sabotage, and the requirements that it violates.
+
+    It acts at `moments`, or in place of a runtime's verb (`around`), never both. Every
+    requirement of `violates` must be seen to fail. `narrow` promises that nothing else does,
+    except what is named in `also`. `history` are faults of real runtimes that it replays.
+    With `errors` a failing set-up counts as being caught. `where` is `file:line`.
+    """
+
+    id: str
+    violates: tuple[str, ...]
+    function: Callable[..., Any]
+    moments: tuple[Moment, ...] = ()
+    around: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
+    narrow: bool = False
+    also: tuple[str, ...] = ()
+    errors: bool = False
+
+    @property
+    def about(self) -> str:
+        """What goes wrong, in the first sentence of the function's docstring."""
+        return " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
+
+    @property
+    def where(self) -> str:
+        """File and line of the function, for messages."""
+        code = self.function.__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+@overload
+def fault(
+    id_: str,
+    *,
+    violates: Sequence[str],
+    moment: str | Sequence[str],
+    history: str | Sequence[str] = ...,
+    narrow: bool = ...,
+    also: Sequence[str] = ...,
+    errors: bool = ...,
+) -> Callable[[Act], Fault]: ...
+
+
+@overload
+def fault(
+    id_: str,
+    *,
+    violates: Sequence[str],
+    around: str | Sequence[str],
+    history: str | Sequence[str] = ...,
+    narrow: bool = ...,
+    also: Sequence[str] = ...,
+    errors: bool = ...,
+) -> Callable[[Around], Fault]: ...
+
+
+def fault(
+    id_: str,
+    *,
+    violates: Sequence[str],
+    moment: str | Sequence[str] = (),
+    around: str | Sequence[str] = (),
+    history: str | Sequence[str] = (),
+    narrow: bool = False,
+    also: Sequence[str] = (),
+    errors: bool = False,
+) -> Callable[[Callable[..., Any]], Fault]:
+    """Make a fault of a function: `@fault("no-masquerade", violates=("BR-7",), moment=…)`.
+
+    With `moment` the function is called with a `Site` at that moment, or at each of several.
+    With `around` it is called with a `Site` and a `Verb` in place of the runtime's verb of
+    that name. Raises `FaultError` for a declaration that makes no sense.
+    """
+
+    def made(function: Callable[..., Any]) -> Fault:
+        found = Fault(
+            id_,
+            _several(violates),
+            function,
+            moments=tuple(_moment(item, function) for item in _several(moment)),
+            around=_several(around),
+            history=_several(history),
+            narrow=narrow,
+            also=tuple(also),
+            errors=errors,
+        )
+        _check(found)
+        return found
+
+    return made
+
+
+def _several(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _moment(name: str, function: Callable[..., Any]) -> Moment:
+    try:
+        return Moment(name)
+    except ValueError:
+        raise FaultError(
+            f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}: there is no "
+            f"moment {name!r}; there are: {', '.join(Moment)}"
+        ) from None
+
+
+def _check(found: Fault) -> None:
+    complaint = ""
+    wanted = 2 if found.around else 1
+    if not _ID.fullmatch(found.id):
+        complaint = "an id is lower-case words with hyphens between them"
+    elif not found.violates:
+        complaint = "it violates no requirement: name at least one in violates=(…)"
+    elif bool(found.moments) == bool(found.around):
+        complaint = "give either the moment at which it acts or the verb that it wraps (around)"
+    elif unknown := sorted(set(found.around) - VERBS):
+        known = ", ".join(sorted(VERBS))
+        complaint = f"an adapter has no verb {', '.join(unknown)}; it has: {known}"
+    elif not found.about:
+        complaint = "say in its docstring what goes wrong"
+    elif len(inspect.signature(found.function).parameters) != wanted:
+        complaint = f"it must take {'a site and a verb' if found.around else 'a site'}, no more"
+    if complaint:
+        raise FaultError(f"{found.where}: fault {found.id!r}: {complaint}")
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Faults by id, each once."""
+
+    faults: tuple[Fault, ...]
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter(self.faults)
+
+    def __len__(self) -> int:
+        return len(self.faults)
+
+    def __getitem__(self, id_: str) -> Fault:
+        """The fault with this id; raises `UnknownFault`."""
+        for item in self.faults:
+            if item.id == id_:
+                return item
+        near = difflib.get_close_matches(id_, [item.id for item in self], n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(near)}?" if near else "see `netmodes faults --list`"
+        raise UnknownFault(f"no fault {id_!r}: {hint}")
+
+
+def collect(modules: Iterable[ModuleType], requirements: Catalogue) -> Faults:
+    """The faults of modules, in their order.
+
+    Raises `FaultError` when two have one id, or one names a requirement that is not in
+    `requirements`.
+    """
+    found: dict[str, Fault] = {}
+    for module in modules:
+        for item in vars(module).values():
+            if not isinstance(item, Fault):
+                continue
+            other = found.setdefault(item.id, item)
+            if other is not item:
+                raise FaultError(f"{item.where}: fault {item.id!r}: {other.where} has that id too")
+            _check_requirements(item, requirements)
+    return Faults(tuple(found.values()))
+
+
+def _check_requirements(item: Fault, requirements: Catalogue) -> None:
+    for id_ in (*item.violates, *item.also):
+        try:
+            requirements[id_]
+        except UnknownRequirement as error:
+            raise FaultError(f"{item.where}: fault {item.id!r}: {error}") from None
+
+
+VERBS: Final = frozenset(
+    {
+        "network",
+        "network_facts",
+        "remove_network",
+        "run",
+        "inspect",
+        "connect",
+        "disconnect",
+        "exec",
+        "stop_container",
+        "start_container",
+        "remove",
+        "repair",
+        "crash",
+        "start",
+    }
+)
+"""What a fault can wrap: the verbs of `harness.adapters.protocol.Adapter`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A call of the adapter that the fault decides about.
+
+    `called` is the name of `Adapter`'s method. Its arguments are attributes by the names of
+    its parameters: `verb.spec`, `verb.name`, `verb.argv`, `verb.names` for `remove`.
+    """
+
+    called: str
+    arguments: Mapping[str, Any]
+    _do: Callable[..., Any]
+
+    def __call__(self, **changed: Any) -> Any:
+        """Have the runtime do it, with some arguments changed, and return what it returned.
+
+        Raises what the runtime raises, `RuntimeRefused` for an orderly no.
+        """
+        if unknown := changed.keys() - self.arguments.keys():
+            raise TypeError(
+                f"{self.called} has no argument {', '.join(sorted(unknown))}; "
+                f"it has: {', '.join(self.arguments)}"
+            )
+        return self._do(**{**self.arguments, **changed})
+
+    def __getattr__(self, argument: str) -> Any:
+        try:
+            return self.arguments[argument]
+        except KeyError:
+            raise AttributeError(f"{self.called} has no argument {argument}") from None
+
+
+def built_in() -> Iterator[ModuleType]:
+    """The modules of `harness.faults.library`, loaded."""
+    package = harness.faults.library
+    for found in sorted(item.name for item in pkgutil.iter_modules(package.__path__)):
+        yield importlib.import_module(f"{package.__name__}.{found}")
+
+
+def discover(requirements: Catalogue, others: Iterable[object] = ()) -> Faults:
+    """Every fault there is; `others` are pytest's plugins, of which modules may have some.
+
+    Raises `FaultError` for one that is declared wrongly, or twice.
+    """
+    own = list(built_in())
+    theirs = [item for item in others if isinstance(item, ModuleType) and _has_faults(item)]
+    modules = {module.__name__: module for module in (*own, *theirs)}
+    return collect(modules.values(), requirements)
+
+
+def _has_faults(module: ModuleType) -> bool:
+    return any(isinstance(item, Fault) for item in vars(module).values())

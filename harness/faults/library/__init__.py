@@ -1,0 +1,1 @@
+"""The built-in faults, by what they break."""

@@ -1,0 +1,313 @@
+"""Addresses and MACs: wrong, doubled, somebody else's, or other than reported."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+
+from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.faults.fault import PLUGGED, Moment, Verb, fault
+from harness.faults.helpers import gateway_of, numbered, readdress
+from harness.faults.target import Site
+from harness.model.plan import DEFAULT_NETWORK, Bridge, Host
+from linux import rtnetlink
+
+
+@fault("narrow-prefix", violates=("BR-1",), moment=PLUGGED)
+def narrow_prefix(site: Site) -> None:
+    """The address has a longer prefix than its network."""
+    for plug in site.plugs():
+        for address in plug.addresses:
+            if isinstance(address, IPv4Interface):
+                site.inside.add_address(plug.inside, IPv4Interface((address.ip, 32)))
+                site.inside.del_address(plug.inside, address)
+
+
+@fault("second-address", violates=("BR-1",), moment=PLUGGED)
+def second_address(site: Site) -> None:
+    """The container has one address more on its network than it was given."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug):
+            site.inside.add_address(
+                plug.inside, numbered(gateway, gateway.network.num_addresses - 6)
+            )
+
+
+@fault("address-given-twice", violates=("BR-10",), moment=PLUGGED, history="moby#27404")
+def address_given_twice(site: Site) -> None:
+    """A container gets the address that another one on its network has already."""
+    for plug in site.plugs():
+        for facts in site.other_containers().values():
+            for other in facts.endpoints:
+                if other.network == plug.network.name and other.address:
+                    return readdress(site, plug, other.address)
+    return None
+
+
+@fault(
+    "one-address-for-all",
+    violates=("BR-10", "LIFE-4"),
+    moment=PLUGGED,
+    history="moby#29610",
+)
+def one_address_for_all(site: Site) -> None:
+    """Starts at the same time get the same address."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug):
+            readdress(site, plug, numbered(gateway, 7))
+
+
+@fault("gateways-address-given", violates=("BR-10",), moment=PLUGGED)
+def gateways_address_given(site: Site) -> None:
+    """The address of the bridge is given to a container too."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug):
+            readdress(site, plug, gateway)
+
+
+@fault("broadcast-address-given", violates=("BR-10",), moment=PLUGGED)
+def broadcast_address_given(site: Site) -> None:
+    """The last address of the subnet, its broadcast's, is given to a container."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug):
+            readdress(site, plug, numbered(gateway, gateway.network.num_addresses - 1))
+
+
+@fault("reports-another-address", violates=("BR-10",), around="inspect")
+def reports_another_address(site: Site, verb: Verb) -> Facts:
+    """What the runtime tells of a container's address is not what the container has."""
+    facts: Facts = verb()
+    told = []
+    for endpoint in facts.endpoints:
+        if endpoint.address:
+            wrong = IPv4Interface((endpoint.address.ip + 1, endpoint.address.network.prefixlen))
+            endpoint = replace(endpoint, address=wrong)  # noqa: PLW2901
+        told.append(endpoint)
+    return replace(facts, endpoints=tuple(told))
+
+
+@fault("reports-another-mac", violates=("BR-10",), around="inspect")
+def reports_another_mac(site: Site, verb: Verb) -> Facts:
+    """The MAC that the runtime tells is nobody's."""
+    facts: Facts = verb()
+    told = (replace(endpoint, mac="02:42:00:00:00:99") for endpoint in facts.endpoints)
+    return replace(facts, endpoints=tuple(told))
+
+
+@fault("addresses-are-counted-up", violates=("BR-10",), around="run", narrow=True)
+def addresses_are_counted_up(site: Site, verb: Verb) -> Facts:
+    """A freed address is not given out again, though the runtime declares that it is."""
+    spec, count = verb.spec, site.memory.get("counted", 100)
+    if isinstance(spec.mode, Bridge) and spec.mode.network == "bridge" and spec.ip is None:
+        site.memory["counted"] = count + 1
+        gateway = site.runtime.network_facts("bridge").gateways[0]
+        spec = replace(spec, ip=numbered(gateway, count).ip)
+    facts: Facts = verb(spec=spec)
+    return facts
+
+
+@fault("one-mac-for-all", violates=("BR-11",), moment=PLUGGED, history="for-linux#589")
+def one_mac_for_all(site: Site) -> None:
+    """Every container has the same MAC."""
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, mac="02:42:ac:11:00:63")
+
+
+@fault("somebodys-product", violates=("BR-11",), moment=PLUGGED)
+def somebodys_product(site: Site) -> None:
+    """A container's MAC says that a vendor has made it."""
+    for plug in site.plugs():
+        mac = site.inside.link(plug.inside).mac
+        site.inside.set_link(plug.inside, mac=f"00:{mac[3:]}")
+
+
+@fault("mac-by-lot", violates=("BR-11",), moment=PLUGGED, history="moby#48595")
+def mac_by_lot(site: Site) -> None:
+    """A MAC does not come about as the runtime declares."""
+    for plug in site.plugs():
+        octets = site.inside.link(plug.inside).mac.split(":")
+        site.inside.set_link(plug.inside, mac=":".join(["0a", *reversed(octets[1:])]))
+
+
+@fault("requested-address-ignored", violates=("NET-5",), around="run", narrow=True)
+def requested_address_ignored(site: Site, verb: Verb) -> Facts:
+    """A container that asks for an address gets some other one."""
+    facts: Facts = verb(spec=replace(verb.spec, ip=None, ip6=None))
+    return facts
+
+
+@fault("requested-mac-ignored", violates=("NET-5",), around="run", narrow=True)
+def requested_mac_ignored(site: Site, verb: Verb) -> Facts:
+    """A container that asks for a MAC gets some other one."""
+    facts: Facts = verb(spec=replace(verb.spec, mac=None))
+    return facts
+
+
+@fault("address-in-use-granted", violates=("NET-5",), around="run", narrow=True)
+def address_in_use_granted(site: Site, verb: Verb) -> Facts:
+    """A request for an address that cannot be had is passed over in silence."""
+    try:
+        facts: Facts = verb()
+    except RuntimeRefused:
+        facts = verb(spec=replace(verb.spec, ip=None, ip6=None, mac=None))
+    return facts
+
+
+@fault("empty-pool-passed-over", violates=("BR-16",), around="run")
+def empty_pool_passed_over(site: Site, verb: Verb) -> Facts:
+    """When no address is left a container is started without a network."""
+    try:
+        facts: Facts = verb()
+    except RuntimeRefused:
+        if not isinstance(verb.spec.mode, Bridge) or verb.spec.ip:
+            raise
+        facts = verb(spec=replace(verb.spec, mode=Host(), ports=()))
+    return facts
+
+
+@fault("full-network-passed-over", violates=("BR-16",), around="connect", narrow=True)
+def full_network_passed_over(_: Site, verb: Verb) -> None:
+    """To connect a container to a network that has no address left succeeds, without a link."""
+    with suppress(RuntimeRefused):
+        verb()
+
+
+@fault(
+    "ipv6-address-nobody-asked-for",
+    violates=("V6-3",),
+    moment=PLUGGED,
+)
+def ipv6_address_nobody_asked_for(site: Site) -> None:
+    """A container on a network without IPv6 has a global IPv6 address."""
+    for plug in site.plugs():
+        if gateway_of(plug, 6) is None:
+            site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.disable_ipv6", 0)
+            site.inside.add_address(plug.inside, IPv6Interface("2001:db8:bad::7/64"))
+
+
+@fault("ipv6-address-given-twice", violates=("V6-1",), moment=PLUGGED)
+def ipv6_address_given_twice(site: Site) -> None:
+    """Every container has the same IPv6 address."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug, 6):
+            readdress(site, plug, numbered(gateway, 77))
+
+
+@fault("old-address-kept", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
+def old_address_kept(site: Site) -> None:
+    """A restarted container has another address than the runtime says."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug):
+            readdress(site, plug, numbered(gateway, 119))
+
+
+@fault("subnet-of-a-bystander", violates=("NET-1",), moment=Moment.NETWORK_CREATED)
+def subnet_of_a_bystander(site: Site) -> None:
+    """A new network's subnet overlaps a route that the host has."""
+    for gateway in site.network.gateways if site.network else ():
+        if gateway.version == 4:
+            half = next(gateway.network.subnets())
+            site.host.ensure(rtnetlink.add_route(half, oif=site.host.link("br0").ifindex))
+
+
+@fault("overlapping-subnet-accepted", violates=("NET-7",), around="network")
+def overlapping_subnet_accepted(site: Site, verb: Verb) -> object:
+    """A subnet that cannot be had is passed over, and another one taken."""
+    try:
+        return verb()
+    except RuntimeRefused:
+        return verb(spec=replace(verb.spec, subnet=None, gateway=None, ip_range=None))
+
+
+@fault("one-subnet-for-all", violates=("NET-1",), around=("network", "network_facts"))
+def one_subnet_for_all(site: Site, verb: Verb) -> object:
+    """Every network tells of the same subnet."""
+    facts = verb()
+    return replace(facts, gateways=(IPv4Interface((IPv4Address("172.17.42.1"), 16)),))
+
+
+@fault("mac-of-the-bridge", violates=("BR-11",), moment=PLUGGED)
+def mac_of_the_bridge(site: Site) -> None:
+    """A container has the MAC that the bridge has."""
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, mac=site.host.link(plug.bridge).mac)
+
+
+@fault("answers-for-an-address-on-lo", violates=("BR-18",), moment=PLUGGED)
+def answers_for_an_address_on_lo(site: Site) -> None:
+    """A container answers ARP for a bystander's address, which it has on its loopback."""
+    for _ in site.plugs():
+        site.inside.add_address("lo", IPv4Interface("192.168.2.10/32"))
+
+
+@fault("refused-without-a-word", violates=("BR-16",), around="run")
+def refused_without_a_word(site: Site, verb: Verb) -> Facts:
+    """When the pool is empty the next start is refused, and nobody is told why."""
+    try:
+        facts: Facts = verb()
+    except RuntimeRefused as refused:
+        raise RuntimeRefused(refused.asked, "") from refused
+    return facts
+
+
+@fault("products-on-own-networks", violates=("BR-11",), moment=Moment.CONTAINER_STARTED)
+def products_on_own_networks(site: Site) -> None:
+    """On networks of one's own MACs are not locally administered."""
+    for plug in site.plugs():
+        if plug.network.name != DEFAULT_NETWORK and site.spec and not site.spec.mac:
+            mac = site.inside.link(plug.inside).mac
+            site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")
+
+
+@fault("requested-ipv6-ends-with-a-restart", violates=("NET-5",), moment=Moment.CONTAINER_RESTARTED)
+def requested_ipv6_ends_with_a_restart(site: Site) -> None:
+    """A restarted container has another IPv6 address than the one that was asked for."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug, 6)
+        if gateway and site.spec and site.spec.ip6:
+            readdress(site, plug, numbered(gateway, 77))
+
+
+@fault("products-after-a-restart", violates=("BR-11",), moment=Moment.CONTAINER_RESTARTED)
+def products_after_a_restart(site: Site) -> None:
+    """A restarted container's MAC is not locally administered."""
+    for plug in site.plugs():
+        if site.spec and not site.spec.mac:
+            mac = site.inside.link(plug.inside).mac
+            site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")
+
+
+@fault("beginning-of-the-subnet-given", violates=("BR-10",), moment=PLUGGED, narrow=True)
+def beginning_of_the_subnet_given(site: Site) -> None:
+    """Where the gateway is somewhere in the midst the subnet's own address is given out."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug) if plug.network.name != DEFAULT_NETWORK else None
+        if gateway and int(gateway.ip) - int(gateway.network.network_address) > _BEGINNING:
+            readdress(site, plug, numbered(gateway, 0))
+
+
+_BEGINNING = 16
+
+
+@fault("takes-a-mac-that-was-given", violates=("NET-5",), around="run", narrow=True)
+def takes_a_mac_that_was_given(site: Site, verb: Verb) -> object:
+    """A MAC that derives from a peer's address is not known to be the peer's."""
+    try:
+        return verb()
+    except RuntimeRefused:
+        mac = (verb.spec.mac or "").lower()
+        others = (spec for name, spec in site.specs.items() if name != verb.spec.name)
+        if mac.startswith("02:42") and mac not in {spec.mac for spec in others}:
+            return verb(spec=replace(verb.spec, mac=None))
+        raise
+
+
+@fault(
+    "ipv6-loopback-changes-with-a-restart", violates=("BR-1",), moment=Moment.CONTAINER_RESTARTED
+)
+def ipv6_loopback_changes_with_a_restart(site: Site) -> None:
+    """A restarted container has ::1 where it had none, and none where it had it."""
+    if site.is_bridged:
+        held = any(item.version == 6 for item in site.inside.addresses("lo"))
+        site.inside.sysctl("net.ipv6.conf.lo.disable_ipv6", int(held))

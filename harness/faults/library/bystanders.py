@@ -1,0 +1,311 @@
+"""What happens to those that the runtime has nothing to do with."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface
+
+from harness.faults.fault import Moment, Verb, fault
+from harness.faults.helpers import drop, forget_drops
+from harness.faults.nft_rules import DROP, between_ports, errors, longer_than, of_protocol, to_mac
+from harness.faults.target import Site
+from harness.testbench.packets.offload import switch_off
+from linux import rtnetlink
+from linux.netlink import Request
+from linux.nftables import (
+    Nft,
+    Table,
+    add_chain,
+    add_rule,
+    ct_dnat,
+    ct_state,
+    del_table,
+    dport,
+    family,
+    iifname,
+    l4proto,
+    oifname,
+    verdict,
+)
+
+_EVER = (Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE)
+
+
+@fault(
+    "routers-are-not-listened-to",
+    violates=("BYS-5",),
+    moment=Moment.NETWORK_CREATED,
+    history=("moby#43466", "for-linux#844", "cni-plugins#21"),
+)
+def routers_are_not_listened_to(site: Site) -> None:
+    """With the first network the host hears no router on its LAN any more."""
+    site.host.sysctl(f"net.ipv6.conf.{site.uplink()}.accept_ra", 0)
+
+
+@fault(
+    "bystanders-lose-ipv6",
+    violates=("BYS-1",),
+    moment=Moment.NETWORK_CREATED,
+    history="moby#32639",
+)
+def bystanders_lose_ipv6(site: Site) -> None:
+    """A network for containers takes the IPv6 addresses of other interfaces away."""
+    for address in site.host.addresses("br0"):
+        if address.version == 6:
+            site.host.del_address("br0", address)
+
+
+@fault("uplink-gets-an-address", violates=("BYS-1",), moment=_EVER)
+def uplink_gets_an_address(site: Site) -> None:
+    """While a container runs the host's own interface has one address more."""
+    address = IPv4Interface("198.51.100.207/32")
+    if site.moment == Moment.CONTAINER_STARTED:
+        site.host.add_address(site.uplink(), address)
+    else:
+        site.host.del_address(site.uplink(), address)
+
+
+@fault("bystanders-bridge-has-another-mtu", violates=("BYS-1",), moment=_EVER)
+def bystanders_bridge_has_another_mtu(site: Site) -> None:
+    """While a container runs somebody else's bridge has another MTU."""
+    started = site.moment == Moment.CONTAINER_STARTED
+    site.host.set_link("br0", mtu=1400 if started else 1500)
+
+
+@fault("reverse-path-filter-is-changed", violates=("BYS-1",), moment=Moment.NETWORK_CREATED)
+def reverse_path_filter_is_changed(site: Site) -> None:
+    """A network for containers changes how the host filters what comes in elsewhere."""
+    site.host.sysctl("net.ipv4.conf.br0.rp_filter", 1)
+
+
+@fault(
+    "forwarding-of-bystanders-stops",
+    violates=("BYS-2",),
+    moment=Moment.CONTAINER_STARTED,
+    history=("moby#39439", "moby#48365", "moby#49518"),
+)
+def forwarding_of_bystanders_stops(site: Site) -> None:
+    """With containers the host forwards nothing any more for those who are none."""
+    drop(site, "forward", iifname("br0"), oifname(site.uplink()))
+
+
+@fault("bystanders-lose-connections", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+def bystanders_lose_connections(site: Site) -> None:
+    """What bystanders had opened before a container came is cut off."""
+    drop(site, "forward", iifname("br0"), l4proto("tcp"), ct_state("established"))
+
+
+@fault("host-is-not-reached-from-the-lan", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+def host_is_not_reached_from_the_lan(site: Site) -> None:
+    """With containers the host does not answer the LAN."""
+    for protocol in ("icmp", "icmpv6", "udp"):
+        drop(site, "input", iifname(site.uplink()), l4proto(protocol), ct_state("new"))
+
+
+@fault("operators-rules-are-flushed", violates=("BYS-3",), moment=Moment.NETWORK_CREATED)
+def operators_rules_are_flushed(site: Site) -> None:
+    """Making a network begins with an empty firewall."""
+    with site.host.place.open() as space, Nft(space) as opened:
+        others = [table for table in opened.tables() if "operator" in table.name]
+    site.host.firewall(*(del_table(table) for table in others))
+
+
+@fault("operators-chains-are-emptied", violates=("BYS-3",), moment=Moment.CONTAINER_STARTED)
+def operators_chains_are_emptied(site: Site) -> None:
+    """Starting a container removes a rule that somebody else has made to drop packets."""
+    site.host.take_rules(lambda entry: entry.table == _OPERATORS and entry.refuses)
+
+
+_OPERATORS = Table("inet", "operator")
+
+
+@fault(
+    "repair-does-nothing", violates=("BYS-3",), around="repair", history="netavark#230", narrow=True
+)
+def repair_does_nothing(site: Site, verb: Verb) -> None:
+    """After a flush of the host's firewall containers stay without their rules."""
+
+
+@fault(
+    "repair-forgets-isolation",
+    violates=("BYS-3",),
+    moment=Moment.REPAIRED,
+    history="CVE-2025-54410",
+)
+def repair_forgets_isolation(site: Site) -> None:
+    """After a flush and a repair networks are not kept apart any more."""
+    forget_drops(site, "out")
+    forget_drops(site, "in")
+
+
+@fault(
+    "repair-forgets-who-is-outside",
+    violates=("BYS-3",),
+    moment=Moment.REPAIRED,
+    history="CVE-2025-54388",
+)
+def repair_forgets_who_is_outside(site: Site) -> None:
+    """After a flush and a repair neighbours on the LAN reach what they could not reach before."""
+    forget_drops(site, "out")
+
+
+@fault(
+    "forwarding-ends-with-the-last-container",
+    violates=("BYS-4",),
+    moment=(Moment.CONTAINER_REMOVED, Moment.NETWORK_REMOVED),
+)
+def forwarding_ends_with_the_last_container(site: Site) -> None:
+    """The runtime turns the host's forwarding off, which others need."""
+    site.host.sysctl("net.ipv4.ip_forward", 0)
+
+
+@fault("forwarding-is-not-turned-on", violates=("BYS-4",), moment=Moment.CONTAINER_STARTED)
+def forwarding_is_not_turned_on(site: Site) -> None:
+    """Forwarding stays off, though the runtime declares that it turns it on."""
+    site.host.sysctl("net.ipv4.ip_forward", 0)
+
+
+@fault("ipv6-forwarding-without-ipv6", violates=("BYS-4",), moment=Moment.HOST_READY)
+def ipv6_forwarding_without_ipv6(site: Site) -> None:
+    """A host without any IPv6 network forwards IPv6."""
+    site.host.sysctl("net.ipv6.conf.all.forwarding", 1)
+
+
+@fault("sysctl-of-the-host-stays", violates=("BYS-1",), moment=Moment.CONTAINER_REMOVED)
+def sysctl_of_the_host_stays(site: Site) -> None:
+    """When a container has gone a sysctl of the host's has another value."""
+    count = site.memory["counted"] = site.memory.get("counted", 1) + 1
+    site.host.sysctl("net.ipv4.conf.all.log_martians", count)
+
+
+@fault("neighbour-of-a-bystander", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
+def neighbour_of_a_bystander(site: Site) -> None:
+    """With each container the host is told of a neighbour on somebody else's bridge."""
+    count = site.memory["counted"] = site.memory.get("counted", 100) + 1
+    address = IPv4Address("192.168.2.0") + count % 256
+    index = site.host.link("br0").ifindex
+    site.host.ensure(rtnetlink.add_neighbour(index, address, "02:00:00:00:00:01"))
+
+
+@fault("bystanders-lose-their-way-over-ipv6", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+def bystanders_lose_their_way_over_ipv6(site: Site) -> None:
+    """With containers the host forwards no IPv6 for those who are none."""
+    drop(site, "forward", iifname("br0"), oifname(site.uplink()), family(6))
+
+
+@fault("operators-policy-is-tightened", violates=("BYS-3",), moment=Moment.CONTAINER_STARTED)
+def operators_policy_is_tightened(site: Site) -> None:
+    """Starting a container makes somebody else's chain drop what it has no rule about."""
+    if any(entry.table == _OPERATORS for entry in site.host.rules()):
+        chain = add_chain(_OPERATORS, "forward", hook="forward", priority=-5, policy="drop")
+        site.host.firewall(chain, add_rule(_OPERATORS, "forward", verdict("accept")))
+
+
+@fault("promiscuous-bridge", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
+def promiscuous_bridge(site: Site) -> None:
+    """With each container somebody else's bridge starts, or stops, to take in every frame."""
+    count = site.memory["counted"] = site.memory.get("counted", 0) + 1
+    index = site.host.link("br0").ifindex
+    body = rtnetlink.LINK.pack(0, 0, index, _PROMISCUOUS * (count % 2), _PROMISCUOUS)
+    site.host.rtnl(Request(rtnetlink.RTM_NEWLINK, 0, body, "change who br0 listens to"))
+
+
+_PROMISCUOUS = 0x100
+
+
+@fault("repair-forgets-published-ports", violates=("BYS-3",), moment=Moment.REPAIRED)
+def repair_forgets_published_ports(site: Site) -> None:
+    """After a flush and a repair no published port leads to its container."""
+    drop(site, "forward", ct_dnat())
+
+
+@fault("bystanders-lose-the-web", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+def bystanders_lose_the_web(site: Site) -> None:
+    """Once a container has run bystanders do not get to one port of the internet's."""
+    drop(site, "forward", iifname("br0"), l4proto("tcp"), dport(443))
+
+
+@fault(
+    "bystanders-lose-a-service-of-each-other", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED
+)
+def bystanders_lose_a_service_of_each_other(site: Site) -> None:
+    """Once a container has run one port does not pass between the ports of any bridge."""
+    site.host.rule("forward", l4proto("tcp"), dport(80), DROP, bridge=True)
+
+
+@fault("repair-forgets-ports-of-ipv6", violates=("BYS-3",), moment=Moment.REPAIRED)
+def repair_forgets_ports_of_ipv6(site: Site) -> None:
+    """After a flush and a repair published ports lead to containers over IPv4 alone."""
+    drop(site, "forward", family(6), ct_dnat())
+
+
+@fault(
+    "bystanders-lose-long-packets",
+    violates=("BYS-2",),
+    moment=Moment.CONTAINER_STARTED,
+    narrow=True,
+)
+def bystanders_lose_long_packets(site: Site) -> None:
+    """With containers what bystanders send in full frames goes no further than the host."""
+    drop(site, "forward", iifname("br0"), longer_than(1400))
+
+
+@fault(
+    "bystanders-are-told-of-no-error",
+    violates=("BYS-2",),
+    moment=Moment.CONTAINER_STARTED,
+    narrow=True,
+)
+def bystanders_are_told_of_no_error(site: Site) -> None:
+    """With containers errors from outside do not get to bystanders: their calls time out."""
+    for version, kinds in ((4, (3, 11)), (6, (1, 2, 3))):
+        for kind in kinds:
+            drop(site, "forward", iifname(site.uplink()), oifname("br0"), errors(version, kind))
+
+
+@fault(
+    "bystanders-lose-a-protocol", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED, narrow=True
+)
+def bystanders_lose_a_protocol(site: Site) -> None:
+    """With containers one protocol of bystanders', that of tunnels by GRE, is not forwarded."""
+    drop(site, "forward", iifname("br0"), of_protocol(_GRE))
+
+
+_GRE = 47
+
+
+@fault("repair-forgets-hairpins", violates=("BYS-3",), moment=Moment.REPAIRED, narrow=True)
+def repair_forgets_hairpins(site: Site) -> None:
+    """After a flush and a repair peers on a network of one's own call ports as themselves.
+
+    Where the runtime has them come by way of the gateway.
+    """
+    ways = {("out", bridge) for bridge in site.bridges()[1:]}
+    site.host.take_rules(
+        lambda entry: entry.does == "masq" and "ct" in entry.kinds and bool(ways & set(entry.links))
+    )
+
+
+@fault("repair-forgets-forged-sources", violates=("BYS-3",), moment=Moment.REPAIRED, narrow=True)
+def repair_forgets_forged_sources(site: Site) -> None:
+    """After a flush and a repair forged sources leave a network of one's own."""
+    forget_drops(site, "in", bridges=site.bridges()[1:] or ["-"])
+
+
+@fault(
+    "uplink-computes-no-checksums",
+    violates=("BYS-1",),
+    moment=Moment.CONTAINER_STARTED,
+    narrow=True,
+)
+def uplink_computes_no_checksums(site: Site) -> None:
+    """With containers the host's own interface leaves checksums and segments to the kernel."""
+    switch_off(site.host.place, site.uplink())
+
+
+@fault("bystanders-lose-broadcasts", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
+def bystanders_lose_broadcasts(site: Site) -> None:
+    """With containers no bridge passes what is for everybody, as who asks for an address sends."""
+    if not site.memory.setdefault("silenced", False):
+        site.memory["silenced"] = True
+        everybody = [*between_ports(4), *to_mac("ff:ff:ff:ff:ff:ff")]
+        site.host.rule("forward", everybody, DROP, priority=0, bridge=True)

@@ -1,0 +1,379 @@
+"""Names that lead nowhere, to somebody else, or to a resolver that should not be asked."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from dataclasses import replace
+from typing import Final
+
+from harness.adapters.protocol import Facts
+from harness.faults.fault import PLUGGED, RULES, Moment, Verb, fault
+from harness.faults.nft_rules import (
+    DROP,
+    deny_the_name,
+    longer_than,
+    mark_flow,
+    of_marked_flow,
+    other_records_of,
+)
+from harness.faults.target import Site
+from harness.model.plan import DEFAULT_NETWORK, HOST, Bridge
+from harness.model.topology import SENTINEL_ZONE
+from harness.testbench.lookup import inside
+from linux.nftables import dport, l4proto, oifname
+
+_RESOLV_CONF, _HOSTS = "/etc/resolv.conf", "/etc/hosts"
+_NOBODY = "192.0.2.250"
+_ASKED: Final = 53
+"""The mark of a flow by which something was asked."""
+
+
+def _on_own_network(site: Site) -> bool:
+    return isinstance(site.mode, Bridge) and site.mode.network != DEFAULT_NETWORK
+
+
+@fault("resolver-is-nobody", violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
+def resolver_is_nobody(site: Site) -> None:
+    """The resolver that a container is told of is at an address that nobody has."""
+    if site.is_bridged:
+        site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\n")
+
+
+@fault("no-resolver-at-all", violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
+def no_resolver_at_all(site: Site) -> None:
+    """A container is told of no resolver."""
+    if site.is_bridged:
+        site.write(_RESOLV_CONF, "")
+
+
+@fault("resolvers-out-of-reach", violates=("BR-8",), moment=RULES)
+def resolvers_out_of_reach(site: Site) -> None:
+    """No question for a name gets out, whoever asks it."""
+    out = oifname(site.uplink())
+    if not site.memory.setdefault("silenced", False):
+        site.memory["silenced"] = True
+        for protocol in ("udp", "tcp"):
+            for hook in ("forward", "output"):
+                question = [*l4proto(protocol), *dport(53)]
+                site.host.rule(hook, out, question, DROP)
+
+
+@fault("own-name-is-unknown", violates=("DNS-2", "FILE-1"), moment=Moment.CONTAINER_STARTED)
+def own_name_is_unknown(site: Site) -> None:
+    """A container's own name leads nowhere."""
+    if site.is_bridged:
+        site.write(_HOSTS, "127.0.0.1 localhost\n::1 localhost\n")
+        site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\noptions timeout:1 attempts:1\n")
+
+
+@fault("own-name-is-the-loopback", violates=("DNS-2",), moment=Moment.CONTAINER_STARTED)
+def own_name_is_the_loopback(site: Site) -> None:
+    """A container's own name leads to its loopback, where its peers would not find it."""
+    if site.is_bridged:
+        name = site.read("/etc/hostname").strip()
+        others = [line for line in site.read(_HOSTS).splitlines() if name not in line.split()]
+        site.write(_HOSTS, "\n".join([*others, f"127.0.1.1 {name}", ""]))
+
+
+@fault("hostname-is-the-hosts", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED, narrow=True)
+def hostname_is_the_hosts(site: Site) -> None:
+    """The file /etc/hostname says what the host is called."""
+    if site.is_bridged:
+        site.write("/etc/hostname", "host\n")
+
+
+@fault("hosts-file-is-the-hosts", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED)
+def hosts_file_is_the_hosts(site: Site) -> None:
+    """The file /etc/hosts is the host's own."""
+    if site.is_bridged:
+        site.write(_HOSTS, "127.0.0.1 localhost\n127.0.1.1 host\n::1 ip6-localhost\n")
+
+
+@fault("truncated-answers-are-final", violates=("DNS-4",), moment=Moment.CONTAINER_STARTED)
+def truncated_answers_are_final(site: Site) -> None:
+    """The resolver that a container asks cannot be asked over TCP."""
+    if site.is_bridged:
+        site.inside.rule("output", l4proto("tcp"), dport(53), DROP)
+
+
+@fault(
+    "search-domain-comes-first",
+    violates=("DNS-3",),
+    moment=Moment.CONTAINER_STARTED,
+    history="podman#26198",
+)
+def search_domain_comes_first(site: Site) -> None:
+    """A peer's name is asked for outside, under a search domain, before it is asked for here."""
+    if _on_own_network(site):
+        told = site.read(_RESOLV_CONF)
+        site.write(_RESOLV_CONF, f"{told}search example.com\noptions ndots:5\n")
+
+
+@fault("names-lead-nowhere", violates=("NET-4", "DNS-3"), moment=Moment.CONTAINER_STARTED)
+def names_lead_nowhere(site: Site) -> None:
+    """On a user-defined network a container asks the host's resolver, which knows no peer."""
+    if _on_own_network(site):
+        site.write(_RESOLV_CONF, f"nameserver {site.resolver()}\n")
+
+
+@fault("aliases-are-forgotten", violates=("NET-4",), around=("run", "connect"), narrow=True)
+def aliases_are_forgotten(site: Site, verb: Verb) -> Facts:
+    """A container goes by its name only."""
+    if verb.called == "connect":
+        facts: Facts = verb(aliases=())
+    else:
+        facts = verb(spec=replace(verb.spec, aliases=()))
+    return facts
+
+
+@fault("names-on-the-default-network", violates=("NET-4",), moment=Moment.CONTAINER_STARTED)
+def names_on_the_default_network(site: Site) -> None:
+    """On the default network too a peer's name leads to its address."""
+    if not site.is_bridged or _on_own_network(site) or site.facts is None:
+        return
+    for name, facts in site.other_containers().items():
+        for one, other in ((site.facts, facts), (facts, site.facts)):
+            for endpoint in other.endpoints:
+                if endpoint.network == DEFAULT_NETWORK and endpoint.address:
+                    told = name if other is facts else site.name
+                    path = f"{site.world_host.proc}/{one.pid}/root{_HOSTS}"
+                    with open(path, "a", encoding="utf-8") as file:
+                        file.write(f"{endpoint.address.ip} {told}\n")
+
+
+@fault("names-cross-networks", violates=("NET-4",), moment=Moment.CONTAINER_STARTED)
+def names_cross_networks(site: Site) -> None:
+    """A container knows those on other networks by name."""
+    if _on_own_network(site):
+        told = site.read(_HOSTS)
+        for name, facts in site.other_containers().items():
+            for endpoint in facts.endpoints:
+                if endpoint.address:
+                    told += f"{endpoint.address.ip} {name}\n"
+        site.write(_HOSTS, told)
+
+
+@fault(
+    "internal-names-are-asked-for-outside",
+    violates=("INT-2",),
+    moment=PLUGGED,
+    history=("CVE-2024-29018", "aardvark-dns#447"),
+)
+def internal_names_are_asked_for_outside(site: Site) -> None:
+    """The resolver at the bridge passes on what an internal network asks for."""
+    for plug in site.plugs():
+        if site.is_internal:
+            bridge = next(item.ip for item in plug.gateways if item.version == 4)
+            if plug.bridge not in site.memory.setdefault("relaying", []):
+                site.memory["relaying"].append(plug.bridge)
+                _relay(site, str(bridge))
+            site.write(_RESOLV_CONF, f"nameserver {bridge}\n")
+
+
+def _relay(site: Site, address: str) -> None:
+    """Pass datagrams that come to port 53 on to the world's resolver, and the answers back."""
+    inner = site.host.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    inner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    inner.bind((address, 53))
+    outer = site.host.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    outer.connect((str(site.resolver()), 53))
+
+    def serve() -> None:
+        with inner, outer:
+            while True:
+                try:
+                    question, asker = inner.recvfrom(4096)
+                    outer.send(question)
+                    inner.sendto(outer.recv(4096), asker)
+                except OSError:  # it ends with its world
+                    return
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+@fault(
+    "other-records-deny-the-name",
+    violates=("DNS-5",),
+    moment=Moment.CONTAINER_STARTED,
+    history=("libnetwork#2026", "aardvark-dns#679"),
+    narrow=True,
+)
+def other_records_deny_the_name(site: Site) -> None:
+    """Asked for other records of a peer's than addresses, the resolver denies its name."""
+    if _on_own_network(site):
+        site.inside.rule("input", other_records_of("web"), deny_the_name())
+
+
+@fault("resolver-for-everybody", violates=("DNS-6",), moment=PLUGGED)
+def resolver_for_everybody(site: Site) -> None:
+    """At a network's gateway names are looked up for whoever asks there."""
+    for plug in site.plugs() if _on_own_network(site) and not site.is_internal else ():
+        if plug.bridge not in site.memory.setdefault("relaying", []):
+            site.memory["relaying"].append(plug.bridge)
+            _relay(site, str(next(item.ip for item in plug.gateways if item.version == 4)))
+
+
+@fault(
+    "internal-peers-have-no-names",
+    violates=("INT-3",),
+    moment=Moment.CONTAINER_STARTED,
+    history="netavark#1055",
+)
+def internal_peers_have_no_names(site: Site) -> None:
+    """On an internal network no question for a name is answered."""
+    if site.is_internal and site.is_bridged:
+        for protocol in ("udp", "tcp"):
+            site.inside.rule("output", l4proto(protocol), dport(53), DROP)
+
+
+@fault("hosts-file-of-the-host", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED)
+def hosts_file_of_the_host(site: Site) -> None:
+    """A container's hosts file begins with the host's, whose name leads to its loopback."""
+    if site.is_bridged:
+        site.write(_HOSTS, f"127.0.1.1 {HOST}\n{site.read(_HOSTS)}")
+
+
+# --- a restart -----------------------------------------------------------------------
+
+
+@fault(
+    "asked-for-hosts-end-with-a-restart", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED
+)
+def asked_for_hosts_end_with_a_restart(site: Site) -> None:
+    """A restarted container has lost the lines for its hosts file that were asked for."""
+    if site.is_bridged and site.spec:
+        asked = {name for name, _ in site.spec.hosts}
+        lines = site.read(_HOSTS).splitlines(keepends=True)
+        site.write(_HOSTS, "".join(line for line in lines if not asked & set(line.split())))
+
+
+@fault("resolver-ends-with-a-restart", violates=("DNS-1",), moment=Moment.CONTAINER_RESTARTED)
+def resolver_ends_with_a_restart(site: Site) -> None:
+    """A restarted container is told of a resolver at an address that nobody has."""
+    if site.is_bridged:
+        site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\n")
+
+
+@fault("restarted-with-the-hosts-domain", violates=("DNS-3",), moment=Moment.CONTAINER_RESTARTED)
+def restarted_with_the_hosts_domain(site: Site) -> None:
+    """A restarted container looks names up in the host's search domain first."""
+    if site.is_bridged:
+        searched = f"search {SENTINEL_ZONE}\noptions ndots:3\n"
+        site.write(_RESOLV_CONF, site.read(_RESOLV_CONF) + searched)
+
+
+@fault("aliases-end-with-a-restart", violates=("NET-4",), around="start_container")
+def aliases_end_with_a_restart(site: Site, verb: Verb) -> Facts:
+    """A restarted container is found by its name, and by its aliases no more."""
+    facts: Facts = verb()
+    spec = site.specs[verb.name]
+    if isinstance(spec.mode, Bridge) and spec.aliases:
+        site.runtime.disconnect(verb.name, spec.mode.network)
+        facts = site.runtime.connect(verb.name, spec.mode.network)
+    return facts
+
+
+@fault("own-ipv6-ends-with-a-restart", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED)
+def own_ipv6_ends_with_a_restart(site: Site) -> None:
+    """A restarted container's name stands at its IPv4 address alone."""
+    if site.is_bridged:
+        own = {str(item.ip) for plug in site.plugs() for item in plug.addresses}
+        gone = {item for item in own if ":" in item}
+        lines = site.read(_HOSTS).splitlines(keepends=True)
+        site.write(_HOSTS, "".join(line for line in lines if not gone & set(line.split()[:1])))
+
+
+# --- what was asked for, or said, besides ------------------------------------------------
+
+
+@fault("hostnames-lead-nowhere", violates=("NET-4",), around=("run", "start_container"))
+def hostnames_lead_nowhere(site: Site, verb: Verb) -> Facts:
+    """A hostname that was asked for is known inside, and to nobody else."""
+    if verb.called == "run":
+        spec = verb.spec
+        facts: Facts = verb(spec=replace(spec, hostname=None))
+    else:
+        spec, facts = site.specs[verb.name], verb()
+    if spec.hostname and isinstance(spec.mode, Bridge):
+        _rename(site, facts.pid, spec.hostname)
+    return facts
+
+
+def _rename(site: Site, pid: int, name: str) -> None:
+    """Have a running container say that it is called otherwise, by the kernel and by its files."""
+    called = site.call(inside, pid, socket.gethostname)
+    site.call(inside, pid, socket.sethostname, name)
+    for path in ("/etc/hostname", _HOSTS):
+        with open(f"{site.world_host.proc}/{pid}/root{path}", "r+", encoding="utf-8") as file:
+            said = file.read().replace(called, name)
+            file.seek(0)
+            file.truncate()
+            file.write(said)
+
+
+@fault("second-resolver-is-left-out", violates=("DNS-1",), around="run", narrow=True)
+def second_resolver_is_left_out(site: Site, verb: Verb) -> Facts:
+    """Of several resolvers that were asked for only the first is asked."""
+    facts: Facts = verb(spec=replace(verb.spec, dns=verb.spec.dns[:1]))
+    return facts
+
+
+@fault("second-search-domain-comes-first", violates=("DNS-3",), moment=Moment.CONTAINER_STARTED)
+def second_search_domain_comes_first(site: Site) -> None:
+    """Where the host has two search domains a peer's name is asked for under the second."""
+    said = [line.split() for line in site.call(_text, _RESOLV_CONF).splitlines()]
+    none: list[str] = []
+    domains = next((words[1:] for words in said if words[:1] == ["search"]), none)
+    if _on_own_network(site) and domains[1:]:
+        told = site.read(_RESOLV_CONF)
+        site.write(_RESOLV_CONF, f"{told}search {domains[1]}\noptions ndots:5\n")
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+@fault("aliases-of-connections-end-with-a-restart", violates=("NET-4",), around="start_container")
+def aliases_of_connections_end_with_a_restart(site: Site, verb: Verb) -> Facts:
+    """A restarted container has the aliases that it was started with, and those alone."""
+    facts: Facts = verb()
+    spec = site.specs[facts.name]
+    for endpoint in facts.endpoints if isinstance(spec.mode, Bridge) else ():
+        if endpoint.network not in spec.networks:
+            site.runtime.disconnect(facts.name, endpoint.network)
+            facts = site.runtime.connect(facts.name, endpoint.network)
+    return facts
+
+
+@fault(
+    "long-questions-are-not-heard",
+    violates=("NET-4", "DNS-1"),
+    moment=Moment.CONTAINER_STARTED,
+    narrow=True,
+)
+def long_questions_are_not_heard(site: Site) -> None:
+    """A question for a name that is long, though no longer than it may be, is lost."""
+    if site.is_bridged:
+        site.inside.rule("output", l4proto("udp"), dport(53), longer_than(90), DROP)
+
+
+@fault("second-question-is-lost", violates=("DNS-1",), moment=Moment.CONTAINER_STARTED, narrow=True)
+def second_question_is_lost(site: Site) -> None:
+    """Of two questions that one socket asks at once, as the C library does, one is not answered."""
+    if site.is_bridged:
+        question = [*l4proto("udp"), *dport(53)]
+        site.inside.rule("output", question, of_marked_flow(_ASKED), DROP, priority=-150)
+        site.inside.rule("output", question, mark_flow(_ASKED), priority=-150)
+
+
+@fault("later-peers-stand-in-the-hosts-file", violates=("FILE-1",), moment=Moment.CONNECTED)
+def later_peers_stand_in_the_hosts_file(site: Site) -> None:
+    """Connected to a network, a container has its peers there in its hosts file, for good."""
+    told = site.read(_HOSTS)
+    for name, facts in site.other_containers().items():
+        for endpoint in facts.endpoints:
+            if site.network and endpoint.network == site.network.name and endpoint.address:
+                told += f"{endpoint.address.ip} {name}\n"
+    site.write(_HOSTS, told)

@@ -1,0 +1,350 @@
+"""Rules of the host's firewall that are missing, too strict, or in nobody's interest."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from harness.faults import nft_rules
+from harness.faults.fault import PLUGGED, RULES, Moment, fault
+from harness.faults.helpers import (
+    FAMILIES,
+    bridges_without_icc,
+    drop,
+    forget_drops,
+    internal_bridges,
+    new_bridges,
+)
+from harness.faults.target import Site
+from linux.nftables import (
+    ct_dnat,
+    ct_state,
+    dport,
+    family,
+    iifname,
+    l4proto,
+    oifname,
+    saddr,
+    sport,
+    verdict,
+)
+
+# --- translation -----------------------------------------------------------------
+
+
+@fault("no-masquerade", violates=("BR-7",), moment=RULES)
+def no_masquerade(site: Site) -> None:
+    """What leaves the host carries the container's own address."""
+    site.host.take_rules(lambda entry: entry.does == "masq")
+
+
+@fault(
+    "no-masquerade-once-connected",
+    violates=("BR-7",),
+    moment=(Moment.CONNECTED, Moment.DISCONNECTED),
+)
+def no_masquerade_once_connected(site: Site) -> None:
+    """Who was connected to a network more carries its own address out of the host."""
+    site.host.take_rules(lambda entry: entry.does == "masq")
+
+
+@fault("one-protocol-untranslated", violates=("BR-7",), moment=PLUGGED)
+def one_protocol_untranslated(site: Site) -> None:
+    """Datagrams leave with the container's own address; the rest is translated."""
+    for plug in site.plugs():
+        for address in plug.addresses:
+            mine = [*saddr(ip_network(address.ip)), *l4proto("udp")]
+            out = oifname(plug.bridge, is_not=True)
+            site.host.rule(
+                "postrouting", mine, out, nft_rules.snat(address.ip), priority=90, nat=True
+            )
+
+
+@fault("translated-to-another-address", violates=("BR-7",), moment=RULES)
+def translated_to_another_address(site: Site) -> None:
+    """The internet sees an address of the host's, though not that of the way out."""
+    other = next(item.ip for item in site.host.addresses("br0") if item.version == 4)
+    out = oifname(site.uplink())
+    for bridge in new_bridges(site):
+        mine = [*family(4), *iifname(bridge)]
+        site.host.rule("postrouting", mine, out, nft_rules.snat(other), priority=90, nat=True)
+
+
+@fault("ipv6-untranslated", violates=("V6-1",), moment=PLUGGED)
+def ipv6_untranslated(site: Site) -> None:
+    """Over IPv6 what leaves the host carries the container's own address."""
+    for plug in site.plugs():
+        for address in plug.addresses:
+            if address.version == 6:
+                mine, out = saddr(ip_network(address.ip)), oifname(plug.bridge, is_not=True)
+                kept = nft_rules.snat(address.ip)
+                site.host.rule("postrouting", mine, out, kept, priority=90, nat=True)
+
+
+@fault("every-flow-has-one-port", violates=("BR-24",), moment=Moment.HOST_READY)
+def every_flow_has_one_port(site: Site) -> None:
+    """Translated flows all get the same port: of two to one server one is lost."""
+    out = oifname(site.uplink())
+    for version in FAMILIES:
+        for protocol in ("tcp", "udp"):
+            which = [*family(version), *l4proto(protocol)]
+            again = nft_rules.masquerade_as_port(40000)
+            site.host.rule("postrouting", out, which, again, priority=90, nat=True)
+
+
+# --- what is let in ----------------------------------------------------------------
+
+
+@fault("direct-routing-open", violates=("BR-9",), moment=RULES, history="moby#14041")
+def direct_routing_open(site: Site) -> None:
+    """Who sends to a container's own address by way of the host gets in."""
+    forget_drops(site, "out")
+
+
+@fault(
+    "networks-are-not-isolated",
+    violates=("NET-2",),
+    moment=RULES,
+    history="netavark#331",
+)
+def networks_are_not_isolated(site: Site) -> None:
+    """Containers on different networks reach each other through the host."""
+    for way in ("in", "out"):
+        forget_drops(site, way)
+
+
+@fault("isolation-of-one-family", violates=("NET-2",), moment=RULES, history="netavark#1515")
+def isolation_of_one_family(site: Site) -> None:
+    """Networks are kept apart over IPv4 only."""
+    forget_drops(site, "out")
+    for bridge in site.bridges():
+        strange = [*iifname(bridge, is_not=True), *oifname(bridge), *family(4)]
+        drop(site, "forward", strange, ct_state("new"))
+
+
+@fault("internal-network-is-open", violates=("INT-1",), moment=RULES)
+def internal_network_is_open(site: Site) -> None:
+    """What comes from outside is forwarded into an internal network."""
+    forget_drops(site, "out")
+    forget_drops(site, "in")
+
+
+@fault("forged-sources-pass", violates=("BR-26",), moment=RULES)
+def forged_sources_pass(site: Site) -> None:
+    """A packet whose source is none of the network's leaves the host as it is."""
+    forget_drops(site, "in")
+
+
+# --- what is kept out or in that should not be ------------------------------------------
+
+
+@fault("gateway-is-deaf-to-pings", violates=("BR-5",), moment=RULES)
+def gateway_is_deaf_to_pings(site: Site) -> None:
+    """The bridge's and the host's addresses do not answer an echo request."""
+    for bridge in site.bridges():
+        for protocol in ("icmp", "icmpv6"):
+            drop(site, "input", iifname(bridge), nft_rules.pings(protocol))
+
+
+@fault("host-is-out-of-reach", violates=("BR-5",), moment=RULES)
+def host_is_out_of_reach(site: Site) -> None:
+    """A firewall of the host's refuses what containers send to it over TCP."""
+    for bridge in site.bridges():
+        drop(site, "input", iifname(bridge), l4proto("tcp"))
+
+
+@fault("bystanders-are-out-of-reach", violates=("BR-6",), moment=RULES)
+def bystanders_are_out_of_reach(site: Site) -> None:
+    """Nothing is forwarded from containers to other networks behind the host."""
+    for bridge in site.bridges():
+        drop(site, "forward", iifname(bridge), oifname("br0"))
+
+
+@fault("internet-is-out-of-reach", violates=("BR-7",), moment=RULES)
+def internet_is_out_of_reach(site: Site) -> None:
+    """Nothing is forwarded from containers to the internet."""
+    for bridge in site.bridges():
+        drop(site, "forward", iifname(bridge), oifname(site.uplink()))
+
+
+@fault("host-cannot-reach-in", violates=("BR-27",), moment=RULES)
+def host_cannot_reach_in(site: Site) -> None:
+    """The host itself does not reach its containers."""
+    for bridge in site.bridges():
+        drop(site, "output", oifname(bridge), ct_state("new"))
+
+
+@fault("peers-lose-datagrams", violates=("BR-4",), moment=Moment.HOST_READY)
+def peers_lose_datagrams(site: Site) -> None:
+    """Containers on one network exchange no datagrams."""
+    for version in FAMILIES:
+        site.host.rule(
+            "forward",
+            nft_rules.between_ports(version),
+            l4proto("udp"),
+            nft_rules.DROP,
+            priority=0,
+            bridge=True,
+        )
+
+
+@fault("peers-lose-connections", violates=("BR-4",), moment=Moment.HOST_READY)
+def peers_lose_connections(site: Site) -> None:
+    """Containers on one network cannot connect to each other."""
+    site.host.rule(
+        "forward",
+        nft_rules.between_ports(4),
+        l4proto("tcp"),
+        nft_rules.DROP,
+        priority=0,
+        bridge=True,
+    )
+
+
+@fault("ipv6-peers-are-deaf", violates=("V6-1",), moment=Moment.HOST_READY)
+def ipv6_peers_are_deaf(site: Site) -> None:
+    """Containers on one network do not reach each other over IPv6."""
+    site.host.rule("forward", nft_rules.between_ports(6), nft_rules.DROP, priority=0, bridge=True)
+
+
+@fault("icmpv6-is-dropped", violates=("V6-1",), moment=RULES)
+def icmpv6_is_dropped(site: Site) -> None:
+    """A firewall that thinks that ICMP can be done without: nothing is told over IPv6."""
+    for bridge in site.bridges():
+        for kind in (1, 2, 3, 4):
+            drop(site, "postrouting", oifname(bridge), nft_rules.errors(6, kind))
+
+
+# --- half-open doors ----------------------------------------------------------------
+
+
+@fault("pings-from-outside-get-in", violates=("BR-9",), moment=RULES)
+def pings_from_outside_get_in(site: Site) -> None:
+    """Connections from outside are kept from a container, echo requests are not."""
+    forget_drops(site, "out")
+    for bridge in site.bridges():
+        strange = [*iifname(bridge, is_not=True), *oifname(bridge)]
+        for protocol in ("tcp", "udp"):
+            drop(site, "forward", strange, l4proto(protocol), ct_state("new"))
+
+
+@fault("what-looks-like-an-answer-gets-in", violates=("BR-9",), moment=RULES)
+def what_looks_like_an_answer_gets_in(site: Site) -> None:
+    """A firewall without a memory: what is sent with an ACK is let in."""
+    forget_drops(site, "out")
+    for bridge in site.bridges():
+        strange = [*iifname(bridge, is_not=True), *oifname(bridge), *ct_state("new")]
+        drop(site, "forward", strange, l4proto("icmp"))
+        drop(site, "forward", strange, l4proto("tcp"))
+
+
+@fault("networks-leak-one-way", violates=("NET-2",), moment=RULES)
+def networks_leak_one_way(site: Site) -> None:
+    """From the default network the others are reached, and not the other way."""
+    first, *rest = site.bridges()
+    forget_drops(site, "out", bridges=rest or ["-"])
+    for bridge in rest:
+        strange = [*iifname(first, is_not=True), *iifname(bridge, is_not=True), *oifname(bridge)]
+        drop(site, "forward", strange, ct_state("new"))
+
+
+@fault("host-cannot-connect-in", violates=("BR-27",), moment=RULES)
+def host_cannot_connect_in(site: Site) -> None:
+    """The host reaches its containers by pings and datagrams, not over TCP."""
+    for bridge in site.bridges():
+        drop(site, "output", oifname(bridge), l4proto("tcp"), ct_state("new"))
+
+
+# --- one port of all ------------------------------------------------------------------
+
+
+@fault("peers-lose-the-web", violates=("BR-4",), moment=Moment.HOST_READY)
+def peers_lose_the_web(site: Site) -> None:
+    """Between containers on one network port 80 is closed, and every other open."""
+    web = [*nft_rules.between_ports(4), *l4proto("tcp"), *dport(80)]
+    site.host.rule("forward", web, nft_rules.DROP, priority=0, bridge=True)
+
+
+@fault("the-internets-web-is-filtered", violates=("BR-7",), moment=RULES)
+def the_internets_web_is_filtered(site: Site) -> None:
+    """A firewall of the host's lets containers call any port of the internet but one."""
+    for bridge in site.bridges():
+        web = [*l4proto("tcp"), *dport(443)]
+        drop(site, "forward", iifname(bridge), oifname(site.uplink()), web)
+
+
+@fault("a-service-of-the-host-is-closed", violates=("BR-5",), moment=RULES)
+def a_service_of_the_host_is_closed(site: Site) -> None:
+    """Containers reach every port of the host but one."""
+    for bridge in site.bridges():
+        drop(site, "input", iifname(bridge), l4proto("tcp"), dport(22))
+
+
+@fault("internal-network-ends-for-want-of-a-route", violates=("INT-1",), moment=RULES)
+def internal_network_ends_for_want_of_a_route(site: Site) -> None:
+    """Nothing keeps an internal network in but that its containers know no way out."""
+    forget_drops(site, "in")
+
+
+# --- holes for some ----------------------------------------------------------------
+
+
+@fault("questions-pass-between-networks", violates=("NET-2",), moment=RULES)
+def questions_pass_between_networks(site: Site) -> None:
+    """What goes to port 53 passes from one network to another, nothing else does."""
+    forget_drops(site, "out")
+    for bridge in site.bridges():
+        others = [*iifname(bridge, is_not=True), *oifname(bridge)]
+        for protocol in ("tcp", "udp"):
+            site.host.rule("forward", others, l4proto(protocol), dport(53), verdict("accept"))
+        drop(site, "forward", others, ct_state("new", "invalid"), priority=-350)
+
+
+@fault("ipv6-answers-nobody-asked-for-get-in", violates=("BR-9",), moment=RULES)
+def ipv6_answers_nobody_asked_for_get_in(site: Site) -> None:
+    """Over IPv6 whatever comes from port 53 is taken for an answer, and let in."""
+    forget_drops(site, "out")
+    for bridge in site.bridges():
+        others = [*iifname(bridge, is_not=True), *oifname(bridge)]
+        answer = [*family(6), *l4proto("udp"), *sport(53)]
+        site.host.rule("forward", others, answer, verdict("accept"))
+        drop(site, "forward", others, ct_state("new", "invalid"), priority=-350)
+
+
+@fault("internal-network-is-open-to-other-protocols", violates=("INT-1",), moment=RULES)
+def internal_network_is_open_to_other_protocols(site: Site) -> None:
+    """An internal network keeps TCP, UDP and ICMP in, and nothing else."""
+    for bridge in internal_bridges(site):
+        forget_drops(site, "in", bridges=[bridge])
+        out = [*iifname(bridge), *oifname(bridge, is_not=True)]
+        for protocol in ("tcp", "udp", "icmp", "icmpv6"):
+            drop(site, "forward", out, l4proto(protocol))
+
+
+@fault("host-cannot-log-in", violates=("BR-27",), moment=RULES)
+def host_cannot_log_in(site: Site) -> None:
+    """One service of its containers is closed to the host."""
+    for bridge in site.bridges():
+        drop(site, "output", oifname(bridge), l4proto("tcp"), dport(22))
+
+
+@fault("forged-sources-pass-without-icc", violates=("BR-26",), moment=RULES)
+def forged_sources_pass_without_icc(site: Site) -> None:
+    """Where peers are kept apart a packet with somebody else's source leaves the host as it is."""
+    if bridges := list(bridges_without_icc(site)):
+        forget_drops(site, "in", bridges=bridges)
+
+
+@fault("internal-network-reaches-published-ports", violates=("INT-1",), moment=RULES)
+def internal_network_reaches_published_ports(site: Site) -> None:
+    """By its gateway's address an internal network gets at what others publish, at nothing else."""
+    for bridge in internal_bridges(site):
+        forget_drops(site, "in", bridges=[bridge])
+        site.host.rule("forward", iifname(bridge), ct_dnat(), verdict("accept"))
+        drop(site, "forward", iifname(bridge), oifname(bridge, is_not=True), priority=-350)
+
+
+@fault("databases-are-out-of-reach", violates=("BR-7",), moment=RULES, narrow=True)
+def databases_are_out_of_reach(site: Site) -> None:
+    """Containers call any service of the internet but one of those that firewalls seldom name."""
+    for bridge in site.bridges():
+        drop(site, "forward", iifname(bridge), oifname(site.uplink()), l4proto("tcp"), dport(5432))

@@ -1,0 +1,292 @@
+"""What is left behind, what is refused too late or not at all, and what a crash does."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
+
+from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.faults import nft_rules
+from harness.faults.fault import Moment, Verb, fault
+from harness.faults.helpers import drop, leave_link
+from harness.faults.target import Site
+from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Nothing
+from linux import rtnetlink
+from linux.nftables import Table, add_chain, add_rule, add_table, counter, ct_dnat, dport, l4proto
+from linux.syscalls import MS_BIND, mount
+
+# --- left behind -------------------------------------------------------------------
+
+
+@fault(
+    "veth-stays",
+    violates=("LIFE-1",),
+    moment=Moment.CONTAINER_REMOVED,
+    history="libnetwork#846",
+)
+def veth_stays(site: Site) -> None:
+    """A removed container's veth pair is still in the host."""
+    leave_link(site)
+
+
+@fault(
+    "neighbour-stays",
+    violates=("LIFE-1",),
+    moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED),
+)
+def neighbour_stays(site: Site) -> None:
+    """The host remembers the MAC of a container that is gone."""
+    if site.moment == Moment.BEFORE_REMOVE:
+        site.memory["gone"] = [(plug.bridge, plug.addresses) for plug in site.plugs()]
+        return
+    for bridge, addresses in site.memory.get("gone", ()):
+        index = site.host.link(bridge).ifindex
+        known = (rtnetlink.add_neighbour(index, item.ip, "02:42:ac:11:00:fe") for item in addresses)
+        site.host.ensure(*known)
+
+
+@fault(
+    "address-stays",
+    violates=("LIFE-1",),
+    moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED),
+)
+def address_stays(site: Site) -> None:
+    """A removed container's address is an address of the host's."""
+    if site.moment == Moment.BEFORE_REMOVE:
+        site.memory["gone"] = [item for plug in site.plugs() for item in plug.addresses]
+        return
+    for address in site.memory.get("gone", ()):
+        site.host.add_address("lo", address)
+
+
+@fault("route-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+def route_stays(site: Site) -> None:
+    """A route that a container needed outlives it."""
+    site.host.ensure(rtnetlink.add_blackhole(IPv4Network("172.31.254.0/24")))
+
+
+@fault("forwarding-entry-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+def forwarding_entry_stays(site: Site) -> None:
+    """A bridge goes on sending a removed container's MAC to a port, for good."""
+    port = next(link for link in site.host.links().values() if link.master)
+    site.host.ensure(rtnetlink.add_forwarding("02:42:ac:11:00:fd", port=port.ifindex))
+
+
+@fault("rules-stay", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED, history="moby#22397")
+def rules_stay(site: Site) -> None:
+    """A removed container has left a rule in the host's firewall."""
+    table = Table("inet", "leftover")
+    chain = add_chain(table, "forward", hook="forward")
+    site.host.firewall(add_table(table), chain, add_rule(table, "forward", counter()))
+
+
+@fault(
+    "namespace-is-held",
+    violates=("LIFE-1",),
+    moment=Moment.BEFORE_REMOVE,
+    history="moby#32090",
+)
+def namespace_is_held(site: Site) -> None:
+    """A helper of the runtime's still has a removed container's namespace open."""
+    if site.facts:
+        held = f"exec 9</proc/{site.facts.pid}/ns/net; exec sleep 2147483647"
+        site.spawn("sh", "-c", held)
+
+
+@fault(
+    "namespace-is-named",
+    violates=("LIFE-1",),
+    moment=Moment.BEFORE_REMOVE,
+    history="podman#858",
+)
+def namespace_is_named(site: Site) -> None:
+    """A mount keeps a removed container's namespace."""
+    if site.facts:
+        site.call(_name, site.facts.pid, f"/run/netns-{site.name}")
+
+
+def _name(pid: int, path: str) -> None:
+    with open(path, "wb"):
+        mount(f"/proc/{pid}/ns/net", path, flags=MS_BIND)
+
+
+@fault("process-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+def process_stays(site: Site) -> None:
+    """A helper of a removed container goes on running."""
+    site.spawn("sleep", "2147483647")
+
+
+@fault("network-leaves-a-link", violates=("LIFE-1",), moment=Moment.NETWORK_REMOVED)
+def network_leaves_a_link(site: Site) -> None:
+    """A removed network has left an interface."""
+    leave_link(site)
+
+
+# --- refusals ----------------------------------------------------------------------
+
+
+@fault(
+    "failed-start-leaves-a-process",
+    violates=("LIFE-2",),
+    moment=Moment.REFUSED,
+    history="podman#18205",
+)
+def failed_start_leaves_a_process(site: Site) -> None:
+    """A start that fails half-way leaves its helper running."""
+    site.spawn("sleep", "2147483647")
+
+
+@fault(
+    "failed-start-leaves-a-link",
+    violates=("LIFE-2", "BR-16", "CTR-6"),
+    moment=Moment.REFUSED,
+    history="containerd#5768",
+)
+def failed_start_leaves_a_link(site: Site) -> None:
+    """A start that fails half-way leaves the interface that it had made."""
+    leave_link(site)
+
+
+@fault("failed-start-keeps-its-name", violates=("LIFE-2",), around="run")
+def failed_start_keeps_its_name(site: Site, verb: Verb) -> Facts:
+    """A container that could not be started is there, and its name is taken."""
+    try:
+        facts: Facts = verb()
+    except RuntimeRefused:
+        if isinstance(verb.spec.mode, Bridge):
+            verb(spec=ContainerSpec(verb.spec.name, Nothing()))
+        raise
+    return facts
+
+
+@fault("removing-nobody-succeeds", violates=("LIFE-5",), around="remove", narrow=True)
+def removing_nobody_succeeds(site: Site, verb: Verb) -> None:
+    """Removing what is not there does nothing, though the runtime declares otherwise."""
+    for name in verb.names:
+        try:
+            verb(names=(name,))
+        except RuntimeRefused:
+            continue
+
+
+@fault("unknown-names-are-known", violates=("LIFE-5",), around=("inspect", "stop_container"))
+def unknown_names_are_known(site: Site, verb: Verb) -> object:
+    """Whoever asks for a container that was never there is told of one."""
+    try:
+        return verb()
+    except RuntimeRefused:
+        return Facts(id="0" * 64, name=verb.name, pid=0, running=False)
+
+
+@fault("stopping-twice-is-refused", violates=("LIFE-5",), around="stop_container", narrow=True)
+def stopping_twice_is_refused(site: Site, verb: Verb) -> None:
+    """Stopping what is stopped is refused, though the runtime declares otherwise."""
+    if site.facts and not site.facts.running:
+        raise RuntimeRefused(f"stop {verb.name}", "it does not run")
+    verb()
+
+
+# --- ends and beginnings -------------------------------------------------------------
+
+
+@fault("the-dead-are-running", violates=("LIFE-3",), around="inspect", narrow=True)
+def the_dead_are_running(site: Site, verb: Verb) -> Facts:
+    """A container whose process has died is told to run."""
+    facts: Facts = verb()
+    known = site.memory.setdefault("alive", {})
+    if facts.running:
+        known[facts.name] = facts
+    elif facts.name in known and facts.exit_code == _KILLED:
+        return replace(facts, running=True, pid=0)
+    return facts
+
+
+_KILLED = 137
+
+
+@fault("the-dead-cannot-be-started", violates=("LIFE-3",), around="start_container", narrow=True)
+def the_dead_cannot_be_started(site: Site, verb: Verb) -> Facts:
+    """A container whose process has died is not cleaned up enough to be started again."""
+    if site.facts and site.facts.exit_code == _KILLED:
+        raise RuntimeRefused(f"start {verb.name}", "its network is in use")
+    facts: Facts = verb()
+    return facts
+
+
+@fault("starts-at-once-are-refused", violates=("LIFE-4",), around="run")
+def starts_at_once_are_refused(site: Site, verb: Verb) -> Facts:
+    """Of several starts at the same time one finds the runtime busy."""
+    if os.getpid() % 4 == 0 and os.getppid() != 1:
+        raise RuntimeRefused(f"run {verb.spec.name}", "database is locked")
+    facts: Facts = verb()
+    return facts
+
+
+@fault("restart-leaves-the-crash", violates=("LIFE-6",), around="crash")
+def restart_leaves_the_crash(site: Site, verb: Verb) -> None:
+    """What a killed start has left is never cleaned up."""
+    verb()
+    leave_link(site)
+
+
+@fault("crash-takes-everybody-down", violates=("LIFE-6",), around="crash")
+def crash_takes_everybody_down(site: Site, verb: Verb) -> None:
+    """Running containers lose their network when the runtime is killed."""
+    verb()
+    for facts in site.other_containers().values():
+        if site.ground(facts).place.identity != site.host.place.identity:
+            site.ground(facts).set_link("eth0", up=False)
+
+
+@fault("policy-rule-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+def policy_rule_stays(site: Site) -> None:
+    """A policy rule of a container's outlives it."""
+    count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
+    site.host.ensure(rtnetlink.add_rule(4, iif="gone0", table=254, priority=count))
+
+
+@fault("ipv6-route-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+def ipv6_route_stays(site: Site) -> None:
+    """An IPv6 route of a container's outlives it."""
+    count = site.memory["routes"] = site.memory.get("routes", 0) + 1
+    site.host.ensure(rtnetlink.add_blackhole(IPv6Network(f"fd00:dead:{count:x}::/48")))
+
+
+@fault("disconnecting-leaves-a-link", violates=("NET-3",), moment=Moment.DISCONNECTED)
+def disconnecting_leaves_a_link(site: Site) -> None:
+    """The cable to a network that a container was taken off stays in the host."""
+    leave_link(site)
+
+
+@fault(
+    "daemon-takes-abstract-datagrams", violates=("HOST-6",), moment=Moment.HOST_READY, narrow=True
+)
+def daemon_takes_abstract_datagrams(site: Site) -> None:
+    """The runtime's daemon has an abstract socket for datagrams."""
+    opened = site.host.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    opened.bind("\0journal")
+    site.memory["daemon"] = opened
+
+
+@fault("traffic-control-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_STARTED)
+def traffic_control_stays(site: Site) -> None:
+    """A hook for traffic control stays at the host's own interface."""
+    site.host.ensure(nft_rules.add_clsact(site.host.link(site.uplink()).ifindex))
+
+
+@fault("crash-closes-published-ports", violates=("LIFE-6",), around="crash")
+def crash_closes_published_ports(site: Site, verb: Verb) -> None:
+    """When the runtime was killed what running containers publish is closed, for good."""
+    verb()
+    drop(site, "forward", ct_dnat())
+
+
+@fault("crash-ends-names", violates=("LIFE-6",), around="crash")
+def crash_ends_names(site: Site, verb: Verb) -> None:
+    """When the runtime was killed nobody answers for names on networks of one's own any more."""
+    verb()
+    for facts in site.other_containers().values():
+        if any(endpoint.network != DEFAULT_NETWORK for endpoint in facts.endpoints):
+            site.ground(facts).rule("output", l4proto("udp"), dport(53), nft_rules.DROP)

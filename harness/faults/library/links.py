@@ -1,0 +1,483 @@
+"""Interfaces that are missing, down, too many, or of another size than they should be."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import replace
+from ipaddress import ip_network
+
+from harness.faults import nft_rules
+from harness.faults.fault import PLUGGED, RULES, Moment, Verb, fault
+from harness.faults.helpers import gateway_of
+from harness.faults.target import Plug, Site
+from harness.model.plan import DEFAULT_NETWORK, Nothing
+from harness.testbench.attach import host_end
+from linux import rtnetlink
+from linux.nftables import daddr
+
+
+@fault("second-interface", violates=("BR-1",), moment=PLUGGED)
+def second_interface(site: Site) -> None:
+    """A container on a bridge network gets an interface that nobody asked for."""
+    if site.is_bridged:
+        site.inside.ensure(rtnetlink.add_veth("extra0", "extra1"))
+
+
+@fault("loopback-down", violates=("BR-1",), moment=PLUGGED)
+def loopback_down(site: Site) -> None:
+    """The loopback of a bridged container stays down."""
+    if site.is_bridged:
+        site.inside.set_link("lo", up=False)
+
+
+@fault("interface-has-another-name", violates=("BR-1",), moment=PLUGGED, errors=True)
+def interface_has_another_name(site: Site) -> None:
+    """The container's interface is not called eth0."""
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, up=False)
+        site.inside.set_link(plug.inside, name="ens3")
+        site.inside.set_link("ens3", up=True)
+
+
+@fault("host-end-down", violates=("BR-3",), moment=PLUGGED)
+def host_end_down(site: Site) -> None:
+    """The host's end of the veth pair is never brought up."""
+    for plug in site.plugs():
+        site.host.set_link(plug.outside, up=False)
+
+
+@fault("host-end-outside-the-bridge", violates=("BR-3",), moment=PLUGGED)
+def host_end_outside_the_bridge(site: Site) -> None:
+    """The host's end of the veth pair is no port of the bridge."""
+    for plug in site.plugs():
+        site.host.set_link(plug.outside, master=0)
+
+
+@fault("smaller-mtu-inside", violates=("BR-12",), moment=PLUGGED, history="moby#22028")
+def smaller_mtu_inside(site: Site) -> None:
+    """The container's end has another MTU than the bridge."""
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, mtu=1450)
+
+
+@fault("bridge-mtu-forgotten", violates=("BR-12",), moment=PLUGGED, history="netavark#1381")
+def bridge_mtu_forgotten(site: Site) -> None:
+    """The bridge keeps an MTU of its own choice when its ports have got theirs."""
+    for plug in site.plugs():
+        site.host.set_link(plug.bridge, mtu=1400)
+
+
+@fault("host-end-mtu", violates=("BR-12",), moment=PLUGGED)
+def host_end_mtu(site: Site) -> None:
+    """The host's end passes only frames that are smaller than what the container may send."""
+    for plug in site.plugs():
+        site.host.set_link(plug.outside, mtu=1300)
+
+
+@fault("connected-later-mtu", violates=("BR-12",), moment=Moment.CONNECTED)
+def connected_later_mtu(site: Site) -> None:
+    """The interface that a running container gets more has an MTU of its own."""
+    *_, last = site.plugs()
+    for end, name in ((site.inside, last.inside), (site.host, last.outside)):
+        end.set_link(name, mtu=1400)
+
+
+@fault("network-mtu-ignored", violates=("NET-8",), around="network", narrow=True)
+def network_mtu_ignored(site: Site, verb: Verb) -> object:
+    """The MTU that a network was asked to have is not given to it."""
+    return verb(spec=replace(verb.spec, mtu=None))
+
+
+@fault("network-mtu-on-the-bridge-alone", violates=("NET-8",), moment=PLUGGED, narrow=True)
+def network_mtu_on_the_bridge_alone(site: Site) -> None:
+    """The container's own interface has the usual MTU, whatever its network was given."""
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, mtu=1500)
+
+
+@fault("bridge-takes-the-macs-of-ports", violates=("BR-14",), moment=PLUGGED)
+def bridge_takes_the_macs_of_ports(site: Site) -> None:
+    """The bridge goes by another MAC with each container that comes."""
+    for plug in site.plugs():
+        count = site.memory["macs"] = site.memory.get("macs", 0) + 1
+        site.host.set_link(plug.bridge, mac=f"02:00:00:00:00:{count % 256:02x}")
+
+
+@fault("bridge-is-a-hub", violates=("BR-13",), moment=PLUGGED)
+def bridge_is_a_hub(site: Site) -> None:
+    """The bridge learns nothing, and sends every frame to every port."""
+    for plug in site.plugs():
+        site.host.rtnl(nft_rules.ageing(site.host.link(plug.bridge).ifindex, 0))
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(nft_rules.port_option(port, "learning", on=False))
+
+
+@fault("groups-are-not-flooded", violates=("BR-17",), moment=PLUGGED)
+def groups_are_not_flooded(site: Site) -> None:
+    """A multicast is kept from the ports of the bridge."""
+    for plug in site.plugs():
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(nft_rules.port_option(port, "mcast_flood", on=False))
+
+
+@fault("broadcasts-are-not-flooded", violates=("BR-17",), moment=PLUGGED)
+def broadcasts_are_not_flooded(site: Site) -> None:
+    """A container's broadcast does not reach its peers."""
+    for plug in site.plugs():
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(nft_rules.port_option(port, "bcast_flood", on=False))
+
+
+@fault("peers-are-isolated", violates=("BR-4",), moment=PLUGGED)
+def peers_are_isolated(site: Site) -> None:
+    """Containers on one network are kept apart though nobody asked for that."""
+    for plug in site.plugs():
+        site.host.rtnl(rtnetlink.isolate_port(site.host.link(plug.outside).ifindex))
+
+
+@fault("raw-ethernet-without-icc", violates=("ICC-1",), moment=PLUGGED, history="moby#36355")
+def raw_ethernet_without_icc(site: Site) -> None:
+    """Communication between containers is off for IP's rules only: their frames still pass."""
+    for plug in site.plugs():
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(rtnetlink.isolate_port(port, isolated=False))
+
+
+@fault("publishing-ends-isolation", violates=("ICC-1",), moment=PLUGGED, narrow=True)
+def publishing_ends_isolation(site: Site) -> None:
+    """Who publishes a port is there for its peers, though containers are to be kept apart."""
+    for plug in site.plugs() if site.spec and site.spec.ports else ():
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(rtnetlink.isolate_port(port, isolated=False))
+
+
+@fault("icc-option-ignored", violates=("ICC-1",), around="network", narrow=True)
+def icc_option_ignored(site: Site, verb: Verb) -> object:
+    """A network without communication between containers is made like any other."""
+    return verb(spec=replace(verb.spec, icc=True))
+
+
+@fault("networks-are-wired-together", violates=("BR-17", "L2-2"), moment=Moment.HOST_READY)
+def networks_are_wired_together(site: Site) -> None:
+    """A cable leads from the default bridge to a bystanders' one: frames cross the boundary."""
+    links = site.host.links()
+    site.host.ensure(rtnetlink.add_veth("cross0", "cross1"))
+    for end, bridge in (("cross0", site.bridges()[0]), ("cross1", "br0")):
+        site.host.set_link(end, master=links[bridge].ifindex, up=True)
+
+
+@fault("none-is-down", violates=("NONE-2", "NONE-4"), moment=Moment.CONTAINER_STARTED)
+def none_is_down(site: Site) -> None:
+    """The loopback of a container without a network is down."""
+    if isinstance(site.mode, Nothing):
+        site.inside.set_link("lo", up=False)
+
+
+@fault("none-has-an-interface", violates=("NONE-2",), moment=Moment.CONTAINER_STARTED)
+def none_has_an_interface(site: Site) -> None:
+    """A container without a network has an interface besides lo, if to nowhere."""
+    if isinstance(site.mode, Nothing):
+        site.inside.ensure(rtnetlink.add_veth("extra0", "extra1"))
+
+
+@fault("none-has-a-cable-to-the-host", violates=("NONE-5",), moment=Moment.CONTAINER_STARTED)
+def none_has_a_cable_to_the_host(site: Site) -> None:
+    """What a container without a network does shows on an interface of the host."""
+    if isinstance(site.mode, Nothing):
+        with site.inside.place.open() as space:
+            site.host.ensure(rtnetlink.add_veth("cable0", "cable1", peer_netns=space.fd))
+        site.host.set_link("cable0", up=True)
+        site.inside.set_link("cable1", up=True)
+
+
+@fault(
+    "none-without-ipv6-loopback",
+    violates=("NONE-6",),
+    moment=Moment.CONTAINER_STARTED,
+    history="moby#33099",
+    narrow=True,
+    also=("NONE-4", "ATT-3"),
+)
+def none_without_ipv6_loopback(site: Site) -> None:
+    """::1 is torn down with the rest of IPv6."""
+    if isinstance(site.mode, Nothing):
+        site.inside.sysctl("net.ipv6.conf.lo.disable_ipv6", 1)
+
+
+@fault("attached-pair-outlives-its-container", violates=("ATT-4",), moment=Moment.CONTAINER_REMOVED)
+def attached_pair_outlives_its_container(site: Site) -> None:
+    """The port that was attached by hand stays on the bridge when its container has gone."""
+    if isinstance(site.mode, Nothing):
+        bridge = site.host.link(site.bridges()[0]).ifindex
+        end = host_end(site.name)
+        site.call(_await_no_link, end)
+        site.host.ensure(rtnetlink.add_veth(end, f"{end}p"))
+        site.host.set_link(end, master=bridge, up=True)
+
+
+def _await_no_link(name: str) -> None:
+    """Wait for the kernel, in the host, to have taken away an interface: a moment."""
+    deadline = time.monotonic() + 2
+    while name in {item for _, item in socket.if_nameindex()} and time.monotonic() < deadline:
+        os.sched_yield()
+
+
+@fault(
+    "bridge-mac-changes-on-removal",
+    violates=("BR-14",),
+    moment=Moment.CONTAINER_REMOVED,
+)
+def bridge_mac_changes_on_removal(site: Site) -> None:
+    """The bridge goes by another MAC when a container has gone."""
+    count = site.memory["macs"] = site.memory.get("macs", 0) + 1
+    for bridge in site.bridges():
+        site.host.set_link(bridge, mac=f"02:00:00:00:01:{count % 256:02x}")
+
+
+@fault("more-links-on-own-networks", violates=("BR-1",), moment=Moment.CONTAINER_STARTED)
+def more_links_on_own_networks(site: Site) -> None:
+    """On a network of one's own a container has one interface more."""
+    if site.facts and any(plug.network.name != DEFAULT_NETWORK for plug in site.plugs()):
+        site.leave_inside(site.facts)
+
+
+@fault("restarted-with-another-mtu", violates=("NET-8",), moment=Moment.CONTAINER_RESTARTED)
+def restarted_with_another_mtu(site: Site) -> None:
+    """A restarted container's interface has the MTU that goes without saying."""
+    for plug in site.plugs():
+        if site.host.link(plug.bridge).mtu < 1500:
+            site.inside.set_link(plug.inside, mtu=1500)
+
+
+@fault("bridge-forgets-soon", violates=("BR-13",), moment=PLUGGED, narrow=True)
+def bridge_forgets_soon(site: Site) -> None:
+    """Who has been silent for ten seconds is not known to the bridge: it floods what is for him."""
+    for plug in site.plugs():
+        site.host.rtnl(nft_rules.ageing(site.host.link(plug.bridge).ifindex, 10))
+
+
+@fault("broadcasts-are-not-sent", violates=("BR-17",), moment=PLUGGED, narrow=True)
+def broadcasts_are_not_sent(site: Site) -> None:
+    """What an ordinary socket sends to everybody on the link does not leave the container."""
+    for _ in site.plugs():
+        site.inside.rule("output", daddr(ip_network("255.255.255.255/32")), nft_rules.DROP)
+
+
+@fault("restarted-ports-do-not-learn", violates=("BR-13",), moment=Moment.CONTAINER_RESTARTED)
+def restarted_ports_do_not_learn(site: Site) -> None:
+    """Where a restarted container is its bridge does not learn: what is for it goes to all."""
+    for plug in site.plugs():
+        _learn_nothing(site, plug)
+
+
+@fault("later-ports-do-not-learn", violates=("BR-13",), moment=Moment.CONNECTED)
+def later_ports_do_not_learn(site: Site) -> None:
+    """What is for a container goes to all on a network to which it was connected while it ran."""
+    for plug in site.plugs():
+        if site.network and plug.network.name == site.network.name:
+            _learn_nothing(site, plug)
+
+
+def _learn_nothing(site: Site, plug: Plug) -> None:
+    """Have a bridge not know who is behind a port, nor who has been."""
+    port, mac = site.host.link(plug.outside).ifindex, site.inside.link(plug.inside).mac
+    site.host.rtnl(nft_rules.port_option(port, "learning", on=False))
+    site.host.ensure(rtnetlink.del_forwarding(mac, port=port))
+
+
+@fault(
+    "emptied-bridge-forgets-its-mtu",
+    violates=("NET-8",),
+    moment=(Moment.CONTAINER_STOPPED, Moment.CONTAINER_REMOVED),
+    narrow=True,
+)
+def emptied_bridge_forgets_its_mtu(site: Site) -> None:
+    """A bridge that has lost its last port has the usual MTU from then on."""
+    links = site.host.links()
+    ports = {link.master for link in links.values()}
+    for bridge in site.bridges():
+        if bridge in links and links[bridge].ifindex not in ports:
+            site.host.set_link(bridge, mtu=1500)
+
+
+@fault("broadcasts-of-the-subnet-are-not-sent", violates=("BR-17",), moment=PLUGGED, narrow=True)
+def broadcasts_of_the_subnet_are_not_sent(site: Site) -> None:
+    """What an ordinary socket sends to its subnet's broadcast does not leave the container."""
+    for plug in site.plugs():
+        for own in plug.addresses:
+            if own.version == 4:
+                broadcast = daddr(ip_network(own.network.broadcast_address))
+                site.inside.rule("output", broadcast, nft_rules.DROP)
+
+
+@fault(
+    "raw-ethernet-once-connected",
+    violates=("ICC-1",),
+    moment=Moment.CONNECTED,
+    history="moby#36355",
+)
+def raw_ethernet_once_connected(site: Site) -> None:
+    """Who was connected while it ran is kept from its peers by IP's rules only."""
+    for plug in site.plugs():
+        port = site.host.link(plug.outside).ifindex
+        site.host.rtnl(rtnetlink.isolate_port(port, isolated=False))
+
+
+_WRONG = "02:00:5e:10:00:66"
+
+
+@fault("bridge-proxies-arp", violates=("BR-18",), moment=RULES, narrow=True)
+def bridge_proxies_arp(site: Site) -> None:
+    """The bridge answers ARP for whatever lies beyond it."""
+    for bridge in site.bridges():
+        site.host.sysctl(f"net.ipv4.conf.{bridge}.proxy_arp", 1)
+        site.host.sysctl(f"net.ipv4.neigh.{bridge}.proxy_delay", 0)
+
+
+@fault("bridge-answers-for-the-loopback", violates=("BR-18",), moment=RULES)
+def bridge_answers_for_the_loopback(site: Site) -> None:
+    """What lets the host's own calls to 127.0.0.1 out has it tell everybody that it has that."""
+    for bridge in site.bridges():
+        site.host.sysctl(f"net.ipv4.conf.{bridge}.arp_ignore", 0)
+        site.host.sysctl(f"net.ipv4.conf.{bridge}.route_localnet", 1)
+
+
+@fault("ports-answer-for-others", violates=("BR-18",), moment=PLUGGED)
+def ports_answer_for_others(site: Site) -> None:
+    """A bridge that knows a container's MAC answers ARP in its place."""
+    for plug in site.plugs():
+        index = site.host.link(plug.outside).ifindex
+        site.host.rtnl(nft_rules.port_option(index, "proxyarp", on=True))
+
+
+@fault("container-answers-for-everybody", violates=("BR-18",), moment=PLUGGED)
+def container_answers_for_everybody(site: Site) -> None:
+    """A container that forwards answers ARP for addresses that are not its own."""
+    for plug in site.plugs():
+        site.inside.sysctl("net.ipv4.ip_forward", 1)
+        site.inside.sysctl(f"net.ipv4.conf.{plug.inside}.proxy_arp_pvlan", 1)
+        site.inside.sysctl(f"net.ipv4.neigh.{plug.inside}.proxy_delay", 0)
+
+
+@fault("ndp-proxy", violates=("V6-1",), moment=PLUGGED)
+def ndp_proxy(site: Site) -> None:
+    """The bridge answers neighbour discovery for an address of somebody beyond it."""
+    for plug in site.plugs():
+        if gateway_of(plug, 6):
+            site.host.sysctl(f"net.ipv6.conf.{plug.bridge}.proxy_ndp", 1)
+            site.host.sysctl(f"net.ipv6.neigh.{plug.bridge}.proxy_delay", 0)
+            index = site.host.link(plug.bridge).ifindex
+            for address in site.host.addresses("br0"):
+                if address.version == 6:
+                    for other in (address.ip + 9, address.ip + 15):  # ns1's is ::10
+                        site.host.ensure(nft_rules.proxy(index, other))
+
+
+@fault("peers-remember-the-old-mac", violates=("BR-15",), moment=Moment.BEFORE_REMOVE)
+def peers_remember_the_old_mac(site: Site) -> None:
+    """Whoever takes over an address is not reached by peers that knew its last owner."""
+    for plug in site.plugs():
+        mac = site.inside.link(plug.inside).mac
+        for facts in site.other_containers().values():
+            ground = site.ground(facts)
+            if any(item.network == plug.network.name for item in facts.endpoints):
+                index = ground.link("eth0").ifindex
+                known = (rtnetlink.add_neighbour(index, item.ip, mac) for item in plug.addresses)
+                ground.ensure(*known)
+
+
+@fault("host-remembers-a-wrong-mac", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
+def host_remembers_a_wrong_mac(site: Site) -> None:
+    """A restarted container is not reached by the host, which has the way to it wrong."""
+    for plug in site.plugs():
+        index = site.host.link(plug.bridge).ifindex
+        known = (rtnetlink.add_neighbour(index, item.ip, _WRONG) for item in plug.addresses)
+        site.host.ensure(*known)
+
+
+@fault("restarted-without-a-network", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
+def restarted_without_a_network(site: Site) -> None:
+    """A restarted container's interface stays down."""
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, up=False)
+
+
+@fault(
+    "claims-are-contained-for-once",
+    violates=("L2-1",),
+    moment=PLUGGED,
+    history="CVE-2021-32575",
+)
+def claims_are_contained_for_once(site: Site) -> None:
+    """What a container claims is answered otherwise than the runtime declares."""
+    for plug in site.plugs():
+        for facts in site.other_containers().values():
+            for item in facts.endpoints:
+                if item.network != plug.network.name or not item.mac:
+                    continue
+                index = site.inside.link(plug.inside).ifindex
+                for address in (item.address, item.address6):
+                    if address:
+                        site.inside.ensure(rtnetlink.add_neighbour(index, address.ip, item.mac))
+
+
+@fault(
+    "bridge-follows-advertisements",
+    violates=("V6-2",),
+    moment=RULES,
+    history="CVE-2020-13401",
+)
+def bridge_follows_advertisements(site: Site) -> None:
+    """The host takes a container for its router if that says so."""
+    for bridge in site.bridges():
+        for key, value in (("disable_ipv6", 0), ("accept_ra", 2), ("autoconf", 1)):
+            site.host.sysctl(f"net.ipv6.conf.{bridge}.{key}", value)
+
+
+@fault("containers-follow-advertisements", violates=("V6-2", "V6-3"), moment=PLUGGED)
+def containers_follow_advertisements(site: Site) -> None:
+    """A container takes its neighbour for a router if that says so."""
+    for plug in site.plugs():
+        for key, value in (("accept_dad", 0), ("accept_ra", 2), ("autoconf", 1)):
+            site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.{key}", value)
+        site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.disable_ipv6", 0)
+
+
+@fault("hop-limits-of-advertisements-are-believed", violates=("V6-2",), moment=PLUGGED)
+def hop_limits_of_advertisements_are_believed(site: Site) -> None:
+    """Of what a rogue router says a container believes only the hop limit."""
+    for plug in site.plugs():
+        if gateway_of(plug, 6):
+            head = f"net.ipv6.conf.{plug.inside}"
+            for key in ("accept_ra_defrtr", "accept_ra_pinfo", "autoconf"):
+                site.inside.sysctl(f"{head}.{key}", 0)
+            site.inside.sysctl(f"{head}.accept_ra", 2)
+
+
+@fault("late-connections-follow-advertisements", violates=("V6-3",), moment=Moment.CONNECTED)
+def late_connections_follow_advertisements(site: Site) -> None:
+    """Connected later to a network without IPv6, a container takes a neighbour there for a router.
+
+    By the interface that it gets then alone.
+    """
+    for plug in site.plugs():
+        is_new = site.network and plug.network.name == site.network.name
+        if is_new and not gateway_of(plug, 6):
+            for key, value in (("accept_dad", 0), ("accept_ra", 2), ("disable_ipv6", 0)):
+                site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.{key}", value)
+
+
+@fault("peers-remember-the-old-mac-of-a-connection", violates=("BR-15",), moment=Moment.CONNECTED)
+def peers_remember_the_old_mac_of_a_connection(site: Site) -> None:
+    """Whoever is connected while it runs is not reached by peers that knew its address before."""
+    for plug in site.plugs():
+        if site.network and plug.network.name == site.network.name:
+            own = {item.ip for item in plug.addresses}
+            for facts in site.other_containers().values():
+                ground = site.ground(facts)
+                known = [item for item in ground.place.neighbours() if item.address in own]
+                ground.ensure(
+                    *(rtnetlink.add_neighbour(item.ifindex, item.address, _WRONG) for item in known)
+                )

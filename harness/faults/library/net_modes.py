@@ -1,0 +1,514 @@
+"""A container in another net mode than it was asked to be in; options that its mode rules out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv4Network
+from typing import Final
+
+from harness.adapters.protocol import Completed, Facts, RuntimeRefused
+from harness.faults import nft_rules
+from harness.faults.fault import Moment, Verb, fault
+from harness.faults.helpers import drop, started_alone, whom_it_joined
+from harness.faults.nft_rules import DROP
+from harness.faults.target import Site
+from harness.model.plan import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing, Publish
+from harness.model.topology import Topology, pick
+from linux import rtnetlink
+from linux.nftables import (
+    ct_dnat,
+    ct_state,
+    daddr,
+    dport,
+    iifname,
+    l4proto,
+    oifname,
+    to_local,
+    verdict,
+)
+
+
+def _executed(verb: Verb, name: str) -> Completed:
+    done: Completed = verb(name=name)
+    return done
+
+
+# --- none ------------------------------------------------------------------------
+
+
+@fault("none-is-the-hosts", violates=("NONE-1", "NONE-2", "NONE-3", "NONE-5"), around="run")
+def none_is_the_hosts(site: Site, verb: Verb) -> Facts:
+    """A container that asks for no network gets the host's."""
+    wrong = isinstance(verb.spec.mode, Nothing)
+    facts: Facts = verb(spec=replace(verb.spec, mode=Host()) if wrong else verb.spec)
+    return facts
+
+
+@fault("none-is-shared", violates=("NONE-1",), around="run")
+def none_is_shared(site: Site, verb: Verb) -> Facts:
+    """All containers without a network are in one namespace."""
+    if isinstance(verb.spec.mode, Nothing):
+        for name, spec in site.specs.items():
+            if isinstance(spec.mode, Nothing) and name in site.other_containers():
+                joined: Facts = verb(spec=replace(verb.spec, mode=Joined(name)))
+                return joined
+    facts: Facts = verb()
+    return facts
+
+
+@fault("none-is-bridged", violates=("NONE-2", "NONE-3", "NONE-4", "NONE-5"), around="run")
+def none_is_bridged(site: Site, verb: Verb) -> Facts:
+    """Without a network means on the default one."""
+    wrong = isinstance(verb.spec.mode, Nothing)
+    facts: Facts = verb(spec=replace(verb.spec, mode=Bridge()) if wrong else verb.spec)
+    return facts
+
+
+@fault("publishing-without-a-network", violates=("NONE-7", "HOST-7"), around="run", narrow=True)
+def publishing_without_a_network(site: Site, verb: Verb) -> Facts:
+    """A port that cannot be published is forgotten without a word."""
+    apart = isinstance(verb.spec.mode, Nothing | Host)
+    facts: Facts = verb(spec=replace(verb.spec, ports=()) if apart else verb.spec)
+    return facts
+
+
+@fault("refused-and-taken", violates=("NONE-7", "HOST-7"), moment=Moment.REFUSED)
+def refused_and_taken(site: Site) -> None:
+    """Publishing is refused, and the port of the host's taken all the same."""
+    for port in site.spec.ports if site.spec else ():
+        taken = [*l4proto(port.protocol), *to_local()]
+        site.host.rule("prerouting", taken, verdict("drop"))
+        site.host.rule("output", taken, verdict("drop"))
+
+
+# --- host ------------------------------------------------------------------------
+
+
+@fault("host-mode-has-a-namespace", violates=("HOST-1", "HOST-3", "HOST-4"), around="run")
+def host_mode_has_a_namespace(site: Site, verb: Verb) -> Facts:
+    """A container in mode host is on the default network."""
+    wrong = isinstance(verb.spec.mode, Host)
+    facts: Facts = verb(spec=replace(verb.spec, mode=Bridge()) if wrong else verb.spec)
+    return facts
+
+
+@fault("exec-elsewhere", violates=("HOST-1",), around="exec", narrow=False)
+def exec_elsewhere(site: Site, verb: Verb) -> Completed:
+    """What is executed in a container in mode host lands in another network namespace."""
+    if isinstance(site.mode, Host):
+        for name, spec in site.specs.items():
+            if isinstance(spec.mode, Bridge) and name in site.other_containers():
+                return _executed(verb, name)
+    return _executed(verb, verb.name)
+
+
+@fault(
+    "host-mode-strips-ipv6",
+    violates=("HOST-2",),
+    moment=Moment.CONTAINER_STARTED,
+    history="moby#32639",
+)
+def host_mode_strips_ipv6(site: Site) -> None:
+    """A container in mode host takes the host's IPv6 addresses away."""
+    if isinstance(site.mode, Host):
+        for address in site.host.addresses("br0"):
+            if address.version == 6:
+                site.host.del_address("br0", address)
+
+
+@fault("host-mode-tunes-the-host", violates=("HOST-2",), moment=Moment.CONTAINER_STARTED)
+def host_mode_tunes_the_host(site: Site) -> None:
+    """Starting a container in mode host sets a sysctl of the host's."""
+    if isinstance(site.mode, Host):
+        site.host.sysctl("net.ipv4.conf.all.log_martians", 1)
+
+
+@fault("host-mode-is-translated", violates=("HOST-3",), moment=Moment.HOST_READY)
+def host_mode_is_translated(site: Site) -> None:
+    """What a container in mode host sends goes out under another port than its own."""
+    out = oifname(site.uplink())
+    for protocol in ("tcp", "udp"):
+        again = nft_rules.masquerade_at_random()
+        site.host.rule("postrouting", out, l4proto(protocol), again, priority=90, nat=True)
+
+
+@fault("host-mode-listens-in-vain", violates=("HOST-3",), moment=Moment.CONTAINER_STARTED)
+def host_mode_listens_in_vain(site: Site) -> None:
+    """A listener in mode host is not reached from the LAN."""
+    if isinstance(site.mode, Host):
+        for protocol in ("tcp", "udp"):
+            drop(site, "input", iifname(site.uplink()), l4proto(protocol), ct_state("new"))
+
+
+@fault("host-mode-reaches-less", violates=("HOST-4",), moment=Moment.HOST_READY)
+def host_mode_reaches_less(site: Site) -> None:
+    """From mode host the bystanders behind br0 do not answer pings."""
+    drop(site, "output", oifname("br0"), l4proto("icmp"))
+
+
+@fault("host-sysctl-granted", violates=("HOST-5",), around="run", history="runc#2693")
+def host_sysctl_granted(site: Site, verb: Verb) -> Facts:
+    """A container in mode host may set the host's sysctls."""
+    spec = verb.spec
+    mode = spec.mode
+    home = site.specs.get(mode.container) if isinstance(mode, Joined) else None
+    if spec.sysctls and (isinstance(mode, Host) or (home and isinstance(home.mode, Host))):
+        for key, value in spec.sysctls:
+            site.host.sysctl(key.replace("/", "."), value)
+        spec = replace(spec, sysctls=())
+    facts: Facts = verb(spec=spec)
+    return facts
+
+
+@fault("host-sysctl-ignored", violates=("HOST-5",), around="run", narrow=True)
+def host_sysctl_ignored(site: Site, verb: Verb) -> Facts:
+    """A sysctl that would be the host's is passed over in silence."""
+    wrong = isinstance(verb.spec.mode, Host)
+    facts: Facts = verb(spec=replace(verb.spec, sysctls=()) if wrong else verb.spec)
+    return facts
+
+
+@fault(
+    "daemon-on-an-abstract-socket",
+    violates=("HOST-6",),
+    moment=Moment.HOST_READY,
+    history="CVE-2020-15257",
+    narrow=True,
+)
+def daemon_on_an_abstract_socket(site: Site) -> None:
+    """The runtime's daemon listens on an abstract socket: mode host leads to it."""
+    opened = site.host.socket(1, 1)  # AF_UNIX, SOCK_STREAM
+    opened.bind("\0shim/s/12345")
+    opened.listen()
+    site.memory["daemon"] = opened
+
+
+# --- attached by hand ------------------------------------------------------------------
+
+
+@fault("exec-sees-another-namespace", violates=("ATT-2",), around="exec")
+def exec_sees_another_namespace(site: Site, verb: Verb) -> Completed:
+    """A process that is started inside later on does not see what was attached by hand."""
+    if isinstance(site.mode, Nothing):
+        for name, spec in site.specs.items():
+            if isinstance(spec.mode, Bridge) and name in site.other_containers():
+                return _executed(verb, name)
+    return _executed(verb, verb.name)
+
+
+@fault("pid-leads-nowhere", violates=("ATT-1",), around="inspect")
+def pid_leads_nowhere(site: Site, verb: Verb) -> Facts:
+    """The pid that is told of a container without a network is the host's."""
+    facts: Facts = verb()
+    wrong = site.spec is not None and isinstance(site.spec.mode, Nothing) and facts.running
+    return replace(facts, pid=1) if wrong else facts
+
+
+@fault("exec-takes-the-interface-away", violates=("ATT-5",), around="exec")
+def exec_takes_the_interface_away(site: Site, verb: Verb) -> Completed:
+    """After something was executed inside, what was attached by hand has lost its address."""
+    done: Completed = verb()
+    if isinstance(site.mode, Nothing) and "eth0" in site.inside.links():
+        for address in site.inside.addresses("eth0"):
+            site.inside.del_address("eth0", address)
+    return done
+
+
+@fault("attached-comes-back", violates=("ATT-5",), moment=Moment.CONTAINER_RESTARTED)
+def attached_comes_back(site: Site) -> None:
+    """A container without a network has an interface again when it is started again."""
+    if isinstance(site.mode, Nothing) and site.facts:
+        site.leave_inside(site.facts)
+
+
+@fault("attached-is-not-answered", violates=("ATT-3",), moment=Moment.CONTAINER_STARTED)
+def attached_is_not_answered(site: Site) -> None:
+    """What is attached by hand to a container without a network is not let out."""
+    if isinstance(site.mode, Nothing):
+        for protocol in ("udp", "tcp"):
+            site.inside.rule("output", oifname("eth0"), l4proto(protocol), verdict("drop"))
+
+
+@fault("host-mode-tunes-when-it-goes", violates=("HOST-2",), moment=Moment.CONTAINER_REMOVED)
+def host_mode_tunes_when_it_goes(site: Site) -> None:
+    """Removing a container in mode host sets a sysctl of the host's."""
+    if isinstance(site.mode, Host):
+        count = site.memory["counted"] = site.memory.get("counted", 1) + 1
+        site.host.sysctl("net.ipv4.conf.all.log_martians", count)
+
+
+@fault("none-has-more-after-a-restart", violates=("NONE-2",), moment=Moment.CONTAINER_RESTARTED)
+def none_has_more_after_a_restart(site: Site) -> None:
+    """A restarted container without a network has an interface more."""
+    if isinstance(site.mode, Nothing) and site.facts:
+        site.leave_inside(site.facts)
+
+
+@fault(
+    "restarted-on-the-host-it-is-alone",
+    violates=("HOST-1",),
+    around="start_container",
+    narrow=True,
+)
+def restarted_on_the_host_it_is_alone(site: Site, verb: Verb) -> Facts:
+    """A container in mode host that is started again gets a namespace of its own."""
+    return started_alone(site, verb, Host)
+
+
+@fault(
+    "host-mode-ends-ways-to-the-loopback",
+    violates=("HOST-2",),
+    moment=Moment.CONTAINER_REMOVED,
+    narrow=True,
+)
+def host_mode_ends_ways_to_the_loopback(site: Site) -> None:
+    """Removing a container in mode host turns off what published ports on 127.0.0.1 need."""
+    if isinstance(site.mode, Host):
+        for bridge in site.bridges():
+            site.host.sysctl(f"net.ipv4.conf.{bridge}.route_localnet", 0)
+
+
+@fault(
+    "none-restarted-is-down",
+    violates=("NONE-2",),
+    moment=Moment.CONTAINER_RESTARTED,
+    narrow=True,
+    also=("ATT-5",),
+)
+def none_restarted_is_down(site: Site) -> None:
+    """The loopback of a restarted container without a network is down."""
+    if isinstance(site.mode, Nothing):
+        site.inside.set_link("lo", up=False)
+
+
+@fault("joiner-is-alone", violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4", "CTR-8"), around="run")
+def joiner_is_alone(site: Site, verb: Verb) -> Facts:
+    """Who joins a container gets a namespace of its own, with nothing in it."""
+    wrong = isinstance(verb.spec.mode, Joined)
+    facts: Facts = verb(spec=replace(verb.spec, mode=Nothing()) if wrong else verb.spec)
+    return facts
+
+
+@fault("joiner-is-a-peer", violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4"), around="run")
+def joiner_is_a_peer(site: Site, verb: Verb) -> Facts:
+    """Who joins a container is merely put on its network."""
+    spec = verb.spec
+    home = site.specs.get(getattr(spec.mode, "container", ""))
+    if home is not None and isinstance(home.mode, Bridge):
+        spec = replace(spec, mode=home.mode)
+    facts: Facts = verb(spec=spec)
+    return facts
+
+
+@fault("joiner-is-the-hosts", violates=("CTR-1",), around="run")
+def joiner_is_the_hosts(site: Site, verb: Verb) -> Facts:
+    """Who joins a container is in the host's namespace."""
+    wrong = isinstance(verb.spec.mode, Joined)
+    facts: Facts = verb(spec=replace(verb.spec, mode=Host()) if wrong else verb.spec)
+    return facts
+
+
+@fault("joiners-joiner-is-alone", violates=("CTR-8",), around="run", narrow=True)
+def joiners_joiner_is_alone(site: Site, verb: Verb) -> Facts:
+    """Joining works once, not twice."""
+    home = site.specs.get(getattr(verb.spec.mode, "container", ""))
+    wrong = home is not None and isinstance(home.mode, Joined)
+    facts: Facts = verb(spec=replace(verb.spec, mode=Nothing()) if wrong else verb.spec)
+    return facts
+
+
+@fault(
+    "common-loopback-filtered",
+    violates=("CTR-4",),
+    moment=Moment.CONTAINER_STARTED,
+)
+def common_loopback_filtered(site: Site) -> None:
+    """On the loopback of a namespace that two share nothing passes."""
+    if isinstance(site.mode, Joined):
+        for protocol in ("tcp", "udp"):
+            site.inside.rule("input", iifname("lo"), l4proto(protocol), verdict("drop"))
+
+
+@fault("joiner-reports-the-joined-ones-process", violates=("CTR-5",), around="inspect")
+def joiner_reports_the_joined_ones_process(site: Site, verb: Verb) -> Facts:
+    """Processes and files of a joiner are those of the container that it has joined."""
+    facts: Facts = verb()
+    spec = site.specs.get(facts.name)
+    if spec and isinstance(spec.mode, Joined) and facts.running:
+        home = site.runtime.inspect(spec.mode.container)
+        return replace(facts, pid=home.pid or facts.pid)
+    return facts
+
+
+@fault("joining-nobody", violates=("CTR-6",), around="run")
+def joining_nobody(site: Site, verb: Verb) -> Facts:
+    """Joining a container that is not there, or does not run, means having no network."""
+    try:
+        facts: Facts = verb()
+    except RuntimeRefused:
+        if not isinstance(verb.spec.mode, Joined):
+            raise
+        facts = verb(spec=replace(verb.spec, mode=Nothing()))
+    return facts
+
+
+@fault(
+    "joining-refused-without-a-name",
+    violates=("CTR-6",),
+    around="run",
+    narrow=True,
+    also=("CTR-7", "LIFE-2"),
+)
+def joining_refused_without_a_name(site: Site, verb: Verb) -> Facts:
+    """The refusal to join does not say whom."""
+    try:
+        facts: Facts = verb()
+    except RuntimeRefused as refused:
+        if isinstance(verb.spec.mode, Joined):
+            raise RuntimeRefused(refused.asked, "no such container") from refused
+        raise
+    return facts
+
+
+@fault("contradictions-accepted", violates=("CTR-7",), around="run", narrow=True)
+def contradictions_accepted(site: Site, verb: Verb) -> Facts:
+    """Options that contradict joining are passed over in silence."""
+    spec = verb.spec
+    if isinstance(spec.mode, Joined):
+        spec = replace(spec, ports=(), mac=None, ip=None, hostname=None, dns=(), hosts=())
+    facts: Facts = verb(spec=spec)
+    return facts
+
+
+@fault("contradictions-refused-in-general", violates=("CTR-7",), around="run", narrow=True)
+def contradictions_refused_in_general(site: Site, verb: Verb) -> Facts:
+    """The refusal of an option that contradicts joining does not say which."""
+    try:
+        facts: Facts = verb()
+    except RuntimeRefused as refused:
+        if isinstance(verb.spec.mode, Joined):
+            said = f"conflicting options for {verb.spec.mode.container}"
+            raise RuntimeRefused(refused.asked, said) from refused
+        raise
+    return facts
+
+
+@fault("joiner-keeps-more", violates=("CTR-9",), moment=Moment.CONTAINER_STOPPED)
+def joiner_keeps_more(site: Site) -> None:
+    """When the joined container stops its joiner is left with more than is declared."""
+    for name, facts in site.other_containers().items():
+        if getattr(site.specs[name].mode, "container", "") == site.name:
+            site.leave_inside(facts)
+
+
+@fault("one-contradiction-accepted", violates=("CTR-7",), around="run", narrow=True)
+def one_contradiction_accepted(site: Site, verb: Verb) -> Facts:
+    """Of the options that contradict joining one, a resolver, is passed over in silence."""
+    wrong = isinstance(verb.spec.mode, Joined)
+    facts: Facts = verb(spec=replace(verb.spec, dns=()) if wrong else verb.spec)
+    return facts
+
+
+@fault("joiner-takes-the-ports-along", violates=("CTR-9",), moment=Moment.BEFORE_REMOVE)
+def joiner_takes_the_ports_along(site: Site) -> None:
+    """When a joiner is removed nobody reaches the published ports of whom it joined."""
+    if isinstance(site.mode, Joined) and site.specs[site.mode.container].ports:
+        site.host.rule("forward", ct_dnat(), DROP)
+
+
+@fault("joiner-takes-the-names-along", violates=("CTR-9",), moment=Moment.BEFORE_REMOVE)
+def joiner_takes_the_names_along(site: Site) -> None:
+    """When a joiner is removed whom it joined cannot ask for names any more."""
+    home = site.specs.get(getattr(site.mode, "container", ""))
+    if home and isinstance(home.mode, Bridge) and home.mode.network != DEFAULT_NETWORK:
+        for protocol in ("udp", "tcp"):
+            site.inside.rule("output", l4proto(protocol), dport(53), DROP)
+
+
+@fault("restarted-joiner-is-alone", violates=("CTR-1",), around="start_container", narrow=True)
+def restarted_joiner_is_alone(site: Site, verb: Verb) -> Facts:
+    """A joiner that is started again gets a namespace of its own, with nothing in it."""
+    return started_alone(site, verb, Joined)
+
+
+@fault("joiner-keeps-its-resolver", violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)
+def joiner_keeps_its_resolver(site: Site) -> None:
+    """A joiner is told of a resolver that went with a network of the joined one's."""
+    for name, facts in site.other_containers().items():
+        if getattr(site.specs[name].mode, "container", "") == site.name:
+            path = f"{site.world_host.proc}/{facts.pid}/root/etc/resolv.conf"
+            with open(path, "w", encoding="utf-8") as file:
+                file.write("nameserver 192.0.2.250\noptions timeout:1 attempts:1\n")
+
+
+@fault(
+    "stopped-joiner-takes-the-route-along",
+    violates=("CTR-9",),
+    moment=Moment.CONTAINER_STOPPED,
+    narrow=True,
+)
+def stopped_joiner_takes_the_route_along(site: Site) -> None:
+    """When a joiner stops whom it joined loses its way out."""
+    if facts := whom_it_joined(site):
+        for endpoint in facts.endpoints:
+            for gateway in site.runtime.network_facts(endpoint.network).gateways:
+                site.ground(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
+
+
+_UNASKED: Final = 31080
+"""A port inside at which the suites listen."""
+
+
+def _is_behind_a_tap(site: Site) -> bool:
+    return site.mode == Bridge(DEFAULT_NETWORK) and site.runtime.dialect.default_network != "bridge"
+
+
+@fault("one-more-address-on-a-tap", violates=("UM-1",), moment=Moment.CONTAINER_STARTED)
+def one_more_address_on_a_tap(site: Site) -> None:
+    """The container has an address that nobody has declared."""
+    if _is_behind_a_tap(site):
+        (tap,) = site.inside.links().keys() - {"lo"}
+        site.inside.add_address(tap, IPv4Interface("10.9.8.7/24"))
+
+
+@fault("a-tap-that-leads-to-the-host-alone", violates=("UM-2",), moment=Moment.CONTAINER_STARTED)
+def a_tap_that_leads_to_the_host_alone(site: Site) -> None:
+    """What is for the internet does not leave the container."""
+    if _is_behind_a_tap(site):
+        beyond = pick(Topology().internet, 4).network
+        assert isinstance(beyond, IPv4Network)
+        site.inside.rule("output", daddr(beyond), DROP)
+
+
+@fault("a-tap-that-leads-past-the-host", violates=("UM-3",), moment=Moment.CONTAINER_STARTED)
+def a_tap_that_leads_past_the_host(site: Site) -> None:
+    """The host's address on br0 is not reached."""
+    if _is_behind_a_tap(site):
+        own = pick(Topology().br0, 4)
+        assert isinstance(own, IPv4Interface)
+        site.inside.rule("output", daddr(IPv4Network(own.ip)), DROP)
+
+
+@fault("published-without-being-asked", violates=("UM-4",), around="run")
+def published_without_being_asked(site: Site, verb: Verb) -> Facts:
+    """The first container that is started has its ports opened to everybody."""
+    first = verb.spec.mode == Bridge(DEFAULT_NETWORK) and not site.memory.get("opened")
+    site.memory["opened"] = True
+    ports = tuple(Publish(_UNASKED, _UNASKED, transport) for transport in ("tcp", "udp"))
+    facts: Facts = verb(spec=replace(verb.spec, ports=ports) if first else verb.spec)
+    return facts
+
+
+@fault("a-tap-that-shows-in-the-host", violates=("UM-5",), moment=Moment.CONTAINER_STARTED)
+def a_tap_that_shows_in_the_host(site: Site) -> None:
+    """The host gets an interface more for it."""
+    if _is_behind_a_tap(site):
+        site.host.ensure(rtnetlink.add_bridge("tap9"))
+
+
+@fault("a-network-of-the-users-that-is-deaf", violates=("UM-6",), moment=Moment.CONTAINER_STARTED)
+def a_network_of_the_users_that_is_deaf(site: Site) -> None:
+    """Who is on one hears nobody but itself."""
+    apart = site.runtime.dialect.bridges != "host"
+    if apart and site.is_bridged and site.mode != Bridge(DEFAULT_NETWORK):
+        site.inside.rule("input", iifname("eth0"), DROP)

@@ -1,0 +1,455 @@
+"""Published ports that do not answer, answer too much, or stay when nobody wants them any more."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+
+from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.faults import nft_rules
+from harness.faults.fault import RULES, Moment, Verb, fault
+from harness.faults.helpers import FAMILIES, drop, gateway_of, new_bridges, numbered, whom_it_joined
+from harness.faults.nft_rules import DROP
+from harness.faults.target import Plug, Site
+from harness.model.plan import Family, Host, Nothing, Publish
+from linux.conntrack import Conntrack, Flow
+from linux.nftables import (
+    Address,
+    Expression,
+    Table,
+    add_chain,
+    add_rule,
+    add_table,
+    ct_dnat,
+    daddr,
+    dnat,
+    dport,
+    family,
+    iifname,
+    l4proto,
+    masquerade,
+    oifname,
+    to_local,
+)
+
+_LOOPBACK = IPv4Network("127.0.0.0/8")
+_LOOPBACK6 = IPv6Network("::1/128")
+
+
+def _to(port: Publish) -> list[Expression]:
+    """A packet that goes to a published port, whatever address."""
+    return [*l4proto(port.protocol), *dport(port.host_port)]
+
+
+def _published(site: Site) -> Iterator[tuple[Publish, Family, Address]]:
+    """Each published port, once for each family in which the container has an address."""
+    plug: Plug | None = next(site.plugs(), None)
+    for port in site.facts.ports if site.facts and plug else ():
+        for version in FAMILIES:
+            own = [item.ip for item in plug.addresses if item.version == version] if plug else []
+            host_ip = port.host_ip
+            if own and (host_ip is None or host_ip.version == version):
+                yield port, version, own[0]
+
+
+def _redirect(site: Site, *which: list[Expression], to: Address, port: int) -> None:
+    site.host.rule("prerouting", *which, dnat(to, port), priority=-110, nat=True)
+
+
+# --- where it answers --------------------------------------------------------------
+
+
+@fault("datagrams-are-not-published", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def datagrams_are_not_published(site: Site) -> None:
+    """Of a port that is published for TCP and UDP only TCP answers."""
+    for port, version, _ in _published(site):
+        if port.protocol == "udp":
+            drop(site, "prerouting", family(version), _to(port))
+
+
+@fault("callers-do-not-break-off", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def callers_do_not_break_off(site: Site) -> None:
+    """A container is not told that who calls a port that it publishes has broken off."""
+    for port in site.facts.ports if site.facts and site.is_bridged else ():
+        if port.protocol == "tcp":
+            site.inside.rule("input", [*nft_rules.tcp_resets(), *dport(port.container_port)], DROP)
+
+
+@fault("what-is-cut-short-looks-whole", violates=("PUB-14",), moment=Moment.CONTAINER_STARTED)
+def what_is_cut_short_looks_whole(site: Site) -> None:
+    """Who calls a published port takes what the container has broken off for what has ended."""
+    ended = nft_rules.corrupt(13, bytes([0x11]))  # FIN and ACK, in place of RST and ACK
+    if site.is_bridged and site.facts and site.facts.ports:
+        site.inside.rule("output", nft_rules.with_flags("RA"), ended)
+
+
+@fault("loopback-is-published-too", violates=("PUB-15",), moment=Moment.CONTAINER_STARTED)
+def loopback_is_published_too(site: Site) -> None:
+    """What calls a published port is led on to the container's 127.0.0.1."""
+    for plug in site.plugs() if site.facts and site.facts.ports else ():
+        site.inside.sysctl(f"net.ipv4.conf.{plug.inside}.route_localnet", 1)
+    for port, version, _ in _published(site):
+        if version == 4:
+            which = [*iifname("eth0"), *family(4), *l4proto(port.protocol)]
+            led = dnat(_LOOPBACK[1], port.container_port)
+            site.inside.rule(
+                "prerouting", which, dport(port.container_port), led, priority=-110, nat=True
+            )
+
+
+@fault("published-for-others-only", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def published_for_others_only(site: Site) -> None:
+    """The host itself does not reach a port that it publishes on 127.0.0.1."""
+    for port, version, _ in _published(site):
+        if version == 4:
+            drop(site, "output", daddr(_LOOPBACK), _to(port))
+
+
+@fault(
+    "published-on-every-address",
+    violates=("PUB-2",),
+    moment=Moment.CONTAINER_STARTED,
+    history="netavark#881",
+)
+def published_on_every_address(site: Site) -> None:
+    """A port that is published on one address answers on the others too."""
+    for port, version, own in _published(site):
+        anywhere = [*family(version), *to_local(), *_to(port)]
+        _redirect(site, anywhere, to=own, port=port.container_port)
+
+
+@fault("published-range-is-short", violates=("PUB-12",), around="run", narrow=True)
+def published_range_is_short(site: Site, verb: Verb) -> Facts:
+    """The last port of a range is not published."""
+    ports = tuple(
+        replace(port, count=port.count - 1) if port.count > 1 else port for port in verb.spec.ports
+    )
+    facts: Facts = verb(spec=replace(verb.spec, ports=ports))
+    return facts
+
+
+@fault("ipv6-ports-are-closed", violates=("PUB-12",), moment=Moment.CONTAINER_STARTED)
+def ipv6_ports_are_closed(site: Site) -> None:
+    """A port that is published on an IPv6 address does not answer there."""
+    for port, version, _ in _published(site):
+        if version == 6:
+            for hook in ("prerouting", "output"):
+                drop(site, hook, family(6), _to(port))
+
+
+@fault(
+    "no-hairpin",
+    violates=("PUB-4",),
+    moment=RULES,
+    history=("cni-plugins#68", "moby#38784"),
+)
+def no_hairpin(site: Site) -> None:
+    """A container does not reach a port that is published by itself or by a peer."""
+    for bridge in site.bridges():
+        drop(site, "forward", iifname(bridge), oifname(bridge), ct_dnat())
+
+
+@fault(
+    "published-for-one-network",
+    violates=("PUB-5",),
+    moment=RULES,
+    history=("moby#49509", "moby#49511", "netavark#709"),
+    narrow=True,
+)
+def published_for_one_network(site: Site) -> None:
+    """A container on another network does not reach a published port by the host's address."""
+    for bridge in site.bridges():
+        for other in site.bridges():
+            if other != bridge:
+                drop(site, "forward", iifname(bridge), oifname(other), ct_dnat())
+
+
+@fault(
+    "callers-are-hidden",
+    violates=("PUB-6",),
+    moment=RULES,
+    history="podman#5138",
+    narrow=True,
+)
+def callers_are_hidden(site: Site) -> None:
+    """Whoever calls a published port is seen as the gateway."""
+    for bridge in new_bridges(site):
+        called = [*oifname(bridge), *ct_dnat()]
+        site.host.rule("postrouting", called, masquerade(), priority=90, nat=True)
+
+
+@fault(
+    "published-port-is-anybodys",
+    violates=("PUB-11",),
+    around="run",
+    history="moby#52783",
+    narrow=True,
+    also=("PUB-2", "PUB-9"),
+)
+def published_port_is_anybodys(site: Site, verb: Verb) -> Facts:
+    """A port of one address of the host's is taken on all of them."""
+    running = site.other_containers()
+    wanted = {(port.host_port, port.protocol) for port in verb.spec.ports}
+    for name, facts in running.items():
+        if wanted & {(port.host_port, port.protocol) for port in facts.ports if port.host_port}:
+            raise RuntimeRefused(f"run {verb.spec.name}", f"port is taken by {name}")
+    facts_: Facts = verb()
+    return facts_
+
+
+@fault("sctp-is-not-published", violates=("PUB-13",), around="run")
+def sctp_is_not_published(site: Site, verb: Verb) -> Facts:
+    """A port that is published over SCTP is forgotten without a word."""
+    ports = tuple(port for port in verb.spec.ports if port.protocol != "sctp")
+    facts: Facts = verb(spec=replace(verb.spec, ports=ports))
+    return facts
+
+
+# --- who else gets in ----------------------------------------------------------------
+
+
+@fault(
+    "loopback-ports-are-open-to-the-lan",
+    violates=("PUB-3",),
+    moment=Moment.CONTAINER_STARTED,
+    history=("moby#45610", "moby#41872", "CVE-2020-8558"),
+)
+def loopback_ports_are_open_to_the_lan(site: Site) -> None:
+    """A neighbour that puts 127.0.0.1 on the wire reaches what is published there."""
+    uplink = site.uplink()
+    site.host.sysctl(f"net.ipv4.conf.{uplink}.route_localnet", 1)
+    for port, version, own in _published(site):
+        if version == 4:
+            which = [*iifname(uplink), *daddr(_LOOPBACK), *_to(port)]
+            _redirect(site, which, to=own, port=port.container_port)
+
+
+@fault("services-of-the-loopback-are-open", violates=("PUB-3",), moment=Moment.CONTAINER_STARTED)
+def services_of_the_loopback_are_open(site: Site) -> None:
+    """A neighbour reaches what the host's own programs keep to 127.0.0.1."""
+    if site.facts and site.facts.ports:
+        site.host.sysctl(f"net.ipv4.conf.{site.uplink()}.route_localnet", 1)
+
+
+@fault(
+    "the-internets-port-is-taken",
+    violates=("PUB-9",),
+    moment=Moment.CONTAINER_STARTED,
+    history=("CVE-2025-67499", "netavark#904"),
+)
+def the_internets_port_is_taken(site: Site) -> None:
+    """What a container sends to that port anywhere is led to the container that publishes it."""
+    for port, version, own in _published(site):
+        for bridge in site.bridges():
+            which = [*family(version), *iifname(bridge), *_to(port)]
+            _redirect(site, which, to=own, port=port.container_port)
+
+
+# --- whose it is ---------------------------------------------------------------------
+
+
+@fault("port-in-use-passed-over", violates=("PUB-7",), around="run", narrow=True)
+def port_in_use_passed_over(site: Site, verb: Verb) -> Facts:
+    """A container whose port cannot be had is started without it."""
+    try:
+        facts: Facts = verb()
+    except RuntimeRefused:
+        if not verb.spec.ports:
+            raise
+        facts = verb(spec=replace(verb.spec, ports=()))
+    return facts
+
+
+@fault("refused-port-leaves-rules", violates=("PUB-7",), moment=Moment.REFUSED)
+def refused_port_leaves_rules(site: Site) -> None:
+    """A start that is refused for its port leaves the rule that it had made."""
+    for port in site.spec.ports if site.spec else ():
+        _leave_rule(site, port)
+
+
+def _leave_rule(site: Site, port: Publish) -> None:
+    """A rule about a port in a table of the runtime's own kind."""
+    table = Table("inet", "left-ports")
+    chain = add_chain(table, "dstnat", hook="prerouting", priority=-100, kind="nat")
+    nobody = dnat(ip_address("172.31.255.254"), port.container_port)
+    which = [*family(4), *to_local(), *_to(port)]
+    site.host.firewall(add_table(table), chain, add_rule(table, "dstnat", which, nobody))
+
+
+@fault(
+    "port-rules-stay", violates=("PUB-10",), moment=Moment.BEFORE_REMOVE, history="netavark#1129"
+)
+def port_rules_stay(site: Site) -> None:
+    """A removed container's port still leads to its address."""
+    for port in site.facts.ports if site.facts else ():
+        _leave_rule(site, port)
+
+
+@fault("port-listener-stays", violates=("PUB-10",), moment=Moment.CONTAINER_STOPPED)
+def port_listener_stays(site: Site) -> None:
+    """A stopped container's port is still held by a program of the runtime's."""
+    for port in site.spec.ports if site.spec else ():
+        at = port.host_ip or IPv4Address(0)  # another container may have it at another address
+        held = f"{site.name}:{at}:{port.host_port}"
+        kept = port.host_port and port.protocol == "tcp" and at.version == 4
+        if kept and held not in site.memory:
+            opened = site.host.socket(2, 1)  # AF_INET, SOCK_STREAM
+            opened.bind((str(at), port.host_port))
+            opened.listen()
+            site.memory[held] = opened
+
+
+@fault(
+    "flows-stick-to-the-old-container",
+    violates=("PUB-8",),
+    moment=(Moment.CONTAINER_STARTED, Moment.CONTAINER_STOPPED, Moment.BEFORE_REMOVE),
+    history=("moby#8795", "cni-plugins#123", "moby#53384"),
+)
+def flows_stick_to_the_old_container(site: Site) -> None:
+    """A UDP flow that goes on over a restart is still sent where the old container was."""
+    if site.moment != Moment.CONTAINER_STARTED:
+        for port in site.spec.ports if site.spec else ():
+            site.memory.setdefault("before", set()).add(port.host_port)
+        return
+    for port, version, _ in _published(site):
+        plug = next(site.plugs())
+        gateway = gateway_of(plug, version)
+        if port.host_port in site.memory.get("before", ()) and port.protocol == "udp" and gateway:
+            nobody = numbered(gateway, gateway.network.num_addresses - 20)
+            old = [*family(version), *to_local(), *_to(port)]
+            _redirect(site, old, to=nobody.ip, port=port.container_port)
+
+
+@fault("ports-are-closed-to-bystanders", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def ports_are_closed_to_bystanders(site: Site) -> None:
+    """A published port answers the LAN, and not other networks behind the host."""
+    for port, version, _ in _published(site):
+        drop(site, "prerouting", iifname("br0"), family(version), _to(port))
+
+
+@fault("published-by-the-first-network", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def published_by_the_first_network(site: Site) -> None:
+    """A port leads to the network whose name comes first, also where that one is internal."""
+    networks = site.spec.networks if site.spec else ()
+    if len(networks) > 1 and min(networks) in site.memory.get("internal", ()):
+        for port, version, _ in _published(site):
+            drop(site, "prerouting", family(version), _to(port))
+
+
+@fault("no-hairpin-once-restarted", violates=("PUB-4",), moment=Moment.CONTAINER_RESTARTED)
+def no_hairpin_once_restarted(site: Site) -> None:
+    """After a restart neither the container nor a peer reaches its port by the host's address."""
+    for bridge in site.bridges():
+        drop(site, "forward", iifname(bridge), oifname(bridge), ct_dnat())
+
+
+@fault("one-address-becomes-all-on-restart", violates=("PUB-2",), moment=Moment.CONTAINER_RESTARTED)
+def one_address_becomes_all_on_restart(site: Site) -> None:
+    """What a restarted container publishes on one address of the host's answers on all of them."""
+    for plug in site.plugs():
+        for port in site.spec.ports if site.spec else ():
+            for own in plug.addresses:
+                if port.host_ip and own.version == port.host_ip.version == 4:
+                    called = [*family(4), *to_local(), *l4proto(port.protocol)]
+                    to = [*dport(port.host_port), *dnat(own.ip, port.container_port)]
+                    site.host.rule("prerouting", called, to, nat=True, priority=-110)
+
+
+# --- much at once ----------------------------------------------------------------------
+
+
+@fault("published-for-few-words", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def published_for_few_words(site: Site) -> None:
+    """What is longer than 1000 bytes does not get to a published port."""
+    for plug in site.plugs():
+        drop(site, "forward", oifname(plug.bridge), ct_dnat(), nft_rules.longer_than(1000))
+
+
+@fault("published-for-short-answers", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def published_for_short_answers(site: Site) -> None:
+    """What is longer than 1000 bytes does not come back from a published port."""
+    for plug in site.plugs():
+        drop(site, "forward", iifname(plug.bridge), ct_dnat(), nft_rules.longer_than(1000))
+
+
+@fault("loopback6-is-for-few-words", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
+def loopback6_is_for_few_words(site: Site) -> None:
+    """What is longer than 1000 bytes does not get from ::1 to a published port."""
+    for port, version, _ in _published(site):
+        if version == 6:
+            drop(site, "output", daddr(_LOOPBACK6), _to(port), nft_rules.longer_than(1000))
+
+
+@fault("starts-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_STARTED)
+def starts_forget_others_flows(site: Site) -> None:
+    """A start makes the host forget every flow: translated ones are lost."""
+    _forget(site, lambda _: True)
+
+
+@fault("removals-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_REMOVED)
+def removals_forget_others_flows(site: Site) -> None:
+    """A removal makes the host forget every flow: translated ones are lost."""
+    _forget(site, lambda _: True)
+
+
+@fault("networks-forget-others-flows", violates=("LIFE-8",), moment=Moment.NETWORK_REMOVED)
+def networks_forget_others_flows(site: Site) -> None:
+    """When a network is removed the host forgets every flow: translated ones are lost."""
+    _forget(site, lambda _: True)
+
+
+@fault(
+    "starts-forget-flows-of-the-port",
+    violates=("LIFE-8",),
+    moment=Moment.CONTAINER_STARTED,
+    history="moby#46276",
+    narrow=True,
+)
+def starts_forget_flows_of_the_port(site: Site) -> None:
+    """A start makes the host forget UDP flows to ports that it publishes, of whichever address."""
+    own = {port.host_port for port in (site.facts.ports if site.facts else ())}
+    _forget(
+        site,
+        lambda flow: (
+            flow.original.protocol == socket.IPPROTO_UDP and flow.original.destination_port in own
+        ),
+    )
+
+
+@fault("others-modes-forget-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_STARTED)
+def others_modes_forget_flows(site: Site) -> None:
+    """The start of a container that has no network of its own makes the host forget every flow."""
+    if isinstance(site.mode, Nothing | Host):
+        _forget(site, lambda _: True)
+
+
+@fault("refused-starts-forget-flows", violates=("LIFE-8",), moment=Moment.REFUSED)
+def refused_starts_forget_flows(site: Site) -> None:
+    """A start that fails makes the host forget every flow."""
+    _forget(site, lambda _: True)
+
+
+@fault("removals-forget-ipv6-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_REMOVED)
+def removals_forget_ipv6_flows(site: Site) -> None:
+    """A removal makes the host forget every flow of IPv6."""
+    _forget(site, lambda flow: any(address.version == 6 for address in flow.addresses))
+
+
+@fault(
+    "joiner-takes-the-flows-along",
+    violates=("LIFE-8",),
+    moment=Moment.CONTAINER_REMOVED,
+    narrow=True,
+)
+def joiner_takes_the_flows_along(site: Site) -> None:
+    """When a joiner is removed the host forgets the flows of whom it joined: it had his address."""
+    if facts := whom_it_joined(site):
+        kept = {item.ip for end in facts.endpoints for item in (end.address, end.address6) if item}
+        _forget(site, lambda flow: bool(kept & flow.addresses))
+
+
+def _forget(site: Site, which: Callable[[Flow], bool]) -> None:
+    with site.host.place.open() as space, Conntrack(space) as conntrack:
+        conntrack.forget([flow for flow in conntrack.all() if which(flow)])

@@ -1,0 +1,248 @@
+"""Routes that are missing, wrong or too many, inside and in the host; TTLs."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+from harness.faults import nft_rules
+from harness.faults.fault import PLUGGED, RULES, Moment, fault
+from harness.faults.helpers import FAMILIES, gateway_of, new_bridges, numbered
+from harness.faults.target import Plug, Site
+from harness.model.plan import DEFAULT_NETWORK, Nothing
+from linux import rtnetlink
+from linux.netlink import u32
+from linux.nftables import iifname, l4proto, oifname
+
+_LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
+
+
+@fault("no-default-route", violates=("BR-2",), moment=PLUGGED)
+def no_default_route(site: Site) -> None:
+    """A container has no way out of its network."""
+    for plug in site.plugs():
+        for gateway in plug.gateways:
+            site.inside.ensure(rtnetlink.del_route(None, via=gateway.ip))
+
+
+@fault("default-route-to-nobody", violates=("BR-2",), moment=PLUGGED)
+def default_route_to_nobody(site: Site) -> None:
+    """The default route leads to an address that nobody has."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug):
+            nobody = numbered(gateway, gateway.network.num_addresses - 9)
+            site.inside.ensure(rtnetlink.add_route(None, via=nobody.ip, replace=True))
+
+
+@fault("route-too-many", violates=("BR-2",), moment=PLUGGED)
+def route_too_many(site: Site) -> None:
+    """A container has a route besides those of its network."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug):
+            site.inside.ensure(rtnetlink.add_route(IPv4Network("10.66.0.0/16"), via=gateway.ip))
+
+
+@fault("no-ipv6-default-route", violates=("V6-1",), moment=PLUGGED)
+def no_ipv6_default_route(site: Site) -> None:
+    """On a network with both families only IPv4 leads out."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug, 6):
+            site.inside.ensure(rtnetlink.del_route(None, via=gateway.ip))
+
+
+@fault("none-has-a-route", violates=("NONE-3",), moment=Moment.CONTAINER_STARTED, narrow=True)
+def none_has_a_route(site: Site) -> None:
+    """A container without a network has a route."""
+    if isinstance(site.mode, Nothing):
+        site.inside.ensure(rtnetlink.add_route(IPv4Network("10.66.0.0/16"), oif=rtnetlink.LO))
+
+
+@fault("none-swallows", violates=("NONE-3", "NONE-4"), moment=Moment.CONTAINER_STARTED)
+def none_swallows(site: Site) -> None:
+    """What a container without a network sends is lost without a word."""
+    if isinstance(site.mode, Nothing):
+        for network in (IPv4Network("0.0.0.0/0"), IPv6Network("::/0")):
+            site.inside.ensure(rtnetlink.add_route(network, oif=rtnetlink.LO))
+
+
+@fault("internal-has-a-default-route", violates=("INT-1",), moment=PLUGGED, narrow=True)
+def internal_has_a_default_route(site: Site) -> None:
+    """A container on an internal network is sent out by its gateway."""
+    for plug in site.plugs():
+        if site.is_internal:
+            for gateway in plug.gateways:
+                site.inside.ensure(rtnetlink.add_route(None, via=gateway.ip))
+
+
+@fault("ttl-is-not-counted", violates=("BR-6", "BR-7", "BR-19"), moment=RULES)
+def ttl_is_not_counted(site: Site) -> None:
+    """The host passes on what containers send as if it were no router."""
+    for bridge in new_bridges(site):
+        for version in FAMILIES:
+            site.host.rule("prerouting", iifname(bridge), nft_rules.set_ttl(version, 65))
+
+
+@fault("answers-of-the-host-are-old", violates=("BR-5",), moment=RULES)
+def answers_of_the_host_are_old(site: Site) -> None:
+    """The host answers its containers as if a router lay between."""
+    for bridge in new_bridges(site):
+        for version in FAMILIES:
+            site.host.rule("output", oifname(bridge), nft_rules.set_ttl(version, 63), priority=300)
+
+
+@fault("peers-are-a-router-apart", violates=("BR-4",), moment=Moment.HOST_READY)
+def peers_are_a_router_apart(site: Site) -> None:
+    """What containers on one network send each other loses one of its TTL."""
+    for version in FAMILIES:
+        aged = nft_rules.set_ttl(version, 63, bridge=True)
+        site.host.rule("forward", aged, priority=0, bridge=True)
+
+
+@fault("hop-limit-is-not-counted", violates=("V6-1",), moment=RULES)
+def hop_limit_is_not_counted(site: Site) -> None:
+    """Over IPv6 the host passes on what containers send as if it were no router."""
+    for bridge in new_bridges(site):
+        site.host.rule("prerouting", iifname(bridge), nft_rules.set_ttl(6, 65))
+
+
+@fault("joiner-takes-the-route-along", violates=("CTR-9",), moment=Moment.CONTAINER_REMOVED)
+def joiner_takes_the_route_along(site: Site) -> None:
+    """Removing who has joined a container takes that one's default route away."""
+    home = getattr(site.mode, "container", None)
+    if home and (facts := site.other_containers().get(home)):
+        for endpoint in facts.endpoints:
+            for gateway in site.runtime.network_facts(endpoint.network).gateways:
+                site.ground(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
+
+
+@fault(
+    "host-gets-a-route-of-its-own",
+    violates=("BYS-1",),
+    moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE),
+)
+def host_gets_a_route_of_its_own(site: Site) -> None:
+    """While a container runs the host has one route more by its own interface."""
+    _route_meanwhile(site, IPv4Network("10.88.0.0/16"))
+
+
+def _route_meanwhile(site: Site, network: IPv4Network) -> None:
+    """Have the host route a network by its own interface while the container runs."""
+    route = rtnetlink.add_route(network, oif=site.host.link(site.uplink()).ifindex)
+    if site.moment == Moment.BEFORE_REMOVE:
+        route = route._replace(kind=rtnetlink.RTM_DELROUTE, flags=0)
+    site.host.ensure(route)
+
+
+@fault("policy-rule-for-the-host", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
+def policy_rule_for_the_host(site: Site) -> None:
+    """With each container the host gets a policy rule about its own interface."""
+    count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
+    site.host.ensure(rtnetlink.add_rule(4, iif=site.uplink(), table=254, priority=count))
+
+
+@fault("second-default-route", violates=("BR-2",), moment=PLUGGED)
+def second_default_route(site: Site) -> None:
+    """There are two default routes, one of them for when the other is gone."""
+    for plug in site.plugs():
+        if gateway := gateway_of(plug):
+            spare = rtnetlink.add_route(None, via=gateway.ip)
+            site.inside.ensure(spare._replace(body=spare.body + u32(rtnetlink.RTA_PRIORITY, 500)))
+
+
+@fault("internal-reaches-the-host", violates=("INT-1",), moment=PLUGGED)
+def internal_reaches_the_host(site: Site) -> None:
+    """From an internal network one address of the host's beyond the bridge answers."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug)
+        if site.is_internal and gateway:
+            for address in site.host.addresses(site.uplink()):
+                if address.version == 4:
+                    there = IPv4Network(address.ip)
+                    site.inside.ensure(rtnetlink.add_route(there, via=gateway.ip))
+
+
+@fault("route-too-many-on-own-networks", violates=("BR-2",), moment=PLUGGED)
+def route_too_many_on_own_networks(site: Site) -> None:
+    """On a network of one's own a container has a third route."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug)
+        if plug.network.name != DEFAULT_NETWORK and gateway and not site.is_internal:
+            site.inside.ensure(rtnetlink.add_route(IPv4Network("10.0.0.0/8"), via=gateway.ip))
+
+
+@fault("internal-opens-with-a-restart", violates=("INT-1",), moment=Moment.CONTAINER_RESTARTED)
+def internal_opens_with_a_restart(site: Site) -> None:
+    """A restarted container on an internal network has a default route."""
+    for plug in site.plugs():
+        gateway = gateway_of(plug)
+        if gateway and plug.network.name in site.memory.get("internal", ()):
+            site.inside.ensure(rtnetlink.add_route(None, via=gateway.ip))
+
+
+@fault("rule-leads-to-another-table", violates=("BR-2",), moment=PLUGGED, narrow=True)
+def rule_leads_to_another_table(site: Site) -> None:
+    """A policy rule has what a container itself sends go by a table that nobody looks at."""
+    for plug in site.plugs():
+        _lead_away(site, plug, IPv4Network("198.18.0.0/15"))
+
+
+@fault("host-answers-calls-as-from-afar", violates=("BR-5",), moment=RULES, narrow=True)
+def host_answers_calls_as_from_afar(site: Site) -> None:
+    """The host answers pings as it should, and calls over TCP as if a router lay between."""
+    for bridge in new_bridges(site):
+        for version in FAMILIES:
+            aged = [*l4proto("tcp"), *nft_rules.set_ttl(version, 63)]
+            site.host.rule("output", oifname(bridge), aged, priority=300)
+
+
+@fault("answers-from-beyond-are-new", violates=("BR-7",), moment=RULES)
+def answers_from_beyond_are_new(site: Site) -> None:
+    """What comes over TCP from beyond the host has a whole TTL, as from a proxy."""
+    for bridge in new_bridges(site):
+        for version in FAMILIES:
+            new = [*l4proto("tcp"), *nft_rules.set_ttl(version, 64)]
+            site.host.rule("forward", oifname(bridge), new, priority=300)
+
+
+@fault("link-local-is-swallowed", violates=("BR-2",), moment=PLUGGED, narrow=True)
+def link_local_is_swallowed(site: Site) -> None:
+    """What is for 169.254.0.0/16, where clouds have their metadata, ends in a blackhole inside."""
+    for _ in site.plugs():
+        site.inside.ensure(rtnetlink.add_blackhole(_LINK_LOCAL))
+
+
+@fault(
+    "host-gets-a-link-local-route",
+    violates=("BYS-1",),
+    moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE),
+)
+def host_gets_a_link_local_route(site: Site) -> None:
+    """While a container runs the host has a route to 169.254.0.0/16 by its own interface."""
+    _route_meanwhile(site, _LINK_LOCAL)
+
+
+@fault(
+    "rule-leads-to-another-table-on-own-networks", violates=("BR-2",), moment=PLUGGED, narrow=True
+)
+def rule_leads_to_another_table_on_own_networks(site: Site) -> None:
+    """On a network of one's own a policy rule leads to a table that nobody looks at."""
+    for plug in site.plugs():
+        if plug.network.name != DEFAULT_NETWORK:
+            _lead_away(site, plug, IPv4Network("198.18.0.0/15"))
+
+
+@fault("rule-of-ipv6-leads-to-another-table", violates=("V6-1",), moment=PLUGGED, narrow=True)
+def rule_of_ipv6_leads_to_another_table(site: Site) -> None:
+    """On a network with IPv6 a policy rule of that family leads to a table of its own."""
+    for plug in site.plugs():
+        if gateway_of(plug, 6):
+            _lead_away(site, plug, IPv6Network("2001:db8:ffff::/48"))
+
+
+def _lead_away(site: Site, plug: Plug, network: IPv4Network | IPv6Network) -> None:
+    """Have what a container itself sends go by a table that has one route."""
+    index = site.inside.link(plug.inside).ifindex
+    site.inside.ensure(
+        rtnetlink.add_rule(network.version, iif="lo", table=100, priority=50),
+        rtnetlink.add_route(network, oif=index, table=100),
+    )

@@ -1,0 +1,328 @@
+"""What the rules of a namespace do, whoever wrote them: enough to pick some and take them away."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+from linux import rtnetlink
+from linux.netlink import NLM_F_CREATE, Request, attr, attributes, be32, nest, text, u8, u32
+from linux.nftables import Address, Expression, Nft, Rule, Table, family, l4proto, verdict
+
+_WAYS: Final = {struct.pack(">I", 6): "in", struct.pack(">I", 7): "out"}
+_VERDICTS: Final = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"}
+
+
+class Entry(NamedTuple):
+    """One rule, with what it does and the raw values that it compares with.
+
+    `does` is `drop`, `accept`, `jump`, `return`, `reject`, `masq`, `nat` or `""`. `links` are
+    the interfaces that it compares with, as `("in", "eth0")` or `("out", "docker0")`.
+    """
+
+    table: Table
+    rule: Rule
+    does: str
+    kinds: tuple[str, ...]
+    links: tuple[tuple[str, str], ...]
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it drops or rejects."""
+        return self.does in ("drop", "reject")
+
+
+def entries(opened: Nft) -> list[Entry]:
+    """Every rule of a namespace, table by table."""
+    return [entry for table in opened.tables() for entry in _of(opened, table)]
+
+
+def _of(opened: Nft, table: Table) -> Iterator[Entry]:
+    for rule, expressions in opened.expressions(table):
+        kinds: list[str] = []
+        links: list[tuple[str, str]] = []
+        does, way = "", ""
+        for _, element in attributes(expressions):
+            parts = dict(attributes(element))
+            name = parts[1].rstrip(b"\0").decode()
+            kinds.append(name)
+            if name in ("reject", "masq", "nat", "queue"):
+                does = name
+            elif name == "immediate":
+                does = _verdict(parts.get(2, b"")) or does
+            elif name == "meta":
+                way = _WAYS.get(dict(attributes(parts.get(2, b""))).get(2, b""), "")
+            elif name == "cmp" and way:
+                links.append((way, _compared(parts.get(2, b""))))
+                way = ""
+        yield Entry(table, rule, does, tuple(kinds), tuple(links))
+
+
+def _compared(data: bytes) -> str:
+    """The name that a comparison is with."""
+    value = dict(attributes(dict(attributes(data)).get(3, b""))).get(1, b"")
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def _verdict(data: bytes) -> str:
+    """What an immediate decides; empty where it only loads a value."""
+    value = dict(attributes(dict(attributes(data)).get(2, b"")))
+    if 2 not in value:
+        return ""
+    (code,) = struct.unpack(">i", dict(attributes(value[2]))[1])
+    return _VERDICTS.get(code, "")
+
+
+DROP: Final = tuple(verdict("drop"))
+_REGISTER, _SECOND = 1, 2
+_LINK, _NETWORK, _TRANSPORT = 0, 1, 2
+_INET: Final = 1
+_CT_MARK: Final = 3
+_L4PROTO: Final = 16
+"""NFT_META_L4PROTO (linux/netfilter/nf_tables.h)."""
+_PORT_OPTIONS: Final = {
+    "learning": 8,
+    "unicast_flood": 9,
+    "proxyarp": 10,
+    "mcast_flood": 27,
+    "bcast_flood": 30,
+    "isolated": 33,
+}
+_QUESTION: Final = 20
+"""Where the name is that was asked about: behind the headers of UDP and of DNS, in bytes."""
+_AGEING: Final = 4
+_NTF_PROXY: Final = 8
+_IFLA_INFO_DATA, _IFLA_LINKINFO, _IFLA_INFO_KIND = 2, 18, 1
+
+
+def _expression(name: str, *data: bytes) -> Expression:
+    return nest(1, text(1, name), nest(2, *data))
+
+
+def _u32(value: int) -> bytes:
+    """As registers hold numbers of the host's own."""
+    return struct.pack("=I", value)
+
+
+def _load(base: int, offset: int, length: int) -> Expression:
+    place = (be32(2, base), be32(3, offset), be32(4, length))
+    return _expression("payload", be32(1, _REGISTER), *place)
+
+
+def _store(base: int, offset: int, length: int, checksum: int | None) -> Expression:
+    place = [be32(5, _REGISTER), be32(2, base), be32(3, offset), be32(4, length)]
+    if checksum is not None:
+        place += [be32(6, _INET), be32(7, checksum)]
+    return _expression("payload", *place)
+
+
+def _bits(mask: bytes, toggled: bytes) -> Expression:
+    registers = (be32(1, _REGISTER), be32(2, _REGISTER), be32(3, len(mask)))
+    return _expression("bitwise", *registers, nest(4, attr(1, mask)), nest(5, attr(1, toggled)))
+
+
+def _compare(value: bytes, op: Literal[0, 1, 2, 3, 4, 5] = 0) -> Expression:
+    return _expression("cmp", be32(1, _REGISTER), be32(2, op), nest(3, attr(1, value)))
+
+
+# --- matches -------------------------------------------------------------------
+
+
+def fragments(version: int) -> list[Expression]:
+    """The packet is a fragment; only before the kernel puts them together (priority -400)."""
+    return [*family(version), *is_fragment(version)]
+
+
+def is_fragment(version: int) -> list[Expression]:
+    """A packet that is known to be of this family is a fragment."""
+    if version == 6:
+        return [_load(_NETWORK, 6, 1), _compare(bytes([44]))]
+    more_or_offset = _bits(b"\x3f\xff", b"\0\0")
+    return [_load(_NETWORK, 6, 2), more_or_offset, _compare(b"\0\0", 1)]
+
+
+def longer_than(size: int) -> list[Expression]:
+    """The packet has more than `size` bytes, segments that are still in one piece included."""
+    length = _expression("meta", be32(1, _REGISTER), be32(2, 0))
+    host_order = _expression(
+        "byteorder",
+        be32(1, _REGISTER),
+        be32(2, _REGISTER),
+        be32(3, 1),
+        be32(4, 4),
+        be32(5, 4),
+    )
+    return [length, host_order, _compare(struct.pack(">I", size), 4)]
+
+
+def of_protocol(number: int) -> list[Expression]:
+    """The packet is of a protocol by its number, whatever is in it."""
+    return [_expression("meta", be32(1, _REGISTER), be32(2, _L4PROTO)), _compare(bytes([number]))]
+
+
+def tcp_resets() -> list[Expression]:
+    """A TCP segment that resets."""
+    return with_flags("R")
+
+
+def with_flags(flags: str) -> list[Expression]:
+    """A TCP segment that has all of these flags, by their letters in `tcpdump` (C for CWR)."""
+    bits = bytes([sum(1 << "FSRPAUEC".index(flag) for flag in flags)])
+    return [*l4proto("tcp"), _load(_TRANSPORT, 13, 1), _bits(bits, b"\0"), _compare(bits)]
+
+
+def marked_for_urgency() -> list[Expression]:
+    """An IPv4 packet with a class of service (DSCP) other than the ordinary one."""
+    return [*family(4), _load(_NETWORK, 1, 1), _bits(b"\xfc", b"\0"), _compare(b"\0", 1)]
+
+
+def other_records_of(name: str) -> list[Expression]:
+    """A UDP answer about this name, of one label, that tells of other records than addresses."""
+    asked = bytes([len(name)]) + name.encode() + b"\0"
+    kind = _load(_TRANSPORT, _QUESTION + len(asked), 2)
+    answer = [_load(_TRANSPORT, 10, 1), _bits(b"\x80", b"\0"), _compare(b"\x80")]
+    about = [_load(_TRANSPORT, _QUESTION, len(asked)), _compare(asked)]
+    addresses = [part for number in (1, 28) for part in (kind, _compare(bytes([0, number]), 1))]
+    return [*l4proto("udp"), *answer, *about, *addresses]
+
+
+def empty_datagrams() -> list[Expression]:
+    """A UDP header with nothing behind it."""
+    return [*l4proto("udp"), _load(_TRANSPORT, 4, 2), _compare(struct.pack(">H", 8))]
+
+
+def datagrams_without_checksum() -> list[Expression]:
+    """A UDP header with zeros in place of a checksum."""
+    return [*l4proto("udp"), _load(_TRANSPORT, 6, 2), _compare(b"\0\0")]
+
+
+def pings(protocol: str) -> list[Expression]:
+    """An echo request."""
+    kind = 8 if protocol == "icmp" else 128
+    return [*l4proto(protocol), _load(_TRANSPORT, 0, 1), _compare(bytes([kind]))]
+
+
+def errors(version: int, kind: int, code: int | None = None) -> list[Expression]:
+    """An ICMP message of this type, and code."""
+    found = [*family(version), *l4proto("icmp" if version == 4 else "icmpv6")]
+    found += [_load(_TRANSPORT, 0, 1), _compare(bytes([kind]))]
+    if code is not None:
+        found += [_load(_TRANSPORT, 1, 1), _compare(bytes([code]))]
+    return found
+
+
+def of_marked_flow(mark: int) -> list[Expression]:
+    """The packet's flow has been marked so."""
+    return [_expression("ct", be32(1, _REGISTER), be32(2, _CT_MARK)), _compare(_u32(mark))]
+
+
+def to_mac(mac: str) -> list[Expression]:
+    """In a table of a bridge: the frame is for this MAC."""
+    return [_load(_LINK, 0, 6), _compare(rtnetlink.mac_bytes(mac))]
+
+
+# --- changes -------------------------------------------------------------------
+
+
+def between_ports(version: int) -> list[Expression]:
+    """In a table of a bridge: the frame carries a packet of this family."""
+    ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
+    return [_expression("meta", be32(1, _REGISTER), be32(2, 1)), _compare(ethertype)]
+
+
+def set_ttl(version: int, ttl: int, *, bridge: bool = False) -> list[Expression]:
+    """Write a TTL or hop limit into the packet; `bridge` in a table of a bridge."""
+    if version == 6:
+        keep, change, offset, checksum = b"\xff\x00", bytes([0, ttl]), 6, None
+    else:
+        keep, change, offset, checksum = b"\x00\xff", bytes([ttl, 0]), 8, 10
+    which = between_ports(version) if bridge else family(version)
+    head = [*which, _load(_NETWORK, offset, 2), _bits(keep, change)]
+    return [*head, _store(_NETWORK, offset, 2, checksum)]
+
+
+def set_class(version: int, number: int) -> list[Expression]:
+    """Write a traffic class (DSCP and ECN) into the packet."""
+    keep, change = (b"\xf0\x0f", number << 4) if version == 6 else (b"\xff\x00", number)
+    head = [*family(version), _load(_NETWORK, 0, 2), _bits(keep, struct.pack(">H", change))]
+    return [*head, _store(_NETWORK, 0, 2, None if version == 6 else 10)]
+
+
+def deny_the_name() -> list[Expression]:
+    """Have a UDP answer say that there is no such name (RFC 1035, 4.1.1)."""
+    head = [_load(_TRANSPORT, 10, 2), _bits(b"\xff\xf0", b"\0\3")]
+    return [*head, _store(_TRANSPORT, 10, 2, 6)]
+
+
+def mark_flow(mark: int) -> list[Expression]:
+    """Mark the packet's flow."""
+    value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, _u32(mark))))
+    return [value, _expression("ct", be32(2, _CT_MARK), be32(4, _REGISTER))]
+
+
+def corrupt(offset: int, data: bytes) -> list[Expression]:
+    """Write other data into a TCP segment, with a checksum that is right."""
+    value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, data)))
+    return [*l4proto("tcp"), value, _store(_TRANSPORT, offset, len(data), 16)]
+
+
+def snat(to: Address) -> list[Expression]:
+    """Rewrite the source to an address of one's choice."""
+    number = socket.AF_INET if to.version == 4 else socket.AF_INET6
+    value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, to.packed)))
+    return [value, _expression("nat", be32(1, 0), be32(2, number), be32(3, _REGISTER))]
+
+
+def masquerade_as_port(port: int) -> list[Expression]:
+    """Masquerade, and have the source port be this one and no other."""
+    value = nest(2, attr(1, struct.pack(">H", port)))
+    load = [_expression("immediate", be32(1, register), value) for register in (_REGISTER, _SECOND)]
+    return [*load, _expression("masq", be32(1, 0x2), be32(2, _REGISTER), be32(3, _SECOND))]
+
+
+def masquerade_at_random() -> list[Expression]:
+    """Masquerade under a port drawn by lot."""
+    return [_expression("masq", be32(1, 0x4 | 0x10))]
+
+
+# --- traffic control -----------------------------------------------------------
+
+
+def add_clsact(index: int) -> Request:
+    """Give a link the hooks for filters of traffic control: tc(8)."""
+    body = struct.pack("=4xiIII", index, 0xFFFF0000, 0xFFFFFFF1, 0) + text(1, "clsact")
+    return Request(36, NLM_F_CREATE, body, f"add clsact to link {index}")  # RTM_NEWQDISC
+
+
+def del_clsact(index: int) -> Request:
+    """Take them away."""
+    return add_clsact(index)._replace(kind=37, flags=0)  # RTM_DELQDISC
+
+
+# --- bridges -------------------------------------------------------------------
+
+
+def port_option(index: int, option: str, *, on: bool) -> Request:
+    """Set an option of a bridge port: learning, isolated, proxyarp, mcast_flood, …."""
+    body = rtnetlink.LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
+    body += nest(rtnetlink.IFLA_PROTINFO, u8(_PORT_OPTIONS[option], on))
+    return Request(rtnetlink.RTM_SETLINK, 0, body, f"set {option} of bridge port {index}")
+
+
+def ageing(index: int, seconds: float) -> Request:
+    """For how long a bridge remembers behind which port a MAC is; 0: it is a hub."""
+    data = nest(_IFLA_INFO_DATA, u32(_AGEING, round(seconds * 100)))
+    body = rtnetlink.link_body(index=index)
+    body += nest(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"), data)
+    return Request(rtnetlink.RTM_NEWLINK, 0, body, f"set the ageing time of bridge {index}")
+
+
+def proxy(index: int, address: Address) -> Request:
+    """Have a link answer neighbour discovery for an address that is somewhere else."""
+    body = rtnetlink.NEIGH.pack(socket.AF_INET6, index, 0, _NTF_PROXY, 0)
+    body += attr(rtnetlink.NDA_DST, address.packed)
+    return Request(
+        rtnetlink.RTM_NEWNEIGH, NLM_F_CREATE, body, f"answer for {address} on link {index}"
+    )

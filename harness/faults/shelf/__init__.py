@@ -1,1 +1,0 @@
-"""The faults that come with the harness, by what they break."""

@@ -1,0 +1,180 @@
+"""What a shell in the lab finds: names for namespaces, programs, a prompt.
+
+All of it lies on the host's private /run and goes away with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.adapters.protocol import Adapter
+from harness.sandbox import namespaces
+from harness.world.host_files import cache
+from linux.netns import NetNS
+from linux.syscalls import CLONE_NEWNET, MS_BIND, mount, setns, umount
+
+HOME: Final = Path("/run/netmodes")
+BIN: Final = HOME / "bin"
+SPARE: Final = HOME / "spare"
+"""Programs for machines that lack them: last on the PATH, so that the machine's own come first."""
+PICTURE: Final = HOME / "picture"
+
+_PROGRAMS: Final = {
+    BIN / "netmodes": "harness.cli.main",
+    BIN / "mydocker": "runtime.cli.main",
+    BIN / "inside": "harness.lab.shell",
+    SPARE / "ip": "harness.lab.ip",
+    SPARE / "ping": "harness.lab.ping",
+}
+_SYSTEM: Final = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+
+def furnish(
+    spaces: Mapping[str, NetNS],
+    picture: str,
+    outer: Mapping[str, str],
+    scripts: Mapping[str, str] | None = None,
+) -> None:
+    """Lay everything out. To be called by a process in all of the host's namespaces.
+
+    `outer` is the environment from which that of the lab is made, `scripts` are programs more.
+    """
+    NAMES.mkdir(exist_ok=True)  # podman keeps names of its own there
+    for name, space in spaces.items():
+        handle = NAMES / name
+        handle.touch()
+        mount(f"/proc/self/fd/{space.fd}", str(handle), flags=MS_BIND)
+    for directory in (BIN, SPARE):
+        directory.mkdir(exist_ok=True)
+    programs = {program: _launcher(program.name, module) for program, module in _PROGRAMS.items()}
+    programs |= {BIN / name: script for name, script in (scripts or {}).items()}
+    for program, content in programs.items():
+        program.write_text(content, encoding="utf-8")
+        program.chmod(0o755)
+    PICTURE.write_text(picture, encoding="utf-8")
+    RC.write_text(_shellrc(outer), encoding="utf-8")
+    namespaces.MARK.touch()
+
+
+def clear(names: Iterable[str]) -> None:
+    """Take the names of namespaces away again, which would keep those alive.
+
+    To be called where `furnish` was.
+    """
+    for name in names:
+        handle = NAMES / name
+        with contextlib.suppress(OSError):  # whoever had the shell has done it
+            umount(str(handle))
+            handle.unlink()
+
+
+def given(runtime: Adapter | None) -> dict[str, str]:
+    """This process's environment, and what the runtime's commands have to be told besides."""
+    return {**os.environ, **getattr(runtime, "environment", {})}
+
+
+def environment(outer: Mapping[str, str]) -> dict[str, str]:
+    """The environment of whatever runs in the lab."""
+    own = {"PATH": _path(outer), "ENV": str(RC), "XDG_CACHE_HOME": cache()}
+    return {**outer, **own, PLACE: "host"}
+
+
+def _path(outer: Mapping[str, str]) -> str:
+    python = os.path.dirname(sys.executable)
+    given = outer.get("PATH", "").split(os.pathsep)
+    every = (str(BIN), python, *filter(None, given), *_SYSTEM, str(SPARE))
+    return os.pathsep.join(dict.fromkeys(every))
+
+
+def _launcher(name: str, module: str) -> str:
+    """A script that runs this very code, installed or not, from whatever directory."""
+    root = str(Path(__file__).parents[2])
+    source = (
+        f"import sys; sys.argv[0] = {name!r}; sys.path.insert(0, {root!r}); "
+        f"from {module} import main; sys.exit(main(sys.argv[1:]))"
+    )
+    return f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -c {shlex.quote(source)} "$@"\n'
+
+
+def _shellrc(outer: Mapping[str, str]) -> str:
+    """What an interactive bash or sh reads: the user's own settings, then the lab's.
+
+    The history is the lab's as well: nothing typed here ends up in the user's.
+    """
+    return f"""\
+if [ "${{BASH_VERSION:-}}" ] && [ -r ~/.bashrc ]; then . ~/.bashrc; fi
+unset PROMPT_COMMAND
+HISTFILE={HOME}/history
+PATH={shlex.quote(_path(outer))}
+PS1='lab:${PLACE} ${{PWD##*/}} # '
+"""
+
+
+NAMES: Final = Path("/run/netns")
+PLACE: Final = "NETMODES_PLACE"
+"""The environment variable with the name of the namespace; the prompt shows it."""
+RC: Final = Path("/run/netmodes/shellrc")
+"""What an interactive shell of the lab reads first."""
+
+USAGE: Final = "usage: inside NAME [COMMAND…]    without a command: a shell"
+
+
+def shell(environment: Mapping[str, str]) -> list[str]:
+    """The command line of an interactive shell: the user's, or sh."""
+    path = environment.get("SHELL", "")
+    if not os.access(path, os.X_OK):
+        return ["/bin/sh"]
+    return [path, "--rcfile", str(RC)] if os.path.basename(path) == "bash" else [path]
+
+
+def names() -> list[str]:
+    """The namespaces that have a name."""
+    return sorted(os.listdir(NAMES)) if NAMES.is_dir() else []
+
+
+def enter(name: str) -> None:
+    """Move the calling process into the namespace called `name`.
+
+    Raises `OSError` when there is none, or none any more behind that name.
+    """
+    if name not in names():  # nor a path
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    with NetNS.at(str(NAMES / name)) as space:
+        setns(space.fd, CLONE_NEWNET)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Become the command; returns only an exit code of failure, as a shell gives it."""
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stderr.write(f"{USAGE}\nnames: {' '.join(names())}\n")
+        return 2
+    name, *command = argv
+    try:
+        enter(name)
+    except OSError as error:
+        sys.stderr.write(_refusal(name, error))
+        return 1
+    command = command or shell(os.environ)
+    try:
+        os.execvpe(command[0], command, {**os.environ, PLACE: name})  # noqa: S606 - what it is for
+    except OSError as error:
+        sys.stderr.write(f"inside: {command[0]}: {error.strerror}\n")
+        return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+def _refusal(name: str, error: OSError) -> str:
+    if name in names() and isinstance(error, FileNotFoundError):
+        gone = os.readlink(NAMES / name)
+        return f"inside: {name!r} leads nowhere any more: {gone} is gone with its process\n"
+    return (
+        f"inside: no namespace is called {name!r}: {error.strerror}\n"
+        f"names: {' '.join(names())}\n"
+        f"to name a container's: ln -s /proc/PID/ns/net {NAMES}/NAME\n"
+    )

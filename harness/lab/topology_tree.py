@@ -1,0 +1,93 @@
+"""Where everybody is: the world as a tree, from the internet down to the containers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rich.markup import escape
+from rich.tree import Tree
+
+from harness.adapters.protocol import NetworkFacts
+from harness.model.plan import Attached, Bridge, Host, Joined, Mode, Nothing
+from harness.model.topology import WWW, Interface, Topology
+
+_MANY: Final = 6
+"""A longer chain of routers is not spelt out."""
+_INDENT: Final = 4
+_NAMES: Final = 30
+"""The column in which what is told about a container begins, counted from the host's branch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A container as it is: its mode, and the addresses that were seen in its namespace."""
+
+    name: str
+    mode: Mode
+    addresses: tuple[Interface, ...] = ()
+
+
+def draw(topology: Topology, bridge: NetworkFacts | None, seats: Sequence[Seat]) -> Tree:
+    """The picture. `bridge` is the default network, `None` when nobody is on it."""
+    top = Tree(
+        f"{_name('internet')} {_bare(topology.internet)}  {_aside(WWW)}\n"
+        f"         {_bare(topology.resolver)}  {_aside('the name server')}"
+    )
+    routers = top.add(f"{_name(_chain(topology.routers))}  {_aside(_toll(topology.routers))}")
+    lan = routers.add(f"{_name('LAN')} {_addresses(topology.lan_gateway[:1], network=True)}")
+    lan.add(f"{_name('attacker')} {_bare(topology.attacker)}")
+    host = lan.add(f"{_name('host')} {_bare(topology.host)}  {_aside('you are here')}")
+    br0 = host.add(f"{_name('br0')} {_addresses(topology.br0)}")
+    br0.add(f"{_name('ns1')} {_bare(topology.ns1)}")
+    br0.add(f"{_name('ns2')} {_bare(topology.ns2)}")
+    if bridge is not None:
+        title = bridge.interface or "the default bridge"
+        docker0 = host.add(f"{_name(title)} {_addresses(bridge.gateways)}")
+    else:
+        docker0 = host
+    branches: dict[str, Tree] = {}
+    for seat in seats:
+        indent = 0
+        match seat.mode:
+            case Bridge() | Attached():
+                parent, told = docker0, f"eth0 {_addresses(seat.addresses)}"
+                indent = _INDENT
+            case Joined(container=other):
+                parent, told = branches[other], _aside(f"{other}'s namespace")
+                indent = 2 * _INDENT
+            case Host():
+                parent, told = host, _aside("the host's namespace")
+            case Nothing():
+                parent, told = host, _aside("lo only, on no bridge")
+        branches[seat.name] = parent.add(f"{_name(seat.name.ljust(_NAMES - indent))} {told}")
+    return top
+
+
+def _chain(count: int) -> str:
+    names = [f"r{number}" for number in range(count, 0, -1)]
+    return " ── ".join(names if count <= _MANY else (names[0], "…", names[-1]))
+
+
+def _toll(count: int) -> str:
+    if count == 1:
+        return "a router: it takes 1 from every TTL"
+    return f"{count} routers: each takes 1 from every TTL"
+
+
+def _name(name: str) -> str:
+    return f"[bold]{escape(name)}[/]"
+
+
+def _aside(text: str) -> str:
+    return f"[dim]{escape(text)}[/]"
+
+
+def _bare(interfaces: Iterable[Interface]) -> str:
+    return ", ".join(f"[cyan]{interface.ip}[/]" for interface in interfaces)
+
+
+def _addresses(interfaces: Iterable[Interface], *, network: bool = False) -> str:
+    shown = (interface.network if network else interface for interface in interfaces)
+    return ", ".join(f"[cyan]{item}[/]" for item in shown)

@@ -1,0 +1,142 @@
+"""Who is where: the links on which everybody of a plan hangs, and by which two of them talk (pure).
+
+A container can be on several networks. Two that share one talk over it. Else a packet
+leaves by the network of the sender's default route, towards the address that the
+target has on the first of its own networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.model import plan as model
+from harness.model.dialect import Dialect
+from harness.model.plan import (
+    ATTACKER,
+    BR0,
+    FAMILIES,
+    HOST,
+    INTERNET,
+    NS1,
+    NS2,
+    Attached,
+    Bridge,
+    ContainerSpec,
+    Family,
+    NetworkSpec,
+    Plan,
+    PlanError,
+)
+from harness.model.plan import Host as HostMode
+from harness.model.topology import PRIVATE
+
+LAN: Final = "the LAN"
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabout:
+    """One link that a network namespace of the world hangs on.
+
+    `name` is whom its addresses belong to. `link` is `None` for a container without
+    one; the host hangs on every link but the internet's. `network` is the runtime's
+    network, for containers that are on one.
+    """
+
+    name: str
+    link: str | None
+    families: tuple[Family, ...] = FAMILIES
+    network: NetworkSpec | None = None
+    tap: str = ""
+    """What a container's own tap leads to, where that is in place of a network: `pasta`, ….
+    """
+
+    @property
+    def internal(self) -> bool:
+        """Whether it is a container on a network without a way out."""
+        return self.network is not None and self.network.internal
+
+
+Whereabouts = Mapping[str, tuple[Whereabout, ...]]
+"""Everybody's, by name. The host and what is outside have one each."""
+
+_AT_HOST: Final = Whereabout(HOST, LAN)
+_OUTSIDE: Final = (
+    _AT_HOST,
+    Whereabout(NS1, BR0),
+    Whereabout(NS2, BR0),
+    Whereabout(INTERNET, INTERNET),
+    Whereabout(ATTACKER, LAN),
+)
+
+
+def whereabouts(plan: Plan, dialect: Dialect) -> Whereabouts:
+    """Where everybody is: a joiner where its home is.
+
+    Raises `PlanError` when a subnet lies outside what the world routes.
+    """
+    found: dict[str, tuple[Whereabout, ...]] = {place.name: (place,) for place in _OUTSIDE}
+    for container in plan.containers:
+        home = plan.home(container.name)
+        if isinstance(home.mode, HostMode):
+            found[container.name] = (_AT_HOST,)
+        else:
+            found[container.name] = _of(plan, dialect, home)
+    return found
+
+
+def _of(plan: Plan, dialect: Dialect, home: ContainerSpec) -> tuple[Whereabout, ...]:
+    if not isinstance(home.mode, Bridge | Attached):
+        return (Whereabout(home.name, link=None, families=()),)
+    found = []
+    for name in home.networks:
+        if name == model.DEFAULT_NETWORK and dialect.default_network != "bridge":
+            tap = dialect.default_network
+            found.append(Whereabout(home.name, f"tap of {home.name}", tap=tap))
+            continue
+        network = plan.network(name)
+        families = network.families
+        if name == model.DEFAULT_NETWORK and dialect.bridge_address6:
+            families = FAMILIES
+        _check_routed(network)
+        found.append(Whereabout(home.name, f"network {name}", families, network))
+    return tuple(found)
+
+
+def _check_routed(network: NetworkSpec) -> None:
+    for subnet in (network.subnet, network.subnet6):
+        if subnet and not any(
+            private.supernet_of(subnet)  # type: ignore[arg-type] # versions were compared
+            for private in PRIVATE
+            if private.version == subnet.version
+        ):
+            raise PlanError(
+                f"network {network.name!r}: the world has no route to {subnet}; "
+                f"choose one within {', '.join(map(str, PRIVATE))}"
+            )
+
+
+def meeting(
+    sources: Sequence[Whereabout], targets: Sequence[Whereabout], family: Family
+) -> tuple[Whereabout, Whereabout]:
+    """By which of their links a source and a target talk over a family."""
+    if sources == targets:
+        own = _first(targets, family)
+        return own, own
+    for source in sources:
+        for target in targets:
+            shared = source.link == target.link and source.link is not None
+            if shared and family in source.families and family in target.families:
+                return source, target
+    return _way_out(sources, family), _first(targets, family)
+
+
+def _first(places: Sequence[Whereabout], family: Family) -> Whereabout:
+    return next((item for item in places if family in item.families), places[0])
+
+
+def _way_out(places: Sequence[Whereabout], family: Family) -> Whereabout:
+    """Of several networks one that leads out; all that do lead through the host."""
+    leading = [item for item in places if not item.internal] or list(places)
+    return _first(leading, family)

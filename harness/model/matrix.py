@@ -1,0 +1,269 @@
+"""The matrix: what was promised or observed, cell by cell, and how the two compare."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from harness.model.plan import Cell, Family, Observation, Promise, Protocol
+
+Entry = Promise | Observation
+E = TypeVar("E", Promise, Observation)
+
+
+class MatrixConflict(ValueError):
+    """Two matrices say different things about one cell; the message names it."""
+
+
+class Matrix(Mapping[Cell, E]):
+    """An immutable mapping from `Cell` to `Promise`, or to `Observation`.
+
+    An observed and a promised matrix are equal when they have the same cells
+    and every promise admits its observation; a promise that was never observed
+    makes them unequal. Two of a kind are equal when their entries are. Order,
+    the order of insertion, is for readers only.
+
+    `origin` is where it was observed, for who wants to ask there once more; it takes no
+    part in comparisons.
+    """
+
+    __slots__ = ("_entries", "origin")
+
+    def __init__(
+        self,
+        entries: Mapping[Cell, E] | Iterable[tuple[Cell, E]] = (),
+        *,
+        origin: object = None,
+    ) -> None:
+        self._entries: dict[Cell, E] = dict(entries)
+        self.origin = origin
+
+    def __getitem__(self, cell: Cell) -> E:
+        return self._entries[cell]
+
+    def __iter__(self) -> Iterator[Cell]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Matrix):
+            return NotImplemented
+        return not diff(self, other)
+
+    __hash__ = None  # type: ignore[assignment] # equal to what it admits: no hash could follow
+
+    def __repr__(self) -> str:
+        return f"<Matrix of {len(self)} cells>"
+
+    def select(
+        self,
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        protocol: Protocol | None = None,
+        family: Family | None = None,
+    ) -> Matrix[E]:
+        """The cells that have all of the given properties."""
+        return Matrix(
+            (
+                (cell, entry)
+                for cell, entry in self.items()
+                if source in (None, cell.source)
+                and target in (None, cell.target)
+                and protocol in (None, cell.protocol)
+                and family in (None, cell.family)
+            ),
+            origin=self.origin,
+        )
+
+    def restrict(self, cells: Iterable[Cell]) -> Matrix[E]:
+        """Those of `cells` that are here, in this matrix's order."""
+        wanted = frozenset(cells)
+        kept = ((cell, entry) for cell, entry in self.items() if cell in wanted)
+        return Matrix(kept, origin=self.origin)
+
+    def merge(self, other: Matrix[E]) -> Matrix[E]:
+        """The cells of both; raises `MatrixConflict` where they say different things."""
+        for cell, entry in other.items():
+            if self.get(cell, entry) != entry:
+                raise MatrixConflict(f"{cell}: {self[cell]} here, {entry} there")
+        return Matrix({**self, **other}, origin=self.origin or other.origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One wrong cell, with what each side says; `None` where a side says nothing."""
+
+    cell: Cell
+    left: Entry | None
+    right: Entry | None
+
+    @property
+    def promise(self) -> Promise | None:
+        """The side that promises, if one does."""
+        return next((e for e in (self.left, self.right) if isinstance(e, Promise)), None)
+
+    @property
+    def observation(self) -> Observation | None:
+        """The side that was observed, if one was."""
+        return next((e for e in (self.left, self.right) if isinstance(e, Observation)), None)
+
+
+AnyMatrix = Matrix[Promise] | Matrix[Observation]
+
+
+def diff(left: AnyMatrix, right: AnyMatrix) -> tuple[Difference, ...]:
+    """The wrong cells, in the order of the promised matrix (or of `left`), strangers last."""
+    first, second = (right, left) if _promises(right) else (left, right)
+    return tuple(
+        Difference(cell, left.get(cell), right.get(cell))
+        for cell in dict.fromkeys([*first, *second])
+        if not agree(left.get(cell), right.get(cell))
+    )
+
+
+def _promises(matrix: AnyMatrix) -> bool:
+    return isinstance(next(iter(matrix.values()), None), Promise)
+
+
+def agree(left: Entry | None, right: Entry | None) -> bool:
+    """Whether a promise admits an observation; among entries of a kind, whether they are equal."""
+    match left, right:
+        case (Promise() as promise, Observation() as seen):
+            return promise.admits(seen)
+        case (Observation() as seen, Promise() as promise):
+            return promise.admits(seen)
+        case _:
+            return left == right
+
+
+# --- in words ----------------------------------------------------------------
+
+_AXES = {"source": "from {}", "target": "to {}", "protocol": "by {}", "family": "over IPv{}"}
+
+
+Tell = Callable[[Sequence["Difference"]], Mapping[Cell, Sequence[str]]]
+"""What is known about wrong cells besides, in lines, by cell."""
+
+
+def _tell_nothing(shown: Sequence[Difference]) -> dict[Cell, Sequence[str]]:  # noqa: ARG001
+    return {}
+
+
+def explain(
+    left: AnyMatrix, right: AnyMatrix, *, limit: int = 6, tell: Tell = _tell_nothing
+) -> list[str]:
+    """Why two matrices differ, in lines for an assertion message; empty when they do not.
+
+    One entry per pair of source and target that went wrong in one way, at most
+    `limit` of them, each with both sides, the requirement and its reason. Above
+    them, what the wrong cells have in common; below, how many more there are. `tell` is
+    asked once about the cells that are shown.
+    """
+    wrong = diff(left, right)
+    if not wrong:
+        return []
+    cells = left.keys() | right.keys()
+    entries: dict[object, list[Difference]] = {}
+    for difference in wrong:
+        pair = difference.cell.source, difference.cell.target
+        entries.setdefault((pair, _likeness(difference)), []).append(difference)
+    lines = [f"{len(wrong)} of {len(cells)} cells are wrong", *_patterns(wrong, cells)]
+    ordered = list(entries.values())
+    # TCP shows no TTL: among cells that are wrong alike, one that shows it says more.
+    shown = [max(entry, key=_shown_ttl) for entry in ordered[:limit]]
+    told = tell(shown)
+    for entry, one in zip(ordered, shown, strict=False):
+        lines += _entry_lines(entry, one, _labels(left, right))
+        lines += [f"      {printable(line)}" for line in told.get(one.cell, ())]
+    rest = [difference for entry in ordered[limit:] for difference in entry]
+    if rest:
+        sources = dict.fromkeys(printable(difference.cell.source) for difference in rest)
+        lines.append(f"  and {len(rest)} more, from {', '.join(sources)}")
+    return lines
+
+
+def printable(text: str) -> str:
+    """`text` with everything that a terminal might act on written as an escape."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _likeness(difference: Difference) -> object:
+    """What differences of one entry share: everything, but for a TTL that is not what is wrong."""
+    promise, seen = difference.promise, difference.observation
+    if promise is None or seen is None:
+        return difference.left, difference.right
+    ttls = frozenset({seen.ttl, seen.seen_ttl} - {None})
+    right = promise.outcome is not seen.outcome or promise.ttl is None or ttls == {promise.ttl}
+    return (
+        replace(promise, ttl=None),
+        replace(seen, ttl=None, seen_ttl=None),
+        None if right else (promise.ttl, ttls),
+    )
+
+
+def _patterns(wrong: Sequence[Difference], cells: Collection[Cell]) -> Iterator[str]:
+    """What all wrong cells share, and what has nothing but wrong cells."""
+    if len(wrong) in (1, len(cells)):
+        return
+    shared, lost = [], []
+    for axis, phrase in _AXES.items():
+        total = Counter(getattr(cell, axis) for cell in cells)
+        amiss = Counter(getattr(difference.cell, axis) for difference in wrong)
+        if len(total) == 1:
+            continue
+        if len(amiss) == 1:
+            shared.append(phrase.format(*amiss))
+        lost += [phrase.format(value) for value, many in amiss.items() if many == total[value] > 1]
+    if shared:
+        yield f"all of them {', '.join(map(printable, shared))}"
+    if lost:
+        yield f"every cell {', '.join(map(printable, lost))}"
+
+
+def _labels(left: AnyMatrix, right: AnyMatrix) -> tuple[str, str]:
+    match _promises(left), _promises(right):
+        case True, False:
+            return "promised", "observed"
+        case False, True:
+            return "observed", "promised"
+        case _:
+            return "left", "right"
+
+
+_READING_ORDER = ("promised", "left", "observed", "right")
+_NOTHING = {"promised": "nothing: there is no such cell", "observed": "nothing: never probed"}
+
+
+def _entry_lines(
+    entry: Sequence[Difference], shown: Difference, labels: tuple[str, str]
+) -> Iterator[str]:
+    sides = dict(zip(labels, (shown.left, shown.right), strict=True))
+    yield (
+        f"  {printable(shown.cell.source)} → {printable(shown.cell.target)}"
+        f" {_channels([difference.cell for difference in entry])}"
+    )
+    for label in sorted(sides, key=_READING_ORDER.index):
+        side = sides[label]
+        detail = f" ({side.detail})" if isinstance(side, Observation) and side.detail else ""
+        said = _NOTHING.get(label, "nothing") if side is None else f"{side}{detail}"
+        yield f"    {label}: {printable(said)}"
+    if shown.promise:
+        yield f"    {printable(f'{shown.promise.requirement}: {shown.promise.why}')}"
+
+
+def _shown_ttl(difference: Difference) -> int:
+    return difference.promise.ttl or 0 if difference.promise else 0
+
+
+def _channels(cells: Sequence[Cell]) -> str:
+    """`icmp, udp over IPv4 and IPv6` where that says it all, else `icmp/4, udp/6`."""
+    protocols = dict.fromkeys(cell.protocol for cell in cells)
+    families = dict.fromkeys(cell.family for cell in cells)
+    if len(cells) < len(protocols) * len(families):
+        return ", ".join(f"{cell.protocol}/{cell.family}" for cell in cells)
+    return f"{', '.join(protocols)} over {' and '.join(f'IPv{family}' for family in families)}"

@@ -1,0 +1,407 @@
+"""Plan, topology and dialect → the promised matrix: the specification as code.
+
+Every cell is settled by the first rule that speaks:
+
+1. `_loopback`   the target is the source's own loopback address;
+2. `_no_name`    the name does not resolve, because no resolver can be reached;
+3. `_no_route`   the source has no route to the target, and knows at once;
+4. `_by_tap`     who asks, or is asked for, is behind a process in user space;
+5. `_kept_out`   the packet leaves and the host's rules keep it from arriving;
+6. `_reply`      it arrives, and is answered.
+
+`_credited` then says which requirement answers for the cell. What the rules take
+as given is `harness.model.topology`: the world forwards, the routers and the attacker
+route private ranges towards the host, and every address of the host answers
+whoever can reach the host (Linux's weak host model).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.model import plan as model
+from harness.model import user_mode
+from harness.model.attachments import LAN, Whereabout, Whereabouts, meeting, whereabouts
+from harness.model.dialect import Dialect
+from harness.model.matrix import Matrix
+from harness.model.plan import (
+    BR0,
+    BY_NAME,
+    DEFAULT_NETWORK,
+    GATEWAY,
+    HOST,
+    INTERNET,
+    LOOPBACK,
+    NS1,
+    NS2,
+    OUTSIDERS,
+    SELF,
+    Attached,
+    Cell,
+    Family,
+    Host,
+    Joined,
+    Outcome,
+    Plan,
+    PlanError,
+    Promise,
+)
+from harness.model.topology import START_TTL, Topology
+
+
+def promised(
+    plan: Plan, dialect: Dialect, topology: Topology, cells: Collection[Cell] | None = None
+) -> Matrix[Promise]:
+    """What must happen in every cell of `plan`, or in those of `cells` that are cells at all.
+
+    A question about an address that nobody has (the IPv6 address of a container
+    on an IPv4 network, the gateway of a container without a network) is no cell.
+    A target that exists and cannot be reached is one.
+
+    Raises `PlanError` when `cells` asks about a name that is not in the plan, or
+    when a subnet lies outside what the world routes (`topology.PRIVATE`).
+    """
+    modes = {container.name: container.mode for container in plan.containers}
+    world = _World(dialect, topology, whereabouts(plan, dialect), modes)
+    asked = model.cells(world.sources, world.targets) if cells is None else cells
+    return Matrix({cell: _promise(world, cell) for cell in asked if world.has(cell)})
+
+
+# --- who is where ------------------------------------------------------------
+
+
+_ALWAYS_THERE: Final = (GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0)
+
+
+@dataclass(frozen=True, slots=True)
+class _World:
+    dialect: Dialect
+    topology: Topology
+    places: Whereabouts
+    modes: Mapping[str, model.Mode]
+    """Of each container, by name: a large matrix asks for them in every cell."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (*self.modes, *OUTSIDERS)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (SELF, LOOPBACK, *self.modes, *_ALWAYS_THERE)
+
+    def mode(self, name: str) -> model.Mode | None:
+        """The mode of the container called `name`; `None` for anything else."""
+        return self.modes.get(name)
+
+    def home_mode(self, name: str) -> model.Mode | None:
+        """The mode of the container whose namespace it lives in; `None` for anything else."""
+        mode = self.modes.get(name)
+        while isinstance(mode, Joined):
+            mode = self.modes[mode.container]
+        return mode
+
+    def is_in(self, cell: Cell) -> bool:
+        """Whether both of a cell's ends are of this world."""
+        asks = cell.source in self.modes or cell.source in OUTSIDERS
+        asked = cell.target in self.modes or cell.target in (SELF, LOOPBACK, *_ALWAYS_THERE)
+        return asks and asked
+
+    def targeted(self, cell: Cell) -> tuple[Whereabout, ...]:
+        """Where whoever must answer is."""
+        match cell.target:
+            case model.SELF | model.LOOPBACK:
+                return self.places[cell.source]
+            case model.GATEWAY | model.BR0:
+                return self.places[HOST]
+            case model.BY_NAME:
+                return self.places[INTERNET]
+            case name:
+                return self.places[name]
+
+    def asking(self, cell: Cell) -> tuple[Whereabout, ...]:
+        """Where whoever asks is; who asks its gateway asks one of the family."""
+        own = self.places[cell.source]
+        if cell.target == GATEWAY:
+            own = tuple(item for item in own if cell.family in item.families) or own
+        return own
+
+    def has(self, cell: Cell) -> bool:
+        """Whether somebody owns the address that the cell asks about."""
+        if not self.is_in(cell):
+            raise PlanError(f"no such cell in this plan: {cell}")
+        if cell.target == LOOPBACK:
+            return True
+        if cell.target == GATEWAY:
+            own = (item for item in self.places[cell.source] if item.network is not None)
+            return any(cell.family in item.families for item in own)
+        return any(cell.family in item.families for item in self.targeted(cell))
+
+    def routers_between(self, one: Whereabout, other: Whereabout) -> int:
+        """How many routers decrement the TTL on the way, the host among them."""
+        if _on_one_link(one, other):
+            return 0
+        if INTERNET not in (one.name, other.name):
+            return 1
+        return self.topology.routers + (0 if LAN in (one.link, other.link) else 1)
+
+
+def _on_one_link(one: Whereabout, other: Whereabout) -> bool:
+    names = {one.name, other.name}
+    return one.link == other.link or (HOST in names and INTERNET not in names)
+
+
+# --- the rules ---------------------------------------------------------------
+
+
+def _promise(world: _World, cell: Cell) -> Promise:
+    source, target = meeting(world.asking(cell), world.targeted(cell), cell.family)
+    promise = (
+        _loopback(world, cell, source)
+        or _no_name(world, cell, source)
+        or _no_route(cell, source, target)
+        or _by_tap(world, cell, source, target)
+        or _kept_out(world, cell, source, target)
+        or _reply(world, cell, source, target)
+    )
+    return _credited(world, cell, promise)
+
+
+def _loopback(world: _World, cell: Cell, source: Whereabout) -> Promise | None:
+    """127.0.0.1 and ::1 answer wherever `lo` is up and has them."""
+    if cell.target != LOOPBACK:
+        return None
+    dialect = world.dialect
+    if source.link is None:
+        there = dialect.none_loopback if cell.family == 4 else dialect.none_loopback6
+        requirement = "NONE-4" if cell.family == 4 else "NONE-6"
+    else:
+        there = cell.family in source.families or dialect.bridge_loopback6
+        requirement = _within(source)
+    if not there:
+        return Promise(
+            Outcome.NO_ROUTE, requirement=requirement, why="lo is declared not to have it"
+        )
+    return Promise(
+        Outcome.REPLY,
+        ttl=START_TTL,
+        seen_from=source.name,
+        requirement=requirement,
+        why="every namespace answers itself on lo",
+    )
+
+
+def _no_name(world: _World, cell: Cell, source: Whereabout) -> Promise | None:
+    """Without a way out there is no resolver, and none is asked behind its back.
+
+    Docker once did ask on behalf of internal networks (CVE-2024-29018).
+    """
+    if cell.target != BY_NAME:
+        return None
+    if source.link is None:
+        return Promise(
+            Outcome.NO_NAME, requirement="NONE-4", why="no resolver is reachable over lo alone"
+        )
+    if source.internal:
+        return Promise(
+            Outcome.NO_NAME,
+            requirement="INT-2",
+            why="no resolver outside is asked for an internal network",
+        )
+    if not world.dialect.none_resolver and isinstance(world.home_mode(cell.source), Attached):
+        return Promise(
+            Outcome.NO_NAME,
+            requirement="ATT-3",
+            why="a container in mode none is declared to know no resolver",
+        )
+    on_network = source.network is not None and source.network.name != DEFAULT_NETWORK
+    if on_network and world.dialect.network_resolver == "unreachable":
+        return Promise(
+            Outcome.NO_NAME,
+            requirement="BR-8",
+            why="the resolver of a network is declared to be out of reach",
+        )
+    return None
+
+
+def _no_route(cell: Cell, source: Whereabout, target: Whereabout) -> Promise | None:
+    """A route that is missing is told at once by the source's own kernel.
+
+    An internal network has no default route and its bridge's address answers:
+    https://docs.docker.com/reference/cli/docker/network/create/.
+    """
+    if source == target:
+        return None
+    if source.link is None:
+        requirement, why = "NONE-4", "there is no route at all"
+    elif cell.family not in source.families:
+        requirement, why = "V6-3", "its network has no IPv6"
+    elif source.internal and source.link != target.link and cell.target != GATEWAY:
+        requirement, why = "INT-1", "an internal network has no default route"
+    else:
+        return None
+    return Promise(Outcome.NO_ROUTE, requirement=requirement, why=why)
+
+
+def _by_tap(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise | None:
+    """Who is behind a process in user space is not on the way of any packet (`taps`)."""
+    return user_mode.promise(
+        cell,
+        source,
+        target,
+        dialect=world.dialect,
+        topology=world.topology,
+        to_host=world.routers_between(source, world.places[HOST][0]),
+    )
+
+
+def _kept_out(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise | None:
+    """What the host's rules keep from a container: other networks, outsiders, deaf peers.
+
+    Nothing is kept from the host, nor from anybody but containers, unless it is declared.
+    """
+    if source == target or source.name == HOST:
+        return None
+    if target.network is None:
+        return _cut_off(world.dialect, cell, source, target)
+    if source.link == target.link:
+        if target.network.icc:
+            return None
+        requirement, why = "ICC-1", "inter-container communication is off on this network"
+    elif target.network.internal:
+        requirement, why = "INT-1", "nothing is forwarded into an internal network"
+    elif source.network is None:
+        return _direct_routing(world.dialect, cell.family)
+    elif world.dialect.isolation == "none":
+        return None
+    else:
+        requirement, why = "NET-2", "they are on different networks"
+    return Promise(Outcome.DROPPED, requirement=requirement, why=why)
+
+
+def _cut_off(
+    dialect: Dialect, cell: Cell, source: Whereabout, target: Whereabout
+) -> Promise | None:
+    """Outsiders on two sides of the host, or on its br0: the host may be declared to give up."""
+    kept = cell.family == 4 or dialect.router6 == "kept"
+    if kept or source.network is not None or BR0 not in (source.link, target.link):
+        return None
+    if target.name == HOST:
+        return None
+    return Promise(
+        Outcome.DROPPED, requirement="BYS-2", why="the host is declared to forward IPv6 no more"
+    )
+
+
+def _direct_routing(dialect: Dialect, family: Family) -> Promise | None:
+    """An outsider's packet to an unpublished container's own address meets what is declared."""
+    match dialect.direct(family):
+        case "accept":
+            return None
+        case "reject":
+            outcome, verb = Outcome.REJECTED, "rejected"
+        case "drop":
+            outcome, verb = Outcome.DROPPED, "dropped"
+    return Promise(
+        outcome, requirement="BR-9", why=f"direct routing to unpublished containers is {verb}"
+    )
+
+
+def _reply(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise:
+    """An answer, with the TTL that the routers leave, to whoever the target saw asking."""
+    routers = world.routers_between(source, target)
+    sender = _sender(world, cell, source, target)
+    requirement = _relation(cell, source, target)
+    if source == target:
+        why = "delivered without leaving its namespace"
+    elif routers == 0:
+        why = "no router between"
+    else:
+        why = "one router between" if routers == 1 else f"{routers} routers between"
+        if sender != source.name:
+            why += ", behind the host's address"
+    return Promise(
+        Outcome.REPLY,
+        ttl=START_TTL - routers,
+        seen_from=sender,
+        requirement=requirement,
+        why=why,
+    )
+
+
+def _sender(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> str:
+    """Whose address the target sees: what leaves a container's bridge is masqueraded.
+
+    To the internet always; to what else hangs on the host, and of what was attached by
+    hand, as declared.
+    """
+    dialect = world.dialect
+    leaves = source.network is not None and not _on_one_link(source, target)
+    masqueraded = leaves and (target.name == INTERNET or dialect.masquerade_to_bystanders)
+    if masqueraded and not dialect.attached_masquerade:
+        masqueraded = not isinstance(world.home_mode(cell.source), Attached)
+    return HOST if masqueraded else source.name
+
+
+def _relation(cell: Cell, source: Whereabout, target: Whereabout) -> str:
+    """The requirement that speaks about these two reaching each other."""
+    if source == target:
+        return _within(source)
+    if source.network is None:
+        inward = "BR-27" if source.name == HOST else "BR-9"
+        return inward if target.network else "BYS-2"
+    if source.internal:
+        return "INT-1"
+    if target.network:
+        return "BR-4" if source.link == target.link else "NET-2"
+    known = {GATEWAY: "BR-5", HOST: "BR-5", INTERNET: "BR-7", BY_NAME: "BR-8"}
+    return known.get(cell.target, "BR-6")
+
+
+def _within(place: Whereabout) -> str:
+    """The requirement that speaks about somebody reaching itself."""
+    if place.tap:
+        return "UM-1"
+    return "BR-1" if place.network else "BYS-1"
+
+
+def _credited(world: _World, cell: Cell, promise: Promise) -> Promise:
+    """Whose promise it is: the source's mode speaks first, then the target's, then IPv6."""
+    requirement, why = promise.requirement, promise.why
+    bridged = requirement.startswith("BR-")
+    match world.mode(cell.source), world.mode(cell.target):
+        case Joined(container=home), _:
+            requirement, why = "CTR-1", f"it shares {home}'s namespace: {why}"
+        case Host(), _:
+            requirement, why = "HOST-4", f"it is the host: {why}"
+        case Attached(), _ if bridged:
+            requirement = "ATT-3"
+        case _, Joined(container=home) if promise.outcome is Outcome.REPLY:
+            requirement, why = "CTR-2", f"{cell.target} has {home}'s addresses: {why}"
+        case _, Host() if promise.outcome is Outcome.REPLY:
+            requirement, why = "HOST-3", f"{cell.target} is the host: {why}"
+        case _ if bridged and cell.family == 6:
+            requirement = "V6-1"
+    return replace(promise, requirement=requirement, why=why)
+
+
+class Promises:
+    """Those of one scene. The oracle is pure: what it said of the same it says again."""
+
+    def __init__(self) -> None:
+        self._last: tuple[object, Matrix[Promise]] | None = None
+
+    def of(
+        self,
+        plan: Plan,
+        dialect: Dialect,
+        topology: Topology,
+        cells: Collection[Cell] | None = None,
+    ) -> Matrix[Promise]:
+        """As `oracle.promised`."""
+        asked = None if cells is None else tuple(cells)
+        given = plan, dialect, topology, asked
+        if self._last is None or self._last[0] != given:
+            self._last = given, promised(plan, dialect, topology, asked)
+        return self._last[1]

@@ -1,0 +1,414 @@
+"""The vocabulary: networks, containers, plans, cells, promises, observations.
+
+Pure data. Nothing here opens a socket or a file, so that a plan can be drawn,
+compared and shrunk on any machine. Everything is frozen; two equal plans are
+the same plan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Literal
+
+Family = Literal[4, 6]
+FAMILIES: tuple[Family, ...] = (4, 6)
+
+DEFAULT_NETWORK = "bridge"
+"""The name under which every runtime's default bridge network goes in a plan."""
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+class PlanError(ValueError):
+    """A plan contradicts itself; the message names the entry and the contradiction."""
+
+
+class Protocol(StrEnum):
+    """What a probe speaks."""
+
+    ICMP = "icmp"
+    UDP = "udp"
+    TCP = "tcp"
+
+
+PROTOCOLS: tuple[Protocol, ...] = (Protocol.ICMP, Protocol.UDP, Protocol.TCP)
+
+
+# --- modes -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A network namespace of its own, one veth into the bridge of `network`."""
+
+    network: str = DEFAULT_NETWORK
+
+    def __str__(self) -> str:
+        return "bridge" if self.network == DEFAULT_NETWORK else self.network
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The host's own network namespace."""
+
+    def __str__(self) -> str:
+        return "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """A network namespace of its own with `lo` and nothing else: `--net none`."""
+
+    def __str__(self) -> str:
+        return "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The network namespace of another container: `--net container:<id>`."""
+
+    container: str
+
+    def __str__(self) -> str:
+        return f"container:{self.container}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """`none`, then a veth pair moved in by hand, onto the bridge of `network`."""
+
+    network: str = DEFAULT_NETWORK
+
+    def __str__(self) -> str:
+        return "none+veth"
+
+
+Mode = Bridge | Host | Nothing | Joined | Attached
+
+
+# --- plans -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A user-defined bridge network. `None` leaves the choice to the runtime.
+
+    `mtu` is in bytes. `ipv6` asks for an IPv6 subnet even where `subnet6` leaves
+    its value open.
+    """
+
+    name: str
+    subnet: IPv4Network | None = None
+    gateway: IPv4Address | None = None
+    ip_range: IPv4Network | None = None
+    subnet6: IPv6Network | None = None
+    gateway6: IPv6Address | None = None
+    ipv6: bool = False
+    internal: bool = False
+    icc: bool = True
+    mtu: int | None = None
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The address families its containers get addresses in."""
+        return (4, 6) if self.ipv6 or self.subnet6 else (4,)
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A published port: host address and port, container port, protocol.
+
+    Without a `host_ip` on every address of the host, with a `host_port` of 0 on one that
+    is free. A `count` publishes so many consecutive ports as a range.
+    """
+
+    host_port: int
+    container_port: int
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    host_ip: IPv4Address | IPv6Address | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """One container of a plan. `None` leaves the choice to the runtime.
+
+    `also` are networks that it is on besides the one of its mode, a `Bridge`. `dns` are
+    resolvers of its own, `hosts` names and addresses for its `/etc/hosts`.
+    """
+
+    name: str
+    mode: Mode = field(default_factory=Bridge)
+    also: tuple[str, ...] = ()
+    ip: IPv4Address | None = None
+    ip6: IPv6Address | None = None
+    mac: str | None = None
+    hostname: str | None = None
+    aliases: tuple[str, ...] = ()
+    ports: tuple[Publish, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    dns: tuple[IPv4Address | IPv6Address, ...] = ()
+    hosts: tuple[tuple[str, IPv4Address | IPv6Address], ...] = ()
+    command: tuple[str, ...] | None = None
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that it is on itself, the one of its mode first."""
+        own = (self.mode.network,) if isinstance(self.mode, Bridge | Attached) else ()
+        return (*own, *self.also)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Networks and containers to build, in the order in which they are built.
+
+    The default network need not be listed. Raises `PlanError` when a name is
+    malformed, taken or `RESERVED`, or when a mode names something that was not
+    built before.
+    """
+
+    networks: tuple[NetworkSpec, ...] = ()
+    containers: tuple[ContainerSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        networks = {DEFAULT_NETWORK}
+        for network in self.networks:
+            _claim(network.name, networks, "network")
+        names: set[str] = set()
+        for container in self.containers:
+            _check_networks(container, networks)
+            match container.mode:
+                case Joined(container=name) if name not in names:
+                    raise PlanError(
+                        f"container {container.name!r} joins unknown container {name!r}"
+                    )
+                case _:
+                    pass
+            if container.name in RESERVED:
+                raise PlanError(f"container name {container.name!r} means something else in a cell")
+            _claim(container.name, names, "container")
+
+    def container(self, name: str) -> ContainerSpec:
+        """The container called `name`; `KeyError` when there is none."""
+        for container in self.containers:
+            if container.name == name:
+                return container
+        raise KeyError(name)
+
+    def network(self, name: str) -> NetworkSpec:
+        """The network called `name`; the default one needs no entry."""
+        for network in self.networks:
+            if network.name == name:
+                return network
+        if name == DEFAULT_NETWORK:
+            return NetworkSpec(DEFAULT_NETWORK)
+        raise KeyError(name)
+
+    def home(self, name: str) -> ContainerSpec:
+        """The container whose network namespace `name` lives in (a joiner's is another's)."""
+        container = self.container(name)
+        while isinstance(container.mode, Joined):
+            container = self.container(container.mode.container)
+        return container
+
+    def with_container(self, container: ContainerSpec) -> Plan:
+        """This plan and one container more."""
+        return replace(self, containers=(*self.containers, container))
+
+    def with_network(self, network: NetworkSpec) -> Plan:
+        """This plan and one network more."""
+        return replace(self, networks=(*self.networks, network))
+
+
+def _check_networks(container: ContainerSpec, known: set[str]) -> None:
+    if container.also and not isinstance(container.mode, Bridge):
+        raise PlanError(
+            f"container {container.name!r} is in mode {container.mode}: it cannot be on "
+            f"{', '.join(container.also)} too"
+        )
+    for name in container.networks:
+        if name not in known:
+            raise PlanError(f"container {container.name!r} is on unknown network {name!r}")
+        if container.networks.count(name) > 1:
+            raise PlanError(f"container {container.name!r} is on network {name!r} twice")
+
+
+def _claim(name: str, taken: set[str], kind: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise PlanError(f"{kind} name {name!r} is malformed: letters, digits, '_', '.', '-'")
+    if name in taken:
+        raise PlanError(f"{kind} name {name!r} is taken")
+    taken.add(name)
+
+
+# --- cells -----------------------------------------------------------------
+
+SELF = "self"
+LOOPBACK = "loopback"
+GATEWAY = "gateway"
+HOST = "host"
+INTERNET = "internet"
+BY_NAME = "www.example.com"
+NS1 = "ns1"
+NS2 = "ns2"
+BR0 = "br0"
+ATTACKER = "attacker"
+
+OUTSIDERS: tuple[str, ...] = (HOST, NS1, NS2, INTERNET, ATTACKER)
+"""Sources that are not containers: the world's own namespaces."""
+
+RESERVED = frozenset({*OUTSIDERS, SELF, LOOPBACK, GATEWAY, BY_NAME, BR0})
+"""What no container can be called, because a cell means something else by it."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cell:
+    """One question: whether `source` reaches `target` by `protocol` over `family`.
+
+    Source and target are names: a container's, one of `OUTSIDERS`, or (targets
+    only) `self`, `loopback`, `gateway`, `br0`, `www.example.com`.
+    """
+
+    source: str
+    target: str
+    protocol: Protocol
+    family: Family
+
+    def __str__(self) -> str:
+        return f"{self.source} → {self.target} {self.protocol}/{self.family}"
+
+
+class Outcome(StrEnum):
+    """What became of a probe."""
+
+    REPLY = "reply"
+    WRONG_PEER = "wrong-peer"
+    REJECTED = "rejected"
+    NO_ROUTE = "no-route"
+    NO_NAME = "no-name"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a probe met.
+
+    `code` tells how it was rejected (`rst`, `port-unreachable`, `admin-prohibited`, …).
+    `ttl` is the TTL or hop limit of the reply as it reached the source, `None` where
+    a socket does not show it (TCP shows the request's alone). `seen_ttl` and `seen_from` are the
+    TTL and the sender of the request as the *target* saw them; `seen_from` is a
+    name where the address belongs to somebody in the world, else the address.
+    `rtt` is in seconds and takes no part in comparisons.
+    """
+
+    outcome: Outcome
+    code: str = ""
+    ttl: int | None = None
+    seen_ttl: int | None = None
+    seen_from: str | None = None
+    rtt: float | None = field(default=None, compare=False)
+    detail: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        parts = [f"{self.outcome}({self.code})" if self.code else str(self.outcome)]
+        if self.ttl is not None:
+            parts.append(f"ttl {self.ttl}")
+        if self.seen_from is not None:
+            parts.append(f"seen as {self.seen_from}")
+        if self.seen_ttl not in (None, self.ttl):
+            parts.append(f"seen with ttl {self.seen_ttl}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What must happen in a cell. A field that is `None` (or empty) promises nothing.
+
+    `ttl` is that of the request and of the answer alike; `seen_ttl` of the request alone,
+    where a process in user space answers by packets of its own.
+
+    `limited` is of a refusal by a kernel that was not told to make as many as are due
+    (`net.ipv6.icmp.ratelimit`: six for one who asks, then one a second): silence keeps it too.
+
+    `requirement` is the id of the row that makes the promise, `why` one clause
+    that a reader of a failure sees.
+    """
+
+    outcome: Outcome
+    codes: frozenset[str] = frozenset()
+    ttl: int | None = None
+    seen_from: str | None = None
+    seen_ttl: int | None = None
+    limited: bool = False
+    requirement: str = ""
+    why: str = ""
+
+    def admits(self, seen: Observation) -> bool:
+        """Whether `seen` keeps this promise.
+
+        A promise that nothing answers is one that nothing *arrives*: a request that a
+        witness saw breaks it, even where the answer got lost. That the wrong one answers is
+        promised where the address is somebody else's too.
+        """
+        silence = self.limited and seen.outcome is Outcome.DROPPED
+        if not silence and (
+            seen.outcome is not self.outcome or (self.codes and seen.code not in self.codes)
+        ):
+            return False
+        heard = self.outcome in (Outcome.REPLY, Outcome.WRONG_PEER)
+        if not heard and seen.seen_from is not None:
+            return False
+        if self.seen_from is not None and seen.seen_from != self.seen_from:
+            return False
+        if self.seen_ttl is not None and seen.seen_ttl != self.seen_ttl:
+            return False
+        known = [ttl for ttl in (seen.ttl, seen.seen_ttl) if ttl is not None]
+        return self.ttl is None or (bool(known) and all(ttl == self.ttl for ttl in known))
+
+    def __str__(self) -> str:
+        codes = "|".join(sorted(self.codes))
+        parts = [f"{self.outcome}({codes})" if codes else str(self.outcome)]
+        if self.limited:
+            parts[0] += f" or {Outcome.DROPPED}"
+        if self.ttl is not None:
+            parts.append(f"ttl {self.ttl}")
+        if self.seen_from is not None:
+            parts.append(f"seen as {self.seen_from}")
+        if self.seen_ttl is not None:
+            parts.append(f"seen with ttl {self.seen_ttl}")
+        return ", ".join(parts)
+
+
+def cells(
+    sources: tuple[str, ...],
+    targets: tuple[str, ...],
+    protocols: tuple[Protocol, ...] = PROTOCOLS,
+    families: tuple[Family, ...] = FAMILIES,
+) -> Iterator[Cell]:
+    """Every combination, source by source."""
+    for source in sources:
+        for target in targets:
+            for protocol in protocols:
+                for family in families:
+                    yield Cell(source, target, protocol, family)
+
+
+CONTAINER01 = "container01"
+CONTAINER02 = "container02"
+ON_HOST = "container03-host"
+JOINER = "container05-container"
+ALONE = "container06-none"
+
+CAST = Plan(
+    containers=(
+        ContainerSpec(CONTAINER01, Bridge()),
+        ContainerSpec(CONTAINER02, Bridge()),
+        ContainerSpec(ON_HOST, Host()),
+        ContainerSpec(JOINER, Joined(CONTAINER01)),
+        ContainerSpec(ALONE, Nothing()),
+    )
+)

@@ -1,0 +1,242 @@
+"""A plan as a file that a person can read, change and have built again: TOML, and back.
+
+```toml
+[[network]]
+name = "lan"
+ipv6 = true
+
+[[container]]
+name = "web"
+mode = "network:lan"       # bridge, host, none, container:NAME, attached:NETWORK
+also = ["bridge"]
+ports = ["0.0.0.0:8080:80/tcp"]
+```
+
+What is not written is left to the runtime, as in `harness.model.plan`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
+from difflib import get_close_matches
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import tomli_w
+
+from harness.model.plan import (
+    DEFAULT_NETWORK,
+    Attached,
+    Bridge,
+    ContainerSpec,
+    Host,
+    Joined,
+    Mode,
+    NetworkSpec,
+    Nothing,
+    Plan,
+    PlanError,
+    Publish,
+)
+
+_KINDS: Final = {"network": NetworkSpec, "container": ContainerSpec}
+_PLAIN: Final[dict[str, Mode]] = {"bridge": Bridge(), "host": Host(), "none": Nothing()}
+_NAMED: Final[dict[str, Callable[[str], Mode]]] = {
+    "network": Bridge,
+    "container": Joined,
+    "attached": Attached,
+}
+_MODES: Final = "bridge, host, none, network:NAME, container:NAME, attached:NETWORK"
+
+
+def dumps(plan: Plan) -> str:
+    """The plan as TOML; what has its default value is left out."""
+    entries = {
+        "network": [_written(item) for item in plan.networks],
+        "container": [_written(item) for item in plan.containers],
+    }
+    return tomli_w.dumps({kind: items for kind, items in entries.items() if items})
+
+
+def loads(text: str) -> Plan:
+    """The plan in a TOML text; `PlanError` tells which entry is wrong, and what it may be."""
+    try:
+        told = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"this is no TOML: {error}") from error
+    _refuse_unknown("the plan", told, _KINDS)
+    made: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
+    for kind, entries in told.items():
+        if not isinstance(entries, list) or not all(isinstance(item, dict) for item in entries):
+            raise PlanError(f"a {kind} is written as [[{kind}]]")
+        made[kind] = [_read(kind, entry) for entry in entries]
+    return Plan(tuple(made["network"]), tuple(made["container"]))
+
+
+def read(path: Path) -> Plan:
+    """The plan in a file; `PlanError` names the file too."""
+    try:
+        return loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"{path}: {error.strerror}") from error
+    except (PlanError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: {error}") from error
+
+
+# --- one entry -------------------------------------------------------------------
+
+
+def _written(item: NetworkSpec | ContainerSpec) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in fields(item):
+        value = getattr(item, field.name)
+        if value != _default(field):
+            found[field.name] = _plain(field.name, value)
+    return found
+
+
+def _default(field: Field[Any]) -> object:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _plain(name: str, value: Any) -> Any:
+    match name:
+        case "mode":
+            return _mode_text(value)
+        case "ports":
+            return [_port_text(item) for item in value]
+        case "sysctls" | "hosts":
+            return {key: str(item) for key, item in value}
+        case "also" | "aliases" | "command" | "dns":
+            return [str(item) for item in value]
+        case _:
+            return value if isinstance(value, bool | int | str) else str(value)
+
+
+def _read(kind: str, entry: Mapping[str, Any]) -> Any:
+    known = {field.name: field for field in fields(_KINDS[kind])}
+    where = f"{kind} {entry['name']!r}" if "name" in entry else f"a {kind} without a name"
+    _refuse_unknown(where, entry, known)
+    if "name" not in entry:
+        raise PlanError(f"{where}: every {kind} needs one")
+    try:
+        values = {name: _value(name, value) for name, value in entry.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise PlanError(f"{where}: {error}") from error
+    return _KINDS[kind](**values)
+
+
+def _value(name: str, value: Any) -> Any:
+    return _READERS.get(name, _text)(name, value)
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):  # a text is a sequence too, of letters
+        raise ValueError(f"{name} is a list of texts, not {value!r}")
+    return tuple(_text(name, item) for item in value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is true or false, not {value!r}")
+    return value
+
+
+def _bytes(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name} is a number of bytes, not {value!r}")
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is a text, not {value!r}")
+    return value
+
+
+_READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "mode": lambda name, value: _mode(_text(name, value)),
+    "ports": lambda name, value: tuple(_port(item) for item in _texts(name, value)),
+    "dns": lambda name, value: tuple(ip_address(item) for item in _texts(name, value)),
+    "hosts": lambda _, value: tuple((host, ip_address(item)) for host, item in value.items()),
+    "sysctls": lambda _, value: tuple((key, str(item)) for key, item in value.items()),
+    "mtu": _bytes,
+    **dict.fromkeys(("also", "aliases", "command"), _texts),
+    **dict.fromkeys(("subnet", "subnet6", "ip_range"), lambda _, value: ip_network(value)),
+    **dict.fromkeys(("gateway", "gateway6", "ip", "ip6"), lambda _, value: ip_address(value)),
+    **dict.fromkeys(("ipv6", "internal", "icc"), _flag),
+}
+"""How the value of a key is read; a key that is not here is a text."""
+
+
+def _refuse_unknown(where: str, entry: Mapping[str, Any], known: Mapping[str, object]) -> None:
+    for name in entry:
+        if name not in known:
+            close = get_close_matches(name, known)
+            meant = f": {close[0]!r} is meant, perhaps" if close else f"; known: {', '.join(known)}"
+            raise PlanError(f"{where} has an unknown key {name!r}{meant}")
+
+
+# --- modes and ports -------------------------------------------------------------
+
+
+def _mode_text(mode: Mode) -> str:
+    match mode:
+        case Bridge(network=name) if name != DEFAULT_NETWORK:
+            return f"network:{name}"
+        case Attached(network=name):
+            return f"attached:{name}"
+        case _:
+            return str(mode)
+
+
+def _mode(text: str) -> Mode:
+    if text in _PLAIN:
+        return _PLAIN[text]
+    kind, colon, name = text.partition(":")
+    if not colon or not name or kind not in _NAMED:
+        raise ValueError(f"there is no mode {text!r}; there are {_MODES}")
+    return _NAMED[kind](name)
+
+
+def _port_text(port: Publish) -> str:
+    where = ""
+    if port.host_ip is not None:
+        where = f"[{port.host_ip}]:" if port.host_ip.version == 6 else f"{port.host_ip}:"
+    host, own = (
+        f"{first}-{first + port.count - 1}" if port.count > 1 and first else f"{first}"
+        for first in (port.host_port, port.container_port)
+    )
+    return f"{where}{host}:{own}/{port.protocol}"
+
+
+def _port(text: str) -> Publish:
+    wrong = ValueError(f"{text!r} is no port; write [ADDRESS:]HOST:OWN[/tcp|udp|sctp]")
+    rest, _, protocol = text.partition("/")
+    where, _, own = rest.rpartition(":")
+    address, _, host = where.rpartition(":")
+    if (protocol or "tcp") not in ("tcp", "udp", "sctp"):
+        raise wrong
+    try:
+        (first, count), (host_first, host_count) = (_range(item) for item in (own, host))
+        ip = ip_address(address.strip("[]")) if address else None
+    except ValueError:
+        raise wrong from None
+    if not first or host_count not in (count, 1) or (host_first and host_count != count):
+        raise wrong
+    chosen = cast("Literal['tcp', 'udp', 'sctp']", protocol or "tcp")
+    return Publish(host_first, first, chosen, ip, count)
+
+
+def _range(text: str) -> tuple[int, int]:
+    """First port and how many."""
+    first, dash, last = text.partition("-")
+    low, high = int(first), int(last) if dash else int(first)
+    if not 0 <= low <= high <= 65535:
+        raise ValueError(text)
+    return low, high - low + 1

@@ -1,0 +1,161 @@
+"""The catalogue: what a runtime must satisfy, each sentence with its id, level and sources."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from harness.model.dialect import Dialect
+
+_ID = re.compile(r"[A-Z][A-Z0-9]*-[1-9][0-9]*")
+_DIALECT_KEYS = frozenset(field.name for field in fields(Dialect))
+_LISTS = frozenset({"sources", "history", "dialect", "features"})
+_KEYS = frozenset({"id", "level", "statement"}) | _LISTS
+
+
+class CatalogueError(ValueError):
+    """The catalogue is malformed; the message names the entry and what is wrong with it."""
+
+
+class UnknownRequirement(LookupError):
+    """No requirement has this id; the message names the nearest that exist."""
+
+
+class Level(StrEnum):
+    """How binding a requirement is, in the words of RFC 2119."""
+
+    MUST = "MUST"
+    SHOULD = "SHOULD"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where a requirement, or a fault of the past, can be read up.
+
+    `url` is `None` for what was never published.
+    """
+
+    name: str
+    url: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name} <{self.url}>" if self.url else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One sentence that a runtime satisfies or does not.
+
+    `history` are faults of real runtimes that its test would have caught.
+    `dialect` are the fields of `Dialect` on which the exact promise depends.
+    `features` are the values of `adapters.protocol.Feature` that a runtime must
+    claim for the requirement to apply to it.
+    """
+
+    id: str
+    level: Level
+    section: str
+    statement: str
+    sources: tuple[Reference, ...] = ()
+    history: tuple[Reference, ...] = ()
+    dialect: tuple[str, ...] = ()
+    features: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All requirements, in the catalogue's order: `catalogue["BR-7"]`, `"BR-7" in catalogue`."""
+
+    requirements: tuple[Requirement, ...]
+
+    def __iter__(self) -> Iterator[Requirement]:
+        return iter(self.requirements)
+
+    def __len__(self) -> int:
+        return len(self.requirements)
+
+    def __contains__(self, id_: str) -> bool:
+        return any(requirement.id == id_ for requirement in self)
+
+    def __getitem__(self, id_: str) -> Requirement:
+        """The requirement with this id; raises `UnknownRequirement`."""
+        for requirement in self:
+            if requirement.id == id_:
+                return requirement
+        ids = [requirement.id for requirement in self]
+        near = difflib.get_close_matches(id_.upper(), ids, cutoff=0.4)
+        hint = f"did you mean {', '.join(near)}?" if near else "see suites/requirements.toml"
+        raise UnknownRequirement(f"no requirement {id_!r}: {hint}")
+
+
+def load(path: Traversable) -> Catalogue:
+    """The catalogue in a file: a `Path` or a package resource. Raises what `parse` raises."""
+    return parse(path.read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> Catalogue:
+    """The catalogue written in `text`; the file `suites/requirements.toml` shows the format.
+
+    Raises `CatalogueError`, also for text that is not TOML.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogueError(f"the catalogue is not TOML: {error}") from error
+    links = document.get("links", {})
+    requirements: dict[str, Requirement] = {}
+    for section in document.get("section", ()):
+        for row in section.get("requirement", ()):
+            requirement = _requirement(row, section.get("name", ""), links)
+            if requirement.id in requirements:
+                raise CatalogueError(f"{requirement.id}: the id is taken; choose the next number")
+            requirements[requirement.id] = requirement
+    return Catalogue(tuple(requirements.values()))
+
+
+def _requirement(row: Mapping[str, Any], section: str, links: Mapping[str, str]) -> Requirement:
+    id_, level, statement = (row.get(key, "") for key in ("id", "level", "statement"))
+    if not _ID.fullmatch(id_):
+        raise CatalogueError(f"{id_!r} ({statement!r}) is no id: letters, a hyphen, a number")
+    if unknown := row.keys() - _KEYS:
+        raise CatalogueError(f"{id_}: unknown keys {sorted(unknown)}; known are {sorted(_KEYS)}")
+    if level not in Level.__members__:
+        raise CatalogueError(f"{id_}: level {level!r} is none of {', '.join(Level)}")
+    if not statement.endswith("."):
+        raise CatalogueError(f"{id_}: the statement is not a full sentence: {statement!r}")
+    lists = {key: _strings(id_, key, row.get(key, [])) for key in _LISTS}
+    if unknown := set(lists["dialect"]) - _DIALECT_KEYS:
+        raise CatalogueError(f"{id_}: {sorted(unknown)} are no fields of Dialect")
+    return Requirement(
+        id_,
+        Level(level),
+        section,
+        statement,
+        sources=tuple(_reference(id_, name, links) for name in lists["sources"]),
+        history=tuple(_reference(id_, name, links) for name in lists["history"]),
+        dialect=lists["dialect"],
+        features=frozenset(lists["features"]),
+    )
+
+
+def _strings(id_: str, key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise CatalogueError(f"{id_}: {key} must be a list of strings, not {value!r}")
+    return tuple(value)
+
+
+def _reference(id_: str, name: str, links: Mapping[str, str]) -> Reference:
+    """Resolve a short name by the table `links`: word for word, or by a pattern with `{}`."""
+    if name in links:
+        return Reference(name, links[name] or None)
+    for pattern, url in links.items():
+        prefix, placeholder, _ = pattern.partition("{}")
+        if placeholder and name.startswith(prefix):
+            return Reference(name, url.replace("{}", name.removeprefix(prefix)))
+    raise CatalogueError(f"{id_}: nothing in [links] tells where {name!r} can be read up")

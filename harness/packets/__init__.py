@@ -1,1 +1,0 @@
-"""What really goes over the wires: captured, matched, kept as evidence."""

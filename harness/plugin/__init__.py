@@ -1,0 +1,144 @@
+"""The pytest plugin: options, sandbox, and whether a run is of netmodes' concern. Hooks only.
+
+Installed, it is loaded in every pytest run of its environment, so it does nothing
+there, and imports next to nothing, unless the run is of its *concern*: the ini option
+`netmodes` says so, or a runtime is named, or the suites that come with it are to be run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.plugin import options
+
+if TYPE_CHECKING:
+    from harness.sandbox.doctor import Finding
+    from harness.sandbox.sandbox import Waiter
+
+WAITER: pytest.StashKey[Waiter] = pytest.StashKey()
+"""Who stays outside of the sandbox that the run was moved into."""
+SUITES = Path(__file__).parents[2] / "suites"
+_ONLY_TELLS = (
+    "collectonly",
+    "setupplan",
+    "help",
+    "version",
+    "markers",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "cacheshow",
+)
+"""Options with which pytest tells something and runs no test."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of a conformance run."""
+    options.add(parser)
+
+
+def _concerned(config: pytest.Config) -> bool:
+    if config.getini("netmodes") or config.getoption("runtime"):
+        return True
+    for argument in config.args:
+        where, _, _ = argument.partition("::")
+        if config.getoption("pyargs") and where.partition(".")[0] == SUITES.name:
+            return True
+        if (config.invocation_params.dir / where).resolve().is_relative_to(SUITES):
+            return True
+    return False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load what a conformance run needs, in such a run."""
+    config.addinivalue_line(
+        "markers", "requirement(*ids): the rows of the requirement catalogue that a test checks"
+    )
+    config.addinivalue_line(
+        "markers", "long: takes seconds, and is begun first where tests run side by side"
+    )
+    if mistaken := options.taken_for_a_place(config):
+        raise pytest.UsageError(mistaken)
+    if not _concerned(config):
+        return
+    from harness.plugin import fixtures, requirements
+
+    config.pluginmanager.register(fixtures, "netmodes-fixtures")
+    config.pluginmanager.register(requirements, "netmodes-conformance")
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Have as many workers as suit a runtime; what the environment says goes before."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not _concerned(config):
+        return None  # xdist's own
+    from harness.plugin import workers
+
+    return workers.usual()
+
+
+# --- the sandbox -----------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    """Move the whole run into a sandbox, before any worker is started.
+
+    Where the machine cannot run live tests the run ends here, with the reason and
+    what to do about it: never green for want of a machine.
+    """
+    here, elsewhere = _workers(config)
+    if elsewhere and _concerned(config):
+        if here or config.getoption("sandbox") == "always":
+            raise pytest.UsageError(
+                "workers on other machines are reached over a network, and a sandbox has none: "
+                "ask for no worker of this machine beside them but by ssh to itself, and leave "
+                "out --sandbox=always (docs/ci.md)"
+            )
+    elif _wants_sandbox(config):
+        from harness.sandbox import doctor, sandbox
+
+        try:
+            config.stash[WAITER] = sandbox.enter()
+        except sandbox.SandboxError as error:
+            raise pytest.UsageError(_cannot(doctor.refusal(error))) from error
+        for missing in doctor.essentials():
+            raise pytest.UsageError(_cannot(missing))
+    return (yield)
+
+
+def _workers(config: pytest.Config) -> tuple[bool, bool]:
+    """Whether pytest-xdist is asked for workers here, and on other machines."""
+    specs = config.getoption("tx", default=None)
+    if not specs or hasattr(config, "workerinput") or config.getoption("numprocesses"):
+        return True, False
+    from harness.plugin import workers as afar
+
+    return afar.gateways(specs, config.getoption("px", default=None) or [])
+
+
+def _wants_sandbox(config: pytest.Config) -> bool:
+    choice = config.getoption("sandbox")
+    if choice == "never" or sys.platform != "linux" or hasattr(config, "workerinput"):
+        return False
+    if any(config.getoption(name, default=False) for name in _ONLY_TELLS):
+        return False
+    if choice == "always":
+        return True
+    if not _concerned(config):
+        return False
+    from harness.sandbox import sandbox
+
+    return not sandbox.inside()
+
+
+def _cannot(finding: Finding) -> str:
+    return (
+        f"this machine cannot run live tests: {finding}. "
+        "`netmodes doctor` tells more; --sandbox=never runs what needs no sandbox"
+    )

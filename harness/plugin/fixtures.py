@@ -1,0 +1,130 @@
+"""What tests ask for.
+
+A worker builds one world and starts one runtime in it, once. A test gets a
+`scene` of its own, or shares the `cast` with the other tests of its module when
+it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+
+import pytest
+
+from harness.adapters.protocol import Adapter, AdapterFactory
+from harness.faults import adapter as pick
+from harness.model.plan import ALONE, CAST, HOST, INTERNET
+from harness.model.topology import Topology
+from harness.report.recorder import RECORDER, introduced, staged
+from harness.sandbox import sandbox
+from harness.testbench.netns_view import Place
+from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.scene import Scene
+from harness.world.build import World
+from harness.world.guard import guarded
+
+RuntimeStarter = Callable[[World], AbstractContextManager[Adapter]]
+
+
+@pytest.fixture(scope="session")
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """The closed world of this worker: host, LAN, routers, internet, ns1, ns2."""
+    if not sandbox.inside():
+        pytest.fail(
+            "a world needs the sandbox, and this run is outside: "
+            "run without --sandbox=never, start a worker on another machine by `netmodes python`; "
+            "`netmodes doctor` tells what the machine can do",
+            pytrace=False,
+        )
+    with World.build(Topology()) as built:
+        built.probe = request.config.getoption("probe")
+        yield built
+
+
+@pytest.fixture(scope="session")
+def start_runtime(request: pytest.FixtureRequest) -> RuntimeStarter:
+    """Start the runtime under test in a world of one's own; it runs while the body does.
+
+    What the body leaves in that world, or changes, is a violation as in the shared one.
+    """
+    factory = pick.factory(request.config)
+
+    @contextmanager
+    def start(world: World) -> Iterator[Adapter]:
+        world.probe = request.config.getoption("probe")
+        with (
+            _running(factory, world) as adapter,
+            guarded(world, adapter.dialect),
+        ):
+            yield adapter
+
+    return start
+
+
+@contextmanager
+def _running(factory: AdapterFactory, world: World) -> Iterator[Adapter]:
+    adapter = factory(world.host)
+    adapter.start()
+    try:
+        yield adapter
+    finally:
+        adapter.stop()
+
+
+@pytest.fixture(scope="session")
+def runtime(world: World, request: pytest.FixtureRequest) -> Iterator[Adapter]:
+    """The runtime under test, running in the world's host."""
+    with _running(pick.factory(request.config), world) as adapter:
+        request.config.stash[RECORDER].runtime = introduced(adapter)
+        yield adapter
+
+
+@pytest.fixture
+def scene(world: World, runtime: Adapter) -> Iterator[Scene]:
+    """An empty scene: make networks and containers in it; they are removed afterwards."""
+    with Scene(world, runtime) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cast(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """One container in each mode, shared by the tests of a module: look, do not change."""
+    recorder, title = request.config.stash[RECORDER], "the cast"
+    with Scene(
+        world, runtime, CAST, claimed_only=True, record=partial(recorder.add, title)
+    ) as made:
+        recorder.set_stage(title, partial(staged, made))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def attached(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """The cast after a veth was moved into `container06-none` by hand: look, do not change."""
+    recorder, title = request.config.stash[RECORDER], f"{ALONE}, attached by hand"
+    with Scene(
+        world, runtime, CAST, claimed_only=True, record=partial(recorder.add, title)
+    ) as made:
+        made.attach(ALONE)
+        recorder.set_stage(title, partial(staged, made))
+        yield made
+
+
+@pytest.fixture(scope="session")
+def host(world: World) -> Place:
+    """The machine's network namespace."""
+    return world.place(HOST)
+
+
+@pytest.fixture(scope="session")
+def internet(world: World) -> Place:
+    """The internet's namespace."""
+    return world.place(INTERNET)
+
+
+@pytest.fixture(scope="session")
+def wires(world: World) -> Iterator[Wires]:  # noqa: ARG001 # closed before the world is
+    """Taps on the world's own places, opened once and used by every test that asks."""
+    with Wires() as opened:
+        yield opened

@@ -1,0 +1,170 @@
+"""The part of the plugin that holds every test's world against what it was before.
+
+Registered in conformance runs only. A violation is an error of the test's teardown,
+which counts against LIFE-1 or BYS-1 whatever the test itself was about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from functools import partial
+from typing import Final
+
+import pytest
+
+from harness.adapters import registry
+from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
+from harness.faults.adapter import runtime_name
+from harness.model.features import Unclaimed, sentence
+from harness.plugin.summary import TROUBLE, UNSUPPORTED, breaks
+from harness.probe.remote import AgentLost, OwnStack
+from harness.world.build import World
+from harness.world.guard import LEFT_BEHIND, Guard, Violation
+
+GUARD: Final = pytest.StashKey[Guard]()
+_TROUBLED: Final = pytest.StashKey[bool]()
+"""Whether a runtime broke down in a test: what it leaves then says nothing of its promises."""
+_LATE: Final = "Timeout "
+"""How pytest-timeout begins to say that a test did not come to its end."""
+_ADAPTERS: Final = f"{registry.__name__.rpartition('.')[0]}."
+_SHARED: Final = frozenset({"module", "class", "package"})
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_and_nothing_changed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Set up after what is shared and before what is the test's own; over after all of that."""
+    guard = request.config.stash.get(GUARD, None)
+    if guard is None or "world" not in request.fixturenames:
+        yield
+        return
+    guard.begin()
+    yield
+    guard.check()
+
+
+@pytest.fixture
+def guard(
+    world: World,  # noqa: ARG001 # it is what the guard watches
+    request: pytest.FixtureRequest,
+) -> Guard:
+    """What watches the world of this worker, to hold a part of a test by itself."""
+    return request.config.stash[GUARD]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Judge nothing after an interrupt: a container may be half started."""
+    try:
+        return (yield)
+    except BaseException:
+        guard = item.config.stash.get(GUARD, None)
+        if guard is not None:
+            guard.stand_down()
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Guard the session's world, and have what modules share leave nothing either."""
+    if request.config.getoption("setupplan"):  # it only tells of fixtures, and makes none
+        return (yield)
+    stash = request.config.stash
+    guard = stash.get(GUARD, None)
+    if guard is not None and fixturedef.scope != "function":
+        if fixturedef.scope in _SHARED:
+            guard.share()
+            # Finalizers are called last in, first out: after the fixture's own.
+            fixturedef.addfinalizer(guard.unshare)
+        else:
+            guard.forget()
+            guard.outlive()
+    made = yield
+    if fixturedef.scope != "session":  # nor what a test of anybody's calls so
+        return made
+    if fixturedef.argname == "world":
+        assert isinstance(made, World)
+        stash[GUARD] = Guard(made)
+        fixturedef.addfinalizer(partial(_stop, stash))
+    elif fixturedef.argname == "runtime" and guard is not None:
+        guard.allow(made.dialect)  # type: ignore[attr-defined] # an Adapter, a Protocol
+    return made
+
+
+def _stop(stash: pytest.Stash) -> None:
+    stash[GUARD].close()
+    del stash[GUARD]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a violation count against the requirements that it breaks, and no other.
+
+    What a runtime will not remove once the test is over is left behind as well. One that crashed,
+    hung or talked garbage is an error, whatever the test was about, and so is what it has left of
+    that; what the runtime does not claim, or cannot be looked at because a container has a stack of
+    its own, is unsupported.
+    """
+    why = ""
+    if call.excinfo is not None and isinstance(call.excinfo.value, (OwnStack, Unclaimed)):
+        why = UNSUPPORTED + _lacking(item.config, call.excinfo.value)
+        # Before anybody looks: whoever stops at what has failed need not stop here.
+        skipped = pytest.skip.Exception(why).with_traceback(call.excinfo.tb)
+        call.excinfo = pytest.ExceptionInfo.from_exception(skipped)
+    report = yield
+    if why:
+        path, line, _ = item.location
+        report.longrepr = path, line or 0, f"Skipped: {why}"
+    elif call.excinfo is not None:
+        if _in_trouble(item.config, call.excinfo):
+            item.stash[_TROUBLED] = True
+            report.user_properties.append((TROUBLE, True))
+        if isinstance(call.excinfo.value, RuntimeBroken):
+            report.longrepr = str(call.excinfo.value)
+        found = list(_broken(call.excinfo.value, over=call.when == "teardown"))
+        if isinstance(call.excinfo.value, Violation):
+            report.longrepr = str(call.excinfo.value)
+        if found and not item.stash.get(_TROUBLED, False):
+            ids = dict.fromkeys(found)
+            own = report.user_properties if call.when == "call" else []
+            report.user_properties = [*own, *breaks(ids)]
+    return report
+
+
+def _in_trouble(config: pytest.Config, error: pytest.ExceptionInfo[BaseException]) -> bool:
+    """Whether a runtime broke down, or something did not come to its end.
+
+    Or an adapter let out what is no answer: it met what it cannot read, or is at fault itself.
+    """
+    match error.value:
+        case RuntimeRefused():
+            return False
+        case RuntimeBroken() | AgentLost():
+            return True
+        case pytest.fail.Exception() as failed:
+            return str(failed).startswith(_LATE)
+    own = getattr(registry.load(runtime_name(config)), "__module__", "")
+    modules = (str(entry.frame.f_globals.get("__name__")) for entry in error.traceback)
+    return any(name == own or name.startswith(_ADAPTERS) for name in modules)
+
+
+def _lacking(config: pytest.Config, error: OwnStack | Unclaimed) -> str:
+    """A runtime is called as the command line calls it, whoever finds that it lacks something."""
+    if isinstance(error, Unclaimed):
+        return sentence(runtime_name(config), error.lacking)
+    return str(error)
+
+
+def _broken(error: BaseException, *, over: bool) -> Iterator[str]:
+    """The requirements that an error breaks whatever its test is about."""
+    if isinstance(error, Violation):
+        yield from error.broken
+    elif isinstance(error, RuntimeRefused) and over:
+        yield LEFT_BEHIND
+    elif isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _broken(inner, over=over)

@@ -1,0 +1,155 @@
+"""The options of a conformance run, all of them.
+
+Every pytest run where netmodes is installed reads them, so this imports next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from harness.adapters import registry
+from harness.testbench import strategies
+
+REPORT: Final = "report"
+"""The folder of the report, in the root directory, where none is named."""
+DEFAULTS: Final[Mapping[str, str]] = {"probe": "netns", "profile": strategies.DEFAULT}
+"""What goes without saying."""
+
+_PATHS: Final = ("--runtime", "--report", "--expect", "--write-expect", "--shard-by")
+"""The options whose value may be a path."""
+
+
+def add(parser: pytest.Parser) -> None:
+    """Add them, and the ini option `netmodes`."""
+    group = parser.getgroup("netmodes", "container network modes")
+    group.addoption(
+        "--runtime",
+        metavar="NAME",
+        help="the container runtime under test: `netmodes vendors` has their names; or a TOML file "
+        f"that describes a command line (default: {registry.DEFAULT})",
+    )
+    group.addoption(
+        "--sandbox",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="private namespaces around the whole run: auto makes them unless the run is in "
+        "some already, always makes new ones, never runs only what needs none (default: auto)",
+    )
+    group.addoption(
+        "--fault",
+        metavar="ID",
+        help="sabotage the runtime under test with this fault; `netmodes faults --list` has them",
+    )
+    group.addoption(
+        "--requirement",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="run only the tests of this requirement; may be given several times",
+    )
+    group.addoption(
+        "--probe",
+        choices=("netns", "exec"),
+        default=DEFAULTS["probe"],
+        help="how a matrix is asked: from sockets opened in the containers' namespaces, or from "
+        "inside through the runtime's exec, as with a network stack of its own in any case "
+        "(default: netns)",
+    )
+    _add_profile(group)
+    _add_reports(group)
+    _add_evidence(group)
+    parser.addini(
+        "netmodes",
+        "whether this project's tests are conformance tests: sandbox, requirements, summary",
+        type="bool",
+        default=False,
+    )
+
+
+def changed(config: pytest.Config, name: str) -> str | None:
+    """What was said for `probe` or `profile`, where it is not what goes without saying."""
+    value: str = config.getoption(name)
+    return None if value == DEFAULTS[name] else value
+
+
+def _add_profile(group: pytest.OptionGroup) -> None:
+    group.addoption(
+        "--profile",
+        choices=tuple(strategies.PROFILES),
+        default=DEFAULTS["profile"],
+        help="how long the property suites look: seconds, minutes and always the same, or long "
+        f"(default: {strategies.DEFAULT})",
+    )
+
+
+def _add_reports(group: pytest.OptionGroup) -> None:
+    group.addoption(
+        "--report",
+        metavar="DIR",
+        help="where the report goes: index.html, report.json, junit.xml, summary.md, badge.json "
+        f"(default: {REPORT}/ in the root directory, when a requirement was tested)",
+    )
+    group.addoption("--no-report", action="store_true", help="write no report")
+    group.addoption(
+        "--expect",
+        metavar="FILE",
+        help="the gate: fail unless exactly the deviations in this TOML file are found",
+    )
+    group.addoption(
+        "--write-expect",
+        metavar="FILE",
+        help="write what this run has found to an expectation file, reasons in it are kept",
+    )
+    group.addoption(
+        "--shard",
+        metavar="K/N",
+        help="run only part K of N of the test files; `netmodes merge` joins the reports",
+    )
+    group.addoption(
+        "--shard-by",
+        metavar="REPORT",
+        help="balance the shards by the times in an earlier report.json, the same for all",
+    )
+
+
+def _add_evidence(group: pytest.OptionGroup) -> None:
+    group.addoption(
+        "--no-evidence",
+        action="store_true",
+        help="do not examine what failed: no story, no evidence folder",
+    )
+    group.addoption(
+        "--keep",
+        action="store_true",
+        help="end at the first failure, leave the world up and say how to enter it, until Ctrl-C",
+    )
+    group.addoption(
+        "--pause-on-fail",
+        action="store_true",
+        help="open a shell in the world at each failure, before anything is taken down",
+    )
+
+
+def taken_for_a_place(config: pytest.Config) -> str:
+    """What to write in place of an option that has led pytest astray; empty when none has.
+
+    Pytest looks for its root directory before it knows anybody's options. What stands after a
+    blank and is there it takes for a place of tests, and goes by the settings that it finds from
+    there up (`determine_setup` in _pytest/config/findpaths.py): those of this project, or none.
+    """
+    own = config.invocation_params.dir
+    if config.inipath is not None and own.is_relative_to(config.inipath.parent):
+        return ""
+    for option, value in pairwise(map(str, config.invocation_params.args)):
+        path = Path(own, value).resolve()
+        if option in _PATHS and path.exists() and not path.is_relative_to(own.resolve()):
+            return (
+                f"{option} {value}: after a blank pytest takes it for a place of tests, and has "
+                f"gone there for its settings, not to {own}; write {option}={value}"
+            )
+    return ""

@@ -1,0 +1,187 @@
+"""The part of the plugin that a conformance run needs: requirements, gating, evidence. Hooks only.
+
+Registered where a run is of netmodes' concern; no other imports it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.resources
+import platform
+import warnings
+from functools import partial
+from typing import Final
+
+import pytest
+
+from harness.adapters import registry
+from harness.adapters.registry import UnknownRuntime
+from harness.faults.adapter import FAULT, runtime_name
+from harness.faults.fault import FaultError, Faults, UnknownFault
+from harness.model import requirements
+from harness.model.features import sentence
+from harness.model.matrix import Matrix, explain
+from harness.model.requirements import Catalogue, Requirement, UnknownRequirement
+from harness.plugin import SUITES, diagnosis, leaks, options, report_setup
+from harness.plugin.summary import UNSUPPORTED, Summary, properties
+from harness.report.recorder import RECORDER, Recorder
+from harness.sandbox import sandbox
+from harness.version import __version__
+
+CATALOGUE = pytest.StashKey[Catalogue]()
+FEATURES = pytest.StashKey[frozenset[str]]()
+_GARBAGE: Final = 20_000
+"""So many things more than before may be there until some are looked through."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load catalogue and adapter, get ready to sum up. An unknown runtime is a usage error."""
+    config.stash[RECORDER] = Recorder()
+    try:
+        config.stash[FEATURES] = registry.find(runtime_name(config)).features
+    except UnknownRuntime as error:
+        raise pytest.UsageError(f"--runtime {runtime_name(config)}: {error}") from error
+    config.pluginmanager.register(leaks, "netmodes-guarding")
+    rows = importlib.resources.files(SUITES.name) / "requirements.toml"
+    catalogue = config.stash[CATALOGUE] = requirements.load(rows)
+    try:
+        for id_ in config.getoption("requirement"):
+            catalogue[id_]
+        if config.getoption("fault"):
+            config.stash[FAULT] = known_faults(config)[config.getoption("fault")]
+    except (UnknownRequirement, UnknownFault, FaultError) as error:
+        raise pytest.UsageError(str(error)) from error
+    if not hasattr(config, "workerinput"):
+        summary = Summary(
+            runtime=runtime_name(config), catalogue=catalogue, recorder=config.stash[RECORDER]
+        )
+        config.pluginmanager.register(summary, "netmodes-summary")
+    report_setup.register(
+        config,
+        runtime=runtime_name(config),
+        catalogue=catalogue,
+        recorder=config.stash[RECORDER],
+        suites=SUITES,
+    )
+    if config.getoption("collectonly"):
+        _spare_hypothesis(config)
+    else:
+        if options.changed(config, "profile") and not hasattr(config, "workerinput"):
+            from harness.plugin import stepbar  # rich is slow to load
+
+            stepbar.register(config)
+        diagnosis.register(config, config.stash[RECORDER], report_setup.directory(config))
+
+
+def _spare_hypothesis(config: pytest.Config) -> None:
+    # Its plugin imports all of it in the end, a third of the time, to tell what no test did.
+    plugin = config.pluginmanager.get_plugin("hypothesispytest")
+    if plugin is not None:
+        config.pluginmanager.unregister(plugin)
+
+
+def known_faults(config: pytest.Config) -> Faults:
+    """Every fault that comes with the harness, or with a plugin of this run.
+
+    Raises `FaultError` for one that is declared wrongly.
+    """
+    from harness.faults.fault import discover  # nobody else needs it
+
+    return discover(config.stash[CATALOGUE], config.pluginmanager.get_plugins())
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say what is tested, and where."""
+    where = "private namespaces" if sandbox.inside() else "none"
+    fault = config.stash.get(FAULT, None)
+    name = runtime_name(config)
+    told = f"\nfault {fault.id}: {fault.about}" if fault else ""
+    if provenance := registry.provenance(registry.load(name)):
+        told = f"\n{provenance}{told}"
+    return (
+        f"netmodes {__version__}: runtime {name}, sandbox {where}, Linux {platform.release()}{told}"
+    )
+
+
+def pytest_keyboard_interrupt() -> None:
+    """Let Ctrl-C, or leaving the debugger, end a run with its own exit code and words.
+
+    What a test was in the midst of is not closed then, and where warnings are errors that would
+    be the end of the run: a traceback for each socket.
+    """
+    warnings.filterwarnings("ignore", category=pytest.PytestUnraisableExceptionWarning)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Have garbage looked for more seldom, and not in what was collected: that stays until the end.
+
+    What looks through all of it takes a second of four workers' processor time, and dirties its
+    pages in every process that is forked.
+    """
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send what this worker has recorded to the controller."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["netmodes"] = session.config.stash[RECORDER].dump()
+
+
+# --- requirements ----------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Refuse a requirement that is not in the catalogue, while its test is collected."""
+    try:
+        _required(metafunc.config, metafunc.definition)
+    except UnknownRequirement as error:
+        raise pytest.Collector.CollectError(f"{metafunc.definition.name}: {error}") from error
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Name each test's requirements in its reports, and skip what the runtime does not claim.
+
+    That is what its rows are about; of what else it asks for its scene knows (`harness.model.features`).
+    """
+    if wanted := set(config.getoption("requirement")):
+        unwanted = [
+            item for item in items if wanted.isdisjoint(row.id for row in _required(config, item))
+        ]
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in unwanted]
+    if hasattr(config, "workerinput"):  # else one that is begun last is waited for alone
+        items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    for item in items:
+        required = _required(config, item)
+        item.user_properties += properties(requirement.id for requirement in required)
+        lacking = _lacking(config, required)
+        if lacking:
+            reason = f"{UNSUPPORTED}{sentence(runtime_name(config), lacking)}"
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _required(config: pytest.Config, node: pytest.Item) -> list[Requirement]:
+    """The requirements that a test is marked with, each once; raises `UnknownRequirement`."""
+    ids = dict.fromkeys(id_ for mark in node.iter_markers("requirement") for id_ in mark.args)
+    return [config.stash[CATALOGUE][id_] for id_ in ids]
+
+
+def _lacking(config: pytest.Config, required: list[Requirement]) -> frozenset[str]:
+    needed = frozenset[str]().union(*(requirement.features for requirement in required))
+    claimed = config.stash[FEATURES]
+    return needed - claimed
+
+
+def pytest_assertrepr_compare(
+    config: pytest.Config, op: str, left: object, right: object
+) -> list[str] | None:
+    """Explain a matrix that is not as promised by its wrong cells only, and what befell them."""
+    if op == "==" and isinstance(left, Matrix) and isinstance(right, Matrix):
+        evidence = config.pluginmanager.get_plugin(diagnosis.NAME)
+        if evidence is None:
+            return explain(left, right)
+        return explain(left, right, tell=partial(evidence.tell, left, right))
+    return None

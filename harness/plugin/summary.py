@@ -1,0 +1,143 @@
+"""What a run says at its end: requirement by requirement, and the matrix as a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from harness.model.requirements import Catalogue, Requirement
+from harness.report.recorder import Recorder
+from harness.report.schema import Verdict
+
+UNSUPPORTED = "unsupported: "
+"""How the reason of a skip begins when a runtime does not declare a needed feature."""
+
+PROPERTY = "requirement"
+BREAKS = "breaks"
+"""The user properties by which a test's report names requirements."""
+
+
+def properties(ids: Iterable[str]) -> list[tuple[str, object]]:
+    """The properties by which a test's reports, and JUnit XML, name its requirements."""
+    return [(PROPERTY, id_) for id_ in ids]
+
+
+def breaks(ids: Iterable[str]) -> list[tuple[str, object]]:
+    """The properties of a report that breaks requirements whatever its test is about."""
+    return [(BREAKS, id_) for id_ in ids]
+
+
+TROUBLE = "trouble"
+"""The property, if true, of a report of a test that ended because the runtime broke down."""
+
+
+def judge(report: pytest.TestReport) -> Verdict | None:
+    """What one report says about its requirements; `None` when it says nothing."""
+    if report.failed:
+        own = report.when == "call" and (TROUBLE, True) not in report.user_properties
+        return Verdict.BROKEN if own else Verdict.ERROR
+    if report.passed:
+        return Verdict.KEPT if report.when == "call" else None
+    match report.longrepr:
+        case _ if _lacking(report):
+            return Verdict.UNSUPPORTED
+        case _:
+            return None
+
+
+def _lacking(report: pytest.TestReport) -> str:
+    """Why the runtime cannot be held to what a test is about; empty if that is not so."""
+    match report.longrepr:
+        case (_, _, str(reason)):
+            return reason.partition(UNSUPPORTED)[2]
+        case _:
+            return ""
+
+
+class Summary:
+    """The plugin of the controlling process that gathers verdicts and matrices, and tells them."""
+
+    def __init__(self, *, runtime: str, catalogue: Catalogue, recorder: Recorder) -> None:
+        self._runtime = runtime
+        self._catalogue = catalogue
+        self._recorder = recorder
+        self._verdicts: dict[str, Verdict] = {}
+        self._lacking: dict[str, str] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.CollectReport | pytest.TestReport
+    ) -> tuple[str, str, str] | None:
+        """Have pytest count a breakdown as an error, and what a test leaves behind as failed.
+
+        By itself it goes by the phase: what is raised in a test's body has failed, what is raised
+        around it is an error.
+        """
+        if not (isinstance(report, pytest.TestReport) and report.failed):
+            return None
+        if report.when not in ("setup", "teardown"):  # in its body, or when its worker died
+            return ("error", "E", "ERROR") if judge(report) is Verdict.ERROR else None
+        broken = any(name == BREAKS for name, _ in report.user_properties)
+        return ("failed", "F", "FAILED") if broken else None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Let a report count for each requirement of its test."""
+        verdict = judge(report)
+        if verdict is None:
+            return
+        for name, id_ in report.user_properties:
+            if name in (PROPERTY, BREAKS):
+                found = Verdict.BROKEN if name == BREAKS else verdict
+                before = self._verdicts.get(str(id_), found)
+                if lacking := _lacking(report):
+                    told = self._lacking.get(str(id_), lacking)
+                    self._lacking[str(id_)] = min(told, lacking, key=len)
+                self._verdicts[str(id_)] = max(before, found, key=lambda item: item.weight)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        """Take over what a worker has recorded."""
+        output: dict[str, str] = getattr(node, "workeroutput", {})
+        if "netmodes" in output:
+            self._recorder.load(output["netmodes"])
+
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> None:
+        """Write the requirements that were broken, how many were not, and the matrices."""
+        if not self._verdicts:
+            return
+        from harness.report.render.terminal import render  # rich is slow to load
+
+        for title, (promised, observed) in self._recorder.matrices().items():
+            terminalreporter.section(f"{self._runtime}: {title}")
+            writer = config.get_terminal_writer()
+            width, colour = writer.fullwidth, writer.hasmarkup
+            terminalreporter.write(render(promised, observed, width=width, colour=colour))
+        terminalreporter.section(f"{self._runtime}: requirements")
+        told = [Verdict.BROKEN, Verdict.ERROR]
+        if terminalreporter.verbosity > 0:
+            told.append(Verdict.KEPT)
+        for verdict in told:
+            for row in self._rows(verdict):
+                line = f"{verdict:12}{row.id:8}{row.level:7}{row.statement}"
+                terminalreporter.write_line(line)
+        for lacking, ids in self._unsupported().items():
+            line = f"{Verdict.UNSUPPORTED:12}{', '.join(ids)}: {lacking}"
+            terminalreporter.write_line(line)
+        counts = Counter(self._verdicts.values())
+        parts = [f"{counts[verdict]} {verdict}" for verdict in reversed(Verdict) if counts[verdict]]
+        untested = len(self._catalogue) - len(self._verdicts)
+        terminalreporter.write_line(", ".join([*parts, f"{untested} not tested in this run"]))
+
+    def _rows(self, verdict: Verdict) -> list[Requirement]:
+        return [row for row in self._catalogue if self._verdicts.get(row.id) is verdict]
+
+    def _unsupported(self) -> dict[str, list[str]]:
+        """The requirements that could not be tried, by what is lacking for them."""
+        found: dict[str, list[str]] = {}
+        for row in self._rows(Verdict.UNSUPPORTED):
+            found.setdefault(self._lacking[row.id], []).append(row.id)
+        return found

@@ -1,0 +1,61 @@
+"""What a probe carries: a question with a nonce, an answer that says who speaks and whom it saw.
+
+Pure: bytes in, tuples out. The nonce (`run`) is drawn anew for every matrix, so
+an answer that belongs to an earlier one, or that something in between made up,
+is never taken for a reply.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from harness.model.topology import Address
+from harness.probe.sockets import unpacked
+
+MAGIC: Final = b"nmod"
+RUN_LENGTH: Final = 8
+GREETING: Final = 0xFFFFFFFF
+"""Index of an answer that a TCP witness gives before it is asked anything."""
+
+_QUESTION: Final = struct.Struct("!4sc8sI")
+_ANSWER: Final = struct.Struct("!4sc8sIIBB16s")
+ANSWER_LENGTH: Final = _ANSWER.size
+
+
+class Answer(NamedTuple):
+    """A witness's words: its number, the TTL and the address of whom it saw."""
+
+    number: int
+    witness: int
+    ttl: int | None
+    seen: Address
+
+
+def question(run: bytes, index: int) -> bytes:
+    """The payload of probe number `index`."""
+    return _QUESTION.pack(MAGIC, b"Q", run, index)
+
+
+def read_question(payload: bytes, run: bytes) -> int | None:
+    """The index a payload carries; `None` when it is not of this run."""
+    if len(payload) < _QUESTION.size:
+        return None
+    magic, kind, its_run, index = _QUESTION.unpack_from(payload)
+    return int(index) if (magic, kind, its_run) == (MAGIC, b"Q", run) else None
+
+
+def answer(run: bytes, index: int, witness: int, ttl: int | None, seen: Address) -> bytes:
+    """What a witness sends back. A TTL it does not know travels as 0."""
+    packed = seen.packed
+    return _ANSWER.pack(MAGIC, b"A", run, index, witness, ttl or 0, len(packed), packed)
+
+
+def read_answer(payload: bytes, run: bytes) -> Answer | None:
+    """What an answer says; `None` when it is not one of this run."""
+    if len(payload) != _ANSWER.size:
+        return None
+    magic, kind, its_run, index, witness, ttl, length, packed = _ANSWER.unpack(payload)
+    if (magic, kind, its_run) != (MAGIC, b"A", run) or length not in (4, 16):
+        return None
+    return Answer(index, witness, ttl or None, unpacked(packed[:length]))

@@ -1,0 +1,398 @@
+"""Every question asked at once, every answer gathered from one epoll.
+
+Sockets are opened inside the namespaces through setns and used from here, so a
+matrix costs one process and no command; or an agent opens them (`remote`). A positive
+answer names the witness and whom it saw; a negative one is final when the world is
+quiet (`settle`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import random
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Final, Self
+
+from harness.model.plan import FAMILIES, Cell, Family, Observation, Protocol
+from harness.model.topology import Address
+from harness.probe import icmp, remote
+from harness.probe import payload as wire
+from harness.probe.quiescence import Quiet, await_ready, forget_unresolved
+from harness.probe.remote import Inside, seen_from_host
+from harness.probe.results import Answer, Heard, Ledger, Namer, Question
+from harness.probe.sockets import (
+    Datagram,
+    Make,
+    SocketError,
+    Station,
+    asker,
+    connected,
+    open_stations,
+    pending_error,
+    plain,
+    receive,
+    reply,
+    sockets_of,
+    spelled,
+    syn_ttl,
+)
+from harness.probe.syn import SynEar, SynEars
+from linux import rtnetlink_dump
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+SLICE: Final = 8192
+"""Questions that are under way at once. Below the 65,536 that an ICMP sequence can tell apart."""
+
+_PORTS: Final = range(61000, 65536)
+"""Where witnesses listen: above the range from which the kernel draws source ports."""
+_OWN_PORTS: Final = range(24576, 24576 + SLICE)
+"""From where agents call: below that range, so that nobody else does."""
+_PUMP_EVERY: Final = 32
+_HELD_PAUSE: Final = 0.002
+"""Seconds in which to take in answers while the kernel's timer holds one back."""
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""Errors that tell of this process's limits, not of the network."""
+_EVENTS: Final = 512
+
+
+class NeighbourTableFull(Exception):
+    """The kernel's neighbour table overflowed: cells may have been lost for that alone."""
+
+
+def observe(
+    questions: Sequence[Question],
+    *,
+    control: NetNS,
+    watched: Sequence[NetNS],
+    namer: Namer,
+    witnesses: Sequence[NetNS] = (),
+    patience: float = 0.0,
+) -> dict[Cell, Observation]:
+    """Ask every question and tell what happened, cell by cell.
+
+    `control` and `watched` are what `settle.Quiet` needs; `namer` says whose
+    an address is, so that `seen_from` is a name. `witnesses` are namespaces that may answer
+    though nobody is asked there, for an address that they have too. `patience` is a further
+    wait in seconds for runtimes whose datapath runs in user space. Raises `PortsTaken`,
+    `NeverReady`, `NeverQuiet`, `ControlLost`, `NeighbourTableFull` or `SendQueueFull`
+    when the harness, not the runtime, is in trouble.
+    """
+    ends = (item for q in questions for item in (q.source, q.target))
+    asked = {asker(item): item for item in (*witnesses, *ends)}
+    spaces = sorted(asked.values(), key=lambda space: isinstance(space, Inside))
+    found: dict[Cell, Observation] = {}
+    in_vain: set[NetNS] = set()
+    with Netlink(control) as netlink:
+        full = rtnetlink_dump.neighbour_overflows(netlink)
+    with contextlib.ExitStack() as stack:
+        each = {space.id: space for space in (*watched, *spaces)}.values()
+        everywhere = [seen_from_host(space, stack) for space in each]
+        links = await_ready(everywhere, afresh=True)
+        stations = open_stations(spaces, random.sample(_PORTS, 20))
+        for station in stations:
+            stack.callback(station.close)
+        for start in range(0, len(questions), SLICE):
+            part = questions[start : start + SLICE]
+            with _Asking(part, stations) as asking:
+                asking.send()
+                asking.gather(Quiet(control, everywhere, links=links), patience)
+                found.update(asking.ledger.observations(namer))
+                in_vain |= asking.ledger.in_vain()
+        for space in in_vain:
+            with Netlink(seen_from_host(space, stack)) as netlink:
+                forget_unresolved(netlink)
+    with Netlink(control) as netlink:
+        overflowed = rtnetlink_dump.neighbour_overflows(netlink) != full
+    if overflowed:
+        raise NeighbourTableFull(
+            "the kernel's neighbour table overflowed while probing, so silence proves nothing; "
+            "raise net.ipv4.neigh.default.gc_thresh3 or probe fewer containers at a time"
+        )
+    return found
+
+
+class SendQueueFull(Exception):
+    """A socket holds all the packets it may, for neighbours that do not answer."""
+
+
+class _Asking:
+    """One slice of questions under way."""
+
+    def __init__(self, questions: Sequence[Question], stations: Sequence[Station]) -> None:
+        self.ledger = Ledger(questions)
+        self._stations = stations
+        self._asking = {asker(station.netns): station for station in stations}
+        self._spaces = [station.netns for station in stations]
+        self._agents = [space.agent for space in self._spaces if isinstance(space, Inside)]
+        for agent in self._agents:
+            agent.slowest = 0.0
+        self._run = os.urandom(wire.RUN_LENGTH)
+        self._identifier = int.from_bytes(os.urandom(2), "big")
+        self._first_port = int.from_bytes(os.urandom(2), "big") % SLICE
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._sent = [0.0] * len(questions)
+        self._streams: dict[int, socket.socket] = {}
+        self._accepted: list[socket.socket] = []
+        self._syns = SynEars()
+
+    def __enter__(self) -> Self:
+        by_tcp = {
+            question.cell.family
+            for question in self.ledger.questions
+            if question.cell.protocol is Protocol.TCP
+        }
+        for station in self._stations:
+            space = station.netns
+            with sockets_of(space) as make:
+                for family in by_tcp if station.witness else ():
+                    self._syns.add(station.number, SynEar(space, family, make))
+            for family in FAMILIES:
+                self._watch(station.raw[family], partial(self._on_icmp, station, family))
+                self._watch(station.udp[family], partial(self._on_answer, station, family))
+                if not station.witness:
+                    continue
+                self._watch(station.ear[family], partial(self._on_question, station, family))
+                self._watch(station.listener[family], partial(self._on_connection, station, family))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for opened in (*self._streams.values(), *self._accepted):
+            opened.close()
+        self._syns.close()
+        self._epoll.close()
+
+    def _watch(self, opened: socket.socket, handler: Callable[[], None]) -> None:
+        self._handlers[opened.fileno()] = handler
+        self._epoll.register(opened.fileno(), select.EPOLLIN)
+
+    # --- asking
+
+    def send(self) -> None:
+        """Send every question, source by source, taking in what arrives meanwhile."""
+        questions = self.ledger.questions
+        whose = [self._asking[asker(question.source)].number for question in questions]
+        order = sorted(range(len(questions)), key=whose.__getitem__)
+        for number, indexes in itertools.groupby(order, key=whose.__getitem__):
+            station = self._stations[number]
+            for batch in _batches(indexes, _PUMP_EVERY):
+                with sockets_of(station.netns) as make:
+                    for index in batch:
+                        self._ask(station, index, make)
+                self._pump()
+
+    def _ask(self, station: Station, index: int, make: Make) -> None:
+        question = self.ledger.questions[index]
+        family, address = question.cell.family, spelled(question.address)
+        payload = wire.question(self._run, index)
+        self._sent[index] = time.perf_counter()
+        try:
+            match question.cell.protocol:
+                case Protocol.ICMP:
+                    echo = icmp.echo_request(family, self._identifier, index, payload)
+                    station.raw[family].sendto(echo, (address, 0))
+                case Protocol.UDP:
+                    self._send_datagram(station, family, payload, (address, station.port))
+                case Protocol.TCP:
+                    port = _OWN_PORTS[(self._first_port + index) % SLICE]
+                    stream = self._streams[index] = station.connecting(family, make, port)
+                    code = stream.connect_ex((address, station.port))
+                    if code not in (0, errno.EINPROGRESS):
+                        raise OSError(code, os.strerror(code))
+                    self._watch(stream, partial(self._on_greeting, index))
+        except BlockingIOError as error:
+            raise SendQueueFull(
+                f"{question.cell} cannot be asked: too many packets from there wait for neighbours "
+                "that do not answer; probe fewer containers at a time"
+            ) from error
+        except OSError as error:
+            if error.errno in _OURS:
+                raise  # the harness is in trouble, and that is no verdict
+            self.ledger.refused(index, error.errno or 0)
+
+    def _send_datagram(
+        self, station: Station, family: Family, payload: bytes, to: tuple[str, int]
+    ) -> None:
+        try:
+            station.udp[family].sendto(payload, to)
+        except OSError:
+            # An error of an earlier packet is told in place of sending the next one (ip(7)).
+            self._on_answer(station, family)
+            station.udp[family].sendto(payload, to)
+
+    # --- gathering
+
+    def gather(self, silence: Quiet, patience: float) -> None:
+        """Take in answers until every question has one or the world is quiet."""
+        with silence as quiet:
+            self._pump()
+            while self.ledger.open:
+                if quiet.reached() and not self._pump() and not self._told_more():
+                    break
+                self._pump(_HELD_PAUSE if quiet.held else 0.0)
+        patience = max(patience, remote.patience(self._spaces))
+        remote.outwait(patience, lambda: bool(self.ledger.open), self._pump)
+        self._told_more()
+        for index in self.ledger.open & self._streams.keys():
+            if connected(self._streams[index]):
+                self.ledger.impostor(index, "something accepted the connection and said nothing")
+        lost = [(index, self._streams[index]) for index in self.ledger.open & self._streams.keys()]
+        for index, space, syn in self._syns.lost(lost):  # it arrived, and nothing came of it
+            self.ledger.heard(index, Heard(space, syn.source, syn.ttl))
+
+    def _told_more(self) -> bool:
+        """Whether agents had something to tell that had not got here yet."""
+        for agent in self._agents:
+            agent.sync()
+        return bool(self._agents) and self._pump()
+
+    def _pump(self, wait: float = 0.0) -> bool:
+        """Handle what has arrived; whether there was anything."""
+        any_event = False
+        while events := self._epoll.poll(wait, _EVENTS):
+            any_event, wait = True, 0.0
+            for descriptor, _ in events:
+                if handler := self._handlers.get(descriptor):
+                    handler()
+        return any_event
+
+    def _on_icmp(self, station: Station, family: Family) -> None:
+        while datagram := receive(station.raw[family]):
+            message = icmp.parse(family, datagram.data)
+            if message is None:
+                continue
+            if message.kind in icmp.ERRORS[family]:
+                self._on_icmp_error(station, family, message, datagram.source)
+                continue
+            index = wire.read_question(message.payload, self._run)
+            if index is None:
+                continue
+            ttl = message.ttl if family == 4 else datagram.ttl
+            if message.kind == icmp.ECHO_REQUEST[family]:
+                self.ledger.heard(index, Heard(station.netns, datagram.source, ttl))
+            elif self._asked_from(station, index):
+                self.ledger.answered(index, Answer(self._since(index), datagram.source, ttl))
+
+    def _on_icmp_error(
+        self, station: Station, family: Family, message: icmp.Message, offender: Address
+    ) -> None:
+        quoted = icmp.quoted_echo(family, message.payload)
+        if quoted is None or quoted[0] != self._identifier:
+            return
+        if self._asked_from(station, quoted[1]):
+            code = icmp.name(family, message.kind, message.code)
+            self._on_error(quoted[1], SocketError(0, b"", code, offender))
+
+    def _on_error(self, index: int, error: SocketError) -> None:
+        """Note an error that came after sending."""
+        if error.code == icmp.HOST_UNREACHABLE:
+            source = self.ledger.questions[index].source
+            if error.offender in self._own_addresses(source):
+                # Seconds later the source's own kernel gives up on a silent neighbour. Had the
+                # matrix been faster it would not have been seen: it is silence all the same.
+                error = SocketError(errno.EHOSTUNREACH)
+        self.ledger.refused(index, error.errno, error.code, late=True)
+
+    def _own_addresses(self, space: NetNS) -> set[Address]:
+        with Netlink(space) as netlink:
+            return {item.address.ip for item in rtnetlink_dump.addresses(netlink)}
+
+    def _on_question(self, station: Station, family: Family) -> None:
+        """Witness a datagram: answer who this is and whom it saw."""
+        ear = station.ear[family]
+        while datagram := receive(ear):
+            index = wire.read_question(datagram.data, self._run)
+            if index is None:
+                continue
+            self.ledger.heard(index, Heard(station.netns, datagram.source, datagram.ttl))
+            seen = (datagram.ttl, datagram.source)
+            reply(ear, datagram, wire.answer(self._run, index, station.number, *seen))
+        while pending_error(ear, family):
+            pass  # an asker that is gone: its own end tells why
+
+    def _on_answer(self, station: Station, family: Family) -> None:
+        opened = station.udp[family]
+        while datagram := receive(opened):
+            said = wire.read_answer(datagram.data, self._run)
+            if said is None:
+                self._on_stray(station, datagram)
+            elif self._asked_from(station, said.number):
+                self._believe(said.number, said)
+                answer = Answer(self._since(said.number), datagram.source, datagram.ttl)
+                self.ledger.answered(said.number, answer)
+        while error := pending_error(opened, family):
+            index = wire.read_question(error.data, self._run)
+            if index is not None:
+                self._on_error(index, error)
+
+    def _on_stray(self, station: Station, datagram: Datagram) -> None:
+        """Something that is no witness answered for an address: it spoils what was asked there."""
+        for index in tuple(self.ledger.open):
+            question = self.ledger.questions[index]
+            by_udp = question.cell.protocol is Protocol.UDP and question.source == station.netns
+            if by_udp and question.address == datagram.source:
+                self.ledger.impostor(index, f"what came back is {datagram.data[:40]!r}")
+
+    def _on_connection(self, station: Station, family: Family) -> None:
+        """Witness a connection: say at once who this is and whom it saw."""
+        while True:
+            try:
+                stream, sender = station.listener[family].accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:
+                continue  # an asker that is gone has noted why
+            source = plain(sender[0])
+            ttl = syn_ttl(stream) or self._syns.ttl(station.number, family, source, sender[1])
+            seen = (ttl, source)
+            self._accepted.append(stream)
+            with contextlib.suppress(OSError):  # an asker that is gone has noted why
+                stream.send(wire.answer(self._run, wire.GREETING, station.number, *seen))
+
+    def _on_greeting(self, index: int) -> None:
+        stream, question = self._streams[index], self.ledger.questions[index]
+        words = b""
+        try:
+            words = stream.recv(wire.ANSWER_LENGTH)
+        except BlockingIOError:
+            # An ICMP error that came while connect() held the socket: the kernel would
+            # act on it at the first retransmission, a second later.
+            told = pending_error(stream, question.cell.family)
+            if told is None or not told.code:
+                return
+            self._on_error(index, told)
+        except OSError as error:
+            told = pending_error(stream, question.cell.family) or SocketError(0)
+            self._on_error(index, told._replace(errno=error.errno or 0))
+        if said := wire.read_answer(words, self._run):
+            self._believe(index, said)
+            self.ledger.answered(index, Answer(self._since(index), question.address, None))
+        else:
+            self.ledger.impostor(index, f"the connection was accepted, then came {words[:40]!r}")
+        self._handlers.pop(stream.fileno(), None)
+        self._epoll.unregister(stream.fileno())
+
+    def _believe(self, index: int, said: wire.Answer) -> None:
+        witness = self._stations[said.witness].netns
+        self.ledger.heard(index, Heard(witness, said.seen, said.ttl))
+
+    def _asked_from(self, station: Station, index: int) -> bool:
+        """Whether it was there that this was asked: what strays elsewhere is no answer."""
+        questions = self.ledger.questions
+        return index < len(questions) and questions[index].source == station.netns
+
+    def _since(self, index: int) -> float:
+        return time.perf_counter() - self._sent[index]
+
+
+def _batches(items: Iterator[int], size: int) -> Iterator[list[int]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch

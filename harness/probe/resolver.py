@@ -1,0 +1,198 @@
+"""Asking for a name from inside: through the resolvers that a namespace is told to use.
+
+All queries go out at once, each over a socket of its own namespace; dnspython
+makes and reads the messages. A resolver is a process and not the kernel, so
+here, and only here, silence is bounded by time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import selectors
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+import dns.exception
+import dns.message
+import dns.rcode
+import dns.rdatatype
+
+from harness.model.plan import Family
+from harness.model.topology import Address
+from linux.netns import NetNS
+
+ANSWER_BOUND: Final = 2.0
+"""Seconds a resolver may take. The world's own takes a millisecond."""
+
+_TYPES: Final = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
+_PORT: Final = 53
+_LONGEST: Final = 4096
+_ID: Final = 2
+"""Bytes of a message's id, its first (RFC 1035, 4.1.1)."""
+_MAX_NAMESERVERS: Final = 3
+"""How many a resolver looks at: MAXNS in resolv.conf(5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A name to look up from inside a namespace, by what its `resolv.conf` says."""
+
+    space: NetNS
+    resolv_conf: str
+    name: str
+    family: Family
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Address of a name, or `None` and the reason why there is none."""
+
+    address: Address | None
+    reason: str = ""
+
+
+def nameservers(resolv_conf: str) -> list[Address]:
+    """The resolvers a resolv.conf(5) names, in order; what is no address is passed over."""
+    found: list[Address] = []
+    for line in resolv_conf.splitlines():
+        match line.split():
+            case ["nameserver", text, *_]:
+                with contextlib.suppress(ValueError):
+                    found.append(ip_address(text.partition("%")[0]))
+    return found[:_MAX_NAMESERVERS]
+
+
+class WorldSilent(Exception):
+    """The world's own resolver does not answer either: nothing can be said about names."""
+
+
+def resolve(lookups: Sequence[Lookup], *, control: Lookup | None = None) -> list[Resolved]:
+    """Look all names up at once; an entry for each lookup, in order.
+
+    Resolvers are asked at the same time, and count in the order in which they are
+    listed: the next one only where one fails or is silent. Silence is believed only
+    when `control`, a lookup that must succeed, is answered after it; else `WorldSilent`.
+    """
+    silent = False
+    told: list[list[_Told | None]] = []
+    # To make a message, and to read one, costs more than to send it: many are alike but for the id,
+    # by which whoever answers for several may confuse them.
+    made, read = cache(_query), cache(dns.message.from_wire)
+    ids = random.sample(range(1 << 16), _MAX_NAMESERVERS * len(lookups))
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        for lookup in lookups:
+            told.append([])
+            for server in nameservers(lookup.resolv_conf):
+                query, words = made(lookup.name, lookup.family)
+                own = ids.pop().to_bytes(_ID)
+                try:
+                    opened = stack.enter_context(_asked(lookup.space, server, own + words[_ID:]))
+                except OSError as error:
+                    told[-1].append(_failed(server, f"cannot be asked: {error.strerror}"))
+                    continue
+                asked = _Asked(opened, server, own, query, told[-1], len(told[-1]))
+                selector.register(opened, selectors.EVENT_READ, asked)
+                told[-1].append(None)
+        deadline = time.monotonic() + ANSWER_BOUND
+        while any(_verdict(answers) is None for answers in told):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                silent = True
+                break
+            for key, _ in selector.select(left):
+                asked = key.data
+                asked.answers[asked.rank] = _read(asked, read)
+                selector.unregister(asked.socket)
+        for key in selector.get_map().values():
+            asked = key.data
+            reason = f"did not answer within {ANSWER_BOUND} s"
+            asked.answers[asked.rank] = _failed(asked.server, reason)
+    if silent and control is not None and resolve([control])[0].address is None:
+        raise WorldSilent(
+            f"no resolver answered within {ANSWER_BOUND} s, and neither did the world's own, asked "
+            "from beside it: this machine is too busy for a verdict; run with fewer workers"
+        )
+    return [_verdict(answers) or _NOBODY for answers in told]
+
+
+class _Asked(NamedTuple):
+    """A resolver that has been asked, and where its answer goes."""
+
+    socket: socket.socket
+    server: Address
+    id: bytes
+    query: dns.message.Message
+    answers: list[_Told | None]
+    rank: int
+
+
+class _Told(NamedTuple):
+    """What came of asking one resolver; where it is not `final` the next one counts."""
+
+    result: Resolved
+    final: bool
+
+
+_NOBODY: Final = Resolved(None, "resolv.conf names no resolver")
+
+
+def _failed(server: Address, reason: str) -> _Told:
+    return _Told(Resolved(None, f"{server} {reason}"), final=False)
+
+
+def _verdict(answers: Sequence[_Told | None]) -> Resolved | None:
+    """What the resolvers of one namespace amount to; `None` while that depends on a silent one."""
+    result = _NOBODY
+    for answer in answers:
+        if answer is None:
+            return None
+        result = answer.result
+        if answer.final:
+            break
+    return result
+
+
+def _query(name: str, family: Family) -> tuple[dns.message.Message, bytes]:
+    query = dns.message.make_query(name, _TYPES[family])
+    return query, query.to_wire()
+
+
+def _asked(space: NetNS, server: Address, query: bytes) -> socket.socket:
+    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
+    opened = space.socket(family, socket.SOCK_DGRAM)
+    try:
+        opened.setblocking(False)
+        opened.connect((str(server), _PORT))
+        opened.send(query)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _read(asked: _Asked, read: Callable[[bytes], dns.message.Message]) -> _Told:
+    server = asked.server
+    try:
+        words = asked.socket.recv(_LONGEST)
+        answer = read(asked.query.id.to_bytes(_ID) + words[_ID:])
+    except OSError as error:
+        return _failed(server, f"cannot be reached: {error.strerror}")
+    except dns.exception.DNSException as error:
+        return _failed(server, f"sent something that is no DNS message: {error}")
+    if words[:_ID] != asked.id or not asked.query.is_response(answer):
+        return _failed(server, "answered another question")
+    code = answer.rcode()
+    if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        return _failed(server, f"answered {dns.rcode.to_text(code)}")
+    for rrset in answer.answer:
+        if rrset.rdtype == asked.query.question[0].rdtype:
+            return _Told(Resolved(ip_address(rrset[0].address)), final=True)
+    reason = "no address" if code == dns.rcode.NOERROR else dns.rcode.to_text(code)
+    return _Told(Resolved(None, f"{server} answered {reason}"), final=True)

@@ -1,0 +1,315 @@
+"""From the reports of a run's tests, and what its workers recorded, to one report."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+from harness.model.plan import (
+    BR0,
+    BY_NAME,
+    GATEWAY,
+    HOST,
+    INTERNET,
+    LOOPBACK,
+    NS1,
+    NS2,
+    OUTSIDERS,
+    PROTOCOLS,
+    SELF,
+    Cell,
+)
+from harness.model.requirements import Catalogue, Reference
+from harness.plugin.summary import BREAKS, PROPERTY, UNSUPPORTED, judge
+from harness.plugin.worker_notes import NODE_ID, SAID
+from harness.report.judge import concluded, profile
+from harness.report.recorder import Recorder, Seen
+from harness.report.sanitize import address, folder, line, plain
+from harness.report.schema import (
+    CellCounts,
+    CellResult,
+    Counts,
+    Failure,
+    Implementation,
+    Link,
+    MatrixResult,
+    Report,
+    RequirementResult,
+    Section,
+    Stage,
+    StagedContainer,
+    StagedNetwork,
+    TestResult,
+    Totals,
+    Verdict,
+)
+from harness.version import __version__
+
+EVIDENCE = "evidence"
+"""The user property by which a test's report names the folder with its evidence."""
+FILES = "netmodes_evidence"
+"""The attribute of a test's report that names what is in there."""
+_LONGEST = 20_000
+"""Characters of one text that a report keeps: the beginning and the end of a longer one."""
+
+
+class Collected:
+    """The tests of a run, report by report; `node_ids` turns their ids into the report's."""
+
+    def __init__(self, node_ids: Callable[[str, str], str]) -> None:
+        self._node_ids = node_ids
+        self._tests: dict[str, TestResult] = {}
+
+    def add(self, report: pytest.TestReport) -> None:
+        """Let a report count for its test."""
+        # Who ran it knows best: on another machine files may be elsewhere.
+        id_ = getattr(report, NODE_ID, None) or self._node_ids(report.nodeid, report.location[0])
+        before = self._tests.get(id_) or TestResult(id=line(id_), verdict=Verdict.UNTESTED)
+        own, breaks, evidence = _properties(report)
+        verdict = Verdict.BROKEN if breaks else judge(report)
+        reason = ""
+        if report.skipped and verdict is None and not hasattr(report, "wasxfail"):
+            verdict = Verdict.SKIPPED
+        if report.skipped and isinstance(report.longrepr, tuple):
+            reason = line(report.longrepr[2].removeprefix("Skipped: ").removeprefix(UNSUPPORTED))
+        if hasattr(report, "wasxfail") and report.skipped:
+            verdict, reason = Verdict.SKIPPED, line(f"expected to fail: {report.wasxfail}")
+        failures = (_failure(report, evidence),) if report.failed else ()
+        self._tests[id_] = replace(
+            before,
+            verdict=max(before.verdict, verdict or before.verdict, key=lambda item: item.weight),
+            seconds=round(before.seconds + report.duration, 3),
+            requirements=tuple(dict.fromkeys((*before.requirements, *own))),
+            breaks=tuple(dict.fromkeys((*before.breaks, *breaks))),
+            reason=before.reason or reason,
+            failures=(*before.failures, *failures),
+        )
+
+    def tests(self) -> tuple[TestResult, ...]:
+        """All of them, in the order of their names. One that never ended is not among them."""
+        return tuple(
+            self._tests[id_]
+            for id_ in sorted(self._tests)
+            if self._tests[id_].verdict is not Verdict.UNTESTED
+        )
+
+
+def _properties(report: pytest.TestReport) -> tuple[list[str], list[str], str | None]:
+    own = [line(str(value)) for name, value in report.user_properties if name == PROPERTY]
+    breaks = [line(str(value)) for name, value in report.user_properties if name == BREAKS]
+    evidence = [str(value) for name, value in report.user_properties if name == EVIDENCE]
+    return own, breaks, folder(evidence[-1]) if evidence else None
+
+
+def _failure(report: pytest.TestReport, evidence: str | None) -> Failure:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = shortened(plain(report.longreprtext))
+    message = crash.message if crash is not None else report.longreprtext
+    known = report.when in ("setup", "call", "teardown")
+    return Failure(
+        when=report.when if known and report.when else "crash",
+        message=shortened(_without_preface(plain(message).strip())),
+        text=text,
+        said=tuple(shortened(plain(words)) for words in getattr(report, SAID, ())),
+        sections=tuple(
+            Section(title=line(title), text=shortened(plain(content)))
+            for title, content in report.sections
+            if content
+        ),
+        evidence=evidence,
+        files=_lines(getattr(report, FILES, ())) if evidence else (),
+    )
+
+
+def _without_preface(message: str) -> str:
+    """What an assertion says, without the words that say that it is one."""
+    return message.removeprefix("AssertionError: ").removeprefix("assert ")
+
+
+def shortened(text: str) -> str:
+    """`text`, or its beginning and end when it is very long."""
+    if len(text) <= _LONGEST:
+        return text
+    half = _LONGEST // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+# --- from the harness's own words to the report's ------------------------------
+
+
+def rows(catalogue: Catalogue) -> tuple[RequirementResult, ...]:
+    """The catalogue, nothing judged yet."""
+    return tuple(
+        RequirementResult(
+            id=item.id,
+            section=item.section,
+            level=item.level,
+            profile=profile(item.level, item.features),
+            statement=item.statement,
+            sources=_links(item.sources),
+            history=_links(item.history),
+            features=tuple(sorted(item.features)),
+            dialect=item.dialect,
+        )
+        for item in catalogue
+    )
+
+
+def _links(references: Iterable[Reference]) -> tuple[Link, ...]:
+    return tuple(Link(name=line(item.name), url=address(item.url)) for item in references)
+
+
+def digest(words: Iterable[str]) -> str:
+    """A short name for a list of words that no other list has."""
+    return hashlib.sha256("\0".join(words).encode(errors="replace")).hexdigest()[:16]
+
+
+def catalogue_digest(catalogue: Catalogue) -> str:
+    """A name for what the catalogue says."""
+    return digest(f"{item.id} {item.level} {item.statement}" for item in catalogue)
+
+
+def implementation(name: str, said: Mapping[str, Any]) -> Implementation:
+    """What a runtime said of itself, as `Recorder.runtime` keeps it."""
+    told = said.get("version")
+    return Implementation(
+        name=line(name),
+        version=line(str(told)) if told else None,
+        features=tuple(line(str(item)) for item in said.get("features", ())),
+        dialect={line(str(k)): line(str(v)) for k, v in said.get("dialect", {}).items()},
+    )
+
+
+def matrices(recorder: Recorder) -> tuple[MatrixResult, ...]:
+    """The recorded matrices, the largest first; in each the cells in an order of their own."""
+    found = []
+    for title, cells in recorder.cells():
+        stage = _stage(recorder.stages.get(title))
+        order = _order(stage)
+        recorded = [_cell(cell, seen) for cell, seen in cells.items()]
+        found.append(matrix(line(title), sorted(recorded, key=order), stage))
+    return tuple(sorted(found, key=lambda item: (-item.counts.cells, item.title)))
+
+
+def _order(stage: Stage | None) -> Callable[[CellResult], Any]:
+    """Containers as they were started, then the rest of the world, whichever worker saw them."""
+    containers = [item.name for item in stage.containers] if stage else []
+    sources = [*containers, *OUTSIDERS]
+    targets = [SELF, LOOPBACK, *containers, GATEWAY, HOST, INTERNET, BY_NAME, NS1, NS2, BR0]
+
+    def place(names: Sequence[str], name: str) -> tuple[int, str]:
+        return (names.index(name), "") if name in names else (len(names), name)
+
+    def key(cell: CellResult) -> Any:
+        return (
+            place(sources, cell.source),
+            place(targets, cell.target),
+            PROTOCOLS.index(cell.protocol),
+            cell.family,
+        )
+
+    return key
+
+
+def matrix(title: str, cells: Sequence[CellResult], stage: Stage | None) -> MatrixResult:
+    """A matrix of these cells, counted."""
+    wrong = sum(not cell.kept for cell in cells)
+    counted = CellCounts(cells=len(cells), wrong=wrong)
+    return MatrixResult(title=title, counts=counted, cells=tuple(cells), stage=stage)
+
+
+def _cell(cell: Cell, seen: Seen) -> CellResult:
+    observed = seen.observed
+    if observed is not None:
+        observed = replace(
+            observed,
+            code=line(observed.code),
+            seen_from=None if observed.seen_from is None else line(observed.seen_from),
+            detail=shortened(line(observed.detail)),
+            rtt=None if observed.rtt is None else round(observed.rtt, 6),
+        )
+    return CellResult(
+        source=line(cell.source),
+        target=line(cell.target),
+        protocol=cell.protocol,
+        family=cell.family,
+        kept=seen.kept,
+        promised=seen.promised,
+        observed=observed,
+        test=line(seen.test),
+    )
+
+
+def _stage(said: Mapping[str, Any] | None) -> Stage | None:
+    if said is None:
+        return None
+    return Stage(
+        routers=int(said["routers"]),
+        world={line(name): _lines(own) for name, own in said["world"].items()},
+        networks=tuple(
+            StagedNetwork(
+                name=line(item["name"]),
+                interface=line(item["interface"]) if item["interface"] else None,
+                gateways=_lines(item["gateways"]),
+                internal=bool(item["internal"]),
+            )
+            for item in said["networks"]
+        ),
+        containers=tuple(
+            StagedContainer(
+                name=line(item["name"]),
+                mode=line(item["mode"]),
+                networks=_lines(item["networks"]),
+                addresses=_lines(item["addresses"]),
+                joined=line(item["joined"]) if item["joined"] else None,
+            )
+            for item in said["containers"]
+        ),
+    )
+
+
+def _lines(words: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(line, words))
+
+
+def environment() -> dict[str, str]:
+    """What the run ran on. Nothing that tells one machine from another of its kind."""
+    return {
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "netmodes": __version__,
+        **{name: version(name) for name in ("pytest", "pytest-xdist", "pyroute2", "scapy")},
+    }
+
+
+def nothing_counted() -> Totals:
+    """The totals of a report that was not concluded yet."""
+    none = Counts()
+    return Totals(
+        tests=none, core=none, extended=none, requirements=none, cells=CellCounts(cells=0, wrong=0)
+    )
+
+
+def report(
+    *, runtime: str, catalogue: Catalogue, recorder: Recorder, tests: Collected, **more: Any
+) -> Report:
+    """The whole report; `more` are its other fields."""
+    return concluded(
+        Report(
+            generator=f"netmodes {__version__}",
+            implementation=implementation(runtime, recorder.runtime),
+            totals=nothing_counted(),
+            requirements=rows(catalogue),
+            tests=tests.tests(),
+            matrices=matrices(recorder),
+            environment=environment(),
+            **more,
+        )
+    )

@@ -1,0 +1,237 @@
+"""The page: one file that needs nothing else, drawn from reports and nothing but reports."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import jinja2
+from markupsafe import Markup
+
+from harness.model.plan import FAMILIES, PROTOCOLS, Family, Protocol
+from harness.report import failure_links, schema
+from harness.report.render import topology_svg
+from harness.report.render.markdown import verdict
+from harness.report.sanitize import address, folder, line, plain
+from harness.report.schema import (
+    CellResult,
+    MatrixResult,
+    Report,
+    RequirementResult,
+    TestResult,
+    Verdict,
+)
+
+_SLOWEST = 12
+"""Tests whose time is shown."""
+_FIRST_FAILURES = 7
+"""Failures that stand in sight; the others are folded away behind them."""
+
+
+def render(reports: Sequence[Report]) -> str:
+    """The page about one report, or about several side by side."""
+    style, script = resource("page.css"), resource("page.js")
+    panels = [_Panel(number, report) for number, report in enumerate(reports)]
+    return (
+        _templates()
+        .get_template("index.html.j2")
+        .render(
+            panels=panels,
+            first={
+                "failures": next((panel.number for panel in panels if panel.failing), None),
+                "matrix": next((panel.number for panel in panels if panel.heats), None),
+            },
+            requirements=list(_requirements(reports)),
+            style=Markup(style),  # noqa: S704 # ours
+            script=Markup(script),  # noqa: S704 # ours
+            style_hash=digest(style),
+            script_hash=digest(script),
+            data=_data(reports),
+            verdicts=list(reversed(Verdict)),
+        )
+    )
+
+
+def environment_of(loader: jinja2.BaseLoader) -> jinja2.Environment:
+    """How templates of pages are read: what is not ours is escaped, what is not there an error."""
+    return jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = environment_of(jinja2.PackageLoader("harness.report.render"))
+    environment.filters |= {
+        "plain": plain,
+        "line": line,
+        "address": address,
+        "folder": folder,
+        "evidence": failure_links.links,
+    }
+    return environment
+
+
+def resource(name: str) -> str:
+    """The text of a file beside the templates."""
+    return (files("harness.report.render") / "templates" / name).read_text(encoding="utf-8")
+
+
+def digest(text: str) -> str:
+    """How a Content-Security-Policy names an inline script, or style, that may be used."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _data(reports: Sequence[Report]) -> Markup:
+    """What the script shows of cells, as JSON that cannot end the element it stands in."""
+    matrices = [schema.plain(report).get("matrices", []) for report in reports]
+    text = json.dumps(matrices, separators=(",", ":"))
+    for char in "<>&":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)  # noqa: S704 # there is nothing left that HTML gives a meaning to
+
+
+# --- one report ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """One square of the heat map: a cell and its place among the matrix's cells."""
+
+    number: int
+    cell: CellResult
+
+    @property
+    def kind(self) -> str:
+        """How it is coloured."""
+        if not self.cell.kept:
+            return "wrong" if self.cell.observed else "unseen"
+        assert self.cell.observed
+        return "reply" if self.cell.observed.outcome == "reply" else "silent"
+
+    @property
+    def told(self) -> str:
+        """All of it in one line."""
+        cell = self.cell
+        seen = str(cell.observed) if cell.observed else "never probed"
+        promised = f"promised {cell.promised}" if cell.promised else "not promised"
+        kept = "as promised" if cell.kept else f"wrong, {promised}"
+        return line(f"{cell.cell}: {seen}; {kept}")
+
+
+class _Heat:
+    """A matrix as rows of sources and columns of targets."""
+
+    def __init__(self, matrix: MatrixResult) -> None:
+        self.matrix = matrix
+        cells = matrix.cells
+        self.sources = list(dict.fromkeys(cell.source for cell in cells))
+        self.targets = list(dict.fromkeys(cell.target for cell in cells))
+        self._slots = {
+            (cell.source, cell.target, cell.protocol, cell.family): _Slot(number, cell)
+            for number, cell in enumerate(cells)
+        }
+        stage = matrix.stage
+        self.drawing = topology_svg.draw(stage) if stage else None
+        self.boxes = topology_svg.stacked(self.drawing, stage) if stage and self.drawing else ()
+
+    def slots(self, source: str, target: str) -> Iterator[_Slot | None]:
+        """The squares of a pair: protocols across, families down."""
+        for family in FAMILIES:
+            for protocol in PROTOCOLS:
+                yield self._slot(source, target, protocol, family)
+
+    def _slot(self, source: str, target: str, protocol: Protocol, family: Family) -> _Slot | None:
+        return self._slots.get((source, target, protocol, family))
+
+    def any(self, source: str, target: str) -> bool:
+        """Whether there is any square of a pair."""
+        return any(self.slots(source, target))
+
+
+class _Panel:
+    """What a page says of one report."""
+
+    first_failures = _FIRST_FAILURES
+
+    def __init__(self, number: int, report: Report) -> None:
+        self.number, self.report = number, report
+        self.verdict = verdict(report)
+        self.heats = [_Heat(matrix) for matrix in report.matrices]
+        self.failing = [
+            test for test in report.tests if test.verdict in (Verdict.BROKEN, Verdict.ERROR)
+        ]
+        self.anchors = {
+            test.id: f"test-{number}-{place}" for place, test in enumerate(self.failing)
+        }
+        self.evidence = failure_links.listed(report)
+        self.tests = {test.id: test for test in report.tests}
+        self.slowest = sorted(report.tests, key=lambda test: -test.seconds)[:_SLOWEST]
+
+    @property
+    def name(self) -> str:
+        """The runtime and its version."""
+        runtime = self.report.implementation
+        return line(f"{runtime.name} {runtime.version or ''}").strip()
+
+    @property
+    def tone(self) -> str:
+        """How its verdict is coloured."""
+        if not self.report.complete:
+            return "open"
+        return {True: "good", False: "bad", None: "open"}[self.report.conforms]
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the slowest test."""
+        return max((test.seconds for test in self.slowest), default=0.0)
+
+    def command(self, test: TestResult) -> str:
+        """The line that runs a test again."""
+        return failure_links.command(test.id, failure_links.of(self.report))
+
+
+# --- several beside each other ---------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A requirement with what became of it in each report, `None` where it is not known."""
+
+    requirement: RequirementResult
+    results: tuple[RequirementResult | None, ...]
+
+    @property
+    def verdicts(self) -> list[str]:
+        """The verdicts, each once."""
+        return list(dict.fromkeys(str(item.verdict) for item in self.results if item))
+
+    @property
+    def worst(self) -> Verdict:
+        """The weightiest verdict."""
+        return max((item.verdict for item in self.results if item), key=lambda item: item.weight)
+
+    @property
+    def words(self) -> str:
+        """What a search looks in."""
+        row = self.requirement
+        links = " ".join(link.name for link in (*row.sources, *row.history))
+        return line(f"{row.id} {row.level} {row.section} {row.statement} {links}").lower()
+
+
+def _requirements(reports: Sequence[Report]) -> Iterator[_Row]:
+    known: list[dict[str, RequirementResult]] = [
+        {item.id: item for item in report.requirements} for report in reports
+    ]
+    for id_ in dict.fromkeys(id_ for rows in known for id_ in rows):
+        results = tuple(rows.get(id_) for rows in known)
+        yield _Row(next(item for item in results if item), results)

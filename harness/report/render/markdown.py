@@ -1,0 +1,132 @@
+"""The summary in Markdown, for a pull request or a job's page."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+
+from harness.report.sanitize import address, markdown, plain
+from harness.report.schema import Counts, Report, RequirementResult, TestResult, Verdict
+
+_SHOWN = 20
+"""Failures that are told in full."""
+_LONGEST = 4_000
+"""Characters of one failure. GitHub takes a mebibyte of a step's summary."""
+_FAILING = (Verdict.BROKEN, Verdict.ERROR)
+
+
+def render(report: Report) -> str:
+    """The report's conclusions, and its failures in short."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    runtime = report.implementation
+    yield f"## netmodes: {markdown(runtime.name)} {markdown(runtime.version or '')}".rstrip()
+    yield ""
+    yield f"**{verdict(report)}**"
+    for reason in report.partial:
+        yield f"\n**Partial:** {markdown(reason)}"
+    yield ""
+    yield from _table(report)
+    if report.gate:
+        yield from _gate(report)
+    failing = [item for item in report.requirements if item.verdict in _FAILING]
+    if failing:
+        yield "\n### Requirements that were not kept\n"
+        yield from map(_requirement, failing)
+    tests = [test for test in report.tests if test.verdict in _FAILING]
+    if tests:
+        yield "\n### Tests that failed\n"
+        yield from _tests(tests)
+    unsupported = [item for item in report.requirements if item.verdict is Verdict.UNSUPPORTED]
+    if unsupported:
+        yield "\n### Not supported\n"
+        yield ", ".join(markdown(item.id) for item in unsupported)
+
+
+def verdict(report: Report) -> str:
+    """The whole in one sentence."""
+    match report.conforms:
+        case True:
+            return "Conforms: every core requirement is kept and none is broken"
+        case False:
+            core, rest = report.totals.core, report.totals.extended
+            wrong = core.broken + core.error + rest.broken + rest.error
+            if wrong:
+                return f"Does not conform: {wrong} requirement{'s' * (wrong != 1)} not kept"
+            return f"Does not conform: {core.unsupported} core requirements are not supported"
+        case None:
+            return "Nothing wrong in what was tested; not every core requirement was"
+
+
+def _table(report: Report) -> Iterator[str]:
+    names = ("kept", "broken", "error", "unsupported", "untested")
+    yield f"| | {' | '.join(names)} | of |"
+    yield "|---|" + "---:|" * (len(names) + 1)
+    totals = report.totals
+    rows: list[tuple[str, Counts]] = [
+        ("core requirements", totals.core),
+        ("extended requirements", totals.extended),
+        ("tests", totals.tests),
+    ]
+    for title, counts in rows:
+        figures = " | ".join(str(getattr(counts, name)) for name in names)
+        yield f"| {title} | {figures} | {counts.total} |"
+    right = totals.cells.cells - totals.cells.wrong
+    yield f"| matrix cells | {right} | {totals.cells.wrong} | | | | {totals.cells.cells} |"
+
+
+def _gate(report: Report) -> Iterator[str]:
+    gate = report.gate
+    assert gate is not None
+    yield f"\n### Gate: {'as expected' if gate.ok else 'not as expected'}\n"
+    for title, names in (
+        ("New failures", gate.new),
+        ("Not supported any more", gate.unsupported),
+        ("Fixed: remove the entry", gate.fixed),
+        ("Gone: remove the entry", gate.gone),
+    ):
+        yield from (f"- {title}: {markdown(name)}" for name in names)
+    for item in gate.excused:
+        bound = "more than" if item.too_many else "at most"
+        link = f" ([more](<{item.link}>))" if address(item.link) else ""
+        yield (
+            f"- Excused: {item.count} {item.verdict}, {bound} {item.at_most} "
+            f"({', '.join(map(markdown, item.tests))}), by the saying "
+            f"“{markdown(item.saying)}”: {markdown(item.reason)}{link}"
+        )
+    if gate.ok:
+        yield f"\n{len(gate.known)} known failures, none new, none fixed."
+
+
+def _requirement(item: RequirementResult) -> str:
+    sources = ", ".join(
+        f"[{markdown(link.name)}](<{link.url}>)" if address(link.url) else markdown(link.name)
+        for link in item.sources
+    )
+    told = f" ({sources})" if sources else ""
+    return (
+        f"- **{markdown(item.id)}** {markdown(item.level)}, {item.verdict}: "
+        f"{markdown(item.statement)}{told}"
+    )
+
+
+def _tests(tests: Sequence[TestResult]) -> Iterator[str]:
+    for test in tests[:_SHOWN]:
+        yield f"<details><summary>{html.escape(plain(test.id))}</summary>\n"
+        for failure in test.failures:
+            if failure.evidence:
+                yield f"Evidence: {markdown(failure.evidence)}\n"
+            yield f"<pre>{_block(failure.message)}</pre>\n"
+        yield "</details>"
+    if len(tests) > _SHOWN:
+        yield f"\n… and {len(tests) - _SHOWN} more in the report."
+
+
+def _block(text: str) -> str:
+    text = plain(text)
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST] + "\n…"
+    # A reference even for the line break: an empty line would end some renderers' block.
+    return html.escape(text).replace("\n", "&#10;")

@@ -1,0 +1,1 @@
+"""The private namespaces a whole run lives in, and what this machine can do."""

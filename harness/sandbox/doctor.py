@@ -1,0 +1,309 @@
+"""What this machine can do for live tests, found by trying, and what to do where it cannot.
+
+Reading a sysctl tells what is configured, not what works: AppArmor lets a user
+namespace come about and then denies everything in it, a container runtime filters
+system calls. So every check does the thing itself, in a sandbox, in a network
+namespace that goes away with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from fcntl import ioctl
+from ipaddress import IPv4Address, IPv6Interface
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from harness.sandbox import sandbox
+from linux import netlink, nftables, rtnetlink
+from linux import syscalls as sys_
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of one check. `remedy` is empty where it is `ok`."""
+
+    name: str
+    required: bool
+    ok: bool
+    why: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return self.name if self.ok else f"{self.name}: {self.why}. {self.remedy}"
+
+
+class Check(NamedTuple):
+    """One thing to try. `attempt` raises `OSError` where the machine refuses it."""
+
+    name: str
+    attempt: Callable[[], None]
+    remedy: str
+    required: bool = True
+    slow: bool = False
+
+
+# --- the attempts ----------------------------------------------------------
+
+
+def _link(*requests: netlink.Request) -> None:
+    with Netlink() as kernel:
+        kernel.send(requests)
+
+
+def _bridge() -> None:
+    _link(rtnetlink.add_bridge("bridge"))
+
+
+def _veth() -> None:
+    _link(rtnetlink.add_veth("veth", "peer"))
+
+
+def _ipv6() -> None:
+    _link(rtnetlink.add_address(1, IPv6Interface("2001:db8::1/64")))
+
+
+def _rule(name: str, hook: nftables.Hook, kind: str, *parts: list[nftables.Expression]) -> None:
+    table = nftables.Table("inet", name)
+    chain = nftables.add_chain(table, name, hook=hook, kind="nat" if kind == "nat" else "filter")
+    with nftables.Nft() as rules:
+        rules.apply([nftables.add_table(table), chain, nftables.add_rule(table, name, *parts)])
+
+
+def _masquerade() -> None:
+    _rule("masquerade", "postrouting", "nat", nftables.oifname("lo"), nftables.masquerade())
+
+
+def _publish() -> None:
+    to = nftables.dnat(IPv4Address("192.0.2.1"), 80)
+    _rule(
+        "publish", "prerouting", "nat", nftables.to_local(), nftables.family(4), nftables.l4proto("tcp"),
+        nftables.dport(80), to,
+    )  # fmt: skip
+
+
+def _filter() -> None:
+    _rule("filter", "forward", "filter", nftables.ct_state("established"), nftables.reject())
+
+
+def _overlay() -> None:
+    base = Path("/run/netmodes/overlay")
+    base.mkdir()
+    sys_.mount("tmpfs", str(base), "tmpfs")
+    try:
+        for name in ("lower", "upper", "work", "merged"):
+            (base / name).mkdir()
+        layers = f"lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work"
+        sys_.mount("overlay", str(base / "merged"), "overlay", data=layers)
+        (base / "merged" / "written").touch()
+    finally:
+        sys_.umount(str(base))
+        base.rmdir()
+
+
+def _packet_socket() -> None:
+    socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
+
+
+def _raw_icmp() -> None:
+    for family, protocol in (
+        (socket.AF_INET, socket.IPPROTO_ICMP),
+        (socket.AF_INET6, socket.IPPROTO_ICMPV6),
+    ):
+        socket.socket(family, socket.SOCK_RAW, protocol).close()
+
+
+def _pidfd() -> None:
+    fd = os.pidfd_open(os.getpid())
+    try:
+        sys_.setns(fd, sys_.CLONE_NEWNET | sys_.CLONE_NEWUTS)
+    finally:
+        os.close(fd)
+
+
+def _cgroup() -> None:
+    made = Path("/sys/fs/cgroup/doctor")
+    made.mkdir()
+    made.rmdir()
+
+
+def _subordinate_ids() -> None:
+    spans = [int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    if sum(spans) < 1 << 16:
+        raise OSError(errno.EPERM, f"{sum(spans)} user id inside, not 65536")
+
+
+def _tun() -> None:
+    with open("/dev/net/tun", "r+b", buffering=0) as device:
+        ioctl(device, 0x400454CA, struct.pack("16sH22x", b"tun", 0x0001))  # TUNSETIFF, IFF_TUN
+
+
+def _kind(kind: str, data: bytes = b"", *, below: bool = False) -> Callable[[], None]:
+    """An attempt to make a link of `kind`, on top of another link where it needs one."""
+
+    def attempt() -> None:
+        parent = socket.if_nametoindex("bridge") if below else None
+        _link(rtnetlink.add_link(kind, kind, parent=parent, data=data))
+
+    return attempt
+
+
+# --- the list --------------------------------------------------------------
+
+
+def _module(*names: str) -> str:
+    return f"Load it as root: modprobe {' '.join(names)}; or boot a kernel that has it"
+
+
+_IN_CONTAINER = (
+    "In a container give it more room (docker run --privileged); "
+    "in a virtual machine all of it works"
+)
+
+CHECKS = (
+    Check("bridge", _bridge, _module("bridge")),
+    Check("veth", _veth, _module("veth")),
+    Check("IPv6", _ipv6, "Boot without ipv6.disable=1, or load it as root: modprobe ipv6"),
+    Check("nft masquerade", _masquerade, _module("nf_tables", "nft_masq", "nft_chain_nat")),
+    Check("nft port publishing", _publish, _module("nft_nat", "nft_fib_inet")),
+    Check("nft filter", _filter, _module("nft_ct", "nft_reject_inet")),
+    Check("overlay mount", _overlay, f"{_module('overlay')}, 5.11 or newer"),
+    # Closing one waits for the kernel's grace period: 10 ms.
+    Check("packet socket", _packet_socket, _module("af_packet"), slow=True),
+    Check("raw ICMP socket", _raw_icmp, _IN_CONTAINER),
+    Check("setns by pidfd", _pidfd, "Boot a kernel of 5.8 or newer"),
+    Check(
+        "own cgroup",
+        _cgroup,
+        "Run as root, or in a delegated scope: systemd-run --user --scope -p Delegate=yes …",
+        required=False,
+    ),
+    Check(
+        "subordinate ids",
+        _subordinate_ids,
+        "Install newuidmap (Debian: uidmap) and give the user a range in /etc/subuid, /etc/subgid",
+        required=False,
+    ),
+    Check("dummy", _kind("dummy"), _module("dummy"), required=False),
+    Check("macvlan", _kind("macvlan", below=True), _module("macvlan"), required=False),
+    Check("ipvlan", _kind("ipvlan", below=True), _module("ipvlan"), required=False),
+    Check(
+        "vlan",
+        _kind("vlan", netlink.attr(1, struct.pack("=H", 7)), below=True),
+        _module("8021q"),
+        required=False,
+    ),
+    Check("vxlan", _kind("vxlan", netlink.u32(1, 7)), _module("vxlan"), required=False),
+    Check("ifb", _kind("ifb"), _module("ifb"), required=False),
+    Check(
+        "tun",
+        _tun,
+        "As root: modprobe tun, chmod 666 /dev/net/tun; in a container: --device /dev/net/tun",
+        required=False,
+    ),
+)
+
+
+def examine(checks: tuple[Check, ...] = CHECKS) -> list[Finding]:
+    """Try each of `checks`. The caller must be in a sandbox; it is left as it was.
+
+    Raises `SandboxError` outside.
+    """
+    sandbox.require()
+    with NetNS.new() as bench, bench.entered():
+        return [_try(check) for check in checks]
+
+
+def essentials() -> list[Finding]:
+    """Which required things are missing, slow checks left out: a few milliseconds."""
+    found = examine(tuple(check for check in CHECKS if check.required and not check.slow))
+    return [finding for finding in found if not finding.ok]
+
+
+def _try(check: Check) -> Finding:
+    try:
+        check.attempt()
+    except OSError as error:
+        why = error.strerror or str(error)
+        denied = error.errno in (errno.EPERM, errno.EACCES) and check.required
+        remedy = access_remedy() if denied else check.remedy
+        return Finding(check.name, check.required, ok=False, why=why, remedy=remedy)
+    return Finding(check.name, check.required, ok=True)
+
+
+# --- the way in ------------------------------------------------------------
+
+
+_KINDS: Final = {"mount namespace": "mnt", "network namespace": "net"}
+"""Steps into the sandbox whose kind of namespace the kernel calls by another name."""
+
+
+def refusal(error: sandbox.SandboxError) -> Finding:
+    """What it means that a step into the sandbox was refused, and what to do about it."""
+    if error.errno == errno.ENOSPC:
+        kind = _KINDS.get(error.step, error.step.partition(" ")[0].lower())
+        limit = f"user.max_{kind}_namespaces"
+        remedy = f"Raise the limit {limit} (sysctl, as root), or end what uses it up"
+    elif error.errno == errno.EINVAL:
+        remedy = "Boot a kernel with CONFIG_USER_NS, CONFIG_PID_NS and CONFIG_NET_NS"
+    else:
+        remedy = access_remedy()
+    return Finding(error.step, required=True, ok=False, why=error.said, remedy=remedy)
+
+
+def access_remedy() -> str:
+    """The likely reason for a refusal of permission, and the way round it."""
+    switches = {
+        "kernel/apparmor_restrict_unprivileged_userns": (
+            "1",
+            "AppArmor takes the rights of user namespaces away (Ubuntu 23.10 and newer): run as "
+            "root, or: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        "kernel/unprivileged_userns_clone": (
+            "0",
+            "User namespaces are switched off for users: run as root, or: "
+            "sysctl -w kernel.unprivileged_userns_clone=1",
+        ),
+    }
+    for name, (bad, remedy) in switches.items():
+        with suppress(OSError):
+            if Path("/proc/sys", name).read_text().strip() == bad and os.geteuid():
+                return remedy
+    return f"Run as root or as a user who may make user namespaces. {_IN_CONTAINER}"
+
+
+def diagnose() -> list[Finding]:
+    """Everything there is to know: the way into a sandbox, step by step, then each check in it.
+
+    Where a step is refused the list ends with it: nothing further can be tried.
+    """
+    reader, writer = os.pipe()
+
+    def report() -> int:
+        os.write(writer, json.dumps([asdict(finding) for finding in examine()]).encode())
+        return 0
+
+    with open(reader, "rb") as answers, open(writer, "wb") as mine:
+        try:
+            code = sandbox.run(report)
+        except sandbox.SandboxError as error:
+            steps = sandbox.STEPS
+            reached = steps[: steps.index(error.step)] if error.step in steps else ()
+            return [*_passed(reached), refusal(error)]
+        if code != 0:
+            raise RuntimeError(f"the checks ended with {code}: see what they said above")
+        mine.close()
+        return [*_passed(sandbox.STEPS), *(Finding(**fields) for fields in json.load(answers))]
+
+
+def _passed(steps: Iterable[str]) -> list[Finding]:
+    return [Finding(step, required=True, ok=True) for step in steps]

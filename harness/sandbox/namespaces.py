@@ -1,0 +1,169 @@
+"""What a sandbox is made of: namespaces, and the mounts that belong to them.
+
+The network namespace is a *void*: `lo`, down, and nothing else. Everything here
+runs in the init of a sandbox, which is pid 1 already and does not live in the
+caller's mount namespace any more once `furnish` has begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from linux import syscalls
+from linux import syscalls as sys_
+
+MARK = Path("/run/netmodes/sandbox")
+"""Lies on the private `/run`: it exists inside and cannot outside."""
+
+_NAMESPACES = {
+    "mount namespace": sys_.CLONE_NEWNS,
+    "network namespace": sys_.CLONE_NEWNET,
+    "UTS namespace": sys_.CLONE_NEWUTS,
+    "IPC namespace": sys_.CLONE_NEWIPC,
+    "cgroup namespace": sys_.CLONE_NEWCGROUP,
+}
+STEPS = (
+    "user namespace",
+    "id maps",
+    "pid namespace",
+    *_NAMESPACES,
+    "private mounts",
+    "private /proc",
+    "private /run",
+)
+"""What the way into a sandbox consists of, in order: the values of `SandboxError.step`."""
+
+_PLAIN = sys_.MS_NOSUID | sys_.MS_NODEV | sys_.MS_NOEXEC
+
+
+class SandboxError(Exception):
+    """The machine refused a step on the way into the sandbox.
+
+    `step` names it, `errno` and the message are the kernel's; nothing is left behind.
+    """
+
+    def __init__(self, step: str, number: int, said: str) -> None:
+        super().__init__(f"{step}: {said}")
+        self.step, self.errno, self.said = step, number, said
+
+
+@contextlib.contextmanager
+def step(name: str) -> Iterator[None]:
+    """Turn an `OSError` of the body into a `SandboxError` of this step."""
+    try:
+        yield
+    except OSError as error:
+        raise SandboxError(name, error.errno or 0, error.strerror or str(error)) from error
+
+
+def furnish(*, own_cgroup: bool) -> None:
+    """Make the namespaces that are left, and the mounts that belong to them."""
+    for name, flag in _NAMESPACES.items():
+        with step(name):
+            sys_.unshare(flag)
+    with step("private mounts"):
+        sys_.mount("", "/", flags=sys_.MS_REC | sys_.MS_PRIVATE)
+    with step("private /proc"):
+        sys_.mount("proc", "/proc", "proc", _PLAIN)
+    # A container that masks parts of /sys may not mount it anew: then /sys/class/net
+    # shows the outer links. Nothing here reads it.
+    with contextlib.suppress(OSError):
+        sys_.mount("sysfs", "/sys", "sysfs", _PLAIN)
+    if own_cgroup:
+        with contextlib.suppress(OSError):
+            sys_.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", _PLAIN)
+    with step("private /run"):
+        _cover_run()
+        MARK.parent.mkdir()
+        MARK.touch()
+
+
+def _cover_run() -> None:
+    """A tmpfs over /run, through which only links and what this program needs show."""
+    cwd = Path.cwd()
+    needed = (cwd, Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve())
+    kept = {Path(*path.parts[:3]) for path in needed if Path("/run") in path.parents}
+    links = {Path(entry): os.readlink(entry) for entry in os.scandir("/run") if entry.is_symlink()}
+    held = {path: os.open(path, os.O_PATH) for path in kept}
+    sys_.mount("tmpfs", "/run", "tmpfs", sys_.MS_NOSUID | sys_.MS_NODEV, "mode=755")
+    for link, target in links.items():
+        link.symlink_to(target)
+    for path, fd in held.items():
+        path.mkdir()
+        sys_.mount(f"/proc/self/fd/{fd}", str(path), flags=sys_.MS_BIND | sys_.MS_REC)
+        os.close(fd)
+    if cwd.is_relative_to("/run"):
+        os.chdir(cwd)
+
+
+_CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_SYS_ADMIN = 12, 13, 21
+
+
+def privileged() -> bool:
+    """Whether the caller can make all other namespaces without a user namespace."""
+    held = syscalls.capget()
+    return all(held >> bit & 1 for bit in (_CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_SYS_ADMIN))
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """A caller to be mapped to root."""
+
+    uid: int
+    gid: int
+    name: str
+
+    @classmethod
+    def of_caller(cls) -> Ids:
+        """The ids of this process; a uid that has no name goes by its number."""
+        uid = os.geteuid()
+        try:
+            name = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            name = f"uid{uid}"
+        return cls(uid, os.getegid(), name)
+
+    def write(self, pid: int) -> None:
+        """Write the maps of `pid`, which has just made its user namespace.
+
+        Raises `OSError` when the kernel refuses even the map of one id.
+        """
+        if not self._write_range(pid, "newuidmap", "/etc/subuid", self.uid):
+            Path(f"/proc/{pid}/uid_map").write_text(f"0 {self.uid} 1\n")
+        if not self._write_range(pid, "newgidmap", "/etc/subgid", self.gid):
+            # Unprivileged, a group can only be mapped after setgroups(2) is given up.
+            Path(f"/proc/{pid}/setgroups").write_text("deny")
+            Path(f"/proc/{pid}/gid_map").write_text(f"0 {self.gid} 1\n")
+
+    def _write_range(self, pid: int, tool: str, table: str, own: int) -> bool:
+        """Map root and the subordinate range; whether that could be done."""
+        found = shutil.which(tool)
+        subordinate = _subordinate(table, self.name, self.uid)
+        if found is None or subordinate is None:
+            return False
+        first, count = subordinate
+        argv = [found, str(pid), "0", str(own), "1", "1", str(first), str(count)]
+        return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+
+
+def _subordinate(table: str, name: str, uid: int) -> tuple[int, int] | None:
+    """First id and length of the first range that `table` grants: subuid(5)."""
+    try:
+        lines = Path(table).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        match line.strip().split(":"):
+            case [owner, first, count] if owner in {name, str(uid)}:
+                return int(first), int(count)
+            case _:
+                continue
+    return None

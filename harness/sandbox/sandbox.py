@@ -1,0 +1,341 @@
+"""The private namespaces in which a whole run lives, so that it touches nothing else.
+
+The caller forks. Outside stays a *waiter* that passes signals in and the exit
+status out. Inside, pid 1 is a small init that reaps orphans, and pid 2 is the
+caller, going on where it was: the same process image, nothing re-executed.
+
+```
+    waiter ── (stepping stone: new user and pid namespace, gone at once)
+      └── init, pid 1: the other namespaces, /proc, /sys, /run
+            └── the caller, pid 2
+```
+
+A socket pair joins waiter and init. Init exits when the socket says that the waiter
+is gone, however it went; when init exits the kernel ends every process inside, and
+with them every namespace, mount, link and rule. The network namespace inside is a
+void: `lo`, down. `docs/decisions/0001-fork-in-the-controller.md` tells why so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from harness.sandbox import cgroup, namespaces
+from harness.sandbox.namespaces import STEPS, SandboxError, step
+from linux import syscalls as sys_
+
+__all__ = ["STEPS", "SandboxError", "Waiter", "enter", "inside", "require", "run"]
+
+OUTSIDE = "NETMODES_OUTSIDE"
+"""The variable with the waiter's pid as it is known outside, and the number of the user namespace
+there: for who wants to enter."""
+
+_RELAYED = frozenset(
+    {
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Who stays outside, as the caller inside can ask something of it."""
+
+    _channel: socket.socket
+
+    def take_terminal_back(self) -> None:
+        """Return once the caller's process group is in the terminal's foreground again.
+
+        A shell inside has had a group of its own there; the caller's has a number outside alone.
+        """
+        self._channel.send(b"!")
+        self._channel.recv(1)
+
+
+def inside() -> bool:
+    """Whether the caller is in a sandbox already, its own or an outer one."""
+    return namespaces.MARK.exists()
+
+
+def require() -> None:
+    """Raise `SandboxError` unless the caller is in a sandbox.
+
+    To be called by whatever is about to change links, routes or mounts.
+    """
+    if not inside():
+        raise SandboxError(
+            "sandbox",
+            errno.EPERM,
+            "this would change the machine itself. Live tests need Linux and the sandbox: "
+            "run without --sandbox=never, and see `netmodes doctor`",
+        )
+
+
+def enter() -> Waiter:
+    """Go on inside a new sandbox; the process that called stays outside as its waiter.
+
+    Returns inside, as pid 2, with everything the caller had. Outside it never
+    returns: the waiter ends as the caller inside ended, by the same exit code or
+    the same signal. Call it from the main thread. Raises `SandboxError`, in the
+    calling process and with nothing changed, where the machine refuses.
+    """
+    waiter = f"{os.getpid()} {os.stat('/proc/self/ns/user').st_ino}"
+    status = _fork_into_sandbox()
+    if isinstance(status, int):
+        _end_like(status)
+    os.environ[OUTSIDE] = waiter
+    return status
+
+
+def run(function: Callable[[], int]) -> int:
+    """Call `function` inside a new sandbox and return its exit code.
+
+    The code is what `function` returned, 1 after an exception (its traceback goes
+    to standard error), and -N when signal N ended it. Raises as `enter` does.
+    """
+    status = _fork_into_sandbox()
+    if isinstance(status, Waiter):
+        _call_and_exit(function)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _fork_into_sandbox() -> int | Waiter:
+    """Inside, who waits; outside, once all is over, the wait status of the caller inside."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # a buffer that is copied comes out twice
+    ids = None if namespaces.privileged() else namespaces.Ids.of_caller()
+    outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    asked, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # An ignored SIGCHLD would make the kernel throw exit statuses away.
+    was_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    was_blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*_RELAYED, signal.SIGCHLD})
+    sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
+    group = cgroup.create()
+    stone = None
+    try:
+        stone = _fork()
+        if stone == 0:
+            outer.close()
+            _descend(inner, ids, group)
+            return Waiter(asking)
+        inner.close()
+        asking.close()
+        return _wait(_see_in(stone, outer, ids), outer, asked, was_blocked)
+    finally:
+        signal.signal(signal.SIGCHLD, was_child)
+        signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
+        inner.close()
+        outer.close()
+        asked.close()
+        if stone != 0:
+            asking.close()
+            sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 0)
+            if group is not None:
+                cgroup.remove(group)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # The other threads stay with the waiter, which runs nothing of theirs.
+        warnings.filterwarnings("ignore", r".*multi-threaded.*", DeprecationWarning)
+        return os.fork()
+
+
+# --- outside ---------------------------------------------------------------
+
+
+def _see_in(stone: int, channel: socket.socket, ids: namespaces.Ids | None) -> int:
+    """Help the others in; the pid of init, as seen from here, once all is ready."""
+    child, told = stone, ["failed", "sandbox", str(errno.ECHILD), "it ended before it was ready"]
+    while message := channel.recv(4096):
+        match message.decode().split("\0"):
+            case ["map"] if ids is not None:
+                try:
+                    ids.write(stone)
+                except OSError as error:
+                    told = ["failed", "id maps", str(error.errno), str(error)]
+                    break
+                channel.send(b"mapped")
+            case ["init", pid]:
+                os.waitpid(stone, 0)
+                child = int(pid)
+                channel.send(b"known")
+            case ["ready"]:
+                return child
+            case told:
+                break
+    channel.close()
+    os.waitpid(child, 0)
+    _, name, number, said = told
+    raise SandboxError(name, int(number), said)
+
+
+def _wait(
+    init: int,
+    channel: socket.socket,
+    asked: socket.socket,
+    was_blocked: set[int | signal.Signals],
+) -> int:
+    """Pass signals in, and do what is asked, until init is gone; the status that it reported."""
+
+    def relay(number: int, _frame: object) -> None:
+        with contextlib.suppress(OSError):  # init is just going
+            channel.send(bytes([number]))
+
+    handlers = {number: signal.signal(number, relay) for number in _RELAYED}
+    signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
+    try:
+        with contextlib.suppress(OSError):  # whoever asked has died over it
+            while asked.recv(1):  # until init, which has the other end too, is gone
+                _take_terminal_back()
+                asked.send(b"!")
+        _, own = os.waitpid(init, 0)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    _take_terminal_back()
+    reported = channel.recv(64)
+    return int(reported) if reported else own
+
+
+def _take_terminal_back() -> None:
+    """Be in the terminal's foreground again where a shell inside has died there.
+
+    It made its own group the foreground one, and could not undo that: seen from
+    inside, the group it took over from has no number.
+    """
+    with contextlib.suppress(OSError), open("/dev/tty", "rb", buffering=0) as terminal:
+        try:
+            os.killpg(os.tcgetpgrp(terminal.fileno()), 0)
+        except ProcessLookupError:
+            was_blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+            os.tcsetpgrp(terminal.fileno(), os.getpgrp())
+            signal.pthread_sigmask(signal.SIG_SETMASK, was_blocked)
+
+
+def _end_like(status: int) -> NoReturn:
+    """End this process as `status` says the other one ended; flush nothing."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core is the other one's
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+# --- on the way in ---------------------------------------------------------
+
+
+def _descend(channel: socket.socket, ids: namespaces.Ids | None, group: Path | None) -> None:
+    """From the stepping stone to pid 2; returns only there."""
+    try:
+        own_cgroup = group is not None and cgroup.join(group)
+        if ids is not None:
+            with step("user namespace"):
+                sys_.unshare(sys_.CLONE_NEWUSER)
+            channel.send(b"map")
+            _await_answer(channel)
+        with step("pid namespace"):
+            sys_.unshare(sys_.CLONE_NEWPID)
+        init = _fork()
+        if init:
+            channel.send(f"init\0{init}".encode())
+            os._exit(0)
+        _await_answer(channel)
+        namespaces.furnish(own_cgroup=own_cgroup)
+        while signal.sigtimedwait(_RELAYED, 0):  # pid 2 will not have got these
+            pass
+        child = _fork()
+        if child:
+            channel.send(b"ready")
+            _be_init(child, channel)
+    except SandboxError as error:
+        channel.send(f"failed\0{error.step}\0{error.errno}\0{error.said}".encode())
+        os._exit(1)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    if ids is not None:
+        # pytest's temporary directory is named after the user, and must be its own.
+        os.environ["LOGNAME"] = os.environ["USER"] = ids.name
+
+
+def _await_answer(channel: socket.socket) -> None:
+    if not channel.recv(16):
+        os._exit(1)  # the waiter is gone, or has given up
+
+
+# --- inside ----------------------------------------------------------------
+
+
+def _be_init(child: int, channel: socket.socket) -> NoReturn:
+    """Be pid 1: reap orphans, pass signals on, go when the waiter or the child is gone."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGCHLD})
+    woken, wake = os.pipe()
+    os.set_blocking(woken, False)
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    while True:
+        _reap(child, channel)
+        if channel.fileno() in dict(poll.poll()):
+            message = channel.recv(1)
+            if not message:
+                os._exit(1)
+            # The terminal, or a kill of the whole group, reaches the child by itself:
+            # then it has reached init too. What came to the waiter alone is passed on.
+            if signal.sigtimedwait({message[0]}, 0) is None:
+                os.kill(child, message[0])
+        with contextlib.suppress(BlockingIOError):
+            os.read(woken, 4096)
+
+
+def _reap(child: int, channel: socket.socket) -> None:
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        if pid == child:
+            # Leaving with signals unread would reset the channel, status and all.
+            channel.shutdown(socket.SHUT_RD)
+            while channel.recv(1):
+                pass
+            channel.send(str(status).encode())
+            os._exit(0)
+
+
+def _call_and_exit(function: Callable[[], int]) -> NoReturn:
+    code = 1
+    try:
+        code = int(function())  # no other type may get past os._exit
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)

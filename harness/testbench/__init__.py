@@ -1,0 +1,1 @@
+"""What a test works with: scenes, containers, sockets, transfers, name look-ups."""

@@ -1,0 +1,203 @@
+"""One socket that calls: what it says, what it hears, what its own kernel is told of errors.
+
+Where `harness.testbench.listener` tells whether a call gets through, this tells what became
+of one packet, with the options that show on the wire: TTL, own port, whole or not.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import struct
+import time
+from typing import Final, Self
+
+from harness.model.plan import Family, Protocol
+from harness.model.topology import Address
+from harness.probe import icmp
+from harness.probe.remote import by_kernel
+from harness.probe.sockets import pending_error, receive
+from harness.testbench.listener import End
+from harness.testbench.netns_view import Place
+
+BOUND: Final = 3.0
+"""Seconds within which an answer comes. It takes microseconds."""
+
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_LEVELS: Final = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
+_ICMP: Final = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
+_RECVERR: Final = {4: 11, 6: 25}
+_TTL: Final = {4: 2, 6: 16}  # IP_TTL, IPV6_UNICAST_HOPS
+_MTU_DISCOVER: Final = {4: 10, 6: 23}
+_MTU: Final = {4: 14, 6: 24}
+_DO: Final = 2
+_IPV6_DONTFRAG: Final = 62
+_LONGEST: Final = 1 << 16
+"""Bytes of the longest datagram."""
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing resets, so that no TIME_WAIT is left behind."""
+
+
+class Call:
+    """A socket in `caller` that is connected to `to`; use it as a context manager.
+
+    `port` is the other side's. `own_port` is the caller's port, or the identifier of
+    its echo requests; the kernel chooses a port where it is 0. With `whole` what is
+    sent may not be fragmented, by nobody; `OwnStack` where only the kernel could promise that.
+    """
+
+    def __init__(
+        self,
+        caller: Place,
+        protocol: Protocol,
+        to: Address,
+        *,
+        port: int = 0,
+        own_port: int = 0,
+        ttl: int | None = None,
+        whole: bool = False,
+    ) -> None:
+        self._family: Family = 4 if to.version == 4 else 6
+        self._caller, self._protocol, self._to, self._port = caller, protocol, to, port
+        self._own_port, self._told, self._sequence = own_port, "", 0
+        if whole:  # what gVisor has of IP_MTU_DISCOVER is refused, or accepted and without effect
+            with caller.open() as space:
+                by_kernel(space)
+        self._socket = self._open(caller)
+        try:
+            self._set(_LEVELS[self._family], _RECVERR[self._family], 1)
+            if ttl is not None:
+                self._set(_LEVELS[self._family], _TTL[self._family], ttl)
+            if whole:
+                self._set(_LEVELS[self._family], _MTU_DISCOVER[self._family], _DO)
+            if whole and self._family == 6:
+                self._set(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+            if protocol is not Protocol.ICMP:
+                self._socket.bind(("0.0.0.0" if self._family == 4 else "::", own_port))  # noqa: S104
+            if protocol is not Protocol.TCP:
+                self._socket.connect((str(to), port))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _open(self, caller: Place) -> socket.socket:
+        family = _FAMILIES[self._family]
+        match self._protocol:
+            case Protocol.ICMP:
+                opened = caller.socket(family, socket.SOCK_RAW, _ICMP[self._family])
+            case Protocol.UDP:
+                opened = caller.socket(family, socket.SOCK_DGRAM)
+            case Protocol.TCP:
+                opened = caller.socket(family, socket.SOCK_STREAM)
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                # gVisor keeps the port of one that was refused (docs/findings.md).
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setblocking(False)
+        return opened
+
+    def _set(self, level: int, option: int, value: int) -> None:
+        self._socket.setsockopt(level, option, value)
+
+    @property
+    def own_port(self) -> int:
+        """The caller's port, or the identifier of its echo requests."""
+        if self._protocol is Protocol.ICMP:
+            return self._own_port
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    @property
+    def mtu(self) -> int:
+        """What the caller's kernel knows of the path to the other side, in bytes."""
+        return self._socket.getsockopt(_LEVELS[self._family], _MTU[self._family])
+
+    def say(self, data: bytes = b"") -> None:
+        """Send a datagram or an echo request that carries `data`; over TCP send a SYN.
+
+        `OSError` when the caller's kernel refuses to, EMSGSIZE for what is too big.
+        """
+        match self._protocol:
+            case Protocol.ICMP:
+                self._sequence += 1
+                echo = icmp.echo_request(self._family, self._own_port, self._sequence, data)
+                self._socket.send(echo)
+            case Protocol.UDP:
+                self._socket.send(data)
+            case Protocol.TCP:
+                code = self._socket.connect_ex((str(self._to), self._port))
+                if code not in (0, errno.EINPROGRESS):
+                    raise OSError(code, f"connect to {self._to} port {self._port} failed at once")
+
+    def hear(self) -> bytes:
+        """The next datagram, echo reply or piece of a stream; `TimeoutError` when none comes."""
+        deadline = time.monotonic() + BOUND
+        while (left := deadline - time.monotonic()) > 0:
+            select.select([self._socket], [], [], left)
+            heard = self.heard()
+            if heard is not None:
+                return heard
+        raise TimeoutError(
+            f"{self._protocol} from {self._caller.name} to {self._to} port {self._port}: "
+            f"no answer within {BOUND} s, "
+            f"and {self.told() or 'no error'}"
+        )
+
+    def heard(self) -> bytes | None:
+        """The next datagram, echo reply or piece of a stream, if one has come by now."""
+        if self._protocol is not Protocol.ICMP:
+            try:
+                return self._socket.recv(_LONGEST)
+            except BlockingIOError:
+                return None
+        datagram = receive(self._socket, _LONGEST)
+        message = icmp.parse(self._family, datagram.data) if datagram else None
+        if message is None or message.kind != icmp.ECHO_REPLY[self._family]:
+            return None
+        return message.payload if message.identifier == self._own_port else None
+
+    def told(self) -> str:
+        """The error that the caller's kernel has been told of so far, by its name in `icmp`.
+
+        `reset` for a connection that was refused by its other side, empty for none.
+        """
+        while not self._told and (error := pending_error(self._socket, self._family)):
+            self._told = error.code
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED:
+            self._told = self._told or "reset"
+        return self._told
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def there_and_back(
+    caller: Place,
+    other: Place,
+    at: Address,
+    data: bytes,
+    *,
+    port: int = 0,
+    by: End | None = None,
+) -> tuple[bytes, bytes]:
+    """Send a datagram to `other`, who sends it back: what arrived there, and what came back.
+
+    To `port` of its address, or to one that the kernel chooses. With `by` the caller sends it
+    there: to a port that is published for this one. `TimeoutError` when it does not arrive.
+    """
+    with other.socket(_FAMILIES[at.version], socket.SOCK_DGRAM) as answering:
+        answering.settimeout(BOUND)
+        answering.bind((str(at), port))
+        to, its_port = by or (at, answering.getsockname()[1])
+        with Call(caller, Protocol.UDP, to, port=its_port) as call:
+            call.say(data)
+            arrived, sender = answering.recvfrom(_LONGEST)
+            answering.sendto(arrived, sender)
+            return arrived, call.hear()

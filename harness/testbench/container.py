@@ -1,0 +1,246 @@
+"""A container of a scene: what the runtime tells about it, and what is really inside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from harness.adapters.protocol import Completed, Endpoint, Facts, RuntimeRefused
+from harness.model.plan import DEFAULT_NETWORK
+from harness.probe import remote
+from harness.probe.remote import Agent, AgentLost, Inside, by_kernel
+from harness.testbench.netns_view import Place
+from harness.world import process
+from harness.world.host import Host
+from linux.netns import NetNS
+from linux.proc import Stat
+from linux.syscalls import MS_BIND, mount, umount
+
+if TYPE_CHECKING:
+    from harness.testbench.scene import Scene
+
+
+class Container:
+    """A container of the scene."""
+
+    def __init__(self, scene: Scene, name: str, facts: Facts) -> None:
+        self._scene = scene
+        self.name = name
+        self.started = facts
+        """What the runtime reported when it started it."""
+        own_stack = scene.runtime.dialect.own_stack
+        self.net = Place(name, self.inside if own_stack else self._open)
+        """Its network namespace, or what it has in place of one."""
+        self.own_stack = own_stack
+        """Whether it has a network stack of its own, and so a kernel."""
+        self._agent: Agent | None = None
+        self._agents_pid = 0
+        self._first: tuple[int, int] | None = None
+        """Its pid 1 when its namespace was last opened, and when that was born."""
+
+    def facts(self) -> Facts:
+        """What the runtime reports now."""
+        return self._scene.runtime.inspect(self.name)
+
+    def _open(self) -> NetNS:
+        # The runtime is asked only when the process that it named has ended: a suite opens a
+        # namespace many times, and a runtime takes its time to tell.
+        if self._first is not None:
+            pid, born = self._first
+            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+                space = stack.enter_context(self._scene.world.host.netns_of(pid))
+                if self._born(pid) == born:  # so it is still the one whose namespace this is
+                    stack.pop_all()
+                    return space
+        facts = self.facts()
+        if not facts.running:
+            raise ProcessLookupError(f"container {self.name} is not running: it has no namespace")
+        space = self._scene.world.host.netns_of(facts.pid)
+        with contextlib.suppress(OSError):
+            self._first = facts.pid, self._born(facts.pid)
+        return space
+
+    # --- the agent inside
+
+    def inside(self) -> Inside:
+        """Its network namespace by the agent inside, which opens the sockets there.
+
+        The caller closes it; the agent stays. `AgentLost` when there is none to be had.
+        """
+        space = self._open()
+        try:
+            return Inside(os.dup(space.fd), self.agent(), own_stack=self.own_stack)
+        finally:
+            space.close()
+
+    def agent(self) -> Agent:
+        """Its agent, started now if there is none yet, or none since it was started anew."""
+        pid = self._first[0] if self._first else self.facts().pid
+        if self._agent is not None and (self._agent.gone or self._agents_pid != pid):
+            self.hang_up()
+        if self._agent is None:
+            host = self._scene.world.host
+            log = f"/run/netmodes/agent-{self.name}.log"
+            command = self._scene.runtime.exec_command(self.name, remote.COMMAND)
+            started, reading, writing = host.talk(command.argv, log=log, env=command.env)
+            self._agent = Agent(
+                self.name,
+                reading,
+                writing,
+                log=Path(f"/proc/{host.pid}/root{log}"),
+                kill=partial(host.call, process.kill, started),
+            )
+            self._agents_pid = pid
+        return self._agent
+
+    def prepare(self) -> None:
+        """Start its agent, if there is one to be had: who needs it is told later."""
+        with contextlib.suppress(RuntimeRefused, ProcessLookupError):
+            self._open().close()
+            self.agent()
+
+    def await_agent(self) -> None:
+        """Wait until the agent that was started, if there is one, has introduced itself.
+
+        `AgentLost` where it hangs; of one that has ended who needs it is told later.
+        """
+        if self._agent is not None:
+            try:
+                _ = self._agent.netns
+            except AgentLost:
+                if not self._agent.gone:
+                    raise
+
+    def dismiss(self) -> None:
+        """Have its agent end, and do not wait for that: `hang_up` does."""
+        if self._agent is not None:
+            self._agent.dismiss()
+
+    def hang_up(self) -> None:
+        """End its agent."""
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+
+    def _born(self, pid: int) -> int:
+        """When a process of the host was started."""
+        return Stat.of(f"{self._scene.world.host.proc}/{pid}").born
+
+    def endpoint(self, network: str = DEFAULT_NETWORK) -> Endpoint:
+        """Where the runtime says it is on a network; `KeyError` when it is not on it."""
+        for endpoint in self.facts().endpoints:
+            if endpoint.network == network:
+                return endpoint
+        raise KeyError(f"container {self.name} is not on network {network}")
+
+    def exec(self, *argv: str, timeout: float = 30) -> Completed:
+        """Run a command inside, through the runtime."""
+        return self._scene.runtime.exec(self.name, argv, timeout=timeout)
+
+    def read(self, path: str) -> str:
+        """A file as a process inside sees it; `path` is absolute."""
+        if self.own_stack:
+            content: bytes = self.agent().do(["load", path])[0]
+            return content.decode(errors="replace")
+        host = self._scene.world.host
+        with open(f"/proc/{host.pid}/root/proc/{self.facts().pid}/root{path}", "rb") as file:
+            return file.read().decode(errors="replace")
+
+    def mode(self, path: str) -> int:
+        """Type and permissions of a file as a process inside sees it: inode(7)."""
+        if self.own_stack:
+            mode: int = self.agent().do(["mode", path])[0]
+            return mode
+        host = self._scene.world.host
+        return os.stat(f"/proc/{host.pid}/root/proc/{self.facts().pid}/root{path}").st_mode
+
+    def namespace(self, kind: str) -> tuple[int, int]:
+        """Device and inode of another of its namespaces: pid, mnt, uts, ipc, cgroup.
+
+        `OwnStack` where they are not the kernel's.
+        """
+        with self.net.open() as space:
+            by_kernel(space)
+        host = self._scene.world.host
+        status = os.stat(f"/proc/{host.pid}/root/proc/{self.facts().pid}/ns/{kind}")
+        return status.st_dev, status.st_ino
+
+    def attach(self, network: str = DEFAULT_NETWORK) -> None:
+        """Move a veth end in by hand, as `eth0`, addressed and routed; mode none only."""
+        self._scene.attach(self.name, network)
+
+    def stop(self) -> None:
+        """Stop it; it stays in the plan and can be started again.
+
+        Its agent goes before: podman may refuse to clean up after who is still executed in.
+        """
+        self.hang_up()
+        self._scene.runtime.stop_container(self.name)
+
+    def start(self) -> None:
+        """Start it again; what was attached by hand is gone."""
+        self._scene.start(self.name)
+
+    def remove(self) -> None:
+        """Remove it, from the plan too."""
+        self._scene.remove(self.name)
+
+
+NAMES: Final = "/run/netns"
+"""Where ip-netns(8) keeps the names of network namespaces."""
+
+
+class View(NamedTuple):
+    """What a process inside is shown: its network namespace's inode, and the interfaces."""
+
+    netns: int
+    interfaces: frozenset[str]
+
+
+def view(container: Container) -> View:
+    """Start processes inside through the runtime and have the kernel tell them where they are.
+
+    Raises `AssertionError` with their words when they cannot, and `OwnStack` where their kernel
+    is not the one that has the namespace.
+    """
+    with container.net.open() as space:
+        by_kernel(space)
+    link = _said(container, "readlink", "/proc/self/ns/net")  # net:[4026531840]
+    table = _said(container, "cat", "/proc/net/dev")  # two lines of heading, then "  eth0: …"
+    names = frozenset(line.partition(":")[0].strip() for line in table.splitlines()[2:])
+    return View(int(link.strip().removeprefix("net:[").removesuffix("]")), names)
+
+
+def _said(container: Container, *argv: str) -> str:
+    done = container.exec(*argv)
+    assert done.returncode == 0, f"{' '.join(argv)} in {container.name}: {done}"
+    return done.stdout
+
+
+@contextlib.contextmanager
+def named(host: Host, container: Container) -> Iterator[Place]:
+    """Give a container's network namespace a name in the host, as `ip netns attach` does.
+
+    By its pid, as the runtime reports it. The place is entered by the name.
+    """
+    path = f"{NAMES}/{container.name}"
+    host.call(_give_name, container.facts().pid, path)
+    try:
+        yield Place(container.name, lambda: NetNS.at(f"/proc/{host.pid}/root{path}"))
+    finally:
+        host.call(_take_name, path)
+
+
+def _give_name(pid: int, path: str) -> None:
+    os.makedirs(NAMES, exist_ok=True)
+    with open(path, "xb"):
+        mount(f"/proc/{pid}/ns/net", path, flags=MS_BIND)
+
+
+def _take_name(path: str) -> None:
+    umount(path)
+    os.unlink(path)

@@ -1,0 +1,390 @@
+"""Verbs for sockets in places: listen, call, introduce oneself, shout.
+
+A call is over when it is heard or refused; silence is neither and raises. Whom a
+listener saw and what the caller's own socket says are told side by side, so that
+an address translation shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Final, Literal, NamedTuple, Self
+
+from harness.model.plan import Family
+from harness.model.topology import Address
+from harness.probe import icmp
+from harness.testbench.netns_view import Place
+from harness.world.service_protocols import TCP_PORTS, UDP_PORTS
+
+Transport = Literal["tcp", "udp"]
+TRANSPORTS: Final[tuple[Transport, ...]] = ("tcp", "udp")
+
+BOUND: Final = 3.0
+"""Seconds within which a call is heard, answered or refused. It takes microseconds."""
+
+ANYWHERE: Final[dict[int, Address]] = {4: IPv4Address(0), 6: IPv6Address(0)}
+EVERYBODY: Final = (
+    IPv4Address("255.255.255.255"),
+    IPv4Address("224.0.0.1"),
+    IPv6Address("ff02::1"),
+)
+"""Who hears what is sent to all: limited broadcast, all hosts (RFC 1112), all nodes (RFC 4291)."""
+
+_SOON: Final = 0.001
+"""Seconds after which it is asked again whether a connection has been made."""
+
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_ICMP: Final = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing resets, so that no TIME_WAIT is left behind."""
+_own_ports = itertools.cycle(range(20_000, 32_768))
+"""For callers, below those that the kernel gives: a caller that has one again while conntrack
+still knows its last call is seen from another port if both came to the same listener."""
+_UNHEARD: Final = frozenset(
+    {
+        *(errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH),
+        *(errno.EADDRNOTAVAIL, errno.EINVAL),
+    }
+)
+"""Refused, or hung up on, by the other side, or by the caller's own kernel for want of a way."""
+
+End = tuple[Address, int]
+"""Address and port."""
+
+
+class Meeting(NamedTuple):
+    """One exchange: the caller's end as its own socket has it, and as the other side saw it."""
+
+    own: End
+    seen: End
+
+
+class Ear:
+    """A listener in a place; on a port that the kernel chooses when `port` is 0.
+
+    On `address`, or on every address of `family`. Use it as a context manager.
+    Raises `OSError` (EADDRINUSE) when the port is taken.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        transport: Transport,
+        *,
+        family: Family = 4,
+        address: Address | None = None,
+        port: int = 0,
+    ) -> None:
+        self.transport = transport
+        self.address = address or ANYWHERE[family]
+        self._socket = _socket(place, transport, self.address)
+        try:
+            self._socket.bind((str(self.address), port))
+            if transport == "tcp":
+                self._socket.listen()
+        except BaseException:
+            self._socket.close()
+            raise
+        self.port: int = self._socket.getsockname()[1]
+
+    def hears(
+        self, caller: Place, *, at: Address | None = None, port: int = 0, answered: bool = False
+    ) -> Meeting | None:
+        """Call it from a place, by its own address and port or by those given.
+
+        `None` when the call is refused, or taken by somebody who hangs up, as a process in user
+        space does that finds nobody inside. Else `TimeoutError` when the call is neither heard
+        nor refused; with `answered` also when what is sent back does not come to the caller from
+        where it called. A call is known by what is said in it: a process in user space may try an
+        earlier one again (rootlessport does, ten times).
+        """
+        target, nonce = at or self.address, os.urandom(16)
+        with contextlib.ExitStack() as stack:
+            call = stack.enter_context(_socket(caller, self.transport, target))
+            _bind_anew(call, target)
+            taken: dict[socket.socket, End] = {}
+            said = False
+            try:
+                with contextlib.suppress(BlockingIOError):
+                    call.connect((str(target), port or self.port))
+                if self.transport == "udp":
+                    call.send(nonce)
+                deadline = time.monotonic() + BOUND
+                while (left := deadline - time.monotonic()) > 0:
+                    unsaid = taken and not said  # on a way with several legs the last is made first
+                    wait = _SOON if unsaid else left
+                    ready, _, _ = select.select([self._socket, call, *taken], [], [], wait)
+                    if self._socket in ready and self.transport == "tcp":
+                        taken |= {stack.enter_context(one): end for one, end in self._accepted()}
+                    said = said or (bool(taken) and _say(call, nonce))
+                    for word, seen, end in self._heard(ready, taken):
+                        if word == nonce:
+                            if answered:
+                                self._answer(call, seen, end, nonce)
+                            return Meeting(_end(call.getsockname()), end)
+                    if call in ready and self.transport == "tcp" and _is_hung_up(call):
+                        return None
+                    if number := call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                        raise OSError(number, os.strerror(number))
+            except OSError as error:
+                if error.errno in _UNHEARD:
+                    return None
+                raise
+        raise TimeoutError(
+            f"{self.transport} from {caller.name} to {target} port {port or self.port} was neither "
+            f"heard nor refused within {BOUND} s: something on the way swallows or diverts it"
+        )
+
+    def overhears(
+        self, calls: Iterable[tuple[Place, Address, int]], quiet: Callable[[], None]
+    ) -> list[str]:
+        """Call from each place an address and port, all at once; in words, those that are heard.
+
+        By the time that `quiet` returns: the scene's `settle`.
+        """
+        with contextlib.ExitStack() as stack:
+            made: dict[bytes, tuple[str, socket.socket]] = {}
+            for caller, address, port in calls:
+                call = stack.enter_context(_socket(caller, self.transport, address))
+                nonce = os.urandom(16)
+                made[nonce] = f"{caller.name} to {address} port {port}", call
+                try:
+                    with contextlib.suppress(BlockingIOError):
+                        call.connect((str(address), port))
+                    if self.transport == "udp":
+                        call.send(nonce)
+                except OSError as error:
+                    if error.errno not in _UNHEARD:
+                        raise
+            quiet()
+            if self.transport == "udp":
+                return [made[word][0] for word, _ in self.come() if word in made]
+            accepted = [stack.enter_context(connection) for connection, _ in self._accepted()]
+            connected = {nonce: call for nonce, (_, call) in made.items() if _is_connected(call)}
+            if not accepted or not connected:
+                return []
+            # Whose they are only what is said in them tells: a process in user space takes calls
+            # that lead elsewhere, and may try an earlier one again (rootlessport does, ten times).
+            for nonce, call in connected.items():
+                _say(call, nonce)
+            quiet()
+            said = {_said(connection) for connection in accepted}
+            return [made[nonce][0] for nonce in connected if nonce in said]
+
+    def _accepted(self) -> Iterator[tuple[socket.socket, End]]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                accepted, sender = self._socket.accept()
+                accepted.setblocking(False)
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                yield accepted, _end(sender)
+
+    def _heard(
+        self, ready: Collection[object], taken: dict[socket.socket, End]
+    ) -> Iterator[tuple[bytes, socket.socket, End]]:
+        """What was said, where, and by whom; a connection speaks once, or is over."""
+        if self.transport == "udp":
+            with contextlib.suppress(BlockingIOError):
+                data, sender = self._socket.recvfrom(1024)
+                yield data, self._socket, _end(sender)
+        for connection in [item for item in taken if item in ready]:
+            yield _said(connection), connection, taken.pop(connection)
+
+    def heard(self) -> tuple[bytes, End]:
+        """The next datagram, and who sent it; `TimeoutError` when none comes."""
+        if not select.select([self._socket], [], [], BOUND)[0]:
+            raise TimeoutError(f"nothing came to port {self.port} within {BOUND} s")
+        data, sender = self._socket.recvfrom(1 << 16)
+        return data, _end(sender)
+
+    def come(self) -> Iterator[tuple[bytes, End]]:
+        """Every datagram that has come by now, and who sent it."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, sender = self._socket.recvfrom(1 << 16)
+                yield data, _end(sender)
+
+    def tell(self, end: End, data: bytes) -> None:
+        """Send a datagram from the listener's own port."""
+        self._socket.sendto(data, (str(end[0]), end[1]))
+
+    def _answer(self, call: socket.socket, seen: socket.socket, caller: End, word: bytes) -> None:
+        """Have a word come back; the caller's socket hears nobody but whom it called."""
+        ends = f"from {_end(call.getsockname())} to {_end(call.getpeername())}"
+        instead = f"within {BOUND} s"
+        try:
+            if self.transport == "udp":
+                self.tell(caller, word)
+            else:
+                seen.send(word)
+            if select.select([call], [], [], BOUND)[0]:
+                came = call.recv(1024)
+                if came == word:
+                    return
+                instead = f"but {came!r}" if came else "before it was hung up"
+        except OSError as error:
+            instead = f"before it was hung up ({error.strerror})"
+        raise TimeoutError(
+            f"{self.transport} {ends} was heard as from {caller}, "
+            f"but no answer came back from there {instead}"
+        )
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def free_port(place: Place, transport: Transport) -> int:
+    """A port on which nothing listens in a place now."""
+    with Ear(place, transport) as ear:
+        return ear.port
+
+
+def own_port() -> int:
+    """A port for who calls with packets of his own making: not one that was called from before."""
+    return next(_own_ports)
+
+
+def introduce(caller: Place, address: Address, transport: Transport) -> Meeting:
+    """Have the world's echo service at `address` tell whom it saw; `OSError` when it does not."""
+    port = (TCP_PORTS if transport == "tcp" else UDP_PORTS)["echo"]
+    with _socket(caller, transport, address) as call:
+        call.settimeout(BOUND)
+        call.connect((str(address), port))
+        if transport == "udp":
+            call.send(b"whom do you see?")
+        said = b""
+        while not said.endswith(b"\n"):
+            heard = call.recv(4096)
+            if not heard:
+                raise ConnectionError(f"the echo service at {address} hung up after {said!r}")
+            said += heard
+        return Meeting(_end(call.getsockname()), _end(json.loads(said)["you"]))
+
+
+def shout(place: Place, addresses: Iterable[Address], *, port: int, word: bytes) -> int:
+    """Try to send `word` in a datagram and an echo request, and a SYN, to each of `addresses`.
+
+    `port` is where datagrams and SYNs go. By every interface of the place the same
+    goes to `EVERYBODY`. Returns how many of the attempts the place's own kernel took.
+    """
+    targets = [(address, "") for address in addresses]
+    targets += [(address, link) for address in EVERYBODY for link in place.links()]
+    taken = 0
+    for address, link in targets:
+        for attempt in (_datagram, _echo_request, _syn):
+            with contextlib.suppress(OSError):  # refused: what `taken` does not count
+                attempt(place, address, port, word, link)
+                taken += 1
+    return taken
+
+
+def _datagram(place: Place, address: Address, port: int, word: bytes, link: str) -> None:
+    with _socket(place, "udp", address) as opened:
+        _loosen(opened, link)
+        opened.sendto(word, (str(address), port))
+
+
+def _echo_request(place: Place, address: Address, _: int, word: bytes, link: str) -> None:
+    family: Family = 4 if address.version == 4 else 6
+    with place.socket(_FAMILIES[family], socket.SOCK_RAW, _ICMP[family]) as opened:
+        _loosen(opened, link)
+        opened.sendto(icmp.echo_request(family, 1, 1, word), (str(address), 0))
+
+
+def _syn(place: Place, address: Address, port: int, _: bytes, link: str) -> None:
+    with _socket(place, "tcp", address) as opened, contextlib.suppress(BlockingIOError):
+        _loosen(opened, link)
+        opened.connect((str(address), port))
+
+
+def _loosen(opened: socket.socket, link: str) -> None:
+    """Let it broadcast, and through `link` even where no route leads there."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    if link:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
+
+
+# --- sockets ---------------------------------------------------------------------
+
+
+def _socket(place: Place, transport: Transport, towards: Address) -> socket.socket:
+    """A non-blocking socket of the family of `towards`."""
+    opened = place.socket(_FAMILIES[towards.version], _KINDS[transport])
+    opened.setblocking(False)
+    if towards.version == 6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if transport == "tcp":
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    return opened
+
+
+def _bind_anew(call: socket.socket, towards: Address) -> None:
+    """Call from a port from which nobody did lately; the kernel's choice may come twice in a row.
+
+    Two calls from one port that are translated to one listener would have the same
+    answers: the kernel then translates the second one's port too (nf_nat_core.c, null bindings).
+    """
+    for port in _own_ports:
+        try:
+            call.bind((str(ANYWHERE[towards.version]), port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return
+
+
+def _say(call: socket.socket, word: bytes) -> bool:
+    """By a connection, if it is made; what refused it is left to be asked."""
+    if not _is_connected(call):
+        return False
+    with contextlib.suppress(OSError):  # it is over
+        call.send(word)
+    return True
+
+
+def _is_hung_up(call: socket.socket) -> bool:
+    """Whether a connection was made, and is over without a word."""
+    try:
+        return call.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def _is_connected(call: socket.socket) -> bool:
+    try:
+        call.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _said(connection: socket.socket) -> bytes:
+    """What has come by a connection so far."""
+    with contextlib.suppress(OSError):
+        return connection.recv(1024)
+    return b""
+
+
+def _end(name: Any) -> End:
+    return ip_address(str(name[0]).partition("%")[0]), int(name[1])

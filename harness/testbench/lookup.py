@@ -1,0 +1,244 @@
+"""What a name leads to from inside a container, as two witnesses have it.
+
+One is the C library, which any program inside would ask: `/etc/hosts`, then the resolvers
+of `/etc/resolv.conf`, with its search domains, and over TCP what UDP has no room for. It
+is called by a process of the harness in the container's namespaces and root, because an
+image need not have a program that does, or by the agent inside, where a container has a
+kernel of its own. The other is the harness itself, which asks one
+resolver and sees the whole answer.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
+
+import dns.message
+import dns.query
+import dns.rcode
+
+from harness.model.plan import Family
+from harness.model.topology import Address
+from harness.probe.resolver import nameservers
+from harness.testbench.listener import Transport
+from harness.world.host import Host, quiet_fork
+from linux.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dns.message import Message
+
+    from harness.testbench.container import Container
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BOUND: Final = 30.0
+"""Seconds that the C library may take. By itself it gives a resolver five, twice."""
+PATIENCE: Final = 5.0
+"""Seconds that one resolver may take to answer the harness. It takes milliseconds."""
+
+RESOLV_CONF: Final = "/etc/resolv.conf"
+_FAMILIES: Final = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+_KINDS: Final = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
+
+
+class Found(NamedTuple):
+    """The addresses of a name; where there are none, the reason in the C library's words."""
+
+    addresses: frozenset[Address]
+    reason: str = ""
+
+
+# --- by the C library ------------------------------------------------------------
+
+
+def look_up(host: Host, container: Container, name: str, family: Family | None = None) -> Found:
+    """What getaddrinfo(3) says inside; in both families at once when none is given."""
+    if container.own_stack:
+        words = name.encode(), int(_FAMILIES[family])
+        found, reason = container.agent().do(["resolve", *words])[0]
+        return Found(frozenset(map(ip_address, found)), reason)
+    return host.call(inside, container.facts().pid, by_name, name, family)
+
+
+def name_of(host: Host, container: Container, address: Address) -> str:
+    """What getnameinfo(3) says inside; empty when the address has no name."""
+    if container.own_stack:
+        return str(container.agent().do(["reverse", str(address)])[0])
+    return host.call(inside, container.facts().pid, by_address, str(address))
+
+
+def hostname(host: Host, container: Container) -> str:
+    """What gethostname(2) says inside."""
+    if container.own_stack:
+        return str(container.agent().do(["hostname"])[0])
+    return host.call(inside, container.facts().pid, socket.gethostname)
+
+
+def by_name(name: str, family: Family | None = None) -> Found:
+    """`look_up` for the calling process itself; `Host.call` it to look up what the host would."""
+    # In bytes: a name in text has Python look for a codec, in the container's root.
+    try:
+        found = socket.getaddrinfo(name.encode(), None, _FAMILIES[family], socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        return Found(frozenset(), str(error.strerror))
+    return Found(frozenset(ip_address(str(item[4][0])) for item in found))
+
+
+def by_address(address: str) -> str:
+    """`name_of` for the calling process itself."""
+    try:
+        return socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
+    except socket.gaierror:
+        return ""
+
+
+def inside(pid: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in the root, mount, network and UTS namespaces of a process.
+
+    The pid is one of the caller's: `Host.call` this for a container. `TimeoutError` when it
+    takes longer than `BOUND`.
+    """
+    reading, writing = os.pipe()
+    child = quiet_fork()
+    if not child:
+        try:
+            _enter(pid)
+            os.write(writing, pickle.dumps((True, function(*args, **kwargs))))
+        except BaseException as error:
+            os.write(writing, pickle.dumps((False, repr(error))))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    try:
+        if not select.select([reading], [], [], BOUND)[0]:
+            os.kill(child, signal.SIGKILL)
+            raise TimeoutError(f"{function.__name__}{args} in process {pid} took over {BOUND} s")
+        with open(reading, "rb", closefd=False) as pipe:
+            answer = pipe.read()
+    finally:
+        os.close(reading)
+        os.waitpid(child, 0)
+    if not answer:
+        raise RuntimeError(f"{function.__name__}{args} in process {pid} ended without an answer")
+    fine, value = pickle.loads(answer)  # noqa: S301 # from our own child
+    if not fine:
+        raise RuntimeError(f"{function.__name__}{args} in process {pid} failed: {value}")
+    result: T = value
+    return result
+
+
+def _enter(pid: int) -> None:
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
+    pidfd = os.pidfd_open(pid)
+    setns(pidfd, CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS)
+    os.fchdir(root)
+    os.chroot(".")
+
+
+# --- by asking a resolver --------------------------------------------------------
+
+
+def ask(
+    container: Container,
+    name: str,
+    kind: str = "A",
+    *,
+    transport: Transport = "udp",
+    of: Address | None = None,
+) -> Message:
+    """What a resolver answers inside: the first that resolv.conf names, or `of`.
+
+    `OSError` when it cannot be reached, `dns.exception.Timeout` when it stays silent.
+    """
+    server = of or nameservers(container.read(RESOLV_CONF))[0]
+    query = dns.message.make_query(name, kind)
+    with _to(server, container, transport) as opened:
+        opened.setblocking(False)
+        if transport == "tcp":
+            return dns.query.tcp(query, str(server), PATIENCE, sock=opened)
+        return dns.query.udp(query, str(server), PATIENCE, sock=opened)
+
+
+def ask_at_once(container: Container, name: str, kinds: Sequence[str]) -> list[Message]:
+    """What the resolver answers to several questions about a name, asked before any answer.
+
+    From one socket, as the C library asks for both families. `dns.exception.Timeout` when one is
+    not answered.
+    """
+    server = nameservers(container.read(RESOLV_CONF))[0]
+    queries = [dns.message.make_query(name, kind) for kind in kinds]
+    with _to(server, container, "udp") as opened:
+        for query in queries:
+            opened.send(query.to_wire())
+        opened.setblocking(False)
+        until = time.time() + PATIENCE
+        answers = [dns.query.receive_udp(opened, expiration=until) for _ in queries]
+    by_id = {answer.id: answer for answer, *_ in answers}
+    return [by_id[query.id] for query in queries]
+
+
+def hang_up(container: Container, name: str, *, questions: int) -> None:
+    """Ask the resolver so many things about a name over one connection, and wait for no answer."""
+    query = dns.message.make_query(name, "A").to_wire()
+    server = nameservers(container.read(RESOLV_CONF))[0]
+    with _to(server, container, "tcp") as opened:
+        opened.sendall((len(query).to_bytes(2, "big") + query) * questions)
+
+
+@contextmanager
+def _to(server: Address, container: Container, transport: Transport) -> Iterator[socket.socket]:
+    """Connected, so that what refuses it is told at once."""
+    family = socket.AF_INET if server.version == 4 else socket.AF_INET6
+    with container.net.socket(family, _KINDS[transport]) as opened:
+        opened.settimeout(PATIENCE)
+        opened.connect((str(server), 53))
+        yield opened
+
+
+def told(answer: Message) -> set[str]:
+    """The values that an answer holds, as text."""
+    return {rdata.to_text() for rrset in answer.answer for rdata in rrset}
+
+
+def rcode(answer: Message) -> str:
+    """Its response code, by name."""
+    return dns.rcode.to_text(answer.rcode())
+
+
+# --- what the host's own files say -------------------------------------------------
+
+
+@contextmanager
+def saying(host: Host, text: str, path: str = RESOLV_CONF) -> Iterator[None]:
+    """Have a file of the host's say something else while the body runs."""
+    before = host.call(_replace, path, text)
+    try:
+        yield
+    finally:
+        host.call(_replace, path, before)
+
+
+def _replace(path: str, text: str | None) -> str | None:
+    """Write a file, or remove it where `text` is `None`; what it said before."""
+    before: str | None = None
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            before = file.read()
+    if text is None:
+        os.unlink(path)
+        return before
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return before

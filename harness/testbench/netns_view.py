@@ -1,0 +1,211 @@
+"""A network namespace as a test sees it: what is in it, and sockets inside it.
+
+A place opens its namespace anew for every look and lets go of it at once. The
+harness never keeps a container's namespace alive: whether it goes away with the
+container is one of the things that are tested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from harness.model.plan import Family
+from harness.model.topology import Address, Interface
+from harness.probe import remote
+from harness.probe.remote import by_kernel, seen_from_host
+from harness.testbench.packets.capture import Capture, Tap
+from linux import netns, rtnetlink_dump
+from linux.netlink import Netlink
+from linux.netns import NetNS
+
+if TYPE_CHECKING:
+    from harness.world.state.netlink_dump import Dumps
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A named network namespace. `open` returns a fresh handle, which the caller closes."""
+
+    name: str
+    open: Callable[[], NetNS]
+    watched: Callable[[], Dumps | None] = lambda: None
+    """What somebody keeps open to look at it again and again, if anybody does."""
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the namespace: equal for two places in the same one."""
+        with self.open() as space:
+            return space.id
+
+    def links(self) -> dict[str, rtnetlink_dump.Link]:
+        """Every interface by name, `lo` included."""
+        with self.open() as space, Netlink(space) as netlink:
+            found = {link.name: link for link in rtnetlink_dump.links(netlink)}
+            return remote.with_cables(found, space) if remote.has(space) else found
+
+    def cable(self, link: str) -> rtnetlink_dump.Link:
+        """An interface as the host's kernel has it: the packets of another stack too go by that."""
+        with (
+            self.open() as space,
+            contextlib.ExitStack() as stack,
+            Netlink(seen_from_host(space, stack)) as netlink,
+        ):
+            return rtnetlink_dump.link(netlink, link)
+
+    def interfaces(self, link: str | None = None) -> list[Interface]:
+        """Every address with its prefix, or those of one link; without link-local ones.
+
+        Those of IPv4 come first, as the kernel has them: another stack may have them in any order.
+        """
+        with self.open() as space, Netlink(space) as netlink:
+            index = rtnetlink_dump.link(netlink, link).ifindex if link else None
+            found = rtnetlink_dump.addresses(netlink, index=index)
+        usable = (item.address for item in found if not item.address.is_link_local)
+        return sorted(usable, key=lambda item: item.version)
+
+    def address(self, family: Family) -> Address | None:
+        """The first address that others can use, `None` where there is none."""
+        return first_address(self.interfaces(), family)
+
+    def routes(self) -> list[rtnetlink_dump.Route]:
+        """The routes of the main table, of every kind, both families.
+
+        Without those that IPv6 has on every link by itself.
+        """
+        with self.open() as space, Netlink(space) as netlink:
+            found = rtnetlink_dump.routes(netlink, every_kind=True)
+            return remote.of_main_table(found) if remote.has(space) else found
+
+    def neighbours(self) -> list[rtnetlink_dump.Neighbour]:
+        """Every neighbour entry, both families."""
+        with self.open() as space, Netlink(by_kernel(space)) as netlink:
+            return list(rtnetlink_dump.neighbours(netlink))
+
+    def sysctl(self, key: str) -> str:
+        """One value under `net.`; `FileNotFoundError` when there is no such key."""
+        with self.open() as space:
+            if remote.has(space):
+                return remote.sysctl(space, key)
+            return netns.read(space, [key])[key]
+
+    def tune(self, values: Mapping[str, str | int]) -> None:
+        """Set sysctls under `net.` inside; `OSError` names the one that is refused."""
+        with self.open() as space:
+            netns.write(space, values)
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket inside; it stays usable, and keeps the namespace alive, until closed."""
+        with self.open() as space:
+            return space.socket(family, kind, protocol)
+
+    @contextmanager
+    def capture(self, link: str = "") -> Iterator[Capture]:
+        """Every frame that passes one interface, or all of them, while the body runs."""
+        with (
+            self.open() as space,
+            contextlib.ExitStack() as stack,
+            Tap(seen_from_host(space, stack), link, place=self.name) as tap,
+            Capture([tap]) as wire,
+        ):
+            yield wire
+
+
+def fixed(name: str, space: NetNS, watched: Callable[[], Dumps | None] = lambda: None) -> Place:
+    """A place on a namespace that somebody else keeps open, such as the world's own."""
+    return Place(name, lambda: NetNS(os.dup(space.fd)), watched)
+
+
+def first_address(interfaces: Iterable[Interface], family: Family) -> Address | None:
+    """The first address of a family that others can use, `None` where there is none."""
+    own = (item.ip for item in interfaces if item.version == family and not item.ip.is_loopback)
+    return next(own, None)
+
+
+BOUND: Final = 5.0
+"""Seconds that the kernel may take to clean up after a namespace."""
+
+_AGAIN: Final = 0.02
+"""Seconds after which to look again: the end of a process, say, the kernel does not tell here."""
+_GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
+"""RTMGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR, _IPV4_ROUTE, _IPV6_ROUTE: rtnetlink(7)."""
+
+
+def until(place: Place, condition: Callable[[], bool], what: str, *, bound: float = BOUND) -> None:
+    """Return as soon as `condition` holds; it is looked at again whenever the kernel tells.
+
+    That is whenever a link, an address or a route of `place` changes, and now and then.
+    `what` names the condition in the `TimeoutError` that is raised after `bound` seconds.
+    """
+    deadline = time.monotonic() + bound
+    with place.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as monitor:
+        monitor.bind((0, _GROUPS))
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"in {place.name}, still not after {bound} s: {what}")
+            if select.select([monitor], [], [], min(left, _AGAIN))[0]:
+                with contextlib.suppress(OSError):  # so much has changed that some is left out
+                    monitor.recv(1 << 16)
+
+
+BOUND_abstract: Final = 3.0
+"""Seconds that a connect may wait for room in the listener's queue."""
+
+_SO_ACCEPTCON: Final = 1 << 16
+_PREFIX: Final = b" @"
+
+
+class AbstractSocket(NamedTuple):
+    """An abstract socket that can be connected to. `kind` is its type, as `socket.SOCK_…`.
+
+    NUL bytes of the name show as `@`, as the kernel prints them.
+    """
+
+    name: str
+    kind: int
+
+
+def connectable(place: Place) -> frozenset[AbstractSocket]:
+    """Every abstract socket of a place that listens, or takes datagrams (proc_net_unix)."""
+    with place.open() as space, space.entered(), open("/proc/thread-self/net/unix", "rb") as table:
+        rows = [line.rstrip(b"\n").partition(_PREFIX) for line in table]
+    found = set()
+    for columns, prefix, name in rows:
+        if not prefix:
+            continue
+        _, _, _, flags, kind, *_ = columns.split()  # Num RefCount Protocol Flags Type St Inode
+        if int(kind, 16) == socket.SOCK_DGRAM or int(flags, 16) & _SO_ACCEPTCON:
+            found.add(AbstractSocket(name.decode(errors="surrogateescape"), int(kind, 16)))
+    return frozenset(found)
+
+
+def connects(place: Place, listener: AbstractSocket) -> bool:
+    """Whether a process in a place can connect to it; `OwnStack` where it has others of its own."""
+    with place.open() as space:
+        by_kernel(space)
+    shown = listener.name.encode(errors="surrogateescape")
+    for name in {shown, shown.replace(b"@", b"\0")}:
+        with place.socket(socket.AF_UNIX, listener.kind) as opened:
+            opened.settimeout(BOUND_abstract)
+            with contextlib.suppress(ConnectionRefusedError, PermissionError):
+                opened.connect(b"\0" + name)
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def listening(place: Place) -> Iterator[AbstractSocket]:
+    """An abstract socket that listens in a place, under a name that the kernel chooses."""
+    with place.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
+        opened.bind("")
+        opened.listen()
+        name: bytes = opened.getsockname()
+        yield AbstractSocket(name[1:].decode(), socket.SOCK_STREAM)

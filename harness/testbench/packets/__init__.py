@@ -1,0 +1,1 @@
+"""Capture, match and craft packets."""

@@ -1,0 +1,148 @@
+"""Packets of either family in the same words: templates to match, and packets to send.
+
+What is not set is not promised by a template, and is filled in by scapy before it
+is sent. Errors go by the names of `harness.probe.icmp`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, Final
+
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
+    ICMPv6ParamProblem,
+    ICMPv6TimeExceeded,
+    IPv6,
+    IPv6ExtHdrFragment,
+)
+from scapy.packet import Packet
+
+from harness.model.plan import Family, Protocol
+from harness.model.topology import Address
+from harness.probe import icmp
+from harness.probe.remote import by_kernel
+from harness.testbench.netns_view import Place
+from linux.rtnetlink import mac_text
+
+_ERRORS6: Final = {
+    1: ICMPv6DestUnreach,
+    2: ICMPv6PacketTooBig,
+    3: ICMPv6TimeExceeded,
+    4: ICMPv6ParamProblem,
+}
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+End = Address | IPv4Network | IPv6Network | None
+"""An address; in templates also any of a network, or whatever."""
+
+
+def ip(family: Family, *, src: End = None, dst: End = None, ttl: int | None = None) -> Packet:
+    """An IPv4 or IPv6 header; `ttl` is the hop limit too."""
+    fields: dict[str, Any] = {
+        name: end if isinstance(end, IPv4Network | IPv6Network) else str(end)
+        for name, end in (("src", src), ("dst", dst))
+        if end is not None
+    }
+    if ttl is not None:
+        fields["ttl" if family == 4 else "hlim"] = ttl
+    return IP(**fields) if family == 4 else IPv6(**fields)
+
+
+def fragment(family: Family, *, src: End = None, dst: End = None) -> Packet:
+    """A template of every fragment of a datagram but the last."""
+    head = ip(family, src=src, dst=dst)
+    if family == 6:
+        return head / IPv6ExtHdrFragment(m=1)
+    head.flags = "MF"
+    return head
+
+
+def request(family: Family, protocol: Protocol, *, sport: int, dport: int) -> Packet:
+    """What begins an exchange: an echo request with the identifier `sport`, a datagram, a SYN."""
+    if protocol is Protocol.UDP:
+        return UDP(sport=sport, dport=dport)
+    if protocol is Protocol.TCP:
+        return TCP(sport=sport, dport=dport, flags="S")
+    return ICMP(type=8, id=sport) if family == 4 else ICMPv6EchoRequest(id=sport)
+
+
+def error(family: Family, name: str, *, mtu: int | None = None) -> Packet:
+    """An ICMP error by its name, such as `ttl-exceeded`; what it quotes comes behind it."""
+    kind, code = icmp.numbers(family, name)
+    fields: dict[str, Any] = {"code": code}
+    if mtu is not None:
+        fields["nexthopmtu" if family == 4 else "mtu"] = mtu
+    return ICMP(type=kind, **fields) if family == 4 else _ERRORS6[kind](**fields)
+
+
+def send_packet(place: Place, packet: Packet) -> None:
+    """Send an IP packet from a place, by its routes and neighbours; `OSError` where it has none.
+
+    `OwnStack` where only the kernel would take one of IPv6.
+    """
+    family: Family = 4 if isinstance(packet, IP) else 6
+    if family == 6:
+        with place.open() as space:
+            by_kernel(space)
+    with place.socket(_FAMILIES[family], socket.SOCK_RAW, socket.IPPROTO_RAW) as opened:
+        opened.sendto(bytes(packet), (str(packet.dst), 0))
+
+
+def send_frame(place: Place, *frames: Packet, link: str = "eth0") -> None:
+    """Put frames on the wire by one link of a place, just as they are."""
+    with place.socket(socket.AF_PACKET, socket.SOCK_RAW) as opened:
+        opened.bind((link, 0))
+        for frame in frames:
+            opened.send(bytes(frame))
+
+
+EVERYBODY_MAC: Final = "ff:ff:ff:ff:ff:ff"
+ALL_NODES: Final = IPv6Address("ff02::1")
+GROUPS: Final[dict[int, tuple[Address, ...]]] = {
+    4: tuple(map(IPv4Address, ("255.255.255.255", "224.0.0.1", "224.0.0.251", "239.255.7.7"))),
+    6: tuple(map(IPv6Address, ("ff02::1", "ff02::fb", "ff05::7:7", "ff0e::7:7"))),
+}
+"""Broadcast, and groups of the link, the site and the world (RFC 2365, RFC 4291)."""
+
+_IP_ADD_MEMBERSHIP: Final = 35
+
+
+def mac_of(group: Address) -> str:
+    """The MAC under which a group is sent to (RFC 1112, RFC 2464); everybody's for a broadcast."""
+    if group.version == 6:
+        return mac_text(b"\x33\x33" + group.packed[-4:])
+    if group.is_multicast:
+        low = int(group) & 0x7FFFFF
+        return mac_text(b"\x01\x00\x5e" + low.to_bytes(3, "big"))
+    return EVERYBODY_MAC
+
+
+def solicited_node(address: Address) -> IPv6Address:
+    """The group of everybody whose address ends like this one (RFC 4291 2.7.1)."""
+    return IPv6Address(int(IPv6Address("ff02::1:ff00:0")) | int(address) & 0xFFFFFF)
+
+
+@contextlib.contextmanager
+def member(place: Place, group: Address, link: str = "eth0") -> Iterator[None]:
+    """Have a place belong to a group on one link; nothing for what is no group."""
+    if not group.is_multicast:
+        yield
+        return
+    index = place.links()[link].ifindex
+    family = socket.AF_INET if isinstance(group, IPv4Address) else socket.AF_INET6
+    with place.socket(family, socket.SOCK_DGRAM) as opened:
+        if family == socket.AF_INET:
+            request = struct.pack("=4s4si", group.packed, bytes(4), index)
+            opened.setsockopt(socket.IPPROTO_IP, _IP_ADD_MEMBERSHIP, request)
+        else:
+            request = struct.pack("=16si", group.packed, index)
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+        yield

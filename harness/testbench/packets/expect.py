@@ -1,0 +1,228 @@
+"""What is expected of captured frames, and what a disappointed expectation says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from itertools import zip_longest
+from typing import Any, Final
+
+from scapy.base_classes import Net
+from scapy.layers.inet import IP
+from scapy.packet import Packet, Raw
+
+from harness.testbench.packets.packet_ring import Frame
+
+SHOWN: Final = 6
+"""How many frames a failure shows."""
+
+_HOUSEKEEPING: Final = ("ARP", "ICMPv6ND_", "ICMPv6ML")
+_IGMP: Final = 2  # the protocol number; scapy knows it as a contribution only
+
+
+def like(template: Packet, frames: Iterable[Frame]) -> list[Frame]:
+    """The frames that `template` describes; see `harness.testbench.packets.expect`."""
+    return [frame for frame in frames if not _differences(template, frame)]
+
+
+def one(frames: Sequence[Frame], template: Packet) -> Frame:
+    """Exactly one of the frames is like `template`: it. `AssertionError` otherwise."""
+    found = like(template, frames)
+    if not found:
+        raise AssertionError(f"no frame is like {describe(template)}; {_nearest(frames, template)}")
+    if len(found) > 1:
+        raise AssertionError(
+            f"{len(found)} frames are like {describe(template)}, not one:{_listed(found)}"
+        )
+    return found[0]
+
+
+def one_each(frames: Sequence[Frame], template: Packet, *, to: Packet) -> None:
+    """A frame is like `template`, and no more are than there are like `to`, or `AssertionError`."""
+    found, asked = like(template, frames), like(to, frames)
+    if len(found) > max(1, len(asked)):
+        raise AssertionError(
+            f"{len(found)} frames are like {describe(template)}, though {len(asked)} were sent:"
+            f"{_listed(found)}"
+        )
+    if not found:
+        one(frames, template)
+
+
+def none(frames: Sequence[Frame], *templates: Packet) -> None:
+    """No frame is like any of the templates. `AssertionError` lists those that are."""
+    for template in templates:
+        if found := like(template, frames):
+            raise AssertionError(
+                f"no frame must be like {describe(template)}, yet {len(found)} are:{_listed(found)}"
+            )
+
+
+def only(frames: Sequence[Frame], *templates: Packet) -> None:
+    """Each of the templates is met by a frame, and each frame is like one of them.
+
+    What keeps a link going, ARP, neighbour discovery and reports of multicast
+    listeners (IGMP, MLD), comes at times of its own and is no offence.
+    """
+    found = [like(template, frames) for template in templates]
+    for template, matched in zip(templates, found, strict=True):
+        if not matched:
+            raise AssertionError(
+                f"no frame is like {describe(template)}; {_nearest(frames, template)}"
+            )
+    known = {id(frame) for matched in found for frame in matched}
+    others = [frame for frame in frames if id(frame) not in known and not _housekeeping(frame)]
+    if others:
+        wanted = " or ".join(describe(template) for template in templates)
+        raise AssertionError(f"besides {wanted} there were {len(others)} others:{_listed(others)}")
+
+
+def _differences(template: Packet, frame: Frame) -> tuple[Difference, ...]:
+    return differences(template, frame.packet, unfinished_checksum=frame.unfinished_checksum)
+
+
+def _housekeeping(frame: Frame) -> bool:
+    return any(
+        type(layer).__name__.startswith(_HOUSEKEEPING)
+        or (type(layer) is IP and layer.proto == _IGMP)
+        for layer in _layers(frame)
+    )
+
+
+def _layers(frame: Frame) -> Iterable[Packet]:
+    layers: Iterable[Packet] = frame.packet.iterpayloads()
+    return layers
+
+
+def _nearest(frames: Sequence[Frame], template: Packet) -> str:
+    if not frames:
+        return "nothing at all was captured"
+    ranked = sorted(
+        ((_differences(template, frame), frame) for frame in frames),
+        key=lambda pair: distance(pair[0]),
+    )
+    lines = [
+        f"\n  {frame}" + "".join(f"\n      {difference}" for difference in found)
+        for found, frame in ranked[:SHOWN]
+    ]
+    return f"of {len(frames)} captured these come nearest:{''.join(lines)}"
+
+
+def _listed(frames: Sequence[Frame]) -> str:
+    more = f"\n  … and {len(frames) - SHOWN} more" if len(frames) > SHOWN else ""
+    return "".join(f"\n  {frame}" for frame in frames[:SHOWN]) + more
+
+
+_CHECKSUMS: Final = frozenset({"chksum", "cksum"})
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field that is not as the template has it; `field` is empty for a missing layer."""
+
+    layer: str
+    field: str = ""
+    wanted: object = None
+    found: object = None
+
+    def __str__(self) -> str:
+        if not self.field:
+            return f"there is no {self.layer} there"
+        return f"{self.layer}.{self.field} is {self.found}, not {self.wanted}"
+
+
+def differences(
+    template: Packet, packet: Packet, *, unfinished_checksum: bool = False
+) -> tuple[Difference, ...]:
+    """How `packet` differs from `template`, at the place where it differs least; empty if not.
+
+    With `unfinished_checksum` the checksums above IP are not compared: a network
+    card would have filled them in.
+    """
+    wanted = list(template.iterpayloads())
+    present = list(packet.iterpayloads())
+    # A template begins with a layer of that very kind: an IPerror, which is quoted, is no IP.
+    places = [n for n, layer in enumerate(present) if type(layer) is type(wanted[0])] or [0]
+    found = (
+        tuple(_compare(wanted, present[place:], unfinished_checksum=unfinished_checksum))
+        for place in places
+    )
+    return min(found, key=distance)
+
+
+def distance(found: Sequence[Difference]) -> tuple[int, int]:
+    """How far off a packet is: layers that are missing count more than fields."""
+    return sum(not difference.field for difference in found), len(found)
+
+
+def describe(template: Packet) -> str:
+    """A template as one would write it: `IP(src=192.0.2.1) / UDP(dport=53)`."""
+    layers = []
+    for layer in template.iterpayloads():
+        fields = ", ".join(f"{name}={value}" for name, value in _promised(layer))
+        layers.append(f"{type(layer).__name__}({fields})")
+    return " / ".join(layers)
+
+
+def _compare(
+    wanted: Sequence[Packet], present: Sequence[Packet], *, unfinished_checksum: bool
+) -> Iterator[Difference]:
+    for layer, other in zip_longest(wanted, present[: len(wanted)]):
+        kind = type(layer)
+        if kind is Raw:
+            # Whatever scapy takes a payload for, it is bytes to who asks for bytes.
+            load = b"" if other is None else other.load if type(other) is Raw else bytes(other)
+            if load != layer.load:
+                yield Difference("Raw", "load", layer.load, load)
+        elif not isinstance(other, kind):
+            yield Difference(kind.__name__)
+        else:
+            for name, value in _promised(layer):
+                if unfinished_checksum and name in _CHECKSUMS and layer.name != "IP":
+                    continue
+                found = other.getfieldval(name)
+                if not _admits(layer, name, value, found):
+                    yield Difference(kind.__name__, name, value, found)
+
+
+def _promised(layer: Packet) -> Iterator[tuple[str, Any]]:
+    """The fields that were set by hand: scapy puts copies of mutable defaults beside them."""
+    untouched = type(layer)().fields
+    for name, value in layer.fields.items():
+        copied = name in untouched and untouched[name] == value and not _says_something(value)
+        if value is not None and not copied:
+            yield name, value
+
+
+def _says_something(value: object) -> bool:
+    """Whether a default of packets was set after all, though to what the default is."""
+    items = value if isinstance(value, list) else [value]
+    return any(isinstance(item, Packet) and any(_promised(item)) for item in items)
+
+
+def _admits(layer: Packet, name: str, wanted: Any, found: Any) -> bool:
+    if isinstance(wanted, Packet):
+        several = found if isinstance(found, list) else [found]
+        return any(isinstance(item, Packet) and not differences(wanted, item) for item in several)
+    if isinstance(wanted, list) and not isinstance(found, list):
+        return any(_admits(layer, name, item, found) for item in wanted)
+    if isinstance(wanted, list) and all(isinstance(item, Packet) for item in wanted):
+        return all(_admits(layer, name, item, found) for item in wanted)
+    return _is_in(layer, name, wanted, found)
+
+
+def _is_in(layer: Packet, name: str, wanted: Any, found: Any) -> bool:
+    match wanted:
+        case (int() as first, int() as last) if isinstance(found, int):
+            return first <= found <= last
+        case Net():
+            return found in wanted
+        case IPv4Network() | IPv6Network():
+            return ip_address(found) in wanted
+        case IPv4Address() | IPv6Address():
+            return ip_address(found) == wanted
+        case _:
+            # A MAC in capitals and a name without its final dot are the same on the wire.
+            field = layer.get_field(name)
+            return bool(wanted == found or field.i2m(layer, wanted) == field.i2m(layer, found))

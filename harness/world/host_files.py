@@ -1,0 +1,123 @@
+"""What the host sees of the machine's files, and that it can change none of them.
+
+The machine's whole tree is read-only in the host: a runtime that goes wrong, or a
+command that escapes from its container, must not cost anybody a file. Private and
+empty are `/run` and `/dev/shm`; writable for as long as the world lives are `/tmp`
+(an overlay: what the machine has there can be read) and `/etc`, a directory whose
+entries point to the machine's own, with the world's resolver and names. One place
+outlives the world: `cache()`, where adapters keep images from run to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from linux.syscalls import (
+    MOUNT_ATTR_RDONLY,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_REC,
+    mount,
+    move_mount,
+    open_tree,
+    restrict,
+    umount,
+)
+
+HOME: Final = "/run/netmodes"
+"""Where the host keeps what is the harness's."""
+
+_QUIET: Final = MS_NOSUID | MS_NODEV | MS_NOEXEC
+
+
+def cache() -> str:
+    """The directory that stays: `netmodes` in the user's cache ($XDG_CACHE_HOME, ~/.cache)."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return home if os.path.basename(home) == "netmodes" else os.path.join(home, "netmodes")
+
+
+def furnish(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
+    """Lay the mounts of a host. The caller is alone in a new mount and network namespace.
+
+    `OSError` tells which mount the kernel refused.
+    """
+    mount("", "/", flags=MS_REC | MS_PRIVATE)
+    _protect()
+    mount("proc", "/proc", "proc", _QUIET)
+    for directory, mode in (("/run", "755"), ("/dev/shm", "1777")):  # noqa: S108 # tmpfs
+        # What somebody beside us has mounted below it just now would be the host's to lose.
+        with contextlib.suppress(OSError):  # nothing is mounted there
+            umount(directory)
+        mount("tmpfs", directory, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={mode}")
+    os.mkdir(HOME)
+    os.mkdir("/run/lock")
+    _own_tmp()
+    _own_sysfs()
+    _own_etc(hostname, resolver, hosts)
+
+
+def _protect() -> None:
+    """Make everything read-only but devices and the cache, whose mounts are taken out before."""
+    kept = [("/dev", open_tree("/dev", recursive=True))]
+    with contextlib.suppress(OSError):  # nowhere to keep things: then nothing is kept
+        os.makedirs(cache(), mode=0o700, exist_ok=True)
+        kept.append((cache(), open_tree(cache())))
+    restrict("/", MOUNT_ATTR_RDONLY)
+    for path, tree in kept:
+        move_mount(tree, path)
+        os.close(tree)
+
+
+def _own_tmp() -> None:
+    """Put an overlay on /tmp. Where the kernel refuses one, /tmp stays read-only."""
+    scratch, target = f"{HOME}/tmp", "/tmp"  # noqa: S108 # the host's own from here on
+    for name in ("", "/upper", "/work"):
+        os.mkdir(f"{scratch}{name}")
+    os.chmod(f"{scratch}/upper", 0o1777)  # noqa: S103 # what /tmp is everywhere
+    options = f"lowerdir={target},upperdir={scratch}/upper,workdir={scratch}/work"
+    for extra in (",userxattr", ""):  # the first for user namespaces, from 5.11
+        try:
+            mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, options + extra)
+        except OSError:
+            continue
+        return
+
+
+def _own_sysfs() -> None:
+    """Have /sys show this network namespace, and its cgroups where the machine lets us.
+
+    A container engine that masks parts of /sys makes the kernel refuse a new
+    sysfs in a user namespace; then the machine's view stays, and only
+    /sys/class/net in the host is the poorer.
+    """
+    with contextlib.suppress(OSError):
+        mount("sysfs", "/sys", "sysfs", _QUIET)
+        with contextlib.suppress(OSError):
+            mount("cgroup2", "/sys/fs/cgroup", "cgroup2", _QUIET)
+
+
+def _own_etc(hostname: str, resolver: str, hosts: Mapping[str, str]) -> None:
+    machine = f"{HOME}/etc"
+    os.mkdir(machine)
+    mount("/etc", machine, flags=MS_BIND | MS_REC)
+    mount("tmpfs", "/etc", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    own = {
+        "resolv.conf": f"nameserver {resolver}\n",
+        "hostname": f"{hostname}\n",
+        "hosts": "".join(f"{address}\t{names}\n" for address, names in hosts.items()),
+    }
+    for entry in os.scandir(machine):
+        if entry.name in own:
+            continue
+        # A link is taken over as it is: most are relative to /etc.
+        target = os.readlink(entry.path) if entry.is_symlink() else entry.path
+        os.symlink(target, f"/etc/{entry.name}")
+    for name, content in own.items():
+        with open(f"/etc/{name}", "w", encoding="ascii") as file:
+            file.write(content)

@@ -1,0 +1,1 @@
+"""Kernel and process state of a namespace, taken and compared."""

@@ -1,0 +1,150 @@
+"""What a runtime may leave in its host besides network state.
+
+Mounts, cgroups, processes, and who holds a namespace by a descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from harness.world.state.describe import Thing
+from linux.proc import Stat
+
+_NAMESPACE: Final = re.compile(r"(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]")
+_MOUNT_FIELDS: Final = 6
+"""Fields of mountinfo before the optional ones: proc_pid_mountinfo(5)."""
+
+_PF_EXITING: Final = 0x4
+_KILL: Final = 1 << (signal.SIGKILL - 1)
+
+DESCRIPTOR: Final = "descriptor of "
+"""How the name of a held namespace begins."""
+
+
+class Held(NamedTuple):
+    """A descriptor of a namespace: whose, and of which."""
+
+    pid: int
+    namespace: str
+
+
+class Outside(NamedTuple):
+    """The host's surroundings at one moment."""
+
+    mounts: tuple[str, ...] = ()
+    """Lines of mountinfo."""
+    cgroups: frozenset[str] = frozenset()
+    processes: frozenset[int] = frozenset()
+    held: tuple[Held, ...] = ()
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """Looks at a host, by the pid of its init and the directory of its own cgroup."""
+
+    init: int
+    cgroup: Path | None = None
+    _names: dict[int, str] = field(default_factory=dict)
+
+    def take(self) -> Outside:
+        """The state as it is now."""
+        with open(f"/proc/{self.init}/mountinfo", encoding="utf-8", errors="replace") as file:
+            mounts = tuple(file)
+        below = () if self.cgroup is None else (path for path, _, _ in os.walk(self.cgroup))
+        processes = self._processes()
+        return Outside(mounts, frozenset(below), processes, tuple(self._held(processes)))
+
+    def staying(self, seen: Outside) -> Outside:
+        """What was seen without processes that are ending now: nobody takes them away."""
+        stay = frozenset(pid for pid in seen.processes if not ends(f"{self._proc}/{pid}"))
+        return seen._replace(
+            processes=stay, held=tuple(item for item in seen.held if item.pid in stay)
+        )
+
+    @property
+    def _proc(self) -> str:
+        return f"/proc/{self.init}/root/proc"
+
+    def _processes(self) -> frozenset[int]:
+        found = running(self._proc, self._names)
+        self._names |= found
+        return frozenset(found)
+
+    def _held(self, processes: frozenset[int]) -> Iterator[Held]:
+        for pid in sorted(processes):
+            with contextlib.suppress(OSError):  # it ends
+                # Its links are read from where they are: a path to each costs half as much again.
+                directory = os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    yield from (Held(pid, target) for target in _namespaces(directory))
+                finally:
+                    os.close(directory)
+
+    def things(self, seen: Outside) -> Iterator[Thing]:
+        """What was seen, by name."""
+        for line in seen.mounts:
+            fields, _, tail = line.partition(" - ")
+            _, _, _, root, where, options, *_ = fields.split(" ", _MOUNT_FIELDS)
+            kind, source, _ = tail.split(" ", 2)
+            known = {"root": root, "options": options, "source": source}
+            yield f"mount {kind} on {where}", known
+        for path in seen.cgroups:
+            yield f"cgroup {os.path.relpath(path, self.cgroup)}", {}
+        for pid in sorted(seen.processes):
+            yield f"process {self._called(pid)}", {}
+        for held in seen.held:
+            yield f"{DESCRIPTOR}{held.namespace} in process {self._called(held.pid)}", {}
+
+    def _called(self, pid: int) -> str:
+        return f"{pid} ({self._names[pid]})"
+
+
+def running(proc: str, known: Mapping[int, str]) -> dict[int, str]:
+    """Who is in a proc(5), by pid, with a name: the one that is known, or that it has now.
+
+    Who has ended between being listed and being asked for its name does not run any more.
+    """
+    found = {}
+    for pid in map(int, filter(str.isdigit, os.listdir(proc))):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[pid] = known.get(pid) or _name(f"{proc}/{pid}")
+    return found
+
+
+def ends(process: str) -> bool:
+    """Whether a process has ended, is about to, or is to be killed, by its directory in proc(5)."""
+    try:
+        found = Stat.of(process)
+    except OSError:  # it has gone
+        return True
+    return found.ended or bool(found.flags & _PF_EXITING or found.pending & _KILL)
+
+
+def _namespaces(directory: int) -> Iterator[str]:
+    """Those among the descriptors of a process, by its open directory of them."""
+    for number in os.listdir(directory):
+        with contextlib.suppress(OSError):  # closed again
+            target = os.readlink(number, dir_fd=directory)
+            if _NAMESPACE.fullmatch(target):
+                yield target
+
+
+def _name(process: str) -> str:
+    """What a process is called, by its directory in proc(5).
+
+    One that has executed /proc/self/exe goes by the first word of its command line.
+    """
+    with open(f"{process}/comm", "rb") as file:
+        name = file.read().decode(errors="replace").strip()
+    if name == "exe":
+        with open(f"{process}/cmdline", "rb") as file:
+            first = file.read().split(b"\0")[0].decode(errors="replace")
+        name = first.rpartition("/")[2] or name
+    return name

@@ -1,0 +1,159 @@
+"""What the kernel keeps about a network namespace, as data to compare before and after.
+
+Links, addresses, routes of every table, policy rules, neighbours that somebody entered,
+nft rules and sysctls under `net.`, each by a name that people know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from harness.probe.quiescence import await_ready
+from harness.probe.remote import by_kernel
+from harness.testbench.netns_view import Place
+from harness.world.state.describe import Names, Thing, names, still, things
+from harness.world.state.netlink_dump import Dumps, Raw
+
+Facts = dict[str, dict[str, str]]
+"""What is known about each thing, by what it is called: `link eth0` → {`mtu`: …}."""
+NEW = "new"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of one namespace at one moment."""
+
+    facts: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def of(cls, place: Place) -> Snapshot:
+        """Look at a place, once none of its addresses is tentative any more.
+
+        `OwnStack` where only the kernel could tell.
+        """
+        with contextlib.ExitStack() as stack:
+            space = by_kernel(stack.enter_context(place.open()))
+            await_ready([space])
+            dumps = place.watched() or stack.enter_context(Dumps(space, once=True))
+            raw = dumps.take()
+        return cls(gathered(things(raw, names(raw))))
+
+    def changes(self, later: Snapshot) -> list[str]:
+        """What is different in a later snapshot, one line for each thing."""
+        return [str(change) for change in changes(self.facts, later.facts)]
+
+
+class Change(NamedTuple):
+    """A thing that is different: `new`, `gone`, or what about it was and is."""
+
+    thing: str
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.thing}: {self.how}"
+
+
+def gathered(found: Iterable[Thing]) -> Facts:
+    """Things by name; several that go by one name are told apart by their order."""
+    facts: Facts = {}
+    for name, known in found:
+        count, unique = 1, name
+        while unique in facts:
+            count += 1
+            unique = f"{name} ({count})"
+        facts[unique] = known
+    return facts
+
+
+def changes(
+    before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]
+) -> list[Change]:
+    """What is different, by thing; not the sysctls of links that came or went."""
+    coming_and_going = {
+        name.removeprefix("link ")
+        for name in before.keys() ^ after.keys()
+        if name.startswith("link ")
+    }
+    found = []
+    for thing in sorted({*before, *after}, key=_links_first):
+        was, now = before.get(thing), after.get(thing)
+        if was == now or _link_of_sysctl(thing) in coming_and_going:
+            continue
+        if was is None:
+            found.append(Change(thing, NEW))
+        elif now is None:
+            found.append(Change(thing, "gone"))
+        else:
+            told = (
+                f"{key} was {was.get(key, 'absent')}, is {now.get(key, 'absent')}"
+                for key in sorted({*was, *now})
+                if was.get(key) != now.get(key)
+            )
+            found.append(Change(thing, "; ".join(told)))
+    return found
+
+
+def differences(before: Raw, after: Raw) -> list[Change]:
+    """`changes` between two looks at one namespace, put into words only where they differ."""
+    if before == after:
+        return []
+    was, now = _unlike(before, after)
+    if was == now == Raw():
+        return []
+    return changes(_facts(was, names(before)), _facts(now, names(after)))
+
+
+def _facts(raw: Raw, links: Names) -> Facts:
+    return gathered(things(raw, links))
+
+
+def _unlike(before: Raw, after: Raw) -> tuple[Raw, Raw]:
+    """The parts of two looks that are not the same in both."""
+    unlike: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+    for part, was, now in zip(Raw._fields, before, after, strict=True):
+        if was == now:
+            continue
+        sides: tuple[Any, Any] = (was, now)
+        if part != "ruleset":  # where the order counts
+            sides = _moved(part, was, now)
+        for side in (0, 1):
+            unlike[side][part] = sides[side]
+    return Raw(**unlike[0]), Raw(**unlike[1])
+
+
+def _moved(
+    part: str, before: tuple[Any, ...], after: tuple[Any, ...]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What is in one of two looks only, but for what differs in a counter or a timer alone."""
+    was, now = _only(before, after), _only(after, before)
+    if not (was or now):
+        return was, now
+    was_still, now_still = ([still(part, item) for item in side] for side in (was, now))
+    kept = set(_only(was_still, now_still)), set(_only(now_still, was_still))
+    return (
+        tuple(item for item, key in zip(was, was_still, strict=True) if key and key in kept[0]),
+        tuple(item for item, key in zip(now, now_still, strict=True) if key and key in kept[1]),
+    )
+
+
+def _only(these: Sequence[Any], those: Sequence[Any]) -> tuple[Any, ...]:
+    """Those of `these` that have no counterpart in `those`: of two that are alike both need one."""
+    there = set(those)
+    if len(there) == len(those) and len(set(these)) == len(these):
+        return tuple(item for item in these if item not in there)
+    return tuple((Counter(these) - Counter(those)).elements())
+
+
+def _link_of_sysctl(thing: str) -> str | None:
+    parts = thing.split(".", 3)
+    if len(parts) == 4 and parts[2] in ("conf", "neigh"):
+        return parts[3].rpartition(".")[0]
+    return None
+
+
+def _links_first(thing: str) -> tuple[bool, str]:
+    return not thing.startswith("link "), thing

@@ -1,0 +1,208 @@
+"""What nftables does with single packets, as the kernel tells it: `nft monitor trace`, in Python.
+
+A `Tracer` puts a table of its own into a namespace, first of all at prerouting and output,
+whose rules mark the packets that match with `meta nftrace`. From then on each rule that
+such a packet meets and each policy that decides about it is told to a netlink group.
+The mark stays on the packet until it leaves the namespace. Rules of the older iptables
+(not iptables-nft) take no part.
+
+Source: linux/netfilter/nf_tables.h (NFTA_TRACE_…), nft(8) "meta nftrace".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, Self
+
+from linux.netlink import NETLINK_NETFILTER, Netlink, Request, attr, attributes, be32, nest, text
+from linux.netns import NetNS
+from linux.nftables import Expression, Hook, Nft, Table, add_chain, add_rule, add_table, del_table
+
+EARLIEST: Final = -1000
+"""Priority of the tracer's chains: before raw (-300), and before what comes before that."""
+
+_GROUP: Final = 9  # NFNLGRP_NFTRACE
+_MSG_TRACE: Final = 10 << 8 | 17
+_TABLE, _CHAIN, _HANDLE, _TYPE, _VERDICT, _ID = 1, 2, 3, 4, 5, 6
+_NETWORK_HEADER, _TRANSPORT_HEADER = 8, 9
+_IIF, _OIF, _NFPROTO, _POLICY = 10, 12, 15, 16
+_TYPES: Final = {1: "policy", 2: "return", 3: "rule"}
+_FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+_VERDICTS: Final = {
+    0: "drop",
+    1: "accept",
+    2: "stolen",
+    3: "queue",
+    -1: "continue",
+    -2: "break",
+    -3: "jump",
+    -4: "goto",
+    -5: "return",
+}
+_REGISTER: Final = 1
+_META_NFTRACE: Final = 12
+_TRANSPORT: Final = 2
+_META_PROTOCOL: Final = 1
+_ETH_P_ARP: Final = b"\x08\x06"
+_HOOKS: Final[dict[str, tuple[Hook, ...]]] = {
+    "inet": ("prerouting", "output"),
+    "bridge": ("prerouting", "output"),
+    "arp": ("prerouting", "input"),
+}
+"""Of the family arp these are the numbers of its hooks input (0) and output (1)."""
+
+
+class Step(NamedTuple):
+    """One thing that happened to a marked packet in one namespace.
+
+    `kind` is `rule`, `policy` (a base chain's, at its end) or `return`. `handle` is the
+    rule's, 0 for a policy. `packet` numbers the packet within the namespace; `head` is its
+    network header and the beginning of its transport header where the kernel told them,
+    which it does once for each base chain. `iif` and `oif` are indexes of links.
+    """
+
+    family: str
+    table: str
+    chain: str
+    handle: int
+    kind: str
+    verdict: str
+    packet: int
+    head: bytes
+    iif: int
+    oif: int
+
+
+def transport(offset: int, value: bytes) -> list[Expression]:
+    """These bytes are so far from the beginning of the transport header; put `l4proto` first."""
+    place = (be32(1, _REGISTER), be32(2, _TRANSPORT), be32(3, offset), be32(4, len(value)))
+    return [
+        nest(1, text(1, "payload"), nest(2, *place)),
+        _compare(0, value),
+    ]
+
+
+def port_from(first: int, which: int) -> list[Expression]:
+    """The source port (`which` is 0) or destination port (2) is at least `first`."""
+    place = (be32(1, _REGISTER), be32(2, _TRANSPORT), be32(3, which), be32(4, 2))
+    return [
+        nest(1, text(1, "payload"), nest(2, *place)),
+        _compare(5, struct.pack(">H", first)),
+    ]
+
+
+def _compare(op: int, value: bytes) -> Expression:
+    return nest(
+        1,
+        text(1, "cmp"),
+        nest(2, be32(1, _REGISTER), be32(2, op), nest(3, attr(1, value))),
+    )
+
+
+def _arp() -> list[Expression]:
+    """In a table of a bridge: the frame is ARP."""
+    load = nest(2, be32(1, _REGISTER), be32(2, _META_PROTOCOL))
+    return [nest(1, text(1, "meta"), load), _compare(0, _ETH_P_ARP)]
+
+
+def _mark() -> list[Expression]:
+    value = nest(2, attr(1, b"\x01"))
+    return [
+        nest(1, text(1, "immediate"), nest(2, be32(1, _REGISTER), value)),
+        nest(1, text(1, "meta"), nest(2, be32(3, _REGISTER), be32(2, _META_NFTRACE))),
+    ]
+
+
+class Tracer:
+    """Marks ARP and what matches one of `flows` in a namespace, and hears what becomes of it.
+
+    Use it as a context manager, or `close` it: its tables are owned by its socket, so
+    that they go with it however it ends. Raises `OSError` where the kernel refuses.
+    """
+
+    def __init__(self, netns: NetNS, flows: Sequence[Sequence[Expression]], *, name: str) -> None:
+        self.name = name
+        self._hearing = Netlink(netns, protocol=NETLINK_NETFILTER)
+        try:
+            self._hearing.join(_GROUP)
+            self._nft = Nft(netns)
+        except BaseException:
+            self._hearing.close()
+            raise
+        try:
+            for family in _HOOKS:
+                self._nft.apply(list(self._requests(Table(family, name), flows)))
+        except BaseException:
+            self.close()
+            raise
+
+    def _requests(self, table: Table, flows: Sequence[Sequence[Expression]]) -> Iterator[Request]:
+        yield add_table(table, owned=True)
+        for hook in _HOOKS[table.family]:
+            yield add_chain(table, hook, hook=hook, priority=EARLIEST)
+            if table.family == "arp":
+                yield add_rule(table, hook, _mark())
+                continue
+            if table.family == "bridge":
+                yield add_rule(table, hook, _arp(), _mark())
+            for flow in flows:
+                yield add_rule(table, hook, flow, _mark())
+
+    def steps(self) -> list[Step]:
+        """What has happened since the last time, in order; not what the tracer's own rules did."""
+        found = []
+        for kind, body in self._hearing.told():
+            if kind == _MSG_TRACE:
+                step = _step(body)
+                if step.table != self.name:
+                    found.append(step)
+        return found
+
+    def close(self) -> None:
+        """Take the tables away and stop hearing."""
+        try:
+            present = [table for table in self._nft.tables() if table.name == self.name]
+            self._nft.apply([del_table(table) for table in present])
+        finally:
+            self._nft.close()
+            self._hearing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _step(body: bytes) -> Step:
+    found = dict(attributes(body, 4))
+    kind = _TYPES.get(_number(found, _TYPE), "")
+    if kind == "policy" and _POLICY in found:
+        code = _number(found, _POLICY)
+    else:
+        code = _signed(dict(attributes(found.get(_VERDICT, b""))).get(1, b""))
+    return Step(
+        family=_FAMILIES.get(body[0], str(body[0])),
+        table=_text(found, _TABLE),
+        chain=_text(found, _CHAIN),
+        handle=_number(found, _HANDLE),
+        kind=kind,
+        verdict=_VERDICTS.get(code, str(code)),
+        packet=_number(found, _ID),
+        head=found.get(_NETWORK_HEADER, b"") + found.get(_TRANSPORT_HEADER, b""),
+        iif=_number(found, _IIF),
+        oif=_number(found, _OIF),
+    )
+
+
+def _number(found: dict[int, bytes], key: int) -> int:
+    return int.from_bytes(found.get(key, b""), "big")
+
+
+def _signed(value: bytes) -> int:
+    return int.from_bytes(value, "big", signed=True)
+
+
+def _text(found: dict[int, bytes], key: int) -> str:
+    return found.get(key, b"").rstrip(b"\0").decode(errors="replace")

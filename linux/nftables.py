@@ -1,0 +1,429 @@
+"""nftables through netlink: tables, chains and rules, without the `nft` binary.
+
+A `Ruleset` change is one transaction: all of it or nothing (nfnetlink batch).
+A rule is a list of expressions made by the small functions below, each named
+after what `nft` prints; `comment` goes into the rule's user data, where
+`nft list ruleset` shows it and where `rules()` finds it again
+(linux/netfilter/nf_tables.h).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final, Literal, NamedTuple
+
+from linux.netlink import (
+    NETLINK_NETFILTER,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    Netlink,
+    Request,
+    attr,
+    attributes,
+    be32,
+    nest,
+    text,
+)
+from linux.netns import NetNS
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Expression = bytes
+Hook = Literal["prerouting", "input", "forward", "output", "postrouting"]
+Verdict = Literal["accept", "drop", "return"]
+Rejection = Literal[
+    "no-route", "port-unreachable", "host-unreachable", "admin-prohibited", "tcp-reset"
+]
+
+_SUBSYSTEM: Final = 10
+_NEWTABLE, _GETTABLE, _DELTABLE = 0, 1, 2
+_NEWCHAIN, _DELCHAIN = 3, 5
+_NEWRULE, _GETRULE, _DELRULE = 6, 7, 8
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_FAMILIES: Final = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
+_HOOKS: Final = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
+_OWNED: Final = 2
+_REGISTER: Final = 1
+_SECOND: Final = 2
+_EQ, _NEQ = 0, 1
+_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
+_META: Final = {"iif": 4, "oif": 5, "iifname": 6, "oifname": 7, "nfproto": 15, "l4proto": 16}
+_CT_STATE, _CT_STATUS = 0, 2
+_CT_BITS: Final = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}
+_VERDICTS: Final = {"accept": 1, "drop": 0, "return": -5, "jump": -3}
+_PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+_REJECT_RESET, _REJECT_ICMP = 1, 2
+_REJECTIONS: Final = {
+    "no-route": 0,
+    "port-unreachable": 1,
+    "host-unreachable": 2,
+    "admin-prohibited": 3,
+}
+_NAME_LENGTH: Final = 16
+
+
+# --- expressions -------------------------------------------------------------
+
+
+def _expression(name: str, *data: bytes) -> Expression:
+    return nest(1, text(1, name), nest(2, *data))
+
+
+def _compare(value: bytes, *, op: int = _EQ) -> Expression:
+    return _expression("cmp", be32(1, _REGISTER), be32(2, op), nest(3, attr(1, value)))
+
+
+def _meta(key: str) -> Expression:
+    return _expression("meta", be32(1, _REGISTER), be32(2, _META[key]))
+
+
+def _payload(base: int, offset: int, length: int) -> Expression:
+    return _expression(
+        "payload", be32(1, _REGISTER), be32(2, base), be32(3, offset), be32(4, length)
+    )
+
+
+def _mask(mask: bytes) -> Expression:
+    return _expression(
+        "bitwise",
+        be32(1, _REGISTER),
+        be32(2, _REGISTER),
+        be32(3, len(mask)),
+        nest(4, attr(1, mask)),
+        nest(5, attr(1, bytes(len(mask)))),
+    )
+
+
+def _interface(key: str, name: str, *, op: int) -> list[Expression]:
+    # A name that ends in * is a prefix: compared without its terminating zeros.
+    raw = name.encode()
+    value = raw[:-1] if raw.endswith(b"*") else raw.ljust(_NAME_LENGTH, b"\0")
+    return [_meta(key), _compare(value, op=op)]
+
+
+def iifname(name: str, *, is_not: bool = False) -> list[Expression]:
+    """The packet came in by this interface (`docker*`: by one that starts so)."""
+    return _interface("iifname", name, op=_NEQ if is_not else _EQ)
+
+
+def oifname(name: str, *, is_not: bool = False) -> list[Expression]:
+    """The packet leaves by this interface."""
+    return _interface("oifname", name, op=_NEQ if is_not else _EQ)
+
+
+def family(version: int) -> list[Expression]:
+    """The packet is IPv4 or IPv6; needed before addresses in an `inet` table."""
+    return [_meta("nfproto"), _compare(bytes([2 if version == 4 else 10]))]
+
+
+def l4proto(protocol: str) -> list[Expression]:
+    """The transport protocol: tcp, udp, sctp, icmp, icmpv6."""
+    return [_meta("l4proto"), _compare(bytes([_PROTOCOLS[protocol]]))]
+
+
+def _address(network: Network, offset: int, *, op: int) -> list[Expression]:
+    size = network.network_address.max_prefixlen // 8
+    found = [*family(network.version), _payload(_NETWORK_HEADER, offset, size)]
+    if network.prefixlen < network.max_prefixlen:
+        found.append(_mask(network.netmask.packed))
+    return [*found, _compare(network.network_address.packed, op=op)]
+
+
+def saddr(network: Network, *, is_not: bool = False) -> list[Expression]:
+    """The source address lies in `network`."""
+    offset = 12 if network.version == 4 else 8
+    return _address(network, offset, op=_NEQ if is_not else _EQ)
+
+
+def daddr(network: Network, *, is_not: bool = False) -> list[Expression]:
+    """The destination address lies in `network`."""
+    offset = 16 if network.version == 4 else 24
+    return _address(network, offset, op=_NEQ if is_not else _EQ)
+
+
+def dport(port: int) -> list[Expression]:
+    """The destination port; put `l4proto` before it."""
+    return [_payload(_TRANSPORT_HEADER, 2, 2), _compare(struct.pack(">H", port))]
+
+
+def sport(port: int) -> list[Expression]:
+    """The source port; put `l4proto` before it."""
+    return [_payload(_TRANSPORT_HEADER, 0, 2), _compare(struct.pack(">H", port))]
+
+
+def icmp_type(number: int) -> list[Expression]:
+    """An ICMP message of this type; put `l4proto` before it."""
+    return [_payload(_TRANSPORT_HEADER, 0, 1), _compare(bytes([number]))]
+
+
+def ct_state(*states: str) -> list[Expression]:
+    """The connection is in one of these states: new, established, related, invalid, untracked."""
+    bits = sum(_CT_BITS[state] for state in states)
+    return [
+        _expression("ct", be32(1, _REGISTER), be32(2, _CT_STATE)),
+        _mask(struct.pack("=I", bits)),
+        _compare(bytes(4), op=_NEQ),
+    ]
+
+
+def ct_dnat() -> list[Expression]:
+    """The connection's destination was rewritten: it came by a published port."""
+    return [
+        _expression("ct", be32(1, _REGISTER), be32(2, _CT_STATUS)),
+        _mask(struct.pack("=I", 0x20)),
+        _compare(bytes(4), op=_NEQ),
+    ]
+
+
+def to_local() -> list[Expression]:
+    """The destination is one of this namespace's own addresses (`fib daddr type local`)."""
+    return [
+        _expression("fib", be32(1, _REGISTER), be32(2, 3), be32(3, 2)),
+        _compare(struct.pack("=I", 2)),
+    ]
+
+
+def counter() -> list[Expression]:
+    """Count the packets that come this far."""
+    return [_expression("counter")]
+
+
+def masquerade() -> list[Expression]:
+    """Rewrite the source to the address of the interface it leaves by."""
+    return [_expression("masq")]
+
+
+def dnat(to: Address, port: int | None = None) -> list[Expression]:
+    """Rewrite the destination, and its port where one is given."""
+    number = socket.AF_INET if to.version == 4 else socket.AF_INET6
+    load = [_expression("immediate", be32(1, _REGISTER), nest(2, attr(1, to.packed)))]
+    nat = [be32(1, 1), be32(2, number), be32(3, _REGISTER)]
+    if port is not None:
+        value = nest(2, attr(1, struct.pack(">H", port)))
+        load.append(_expression("immediate", be32(1, _SECOND), value))
+        nat.append(be32(5, _SECOND))
+    return [*load, _expression("nat", *nat)]
+
+
+def verdict(name: Verdict) -> list[Expression]:
+    """End the packet's way through the chain."""
+    return _decide(_VERDICTS[name])
+
+
+def jump(chain: str) -> list[Expression]:
+    """Go on in another chain of the table and come back."""
+    return _decide(_VERDICTS["jump"], text(2, chain))
+
+
+def _decide(code: int, *more: bytes) -> list[Expression]:
+    return [_expression("immediate", be32(1, 0), nest(2, nest(2, be32(1, code), *more)))]
+
+
+def reject(how: Rejection = "port-unreachable") -> list[Expression]:
+    """Refuse with an ICMP error, in whichever family the packet is (`inet` tables).
+
+    `tcp-reset` refuses with a RST instead; put `l4proto("tcp")` before it.
+    """
+    if how == "tcp-reset":
+        return [_expression("reject", be32(1, _REJECT_RESET))]
+    return [_expression("reject", be32(1, _REJECT_ICMP), attr(2, bytes([_REJECTIONS[how]])))]
+
+
+# --- tables, chains, rules ---------------------------------------------------
+
+
+class Table(NamedTuple):
+    """A table: family (`inet`, `ip`, `ip6`, `bridge`, …) and name."""
+
+    family: str
+    name: str
+
+
+class Rule(NamedTuple):
+    """A rule as the kernel tells it: where it is, its handle, its comment."""
+
+    chain: str
+    handle: int
+    comment: str
+
+
+def _body(table: Table, *data: bytes) -> bytes:
+    return struct.pack(">BBH", _FAMILIES[table.family], 0, 0) + b"".join(data)
+
+
+def _request(kind: int, flags: int, body: bytes, what: str) -> Request:
+    return Request(_SUBSYSTEM << 8 | kind, flags, body, what)
+
+
+def add_table(table: Table, *, owned: bool = False) -> Request:
+    """Make a table; one that is there stays as it is.
+
+    An `owned` one belongs to the socket that the request is sent by: nobody else can
+    change it, flushing the ruleset included, and it goes when the socket is closed by
+    the last process that has it. Kernel 5.12 and later.
+    """
+    data = _body(table, text(1, table.name), be32(2, _OWNED if owned else 0))
+    return _request(_NEWTABLE, NLM_F_CREATE, data, f"add table {table.name}")
+
+
+def del_table(table: Table) -> Request:
+    """Remove a table with everything in it."""
+    return _request(_DELTABLE, 0, _body(table, text(1, table.name)), f"remove table {table.name}")
+
+
+def flush() -> Request:
+    """Remove every table that no process owns: `nft flush ruleset`."""
+    return _request(_DELTABLE, 0, bytes(4), "flush the ruleset")
+
+
+def add_chain(
+    table: Table,
+    name: str,
+    *,
+    hook: Hook | None = None,
+    priority: int = 0,
+    kind: Literal["filter", "nat", "route"] = "filter",
+    policy: Literal["accept", "drop"] = "accept",
+) -> Request:
+    """Make a chain; with a `hook` packets enter it at that `priority` (lower is earlier)."""
+    data = [text(1, table.name), text(3, name)]
+    if hook is not None:
+        data.append(nest(4, be32(1, _HOOKS[hook]), be32(2, priority)))
+        data.append(be32(5, 1 if policy == "accept" else 0))
+        data.append(text(7, kind))
+    return _request(_NEWCHAIN, NLM_F_CREATE, _body(table, *data), f"add chain {name}")
+
+
+def del_chain(table: Table, name: str) -> Request:
+    """Remove a chain with its rules; nothing may jump to it."""
+    data = _body(table, text(1, table.name), text(3, name))
+    return _request(_DELCHAIN, 0, data, f"remove chain {name}")
+
+
+def flush_chain(table: Table, name: str) -> Request:
+    """Remove every rule of a chain."""
+    data = _body(table, text(1, table.name), text(2, name))
+    return _request(_DELRULE, 0, data, f"flush chain {name}")
+
+
+def add_rule(
+    table: Table, chain: str, *parts: Iterable[Expression], comment: str = "", first: bool = False
+) -> Request:
+    """Put a rule at the end of a chain, or `first` in it."""
+    data = [text(1, table.name), text(2, chain)]
+    data.append(nest(4, *(expression for part in parts for expression in part)))
+    if comment:
+        raw = comment.encode()[:253] + b"\0"
+        data.append(attr(7, bytes([0, len(raw)]) + raw))
+    flags = NLM_F_CREATE | (0 if first else NLM_F_APPEND)
+    return _request(_NEWRULE, flags, _body(table, *data), f"add rule to {chain} ({comment})")
+
+
+def del_rule(table: Table, rule: Rule) -> Request:
+    """Remove one rule by its handle."""
+    handle = attr(3, struct.pack(">Q", rule.handle))
+    data = _body(table, text(1, table.name), text(2, rule.chain), handle)
+    return _request(_DELRULE, 0, data, f"remove rule {rule.handle} of {rule.chain}")
+
+
+class Nft:
+    """nftables of one namespace, or (`fd`) of the one that an open netlink socket belongs to."""
+
+    def __init__(self, netns: NetNS | None = None, *, fd: int | None = None) -> None:
+        self._netlink = Netlink(netns, protocol=NETLINK_NETFILTER, fd=fd)
+
+    def fileno(self) -> int:
+        """The descriptor of its socket, which owned tables belong to."""
+        return self._netlink.fileno()
+
+    def apply(self, requests: Sequence[Request]) -> None:
+        """Carry out all requests in one transaction, or none and raise `NetlinkError`."""
+        marker = struct.pack(">BBH", 0, 0, _SUBSYSTEM)
+        begin = Request(_BATCH_BEGIN, 0, marker, "begin nft transaction")
+        end = Request(_BATCH_END, 0, marker, "commit nft transaction")
+        self._netlink.send_transaction([begin, *requests, end])
+
+    def tables(self) -> list[Table]:
+        """Every table of the namespace."""
+        question = Request(
+            _SUBSYSTEM << 8 | _GETTABLE, NLM_F_DUMP, struct.pack(">BBH", 0, 0, 0), "list tables"
+        )
+        names = {number: name for name, number in _FAMILIES.items()}
+        found = []
+        for answer in self._netlink.ask(question):
+            fields = dict(attributes(answer, 4))
+            found.append(Table(names[answer[0]], fields[1].rstrip(b"\0").decode()))
+        return found
+
+    def rules(self, table: Table) -> list[Rule]:
+        """Every rule of a table in order; none where the table is not there."""
+        return [rule for rule, _ in self.expressions(table)]
+
+    def expressions(self, table: Table) -> list[tuple[Rule, bytes]]:
+        """As `rules`, with the expressions of each as the kernel tells them."""
+        what, body = f"list rules of {table.name}", _body(table, text(1, table.name))
+        found = []
+        for answer in self._netlink.ask(
+            Request(_SUBSYSTEM << 8 | _GETRULE, NLM_F_DUMP, body, what)
+        ):
+            fields = dict(attributes(answer, 4))
+            chain = fields[2].rstrip(b"\0").decode()
+            handle = int.from_bytes(fields[3], "big")
+            rule = Rule(chain, handle, comment_of(fields.get(7, b"")))
+            found.append((rule, fields.get(4, b"")))
+        return found
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._netlink.close()
+
+    def __enter__(self) -> Nft:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def comment_of(userdata: bytes) -> str:
+    """The comment in a rule's user data (NFTA_RULE_USERDATA), empty where there is none."""
+    offset = 0
+    while offset + 2 <= len(userdata):
+        kind, length = userdata[offset], userdata[offset + 1]
+        if kind == 0:
+            raw = userdata[offset + 2 : offset + 2 + length]
+            return raw.rstrip(b"\0").decode(errors="replace")
+        offset += 2 + length
+    return ""
+
+
+_MANGLE_TRANSPORT_HEADER: Final = 2
+_INTERNET_CHECKSUM: Final = 1
+_CHECKSUMS: Final = {"udp": 6, "tcp": 16}
+"""Where the checksum is, in bytes from the beginning of the transport header."""
+
+
+def set_port(
+    which: Literal["source", "destination"], protocol: Literal["udp", "tcp"], port: int
+) -> list[Expression]:
+    """Write another port into the packet and set its checksum right; put `l4proto` before it."""
+    value = nest(2, attr(1, struct.pack(">H", port)))
+    return [
+        nest(1, text(1, "immediate"), nest(2, be32(1, _REGISTER), value)),
+        nest(
+            1,
+            text(1, "payload"),
+            nest(
+                2,
+                be32(5, _REGISTER),
+                be32(2, _MANGLE_TRANSPORT_HEADER),
+                be32(3, 0 if which == "source" else 2),
+                be32(4, 2),
+                be32(6, _INTERNET_CHECKSUM),
+                be32(7, _CHECKSUMS[protocol]),
+            ),
+        ),
+    ]

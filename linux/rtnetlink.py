@@ -1,0 +1,389 @@
+"""Requests of rtnetlink(7) that change something: links, addresses, routes, neighbours.
+
+Each function returns a `Request` for `Netlink.send`. Interface indexes may be
+chosen by the caller when a link is made, so that everything about it fits one
+batch. `linux.rtnetlink_dump` reads back what there is.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from typing import Final, Literal
+
+from linux.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Request,
+    attr,
+    nest,
+    text,
+    u8,
+    u32,
+)
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Network = IPv4Network | IPv6Network
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWRULE, RTM_GETRULE = 32, 34
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
+
+LO: Final = 1
+"""Index of `lo` in every network namespace."""
+IFF_UP: Final = 1
+IFF_RUNNING: Final = 0x40
+IFF_LOOPBACK, IFF_NOARP = 0x8, 0x80
+
+# attributes of a link (if_link.h)
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK = 1, 3, 4, 5
+IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_NET_NS_FD = 10, 16, 18, 28
+IFLA_STATS64: Final = 23
+IFLA_AF_SPEC: Final = 26
+IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+VETH_INFO_PEER: Final = 1
+IFLA_BR_FORWARD_DELAY, IFLA_BR_AGEING_TIME, IFLA_BR_STP_STATE = 1, 4, 5
+IFLA_BRPORT_STATE, IFLA_BRPORT_MODE = 1, 4
+IFLA_BRPORT_ISOLATED: Final = 33
+BR_STATE_FORWARDING: Final = 3
+IFLA_PROTINFO: Final = 12
+IFLA_INFO_SLAVE_DATA: Final = 5
+IFLA_MACVLAN_MODE: Final = 1
+
+# attributes of an address, a route, a neighbour
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+IFA_F_NODAD: Final = 0x02
+IFA_F_DADFAILED: Final = 0x08
+IFA_F_TENTATIVE: Final = 0x40
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
+NDA_DST, NDA_LLADDR, NDA_VLAN, NDA_MASTER = 1, 2, 5, 9
+NUD_INCOMPLETE, NUD_REACHABLE, NUD_STALE, NUD_FAILED = 1, 2, 4, 0x20
+NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
+NTF_MASTER, NTF_PROXY = 4, 8
+
+LINK: Final = struct.Struct("=BxHiII")
+ADDR: Final = struct.Struct("=BBBBI")
+ROUTE: Final = struct.Struct("=BBBBBBBBI")
+NEIGH: Final = struct.Struct("=BxxxiHBB")
+RULE: Final = struct.Struct("=BBBBBxxBI")
+"""`struct fib_rule_hdr`: family, prefix lengths, TOS, table, action, flags."""
+_FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE, _TO_TABLE = 3, 6, 15, 1
+_BLACKHOLE: Final = 6
+_IFLA_GROUP: Final = 27
+MAIN_TABLE: Final = 254
+RTPROT_BOOT, RTPROT_STATIC = 3, 4
+"""Who made a route: somebody by hand, or a program for good (ip-route(8))."""
+
+
+def mac_bytes(mac: str) -> bytes:
+    """The six bytes of `02:42:…`; `ValueError` for anything else."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    if len(octets) != 6:
+        raise ValueError(f"{mac!r} is not a MAC address")
+    return octets
+
+
+def mac_text(octets: bytes) -> str:
+    """Lower-case, colons."""
+    return octets.hex(":")
+
+
+# --- links -----------------------------------------------------------------
+
+
+def link_body(
+    *,
+    index: int = 0,
+    name: str = "",
+    up: bool | None = None,
+    mtu: int | None = None,
+    mac: str | None = None,
+    master: int | None = None,
+    netns: int | None = None,
+) -> bytes:
+    """The body of a link message: the interface and what is asked of it."""
+    flags = IFF_UP if up else 0
+    change = IFF_UP if up is not None else 0
+    body = LINK.pack(socket.AF_UNSPEC, 0, index, flags, change)
+    if name:
+        body += text(IFLA_IFNAME, name)
+    if mtu is not None:
+        body += u32(IFLA_MTU, mtu)
+    if mac is not None:
+        body += attr(IFLA_ADDRESS, mac_bytes(mac))
+    if master is not None:
+        body += u32(IFLA_MASTER, master)
+    if netns is not None:
+        body += u32(IFLA_NET_NS_FD, netns)
+    return body
+
+
+def add_bridge(
+    name: str,
+    *,
+    index: int = 0,
+    mac: str | None = None,
+    mtu: int | None = None,
+    up: bool = True,
+) -> Request:
+    """A bridge without spanning tree: its ports forward at once."""
+    info = nest(
+        IFLA_LINKINFO,
+        text(IFLA_INFO_KIND, "bridge"),
+        nest(IFLA_INFO_DATA, u32(IFLA_BR_STP_STATE, 0), u32(IFLA_BR_FORWARD_DELAY, 0)),
+    )
+    body = link_body(index=index, name=name, up=up, mtu=mtu, mac=mac) + info
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add bridge {name}")
+
+
+def add_veth(
+    name: str,
+    peer: str,
+    *,
+    index: int = 0,
+    master: int | None = None,
+    mtu: int | None = None,
+    mac: str | None = None,
+    up: bool = True,
+    netns: int | None = None,
+    peer_netns: int | None = None,
+    peer_index: int = 0,
+    peer_mac: str | None = None,
+) -> Request:
+    """A veth pair, both ends placed, named and sized, the near end up, in one message.
+
+    The peer cannot be brought up here: the kernel opens it before the two ends
+    know each other (ENOTCONN), so that is a request in its own namespace.
+    The same goes for making it a port. `netns` and `peer_netns` are file
+    descriptors of namespaces.
+    """
+    far = link_body(index=peer_index, name=peer, mtu=mtu, mac=peer_mac, netns=peer_netns)
+    info = nest(
+        IFLA_LINKINFO,
+        text(IFLA_INFO_KIND, "veth"),
+        nest(IFLA_INFO_DATA, attr(VETH_INFO_PEER, far)),
+    )
+    near = link_body(index=index, name=name, up=up, mtu=mtu, mac=mac, master=master, netns=netns)
+    what = f"add veth {name} with peer {peer}"
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, near + info, what)
+
+
+def add_link(
+    kind: str,
+    name: str,
+    *,
+    index: int = 0,
+    parent: int | None = None,
+    up: bool = False,
+    mac: str | None = None,
+    netns: int | None = None,
+    data: bytes = b"",
+) -> Request:
+    """A link of any kind (`dummy`, `macvlan`, …); `data` are its own attributes."""
+    body = link_body(index=index, name=name, up=up, mac=mac, netns=netns)
+    if parent is not None:
+        body += u32(IFLA_LINK, parent)
+    body += nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind), nest(IFLA_INFO_DATA, data))
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add {kind} link {name}")
+
+
+def set_link(
+    index: int,
+    *,
+    name: str = "",
+    up: bool | None = None,
+    mtu: int | None = None,
+    mac: str | None = None,
+    master: int | None = None,
+    netns: int | None = None,
+    group: int | None = None,
+) -> Request:
+    """Change a link. `master=0` releases a bridge port; `netns` moves it."""
+    body = link_body(index=index, name=name, up=up, mtu=mtu, mac=mac, master=master, netns=netns)
+    if group is not None:
+        body += u32(_IFLA_GROUP, group)
+    return Request(RTM_NEWLINK, 0, body, f"change link {name or index}")
+
+
+def isolate_port(index: int, *, isolated: bool = True) -> Request:
+    """Keep a bridge port from every other isolated port, raw Ethernet included."""
+    body = LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
+    body += nest(IFLA_PROTINFO, u8(IFLA_BRPORT_ISOLATED, isolated))
+    return Request(RTM_SETLINK, 0, body, f"isolate bridge port {index}")
+
+
+def no_link_local(name: str) -> Request:
+    """Give a link no IPv6 link-local address of its own: a bridge port needs none."""
+    mode = u8(8, 1)  # IFLA_INET6_ADDR_GEN_MODE: none
+    body = link_body(name=name) + nest(IFLA_AF_SPEC, nest(socket.AF_INET6, mode))
+    return Request(RTM_SETLINK, 0, body, f"keep {name} without a link-local address")
+
+
+def hairpin_port(index: int, *, on: bool = True) -> Request:
+    """Let a bridge port send back where it came from."""
+    body = LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
+    body += nest(IFLA_PROTINFO, u8(IFLA_BRPORT_MODE, on))
+    return Request(RTM_SETLINK, 0, body, f"hairpin on bridge port {index}")
+
+
+def del_link(name: str) -> Request:
+    """Remove a link by name; a veth end takes its peer along."""
+    return Request(RTM_DELLINK, 0, link_body(name=name), f"remove link {name}")
+
+
+def del_group(group: int) -> Request:
+    """Remove every link of a group, in one step."""
+    body = link_body() + u32(_IFLA_GROUP, group)
+    return Request(RTM_DELLINK, 0, body, f"remove the links of group {group}")
+
+
+# --- addresses, routes, neighbours ------------------------------------------
+
+
+def _address_body(index: int, address: Interface, flags: int = 0) -> bytes:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    body = ADDR.pack(family, address.network.prefixlen, flags, 0, index)
+    packed = address.ip.packed
+    return body + attr(IFA_LOCAL, packed) + attr(IFA_ADDRESS, packed)
+
+
+def add_address(index: int, address: Interface, *, nodad: bool = True) -> Request:
+    """An address; IPv6 ones by default without duplicate address detection, usable at once."""
+    flags = IFA_F_NODAD if nodad and address.version == 6 else 0
+    body = _address_body(index, address, flags)
+    if address.version == 4 and address.network.prefixlen < 31:
+        body += attr(4, address.network.broadcast_address.packed)  # IFA_BROADCAST
+    return Request(
+        RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"add address {address} to link {index}"
+    )
+
+
+def del_address(index: int, address: Interface) -> Request:
+    """Take an address away."""
+    return Request(
+        RTM_DELADDR, 0, _address_body(index, address), f"remove address {address} from {index}"
+    )
+
+
+def _route_body(
+    destination: Network | None,
+    *,
+    via: Address | None,
+    oif: int | None,
+    table: int,
+    source: Address | None,
+    kind: int,
+    protocol: int = RTPROT_STATIC,
+) -> bytes:
+    version = next(item.version for item in (destination, via, source) if item is not None)
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    length = destination.prefixlen if destination is not None else 0
+    scope = 0 if via is not None or version == 6 else 253  # RT_SCOPE_LINK: no gateway
+    short = table < 256  # gVisor knows a table by its short number alone
+    body = ROUTE.pack(family, length, 0, 0, table if short else 0, protocol, scope, kind, 0)
+    if destination is not None and length:
+        body += attr(RTA_DST, destination.network_address.packed)
+    if via is not None:
+        body += attr(RTA_GATEWAY, via.packed)
+    if oif is not None:
+        body += u32(RTA_OIF, oif)
+    if source is not None:
+        body += attr(RTA_PREFSRC, source.packed)
+    return body if short else body + u32(RTA_TABLE, table)
+
+
+def add_route(
+    destination: Network | None,
+    *,
+    via: Address | None = None,
+    oif: int | None = None,
+    table: int = MAIN_TABLE,
+    source: Address | None = None,
+    replace: bool = False,
+    protocol: int = RTPROT_STATIC,
+) -> Request:
+    """A unicast route; `None` is the default route (then `via` tells the family)."""
+    body = _route_body(
+        destination, via=via, oif=oif, table=table, source=source, kind=1, protocol=protocol
+    )
+    flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
+    where = destination if destination is not None else "default"
+    return Request(RTM_NEWROUTE, flags, body, f"add route {where} via {via or f'link {oif}'}")
+
+
+def add_blackhole(network: Network) -> Request:
+    """A route that swallows: what goes to `network` is dropped without a word."""
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    body = ROUTE.pack(family, network.prefixlen, 0, 0, MAIN_TABLE, 4, 0, _BLACKHOLE, 0)
+    if network.prefixlen:
+        body += attr(RTA_DST, network.network_address.packed)
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"add blackhole {network}")
+
+
+def del_route(destination: Network | None, *, via: Address, table: int = MAIN_TABLE) -> Request:
+    """Take a route away."""
+    body = _route_body(destination, via=via, oif=None, table=table, source=None, kind=0)
+    where = destination if destination is not None else "default"
+    return Request(RTM_DELROUTE, 0, body, f"remove route {where} via {via}")
+
+
+def add_rule(family: Literal[4, 6], *, iif: str, table: int, priority: int) -> Request:
+    """A policy rule: packets that come in by `iif` look into `table` (ip-rule(8)).
+
+    `iif` `lo` means packets that this namespace sends itself.
+    """
+    number = socket.AF_INET if family == 4 else socket.AF_INET6
+    body = struct.pack("=BBBBBBBBI", number, 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
+    body += text(_FRA_IIFNAME, iif) + u32(_FRA_PRIORITY, priority) + u32(_FRA_TABLE, table)
+    what = f"add rule {priority}: from {iif} look into table {table}"
+    return Request(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body, what)
+
+
+def add_neighbour(index: int, address: Address, mac: str) -> Request:
+    """A permanent neighbour entry."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    body = NEIGH.pack(family, index, NUD_PERMANENT, 0, 0)
+    body += attr(NDA_DST, address.packed) + attr(NDA_LLADDR, mac_bytes(mac))
+    what = f"add neighbour {address} at {mac} to link {index}"
+    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, what)
+
+
+def add_proxy(index: int, address: Address) -> Request:
+    """Answer the neighbours of a link for an address that is elsewhere (ip-neighbour(8), proxy)."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    body = NEIGH.pack(family, index, 0, NTF_PROXY, 0) + attr(NDA_DST, address.packed)
+    what = f"answer for {address} on link {index}"
+    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, body, what)
+
+
+def del_neighbour(index: int, address: Address) -> Request:
+    """Forget a neighbour."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    body = NEIGH.pack(family, index, 0, 0, 0) + attr(NDA_DST, address.packed)
+    return Request(RTM_DELNEIGH, 0, body, f"forget neighbour {address} on link {index}")
+
+
+def add_forwarding(mac: str, *, port: int) -> Request:
+    """Have the bridge of a port send a MAC there for good (`bridge fdb add … master static`)."""
+    body = NEIGH.pack(socket.AF_BRIDGE, port, NUD_NOARP, NTF_MASTER, 0)
+    body += attr(NDA_LLADDR, mac_bytes(mac))
+    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, body, f"forward {mac} to port {port}")
+
+
+def del_forwarding(mac: str, *, port: int) -> Request:
+    """Take that back."""
+    body = NEIGH.pack(socket.AF_BRIDGE, port, 0, NTF_MASTER, 0)
+    body += attr(NDA_LLADDR, mac_bytes(mac))
+    return Request(RTM_DELNEIGH, 0, body, f"forward {mac} to port {port} no more")

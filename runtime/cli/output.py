@@ -1,0 +1,458 @@
+"""How things are shown: in the shapes that Docker's users and scripts know.
+
+Docker's Engine API v1.4x names the keys of `inspect`; a key that mydocker has
+nothing for is left out.
+"""
+
+from __future__ import annotations
+
+import calendar
+import io
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, Final
+
+from runtime.cli.base import say
+from runtime.errors import InvalidError
+from runtime.image.base import Image
+from runtime.init.binds import Bind, parse
+from runtime.network import ports
+from runtime.records import Container, Endpoint, NetworkConfig, Publication
+
+PS_HEADINGS: Final = {
+    "ID": "CONTAINER ID",
+    "Image": "IMAGE",
+    "Command": "COMMAND",
+    "CreatedAt": "CREATED AT",
+    "RunningFor": "CREATED",
+    "Status": "STATUS",
+    "State": "STATE",
+    "Ports": "PORTS",
+    "Names": "NAMES",
+    "Networks": "NETWORKS",
+    "Mounts": "MOUNTS",
+    "Labels": "LABELS",
+}
+"""What `ps --format` can show, and what stands above it."""
+IMAGE_HEADINGS: Final = {
+    "Repository": "REPOSITORY",
+    "Tag": "TAG",
+    "ID": "IMAGE ID",
+    "CreatedSince": "CREATED",
+    "Size": "SIZE",
+}
+"""What `images` shows, in this order."""
+_ZERO_TIME: Final = "0001-01-01T00:00:00Z"
+_STEPS: Final = ((60, "second"), (60, "minute"), (24, "hour"), (7, "day"), (0, "week"))
+
+
+def container(found: Container) -> dict[str, Any]:
+    """One entry of `mydocker inspect`."""
+    config, state = found.config, found.state
+    return {
+        "Id": config.id,
+        "Created": config.created,
+        "Path": config.command[0],
+        "Args": config.command[1:],
+        "State": {
+            "Status": word(found),
+            "Running": found.running,
+            "Paused": state.paused,
+            "Pid": state.pid,
+            "ExitCode": state.exit_code or 0,
+            "StartedAt": state.started or _ZERO_TIME,
+            "FinishedAt": state.finished or _ZERO_TIME,
+        },
+        "Image": f"sha256:{config.image_id}",
+        "Name": f"/{config.name}",
+        "HostConfig": {
+            "NetworkMode": config.network,
+            "PortBindings": asked_for(config.publish),
+            "PublishAllPorts": config.publish_all,
+            "AutoRemove": config.auto_remove,
+            "Sysctls": config.sysctls,
+            "Dns": config.dns,
+            "ExtraHosts": config.add_hosts,
+            "Binds": config.binds,
+            "ReadonlyRootfs": config.read_only,
+            "CapAdd": config.cap_add,
+            "CapDrop": config.cap_drop,
+            "Memory": config.memory,
+            "NanoCpus": config.nano_cpus,
+            "PidsLimit": config.pids_limit,
+            "Init": True,
+        },
+        "Mounts": [_mount(parse("show a mount", text)) for text in config.binds],
+        "Config": {
+            "Hostname": config.hostname,
+            "Tty": config.tty,
+            "Env": config.env,
+            "Entrypoint": config.entrypoint or None,
+            "Cmd": config.command[len(config.entrypoint) :],
+            "Image": config.image,
+            "WorkingDir": config.workdir,
+            "User": config.user,
+            "ExposedPorts": {port: {} for port in config.exposed},
+            "Labels": config.labels,
+        },
+        "NetworkSettings": settings(found),
+    }
+
+
+def _mount(bind: Bind) -> dict[str, Any]:
+    kind = {"Type": "volume", "Name": bind.source} if bind.volume else {"Type": "bind"}
+    place = {"Source": bind.source, "Destination": bind.target}
+    return {**kind, **place, "Mode": "ro" if bind.read_only else "", "RW": not bind.read_only}
+
+
+def word(found: Container) -> str:
+    """A container's status in one word, as `inspect` and filters know it."""
+    return "paused" if found.running and found.state.paused else found.state.status
+
+
+def networks(found: Container) -> list[str]:
+    """The networks that a container is on, or its mode."""
+    return [item.network for item in found.state.endpoints] or [found.config.network]
+
+
+def ps(found: Container, *, trunc: bool = True) -> dict[str, Any]:
+    """What `ps --format` can show of a container, by Docker's names."""
+    identity, image, command, age, state, ports, name = ps_row(found, trunc=trunc)
+    return {
+        "ID": identity,
+        "Image": image,
+        "Command": command,
+        "CreatedAt": found.config.created,
+        "RunningFor": age,
+        "Status": state,
+        "State": word(found),
+        "Ports": ports,
+        "Names": name,
+        "Networks": ",".join(networks(found)),
+        "Mounts": ",".join(text.partition(":")[0] for text in found.config.binds),
+        "Labels": ",".join(f"{key}={value}" for key, value in found.config.labels.items()),
+    }
+
+
+def ps_row(found: Container, *, trunc: bool = True) -> list[str]:
+    """One line of `mydocker ps`."""
+    command = " ".join(found.config.command)
+    shown = command if len(command) <= 20 or not trunc else f"{command[:19]}…"
+    return [
+        found.id[:12] if trunc else found.id,
+        found.config.image,
+        f'"{shown}"',
+        ago(found.config.created),
+        status(found),
+        ", ".join(port_lines(found.state.ports)),
+        found.name,
+    ]
+
+
+def status(found: Container) -> str:
+    """What `ps` says about a container: Up 5 minutes; Exited (0) 2 hours ago; Created."""
+    state = found.state
+    if found.running:
+        return f"Up {span(state.started)}{' (Paused)' if state.paused else ''}"
+    if state.exit_code is not None:
+        return f"Exited ({state.exit_code}) {ago(state.finished)}"
+    return state.status.capitalize()
+
+
+def image(found: Image, names: Sequence[str], config: Mapping[str, Any]) -> dict[str, Any]:
+    """One entry of `mydocker inspect` for an image; `config` is its whole configuration."""
+    return {
+        "Id": f"sha256:{found.id}",
+        "RepoTags": list(names),
+        "Created": config.get("created", ""),
+        "Author": config.get("author", ""),
+        "Architecture": config.get("architecture", ""),
+        "Os": config.get("os", ""),
+        "Size": found.size,
+        "Config": config.get("config") or {},
+        "RootFS": {"Type": "layers", "Layers": config["rootfs"]["diff_ids"]},
+    }
+
+
+def image_row(found: Image, *, trunc: bool = True) -> list[str]:
+    """One line of `mydocker images`."""
+    repository, _, tag = found.name.rpartition(":")
+    identity = found.id[:12] if trunc else f"sha256:{found.id}"
+    return [repository, tag, identity, ago(found.created), size(found.size)]
+
+
+def size(count: int) -> str:
+    """Bytes in the largest unit that fits, three digits of it: 5.61MB."""
+    amount, units = float(count), ["TB", "GB", "MB", "kB", "B"]
+    while amount >= 999.5 and len(units) > 1:
+        amount /= 1000
+        units.pop()
+    return f"{amount:.3g}{units[-1]}"
+
+
+def span(since: str) -> str:
+    """The time since an RFC 3339 moment, in the largest unit that fits."""
+    then = calendar.timegm(time.strptime(since[:19], "%Y-%m-%dT%H:%M:%S"))
+    left = max(0, int(time.time()) - then)
+    for size, unit in _STEPS:
+        if not size or left < size:
+            return f"{left} {unit}{'' if left == 1 else 's'}"
+        left //= size
+    raise AssertionError("the last unit has no end")
+
+
+def ago(since: str) -> str:
+    """`span`, and that it is past."""
+    return f"{span(since)} ago"
+
+
+def listing(template: str, headings: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> None:
+    """Print each item through a template; behind `table `, as columns below their headings."""
+    # only who asks pays
+
+    written = template.removeprefix("table ")
+    if written == template:
+        for item in items:
+            say(render(template, item))
+        return
+    head, *rows = [render(written, item).split("\t") for item in (headings, *items)]
+    table(head, rows)
+
+
+def documents(template: str, items: Sequence[Mapping[str, Any]]) -> None:
+    """Print items as one JSON document, or each through a template."""
+    if template:
+        listing(template, {}, items)
+    else:
+        say(json.dumps(items, indent=4))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print columns as Docker does: no lines, nothing cut off."""
+    from rich.console import Console  # imported only where a table is wanted
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="")
+    for name in head:
+        shown.add_column(name, no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
+    # As wide as it needs to be: a line that a script reads must not be folded.
+    told = io.StringIO()
+    Console(file=told, width=10_000, highlight=False, markup=False).print(shown)
+    say(told.getvalue().removesuffix("\n"))
+
+
+def settings(found: Container) -> dict[str, Any]:
+    """`NetworkSettings` of `mydocker inspect`."""
+    aliases = {item.network: item.aliases for item in found.connections}
+    endpoints = found.state.endpoints
+    return {
+        **addresses(endpoints[0] if endpoints else None),
+        "Ports": bindings(found.state.ports),
+        "Networks": {
+            item.network: {**addresses(item), "Aliases": aliases.get(item.network, [])}
+            for item in endpoints
+        },
+    }
+
+
+def addresses(endpoint: Endpoint | None) -> dict[str, Any]:
+    """Where a container is on one network."""
+    if endpoint is None:
+        return {"IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": ""}
+    ip, _, prefix = endpoint.address.partition("/")
+    ip6, _, prefix6 = endpoint.address6.partition("/")
+    return {
+        "IPAddress": ip,
+        "IPPrefixLen": int(prefix),
+        "Gateway": endpoint.gateway,
+        "MacAddress": endpoint.mac,
+        "GlobalIPv6Address": ip6,
+        "GlobalIPv6PrefixLen": int(prefix6 or 0),
+        "IPv6Gateway": endpoint.gateway6,
+    }
+
+
+def bindings(publications: Sequence[Publication]) -> dict[str, list[dict[str, str]]]:
+    """Ports of a container, and those of the host that lead there."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for item in publications:
+        where = {"HostIp": item.address, "HostPort": str(item.host_port)}
+        found.setdefault(f"{item.port}/{item.protocol}", []).append(where)
+    return found
+
+
+def asked_for(publish: Sequence[str]) -> dict[str, list[dict[str, str]]]:
+    """`PortBindings` of `mydocker inspect`: what was asked for, started or not."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for text in publish:
+        for item in ports.parse("show a port", text):
+            low, high = item.low or "", f"-{item.high}" if item.high != item.low else ""
+            where = {"HostIp": item.address, "HostPort": f"{low}{high}"}
+            found.setdefault(f"{item.port}/{item.protocol}", []).append(where)
+    return found
+
+
+def port_lines(publications: Sequence[Publication]) -> list[str]:
+    """Each port as `mydocker ps` shows it: 0.0.0.0:8080->80/tcp."""
+    return [
+        f"{_end(item.address)}:{item.host_port}->{item.port}/{item.protocol}"
+        for item in publications
+    ]
+
+
+def port_rows(publications: Sequence[Publication], wanted: str = "") -> list[str]:
+    """Each port as `mydocker port` shows it; with `wanted` (`80`, `80/udp`) only the host's end."""
+    port, slash, protocol = wanted.partition("/")
+    asked = f"{port}/{protocol if slash else 'tcp'}"
+    rows = []
+    for item in publications:
+        own = f"{item.port}/{item.protocol}"
+        end = f"{_end(item.address)}:{item.host_port}"
+        if not wanted:
+            rows.append(f"{own} -> {end}")
+        elif own == asked:
+            rows.append(end)
+    return rows
+
+
+def _end(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def network(found: NetworkConfig, containers: Sequence[Container]) -> dict[str, Any]:
+    """One entry of `mydocker network inspect`; `containers` are those that run."""
+    pools = [{"Subnet": found.subnet, "Gateway": found.gateway, "IPRange": found.ip_range}]
+    if found.subnet6:
+        pools.append({"Subnet": found.subnet6, "Gateway": found.gateway6})
+    if found.driver == "bridge":
+        options = {
+            "com.docker.network.bridge.name": found.bridge,
+            "com.docker.network.bridge.enable_icc": str(found.icc).lower(),
+        }
+    else:
+        options = {"parent": found.parent}
+    return {
+        "Name": found.name,
+        "Id": found.id,
+        "Created": found.created,
+        "Scope": "local",
+        "Driver": found.driver,
+        "EnableIPv6": bool(found.subnet6),
+        "IPAM": {"Driver": "default", "Config": pools},
+        "Internal": found.internal,
+        "Containers": {
+            item.id: {
+                "Name": item.name,
+                "MacAddress": endpoint.mac,
+                "IPv4Address": endpoint.address,
+                "IPv6Address": endpoint.address6,
+            }
+            for item in containers
+            for endpoint in item.state.endpoints
+            if endpoint.network == found.name
+        },
+        "Options": {**options, "com.docker.network.driver.mtu": str(found.mtu)},
+    }
+
+
+_PART: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_WORD: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s"]+')
+_FIELD: Final = re.compile(r"\.|(\.[A-Za-z0-9_]+)+")
+_UNESCAPED: Final = {r"\t": "\t", r"\n": "\n"}
+_ARITY: Final = {"json": 2, "len": 2, "index": 3}
+
+
+def render(template: str, data: Any) -> str:
+    """Fill in a template; `InvalidError` where it asks for what there is not."""
+    if template == "json":
+        return json.dumps(data)
+    for written, meant in _UNESCAPED.items():
+        template = template.replace(written, meant)
+    parts = iter(enumerate(_PART.split(template)))
+    return _rendered(list(_parsed(template, parts, nested=False)), data, template)
+
+
+_Node = str | list[str] | tuple[list[str], list[Any]]
+"""Text, the words of an expression, or those of a range with its body."""
+
+
+def _parsed(template: str, parts: Iterator[tuple[int, str]], *, nested: bool) -> Iterator[_Node]:
+    for number, text in parts:
+        words = _WORD.findall(text.strip("- ")) if number % 2 else []
+        if not number % 2:
+            if "{{" in text:
+                raise _wrong(template, "there is an opening {{ that nothing closes")
+            yield text
+        elif words == ["end"] and nested:
+            return
+        elif words[:1] == ["range"] and len(words) == 2:
+            yield words[1:], list(_parsed(template, parts, nested=True))
+        else:
+            yield words
+    if nested:
+        raise _wrong(template, "{{range …}} has no {{end}}")
+
+
+def _rendered(nodes: Sequence[_Node], data: Any, template: str) -> str:
+    found = []
+    for node in nodes:
+        if isinstance(node, str):
+            found.append(node)
+        elif isinstance(node, list):
+            found.append(_shown(_value(node, data, template)))
+        else:
+            over = _value(node[0], data, template) or ()
+            items = over.values() if isinstance(over, Mapping) else over
+            if isinstance(items, str) or not isinstance(items, Iterable):
+                raise _wrong(template, f"{node[0][0]} is nothing to go through")
+            found += [_rendered(node[1], item, template) for item in items]
+    return "".join(found)
+
+
+def _value(words: Sequence[str], data: Any, template: str) -> Any:
+    if len(words) == 1 and _FIELD.fullmatch(words[0]):
+        for name in filter(None, words[0].split(".")):
+            if not isinstance(data, Mapping) or name not in data:
+                raise _wrong(template, f"there is no {words[0]}{_choice(data)}")
+            data = data[name]
+        return data
+    if not words or _ARITY.get(words[0]) != len(words):
+        raise _wrong(template, f"{{{{{' '.join(words)}}}}} is more than mydocker understands")
+    of = _value(words[1:2], data, template)
+    if words[0] == "json":
+        return json.dumps(of)
+    if words[0] == "len":
+        if not isinstance(of, Sized):
+            raise _wrong(template, f"{words[1]} has no length")
+        return len(of)
+    try:
+        key = json.loads(words[2])
+        return of.get(key, "") if isinstance(of, Mapping) else of[key]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise _wrong(template, f"{words[1]} has nothing at {words[2]}") from None
+
+
+def _choice(data: Any) -> str:
+    return f", only {', '.join(f'.{name}' for name in data)}" if isinstance(data, Mapping) else ""
+
+
+def _wrong(template: str, why: str) -> InvalidError:
+    return InvalidError(f"use --format {template!r}", why, remedy="--format json")
+
+
+def _shown(value: Any) -> str:
+    """As Go's `print` shows it."""
+    match value:
+        case None:
+            return "<no value>"
+        case bool():
+            return str(value).lower()
+        case Mapping():
+            return f"map[{' '.join(f'{key}:{_shown(value[key])}' for key in sorted(value))}]"
+        case list() | tuple():
+            return f"[{' '.join(map(_shown, value))}]"
+    return str(value)

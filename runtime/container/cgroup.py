@@ -1,0 +1,229 @@
+"""Limits and pauses: control groups, version 2 or, where the machine has only that, version 1.
+
+A container gets a cgroup when something is asked of it that needs one, for
+moving into one costs milliseconds. It is made in the caller's own cgroup, else in
+the one above, else at the top, wherever the kernel lets the caller. Every
+directory is written down before it is made, so that whoever comes after a killed
+call knows what to remove (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from runtime.errors import UnsupportedError
+from runtime.store import read_json, write_json
+
+_PERIOD: Final = 100_000
+"""Microseconds over which CPU time is counted, as with Docker."""
+_BOUND: Final = 10.0
+"""Seconds that the kernel may take to freeze a container, or to see that it is empty."""
+
+
+class Limits(NamedTuple):
+    """What a container may use; 0 is no limit. `memory` in bytes, `cpus` in billionths."""
+
+    memory: int = 0
+    cpus: int = 0
+    pids: int = 0
+
+    def settings(self, version: int) -> dict[str, dict[str, str]]:
+        """Controller → file → value, for the controllers that are needed."""
+        found: dict[str, dict[str, str]] = {}
+        quota = str(self.cpus * _PERIOD // 1_000_000_000)
+        if self.memory and version == 2:
+            found["memory"] = {"memory.max": str(self.memory), "memory.swap.max": str(self.memory)}
+        elif self.memory:
+            found["memory"] = {
+                "memory.limit_in_bytes": str(self.memory),
+                "memory.memsw.limit_in_bytes": str(2 * self.memory),
+            }
+        if self.cpus and version == 2:
+            found["cpu"] = {"cpu.max": f"{quota} {_PERIOD}"}
+        elif self.cpus:
+            found["cpu"] = {"cpu.cfs_period_us": str(_PERIOD), "cpu.cfs_quota_us": quota}
+        if self.pids:
+            found["pids"] = {"pids.max": str(self.pids)}
+        return found
+
+
+_OPTIONAL: Final = ("memory.swap.max", "memory.memsw.limit_in_bytes")
+"""Files of kernels that account for swap."""
+
+
+class Hierarchy(NamedTuple):
+    """A mounted tree of cgroups: its top, its version, its controllers, who we are in it."""
+
+    top: str
+    version: int
+    controllers: frozenset[str]
+    own: str
+
+    @property
+    def parents(self) -> list[str]:
+        """Where a cgroup could be made, the most modest place first."""
+        own = f"{self.top}/{self.own.strip('/')}".rstrip("/")
+        places = [own, os.path.dirname(own) if own != self.top else own, self.top]
+        return [place for place in dict.fromkeys(places) if os.path.isdir(place)]
+
+
+def hierarchies() -> list[Hierarchy]:
+    """Every hierarchy that is mounted here, version 2 first: cgroups(7)."""
+    own = {}
+    for line in _lines("/proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        own[controllers] = path
+    found = []
+    for line in _lines("/proc/self/mountinfo"):
+        left, _, right = line.partition(" - ")
+        top, (kind, _, options) = left.split()[4], right.split()[:3]
+        if kind == "cgroup2":
+            names = _lines(f"{top}/cgroup.controllers")
+            has = {"freezer", *(names[0].split() if names else ())}
+            found.append(Hierarchy(top, 2, frozenset(has), own.get("", "/")))
+        elif kind == "cgroup":
+            has = set(options.split(",")) & {name for key in own for name in key.split(",")}
+            path = next((path for key, path in own.items() if has & set(key.split(","))), "/")
+            found.append(Hierarchy(top, 1, frozenset(has), path))
+    return sorted(found, key=lambda item: -item.version)
+
+
+class Cgroups:
+    """The cgroups of one container, whose directory is `directory` and whose lock is held."""
+
+    def __init__(self, directory: str, identity: str) -> None:
+        self._record = f"{directory}/cgroups"
+        self._name = f"mydocker-{identity[:12]}"
+
+    def limit(self, limits: Limits, pid: int) -> None:
+        """Put a process that has no children yet under limits.
+
+        `UnsupportedError` names the controller that this machine has not, or keeps to others.
+        """
+        for controller in ("memory", "cpu", "pids"):
+            if controller in limits.settings(2):
+                place, version = self._make(controller, "limit the container")
+                for file, value in limits.settings(version)[controller].items():
+                    if file not in _OPTIONAL or os.path.exists(f"{place}/{file}"):
+                        _write(f"{place}/{file}", value)
+                _write(f"{place}/cgroup.procs", str(pid))
+
+    def freeze(self, pid: int) -> None:
+        """Let nothing in the container whose pid 1 is `pid` go on, until `thaw`."""
+        from runtime.container import processes
+
+        place, version = self._make("freezer", "pause the container")
+        _write(f"{place}/{_SWITCH[version]}", "1" if version == 2 else "FROZEN")
+        moved: set[int] = set()
+        # Who is in is frozen and forks no more; who is not yet in comes with the next round.
+        while new := set(processes.of(pid)) - moved:
+            for one in new:
+                with suppress(ProcessLookupError):
+                    _write(f"{place}/cgroup.procs", str(one))
+            moved |= new
+        for _ in _until("freeze the container"):
+            if _frozen(place, version):
+                return
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        for place in self._places():
+            for version, file in _SWITCH.items():
+                if os.path.exists(f"{place}/{file}"):
+                    _write(f"{place}/{file}", "0" if version == 2 else "THAWED")
+
+    def remove(self) -> None:
+        """Remove them, once nobody is in them any more; there may be none."""
+        for place in self._places():
+            for _ in _until("remove the container's cgroup"):
+                try:
+                    os.rmdir(place)
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    if error.errno == errno.EBUSY:
+                        continue  # the last process is on its way out
+                    raise
+                break
+        with suppress(FileNotFoundError):
+            os.unlink(self._record)
+
+    def _places(self) -> list[str]:
+        try:
+            found: list[str] = read_json(self._record)
+        except FileNotFoundError:
+            return []
+        return found
+
+    def _make(self, controller: str, asked: str) -> tuple[str, int]:
+        """A cgroup with that controller, and its hierarchy's version."""
+        happened = f"no cgroup hierarchy with the controller {controller!r} is mounted"
+        for hierarchy in hierarchies():
+            if controller not in hierarchy.controllers:
+                continue
+            for parent in hierarchy.parents:
+                place = f"{parent}/{self._name}"
+                known = self._places()
+                if place not in known:
+                    write_json(self._record, [*known, place])
+                try:
+                    if hierarchy.version == 2 and controller != "freezer":
+                        _delegate(parent, controller)
+                    os.makedirs(place, exist_ok=True)
+                    os.close(os.open(f"{place}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+                except OSError as error:
+                    happened = f"the controller {controller!r} is not ours to use: {error.strerror}"
+                    if not os.path.isdir(place):
+                        write_json(self._record, known)
+                else:
+                    return place, hierarchy.version
+        raise UnsupportedError(
+            asked,
+            happened,
+            "cgroups belong to the host's root, or to a unit that systemd delegates",
+            "do without, or as an ordinary user: systemd-run --user --scope -p Delegate=yes …",
+        )
+
+
+_SWITCH: Final = {2: "cgroup.freeze", 1: "freezer.state"}
+
+
+def _frozen(place: str, version: int) -> bool:
+    if version == 2:
+        return "frozen 1" in _lines(f"{place}/cgroup.events")
+    return _lines(f"{place}/freezer.state") == ["FROZEN"]
+
+
+def _delegate(parent: str, controller: str) -> None:
+    if controller not in " ".join(_lines(f"{parent}/cgroup.subtree_control")).split():
+        _write(f"{parent}/cgroup.subtree_control", f"+{controller}")
+
+
+def _until(what: str) -> Iterator[None]:
+    """Give the kernel turns until the time is over: `UnsupportedError` then."""
+    deadline = time.monotonic() + _BOUND
+    while time.monotonic() < deadline:
+        yield
+        os.sched_yield()
+    raise UnsupportedError(what, f"the kernel has not done it within {_BOUND:.0f} s")
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,472 @@
+"""Looking into a container's files from outside: `diff`, `cp`, `export`, `commit`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final, Literal, NamedTuple
+
+from linux.syscalls import (
+    CLONE_NEWNS,
+    MS_PRIVATE,
+    MS_REC,
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    mount,
+    open_tree,
+    openat2,
+    setns,
+    unshare,
+)
+from runtime.container import start
+from runtime.container.lifecycle import Lifecycle
+from runtime.container.start import Descriptors, collect
+from runtime.errors import ConflictError, InvalidError, NotFoundError
+from runtime.image import create, instructions, whiteout
+from runtime.image.images import Images
+from runtime.image.layer import Chunks
+from runtime.image.tar import Packer, Readable, Refused, TarReader, clean
+from runtime.image.unpack import Tree
+from runtime.init import init, rootfs, status_pipe, terminal
+from runtime.init.rootfs import Rootfs
+from runtime.init.status_pipe import Report
+from runtime.records import Container
+
+_OUR_OWN: Final = ("HOSTNAME", "HOME", "TERM")
+"""Variables that say something about one container only."""
+
+
+class Inside:
+    """Looks into the containers of one store."""
+
+    def __init__(self, life: Lifecycle, images: Images) -> None:
+        self._life, self._images = life, images
+
+    # --- roots ---------------------------------------------------------------
+
+    @contextmanager
+    def _root(self, reference: str, *, whole: bool) -> Iterator[int]:
+        """An open root directory of a container, which cannot start or go away unnoticed.
+
+        With `whole` also what a running one has mounted, such as its volumes.
+        """
+        with self._life.held(reference) as found:
+            if not found.running:
+                root = resting(self._made_of(found))
+                try:
+                    yield root
+                finally:
+                    os.close(root)
+                return
+            root = self._running(found, whole=whole)
+        try:
+            yield root  # which stays what it is, whatever becomes of the container
+        finally:
+            os.close(root)
+
+    @staticmethod
+    def _running(found: Container, *, whole: bool) -> int:
+        handle = start.pidfd(found.state.pid, found.state.born)
+        if handle is None:
+            raise ConflictError(f"look into container {found.name!r}", "it just stopped")
+        try:
+            return running(handle, whole=whole)
+        finally:
+            os.close(handle)
+
+    def _made_of(self, found: Container) -> Rootfs:
+        layers = self._images.of(found.config).layers
+        return start.rootfs(self._life.store.directory(found.id), layers)
+
+    # --- what the commands do ------------------------------------------------
+
+    def diff(self, reference: str) -> list[Change]:
+        """Every path that a container has added, changed or deleted, parents first."""
+        with self._life.held(reference) as found, create.explained(f"compare {found.name}"):
+            made_of = self._made_of(found)
+            below = lower(made_of)
+            upper = os.open(made_of.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return list(changes(upper, below))
+            finally:
+                os.close(upper)
+                os.close(below)
+
+    def export(self, reference: str) -> Iterator[bytes]:
+        """The pieces of a tar of all its files, without what is mounted in it."""
+        with self._root(reference, whole=False) as root, create.explained(f"export {reference}"):
+            yield from Packer(layer=False).pack(root)
+
+    def commit(
+        self,
+        reference: str,
+        name: str = "",
+        *,
+        author: str = "",
+        comment: str = "",
+        lines: Sequence[str] = (),
+    ) -> str:
+        """Make an image of a container's files as they are; its id.
+
+        What the container was asked to be becomes the image's default, changed by
+        `lines` of a Dockerfile. One that runs goes on meanwhile.
+        """
+        with self._life.held(reference) as found:
+            image = self._images.of(found.config)
+            upper = f"{self._life.store.directory(found.id)}/upper"
+            config = instructions.apply(self._config(found), lines)
+            return self._images.commit(image, upper, name, config, author=author, comment=comment)
+
+    def _config(self, found: Container) -> dict[str, Any]:
+        config, defaults = found.config, self._images.of(found.config).defaults
+        env = [
+            item
+            for item in config.env
+            if item in defaults.env or item.partition("=")[0] not in _OUR_OWN
+        ]
+        return {
+            "Env": env,
+            "Entrypoint": config.entrypoint,
+            "Cmd": config.command[len(config.entrypoint) :],
+            "WorkingDir": config.workdir,
+            "User": config.user,
+            "ExposedPorts": {port: {} for port in config.exposed},
+            "Labels": config.labels,
+            "StopSignal": config.stop_signal,
+        }
+
+    def copy_out(
+        self,
+        reference: str,
+        path: str,
+        destination: str,
+        *,
+        follow: bool = False,
+        archive: bool = False,
+    ) -> None:
+        """Copy a file or directory of a container to this machine; see `copy.copy`."""
+        with self._root(reference, whole=True) as root, _machine() as machine:
+            source = Side(root, path, f"{reference}:{path}")
+            target = Side(machine, _absolute(destination), destination)
+            with _copied(f"copy {source.shown} to {destination}"):
+                copy(source, target, follow=follow, archive=archive)
+
+    def copy_in(
+        self,
+        origin: str,
+        reference: str,
+        path: str,
+        *,
+        follow: bool = False,
+        archive: bool = False,
+    ) -> None:
+        """Copy a file or directory of this machine into a container."""
+        with self._root(reference, whole=True) as root, _machine() as machine:
+            source = Side(machine, _absolute(origin), origin)
+            target = Side(root, path, f"{reference}:{path}")
+            with _copied(f"copy {origin} to {target.shown}"):
+                copy(source, target, follow=follow, archive=archive)
+
+    def pack(self, reference: str, path: str, *, follow: bool = False) -> Iterator[bytes]:
+        """A file or directory of a container as the pieces of a tar."""
+        shown = f"{reference}:{path}"
+        with self._root(reference, whole=True) as root, create.explained(f"copy {shown}"):
+            yield from pack(Side(root, path, shown), follow=follow)
+
+    def unpack(self, tar: Readable, reference: str, path: str, *, archive: bool = False) -> None:
+        """Take a tar into a directory of a container."""
+        shown = f"{reference}:{path}"
+        with self._root(reference, whole=True) as root, _copied(f"copy to {shown}"):
+            unpack(tar, Side(root, path, shown), archive=archive)
+
+
+def _copied(asked: str) -> AbstractContextManager[None]:
+    """A copy goes where it is to be, piece by piece."""
+    return create.explained(asked, kept="what came before that is there")
+
+
+@contextmanager
+def _machine() -> Iterator[int]:
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield root
+    finally:
+        os.close(root)
+
+
+def _absolute(path: str) -> str:
+    """A path below the working directory, its end kept: `/` and `/.` at the end mean something."""
+    return path if path.startswith("/") else f"{os.getcwd()}/{path}"
+
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Change(NamedTuple):
+    """One path, and whether it was added, changed or deleted."""
+
+    kind: Literal["A", "C", "D"]
+    path: str
+
+
+def changes(upper: int, lower: int) -> Iterator[Change]:
+    """Every path that differs, parents first. Both are open directories.
+
+    `upper` is the container's own layer on disk, `lower` its image's files as an
+    overlay shows them. A directory counts as changed when anything in it is.
+    `Refused` where they lie deeper than an image's files may.
+    """
+    return _Comparison(lower).below(os.dup(upper), "", seen=True)
+
+
+class _Comparison:
+    def __init__(self, lower: int) -> None:
+        self._lower = lower
+        self._mark = whiteout.attribute()
+
+    def below(self, directory: int, path: str, *, seen: bool) -> Iterator[Change]:
+        """Compare a directory of the upper layer, which is closed at the end.
+
+        `seen` tells whether the image has the directory too.
+        """
+        try:
+            names = set(os.listdir(directory))
+            hidden = seen and path and whiteout.is_opaque(directory, self._mark)
+            gone = self._names(path) - names if hidden else set()
+            for name in sorted(names | gone):
+                inner = f"{path}/{name}"
+                if name in gone:
+                    yield Change("D", inner)
+                    continue
+                try:
+                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # it is gone, as it may in a container that runs
+                if whiteout.is_whiteout(status):
+                    yield Change("D", inner)
+                    continue
+                clean(inner.lstrip("/"), "the path")
+                before = self._mode(inner) if seen else None
+                yield Change("A" if before is None else "C", inner)
+                if stat.S_ISDIR(status.st_mode):
+                    both = before is not None and stat.S_ISDIR(before)
+                    try:
+                        opened = os.open(name, _DIRECTORY, dir_fd=directory)
+                    except (FileNotFoundError, NotADirectoryError):
+                        continue
+                    yield from self.below(opened, inner, seen=both)
+        finally:
+            os.close(directory)
+
+    def _open(self, path: str, flags: int) -> int:
+        return openat2(self._lower, path.lstrip("/"), flags, resolve=RESOLVE_BENEATH)
+
+    def _mode(self, path: str) -> int | None:
+        """What the image has at a path; `None` for nothing."""
+        try:
+            fd = self._open(path, os.O_PATH | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return os.fstat(fd).st_mode
+        finally:
+            os.close(fd)
+
+    def _names(self, path: str) -> set[str]:
+        fd = self._open(path, _DIRECTORY)
+        try:
+            return set(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+
+_MAX_LINKS: Final = 40
+_CONTENT: Final = ("", ".", "..")
+
+
+class Side(NamedTuple):
+    """One end of a copy: a path below an open root directory, and what the user called it."""
+
+    root: int
+    path: str
+    shown: str
+
+
+def copy(source: Side, target: Side, *, follow: bool = False, archive: bool = False) -> None:
+    """Copy a file or a directory, by the rules of `docker cp`.
+
+    Into a directory that is there it goes under its own name, or its content
+    alone when the source ends in `/.`; otherwise the target's last name is the
+    copy's. With `follow` a link stands for what it points to. With `archive`
+    owners are kept; without, all of it is root's.
+    """
+    asked = f"copy {source.shown} to {target.shown}"
+    found = _open(source, asked, follow=follow)
+    try:
+        whole = stat.S_ISDIR(os.fstat(found).st_mode)
+        directory, name = _land(target, asked, whole=whole, name=_name(source))
+        try:
+            packer = Packer(layer=False, owner=None if archive else (0, 0))
+            _fill(directory, Chunks(packer.pack(found, name)), archive=archive)
+        finally:
+            os.close(directory)
+    finally:
+        os.close(found)
+
+
+def pack(source: Side, *, follow: bool = False) -> Iterator[bytes]:
+    """A file or directory as the pieces of a tar."""
+    found = _open(source, f"copy {source.shown}", follow=follow)
+    try:
+        yield from Packer(layer=False).pack(found, _name(source))
+    finally:
+        os.close(found)
+
+
+def unpack(tar: Readable, target: Side, *, archive: bool = False) -> None:
+    """Take a tar into a directory, which must be there."""
+    asked = f"unpack into {target.shown}"
+    directory = _open(target, asked, follow=True)
+    try:
+        if not stat.S_ISDIR(os.fstat(directory).st_mode):
+            raise InvalidError(asked, "it is not a directory")
+        _fill(directory, tar, archive=archive)
+    finally:
+        os.close(directory)
+
+
+def _fill(directory: int, tar: Readable, *, archive: bool) -> None:
+    tree = Tree(directory, layer=False, owner=None if archive else (0, 0))
+    try:
+        reader = TarReader(tar)
+        for entry in reader:
+            if entry.path:  # the directory itself was there before and stays as it is
+                tree.add(entry, reader.copy)
+        tree.finish()
+    finally:
+        tree.close()
+
+
+def _name(source: Side) -> str:
+    """Under which name it is copied; none for the content of a directory."""
+    last = source.path.rpartition("/")[2] or source.path.rstrip("/").rpartition("/")[2]
+    return "" if last in _CONTENT else last
+
+
+def _open(side: Side, asked: str, *, follow: bool) -> int:
+    whole = side.path.rpartition("/")[2] in _CONTENT
+    flags = os.O_PATH | (os.O_DIRECTORY if whole else 0)
+    if not follow and not whole:
+        flags |= os.O_NOFOLLOW
+    try:
+        return openat2(side.root, side.path or "/", flags, resolve=RESOLVE_IN_ROOT)
+    except FileNotFoundError:
+        raise NotFoundError(asked, f"there is no {side.shown}") from None
+    except NotADirectoryError:
+        raise InvalidError(asked, f"{side.shown} is not a directory") from None
+
+
+def _land(target: Side, asked: str, *, whole: bool, name: str) -> tuple[int, str]:
+    """In which open directory the copy goes, and under which name."""
+    try:
+        found = openat2(target.root, target.path, os.O_PATH, resolve=RESOLVE_IN_ROOT)
+    except FileNotFoundError:
+        if target.path.endswith("/") and not whole:
+            raise NotFoundError(asked, f"there is no directory {target.shown}") from None
+        return _parent(target, asked)
+    except NotADirectoryError:
+        raise InvalidError(asked, f"{target.shown} lies below a file") from None
+    status = os.fstat(found)
+    if stat.S_ISDIR(status.st_mode):
+        return found, name
+    os.close(found)
+    if whole:
+        raise InvalidError(asked, "a directory cannot be copied over a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidError(asked, f"{target.shown} is neither a file nor a directory")
+    return _parent(target, asked)
+
+
+def _parent(target: Side, asked: str) -> tuple[int, str]:
+    """The directory that the last name of a path is in, after the links that stand there."""
+    path = target.path.rstrip("/")
+    for _ in range(_MAX_LINKS):
+        above, _, name = path.rpartition("/")
+        flags = os.O_PATH | os.O_DIRECTORY
+        try:
+            directory = openat2(target.root, above or "/", flags, resolve=RESOLVE_IN_ROOT)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError(asked, f"there is no directory {above or '/'}") from None
+        try:
+            link = os.readlink(name, dir_fd=directory)
+        except OSError:  # no link, or nothing at all
+            return directory, name
+        os.close(directory)
+        path = link if link.startswith("/") else f"{above}/{link}"
+    raise Refused(f"{target.shown} is a link that goes in a circle")
+
+
+def running(handle: int, *, whole: bool) -> int:
+    """The root of the container whose pid 1 is behind a pidfd.
+
+    With `whole` also what is mounted in it, such as volumes and /proc; without,
+    the bare file system.
+    """
+
+    def take() -> int:
+        setns(handle, CLONE_NEWNS)
+        return open_tree("/", recursive=whole)
+
+    return _taken(take, {handle})
+
+
+def resting(made_of: Rootfs) -> int:
+    """The root of a container that does not run; its lock must be held as long as it is open."""
+
+    def take() -> int:
+        unshare(CLONE_NEWNS)
+        mount("", "/", flags=MS_REC | MS_PRIVATE)
+        rootfs.mount_overlay(made_of)
+        return open_tree(made_of.mountpoint)
+
+    return _taken(take, set())
+
+
+def lower(made_of: Rootfs) -> int:
+    """The root of a container's image alone, without what the container has changed in it."""
+
+    def take() -> int:
+        unshare(CLONE_NEWNS)
+        mount("", "/", flags=MS_REC | MS_PRIVATE)
+        # The mount point itself is empty: an overlay without an upper layer wants two.
+        rootfs.mount_layers((*made_of.layers, made_of.mountpoint), made_of.mountpoint)
+        return open_tree(made_of.mountpoint)
+
+    return _taken(take, set())
+
+
+def _taken(take: Callable[[], int], keep: set[int]) -> int:
+    with Descriptors() as open_here:
+        report, report_in = open_here.pipe()
+        near, far = open_here.socketpair()
+        pid = init.fork()
+        if not pid:
+            try:
+                init.forget_parent({report_in, far, *keep})
+                terminal.send(far, take())
+            except BaseException as error:
+                status_pipe.send_error(report_in, error)
+            finally:
+                os._exit(0)
+        open_here.close(report_in)
+        open_here.close(far)
+        try:
+            Report(report).end()
+        finally:
+            collect(pid)
+        root = terminal.receive(near)
+    if root < 0:
+        raise ConflictError("look into the container", "it just stopped")
+    return root

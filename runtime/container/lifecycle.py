@@ -1,0 +1,474 @@
+"""What becomes of a container: started, stopped, removed, repaired.
+
+Whoever starts, stops or removes a container holds its lock meanwhile. There is
+no daemon: a container that ended by itself, or whose starter was killed, is
+noticed and put in order by `sweep`, which every call does first.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from runtime.container import cgroup, start
+from runtime.container.networking import Wirer
+from runtime.container.options import number_of
+from runtime.container.state_cache import Glance
+from runtime.errors import ConflictError, NotFoundError, refused, room_for, room_or_not, unheard
+from runtime.init.process import Stdio
+from runtime.network import modes
+from runtime.records import Container, ContainerState
+from runtime.store import Store, now, process_born
+
+if TYPE_CHECKING:
+    from linux.conntrack import FlowWatch
+    from runtime.container.networking import Connector, Plugger
+    from runtime.container.prefork import Pending, Starter
+    from runtime.container.volumes import Volumes
+    from runtime.daemon.client import Attendants
+    from runtime.image.base import Image
+    from runtime.image.images import Images
+    from runtime.network.manager import Networks
+
+
+_AT_ONCE = 128
+"""Containers that are removed in one step: each takes a few descriptors meanwhile."""
+
+
+class Lifecycle:
+    """Starts and ends containers of one store; with a `starter` they are forked from that."""
+
+    def __init__(
+        self, store: Store, starter: Starter | None = None, flows: FlowWatch | None = None
+    ) -> None:
+        self.store, self._starter, self._flows = store, starter, flows
+        self._glance = Glance(store)
+        self.wirer = Wirer(store, self.get, lambda: self.plugger)
+
+    # --- what not every call needs, imported by those that do ----------------
+
+    @cached_property
+    def images(self) -> Images:
+        """All images."""
+        from runtime.image.images import Images
+
+        return Images(self.store)
+
+    @cached_property
+    def volumes(self) -> Volumes:
+        """Named volumes."""
+        from runtime.container.volumes import Volumes
+
+        return Volumes(self.store, self.all)
+
+    @cached_property
+    def networks(self) -> Networks:
+        """The networks."""
+        from runtime.network.manager import Networks
+
+        return Networks(self.store, self._flows)
+
+    @cached_property
+    def _attendants(self) -> Attendants:
+        from runtime.daemon.client import Attendants
+
+        return Attendants(self.store, self._starter)
+
+    @cached_property
+    def plugger(self) -> Plugger:
+        """What plugs containers into networks."""
+        from runtime.container.networking import Plugger
+
+        return Plugger(self.store, self.networks, self._attendants)
+
+    @cached_property
+    def connector(self) -> Connector:
+        """What connects containers that there are already."""
+        from runtime.container.networking import Connector
+
+        return Connector(self.store, self.networks, self.wirer, self.plugger)
+
+    # --- looking -----------------------------------------------------------
+
+    def get(self, reference: str) -> Container:
+        """A container by name, id or unique prefix; `NotFoundError` else."""
+        identity = self.store.resolve(reference)
+        try:
+            return Container(self.store.config(identity), self.store.state(identity))
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"find container {reference!r}", "it was just removed", remedy="mydocker ps -a"
+            ) from None
+
+    def all(self) -> list[Container]:
+        """Every container, the newest first."""
+        found = []
+        for identity in self.store.ids():
+            try:
+                found.append(Container(self.store.config(identity), self.store.state(identity)))
+            except FileNotFoundError:
+                continue  # removed meanwhile
+        return sorted(found, key=lambda item: item.config.created, reverse=True)
+
+    @contextmanager
+    def held(self, reference: str) -> Iterator[Container]:
+        """The container with its lock held, so that nobody else changes it meanwhile."""
+        identity = self.store.resolve(reference)
+        lock = self.store.lock_container(identity)
+        if lock is None:
+            raise NotFoundError(f"find container {reference!r}", "it was just removed")
+        try:
+            with room_for(f"change container {reference!r}"):
+                yield self._settled(self.get(identity))
+        finally:
+            lock.release()
+
+    # --- putting in order --------------------------------------------------
+
+    def sweep(self) -> None:
+        """Notice containers that ended by themselves and undo what killed callers left."""
+        if os.path.exists(self.store.attendant):
+            with room_or_not():
+                self._attendants.revive()
+        for identity in self._glance.unsettled():
+            if not self.store.exists(identity):
+                self.store.discard_unfinished(identity)
+                continue
+            lock = self.store.lock_container(identity, wait=False)
+            if lock is None:
+                continue  # somebody is at it, or it has gone
+            try:
+                with room_or_not():  # a look alone needs none
+                    self._settled(self.get(identity))
+            except NotFoundError:
+                continue
+            finally:
+                lock.release()
+
+    def _settled(self, found: Container) -> Container:
+        """Bring the record in line with what is; the container's lock must be held."""
+        state = found.state
+        if state.status == "removing":
+            self._delete(found)
+            raise NotFoundError(f"find container {found.name!r}", "it was being removed")
+        if state.status == "starting":
+            # Its starter was killed: what it had begun is undone.
+            if state.pid and process_born(state.pid) == state.born:
+                start.end(state.pid)
+            self._release(found)
+            undone = ContainerState(connections=state.connections)
+            return self._written(found, undone, needed=False)
+        if state.status == "running" and process_born(state.pid) != state.born:
+            ended = self._ended(found)
+            if found.config.auto_remove:
+                raise NotFoundError(f"find container {found.name!r}", "it ended and was removed")
+            return ended
+        if state.changing:  # whoever was at it was killed
+            return self.connector.repair(found)
+        return found
+
+    def _ended(self, found: Container) -> Container:
+        self._release(found)
+        code, finished = self.store.exit_record(found.id) or (KILLED, now())
+        ended = found.state._replace(
+            status="exited",
+            pid=0,
+            born=0,
+            endpoints=(),
+            changing="",
+            paused=False,
+            ports=(),
+            rules=-1,
+            exit_code=code,
+            finished=finished,
+        )
+        settled = self._written(found, ended, needed=False)
+        if found.config.auto_remove:
+            self._delete(found)
+        return settled
+
+    def _release(self, *ended: Container) -> None:
+        for found in ended:
+            self._glance.forget(found.id)
+        wired = [found for found in ended if modes.parse(found.config.network).kind == "bridge"]
+        for found in wired:
+            self._attendants.forget(found.id)
+        if wired:
+            self.networks.release(*(found.id for found in wired))
+        for found in wired:
+            self.plugger.withdraw(found.config)
+        for found in ended:
+            self._cgroups(found).remove()
+
+    def _cgroups(self, found: Container) -> cgroup.Cgroups:
+        return cgroup.Cgroups(self.store.directory(found.id), found.id)
+
+    def _written(
+        self, found: Container, state: ContainerState, *, needed: bool = True
+    ) -> Container:
+        self.store.write_state(found.id, state, needed=needed)
+        return found._replace(state=state)
+
+    # --- starting ----------------------------------------------------------
+
+    @contextmanager
+    def pending(self) -> Iterator[Pending | None]:
+        """A pid 1 that waits to be told what to be, where there is a starter to make it.
+
+        The earlier it is asked for, the more is done when it is needed.
+        """
+        if self._starter is None:
+            yield None
+            return
+        with self._starter.prepare() as pending:
+            yield pending
+
+    def start(
+        self,
+        found: Container,
+        *,
+        stdio: Stdio | None,
+        lost: int = -1,
+        image: Image | None = None,
+        pending: Pending | None = None,
+    ) -> Container:
+        """Start a container whose lock is held; after an error it is as it was before.
+
+        `image` is the one it was made from, if that was just looked up.
+        """
+        if pending is None and self._starter is not None:
+            with self.pending() as made:
+                return self.start(found, stdio=stdio, lost=lost, image=image, pending=made)
+        config = found.config
+        starting = ContainerState("starting", connections=found.state.connections)
+
+        def on_pid(pid: int, born: int, made: start.Connected) -> None:
+            nonlocal starting
+            ports = made.reserved.publications if made.reserved is not None else ()
+            starting = starting._replace(pid=pid, born=born, endpoints=made.endpoints, ports=ports)
+            written = self._written(found, starting)
+            if wiring.netns is not None and made.endpoints:
+                self.plugger.attend_first(written, wiring.netns)
+            limits = cgroup.Limits(config.memory, config.nano_cpus, config.pids_limit)
+            if any(limits):
+                self._cgroups(found).limit(limits, pid)
+
+        try:
+            if found.state.status != "starting":
+                self._written(found, starting)
+            layers = (image or self.images.of(config)).layers
+            wiring = self.wirer.wire(found)
+            try:
+                started = start.start(
+                    config,
+                    self.store.directory(config.id),
+                    layers,
+                    wiring,
+                    stdio=stdio,
+                    lost=lost,
+                    on_pid=on_pid,
+                    binds=self.volumes.sources(config.binds) if config.binds else (),
+                    pending=pending,
+                )
+            finally:
+                wiring.close()
+        except BaseException as error:
+            self._release(found)
+            self._written(found, found.state, needed=False)
+            if isinstance(error, OSError):
+                raise refused(f"start container {config.name!r}", error) from error
+            raise
+        running = starting._replace(
+            status="running", started=now(), ports=started.ports, rules=started.rules
+        )
+        return self._written(found, running)._replace(console=started.console)
+
+    # --- ending ------------------------------------------------------------
+
+    def end(self, found: Container) -> Container:
+        """Kill a running container whose lock is held, and put it in order."""
+        start.end(found.state.pid)
+        return self._ended(found)
+
+    def kill(self, found: Container, number: int) -> None:
+        """Send a signal to a running container; SIGKILL takes it whole, also when it is paused."""
+        handle = start.signalled(found.state.pid, found.state.born, number)
+        if handle is not None:
+            os.close(handle)
+        if found.state.paused and number == signal.SIGKILL:
+            self._cgroups(found).thaw()
+
+    # --- holding -----------------------------------------------------------
+
+    def pause(self, found: Container) -> Container:
+        """Freeze a running container; `UnsupportedError` where there is no cgroup to do it with."""
+        # Written before: whoever comes after a killed call knows what to thaw.
+        paused = self._written(found, found.state._replace(paused=True))
+        try:
+            self._cgroups(found).freeze(found.state.pid)
+        except BaseException:
+            self._cgroups(found).thaw()
+            self._written(found, found.state, needed=False)
+            raise
+        return paused
+
+    def unpause(self, found: Container) -> Container:
+        """Let a frozen container go on."""
+        self._cgroups(found).thaw()
+        return self._written(found, found.state._replace(paused=False))
+
+    def discard(self, references: Iterable[str], *, force: bool) -> None:
+        """Remove containers, many at a time; running ones only by `force`."""
+        ids = sorted({self.store.resolve(reference) for reference in references})
+        # Sorted: whoever holds several locks takes them in one order.
+        for begin in range(0, len(ids), _AT_ONCE):
+            with ExitStack() as stack:
+                some = ids[begin : begin + _AT_ONCE]
+                doomed = [stack.enter_context(self.held(identity)) for identity in some]
+                for found in doomed if not force else ():
+                    if found.running:
+                        raise ConflictError(
+                            f"remove container {found.name!r}",
+                            "it is running",
+                            remedy=f"`mydocker stop {found.name}` before, or `mydocker rm -f`",
+                        )
+                self.remove(*doomed)
+
+    def remove(self, *doomed: Container) -> None:
+        """Kill and remove containers whose locks are held."""
+        running = [found for found in doomed if found.running]
+        for found in running:
+            if found.state.paused:
+                self._cgroups(found).thaw()
+        start.end(*(found.state.pid for found in running))
+        if running:
+            self._release(*running)
+        for found in doomed:
+            self._delete(found)
+
+    def _delete(self, found: Container) -> None:
+        self._written(found, found.state._replace(status="removing"), needed=False)
+        self.store.delete(found.config)
+
+
+def refuse_stopped(verb: str, found: Container) -> None:
+    """Raise `ConflictError` for a container that does not run."""
+    if not found.running:
+        raise ConflictError(
+            f"{verb} container {found.name!r}",
+            f"it is not running ({found.state.status})",
+            remedy=f"mydocker start {found.name}",
+        )
+
+
+def refuse_paused(verb: str, found: Container) -> None:
+    """Raise `ConflictError` for a container that is paused."""
+    if found.state.paused:
+        raise ConflictError(
+            f"{verb} container {found.name!r}",
+            "it is paused",
+            remedy=f"mydocker unpause {found.name}",
+        )
+
+
+class Stopping:
+    """A container that is asked to end, as its image says, and has `timeout` seconds from then on.
+
+    One that does not run stays as it is. Meanwhile nobody's lock is held: others may kill or
+    remove it.
+    """
+
+    def __init__(self, life: Lifecycle, reference: str, *, timeout: float) -> None:
+        self._life = life
+        with life.held(reference) as found:
+            self._found = found
+            if found.running:
+                running = life.unpause(found) if found.state.paused else found
+                life.kill(running, _number(found))
+        self._deadline = time.monotonic() + timeout
+
+    def finish(self) -> Container:
+        """Wait, kill what is left when the time is over, and return when all is gone."""
+        found = self._found
+        if not found.running:
+            return found
+        handle = start.pidfd(found.state.pid, found.state.born)
+        try:
+            if handle is not None:
+                left = max(0.0, self._deadline - time.monotonic())
+                start.ended_within(handle, int(left * 1000))
+            with self._life.held(found.id) as there:
+                if not there.running or there.state.born != found.state.born:
+                    return there
+                return self._life.end(there)
+        except NotFoundError:
+            return found  # it has been removed, by somebody else or because it was to be
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+
+def _number(found: Container) -> int:
+    wanted = found.config.stop_signal
+    return number_of(f"stop {found.name!r}", wanted) if wanted else signal.SIGTERM
+
+
+KILLED: Final = 137
+"""The exit code of a container whose pid 1 was killed: 128 and SIGKILL."""
+_MOST: Final = 4096
+"""More bytes than two streams are ever lost in."""
+
+
+def exit_code(found: Container, directory: str, *, lost: int = -1) -> int:
+    """Wait until a running container has ended; its exit code.
+
+    `lost` is where its pid 1 tells of what the caller gets no more (`supervise.Stream`), or -1:
+    `OutputError` as soon as it has, also when the container has ended meanwhile.
+    """
+    # Opened before: with auto_remove anybody may remove the record then.
+    with open(f"{directory}/exit", "rb") as record:
+        handle = start.pidfd(found.state.pid, found.state.born)
+        if handle is not None:
+            try:
+                _ended_or_told(handle, lost)
+            finally:
+                os.close(handle)
+        refuse_lost(found, lost)
+        text = record.read().split()
+    return int(text[0]) if text else KILLED
+
+
+def _ended_or_told(handle: int, lost: int) -> None:
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    if lost >= 0:
+        poll.register(lost, select.POLLIN)
+    while True:
+        events = dict(poll.poll())
+        if handle in events or events.get(lost, 0) & select.POLLIN:
+            return
+        poll.unregister(lost)  # pid 1 has closed it, and is about to end
+
+
+def refuse_lost(found: Container, lost: int) -> None:
+    """Raise `OutputError` when a container has told that the caller does not get its output."""
+    if lost < 0:
+        return
+    os.set_blocking(lost, False)
+    try:
+        told = os.read(lost, _MOST).split()
+    except BlockingIOError:
+        return
+    if told:
+        kept = " until it ends (--rm)" if found.config.auto_remove else ""
+        raise unheard(
+            f"pass on the {told[0].decode()} of container {found.name!r}",
+            int(told[1]),
+            f"`mydocker logs -f {found.name}`, which has all of it{kept}",
+        )

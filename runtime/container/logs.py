@@ -1,0 +1,88 @@
+"""What a container wrote: one JSON object per line, with time and stream, as Docker keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+from collections import deque
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from linux.proc import Watch
+from runtime.container import start
+from runtime.init.supervise import append, entry
+from runtime.records import ContainerState
+
+
+class LogEntry(NamedTuple):
+    """One line, or a part of an overlong one. `time` as RFC 3339, `stream` stdout or stderr."""
+
+    time: str
+    stream: str
+    data: bytes
+
+
+class Writer:
+    """Appends to a log what the caller relays itself."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def __call__(self, data: bytes) -> None:
+        """Write one entry, if there is room for it."""
+        append(self._fd, entry("stdout", data))
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+def read(
+    directory: str,
+    state: ContainerState,
+    *,
+    follow: bool,
+    tail: int | None = None,
+    since: str = "",
+) -> Iterator[LogEntry]:
+    """Every entry so far; with `follow` also those to come, until the container ends.
+
+    Of those so far only the last `tail`, and none from before `since`.
+    """
+    path = f"{directory}/log"
+    if not os.path.exists(path):
+        return
+    handle = start.pidfd(state.pid, state.born) if follow and state.pid else None
+    with open(path, "rb") as file, Watch(path) as watch:
+        poll = select.poll()
+        poll.register(watch.fd, select.POLLIN)
+        if handle is not None:
+            poll.register(handle, select.POLLIN)
+        try:
+            while True:
+                # Asked before reading: what is written until then is read below.
+                ended = handle is None or start.ended_within(handle, 0)
+                # The last ones only, while they pass: a log may be larger than the memory.
+                entries = (item for item in _entries(file) if item.time >= since)
+                yield from entries if tail is None else deque(entries, maxlen=tail)
+                tail = None
+                if ended or handle is None:
+                    return
+                poll.poll()
+                watch.drain()
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+
+def _entries(log: BinaryIO) -> Iterator[LogEntry]:
+    for line in log:
+        if not line.endswith(b"\n"):
+            # It is being written; or it found no room and is being taken back.
+            log.seek(-len(line), os.SEEK_CUR)
+            return
+        found = json.loads(line)
+        yield LogEntry(
+            found["time"], found["stream"], found["log"].encode(errors="surrogateescape")
+        )

@@ -1,0 +1,292 @@
+"""How a container starts and how it ends, seen from outside.
+
+Starting is a race of two on purpose: the child builds the file system while
+this side wires the network; the child waits for the word `go` before it runs
+the command.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from linux.netns import NetNS
+from runtime.errors import UnsupportedError
+from runtime.init import fds, init, terminal
+from runtime.init.binds import Bind
+from runtime.init.init import Launch
+from runtime.init.process import Command, Stdio
+from runtime.init.rootfs import Rootfs
+from runtime.init.security import capabilities
+from runtime.init.status_pipe import Report
+from runtime.init.supervise import UNWRITTEN
+from runtime.network import etc_files
+from runtime.records import ContainerConfig, Endpoint, Publication
+from runtime.store import process_born
+
+if TYPE_CHECKING:  # these bring what most starts have no use for
+    from runtime.container.prefork import Pending
+    from runtime.network.ports import Reserved
+
+_END_BOUND = 30_000
+"""How long a killed container may take to end, in milliseconds, before that is an error."""
+
+
+class Started(NamedTuple):
+    """A container that runs its command. `console` is its terminal's master or -1."""
+
+    pid: int
+    born: int
+    endpoints: tuple[Endpoint, ...]
+    console: int = -1
+    ports: tuple[Publication, ...] = ()
+    rules: int = -1
+
+
+class Connected(NamedTuple):
+    """What a container was wired to: its connections, and what it keeps of the host's ports."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+    reserved: Reserved | None = None
+
+    def close(self) -> None:
+        """Give up the caller's own hold on the ports."""
+        if self.reserved is not None:
+            self.reserved.close()
+
+
+class Wiring(NamedTuple):
+    """The network of a container to be.
+
+    `netns` is the namespace it goes into (`None`: the host's) and `connect` what
+    wires it and tells the outcome, called while the child builds the file system. Where
+    the container `publishes`, what is reserved then of the host's ports passes to pid 1: not
+    before its pid is written down, or nobody could end it if the caller were killed.
+    """
+
+    netns: NetNS | None
+    connect: Callable[[], Connected] = Connected
+    publishes: bool = False
+
+    def close(self) -> None:
+        """Give up the caller's own hold on the namespace."""
+        if self.netns is not None:
+            self.netns.close()
+
+
+def start(
+    config: ContainerConfig,
+    directory: str,
+    layers: tuple[str, ...],
+    wiring: Wiring,
+    *,
+    stdio: Stdio | None,
+    lost: int = -1,
+    on_pid: Callable[[int, int, Connected], None],
+    binds: Sequence[Bind] = (),
+    pending: Pending | None = None,
+) -> Started:
+    """Start the container and return once its command is being executed.
+
+    `on_pid` is called with pid, start time and what it is wired to before the command may
+    run, so that whatever happens next finds them written down. Any error means
+    that no process is left; the wiring is the caller's to undo. A `pending` pid 1
+    becomes the container's.
+    """
+    with Descriptors() as open_here:
+        report, report_in = open_here.pipe()
+        go_out, go = open_here.socketpair() if wiring.publishes else open_here.pipe()
+        console, far_console = (-1, -1)
+        if config.tty and stdio is not None:
+            console, far_console = open_here.socketpair()
+        launch = Launch(
+            rootfs=rootfs(directory, layers, binds=binds),
+            hostname=config.hostname,
+            command=Command(
+                config.command,
+                dict(entry.split("=", 1) for entry in config.env),
+                config.workdir,
+                config.user,
+                capabilities(f"start container {config.name!r}", config.cap_add, config.cap_drop),
+            ),
+            sysctls={k: v for k, v in config.sysctls.items() if not k.startswith("net.")},
+            tty=config.tty,
+            report=report_in,
+            go=go_out,
+            log=open_here.file(f"{directory}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+            exit=_exit_record(open_here, directory),
+            netns=wiring.netns.fd if wiring.netns is not None else -1,
+            console=far_console,
+            stdio=stdio,
+            lost=lost,
+            read_only=config.read_only,
+            publishes=wiring.publishes,
+        )
+        outer = 0
+        if pending is not None:
+            pending.launch(launch)
+        elif not (outer := init.fork()):
+            init.child(launch)
+        for fd in (report_in, go_out, far_console):
+            open_here.close(fd)
+        reader = Report(report)
+        connected = Connected()
+        try:
+            connected = wiring.connect()
+            pid = reader.pid()
+            born = process_born(pid)
+            on_pid(pid, born, connected)
+            with suppress(BrokenPipeError):  # it has left already, and says why
+                if connected.reserved is not None:
+                    fds.give(go, connected.reserved.descriptors)
+                os.write(go, init.GO)
+            reader.end()
+            ports, rules = _kept(connected, reader.held)
+        except BaseException as error:
+            open_here.close(go)  # whoever still waits for it leaves
+            if found := reader.pid_or_zero():
+                end(found)
+            if isinstance(error, ProcessLookupError):  # it has left already, and says why
+                reader.end()
+            raise
+        finally:
+            connected.close()
+            if outer:
+                collect(outer)
+        master = terminal.receive(console) if console >= 0 else -1
+        return Started(pid, born, connected.endpoints, master, ports, rules)
+
+
+def _kept(connected: Connected, held: Sequence[int]) -> tuple[tuple[Publication, ...], int]:
+    if connected.reserved is None:
+        return (), -1
+    if len(held) != len(connected.reserved.descriptors):
+        raise UnsupportedError("start the container", "its first process died at once")
+    return connected.reserved.kept_as(held)
+
+
+def _exit_record(open_here: Descriptors, directory: str) -> int:
+    """Where pid 1 will write the exit code, with the room for it taken already."""
+    record = open_here.file(f"{directory}/exit", os.O_WRONLY | os.O_CREAT)
+    os.pwrite(record, UNWRITTEN, 0)
+    return record
+
+
+def rootfs(directory: str, layers: tuple[str, ...], *, binds: Sequence[Bind] = ()) -> Rootfs:
+    """What a container's file system is made of; its directories are made if need be."""
+    for name in ("upper", "work", "rootfs"):
+        try:
+            os.mkdir(f"{directory}/{name}", mode=0o755)
+        except FileExistsError:
+            continue
+        # It becomes "/", and every user inside must get in, whatever the caller's umask.
+        os.chmod(f"{directory}/{name}", 0o755)  # noqa: S103
+    return Rootfs(
+        layers=layers,
+        upper=f"{directory}/upper",
+        work=f"{directory}/work",
+        mountpoint=f"{directory}/rootfs",
+        files=tuple((f"{directory}/{name}", f"/etc/{name}") for name in etc_files.NAMES),
+        binds=tuple(binds),
+    )
+
+
+def end(*pids: int) -> None:
+    """Kill containers' pids 1, and with each everything inside; returns when all is gone."""
+    with Descriptors() as descriptors:
+        handles: dict[int, int] = {}
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                handles[pid] = descriptors.keep(os.pidfd_open(pid))
+                signal.pidfd_send_signal(handles[pid], signal.SIGKILL)
+        for pid, handle in handles.items():
+            if not ended_within(handle, _END_BOUND):
+                raise UnsupportedError(
+                    f"end process {pid}",
+                    f"it is still there {_END_BOUND // 1000} s after SIGKILL",
+                    "it waits for a device or a network file system",
+                )
+
+
+def ended_within(handle: int, milliseconds: int | None) -> bool:
+    """Wait for the end of the process behind a pidfd; false when the time is over.
+
+    Pid 1 of a pid namespace ends after every other process in it (pid_namespaces(7)).
+    """
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(milliseconds))
+
+
+def pidfd(pid: int, born: int) -> int | None:
+    """A handle on exactly the process that was started; `None` when it has ended."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if process_born(pid) != born:
+        os.close(handle)
+        return None
+    return handle
+
+
+def signalled(pid: int, born: int, number: int) -> int | None:
+    """A handle on exactly this process, which was sent a signal; `None` when it has ended."""
+    handle = pidfd(pid, born)
+    if handle is not None:
+        with suppress(ProcessLookupError):  # it just ended
+            signal.pidfd_send_signal(handle, number)
+    return handle
+
+
+def collect(child: int) -> None:
+    """Wait for a child whose exit code says nothing."""
+    try:
+        os.waitpid(child, 0)
+    except ChildProcessError:
+        return  # the caller ignores SIGCHLD: the kernel has collected it
+
+
+class Descriptors:
+    """Descriptors that are closed together, or one by one before."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+
+    def keep(self, fd: int) -> int:
+        """Close this one too."""
+        self._open.add(fd)
+        return fd
+
+    def pipe(self) -> tuple[int, int]:
+        """A pipe: where it is read, where it is written."""
+        out, into = os.pipe()
+        return self.keep(out), self.keep(into)
+
+    def socketpair(self) -> tuple[int, int]:
+        """Two connected Unix sockets."""
+        import socket  # which costs as much as all of `runtime.init.rootfs`; most have no terminal
+
+        one, other = socket.socketpair()
+        return self.keep(one.detach()), self.keep(other.detach())
+
+    def file(self, path: str, flags: int) -> int:
+        """A file, for the owner's eyes only when it is made."""
+        return self.keep(os.open(path, flags | os.O_CLOEXEC, 0o600))
+
+    def close(self, fd: int) -> None:
+        """Close one of them now; a second call does nothing."""
+        if fd in self._open:
+            self._open.remove(fd)
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in tuple(self._open):
+            self.close(fd)

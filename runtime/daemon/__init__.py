@@ -1,0 +1,1 @@
+"""The one helper process: DNS for user-defined networks, relay for ports on ::1."""

@@ -1,0 +1,217 @@
+"""What a container may ask, and what it is told: names of its networks' members.
+
+Everything is read for each question anew, from files that are replaced as a whole. So
+an answer is as true as the last call of mydocker's, and there is nothing to forget.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
+from typing import Final, NamedTuple
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.reversename
+import dns.rrset
+import dns.wire
+from dns.message import Message
+
+from runtime.network.etc_files import searched, upstream
+from runtime.network.ipam import Member, Members
+from runtime.records import DEFAULT_NETWORK, Address
+from runtime.store import Store, read_json
+
+TTL: Final = 0
+"""Nobody may keep an answer: containers come and go. In seconds."""
+_TYPE_AND_CLASS: Final = 4
+"""Bytes behind the name of a question (RFC 1035, 4.1.2)."""
+_ROOT: Final = 0
+"""A name without labels, as EDNS's record has it (RFC 6891, 6.1.2)."""
+_VERSIONS: Final = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}
+
+
+class Upstream(NamedTuple):
+    """Whom to ask what the members do not know; from the container's own place, or the host's."""
+
+    servers: list[str]
+    from_inside: bool
+
+
+class Names:
+    """The names in one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # --- from the files --------------------------------------------------------
+
+    def members(self, identity: str) -> dict[str, dict[str, Member]]:
+        """The members of a container's networks, by network and id."""
+        networks = [item.network for item in self._store.state(identity).endpoints]
+        return {
+            name: Members(f"{self._store.networks}/{name}").read()
+            for name in networks
+            if name != DEFAULT_NETWORK
+        }
+
+    def upstream(self, identity: str) -> Upstream:
+        """Nobody when all of the container's networks are internal.
+
+        Resolvers that were asked for are asked from where the container is: what it may
+        not reach it may not reach in this way either.
+        """
+        asked_for = self._store.config(identity).dns
+        if asked_for:
+            return Upstream(asked_for, from_inside=True)
+        endpoints = self._store.state(identity).endpoints
+        leads_out = any(item.gateway or item.gateway6 for item in endpoints)
+        return Upstream(upstream() if leads_out else [], from_inside=False)
+
+    def _owns(self, networks: dict[str, dict[str, Member]], address: Address) -> bool:
+        """Whether an address is of one of these networks, somebody's or nobody's."""
+        for name in networks:
+            config = read_json(f"{self._store.networks}/{name}/config.json")
+            for text in (config["subnet"], config["subnet6"]):
+                if text and address in ip_network(text):
+                    return True
+        return False
+
+    # --- answers -----------------------------------------------------------------
+
+    def answer(self, identity: str, query: Message) -> Message | None:
+        """What the members' names answer; `None` for a question about something else."""
+        question = query.question[0]
+        if question.rdclass != dns.rdataclass.IN:
+            return None
+        networks = self.members(identity)
+        if question.name.is_subdomain(dns.reversename.ipv4_reverse_domain) or (
+            question.name.is_subdomain(dns.reversename.ipv6_reverse_domain)
+        ):
+            return self._reverse(query, networks)
+        addresses = list(_addresses(networks, question.name))
+        if not addresses:
+            return self._searched_for(query, networks)
+        random.shuffle(addresses)
+        version = _VERSIONS.get(question.rdtype)
+        fitting = [str(item) for item in addresses if item.version == version]
+        return _filled(query, fitting)
+
+    def _searched_for(
+        self, query: Message, networks: dict[str, dict[str, Member]]
+    ) -> Message | None:
+        """No such address, where a peer's name was taken to the host's search domains.
+
+        The C library does so when the peer has no address of the family that was asked for.
+        Nobody outside is to be asked, nor to answer, in the peer's stead.
+        """
+        question = query.question[0]
+        version = _VERSIONS.get(question.rdtype)
+        for domain in searched() if version else ():
+            try:
+                origin = dns.name.from_text(domain)
+            except dns.exception.DNSException:
+                continue  # what is no name the C library passes over too
+            if question.name.is_subdomain(origin) and question.name != origin:
+                peers = list(_addresses(networks, question.name.relativize(origin)))
+                if peers and all(item.version != version for item in peers):
+                    return _filled(query, [])
+        return None
+
+    def _reverse(self, query: Message, networks: dict[str, dict[str, Member]]) -> Message | None:
+        question = query.question[0]
+        try:
+            address = ip_address(dns.reversename.to_address(question.name))
+        except dns.exception.SyntaxError:
+            return None  # part of one
+        for network, members in networks.items():
+            for member in members.values():
+                if str(address) in member.addresses:
+                    known = question.rdtype == dns.rdatatype.PTR
+                    return _filled(query, [f"{member.names[0]}.{network}."] if known else [])
+        if not self._owns(networks, address):
+            return None
+        return unknown(query)
+
+
+def _addresses(networks: dict[str, dict[str, Member]], name: dns.name.Name) -> Iterator[Address]:
+    """The addresses of whoever goes by a name, alone or with the network's behind it."""
+    asked = name.to_text(omit_final_dot=True).lower()
+    for network, members in networks.items():
+        for member in members.values():
+            own = {*member.names, *(f"{item}.{network.lower()}" for item in member.names)}
+            if asked in own:
+                yield from map(ip_address, member.addresses)
+
+
+def read(wire: bytes) -> Message | None:
+    """A query with one question; `None` for anything else, which gets no answer.
+
+    Of all that may be with it only EDNS's record counts, and there only for how long an answer
+    may be: thousands of records take a minute to understand, in which nobody is answered.
+    """
+    try:
+        parser = dns.wire.Parser(wire)
+        _, _, *counts = parser.get_struct("!HHHHHH")
+        if counts[:3] != [1, 0, 0]:
+            return None
+        parser.get_name()
+        parser.get_bytes(_TYPE_AND_CLASS)
+        message = dns.message.from_wire(wire, question_only=True)
+        if counts[3]:
+            owner, kind, payload = parser.get_struct("!BHH")
+            if (owner, kind) == (_ROOT, dns.rdatatype.OPT):
+                message.use_edns(0, payload=payload)
+    except dns.exception.DNSException:
+        return None
+    asks = not message.flags & dns.flags.QR and message.opcode() == dns.opcode.QUERY
+    return message if asks else None
+
+
+def unknown(query: Message) -> Message:
+    """There is no such name: for a container that has nobody to ask but its peers."""
+    response = _filled(query, [])
+    response.set_rcode(dns.rcode.NXDOMAIN)
+    return response
+
+
+def failed(query: Message) -> Message:
+    """Nobody who could know has answered."""
+    response = _filled(query, [])
+    response.set_rcode(dns.rcode.SERVFAIL)
+    return response
+
+
+def fitted(answer: Message, room: int) -> bytes:
+    """An answer in so many bytes; what there is no room for it says is missing (RFC 2181, 9)."""
+    with suppress(dns.exception.TooBig):
+        return answer.to_wire(max_size=room)
+    (whole,) = answer.answer
+    records = list(whole)
+
+    def holding(count: int) -> bytes:
+        some = dns.rrset.from_rdata_list(whole.name, whole.ttl, records[:count]) if count else None
+        answer.answer = [some] if some else []
+        return answer.to_wire(max_size=room)
+
+    answer.flags |= dns.flags.TC
+    none, one = len(holding(0)), len(holding(1))
+    return holding((room - none) // (one - none))  # addresses of a family are of one size
+
+
+def _filled(query: Message, values: list[str]) -> Message:
+    response = dns.message.make_response(query, recursion_available=True)
+    question = query.question[0]
+    if values:
+        rdatas = [dns.rdata.from_text("IN", question.rdtype, value) for value in values]
+        response.answer.append(dns.rrset.from_rdata_list(question.name, TTL, rdatas))
+    return response

@@ -1,0 +1,297 @@
+"""The resolver of one container: hears its questions, answers them or passes them on.
+
+What it knows itself it answers at once, whatever else is under way; what is asked of others
+and connections have a limit each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from typing import Final, Literal
+
+import dns.exception
+from dns.message import Message
+
+from runtime.daemon import dns_names
+from runtime.daemon.dns_names import Names, Upstream
+from runtime.daemon.dns_socket import Ears, namespace
+from runtime.daemon.tasks import Work, accept
+
+_LONGEST: Final = 1 << 16
+_PLAIN_LIMIT: Final = 512
+"""No answer over UDP is longer, in bytes, unless the asker says so (RFC 1035, RFC 6891)."""
+_PASSED_ON: Final = 256
+"""How many questions of one container others are asked at a time at most."""
+_CONNECTIONS: Final = 256
+"""How many connections one container has at most."""
+
+Ask = Callable[[], Awaitable[bytes | None]]
+
+
+class Resolver:
+    """Serves until it is closed: then nothing of it keeps the container's namespace alive."""
+
+    def __init__(self, identity: str, known: Names, ears: Ears, pidfd: int) -> None:
+        self._identity, self._names, self._ears, self._pidfd = identity, known, ears, pidfd
+        self._work, self._passed_on = Work(), Work()
+        self._turn = asyncio.Lock()
+        self._conversations: dict[asyncio.Task[None], Conversation] = {}
+        self._work.begin(self._hear_datagrams(), ears.udp)
+        self._work.begin(self._hear_connections(), ears.tcp)
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        self._work.close()
+        self._passed_on.close()
+
+    # --- hearing -----------------------------------------------------------------
+
+    async def _hear_datagrams(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            query, asker = await loop.sock_recvfrom(self._ears.udp, _LONGEST)
+            await self._take("udp", query, partial(self._send_to, asker))
+
+    async def _send_to(self, asker: tuple[str, int], answer: bytes) -> None:
+        with suppress(OSError):
+            await asyncio.get_running_loop().sock_sendto(self._ears.udp, answer, asker)
+
+    async def _hear_connections(self) -> None:
+        while True:
+            self._converse(await accept(self._ears.tcp))
+            if len(self._conversations) > _CONNECTIONS:
+                await self._end_longest_idle()
+            await asyncio.sleep(0)  # what has come on the others is heard first
+
+    def _converse(self, accepted: socket.socket) -> None:
+        conversation = Conversation(accepted, partial(self._take, "tcp"))
+        task = self._work.begin(conversation.hold(), accepted)
+        self._conversations[task] = conversation
+        task.add_done_callback(self._conversations.pop)
+
+    async def _end_longest_idle(self) -> None:
+        *others, _ = self._conversations  # the last has only just come
+        longest = min(others, key=lambda task: self._conversations[task].idleness)
+        longest.cancel()
+        await asyncio.wait([longest])
+
+    # --- answering ---------------------------------------------------------------
+
+    async def _take(self, transport: Transport, wire: bytes, say: Say) -> asyncio.Task[None] | None:
+        """Answer a question at once, or have others asked, by the task that is returned."""
+        async with self._turn:  # one question after the other, on however many connections
+            await asyncio.sleep(0)  # other containers have their turn, however fast this one asks
+            query = dns_names.read(wire)
+            if query is None:
+                return None
+            found = self._found(query)
+        if isinstance(found, Message):
+            room = max(query.payload, _PLAIN_LIMIT) if transport == "udp" else _LONGEST - 1
+            await say(dns_names.fitted(found, room))
+        elif len(self._passed_on) < _PASSED_ON:
+            opener = self._inside if found.from_inside else self._outside
+            asking = partial(ask, wire, found.servers, transport, opener)
+            return self._passed_on.begin(self._pass_on(asking, query, say))
+        elif transport == "tcp":  # over UDP, whoever gets no answer asks again
+            await say(dns_names.failed(query).to_wire())
+        return None
+
+    def _found(self, query: Message) -> Message | Upstream:
+        """The answer, or whom to ask for it."""
+        try:
+            answer = self._names.answer(self._identity, query)
+            if answer is not None:
+                return answer
+            others = self._names.upstream(self._identity)
+            return others if others.servers else dns_names.unknown(query)
+        except (OSError, dns.exception.DNSException):
+            return dns_names.failed(query)  # the container is just going
+
+    async def _pass_on(self, ask: Ask, query: Message, say: Say) -> None:
+        answer = await ask() or dns_names.failed(query).to_wire()
+        with suppress(OSError):
+            await say(answer)
+
+    # --- asking others -------------------------------------------------------------
+
+    @contextmanager
+    def _inside(
+        self, family: socket.AddressFamily, kind: socket.SocketKind
+    ) -> Iterator[socket.socket]:
+        with namespace(self._pidfd) as space:
+            opened = space.socket(family, kind)
+        with self._passed_on.using(opened):
+            yield opened
+
+    @contextmanager
+    def _outside(
+        self, family: socket.AddressFamily, kind: socket.SocketKind
+    ) -> Iterator[socket.socket]:
+        with self._passed_on.using(socket.socket(family, kind)) as opened:
+            yield opened
+
+
+_IDLE: Final = 10.0
+"""Seconds after which a connection without a question is closed, and one that takes no answer."""
+
+Say = Callable[[bytes], Awaitable[None]]
+"""Sends one answer to whoever has asked."""
+Take = Callable[[bytes, Say], Awaitable[asyncio.Task[None] | None]]
+"""Has a question answered: by now, or by a task that is under way."""
+
+
+class Conversation:
+    """Has what comes on one connection answered, until the other side ends it or is idle."""
+
+    def __init__(self, opened: socket.socket, take: Take) -> None:
+        self._socket, self._take = opened, take
+        self._stream = Stream(opened)
+        self._unanswered: set[asyncio.Task[None]] = set()
+        self._heard = asyncio.get_running_loop().time()
+
+    @property
+    def idleness(self) -> tuple[bool, float]:
+        """Least of who waits for no answer, and of these of who has asked nothing for longest."""
+        return bool(self._unanswered), self._heard
+
+    async def hold(self) -> None:
+        """Hear questions to the end; whoever has nothing more to ask still gets the answers."""
+        try:
+            with suppress(OSError):
+                await self._hear()
+            while self._unanswered:
+                await asyncio.wait(self._unanswered)
+        finally:
+            for task in self._unanswered:
+                task.cancel()
+
+    async def _hear(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_IDLE):
+                    question = await self._stream.receive()
+            except TimeoutError:
+                if self._unanswered:
+                    continue
+                return
+            self._heard = asyncio.get_running_loop().time()
+            task = await self._take(question, self._say)
+            if task is not None:
+                self._unanswered.add(task)
+                task.add_done_callback(self._unanswered.discard)
+
+    async def _say(self, answer: bytes) -> None:
+        try:
+            async with asyncio.timeout(_IDLE):
+                await self._stream.send(answer)
+        except TimeoutError:
+            # Part of it may be sent: nothing that came behind it could be understood.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            raise
+
+
+_LENGTH: Final = 2
+_CHUNK: Final = 1 << 16
+
+
+class Stream:
+    """One connection, on which a message may come in pieces, or with others (RFC 7766, 8)."""
+
+    def __init__(self, opened: socket.socket) -> None:
+        self._socket = opened
+        self._heard = bytearray()
+        self._sending = asyncio.Lock()
+
+    async def receive(self) -> bytes:
+        """The next message; `ConnectionError` when there is none before the end.
+
+        Whoever gives up waiting can ask again: nothing is lost.
+        """
+        loop = asyncio.get_running_loop()
+        while (end := self._end()) > len(self._heard):
+            more = await loop.sock_recv(self._socket, _CHUNK)
+            if not more:
+                raise ConnectionError("hung up before the message was whole")
+            self._heard += more
+        message = bytes(self._heard[_LENGTH:end])
+        del self._heard[:end]  # what came with it is for the next call
+        return message
+
+    async def send(self, message: bytes) -> None:
+        """Send a message, and no other in the midst of it."""
+        framed = len(message).to_bytes(_LENGTH, "big") + message
+        async with self._sending:
+            await asyncio.get_running_loop().sock_sendall(self._socket, framed)
+
+    def _end(self) -> int:
+        """Where the first message ends, as far as that can be told yet."""
+        if len(self._heard) < _LENGTH:
+            return _LENGTH
+        return _LENGTH + int.from_bytes(self._heard[:_LENGTH], "big")
+
+
+PATIENCE: Final = 2.0
+"""How long one resolver may take, in seconds: a client asks again after five."""
+_DNS: Final = 53
+_RCODE: Final = 0x0F
+_GIVES_UP: Final = frozenset({2, 4, 5})
+"""SERVFAIL, NOTIMP, REFUSED: another resolver may know better (RFC 1035, 4.1.1)."""
+
+Transport = Literal["udp", "tcp"]
+Open = Callable[[socket.AddressFamily, socket.SocketKind], AbstractContextManager[socket.socket]]
+"""Opens a socket in the right namespace, which does not block."""
+
+
+async def ask(
+    query: bytes, servers: Sequence[str], transport: Transport, opener: Open
+) -> bytes | None:
+    """The first answer, its id that of the query; `None` when there is none.
+
+    An answer by which a resolver gives up counts when nobody has a better one.
+    """
+    given_up: bytes | None = None
+    # An id of our own: whoever wants to answer in the server's place has to guess it too.
+    identity = os.urandom(2)
+    for server in servers:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                answer = await _ask_one(identity + query[2:], server, transport, opener)
+        except (OSError, TimeoutError, ValueError):
+            continue
+        answer = query[:2] + answer[2:]
+        if answer[3] & _RCODE not in _GIVES_UP:
+            return answer
+        given_up = answer
+    return given_up
+
+
+async def _ask_one(query: bytes, server: str, transport: Transport, opener: Open) -> bytes:
+    loop = asyncio.get_running_loop()
+    kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
+    flags = socket.AI_NUMERICHOST
+    family, _, _, _, address = socket.getaddrinfo(server, _DNS, type=kind, flags=flags)[0]
+    hear: Callable[[], Awaitable[bytes]]
+    with opener(family, kind) as opened:
+        # Connected, a socket hears the server and nobody else.
+        await loop.sock_connect(opened, address)
+        if transport == "tcp":
+            stream = Stream(opened)
+            await stream.send(query)
+            hear = stream.receive
+        else:
+            await loop.sock_sendall(opened, query)
+            hear = partial(loop.sock_recv, opened, _LONGEST)
+        while not _answers(answer := await hear(), query):
+            pass
+        return answer
+
+
+def _answers(answer: bytes, query: bytes) -> bool:
+    """Whether it is an answer, with the query's id."""
+    return len(answer) >= 12 and answer[:2] == query[:2] and bool(answer[2] & 0x80)

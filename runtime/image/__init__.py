@@ -1,0 +1,1 @@
+"""Image store, layers, archives, the built-in base image."""

@@ -1,0 +1,422 @@
+"""Reading a tar, header by header, as hostile input.
+
+`tarfile` decodes the 512 bytes of a header; everything around it is done here,
+because its own reading follows chains of extended headers by recursion, takes
+them into memory however large they say they are, and takes a damaged header for
+the end. POSIX.1-2024 pax(1) and the GNU tar manual describe the formats.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, NamedTuple, Protocol
+
+from runtime.errors import InvalidError
+from runtime.image import whiteout
+from runtime.image.whiteout import is_whiteout
+
+BLOCK: Final = 512
+CHUNK: Final = 1 << 20
+MAX_DEPTH: Final = 256
+"""More directories inside each other are taken for a bomb."""
+MAX_ENTRIES: Final = 1_000_000
+"""More entries in one archive are taken for a bomb."""
+
+_MAX_EXTENSION: Final = 1 << 20
+_MAX_PATH: Final = 4095
+_MAX_NAME: Final = 255
+_MAX_ID: Final = (1 << 32) - 2
+_MAX_SIZE: Final = (1 << 63) - 1
+_DECIMAL: Final = re.compile(rb"(-?\d{1,19})(?:\.(\d{1,9})\d*)?")
+_XATTR: Final = "SCHILY.xattr."
+
+Kind = Literal["file", "directory", "symlink", "link", "fifo"]
+
+_KINDS: Final[dict[bytes, Kind]] = {
+    tarfile.REGTYPE: "file",
+    tarfile.AREGTYPE: "file",
+    tarfile.CONTTYPE: "file",
+    tarfile.DIRTYPE: "directory",
+    tarfile.SYMTYPE: "symlink",
+    tarfile.LNKTYPE: "link",
+    tarfile.FIFOTYPE: "fifo",
+}
+_REFUSED: Final = {
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.GNUTYPE_SPARSE: "a sparse file",
+}
+
+
+_AGAIN: Final = "get it again from where it came from"
+
+
+class Refused(Exception):
+    """Why an archive is not taken. Whoever knows which archive it is makes an error of it."""
+
+    def __init__(
+        self,
+        happened: str,
+        *,
+        cause: str = "the archive is damaged, or was made to do harm",
+        remedy: str = _AGAIN,
+    ) -> None:
+        super().__init__(happened)
+        self.happened, self.cause, self.remedy = happened, cause, remedy
+
+    def asked(self, what: str, *, kept: str = "nothing of it was kept") -> InvalidError:
+        """The same as an error for whoever asked for `what`, with what was `kept` of it."""
+        remedy = f"{_AGAIN}; {kept}" if self.remedy == _AGAIN else self.remedy
+        return InvalidError(what, self.happened, self.cause, remedy)
+
+
+class Readable(Protocol):
+    """Whatever bytes can be read from, in order."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end."""
+        ...
+
+
+class Entry(NamedTuple):
+    """One entry. `path` is relative and clean, `""` for the top; `offset` is where its data starts.
+
+    `target` is where a symlink points, as it is written, or the clean path of
+    the entry that a hard link shares its file with.
+    """
+
+    path: str
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    size: int
+    target: str
+    xattrs: dict[str, bytes]
+    offset: int
+
+
+def clean(path: str, what: str) -> str:
+    """A path of an archive without `.` and doubled slashes; `Refused` when it leads elsewhere."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    shown = repr(path if len(path) < 80 else f"{path[:80]}…")
+    if path.startswith("/"):
+        raise Refused(f"{what} {shown} is absolute")
+    if ".." in parts:
+        raise Refused(f"{what} {shown} leads out of the archive")
+    if "\0" in path:
+        raise Refused(f"{what} {shown} has a zero byte in it")
+    if len(parts) > MAX_DEPTH:
+        raise Refused(f"{what} {shown} lies {len(parts)} directories deep")
+    lengths = [len(part.encode(errors="surrogateescape")) for part in parts]
+    if sum(lengths) + len(parts) > _MAX_PATH or max(lengths, default=0) > _MAX_NAME:
+        raise Refused(f"{what} {shown} is too long for a file system")
+    return "/".join(parts)
+
+
+class TarReader:
+    """The entries of a tar, one after the other, with the data of the current one.
+
+    Iterating raises `Refused` at the first thing that is not right: a damaged or
+    missing header, a path that leads elsewhere, a device, too many entries.
+    """
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self._offset = 0
+        self._left = 0
+        """Bytes of the current entry that nobody has taken yet."""
+        self._padding = 0
+        self._headers = 0
+        self._global: dict[str, bytes] = {}
+        self._held = self._held_globally = 0
+        """Bytes of extended headers that are in memory."""
+
+    def __iter__(self) -> Iterator[Entry]:
+        extended: dict[str, bytes] = {}
+        while (info := self._header()) is not None:
+            if info.type == tarfile.XGLTYPE:
+                self._global.update(_records(self._extension(info)))
+                self._held_globally += info.size
+            elif info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+                extended.update(_records(self._extension(info)))
+            elif info.type == tarfile.GNUTYPE_LONGNAME:
+                extended["path"] = self._extension(info).rstrip(b"\0")
+            elif info.type == tarfile.GNUTYPE_LONGLINK:
+                extended["linkpath"] = self._extension(info).rstrip(b"\0")
+            else:
+                yield self._entry(info, self._global | extended)
+                self.copy(lambda _: None)
+                extended, self._held = {}, self._held_globally
+        if extended:
+            raise Refused("it ends in the middle of an entry")
+
+    def copy(self, take: Callable[[bytes], object]) -> None:
+        """Give the current entry's data, as far as it is left, to `take`."""
+        while self._left:
+            data = self._source.read(min(CHUNK, self._left))
+            if not data:
+                raise Refused(f"it ends {self._left} bytes before its last file does")
+            self._left -= len(data)
+            self._offset += len(data)
+            take(data)
+        if self._padding:
+            self._exactly(self._padding)
+            self._padding = 0
+
+    def _exactly(self, size: int) -> bytes:
+        parts = []
+        while size:
+            data = self._source.read(size)
+            if not data:
+                raise Refused("it ends without the mark that a complete tar ends with")
+            parts.append(data)
+            size -= len(data)
+            self._offset += len(data)
+        return b"".join(parts)
+
+    def _header(self) -> tarfile.TarInfo | None:
+        self._headers += 1
+        if self._headers > MAX_ENTRIES:
+            raise Refused(f"it has more than {MAX_ENTRIES} entries")
+        where = self._offset
+        block = self._exactly(BLOCK)
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
+            return None
+        except (tarfile.HeaderError, ValueError) as error:
+            raise Refused(f"its header at byte {where} is damaged ({error})") from None
+        self._expect(info.size)
+        return info
+
+    def _expect(self, size: int) -> None:
+        if not 0 <= size <= _MAX_SIZE:
+            raise Refused(f"an entry says that it has {size} bytes")
+        self._left, self._padding = size, -size % BLOCK
+
+    def _extension(self, info: tarfile.TarInfo) -> bytes:
+        self._held += info.size
+        if self._held > _MAX_EXTENSION:
+            raise Refused(f"extended headers before one entry come to {self._held} bytes")
+        parts: list[bytes] = []
+        self.copy(parts.append)
+        return b"".join(parts)
+
+    def _entry(self, info: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
+        name = _text(extended.get("path")) or info.name
+        if what := _REFUSED.get(info.type):
+            raise Refused(f"{name!r} is {what}")
+        kind = _KINDS.get(info.type)
+        if kind is None:
+            raise Refused(f"{name!r} is of a kind that tar does not know ({info.type!r})")
+        if any(key.startswith("GNU.sparse.") for key in extended):
+            raise Refused(f"{name!r} is a sparse file")
+        path = clean(name, "the path")
+        target = _text(extended.get("linkpath")) or info.linkname
+        if kind == "link":
+            target = clean(target, f"{path!r} is linked to what it should not: the path")
+        elif kind == "symlink" and (not target or "\0" in target or len(target) > _MAX_PATH):
+            raise Refused(f"the link {path!r} has no target that could be")
+        size = _number(extended, "size", info.size, _MAX_SIZE)
+        self._expect(size if kind == "file" else 0)  # others have none, whatever they say
+        return Entry(
+            path=path,
+            kind=kind,
+            mode=info.mode & 0o7777,
+            uid=_number(extended, "uid", info.uid, _MAX_ID),
+            gid=_number(extended, "gid", info.gid, _MAX_ID),
+            mtime_ns=_time(extended.get("mtime"), int(info.mtime)),
+            size=size if kind == "file" else 0,
+            target=target,
+            xattrs={
+                key.removeprefix(_XATTR): value
+                for key, value in extended.items()
+                if key.startswith(_XATTR)
+            },
+            offset=self._offset,
+        )
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="surrogateescape")
+
+
+def _records(data: bytes) -> dict[str, bytes]:
+    """What an extended header says: lines of `LENGTH KEY=VALUE`; the length counts all of it."""
+    found = {}
+    position = 0
+    while position < len(data):
+        space = data.find(b" ", position, position + 8)
+        digits = data[position:space]
+        end = position + int(digits) if space > 0 and digits.isdigit() else 0
+        key, equals, value = data[space + 1 : end - 1].partition(b"=")
+        if not position < end <= len(data) or data[end - 1 : end] != b"\n" or not equals:
+            raise Refused("an extended header is damaged")
+        found[_text(key)] = value
+        position = end
+    return found
+
+
+def _number(extended: dict[str, bytes], key: str, plain: int, most: int) -> int:
+    raw = extended.get(key)
+    if raw is not None:
+        plain = int(raw) if raw.isdigit() and len(raw) < 20 else -1
+    if not 0 <= plain <= most:
+        raise Refused(f"an entry's {key} cannot be: {raw or plain!r}")
+    return plain
+
+
+def _time(raw: bytes | None, plain: int) -> int:
+    """Nanoseconds since 1970; what no file system can keep becomes the nearest that it can."""
+    seconds, fraction = plain, 0
+    if raw is not None:
+        found = _DECIMAL.fullmatch(raw)
+        if found is None:
+            raise Refused(f"an entry's mtime cannot be: {raw[:40]!r}")
+        seconds = int(found[1])
+        fraction = int((found[2] or b"0").ljust(9, b"0"))
+    return min(max(seconds, 0), (1 << 33) - 1) * 1_000_000_000 + fraction
+
+
+END: Final = bytes(2 * BLOCK)
+"""The mark that a complete tar ends with."""
+
+_OBJECT: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_CAPABILITIES: Final = "security.capability"
+
+
+def header(info: tarfile.TarInfo) -> bytes:
+    """The header of an entry, extended where the plain one is too small for it."""
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def padded(size: int) -> bytes:
+    """What fills the last block of `size` bytes."""
+    return bytes(-size % BLOCK)
+
+
+class Packer:
+    """Packs one directory or file. With `layer` the overlay's marks become those of a layer.
+
+    `owner`, where it is given, is everybody's.
+    """
+
+    def __init__(self, *, layer: bool, owner: tuple[int, int] | None = None) -> None:
+        self._mark = whiteout.attribute() if layer else ""
+        self._owner = owner
+        self._links: dict[tuple[int, int], str] = {}
+
+    def pack(self, top: int, name: str = "") -> Iterator[bytes]:
+        """The pieces of a tar of the file or directory behind `top`, under `name`.
+
+        A directory without a name is packed as `.`, its content below it. Raises
+        `Refused` for what our own reading does not take: devices, reserved names,
+        too many directories in each other.
+        """
+        yield from self._object(os.dup(top), name)
+        yield END
+
+    def _object(self, fd: int, path: str) -> Iterator[bytes]:
+        """Pack what `fd` is, and close it."""
+        try:
+            status = os.fstat(fd)
+            clean(path, "the path")
+            info = self._info(path, status)
+            match stat.S_IFMT(status.st_mode):
+                case stat.S_IFDIR:
+                    info.type = tarfile.DIRTYPE
+                    yield header(info)
+                    yield from self._directory(fd, path)
+                case stat.S_IFREG:
+                    first = self._first(status, path)
+                    if first != path:
+                        info.type, info.linkname = tarfile.LNKTYPE, first
+                        yield header(info)
+                    else:
+                        yield from self._file(fd, info, status.st_size)
+                case stat.S_IFLNK:
+                    info.type, info.linkname = tarfile.SYMTYPE, os.readlink("", dir_fd=fd)
+                    yield header(info)
+                case stat.S_IFIFO:
+                    info.type = tarfile.FIFOTYPE
+                    yield header(info)
+                case stat.S_IFSOCK:
+                    return  # nobody listens to it any more where it comes to
+                case _ if self._mark and is_whiteout(status):
+                    directory, _, name = path.rpartition("/")
+                    yield _marker(directory, whiteout.PREFIX + name)
+                case _:
+                    raise Refused(
+                        f"/{path} is a device, which no archive of ours has",
+                        cause="",
+                        remedy="leave out the directory that it is in",
+                    )
+        finally:
+            os.close(fd)
+
+    def _first(self, status: os.stat_result, path: str) -> str:
+        """The path under which the same file was packed before; `path` for the first time."""
+        if status.st_nlink == 1:
+            return path
+        return self._links.setdefault((status.st_dev, status.st_ino), path)
+
+    def _info(self, path: str, status: os.stat_result) -> tarfile.TarInfo:
+        info = tarfile.TarInfo(path or ".")
+        info.mode = stat.S_IMODE(status.st_mode)
+        info.uid, info.gid = self._owner or (status.st_uid, status.st_gid)
+        info.mtime = int(status.st_mtime)
+        return info
+
+    def _file(self, fd: int, info: tarfile.TarInfo, size: int) -> Iterator[bytes]:
+        info.size = size
+        same = f"/proc/self/fd/{fd}"
+        try:
+            value = os.getxattr(same, _CAPABILITIES)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+                raise
+        else:
+            text = value.decode(errors="surrogateescape")
+            info.pax_headers = {f"SCHILY.xattr.{_CAPABILITIES}": text}
+        yield header(info)
+        with open(same, "rb", buffering=0) as file:
+            left = size
+            while left and (data := file.read(min(CHUNK, left))):
+                left -= len(data)
+                yield data
+        while left:  # it has been cut short meanwhile; its header is out already
+            yield bytes(min(CHUNK, left))
+            left -= min(CHUNK, left)
+        yield padded(size)
+
+    def _directory(self, fd: int, path: str) -> Iterator[bytes]:
+        readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            if self._mark and path and whiteout.is_opaque(readable, self._mark):
+                yield _marker(path, whiteout.OPAQUE)
+            for name in sorted(os.listdir(readable)):
+                inner = f"{path}/{name}" if path else name
+                if self._mark and name.startswith(whiteout.PREFIX):
+                    raise Refused(
+                        f"/{inner} has a name that images use to remove files",
+                        cause="",
+                        remedy="give it another name, or use `mydocker export`",
+                    )
+                try:
+                    found = os.open(name, _OBJECT, dir_fd=readable)
+                except FileNotFoundError:
+                    continue  # it is gone, as it may in a container that runs
+                yield from self._object(found, inner)
+        finally:
+            os.close(readable)
+
+
+def _marker(directory: str, name: str) -> bytes:
+    return header(tarfile.TarInfo(f"{directory}/{name}" if directory else name))

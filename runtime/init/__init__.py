@@ -1,0 +1,1 @@
+"""Code that runs inside the new container: rootfs, mounts, security, pid 1."""

@@ -1,0 +1,117 @@
+"""What a container sees of the host's files: directories, single files, named volumes.
+
+`source:target[:ro]`, as with Docker's `-v`: a source with a slash is a path of the
+host, any other the name of a volume. Sources are taken before the host's file
+system is left and put down after, so that the target is resolved inside the new
+root and no link of the image leads out.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from linux.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY, move_mount, open_tree, restrict_tree
+from runtime.errors import InvalidError
+from runtime.store import NAME
+
+_NOT_THERE: Final = ("/proc", "/sys")
+"""Where a mount would undo what keeps the host's knobs out of reach."""
+
+
+class Bind(NamedTuple):
+    """One `-v`: where from (a path of the host, or a volume's name), where to, and how."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    @property
+    def volume(self) -> bool:
+        """Whether the source is the name of a volume."""
+        return "/" not in self.source
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}{':ro' if self.read_only else ''}"
+
+
+def parse(asked: str, text: str) -> Bind:
+    """Read `source:target[:ro|:rw]`; `InvalidError` says what is wrong with it."""
+    source, target, *rest = [*text.split(":"), ""]
+    mode = rest[0] if rest else ""
+    bind = Bind(source, os.path.normpath(target) if target else "", mode == "ro")
+    wrong = ""
+    if not source or not target or len(rest) > 2 or mode not in ("", "ro", "rw"):
+        wrong = "is not source:target[:ro]"
+    elif not target.startswith("/"):
+        wrong = f"has the target {target!r}, which is not absolute"
+    elif _forbidden(bind.target):
+        wrong = f"cannot be: {bind.target} is the container's own"
+    elif bind.volume and not NAME.fullmatch(source):
+        wrong = f"names a volume {source!r}, which is malformed"
+    elif not bind.volume and not source.startswith("/"):
+        wrong = f"has the source {source!r}, which is not absolute"
+    if wrong:
+        raise InvalidError(asked, f"-v {text} {wrong}", remedy="-v /here:/there, or -v name:/there")
+    return bind
+
+
+def _forbidden(target: str) -> bool:
+    return target == "/" or any(f"{target}/".startswith(f"{place}/") for place in _NOT_THERE)
+
+
+class Taken(NamedTuple):
+    """A source as a mount that is nowhere yet."""
+
+    tree: int
+    target: str
+    directory: bool
+
+
+def take(binds: Sequence[Bind]) -> list[Taken]:
+    """Take every source, with what is mounted below it, for `put`.
+
+    A device among them cannot be opened inside. `InvalidError` when one is not there.
+    """
+    found = []
+    for source, target, read_only in binds:
+        try:
+            tree = open_tree(source, recursive=True)
+        except OSError as error:
+            raise InvalidError(
+                f"mount {source} at {target}",
+                str(os.strerror(error.errno or 0)),
+                remedy=f"mkdir -p {source}",
+            ) from error
+        restrict_tree(tree, MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if read_only else 0))
+        found.append(Taken(tree, target, stat.S_ISDIR(os.fstat(tree).st_mode)))
+    return found
+
+
+def put(taken: Iterable[Taken]) -> None:
+    """Attach what was taken inside the root that is "/" now, the outer ones first."""
+    for tree, target, directory in sorted(taken, key=lambda item: item.target.count("/")):
+        asked = f"mount something at {target}"
+        place = os.path.realpath(target)
+        if _forbidden(place):
+            raise InvalidError(asked, f"in this image it leads to {place}")
+        try:
+            _make_place(place, directory=directory)
+            if os.path.isdir(place) != directory:
+                kinds = ("a file", "a directory") if directory else ("a directory", "a file")
+                raise InvalidError(asked, "it is {}, and what is to be there {}".format(*kinds))
+            move_mount(tree, place)
+        except OSError as error:
+            raise InvalidError(asked, str(os.strerror(error.errno or 0))) from error
+        finally:
+            os.close(tree)
+
+
+def _make_place(place: str, *, directory: bool) -> None:
+    if os.path.exists(place):
+        return
+    os.makedirs(place if directory else os.path.dirname(place), exist_ok=True)
+    if not directory:
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))

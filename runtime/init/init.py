@@ -1,0 +1,260 @@
+"""From fork to the container's command: three processes, one after the other.
+
+```
+engine ── fork ── outer ── fork ── pid 1 ── fork ── command (pid 2)
+                  leaves the        makes the         execs
+                  host's            root file
+                  namespaces,       system, waits,
+                  reports pid 1,    then collects
+                  exits             output and children
+```
+
+Outer exits at once, so that pid 1 becomes a child of the host's init and
+outlives whoever started it. A caller with a `runtime.container.prefork` has pid 1 forked from
+there instead, without an outer. Pid 1 waits for one byte on `go`, which the engine
+writes when the network is in place; should the engine die before, the pipe
+closes and pid 1 leaves.
+
+Everything here runs after a fork: no imports, no logging, no return into the
+caller's code. What goes wrong travels over a pipe (`runtime.init.status_pipe`); its end without
+a word means that the command was executed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import warnings
+from collections.abc import Iterable
+from typing import Final, NamedTuple, NoReturn
+
+from linux.proc import Stat
+from linux.syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    PR_SET_DUMPABLE,
+    PR_SET_NAME,
+    prctl,
+    sethostname,
+    setns,
+    unshare,
+)
+from runtime.init import fds, process, rootfs, security, status_pipe, terminal
+from runtime.init.process import Command, Stdio
+from runtime.init.supervise import Stream, hold_signals, supervise
+from runtime.network import sysctl
+
+TITLE: Final = b"mydocker-init"
+GO: Final = b"1"
+"""What the engine says on `go` when the command may run."""
+
+NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP
+"""What every container has of its own; the network namespace is made by who wires it."""
+
+
+class Launch(NamedTuple):
+    """All that the new container needs to know. Numbers are file descriptors.
+
+    `netns` is -1 to stay in the host's network namespace, `console` a socket that
+    wants the terminal's master or -1. Without `stdio` nobody listens: output goes to the log only.
+    `lost` is a pipe that is told when the caller takes no more of it, or -1. Where it `publishes`,
+    `go` is a socket, by which pid 1 gets what it is to keep open as long as it lives.
+    """
+
+    rootfs: rootfs.Rootfs
+    hostname: str
+    command: Command
+    sysctls: dict[str, str]
+    tty: bool
+    report: int
+    go: int
+    log: int
+    exit: int
+    netns: int = -1
+    console: int = -1
+    stdio: Stdio | None = None
+    lost: int = -1
+    read_only: bool = False
+    publishes: bool = False
+
+    @property
+    def descriptors(self) -> set[int]:
+        """Those that must stay open in the children."""
+        own = {self.report, self.go, self.log, self.exit, self.netns, self.console, self.lost}
+        return {fd for fd in own | set(self.stdio or ()) if fd >= 0}
+
+
+def child(launch: Launch) -> NoReturn:
+    """What the first fork becomes. Never returns."""
+    try:
+        _outer(launch)
+    except BaseException as error:
+        status_pipe.send_error(launch.report, error)
+    finally:
+        os._exit(1)
+
+
+def fork() -> int:
+    """fork(2), without Python's warning about a caller with several threads.
+
+    It fears for locks that another thread holds at that moment. The child takes
+    none: it makes system calls, and ends in exec or _exit.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def forget_parent(keep: Iterable[int]) -> None:
+    """Drop what a fork inherits: descriptors, signal handlers, session, garbage collection."""
+    gc.disable()  # a collection would copy every page that is still shared
+    os.setsid()
+    close_others(keep)
+    default_signals()
+
+
+def close_others(keep: Iterable[int]) -> None:
+    """Close every descriptor but the three first and those to keep."""
+    last = 2
+    for fd in sorted(fd for fd in keep if fd > last):
+        if fd > last + 1:  # an empty range would mean "all" to close_range(2)
+            os.closerange(last + 1, fd)
+        last = fd
+    os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def default_signals(numbers: Iterable[int] = range(1, signal.NSIG)) -> None:
+    """Have these signals do what they do by default, and none be blocked."""
+    for number in numbers:
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):  # None: not Python's to know
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _outer(launch: Launch) -> None:
+    forget_parent(launch.descriptors)
+    unshare(NAMESPACES)
+    if launch.netns >= 0:
+        setns(launch.netns, CLONE_NEWNET)
+        os.close(launch.netns)
+    pid = os.fork()
+    if pid:
+        status_pipe.send_pid(launch.report, pid)
+        os._exit(0)
+    Title(TITLE, arguments_area()).take()
+    pid_1(launch, rootfs.prepare())
+
+
+def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
+    """Be the container's first process, already in its namespaces, till the command has ended."""
+    rootfs.enter(launch.rootfs, ground, read_only=launch.read_only)
+    sethostname(launch.hostname)
+    os.umask(0o022)
+    if not os.path.isdir(launch.command.workdir):
+        os.makedirs(launch.command.workdir)
+    sysctl.apply(launch.sysctls)
+    security.hide_paths()
+    if launch.read_only:
+        rootfs.lock()
+    security.drop_capabilities(guarded=True, wanted=launch.command.capabilities)
+    streams, inside = _connect(launch)
+    own = tuple(set(inside) if launch.tty else inside[1:])
+    hold_signals()
+    _await_go(launch)  # all that could be done before has been
+    os.close(launch.go)
+    pid = process.begin(launch.command, inside, tty=launch.tty, own=own, report=launch.report)
+    os.close(launch.report)
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for fd in range(3):
+        os.dup2(nothing, fd)
+    for fd in {nothing, *inside}:
+        os.close(fd)
+    # The host's tools may look at /proc/PID/ns of pid 1; nobody inside can (see
+    # drop_capabilities).
+    prctl(PR_SET_DUMPABLE, 1)
+    supervise(pid, streams, log=launch.log, exit_record=launch.exit)
+
+
+def _await_go(launch: Launch) -> None:
+    """Wait for the word; leave when the engine has died before.
+
+    What comes with it would be held by nobody if the engine died before its pid was known.
+    """
+    if not launch.publishes:
+        if os.read(launch.go, 1) != GO:
+            os._exit(1)
+        return
+    held = fds.take_until(launch.go, GO)
+    if held is None:
+        os._exit(1)
+    status_pipe.send_held(launch.report, held)
+
+
+def _connect(launch: Launch) -> tuple[list[Stream], Stdio]:
+    """The command's standard streams, and the ends of them that pid 1 listens to."""
+    if launch.tty:
+        master, slave = os.openpty()
+        inside = Stdio(slave, slave, slave)
+        if launch.stdio is not None:
+            terminal.copy_size(launch.stdio.stdin, master)
+        if launch.console >= 0:
+            terminal.send(launch.console, master)
+            os.close(master)
+            os.close(launch.console)
+            return [], inside
+        return [Stream("stdout", master, -1)], inside
+    out, err = os.pipe(), os.pipe()
+    if launch.stdio is None:
+        stdin = os.open("/dev/null", os.O_RDONLY)
+        copies = (-1, -1)
+    else:
+        stdin = os.dup(launch.stdio.stdin)
+        copies = (os.dup(launch.stdio.stdout), os.dup(launch.stdio.stderr))
+        for fd in set(launch.stdio):
+            os.close(fd)
+    streams = [
+        Stream("stdout", out[0], copies[0], launch.lost),
+        Stream("stderr", err[0], copies[1], launch.lost),
+    ]
+    if launch.lost >= 0:
+        for stream in streams:
+            stream.peers = streams
+    return streams, Stdio(stdin, out[1], err[1])
+
+
+class Area(NamedTuple):
+    """A piece of this process's memory, in bytes."""
+
+    start: int
+    size: int
+
+
+def arguments_area() -> Area:
+    """Where the kernel reads the command line: arg_start to arg_end."""
+    start, end = Stat.of("/proc/self").arguments
+    return Area(start, end - start if start else 0)
+
+
+class Title:
+    """What a process, or one that is forked from it, calls itself from `take` on.
+
+    The container could read the caller's command line otherwise: it is overwritten.
+    """
+
+    def __init__(self, title: bytes, arguments: Area) -> None:
+        self._start, self._size = arguments
+        self._words = title[: self._size - 1].ljust(self._size, b"\0")
+        self._name = ctypes.create_string_buffer(title)
+        self._address = ctypes.addressof(self._name)
+
+    def take(self) -> None:
+        """Be called so."""
+        if self._size > 0:
+            ctypes.memmove(self._start, self._words, self._size)
+        prctl(PR_SET_NAME, self._address)

@@ -1,0 +1,231 @@
+"""How a command comes to be executed in the place where the caller already is.
+
+A fork copies the page tables of who forks, and then page by page what the two
+write to. posix_spawn(3) does not: the child borrows the caller's memory until it
+executes. It knows how to begin a session and where the standard streams go, which is
+all that most containers ask for. What needs more (a terminal, another user, other
+capabilities) is done in a forked child, step by step, before it executes.
+
+Either is still the runtime's own interpreter when the kernel looks for the command, and
+`/proc/self/exe` leads to it, a file of the host's: a command that is found by such a link of
+proc(5) is refused (CVE-2019-5736).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from linux.syscalls import AT_FDCWD, RESOLVE_NO_XDEV, openat2
+from runtime.errors import (
+    CommandError,
+    CommandNotFoundError,
+    MydockerError,
+    exhausted,
+    is_exhausted,
+)
+from runtime.init import security, status_pipe, terminal, users
+
+_DEEPEST: Final = 6
+"""Files of a command at most: itself, and interpreters' interpreters (`exec_binprm`, fs/exec.c)."""
+_FIRST_LINE: Final = 256
+"""How much of its first line the kernel reads (BINPRM_BUF_SIZE)."""
+_JUST_LOOK: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+"""Nothing is waited for, nor taken: it may be a pipe, or a terminal."""
+_MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+_AS_EXECUTED: Final = frozenset(
+    {*_MISSING, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV}
+)
+"""Why a file cannot be opened that cannot be executed either, or that may not be read."""
+
+
+class Stdio(NamedTuple):
+    """Descriptors of the caller that a container's command is connected to."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+class Command(NamedTuple):
+    """What to execute, where, as whom (`""` is root), and with which capabilities at most."""
+
+    argv: list[str]
+    env: dict[str, str]
+    workdir: str
+    user: str = ""
+    capabilities: int = security.DEFAULT_CAPABILITIES
+
+
+def begin(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...], report: int) -> int:
+    """Have a child execute the command; its pid.
+
+    `own` are the streams that were made for it, and that its user may open again.
+    What keeps it from being executed is raised, or told on `report`, which stays open
+    in the child until then.
+    """
+    special = tty or command.user or command.capabilities != security.DEFAULT_CAPABILITIES
+    if not special:
+        with suppress(_UnseenError):
+            return _spawned(command, stdio)
+    pid = os.fork()
+    if not pid:
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            become(command, stdio, tty=tty, own=own)
+        except BaseException as error:
+            status_pipe.send_error(report, error)
+        finally:
+            os._exit(127)
+    return pid
+
+
+def become(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = ()) -> None:
+    """Be the command from now on. Raises `CommandError` when that cannot be."""
+    argv, env, workdir, user, capabilities = command
+    os.setsid()
+    if tty:
+        terminal.take_control(stdio.stdin)
+    if capabilities != security.DEFAULT_CAPABILITIES:
+        security.forbid(capabilities)
+    os.chdir(workdir)
+    found, beyond = _all_found(argv[0], env)  # as root, who reads what its user can only execute
+    if user:
+        account = users.find(user)
+        env.setdefault("HOME", account.home)
+        users.become(account, streams=own)
+    for target, fd in enumerate(stdio):
+        os.dup2(fd, target)
+    os.chdir(workdir)
+    refusal: OSError | None = None
+    for path in found:
+        try:
+            os.execve(path, argv, env)  # noqa: S606 - no shell is what we want
+        except OSError as error:
+            refusal = refusal or error
+    raise beyond or _explained(argv[0], refusal) from refusal
+
+
+def _spawned(command: Command, stdio: Stdio) -> int:
+    """The pid of a child that executes the command already."""
+    argv, env, workdir, _, _ = command
+    streams = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio)]
+    os.chdir(workdir)  # posix_spawn has no word for it
+    refusal: OSError | None = None
+    try:
+        for path in _found(argv[0], env, sees=False):
+            try:
+                return os.posix_spawn(
+                    path, argv, env, file_actions=streams, setsid=True, setsigmask=()
+                )
+            except OSError as error:  # as execvp(3): go on, and tell about the first that was there
+                refusal = refusal or error
+        raise _explained(argv[0], refusal) from refusal
+    finally:
+        os.chdir("/")
+
+
+class _UnseenError(Exception):
+    """Only a process in the container's pid namespace can tell: another has no `/proc/self`."""
+
+
+def _found(name: str, env: dict[str, str], *, sees: bool) -> Iterator[str]:
+    """Where the command is: what is there of it in the places in PATH.
+
+    `CommandError` for one that only a magic link leads to. Unless the caller `sees` its own
+    directory in the container's /proc, `_UnseenError` where that would matter.
+    """
+    places = [name]
+    if "/" not in name:
+        places = [f"{directory}/{name}" for directory in os.get_exec_path(env)]
+    for path in places:
+        if _is_there(name, path, sees=sees):
+            yield path
+
+
+def _all_found(name: str, env: dict[str, str]) -> tuple[list[str], CommandError | None]:
+    """Where it is, and why there is no looking beyond, should it be executed from none of these."""
+    found: list[str] = []
+    try:
+        for path in _found(name, env, sees=True):
+            found.append(path)  # noqa: PERF402 - and kept, should the next not be told
+    except CommandError as error:
+        return found, error
+    return found, None
+
+
+def _is_there(name: str, path: str, *, sees: bool) -> bool:
+    """Whether there is such a file, which no magic link leads to, nor to its interpreters.
+
+    What cannot be opened is there: to execute it tells why not. But `CommandError` for what cannot
+    be looked at just now, or here: execve(2) may wait where this does not.
+    """
+    part = os.fsencode(path)
+    for depth in range(_DEEPEST):
+        try:
+            opened = openat2(AT_FDCWD, part, _JUST_LOOK, resolve=0)
+        except OSError as error:
+            if error.errno == errno.ELOOP and not _is_circle(part):
+                raise _through_magic(name, os.fsdecode(part)) from error
+            if error.errno not in _AS_EXECUTED:
+                raise _explained(name, error) from error
+            missing = error.errno in _MISSING
+            if missing and not sees and _leaves_mount(part):
+                raise _UnseenError from error
+            return depth > 0 or not missing
+        try:
+            line = os.read(opened, _FIRST_LINE).partition(b"\n")[0]
+        except OSError:  # a directory, or a pipe that nobody writes to
+            return True
+        finally:
+            os.close(opened)
+        if not line.startswith(b"#!"):
+            return True
+        words = line[2:].replace(b"\t", b" ").lstrip(b" ").replace(b"\0", b" ")
+        part = words.partition(b" ")[0]
+    return True
+
+
+def _is_circle(path: bytes) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
+def _leaves_mount(path: bytes) -> bool:
+    """Whether the way to what is not there may lead to another mount, which /proc is."""
+    if not path.startswith(b"/"):
+        return True
+    try:
+        os.close(openat2(AT_FDCWD, path, _JUST_LOOK, resolve=RESOLVE_NO_XDEV))
+    except OSError as error:
+        return error.errno == errno.EXDEV
+    return True  # it has just come about
+
+
+def _through_magic(name: str, path: str) -> CommandError:
+    return CommandError(
+        f"execute {name!r} in the container",
+        f"{path} leads through a link of /proc to a file of whoever executes it",
+        "that would be the host's own interpreter, which runs mydocker",
+        "a path of the image's own",
+    )
+
+
+def _explained(name: str, error: OSError | None) -> MydockerError:
+    asked = f"execute {name!r} in the container"
+    if error is not None and is_exhausted(error):
+        return exhausted(asked, error)
+    if error is None or isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return CommandNotFoundError(
+            asked,
+            "there is no such command in the image",
+            remedy="`mydocker run --rm IMAGE ls /bin` shows what there is",
+        )
+    return CommandError(asked, str(error.strerror))

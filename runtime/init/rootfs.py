@@ -1,0 +1,236 @@
+"""The container's file system: an overlay, and what the kernel adds to it.
+
+`enter` runs in the container's future pid 1, in a mount namespace of its own;
+everything it mounts dies with that namespace. Whatever comes from the host is
+taken as a detached mount first and put down after pivot_root(2), when paths are
+resolved inside the new root and no link of the image can lead out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from linux.syscalls import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    MS_STRICTATIME,
+    in_user_namespace,
+    mount,
+    move_mount,
+    open_tree,
+    pivot_root,
+    restrict_tree,
+    umount,
+)
+from runtime.errors import UnsupportedError
+from runtime.init import binds
+from runtime.init.binds import Bind
+
+_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
+_LINKS: Final = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+_QUIET: Final = MS_NOSUID | MS_NODEV | MS_NOEXEC
+
+
+class Rootfs(NamedTuple):
+    """What a root file system is made of.
+
+    `layers` are the image's directories, uppermost first; `upper` and `work`
+    belong to the container; `mountpoint` is any empty directory; `files` are
+    (path on the host, path inside) of single files to bind, `binds` what the user wants of it.
+    """
+
+    layers: tuple[str, ...]
+    upper: str
+    work: str
+    mountpoint: str
+    files: tuple[tuple[str, str], ...] = ()
+    binds: tuple[Bind, ...] = ()
+
+
+def _escaped(path: str) -> str:
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def mount_overlay(rootfs: Rootfs) -> None:
+    """Mount the whole of it; `UnsupportedError` tells why that cannot be."""
+    own = f",upperdir={_escaped(rootfs.upper)},workdir={_escaped(rootfs.work)}"
+    _mount_overlay(rootfs.mountpoint, rootfs.layers, own)
+
+
+def mount_layers(layers: tuple[str, ...], mountpoint: str) -> None:
+    """Mount layers alone, uppermost first, which nobody can write to; two at least."""
+    _mount_overlay(mountpoint, layers, "")
+
+
+def _mount_overlay(mountpoint: str, layers: tuple[str, ...], own: str) -> None:
+    # By descriptor, because all options together must fit into one page, whatever
+    # the layers' paths are. Without redirects and metacopy, files in the upper
+    # layer are whole, as `diff` and `commit` read them.
+    lower = [os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for layer in layers]
+    options = f"lowerdir={':'.join(f'/proc/self/fd/{fd}' for fd in lower)}{own}"
+    options += ",redirect_dir=nofollow,metacopy=off"
+    if in_user_namespace():
+        options += ",userxattr"  # trusted.* attributes are for the host's root (overlayfs.rst)
+    try:
+        # No device that the container makes for itself can be opened: the only ones
+        # are those that are put into /dev, which are mounts of their own.
+        mount("overlay", mountpoint, "overlay", MS_NODEV, options)
+    except OSError as error:
+        cause = {
+            errno.EINVAL: f"{mountpoint} lies on an overlay itself, or on a file system"
+            " that cannot be an upper layer",
+            errno.ENODEV: "the kernel has no overlay file system",
+            errno.EPERM: "this kernel does not let user namespaces mount overlays (before 5.11)",
+        }.get(error.errno or 0, "")
+        raise UnsupportedError(
+            "mount the container's file system",
+            str(error.strerror),
+            cause,
+            "point MYDOCKER_ROOT at a directory on a tmpfs, ext4 or xfs; netmodes doctor",
+        ) from error
+    finally:
+        for fd in lower:
+            os.close(fd)
+
+
+class Ground(NamedTuple):
+    """What can be done before it is known for which container: `outside` is the host's root."""
+
+    outside: os.stat_result
+    devices: tuple[int, ...]
+
+
+def prepare() -> Ground:
+    """Part from the host's mounts, and take its devices: the host's own, which nobody may change.
+
+    A device is written to by a mount that is read-only as well; its mode and owner are not.
+    """
+    outside = os.stat("/")
+    mount("", "/", flags=MS_REC | MS_PRIVATE)
+    devices = tuple(open_tree(f"/dev/{name}") for name in _DEVICES)
+    for tree in devices:
+        restrict_tree(tree, MOUNT_ATTR_RDONLY)
+    return Ground(outside, devices)
+
+
+def enter(rootfs: Rootfs, ground: Ground, *, read_only: bool = False) -> None:
+    """Make the file system and move into it; the host's is out of reach afterwards.
+
+    With `read_only` nobody inside may write to the single files; the rest is `lock`'s.
+    """
+    files = [(open_tree(source), target) for source, target in rootfs.files]
+    for tree, _ in files if read_only else ():
+        restrict_tree(tree, MOUNT_ATTR_RDONLY)
+    taken = binds.take(rootfs.binds)
+    mount_overlay(rootfs)
+    os.chdir(rootfs.mountpoint)
+    pivot_root(".", ".")
+    # "/" is the new root now. The old one lies on top of it, reached as ".",
+    # until it is unmounted: a user namespace may mount proc and sysfs only
+    # while it still sees the ones it came from.
+    for directory in ("/proc", "/sys", "/dev", "/etc"):
+        with suppress(FileExistsError):
+            os.mkdir(directory)
+    _mount_proc()
+    _mount_sys()
+    umount(".")
+    os.chdir("/")
+    _refuse_host_root(ground.outside)
+    _make_dev(ground.devices)
+    for tree, target in files:
+        _put(tree, target)
+    binds.put(taken)
+
+
+def lock() -> None:
+    """Let nobody write to the container's own file system from now on; mounts in it stay."""
+    mount("", "/", flags=MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NODEV)
+
+
+def _refuse_host_root(outside: os.stat_result) -> None:
+    """Stop unless "/" is one mount, and not the host's: nothing may run in a root that is."""
+    inside = os.stat("/")
+    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+        roots = sum(line.split()[4] == b"/" for line in file.read().splitlines())
+    if roots != 1 or (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino):
+        raise UnsupportedError("leave the host's file system", "it is still in reach")
+
+
+def _put(tree: int, target: str) -> None:
+    """Attach a single file; its place is made where the image has none."""
+    if not os.path.exists(target):
+        if os.path.lexists(target):
+            os.unlink(target)  # a link to nowhere
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    move_mount(tree, target)
+    os.close(tree)
+
+
+def _mount_proc() -> None:
+    try:
+        mount("proc", "/proc", "proc", _QUIET)
+    except PermissionError as error:
+        raise UnsupportedError(
+            "mount /proc in the container",
+            str(error.strerror),
+            "the /proc outside is partly hidden, as inside another container",
+            "run the outer container with --security-opt systempaths=unconfined",
+        ) from error
+
+
+def _mount_sys() -> None:
+    """A sysfs that shows the container's network devices, read-only.
+
+    A namespace that does not own its network namespace (mode host in a user
+    namespace) may not mount one; it gets the host's, read-only.
+    """
+    try:
+        mount("sysfs", "/sys", "sysfs", _QUIET | MS_RDONLY)
+    except PermissionError:
+        tree = open_tree("./sys", recursive=True)
+        restrict_tree(
+            tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+        )
+        move_mount(tree, "/sys")
+        os.close(tree)
+
+
+def _make_dev(devices: Sequence[int]) -> None:
+    mount("tmpfs", "/dev", "tmpfs", _QUIET | MS_STRICTATIME, "mode=755,size=65536k")
+    for tree, name in zip(devices, _DEVICES, strict=True):
+        os.mknod(f"/dev/{name}", stat.S_IFREG | 0o644)
+        move_mount(tree, f"/dev/{name}")
+        os.close(tree)
+    for name, target in _LINKS.items():
+        os.symlink(target, f"/dev/{name}")
+    for name in ("pts", "shm", "mqueue"):
+        os.mkdir(f"/dev/{name}")
+    terminals = "newinstance,ptmxmode=0666,mode=0620"
+    mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, terminals)
+    shm = "/dev/shm"  # noqa: S108 - the container's own
+    mount("tmpfs", shm, "tmpfs", _QUIET, "mode=1777,size=65536k")
+    try:
+        mount("mqueue", "/dev/mqueue", "mqueue", _QUIET)
+    except OSError:
+        os.rmdir("/dev/mqueue")  # a kernel without POSIX message queues

@@ -1,0 +1,143 @@
+"""Terminals: a pair in the container, its master at the caller, bytes in between."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from runtime.errors import unheard
+from runtime.init import fds
+
+_CHUNK = 4096
+
+
+def take_control(slave: int) -> None:
+    """Make it the controlling terminal of the calling session leader."""
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+
+def send(channel: int, master: int) -> None:
+    """Hand a descriptor to whoever holds the other end of a Unix socket."""
+    fds.give(channel, [master])
+
+
+def receive(channel: int) -> int:
+    """The descriptor that `send` sent; -1 when the sender has gone."""
+    _, found = fds.take(channel)
+    return found[0] if found else -1
+
+
+def copy_size(source: int, master: int) -> None:
+    """Give the container's terminal the size of the caller's."""
+    if os.isatty(source):
+        fcntl.ioctl(master, termios.TIOCSWINSZ, fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(8)))
+
+
+@contextmanager
+def raw(fd: int) -> Iterator[None]:
+    """Pass every key on as it is; the terminal's settings come back at the end."""
+    if not os.isatty(fd):
+        yield
+        return
+    saved = termios.tcgetattr(fd)
+    attributes = termios.tcgetattr(fd)
+    # cfmakeraw(3)
+    attributes[0] &= ~(
+        termios.IGNBRK
+        | termios.BRKINT
+        | termios.PARMRK
+        | termios.ISTRIP
+        | termios.INLCR
+        | termios.IGNCR
+        | termios.ICRNL
+        | termios.IXON
+    )
+    attributes[1] &= ~termios.OPOST
+    attributes[2] = attributes[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+    attributes[3] &= ~(
+        termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
+    )
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, saved)
+
+
+def relay(
+    master: int, stdin: int, stdout: int, *, record: Callable[[bytes], None] = lambda _: None
+) -> None:
+    """Carry bytes both ways until the container's side of the terminal closes.
+
+    Follows the caller's window size. What comes out is also given to `record`.
+    `OutputError` when `stdout` takes no more.
+    """
+    copy_size(stdin, master)
+    before = signal.signal(signal.SIGWINCH, lambda *_: copy_size(stdin, master))
+    os.set_blocking(master, False)
+    typed = _Typed(stdin, master)
+    try:
+        with raw(stdin):
+            while True:
+                for fd, event in typed.poll():
+                    if fd == stdin:
+                        typed.read()
+                        continue
+                    if event & select.POLLOUT:
+                        typed.pay()
+                    if event != select.POLLOUT:
+                        try:
+                            data = os.read(master, _CHUNK)
+                        except OSError:  # EIO: the last process closed it
+                            return
+                        record(data)
+                        _show(stdout, data)
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+
+
+class _Typed:
+    """What is typed and not taken yet: nothing more is read meanwhile, but what is shown is.
+
+    A program may take no more before what it has written is taken.
+    """
+
+    def __init__(self, stdin: int, master: int) -> None:
+        self._stdin, self._master = stdin, master
+        self._ended, self._owed = False, b""
+
+    def poll(self) -> list[tuple[int, int]]:
+        """Wait for what can be done next."""
+        poll = select.poll()
+        poll.register(self._master, select.POLLIN | (select.POLLOUT if self._owed else 0))
+        if not self._owed and not self._ended:
+            poll.register(self._stdin, select.POLLIN)
+        return poll.poll()
+
+    def read(self) -> None:
+        """Take what is typed."""
+        self._owed = os.read(self._stdin, _CHUNK)
+        if not self._owed:
+            self._ended, self._owed = True, b"\x04"  # end of input, as a terminal says it
+
+    def pay(self) -> None:
+        """Pass on as much as is taken; nothing more once the last process has closed it."""
+        try:
+            self._owed = self._owed[os.write(self._master, self._owed) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._ended, self._owed = True, b""
+
+
+def _show(stdout: int, data: bytes) -> None:
+    try:
+        while data:
+            data = data[os.write(stdout, data) :]
+    except OSError as error:
+        raise unheard("show what is written to the terminal", error.errno or 0) from error

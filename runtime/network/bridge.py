@@ -1,0 +1,204 @@
+"""Driver bridge: a bridge in the host, and a veth pair into each container.
+
+The pair is made with its far end already inside the container's namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from ipaddress import ip_address
+from typing import Final
+
+from linux import rtnetlink, rtnetlink_dump
+from linux.netlink import Netlink, NetlinkError
+from linux.netns import NetNS
+from linux.readiness import await_local
+from runtime.errors import ConflictError, UnsupportedError
+from runtime.network import sysctl
+from runtime.network.config import IPV6_MIN_MTU
+from runtime.network.ipam import mac_of
+from runtime.records import Endpoint, NetworkConfig
+
+_NOT_THE_LOOPBACK: Final = "3"
+"""No answer by ARP for addresses of scope host: 127.0.0.1, where `route_localnet` is set."""
+
+
+def bridge_mac(network: NetworkConfig) -> str:
+    """The bridge's MAC: fixed, so that it does not change as ports come and go."""
+    return mac_of(ip_address(network.gateway))
+
+
+# --- the bridge ---------------------------------------------------------------
+
+
+def _find(host: Netlink, name: str) -> rtnetlink_dump.Link | None:
+    try:
+        return rtnetlink_dump.link(host, name)
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return None
+
+
+def _is_ours(link: rtnetlink_dump.Link, network: NetworkConfig) -> bool:
+    return link.kind == "bridge" and link.mac == bridge_mac(network)
+
+
+def is_up(network: NetworkConfig) -> bool:
+    """Whether the network's bridge is there and is ours; `ConflictError` as for `find`."""
+    with Netlink() as host:
+        return find(host, network) is not None
+
+
+def find(host: Netlink, network: NetworkConfig) -> rtnetlink_dump.Link | None:
+    """The network's bridge, if there is one.
+
+    `ConflictError` when somebody else's interface has its name.
+    """
+    link = _find(host, network.bridge)
+    if link is not None and not _is_ours(link, network):
+        raise ConflictError(
+            f"use the bridge {network.bridge}",
+            f"there is an interface of that name that mydocker did not make (MAC {link.mac})",
+            "another container runtime lives in this network namespace",
+            "run mydocker in a namespace of its own: netmodes lab",
+        )
+    return link
+
+
+def _scratch(network: NetworkConfig) -> str:
+    return f"mdk{network.id[:12]}"
+
+
+def make(network: NetworkConfig) -> None:
+    """Make the bridge. It gets its name last, so that a bridge of that name is complete."""
+    scratch = _scratch(network)
+    try:
+        with Netlink() as host:
+            host.send([rtnetlink.del_link(scratch)], missing_ok=True)
+            host.send([rtnetlink.add_bridge(scratch, mac=bridge_mac(network), up=False)])
+            index = rtnetlink_dump.link(host, scratch).ifindex
+            set_ipv6(scratch, on=bool(network.subnet6))
+            sysctl.write(f"net.ipv4.conf.{scratch}.arp_ignore", _NOT_THE_LOOPBACK)
+            host.send(
+                [
+                    # Only of a change does the kernel tell br_netfilter, which would else take
+                    # the MTU for 1500 and drop what came in larger fragments.
+                    rtnetlink.set_link(index, mtu=network.mtu),
+                    *(rtnetlink.add_address(index, gateway) for gateway in network.gateways),
+                    rtnetlink.set_link(index, name=network.bridge, up=True),
+                ]
+            )
+            await_local(host, (gateway.ip for gateway in network.gateways))
+    except NetlinkError as error:
+        raise refused(f"make the bridge {network.bridge}", error) from error
+
+
+def remove(network: NetworkConfig) -> None:
+    """Remove the bridge, if it is there and ours, and what a killed `make` left."""
+    names = [_scratch(network)]
+    with Netlink() as host:
+        link = _find(host, network.bridge)
+        if link is not None and _is_ours(link, network):
+            names.append(network.bridge)
+        host.send([rtnetlink.del_link(name) for name in names], missing_ok=True)
+
+
+def refused(asked: str, error: NetlinkError) -> UnsupportedError:
+    """The kernel's no, with its likely cause."""
+    if error.errno in (errno.EPERM, errno.EACCES):
+        cause, remedy = "no CAP_NET_ADMIN in this network namespace", "netmodes lab"
+    elif error.errno in (errno.EOPNOTSUPP, errno.ENOENT, errno.EAFNOSUPPORT):
+        cause, remedy = "the kernel was built without it", "netmodes doctor"
+    else:
+        cause, remedy = "", ""
+    return UnsupportedError(asked, str(error.strerror), cause, remedy)
+
+
+def set_ipv6(interface: str, *, on: bool) -> None:
+    """IPv6 off altogether, or on without listening to router advertisements from containers.
+
+    For an interface of the namespace that the caller is in.
+
+    Nor is there duplicate address detection: mydocker gives addresses out once, and a bridge
+    whose link-local address is still tentative forwards nothing for a second or two.
+    """
+    name = f"net.ipv6.conf.{interface}"
+    try:
+        if on:
+            sysctl.write(f"{name}.accept_ra", "0")
+            sysctl.write(f"{name}.accept_dad", "0")
+        else:
+            sysctl.write(f"{name}.disable_ipv6", "1")
+    except FileNotFoundError:
+        if on:
+            raise UnsupportedError(
+                "make an IPv6 network", "this kernel has no IPv6", remedy="leave out --ipv6"
+            ) from None
+
+
+# --- a container's pair -------------------------------------------------------
+
+
+def add_pair(
+    host: Netlink, netns: NetNS, network: NetworkConfig, endpoint: Endpoint, *, master: int
+) -> None:
+    """Make a container's pair, its far end inside and still down, its near end a port.
+
+    `master` is the bridge's index.
+    """
+    pair = [
+        rtnetlink.add_veth(
+            endpoint.veth,
+            endpoint.interface,
+            master=master,
+            mtu=network.mtu,
+            peer_netns=netns.fd,
+            peer_mac=endpoint.mac,
+        )
+    ]
+    if network.mtu >= IPV6_MIN_MTU and os.path.isdir("/proc/sys/net/ipv6"):
+        pair.append(rtnetlink.no_link_local(endpoint.veth))
+    host.send(pair)
+    _set_port(host, network, endpoint)
+
+
+def _set_port(host: Netlink, network: NetworkConfig, endpoint: Endpoint) -> None:
+    if not network.icc:
+        host.send([rtnetlink.isolate_port(rtnetlink_dump.link(host, endpoint.veth).ifindex)])
+
+
+def wait_until_forwarding(host: Netlink, master: rtnetlink_dump.Link, endpoint: Endpoint) -> None:
+    """Wait until the kernel has taken note of the carrier; before that it drops what comes.
+
+    The notice goes through a work queue of the kernel's (link watch) and takes
+    microseconds.
+    """
+    deadline = time.monotonic() + 5
+    names = [endpoint.veth]
+    if not master.running:  # it has a carrier once one of its ports has
+        names.append(master.name)
+    while late := [
+        link.name for link in rtnetlink_dump.links_named(host, names) if not link.running
+    ]:
+        if time.monotonic() > deadline:
+            raise UnsupportedError(
+                f"bring up {late[0]}", "it has no carrier after 5 s", remedy="ip -d link"
+            )
+        os.sched_yield()
+
+
+def reattach(network: NetworkConfig, endpoint: Endpoint) -> None:
+    """Make a running container's pair a port of the bridge again, after that was made anew.
+
+    Whoever has removed his end inside has removed the pair, and stays without.
+    """
+    with Netlink() as host:
+        master = rtnetlink_dump.link(host, network.bridge)
+        if endpoint.veth not in {item.name for item in rtnetlink_dump.links(host)}:
+            return
+        host.send([rtnetlink.set_link(0, name=endpoint.veth, master=master.ifindex, up=True)])
+        _set_port(host, network, endpoint)
+        wait_until_forwarding(host, master, endpoint)

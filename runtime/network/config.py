@@ -1,0 +1,212 @@
+"""What a network is to be: what was asked for, checked, and the rest chosen. Pure.
+
+`used` are the subnets that other networks and the host's routes take up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Final, TypedDict
+
+from runtime.errors import ConflictError, InvalidError
+from runtime.network.ipam import default_gateway
+from runtime.records import Address, Driver, Network, NetworkConfig
+from runtime.store import NAME, NAME_RULE, now
+
+RESERVED: Final = frozenset({"host", "none", "container", "default"})
+IPV6_MIN_MTU: Final = 1280
+"""Below it a link has no IPv6 at all (RFC 8200), in bytes."""
+DEFAULT_MTU: Final = 1500
+_MIN_MTU: Final = 68
+_MAX_MTU: Final = 65535
+
+
+class NetworkOptions(TypedDict, total=False):
+    """Everything that may be left out when a network is made.
+
+    `mtu` is in bytes. `driver` is `bridge` or `macvlan`, whose `parent` is an
+    interface of the host.
+    """
+
+    driver: Driver
+    parent: str
+    subnet: str
+    gateway: str
+    ip_range: str
+    subnet6: str
+    gateway6: str
+    ipv6: bool
+    internal: bool
+    icc: bool
+    mtu: int
+
+
+def check(asked: str, name: str, options: NetworkOptions) -> None:
+    """Raise `InvalidError` for what is wrong whatever else there is."""
+    if not NAME.fullmatch(name) or name in RESERVED:
+        raise InvalidError(asked, "the name is malformed or reserved", remedy=NAME_RULE)
+    if "mtu" in options:
+        ipv6 = options.get("ipv6", False) or options.get("subnet6", "")
+        lowest, mtu = IPV6_MIN_MTU if ipv6 else _MIN_MTU, options["mtu"]
+        if not lowest <= mtu <= _MAX_MTU:
+            raise InvalidError(asked, f"an MTU of {mtu} is not within {lowest} and {_MAX_MTU}")
+    driver = options.get("driver", "bridge")
+    if driver not in ("bridge", "macvlan"):
+        raise InvalidError(asked, f"there is no driver {driver!r}", remedy="bridge, macvlan")
+    if driver == "macvlan":
+        if not options.get("parent") or not options.get("subnet"):
+            raise InvalidError(
+                asked,
+                "a macvlan needs a parent interface and the subnet of the network it is on",
+                remedy="--opt parent=eth0 --subnet 192.0.2.0/24 --gateway 192.0.2.1",
+            )
+        if not options.get("icc", True):
+            raise InvalidError(asked, "icc=false needs a bridge")
+    elif options.get("parent"):
+        raise InvalidError(asked, "a bridge has no parent", remedy="--driver macvlan")
+
+
+_WITHIN: Final = {
+    "gateway": ("subnet", "a gateway"),
+    "ip_range": ("subnet", "a range"),
+    "gateway6": ("subnet6", "a gateway for IPv6"),
+}
+"""What is part of a subnet, which one, and in words."""
+
+
+def design(
+    asked: str, name: str, options: NetworkOptions, *, identity: str, used: list[Network]
+) -> NetworkConfig:
+    """The network; `ConflictError` when it overlaps, `InvalidError` when it is malformed.
+
+    What is left out is chosen: a private IPv4 subnet that overlaps nothing, a
+    ULA prefix drawn from the id, the first address as gateway.
+    """
+    subnet, subnet6 = options.get("subnet", ""), options.get("subnet6", "")
+    ip_range = options.get("ip_range", "")
+    wanted6 = parse(asked, subnet6, 6) if subnet6 else None
+    if options.get("ipv6", False) and wanted6 is None:
+        wanted6 = ula(identity)
+    for wish, (whole, told) in _WITHIN.items():
+        if options.get(wish, "") and not options.get(whole, ""):
+            raise InvalidError(
+                asked, f"{told} was asked for, and no subnet for it", remedy="give --subnet too"
+            )
+    chosen: Network = parse(asked, subnet, 4) if subnet else free(asked, used)
+    for item in (chosen, wanted6):
+        refuse_overlap(asked, item, used)
+    gateway6 = gateway_of(asked, wanted6, options.get("gateway6", "")) if wanted6 else ""
+    driver = options.get("driver", "bridge")
+    return NetworkConfig(
+        id=identity,
+        name=name,
+        bridge=f"br-{identity[:12]}" if driver == "bridge" else "",
+        subnet=str(chosen),
+        gateway=str(gateway_of(asked, chosen, options.get("gateway", ""))),
+        subnet6=str(wanted6) if wanted6 else "",
+        gateway6=str(gateway6),
+        ip_range=str(within(asked, chosen, ip_range)) if ip_range else "",
+        internal=options.get("internal", False),
+        icc=options.get("icc", True),
+        mtu=options.get("mtu", DEFAULT_MTU),
+        created=now(),
+        driver=driver,
+        parent=options.get("parent", ""),
+    )
+
+
+DEFAULT: Final = "172.17.0.0/16"
+"""The subnet of the default network."""
+
+
+_TAKEN: Final[dict[Network, str]] = {
+    ip_network("0.0.0.0/8"): "nobody's: they mean this network",
+    ip_network("127.0.0.0/8"): "the loopback interface's",
+    ip_network("169.254.0.0/16"): "link-local: no router passes them on",
+    ip_network("224.0.0.0/4"): "groups of receivers (multicast)",
+    ip_network("240.0.0.0/4"): "reserved, the last of them for broadcast",
+    ip_network("::/8"): "reserved: the loopback address and mapped IPv4 are among them",
+    ip_network("fe80::/10"): "link-local: no router passes them on",
+    ip_network("ff00::/8"): "groups of receivers (multicast)",
+}
+"""Addresses that no container can have, and what they are for (RFC 6890, RFC 4291)."""
+
+_EXAMPLES: Final = {4: "10.20.0.0/24", 6: "fd00:20::/64"}
+
+
+def parse(asked: str, text: str, version: int) -> Network:
+    """A subnet as the user wrote it; `InvalidError` tells what is wrong with it."""
+    try:
+        subnet = ip_network(text)
+    except ValueError as error:
+        raise InvalidError(asked, f"the subnet {text!r} is malformed: {error}") from None
+    if subnet.version != version or "/" not in text:
+        raise InvalidError(asked, f"{text!r} is not an IPv{version} subnet with a prefix length")
+    if subnet.num_addresses < 4:
+        raise InvalidError(asked, f"the subnet {text} has no room for a gateway and a container")
+    for other, use in _TAKEN.items():
+        if subnet.version == other.version and subnet.overlaps(other):
+            raise InvalidError(
+                asked,
+                f"containers cannot have the addresses of {text}",
+                f"those of {other} are {use}",
+                f"a subnet such as {_EXAMPLES[version]}",
+            )
+    return subnet
+
+
+def gateway_of(asked: str, subnet: Network, text: str) -> Address:
+    """The gateway asked for, or the first address; never the network's or the broadcast one."""
+    if not text:
+        return default_gateway(subnet)
+    try:
+        gateway = ip_address(text)
+    except ValueError as error:
+        raise InvalidError(asked, f"the gateway is malformed: {error}") from None
+    edges = (subnet.network_address, subnet.broadcast_address)
+    if gateway not in subnet or gateway in (edges if subnet.version == 4 else edges[:1]):
+        raise InvalidError(asked, f"the gateway {text} is no host address of {subnet}")
+    return gateway
+
+
+def within(asked: str, subnet: Network, text: str) -> Network:
+    """The part of an IPv4 subnet that containers get addresses from."""
+    part = parse(asked, text, 4)
+    if not (isinstance(part, IPv4Network) and isinstance(subnet, IPv4Network)):
+        raise InvalidError(asked, f"the range {text} is not IPv4")
+    if not part.subnet_of(subnet):
+        raise InvalidError(asked, f"the range {text} is not within {subnet}")
+    return part
+
+
+def refuse_overlap(asked: str, subnet: Network | None, used: list[Network]) -> None:
+    """Raise `ConflictError` when `subnet` shares an address with one that is in use."""
+    for other in used:
+        if subnet is not None and subnet.version == other.version and subnet.overlaps(other):
+            raise ConflictError(
+                asked,
+                f"its subnet {subnet} overlaps {other}",
+                "another network or a route of this host uses it",
+                "choose another --subnet, or see `ip route` and `mydocker network ls`",
+            )
+
+
+def _candidates() -> Iterator[IPv4Network]:
+    yield from IPv4Network("172.16.0.0/12").subnets(new_prefix=16)
+    yield from IPv4Network("192.168.0.0/16").subnets(new_prefix=20)
+
+
+def free(asked: str, used: list[Network]) -> IPv4Network:
+    """The first private subnet that nobody uses."""
+    reserved = [IPv4Network("172.16.0.0/16"), IPv4Network(DEFAULT)]
+    for subnet in _candidates():
+        if not any(subnet.overlaps(other) for other in [*reserved, *used] if other.version == 4):
+            return subnet
+    raise ConflictError(asked, "every private subnet is in use", remedy="give one with --subnet")
+
+
+def ula(identity: str) -> IPv6Network:
+    """A unique local /64 (RFC 4193) from the network's random id."""
+    random = bytes.fromhex(identity)[:5]
+    return IPv6Network((b"\xfd" + random + bytes(10), 64))

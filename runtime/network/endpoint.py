@@ -1,0 +1,336 @@
+"""How a container is plugged into a network, whatever its driver, and taken off again.
+
+One batch makes the link, with its end already inside the container's namespace; a
+second one, in there, brings it up with its addresses and, at first, the default routes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Collection, Mapping, Sequence
+from ipaddress import IPv6Address, ip_address, ip_interface
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
+
+from linux import rtnetlink, rtnetlink_dump
+from linux.conntrack import Conntrack, Flow, by_protocol
+from linux.netlink import Netlink, NetlinkError, Request
+from linux.netns import NetNS
+from linux.readiness import await_carrier, await_local
+from runtime.errors import ConflictError, UnsupportedError
+from runtime.network import bridge, macvlan, sysctl
+from runtime.network.ipam import mac_of
+from runtime.records import Address, Endpoint, Interface, NetworkConfig
+
+if TYPE_CHECKING:
+    from linux.conntrack import FlowWatch
+
+
+ENDS: Final = 16
+"""How many networks a container may be on."""
+
+
+def veth_name(identity: str, number: int) -> str:
+    """The host end of a container's `eth<number>`.
+
+    Derived from the id, so that what a killed start left can be found again.
+    """
+    return f"veth{identity[:10]}{number:x}"
+
+
+def free_number(asked: str, netns: NetNS) -> int:
+    """The lowest n for which there is no `eth<n>` inside."""
+    with Netlink(netns) as inside:
+        taken = {link.name for link in rtnetlink_dump.links(inside)}
+    for number in range(ENDS):
+        if f"eth{number}" not in taken:
+            return number
+    raise ConflictError(asked, f"it is on {ENDS} networks already")
+
+
+def endpoint(
+    network: NetworkConfig,
+    identity: str,
+    addresses: Sequence[Address],
+    *,
+    mac: str = "",
+    number: int = 0,
+) -> Endpoint:
+    """How a container with these addresses sits on the network, by its `eth<number>`."""
+    interfaces = [
+        f"{address}/{subnet.prefixlen}"
+        for address, subnet in zip(addresses, network.subnets, strict=True)
+    ]
+    routed = not network.internal
+    return Endpoint(
+        network=network.name,
+        interface=f"eth{number}",
+        veth=veth_name(identity, number) if network.driver == "bridge" else "",
+        mac=mac or mac_of(addresses[0]),
+        address=interfaces[0],
+        gateway=network.gateway if routed else "",
+        address6=interfaces[1] if network.subnet6 else "",
+        gateway6=network.gateway6 if routed else "",
+    )
+
+
+class Plug(NamedTuple):
+    """A container's place on a network, with that network's bridge, if it has one."""
+
+    network: NetworkConfig
+    endpoint: Endpoint
+    bridge: rtnetlink_dump.Link | None = None
+
+
+class Bench:
+    """What a container is wired with: sockets in the host and in its namespace."""
+
+    def __init__(self, netns: NetNS) -> None:
+        """For the container in whose namespace this is, from the host's."""
+        self.netns, self.host, self.inside = netns, Netlink(), Netlink(netns)
+
+    def close(self) -> None:
+        """Close them; a second call does nothing."""
+        for opened in (self.host, self.inside):
+            opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def attach(bench: Bench, plugs: Sequence[Plug], *, first: bool = False) -> None:
+    """Plug a container into networks, and bring `lo` up; usable on return.
+
+    With `first` nobody has been in its namespace yet, and it gets its default routes.
+    Those of one that runs are `routes.settle`'s.
+    """
+    for plug in plugs:
+        _link(bench, plug)
+    with bench.netns.entered():
+        for plug in plugs:
+            bridge.set_ipv6(plug.endpoint.interface, on=bool(plug.network.subnet6))
+    names = [plug.endpoint.interface for plug in plugs]
+    indexes = {link.name: link.ifindex for link in rtnetlink_dump.links_named(bench.inside, names)}
+    addresses = {plug.endpoint.interface: _addresses(plug.endpoint) for plug in plugs}
+    batch = [rtnetlink.set_link(rtnetlink.LO, up=True)]
+    for plug in plugs:
+        name = plug.endpoint.interface
+        batch += [rtnetlink.add_address(indexes[name], address) for address in addresses[name]]
+        batch.append(rtnetlink.set_link(indexes[name], up=True))
+    if first:
+        batch += first_routes([plug.endpoint for plug in plugs], indexes)
+    try:
+        for plug in plugs:
+            if plug.bridge is None:
+                macvlan.bring_up(bench.inside, indexes[plug.endpoint.interface])
+        bench.inside.send(batch)
+    except NetlinkError as error:
+        raise _not_furnished(bench, plugs, error) from error
+    for plug in plugs:
+        if plug.bridge is not None:
+            bridge.wait_until_forwarding(bench.host, plug.bridge, plug.endpoint)
+            if plug.endpoint.address6:  # without a carrier there is no route to ff02::1 yet
+                await_carrier(bench.inside, [plug.endpoint.interface])
+    # Whoever is told of an address may send to it at once.
+    await_local(bench.inside, (item.ip for own in addresses.values() for item in own))
+    with bench.netns.entered():
+        for name, mac in ((plug.endpoint.interface, plug.endpoint.mac) for plug in plugs):
+            announce(bench.inside, indexes[name], name, mac, [item.ip for item in addresses[name]])
+
+
+def _not_furnished(
+    bench: Bench, plugs: Sequence[Plug], error: NetlinkError
+) -> UnsupportedError | NetlinkError:
+    """Why what is in a container could not be set up: its own settings may be against it."""
+    with bench.netns.entered():
+        for network, endpoint, _ in plugs:
+            key = f"net.ipv6.conf.{endpoint.interface}.disable_ipv6"
+            if network.subnet6 and sysctl.read(key) == "1":
+                return UnsupportedError(
+                    f"give {endpoint.interface} the address {endpoint.address6}",
+                    "IPv6 is switched off in this container",
+                    f"{key} is 1, as net.ipv6.conf.default.disable_ipv6 was",
+                    f"switch it on inside, or a network without IPv6 in place of {network.name}",
+                )
+    return error
+
+
+def _addresses(endpoint: Endpoint) -> list[Interface]:
+    return [ip_interface(item) for item in (endpoint.address, endpoint.address6) if item]
+
+
+def _link(bench: Bench, plug: Plug) -> None:
+    network, endpoint, master = plug
+    try:
+        if master is None:
+            macvlan.add(bench.host, bench.netns, bench.inside, network, endpoint)
+        else:
+            bridge.add_pair(bench.host, bench.netns, network, endpoint, master=master.ifindex)
+    except NetlinkError as error:
+        raise bridge.refused(f"plug {endpoint.interface} into {network.name}", error) from error
+
+
+def unplug(netns: NetNS, interface: str) -> None:
+    """Take a running container's link away; one that is not there is no failure."""
+    with Netlink(netns) as inside:
+        inside.send([rtnetlink.del_link(interface)], missing_ok=True)
+
+
+def detach(*identities: str, keep: Collection[str] = ()) -> None:
+    """Remove every veth end of these containers but those to `keep`, whoever left them.
+
+    Several in one step: before a link is gone the kernel waits until nobody can be looking
+    at it any more, as long for one as for a thousand.
+    """
+    ends = {veth_name(identity, number) for identity in identities for number in range(ENDS)}
+    with Netlink() as host:
+        if len(identities) == 1:
+            host.send([rtnetlink.del_link(name) for name in ends.difference(keep)], missing_ok=True)
+            return
+        there = ends.intersection(link.name for link in rtnetlink_dump.links(host)).difference(keep)
+        group = int.from_bytes(os.urandom(4)) >> 1 | 1  # signed, and 0 is everybody's
+        host.send(
+            [rtnetlink.set_link(0, name=name, group=group) for name in there], missing_ok=True
+        )
+        host.send([rtnetlink.del_group(group)], missing_ok=True)
+
+
+_ALL_NODES: Final = "ff02::1"
+_ADVERTISEMENT: Final = struct.Struct("!BBHI16sBB6s")
+_HOP_LIMIT: Final = 255
+"""What an advertisement must have: so it has passed no router (RFC 4861 section 7.1.2)."""
+_TYPE, _OVERRIDE, _TARGET_LINK_LAYER = 136, 0x20000000, 2
+
+
+def announce(inside: Netlink, index: int, name: str, mac: str, own: Sequence[Address]) -> None:
+    """Tell everybody on the link of an interface that these addresses are its `own`.
+
+    To be called in its network namespace, once the link carries packets.
+    """
+    for address in own:
+        if isinstance(address, IPv6Address):
+            _advertise(address, index, mac)
+        else:
+            _announce_ipv4(inside, index, name, mac)
+
+
+def _announce_ipv4(inside: Netlink, index: int, name: str, mac: str) -> None:
+    """A request for one's own address, which every neighbour takes note of."""
+    notify = f"net.ipv4.conf.{name}.arp_notify"
+    before = sysctl.read(notify)
+    sysctl.write(notify, "1")
+    inside.send([rtnetlink.set_link(index, mac=mac)])
+    sysctl.write(notify, before)
+
+
+def _advertise(address: IPv6Address, index: int, mac: str) -> None:
+    """An unsolicited advertisement that overrides; the kernel adds the checksum."""
+    target = address.packed, _TARGET_LINK_LAYER, 1, bytes.fromhex(mac.replace(":", ""))
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as opened:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOP_LIMIT)
+        opened.bind((str(address), 0))
+        said = _ADVERTISEMENT.pack(_TYPE, 0, 0, _OVERRIDE, *target)
+        opened.sendto(said, (_ALL_NODES, 0, 0, index))
+
+
+def leading(networks: Sequence[NetworkConfig], version: Literal[4, 6]) -> NetworkConfig | None:
+    """The network by which a container on all of these leaves; `None` when none leads out."""
+    ways = [item for item in networks if not item.internal and (version == 4 or item.subnet6)]
+    return min(ways, key=lambda item: item.name, default=None)
+
+
+def gateway(endpoint: Endpoint, version: Literal[4, 6]) -> str:
+    """The gateway of a family, `""` where there is none."""
+    return endpoint.gateway if version == 4 else endpoint.gateway6
+
+
+def way_out(endpoints: Sequence[Endpoint], version: Literal[4, 6]) -> Endpoint | None:
+    """Where the default route leads; `None` when no network leads out."""
+    ways = [item for item in endpoints if gateway(item, version)]
+    return min(ways, key=lambda item: item.network, default=None)
+
+
+def first_routes(endpoints: Sequence[Endpoint], indexes: Mapping[str, int]) -> list[Request]:
+    """The default routes of a namespace that has none yet; `indexes` are its interfaces'."""
+    found = []
+    for version in (4, 6):
+        chosen = way_out(endpoints, version)
+        if chosen is not None:
+            via, index = ip_address(gateway(chosen, version)), indexes[chosen.interface]
+            found.append(rtnetlink.add_route(None, via=via, oif=index))
+    return found
+
+
+def settle(netns: NetNS, endpoints: Sequence[Endpoint]) -> None:
+    """Have the default routes lead where they should; one that somebody else made stays."""
+    with Netlink(netns) as inside:
+        there = {
+            route.via
+            for route in rtnetlink_dump.routes(inside)
+            if route.destination is None and route.via is not None
+        }
+        for version in (4, 6):
+            chosen = way_out(endpoints, version)
+            wanted = ip_address(gateway(chosen, version)) if chosen else None
+            if wanted in there:
+                continue
+            ours = {ip_address(via) for item in endpoints if (via := gateway(item, version))}
+            inside.send([rtnetlink.del_route(None, via=via) for via in there & ours])
+            if chosen is None or wanted is None:
+                continue
+            index = rtnetlink_dump.link(inside, chosen.interface).ifindex
+            try:
+                inside.send([rtnetlink.add_route(None, via=wanted, oif=index)])
+            except NetlinkError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+
+
+_IGMP: Final = 2
+
+
+def marked(flows: FlowWatch | None, *marks: bytes) -> list[Flow]:
+    """As `Conntrack.marked` here, by who has heard of the flows, if anybody has."""
+    if flows is not None:
+        return flows.marked(*marks)
+    with Conntrack() as conntrack:
+        return conntrack.marked(*marks)
+
+
+def drop(flows: Collection[Flow]) -> None:
+    """Have the kernel forget flows."""
+    if flows:
+        with Conntrack() as conntrack:
+            conntrack.forget(flows)
+
+
+def forget(addresses: Collection[Address], flows: FlowWatch | None = None) -> None:
+    """Drop the neighbours and flows of addresses that nobody has any more.
+
+    A kernel without ctnetlink is left to let its flows time out. Reports about groups
+    (IGMP) are forgotten along with them: nothing hangs on those, and they alone would
+    have the kernel's whole table walked at each call for ten minutes.
+    """
+    if not addresses:
+        return
+    with Netlink() as host:
+        known = [item for item in rtnetlink_dump.neighbours(host) if item.address in addresses]
+        requests = [rtnetlink.del_neighbour(item.ifindex, item.address) for item in known]
+        host.send(requests, missing_ok=True)
+    marks = (by_protocol(_IGMP), *(item.packed for item in addresses))
+    try:
+        found = marked(flows, *marks)
+    except NetlinkError:
+        return
+    drop(
+        [
+            flow
+            for flow in found
+            if flow.original.protocol == _IGMP or not flow.addresses.isdisjoint(addresses)
+        ]
+    )

@@ -1,0 +1,128 @@
+"""The three files about the network: /etc/hosts, /etc/hostname, /etc/resolv.conf.
+
+They lie in the container's state directory and are bound over the image's, so
+that they can be changed from outside while the container runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Final
+
+from linux import proc
+from runtime.records import Endpoint
+
+NAMES: Final = ("hosts", "hostname", "resolv.conf")
+_LOCALHOST: Final = """\
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+RESOLVER: Final = "127.0.0.11"
+"""Where a container on a user-defined network finds its resolver: Docker's address for it."""
+_BEHIND_STUB: Final = "/run/systemd/resolve/resolv.conf"
+"""Where systemd-resolved names the resolvers that its own stub on 127.0.0.53 asks."""
+
+
+def hosts(names: list[str], endpoints: Sequence[Endpoint]) -> str:
+    """`localhost`, and the container's own names at each of its addresses."""
+    lines = [
+        f"{address.split('/')[0]}\t{' '.join(names)}\n"
+        for endpoint in endpoints
+        for address in (endpoint.address, endpoint.address6)
+        if address
+    ]
+    return _LOCALHOST + "".join(lines)
+
+
+def extra_hosts(entries: list[str]) -> str:
+    """Lines for `name:address` pairs that were asked for."""
+    pairs = (entry.partition(":") for entry in entries)
+    return "".join(f"{address}\t{name}\n" for name, _, address in pairs)
+
+
+def servers(addresses: Sequence[str]) -> str:
+    """A resolv.conf with these resolvers and nothing else; nothing without any."""
+    return "".join(f"nameserver {address}\n" for address in addresses)
+
+
+def resolv_conf(host: str, behind_stub: str) -> str:
+    """The host's resolv.conf without resolvers on the host's loopback.
+
+    From a namespace of its own a container reaches no 127.0.0.53; where that is
+    all there is, what lies behind the stub is taken instead.
+    """
+    for text in (host, behind_stub):
+        kept = [line for line in text.splitlines() if not _names_loopback(line)]
+        if any(line.startswith("nameserver") for line in kept):
+            return "\n".join(kept) + "\n"
+    return "\n".join(line for line in host.splitlines() if not _names_loopback(line)) + "\n"
+
+
+def through_resolver(host: str) -> str:
+    """The host's resolv.conf with mydocker's own resolver in place of the host's.
+
+    `ndots:0` has a name without a dot asked for as it is, and under the search domains
+    only when there is none such: a peer's name must not be looked up outside.
+    """
+    kept, options = [], ["ndots:0"]
+    for line in host.splitlines():
+        match line.split():
+            case ["search" | "domain", *_]:
+                kept.append(line)
+            case ["options", *given]:
+                options += [item for item in given if not item.startswith("ndots:")]
+            case _:
+                pass
+    return "\n".join([f"nameserver {RESOLVER}", *kept, f"options {' '.join(options)}"]) + "\n"
+
+
+def _names_loopback(line: str) -> bool:
+    words = line.split()
+    if len(words) < 2 or words[0] != "nameserver":
+        return False
+    try:
+        return ip_address(words[1].partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def read_or_nothing(path: str) -> str:
+    """The text of a file of the host's; empty where it is not there."""
+    try:
+        return proc.read(path).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def upstream() -> list[str]:
+    """The resolvers that the host itself asks, in order."""
+    lines = (line.split() for line in read_or_nothing("/etc/resolv.conf").splitlines())
+    return [words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1]
+
+
+def searched() -> list[str]:
+    """The domains in which the host looks for a name: its last `search` or `domain` line."""
+    found: list[str] = []
+    for line in read_or_nothing("/etc/resolv.conf").splitlines():
+        match line.split():
+            case ["search" | "domain", *domains]:
+                found = domains
+            case _:
+                pass
+    return found
+
+
+def own_resolv_conf() -> str:
+    """What a container with a namespace of its own gets."""
+    return resolv_conf(read_or_nothing("/etc/resolv.conf"), read_or_nothing(_BEHIND_STUB))
+
+
+def write(directory: str, name: str, text: str) -> None:
+    """Write one of the files in place (a bind mount follows the inode), readable by all."""
+    path = f"{directory}/{name}"
+    proc.write(path, text.encode(), mode=0o644)
+    os.chmod(path, 0o644)  # whatever the caller's umask

@@ -1,0 +1,208 @@
+"""Who gets which address.
+
+`pick` is pure: the lowest free address of a subnet, or the requested one.
+`Leases` keeps what was given out, one file per network; whoever changes it
+holds the root's lock, which is what makes concurrent starts safe.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final, NamedTuple
+
+from runtime.errors import ConflictError, InvalidError
+from runtime.records import Address, Connection, ContainerConfig, Network, NetworkConfig
+from runtime.store import read_json, write_json
+
+_OWN_MACS: Final = "02:42:"
+"""How the MACs that go with addresses begin; no IPv6 address is written so."""
+
+
+def hosts(subnet: Network) -> Iterator[Address]:
+    """The addresses that a container may have, lowest first.
+
+    Never the network's own (in IPv6 the subnet-router anycast, RFC 4291), never
+    the broadcast address. Of a /31 and a /127 both ends count (RFC 3021, 6164).
+    """
+    kind = type(subnet.network_address)
+    return (kind(number) for number in _numbers(subnet))
+
+
+def _numbers(subnet: Network) -> range:
+    first, last = int(subnet.network_address), int(subnet.broadcast_address)
+    if last - first > 1:
+        first += 1
+        last -= 1 if subnet.version == 4 else 0
+    return range(first, last + 1)
+
+
+def pick(
+    subnet: Network,
+    taken: Container[str],
+    *,
+    within: Network | None = None,
+    requested: Address | None = None,
+) -> Address:
+    """A free address of `subnet`, from the part `within` it, or the requested one.
+
+    `taken` holds addresses as text, the gateway's among them. `ConflictError`
+    when the request is taken or nothing is left, `InvalidError` when it lies
+    outside or is the network's or the broadcast address.
+    """
+    if requested is not None:
+        _refuse(subnet, taken, requested)
+        return requested
+    allowed, edges = _numbers(subnet), set[int]()
+    if within is not None:
+        allowed = range(int(within.network_address), int(within.broadcast_address) + 1)
+        edges = {int(subnet.network_address)}
+        if subnet.version == 4 and subnet.prefixlen < 31:
+            edges.add(int(subnet.broadcast_address))
+    text = _TEXT[subnet.version]
+    for number in allowed:
+        if text(number) not in taken and number not in edges:
+            return type(subnet.network_address)(number)
+    raise ConflictError(
+        f"find a free address in {within or subnet}",
+        "every address is taken",
+        remedy="remove a container, or use a network with a larger subnet",
+    )
+
+
+# A full subnet is walked through at every start: no address is made only to be written out.
+_TEXT: Final[dict[int, Callable[[int], str]]] = {
+    4: lambda number: socket.inet_ntoa(number.to_bytes(4, "big")),
+    6: lambda number: str(IPv6Address(number)),
+}
+
+
+def _refuse(subnet: Network, taken: Container[str], requested: Address) -> None:
+    asked = f"give a container the address {requested}"
+    if requested not in subnet:
+        raise InvalidError(asked, f"it is not in the subnet {subnet}")
+    edges = (subnet.network_address, subnet.broadcast_address)
+    if subnet.num_addresses > 2 and requested in (edges if subnet.version == 4 else edges[:1]):
+        raise InvalidError(asked, f"it is the network's own address or the broadcast of {subnet}")
+    if str(requested) in taken:
+        raise ConflictError(asked, "it is taken", remedy="mydocker network inspect")
+
+
+def mac_of(address: Address) -> str:
+    """The MAC that goes with an address: 02:42 (locally administered) and its last four octets."""
+    return f"{_OWN_MACS}{address.packed[-4:].hex(':')}"
+
+
+def address_of(mac: str) -> str:
+    """The IPv4 address whose MAC this would be; `""` when it is no such MAC."""
+    if not mac.startswith(_OWN_MACS):
+        return ""
+    return str(IPv4Address(bytes.fromhex(mac[6:].replace(":", ""))))
+
+
+class Leases:
+    """What of one network is in use: address, or a MAC that was asked for, to container id."""
+
+    def __init__(self, directory: str) -> None:
+        self._path = f"{directory}/leases.json"
+
+    def read(self) -> dict[str, str]:
+        """What is in use, and by whom; hold the root's lock."""
+        try:
+            found: dict[str, str] = read_json(self._path)
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def take(
+        self, network: NetworkConfig, owner: str, *, ip: str = "", ip6: str = "", mac: str = ""
+    ) -> list[Address]:
+        """One address per subnet of the network, for container `owner`; hold the root's lock."""
+        leases = self.read()
+        taken = {network.gateway, network.gateway6, *leases}
+        # A MAC that was asked for may be the one that goes with a free address.
+        taken |= {address_of(item) for item in leases if item.startswith(_OWN_MACS)}
+        taken.discard("")
+        if mac and (mac in leases or address_of(mac) in taken):
+            raise ConflictError(f"give a container the MAC {mac}", "it is taken")
+        if ip6 and not network.subnet6:
+            raise InvalidError(f"give a container the address {ip6}", "the network has no IPv6")
+        within = ip_network(network.ip_range) if network.ip_range else None
+        given: list[Address] = []
+        for subnet in network.subnets:
+            wanted = ip if subnet.version == 4 else ip6
+            given.append(
+                pick(
+                    subnet,
+                    taken,
+                    within=within if subnet.version == 4 else None,
+                    requested=ip_address(wanted) if wanted else None,
+                )
+            )
+        keys = [str(address) for address in given] + ([mac] if mac else [])
+        write_json(self._path, {**leases, **dict.fromkeys(keys, owner)})
+        return given
+
+    def release(self, owners: Collection[str]) -> None:
+        """Give back whatever they have; hold the root's lock."""
+        leases = self.read()
+        kept = {key: other for key, other in leases.items() if other not in owners}
+        if len(kept) == len(leases):
+            return
+        if kept:
+            write_json(self._path, kept)
+        else:
+            os.unlink(self._path)
+
+
+def default_gateway(subnet: Network) -> Address:
+    """The address a network's bridge gets when none is asked for: the first."""
+    return next(hosts(subnet))
+
+
+class Member(NamedTuple):
+    """A container's names, in lower case, and addresses on one network."""
+
+    names: list[str]
+    addresses: list[str]
+
+
+class Members:
+    """The members of one network, by container id."""
+
+    def __init__(self, directory: str) -> None:
+        self.path = f"{directory}/members.json"
+
+    def read(self) -> dict[str, Member]:
+        """All of them."""
+        try:
+            found = read_json(self.path)
+        except FileNotFoundError:
+            return {}
+        return {identity: Member(*entry) for identity, entry in found.items()}
+
+    def add(self, identity: str, names: Iterable[str], addresses: Iterable[Address]) -> None:
+        """Tell about one; what was told before is replaced."""
+        member = Member([name.lower() for name in names], [str(item) for item in addresses])
+        write_json(self.path, {**self.read(), identity: member})
+
+    def remove(self, identities: Collection[str]) -> None:
+        """Tell about them no more."""
+        members = self.read()
+        kept = {key: member for key, member in members.items() if key not in identities}
+        if len(kept) == len(members):
+            return
+        if kept:
+            write_json(self.path, kept)
+        else:
+            os.unlink(self.path)
+
+
+def names_of(config: ContainerConfig, connection: Connection) -> list[str]:
+    """What a container goes by on a network: its name, aliases, short id and hostname.
+
+    As in Docker (`DNSNames` of an endpoint in its Engine API).
+    """
+    return list(dict.fromkeys([config.name, *connection.aliases, config.id[:12], config.hostname]))

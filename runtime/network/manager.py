@@ -1,0 +1,355 @@
+"""The networks: made, listed, brought up, removed.
+
+The default network `bridge` (interface `docker0`, 172.17.42.1/16) is made on
+first use and kept, as Docker does; `teardown` removes it as well. Every change
+happens under the root's lock, and a network whose maker was killed half-way
+(`ready` is false) is removed by the next change.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Final
+
+from linux import rtnetlink_dump
+from linux.netlink import Netlink, NetlinkError
+from runtime import store as trees
+from runtime.errors import ConflictError, NotFoundError, room_for
+from runtime.network import bridge, config, endpoint, firewall, macvlan, modes, sysctl
+from runtime.network.config import RESERVED, NetworkOptions, check, design
+from runtime.network.ipam import Leases, Members
+from runtime.network.sysctl import Borrowed
+from runtime.records import (
+    DEFAULT_NETWORK,
+    Address,
+    Connection,
+    Network,
+    NetworkConfig,
+    is_mac,
+)
+from runtime.store import Store, match_prefix, new_id, now, read_json, write_json
+
+if TYPE_CHECKING:
+    from linux.conntrack import FlowWatch
+
+DEFAULT_BRIDGE: Final = "docker0"
+DEFAULT_GATEWAY: Final = "172.17.42.1"
+_FORWARDING6: Final = "net.ipv6.conf.all.forwarding"
+
+
+class Networks:
+    """The networks of one store, in the network namespace of the caller."""
+
+    def __init__(self, store: Store, flows: FlowWatch | None = None) -> None:
+        self._store = store
+        self.flows = flows
+        """Who has heard of the namespace's flows, if anybody has."""
+        self._borrowed = Borrowed(store.root)
+
+    # --- reading -----------------------------------------------------------
+
+    def _directory(self, name: str) -> str:
+        return f"{self._store.networks}/{name}"
+
+    def _read(self, name: str) -> NetworkConfig:
+        return NetworkConfig(**read_json(f"{self._directory(name)}/config.json"))
+
+    def all(self) -> list[NetworkConfig]:
+        """Every network, by name."""
+        found = []
+        for name in sorted(os.listdir(self._store.networks)):
+            try:
+                network = self._read(name)
+            except FileNotFoundError:
+                continue
+            if network.ready:
+                found.append(network)
+        return found
+
+    def get(self, reference: str) -> NetworkConfig:
+        """The network of that name, id or unique prefix of one; `NotFoundError` else."""
+        networks = self.all()
+        for network in networks:
+            if network.name == reference:
+                return network
+        fitting = match_prefix(reference, [network.id for network in networks])
+        found = [network for network in networks if reference and network.id in fitting]
+        if len(found) == 1:
+            return found[0]
+        happened = f"{len(found)} ids start so" if found else "there is no such network"
+        raise NotFoundError(f"find network {reference!r}", happened, remedy="mydocker network ls")
+
+    def named(self, reference: str) -> NetworkConfig:
+        """As `get`; the default network is made when it is not there."""
+        return self.default() if reference == DEFAULT_NETWORK else self.get(reference)
+
+    def by_mode(self, name: str) -> NetworkConfig:
+        """As `named`, for a mode that is no mode of its own: `NotFoundError` tells of those too."""
+        try:
+            return self.named(name)
+        except NotFoundError as error:
+            if "ids start so" in error.happened:
+                raise
+            raise NotFoundError(
+                f"use the network mode {name!r}",
+                "there is no such mode, and no network of that name",
+                remedy=f"{modes.KNOWN}; `mydocker network ls`",
+            ) from None
+
+    def members(self, network: NetworkConfig) -> Members:
+        """Who is on the network, under which names."""
+        return Members(self._directory(network.name))
+
+    def leases(self, network: NetworkConfig) -> dict[str, str]:
+        """Which container has which address of the network."""
+        return Leases(self._directory(network.name)).read()
+
+    # --- changing ----------------------------------------------------------
+
+    def create(self, name: str, options: NetworkOptions) -> NetworkConfig:
+        """Make a network and bring it up; what is left out is chosen."""
+        asked = f"create network {name!r}"
+        check(asked, name, options)
+        on_parent = options.get("driver") == "macvlan"
+        if on_parent:
+            options = {"mtu": macvlan.parent(asked, options["parent"]).mtu, **options}
+        with room_for(asked), self._store.locked():
+            self._repair()
+            # The default network counts as there, also before its first use.
+            if name == DEFAULT_NETWORK or os.path.exists(self._directory(name)):
+                raise ConflictError(asked, "a network of that name exists")
+            # A macvlan's containers are to be on the very network that its parent is on.
+            used = [*self._used(), *([] if on_parent else _routed())]
+            return self._make(design(asked, name, options, identity=new_id(), used=used))
+
+    def default(self) -> NetworkConfig:
+        """The default network, made on first use."""
+        try:
+            network = self._read(DEFAULT_NETWORK)
+            if network.ready:
+                return network
+        except FileNotFoundError:
+            pass
+        with room_for("make the default network"), self._store.locked():
+            self._repair()
+            if os.path.exists(self._directory(DEFAULT_NETWORK)):
+                return self._read(DEFAULT_NETWORK)
+            network = NetworkConfig(
+                id=new_id(),
+                name=DEFAULT_NETWORK,
+                bridge=DEFAULT_BRIDGE,
+                subnet=config.DEFAULT,
+                gateway=DEFAULT_GATEWAY,
+                created=now(),
+            )
+            if not bridge.is_up(network):  # left by a mydocker whose state was deleted
+                subnet, used = ip_network(config.DEFAULT), [*self._used(), *_routed()]
+                config.refuse_overlap("make the default network", subnet, used)
+            return self._make(network)
+
+    def _make(self, network: NetworkConfig) -> NetworkConfig:
+        directory = self._directory(network.name)
+        os.mkdir(directory)
+        try:
+            write_json(f"{directory}/config.json", network._asdict())
+            ready = network._replace(ready=True)
+            self._bring_up(ready, [*self.all(), ready])
+            write_json(f"{directory}/config.json", ready._asdict())
+        except BaseException:
+            self._unmake_unfinished(network)
+            raise
+        return ready
+
+    def _unmake_unfinished(self, network: NetworkConfig) -> None:
+        """Take back what was made so far; nothing was by those who may change nothing."""
+        try:
+            self._unmake(network)
+        except NetlinkError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES):
+                raise
+            trees.remove(self._directory(network.name))
+
+    def ensure_up(self, network: NetworkConfig, host: Netlink) -> rtnetlink_dump.Link | None:
+        """Bring bridge, rules and forwarding back, should somebody have removed them.
+
+        The bridge, which a macvlan has none of.
+        """
+        if network.driver == "macvlan":
+            return None
+        link = bridge.find(host, network)
+        if link is not None and firewall.present() and self._forwards(network):
+            return link
+        with self._store.locked():
+            self._bring_up(network, self.all())
+        return rtnetlink_dump.link(host, network.bridge)
+
+    def repair(self) -> None:
+        """Bring everything that mydocker has in the kernel in line with its state."""
+        with self._store.locked():
+            self._repair()
+            networks = self.all()
+            for network in networks:
+                self._bring_up(network, networks)
+
+    def _bring_up(self, network: NetworkConfig, all_networks: list[NetworkConfig]) -> None:
+        if network.driver == "macvlan":
+            return
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(firewall.applied(all_networks))
+            except NetlinkError as error:
+                asked = "install the rules of nft table inet mydocker"
+                raise bridge.refused(asked, error) from error
+            if not bridge.is_up(network):
+                bridge.make(network)
+            wanted = _forwarding(network)
+            if _FORWARDING6 in wanted and not self._borrowed.is_set(_FORWARDING6, "1"):
+                for name in _heard_routers():
+                    self._borrowed.ensure(name, "2")
+            for name in wanted:
+                self._borrowed.ensure(name, "1")
+
+    def _forwards(self, network: NetworkConfig) -> bool:
+        return all(self._borrowed.is_set(name, "1") for name in _forwarding(network))
+
+    def remove(self, reference: str) -> NetworkConfig:
+        """Remove a network that no container is on, with bridge and rules."""
+        asked = f"remove network {reference!r}"
+        if reference == DEFAULT_NETWORK or reference in RESERVED:
+            raise ConflictError(
+                asked, "it is predefined", remedy="`mydocker system reset` removes everything"
+            )
+        with self._store.locked():
+            self._repair()
+            network = self.get(reference)
+            users = sorted({owner[:12] for owner in self.leases(network).values()})
+            if users:
+                raise ConflictError(
+                    asked,
+                    f"containers are on it: {', '.join(users)}",
+                    remedy="mydocker rm -f " + " ".join(users),
+                )
+            self._unmake(network)
+        return network
+
+    def prune(self) -> list[NetworkConfig]:
+        """Remove every network that no container is on; those that were removed."""
+        with self._store.locked():
+            self._repair()
+            unused = [
+                network
+                for network in self.all()
+                if network.name != DEFAULT_NETWORK and not self.leases(network)
+            ]
+            for network in unused:
+                self._unmake(network)
+        return unused
+
+    def _unmake(self, network: NetworkConfig) -> None:
+        if network.driver == "bridge":
+            with firewall.applied([other for other in self.all() if other.name != network.name]):
+                bridge.remove(network)
+        trees.remove(self._directory(network.name))
+
+    def _repair(self) -> None:
+        """Remove what a killed maker left."""
+        for name in os.listdir(self._store.networks):
+            try:
+                network = self._read(name)
+            except FileNotFoundError:
+                trees.remove(self._directory(name))
+                continue
+            if not network.ready:
+                self._unmake(network)
+
+    def teardown(self) -> None:
+        """Remove every network, the default one included, and give the host's sysctls back."""
+        with self._store.locked():
+            self._repair()
+            for network in self.all():
+                self._unmake(network)
+            self._borrowed.restore()
+
+    # --- addresses ---------------------------------------------------------
+
+    def take(
+        self,
+        network: NetworkConfig,
+        owner: str,
+        connection: Connection,
+        *,
+        names: Collection[str] = (),
+    ) -> list[Address]:
+        """Addresses for a container, lowest free first; its `names` lead there from now on.
+
+        `NotFoundError` when the network is gone, `ConflictError` when nothing is
+        left or what was asked for is taken, `InvalidError` when it does not fit.
+        """
+        with self._store.locked():
+            directory = self._directory(network.name)
+            if not os.path.exists(directory):
+                raise NotFoundError(f"join network {network.name!r}", "it was just removed")
+            given = Leases(directory).take(
+                network, owner, ip=connection.ip, ip6=connection.ip6, mac=connection.mac
+            )
+            if names:
+                Members(directory).add(owner, names, given)
+        return given
+
+    def release(
+        self, *owners: str, keep: Collection[str] = (), veths: Collection[str] = ()
+    ) -> None:
+        """Give back what containers have on every network but those to `keep`.
+
+        Their veth ends go first, but for `veths`, and what the kernel remembers of them.
+        """
+        gone = frozenset(owners)
+        endpoint.detach(*owners, keep=veths)
+        endpoint.forget(set(self._held(gone, keep)), self.flows)
+        with self._store.locked():
+            for name in set(os.listdir(self._store.networks)) - set(keep):
+                Members(self._directory(name)).remove(gone)
+                Leases(self._directory(name)).release(gone)
+
+    def _held(self, owners: Collection[str], keep: Collection[str]) -> Iterator[Address]:
+        """The addresses that containers have on every network but those to `keep`."""
+        for name in set(os.listdir(self._store.networks)) - set(keep):
+            for item, who in Leases(self._directory(name)).read().items():
+                if who in owners and not is_mac(item):
+                    yield ip_address(item)
+
+    def _used(self) -> list[Network]:
+        return [subnet for network in self.all() for subnet in network.subnets]
+
+
+def _forwarding(network: NetworkConfig) -> list[str]:
+    """The host's sysctls that the network needs at 1; the IPv6 one where it has IPv6."""
+    if network.internal:
+        return []
+    return ["net.ipv4.ip_forward", *([_FORWARDING6] if network.subnet6 else [])]
+
+
+def _heard_routers() -> list[str]:
+    """The sysctls by which the host goes on to listen to routers that it has listened to.
+
+    A kernel that forwards IPv6 passes their advertisements over, and forgets at once which way
+    they have told it, but for links whose accept_ra is 2 (ip-sysctl; rt6_purge_dflt_routers in
+    net/ipv6/route.c).
+    """
+    with Netlink() as host:
+        links = rtnetlink_dump.advertised(host)
+    # A link's name may have a dot in it, which is a slash in a sysctl's.
+    keys = [f"net.ipv6.conf.{name.replace('.', '/')}.accept_ra" for name in links]
+    return [key for key in keys if sysctl.read(key) == "1"]
+
+
+def _routed() -> list[Network]:
+    """What the host has a route to already, the default route aside."""
+    with Netlink() as host:
+        return [
+            item.destination for item in rtnetlink_dump.routes(host) if item.destination is not None
+        ]

@@ -1,0 +1,97 @@
+"""The network modes: which there are, and which options contradict which.
+
+`bridge`, `none`, `host`, `container:<id>`, or the name of a network.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from linux import rtnetlink
+from linux.netlink import Netlink
+from linux.netns import NetNS
+from runtime.errors import InvalidError, NotFoundError
+from runtime.records import DEFAULT_NETWORK, Container
+from runtime.store import NAME
+
+Kind = Literal["bridge", "host", "none", "container"]
+
+CONTRADICTIONS: Final[dict[Kind, tuple[str, ...]]] = {
+    "bridge": (),
+    "none": ("publish", "mac", "ip", "ip6"),
+    "host": ("publish", "mac", "ip", "ip6", "net sysctl"),
+    "container": (
+        "publish",
+        "mac",
+        "ip",
+        "ip6",
+        "hostname",
+        "dns",
+        "add-host",
+        "alias",
+        "net sysctl",
+    ),
+}
+"""What each mode refuses, by name. A container's own network is needed for each of these."""
+
+
+class Mode(NamedTuple):
+    """A mode as it was asked for: its kind, and the network or container it names."""
+
+    kind: Kind
+    name: str = ""
+
+
+KNOWN: Final = "bridge, none, host, container:<name or id>, or the name of a network"
+"""The modes that there are, in words."""
+
+
+def parse(text: str) -> Mode:
+    """Read a mode; `InvalidError` tells which there are."""
+    if text in ("host", "none"):
+        return Mode("host" if text == "host" else "none")
+    if text in ("bridge", "default", ""):
+        return Mode("bridge", DEFAULT_NETWORK)
+    prefix, colon, rest = text.partition(":")
+    if colon and prefix == "container" and rest:
+        return Mode("container", rest)
+    if NAME.fullmatch(text):
+        return Mode("bridge", text)
+    raise InvalidError(
+        f"use the network mode {text!r}",
+        "there is no such mode",
+        remedy=KNOWN,
+    )
+
+
+def refuse(mode: Mode, asked: str, options: list[str]) -> None:
+    """Raise `InvalidError` that names the options which the mode contradicts."""
+    wrong = [option for option in options if option in CONTRADICTIONS[mode.kind]]
+    if wrong:
+        shown = f"container:{mode.name}" if mode.kind == "container" else mode.kind
+        raise InvalidError(
+            asked,
+            f"{', '.join(wrong)} cannot go with network mode {shown}",
+            "the option needs a network of the container's own",
+            "leave the option out, or use a bridge network",
+        )
+
+
+def prepare(netns: NetNS) -> None:
+    """Bring `lo` up: 127.0.0.1 and, where the kernel has IPv6, ::1."""
+    with Netlink(netns) as inside:
+        inside.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
+
+
+def join(asked: str, joined: Container) -> NetNS:
+    """The namespace of a running container, a joiner's included; `NotFoundError` else."""
+    if not joined.running:
+        raise NotFoundError(
+            asked,
+            f"container {joined.name} is not running ({joined.state.status})",
+            remedy=f"mydocker start {joined.name}",
+        )
+    try:
+        return NetNS.at(f"/proc/{joined.state.pid}/ns/net")
+    except FileNotFoundError:
+        raise NotFoundError(asked, f"container {joined.name} just stopped") from None

@@ -1,0 +1,315 @@
+"""Published ports as users write them: `[address:][host port:]port[/protocol]`. Pure.
+
+As Docker has it (https://docs.docker.com/engine/network/port-publishing/): without an
+address on every address of the host, without a host port on one that is free. Ranges
+(`8000-8009:80-89`) go together one by one; a range of host ports for a single port
+leaves the choice. IPv6 addresses stand in brackets.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import re
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import ip_address
+from typing import Final, Literal, NamedTuple, Self, cast, get_args
+
+from linux.nftables import Nft
+from runtime.errors import (
+    ConflictError,
+    InvalidError,
+    MydockerError,
+    UnsupportedError,
+    exhausted,
+    is_exhausted,
+)
+from runtime.records import Publication
+
+Protocol = Literal["tcp", "udp", "sctp"]
+PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
+
+_RANGE: Final = r"([0-9]{1,5})(?:-([0-9]{1,5}))?"
+_LAST: Final = 65535
+
+
+class Wanted(NamedTuple):
+    """One port to publish, on a host port from `low` to `high`; 0 for whichever is free.
+
+    `address` is the host's, `""` for all of them.
+    """
+
+    protocol: Protocol
+    address: str
+    low: int
+    high: int
+    port: int
+
+
+def parse(asked: str, text: str) -> list[Wanted]:
+    """The ports that `text` asks for; `InvalidError` tells what is wrong with it."""
+    asked = f"{asked}: publish {text!r}"
+    written, slash, protocol = text.partition("/")
+    protocol = protocol.lower()
+    if (protocol if slash else "tcp") not in PROTOCOLS:
+        raise InvalidError(asked, f"there is no protocol {protocol!r}", remedy="tcp, udp, sctp")
+    six, bracket, rest = written[1:].partition("]:") if written[:1] == "[" else ("", "", written)
+    parts = rest.split(":")
+    if len(parts) > (2 if bracket else 3) or (written[:1] == "[") != bool(bracket):
+        raise InvalidError(asked, "it is malformed", remedy="-p [ADDRESS:][HOST PORT:]PORT[/udp]")
+    four = parts[0] if len(parts) == 3 else ""
+    host = parts[-2] if len(parts) > 1 else ""
+    return list(
+        _pairs(
+            asked,
+            cast("Protocol", protocol or "tcp"),
+            _address(asked, six, 6) if bracket else _address(asked, four, 4),
+            _range(asked, host) if host not in ("", "0") else None,
+            _range(asked, parts[-1]),
+        )
+    )
+
+
+def _pairs(
+    asked: str, protocol: Protocol, address: str, host: range | None, ports: range
+) -> Iterator[Wanted]:
+    if host is None:
+        for port in ports:
+            yield Wanted(protocol, address, 0, 0, port)
+    elif len(ports) == 1:
+        yield Wanted(protocol, address, host[0], host[-1], ports[0])
+    elif len(host) == len(ports):
+        for outside, port in zip(host, ports, strict=True):
+            yield Wanted(protocol, address, outside, outside, port)
+    else:
+        raise InvalidError(
+            asked, f"{len(host)} ports of the host do not fit {len(ports)} of the container"
+        )
+
+
+def _address(asked: str, text: str, version: int) -> str:
+    if not text:
+        return ""
+    try:
+        address = ip_address(text)
+    except ValueError as error:
+        raise InvalidError(asked, f"the address is malformed: {error}") from None
+    if address.version != version or "%" in text:
+        raise InvalidError(asked, f"{text} is not an IPv{version} address of the host")
+    return str(address)
+
+
+def _range(asked: str, text: str) -> range:
+    found = re.fullmatch(_RANGE, text, re.ASCII)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= first <= last <= _LAST:
+        raise InvalidError(asked, f"{text!r} is no port or range of ports from 1 to {_LAST}")
+    return range(first, last + 1)
+
+
+def exposed(asked: str, entries: Iterable[str]) -> list[Wanted]:
+    """What `-P` publishes of the ports that an image or `--expose` names (`80/tcp`)."""
+    found = (wanted for entry in entries for wanted in parse(asked, entry))
+    return list(dict.fromkeys(found))
+
+
+EVERY: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - what is meant is every address
+_KINDS: Final = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+}
+_TRIES: Final = 64
+"""How many free ports are looked at for one that is free on every address."""
+_BACKLOG: Final = 512
+_SO_ATTACH_FILTER: Final = 26
+_DESTINATION: Final = -0x100000 + 24
+"""Where a BPF program finds the destination in the IPv6 header: SKF_NET_OFF and 24 bytes."""
+_DROP_ALL: Final = ((0x06, 0, 0, 0),)
+"""The classic BPF program `ret #0`; each instruction is code, jt, jf, k."""
+_FOR_LOOPBACK6: Final = (
+    *((0x20, 0, 0, _DESTINATION), (0x15, 0, 7, 0)),
+    *((0x20, 0, 0, _DESTINATION + 4), (0x15, 0, 5, 0)),
+    *((0x20, 0, 0, _DESTINATION + 8), (0x15, 0, 3, 0)),
+    *((0x20, 0, 0, _DESTINATION + 12), (0x15, 0, 1, 1)),
+    (0x06, 0, 0, 0xFFFFFFFF),
+    (0x06, 0, 0, 0),
+)
+"""`ld [destination + n]; jeq` for each of its four words, which make `::1`, or `ret #0`."""
+
+
+class Reserved:
+    """Ports that are kept, and the socket that the rules about them are going to belong to.
+
+    The descriptors are to be handed to pid 1; `close` gives up the caller's own.
+    """
+
+    def __init__(self, kept: Sequence[tuple[Publication, socket.socket]], nft: Nft) -> None:
+        self._sockets = [opened for _, opened in kept]
+        self.nft = nft
+        self.publications = tuple(item for item, _ in kept)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What keeps ports and rules for as long as somebody has it open."""
+        return (self.nft.fileno(), *(opened.fileno() for opened in self._sockets))
+
+    def kept_as(self, numbers: Sequence[int]) -> tuple[tuple[Publication, ...], int]:
+        """The publications, and what the rules belong to, by the numbers they have with pid 1."""
+        rules, *own = numbers
+        kept = zip(self.publications, own, strict=True)
+        return tuple(item._replace(fd=fd) for item, fd in kept), rules
+
+    def close(self) -> None:
+        """Let go."""
+        self.nft.close()
+        for opened in self._sockets:
+            opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def reserve(asked: str, wanted: Iterable[Wanted], versions: Sequence[Literal[4, 6]]) -> Reserved:
+    """Keep ports on the host's addresses of some families.
+
+    `ConflictError` names a port that is in use, `InvalidError` an address that the host
+    does not have or that is of no use here; then nothing is kept.
+    """
+    kept: list[tuple[Publication, socket.socket]] = []
+    nft = Nft()
+    try:
+        for item in wanted:
+            kept += _one(asked, item, _addresses(asked, item, versions))
+    except BaseException:
+        Reserved(kept, nft).close()
+        raise
+    return Reserved(kept, nft)
+
+
+def relayed(publication: Publication) -> bool:
+    """Whether what comes to the IPv6 loopback address on this port is relayed."""
+    return publication.protocol != "sctp" and publication.address in ("::", "::1")
+
+
+def _addresses(asked: str, wanted: Wanted, versions: Sequence[Literal[4, 6]]) -> list[str]:
+    if not wanted.address:
+        return [EVERY[version] for version in versions]
+    if ip_address(wanted.address).version not in versions:
+        raise InvalidError(
+            f"{asked}: publish on {wanted.address}",
+            f"the container has no IPv{ip_address(wanted.address).version} address to lead to",
+            "its networks are of the other family",
+            "mydocker network create --ipv6",
+        )
+    return [wanted.address]
+
+
+def _one(
+    asked: str, wanted: Wanted, addresses: Sequence[str]
+) -> list[tuple[Publication, socket.socket]]:
+    """Keep one port, the same on all addresses, from those that are allowed."""
+    candidates = range(wanted.low, wanted.high + 1) if wanted.low else [0] * _TRIES
+    refusal: MydockerError | None = None
+    for number in candidates:
+        kept: list[tuple[Publication, socket.socket]] = []
+        port = number
+        try:
+            for address in addresses:
+                opened = _bind(asked, wanted, address, port)
+                port = opened.getsockname()[1]
+                publication = Publication(
+                    wanted.protocol, address, port, wanted.port, opened.fileno()
+                )
+                kept.append((publication, opened))
+        except ConflictError as error:
+            for _, opened in kept:
+                opened.close()
+            refusal = error
+        except BaseException:
+            for _, opened in kept:
+                opened.close()
+            raise
+        else:
+            return kept
+    assert refusal is not None
+    raise refusal
+
+
+def _bind(asked: str, wanted: Wanted, address: str, port: int) -> socket.socket:
+    asked = f"{asked}: publish port {port or 'of choice'}/{wanted.protocol} on {address}"
+    family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
+    try:
+        opened = socket.socket(family, *_KINDS[wanted.protocol])
+    except OSError as error:
+        if is_exhausted(error):
+            raise exhausted(asked, error) from error
+        raise UnsupportedError(
+            asked, str(error.strerror), f"this kernel does not speak {wanted.protocol}"
+        ) from error
+    try:
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if wanted.protocol == "tcp":
+            _claim_tcp(opened, address, port)
+        else:
+            opened.bind((address, port))
+            if address == "::":
+                # Not everything else is redirected: what is for all nodes (ff02::1) is not.
+                _hear_only(opened, _FOR_LOOPBACK6)
+            elif address != "::1":
+                _hear_only(opened, _DROP_ALL)  # nobody is going to read it
+    except OSError as error:
+        opened.close()
+        raise _refusal(asked, error) from error
+    return opened
+
+
+def _claim_tcp(opened: socket.socket, address: str, port: int) -> None:
+    """Bind and listen, as a server would; then, unless somebody is to relay, stop listening.
+
+    To listen is what shows whether another listens there; just to bind would be refused
+    for the remains of old connections too (TIME_WAIT). Without a listener a call that is
+    not redirected is refused, and the port stays bound. A listener keeps the option: from it
+    each connection has it that is accepted, whose remains would be in the next one's way.
+    """
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.bind((address, port))
+    opened.listen(_BACKLOG)
+    if address not in ("::", "::1"):
+        opened.shutdown(socket.SHUT_RD)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # else another could bind too
+
+
+def _hear_only(opened: socket.socket, program: Sequence[tuple[int, int, int, int]]) -> None:
+    """Have the kernel throw away what a BPF program does not pass, before it is queued."""
+    raw = b"".join(
+        struct.pack("=HBBI", code, jt, jf, k & 0xFFFFFFFF) for code, jt, jf, k in program
+    )
+    code = ctypes.create_string_buffer(raw)
+    option = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
+    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
+
+
+def _refusal(asked: str, error: OSError) -> MydockerError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return ConflictError(
+                asked,
+                "the port is in use",
+                "another container, or a program of this host, has it",
+                "`mydocker ps`, `ss -lntup`, or another port",
+            )
+        case errno.EADDRNOTAVAIL:
+            return InvalidError(asked, "the host has no such address", remedy="ip address")
+        case errno.EACCES:
+            return UnsupportedError(
+                asked, "permission denied", "ports below 1024 need CAP_NET_BIND_SERVICE"
+            )
+        case _:
+            return UnsupportedError(asked, str(error.strerror))

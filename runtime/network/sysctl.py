@@ -1,0 +1,92 @@
+"""Sysctls of the network namespace that the calling thread is in.
+
+`/proc/sys/net` shows the namespace of whoever opens a file in it, so that
+writing for another namespace means to enter it first (`NetNS.entered`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final
+
+from linux import proc
+from runtime.errors import InvalidError
+from runtime.store import read_json, write_json
+
+_CAUSES: Final = {
+    errno.ENOENT: "this kernel, or a network namespace of it, has no such sysctl",
+    errno.EINVAL: "the sysctl does not take such a value",
+    errno.ERANGE: "the sysctl does not take such a value",
+    errno.EACCES: "it belongs to the whole machine, not to a namespace",
+    errno.EPERM: "it belongs to the whole machine, not to a namespace",
+}
+"""Why a sysctl cannot be written, by the kernel's error."""
+
+
+def path(name: str) -> str:
+    """The file of a sysctl: dots become slashes, slashes (`eth0/100`) dots, as sysctl(8) has it."""
+    return "/proc/sys/" + name.translate(str.maketrans("./", "/."))
+
+
+def read(name: str) -> str:
+    """Its value; `FileNotFoundError` where the kernel has no such sysctl."""
+    return proc.read(path(name)).decode("ascii").strip()
+
+
+def write(name: str, value: str) -> None:
+    """Change it; `OSError` where the kernel refuses."""
+    proc.overwrite(path(name), value.encode())
+
+
+def apply(wanted: Mapping[str, str]) -> None:
+    """Set several; `InvalidError` names the one that the kernel refuses."""
+    for name, value in wanted.items():
+        try:
+            write(name, value)
+        except OSError as error:
+            raise InvalidError(
+                f"set the sysctl {name}={value}",
+                str(error.strerror),
+                _CAUSES.get(error.errno or 0, ""),
+            ) from error
+
+
+class Borrowed:
+    """Sysctls of the host that mydocker changed, with the values it found.
+
+    Hold the root's lock around each call.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._path = f"{root}/sysctls.json"
+
+    def ensure(self, name: str, value: str) -> None:
+        """Set a sysctl unless it has that value; what it was is written down first."""
+        found = read(name)
+        if found == value:
+            return
+        changed = self._changed()
+        write_json(self._path, {name: found, **changed})
+        write(name, value)
+
+    def is_set(self, name: str, value: str) -> bool:
+        """Whether a sysctl has the value that mydocker needs."""
+        return read(name) == value
+
+    def restore(self) -> None:
+        """Put back whatever was changed; of a link that is gone there is nothing to put back."""
+        for name, value in self._changed().items():
+            with suppress(FileNotFoundError):
+                write(name, value)
+        if self._changed():
+            os.unlink(self._path)
+
+    def _changed(self) -> dict[str, str]:
+        try:
+            changed: dict[str, str] = read_json(self._path)
+        except FileNotFoundError:
+            return {}
+        return changed
