@@ -4,7 +4,7 @@
 [[deviation]]
 runtime = "docker"
 versions = ">=26,<28"
-test = "suites/bystanders/test_reach.py::test_outsiders_reach_each_other_before_during_and_after"
+test = "suites/bystanders/test_reachability.py::test_outsiders_reach_each_other_before_during_and_after"
 verdict = "broken"
 reason = "other hosts' IPv6 traffic is dropped by the FORWARD policy"
 link = "https://github.com/moby/moby/issues/48365"

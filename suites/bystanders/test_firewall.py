@@ -19,10 +19,10 @@ from harness.testbench.packets.craft import send_frame
 from harness.testbench.packets.tap_pool import Wires
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from suites.bystanders import operator
-from suites.claimed import lan, restarts
-from suites.ports.shop import both, meets
-from suites.trio import DUAL, Trio, both_families
+from suites.ports.published import both, meets
+from suites.support import operator_firewall
+from suites.support.features import lan, restarts
+from suites.support.three_containers import DUAL, Trio, both_families
 
 PUBLISHED: Final = 8195
 INSIDE: Final = 31080
@@ -34,31 +34,31 @@ STRANGERS: Final = {4: "10.99.0.9", 6: "fd99::9"}
 def test_the_operators_rules_survive(scene: Scene) -> None:
     """Same tables, chains with their policies, and rules in their places, step by step."""
     host = scene.place(HOST)
-    with operator.operating(host):
-        before = operator.facts(host)
+    with operator_firewall.operating(host):
+        before = operator_firewall.facts(host)
         assert any(name.startswith("nft rule ") for name in before)
         own = lan(scene)
-        assert operator.facts(host) == before
+        assert operator_firewall.facts(host) == before
         scene.containers(a=own, b=own, c=Bridge())
-        assert operator.facts(host) == before
+        assert operator_firewall.facts(host) == before
         assert scene.observed() == scene.promised()
         if Feature.PUBLISH in scene.runtime.features:
             scene.container("web", Bridge(), ports=both(PUBLISHED, INSIDE))
-            assert operator.facts(host) == before
+            assert operator_firewall.facts(host) == before
             late = both(PUBLISHED + 1, INSIDE)
             scene.refusal("late", Bridge(), ports=late, command=("/no/such/command",))
-            assert operator.facts(host) == before
+            assert operator_firewall.facts(host) == before
         if Feature.CONNECT in scene.runtime.features:
             for change in (scene.connect, scene.disconnect):
                 change("c", "lan")
-                assert operator.facts(host) == before
+                assert operator_firewall.facts(host) == before
         scene["a"].stop()
         if restarts(scene.runtime):
             scene["a"].start()
         scene.runtime.repair()
-        assert operator.facts(host) == before
+        assert operator_firewall.facts(host) == before
         scene.close()
-        assert operator.facts(host) == before
+        assert operator_firewall.facts(host) == before
 
 
 @requirement("BYS-3")
@@ -69,16 +69,16 @@ def test_a_flush_and_reload_is_repaired_as_documented(start_runtime: RuntimeStar
     """
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
         host = scene.place(HOST)
-        with operator.operating(host):
-            before = operator.facts(host)
+        with operator_firewall.operating(host):
+            before = operator_firewall.facts(host)
             own = lan(scene)
             scene.containers(a=own, b=own, c=lan(scene, "dmz"), d=Bridge())
-            operator.flush(host)
-            operator.load(host)
-            assert operator.facts(host) == before
+            operator_firewall.flush(host)
+            operator_firewall.load(host)
+            assert operator_firewall.facts(host) == before
             assert scene.observed() != scene.promised()
             runtime.repair()
-            assert operator.facts(host) == before
+            assert operator_firewall.facts(host) == before
             assert scene.observed() == scene.promised()
 
 
@@ -90,9 +90,9 @@ def test_so_are_published_ports(start_runtime: RuntimeStarter, family: Family) -
         host, attacker = scene.place(HOST), scene.place(ATTACKER)
         mode = Bridge(scene.network(DUAL, ipv6=True).name) if family == 6 else Bridge()
         web = scene.container("web", mode, ports=both(PUBLISHED, INSIDE))
-        with operator.operating(host):
-            operator.flush(host)
-            operator.load(host)
+        with operator_firewall.operating(host):
+            operator_firewall.flush(host)
+            operator_firewall.load(host)
             runtime.repair()
         own = world.address(HOST, family)
         for transport in TRANSPORTS:
@@ -120,9 +120,9 @@ def test_so_is_what_a_network_of_ones_own_has(
         scene.ready()
         trio = Trio(scene, family, mode.network, outside, inside)
         before = hairpins(trio), forgeries(trio)
-        with operator.operating(scene.place(HOST)):
-            operator.flush(scene.place(HOST))
-            operator.load(scene.place(HOST))
+        with operator_firewall.operating(scene.place(HOST)):
+            operator_firewall.flush(scene.place(HOST))
+            operator_firewall.load(scene.place(HOST))
             runtime.repair()
         assert (hairpins(trio), forgeries(trio)) == before
 

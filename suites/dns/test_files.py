@@ -15,9 +15,9 @@ from harness.plugin.marks import requirement
 from harness.testbench import lookup
 from harness.testbench.container import Container
 from harness.testbench.scene import Scene
-from suites.claimed import has_ipv6
 from suites.dns import ALIAS, SHARED
-from suites.names import held, looked_up
+from suites.support.dns import held, looked_up
+from suites.support.features import has_ipv6
 
 SHORT: Final = 12
 """Hexadecimal digits of a short id."""

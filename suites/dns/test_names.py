@@ -16,10 +16,10 @@ from harness.testbench import lookup
 from harness.testbench.client import Call
 from harness.testbench.listener import TRANSPORTS, Transport
 from harness.testbench.scene import Scene
-from suites.claimed import families, has_ipv6
 from suites.dns import ALIAS, DMZ, LAN, LONG, SHARED
-from suites.names import heard, held, looked_up, present, resolved, unheard_of
-from suites.trio import both_families
+from suites.support.dns import heard, held, looked_up, present, resolved, unheard_of
+from suites.support.features import families, has_ipv6
+from suites.support.three_containers import both_families
 
 SHORT: Final = 12
 """Hexadecimal digits of a short id."""

@@ -26,9 +26,9 @@ from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT
 from harness.world.services import Services
-from suites.claimed import restarts
 from suites.dns import LONG
-from suites.names import KINDS, heard, looked_up, present, resolved, unheard_of
+from suites.support.dns import KINDS, heard, looked_up, present, resolved, unheard_of
+from suites.support.features import restarts
 
 TIMES: Final = 5
 """How often somebody hangs up: what comes of it may depend on who is told first."""

@@ -10,7 +10,7 @@ from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import NetworkSpec
 from harness.testbench.netns_view import Place
 from harness.world.state.snapshot import Snapshot
-from suites.local import at_rest
+from suites.support.host import at_rest
 
 
 def refused(runtime: Adapter, host: Place, **options: Any) -> None:

@@ -27,10 +27,10 @@ from harness.testbench.packets.tap_pool import Wires
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.state.snapshot import Snapshot
-from suites.claimed import has_ipv6
-from suites.names import held
-from suites.talking import LENGTH, PORT, talking
-from suites.trio import both_families
+from suites.support.dns import held
+from suites.support.features import has_ipv6
+from suites.support.open_flows import LENGTH, PORT, talking
+from suites.support.three_containers import both_families
 
 FIRST, SECOND, THIRD, FOURTH = "first", "second", "third", "fourth"
 PUBLISHED: Final = 8199

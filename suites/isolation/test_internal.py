@@ -37,10 +37,10 @@ from harness.testbench.packets.tap_pool import Wires
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.services import Services
-from suites.claimed import has_ipv6
-from suites.everything import PORT, WORD, everything, telling
-from suites.names import KINDS, heard, held, looked_up, resolved, unheard_of, with_names
-from suites.trio import EACH_FAMILY, Trio, both_families
+from suites.support.dns import KINDS, heard, held, looked_up, resolved, unheard_of, with_names
+from suites.support.features import has_ipv6
+from suites.support.packet_kinds import PORT, WORD, everything, telling
+from suites.support.three_containers import EACH_FAMILY, Trio, both_families
 
 CLOSED, VAULT, OPEN = "closed", "vault", "open"
 ALIAS: Final = "neighbour"

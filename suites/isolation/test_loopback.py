@@ -14,8 +14,8 @@ from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.packets.tap_pool import Wires
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from suites.neighbours import assert_nobody_answers
-from suites.trio import Home, Trio, both_families, plan
+from suites.support.arp_ndp import assert_nobody_answers
+from suites.support.three_containers import Home, Trio, both_families, plan
 
 PORT: Final = 8197
 INSIDE: Final = 31081

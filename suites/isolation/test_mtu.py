@@ -17,9 +17,9 @@ from harness.testbench.netns_view import Place
 from harness.testbench.packets.tap_pool import Wires
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from suites.claimed import has_ipv6
 from suites.isolation.refusing import refused
-from suites.trio import EACH_FAMILY, Trio, both_families
+from suites.support.features import has_ipv6
+from suites.support.three_containers import EACH_FAMILY, Trio, both_families
 
 OWN_PORT: Final = 31061
 ETHERNET: Final = 14

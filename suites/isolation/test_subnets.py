@@ -20,7 +20,7 @@ from harness.testbench.scene import Scene
 from linux import rtnetlink
 from linux.netlink import Netlink, Request
 from suites.isolation.refusing import refused
-from suites.trio import both_families
+from suites.support.three_containers import both_families
 
 SEVERAL: Final = 4
 MANY: Final = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.testbench.container import Container
-from suites.trio import Trio, trio
+from suites.support.three_containers import Trio, trio
 
 __all__ = ["trio"]
 

@@ -15,9 +15,9 @@ from harness.testbench.netns_view import Place
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
 from linux.rtnetlink_dump import Link
-from suites.claimed import restarts
-from suites.names import held
-from suites.trio import both_families
+from suites.support.dns import held
+from suites.support.features import restarts
+from suites.support.three_containers import both_families
 
 SUBNET: Final = IPv4Network("172.30.15.0/24")
 SUBNET6: Final = IPv6Network("fd00:15::/64")

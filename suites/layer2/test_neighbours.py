@@ -13,8 +13,8 @@ from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Protocol
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
 from harness.testbench.attach import last_address
-from suites.neighbours import OTHERS, answer, ask, assert_nobody_answers
-from suites.trio import Trio
+from suites.support.arp_ndp import OTHERS, answer, ask, assert_nobody_answers
+from suites.support.three_containers import Trio
 
 PORT: Final = 31051
 

@@ -16,7 +16,7 @@ from harness.model.topology import Address, pick
 from harness.plugin.marks import requirement
 from harness.testbench.client import there_and_back
 from harness.testbench.packets.craft import ALL_NODES, EVERYBODY_MAC, mac_of, send_frame
-from suites.trio import Trio
+from suites.support.three_containers import Trio
 
 PORT: Final = 31049
 WORD: Final = b"for your eyes only"

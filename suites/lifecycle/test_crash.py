@@ -30,9 +30,9 @@ from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.guard import guarded
-from suites.claimed import families, lan
-from suites.names import held, resolved
-from suites.ports.shop import heard_in
+from suites.ports.published import heard_in
+from suites.support.dns import held, resolved
+from suites.support.features import families, lan
 
 PUBLISHED, PORT = 8196, 31074
 MOMENTS = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85)

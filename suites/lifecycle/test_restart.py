@@ -11,7 +11,7 @@ from harness.plugin.marks import requirement
 from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Ear
 from harness.testbench.scene import Scene
-from suites.claimed import lan
+from suites.support.features import lan
 
 
 @requirement("LIFE-7")

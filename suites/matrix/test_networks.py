@@ -13,8 +13,8 @@ from harness.testbench.listener import Ear
 from harness.testbench.scene import Scene
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
-from suites.claimed import has_ipv6
-from suites.trio import both_families
+from suites.support.features import has_ipv6
+from suites.support.three_containers import both_families
 
 
 @requirement("V6-1", "BR-4", "BR-6", "BR-7", "BR-8")

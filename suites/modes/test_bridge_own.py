@@ -18,8 +18,8 @@ from harness.testbench.scene import Scene
 from harness.world.build import World
 from linux.rtnetlink import mac_bytes
 from linux.rtnetlink_dump import Route
-from suites.claimed import restarts
 from suites.modes.test_bridge import leads_to_no_other_routes
+from suites.support.features import restarts
 
 NAMES: Final = ("a", "b", "c")
 OWN: Final = "own"

@@ -10,7 +10,7 @@ from harness.model.plan import CONTAINER01, CONTAINER02, GATEWAY, HOST, INTERNET
 from harness.plugin.marks import requirement
 from harness.testbench.listener import TRANSPORTS, Transport
 from harness.testbench.scene import Scene
-from suites.services import every_port_answers
+from suites.support.packet_kinds import every_port_answers
 
 TARGETS: Final = [
     pytest.param(CONTAINER02, marks=requirement("BR-4")),

@@ -35,7 +35,7 @@ from harness.testbench.listener import TRANSPORTS, Ear, Transport
 from harness.testbench.netns_view import Place, until
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
-from suites.claimed import can_start, restarts
+from suites.support.features import can_start, restarts
 
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "publish": {"ports": (Publish(8080, 80),)},

@@ -25,9 +25,9 @@ from harness.testbench.listener import TRANSPORTS, Ear, Transport, introduce
 from harness.testbench.netns_view import Place
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
-from suites.claimed import restarts
-from suites.control import a_change_would_show
 from suites.modes.hostports import assert_not_published
+from suites.support.features import restarts
+from suites.support.host import a_change_would_show
 
 SYSCTLS = (
     "net.ipv4.ip_forward",

@@ -43,9 +43,9 @@ from harness.testbench.netns_view import Place, until
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
 from linux import syscalls
-from suites.claimed import has_ipv6
-from suites.control import a_change_would_show
-from suites.ports.shop import INSIDE
+from suites.ports.published import INSIDE
+from suites.support.features import has_ipv6
+from suites.support.host import a_change_would_show
 
 ALIKE = (CONTAINER01, CONTAINER02)
 SLIRP = "10.0.2.100/24"

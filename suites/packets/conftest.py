@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from suites.trio import trio
+from suites.support.three_containers import trio
 
 __all__ = ["trio"]

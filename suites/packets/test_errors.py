@@ -13,7 +13,7 @@ from harness.testbench.listener import free_port
 from harness.testbench.packets.capture import Capture
 from harness.testbench.packets.craft import send_packet
 from harness.world.service_protocols import TCP_PORTS
-from suites.trio import Trio
+from suites.support.three_containers import Trio
 
 OWN_PORT = 31042
 """The source port of what is sent, or its echo identifier."""

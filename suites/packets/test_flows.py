@@ -12,7 +12,7 @@ from harness.plugin.marks import requirement
 from harness.testbench import transfer
 from harness.testbench.packets.offload import without_offload
 from harness.world.service_protocols import TCP_PORTS
-from suites.trio import Trio
+from suites.support.three_containers import Trio
 
 OWN_PORT: Final = 31045
 ECHO: Final = TCP_PORTS["echo"]

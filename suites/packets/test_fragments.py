@@ -17,7 +17,7 @@ from harness.plugin.marks import requirement
 from harness.testbench.client import there_and_back
 from harness.testbench.packets.craft import fragment, send_packet
 from harness.world.service_protocols import UDP_PORTS
-from suites.trio import Trio
+from suites.support.three_containers import Trio
 
 DATAGRAM: Final = hashlib.shake_128(b"no two pieces are alike").digest(8000)
 OWN_PORT: Final = 31044

@@ -13,7 +13,7 @@ from harness.model.plan import GATEWAY, INTERNET
 from harness.model.topology import START_TTL
 from harness.plugin.marks import requirement
 from harness.testbench.packets.craft import send_packet
-from suites.trio import Trio
+from suites.support.three_containers import Trio
 
 OWN_PORT: Final = 31046
 EXPEDITED, CAPABLE = 46 << 2, 0b10

@@ -20,8 +20,8 @@ from harness.testbench.packets.tap_pool import Wires
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.service_protocols import UDP_PORTS
-from suites.claimed import has_ipv6
-from suites.trio import DUAL, Trio, both_families
+from suites.support.features import has_ipv6
+from suites.support.three_containers import DUAL, Trio, both_families
 
 NARROW: Final = 1400
 """MTU of the link behind the first router, in bytes. Every other link has 1500."""

@@ -10,7 +10,7 @@ from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1, PROTOCOLS
 from harness.model.topology import START_TTL, Address, pick
 from harness.plugin.marks import requirement
 from harness.world.service_protocols import TCP_PORTS
-from suites.trio import Trio
+from suites.support.three_containers import Trio
 
 IDENTIFIER = 31041
 """The source port of what is sent, or its echo identifier."""

@@ -14,9 +14,8 @@ from harness.plugin.marks import requirement
 from harness.testbench.listener import TRANSPORTS, Transport
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from suites.claimed import families, has_ipv6
-from suites.ports.fair import BESIDE, Fair
-from suites.ports.shop import INSIDE, MARKET, OWN, PORTS, Shop, has_taps, home
+from suites.ports.published import BESIDE, INSIDE, MARKET, OWN, PORTS, Fair, Shop, has_taps, home
+from suites.support.features import families, has_ipv6
 
 
 @pytest.fixture(

@@ -13,11 +13,11 @@ from harness.plugin.marks import requirement
 from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Transport
 from harness.testbench.scene import Scene
-from suites.claimed import restarts
-from suites.ports.fair import BESIDE, Fair
-from suites.ports.shop import (
+from suites.ports.published import (
+    BESIDE,
     OWN,
     Call,
+    Fair,
     Shop,
     addresses,
     assert_theirs,
@@ -27,6 +27,7 @@ from suites.ports.shop import (
     meets,
     shops,
 )
+from suites.support.features import restarts
 
 ALONE: Final = {"first": 8103, "second": 8106}
 """Ports that one container publishes, each on an address of its own."""

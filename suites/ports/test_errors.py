@@ -19,8 +19,7 @@ from harness.testbench.packets import craft
 from harness.testbench.packets.capture import Capture
 from harness.testbench.packets.tap_pool import Wires
 from harness.testbench.scene import Scene
-from suites.ports.fair import Fair
-from suites.ports.shop import INSIDE, PORTS, Shop
+from suites.ports.published import INSIDE, PORTS, Fair, Shop
 
 REFUSALS: Final = {"tcp": "reset", "udp": "port-unreachable"}
 MTUS: Final = {"packet-too-big": 1300, "host-unreachable": None}

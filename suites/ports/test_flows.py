@@ -15,8 +15,7 @@ from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.client import Call
 from harness.testbench.container import Container
 from harness.testbench.listener import Ear
-from suites.ports.fair import BESIDE, Fair
-from suites.ports.shop import INSIDE, Shop, meets
+from suites.ports.published import BESIDE, INSIDE, Fair, Shop, meets
 
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)
 

@@ -25,8 +25,18 @@ from harness.testbench.packets.expect import like
 from harness.testbench.packets.packet_ring import Frame
 from harness.testbench.packets.tap_pool import Wires
 from harness.testbench.scene import Scene
-from suites.claimed import restarts
-from suites.ports.shop import INSIDE, PORTS, Call, Shop, addresses, both, home, is_relayed, link_of
+from suites.ports.published import (
+    INSIDE,
+    PORTS,
+    Call,
+    Shop,
+    addresses,
+    both,
+    home,
+    is_relayed,
+    link_of,
+)
+from suites.support.features import restarts
 
 INNER: Final = 8110
 """The port that is published on the loopback."""

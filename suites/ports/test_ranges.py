@@ -14,7 +14,7 @@ from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Ear, Transport
 from harness.testbench.scene import Scene
-from suites.ports.shop import (
+from suites.ports.published import (
     CHOSEN,
     INSIDE,
     OWN,

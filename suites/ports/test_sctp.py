@@ -8,8 +8,7 @@ from harness.model.plan import ATTACKER, Publish
 from harness.plugin.marks import requirement
 from harness.testbench.packets import craft
 from harness.testbench.packets.craft import send_packet
-from suites.ports.fair import Fair
-from suites.ports.shop import INSIDE
+from suites.ports.published import INSIDE, Fair
 
 
 @requirement("PUB-13")

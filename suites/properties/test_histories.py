@@ -38,7 +38,7 @@ def test_any_history_keeps_every_promise(
     # Who only collects need not wait for hypothesis.
     from hypothesis.stateful import run_state_machine_as_test
 
-    from suites.properties.history import History, Stage
+    from suites.properties.state_machine import History, Stage
 
     with steps("any history", steps=True) as told:
         stage = Stage(world, runtime, guard, told)

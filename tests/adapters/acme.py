@@ -8,7 +8,7 @@ from typing import Final
 
 from harness.adapters import registry
 from harness.adapters.protocol import AdapterFactory
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 # It says `launch`, `destroy` and `forget` where others say run, rm and network rm.
 _ACMECTL: Final = """\

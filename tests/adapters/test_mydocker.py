@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tests.programs import python, run
+from tests.support.programs import python, run
 
 IN_A_HOST = """
 import sys
 from ipaddress import IPv6Network
 
-from harness import sandbox
+from harness.sandbox import sandbox
 from harness.adapters import registry
 from harness.model.plan import CAST
 from harness.model.plan import Bridge, ContainerSpec, NetworkSpec, Publish

@@ -18,7 +18,7 @@ import pytest
 from bench.__main__ import BENCHES
 from bench.page import render
 from bench.plot import growth
-from tests.programs import ROOT, environment
+from tests.support.programs import ROOT, environment
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from harness.adapters import dialects, registry
 from harness.adapters.docker_cli import toml_spec
 from harness.adapters.docker_cli.spec import Words
 from harness.adapters.protocol import Adapter
-from tests.programs import ROOT, environment
+from tests.support.programs import ROOT, environment
 
 PAGE = ROOT / "docs" / "adapters.md"
 

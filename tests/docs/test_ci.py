@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from tests.adapters.acme import acme
-from tests.programs import ROOT, environment
+from tests.support.programs import ROOT, environment
 
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
 TEMPLATE: dict[str, Any] = yaml.safe_load((ROOT / "ci" / "netmodes.gitlab-ci.yml").read_text())

@@ -7,7 +7,7 @@ from harness.model.dialect import Dialect
 from harness.model.plan import CAST
 from harness.model.topology import Topology
 from harness.report.render.terminal import render
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 
 def test_the_matrix_that_it_shows_is_promised() -> None:

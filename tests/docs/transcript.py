@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.labs import LAB
-from tests.programs import ROOT, environment
+from tests.support.programs import ROOT, environment
 
 PAGE = ROOT / "docs" / "four-modes.md"
 WITHIN = 110.0

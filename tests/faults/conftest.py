@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.programs import Watched, environment, run
+from tests.support.programs import Watched, environment, run
 
 NETMODES = [sys.executable, "-m", "harness.cli.main"]
 LAB = [*NETMODES, "lab"]

@@ -10,7 +10,7 @@ from harness.adapters import registry
 from harness.lab import session
 from tests.adapters.acme import acme, describe
 from tests.lab.labs import LAB, NO_CAST, script
-from tests.programs import ALL_BUT_SETFCAP, confined, python, run
+from tests.support.programs import ALL_BUT_SETFCAP, confined, python, run
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_the_picture_tells_what_to_type(tmp_path: Path) -> None:
 
 
 CANNOT_BE_TRIED = """
-from harness import sandbox
+from harness.sandbox import sandbox
 from harness.adapters import registry
 from harness.lab import session
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.labs import LAB, NO_CAST, SHELLS, at_terminal
-from tests.programs import Watched
+from tests.support.programs import Watched
 
 OUTER = ["/bin/sh", "-i"]
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.lab.labs import NETMODES, OWN_TOOLS, TOOLS, script
-from tests.programs import python, run
+from tests.support.programs import python, run
 
 REFUSED = {
     "ip frob": "ip: the object 'frob' is not among: link, address, route, netns",
@@ -47,9 +47,9 @@ def test_the_tools_touch_nothing_outside_of_a_lab(module: str) -> None:
     """On the machine itself they refuse, and say where they belong."""
     source = f"""
 import sys
-from harness import void
+from harness.sandbox import namespaces
 from harness.lab import {module}
-void.MARK = void.MARK / "elsewhere"
+namespaces.MARK = namespaces.MARK / "elsewhere"
 sys.exit({module}.main(["203.0.113.10"]))
 """
     done = run(python(source))

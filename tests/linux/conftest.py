@@ -11,7 +11,7 @@ from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.nftables import Nft
-from tests.linux.star import Star
+from tests.linux.star_topology import Star
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
-from tests.asking import settle
+from tests.support.asking import settle
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 KIND = 0x88B5

@@ -24,7 +24,7 @@ from linux.nftables import (
     flush_chain,
     l4proto,
 )
-from tests.linux.star import SHARED, Star
+from tests.linux.star_topology import SHARED, Star
 
 TABLE = Table("inet", "test")
 PORT = 7000

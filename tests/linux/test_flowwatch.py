@@ -12,7 +12,7 @@ import pytest
 from linux import netns
 from linux.conntrack import Conntrack, FlowWatch
 from linux.nftables import Nft
-from tests.linux.star import SHARED, Star
+from tests.linux.star_topology import SHARED, Star
 from tests.linux.test_conntrack import PORT, WITHIN, divert, udp
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6])

@@ -9,7 +9,7 @@ import pytest
 
 from harness.model.plan import Outcome
 from linux import rtnetlink
-from tests.linux.star import Star
+from tests.linux.star_topology import Star
 
 
 @pytest.mark.parametrize("family", [4, 6])

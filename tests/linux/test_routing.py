@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 from linux import rtnetlink
 from linux.rtnetlink_dump import way
-from tests.linux.star import Star
+from tests.linux.star_topology import Star
 
 
 def test_a_neighbour_s_way_is_by_its_link(star: Star) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import ROOT
+from tests.support.programs import ROOT
 
 ACME = """
 from harness.adapters.protocol import Feature

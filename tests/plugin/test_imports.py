@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.programs import ROOT, python, run
+from tests.support.programs import ROOT, python, run
 
 LOADED = """
 import sys

@@ -20,7 +20,7 @@ from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from linux.syscalls import CLONE_NEWNS, MS_REC, MS_SHARED, mount, setns, unshare
-from tests.programs import WITHIN, Watched
+from tests.support.programs import WITHIN, Watched
 
 LIVE = """
 import os, signal

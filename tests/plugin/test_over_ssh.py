@@ -19,7 +19,7 @@ from linux import nftables
 from linux.netns import NetNS
 from linux.nftables import Nft, Table
 from tests.conftest import SSHD
-from tests.programs import ROOT, Watched, environment, run
+from tests.support.programs import ROOT, Watched, environment, run
 
 TABLE = Table("inet", "firewall")
 _LONG = 240.0
@@ -27,7 +27,7 @@ _LONG = 240.0
 AFAR = """
 import os
 import pytest
-from harness import sandbox
+from harness.sandbox import sandbox
 
 @pytest.mark.parametrize("number", range(8))
 def test_where(number, world, record_property):

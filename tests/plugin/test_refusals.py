@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.programs import ALL_BUT_SETFCAP, PIDFD_OPEN, confined, run
+from tests.support.programs import ALL_BUT_SETFCAP, PIDFD_OPEN, confined, run
 
 PURE = "def test_pure(): pass"
 LIVE = "def test_live(world): pass"

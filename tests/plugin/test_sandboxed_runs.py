@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.programs import Watched
+from tests.support.programs import Watched
 
 PASS = "def test_it(): pass"
 INSIDE = """
 import os
-from harness import sandbox
+from harness.sandbox import sandbox
 
 def test_inside(tmp_path):
     assert sandbox.inside()
@@ -154,7 +154,7 @@ def test_the_debugger_talks_to_the_terminal(project: pytest.Pytester) -> None:
 
 SLOW = """
 import pytest, sys
-from tests.programs import until_interrupted
+from tests.support.programs import until_interrupted
 
 @pytest.fixture(scope="session", autouse=True)
 def around():

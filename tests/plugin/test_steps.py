@@ -8,8 +8,8 @@ from itertools import takewhile
 
 import pytest
 
-from tests.programs import Watched
 from tests.report.projects import WORKERS
+from tests.support.programs import Watched
 
 LONG = """
 import pytest

@@ -11,7 +11,7 @@ from harness.world.build import World
 from linux import nftables
 from linux.netns import NetNS
 from linux.nftables import Expression, Nft, Table
-from tests.linux.star import Star
+from tests.linux.star_topology import Star
 
 TABLE = Table("inet", "probed")
 Put = Callable[..., None]

@@ -18,7 +18,7 @@ from linux import netns as sysctl
 from linux import rtnetlink
 from linux.netlink import Netlink, u32
 from linux.netns import NetNS
-from tests.asking import ask_all, control, question
+from tests.support.asking import ask_all, control, question
 from tests.world.pair import PORT, pair
 
 INSIDE, NOBODY = "192.0.2.3", "192.0.2.99"

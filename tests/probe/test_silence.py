@@ -18,9 +18,9 @@ from harness.probe.sockets import open_stations
 from linux import netns as sysctl
 from linux import nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
-from tests.asking import ask_all, question
-from tests.linux.star import SHARED, Star
+from tests.linux.star_topology import SHARED, Star
 from tests.probe.conftest import TABLE
+from tests.support.asking import ask_all, question
 from tests.world.pair import pair
 
 EACH = pytest.mark.parametrize("family", FAMILIES)

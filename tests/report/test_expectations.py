@@ -16,7 +16,7 @@ ENTRY = """
 [[deviation]]
 runtime = "docker"
 versions = ">=26,<28"
-test = "suites/ports/test_reached.py::test_it"
+test = "suites/ports/test_reachability.py::test_it"
 reason = "a neighbour reaches a port published on 127.0.0.1"
 link = "https://github.com/moby/moby/issues/45610"
 """
@@ -35,7 +35,7 @@ def test_an_entry_says_what_it_is_about() -> None:
     assert found == Deviation(
         runtime="docker",
         kind=Kind.TEST,
-        id="suites/ports/test_reached.py::test_it",
+        id="suites/ports/test_reachability.py::test_it",
         verdict=Verdict.BROKEN,
         versions=">=26,<28",
         reason="a neighbour reaches a port published on 127.0.0.1",
@@ -43,7 +43,7 @@ def test_an_entry_says_what_it_is_about() -> None:
     )
 
 
-ABOUT_IT = "deviation 1 (test suites/ports/test_reached.py::test_it): "
+ABOUT_IT = "deviation 1 (test suites/ports/test_reachability.py::test_it): "
 ABOUT_SAYING = "deviation 1 (saying failed to bind udp listener on [fd…]:53: IO error): "
 
 
@@ -259,7 +259,7 @@ reason = "known"
 [[deviation]]
 runtime = "docker"
 versions = ">=26,<28"
-test = "suites/ports/test_reached.py::test_it"
+test = "suites/ports/test_reachability.py::test_it"
 verdict = "broken"
 reason = "a neighbour reaches a port published on 127.0.0.1"
 link = "https://github.com/moby/moby/issues/45610"
@@ -334,7 +334,7 @@ def test_a_range_needs_a_known_version(version: str | None) -> None:
     (entry,) = expectations.loads(ENTRY)
     assert as_version(version) is None
     said = (
-        "test suites/ports/test_reached.py::test_it: it is about versions >=26,<28, and the "
+        "test suites/ports/test_reachability.py::test_it: it is about versions >=26,<28, and the "
         f"version of docker in this run is {version!r}; run a test that starts the runtime, or "
         "leave `versions` out"
     )

@@ -16,8 +16,8 @@ import pytest
 from harness.report import schema, store
 from harness.report.schema import Verdict
 from linux import syscalls
-from tests.programs import Watched
 from tests.report.projects import GREEN, RED, WORKERS, left, run
+from tests.support.programs import Watched
 
 # --- what is in it ---------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ def test_what_a_runtime_prints_does_nothing_to_the_terminal(project: pytest.Pyte
 WAITING = """
 import pytest
 from harness.plugin.marks import requirement
-from tests.programs import until_interrupted
+from tests.support.programs import until_interrupted
 
 @requirement("BR-1")
 @pytest.mark.parametrize("n", range(3))

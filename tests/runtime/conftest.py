@@ -14,7 +14,7 @@ from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from runtime.engine import Engine
-from tests.runtime.insides import here, web
+from tests.runtime.container.container_files import here, web
 
 __all__ = ["here", "web"]
 

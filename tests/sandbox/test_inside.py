@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import python, run
+from tests.support.programs import python, run
 
 LOOK = """
 import json, os, socket
 from pathlib import Path
-from harness import sandbox
+from harness.sandbox import sandbox
 
 def namespaces():
     return {name: os.readlink(f"/proc/self/ns/{name}") for name in
@@ -58,7 +58,7 @@ def test_the_end_inside_is_the_end_outside(body: str, code: int) -> None:
     """`run` returns the code of the function, whichever way it ended."""
     source = f"""
 import os, signal
-from harness import sandbox
+from harness.sandbox import sandbox
 def function():
     {body}
 print(sandbox.run(function))
@@ -71,7 +71,7 @@ print(sandbox.run(function))
 UNCHANGED = """
 import json, os, signal, sys
 from pathlib import Path
-from harness import cgroup, sandbox
+from harness.sandbox import cgroup, sandbox
 from linux import syscalls
 
 # A view of its own, in which no other worker mounts anything; what the sandbox mounts would show.
@@ -95,11 +95,11 @@ def mounts():
     return set(Path("/proc/self/mountinfo").read_text().splitlines())
 
 def change():
-    from linux import rtnl
+    from linux import rtnetlink
     from linux.netlink import Netlink
     import socket
     with Netlink() as kernel:
-        kernel.send([rtnl.add_bridge("left"), rtnl.add_veth("here", "there")])
+        kernel.send([rtnetlink.add_bridge("left"), rtnetlink.add_veth("here", "there")])
     syscalls.mount("tmpfs", "/mnt", "tmpfs")
     Path("/mnt/left").touch()
     socket.sethostname("left")
@@ -135,7 +135,7 @@ def test_nothing_is_left_behind() -> None:
 ORPHAN = """
 import os, time
 from pathlib import Path
-from harness import sandbox
+from harness.sandbox import sandbox
 
 def function():
     reader, writer = os.pipe()
@@ -164,7 +164,7 @@ def test_orphans_are_reaped() -> None:
 def test_a_sandbox_fits_into_a_sandbox() -> None:
     """What runs inside can make a sandbox of its own."""
     source = """
-from harness import sandbox
+from harness.sandbox import sandbox
 raise SystemExit(sandbox.run(lambda: sandbox.run(lambda: 5)))
 """
     assert run(python(source)).returncode == 5
@@ -174,7 +174,7 @@ def test_a_program_under_run_stays_within_reach(tmp_path: Path) -> None:
     """The private /run hides neither the working directory nor links such as /run/lock."""
     source = f"""
 import os
-from harness import sandbox
+from harness.sandbox import sandbox
 from linux import syscalls
 
 def function():

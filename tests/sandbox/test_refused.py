@@ -7,11 +7,11 @@ import json
 
 import pytest
 
-from tests.programs import ALL_BUT_SETFCAP, confined, python, run
+from tests.support.programs import ALL_BUT_SETFCAP, confined, python, run
 
 ENTER = """
 import json, os, signal
-from harness import sandbox
+from harness.sandbox import sandbox
 
 def state():
     handlers = [str(signal.getsignal(number)) for number in sorted(signal.valid_signals())]
@@ -87,10 +87,10 @@ def test_no_privilege_is_needed() -> None:
     """An ordinary user gets in by a user namespace, and keeps the name by which files are found."""
     source = """
 import os
-from harness import idmap, sandbox
-print(idmap.privileged(), flush=True)
+from harness.sandbox import namespaces, sandbox
+print(namespaces.privileged(), flush=True)
 def look():
-    print(os.environ["USER"], os.environ["LOGNAME"], os.getuid(), idmap.privileged())
+    print(os.environ["USER"], os.environ["LOGNAME"], os.getuid(), namespaces.privileged())
     return 0
 sandbox.run(look)
 """
@@ -101,16 +101,16 @@ sandbox.run(look)
 def test_what_changes_the_machine_can_ask_first() -> None:
     """`require` refuses outside of a sandbox and says how to get into one."""
     source = """
-from harness import sandbox, void
+from harness.sandbox import namespaces, sandbox
 from pathlib import Path
 try:
     print(sandbox.run(lambda: sandbox.require() or 0))
-    void.MARK.rename("/run/elsewhere")
+    namespaces.MARK.rename("/run/elsewhere")
     sandbox.require()
 except sandbox.SandboxError as error:
     print(error)
 """
-    done = run(python(f"from harness import sandbox\nsandbox.run(lambda: exec({source!r}) or 0)"))
+    done = run(python(f"from harness.sandbox import sandbox\nsandbox.run(lambda: exec({source!r}) or 0)"))
     assert done.stdout.startswith("0\nsandbox: this would change the machine itself")
     assert "netmodes doctor" in done.stdout
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import WITHIN, Watched, python, run
+from tests.support.programs import WITHIN, Watched, python, run
 
 COUNTING = """
 import os, signal
-from harness import sandbox
+from harness.sandbox import sandbox
 
 def count():
     got = []
@@ -81,7 +81,7 @@ def test_a_death_by_signal_is_seen_outside(number: signal.Signals) -> None:
     """Whoever waits for the waiter sees the signal that ended the process inside."""
     source = f"""
 import os, signal
-from harness import sandbox
+from harness.sandbox import sandbox
 sandbox.enter()
 signal.signal({int(number)}, signal.SIG_DFL) if {int(number)} != 9 else None
 os.kill(os.getpid(), {int(number)})
@@ -92,7 +92,7 @@ os.kill(os.getpid(), {int(number)})
 
 LATE = """
 import signal
-from harness import sandbox
+from harness.sandbox import sandbox
 sandbox.enter()
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 print("ready", flush=True)
@@ -145,7 +145,7 @@ def foreground():
 
 JOB = """
 import signal
-from harness import sandbox
+from harness.sandbox import sandbox
 sandbox.enter()
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
 print("ready", flush=True)
@@ -180,7 +180,7 @@ def test_job_control_stops_and_continues_the_whole_run() -> None:
 SANDBOX_WITH_SHELL = f"""
 {FOREGROUND}
 import subprocess, sys
-from harness import sandbox
+from harness.sandbox import sandbox
 
 def shell():
     argv = [sys.executable, "-c", "print('inner', input())"]
@@ -204,7 +204,7 @@ def test_the_terminal_comes_back_from_a_shell_inside() -> None:
 
 KILLED = """
 import os, signal
-from harness import sandbox
+from harness.sandbox import sandbox
 sandbox.enter()
 if os.fork() == 0:
     os.setsid()
@@ -237,7 +237,7 @@ def test_a_killed_run_leaves_no_cgroup_for_long() -> None:
     # Who has let go of the output may still be on the way out of the cgroup.
     look = f"""
 import os
-from harness import cgroup, sandbox
+from harness.sandbox import cgroup, sandbox
 group = cgroup.own()
 left = group and group / "netmodes-{program.process.pid}"
 while left and left.exists() and "populated 1" in (left / "cgroup.events").read_text():

@@ -29,8 +29,8 @@ from harness.probe.results import Question
 from harness.world.build import World, routers
 from linux import netns, nftables, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
-from tests.asking import ask_all, question, settle
-from tests.processes import family, network_namespaces
+from tests.support.asking import ask_all, question, settle
+from tests.support.processes import family, network_namespaces
 
 EACH = pytest.mark.parametrize("family", FAMILIES)
 LENGTHS = (1, 3, 5)

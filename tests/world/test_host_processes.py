@@ -15,9 +15,9 @@ import pytest
 
 from harness.adapters.protocol import SaidTooMuch
 from harness.world.host import Host, HostDied, quiet_fork
-from tests.processes import family, nothing_stays_open
-from tests.programs import confined, python
-from tests.programs import run as run_program
+from tests.support.processes import family, nothing_stays_open
+from tests.support.programs import confined, python
+from tests.support.programs import run as run_program
 from tests.world.hosts import (
     KINDS,
     RESOLVER,

@@ -27,7 +27,7 @@ from harness.world.services import Services, ServicesDied
 from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
-from tests.processes import nothing_stays_open
+from tests.support.processes import nothing_stays_open
 from tests.world.pair import PORT, pair
 from tests.world.serving import (
     CLIENT,

@@ -65,14 +65,14 @@ def lay(bundle: Path, image: Path) -> None:
 def lift(bundle: Path) -> None:
     """Take the mounts of a bundle away again, whichever there are."""
     for name in ("rootfs", "netns"):
-        while (path := bundle / name).exists() and path.is_mount():
+        while os.path.ismount(path := bundle / name):
             umount(str(path))
 
 
 def release(bundle: Path) -> None:
     """Let go of the network namespace that a bundle holds, if it does."""
     path = bundle / "netns"
-    while path.exists() and path.is_mount():
+    while os.path.ismount(path):
         umount(str(path))
 
 

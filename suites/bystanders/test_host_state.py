@@ -1,0 +1,135 @@
+"""Host, br0, ns1 and ns2 are what they were before, while containers run, and after."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import pytest
+
+from harness.adapters.protocol import Feature
+from harness.model.dialect import Dialect
+from harness.model.plan import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge
+from harness.model.topology import Topology
+from harness.plugin.fixtures import RuntimeStarter
+from harness.plugin.marks import requirement
+from harness.testbench.listener import introduce
+from harness.testbench.packets.offload import features, without_offload
+from harness.testbench.scene import Scene
+from harness.world.build import World
+from harness.world.state.snapshot import Snapshot
+from suites.support.features import crowd, lan
+
+FORWARDING = "net.ipv4.ip_forward"
+FORWARDING6 = "net.ipv6.conf.all.forwarding"
+
+
+@requirement("BYS-1")
+def test_the_bystanders_do_not_notice(scene: Scene) -> None:
+    """Nothing in ns1 and ns2 changes, not even while containers of every kind run and talk."""
+    places = [scene.place(name) for name in (NS1, NS2)]
+    before = [Snapshot.of(place) for place in places]
+    crowd(scene)
+    assert scene.observed() == scene.promised()
+    for place, was in zip(places, before, strict=True):
+        assert was.changes(Snapshot.of(place)) == []
+
+
+@requirement("BYS-1")
+def test_the_host_gets_things_and_loses_and_changes_none(scene: Scene) -> None:
+    """While containers run there is more in it; what was there before is as it was."""
+    host = scene.place(HOST)
+    before = Snapshot.of(host)
+    crowd(scene)
+    while_running = before.changes(Snapshot.of(host))
+    links = [line for line in while_running if line.startswith("link ") and line.endswith(": new")]
+    bridged = any(isinstance(item.mode, Bridge) for item in scene.plan.containers)
+    assert bool(links) == (bridged and scene.runtime.dialect.bridges == "host")
+    others = [line for line in while_running if not line.endswith(": new")]
+    dialect = scene.runtime.dialect
+    assert [line for line in others if not _is_documented(line, dialect)] == []
+    scene.close()
+    assert before.changes(Snapshot.of(host)) == []
+
+
+@requirement("BYS-1")
+def test_its_links_do_what_they_did_for_the_kernel(scene: Scene) -> None:
+    """Checksums, segments and the like: while containers run, and when they have gone."""
+    host = scene.place(HOST)
+    dialect = scene.runtime.dialect
+    own = {link for link in host.links() if _is_documented(f"link {link}", dialect, start=True)}
+    before = {link: features(host, link) for link in host.links().keys() - own}
+    with without_offload(host):
+        assert features(host, "eth0") != before["eth0"], "what is changed must show"
+    assert features(host, "eth0") == before["eth0"]
+    crowd(scene)
+    assert {link: features(host, link) for link in before} == before
+    scene.close()
+    assert {link: features(host, link) for link in before} == before
+
+
+@requirement("BYS-1")
+def test_what_is_new_in_the_host_belongs_to_the_runtimes_links(scene: Scene) -> None:
+    """No address, route or sysctl appears on a link that was there before."""
+    host = scene.place(HOST)
+    own = set(host.links())
+    before = Snapshot.of(host)
+    crowd(scene)
+    changed = before.changes(Snapshot.of(host))
+    added = set(host.links()) - own
+    for line in changed:
+        if line.startswith(("address ", "route ", "neighbour ")):
+            assert any(f" of {link} " in f"{line} " or f" of {link}:" in line for link in added), (
+                line
+            )
+
+
+def _is_documented(line: str, dialect: Dialect, *, start: bool = False) -> bool:
+    thing = line.partition(": ")[0]
+    known = (*dialect.residue, *(dialect.made_by_start if start else ()))
+    runtimes_own = any(thing.startswith(f"nft rule {table} ") for table in dialect.tables)
+    return runtimes_own or any(fnmatchcase(thing, pattern) for pattern in known)
+
+
+@requirement("BYS-4")
+@pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "both"])
+def test_forwarding_changes_only_as_documented(
+    start_runtime: RuntimeStarter, *, ipv6: bool
+) -> None:
+    """In a host that does not forward; and nothing that is not documented changes along."""
+    with World.build(Topology(forwarding=False)) as world:
+        host = world.place(HOST)
+        before = Snapshot.of(host)
+        with start_runtime(world) as runtime, Scene(world, runtime) as scene:
+            own = ipv6 or Feature.NETWORKS in runtime.features
+            mode = Bridge(scene.network("lan", ipv6=ipv6).name) if own else Bridge()
+            guest = scene.container("guest", mode).net
+            wanted = "1" if runtime.dialect.forwarding == "enabled" else "0"
+            assert host.sysctl(FORWARDING) == wanted
+            assert host.sysctl(FORWARDING6) == (wanted if ipv6 else "0")
+            if wanted == "1":
+                for family in FAMILIES if ipv6 else (4,):
+                    introduce(guest, world.address(INTERNET, family), "tcp")
+            scene.close()
+            changed = before.changes(Snapshot.of(host))
+            told = [line for line in changed if _is_documented(line, runtime.dialect, start=True)]
+            assert [line for line in changed if line not in told] == []
+
+
+@requirement("BYS-4")
+def test_forwarding_that_was_on_stays_on(scene: Scene) -> None:
+    """For others need it: when networks and containers come, and when the last of them goes.
+
+    And when one of them is connected, taken off, or stopped.
+    """
+    host = scene.place(HOST)
+    own = lan(scene)
+    scene.containers(a=own, b=Bridge())
+    assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")
+    if Feature.CONNECT in scene.runtime.features:
+        for change in (scene.connect, scene.disconnect):
+            change("b", own.network)
+            assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")
+    scene["b"].stop()
+    assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")
+    scene.close()
+    assert (host.sysctl(FORWARDING), host.sysctl(FORWARDING6)) == ("1", "1")

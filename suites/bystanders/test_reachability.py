@@ -1,0 +1,126 @@
+"""ns1, ns2, the host and the outside reach each other, whatever containers do."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import pytest
+
+from harness.adapters.protocol import Feature
+from harness.model import oracle
+from harness.model.plan import (
+    ATTACKER,
+    BR0,
+    FAMILIES,
+    HOST,
+    INTERNET,
+    NS1,
+    NS2,
+    OUTSIDERS,
+    Cell,
+    Family,
+)
+from harness.plugin.marks import requirement
+from harness.testbench.listener import BOUND, TRANSPORTS, Transport
+from harness.testbench.scene import Scene
+from harness.world.service_protocols import TCP_PORTS
+from suites.support.features import another, crowd, restarts
+from suites.support.packet_kinds import every_port_answers
+
+ASKED = frozenset({HOST, BR0, NS1, NS2, INTERNET, ATTACKER})
+
+
+@requirement("BYS-2")
+def test_outsiders_reach_each_other_before_during_and_after(scene: Scene) -> None:
+    """Whoever could be reached still is, with the same TTL, and nobody else is."""
+    _assert_as_promised(scene)
+    crowd(scene)
+    _assert_as_promised(scene)
+    scene.remove(scene.plan.containers[0].name)
+    _assert_as_promised(scene)
+    scene.close()
+    _assert_as_promised(scene)
+
+
+def _assert_as_promised(scene: Scene) -> None:
+    """Held against what is promised of a runtime that cuts nobody off, whatever is declared."""
+    kept = replace(scene.runtime.dialect, router6="kept")
+    row = oracle.promised(scene.plan, kept, scene.world.topology)
+    row = row.restrict(cell for cell in row if _is_between_outsiders(cell))
+    assert {cell.source for cell in row} >= {HOST, NS1, NS2}
+    assert scene.observed(row) == row
+
+
+def _is_between_outsiders(cell: Cell) -> bool:
+    return cell.source in OUTSIDERS and cell.target in ASKED
+
+
+@requirement("BYS-2")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_connections_of_bystanders_go_on(scene: Scene, family: Family) -> None:
+    """Those that are open while containers, networks and rules come and go stay open."""
+    with ExitStack() as stack:
+        calls = [stack.enter_context(_echoing(scene, name, family)) for name in (NS1, NS2, HOST)]
+        for _ in _comings_and_goings(scene):
+            for call in calls:
+                _say(call)
+
+
+def _comings_and_goings(scene: Scene) -> Iterator[None]:
+    """As many kinds as the runtime claims, step by step."""
+    crowd(scene)
+    yield
+    first = scene.plan.containers[0].name
+    scene[first].stop()
+    yield
+    if restarts(scene.runtime):
+        scene.start(first)
+        yield
+    if Feature.CONNECT in scene.runtime.features:
+        other = another(scene)
+        for change in (scene.connect, scene.disconnect):
+            change(first, other)
+            yield
+    scene.remove(*(spec.name for spec in scene.plan.containers))
+    yield
+    for network in scene.plan.networks:
+        scene.remove_network(network.name)
+        yield
+
+
+@requirement("BYS-2")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_they_serve_each_other_on_every_port(
+    scene: Scene, family: Family, transport: Transport
+) -> None:
+    """While containers run that publish nothing, nothing on the way minds which port is called."""
+    crowd(scene)
+    for caller, target in ((NS1, NS2), (NS1, INTERNET), (ATTACKER, NS1), (HOST, INTERNET)):
+        every_port_answers(scene, caller, target, transport, family)
+
+
+@contextmanager
+def _echoing(scene: Scene, name: str, family: Family) -> Iterator[socket.socket]:
+    """A connection from a place to the internet's echo service."""
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    with scene.place(name).socket(kind, socket.SOCK_STREAM) as call:
+        call.settimeout(BOUND)
+        call.connect((str(scene.world.address(INTERNET, family)), TCP_PORTS["echo"]))
+        assert call.recv(4096)  # it tells whom it sees
+        _say(call)
+        yield call
+
+
+def _say(call: socket.socket) -> None:
+    word, heard = os.urandom(64), b""
+    call.send(word)
+    while len(heard) < len(word):
+        part = call.recv(len(word) - len(heard))
+        assert part, "the connection was closed"
+        heard += part
+    assert heard == word

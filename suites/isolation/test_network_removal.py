@@ -1,0 +1,146 @@
+"""A network in use stays; one that goes takes its bridge and its rules along."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, Final
+
+import pytest
+
+from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
+from harness.model.plan import ATTACKER, DEFAULT_NETWORK, GATEWAY, HOST, Bridge
+from harness.plugin.marks import requirement
+from harness.testbench.addressing import LOOPBACKS
+from harness.testbench.listener import Ear
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from harness.world.guard import Guard
+from harness.world.state.snapshot import Snapshot
+from suites.ports.published import INSIDE, both
+from suites.support.features import has_ipv6
+
+SUBNET, SUBNET6 = IPv4Network("172.30.192.0/20"), IPv6Network("fd00:30:192::/64")
+SMALL: Final = 1400
+PUBLISHED: Final = 8189
+KINDS: Final[dict[str, dict[str, Any]]] = {
+    "plain": {},
+    "internal": {"internal": True},
+    "without icc, small": {"icc": False, "mtu": SMALL},
+}
+
+
+@requirement("NET-6")
+@pytest.mark.parametrize(
+    "how", ["started there", pytest.param("connected", marks=requirement("NET-3"))]
+)
+def test_a_network_in_use_is_not_removed(
+    scene: Scene, runtime: Adapter, host: Place, how: str
+) -> None:
+    """By a container that was started on it, or connected to it: nothing changes."""
+    for name in ("used", "home"):
+        scene.network(name)
+    connected = how == "connected"
+    scene.containers(a=Bridge("home" if connected else "used"), b=Bridge("home"))
+    if connected:
+        scene.connect("a", "used")
+    before = Snapshot.of(host)
+    with pytest.raises(RuntimeRefused):
+        runtime.remove_network("used")
+    assert before.changes(Snapshot.of(host)) == []
+    assert runtime.network_facts("used").name == "used"
+    assert scene.observed() == scene.promised()
+    scene.remove("a")
+    runtime.remove_network("used")
+    with pytest.raises(RuntimeRefused):
+        runtime.network_facts("used")
+    runtime.network(next(item for item in scene.plan.networks if item.name == "used"))
+
+
+@requirement("NET-6")
+def test_the_default_network_is_not_removed(scene: Scene, runtime: Adapter) -> None:
+    """In use or not, it is the runtime's own."""
+    with pytest.raises(RuntimeRefused):
+        runtime.remove_network(DEFAULT_NETWORK)
+    scene.containers(a=Bridge(), b=Bridge())
+    assert scene.observed() == scene.promised()
+
+
+@requirement("NET-6", "LIFE-5")
+def test_a_network_that_is_not_there_is_not_removed(runtime: Adapter) -> None:
+    """Never made, or removed before."""
+    with pytest.raises(RuntimeRefused):
+        runtime.remove_network("nowhere")
+
+
+@requirement("NET-6")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "plain",
+        pytest.param("internal", marks=requirement("INT-1")),
+        pytest.param("without icc, small", marks=requirement("ICC-1")),
+    ],
+)
+def test_what_is_removed_leaves_nothing(
+    scene: Scene, runtime: Adapter, host: Place, guard: Guard, kind: str
+) -> None:
+    """No link, address, route or rule, once containers were on it; name and subnet are free."""
+    six = {"subnet6": SUBNET6} if has_ipv6(runtime) else {}
+    options = {"subnet": SUBNET, **six, **KINDS[kind]}
+    with guard.holding():
+        made = scene.network("short-lived", **options)
+        bridge = made.facts.interface
+        assert bridge is not None
+        scene.containers(a=made)
+        assert mentioned(scene.place(GATEWAY), bridge)
+        scene.remove("a")
+        scene.remove_network("short-lived")
+    assert mentioned(host, bridge) == []
+    scene.network("short-lived", **options)
+
+
+@requirement("NET-6", "NET-8")
+def test_a_name_that_is_free_again_stands_for_what_is_asked_for_now(scene: Scene) -> None:
+    """Of the network that had it before nothing is left: neither subnet, nor MTU, nor a wall."""
+    closed = {"internal": True} if Feature.INTERNAL in scene.runtime.features else {}
+    scene.containers(a=scene.network("name", subnet=SUBNET, mtu=SMALL, **closed))
+    assert scene["a"].net.links()["eth0"].mtu == SMALL
+    scene.remove("a")
+    scene.remove_network("name")
+    gateways = scene.network("name").facts.gateways
+    inside = scene.container("a", Bridge("name")).net
+    assert SUBNET not in {item.network for item in gateways}
+    assert [item.network for item in inside.interfaces("eth0")] == [gateways[0].network]
+    assert inside.links()["eth0"].mtu != SMALL
+    assert any(route.destination is None for route in inside.routes())
+
+
+@requirement("NET-6", "NET-2")
+def test_the_networks_that_stay_are_untouched(scene: Scene, host: Place) -> None:
+    """Theirs are the same links and rules as before another came and went; so are their ports."""
+    lan, dmz = (scene.network(name, ipv6=has_ipv6(scene.runtime)) for name in ("lan", "dmz"))
+    ports = both(PUBLISHED, INSIDE) if Feature.PUBLISH in scene.runtime.features else ()
+    scene.container("a", Bridge(lan.name), ports=ports)
+    scene.containers(b=lan, c=dmz)
+    before = Snapshot.of(host)
+    passing = scene.network("passing")
+    scene.containers(d=passing)
+    scene.remove("d")
+    scene.remove_network("passing")
+    assert before.changes(Snapshot.of(host)) == []
+    assert scene.observed() == scene.promised()
+    for port in ports:
+        with Ear(scene["a"].net, "udp" if port.protocol == "udp" else "tcp", port=INSIDE) as ear:
+            call: dict[str, Any] = {"port": PUBLISHED, "answered": True}
+            assert ear.hears(scene.place(ATTACKER), at=scene.world.address(HOST, 4), **call)
+            assert ear.hears(host, at=LOOPBACKS[4], **call)
+
+
+def mentioned(host: Place, bridge: str) -> list[str]:
+    """What the host has that is called by a bridge's name or subnet, or that tells of them."""
+    words = (bridge, str(SUBNET), str(SUBNET6))
+    return [
+        name
+        for name, known in Snapshot.of(host).facts.items()
+        if any(word in text for word in words for text in (name, *known.values()))
+    ]

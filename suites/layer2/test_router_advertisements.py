@@ -1,0 +1,123 @@
+"""Router advertisements of a container: everybody hears them, nobody must follow them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Network
+from typing import Final
+
+import pytest
+from scapy.layers.inet6 import (
+    ICMPv6ND_RA,
+    ICMPv6NDOptMTU,
+    ICMPv6NDOptPrefixInfo,
+    ICMPv6NDOptRDNSS,
+    ICMPv6NDOptRouteInfo,
+    ICMPv6NDOptSrcLLAddr,
+    IPv6,
+)
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+
+from harness.model.plan import DEFAULT_NETWORK, GATEWAY, Bridge
+from harness.plugin.marks import requirement
+from harness.testbench.container import Container
+from harness.testbench.netns_view import Place, until
+from harness.testbench.packets.craft import ALL_NODES, EVERYBODY_MAC, mac_of, send_frame
+from harness.testbench.scene import Scene
+from harness.world.state.snapshot import Snapshot
+from suites.support.features import restarts
+
+PREFIX: Final = IPv6Network("2001:db8:bad::/64")
+BEYOND: Final = IPv6Network("2001:db8:bad:beef::/64")
+ROUTER: Final = "fe80::bad"
+PROOF: Final = Ether(src="02:00:5e:10:00:77", dst=EVERYBODY_MAC, type=0x88B5) / b"heard"
+"""What shows that a peer gets what is said to all."""
+BELIEVE: Final = {
+    "net.ipv6.conf.eth0.accept_dad": 0,
+    "net.ipv6.conf.eth0.autoconf": 1,
+    "net.ipv6.conf.eth0.accept_ra": 2,
+    "net.ipv6.conf.eth0.disable_ipv6": 0,
+}
+"""What makes a container follow advertisements: the control that this one can be followed."""
+
+
+@requirement("V6-2")
+@pytest.mark.parametrize(
+    "ipv6",
+    [
+        pytest.param(True, marks=requirement("V6-1")),
+        pytest.param(False, marks=requirement("V6-3")),
+    ],
+    ids=["with IPv6", "without IPv6"],
+)
+def test_a_rogue_advertisement_changes_nothing(scene: Scene, host: Place, *, ipv6: bool) -> None:
+    """No address, route, MTU or hop limit of the host or a peer; who gets it can follow it."""
+    network = Bridge(scene.network("routed", ipv6=True).name if ipv6 else DEFAULT_NETWORK)
+    rogue, peer, believer = (
+        scene.container(name, network) for name in ("rogue", "peer", "believer")
+    )
+    believer.net.tune(BELIEVE)
+    before = {place.name: (place, Snapshot.of(place)) for place in (host, peer.net)}
+    said = IPv6(src=ROUTER) / ICMPv6ND_RA()
+    with peer.net.capture() as wire, host.capture() as outside:
+        send_frame(rogue.net, advertisement(rogue.net.links()["eth0"].mac))
+        scene.settle()
+    assert outside.matching(said), "it does leave the container"
+    if wire.matching(said):
+        until(believer.net, lambda: believes(believer.net), "the advertisement is believed")
+    changes = {name: then.changes(Snapshot.of(place)) for name, (place, then) in before.items()}
+    assert changes == {"host": [], "peer": []}
+
+
+@requirement("V6-2", "V6-3", "NET-3")
+def test_nor_is_it_believed_by_who_is_connected_later(scene: Scene) -> None:
+    """While it runs, to a network without IPv6; nor once it has been started again."""
+    for name in ("home", "later"):
+        scene.network(name)
+    rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer", Bridge("home"))
+    scene.connect("peer", "later")
+    assert_not_believed(scene, rogue, peer)
+
+
+@requirement("V6-1", "V6-2", "NET-3")
+def test_nor_is_it_where_ipv6_came_with_the_connection(scene: Scene) -> None:
+    """Neither by who was connected, nor by who was there, nor by the host."""
+    scene.network("later", ipv6=True)
+    rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer")
+    scene.connect("peer", "later")
+    assert_not_believed(scene, rogue, peer)
+
+
+def assert_not_believed(scene: Scene, rogue: Container, peer: Container) -> None:
+    """Nothing of the peer or the host changes, nor does it when the peer has been started again."""
+    host = scene.place(GATEWAY)
+    scene.ready()
+    for again in (False, True) if restarts(scene.runtime) else (False,):
+        if again:
+            peer.stop()
+            peer.start()
+            scene.ready()
+        before = Snapshot.of(peer.net), Snapshot.of(host)
+        with peer.net.capture() as wire:
+            send_frame(rogue.net, advertisement(rogue.net.links()["eth0"].mac), PROOF)
+            scene.settle()
+        assert wire.matching(PROOF)
+        assert before[0].changes(Snapshot.of(peer.net)) == []
+        assert before[1].changes(Snapshot.of(host)) == []
+
+
+def advertisement(mac: str) -> Packet:
+    """Of a router that offers everything: itself, a prefix, a route, an MTU, a resolver."""
+    head = Ether(src=mac, dst=mac_of(ALL_NODES)) / IPv6(src=ROUTER, dst=str(ALL_NODES), hlim=255)
+    said = ICMPv6ND_RA(routerlifetime=1800, prf=1, chlim=7, reachabletime=4000, retranstimer=4000)
+    prefix = ICMPv6NDOptPrefixInfo(prefix=str(PREFIX.network_address), prefixlen=64, L=1, A=1)
+    route = ICMPv6NDOptRouteInfo(prefix=str(BEYOND.network_address), plen=64, rtlifetime=1800)
+    resolver = ICMPv6NDOptRDNSS(dns=[str(PREFIX[53])], lifetime=1800)
+    offers = ICMPv6NDOptMTU(mtu=1280) / ICMPv6NDOptSrcLLAddr(lladdr=mac) / route / resolver
+    return head / said / prefix / offers
+
+
+def believes(place: Place) -> bool:
+    """Whether a place has an address of the prefix, and the router for its default route."""
+    addressed = any(item.ip in PREFIX for item in place.interfaces("eth0"))
+    return addressed and any(str(route.via) == ROUTER for route in place.routes())

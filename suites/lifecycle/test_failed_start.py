@@ -1,0 +1,89 @@
+"""A start that fails half-way leaves nothing behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, Final
+
+import pytest
+
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.model.plan import Bridge, Joined, Mode
+from harness.plugin.marks import requirement
+from harness.testbench.scene import Scene
+from harness.world.guard import Guard
+from suites.support.features import has_ipv6, has_networks
+
+SUBNET, SUBNET6 = IPv4Network("172.30.9.0/29"), IPv6Network("fd00:99::/64")
+TAKEN, TAKEN6 = IPv4Address("172.30.9.5"), IPv6Address("fd00:99::5")
+TAKEN_BY_FIRST: Final[dict[str, Any]] = {"ip": TAKEN, "ip6": TAKEN6}
+"""By `first`, where a case is about that."""
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A start that cannot succeed on the network on which `first` is, or in another mode."""
+
+    mode: Mode | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+FAILING = {
+    "no such command": Failing(options={"command": ("/no/such/command",)}),
+    "not executable": Failing(options={"command": ("/etc/hosts",)}),
+    "address in use": Failing(options={"ip": TAKEN}),
+    "IPv6 address in use": Failing(options={"ip6": TAKEN6}),
+    "address outside": Failing(options={"ip": IPv4Address("172.30.10.5")}),
+    "unknown sysctl": Failing(options={"sysctls": (("net.ipv4.unheard_of", "1"),)}),
+    "unknown network": Failing(mode=Bridge("unheard-of")),
+    "unknown container": Failing(mode=Joined("unheard-of")),
+}
+
+
+@requirement("LIFE-2")
+@pytest.mark.parametrize("case", FAILING.values(), ids=list(FAILING))
+def test_a_start_that_fails_leaves_nothing(
+    scene: Scene, runtime: Adapter, case: Failing, guard: Guard
+) -> None:
+    """Neither in the kernel nor of its name and address: the next start gets both."""
+    asked = {key: TAKEN_BY_FIRST[key] for key in case.options if key in TAKEN_BY_FIRST}
+    home = _small(scene, **asked) if asked or has_networks(runtime) else _default(scene)
+    with guard.holding():
+        scene.refusal("guest", case.mode or home, **case.options)
+        with pytest.raises(RuntimeRefused):
+            runtime.inspect("guest")
+    with guard.holding() as different:
+        second = scene.container("guest", home)
+        assert different()
+        assert scene.observed() == scene.promised()
+        second.remove()
+
+
+@requirement("LIFE-2")
+def test_a_start_for_which_no_address_is_left_leaves_nothing(
+    scene: Scene, runtime: Adapter, guard: Guard
+) -> None:
+    """When one has gone the next start gets its address."""
+    home = _small(scene)
+    names = [f"member{number}" for number in range(SUBNET.num_addresses - 4)]
+    for name in names:
+        scene.container(name, home)
+    with guard.holding():
+        scene.refusal("late", home)
+        with pytest.raises(RuntimeRefused):
+            runtime.inspect("late")
+    scene.remove(names[0])
+    scene.container("late", home)
+
+
+def _small(scene: Scene, **asked: Any) -> Bridge:
+    six = has_ipv6(scene.runtime)
+    scene.network("small", subnet=SUBNET, subnet6=SUBNET6 if six else None)
+    scene.container("first", Bridge("small"), **asked)
+    return Bridge("small")
+
+
+def _default(scene: Scene) -> Bridge:
+    scene.container("first", Bridge())
+    return Bridge()

@@ -1,0 +1,161 @@
+"""After removal the kernel's state is what it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.model.plan import FAMILIES, HOST, INTERNET, Bridge, Family, Host, Joined, Mode, Nothing
+from harness.plugin.marks import requirement
+from harness.testbench.container import Container
+from harness.testbench.listener import TRANSPORTS, Ear, introduce
+from harness.testbench.netns_view import until
+from harness.testbench.scene import Scene
+from harness.world.guard import Guard
+from harness.world.state.snapshot import Snapshot
+from suites.support.features import anybody, has_ipv6, has_networks, lan, restarts
+
+MODES: dict[str, Mode] = {
+    "bridge": Bridge(),
+    "own network": Bridge("lan"),
+    "host": Host(),
+    "none": Nothing(),
+    "joined": Joined("home"),
+}
+
+
+@requirement("LIFE-1")
+@pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
+def test_a_removed_container_leaves_nothing(scene: Scene, mode: Mode, guard: Guard) -> None:
+    """In no mode; while it runs it shows."""
+    own = lan(scene)
+    scene.container("home", Bridge())
+    scene.container("stays", own)  # a bridge's first carrier brings its fe80:: address
+    with guard.holding() as different:
+        scene.container("guest", mode)
+        scene["guest"].exec("true")
+        assert different()
+        scene.remove("guest")
+
+
+@requirement("LIFE-1")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_is_remembered_of_whom_it_talked_to(
+    scene: Scene, family: Family, guard: Guard
+) -> None:
+    """Neither flows nor neighbours of its address stay, though others go on using the bridge.
+
+    Where the runtime declares that it leaves those to the kernel, nothing else stays.
+    """
+    own = lan(scene, family=family)
+    stays = scene.container("stays", own).net
+    introduce(stays, scene.world.address(INTERNET, family), "udp")
+    with guard.holding() as different:
+        guest = scene.container("guest", own).net
+        for transport in TRANSPORTS:
+            introduce(guest, scene.world.address(INTERNET, family), transport)
+            for caller in (scene.place(HOST), stays):
+                with Ear(guest, transport, family=family) as ear:
+                    assert ear.hears(caller, at=guest.address(family))
+        assert any("neighbour" in line or "link" in line for line in different())
+        scene.remove("guest")
+
+
+@requirement("LIFE-1")
+def test_a_removed_network_leaves_nothing(scene: Scene, guard: Guard) -> None:
+    """Bridge, addresses, routes, rules and sysctls go with it, or with its last container."""
+    scene.container("stays", Bridge())
+    with guard.holding() as different:
+        scene.network("lan", ipv6=has_ipv6(scene.runtime))
+        scene.container("guest", Bridge("lan"))
+        assert any("link" in line for line in different())
+        scene.remove("guest")
+        scene.remove_network("lan")
+
+
+@requirement("LIFE-3")
+@pytest.mark.parametrize("how", ["killed from outside", "ended by itself"])
+def test_the_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> None:
+    """The host is as it is after a stop; another start, or another container, is reached."""
+    host = scene.place(HOST)
+    guest = scene.container("guest", Bridge())
+    scene.container("peer", Bridge())
+    guest.stop()
+    stopped = Snapshot.of(host)
+    guest = _begun_again(scene, guest)
+    assert stopped.changes(Snapshot.of(host))
+    if how == "killed from outside":
+        scene.world.host.call(_signal, guest.facts().pid, signal.SIGKILL)
+    else:
+        with contextlib.suppress(RuntimeRefused):  # its own end may come before the answer
+            guest.exec("kill", "-TERM", "1")
+    until(host, lambda: not guest.facts().running, "the runtime tells that it has ended")
+    until(host, lambda: not stopped.changes(Snapshot.of(host)), "its network is gone")
+    _begun_again(scene, guest)
+    assert scene.observed() == scene.promised()
+
+
+def _begun_again(scene: Scene, stopped: Container) -> Container:
+    """Where it cannot be started again one like it takes its place."""
+    if restarts(scene.runtime):
+        stopped.start()
+        return stopped
+    stopped.remove()
+    return scene.container(stopped.name, Bridge())
+
+
+def _signal(pid: int, number: int) -> None:
+    os.kill(pid, number)
+
+
+@requirement("LIFE-5")
+def test_what_is_not_there_is_refused_by_name(runtime: Adapter, scene: Scene) -> None:
+    """Whatever is asked of an unknown container or network is a clear error."""
+    known = anybody(scene, "known")
+    verbs: list[Callable[[str], object]] = [
+        runtime.inspect,
+        runtime.stop_container,
+        lambda name: runtime.exec(name, ["true"]),
+    ]
+    if restarts(runtime):
+        verbs.append(runtime.start_container)
+    if has_networks(runtime):
+        verbs += [runtime.network_facts, runtime.remove_network]
+    for verb in verbs:
+        with pytest.raises(RuntimeRefused, match="unheard-of"):
+            verb("unheard-of")
+    assert known.facts().running
+
+
+@requirement("LIFE-5")
+def test_removing_what_is_gone_is_as_declared(runtime: Adapter, scene: Scene) -> None:
+    """A second time, and what was never there."""
+    scene.container("once", Bridge())
+    scene.remove("once")
+    for name in ("once", "never"):
+        if runtime.dialect.removing_absent == "refused":
+            with pytest.raises(RuntimeRefused, match=name):
+                runtime.remove(name)
+        else:
+            runtime.remove(name)
+
+
+@requirement("LIFE-5")
+def test_stopping_what_is_stopped_is_as_declared(runtime: Adapter, scene: Scene) -> None:
+    """A second time; where it can be started again, it can be nevertheless."""
+    guest = scene.container("guest", Bridge())
+    guest.stop()
+    if runtime.dialect.stopping_stopped == "refused":
+        with pytest.raises(RuntimeRefused, match="guest"):
+            guest.stop()
+    else:
+        guest.stop()
+    assert not guest.facts().running
+    if restarts(runtime):
+        guest.start()
+        assert scene.observed() == scene.promised()

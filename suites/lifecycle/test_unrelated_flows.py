@@ -1,0 +1,83 @@
+"""What others have open goes on while containers and networks come and go beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from harness.model.plan import HOST, INTERNET, Bridge, Family, Host, Joined, Mode, Nothing
+from harness.plugin.marks import requirement
+from harness.testbench.listener import TRANSPORTS
+from harness.testbench.netns_view import until
+from harness.testbench.scene import Scene
+from suites.support.features import has_ipv6, lan
+from suites.support.open_flows import Flows, go_on, go_on_beside, talking
+from suites.support.three_containers import both_families
+
+
+@pytest.fixture
+def flows(scene: Scene, family: Family) -> Iterator[Flows]:
+    """From `stays` to the internet and from its peer to it, over UDP and TCP."""
+    own = lan(scene, family=family)
+    stays, mate = (scene.container(name, own).net for name in ("stays", "mate"))
+    scene.ready()
+    address, beyond = stays.address(family), scene.world.address(INTERNET, family)
+    assert address
+    with ExitStack() as stack:
+        yield {
+            f"{transport}, {way}": stack.enter_context(talking(*ends, transport=transport))
+            for transport in TRANSPORTS
+            for way, ends in {
+                "to the internet": (stays, scene.place(INTERNET), beyond),
+                "from a peer": (mate, stays, address),
+            }.items()
+        }
+
+
+@requirement("LIFE-8")
+@both_families
+def test_open_flows_go_on_beside_a_container(scene: Scene, flows: Flows) -> None:
+    """That starts on the same network, is stopped and started again, killed, and removed.
+
+    And beside one that cannot be started.
+    """
+    own = scene.plan.container("stays").mode
+    assert own is not None
+    scene.refusal("guest", own, command=("/no/such/command",))
+    go_on(flows, "refused")
+    guest = scene.container("guest", own)
+    go_on_beside(flows, guest, scene.runtime)
+    scene.world.host.call(os.kill, guest.facts().pid, signal.SIGKILL)
+    until(scene.place(HOST), lambda: not guest.facts().running, "the runtime knows of it")
+    go_on(flows, "killed")
+    scene.remove("guest")
+    go_on(flows, "removed")
+
+
+@requirement("LIFE-8")
+@pytest.mark.parametrize("family", [4])
+@pytest.mark.parametrize("mode", [Nothing(), Host(), Joined("stays")], ids=str)
+def test_open_flows_go_on_beside_one_of_another_mode(
+    scene: Scene, flows: Flows, mode: Mode
+) -> None:
+    """That has nothing of theirs, or, as one that has joined, all of it."""
+    guest = scene.container("guest", mode)
+    go_on_beside(flows, guest, scene.runtime)
+    scene.remove("guest")
+    go_on(flows, "removed")
+
+
+@requirement("LIFE-8", "NET-1")
+@both_families
+def test_open_flows_go_on_beside_a_network(scene: Scene, flows: Flows) -> None:
+    """That is made, used and removed."""
+    scene.network("passing", ipv6=has_ipv6(scene.runtime))
+    scene.container("guest", Bridge("passing"))
+    go_on(flows, "a network was made")
+    scene.remove("guest")
+    scene.remove_network("passing")
+    go_on(flows, "a network was removed")

@@ -1,0 +1,34 @@
+"""What outsiders send to a container by a route through the host: nothing of it comes in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1, Protocol
+from harness.plugin.marks import requirement
+from harness.testbench.packets.craft import send_packet
+from suites.support.packet_kinds import PORT, WORD, everything
+from suites.support.three_containers import Trio
+
+CONTROL: Final = b"from the host"
+
+
+@requirement("BR-9")
+@pytest.mark.parametrize("outsider", [ATTACKER, INTERNET, NS1])
+def test_nothing_of_any_protocol_comes_in(trio: Trio, outsider: str) -> None:
+    """As little what looks like an answer, or like part of a flow, as what begins one."""
+    sent = list(everything(trio, outsider, "a"))
+    with trio.place(HOST).capture() as outside, trio.capture("a") as wire:
+        for packet in sent:
+            send_packet(trio.place(outsider), packet)
+        with trio.call(GATEWAY, "a", Protocol.UDP, port=PORT) as call:
+            call.say(CONTROL)
+    came = outside.matching(trio.ip(outsider, "a"))
+    assert len([frame for frame in came if WORD in frame.data]) >= len(sent)
+    seen = wire.frames(at=trio.at("a"))
+    assert [frame for frame in seen if CONTROL in frame.data]
+    arrived = [str(frame) for frame in seen if WORD in frame.data and not frame.outgoing]
+    direct = trio.scene.runtime.dialect.direct(trio.family)
+    assert bool(arrived) == (direct == "accept"), arrived

@@ -1,0 +1,337 @@
+"""What can happen to networks and containers, one step after the other."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from contextlib import ExitStack
+from typing import Final
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from harness.adapters.protocol import Adapter, Feature
+from harness.model.plan import (
+    ATTACKER,
+    DEFAULT_NETWORK,
+    FAMILIES,
+    HOST,
+    Bridge,
+    ContainerSpec,
+    Family,
+    Joined,
+    Plan,
+    Publish,
+)
+from harness.testbench.listener import Ear
+from harness.testbench.netns_view import until
+from harness.testbench.scene import Scene
+from harness.testbench.steps import Steps
+from harness.testbench.strategies import modes
+from harness.world.build import World
+from harness.world.guard import BOUND, Guard
+from suites.properties.ownership import Marks, borne
+from suites.support import operator_firewall
+
+MOST_NETWORKS: Final = 3
+MOST_CONTAINERS: Final = 5
+INSIDE: Final = 31080
+FIRST_PORT: Final = 20080
+SHORT: Final = 12
+"""Digits of an id that tell whose something is."""
+
+
+class Stage:
+    """Where histories take place; `last` is the plan that was live last."""
+
+    def __init__(self, world: World, runtime: Adapter, guard: Guard, told: Steps) -> None:
+        self.world, self.runtime, self.guard, self.told = world, runtime, guard, told
+        self.last = Plan()
+
+
+class History(RuleBasedStateMachine):
+    """One history, in a scene of its own."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+        stage.told.example()
+        self.features = {str(item) for item in stage.runtime.features}
+        self.made = 0
+        """Networks and containers so far: no name and no port is given twice."""
+        self.bridged: set[str] = set()
+        """The containers that were started on a network, wherever they are by now."""
+        with ExitStack() as stack:
+            self.different = stack.enter_context(stage.guard.holding())
+            self.scene = stack.enter_context(Scene(stage.world, stage.runtime))
+            stack.enter_context(operator_firewall.operating(self.scene.place(HOST)))
+            self.cables = {"": self._cables()}
+            """The host's ends of cables, by the container that they came with; some were there."""
+            self.marks = Marks()
+            self.acting = ""
+            """The container or the network of the step that was taken last."""
+            self._resources = stack.pop_all()
+
+    def teardown(self) -> None:
+        """Remove everything; what is left then is a violation, unless something has failed."""
+        self._resources.__exit__(*sys.exc_info())
+
+    # --- what there is ---------------------------------------------------------
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as it is now."""
+        return self.scene.plan
+
+    def name(self, kind: str) -> str:
+        """A name that nobody had."""
+        self.made += 1
+        return f"{kind}{self.made}"
+
+    def free(self) -> list[str]:
+        """The containers that nobody has joined: what befalls the joined is another's subject."""
+        modes_in_use = (item.mode for item in self.plan.containers)
+        joined = {mode.container for mode in modes_in_use if isinstance(mode, Joined)}
+        return [item.name for item in self.plan.containers if item.name not in joined]
+
+    def movable(self) -> list[ContainerSpec]:
+        """The containers that can be connected to networks and taken off them."""
+        return [item for item in self.plan.containers if item.name in self.bridged]
+
+    def networks(self) -> list[str]:
+        """The networks by name, the default one first."""
+        return [DEFAULT_NETWORK, *(item.name for item in self.plan.networks)]
+
+    def _cables(self) -> set[str]:
+        """The host's ends of cables there are now."""
+        links = self.scene.place(HOST).links().values()
+        return {link.name for link in links if link.kind == "veth"}
+
+    def _cables_of(self, name: str) -> set[str]:
+        """Those that have come with a container: nobody else has."""
+        others = (cables for owner, cables in self.cables.items() if owner != name)
+        return self._cables().difference(*others)
+
+    def claims(self, *features: Feature) -> bool:
+        """Whether the runtime claims all of these."""
+        return self.stage.runtime.features.issuperset(features)
+
+    # --- what can happen -------------------------------------------------------
+
+    @precondition(
+        lambda self: self.claims(Feature.NETWORKS) and len(self.plan.networks) < MOST_NETWORKS
+    )
+    @rule(ipv6=st.booleans(), internal=st.booleans(), icc=st.booleans())
+    def create_network(self, *, ipv6: bool, internal: bool, icc: bool) -> None:
+        """A network of whatever kind."""
+        self.acting = self.name("net")
+        self.scene.network(
+            self.acting,
+            ipv6=ipv6 and self.claims(Feature.IPV6),
+            internal=internal and self.claims(Feature.INTERNAL),
+            icc=icc or not self.claims(Feature.ICC),
+        )
+
+    @precondition(lambda self: len(self.plan.containers) < MOST_CONTAINERS)
+    @rule(data=st.data(), publish=st.booleans())
+    def start(self, data: st.DataObject, *, publish: bool) -> None:
+        """A container in whatever mode, which publishes a port where that can be."""
+        mode = data.draw(st.sampled_from(modes(self.plan, self.features)), label="mode")
+        name = self.name("container")
+        ports: tuple[Publish, ...] = ()
+        if isinstance(mode, Bridge):
+            self.bridged.add(name)
+            outward = not self.plan.network(mode.network).internal
+            if publish and outward and self.claims(Feature.PUBLISH):
+                ports = (Publish(FIRST_PORT + self.made, INSIDE),)
+        self.acting = name
+        self.scene.container(name, mode, ports=ports)
+
+    @precondition(lambda self: self.claims(Feature.CONNECT) and self._connections())
+    @rule(data=st.data())
+    def connect(self, data: st.DataObject) -> None:
+        """One more network for a container that runs."""
+        name, network = data.draw(st.sampled_from(self._connections()), label="connection")
+        self.acting = name
+        self.scene.connect(name, network)
+
+    def _connections(self) -> list[tuple[str, str]]:
+        return [
+            (item.name, network)
+            for item in self.movable()
+            for network in self.networks()
+            if network not in item.networks
+        ]
+
+    @precondition(lambda self: self.claims(Feature.CONNECT) and self._disconnections())
+    @rule(data=st.data())
+    def disconnect(self, data: st.DataObject) -> None:
+        """One network less, were it the last one; not where a published port leads by it."""
+        name, network = data.draw(st.sampled_from(self._disconnections()), label="connection")
+        self.acting = name
+        self.scene.disconnect(name, network)
+
+    def _disconnections(self) -> list[tuple[str, str]]:
+        return [
+            (item.name, network)
+            for item in self.movable()
+            if not item.ports
+            for network in item.networks
+        ]
+
+    @precondition(lambda self: self.claims(Feature.RESTART) and self.free())
+    @rule(data=st.data())
+    def restart(self, data: st.DataObject) -> None:
+        """Stopped and started again."""
+        container = self.scene[self._chosen(data)]
+        container.stop()
+        container.start()
+
+    @precondition(lambda self: self.claims(Feature.RESTART) and self.free())
+    @rule(data=st.data())
+    def kill(self, data: st.DataObject) -> None:
+        """Its pid 1 dies, and it is started again."""
+        container = self.scene[self._chosen(data)]
+        self.stage.world.host.call(_end, container.facts().pid)
+        container.start()
+
+    @precondition(lambda self: self.free())
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        """Gone for good."""
+        name = self._chosen(data)
+        self.scene.remove(name)
+        self.bridged.discard(name)
+
+    def _chosen(self, data: st.DataObject) -> str:
+        """The container that something is about to befall."""
+        self.acting = data.draw(st.sampled_from(self.free()), label="container")
+        return self.acting
+
+    @precondition(lambda self: self._unused())
+    @rule(data=st.data())
+    def remove_network(self, data: st.DataObject) -> None:
+        """A network that nobody is on goes."""
+        self.scene.remove_network(data.draw(st.sampled_from(self._unused()), label="network"))
+
+    def _unused(self) -> list[str]:
+        used = {name for item in self.plan.containers for name in item.networks}
+        return [item.name for item in self.plan.networks if item.name not in used]
+
+    @precondition(lambda self: self.stage.runtime.dialect.repair == "whole")
+    @rule()
+    def reload_firewall(self) -> None:
+        """The operator flushes every rule and loads the own ones; the runtime repairs."""
+        host = self.scene.place(HOST)
+        operator_firewall.flush(host)
+        operator_firewall.load(host)
+        self.stage.runtime.repair()
+
+    # --- what must hold --------------------------------------------------------
+
+    @invariant()
+    def what_is_observed_is_promised(self) -> None:
+        """In every cell."""
+        self.stage.last = self.plan
+        self.stage.told.state()
+        assert self.scene.observed() == self.scene.promised()
+
+    @invariant()
+    def addresses_and_macs_are_unique(self) -> None:
+        """On all networks, by what the containers' own links say."""
+        addresses: list[str] = []
+        macs: list[str] = []
+        for item in self.plan.containers:
+            if isinstance(item.mode, Bridge):
+                place = self.scene[item.name].net
+                addresses += [
+                    str(each.ip) for each in place.interfaces() if not each.ip.is_loopback
+                ]
+                macs += [link.mac for name, link in place.links().items() if name != "lo"]
+        assert sorted(set(addresses)) == sorted(addresses)
+        assert sorted(set(macs)) == sorted(macs)
+
+    @invariant()
+    def published_ports_answer(self) -> None:
+        """From the LAN, by an address of the host, in each family that the container has."""
+        for item in self.plan.containers:
+            for port in item.ports:
+                for family in self._families(item):
+                    self._answers(item.name, port.host_port, family)
+
+    def _answers(self, name: str, port: int, family: Family) -> None:
+        host = self.scene.place(HOST).address(family)
+        with Ear(self.scene[name].net, "tcp", family=family, port=INSIDE) as ear:
+            met = ear.hears(self.scene.place(ATTACKER), at=host, port=port, answered=True)
+            assert met is not None, f"{name}: port {port} is refused over IPv{family}"
+
+    def _families(self, item: ContainerSpec) -> tuple[Family, ...]:
+        """Those of the network that a container was started on."""
+        return FAMILIES if self.plan.network(item.networks[0]).ipv6 else (4,)
+
+    @invariant()
+    def nothing_is_left_of_who_is_gone(self) -> None:
+        """No cable, and nothing that bears an address, a MAC, a name or an id of it; at each step.
+
+        Of a container that was started again its former pid 1 is gone, of others all that they had,
+        and of one that left a network the cable. Flows are looked for when the history is over.
+        """
+        there = {item.name for item in self.plan.containers}
+        there |= {item.name for item in self.plan.networks}
+        if self.acting in there:
+            self.marks.know(self.acting, self._marks(self.acting))
+        gone = self.marks.forget_all_but(there)
+        if gone:
+            host, told = self.scene.place(HOST), f"nothing bears {', '.join(sorted(gone))}"
+            try:
+                until(host, lambda: not borne(gone, self._new()), told, bound=BOUND)
+            except TimeoutError as error:
+                error.add_note("\n".join(["these do:", *borne(gone, self._new())]))
+                raise
+        self.cables = {name: cables for name, cables in self.cables.items() if name in {"", *there}}
+
+    def _marks(self, name: str) -> set[str]:
+        """What tells in the host that something is of a container or a network."""
+        if any(item.name == name for item in self.plan.networks):
+            network = self.stage.runtime.network_facts(name)
+            interface = {network.interface} if network.interface else set()
+            return {name, *interface, *(str(item.network) for item in network.gateways)}
+        facts = self.scene[name].facts()
+        if name in self.bridged:
+            host, told = self.scene.place(HOST), f"{name} has no more cables than it has networks"
+            most = len(facts.endpoints)
+            until(host, lambda: len(self._cables_of(name)) <= most, told, bound=BOUND)
+        self.cables[name] = self._cables_of(name)
+        known = {name, facts.id, facts.id[:SHORT], f"process {facts.pid}", *self.cables[name]}
+        for item in facts.endpoints:
+            addresses = (each.ip for each in (item.address, item.address6) if each is not None)
+            known |= {str(each) for each in (*addresses, item.mac) if each}
+        return known
+
+    def _new(self) -> list[str]:
+        """What there is in the host that was not there when the history began."""
+        return [line for line in self.different() if line.endswith(": new")]
+
+    @invariant()
+    def bystanders_lose_and_change_nothing(self) -> None:
+        """Nothing that was there before is gone or different, but what is the runtime's own.
+
+        Its bridge, that is, and while containers run the rules in its tables.
+        """
+        runtime = self.stage.runtime
+        own = [f".{runtime.network_facts(DEFAULT_NETWORK).interface}."]
+        own += [f"nft rule {table} " for table in runtime.dialect.tables]
+        found = [line for line in self.different() if not line.endswith(": new")]
+        assert [line for line in found if not any(mark in line for mark in own)] == []
+
+
+def _end(pid: int) -> None:
+    """Kill a process and return once it has ended; inside the host."""
+    handle = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        select.select([handle], [], [])
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Scenes and helpers that several suites share."""

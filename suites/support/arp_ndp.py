@@ -1,0 +1,53 @@
+"""Asking for an address on a network, by ARP and by neighbour discovery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet
+
+from harness.model.plan import GATEWAY
+from harness.model.topology import Address
+from harness.testbench.packets.craft import EVERYBODY_MAC, mac_of, send_frame, solicited_node
+from suites.support.three_containers import Trio
+
+OTHERS: Final = ("b", "c", GATEWAY)
+"""Whom container a asks."""
+
+
+def assert_nobody_answers(trio: Trio, address: Address) -> None:
+    """Neither who is asked in person nor anybody else, while b does for its own."""
+    with trio.capture("a", *OTHERS) as wire:
+        ask(trio, address, besides=OTHERS)
+        ask(trio, trio.address("b"), besides=())
+    for name in OTHERS:
+        assert wire.matching(question(trio, address, to=trio.mac(name)), at=trio.at(name))
+    assert wire.matching(answer(trio.address("b")), at=trio.at("a"))
+    wire.expect_none(answer(address))
+
+
+def ask(trio: Trio, address: Address, besides: Iterable[str]) -> None:
+    """Have container a ask everybody for an address, and each of `besides` in person.
+
+    Even a proxy answers at once when it is asked in person; otherwise it takes its time.
+    """
+    group = mac_of(solicited_node(address)) if address.version == 6 else EVERYBODY_MAC
+    macs = [group, *(trio.mac(name) for name in besides)]
+    send_frame(trio.place("a"), *(question(trio, address, to=mac) for mac in macs))
+
+
+def question(trio: Trio, address: Address, *, to: str) -> Packet:
+    """Container a's question for an address, as ARP or neighbour discovery has it."""
+    mac, own = trio.mac("a"), str(trio.address("a"))
+    if address.version == 4:
+        return Ether(src=mac, dst=to) / ARP(op=1, hwsrc=mac, psrc=own, pdst=str(address))
+    head = Ether(src=mac, dst=to) / IPv6(src=own, dst=str(solicited_node(address)), hlim=255)
+    return head / ICMPv6ND_NS(tgt=str(address)) / ICMPv6NDOptSrcLLAddr(lladdr=mac)
+
+
+def answer(address: Address) -> Packet:
+    """Anybody's answer that it has an address."""
+    return ARP(op=2, psrc=str(address)) if address.version == 4 else ICMPv6ND_NA(tgt=str(address))

@@ -1,0 +1,108 @@
+"""Packets of every protocol and state: what a firewall that minds only some lets through."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Final
+
+from scapy.layers.inet import ICMP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoReply, IPv6
+from scapy.packet import Packet, Raw
+
+from harness.model.plan import GATEWAY, HOST, INTERNET, Cell, Family, Protocol
+from harness.model.topology import START_TTL
+from harness.testbench.listener import Ear, Transport
+from harness.testbench.packets.capture import Capture
+from harness.testbench.packets.packet_ring import Frame
+from harness.testbench.scene import Scene
+from harness.world.service_protocols import TCP_PORTS, UDP_PORTS
+from suites.support.three_containers import Trio
+
+PORT: Final = 31090
+WORD: Final = b"over there!"
+PROTOCOLS: Final = (4, 41, 47, 50, 51, 94, 253)
+"""IP in IP, IPv6 in IP, GRE, ESP, AH, IPIP, one for experiments."""
+TRACKED: Final = (33, 132, 136)
+"""DCCP, SCTP, UDP-Lite: of these a connection tracker can tell that nothing sensible is in them."""
+
+
+def everything(trio: Trio, source: str, target: str) -> Iterator[Packet]:
+    """From one to another: what begins a flow, what looks like part of one; each with `WORD`."""
+    head = trio.ip(source, target, ttl=START_TTL)
+    yield from beginnings(trio.family, head)
+    yield from strays(trio.family, head, trio.ip(target, source))
+
+
+def beginnings(family: Family, head: Packet) -> Iterator[Packet]:
+    """What begins a flow, behind one IP header."""
+    yield head / TCP(sport=53, dport=PORT, flags="S") / WORD
+    for port in (53, 67, PORT):
+        yield head / UDP(sport=port, dport=PORT) / WORD
+    for port in SERVICES:
+        yield head / TCP(sport=PORT, dport=port, flags="S") / WORD
+        yield head / UDP(sport=PORT, dport=port) / WORD
+    if family == 4:
+        yield head / ICMP(type=13) / WORD
+    for number in PROTOCOLS:
+        yield of_protocol(head, number)
+
+
+def strays(family: Family, head: Packet, back: Packet) -> Iterator[Packet]:
+    """What looks like part of a flow; errors quote a packet with the header `back`."""
+    for flags in ("A", "SA", "PA", "R", "F", ""):
+        yield head / TCP(sport=53, dport=PORT, flags=flags) / WORD
+    quoted = back / UDP(sport=PORT, dport=53) / WORD
+    if family == 4:
+        yield head / ICMP(type=0) / WORD
+        yield head / ICMP(type=3, code=3) / quoted
+    else:
+        yield head / ICMPv6EchoReply() / WORD
+        yield head / ICMPv6DestUnreach() / quoted
+    for number in TRACKED:
+        yield of_protocol(head, number)
+
+
+def of_protocol(head: Packet, number: int) -> Packet:
+    """A packet of a protocol by its number, with nothing in it but `WORD`."""
+    packet = head.copy()
+    setattr(packet, "nh" if isinstance(packet, IPv6) else "proto", number)
+    return packet / Raw(WORD * 8)
+
+
+def telling(
+    wire: Capture, trio: Trio, source: str, target: str | None = None, *, at: str
+) -> list[Frame]:
+    """The frames from one to another that have `WORD` in them, where somebody lives."""
+    seen = wire.matching(trio.ip(source, target), at=trio.at(at))
+    return [item for item in seen if WORD in item.data]
+
+
+SERVICES: Final = (
+    *(1, 22, 25, 53, 80, 111, 123, 137, 443, 445, 853, 2375, 3306, 4789),
+    *(5432, 6379, 8080, 9200, 27017, 65535),
+)
+"""The first and the last of all, and those that firewalls, proxies and resolvers like to take."""
+_ANY: Final = range(1024, 20000)
+"""Where nobody finds a port for who asks for none."""
+
+
+def every_port_answers(
+    scene: Scene, caller: str, target: str, transport: Transport, family: Family
+) -> None:
+    """A listener hears the caller on each port that neither world nor runtime serves itself.
+
+    And on one more, drawn each time: nobody can know all that are called.
+    """
+    place = scene.place(HOST if target == GATEWAY else target)
+    address = scene.address(Cell(caller, target, Protocol.ICMP, family))
+    assert address
+    served: set[int] = set()
+    if target == INTERNET:
+        served |= set((TCP_PORTS if transport == "tcp" else UDP_PORTS).values())
+    elif target == GATEWAY:
+        served |= set(scene.runtime.dialect.gateway_ports)
+    for port in sorted({*SERVICES, secrets.choice(_ANY)} - served):
+        with Ear(place, transport, address=address, port=port) as ear:
+            meeting = ear.hears(scene.place(caller), answered=True)
+            assert meeting, f"{target} is called on port {port}"

@@ -1,0 +1,265 @@
+"""`netmodes compare`: one run for each runtime, and one table."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from harness.cli.compare import DATA, PAGE, TABLE
+from harness.report import schema
+from linux import syscalls
+from tests.support.programs import ROOT, Watched, environment
+
+WITHIN = 120.0
+"""Seconds for two runs of pytest, each of which imports everything, on the slowest machine."""
+pytestmark = pytest.mark.timeout(WITHIN + 10)
+
+TESTS = """
+from harness.plugin.marks import requirement
+
+@requirement("NONE-1")
+def test_kept(runtime): pass
+
+@requirement("NET-4")
+def test_names(runtime): pass
+
+@requirement("BR-4")
+def test_differs(runtime, scene): assert runtime.name == "mydocker"
+"""
+
+
+WAITING = """
+from harness.plugin.marks import requirement
+from tests.support.programs import until_interrupted
+
+@requirement("NONE-1")
+def test_kept(runtime):
+    if runtime.name != "mydocker":
+        until_interrupted("waiting")
+"""
+NOT_WITH_ACME = """
+import pytest
+
+def pytest_sessionstart(session):
+    if session.config.getoption("runtime").endswith(".toml"):
+        raise pytest.UsageError("not with acme\\x1b]0;owned\\x07")
+"""
+ACME = f"""
+[runtime]
+like = "mydocker-cli"
+command = ["{sys.executable}", "-m", "runtime"]
+features = ["bridge", "none"]
+version = "7.1"
+[runtime.env]
+PYTHONPATH = "{ROOT}"
+"""
+
+
+def acme(folder: Path, text: str = ACME) -> str:
+    """The path of a description of mydocker that claims less."""
+    (folder / "acme.toml").write_text(text)
+    return str(folder / "acme.toml")
+
+
+def compare(
+    folder: Path, *names: str, tests: str = TESTS, more: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Compare runtimes in a few tests."""
+    return subprocess.run(
+        comparing(folder, *names, tests=tests, more=more),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+
+
+def comparing(folder: Path, *names: str, tests: str, more: Sequence[str] = ()) -> list[str]:
+    """The command line that does."""
+    (folder / "test_it.py").write_text(tests)
+    (folder / "pytest.ini").write_text("[pytest]\nnetmodes = true\n")
+    words = ["--tests", str(folder), "-n", "0", "--output", str(folder / "out")]
+    return [sys.executable, "-m", "harness.cli.main", "compare", *names, *words, *more]
+
+
+def test_the_table_has_a_verdict_of_each_runtime(tmp_path: Path) -> None:
+    """Pass, fail, unsupported: printed, and written for people and programs."""
+    lesser = acme(tmp_path)
+    done = compare(tmp_path, "mydocker", lesser)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    rows = json.loads((out / DATA).read_text())["requirements"]
+    told = {row["id"]: row["verdicts"] for row in rows}
+    assert told["NONE-1"] == {"mydocker": "pass", lesser: "pass"}
+    assert told["NET-4"] == {"mydocker": "pass", lesser: "unsupported"}
+    assert told["BR-4"] == {"mydocker": "pass", lesser: "fail"}
+    assert "| BR-4 | MUST | pass | **fail** |" in (out / TABLE).read_text()
+    assert (out / PAGE).is_file()
+    assert schema.load(out / "mydocker").complete
+    (line,) = [item for item in done.stdout.splitlines() if item.split()[:1] == ["BR-4"]]
+    assert line.split()[1:] == ["MUST", "pass", "fail"]
+    assert "\x1b" not in done.stdout, "a log has no progress bar"
+    page = (tmp_path / "out" / PAGE).read_text()
+    (led,) = re.findall(r'href="([^"#:]*/evidence/[^"]*/)"', page)
+    assert (tmp_path / "out" / unescape(led) / "again.txt").is_file()
+
+
+def test_who_interrupts_it_has_what_there_is(tmp_path: Path) -> None:
+    """It ends with the run that is going on, in good order and in one line."""
+    argv = comparing(tmp_path, "mydocker", acme(tmp_path), tests=WAITING)
+    with Watched(argv) as watched:
+        watched.expect("mydocker ")
+        os.killpg(watched.process.pid, signal.SIGINT)
+        assert watched.end() == 130
+    table = tmp_path / "out" / TABLE
+    assert f"netmodes compare: interrupted, {table} has the runs before\n" in watched.output
+    assert "Traceback" not in watched.output
+    assert "| NONE-1 | MUST | pass |" in table.read_text()
+
+
+def test_each_run_is_held_against_what_is_known(tmp_path: Path) -> None:
+    """What is written once is what is expected from then on; a change is told, and counts."""
+    lesser, known = acme(tmp_path), tmp_path / "known"
+    assert compare(tmp_path, lesser, more=["--write-expect", str(known)]).returncode == 0
+    (written,) = known.iterdir()
+    assert "test_differs" in written.read_text()
+    assert compare(tmp_path, lesser, more=["--expect", str(known)]).returncode == 0
+    written.write_text("")
+    done = compare(tmp_path, lesser, more=["--expect", str(known)])
+    assert done.returncode == 1
+    assert f"not as in {written}" in done.stdout
+    written.unlink()
+    done = compare(tmp_path, lesser, more=["--expect", str(known)])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--expect {written}: there is no such file" in done.stderr
+
+
+OVERLAPPING = """
+[[deviation]]
+runtime = "{0}"
+versions = ">=7"
+requirement = "BR-4"
+reason = "as it is"
+[[deviation]]
+runtime = "{0}"
+versions = "<8"
+requirement = "BR-4"
+reason = "as it was"
+"""
+
+
+def test_what_was_not_written_is_told_and_counts(tmp_path: Path) -> None:
+    """Such as over a file of which only the run's version shows that it contradicts itself."""
+    lesser, known = acme(tmp_path), tmp_path / "known"
+    assert compare(tmp_path, lesser, more=["--write-expect", str(known)]).returncode == 0
+    (written,) = known.iterdir()
+    written.write_text(OVERLAPPING.format(lesser))
+    done = compare(tmp_path, lesser, more=["--write-expect", str(known)])
+    assert done.returncode == 1
+    assert f"{written} was not written: {tmp_path}/out/" in done.stdout
+    assert written.read_text() == OVERLAPPING.format(lesser)
+
+
+def test_a_run_that_does_not_begin_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    """With what it said; the exit code is 1."""
+    (tmp_path / "conftest.py").write_text(NOT_WITH_ACME)
+    lesser = acme(tmp_path)
+    done = compare(tmp_path, lesser, "mydocker")
+    assert done.returncode == 1
+    assert f"{lesser}: did not run: exit code 4: " in done.stdout
+    assert r"not with acme\x1b]0;owned\x07" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "mydocker 0" in done.stdout
+    assert "| | level | mydocker |" in (tmp_path / "out" / TABLE).read_text()
+
+
+def test_what_cannot_be_run_is_refused_before_anything_is(tmp_path: Path) -> None:
+    """Each with its reason: nobody waits for half a table."""
+    absent = acme(tmp_path, ACME.replace(sys.executable, "acmectl-7"))
+    done = compare(tmp_path, "mydocker", absent, "nobody")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"netmodes compare: {absent}: not installed: there is no acmectl-7" in done.stderr
+    assert "netmodes compare: nobody: no adapter is called 'nobody'" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_tests_and_workers_that_there_cannot_be_are_refused_as_well(tmp_path: Path) -> None:
+    """In a sentence each, and not by every run in turn."""
+    absent = tmp_path / "absent"
+    more = ["--tests", f"{tmp_path}/test_it.py::test_kept", "--tests", f"{absent}::test_it"]
+    done = compare(tmp_path, "mydocker", more=[*more, "-n", "banana"])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"netmodes compare: --tests {absent}::test_it: there is no such file or folder",
+        "netmodes compare: -n banana: give a number, auto or logical",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_nothing_can_be_written_nothing_is_run(tmp_path: Path, small_disk: Path) -> None:
+    """No folder, a full disk, and expectations that are malformed: one sentence."""
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known" / "mydocker.toml").write_text("[deviation]")
+    fill(small_disk)
+    for more, why in (
+        (["--output", "/dev/null"], "--output /dev/null: Not a directory"),
+        (["--output", small_disk], f"--output {small_disk}: No space left on device"),
+        (["--write-expect", "/dev/null/known"], "--write-expect /dev/null/known: Not a directory"),
+        (
+            ["--write-expect", tmp_path / "known"],
+            f"mydocker: --write-expect {tmp_path}/known/mydocker.toml: write each entry under "
+            "[[deviation]], in double brackets",
+        ),
+    ):
+        done = compare(tmp_path, "mydocker", more=list(map(str, more)))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"netmodes compare: {why}\n"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for a run's report."""
+    place = tmp_path / "small"
+    place.mkdir()
+    syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=8m")
+    yield place
+    syscalls.umount(str(place))
+
+
+def fill(disk: Path) -> None:
+    """Leave no room on it."""
+    with contextlib.suppress(OSError), open(disk / "full", "wb", buffering=0) as file:
+        while file.write(bytes(4096)) == 4096:
+            pass
+
+
+FILLING = """
+from pathlib import Path
+from tests.cli.test_compare import fill
+
+def pytest_unconfigure(): fill(Path("{disk}"))
+"""
+
+
+def test_a_disk_that_fills_up_ends_it_in_a_sentence(tmp_path: Path, small_disk: Path) -> None:
+    """What was found until then is printed, and who has not had a turn is named."""
+    (tmp_path / "conftest.py").write_text(FILLING.format(disk=small_disk))
+    lesser = acme(tmp_path)
+    done = compare(tmp_path, "mydocker", lesser, more=["--output", str(small_disk)])
+    assert done.returncode == 1
+    assert "NONE-1" in done.stdout
+    assert done.stderr == (
+        f"netmodes compare: cannot write to {small_disk}: No space left on device; "
+        f"not run: {lesser}\n"
+    )

@@ -1,0 +1,1 @@
+"""Tests of harness/diagnosis: how a failed cell is explained."""

@@ -1,0 +1,109 @@
+"""What these tests ask for: rules put in on purpose, and cells examined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.diagnosis.replay import Autopsy, Examination
+from harness.model.plan import Cell, Family, Protocol
+from harness.report import schema
+from harness.testbench.netns_view import Place
+from harness.testbench.scene import Scene
+from linux import nftables
+from linux.nftables import Expression, Nft, Table
+from tests.support.programs import ROOT
+
+ON_PURPOSE = "on purpose"
+Put = Callable[..., None]
+Examine = Callable[..., Autopsy]
+
+
+@pytest.fixture
+def rule() -> Iterator[Put]:
+    """Put a rule into a place: `rule(place, "forward", *parts)`, the second of its chain.
+
+    It is gone after the test.
+    """
+    with ExitStack() as stack:
+
+        def put(
+            place: Place,
+            hook: nftables.Hook,
+            *parts: list[Expression],
+            kind: str = "filter",
+            family: str = "inet",
+            policy: str = "accept",
+            priority: int | None = None,
+        ) -> None:
+            table = Table(family, "built")
+            space = stack.enter_context(place.open())
+            opened = stack.enter_context(Nft(space))
+            options: dict[str, Any] = {"hook": hook, "kind": kind, "policy": policy}
+            usual = -150 if kind == "nat" else 5
+            options["priority"] = usual if priority is None else priority
+            requests = [
+                nftables.add_table(table),
+                nftables.add_chain(table, hook, **options),
+                nftables.add_rule(table, hook, nftables.counter()),
+            ]
+            if parts:
+                requests.append(nftables.add_rule(table, hook, *parts, comment=ON_PURPOSE))
+            opened.apply(requests)
+            stack.callback(opened.apply, [nftables.add_table(table), nftables.del_table(table)])
+
+        yield put
+
+
+@pytest.fixture
+def examined(cast: Scene) -> Examine:
+    """Examine one cell of the cast: `examined("container01", "internet", "udp")`."""
+
+    def examine(source: str, target: str, protocol: str, family: Family = 4) -> Autopsy:
+        cell = Cell(source, target, Protocol(protocol), family)
+        with Examination(cast, [cell]) as examination:
+            return examination.of(cell, cast.promised([cell])[cell])
+
+    return examine
+
+
+def told(autopsy: Autopsy) -> str:
+    """The story in one text."""
+    return "\n".join(autopsy.lines)
+
+
+Project = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Run a text's tests in a world of their own: `project(text, *options)`."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    pytester.makepyprojecttoml(
+        """
+        [tool.pytest.ini_options]
+        netmodes = true
+        addopts = "-p harness.plugin"
+        truncation_limit_lines = 0
+        truncation_limit_chars = 0
+        """
+    )
+
+    def run(text: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile(test_it=text)
+        return pytester.runpytest_subprocess("-p", "no:randomly", *options)
+
+    return run
+
+
+def evidence_of(pytester: pytest.Pytester, test: str, report: str = "report") -> Path:
+    """The folder that the report names for a test."""
+    told = schema.load(pytester.path / report)
+    (failure,) = next(item for item in told.tests if item.id.endswith(test)).failures
+    assert failure.evidence is not None
+    return pytester.path / report / failure.evidence

@@ -1,0 +1,301 @@
+"""What a failed test leaves: a story in its message, a folder, a link; and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.utils import RawPcapNgReader
+
+from harness.diagnosis.evidence import folder_name
+from harness.model import plan_file
+from harness.report import schema
+from harness.report.sanitize import folder
+from linux import syscalls
+from tests.diagnosis.conftest import Project, evidence_of
+from tests.report.projects import left
+
+BROKEN = """
+import sys
+from harness.plugin.marks import requirement
+from linux import nftables
+
+TABLE = nftables.Table("inet", "built")
+
+@requirement("BR-4")
+def test_kept(scene):
+    scene.container("web")
+    row = scene.promised().select(source="web", target="gateway")
+    assert scene.observed(row) == row
+    assert "harness.diagnosis.replay" not in sys.modules
+
+@requirement("BR-4")
+def test_broken(scene):
+    scene.containers(web={bridge}, db={bridge})
+    with scene.place("db").open() as space, nftables.Nft(space) as rules:
+        chain = nftables.add_chain(TABLE, "input", hook="input")
+        drop = nftables.add_rule(TABLE, "input", nftables.verdict("drop"), comment="\\x1b[31mred")
+        rules.apply([nftables.add_table(TABLE), chain, drop])
+    {body}
+
+"""
+IMPORTS = "from harness.model.plan import Bridge\n"
+MATRIX = "assert scene.observed() == scene.promised()"
+ORDINARY = 'assert scene["web"].name == "another"'
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def run(project: Project) -> Run:
+    """Run a project with a test that fails in a real world, and one that passes."""
+
+    def run(*options: str, body: str = MATRIX) -> pytest.RunResult:
+        text = BROKEN.replace("{bridge}", "Bridge()").replace("{body}", body)
+        return project(IMPORTS + text, *options)
+
+    return run
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
+def test_a_failed_matrix_leaves_a_story_and_a_folder(
+    run: Run, pytester: pytest.Pytester, workers: list[str]
+) -> None:
+    """The message says which rule it was; report and folder are there, whoever ran the test."""
+    result = run(*workers)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*web → db icmp, udp, tcp over IPv4", "*dropped in db, table*"])
+    assert "\x1b[31m" not in result.stdout.str()
+    where = evidence_of(pytester, "test_broken")
+    assert {item.name for item in where.iterdir()} == {
+        "story.txt",
+        "capture.pcapng",
+        "commands.txt",
+        "state",
+        "plan.toml",
+        "again.txt",
+    }
+    (failure,) = next(item for item in left(pytester).tests if item.failures).failures
+    files = [item for item in where.rglob("*") if item.is_file()]
+    assert sorted(failure.files) == sorted(item.relative_to(where).as_posix() for item in files)
+    assert failure.files[0] == "story.txt"
+    story = (where / "story.txt").read_text()
+    assert "web → db" in story
+    assert "table inet built, chain input, rule 1" in story
+    assert "\x1b" not in story
+    assert (
+        where / "again.txt"
+    ).read_text() == "pytest test_it.py::test_broken --runtime mydocker\n"
+    plan = plan_file.read(where / "plan.toml")
+    assert [item.name for item in plan.containers] == ["web", "db"]
+    assert {item.name for item in where.parent.iterdir()} == {where.name, "index.md"}
+    assert where.name in (where.parent / "index.md").read_text()
+
+
+def test_the_capture_is_commented(run: Run, pytester: pytest.Pytester) -> None:
+    """An independent reader finds named interfaces, and the end beside the decisive frame."""
+    run()
+    reader: Any = RawPcapNgReader(str(evidence_of(pytester, "test_broken") / "capture.pcapng"))
+    with reader:
+        comments = [b" ".join(meta.comments or ()) for _, meta in reader]
+    names = {dict(item[2] if len(item) > 2 else {}).get("name", b"") for item in reader.interfaces}
+    assert b"web/eth0" in names
+    assert any(b"dropped in db" in comment for comment in comments)
+
+
+def test_the_state_of_every_place_on_the_path_is_kept(run: Run, pytester: pytest.Pytester) -> None:
+    """Shaped as `ip -j` shapes it: the rule that dropped is in it too."""
+    run()
+    where = evidence_of(pytester, "test_broken") / "state"
+    states = {file.stem: json.loads(file.read_text()) for file in where.iterdir()}
+    assert {"web", "db", "host"} <= states.keys()
+    assert "eth0" in [link["ifname"] for link in states["web"]["link"]]
+    assert "default" in [route["dst"] for route in states["web"]["route"]]
+    assert [rule["table"] for rule in states["db"]["nft"]] == ["built"]
+    assert all("error" not in state for state in states.values())
+
+
+def test_a_failure_without_a_matrix_leaves_its_scene(run: Run, pytester: pytest.Pytester) -> None:
+    """There is nothing to replay; state, plan and the line to run it again are there."""
+    run(body=ORDINARY).assert_outcomes(passed=1, failed=1)
+    where = evidence_of(pytester, "test_broken")
+    assert {item.name for item in where.iterdir()} == {
+        "commands.txt",
+        "state",
+        "plan.toml",
+        "again.txt",
+    }
+
+
+def test_what_the_runtime_was_asked_and_answered_is_kept(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    """With arguments, time of day and seconds; what it refused among it."""
+    refused = "import pytest; pytest.raises(Exception, scene.runtime.remove_network, 'nobody'); "
+    run(body=refused + ORDINARY)
+    told = (evidence_of(pytester, "test_broken") / "commands.txt").read_text()
+    blocks = [block.splitlines() for block in told.split("\n\n")]
+    started = [block for block in blocks if block[0].startswith("$ run web ")]
+    assert "('sleep', '2147483647')" in started[0][0]
+    assert re.fullmatch(r"# \d\d:\d\d:\d\d\.\d{3} UTC, exit 0 after \d+\.\d{3} s", started[0][1])
+    assert "Facts(id='" in started[0][2]
+    (no,) = [block for block in blocks if block[0] == "$ remove network nobody 'nobody'"]
+    assert "exit 1 after" in no[1]
+    assert "nobody" in no[2]
+
+
+def line_after(run: Run, pytester: pytest.Pytester, *options: str) -> str:
+    """What is to run the failing test again, after a run with these options."""
+    run(*options, "-k", "broken", body=ORDINARY)
+    again = (evidence_of(pytester, "test_broken") / "again.txt").read_text()
+    page = (pytester.path / "report" / "index.html").read_text()
+    assert f"Run it again: <code>{again.strip()}</code>" in page
+    return again
+
+
+def test_the_line_that_runs_it_again_says_what_was_said(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    """What is as ever goes without saying."""
+    said = ["--probe=exec", "--profile=gate", "--hypothesis-seed=3", "--expect=known.toml"]
+    (pytester.path / "known.toml").touch()
+    again = line_after(run, pytester, *said)
+    told = " ".join(said).replace("=", " ")
+    assert again == f"pytest test_it.py::test_broken --runtime mydocker {told}\n"
+    assert schema.load(pytester.path / "report").environment["probe"] == "exec"
+
+
+def test_the_line_is_for_installed_suites_where_they_were_run(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    """From whatever folder."""
+    again = line_after(run, pytester, "--pyargs", "test_it")
+    assert again == "pytest --pyargs test_it::test_broken --runtime mydocker\n"
+
+
+def test_without_a_report_the_story_is_told_nevertheless(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    """`--no-report` leaves no folder, `--no-evidence` no story either."""
+    assert "dropped in db" in run("--no-report").stdout.str()
+    assert not (pytester.path / "report").exists()
+    result = run("--no-evidence")
+    result.assert_outcomes(passed=1, failed=1)
+    assert "dropped in db" not in result.stdout.str()
+    assert not (pytester.path / "report" / "evidence").exists()
+
+
+def test_the_evidence_of_an_earlier_run_goes(run: Run, pytester: pytest.Pytester) -> None:
+    """With its report; what somebody else has put beside it stays."""
+    run(body=ORDINARY)
+    old = evidence_of(pytester, "test_broken").parent / "old"
+    kept = old.with_name("kept")
+    for place in (old, kept):
+        (place / "state").mkdir(parents=True)
+        for file in (place / "again.txt", place / "state" / "host.json"):
+            file.write_text("old")
+            os.utime(file, (1, 1))
+    (kept / "notes.txt").write_text("mine")
+    run(body=ORDINARY)
+    assert evidence_of(pytester, "test_broken").is_dir()
+    assert not old.exists()
+    assert [item.name for item in kept.iterdir()] == ["notes.txt"]
+
+
+def test_time_that_is_up_while_evidence_is_written_ends_no_run(run: Run) -> None:
+    """pytest-timeout raises wherever a test is, also behind its end."""
+    late = "import pytest; from harness.autopsy import evidence; "
+    late += "evidence.write = lambda *_, **__: pytest.fail('Timeout (>60.0s)'); assert 1 == 2"
+    result = run(body=late)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*could not be written: Failed: Timeout*"])
+
+
+@pytest.mark.parametrize("body", [MATRIX, ORDINARY])
+def test_evidence_that_cannot_be_written_is_not_linked(
+    run: Run, pytester: pytest.Pytester, body: str
+) -> None:
+    """The failure says why there is none."""
+    (pytester.path / "report").mkdir()
+    (pytester.path / "report" / "evidence").touch()
+    result = run("-k", "broken", body=body)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["could not be written: NotADirectoryError: *"])
+    told = schema.load(pytester.path / "report")
+    assert [failure.evidence for test in told.tests for failure in test.failures] == [None]
+
+
+FILL = """
+def test_that_takes_all_room():
+    with open("small/filler", "wb", buffering=0) as filler:
+        try:
+            while filler.write(bytes(4096)) == 4096:
+                pass
+        except OSError:
+            pass
+"""
+
+
+@pytest.fixture
+def small_disk(pytester: pytest.Pytester) -> Iterator[Path]:
+    """A file system with room for some evidence."""
+    place = pytester.mkdir("small")
+    syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=2m")
+    yield place
+    syscalls.umount(str(place))
+
+
+@pytest.mark.parametrize("body", [MATRIX, ORDINARY])
+def test_a_report_that_finds_no_room_takes_the_evidence_along(
+    run: Run,
+    pytester: pytest.Pytester,
+    small_disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    body: str,
+) -> None:
+    """To the fresh folder; what was written while there was room is all there."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    pytester.makepyfile(test_z=FILL)
+    result = run("--report=small", body=body)
+    result.assert_outcomes(passed=2, failed=1)
+    (fresh,) = tmp_path.glob("netmodes-report-*")
+    where = evidence_of(pytester, "test_broken", str(fresh))
+    assert where.is_relative_to(fresh)
+    (failure,) = next(item for item in schema.load(fresh).tests if item.failures).failures
+    files = {item.relative_to(where).as_posix() for item in where.rglob("*") if item.is_file()}
+    assert set(failure.files) == files
+    assert "again.txt" in files
+    (first,) = (small_disk / "evidence").glob("*test_broken*")
+    assert all((where / name).read_bytes() == (first / name).read_bytes() for name in files)
+
+
+def test_an_autopsy_that_fails_does_not_hide_the_failure(run: Run) -> None:
+    """It says so in a line; the wrong cells are there as ever."""
+    late = "found, row = scene.observed(), scene.promised()\n    scene.close()\n    "
+    result = run(body=late + "assert found == row")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*web → db icmp, udp, tcp over IPv4", "*the autopsy failed: *"])
+
+
+@given(test=st.text(min_size=1))
+def test_any_test_id_makes_a_harmless_folder_name(test: str) -> None:
+    """One folder, that the report takes for one below its own."""
+    name = folder_name(test)
+    assert folder(f"evidence/{name}") == f"evidence/{name}"
+    assert "/" not in name
+    assert len(name) < 128
+
+
+def test_tests_with_much_the_same_name_have_folders_of_their_own() -> None:
+    """What is cut off, or replaced, still tells one from the other."""
+    long = "test_it.py::test_" + "x" * 200
+    names = {folder_name(name) for name in (long, long + "y", "a::b", "a/b", "a-b", "a b")}
+    assert len(names) == 6

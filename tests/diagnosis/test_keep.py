@@ -1,0 +1,133 @@
+"""The world that is left up after a failure, for who wants to look."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import Watched, environment, run
+
+FAILING = r"""
+def test_broken(scene):
+    scene.container("web")
+    said = "said \x1b]0;owned\x07"
+    assert scene["web"].name == "another", said
+
+def test_next(): pass
+"""
+PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--sandbox=always"]
+CONFIG = """
+[tool.pytest.ini_options]
+netmodes = true
+addopts = "-p harness.plugin"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose first test fails in a live world."""
+    (tmp_path / "pyproject.toml").write_text(CONFIG)
+    (tmp_path / "test_it.py").write_text(FAILING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    return tmp_path
+
+
+def test_a_kept_world_can_be_entered(project: Path) -> None:
+    """What is printed leads into the host and the container; Ctrl-C ends the run, which failed."""
+    with Watched([*PYTEST, "--keep"], env=environment()) as kept:
+        told = kept.expect("The run waits here")
+        assert r"said \x1b]0;owned\x07" in told
+        assert "\x1b]" not in told
+        kept.expect("as the same user:\n")
+        enter = kept.expect(" -m -p -n\n").strip()
+        kept.expect("and in there:\n")
+        host = kept.expect(" -i -p\n").split("host", 1)[1].strip()
+        kept.expect("  web ")
+        container = kept.expect("\n").strip()
+        listed = into(enter, host, "ls /sys/class/net /proc/sys/net/ipv4/conf")
+        assert "docker0" in listed
+        assert "br0" in listed
+        inside = into(enter, container, "cat /proc/thread-self/net/dev")
+        assert "eth0" in inside
+        assert "docker0" not in inside
+        kept.process.send_signal(signal.SIGINT)
+        rest = kept.expect("1 failed")
+        assert "test_next" not in rest
+        assert kept.end() != 0
+
+
+def into(enter: str, further: str, command: str) -> str:
+    """What a command says in a namespace, entered by the words that were printed."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{enter} -- {further} -- {command}"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_shell_is_opened_where_it_failed(project: Path) -> None:
+    """It is the lab's, on the host; containers go by name; when it ends the run goes on."""
+    argv = [*PYTEST, "--pause-on-fail"]
+    with Watched(argv, terminal=True, env=environment(SHELL="/bin/sh")) as paused:
+        assert "\x1b]" not in paused.expect("A shell on the host of the failed test")
+        paused.expect("lab:host ")
+        paused.type("inside web readlink /proc/self/ns/net | cut -c1-4\n")
+        paused.expect("net:")
+        paused.type("exit\n")
+        paused.expect("1 failed, 1 passed")
+        assert paused.end() == pytest.ExitCode.TESTS_FAILED
+
+
+TWICE = """
+import os
+
+def test_first(scene):
+    scene.container("web")
+    assert False, "at first"
+
+def test_second(scene):
+    scene.container("web")
+    assert False, scene["web"].net.identity[1]
+"""
+
+
+def test_each_failure_has_a_shell_in_its_own_scene(project: Path) -> None:
+    """A name leads to the container that the failed test had; of the shell nothing is left."""
+    (project / "test_it.py").write_text(TWICE)
+    argv = [*PYTEST, "--pause-on-fail"]
+    with Watched(argv, terminal=True, env=environment(SHELL="/bin/sh")) as paused:
+        paused.expect("at first")
+        paused.expect("lab:host ")
+        paused.type("exit\n")
+        paused.expect("AssertionError: ")
+        own = paused.expect("\n").strip()
+        paused.expect("lab:host ")
+        paused.type("inside web readlink /proc/self/ns/net | tr -d 'net:[]'\n")
+        paused.expect(f"\n{own}")
+        paused.type("exit\n")
+        assert "left behind" not in paused.expect("2 failed")
+        assert paused.end() == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.parametrize("option", ["--keep", "--pause-on-fail"])
+def test_with_several_workers_no_world_is_held(project: Path, option: str) -> None:
+    """Which of them would it be? The run does not begin."""
+    done = run([*PYTEST, "-n", "2", option])
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"{option} is about one world: run without -n" in done.stderr
+
+
+def test_without_a_terminal_no_shell_is_opened(project: Path) -> None:
+    """The run says so at its beginning, and what can be had instead."""
+    done = run([*PYTEST, "--pause-on-fail"])
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--pause-on-fail opens a shell: it needs a terminal. See --keep" in done.stderr

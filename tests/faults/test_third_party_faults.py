@@ -1,0 +1,301 @@
+"""A project with tests and faults of its own: what pytest and netmodes make of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import ROOT, Watched, run
+
+NETMODES = [sys.executable, "-m", "harness.cli.main"]
+
+TESTS = """
+from harness.plugin.marks import requirement
+from harness.model.plan import Bridge
+
+@requirement("BR-1")
+def test_loopback_is_up(scene):
+    assert scene.container("web").net.links()["lo"].up
+
+@requirement("BR-2")
+def test_a_default_route(scene):
+    assert any(route.destination is None for route in scene.container("web").net.routes())
+
+@requirement("BR-3")
+def test_passes(scene):
+    scene.container("web")
+"""
+
+FAULTS = '''
+"""Faults of an outsider."""
+from harness.faults.fault import fault
+from linux.netns import NetNS
+
+@fault("lo-down", violates=("BR-1",), moment="container-started", narrow=True)
+def lo_down(site):
+    """The loopback is down."""
+    site.inside.set_link("lo", up=False)
+
+@fault("cut-off", violates=("BR-1",), moment="container-started", narrow=True)
+def cut_off(site):
+    """The loopback is down, and more than that is broken."""
+    site.inside.set_link("lo", up=False)
+    for plug in site.plugs():
+        site.inside.set_link(plug.inside, up=False)
+
+@fault("harmless", violates=("BR-1",), moment="container-started")
+def harmless(site):
+    """Nothing goes wrong."""
+
+@fault("late", violates=("BR-1",), moment="connected")
+def late(site):
+    """It acts when no test of this project makes it."""
+
+@fault("raises", violates=("BR-1",), moment="container-started")
+def raises(site):
+    """It goes wrong itself."""
+    site.inside.set_link("eth7", up=False)
+
+@fault("speaks", violates=("BR-1",), around="run")
+def speaks(site, verb):
+    """What it says is meant for a terminal."""
+    raise ValueError("said \\x1b]0;owned\\x07")
+
+@fault("waits", violates=("BR-1",), moment="container-started")
+def waits(site):
+    """It never comes to its end."""
+    from tests.support.programs import until_interrupted
+    until_interrupted("waiting")
+
+@fault("refuses", violates=("BR-1",), around="run")
+def refuses(site, verb):
+    """No container is started at all."""
+    from harness.adapters.protocol import RuntimeBroken
+    raise RuntimeBroken("it crashed")
+
+@fault("dies", violates=("BR-1",), moment="container-started")
+def dies(site):
+    """Its process is killed, as one is that has taken all memory."""
+    import os, signal
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@fault("leaves", violates=("BR-1",), moment="container-started")
+def leaves(site):
+    """Its process ends without a word."""
+    import os
+    os._exit(3)
+
+@fault("interrupts", violates=("BR-1",), moment="container-started")
+def interrupts(site):
+    """It ends the whole run."""
+    raise KeyboardInterrupt
+'''
+
+
+@pytest.fixture
+def outsider(project: pytest.Pytester) -> pytest.Pytester:
+    """Three tests, and a module of faults."""
+    project.makepyfile(test_it=TESTS, my_faults=FAULTS)
+    return project
+
+
+def tried(*ids: str, tests: str = ".") -> tuple[int, str]:
+    """Exit code and words of `netmodes faults` for these faults."""
+    done = run([*NETMODES, "faults", "-p", "my_faults", "--tests", tests, "-n", "2", *ids])
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_an_outsiders_fault_is_caught(outsider: pytest.Pytester) -> None:
+    """By the test of the requirement that it violates, and the exit code is 0."""
+    code, told = tried("lo-down")
+    assert code == 0, told
+    assert "1 faults: 1 caught" in told
+    assert re.search(r"lo-down +caught +BR-1 +test_it.py::test_loopback_is_up", told), told
+
+
+def test_on_a_terminal_a_bar_tells_how_far_it_is(outsider: pytest.Pytester) -> None:
+    """It is gone in the end; elsewhere there is none."""
+    words = ["faults", "-p", "my_faults", "--tests", ".", "lo-down", "harmless"]
+    with Watched([*NETMODES, *words], terminal=True) as watched:
+        watched.expect("the healthy runtime")
+        first = watched.expect("1/2")
+        assert "lo-down" in first
+        assert "-:--:--" in first
+        watched.expect("2/2")
+        watched.expect("2 faults: 1 caught, 1 survived")
+        assert watched.end() == 1
+    assert "1/2" not in tried("lo-down", "harmless")[1]
+
+
+def test_what_a_fault_makes_a_runtime_say_does_nothing_to_the_terminal(
+    outsider: pytest.Pytester,
+) -> None:
+    """It is told with escapes."""
+    _, told = tried("speaks")
+    assert r"said \x1b]0;owned\x07" in told
+    assert "\x1b]" not in told
+
+
+def test_ctrl_c_ends_it_in_good_order(outsider: pytest.Pytester) -> None:
+    """At once, without a traceback, and with exit code 2."""
+    words = ["faults", "-p", "my_faults", "--tests", ".", "waits"]
+    with Watched([*NETMODES, *words], terminal=True) as watched:
+        watched.expect("waiting")
+        watched.type("\x03")
+        assert watched.end() == 2
+        assert "KeyboardInterrupt" in watched.output
+        assert "Traceback" not in watched.output
+
+
+def test_a_fault_that_does_nothing_survives(outsider: pytest.Pytester) -> None:
+    """The exit code is 1, and whether it acted at all is told."""
+    code, told = tried("harmless", "late")
+    assert code == 1, told
+    assert "survived harmless: BR-1: no test of it failed" in told
+    assert "survived late: BR-1: it never acted" in told
+
+
+def test_what_shows_nothing_is_not_taken_for_a_kill(outsider: pytest.Pytester) -> None:
+    """A fault that raises is broken; a runtime that crashes has not been judged."""
+    code, told = tried("raises", "refuses")
+    assert code == 1, told
+    assert re.search(r"broken +raises: fault raises \(.*my_faults.py:\d+\) failed at", told), told
+    assert "survived refuses" in told
+
+
+@pytest.mark.parametrize(
+    ("fault", "how"),
+    [
+        ("dies", "its process was killed by SIGKILL"),
+        ("leaves", "its process ended with exit status 3"),
+        ("interrupts", "KeyboardInterrupt was raised"),
+    ],
+)
+def test_a_fault_that_ends_its_trial_is_broken(
+    fault: str, how: str, outsider: pytest.Pytester
+) -> None:
+    """No test had a chance to notice it: the suites need have no hole."""
+    code, told = tried(fault)
+    assert code == 1, told
+    assert f"broken {fault}: its trial did not come to its end: {how}" in told, told
+
+
+def test_so_is_one_that_takes_too_long(outsider: pytest.Pytester) -> None:
+    """It is killed, and the bound is told."""
+    bound = "\nfrom harness.faults import trials\ntrials.BOUND = 4.0\n"
+    outsider.makepyfile(my_faults=FAULTS + bound)
+    code, told = tried("waits")
+    assert code == 1, told
+    assert "broken waits: its trial did not come to its end: it was killed after 4 s" in told, told
+
+
+def test_one_of_what_is_not_claimed_is_no_hole(outsider: pytest.Pytester) -> None:
+    """It is not tried, and the exit code is 0; the requirement is told."""
+    outsider.makepyfile(test_it=TESTS.replace("BR-3", "PUB-13"))
+    code, told = tried("sctp-is-not-published")
+    assert code == 0, told
+    assert "unsupported sctp-is-not-published: the runtime does not claim PUB-13" in told
+
+
+def test_a_narrow_fault_that_breaks_more_is_told(outsider: pytest.Pytester) -> None:
+    """With what it broke besides, and by which test."""
+    code, told = tried("cut-off")
+    assert code == 1, told
+    assert re.search(r"stray +cut-off: BR-2 by .*test_a_default_route", told), told
+
+
+def test_a_test_that_fails_without_any_fault_is_told(outsider: pytest.Pytester) -> None:
+    """It catches nothing, and the exit code is 1."""
+    outsider.makepyfile(test_it=TESTS.replace('["lo"].up', '["lo"].up == 7'))
+    code, told = tried("harmless")
+    assert code == 1, told
+    assert re.search(r"harmless +survived|survived harmless", told), told
+    assert "fails without any fault test_it.py::test_loopback_is_up" in told
+
+
+def test_pytest_runs_on_the_sabotaged_runtime(outsider: pytest.Pytester) -> None:
+    """The header names the fault, and the test fails as on any bad runtime."""
+    options = ("-p", "my_faults", "--fault", "lo-down")
+    result = outsider.runpytest_subprocess(*options, "-n", "2")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["fault lo-down: The loopback is down."])
+
+
+def test_pytest_runs_the_tests_of_a_requirement(outsider: pytest.Pytester) -> None:
+    """Of one, or of several."""
+    result = outsider.runpytest_subprocess("--requirement", "BR-1", "--requirement", "BR-3")
+    result.assert_outcomes(passed=2, deselected=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--fault", "lo-dwon"], "*no fault 'lo-dwon': did you mean lo-down*"),
+        (["--requirement", "BR1"], "*no requirement 'BR1': did you mean BR-1*"),
+    ],
+    ids=["fault", "requirement"],
+)
+def test_an_unknown_id_is_a_usage_error(
+    outsider: pytest.Pytester, options: list[str], said: str
+) -> None:
+    """Before anything runs, with the ids that it may have meant."""
+    result = outsider.runpytest_subprocess("-p", "my_faults", *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {said}"])
+
+
+def test_a_bad_declaration_is_an_error_at_the_start(outsider: pytest.Pytester) -> None:
+    """It names the file; so does `netmodes faults --list`."""
+    bad = FAULTS.replace(
+        'violates=("BR-1",), moment="connected"', 'violates=("BRR-1",), moment="connected"'
+    )
+    outsider.makepyfile(my_faults=bad)
+    result = outsider.runpytest_subprocess("-p", "my_faults", "--fault", "lo-down")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *my_faults.py:*'late': no requirement 'BRR-1'*"])
+    done = run([*NETMODES, "faults", "--list", "-p", "my_faults"])
+    assert done.returncode == 2
+    assert "my_faults.py:" in done.stderr
+
+
+def test_faults_are_listed(outsider: pytest.Pytester) -> None:
+    """Those that come with the harness and one's own."""
+    done = run([*NETMODES, "faults", "--list", "-p", "my_faults"])
+    assert done.returncode == 0, done.stderr
+    assert "no-masquerade" in done.stdout
+    assert "lo-down" in done.stdout
+    assert " internal-network-is-open-to-other-protocols " in done.stdout, "to be typed, so whole"
+
+
+def test_the_triangle_of_a_project(outsider: pytest.Pytester) -> None:
+    """Requirements without a test in it are holes, and the exit code says so."""
+    done = run([*NETMODES, "triangle", "--tests", ".", "-p", "my_faults"])
+    assert done.returncode == 1, done.stdout + done.stderr
+    row, _ = done.stdout.split(" BR-2 ")
+    assert re.search(r" BR-1 +MUST +1 [^|]*lo-down", row)
+    assert "hole BR-4: no test" in done.stdout
+
+
+@pytest.mark.parametrize("number", ["0", "many"])
+def test_a_bad_number_of_workers_is_refused(number: str) -> None:
+    """With exit code 2."""
+    done = run([*NETMODES, "faults", "-n", number])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"-n {number}: a number from 1, or auto" in done.stderr
+
+
+def test_the_example_of_the_documentation_works(project: pytest.Pytester) -> None:
+    """The two modules of `docs/faults.md`, copied as they are there."""
+    page = Path(ROOT, "docs", "faults.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    project.makepyfile(my_faults=blocks[0] + "\n" + blocks[1].replace("from __future__", "#"))
+    suites = str(Path(ROOT, "suites", "layer2", "test_unicast.py"))
+    code, told = tried("small-mtu", tests=suites)
+    assert code == 0, told
+    suites = str(Path(ROOT, "suites", "isolation", "test_requested.py"))
+    code, told = tried("takes-any-address", tests=suites)
+    assert code == 0, told

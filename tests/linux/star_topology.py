@@ -1,0 +1,81 @@
+"""A router and three stations: a small world in which a route shows in who answers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from ipaddress import ip_address, ip_interface, ip_network
+
+from harness.model.plan import Observation, Protocol
+from harness.probe.quiescence import await_ready
+from harness.world.build import UNLIMITED
+from linux import netns, rtnetlink
+from linux.netlink import Netlink
+from linux.netns import NetNS
+from tests.support.asking import ask
+
+SHARED = {4: "198.51.100.9", 6: "2001:db8:9::9"}
+"""An address that two of the stations have: which one answers tells the route."""
+
+
+class Star:
+    """A router with three cables, `eth0` to `eth2`, each to a station; two share an address."""
+
+    def __init__(self, stack: ExitStack, router: NetNS) -> None:
+        self.router = router
+        self.asker, self.first, self.second = self.stations = [
+            stack.enter_context(NetNS.new()) for _ in range(3)
+        ]
+        self.everybody = (router, *self.stations)
+        self.netlink = stack.enter_context(Netlink(router))
+        for space in self.everybody:
+            # Usable at once, and an error for each packet that deserves one.
+            netns.write(space, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
+        netns.write(router, {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
+        for number, station in enumerate(self.stations):
+            self._lay(number, station)
+        await_ready(self.everybody)
+        for family in (4, 6):
+            self.netlink.send(
+                [rtnetlink.add_route(self.shared(family), via=self.station(1, family))]
+            )
+
+    def _lay(self, number: int, station: NetNS) -> None:
+        port = 10 + number
+        with Netlink(station) as inside:
+            self.netlink.send(
+                [
+                    rtnetlink.add_veth(
+                        f"eth{number}", "up", index=port, peer_netns=station.fd, peer_index=2
+                    ),
+                    rtnetlink.add_address(port, ip_interface(f"192.0.2.{4 * number + 1}/30")),
+                    rtnetlink.add_address(port, ip_interface(f"2001:db8:{number}::1/64")),
+                ]
+            )
+            inside.send([rtnetlink.set_link(rtnetlink.LO, up=True), rtnetlink.set_link(2, up=True)])
+            for family, prefix in ((4, 30), (6, 64)):
+                own = ip_interface(f"{self.station(number, family)}/{prefix}")
+                inside.send([rtnetlink.add_address(2, own)])
+                inside.send([rtnetlink.add_route(None, via=own.network[1])])
+                if number:
+                    inside.send([rtnetlink.add_address(rtnetlink.LO, ip_interface(SHARED[family]))])
+
+    def station(self, number: int, family: int) -> rtnetlink.Address:
+        """The address of a station on its cable."""
+        text = f"192.0.2.{4 * number + 2}" if family == 4 else f"2001:db8:{number}::2"
+        return ip_address(text)
+
+    def shared(self, family: int) -> rtnetlink.Network:
+        """The shared address as a route's destination."""
+        return ip_network(SHARED[family])
+
+    def asked(
+        self,
+        source: NetNS,
+        family: int,
+        target: NetNS,
+        protocol: Protocol = Protocol.ICMP,
+        to: str | None = None,
+    ) -> Observation:
+        """What the shared address, or `to`, answers, when `target` should."""
+        address = to or SHARED[family]
+        return ask(source, address, target, protocol=protocol, through=self.everybody)

@@ -1,0 +1,283 @@
+"""Rules, seen in what becomes of packets."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_network
+
+import pytest
+
+from harness.model.plan import PROTOCOLS, Outcome, Protocol
+from linux import nftables
+from linux.netlink import Request
+from linux.netns import NetNS
+from linux.nftables import Expression, Nft, Rejection, Table
+from tests.linux import decoder
+from tests.linux.star_topology import SHARED, Star
+from tests.support.asking import settle
+
+TABLE = Table("inet", "mine")
+FAMILIES = (4, 6)
+PORT = 7777
+Parts = list[Expression]
+
+
+def forward(*parts: Parts, hook: nftables.Hook = "forward") -> list[Request]:
+    """A table with one chain and one rule in it."""
+    return [
+        nftables.add_table(TABLE),
+        nftables.add_chain(TABLE, "chain", hook=hook),
+        nftables.add_rule(TABLE, "chain", *parts),
+    ]
+
+
+# --- what matches -------------------------------------------------------------------
+
+IN, OUT = "eth0", "eth1"
+ASKER = {4: "192.0.2.2", 6: "2001:db8::2"}
+ROUTER = {
+    4: ("192.0.2.1", "192.0.2.5", "192.0.2.9"),
+    6: ("2001:db8::1", "2001:db8:1::1", "2001:db8:2::1"),
+}
+UDP = nftables.l4proto("udp")
+
+
+def net(text: str) -> nftables.Network:
+    """A network of either family."""
+    return ip_network(text)
+
+
+MATCHES: dict[str, tuple[list[Parts], tuple[int, ...]]] = {
+    "counter": ([], (4, 6)),
+    "iifname": ([nftables.iifname(IN)], (4, 6)),
+    "iifname prefix": ([nftables.iifname("eth*")], (4, 6)),
+    "iifname is a whole name": ([nftables.iifname("eth")], ()),
+    "iifname other": ([nftables.iifname(OUT)], ()),
+    "iifname not": ([nftables.iifname(IN, is_not=True)], ()),
+    "iifname not prefix": ([nftables.iifname("docker*", is_not=True)], (4, 6)),
+    "oifname": ([nftables.oifname(OUT)], (4, 6)),
+    "oifname other": ([nftables.oifname(IN)], ()),
+    "oifname not": ([nftables.oifname(IN, is_not=True)], (4, 6)),
+    "family 4": ([nftables.family(4)], (4,)),
+    "family 6": ([nftables.family(6)], (6,)),
+    "udp": ([UDP], (4, 6)),
+    "tcp": ([nftables.l4proto("tcp")], ()),
+    "saddr host 4": ([nftables.saddr(net(ASKER[4]))], (4,)),
+    "saddr host 6": ([nftables.saddr(net(ASKER[6]))], (6,)),
+    "saddr net 4": ([nftables.saddr(net("192.0.2.0/30"))], (4,)),
+    "saddr net 6": ([nftables.saddr(net("2001:db8::/47"))], (6,)),
+    "saddr other 4": ([nftables.saddr(net("192.0.2.4/30"))], ()),
+    "saddr other 6": ([nftables.saddr(net("2001:db8:0:4::/62"))], ()),
+    "saddr not 4": ([nftables.saddr(net("192.0.2.4/30"), is_not=True)], (4,)),
+    "saddr not 6": ([nftables.saddr(net("2001:db8::/47"), is_not=True)], ()),
+    "daddr host 4": ([nftables.daddr(net(SHARED[4]))], (4,)),
+    "daddr host 6": ([nftables.daddr(net(SHARED[6]))], (6,)),
+    "daddr net 4": ([nftables.daddr(net("198.51.100.0/25"))], (4,)),
+    "daddr net 6": ([nftables.daddr(net("2001:db8:8::/46"))], (6,)),
+    "daddr other": ([nftables.daddr(net("198.51.100.128/25"))], ()),
+    "daddr not": ([nftables.daddr(net(SHARED[4]), is_not=True)], ()),
+    "dport": ([UDP, nftables.dport(PORT)], (4, 6)),
+    "dport other": ([UDP, nftables.dport(PORT + 1)], ()),
+    "state new": ([nftables.ct_state("new")], (4, 6)),
+    "state one of": ([nftables.ct_state("established", "new")], (4, 6)),
+    "state other": ([nftables.ct_state("established", "related", "invalid", "untracked")], ()),
+    "not dnat": ([nftables.ct_dnat()], ()),
+    "to elsewhere": ([nftables.to_local()], ()),
+}
+
+
+def packets(space: NetNS) -> dict[str, int]:
+    """How often each rule that counts was passed, by its comment."""
+    with decoder.nftables(space) as other:
+        return {
+            rule.get_attr("NFTA_RULE_USERDATA"): data.get_attr("NFTA_COUNTER_PACKETS")
+            for rule in other.get_rules()
+            for expression in rule.get_attr("NFTA_RULE_EXPRESSIONS")
+            if expression.get_attr("NFTA_EXPR_NAME") == "counter"
+            for data in [expression.get_attr("NFTA_EXPR_DATA")]
+        }
+
+
+def test_each_expression_matches_what_it_says(rules: Nft, star: Star) -> None:
+    """One datagram of each family passes: every match counts those it fits and no other."""
+    matches = [
+        nftables.add_rule(TABLE, "chain", *parts, nftables.counter(), comment=comment)
+        for comment, (parts, _) in MATCHES.items()
+    ]
+    seen: dict[str, tuple[int, ...]] = dict.fromkeys(MATCHES, ())
+    for family, kind in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+        chain = nftables.add_chain(TABLE, "chain", hook="forward")
+        rules.apply([nftables.add_table(TABLE), nftables.del_table(TABLE)])
+        rules.apply([nftables.add_table(TABLE), chain, *matches])
+        with (
+            star.first.socket(kind, socket.SOCK_DGRAM) as ear,  # else ICMP says that nobody is
+            star.asker.socket(kind, socket.SOCK_DGRAM) as asker,
+        ):
+            ear.bind(("", PORT))
+            asker.sendto(b"!", (SHARED[family], PORT))
+            settle(*star.everybody)
+        for comment, count in packets(star.router).items():
+            seen[comment] += (family,) * count
+    assert seen == {comment: families for comment, (_, families) in MATCHES.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_are_established(rules: Nft, star: Star, family: int) -> None:
+    """With only new and established let through, a question is answered; without, it is not."""
+    allowed = [
+        nftables.add_rule(
+            TABLE, "chain", nftables.ct_state("established"), nftables.verdict("accept")
+        )
+    ]
+    closed = nftables.add_rule(TABLE, "chain", nftables.iifname(OUT), nftables.verdict("drop"))
+    chain = [nftables.add_table(TABLE), nftables.add_chain(TABLE, "chain", hook="forward")]
+    rules.apply([*chain, *allowed, closed])
+    assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
+    rules.apply([nftables.del_table(TABLE), *chain, closed])
+    assert star.asked(star.asker, family, star.first).outcome is Outcome.DROPPED
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_for_the_router_itself_is_told_apart(rules: Nft, star: Star, family: int) -> None:
+    """`to_local` fits packets to any address of the namespace, and none that pass through."""
+    rules.apply(forward(UDP, nftables.to_local(), nftables.verdict("drop"), hook="prerouting"))
+    assert star.asked(star.asker, family, star.first, Protocol.UDP).outcome is Outcome.REPLY
+    for own in ROUTER[family]:
+        seen = star.asked(star.asker, family, star.router, Protocol.UDP, to=own)
+        assert seen.outcome is Outcome.DROPPED
+
+
+# --- what becomes of it -------------------------------------------------------------
+
+REJECTIONS: dict[Rejection, dict[int, str]] = {
+    "no-route": {4: "net-unreachable", 6: "net-unreachable"},
+    "port-unreachable": {4: "port-unreachable", 6: "port-unreachable"},
+    "host-unreachable": {4: "host-unreachable", 6: "host-unreachable"},
+    "admin-prohibited": {4: "admin-prohibited", 6: "admin-prohibited"},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("how", REJECTIONS)
+def test_a_rejection_says_why(rules: Nft, star: Star, family: int, how: Rejection) -> None:
+    """The asker gets the ICMP error that was asked for, whatever it speaks."""
+    rules.apply(forward(nftables.reject(how)))
+    for protocol in PROTOCOLS:
+        seen = star.asked(star.asker, family, star.first, protocol)
+        assert (seen.outcome, seen.code) == (Outcome.REJECTED, REJECTIONS[how][family])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reset_is_for_tcp(rules: Nft, star: Star, family: int) -> None:
+    """A TCP connection is refused by a RST, and nothing else is refused."""
+    rules.apply(forward(nftables.l4proto("tcp"), nftables.reject("tcp-reset")))
+    outcomes = [star.asked(star.asker, family, star.first, protocol) for protocol in PROTOCOLS]
+    assert [seen.outcome for seen in outcomes] == [Outcome.REPLY, Outcome.REPLY, Outcome.REJECTED]
+    assert outcomes[2].code == "rst"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_verdict_decides(rules: Nft, star: Star, family: int) -> None:
+    """Drop drops, accept ends the chain, a jump comes back, and so does return."""
+
+    def outcome(*verdicts: Parts, sub: Parts | None = None, policy: str = "accept") -> Outcome:
+        rules.apply([nftables.add_table(TABLE), nftables.del_table(TABLE)])
+        rules.apply(
+            [
+                nftables.add_table(TABLE),
+                nftables.add_chain(TABLE, "sub"),
+                nftables.add_chain(TABLE, "chain", hook="forward", policy=policy),  # type: ignore[arg-type] # a literal
+                *([nftables.add_rule(TABLE, "sub", sub)] if sub else []),
+                *(nftables.add_rule(TABLE, "chain", verdict) for verdict in verdicts),
+            ]
+        )
+        return star.asked(star.asker, family, star.first).outcome
+
+    accept, drop, back = (
+        nftables.verdict("accept"),
+        nftables.verdict("drop"),
+        nftables.verdict("return"),
+    )
+    assert outcome(drop) is Outcome.DROPPED
+    assert outcome(accept, drop) is Outcome.REPLY
+    assert outcome(policy="drop") is Outcome.DROPPED
+    assert outcome(accept, policy="drop") is Outcome.REPLY
+    assert outcome(nftables.jump("sub"), drop, sub=accept) is Outcome.REPLY
+    assert outcome(nftables.jump("sub"), accept, sub=drop) is Outcome.DROPPED
+    assert outcome(nftables.jump("sub"), drop, sub=back) is Outcome.DROPPED
+    assert outcome(back, accept, policy="drop") is Outcome.DROPPED
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_masquerade_hides_the_asker(
+    rules: Nft, star: Star, family: int, protocol: Protocol
+) -> None:
+    """Who is asked sees the router's address on that side, and the asker gets the answer."""
+    before = star.asked(star.asker, family, star.first, protocol)
+    rules.apply(
+        [
+            nftables.add_table(TABLE),
+            nftables.add_chain(TABLE, "nat", hook="postrouting", priority=100, kind="nat"),
+            nftables.add_rule(TABLE, "nat", nftables.oifname(OUT), nftables.masquerade()),
+        ]
+    )
+    after = star.asked(star.asker, family, star.first, protocol)
+    assert (before.outcome, before.seen_from) == (Outcome.REPLY, ASKER[family])
+    assert (after.outcome, after.seen_from) == (Outcome.REPLY, ROUTER[family][1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_dnat_sends_it_elsewhere(rules: Nft, star: Star, family: int, protocol: Protocol) -> None:
+    """What is sent to the router itself arrives at the station; `ct_dnat` knows it again."""
+    to = star.station(2, family)
+    own = ROUTER[family][0]
+    rules.apply(
+        [
+            nftables.add_table(TABLE),
+            nftables.add_chain(TABLE, "nat", hook="prerouting", priority=-100, kind="nat"),
+            nftables.add_rule(
+                TABLE, "nat", nftables.to_local(), nftables.family(family), nftables.dnat(to)
+            ),
+            nftables.add_chain(TABLE, "chain", hook="forward", policy="drop"),
+            nftables.add_rule(TABLE, "chain", nftables.ct_dnat(), nftables.verdict("accept")),
+        ]
+    )
+    seen = star.asked(star.asker, family, star.second, protocol, to=own)
+    assert (seen.outcome, seen.seen_from) == (Outcome.REPLY, ASKER[family])
+    assert star.asked(star.asker, family, star.first, protocol).outcome is Outcome.DROPPED
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dnat_changes_the_port_where_one_is_given(rules: Nft, star: Star, family: int) -> None:
+    """A published port leads to another one behind the router."""
+    to = star.station(2, family)
+    own = ROUTER[family][0]
+    rules.apply(
+        [
+            nftables.add_table(TABLE),
+            nftables.add_chain(TABLE, "nat", hook="prerouting", priority=-100, kind="nat"),
+            nftables.add_rule(
+                TABLE,
+                "nat",
+                nftables.family(family),
+                UDP,
+                nftables.dport(PORT),
+                nftables.dnat(to, PORT + 1),
+            ),
+        ]
+    )
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    with (
+        star.second.socket(kind, socket.SOCK_DGRAM) as ear,
+        star.asker.socket(kind, socket.SOCK_DGRAM) as asker,
+    ):
+        ear.bind(("", PORT + 1))
+        asker.sendto(b"knock", (own, PORT))
+        asker.sendto(b"wrong door", (own, PORT + 1))
+        settle(*star.everybody)
+        ear.setblocking(False)
+        assert ear.recv(100) == b"knock"
+        with pytest.raises(BlockingIOError):
+            ear.recv(100)

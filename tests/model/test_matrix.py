@@ -1,0 +1,279 @@
+"""The matrix: when two are equal, and what an assertion says when they are not."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.model.matrix import Matrix, MatrixConflict, diff, explain, printable
+from harness.model.plan import Cell, Observation, Outcome, Promise, Protocol
+from harness.testbench.strategies import cells, kept, matrices, observations, promises
+from tests.model.reference import CELL, KEPT, LOST, PROMISED, REPLY, changed, keeping
+
+# --- equality ----------------------------------------------------------------
+
+
+@given(st.data(), matrices(promises()))
+def test_kept_promises_make_equal_matrices(data: st.DataObject, expected: Matrix[Promise]) -> None:
+    """A matrix whose every observation keeps its promise equals the promised one, both ways."""
+    seen = Matrix({cell: data.draw(kept(promise)) for cell, promise in expected.items()})
+    assert seen == expected
+    assert expected == seen
+    assert explain(seen, expected) == []
+
+
+@given(matrices(promises()), matrices(observations()))
+def test_equal_means_same_cells_and_every_promise_kept(
+    expected: Matrix[Promise], seen: Matrix[Observation]
+) -> None:
+    """Equality is nothing but: the same cells, and each promise admits its observation."""
+    held = set(expected) == set(seen) and all(expected[cell].admits(seen[cell]) for cell in seen)
+    assert (seen == expected) == (expected == seen) == held
+    assert (seen != expected) != held
+
+
+@given(matrices(promises()).filter(len))
+def test_a_promise_never_observed_is_an_error(expected: Matrix[Promise]) -> None:
+    """Leaving out a single cell makes the matrices unequal, and the cell is named."""
+    seen = keeping(expected)
+    assert seen == expected
+    *rest, missing = seen
+    assert seen.restrict(rest) != expected
+    assert [difference.cell for difference in diff(seen.restrict(rest), expected)] == [missing]
+
+
+@given(matrices(promises()), cells())
+def test_an_observation_nobody_asked_for_is_an_error(expected: Matrix[Promise], cell: Cell) -> None:
+    """A cell beyond those that were promised makes the matrices unequal."""
+    expected = expected.restrict(set(expected) - {cell})
+    seen = keeping(expected).merge(Matrix({cell: KEPT}))
+    assert [difference.cell for difference in diff(expected, seen)] == [cell]
+
+
+@given(matrices(observations()), matrices(observations()))
+def test_two_observed_matrices_are_equal_when_their_entries_are(
+    one: Matrix[Observation], other: Matrix[Observation]
+) -> None:
+    """Among matrices of a kind equality is that of dictionaries."""
+    assert one == Matrix(dict(one))
+    assert (one == other) == (dict(one) == dict(other))
+
+
+def test_a_matrix_is_equal_to_nothing_else() -> None:
+    """A matrix is no dictionary, and has no hash, because an equal one could differ."""
+    assert Matrix({CELL: KEPT}) != {CELL: KEPT}
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Matrix[Promise]())
+
+
+def test_a_matrix_travels_between_workers() -> None:
+    """Pickling keeps every cell, in order."""
+    again = pickle.loads(pickle.dumps(PROMISED))
+    assert again == PROMISED
+    assert list(again) == list(PROMISED)
+
+
+# --- algebra -----------------------------------------------------------------
+
+
+@given(matrices(promises()), st.sampled_from(["source", "target", "protocol", "family"]))
+def test_selections_along_an_axis_divide_the_matrix(matrix: Matrix[Promise], axis: str) -> None:
+    """Every cell is in the selection by its own value, and merging them all restores the whole."""
+    whole: Matrix[Promise] = Matrix()
+    for value in {getattr(cell, axis) for cell in matrix}:
+        part = matrix.select(**{axis: value})
+        assert part
+        assert {getattr(cell, axis) for cell in part} == {value}
+        whole = whole.merge(part)
+    assert whole == matrix
+
+
+@given(matrices(promises()), cells())
+def test_selecting_by_everything_finds_the_cell(matrix: Matrix[Promise], cell: Cell) -> None:
+    """All four properties together leave one cell, or none."""
+    found = matrix.select(
+        source=cell.source, target=cell.target, protocol=cell.protocol, family=cell.family
+    )
+    assert found == matrix.restrict([cell])
+    assert len(found) == (cell in matrix)
+
+
+@given(matrices(promises()), st.frozensets(cells()), st.frozensets(cells()))
+def test_restricting_is_intersecting(
+    matrix: Matrix[Promise], some: frozenset[Cell], others: frozenset[Cell]
+) -> None:
+    """Restricting twice is restricting to what both have, and restricting to all is nothing."""
+    assert matrix.restrict(some).restrict(others) == matrix.restrict(some & others)
+    assert matrix.restrict(matrix) == matrix
+    assert set(matrix.restrict(some)) == set(matrix) & some
+
+
+@given(matrices(promises()), st.frozensets(cells()), st.frozensets(cells()))
+def test_merging_parts_is_restricting_to_their_union(
+    matrix: Matrix[Promise], some: frozenset[Cell], others: frozenset[Cell]
+) -> None:
+    """Parts of one matrix never conflict, in whatever order they are merged."""
+    one, other = matrix.restrict(some), matrix.restrict(others)
+    assert one.merge(other) == other.merge(one) == matrix.restrict(some | others)
+    assert one.merge(one) == one
+    assert one.merge(Matrix()) == one
+
+
+def test_merging_what_contradicts_itself_names_the_cell() -> None:
+    """Two matrices that say different things about a cell are not merged."""
+    with pytest.raises(MatrixConflict, match=r"a → b icmp/4: reply, .* here, dropped there"):
+        Matrix({CELL: KEPT}).merge(Matrix({CELL: LOST}))
+
+
+@given(matrices(promises()), matrices(observations()))
+def test_differences_come_in_the_order_of_the_promises(
+    expected: Matrix[Promise], seen: Matrix[Observation]
+) -> None:
+    """The promised matrix's order rules, whichever side it is on; strangers come last."""
+    order = list(dict.fromkeys([*expected, *seen]))
+    for differences in (diff(expected, seen), diff(seen, expected)):
+        where = [order.index(difference.cell) for difference in differences]
+        if expected:
+            assert where == sorted(where)
+        assert all(d.promise == expected.get(d.cell) for d in differences)
+        assert all(d.observation == seen.get(d.cell) for d in differences)
+
+
+# --- in words ----------------------------------------------------------------
+
+
+def test_an_explanation_shows_promise_observation_requirement_and_reason() -> None:
+    """One wrong pair reads as one entry that explains itself, and right cells are not shown."""
+    expected = PROMISED.select(source="container01")
+    seen = changed(keeping(expected), target="container02")
+    assert explain(seen, expected) == [
+        "3 of 66 cells are wrong",
+        "all of them to container02, over IPv4",
+        "every cell to container02",
+        "  container01 → container02 icmp, udp, tcp over IPv4",
+        "    promised: reply, ttl 64, seen as container01",
+        "    observed: dropped",
+        "    BR-4: no router between",
+    ]
+
+
+def test_an_explanation_reads_the_same_from_both_sides() -> None:
+    """It does not matter on which side of `==` the promise stands."""
+    seen = changed(keeping(PROMISED), target="ns1")
+    assert explain(seen, PROMISED) == explain(PROMISED, seen)
+
+
+@given(matrices(promises(), max_size=30), matrices(observations(), max_size=30))
+def test_an_explanation_has_six_entries_at_most_and_counts_the_rest(
+    expected: Matrix[Promise], seen: Matrix[Observation]
+) -> None:
+    """Every wrong cell is either in one of at most six entries or counted as one more."""
+    lines = explain(seen, expected)
+    wrong = diff(seen, expected)
+    entries = [line for line in lines if " → " in line and line.startswith("  ")]
+    assert len(entries) <= 6
+    assert bool(lines) == bool(wrong)
+    if not wrong:
+        return
+    assert lines[0] == f"{len(wrong)} of {len({*expected, *seen})} cells are wrong"
+    *_, last = lines
+    more = int(last.split()[1]) if last.startswith("  and ") else 0
+    assert sum(map(_cells_in, entries)) + more == len(wrong)
+
+
+def _cells_in(entry: str) -> int:
+    """How many cells the first line of an entry stands for."""
+    channels = entry.split(" → ")[1].split(" ", 1)[1]
+    protocols, over, families = channels.partition(" over ")
+    return len(protocols.split(", ")) * (len(families.split(" and ")) if over else 1)
+
+
+def test_an_explanation_names_what_nothing_came_through() -> None:
+    """Where a whole source, target, protocol or family fails, that is said first."""
+    lines = explain(changed(keeping(PROMISED), family=6), PROMISED)
+    assert lines[1:3] == ["all of them over IPv6", "every cell over IPv6"]
+    lines = explain(changed(keeping(PROMISED), target="internet", protocol=Protocol.UDP), PROMISED)
+    assert lines[1] == "all of them to internet, by udp"
+    assert not any(line.startswith("every cell") for line in lines)
+    lines = explain(changed(keeping(PROMISED), source="container01"), PROMISED)
+    assert lines[1:3] == ["all of them from container01", "every cell from container01"]
+    assert lines[-1].startswith("  and ")
+    assert lines[-1].endswith(" more, from container01")
+
+
+def test_an_explanation_tells_a_hole_from_a_stranger() -> None:
+    """A cell that was never probed and a cell that nobody promised read as what they are."""
+    expected = Matrix({CELL: REPLY, replace(CELL, target="c"): REPLY})
+    seen = Matrix({CELL: KEPT, replace(CELL, target="d"): KEPT})
+    assert explain(seen, expected)[1:] == [
+        "  a → c icmp over IPv4",
+        "    promised: reply, ttl 64, seen as a",
+        "    observed: nothing: never probed",
+        "    BR-4: no router between",
+        "  a → d icmp over IPv4",
+        "    promised: nothing: there is no such cell",
+        "    observed: reply, ttl 64, seen as a",
+    ]
+
+
+def test_an_explanation_of_two_observations_names_the_sides() -> None:
+    """Two matrices of a kind are told apart as left and right."""
+    assert explain(Matrix({CELL: KEPT}), Matrix({CELL: LOST})) == [
+        "1 of 1 cells are wrong",
+        "  a → b icmp over IPv4",
+        "    left: reply, ttl 64, seen as a",
+        "    right: dropped",
+    ]
+
+
+def test_cells_that_fail_alike_share_an_entry_and_others_do_not() -> None:
+    """A TTL that is right, or not shown, parts nothing; one that is wrong does."""
+    tcp, udp = replace(CELL, protocol=Protocol.TCP), replace(CELL, protocol=Protocol.UDP)
+    expected = Matrix({CELL: REPLY, udp: REPLY, tcp: replace(REPLY, ttl=None)})
+    masqueraded = replace(KEPT, seen_from="host")
+    seen = Matrix(
+        {CELL: masqueraded, udp: masqueraded, tcp: Observation(Outcome.REPLY, seen_from="host")}
+    )
+    assert explain(seen, expected)[1] == "  a → b icmp, udp, tcp over IPv4"
+    seen = Matrix({**seen, udp: replace(masqueraded, ttl=63)})
+    assert [line for line in explain(seen, expected) if " → " in line] == [
+        "  a → b icmp, tcp over IPv4",
+        "  a → b udp over IPv4",
+    ]
+
+
+def test_an_entry_names_just_the_cells_that_are_wrong() -> None:
+    """Where protocols and families do not multiply out, the cells are listed one by one."""
+    corner = [CELL, Cell("a", "b", Protocol.UDP, 6)]
+    lines = explain(Matrix(dict.fromkeys(corner, LOST)), Matrix(dict.fromkeys(corner, REPLY)))
+    assert lines[1] == "  a → b icmp/4, udp/6"
+
+
+def test_an_explanation_passes_on_the_detail() -> None:
+    """What the probe said about a cell is shown beside its outcome."""
+    seen = Matrix({CELL: replace(LOST, detail="3 probes, world quiet after 2 ms")})
+    assert "    observed: dropped (3 probes, world quiet after 2 ms)" in explain(
+        seen, Matrix({CELL: REPLY})
+    )
+
+
+@given(st.text())
+def test_nothing_untrusted_reaches_the_terminal(text: str) -> None:
+    """Names and addresses are shown with every control character written out."""
+    assert printable(text).isprintable()
+    cell = replace(CELL, source=text, target=text)
+    seen = Matrix({cell: replace(LOST, code=text, detail=text)})
+    promise = Matrix({cell: replace(REPLY, why=text)})
+    assert all(line.isprintable() for line in explain(seen, promise))
+
+
+def test_the_pure_core_loads_without_rich() -> None:
+    """Only a picture needs rich: importing the oracle and the matrix does not load it."""
+    script = "import sys, harness.model.oracle; sys.exit('rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,359 @@
+"""The oracle: examples of every rule."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Interface, IPv6Network
+
+import pytest
+
+from harness.model.dialect import Dialect
+from harness.model.matrix import Matrix
+from harness.model.oracle import promised
+from harness.model.plan import (
+    Bridge,
+    Cell,
+    ContainerSpec,
+    Family,
+    Host,
+    NetworkSpec,
+    Outcome,
+    Plan,
+    PlanError,
+    Promise,
+    Protocol,
+)
+from harness.model.topology import Topology
+from tests.model.reference import PLAN
+
+PLAIN = Dialect()
+THREE_ROUTERS = Topology()
+
+NETWORKS = Plan(
+    networks=(
+        NetworkSpec("lan", ipv6=True),
+        NetworkSpec("deaf", icc=False),
+        NetworkSpec("vault", internal=True, ipv6=True),
+    ),
+    containers=(
+        ContainerSpec("lan1", Bridge("lan")),
+        ContainerSpec("lan2", Bridge("lan")),
+        ContainerSpec("deaf1", Bridge("deaf")),
+        ContainerSpec("deaf2", Bridge("deaf")),
+        ContainerSpec("vault1", Bridge("vault")),
+        ContainerSpec("vault2", Bridge("vault")),
+        ContainerSpec("host1", Host()),
+    ),
+)
+
+
+def of(plan: Plan, dialect: Dialect = PLAIN) -> Matrix[Promise]:
+    """The promises of `plan` in a world of three routers."""
+    return promised(plan, dialect, THREE_ROUTERS)
+
+
+def said(matrix: Matrix[Promise], source: str, target: str, family: Family = 4) -> str:
+    """What is promised to a ping, and by which requirement."""
+    promise = matrix[Cell(source, target, Protocol.ICMP, family)]
+    return f"{promise}, {promise.requirement}"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("container01", "self", "reply, ttl 64, seen as container01, BR-1"),
+        ("container01", "loopback", "reply, ttl 64, seen as container01, BR-1"),
+        ("container01", "container01", "reply, ttl 64, seen as container01, BR-1"),
+        ("container01", "container02", "reply, ttl 64, seen as container01, BR-4"),
+        ("container01", "container03-host", "reply, ttl 64, seen as container01, HOST-3"),
+        ("container01", "container05-container", "reply, ttl 64, seen as container01, CTR-2"),
+        ("container01", "container07-attached", "reply, ttl 64, seen as container01, BR-4"),
+        ("container01", "gateway", "reply, ttl 64, seen as container01, BR-5"),
+        ("container01", "host", "reply, ttl 64, seen as container01, BR-5"),
+        ("container01", "br0", "reply, ttl 64, seen as container01, BR-6"),
+        ("container01", "ns1", "reply, ttl 63, seen as host, BR-6"),
+        ("container01", "internet", "reply, ttl 60, seen as host, BR-7"),
+        ("container01", "www.example.com", "reply, ttl 60, seen as host, BR-8"),
+        ("container02", "container05-container", "reply, ttl 64, seen as container02, CTR-2"),
+        ("container05-container", "container02", "reply, ttl 64, seen as container01, CTR-1"),
+        ("container05-container", "container01", "reply, ttl 64, seen as container01, CTR-1"),
+        ("container05-container", "loopback", "reply, ttl 64, seen as container01, CTR-1"),
+        ("container05-container", "ns2", "reply, ttl 63, seen as host, CTR-1"),
+        ("container03-host", "container01", "reply, ttl 64, seen as host, HOST-4"),
+        ("container03-host", "internet", "reply, ttl 61, seen as host, HOST-4"),
+        ("container03-host", "br0", "reply, ttl 64, seen as host, HOST-4"),
+        ("container06-none", "loopback", "reply, ttl 64, seen as container06-none, NONE-4"),
+        ("container06-none", "container01", "no-route, NONE-4"),
+        ("container06-none", "container03-host", "no-route, NONE-4"),
+        ("container06-none", "host", "no-route, NONE-4"),
+        ("container06-none", "www.example.com", "no-name, NONE-4"),
+        ("container07-attached", "self", "reply, ttl 64, seen as container07-attached, ATT-3"),
+        ("container07-attached", "gateway", "reply, ttl 64, seen as container07-attached, ATT-3"),
+        ("container07-attached", "ns1", "reply, ttl 63, seen as host, ATT-3"),
+        ("container07-attached", "www.example.com", "reply, ttl 60, seen as host, ATT-3"),
+    ],
+)
+def test_the_cast_is_promised_what_its_modes_say(source: str, target: str, words: str) -> None:
+    """Each mode's row reads as in the material on the four modes."""
+    assert said(of(PLAN), source, target) == words
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("host", "self", "reply, ttl 64, seen as host, BYS-1"),
+        ("host", "container01", "reply, ttl 64, seen as host, BR-27"),
+        ("host", "container05-container", "reply, ttl 64, seen as host, CTR-2"),
+        ("host", "ns1", "reply, ttl 64, seen as host, BYS-2"),
+        ("host", "internet", "reply, ttl 61, seen as host, BYS-2"),
+        ("ns1", "ns2", "reply, ttl 64, seen as ns1, BYS-2"),
+        ("ns1", "host", "reply, ttl 64, seen as ns1, BYS-2"),
+        ("ns1", "internet", "reply, ttl 60, seen as ns1, BYS-2"),
+        ("ns1", "www.example.com", "reply, ttl 60, seen as ns1, BYS-2"),
+        ("ns1", "container01", "dropped, BR-9"),
+        ("ns1", "container03-host", "reply, ttl 64, seen as ns1, HOST-3"),
+        ("internet", "self", "reply, ttl 64, seen as internet, BYS-1"),
+        ("internet", "www.example.com", "reply, ttl 64, seen as internet, BYS-1"),
+        ("internet", "host", "reply, ttl 61, seen as internet, BYS-2"),
+        ("internet", "br0", "reply, ttl 61, seen as internet, BYS-2"),
+        ("internet", "ns2", "reply, ttl 60, seen as internet, BYS-2"),
+        ("internet", "container02", "dropped, BR-9"),
+        ("attacker", "host", "reply, ttl 64, seen as attacker, BYS-2"),
+        ("attacker", "br0", "reply, ttl 64, seen as attacker, BYS-2"),
+        ("attacker", "ns1", "reply, ttl 63, seen as attacker, BYS-2"),
+        ("attacker", "internet", "reply, ttl 61, seen as attacker, BYS-2"),
+        ("attacker", "container05-container", "dropped, BR-9"),
+    ],
+)
+def test_the_rest_of_the_world_is_promised_what_it_had(
+    source: str, target: str, words: str
+) -> None:
+    """The world's own names reach each other as ever, and the host alone reaches containers."""
+    assert said(of(PLAN), source, target) == words
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "family", "words"),
+    [
+        ("lan1", "lan2", 6, "reply, ttl 64, seen as lan1, V6-1"),
+        ("lan1", "gateway", 6, "reply, ttl 64, seen as lan1, V6-1"),
+        ("lan1", "ns1", 6, "reply, ttl 63, seen as host, V6-1"),
+        ("lan1", "internet", 6, "reply, ttl 60, seen as host, V6-1"),
+        ("lan1", "deaf1", 4, "dropped, NET-2"),
+        ("lan1", "vault1", 6, "dropped, INT-1"),
+        ("deaf1", "lan1", 4, "dropped, NET-2"),
+        ("deaf1", "lan1", 6, "no-route, V6-3"),
+        ("deaf1", "ns1", 6, "no-route, V6-3"),
+        ("deaf1", "www.example.com", 6, "no-route, V6-3"),
+        ("deaf1", "loopback", 6, "reply, ttl 64, seen as deaf1, V6-1"),
+        ("deaf1", "deaf2", 4, "dropped, ICC-1"),
+        ("deaf1", "deaf1", 4, "reply, ttl 64, seen as deaf1, BR-1"),
+        ("deaf1", "gateway", 4, "reply, ttl 64, seen as deaf1, BR-5"),
+        ("vault1", "vault2", 4, "reply, ttl 64, seen as vault1, INT-1"),
+        ("vault1", "gateway", 6, "reply, ttl 64, seen as vault1, INT-1"),
+        ("vault1", "self", 4, "reply, ttl 64, seen as vault1, BR-1"),
+        ("vault1", "host", 4, "no-route, INT-1"),
+        ("vault1", "br0", 6, "no-route, INT-1"),
+        ("vault1", "host1", 4, "no-route, INT-1"),
+        ("vault1", "lan1", 4, "no-route, INT-1"),
+        ("vault1", "internet", 4, "no-route, INT-1"),
+        ("vault1", "www.example.com", 6, "no-name, INT-2"),
+        ("host", "vault1", 4, "reply, ttl 64, seen as host, BR-27"),
+        ("attacker", "vault1", 6, "dropped, INT-1"),
+        ("attacker", "lan1", 6, "dropped, V6-1"),
+        ("lan1", "host1", 6, "reply, ttl 64, seen as lan1, HOST-3"),
+    ],
+)
+def test_networks_promise_what_their_options_say(
+    source: str, target: str, family: Family, words: str
+) -> None:
+    """IPv6, inter-container communication and internal networks each change their own cells."""
+    assert said(of(NETWORKS), source, target, family) == words
+
+
+def test_on_the_default_network_the_resolver_is_the_hosts() -> None:
+    """Whatever is declared of those of user-defined networks."""
+    without = of(PLAN, Dialect(network_resolver="unreachable"))
+    assert said(without, "container01", "www.example.com").startswith("reply")
+
+
+def test_who_was_in_mode_none_knows_the_resolver_that_is_declared() -> None:
+    """Attached by hand it is answered by name, or knows nobody to ask; a bridged one does."""
+    without = of(PLAN, Dialect(none_resolver=False))
+    assert said(without, "container07-attached", "www.example.com") == "no-name, ATT-3"
+    assert said(without, "container07-attached", "internet").startswith("reply")
+    assert said(without, "container01", "www.example.com").startswith("reply")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "source", "target", "family", "words"),
+    [
+        (Dialect(direct_routing="reject"), "ns1", "lan1", 4, "rejected, BR-9"),
+        (Dialect(direct_routing="reject"), "ns1", "vault1", 4, "dropped, INT-1"),
+        (Dialect(direct_routing="reject"), "ns1", "lan1", 6, "rejected, V6-1"),
+        (
+            Dialect(direct_routing="accept", direct_routing6="drop"),
+            "ns1",
+            "lan1",
+            6,
+            "dropped, V6-1",
+        ),
+        (
+            Dialect(direct_routing6="accept"),
+            "ns1",
+            "lan1",
+            6,
+            "reply, ttl 63, seen as ns1, V6-1",
+        ),
+        (Dialect(direct_routing6="accept"), "ns1", "lan1", 4, "dropped, BR-9"),
+        (Dialect(direct_routing="accept"), "ns1", "lan1", 4, "reply, ttl 63, seen as ns1, BR-9"),
+        (
+            Dialect(direct_routing="accept"),
+            "internet",
+            "lan1",
+            4,
+            "reply, ttl 60, seen as internet, BR-9",
+        ),
+        (Dialect(direct_routing="accept"), "ns1", "vault1", 4, "dropped, INT-1"),
+        (Dialect(network_resolver="unreachable"), "lan1", "www.example.com", 4, "no-name, BR-8"),
+        (Dialect(network_resolver="unreachable"), "lan1", "www.example.com", 6, "no-name, V6-1"),
+        (Dialect(router6="cut-off"), "ns1", "internet", 6, "dropped, BYS-2"),
+        (Dialect(router6="cut-off"), "attacker", "ns2", 6, "dropped, BYS-2"),
+        (Dialect(router6="cut-off"), "ns1", "ns2", 6, "dropped, BYS-2"),
+        (
+            Dialect(router6="cut-off"),
+            "ns1",
+            "internet",
+            4,
+            "reply, ttl 60, seen as ns1, BYS-2",
+        ),
+        (Dialect(router6="cut-off"), "ns1", "host", 6, "reply, ttl 64, seen as ns1, BYS-2"),
+        (Dialect(router6="cut-off"), "ns1", "self", 6, "reply, ttl 64, seen as ns1, BYS-1"),
+        (Dialect(router6="cut-off"), "lan1", "ns1", 6, "reply, ttl 63, seen as host, V6-1"),
+        (
+            Dialect(router6="cut-off"),
+            "attacker",
+            "internet",
+            6,
+            "reply, ttl 61, seen as attacker, BYS-2",
+        ),
+        (Dialect(isolation="none"), "lan1", "deaf1", 4, "reply, ttl 63, seen as host, NET-2"),
+        (Dialect(isolation="none"), "deaf1", "deaf2", 4, "dropped, ICC-1"),
+        (Dialect(isolation="none"), "lan1", "vault1", 4, "dropped, INT-1"),
+        (
+            Dialect(isolation="none", masquerade_to_bystanders=False),
+            "lan1",
+            "deaf1",
+            4,
+            "reply, ttl 63, seen as lan1, NET-2",
+        ),
+        (
+            Dialect(masquerade_to_bystanders=False),
+            "lan1",
+            "ns1",
+            4,
+            "reply, ttl 63, seen as lan1, BR-6",
+        ),
+        (
+            Dialect(masquerade_to_bystanders=False),
+            "lan1",
+            "internet",
+            4,
+            "reply, ttl 60, seen as host, BR-7",
+        ),
+        (Dialect(bridge_loopback6=False), "deaf1", "loopback", 6, "no-route, V6-1"),
+        (
+            Dialect(bridge_loopback6=False),
+            "lan1",
+            "loopback",
+            6,
+            "reply, ttl 64, seen as lan1, V6-1",
+        ),
+    ],
+)
+def test_a_dialect_changes_what_it_declares(
+    dialect: Dialect, source: str, target: str, family: Family, words: str
+) -> None:
+    """Every declared choice that decides what reaches what decides just that."""
+    assert said(of(NETWORKS, dialect), source, target, family) == words
+
+
+@pytest.mark.parametrize("target", ["internet", "www.example.com", "ns1", "br0"])
+def test_what_is_attached_by_hand_is_masqueraded_or_not(target: str) -> None:
+    """As declared; the runtime's own containers are, and the TTL is the same."""
+    cast, attached = "container01", "container07-attached"
+    declared = of(PLAN, Dialect(attached_masquerade=False))
+    by_hand, own = (Cell(name, target, Protocol.ICMP, 4) for name in (attached, cast))
+    sender = of(PLAN)[by_hand].seen_from
+    assert declared[by_hand] == replace(
+        of(PLAN)[by_hand], seen_from=attached, why=declared[by_hand].why
+    )
+    assert declared[own] == of(PLAN)[own]
+    assert (sender == "host") == (target != "br0")
+
+
+def test_the_default_network_has_ipv6_when_the_dialect_says_so() -> None:
+    """An IPv6 address of the default bridge gives its containers IPv6."""
+    six = Dialect(bridge_address6=IPv6Interface("fd00:17::1/64"))
+    cell = Cell("container01", "container02", Protocol.ICMP, 6)
+    assert cell not in of(PLAN)
+    assert of(PLAN, six)[cell].outcome is Outcome.REPLY
+
+
+@pytest.mark.parametrize(
+    ("dialect", "family", "words"),
+    [
+        (Dialect(none_loopback=False), 4, "no-route, NONE-4"),
+        (Dialect(none_loopback6=False), 6, "no-route, NONE-6"),
+        (PLAIN, 6, "reply, ttl 64, seen as container06-none, NONE-6"),
+    ],
+)
+def test_mode_none_has_the_loopback_that_is_declared(
+    dialect: Dialect, family: Family, words: str
+) -> None:
+    """Whether 127.0.0.1 and ::1 answer in mode none is as declared."""
+    assert said(of(PLAN, dialect), "container06-none", "loopback", family) == words
+
+
+def test_a_subnet_that_the_world_does_not_route_is_refused() -> None:
+    """The oracle does not guess about addresses that no router knows."""
+    for network in (
+        NetworkSpec("lan", subnet=IPv4Network("100.64.0.0/24")),
+        NetworkSpec("lan", subnet6=IPv6Network("2001:db8:77::/64")),
+    ):
+        with pytest.raises(PlanError, match=r"network 'lan': the world has no route to .*within"):
+            of(Plan((network,), (ContainerSpec("a", Bridge("lan")),)))
+    lan = NetworkSpec("lan", subnet=IPv4Network("10.9.0.0/24"), subnet6=IPv6Network("fd00:9::/64"))
+    assert of(Plan((lan,), (ContainerSpec("a", Bridge("lan")),)))
+
+
+@pytest.mark.parametrize(("source", "target"), [("a", "host"), ("host", "a"), ("br0", "host")])
+def test_a_cell_about_nobody_is_refused(source: str, target: str) -> None:
+    """Asking about a name that is not in the plan, or cannot ask, names the cell."""
+    with pytest.raises(PlanError, match=f"no such cell in this plan: {source} → {target} icmp/4"):
+        promised(Plan(), PLAIN, THREE_ROUTERS, [Cell(source, target, Protocol.ICMP, 4)])
+
+
+def test_a_cell_costs_the_same_in_a_plan_of_any_size() -> None:
+    """A mesh of a thousand containers has a million cells: none may look at all containers."""
+
+    def calls(containers: int, cells: list[Cell]) -> int:
+        plan = Plan(containers=tuple(ContainerSpec(f"c{n}", Bridge()) for n in range(containers)))
+        count = 0
+
+        def counted(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        sys.setprofile(counted)
+        try:
+            promised(plan, Dialect(), Topology(), cells)
+        finally:
+            sys.setprofile(None)
+        return count
+
+    few = [Cell("c0", "c1", Protocol.ICMP, 4)]
+    more = [*few, Cell("c1", "c2", Protocol.ICMP, 4), Cell("c2", "c0", Protocol.ICMP, 4)]
+    costs = {size: calls(size, more) - calls(size, few) for size in (4, 64)}
+    assert costs[4] == costs[64]

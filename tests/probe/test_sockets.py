@@ -1,0 +1,191 @@
+"""The sockets of one namespace: which port they get, what they see, from where they answer."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from harness.model.plan import FAMILIES, Family
+from harness.probe.sockets import (
+    PortsTaken,
+    SocketError,
+    Station,
+    open_stations,
+    pending_error,
+    plain,
+    receive,
+    reply,
+    syn_ttl,
+)
+from linux import netns
+from linux.netns import NetNS
+from tests.support.asking import settle
+from tests.support.processes import nothing_stays_open
+from tests.world.pair import pair
+
+KINDS = {4: socket.AF_INET, 6: socket.AF_INET6}
+ASKER: dict[Family, str] = {4: "192.0.2.1", 6: "2001:db8:5::1"}
+FIRST: dict[Family, str] = {4: "192.0.2.2", 6: "2001:db8:5::2"}
+SECOND: dict[Family, str] = {4: "192.0.2.3", 6: "2001:db8:5::3"}
+PORT = 61234
+Pair = tuple[NetNS, NetNS]
+
+
+@pytest.fixture(scope="module")
+def ends() -> Iterator[Pair]:
+    """Who asks, and who has two addresses of each family."""
+    own = [f"{item[4]}/24" for item in (FIRST, SECOND)] + [
+        f"{item[6]}/64" for item in (FIRST, SECOND)
+    ]
+    with pair([f"{ASKER[4]}/24", f"{ASKER[6]}/64"], own) as both:
+        yield both
+
+
+@pytest.fixture
+def stations(ends: Pair) -> Iterator[tuple[Station, Station]]:
+    """A station at either end."""
+    one, other = open_stations(ends, [PORT])
+    yield one, other
+    one.close()
+    other.close()
+
+
+# --- ports --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_a_port_taken_anywhere_is_passed_over(ends: Pair, family: Family, kind: int) -> None:
+    """If one protocol of one family in one namespace is in the way, all use another port."""
+    with nothing_stays_open(), ends[1].socket(KINDS[family], kind) as taken:
+        taken.bind((FIRST[family], PORT))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        opened = open_stations(ends, [PORT, PORT + 1])
+        assert [station.port for station in opened] == [PORT + 1] * 2
+        assert [station.number for station in opened] == [0, 1]
+        for station in opened:
+            station.close()
+        with pytest.raises(PortsTaken, match=rf"ports \[{PORT}\] are each in use in one of 2"):
+            open_stations(ends, [PORT])
+
+
+def test_a_refusal_of_another_kind_comes_through(ends: Pair) -> None:
+    """Only a port in use is passed over; another error is raised, and nothing stays open."""
+    closed = NetNS.new()
+    closed.close()
+    with nothing_stays_open(), pytest.raises(OSError, match="Bad file descriptor"):
+        open_stations([*ends, closed], [PORT, PORT + 1])
+
+
+# --- what is seen -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("address", [FIRST, SECOND])
+def test_an_answer_comes_from_the_address_that_was_asked(
+    stations: tuple[Station, Station], family: Family, address: dict[Family, str]
+) -> None:
+    """A witness with several addresses answers from the right one, and sees asker and TTL."""
+    asker, witness = stations
+    hops = {
+        4: (socket.IPPROTO_IP, socket.IP_TTL),
+        6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+    }
+    asker.udp[family].setsockopt(*hops[family], 33)
+    asker.udp[family].sendto(b"who?", (address[family], PORT))
+    settle(asker.netns, witness.netns)
+    asked = receive(witness.ear[family])
+    assert asked is not None
+    assert (asked.data, asked.ttl) == (b"who?", 33)
+    assert (asked.source, asked.to) == (ip_address(ASKER[family]), ip_address(address[family]))
+    reply(witness.ear[family], asked, b"me")
+    settle(asker.netns, witness.netns)
+    answered = receive(asker.udp[family])
+    assert answered is not None
+    assert (answered.data, answered.ttl) == (b"me", 64)
+    assert (answered.source, answered.port) == (ip_address(address[family]), PORT)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_listener_knows_the_ttl_of_the_first_packet(
+    stations: tuple[Station, Station], family: Family
+) -> None:
+    """The TTL of a connection is that of the SYN, kept by the kernel."""
+    asker, witness = stations
+    netns.write(asker.netns, {"net.ipv4.ip_default_ttl": 44, "net.ipv6.conf.eth0.hop_limit": 44})
+    with asker.netns.entered():
+        stream = asker.connecting(family)
+    with stream:
+        assert stream.connect_ex((FIRST[family], PORT)) == errno.EINPROGRESS
+        assert select.select([witness.listener[family]], [], [], 5)[0]
+        accepted, sender = witness.listener[family].accept()
+        with accepted:
+            assert syn_ttl(accepted) == 44
+            assert plain(sender[0]) == ip_address(ASKER[family])
+    netns.write(asker.netns, {"net.ipv4.ip_default_ttl": 64, "net.ipv6.conf.eth0.hop_limit": 64})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_connection_leaves_nothing_behind(
+    stations: tuple[Station, Station], family: Family
+) -> None:
+    """Closed by the asker it is reset at once: no TIME_WAIT stays in the tested namespace."""
+    asker, witness = stations
+    with asker.netns.entered():
+        stream = asker.connecting(family)
+    stream.connect_ex((FIRST[family], PORT))
+    assert select.select([witness.listener[family]], [], [], 5)[0]
+    accepted, _ = witness.listener[family].accept()
+    with accepted:
+        stream.close()
+        assert select.select([accepted], [], [], 5)[0]
+        with pytest.raises(ConnectionResetError):
+            accepted.recv(1)
+    for space in (asker.netns, witness.netns):
+        table = "tcp" if family == 4 else "tcp6"
+        with space.entered(), open(f"/proc/thread-self/net/{table}", encoding="ascii") as file:
+            states = [line.split()[3] for line in file.readlines()[1:]]
+        assert set(states) == {"0A"}  # TCP_LISTEN
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_refusal_waits_in_the_error_queue(
+    stations: tuple[Station, Station], family: Family
+) -> None:
+    """An ICMP error is told with its name and the datagram it is about; then there is none."""
+    asker, witness = stations
+    for text in (b"one", b"two"):
+        asker.udp[family].sendto(text, (FIRST[family], 9))
+        settle(asker.netns, witness.netns)
+        assert receive(asker.udp[family]) is None
+        error = pending_error(asker.udp[family], family)
+        told = SocketError(errno.ECONNREFUSED, text, "port-unreachable", ip_address(FIRST[family]))
+        assert error == told
+        assert pending_error(asker.udp[family], family) is None
+
+
+def test_nothing_there_is_nothing(stations: tuple[Station, Station]) -> None:
+    """Reading a socket on which nothing has come neither waits nor fails."""
+    for opened in stations[0].sockets():
+        if opened.type != socket.SOCK_STREAM:
+            assert receive(opened) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_an_address_is_told_plainly(text: str, expected: str) -> None:
+    """Without its scope, and as IPv4 where it is IPv4 in disguise."""
+    assert str(plain(text)) == expected

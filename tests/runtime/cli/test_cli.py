@@ -1,0 +1,393 @@
+"""The command line: Docker's names, exit codes and output, whole processes on a real kernel."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from linux.syscalls import mount, umount
+from runtime.cli import main
+from runtime.cli.base import pairs
+from runtime.cli.run import parser
+from runtime.engine import Engine
+from runtime.errors import InvalidError, UnsupportedError
+from tests.runtime.support.inspection import links, nothing_left, until
+from tests.support.programs import Watched, environment
+
+MYDOCKER = [sys.executable, "-m", "runtime"]
+Mydocker = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def env(engine: Engine, root: Path) -> dict[str, str]:
+    """The environment in which the command finds the checkout and this test's state."""
+    del engine  # it cleans up
+    return environment(MYDOCKER_ROOT=str(root))
+
+
+@pytest.fixture
+def mydocker(env: dict[str, str]) -> Mydocker:
+    """Run the command to its end."""
+
+    def run(*argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*MYDOCKER, *argv],
+            env=env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    return run
+
+
+def test_run_is_the_command(mydocker: Mydocker, root: Path) -> None:
+    """Its output, each stream apart, its input with -i, its exit code; --rm leaves nothing."""
+    mydocker("network", "ls")
+    with nothing_left(root):
+        script = "cat; echo err >&2; exit 7"
+        done = mydocker("run", "--rm", "-i", "base", "sh", "-c", script, stdin="in\n")
+        assert (done.returncode, done.stdout, done.stderr) == (7, "in\n", "err\n")
+        done = mydocker("run", "--rm", "base", "cat", stdin="not passed on\n")
+        assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_run_detached_prints_the_id(mydocker: Mydocker) -> None:
+    """And nothing else; `exec`, `logs`, `stop`, `rm` take it, or a prefix."""
+    script = "echo hello; exec sleep 1000"
+    identity = mydocker("run", "-d", "--name", "web", "base", "sh", "-c", script).stdout.strip()
+    assert re.fullmatch("[0-9a-f]{64}", identity)
+    done = mydocker("exec", "-e", "A=b", "-w", "/tmp", "web", "sh", "-c", "echo $A; pwd; exit 9")
+    assert (done.returncode, done.stdout) == (9, "b\n/tmp\n")
+    assert mydocker("exec", "-i", "web", "cat", stdin="in").stdout == "in"
+    until(lambda: bool(mydocker("logs", identity[:12]).stdout), "what it said is logged")
+    assert mydocker("logs", identity[:12]).stdout == "hello\n"
+    assert re.fullmatch(r"\d{4}-\S+Z hello\n", mydocker("logs", "-t", "web").stdout)
+    assert mydocker("stop", "-t", "5", "web").stdout == "web\n"
+    assert mydocker("wait", "web").stdout == "143\n"
+    assert mydocker("rm", identity[:8]).stdout == f"{identity[:8]}\n"
+
+
+def test_lists_are_dockers(mydocker: Mydocker) -> None:
+    """`ps`, `images` and `network ls` have Docker's columns; -q gives ids, one a line."""
+    identity = mydocker("run", "-d", "--name", "web", "base", "sleep", "1000").stdout.strip()
+    mydocker("create", "--name", "new", "base", "true")
+    head, row = mydocker("ps").stdout.splitlines()
+    assert head.split() == (
+        ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
+    )
+    assert row.startswith(f'{identity[:12]}   base    "sleep 1000"')
+    assert re.search(r"Up \d+ seconds? +web", row)
+    assert [line.split()[-1] for line in mydocker("ps", "-a").stdout.splitlines()[1:]] == [
+        "new",
+        "web",
+    ]
+    assert mydocker("ps", "-q").stdout == f"{identity[:12]}\n"
+    assert mydocker("images").stdout.splitlines()[1].split()[:2] == ["base", "latest"]
+    made = mydocker("network", "create", "lan").stdout.strip()
+    rows = [line.split() for line in mydocker("network", "ls").stdout.splitlines()[1:]]
+    assert [made[:12], "lan", "bridge", "local"] in rows
+    assert {row[1] for row in rows} == {"bridge", "host", "lan", "none"}
+
+
+def test_inspect_has_dockers_keys(mydocker: Mydocker) -> None:
+    """What scripts look for: pid, status, address, network."""
+    mydocker("network", "create", "--subnet", "10.9.0.0/24", "-o", "mtu=1400", "lan")
+    mydocker("run", "-d", "--name", "web", "--net", "lan", "base", "sleep", "1000")
+    (web,) = json.loads(mydocker("inspect", "web").stdout)
+    assert (web["Name"], web["State"]["Status"], web["State"]["Running"]) == (
+        "/web",
+        "running",
+        True,
+    )
+    assert Path(f"/proc/{web['State']['Pid']}").exists()
+    assert web["HostConfig"]["NetworkMode"] == "lan"
+    assert web["NetworkSettings"]["IPAddress"] == "10.9.0.2"
+    assert web["NetworkSettings"]["Networks"]["lan"]["Gateway"] == "10.9.0.1"
+    (lan,) = json.loads(mydocker("network", "inspect", "lan").stdout)
+    assert lan["IPAM"]["Config"][0]["Subnet"] == "10.9.0.0/24"
+    assert lan["Options"]["com.docker.network.driver.mtu"] == "1400"
+    assert lan["Containers"][web["Id"]]["IPv4Address"] == "10.9.0.2/24"
+    assert mydocker("network", "rm", "lan").returncode == 1
+    assert mydocker("rm", "-f", "web").returncode == 0
+    assert mydocker("network", "rm", "lan").stdout == "lan\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["run", "base", "nope"], 127, "no such command"),
+        (["run", "base", "/etc/passwd"], 126, "Permission denied"),
+        (["run", "nope", "true"], 125, "no such image"),
+        (["run", "--net", "container:nope", "base", "true"], 125, "'nope'"),
+        (["run", "--net", "a", "--network", "b", "base", "true"], 125, "begins on one network"),
+        (["run", "--net", "a:b", "base", "true"], 125, "container:<name or id>"),
+        (["run", "--sysctl", "x", "base", "true"], 125, "KEY=VALUE"),
+        (["run", "base"], 125, "no command"),
+        (["inspect", "nope"], 1, "no such container"),
+        (["logs", "nope"], 1, "no such container"),
+        (["exec", "nope", "true"], 1, "'nope'"),
+        (["exec", "-e", "=x", "nope", "true"], 1, "-e =x: it is not KEY=VALUE"),
+        (["logs", "-n", "²", "nope"], 1, "no number of lines"),
+        (["network", "create", "bridge"], 1, "a network of that name exists"),
+        (["network", "create", "--subnet", "a", "--subnet", "b", "lan"], 1, "one subnet of each"),
+        (["save", "-o", "/nowhere/x", "base"], 1, "write /nowhere/x: No such file or directory"),
+        (["network", "create", "--subnet", "10.0.0.0/33", "lan"], 1, "malformed"),
+        (["network", "create", "-o", "mtu=x", "lan"], 1, "mtu=x"),
+        (["run", "--cpus", "nan", "base", "true"], 125, "nan processors cannot be had"),
+        (["run", "--cpus", "1e400", "base", "true"], 125, "inf processors cannot be had"),
+        (["stop", "-t", "inf", "nope"], 2, "'inf' is no number of seconds"),
+        (["stop", "-t", "-1", "nope"], 2, "'-1' is no number of seconds"),
+        (["stop", "nope"], 1, "'nope'"),
+        (["kill", "-s", "NOPE", "x"], 1, "NOPE"),
+        (["kill", "-s", "99", "x"], 1, "there is no signal '99'"),
+        (["kill", "-s", "RTMAX+1", "x"], 1, "there is no signal 'RTMAX+1'"),
+        (["kill", "-s", "RTMIN+3", "x"], 1, "no such container"),
+        (["network", "rm", "bridge"], 1, "predefined"),
+        (["bogus"], 2, "invalid choice"),
+        (["ps", "--bogus"], 2, "usage: mydocker ps [-h]"),
+        (["network", "ls", "x"], 2, "mydocker network ls: error: unrecognized arguments: x"),
+        (["rm", "-fv", "nope"], 1, "no such container"),
+        (["run", "--name", "a" * 129, "base", "true"], 125, "at most 128 letters"),
+        (["run", "--net", "a" * 300, "base", "true"], 125, "no such mode"),
+        (["network", "create", "a" * 300], 1, "at most 128 letters"),
+        (["volume", "create", "a" * 300], 1, "at most 128 letters"),
+        (["rm", "a" * 300], 1, "no such container"),
+        (["run", "-u", "99999999999", "base", "true"], 125, "the highest is 4294967294"),
+        (["run", "-u", "0:4294967295", "base", "true"], 125, "the highest is 4294967294"),
+        (["run", "--sysctl", "net.no=1", "base", "true"], 125, "has no such sysctl"),
+        (["run", "--sysctl", "net.ipv4.ip_forward=x", "base", "true"], 125, "take such a value"),
+        (["run", "--sysctl", "vm.swappiness=1", "base", "true"], 125, "kernel.shm…"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_errors_have_dockers_exit_codes(
+    mydocker: Mydocker, argv: list[str], code: int, said: str
+) -> None:
+    """And name what is wrong on standard error, without a traceback."""
+    done = mydocker(*argv)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_told(mydocker: Mydocker) -> None:
+    """To everybody who asks, whatever they may do."""
+    done = mydocker("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"mydocker \d+\.\d+\.\d+\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("where", "cause"), [("file", "is a file"), ("file/below", "is a file"), ("/proc/x", "")]
+)
+def test_a_place_for_the_state_that_cannot_be(
+    tmp_path: Path, mydocker: Mydocker, env: dict[str, str], where: str, cause: str
+) -> None:
+    """Is named, with the reason where it is known, and what to do about it."""
+    (tmp_path / "file").touch()
+    env["MYDOCKER_ROOT"] = str(tmp_path / where)
+    done = mydocker("ps")
+    assert done.returncode == 1
+    told = done.stderr.splitlines()
+    assert f"use {tmp_path / where} for mydocker's state" in told[0]
+    assert told[-1] == "  try: point MYDOCKER_ROOT at a directory of your own"
+    assert (cause in told[1]) if cause else len(told) == 2
+
+
+def test_one_that_fails_does_not_hold_up_the_others(mydocker: Mydocker) -> None:
+    """All are tried, and the exit code tells."""
+    mydocker("create", "--name", "a", "base", "true")
+    done = mydocker("rm", "nope", "a")
+    assert (done.returncode, done.stdout) == (1, "a\n")
+
+
+def test_reset_removes_everything(mydocker: Mydocker) -> None:
+    """Containers, networks and the default bridge."""
+    mydocker("run", "-d", "base", "sleep", "1000")
+    assert "docker0" in links()
+    assert mydocker("system", "reset").returncode == 0
+    assert list(links()) == ["lo"]
+    assert mydocker("ps", "-aq").stdout == ""
+
+
+def test_signals_are_passed_on(env: dict[str, str]) -> None:
+    """Ctrl-C at a foreground `run` ends the command, whose exit code comes back."""
+    script = "trap 'exit 5' INT; echo ready; while :; do sleep 0.01; done"
+    watched = Watched([*MYDOCKER, "run", "--rm", "base", "sh", "-c", script], env=env)
+    watched.expect("ready\n")
+    os.kill(watched.process.pid, signal.SIGINT)
+    assert watched.end() == 5
+
+
+def test_exec_passes_signals_on(env: dict[str, str], mydocker: Mydocker) -> None:
+    """To the command that it executes, not to the container's own."""
+    mydocker("run", "-d", "--name", "web", "base", "sleep", "1000")
+    script = "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done"
+    watched = Watched([*MYDOCKER, "exec", "web", "sh", "-c", script], env=env)
+    watched.expect("ready\n")
+    os.kill(watched.process.pid, signal.SIGTERM)
+    assert watched.end() == 6
+    assert mydocker("ps", "-q").stdout
+
+
+@pytest.mark.parametrize("how", ["run", "exec"])
+def test_a_terminal(env: dict[str, str], mydocker: Mydocker, how: str) -> None:
+    """A controlling terminal of its own, of the caller's size as it changes; the exit code back."""
+    argv = ["run", "--rm", "-it", "base", "sh"]
+    if how == "exec":
+        mydocker("run", "-d", "--name", "web", "base", "sleep", "1000")
+        argv = ["exec", "-it", "web", "sh"]
+    watched = Watched([*MYDOCKER, *argv], terminal=True, env=env)
+    watched.expect("# ")
+    watched.type("tty; ls -l /proc/self/fd/0; echo $TERM\n")
+    watched.expect("/dev/pts/0")
+    watched.expect("xterm")
+    _resize(watched, 33, 101)
+    watched.type("until test \"$(stty size)\" = '33 101'; do sleep 0.01; done; echo si''zed\n")
+    watched.expect("sized")
+    # Once it speaks itself, it is the terminal's foreground group; its echo would come before.
+    watched.type("sh -c 'echo up\"\"right; exec sleep 1000'\n")
+    watched.expect("upright")
+    watched.type("\x03")  # Ctrl-C: the terminal's own doing
+    watched.expect("# ")
+    watched.type("exit 4\n")
+    assert watched.end() == 4
+
+
+def _resize(watched: Watched, rows: int, columns: int) -> None:
+    fcntl.ioctl(watched._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def test_a_terminals_output_is_logged(env: dict[str, str], mydocker: Mydocker) -> None:
+    """What was seen is what `logs` shows."""
+    argv = ["run", "-it", "--name", "web", "base", "sh", "-c", "echo seen; exit 3"]
+    watched = Watched([*MYDOCKER, *argv], terminal=True, env=env)
+    watched.expect("seen")
+    assert watched.end() == 3
+    assert "seen" in mydocker("logs", "web").stdout
+
+
+def test_a_detached_terminal(mydocker: Mydocker) -> None:
+    """-d -t: nobody is there, but the command has a terminal, and its output is kept."""
+    mydocker("run", "-d", "-t", "--name", "web", "base", "sh", "-c", "tty; exit 3")
+    assert mydocker("wait", "web").stdout == "3\n"
+    assert mydocker("logs", "web").stdout.strip() == "/dev/pts/0"
+
+
+def test_following_ends_with_the_container(env: dict[str, str], mydocker: Mydocker) -> None:
+    """`logs -f` shows what comes and returns."""
+    script = "echo first; while ! test -e /go; do sleep 0.01; done; echo last"
+    mydocker("run", "-d", "--name", "web", "base", "sh", "-c", script)
+    watched = Watched([*MYDOCKER, "logs", "-f", "web"], env=env)
+    watched.expect("first\n")
+    mydocker("exec", "web", "touch", "/go")
+    watched.expect("last\n")
+    assert watched.end() == 0
+
+
+def test_a_reader_that_has_enough(env: dict[str, str], mydocker: Mydocker) -> None:
+    """`mydocker logs | head` complains about nothing."""
+    mydocker("run", "--name", "web", "base", "seq", "100000")
+    command = f"{' '.join(MYDOCKER)} logs web | head -n 1"
+    done = subprocess.run(
+        ["sh", "-c", command], env=env, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def _grammar(of: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser, and those of all commands below it."""
+    yield of
+    for action in of._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _grammar(below)
+
+
+def test_help_is_there_for_everybody() -> None:
+    """Every command says what it does, and every option and argument what it is for."""
+    top = parser().format_help()
+    for name in ("run", "ps", "exec", "inspect", "logs", "stop", "rm", "images", "network"):
+        assert re.search(rf"^ +{name} ", top, re.MULTILINE)
+    for command in _grammar(parser()):
+        assert command.description, command.prog
+        assert command.format_help()
+        silent = [
+            action.dest
+            for action in command._actions
+            if not action.help and not isinstance(action, argparse._SubParsersAction)
+        ]
+        assert not silent, f"{command.prog}: {silent} without help"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(env: dict[str, str], mydocker: Mydocker, shell: str) -> None:
+    """A script for the shell, which bash itself completes commands with."""
+    script = mydocker("completion", shell).stdout
+    assert "mydocker" in script
+    assert "unpause" in script
+    if shell == "bash":
+        ask = "COMP_WORDS=(mydocker unp); COMP_CWORD=1; _shtab_mydocker; echo ${COMPREPLY[@]}"
+        done = subprocess.run(
+            ["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=False
+        )
+        assert done.stdout.split() == ["unpause"]
+
+
+def test_completion_without_its_library(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Says what to install."""
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main.main(["completion", "bash"]) == 1
+    assert "netmodes[completion]" in capsys.readouterr().err
+
+
+def test_without_root_it_says_how(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary user is told of two ways."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(UnsupportedError, match="netmodes lab"):
+        Engine(root)
+
+
+def test_a_root_that_cannot_be(tmp_path: Path) -> None:
+    """A file where the state should be is named."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UnsupportedError, match="MYDOCKER_ROOT"):
+        Engine(tmp_path / "file" / "below")
+
+
+def test_an_upper_layer_on_an_overlay_is_explained(engine: Engine, root: Path) -> None:
+    """The kernel's EINVAL becomes a cause and a remedy."""
+    for name in ("lower", "upper", "work", "merged"):
+        (root / name).mkdir()
+    options = f"lowerdir={root}/lower,upperdir={root}/upper,workdir={root}/work"
+    mount("overlay", f"{root}/merged", "overlay", 0, options)
+    try:
+        inner = Engine(root / "merged")
+        with pytest.raises(UnsupportedError, match="lies on an overlay itself"):
+            inner.run("base", ["true"], network="none")
+    finally:
+        until(lambda: not inner.containers(), "it is removed")
+        umount(f"{root}/merged")
+
+
+def test_options_that_take_pairs() -> None:
+    """A pair without its value is refused."""
+    with pytest.raises(InvalidError, match="KEY=VALUE"):
+        pairs("--sysctl", ["a"])

@@ -1,0 +1,1 @@
+"""Tests of runtime/container: the life cycle of one container."""

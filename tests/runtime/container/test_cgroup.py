@@ -1,0 +1,220 @@
+"""Limits and pauses hold, or are refused by the name of what is missing, with nothing left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.container import cgroup, processes
+from runtime.engine import Engine
+from runtime.errors import ConflictError, InvalidError, UnsupportedError
+from runtime.records import Container
+from runtime.store import Store, process_born
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import nothing_left, until
+from tests.runtime.support.killing import Step, killed_at
+
+
+def _cgroups(name: str) -> list[Path]:
+    """The cgroups with names like that, wherever they could have been made."""
+    return [
+        path
+        for item in cgroup.hierarchies()
+        for parent in item.parents
+        for path in Path(parent).glob(name)
+    ]
+
+
+def _none_left() -> bool:
+    """Whether every cgroup of a container has somebody in it; also those of other tests."""
+    return all(_occupied(path) for path in _cgroups("mydocker-*"))
+
+
+def _occupied(path: Path) -> bool:
+    try:
+        return bool((path / "cgroup.procs").read_text())
+    except OSError:
+        return True  # just removed
+
+
+def _or_refused(engine: Engine, root: Path, controller: str, ask: Callable[[], Any]) -> Any:
+    """What `ask` gives; `None` when it was refused as it should, and nothing is left of it."""
+    try:
+        return ask()
+    except UnsupportedError as error:
+        told = str(error)
+    assert f"'{controller}'" in told
+    until(_none_left, "no cgroup is left")
+    return None
+
+
+def _in(controller: str, found: Container, file: str) -> str:
+    """What a file says of the container's cgroup."""
+    places = _cgroups(f"mydocker-{found.id[:12]}")
+    return next(path for path in (place / file for place in places) if path.exists()).read_text()
+
+
+_LIMITS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
+    (
+        "memory",
+        {"memory": 64 << 20},
+        {"memory.max": "67108864", "memory.limit_in_bytes": "67108864"},
+    ),
+    ("cpu", {"cpus": 0.5}, {"cpu.max": "50000 100000", "cpu.cfs_quota_us": "50000"}),
+    ("pids", {"pids_limit": 8}, {"pids.max": "8"}),
+]
+
+
+@pytest.mark.parametrize(("controller", "options", "files"), _LIMITS)
+def test_a_limit_is_the_kernels_or_refused(
+    engine: Engine, root: Path, controller: str, options: dict[str, Any], files: dict[str, str]
+) -> None:
+    """All inside are in a cgroup with the limit, which goes with the container."""
+    engine.wait(engine.run("base", ["true"], network="none", auto_remove=True).id)
+    with nothing_left(root):
+        found = _or_refused(
+            engine,
+            root,
+            controller,
+            lambda: engine.run("base", FOR_EVER, network="none", **options),
+        )
+        if found is not None:
+            told = [_in_or_none(controller, found, file) for file in files]
+            assert any(item == files[file] for item, file in zip(told, files, strict=True)), told
+            members = _in(controller, found, "cgroup.procs").split()
+            assert set(map(int, members)) == set(processes.of(found.state.pid))
+            engine.remove(found.id, force=True)
+        until(_none_left, "no cgroup is left")
+
+
+def _in_or_none(controller: str, found: Container, file: str) -> str | None:
+    try:
+        return _in(controller, found, file).strip()
+    except StopIteration:
+        return None
+
+
+def test_too_many_processes_are_refused_by_the_kernel(engine: Engine, root: Path) -> None:
+    """Under a limit of eight a script cannot start twenty; without it, it can."""
+    script = "for i in $(seq 20); do sleep 1000000 & done; echo all"
+    free = engine.run("base", ["sh", "-c", script], network="none")
+    assert engine.wait(free.id) == 0
+    found = _or_refused(
+        engine,
+        root,
+        "pids",
+        lambda: engine.run("base", ["sh", "-c", script], network="none", pids_limit=8),
+    )
+    if found is not None:
+        assert engine.wait(found.id) != 0
+        assert b"fork" in b"".join(item.data for item in engine.logs(found.id))
+
+
+def test_nothing_asked_no_cgroup(engine: Engine) -> None:
+    """A container without limits stays in the caller's."""
+    web = engine.run("base", FOR_EVER, network="none")
+    own = Path("/proc/self/cgroup").read_text()
+    assert Path(f"/proc/{web.state.pid}/cgroup").read_text() == own
+    assert _cgroups(f"mydocker-{web.id[:12]}") == []
+
+
+def test_a_limit_that_cannot_be_is_refused(engine: Engine) -> None:
+    """Too little to start with, or to give out."""
+    for options in ({"memory": 4096}, {"cpus": 0.001}, {"pids_limit": 1}):
+        with pytest.raises(InvalidError):
+            engine.create("base", FOR_EVER, **options)
+
+
+_COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /count; done"
+
+
+def _count(root: Path, found: Container) -> Path:
+    """Where its counter stands, as soon as its command has got to run."""
+    return root / "containers" / found.id / "upper" / "count"
+
+
+def _counts(root: Path, found: Container) -> bool:
+    """Whether its counter goes on within a moment in which we do some work of our own."""
+    path = _count(root, found)
+    before = path.read_text()
+    for _ in range(3000):
+        os.sched_yield()
+        if path.read_text() not in ("", before):
+            return True
+    return False
+
+
+def test_a_paused_container_stands_still(engine: Engine, root: Path) -> None:
+    """Nothing in it goes on until it is unpaused; meanwhile it can be looked at, not entered."""
+    web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
+    until(_count(root, web).exists, "it counts")
+    if _or_refused(engine, root, "freezer", lambda: engine.pause("web")) is None:
+        assert not engine.inspect("web").state.paused
+        return
+    assert engine.inspect("web").state.paused
+    assert not _counts(root, web)
+    for act in (engine.pause, lambda name: engine.exec(name, ["true"])):
+        with pytest.raises(ConflictError, match="paused"):
+            act("web")
+    engine.unpause("web")
+    until(lambda: _counts(root, web), "it counts again")
+    with pytest.raises(ConflictError, match="not paused"):
+        engine.unpause("web")
+
+
+@pytest.mark.parametrize("end", ["stop", "remove", "kill"])
+def test_a_paused_container_can_be_ended(engine: Engine, root: Path, end: str) -> None:
+    """Whatever is frozen ends, and no cgroup is left."""
+    web = engine.run("base", FOR_EVER, name="web", network="none")
+    if _or_refused(engine, root, "freezer", lambda: engine.pause("web")) is not None:
+        assert _cgroups(f"mydocker-{web.id[:12]}") != []
+    match end:
+        case "stop":
+            assert engine.stop("web").state.exit_code == 128 + signal.SIGTERM
+        case "kill":
+            engine.kill("web")
+            assert engine.wait("web") == 137
+        case "remove":
+            engine.remove("web", force=True)
+    assert process_born(web.state.pid) == 0
+    assert _cgroups(f"mydocker-{web.id[:12]}") == []
+
+
+_PAUSING: dict[str, Step] = {
+    "after write_state": (Store, "write_state", True),
+    "before freeze": (cgroup.Cgroups, "freeze", False),
+    "before thaw": (cgroup.Cgroups, "thaw", False),
+}
+
+
+@pytest.mark.parametrize("step", _PAUSING.values(), ids=list(_PAUSING))
+def test_a_pause_is_killed(engine: Engine, root: Path, step: Step) -> None:
+    """What is left can be let go on, and removed; no cgroup is left."""
+    web = engine.run("base", ["sh", "-c", _COUNTER], name="web", network="none")
+    until(_count(root, web).exists, "it counts")
+
+    def hold_and_let_go() -> None:
+        Engine(root).pause("web")
+        Engine(root).unpause("web")
+
+    killed_at(step, hold_and_let_go)
+    engine.unpause("web")
+    until(lambda: _counts(root, web), "it counts")
+    engine.remove("web", force=True)
+    assert _cgroups(f"mydocker-{web.id[:12]}") == []
+
+
+def test_a_limited_start_is_killed(engine: Engine, root: Path) -> None:
+    """The next call ends what was begun, and takes its cgroup away."""
+    killed_at(
+        (cgroup.Cgroups, "limit", False),
+        lambda: Engine(root).run("base", FOR_EVER, name="web", network="none", pids_limit=8),
+    )
+    until(lambda: engine.inspect("web").state.status == "created", "it is put in order")
+    engine.remove("web")
+    until(_none_left, "no cgroup is left")

@@ -1,0 +1,133 @@
+"""Many at once: from many processes, with nobody in charge."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.errors import ConflictError, MydockerError
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import links, nothing_left
+
+MANY = 50
+
+
+def _at_once(jobs: list[Callable[[], None]]) -> list[int]:
+    """Run each in a process of its own, all released at one moment; their exit codes."""
+    gate, opener = os.pipe()
+    children = []
+    for job in jobs:
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                os.close(opener)
+                os.read(gate, 1)
+                job()
+                code = 0
+            except MydockerError:
+                code = 2
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        children.append(pid)
+    os.close(gate)
+    os.close(opener)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+
+
+def test_fifty_starts_at_once_get_fifty_addresses(engine: Engine, root: Path) -> None:
+    """The first use of the network included, which only one of them makes."""
+    assert _at_once([lambda: _start(root)] * MANY) == [0] * MANY
+    found = engine.containers()
+    endpoints = [item.state.endpoints[0] for item in found]
+    assert all(item.running for item in found)
+    assert {item.address for item in endpoints} == {
+        f"172.17.0.{number}/16" for number in range(1, MANY + 1)
+    }
+    assert len({item.mac for item in endpoints}) == MANY
+    bridge = links()["docker0"].ifindex
+    assert all(links()[item.veth].master == bridge for item in endpoints)
+
+
+def test_starts_race_removals(engine: Engine, root: Path) -> None:
+    """Addresses stay unique while others are given back, and in the end nothing is left."""
+    engine.run("base", FOR_EVER, name="stays")
+    with nothing_left(root):
+        for number in range(8):
+            engine.run("base", FOR_EVER, name=f"old{number}")
+        jobs: list[Callable[[], None]] = [lambda: _start(root)] * 8
+        jobs += [lambda name=f"old{number}": _remove(root, name) for number in range(8)]  # type: ignore[misc] # mypy knows no lambda with a default
+        assert _at_once(jobs) == [0] * 16
+        found = [item for item in engine.containers() if item.name != "stays"]
+        assert len({item.state.endpoints[0].address for item in found}) == len(found) == 8
+        for item in found:
+            engine.remove(item.id, force=True)
+
+
+def test_a_name_is_given_once(engine: Engine, root: Path) -> None:
+    """Of several who ask at once, one gets it and the others are told."""
+    codes = _at_once([lambda: _start(root, name="web")] * 6)
+    assert sorted(codes) == [0, 2, 2, 2, 2, 2]
+    assert [item.name for item in engine.containers()] == ["web"]
+
+
+def test_a_container_is_removed_once(engine: Engine, root: Path) -> None:
+    """Of several who ask at once, one does it; nobody crashes."""
+    engine.run("base", FOR_EVER, name="web")
+    codes = _at_once([lambda: _remove(root, "web")] * 6)
+    assert codes.count(0) == 1
+    assert set(codes) == {0, 2}
+    assert engine.containers() == []
+
+
+def test_a_container_is_started_once(engine: Engine, root: Path) -> None:
+    """Of several who start it at once, all are content, and it has one pid 1."""
+    engine.create("base", FOR_EVER, name="web")
+    pids = root / "pids"
+
+    def start() -> None:
+        pid = Engine(root).start("web").state.pid
+        with open(pids, "a", encoding="ascii") as file:
+            file.write(f"{pid}\n")
+
+    assert _at_once([start] * 6) == [0] * 6
+    assert len(set(pids.read_text().split())) == 1
+
+
+def test_a_subnet_is_given_once(engine: Engine, root: Path) -> None:
+    """Networks made at once never overlap."""
+    jobs: list[Callable[[], None]] = [
+        lambda name=name: _network(root, name)  # type: ignore[misc] # as above
+        for name in "abcdef"
+    ]
+    assert _at_once(jobs) == [0] * 6
+    assert len({item.subnet for item in engine.networks()}) == 7
+
+
+def test_the_pool_runs_dry_in_order(engine: Engine, root: Path) -> None:
+    """A /29 has room for five: the others are refused and leave nothing."""
+    engine.network_create("small", subnet="10.9.0.0/29")
+    codes = _at_once([lambda: _start(root, network="small")] * 8)
+    assert sorted(codes) == [0] * 5 + [2] * 3
+    assert len(engine.containers()) == 5
+    with nothing_left(root), pytest.raises(ConflictError, match=r"10\.9\.0\.0/29"):
+        engine.run("base", FOR_EVER, network="small")
+
+
+def _start(root: Path, *, name: str = "", network: str = "bridge") -> None:
+    Engine(root).run("base", FOR_EVER, name=name, network=network)
+
+
+def _remove(root: Path, name: str) -> None:
+    Engine(root).remove(name, force=True)
+
+
+def _network(root: Path, name: str) -> None:
+    Engine(root).network_create(name)

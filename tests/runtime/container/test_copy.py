@@ -1,0 +1,235 @@
+"""Files and directories that are copied out of containers and into them."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.errors import InvalidError, MydockerError
+from runtime.records import Container
+from tests.runtime.container.container_files import SLEEP, inside
+from tests.runtime.image import tars
+from tests.runtime.image.image_files import has_id
+from tests.runtime.image.tars import Item, symlink
+
+# --- cp ---------------------------------------------------------------------------
+
+
+def test_a_file_comes_out(engine: Engine, web: Container, here: Path) -> None:
+    """Into a directory under its own name, or under the name that is asked for."""
+    (here / "there").write_text("before")
+    engine.inside.copy_out("web", "/srv/a/one", str(here))
+    engine.inside.copy_out("web", "/srv/a/one", str(here / "other"))
+    engine.inside.copy_out("web", "/srv/a/one", str(here / "there"))
+    assert {path.name: path.read_text() for path in here.iterdir()} == {
+        "one": "one\n",
+        "other": "one\n",
+        "there": "one\n",
+    }
+
+
+def test_a_directory_comes_out(engine: Engine, web: Container, here: Path) -> None:
+    """Whole into one that is there, its content alone with `/.`, or as one that was not."""
+    (here / "there").mkdir(mode=0o700)
+    (here / "content").mkdir(mode=0o700)
+    engine.inside.copy_out("web", "/srv/a", str(here / "there"))
+    engine.inside.copy_out("web", "/srv/a/.", str(here / "content"))
+    engine.inside.copy_out("web", "/srv/a", str(here / "new"))
+    for top in ("there/a", "content", "new"):
+        assert (here / top / "one").read_text() == "one\n"
+        assert (here / top / "b" / "two").read_text() == "two\n"
+    assert stat.S_IMODE((here / "content").stat().st_mode) == 0o700
+
+
+def test_files_go_in(engine: Engine, web: Container, here: Path) -> None:
+    """By the same rules; what runs sees them at once."""
+    (here / "d" / "sub").mkdir(parents=True)
+    (here / "d" / "sub" / "f").write_text("in\n")
+    (here / "program").write_text("#!/bin/sh\necho ran\n")
+    (here / "program").chmod(0o4755)
+    engine.inside.copy_in(str(here / "d"), "web", "/srv")
+    engine.inside.copy_in(f"{here}/d/.", "web", "/srv/a")
+    engine.inside.copy_in(str(here / "d"), "web", "/srv/new")
+    engine.inside.copy_in(str(here / "program"), "web", "/bin/")
+    engine.inside.copy_in(str(here / "program"), "web", "/srv/a/one")
+    files = "cat /srv/d/sub/f /srv/a/sub/f /srv/new/sub/f; program; /srv/a/one"
+    assert inside(engine, files).split() == ["in", "in", "in", "ran", "ran"]
+    assert inside(engine, "stat -c %a,%u /bin/program") == "4755,0\n"
+
+
+def test_owners_are_kept_when_asked(engine: Engine, web: Container, here: Path) -> None:
+    """As far as this user namespace has them; else all is root's."""
+    if not has_id(1234):
+        engine.inside.copy_out("web", "/srv/a/one", str(here), archive=True)
+        assert (here / "one").stat().st_uid == 0
+        return
+    (here / "f").touch()
+    os.chown(here / "f", 1234, 5)
+    engine.inside.copy_in(str(here / "f"), "web", "/srv/kept", archive=True)
+    engine.inside.copy_in(str(here / "f"), "web", "/srv/roots")
+    assert inside(engine, "stat -c %u:%g /srv/kept /srv/roots").split() == ["1234:5", "0:0"]
+    engine.inside.copy_out("web", "/srv/kept", str(here), archive=True)
+    assert (here / "kept").stat()[4:6] == (1234, 5)
+
+
+def test_links_are_copied_or_followed(engine: Engine, web: Container, here: Path) -> None:
+    """A link is a link; with -L it is what it points to, inside."""
+    inside(engine, "ln -s /srv/a/one /srv/link; ln -s a /srv/dir")
+    engine.inside.copy_out("web", "/srv/link", str(here / "as it is"))
+    engine.inside.copy_out("web", "/srv/link", str(here / "followed"), follow=True)
+    engine.inside.copy_out("web", "/srv/dir/one", str(here / "below"))
+    assert os.readlink(here / "as it is") == "/srv/a/one"
+    assert (here / "followed").read_text() == (here / "below").read_text() == "one\n"
+
+
+@pytest.mark.parametrize("follow", ["", "follow"])
+def test_links_never_lead_out(engine: Engine, web: Container, here: Path, follow: str) -> None:
+    """A link to a path of the machine means the container's own file of that path, or none."""
+    (here / "secret").write_text("secret")
+    (here / "mine").write_text("mine")
+    out = here / "out"
+    out.mkdir()
+    links = {"file": f"{here}/secret", "dir": str(here), "dots": f"{'../' * 20}{here}"}
+    for name, target in links.items():
+        inside(engine, f"ln -s '{target}' /srv/{name}")
+    engine.stop("web", timeout=0)
+    for path in ("/srv/file", "/srv/dir/secret", "/srv/dots/secret", f"/srv/../../..{here}/secret"):
+        try:
+            engine.inside.copy_out("web", path, str(out / "copy"), follow=bool(follow))
+        except MydockerError:
+            continue
+        assert (out / "copy").is_symlink()
+        (out / "copy").unlink()
+    for path in ("/srv/file", "/srv/dir/made", "/srv/dots/made", "/srv/dir"):
+        try:
+            engine.inside.copy_in(str(here / "mine"), "web", path, follow=bool(follow))
+        except MydockerError:
+            continue
+    assert sorted(os.listdir(here)) == ["mine", "out", "secret"]
+    assert (here / "secret").read_text() == "secret"
+    assert os.listdir(out) == []
+    engine.start("web")
+    for path in ("/srv/file", "/srv/dir/made", "/srv/dots/made", "/srv/dir"):
+        try:
+            engine.inside.copy_in(str(here / "mine"), "web", path, follow=bool(follow))
+        except MydockerError:
+            continue
+    assert sorted(os.listdir(here)) == ["mine", "out", "secret"]
+    assert (here / "secret").read_text() == "secret"
+
+
+def test_a_container_that_swaps_links_gains_nothing(engine: Engine, here: Path) -> None:
+    """A race of directory and link (CVE-2018-15664): all copies end inside, or come from inside."""
+    (here / "secret").write_text("secret")
+    (here / "mine").write_text("mine")
+    out = here / "out"
+    out.mkdir()
+    made = f"mkdir -p /srv/real; ln -s {here} /srv/link; echo inside > /srv/real/secret; echo ready"
+    swaps = ("link t", "real link", "link real", "t link")
+    loop = "; ".join("mv -T /srv/{} /srv/{}".format(*pair.split()) for pair in swaps)
+    script = f"{made}; while :; do {loop}; done"
+    engine.run("base", ["sh", "-c", script], name="web", network="none")
+    next(line for line in engine.logs("web", follow=True) if line.data == b"ready\n")
+    seen: set[str] = set()
+    while not {"inside\n", "nothing", "taken", "refused"} <= seen:
+        try:
+            engine.inside.copy_out("web", "/srv/link/secret", str(out / "copy"))
+            seen.add((out / "copy").read_text())
+        except MydockerError:
+            seen.add("nothing")
+        try:
+            engine.inside.copy_in(str(here / "mine"), "web", "/srv/link/made")
+            seen.add("taken")
+        except MydockerError:
+            seen.add("refused")
+    assert sorted(os.listdir(here)) == ["mine", "out", "secret"]
+    assert (here / "secret").read_text() == "secret"
+    assert "secret" not in seen
+
+
+REFUSED: dict[str, tuple[str, str, str]] = {
+    "nothing there": ("/srv/none", "", "there is no web:/srv/none"),
+    "below a file": ("/srv/a/one/x", "", "is not a directory"),
+    "a directory over a file": ("/srv/a", "file", "cannot be copied over a file"),
+    "into nowhere": ("/srv/a/one", "no/such/dir", "there is no directory"),
+    "into a directory that is not there": ("/srv/a/one", "none/", "there is no directory"),
+    "over a pipe": ("/srv/a/one", "pipe", "neither a file nor a directory"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_copies_that_cannot_be(engine: Engine, web: Container, here: Path, what: str) -> None:
+    """Are refused with what is in the way."""
+    source, target, said = REFUSED[what]
+    (here / "file").touch()
+    os.mkfifo(here / "pipe")
+    with pytest.raises(MydockerError, match=said):
+        engine.inside.copy_out("web", source, f"{here}/{target}")
+    assert sorted(os.listdir(here)) == ["file", "pipe"]
+    assert stat.S_ISFIFO((here / "pipe").stat().st_mode)
+
+
+def test_a_pipe_holds_nobody_up(engine: Engine, web: Container, here: Path) -> None:
+    """It is copied as what it is, not read; a socket is left out."""
+    engine.inside.unpack(io.BytesIO(tars.tar(Item("pipe", type=b"6"))), "web", "/srv/a")
+    engine.inside.copy_out("web", "/srv/a", str(here))
+    assert stat.S_ISFIFO((here / "a" / "pipe").stat().st_mode)
+
+
+def test_a_name_that_images_use_is_copied_as_it_is(
+    engine: Engine, web: Container, here: Path
+) -> None:
+    """Only in a layer .wh.one says that one is gone."""
+    (here / ".wh.one").write_text("a file\n")
+    engine.inside.copy_in(str(here / ".wh.one"), "web", "/srv/a")
+    engine.inside.copy_out("web", "/srv/a/.wh.one", str(here / "back"))
+    assert (here / "back").read_text() == "a file\n"
+    assert inside(engine, "cat /srv/a/one") == "one\n"
+
+
+def test_a_tar_comes_out_and_goes_in(engine: Engine, web: Container) -> None:
+    """With `-` for the other side; the tar is as hostile as any other."""
+    data = b"".join(engine.inside.pack("web", "/srv/a"))
+    with tarfile.open(fileobj=io.BytesIO(data)) as opened:
+        assert opened.getnames() == ["a", "a/b", "a/b/two", "a/one"]
+    engine.inside.unpack(io.BytesIO(data), "web", "/srv/a/b")
+    assert inside(engine, "cat /srv/a/b/a/one") == "one\n"
+    evil = tars.tar(symlink("out", "/"), Item("out/evil"))
+    with pytest.raises(InvalidError, match="leads out"):
+        engine.inside.unpack(io.BytesIO(evil), "web", "/srv")
+    with pytest.raises(InvalidError, match="not a directory"):
+        engine.inside.unpack(io.BytesIO(evil), "web", "/srv/a/one")
+
+
+def test_a_stopped_container_does_not_start_meanwhile(engine: Engine) -> None:
+    """Its file system would be mounted twice; a running one is free again at once."""
+    found = engine.create("base", SLEEP, name="web", network="none")
+    for held in (True, False):
+        pieces = engine.inside.pack("web", "/bin")
+        next(pieces)
+        lock = engine._store.lock_container(found.id, wait=False)
+        assert (lock is None) == held
+        if lock is not None:
+            lock.release()
+        assert b"".join(pieces).endswith(bytes(1024))
+        engine.start("web")
+
+
+def test_a_copy_that_breaks_off_says_what_became_of_it(engine: Engine, here: Path) -> None:
+    """A device is no sign of a damaged archive, and what came before is there."""
+    engine.run("base", SLEEP, name="web", network="none")
+    with pytest.raises(MydockerError) as refused:
+        engine.inside.copy_out("web", "/dev", str(here))
+    assert "/dev/full is a device" in refused.value.happened
+    assert not refused.value.cause
+    cut = io.BytesIO(tars.tar(Item("two", b"2\n"))[:1024])
+    with pytest.raises(MydockerError) as refused:
+        engine.inside.unpack(cut, "web", "/tmp")
+    assert refused.value.remedy.endswith("what came before that is there")
+    assert engine.exec("web", ["cat", "/tmp/two"]).stdout == b"2\n"

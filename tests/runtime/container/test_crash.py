@@ -1,0 +1,128 @@
+"""mydocker is killed half-way: the next call puts everything in order.
+
+The kill comes at a named step: a function of mydocker's is replaced, in a forked
+process, by one that kills the process before or after its work.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from linux.nftables import Nft
+from runtime import store
+from runtime.container import lifecycle, start
+from runtime.engine import Engine
+from runtime.errors import ConflictError, NotFoundError
+from runtime.init import status_pipe
+from runtime.network import bridge, endpoint, manager
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import family, links, nothing_left, until
+from tests.runtime.support.killing import Step, killed_at, steps
+
+STARTING = steps(
+    (store.Lock, "take"),
+    (store.Store, "create"),
+    (store.Store, "write_state"),
+    (lifecycle.Lifecycle, "start"),
+    (start, "rootfs"),
+    (manager.Networks, "take"),
+    (endpoint, "attach"),
+    (bridge, "wait_until_forwarding"),
+    (status_pipe.Report, "pid"),
+    (status_pipe.Report, "end"),
+    (start, "collect"),
+)
+
+
+@pytest.mark.parametrize("step", STARTING.values(), ids=list(STARTING))
+def test_a_start_is_killed(engine: Engine, root: Path, step: Step) -> None:
+    """Whatever is still listed can be started or removed; then nothing is left of it."""
+    engine.run("base", FOR_EVER, name="first")
+    with nothing_left(root):
+        killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
+        until(lambda: not _in_limbo(engine), "its child has let go of the lock too")
+        for item in [item for item in engine.containers() if item.name == "web"]:
+            assert item.state.status in ("created", "running")
+            assert engine.start(item.id).state.endpoints[0].address == "172.17.0.2/16"
+            engine.remove(item.id, force=True)
+        # The name is free, whether or not there was anything to remove.
+        engine.run("base", FOR_EVER, name="web")
+        engine.remove("web", force=True)
+
+
+def _in_limbo(engine: Engine) -> bool:
+    return any(item.state.status in ("starting", "removing") for item in engine.containers())
+
+
+ENDING = steps(
+    (start, "end"),
+    (endpoint, "detach"),
+    (manager.Networks, "release"),
+    (lifecycle.Lifecycle, "_release"),
+    (store.Store, "write_state"),
+    (store.Store, "delete"),
+)
+
+
+@pytest.mark.parametrize("step", ENDING.values(), ids=list(ENDING))
+def test_a_removal_is_killed(engine: Engine, root: Path, step: Step) -> None:
+    """The next call finishes it, or finds the container as it was; then it can be removed."""
+    engine.run("base", FOR_EVER, name="first")
+    with nothing_left(root):
+        web = engine.run("base", FOR_EVER, name="web")
+        killed_at(step, lambda: Engine(root).remove("web", force=True))
+        assert not _in_limbo(engine)
+        try:
+            engine.remove("web", force=True)
+        except NotFoundError:
+            assert web.id not in os.listdir(root / "containers")
+        assert web.state.endpoints[0].veth not in links()
+
+
+NETWORK = steps(
+    (manager.Networks, "_make"),
+    (bridge, "make"),
+    (Nft, "apply"),
+    (bridge, "set_ipv6"),
+)
+
+
+@pytest.mark.parametrize("step", NETWORK.values(), ids=list(NETWORK))
+def test_making_a_network_is_killed(engine: Engine, root: Path, step: Step) -> None:
+    """The name, the subnet and the bridge are free for the next who asks."""
+    engine.network_inspect("bridge")
+    with nothing_left(root):
+        killed_at(step, lambda: Engine(root).network_create("lan", subnet="10.9.0.0/24"))
+        try:
+            made = engine.network_create("lan", subnet="10.9.0.0/24")
+        except ConflictError:
+            made = engine.network_inspect("lan")  # it was complete
+        assert made.bridge in links()
+        engine.run("base", FOR_EVER, name="web", network="lan")
+        engine.remove("web", force=True)
+        engine.network_remove("lan")
+
+
+REMOVING = steps((Nft, "apply"), (bridge, "remove"))
+
+
+@pytest.mark.parametrize("step", REMOVING.values(), ids=list(REMOVING))
+def test_removing_a_network_is_killed(engine: Engine, root: Path, step: Step) -> None:
+    """It is still there and can be removed, or it is gone."""
+    engine.network_inspect("bridge")
+    with nothing_left(root):
+        engine.network_create("lan")
+        killed_at(step, lambda: Engine(root).network_remove("lan"))
+        engine.network_remove("lan")
+
+
+def test_a_container_never_runs_half_connected(engine: Engine, root: Path) -> None:
+    """Its pid 1 leaves when the starter dies before the network is in place."""
+    engine.run("base", FOR_EVER, name="first")
+    before = family(root)
+    step = (status_pipe.Report, "pid", True)
+    killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
+    until(lambda: family(root) <= before, "pid 1 has left by itself")

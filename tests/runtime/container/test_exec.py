@@ -1,0 +1,263 @@
+"""A command more in a running container, and what the command lives in."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from runtime.container import exec as execution
+from runtime.engine import Engine
+from runtime.errors import (
+    CommandError,
+    CommandNotFoundError,
+    ConflictError,
+    NotFoundError,
+    UnsupportedError,
+)
+from runtime.init import rootfs
+from runtime.init.process import Command, Stdio
+from runtime.init.security import DEFAULT_CAPABILITIES
+from runtime.records import Container
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import nothing_left, opened, until
+
+
+@pytest.fixture
+def web(engine: Engine) -> Container:
+    """A container that sleeps, without a network of its own to keep it quick."""
+    return engine.run("base", FOR_EVER, name="web", network="none", env={"COLOUR": "red"})
+
+
+def _sh(engine: Engine, script: str) -> str:
+    result = engine.exec("web", ["sh", "-c", script])
+    assert (result.exit_code, result.stderr) == (0, b"")
+    return result.stdout.decode()
+
+
+def test_output_and_exit_code_come_back(engine: Engine, web: Container) -> None:
+    """Both streams apart; 128 and the signal's number for a killed command."""
+    result = engine.exec(web.id, ["sh", "-c", "echo out; echo err >&2; exit 7"])
+    assert result == (7, b"out\n", b"err\n")
+    assert engine.exec(web.id, ["sh", "-c", "kill -9 $$"]).exit_code == 137
+
+
+def test_much_output_comes_back_whole(engine: Engine, web: Container) -> None:
+    """More than any pipe holds, on both streams at once."""
+    script = "dd if=/dev/zero bs=1024 count=512 2>/dev/null; dd if=/dev/zero bs=1024 count=256 >&2"
+    result = engine.exec(web.id, ["sh", "-c", script])
+    assert len(result.stdout) == 512 * 1024
+    assert result.stderr[: 256 * 1024] == bytes(256 * 1024)
+
+
+def test_a_container_that_ends_in_this_very_moment(engine: Engine, web: Container) -> None:
+    """Is said to have stopped, rather than that a call of the kernel's failed."""
+    handle = os.pidfd_open(web.state.pid)
+    nothing = os.open("/dev/null", os.O_RDWR)
+    try:
+        engine.kill("web")
+        engine.wait("web")
+        command = Command(["true"], {}, "/")
+        with pytest.raises(ConflictError, match="it just stopped"):
+            execution.spawn(handle, command, tty=False, stdio=Stdio(nothing, nothing, nothing))
+    finally:
+        os.close(nothing)
+        os.close(handle)
+
+
+def test_every_namespace_is_the_containers(engine: Engine, web: Container) -> None:
+    """Each is that of pid 1, and none the caller's."""
+    for kind in ("pid", "mnt", "net", "uts", "ipc", "cgroup"):
+        inside = _sh(engine, f"readlink /proc/self/ns/{kind}").strip()
+        assert inside == os.readlink(f"/proc/{web.state.pid}/ns/{kind}")
+        assert inside != os.readlink(f"/proc/thread-self/ns/{kind}")
+
+
+def test_environment_and_directory(engine: Engine, web: Container) -> None:
+    """The container's own, with what is added; the directory that is asked for."""
+    result = engine.exec(
+        web.id, ["sh", "-c", "echo $COLOUR $SHAPE; pwd"], env={"SHAPE": "round"}, workdir="/tmp"
+    )
+    assert result.stdout == b"red round\n/tmp\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("nope", 127), ("/bin/nope", 127), ("/etc/passwd", 126), ("/bin", 126)],
+)
+def test_a_command_that_cannot_be(
+    engine: Engine, web: Container, root: Path, command: str, code: int
+) -> None:
+    """Is told as such, with the exit code of a shell, and leaves nothing behind."""
+    kind = CommandNotFoundError if code == 127 else CommandError
+    with nothing_left(root), pytest.raises(kind, match=command) as caught:
+        engine.exec(web.id, [command])
+    assert caught.value.exit_code == code
+
+
+def test_time_is_up(engine: Engine, web: Container, root: Path) -> None:
+    """The command is killed and nothing of it stays."""
+    with nothing_left(root), pytest.raises(TimeoutError, match=r"0\.05 s"):
+        engine.exec(web.id, FOR_EVER, timeout=0.05)
+
+
+def test_nobody_waits_for_what_it_leaves_behind(engine: Engine, web: Container) -> None:
+    """A child in the background may hold the output open; the container looks after it."""
+    assert engine.exec(web.id, ["sh", "-c", "sleep 1000 & echo done"]).stdout == b"done\n"
+
+
+def test_only_in_running_containers(engine: Engine, web: Container) -> None:
+    """A stopped one and an unknown one are named."""
+    engine.stop(web.id)
+    with pytest.raises(ConflictError, match="'web': it is not running"):
+        engine.exec("web", ["true"])
+    with pytest.raises(NotFoundError, match="nope"):
+        engine.exec("nope", ["true"])
+
+
+# --- what the command lives in -------------------------------------------------------
+
+
+def test_pid_1_is_mydocker_and_the_command_pid_2(engine: Engine, web: Container) -> None:
+    """Pid 1 shows nothing of the host's command line."""
+    assert _sh(engine, "cat /proc/1/comm") == "mydocker-init\n"
+    assert _sh(engine, "cat /proc/1/cmdline").rstrip("\0") == "mydocker-init"
+    assert _sh(engine, "tr '\\0' ' ' < /proc/2/cmdline").split() == FOR_EVER
+
+
+def test_pid_1_keeps_its_secrets(engine: Engine, web: Container) -> None:
+    """Root inside sees neither its files, memory and environment nor its namespaces."""
+    for name in ("fd", "root/", "cwd/", "environ", "mem", "ns/net", "maps"):
+        shown = engine.exec(web.id, ["sh", "-c", f"ls /proc/1/{name}; cat /proc/1/{name}"])
+        assert shown.exit_code, f"/proc/1/{name} can be read"
+    assert os.readlink(f"/proc/{web.state.pid}/ns/net")  # while the host sees them
+
+
+@pytest.mark.parametrize("who", ["2", "self"])
+def test_capabilities_are_dockers_default(engine: Engine, web: Container, who: str) -> None:
+    """For the command and for what is executed later: permitted, effective, bounding."""
+    status = dict(
+        line.split(":\t", 1) for line in _sh(engine, f"cat /proc/{who}/status").splitlines()
+    )
+    for name in ("CapPrm", "CapEff", "CapBnd"):
+        assert int(status[name], 16) == DEFAULT_CAPABILITIES
+    assert int(status["CapInh"], 16) == int(status["CapAmb"], 16) == 0
+
+
+def test_no_descriptor_leaks_in(engine: Engine, web: Container) -> None:
+    """The command has its three, and so has what is executed later (and `ls` its own)."""
+    assert _sh(engine, "ls /proc/2/fd").split() == ["0", "1", "2"]
+    assert _sh(engine, "ls /proc/self/fd").split() == ["0", "1", "2", "3"]
+
+
+def test_pid_1_holds_nothing_of_its_starter(engine: Engine, root: Path) -> None:
+    """No lock, file or socket that was open when it was forked: only its pipes, log and record."""
+    with open(root / "secret", "w", encoding="ascii"):
+        web = engine.run("base", FOR_EVER, network="none")
+    directory = f"{root}/containers/{web.id}"
+    wanted = {"/dev/null", "pipe", f"{directory}/log", f"{directory}/exit"}
+    # The start has returned once the command runs; what pid 1 needed for it, it closes then.
+    until(lambda: opened(web.state.pid) == wanted, f"it has {wanted} open and nothing else")
+
+
+def test_signals_are_as_a_program_expects(engine: Engine, web: Container) -> None:
+    """None ignored, none blocked: not even SIGPIPE, which Python ignores for itself."""
+    for who in ("2", "self"):
+        # No shell in between: busybox's ignores SIGQUIT for its children too.
+        looked = engine.exec("web", ["grep", "-E", "Sig(Ign|Blk)", f"/proc/{who}/status"])
+        lines = looked.stdout.decode().splitlines()
+        assert [int(line.split()[1], 16) for line in lines] == [0, 0]
+
+
+def test_the_root_is_its_own(engine: Engine, web: Container) -> None:
+    """Nothing of the host's file system is in reach, and what is written stays inside.
+
+    Looked at from outside first, and nothing is ever deleted inside: should the root
+    be the host's after all, this test must not be what destroys it.
+    """
+    inside, outside = os.stat(f"/proc/{web.state.pid}/root"), os.stat("/")
+    assert (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino)
+    name = f"/only-in-{web.id[:12]}"
+    assert _sh(engine, "stat -c %d:%i /").strip() == f"{inside.st_dev}:{inside.st_ino}"
+    _sh(engine, f"echo x > {name}")
+    assert not Path(name).exists()
+    other = engine.run("base", FOR_EVER, network="none")
+    assert engine.exec(other.id, ["ls", name]).exit_code != 0
+    mounts = [line.split() for line in _sh(engine, "cat /proc/self/mountinfo").splitlines()]
+    assert [mount[4] for mount in mounts].count("/") == 1
+
+
+def test_a_root_that_is_the_hosts_is_refused() -> None:
+    """Before anything runs in it: when a container is made, and when one is entered."""
+    with pytest.raises(UnsupportedError, match="still in reach"):
+        rootfs._refuse_host_root(os.stat("/"))
+    idle = os.fork()
+    if not idle:
+        signal.pause()
+    handle = os.pidfd_open(idle)
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            execution._enter(handle)
+        except UnsupportedError:
+            code = 7
+        finally:
+            os._exit(code)
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    finally:
+        os.kill(idle, signal.SIGKILL)
+        os.waitpid(idle, 0)
+        os.close(handle)
+
+
+def test_proc_and_sys_are_the_containers(engine: Engine, web: Container) -> None:
+    """Only its own processes and devices are there, and the host's knobs cannot be turned."""
+    pids = {int(item) for item in _sh(engine, "ls /proc").split() if item.isdigit()}
+    assert {1, 2} <= pids
+    assert len(pids) <= 5
+    assert _sh(engine, "ls /sys/class/net").split() == ["lo"]
+    for path in ("/proc/sys/kernel/panic", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper"):
+        # Opened for writing and nothing written: a knob that does turn would be the machine's.
+        tried = engine.exec(web.id, ["sh", "-c", f": >> {path}"])
+        assert tried.exit_code, f"{path} can be written"
+    for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list"):
+        assert not _sh(engine, f"cat {path} 2>/dev/null | head -c 1")
+
+
+def test_dev_has_what_programs_need_and_no_more(engine: Engine, web: Container) -> None:
+    """The harmless devices work; where the container can make its own, none can be opened."""
+    _sh(
+        engine,
+        "head -c 8 /dev/urandom > /dev/null; test -c /dev/full -a -d /dev/pts -a -d /dev/shm",
+    )
+    assert _sh(engine, "head -c 3 /dev/zero | tr '\\0' z") == "zzz"
+    assert _sh(engine, "echo hi > /dev/shm/x; cat /dev/shm/x") == "hi\n"
+    mounts = [line.split() for line in _sh(engine, "cat /proc/self/mountinfo").splitlines()]
+    options = {mount[4]: mount[5].split(",") for mount in mounts}
+    for directory in ("/", "/dev", "/dev/shm", "/proc", "/sys"):
+        assert "nodev" in options[directory]
+
+
+def test_names(engine: Engine, web: Container) -> None:
+    """Hostname, /etc/hostname, /etc/hosts and resolv.conf say what was asked for."""
+    engine.run(
+        "base",
+        FOR_EVER,
+        name="named",
+        hostname="web.example",
+        add_hosts=["db:192.0.2.7"],
+        dns=["192.0.2.53", "2001:db8::53"],
+    )
+
+    def read(path: str) -> str:
+        return engine.exec("named", ["cat", path]).stdout.decode()
+
+    assert read("/proc/sys/kernel/hostname") == read("/etc/hostname") == "web.example\n"
+    assert "127.0.0.1\tlocalhost\n" in read("/etc/hosts")
+    assert "172.17.0.1\tweb.example\n" in read("/etc/hosts")
+    assert "192.0.2.7\tdb\n" in read("/etc/hosts")
+    assert read("/etc/resolv.conf") == "nameserver 192.0.2.53\nnameserver 2001:db8::53\n"

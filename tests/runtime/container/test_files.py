@@ -1,0 +1,267 @@
+"""A container's files from outside: compared, copied both ways, exported, committed.
+
+What is removed inside has a name that no machine has: were a command ever to run
+outside, nothing would be lost.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from linux.syscalls import MS_SHARED, mount, umount
+from runtime.container import files
+from runtime.engine import Engine
+from runtime.errors import InvalidError, NotFoundError
+from runtime.records import Container
+from tests.runtime.container.container_files import SLEEP, sh
+from tests.runtime.image import tars
+from tests.runtime.image.image_files import base_layer, import_root, make, output, unchanged
+from tests.runtime.image.tars import Item, directory, symlink
+from tests.runtime.support.inspection import brought
+
+# --- diff -------------------------------------------------------------------------
+
+
+def _diff(engine: Engine) -> list[str]:
+    return [f"{change.kind} {change.path}" for change in engine.inside.diff("web")]
+
+
+def test_diff_of_nothing(engine: Engine) -> None:
+    """A container that was only created, or that wrote nothing, has changed nothing."""
+    engine.create("base", SLEEP, name="web", network="none")
+    assert _diff(engine) == []
+    engine.start("web")
+    assert _diff(engine) == []
+
+
+def test_diff_tells_what_changed(engine: Engine) -> None:
+    """Added, changed, deleted, also where a directory was made anew; parents before children."""
+    below = tars.tar(
+        *(Item(name, b"x") for name in ("d/changed", "d/gone", "d/kept", "anew/old", "tree/a/f")),
+        symlink("alias", "tree"),
+    )
+    make(engine, base_layer(engine), below)
+    engine.run("made", SLEEP, name="web", network="none")
+    sh(engine, "echo y > /d/changed; rm /d/gone; mkdir /d/new; echo z > /d/new/f")
+    sh(engine, "rm -r /anew; mkdir /anew; echo z > /anew/fresh; rm -r /tree; echo z > /tree")
+    sh(engine, "rm /alias; mkdir -p /alias/a; echo mine > /alias/a/f")
+    sh(engine, "echo gone again > /d/brief; rm /d/brief; mv /d/kept /d/moved")
+    expected = [
+        "C /alias",
+        "A /alias/a",
+        "A /alias/a/f",
+        "C /anew",
+        "A /anew/fresh",
+        "D /anew/old",
+        "C /d",
+        "C /d/changed",
+        "D /d/gone",
+        "D /d/kept",
+        "A /d/moved",
+        "A /d/new",
+        "A /d/new/f",
+        "C /tree",
+    ]
+    assert _diff(engine) == expected
+    engine.stop("web", timeout=0)
+    assert _diff(engine) == expected
+
+
+# --- export and commit ------------------------------------------------------------
+
+
+def test_diff_passes_over_what_goes_meanwhile(here: Path) -> None:
+    """A container that runs removes files while it is looked at."""
+    (here / "lower").mkdir()
+    for name in "abcd":
+        (here / "upper" / name / "in").mkdir(parents=True)
+    upper, lower = (os.open(here / name, os.O_RDONLY) for name in ("upper", "lower"))
+    found = files.changes(upper, lower)
+    assert next(found) == ("A", "/a")
+    shutil.rmtree(here / "upper" / "a")
+    shutil.rmtree(here / "upper" / "b")
+    assert next(found) == ("A", "/c")
+    shutil.rmtree(here / "upper" / "c")
+    (here / "upper" / "c").symlink_to("d")
+    assert list(found) == [("A", "/d"), ("A", "/d/in")]
+    os.close(upper)
+    os.close(lower)
+
+
+def test_an_export_has_the_files_and_nothing_mounted(engine: Engine, web: Container) -> None:
+    """As one tree, that can be imported again; /proc, /dev and the like are empty."""
+    data = b"".join(engine.inside.export("web"))
+    with tarfile.open(fileobj=io.BytesIO(data)) as opened:
+        names = set(opened.getnames())
+    assert {"srv/a/b/two", "bin/sh", "proc", "dev"} <= names
+    assert not [name for name in names if name.startswith(("proc/", "sys/", "dev/"))]
+    import_root(engine, data, "copy")
+    seen = output(engine, "copy", "cat /srv/a/one; test -s /etc/hosts && echo hosts")
+    assert seen.split() == ["one", "hosts"]
+
+
+def test_what_was_deleted_stays_deleted(engine: Engine, root: Path) -> None:
+    """Committed, and saved, and loaded: what was written is there, what was removed is not."""
+    below = tars.tar(Item("w/gone"), Item("w/tree/old"))
+    make(engine, base_layer(engine), below)
+    engine.run("made", SLEEP, name="web", network="none")
+    sh(engine, "echo kept > /kept; rm /w/gone; rm -r /w/tree; mkdir /w/tree; echo > /w/tree/new")
+    engine.inside.commit("web", "saved:1")
+    archive = b"".join(engine.images.save(["saved:1"]))
+    engine.remove("web", force=True)
+    engine.images.remove("saved:1")
+    (found,) = engine.images.load(io.BytesIO(archive))
+    seen = output(engine, found.names[0], "cat /kept; echo /w/* /w/tree/*")
+    assert seen.split() == ["kept", "/w/tree", "/w/tree/new"]
+    assert b"".join(engine.images.save(["saved:1"])) == archive
+
+
+def test_a_commit_can_be_built_on(engine: Engine) -> None:
+    """Layer over layer, each as small as what changed, all sharing what is below."""
+    image = "base"
+    for number in range(3):
+        engine.run(image, SLEEP, name="web", network="none")
+        sh(engine, f"echo {number} >> /count; test {number} = 0 || rm /only{number - 1}")
+        sh(engine, f"touch /only{number}")
+        image = f"step:{number}"
+        engine.inside.commit("web", image)
+        engine.remove("web", force=True)
+    assert output(engine, image, "cat /count; ls /only*").split() == ["0", "1", "2", "/only2"]
+    assert len(engine.images.get(image).layers) == 3 + 1 + 1  # base, and the mount points
+
+
+def test_a_commit_keeps_what_was_asked_for(engine: Engine) -> None:
+    """Environment, command and directory are the container's, changed by lines of a Dockerfile."""
+    make(
+        engine,
+        base_layer(engine),
+        Entrypoint=["sh", "-c"],
+        Env=["A=image", "HOME=/mine"],
+        ExposedPorts={"80/tcp": {}},
+    )
+    engine.run(
+        "made", ["sleep 1000"], name="web", env={"B": "mine"}, workdir="/srv", network="none"
+    )
+    engine.inside.commit(
+        "web",
+        "kept",
+        author="me",
+        comment="because",
+        lines=["EXPOSE 53/udp", "LABEL a=b", "ENV C=d"],
+    )
+    found, names, config = engine.images.inspect("kept")
+    assert names == ["kept:latest"]
+    assert config["author"] == "me"
+    assert config["history"][-1]["created_by"] == "because"
+    defaults = found.defaults
+    assert (defaults.entrypoint, defaults.command) == (["sh", "-c"], ["sleep 1000"])
+    assert defaults.workdir == "/srv"
+    assert defaults.exposed == ["53/udp", "80/tcp"]
+    assert defaults.labels == {"a": "b"}
+    env = dict(item.split("=", 1) for item in defaults.env)
+    assert {"A": "image", "B": "mine", "C": "d", "HOME": "/mine"}.items() <= env.items()
+    assert "HOSTNAME" not in env
+    assert output(engine, "kept", "true") == ""
+
+
+def test_a_name_that_would_remove_files_is_not_committed(engine: Engine) -> None:
+    """A file called .wh.x cannot be in a layer; neither can a device."""
+    engine.run("base", SLEEP, name="web", network="none")
+    sh(engine, "touch /.wh.etc")
+    with pytest.raises(InvalidError, match=r"/\.wh\.etc has a name that images use"):
+        engine.inside.commit("web", "bad")
+    assert brought(engine) == []
+
+
+def test_what_is_mounted_is_copied_but_not_committed(engine: Engine, here: Path) -> None:
+    """Out of a running container its mounts are seen as it sees them."""
+    engine.run("base", SLEEP, name="web", network="none")
+    sh(engine, "echo x > /dev/shm/f")
+    engine.inside.copy_out("web", "/dev/shm/f", str(here))
+    assert (here / "f").read_text() == "x\n"
+    assert _diff(engine) == []
+
+
+def test_nothing_of_it_is_left(engine: Engine, root: Path, here: Path) -> None:
+    """No mount, no process, no descriptor, whether it went well or not."""
+    engine.run("base", SLEEP, name="web", network="none")
+    engine.create("base", SLEEP, name="new", network="none")
+    for name in ("web", "new"):
+        list(engine.inside.export(name))  # the overlay's own directories are made once
+    with unchanged(root):
+        for name in ("web", "new"):
+            engine.inside.diff(name)
+            engine.inside.copy_out(name, "/etc", str(here / name))
+            list(engine.inside.export(name))
+            next(iter(engine.inside.export(name)))
+            with pytest.raises(NotFoundError):
+                engine.inside.copy_out(name, "/none", str(here))
+            with pytest.raises(NotFoundError):
+                engine.inside.copy_in("/none", name, "/")
+
+
+def test_mounts_are_never_shared_with_the_machine(engine: Engine, here: Path) -> None:
+    """Also where the state lies on a mount that passes on what is mounted below it."""
+    mount("tmpfs", str(here), "tmpfs")
+    mount("", str(here), flags=MS_SHARED)
+    try:
+        inner = Engine(here / "state")
+        inner.create("base", SLEEP, name="web", network="none")
+        list(inner.inside.export("web"))
+        with unchanged(here / "state"):
+            pieces = inner.inside.export("web")
+            next(pieces)
+            assert str(here / "state") not in Path("/proc/self/mountinfo").read_text()
+            assert len(list(pieces)) > 10
+            inner.inside.diff("web")
+        inner.teardown()
+    finally:
+        umount(str(here))
+
+
+def test_a_tree_may_be_deep(engine: Engine) -> None:
+    """As deep as an image may be; deeper, it is refused, and can still be removed."""
+    engine.run("base", SLEEP, name="web", network="none")
+    sh(engine, f"mkdir -p /deep/{'d/' * 250}")
+    engine.inside.commit("web", "deep")
+    assert output(engine, "deep", f"test -d /deep/{'d/' * 250} && echo there") == "there\n"
+    sh(engine, f"mkdir -p /deep/{'d/' * 1900}")
+    with pytest.raises(InvalidError, match="directories deep"):
+        engine.inside.commit("web", "deeper")
+    with pytest.raises(InvalidError, match="directories deep"):
+        list(engine.inside.export("web"))
+    with pytest.raises(InvalidError, match="directories deep"):
+        engine.inside.diff("web")
+    engine.remove("web", force=True)
+
+
+def test_links_of_both_kinds_are_kept(engine: Engine) -> None:
+    """Two names of one file are that after a commit too, and in an export."""
+    engine.run("base", SLEEP, name="web", network="none")
+    sh(engine, "mkdir /l; echo one > /l/a; ln /l/a /l/b; ln -s a /l/c")
+    engine.inside.commit("web", "linked")
+    tree = Path(engine.images.get("linked").layers[0])
+    assert (tree / "l" / "a").samefile(tree / "l" / "b")
+    assert os.readlink(tree / "l" / "c") == "a"
+    with tarfile.open(fileobj=io.BytesIO(b"".join(engine.inside.export("web")))) as opened:
+        assert opened.getmember("l/b").linkname == "l/a"
+
+
+def test_two_lower_layers_and_a_volume_like_mount(engine: Engine, here: Path) -> None:
+    """The state directory may have any path that a file system takes."""
+    strange = here / "a:b,c\\d e"
+    strange.mkdir()
+    mount("tmpfs", str(strange), "tmpfs")
+    try:
+        inner = Engine(strange)
+        make(inner, base_layer(inner), tars.tar(directory("d"), Item("d/f", b"f")))
+        assert output(inner, "made", "cat /d/f; echo x > /d/f") == "f"
+        inner.teardown()
+    finally:
+        umount(str(strange))

@@ -1,0 +1,272 @@
+"""A disk that is full costs no container its life, and keeps nobody from looking and removing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from linux.netns import NetNS
+from linux.syscalls import mount, umount
+from runtime.cli import main
+from runtime.container.logs import Writer
+from runtime.container.state_cache import Glance
+from runtime.engine import Engine
+from runtime.errors import NoRoomError, UnsupportedError
+from runtime.init.process import Stdio
+from runtime.store import Store, process_born, read_json, write_json
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import until
+
+LISTENING = "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done"
+TALKING = "while ! test -e /dev/shm/go; do echo and so on; echo >> /dev/shm/spoken; done; exit 6"
+PIPEFUL = (1 << 16) // len("and so on\n")
+"""More lines than this, and pid 1 has taken some."""
+
+
+@pytest.fixture
+def small(root: Path) -> Iterator[Path]:
+    """A file system with little room."""
+    made = root / "small"
+    made.mkdir()
+    mount("tmpfs", str(made), "tmpfs", 0, "size=1m")
+    yield made
+    umount(str(made))
+
+
+@pytest.fixture
+def engine(small: Path, host: NetNS) -> Iterator[Engine]:
+    """An engine whose state is there; with all its containers it can be removed at the end."""
+    made = Engine(small)
+    yield made
+    made.teardown()
+
+
+@contextmanager
+def full(small: Path) -> Iterator[None]:
+    """Take all room, and whatever is given back meanwhile when it is asked for again."""
+    fill(small)
+    yield
+    (small / "filler").unlink()
+
+
+def fill(small: Path) -> None:
+    """Take all room that there is."""
+    with suppress(OSError), open(small / "filler", "ab", 0) as filler:
+        while filler.write(bytes(4096)):
+            pass
+    assert not os.statvfs(small).f_bfree
+
+
+def test_a_container_goes_on_without_room_for_its_log(engine: Engine, small: Path) -> None:
+    """What it writes then is lost, line by line; what finds room again is logged."""
+    web = engine.run("base", ["sh", "-c", TALKING], name="web", network="none")
+
+    def spoken() -> int:
+        return int(engine.exec("web", ["wc", "-c", "/dev/shm/spoken"]).stdout.split()[0])
+
+    with full(small):
+        before = spoken()
+        until(lambda: spoken() > before + PIPEFUL, "pid 1 has taken what there was no room for")
+        assert engine.inspect("web").running
+        entries = list(engine.logs("web"))
+    until(lambda: len(list(engine.logs("web"))) > len(entries), "it is logged again")
+    engine.exec("web", ["touch", "/dev/shm/go"])
+    assert engine.wait("web") == 6
+    assert {item.data for item in engine.logs("web")} == {b"and so on\n"}
+    assert process_born(web.state.pid) == 0
+
+
+def test_who_listens_gets_what_the_log_loses(engine: Engine, small: Path) -> None:
+    """All of it."""
+    out, writer = os.pipe()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    script = "while ! test -e /dev/shm/go; do sleep 0.01; done; seq 10000"
+    stdio = Stdio(nothing, writer, writer)
+    found = engine.run("base", ["sh", "-c", script], network="none", stdio=stdio)
+    for fd in (nothing, writer):
+        os.close(fd)
+    engine.exec(found.id, ["touch", "/dev/shm/go"])
+    with full(small), open(out, "rb") as file:
+        assert file.read() == b"".join(b"%d\n" % number for number in range(1, 10001))
+        assert engine.wait(found.id) == 0
+
+
+def test_a_terminal_is_relayed_without_room_for_the_log(small: Path) -> None:
+    """The log has whole entries, or none."""
+    writer = Writer(str(small / "log"))
+    writer(b"kept")
+    with full(small):
+        for _ in range(1000):
+            writer(b"lost" * 20)
+    writer.close()
+    lines = (small / "log").read_bytes().splitlines(keepends=True)
+    assert all(line.endswith(b"}\n") for line in lines)
+    assert len(lines) < 100
+
+
+@pytest.mark.parametrize("network", ["bridge", "none"])
+def test_the_exit_code_is_kept(engine: Engine, small: Path, network: str) -> None:
+    """It has room of its own, taken at the start, and so have its time and the record."""
+    web = engine.run("base", ["sh", "-c", LISTENING], name="web", network=network)
+    until(lambda: any(engine.logs("web")), "it listens")
+    with full(small):
+        os.kill(web.state.pid, signal.SIGTERM)
+        assert engine.wait("web") == 6
+        state = Engine(small).inspect("web").state
+        assert (state.status, state.exit_code) == ("exited", 6)
+        assert state.finished > web.state.started
+
+
+def test_the_exit_code_of_another_run_is_not_taken_for_this_ones(engine: Engine) -> None:
+    """The room is the same, but it is empty again."""
+    web = engine.run("base", ["sh", "-c", "test -e /x && exec sleep 1000; touch /x; exit 3"])
+    assert engine.wait(web.id) == 3
+    web = engine.start(web.id)
+    os.kill(web.state.pid, signal.SIGKILL)
+    until(lambda: process_born(web.state.pid) == 0, "pid 1 is gone")
+    assert engine.inspect(web.id).state.exit_code == 137
+
+
+ENDINGS: dict[str, Callable[[Engine], object]] = {
+    "stop": lambda engine: engine.stop("web", timeout=0),
+    "kill": lambda engine: engine.kill("web"),
+    "rm -f": lambda engine: engine.remove("web", force=True),
+}
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_what_runs_is_ended_on_a_full_disk(engine: Engine, small: Path, how: str) -> None:
+    """And then removed, and its network too; everybody sees each step."""
+    engine.network_create("lan")
+    engine.run("base", FOR_EVER, name="web", network="lan")
+    engine.run("base", FOR_EVER, name="other", network="lan")
+    with full(small):
+        ENDINGS[how](engine)
+        fill(small)
+        if how != "rm -f":
+            until(lambda: engine.inspect("web").state.status == "exited", "it has ended")
+            assert "lan" in [item.name for item in Engine(small).networks()]
+            fill(small)
+            engine.remove("web")
+        assert [item.name for item in Engine(small).containers()] == ["other"]
+        engine.remove("other", force=True)
+        engine.network_remove("lan")
+
+
+def test_a_start_that_finds_no_room_leaves_it_as_it_was(
+    engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so, and the container is listed, stopped and removed as ever."""
+    engine.create("base", FOR_EVER, name="new")
+    engine.run("base", FOR_EVER, name="web")
+    with full(small):
+        with pytest.raises(UnsupportedError, match="start container 'new': No space") as caught:
+            engine.start("new")
+        assert "a disk is full" in caught.value.cause
+        assert "`df`" in caught.value.remedy
+        # Whatever is given back when it stops, others take.
+        monkeypatch.setattr("runtime.container.networking.files.write", _finds_no_room)
+        with pytest.raises(UnsupportedError, match="start container 'web': No space"):
+            engine.restart("web", timeout=0)
+        monkeypatch.undo()
+        states = {item.name: item.state.status for item in Engine(small).containers()}
+        assert states == {"new": "created", "web": "exited"}
+        engine.remove("new", "web")
+        assert engine.containers() == []
+
+
+def _finds_no_room(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+NEEDING: dict[str, Callable[[Engine], object]] = {
+    "create container 'more'": lambda engine: engine.run("base", FOR_EVER, name="more"),
+    "create network 'lan'": lambda engine: engine.network_create("lan"),
+    "create volume 'v'": lambda engine: engine.volumes.create("v"),
+}
+
+
+@pytest.mark.parametrize("asked", NEEDING)
+def test_what_needs_room_says_so(engine: Engine, small: Path, asked: str) -> None:
+    """With what was asked, what happened, and what makes room; nothing is left of it."""
+    engine.run("base", FOR_EVER, name="web")
+    with full(small):
+        with pytest.raises(NoRoomError) as caught:
+            NEEDING[asked](engine)
+        error = caught.value
+        assert (error.asked, error.happened) == (asked, "No space left on device")
+        assert "full" in error.cause
+        assert "mydocker rm" in error.remedy
+        assert [item.name for item in engine.containers()] == ["web"]
+    NEEDING[asked](engine)
+
+
+def test_a_command_says_what_needed_room(
+    small: Path, host: NetNS, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it is none of a container's, a network's or a volume's."""
+    monkeypatch.setenv("MYDOCKER_ROOT", str(small))
+    monkeypatch.setattr(Engine, "containers", _finds_no_room)
+    assert main.main(["ps", "-a"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "mydocker: mydocker ps -a: No space left on device"
+    assert [line.split(":")[0].strip() for line in said[1:]] == ["likely cause", "try"]
+
+
+def test_looking_needs_no_room(engine: Engine, small: Path) -> None:
+    """Nor does the default network have to be there for a list of them."""
+    made = engine.create("base", FOR_EVER, name="new", network="none")
+    with full(small):
+        assert engine.networks() == []
+        assert engine.containers() == [made]
+        assert engine.volumes.all() == []
+        engine.remove("new")
+
+
+def test_a_record_is_replaced_on_a_full_disk_where_it_fits(small: Path) -> None:
+    """Shorter or longer, within the room that it has; what does not fit leaves the old one."""
+    path = str(small / "record.json")
+    write_json(path, ["x" * 100])
+    with full(small):
+        for size in (10, 1000, 1):
+            write_json(path, ["y" * size])
+            assert read_json(path) == ["y" * size]
+        with pytest.raises(OSError, match="No space"):
+            write_json(path, ["z" * 5000])
+        with pytest.raises(OSError, match="No space"):
+            write_json(str(small / "another.json"), [])
+    assert read_json(path) == ["y"]
+    assert os.listdir(small) == ["record.json"]
+
+
+def test_a_record_that_fits_nowhere_is_no_failure_where_it_can_be_done_without(
+    engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system that writes nothing in place: who looks next comes to the same."""
+    web = engine.run("base", FOR_EVER, name="web")
+    monkeypatch.setattr("runtime.store._refilled", lambda *_: False)
+    with full(small):
+        os.kill(web.state.pid, signal.SIGKILL)
+        until(lambda: process_born(web.state.pid) == 0, "pid 1 is gone")
+        assert [item.name for item in engine.containers()] == ["web"]
+        engine.remove("web")
+        assert engine.containers() == []
+
+
+def test_a_change_in_place_is_seen(engine: Engine, small: Path) -> None:
+    """By who remembers the state that was there, however soon it comes."""
+    made = engine.create("base", FOR_EVER)
+    store = Store(str(small))
+    glance = Glance(store)
+    with full(small):
+        for _ in range(50):
+            store.write_state(made.id, made.state._replace(status="starting"))
+            assert list(glance.unsettled()) == [made.id]
+            store.write_state(made.id, made.state)
+            assert list(glance.unsettled()) == []

@@ -1,0 +1,177 @@
+"""From create to remove, and what is left of it: nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from linux.netns import NetNS
+from runtime.engine import Engine
+from runtime.errors import ConflictError, NotFoundError
+from runtime.store import process_born
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import (
+    children,
+    everything,
+    family,
+    links,
+    namespace,
+    nothing_left,
+    processes,
+    tables,
+    until,
+)
+
+MODES = ["bridge", "none", "host", "container:base0"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_removed_container_leaves_nothing(engine: Engine, root: Path, mode: str) -> None:
+    """Links, addresses, rules, mounts, processes, descriptors and files are what they were."""
+    engine.run("base", FOR_EVER, name="base0")  # makes the default network, which stays
+    with nothing_left(root):
+        found = engine.run("base", FOR_EVER, network=mode)
+        engine.exec(found.id, ["sh", "-c", "echo x > /x; sleep 1000 &"])
+        engine.remove(found.id, force=True)
+
+
+def test_teardown_gives_the_host_back(root: Path, host: NetNS) -> None:
+    """Bridge, rules and ip_forward are as they were before mydocker came."""
+    forward = Path("/proc/sys/net/ipv4/ip_forward")
+    forward.write_text("0")
+    Engine(root)
+    before = everything(root)
+    engine = Engine(root)
+    engine.run("base", FOR_EVER)
+    engine.network_create("lan", ipv6=True)
+    assert forward.read_text() == "1\n"
+    assert tables()
+    engine.teardown()
+    until(lambda: family(root) <= before.processes, "its processes are gone")
+    after = everything(root)
+    assert (after.network, after.tables, after.mounts) == (
+        before.network,
+        before.tables,
+        before.mounts,
+    )
+    assert forward.read_text() == "0\n"
+    assert Path("/proc/sys/net/ipv6/conf/all/forwarding").read_text() == "0\n"
+
+
+def test_start_again_keeps_the_files_and_renews_the_network(engine: Engine) -> None:
+    """What was written is there; the lowest free address is given, the namespace is a new one."""
+    web = engine.run("base", FOR_EVER, name="web")
+    engine.exec("web", ["sh", "-c", "echo kept > /kept"])
+    before = namespace(web, "mnt")
+    engine.stop("web")
+    engine.run("base", FOR_EVER, name="other")  # takes the address that web had
+    web = engine.start("web")
+    assert namespace(web, "mnt") != before
+    assert engine.exec("web", ["cat", "/kept"]).stdout == b"kept\n"
+    assert web.state.endpoints[0].address == "172.17.0.2/16"
+    assert b"172.17.0.2\t" in engine.exec("web", ["cat", "/etc/hosts"]).stdout
+
+
+def test_starting_what_runs_is_no_error(engine: Engine) -> None:
+    """The very same process goes on."""
+    web = engine.run("base", FOR_EVER, name="web")
+    assert engine.start("web").state.pid == web.state.pid
+
+
+def test_created_is_not_running(engine: Engine) -> None:
+    """It has no process and no address until it is started."""
+    made = engine.create("base", FOR_EVER, name="web")
+    assert (made.state.status, made.state.pid, made.state.endpoints) == ("created", 0, ())
+    assert engine.start("web").running
+
+
+def test_the_exit_code_is_the_commands(engine: Engine) -> None:
+    """Its own, or 128 and the signal that ended it."""
+    found = engine.run("base", ["sh", "-c", "exit 7"])
+    assert engine.wait(found.id) == 7
+    assert engine.inspect(found.id).state.exit_code == 7
+    found = engine.run("base", ["sh", "-c", "kill -USR1 $$"])
+    assert engine.wait(found.id) == 128 + signal.SIGUSR1
+
+
+def test_a_signal_reaches_the_command(engine: Engine) -> None:
+    """Pid 1 passes it on."""
+    handler = "trap 'exit 5' USR2; echo ready; while :; do sleep 0.01; done"
+    found = engine.run("base", ["sh", "-c", handler])
+    until(lambda: any(engine.logs(found.id)), "the handler is set")
+    engine.kill(found.id, signal.SIGUSR2)
+    assert engine.wait(found.id) == 5
+
+
+def test_auto_remove(engine: Engine, root: Path) -> None:
+    """Once it has ended and somebody looks, there is nothing; the waiter has the exit code."""
+    engine.run("base", FOR_EVER)
+    with nothing_left(root):
+        found = engine.run("base", ["sh", "-c", "exit 4"], auto_remove=True)
+        assert engine.wait(found.id) == 4
+    with pytest.raises(NotFoundError):
+        engine.inspect(found.id)
+
+
+def test_a_dead_pid_1_is_noticed(engine: Engine) -> None:
+    """The next call sees it as exited with 137; veth and address are free again."""
+    web = engine.run("base", FOR_EVER, name="web")
+    os.kill(web.state.pid, signal.SIGKILL)
+    until(lambda: process_born(web.state.pid) == 0, "pid 1 is gone")
+    seen = engine.inspect("web").state
+    assert (seen.status, seen.exit_code, seen.endpoints) == ("exited", 137, ())
+    assert web.state.endpoints[0].veth not in links()
+    assert engine.run("base", FOR_EVER).state.endpoints[0].address == "172.17.0.1/16"
+
+
+def test_a_running_container_is_not_removed_by_accident(engine: Engine) -> None:
+    """Only by force; and what was removed cannot be removed again."""
+    engine.run("base", FOR_EVER, name="web")
+    with pytest.raises(ConflictError, match="running"):
+        engine.remove("web")
+    engine.remove("web", force=True)
+    with pytest.raises(NotFoundError, match="web"):
+        engine.remove("web")
+
+
+def test_orphans_are_reaped(engine: Engine) -> None:
+    """What loses its parent inside becomes pid 1's child and leaves no zombie, also many at once.
+
+    A zombie keeps its directory in /proc until its parent has asked for its exit code.
+    """
+    web = engine.run("base", FOR_EVER, name="web")
+    command = children(web.state.pid)
+    script = "for i in 1 2 3 4 5 6 7 8; do sleep 1000000 & done"
+    assert engine.exec("web", ["sh", "-c", script]).exit_code == 0
+    until(lambda: len(children(web.state.pid)) == 9, "pid 1 has adopted the eight")
+    orphans = children(web.state.pid) - command
+    for orphan in orphans:
+        os.kill(orphan, signal.SIGKILL)
+    until(lambda: not orphans & processes(), "the eight are reaped")
+    assert children(web.state.pid) == command
+    assert engine.inspect("web").running
+
+
+def test_it_outlives_the_caller(engine: Engine, root: Path) -> None:
+    """The process that started it may end; another finds it running."""
+    pid = os.fork()
+    if not pid:
+        try:
+            Engine(root).run("base", FOR_EVER, name="web")
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert engine.inspect("web").running
+    assert engine.exec("web", ["true"]).exit_code == 0
+
+
+def test_containers_are_listed_newest_first(engine: Engine) -> None:
+    """All of them, or those that run."""
+    engine.run("base", FOR_EVER, name="one")
+    engine.run("base", FOR_EVER, name="two")
+    engine.stop("one")
+    assert [item.name for item in engine.containers()] == ["two", "one"]
+    assert [item.name for item in engine.containers(everything=False)] == ["two"]

@@ -1,0 +1,149 @@
+"""What a container wrote is kept, to the last byte, and can be followed."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.errors import NotFoundError
+from runtime.init.process import Stdio
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import until
+
+
+def _ran(engine: Engine, script: str) -> str:
+    found = engine.run("base", ["sh", "-c", script], network="none")
+    engine.wait(found.id)
+    return found.id
+
+
+def test_lines_with_stream_and_time(engine: Engine) -> None:
+    """Each line once, in order, with its stream and an RFC 3339 time."""
+    identity = _ran(engine, "echo one; echo two; echo three >&2")
+    entries = list(engine.logs(identity))
+    assert [item.data for item in entries if item.stream == "stdout"] == [b"one\n", b"two\n"]
+    assert [item.data for item in entries if item.stream == "stderr"] == [b"three\n"]
+    times = [item.time for item in entries]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", item) for item in times)
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize(
+    ("script", "written"),
+    [
+        ("printf 'no newline'", b"no newline"),
+        ("printf '\\377\\000\\n'", b"\xff\x00\n"),
+        ("head -c 100000 /dev/zero", bytes(100000)),
+        ("true", b""),
+        ("seq 20000", b"".join(b"%d\n" % number for number in range(1, 20001))),
+    ],
+    ids=["unfinished line", "no text", "one long line", "nothing", "many lines"],
+)
+def test_every_byte_is_kept(engine: Engine, script: str, written: bytes) -> None:
+    """Whatever it is, and also what came last before the end."""
+    entries = list(engine.logs(_ran(engine, script)))
+    assert b"".join(item.data for item in entries) == written
+    assert all(len(item.data) <= 16384 for item in entries)
+
+
+def test_following_ends_with_the_container(engine: Engine) -> None:
+    """What comes is seen while it comes, and the iteration ends by itself."""
+    script = "echo first; while ! test -e /go; do sleep 0.01; done; echo last"
+    found = engine.run("base", ["sh", "-c", script], network="none")
+    seen: list[bytes] = []
+
+    def follow() -> None:
+        seen.extend(item.data for item in engine.logs(found.id, follow=True))
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    until(lambda: any(engine.logs(found.id)), "the first line is logged")
+    engine.exec(found.id, ["touch", "/go"])
+    follower.join(10)
+    assert not follower.is_alive()
+    assert seen == [b"first\n", b"last\n"]
+
+
+def test_following_what_has_ended(engine: Engine) -> None:
+    """Gives what there is and returns."""
+    identity = _ran(engine, "echo done")
+    assert [item.data for item in engine.logs(identity, follow=True)] == [b"done\n"]
+
+
+def test_a_restart_goes_on_in_the_same_log(engine: Engine) -> None:
+    """As Docker's does."""
+    identity = _ran(engine, "echo again")
+    engine.start(identity)
+    engine.wait(identity)
+    assert [item.data for item in engine.logs(identity)] == [b"again\n"] * 2
+
+
+def test_an_attached_container_is_logged_too(engine: Engine) -> None:
+    """The caller gets a copy of what goes into the log, each stream where it wanted it."""
+    out, err = os.pipe(), os.pipe()
+    stdin = os.open("/dev/null", os.O_RDONLY)
+    script = "echo out; echo err >&2"
+    found = engine.run(
+        "base", ["sh", "-c", script], network="none", stdio=Stdio(stdin, out[1], err[1])
+    )
+    for fd in (stdin, out[1], err[1]):
+        os.close(fd)
+    assert engine.wait(found.id) == 0
+    for (reader, _), text in ((out, b"out\n"), (err, b"err\n")):
+        with open(reader, "rb") as file:
+            assert file.read() == text
+    assert sorted(item.data for item in engine.logs(found.id)) == [b"err\n", b"out\n"]
+
+
+def test_a_reader_that_leaves_does_not_stop_the_container(engine: Engine) -> None:
+    """Output goes on into the log when nobody wants the copy any more."""
+    out, writer = os.pipe()
+    stdin = os.open("/dev/null", os.O_RDONLY)
+    script = "echo one; while ! test -e /go; do sleep 0.01; done; echo two; exit 3"
+    found = engine.run(
+        "base", ["sh", "-c", script], network="none", stdio=Stdio(stdin, writer, writer)
+    )
+    for fd in (stdin, writer):
+        os.close(fd)
+    assert os.read(out, 16) == b"one\n"
+    os.close(out)
+    engine.exec(found.id, ["touch", "/go"])
+    assert engine.wait(found.id) == 3
+    assert [item.data for item in engine.logs(found.id)] == [b"one\n", b"two\n"]
+
+
+def test_a_reader_that_dawdles_loses_nothing(engine: Engine) -> None:
+    """Pid 1 waits for it as a full pipe would, and listens to signals meanwhile."""
+    out, writer = os.pipe()
+    stdin = os.open("/dev/null", os.O_RDONLY)
+    found = engine.run("base", ["seq", "40000"], network="none", stdio=Stdio(stdin, writer, writer))
+    for fd in (stdin, writer):
+        os.close(fd)
+    with open(out, "rb") as file:
+        assert file.read() == b"".join(b"%d\n" % number for number in range(1, 40001))
+    assert engine.wait(found.id) == 0
+
+    out, writer = os.pipe()
+    stuck = engine.run(
+        "base",
+        ["sh", "-c", "trap 'exit 5' TERM; while :; do seq 1000; done"],
+        network="none",
+        stdio=Stdio(os.open("/dev/null", os.O_RDONLY), writer, writer),
+    )
+    os.close(writer)
+    os.read(out, 1)
+    engine.kill(stuck.id, 9)
+    os.close(out)
+    assert engine.wait(stuck.id) == 137
+
+
+def test_logs_of_nobody(engine: Engine) -> None:
+    """An unknown container is named; one that never ran wrote nothing."""
+    with pytest.raises(NotFoundError, match="nope"):
+        engine.logs("nope")
+    engine.create("base", FOR_EVER, name="new")
+    assert list(engine.logs("new")) == []

@@ -1,0 +1,129 @@
+"""Who runs a command in the foreground and does not get its output is told, at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.errors import OutputError
+from runtime.init.process import Stdio
+from tests.runtime.support.inspection import until
+from tests.support.programs import WITHIN, environment
+
+MYDOCKER = f"{shlex.quote(sys.executable)} -m runtime"
+
+
+@pytest.fixture
+def stdin() -> Iterator[int]:
+    """Nothing to read."""
+    opened = os.open(os.devnull, os.O_RDONLY)
+    yield opened
+    os.close(opened)
+
+
+def shell(root: Path, script: str) -> tuple[str, str]:
+    """What a script says, `$mydocker` being the command, on both streams."""
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=environment(MYDOCKER_ROOT=str(root), mydocker=MYDOCKER),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=WITHIN,
+    )
+    return done.stdout, done.stderr
+
+
+def test_a_reader_that_has_enough_ends_the_command(engine: Engine, root: Path) -> None:
+    """`run … | head` comes back with 1 and says why; the container goes on."""
+    script = "$mydocker run --name web base yes | head -n 1; echo ${PIPESTATUS[0]}"
+    out, err = shell(root, script)
+    assert out == "y\n1\n"
+    assert err.splitlines() == [
+        "mydocker: pass on the stdout of container 'web': Broken pipe",
+        "  likely cause: whoever read it has ended",
+        "  try: `mydocker logs -f web`, which has all of it",
+    ]
+    assert engine.inspect("web").running
+
+
+@pytest.mark.parametrize("redirected", [">/dev/full", ">&2 2>/dev/full"])
+@pytest.mark.parametrize("after", ["", "; sleep 1000", "; exit 7"])
+def test_a_full_disk_is_no_success(engine: Engine, root: Path, redirected: str, after: str) -> None:
+    """Either stream's, whether the command has ended by then or not, and whatever its code."""
+    words = "echo out; echo err >&2" + after
+    script = f"$mydocker run --name web base sh -c '{words}' {redirected}; echo $?"
+    if redirected.startswith(">&2"):
+        script = script.replace(redirected, "3>&2 2>/dev/full 1>&3")
+        out, err = shell(root, script)
+        assert (out, err) == ("1\n", "out\n")  # nobody hears what it says of its own stderr
+    else:
+        out, err = shell(root, script)
+        assert out == "1\n"
+        assert "pass on the stdout of container 'web': No space left on device" in err
+    until(lambda: engine.inspect("web").running is ("sleep" in after), "all others have ended")
+
+
+def test_what_is_removed_at_its_end_is(engine: Engine, root: Path) -> None:
+    """--rm: nothing is left but the message, which does not promise more."""
+    out, err = shell(root, "$mydocker run --rm --name web base echo hi >/dev/full; echo $?")
+    assert out == "1\n"
+    assert err.endswith("`mydocker logs -f web`, which has all of it until it ends (--rm)\n")
+    until(lambda: not engine.containers(), "it has ended, and is removed")
+
+
+def test_a_terminal_whose_output_is_lost(engine: Engine, root: Path) -> None:
+    """-t: the same, although the caller writes it itself."""
+    out, err = shell(root, "$mydocker run -t base yes | head -n 1; echo ${PIPESTATUS[0]}")
+    assert out.split() == ["y", "1"]
+    assert "show what is written to the terminal: Broken pipe" in err
+
+
+def test_an_answer_that_cannot_be_given_is_no_success(engine: Engine, root: Path) -> None:
+    """Nor a traceback."""
+    out, err = shell(root, "$mydocker ps >/dev/full; echo $?")
+    assert out == "1\n"
+    assert "No space left on device" in err
+    assert "Traceback" not in err
+
+
+def test_a_library_is_told_too(engine: Engine, stdin: int) -> None:
+    """Once it waits, if it wants to know, also when the container has been put in order."""
+    lost, told = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    stdio = Stdio(stdin, full, full)
+    found = engine.run("base", ["echo", "hi"], network="none", stdio=stdio, lost=told)
+    os.close(told)
+    os.close(full)
+    until(lambda: not engine.inspect(found.id).running, "it has ended")
+    with pytest.raises(OutputError) as caught:
+        engine.wait(found.id, lost=lost)
+    assert caught.value.happened == os.strerror(errno.ENOSPC)
+    assert engine.wait(found.id) == 0
+    os.close(lost)
+
+
+def test_a_stream_that_does_not_wait_is_none_that_is_lost(engine: Engine, stdin: int) -> None:
+    """A pipe that was made not to block is waited for as any other."""
+    out, writer = os.pipe()
+    os.set_blocking(writer, False)
+    lost, told = os.pipe()
+    stdio = Stdio(stdin, writer, writer)
+    found = engine.run("base", ["seq", "40000"], network="none", stdio=stdio, lost=told)
+    os.close(writer)
+    os.close(told)
+    # The command has ended, and what it wrote last is in nobody's hands but pid 1's.
+    engine.exec(found.id, ["sleep", "0.1"])
+    with open(out, "rb") as file:
+        assert file.read() == b"".join(b"%d\n" % number for number in range(1, 40001))
+    assert engine.wait(found.id, lost=lost) == 0
+    os.close(lost)

@@ -1,0 +1,86 @@
+"""Stopping: asked, given time, killed; several at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.store import process_born
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import until
+from tests.support.programs import environment
+
+STUBBORN = ["sh", "-c", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done"]
+
+
+def test_stop_asks_and_the_command_ends(engine: Engine) -> None:
+    """SIGTERM reaches the command, whose exit code is kept."""
+    handler = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done"
+    web = engine.run("base", ["sh", "-c", handler], name="web")
+    until(lambda: any(engine.logs("web")), "the handler is set")
+    stopped = engine.stop("web")
+    assert (stopped.state.status, stopped.state.exit_code, stopped.state.pid) == ("exited", 3, 0)
+    assert process_born(web.state.pid) == 0
+
+
+def test_stop_kills_what_does_not_listen(engine: Engine) -> None:
+    """After the time that was given, SIGKILL ends everything inside: exit code 137."""
+    engine.run("base", ["sh", "-c", "trap '' TERM; echo ready; sleep 1000"], name="web")
+    until(lambda: any(engine.logs("web")), "the signal is ignored")
+    assert engine.stop("web", timeout=0.05).state.exit_code == 137
+
+
+@pytest.mark.parametrize("how", ["kill", "remove"])
+def test_who_has_time_to_end_can_be_killed_meanwhile(engine: Engine, how: str) -> None:
+    """Nobody waits for the time to be over, and who has asked it to end is content."""
+    engine.run("base", STUBBORN, name="web")
+    until(lambda: any(engine.logs("web")), "the handler is set")
+    with ThreadPoolExecutor() as pool:
+        stopped = pool.submit(engine.stop, "web", timeout=60)
+        until(lambda: len(list(engine.logs("web"))) == 2, "it was asked to end")
+        engine.kill("web") if how == "kill" else engine.remove("web", force=True)
+        assert stopped.result(timeout=10).config.name == "web"
+
+
+def test_stopping_twice_is_no_error(engine: Engine) -> None:
+    """It is stopped, as was asked."""
+    engine.run("base", FOR_EVER, name="web")
+    assert engine.stop("web") == engine.stop("web")
+
+
+def test_several_have_their_time_at_once(engine: Engine) -> None:
+    """Whoever does not listen is killed when it is over, and nobody's begins with that."""
+    names = [f"web{number}" for number in range(6)]
+    for name in names:
+        engine.run("base", STUBBORN, name=name, network="none")
+        until(lambda: any(engine.logs(name)), "the handler is set")  # noqa: B023
+    began = time.monotonic()
+    stopping = [engine.stopping(name, timeout=1) for name in names]
+    assert {item.finish().state.exit_code for item in stopping} == {137}
+    assert 1 <= time.monotonic() - began < len(names)
+
+
+def test_the_command_asks_all_at_once(engine: Engine, root: Path) -> None:
+    """Also those behind one that takes its time, or is not there; then it is told."""
+    for name in ("a", "b", "c"):
+        engine.run("base", STUBBORN, name=name, network="none")
+        until(lambda: any(engine.logs(name)), "the handler is set")  # noqa: B023
+    with subprocess.Popen(
+        [sys.executable, "-m", "runtime", "stop", "-t", "1000", "a", "nope", "b", "c"],
+        env=environment(MYDOCKER_ROOT=str(root)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as stopping:
+        for name in ("c", "b", "a"):
+            until(lambda: len(list(engine.logs(name))) == 2, f"{name} is asked")  # noqa: B023
+            engine.kill(name)
+        out, err = stopping.communicate(timeout=30)
+    assert (stopping.returncode, out) == (1, "a\nb\nc\n")
+    assert "'nope'" in err

@@ -1,0 +1,1 @@
+"""Tests of runtime/daemon: the resolver and port relay of a mydocker host."""

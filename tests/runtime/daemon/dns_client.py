@@ -1,0 +1,157 @@
+"""Asking a container's resolver, and a name server outside that it may ask."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+import dns.reversename
+from dns.message import Message
+
+from runtime.records import Container
+from tests.runtime.support.inspection import netns
+
+RESOLVER = "127.0.0.11"
+GATEWAY = "10.9.0.1"
+"""The host on the network `lan`."""
+
+
+def ask(
+    asker: Container,
+    name: str,
+    kind: str = "A",
+    *,
+    tcp: bool = False,
+    payload: int = 0,
+    patience: float = 10,
+) -> Message:
+    """What a container's resolver answers, asked over a socket inside."""
+    query = dns.message.make_query(name, kind, use_edns=0 if payload else False, payload=payload)
+    number = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+    with netns(asker) as space, space.socket(socket.AF_INET, number) as opened:
+        opened.settimeout(patience)
+        opened.connect((RESOLVER, 53))
+        opened.setblocking(False)
+        if tcp:
+            return dns.query.tcp(query, RESOLVER, patience, sock=opened)
+        return dns.query.udp(query, RESOLVER, patience, sock=opened)
+
+
+@contextlib.contextmanager
+def connected(asker: Container) -> Iterator[socket.socket]:
+    """A connection to a container's resolver, from a socket inside."""
+    with netns(asker) as space, space.socket(socket.AF_INET, socket.SOCK_STREAM) as opened:
+        opened.settimeout(10)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened.connect((RESOLVER, 53))
+        yield opened
+
+
+def questions(*names: str) -> bytes:
+    """Questions as they follow each other on a connection, each behind its length."""
+    queries = [dns.message.make_query(name, "A", use_edns=False) for name in names]
+    return b"".join(query.to_wire(prepend_length=True) for query in queries)
+
+
+def answers(opened: socket.socket) -> Iterator[Message]:
+    """What comes on a connection, until the other side ends it."""
+    with contextlib.suppress(EOFError):
+        while True:
+            answer, _ = dns.query.receive_tcp(opened)
+            yield answer
+
+
+def asked(answer: Message) -> str:
+    """The name that an answer is about."""
+    return answer.question[0].name.to_text(omit_final_dot=True)
+
+
+def told(answer: Message) -> set[str]:
+    """The values that an answer holds."""
+    return {rdata.to_text() for rrset in answer.answer for rdata in rrset}
+
+
+def rcode(answer: Message) -> str:
+    """Its response code, by name."""
+    return dns.rcode.to_text(answer.rcode())
+
+
+class Outside:
+    """A name server of the host's that answers as it is told, and keeps what it was asked."""
+
+    def __init__(self, address: str, answer: Callable[[Message, bool], Message | None]) -> None:
+        self.asked: list[tuple[str, bool]] = []
+        self._answer = answer
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        for opened in (self._udp, self._tcp):
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind((address, 53))
+        self._tcp.listen()
+        self._threads = [threading.Thread(target=work) for work in (self._hear, self._listen)]
+        for thread in self._threads:
+            thread.start()
+
+    def _said(self, wire: bytes, *, tcp: bool) -> bytes | None:
+        query = dns.message.from_wire(wire)
+        self.asked.append((query.question[0].name.to_text(), tcp))
+        answer = self._answer(query, tcp)
+        return answer.to_wire() if answer else None
+
+    def _hear(self) -> None:
+        while True:
+            wire, asker = self._udp.recvfrom(4096)
+            if not wire:
+                return
+            if answer := self._said(wire, tcp=False):
+                self._udp.sendto(answer, asker)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = self._tcp.accept()
+                with accepted:
+                    wire = accepted.recv(4096)[2:]
+                    if answer := self._said(wire, tcp=True):
+                        accepted.sendall(len(answer).to_bytes(2, "big") + answer)
+
+    def close(self) -> None:
+        """Be gone."""
+        self._tcp.shutdown(socket.SHUT_RDWR)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
+            waker.sendto(b"", self._udp.getsockname())
+        for thread in self._threads:
+            thread.join()
+        self._tcp.close()
+        self._udp.close()
+
+
+@contextlib.contextmanager
+def name_server(
+    answer: Callable[[Message, bool], Message | None], address: str = GATEWAY
+) -> Iterator[Outside]:
+    """A name server on one of the host's addresses for the length of the body."""
+    with contextlib.closing(Outside(address, answer)) as server:
+        yield server
+
+
+def known(query: Message, tcp: bool) -> Message:  # noqa: FBT001 - what `Outside` calls
+    """Every name has an address; `big.example` has two hundred, which only TCP has room for."""
+    answer = dns.message.make_response(query, recursion_available=True)
+    if query.question[0].name.to_text() == "big.example.":
+        if not tcp:
+            answer.flags |= dns.flags.TC
+            return answer
+        values = [f"192.0.2.{number}" for number in range(200)]
+    else:
+        values = ["192.0.2.1"]
+    answer.answer.append(dns.rrset.from_text_list(query.question[0].name, 5, "IN", "A", values))
+    return answer

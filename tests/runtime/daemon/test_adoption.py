@@ -1,0 +1,45 @@
+"""A new attendant finds out by itself whom to attend to, whatever it finds there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import ExitStack
+
+import dns.exception
+
+from runtime.engine import Engine
+from runtime.records import Container
+from runtime.store import process_born
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.daemon.dns_client import RESOLVER, ask, told
+from tests.runtime.daemon.test_nursery import called
+from tests.runtime.support.inspection import netns, until
+
+_TITLE = b"mydocker-attendant"
+
+
+def test_one_that_lets_nobody_hear_is_passed_over(engine: Engine, lan: str) -> None:
+    """Whose processes have taken every port inside takes nobody's names but its own."""
+    few = {"net.ipv4.ip_local_port_range": "40000 40009"}
+    web = engine.run("base", FOR_EVER, name="web", network=lan, sysctls=few)
+    db = engine.run("base", FOR_EVER, name="db", network=lan)
+    assert told(ask(db, "web")) == {"10.9.0.2"}
+    (old,) = called(_TITLE)
+    os.kill(old, signal.SIGKILL)
+    until(lambda: not process_born(old), "it is dead, its sockets too")
+    with ExitStack() as stack, netns(web) as space:
+        for port in range(40_000, 40_010):
+            taken = stack.enter_context(space.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            taken.bind((RESOLVER, port))
+        engine.containers()
+        until(lambda: _answers(db, "web"), "another has come")
+        assert told(ask(db, "db")) == {"10.9.0.3"}
+
+
+def _answers(asker: Container, name: str) -> bool:
+    try:
+        return bool(told(ask(asker, name, patience=0.2)))
+    except (ConnectionRefusedError, dns.exception.Timeout):
+        return False

@@ -1,0 +1,79 @@
+"""Who changes the network inside his container loses his own, and keeps nobody from anything."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.errors import MydockerError
+from runtime.records import Container
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.daemon.dns_client import RESOLVER, ask, told
+from tests.runtime.support.inspection import netns
+
+_CHANGES = {
+    "its link is gone": "ip link del eth0",
+    "its address is gone": "ip addr flush dev eth0",
+    "another has its name": "ip link del eth0; ip link set lo down; ip link set lo name eth0",
+}
+
+
+@pytest.fixture
+def web(engine: Engine, lan: str) -> Container:
+    """A container that may change its network, and whom it could take something from."""
+    engine.network_create("wan", subnet="10.8.0.0/24")
+    engine.run("base", FOR_EVER, name="db", network=lan)
+    few = {"net.ipv4.ip_local_port_range": "40000 40009"}
+    return engine.run(
+        "base",
+        FOR_EVER,
+        name="web",
+        network=lan,
+        publish=["8080:80"],
+        cap_add=["NET_ADMIN"],
+        sysctls=few,
+    )
+
+
+def _others_go_on(engine: Engine) -> None:
+    """Looking, starting and removing; also of the very one."""
+    assert {item.name for item in engine.containers()} >= {"web", "db"}
+    other = engine.run("base", FOR_EVER, network="lan")
+    assert told(ask(other, "db")) == {"10.9.0.2"}
+    engine.repair()
+    engine.remove("web", force=True)
+
+
+@pytest.mark.parametrize("script", _CHANGES.values(), ids=list(_CHANGES))
+def test_interfaces(engine: Engine, web: Container, script: str) -> None:
+    """However they were left, networks can be connected and taken off, or that is refused."""
+    assert engine.exec("web", ["sh", "-c", script]).exit_code == 0
+    engine.repair()
+    with suppress(MydockerError):
+        engine.network_connect("wan", "web")
+    with suppress(MydockerError):
+        engine.network_disconnect("lan", "web")
+    _others_go_on(engine)
+
+
+def test_ports(engine: Engine, web: Container) -> None:
+    """It cannot be heard any more, by the attendant of all; it needs no rights for that."""
+    with _no_port_left(web):
+        with suppress(MydockerError):
+            engine.network_connect("wan", "web")
+        _others_go_on(engine)
+
+
+@contextmanager
+def _no_port_left(container: Container) -> Iterator[None]:
+    """Somebody inside has every port of the resolver's address."""
+    with ExitStack() as stack, netns(container) as space:
+        for port in range(40_000, 40_010):
+            taken = stack.enter_context(space.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            with suppress(OSError):  # the attendant itself has it
+                taken.bind((RESOLVER, port))
+        yield

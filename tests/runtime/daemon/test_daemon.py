@@ -1,0 +1,316 @@
+"""The attendant: how it comes and goes, and what it relays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from pathlib import Path
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+import dns.reversename
+import pytest
+
+from linux.netns import NetNS
+from runtime.daemon import client, dns_socket
+from runtime.daemon.client import Attendants
+from runtime.engine import Engine
+from runtime.errors import ConflictError, MydockerError
+from runtime.records import Container
+from runtime.store import process_born
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.daemon.dns_client import GATEWAY, RESOLVER, ask, known, name_server, told
+from tests.runtime.support.inspection import netns, nothing_left, processes, until
+from tests.runtime.support.killing import Step, killed_at, steps
+
+
+def _attendants() -> set[int]:
+    found = set()
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            own = os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/thread-self/ns/net")
+            title = words[0] == b"mydocker-attendant"
+            if (title or b"runtime.daemon.daemon" in words) and own:
+                found.add(pid)
+    return found
+
+
+def test_it_comes_with_the_first_and_goes_with_the_last(
+    engine: Engine, lan: str, root: Path
+) -> None:
+    """One for all of them; nothing is left of it, and nobody attends to what needs nobody."""
+    engine.run("base", FOR_EVER)
+    assert not _attendants()
+    with nothing_left(root):
+        one = engine.run("base", FOR_EVER, network=lan)
+        until(lambda: len(_attendants()) == 1, "it has come")
+        two = engine.run("base", FOR_EVER, network=lan)
+        assert len(_attendants()) == 1
+        engine.remove(one.id, force=True)
+        assert told(ask(two, two.name)) == {"10.9.0.3"}
+        engine.remove(two.id, force=True)
+        assert not _attendants()
+    three = engine.run("base", FOR_EVER, name="three", network=lan)
+    assert told(ask(three, "three")) == {"10.9.0.2"}
+
+
+def test_it_lets_go_of_a_container_that_ends_by_itself(engine: Engine, lan: str) -> None:
+    """Its namespace is not kept alive by those who answered it, though nobody calls."""
+    web = engine.run("base", FOR_EVER, network=lan)
+    until(lambda: bool(_attendants()), "it has come")
+    assert told(ask(web, web.name)) == {"10.9.0.2"}
+    os.kill(web.state.pid, signal.SIGKILL)
+    until(lambda: not _attendants(), "it has gone with the last")
+
+
+def test_it_holds_nothing_of_a_container_that_was_stopped(engine: Engine, lan: str) -> None:
+    """Though there was a connection, and a question under way that nobody answers."""
+    engine.run("base", FOR_EVER, name="stays", network=lan)
+    until(lambda: bool(_attendants()), "it has come")
+    (pid,) = _attendants()
+    assert told(ask(engine.inspect("stays"), "stays"))
+    before = _descriptors(pid)
+    web = engine.run("base", FOR_EVER, name="web", network=lan, dns=["10.9.0.200"])
+    with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_STREAM) as idle:
+        idle.connect((RESOLVER, 53))
+        ask(web, "web", tcp=True)
+        with pytest.raises(dns.exception.Timeout):
+            ask(web, "www.example", patience=0.2)
+        assert len(_descriptors(pid)) > len(before) + 3
+        engine.stop("web", timeout=0)
+    assert _descriptors(pid) == before
+
+
+def _descriptors(pid: int) -> list[str]:
+    directory = f"/proc/{pid}/fd"
+    found = []
+    for number in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"{directory}/{number}"))
+    assert not [item for item in found if item.startswith("net:")]
+    return sorted(found)
+
+
+def test_killed_it_is_replaced_by_the_next_call(engine: Engine, lan: str) -> None:
+    """Which answers everybody that it answered, and relays what it relayed."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, publish=["8080:80"])
+    db = engine.run("base", FOR_EVER, name="db", network=lan)
+    assert told(ask(web, "db")) == {"10.9.0.3"}
+    (old,) = _attendants()
+    os.kill(old, signal.SIGKILL)
+    until(lambda: not process_born(old), "it is dead, its socket too")
+    engine.containers()
+    until(lambda: _attendants() - {old} != set(), "another has come")
+    until(lambda: _answers(web), "it has found whom to attend to")
+    assert told(ask(db, "web")) == {"10.9.0.2"}
+    assert _called_on_loopback6(web) == "fd00:9::1"
+    engine.remove("web", force=True)
+    assert told(ask(db, "db")) == {"10.9.0.3"}
+    engine.remove("db", force=True)
+    assert not _attendants()
+
+
+def _answers(asker: Container) -> bool:
+    try:
+        return bool(told(ask(asker, asker.name, patience=0.2)))
+    except (ConnectionRefusedError, dns.exception.Timeout):
+        return False
+
+
+def test_only_what_is_for_the_loopback_is_relayed(engine: Engine, lan: str) -> None:
+    """What a peer sends to all nodes on the link, the host among them, is not for the container."""
+    web = engine.run("base", FOR_EVER, network=lan, publish=["8080:80/udp"])
+    peer = engine.run("base", FOR_EVER, network=lan)
+    with (
+        netns(web) as inside,
+        netns(peer) as beside,
+        inside.socket(socket.AF_INET6, socket.SOCK_DGRAM) as ear,
+        beside.socket(socket.AF_INET6, socket.SOCK_DGRAM) as caller,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as host,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other,
+    ):
+        ear.bind(("", 80))
+        ear.settimeout(10)
+        other.bind(("", 8081))
+        other.settimeout(10)
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+        for word in (b"one", b"two"):
+            for port in (8080, 8081):
+                caller.sendto(b"to everybody", ("ff02::1", port))
+            assert other.recv(64) == b"to everybody"
+            host.sendto(word, ("::1", 8080))
+            assert ear.recv(64) == word
+
+
+def test_killed_before_a_start_it_is_replaced_by_it(engine: Engine, lan: str) -> None:
+    """The one that starts and those that ran are all answered."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan)
+    until(lambda: bool(_attendants()), "it has come")
+    (old,) = _attendants()
+    os.kill(old, signal.SIGKILL)
+    until(lambda: not process_born(old), "it is dead, its socket too")
+    db = engine.run("base", FOR_EVER, name="db", network=lan)
+    assert told(ask(db, "web")) == {"10.9.0.2"}
+    until(lambda: _answers(web), "it has found out about the others")
+
+
+def test_many_start_and_stop_at_once(engine: Engine, lan: str, root: Path) -> None:
+    """From as many processes; there is one attendant at most, and everybody is answered."""
+    with nothing_left(root):
+        for _ in range(2):
+            workers = []
+            for number in range(8):
+                pid = os.fork()
+                if not pid:
+                    code = 1
+                    try:
+                        own = Engine(root)
+                        web = own.run("base", FOR_EVER, name=f"w{number}", network=lan)
+                        code = 0 if len(told(ask(web, f"w{number}"))) == 1 else 2
+                        own.remove(web.id, force=True)
+                    finally:
+                        os._exit(code)
+                workers.append(pid)
+            assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in workers] == [0] * 8
+            assert not _attendants()
+
+
+def _called_on_loopback6(web: Container, *, kind: socket.SocketKind = socket.SOCK_STREAM) -> str:
+    """Whom a listener on port 80 in the container sees when the host calls `::1` port 8080."""
+    with (
+        netns(web) as space,
+        space.socket(socket.AF_INET6, kind) as ear,
+        socket.socket(socket.AF_INET6, kind) as call,
+    ):
+        ear.bind(("", 80))
+        ear.settimeout(10)
+        call.settimeout(10)
+        if kind == socket.SOCK_STREAM:
+            ear.listen()
+            call.connect(("::1", 8080))
+            accepted, caller = ear.accept()
+            with accepted:
+                call.sendall(b"x" * 300_000)
+                call.shutdown(socket.SHUT_WR)
+                heard = b"".join(iter(lambda: accepted.recv(1 << 16), b""))
+                accepted.sendall(heard[::-1])
+            assert b"".join(iter(lambda: call.recv(1 << 16), b"")) == b"x" * 300_000
+        else:
+            for word in (b"one", b"two"):
+                call.sendto(word, ("::1", 8080))
+                heard, caller = ear.recvfrom(64)
+                ear.sendto(heard.upper(), caller)
+                assert call.recv(64) == word.upper()
+        return str(caller[0])
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_the_ipv6_loopback_is_relayed(engine: Engine, lan: str, kind: str) -> None:
+    """Both ways, to the end, and seen as the host; a call that nobody takes is hung up on."""
+    number = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
+    web = engine.run("base", FOR_EVER, network=lan, publish=[f"[::1]:8080:80/{kind}"])
+    assert _called_on_loopback6(web, kind=number) == "fd00:9::1"
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as call:
+        call.settimeout(10)
+        if kind == "tcp":
+            with pytest.raises(ConnectionResetError):
+                _connect_and_read(call)
+    engine.network_create("aaa", subnet6="fd00:a::/64")
+    engine.network_connect("aaa", web.id)
+    assert _called_on_loopback6(web, kind=number) == "fd00:a::1"
+    engine.stop(web.id, timeout=0)
+    with (
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as call,
+        pytest.raises(ConnectionRefusedError),
+    ):
+        call.connect(("::1", 8080))
+
+
+def _connect_and_read(call: socket.socket) -> None:
+    call.connect(("::1", 8080))  # fails itself when the reset comes at once
+    call.recv(1)
+
+
+@pytest.mark.parametrize(
+    "step",
+    steps(
+        (Attendants, "attend"),
+        (client, "_say"),
+        (Attendants, "_begin"),
+        (client, "_bind"),
+        (Attendants, "_spawn"),
+        (dns_socket, "open_ears"),
+    ).values(),
+)
+def test_a_start_is_killed(engine: Engine, root: Path, lan: str, step: Step) -> None:
+    """Whatever it had got to, the next start has its names answered, and nothing is left."""
+    with nothing_left(root):
+        killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web", network=lan))
+        until(lambda: not _starting(engine), "its child has let go of the lock too")
+        with contextlib.suppress(MydockerError):
+            engine.remove("web", force=True)
+        db = engine.run("base", FOR_EVER, name="web", network=lan)
+        assert told(ask(db, "web")) == {"10.9.0.2"}
+        engine.remove("web", force=True)
+        until(lambda: not _attendants(), "it has gone with the last")
+
+
+def _starting(engine: Engine) -> bool:
+    return any(item.state.status in ("starting", "removing") for item in engine.containers())
+
+
+def test_a_stopped_attendant_is_told_of(
+    engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who cannot be reached is named; the start fails and leaves nothing running."""
+    engine.run("base", FOR_EVER, network=lan)
+    until(lambda: bool(_attendants()), "it has come")
+    (pid,) = _attendants()
+    monkeypatch.setattr(client, "_BOUND", 0.2)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(MydockerError, match="attendant"):
+            engine.run("base", FOR_EVER, name="web", network=lan)
+        assert [item.name for item in engine.containers()].count("web") == 0
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    with pytest.raises(ConflictError):
+        engine.network_remove(lan)
+
+
+def test_calls_that_it_has_no_time_for_are_no_failures(
+    engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than the kernel keeps for it: looking goes on, and who needs it waits or is told."""
+    engine.run("base", FOR_EVER, name="web", network=lan)
+    until(lambda: bool(_attendants()), "it has come")
+    (pid,) = _attendants()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(100):
+            assert engine.inspect("web").running
+        with monkeypatch.context() as patched:
+            patched.setattr(client, "_BOUND", 0.2)
+            with pytest.raises(MydockerError, match="attendant"):
+                engine.run("base", FOR_EVER, name="late", network=lan)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    db = engine.run("base", FOR_EVER, name="db", network=lan)
+    assert told(ask(db, "web")) == {"10.9.0.2"}
+    assert _attendants() == {pid}
+
+
+def test_a_namespace_is_entered_and_left(engine: Engine, lan: str, host: NetNS) -> None:
+    """Asking a resolver from inside a container does not move the attendant there."""
+    web = engine.run("base", FOR_EVER, network=lan, dns=[GATEWAY])
+    with name_server(known):
+        assert told(ask(web, "www.example")) == {"192.0.2.1"}
+    (pid,) = _attendants()
+    assert os.readlink(f"/proc/{pid}/ns/net") == f"net:[{host.id[1]}]"

@@ -1,0 +1,242 @@
+"""Names on user-defined networks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+import dns.reversename
+import pytest
+
+from harness.testbench.lookup import by_address, by_name, inside
+from runtime.daemon import dns_names
+from runtime.engine import Engine
+from runtime.store import Store
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.daemon.dns_client import (
+    RESOLVER,
+    answers,
+    ask,
+    asked,
+    connected,
+    questions,
+    rcode,
+    told,
+)
+from tests.runtime.support.inspection import netns
+
+_AAAA = 28
+"""Bytes of a record, its owner a pointer to the question (RFC 1035, 4.1.4)."""
+
+
+def test_members_answer_to_all_their_names(engine: Engine, lan: str) -> None:
+    """Name, alias, short id and hostname, with the network's name behind them too, in any case."""
+    web = engine.run("base", FOR_EVER, name="Web", network=lan, aliases=["www"], hostname="box")
+    db = engine.run("base", FOR_EVER, name="db", network=lan)
+    for name in ("Web", "web", "WWW", web.id[:12], "box", "web.lan", "www.LAN."):
+        assert told(ask(db, name)) == {"10.9.0.2"}, name
+        assert told(ask(db, name, "AAAA")) == {"fd00:9::2"}, name
+    assert told(ask(web, "web")) == {"10.9.0.2"}
+
+
+def test_addresses_lead_back_to_names(engine: Engine, lan: str) -> None:
+    """A member's does, in both families; nobody's in the subnet is known not to exist."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan)
+    for address in ("10.9.0.2", "fd00:9::2"):
+        reverse = dns.reversename.from_address(address).to_text()
+        assert told(ask(web, reverse, "PTR")) == {"web.lan."}
+    for address in ("10.9.0.77", "fd00:9::77"):
+        reverse = dns.reversename.from_address(address).to_text()
+        assert rcode(ask(web, reverse, "PTR")) == "NXDOMAIN"
+
+
+def test_a_name_without_such_an_address_is_no_error(engine: Engine) -> None:
+    """No AAAA where there is no IPv6: the name exists, and nobody outside is asked."""
+    engine.network_create("four", subnet="10.8.0.0/24")
+    web = engine.run("base", FOR_EVER, name="web", network="four")
+    for kind in ("AAAA", "MX"):
+        answer = ask(web, "web", kind)
+        assert (rcode(answer), answer.answer) == ("NOERROR", [])
+
+
+def test_a_peer_is_not_looked_for_in_the_hosts_search_domain(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the C library does, because the peer has no address of that family."""
+    monkeypatch.setattr(dns_names, "searched", lambda: ["..", "corp.example"])
+    engine.network_create("four", subnet="10.8.0.0/24")
+    web = engine.run("base", FOR_EVER, name="web", network="four", aliases=["www"])
+
+    def answer(name: str, kind: str) -> dns.message.Message | None:
+        query = dns.message.make_query(name, kind)
+        return dns_names.Names(Store(str(root))).answer(web.id, query)
+
+    for name in ("web.corp.example", "WWW.Corp.example", f"{web.id[:12]}.corp.example"):
+        said = answer(name, "AAAA")
+        assert said is not None
+        assert (rcode(said), said.answer) == ("NOERROR", [])
+        assert answer(name, "A") is None  # in full it may be somebody else's
+    for name in ("corp.example", "other.corp.example", "web.example", "a.web.corp.example"):
+        assert answer(name, "AAAA") is None
+
+
+def test_an_alias_of_several_leads_to_all(engine: Engine, lan: str) -> None:
+    """Each container that has it."""
+    for name in ("one", "two", "three"):
+        engine.run("base", FOR_EVER, name=name, network=lan, aliases=["all"])
+    asker = engine.inspect("one")
+    assert told(ask(asker, "all")) == {"10.9.0.2", "10.9.0.3", "10.9.0.4"}
+
+
+def test_a_program_inside_gets_the_answer(engine: Engine, lan: str) -> None:
+    """By what its resolv.conf says."""
+    engine.run("base", FOR_EVER, name="web", network=lan)
+    engine.run("base", FOR_EVER, name="db", network=lan)
+    pid = engine.inspect("db").state.pid
+    assert inside(pid, by_name, "web", 4).addresses == {ip_address("10.9.0.2")}
+    assert inside(pid, by_address, "10.9.0.2") == "web.lan"
+
+
+def test_names_follow_at_once(engine: Engine, lan: str) -> None:
+    """Starting, stopping, connecting and taking off are seen by the very next question."""
+    engine.network_create("dmz", subnet="10.8.0.0/24")
+    asker = engine.run("base", FOR_EVER, name="asker", network=lan)
+    other = engine.run("base", FOR_EVER, name="other", network="dmz")
+    assert rcode(ask(asker, "other")) == "SERVFAIL"
+    engine.network_connect(lan, "other", aliases=["friend"])
+    assert told(ask(asker, "other")) == {"10.9.0.3"}
+    assert told(ask(asker, "friend")) == {"10.9.0.3"}
+    assert told(ask(other, "asker")) == {"10.9.0.2"}
+    engine.network_connect("dmz", "asker")
+    assert told(ask(asker, "other")) == {"10.9.0.3", "10.8.0.2"}
+    engine.network_disconnect(lan, "other")
+    assert told(ask(asker, "other")) == {"10.8.0.2"}
+    assert rcode(ask(asker, "friend")) == "SERVFAIL"
+    engine.stop("other", timeout=0)
+    assert rcode(ask(asker, "other")) == "SERVFAIL"
+    engine.start("other")
+    assert told(ask(asker, "other")) == {"10.8.0.2"}
+
+
+def test_the_default_network_has_no_names(engine: Engine) -> None:
+    """There a container asks the host's resolvers, and nobody attends to it."""
+    web = engine.run("base", FOR_EVER, name="web")
+    engine.run("base", FOR_EVER, name="db")
+    assert RESOLVER.encode() not in engine.exec("web", ["cat", "/etc/resolv.conf"]).stdout
+    with pytest.raises(ConnectionRefusedError):
+        ask(web, "db")
+
+
+def test_a_container_that_comes_from_the_default_network_learns_names(
+    engine: Engine, lan: str
+) -> None:
+    """When it is connected to another, resolv.conf changes under its feet, and back again."""
+    web = engine.run("base", FOR_EVER, name="web")
+
+    def resolv_conf() -> str:
+        return engine.exec("web", ["cat", "/etc/resolv.conf"]).stdout.decode()
+
+    before = resolv_conf()
+    engine.network_connect(lan, "web")
+    assert f"nameserver {RESOLVER}\n" in resolv_conf()
+    assert told(ask(web, "web")) == {"10.9.0.2"}
+    engine.network_disconnect(lan, "web")
+    assert resolv_conf() == before
+    with pytest.raises(ConnectionRefusedError):
+        ask(web, "web")
+
+
+def test_port_53_stays_the_containers(engine: Engine, lan: str) -> None:
+    """It can run a name server on every address of its own, and is still answered names."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan)
+    with (
+        netns(web) as space,
+        space.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        space.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+    ):
+        udp.bind(("", 53))
+        tcp.bind(("", 53))
+        tcp.listen()
+        for over_tcp in (False, True):
+            assert told(ask(web, "web", tcp=over_tcp)) == {"10.9.0.2"}
+
+
+def test_a_large_answer_comes_whole_over_tcp(engine: Engine, lan: str) -> None:
+    """Over UDP there is as much of it as the asker has room for, and it says what it is."""
+    for number in range(30):
+        engine.run("base", FOR_EVER, name=f"c{number}", network=lan, aliases=["many"])
+    asker = engine.inspect("c0")
+    whole = ask(asker, "many", "AAAA", tcp=True)
+    assert len(told(whole)) == 30
+    assert not whole.flags & dns.flags.TC
+    assert told(ask(asker, "many", "AAAA", payload=4096)) == told(whole)
+    for payload, room in ((0, 512), (100, 512), (600, 600)):
+        cut = ask(asker, "many", "AAAA", payload=payload)
+        assert cut.flags & dns.flags.TC
+        assert told(cut) < told(whole)
+        assert 0 <= room - len(cut.to_wire()) < _AAAA
+
+
+def test_nonsense_is_passed_over(engine: Engine, lan: str) -> None:
+    """What is no query gets no answer, and the next one that is gets its own."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan)
+    with netns(web) as space, space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.connect((RESOLVER, 53))
+        for nonsense in (b"", b"x", os.urandom(300), bytes(12), b"\xff" * 64):
+            opened.send(nonsense)
+    assert told(ask(web, "web")) == {"10.9.0.2"}
+
+
+def test_every_question_on_a_connection_is_answered(engine: Engine, lan: str) -> None:
+    """Also such as come at once, or in pieces, and when nothing comes behind them."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
+    three = ("web", "www", "w3")
+    together = questions(*three)
+    for size in (len(together), 1, 30):
+        with connected(web) as opened:
+            for start in range(0, len(together), size):
+                opened.sendall(together[start : start + size])
+            opened.shutdown(socket.SHUT_WR)
+            heard = list(answers(opened))
+            assert sorted(map(asked, heard)) == sorted(three)
+            assert all(told(item) == {"10.9.0.2"} for item in heard)
+
+
+def test_a_question_may_come_in_part_with_another(engine: Engine, lan: str) -> None:
+    """The one is answered, and the other when the rest of it has come."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, aliases=["www", "w3"])
+    together = questions("web", "www", "w3")
+    whole = len(questions("web"))
+    for cut in (whole + 1, whole + 2, whole + 9, len(together) - 1):
+        with connected(web) as opened:
+            coming = answers(opened)
+            opened.sendall(together[:cut])
+            assert asked(next(coming)) == "web"
+            opened.sendall(together[cut:])
+            assert {asked(next(coming)), asked(next(coming))} == {"www", "w3"}
+
+
+def test_idle_connections_keep_nobody_from_being_answered(engine: Engine, lan: str) -> None:
+    """However many there are: the one that has been idle longest makes room (RFC 7766, 6.2.3)."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, dns=["10.9.0.200"])
+    with contextlib.ExitStack() as stack:
+        waits, first, *_, last = [stack.enter_context(connected(web)) for _ in range(250)]
+        waits.sendall(questions("www.example", "web"))
+        assert asked(next(answers(waits))) == "web"
+        for _ in range(50):
+            stack.enter_context(connected(web))
+        for tcp in (False, True):
+            assert told(ask(web, "web", tcp=tcp)) == {"10.9.0.2"}
+        last.sendall(questions("web"))
+        assert told(next(answers(last))) == {"10.9.0.2"}
+        assert not list(answers(first))
+        assert rcode(next(answers(waits))) == "SERVFAIL"

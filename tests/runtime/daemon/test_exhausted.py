@@ -1,0 +1,93 @@
+"""An attendant without a descriptor left: who comes meanwhile waits, and nothing ends."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from runtime.daemon import client
+from runtime.engine import Engine
+from runtime.errors import MydockerError
+from runtime.records import Container
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.daemon.dns_client import answers, ask, connected, questions, rcode, told
+from tests.runtime.daemon.test_nursery import called
+from tests.runtime.support.inspection import netns
+
+
+@pytest.fixture
+def web(engine: Engine, lan: str) -> Container:
+    """A container that answers on a published port, and that is attended to."""
+    made = engine.run("base", FOR_EVER, name="web", network=lan, publish=["[::1]:8080:80"])
+    assert told(ask(made, "web")) == {"10.9.0.2"}
+    return made
+
+
+@contextmanager
+def _none_left(web: Container, spare: int = 0) -> Iterator[None]:
+    """The attendant can open nothing more, or `spare` descriptors."""
+    (pid,) = called(b"mydocker-attendant")
+    used = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
+    free = [number for number in range(max(used) + spare + 2) if number not in used]
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[spare], before[1]))
+    try:
+        yield
+        # By now it has noticed who came.
+        assert rcode(ask(web, "web")) in ("NOERROR" if spare else "SERVFAIL")
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_who_asks_over_tcp_meanwhile_is_answered_later(web: Container) -> None:
+    """The connection waits in the kernel's queue, as any that comes too fast."""
+    with ExitStack() as stack:
+        with _none_left(web):
+            opened = stack.enter_context(connected(web))
+            opened.sendall(questions("web"))
+        assert told(next(answers(opened))) == {"10.9.0.2"}
+
+
+def test_who_calls_a_relayed_port_meanwhile_gets_through_later(web: Container) -> None:
+    """Callers of the host's own can open as many connections as they like."""
+    with netns(web) as space, space.socket(socket.AF_INET6, socket.SOCK_STREAM) as server:
+        server.bind(("::", 80))
+        server.listen()
+        server.settimeout(10)
+        with _none_left(web):
+            opened = socket.create_connection(("::1", 8080), 10)
+        with opened, server.accept()[0] as accepted:
+            opened.sendall(b"hi")
+            assert accepted.recv(2) == b"hi"
+
+
+def test_calls_of_mydockers_meanwhile_are_served_later(
+    engine: Engine, lan: str, root: Path, web: Container
+) -> None:
+    """It does not turn around them for ever, with a line in its log each time."""
+    with _none_left(web):
+        engine.containers()
+    engine.run("base", FOR_EVER, name="db", network=lan)
+    assert told(ask(web, "db")) == {"10.9.0.3"}
+    assert (root / "attendant.log").read_text() == ""
+
+
+@pytest.mark.parametrize("spare", range(1, 5))
+def test_nothing_is_kept_of_a_call_that_came_in_part(
+    engine: Engine, lan: str, web: Container, monkeypatch: pytest.MonkeyPatch, spare: int
+) -> None:
+    """The kernel passes on as many descriptors as there is room for; the others are lost."""
+    (pid,) = called(b"mydocker-attendant")
+    before = sorted(os.listdir(f"/proc/{pid}/fd"))
+    monkeypatch.setattr(client, "_BOUND", 0.2)
+    with _none_left(web, spare), suppress(MydockerError):
+        engine.run("base", FOR_EVER, name="db", network=lan)
+        engine.remove("db", force=True)
+    assert told(ask(web, "web")) == {"10.9.0.2"}
+    assert sorted(os.listdir(f"/proc/{pid}/fd")) == before

@@ -1,0 +1,130 @@
+"""What is no name of a peer's is asked of others, or of nobody."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+import dns.reversename
+from dns.message import Message
+
+from harness.testbench.lookup import by_name, inside
+from runtime.engine import Engine
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.daemon.dns_client import (
+    GATEWAY,
+    RESOLVER,
+    answers,
+    ask,
+    asked,
+    connected,
+    known,
+    name_server,
+    questions,
+    rcode,
+    told,
+)
+from tests.runtime.support.inspection import netns, until
+
+
+def test_the_rest_is_asked_of_a_resolver_that_was_named(engine: Engine, lan: str) -> None:
+    """Over the transport by which it was asked; peers' names are not."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
+    with name_server(known) as outside:
+        for tcp in (False, True):
+            assert told(ask(web, "www.example", tcp=tcp)) == {"192.0.2.1"}
+            assert told(ask(web, "web", tcp=tcp)) == {"10.9.0.2"}
+        assert outside.asked == [("www.example.", False), ("www.example.", True)]
+
+
+def test_an_answer_that_was_cut_is_whole_over_tcp(engine: Engine, lan: str) -> None:
+    """That it was cut is passed on, and asking again over TCP brings all of it."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
+    with name_server(known) as outside:
+        assert ask(web, "big.example").flags & dns.flags.TC
+        assert len(told(ask(web, "big.example", tcp=True))) == 200
+        found = inside(web.state.pid, by_name, "big.example", 4).addresses
+        assert found == {ip_address(f"192.0.2.{number}") for number in range(200)}
+        assert ("big.example.", True) in outside.asked
+
+
+def test_a_resolver_that_fails_is_passed_over(engine: Engine, lan: str) -> None:
+    """One that is not there, one that gives up and one that never answers: the next is asked."""
+    servers = ["10.9.0.200", GATEWAY, "172.17.42.1"]
+    engine.network_inspect("bridge")
+    web = engine.run("base", FOR_EVER, name="web", network=lan, dns=servers)
+
+    def gives_up(query: Message, _: bool) -> Message:  # noqa: FBT001
+        answer = dns.message.make_response(query)
+        answer.set_rcode(dns.rcode.SERVFAIL)
+        return answer
+
+    with name_server(gives_up):
+        assert rcode(ask(web, "www.example")) == "SERVFAIL"
+        with name_server(known, "172.17.42.1"):
+            assert told(ask(web, "www.example")) == {"192.0.2.1"}
+    with name_server(lambda query, tcp: None):  # noqa: ARG005
+        assert rcode(ask(web, "www.example", tcp=True)) == "SERVFAIL"
+
+
+def test_what_is_unknown_outside_is_unknown(engine: Engine, lan: str) -> None:
+    """NXDOMAIN is an answer: nobody else is asked."""
+
+    def nowhere(query: Message, _: bool) -> Message:  # noqa: FBT001
+        answer = dns.message.make_response(query)
+        answer.set_rcode(dns.rcode.NXDOMAIN)
+        return answer
+
+    servers = [GATEWAY, "172.17.42.1"]
+    engine.network_inspect("bridge")
+    web = engine.run("base", FOR_EVER, network=lan, dns=servers)
+    with name_server(nowhere), name_server(known, "172.17.42.1") as second:
+        assert rcode(ask(web, "www.example")) == "NXDOMAIN"
+        assert second.asked == []
+
+
+def test_an_internal_network_ends_with_its_peers(engine: Engine) -> None:
+    """They answer; nothing else exists, though the host has resolvers."""
+    engine.network_create("closed", internal=True, subnet="10.7.0.0/24")
+    web = engine.run("base", FOR_EVER, name="web", network="closed")
+    engine.run("base", FOR_EVER, name="db", network="closed")
+    assert told(ask(web, "db")) == {"10.7.0.3"}
+    for name in ("www.example", "lan", "web.other"):
+        assert rcode(ask(web, name)) == "NXDOMAIN"
+
+
+def test_every_question_on_a_connection_is_passed_on(engine: Engine, lan: str) -> None:
+    """Those that come at once too; a peer's name does not wait for the others."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY])
+    outside = [f"{number}.example" for number in range(40)]
+    with name_server(known), connected(web) as opened:
+        opened.sendall(questions(*outside, "web"))
+        opened.shutdown(socket.SHUT_WR)
+        heard = {asked(item): told(item) for item in answers(opened)}
+    assert heard == {**{name: {"192.0.2.1"} for name in outside}, "web": {"10.9.0.2"}}
+
+
+def test_a_peer_answers_while_nobody_outside_does(engine: Engine, lan: str) -> None:
+    """However much was asked, of which no more is under way at a time than there is room for."""
+    web = engine.run("base", FOR_EVER, name="web", network=lan, dns=[GATEWAY] * 6)
+    with (
+        name_server(lambda query, tcp: None) as outside,  # noqa: ARG005
+        netns(web) as space,
+        space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened,
+        connected(web) as connection,
+    ):
+        opened.connect((RESOLVER, 53))
+        for number in range(400):
+            opened.send(dns.message.make_query(f"{number}.example", "A").to_wire())
+        until(lambda: len(outside.asked) > 200, "the questions are passed on")
+        assert told(ask(web, "web", patience=3)) == {"10.9.0.2"}
+        connection.sendall(questions("www.example", "web"))
+        heard = answers(connection)
+        assert {asked(next(heard)), asked(next(heard))} == {"www.example", "web"}
+        assert len({name for name, _ in outside.asked}) <= 256

@@ -1,0 +1,139 @@
+"""Who calls a port on `::1` again and again takes from its other callers, and from nobody else."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.records import Container
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.daemon.dns_client import ask, told
+from tests.runtime.daemon.test_nursery import called
+from tests.runtime.support.inspection import netns, until
+
+_ROOM = 100
+"""Descriptors that the attendant may open: a quarter is for all relays."""
+_ALONE, _BESIDE_ANOTHER = _ROOM // 4 // 2, _ROOM // 4 // 2 // 2
+"""Connections through a container's relays at a time."""
+
+
+@pytest.fixture
+def web(engine: Engine, lan: str) -> Container:
+    """A container that is called on `::1`, and one more, with an attendant of few descriptors."""
+    for name, port in (("web", 8080), ("db", 8090)):
+        publish = [f"[::1]:{port}:80", f"[::1]:{port}:80/udp"]
+        engine.run("base", FOR_EVER, name=name, network=lan, publish=publish)
+    found = engine.inspect("web")
+    assert told(ask(found, "db")) == {"10.9.0.3"}
+    (pid,) = called(b"mydocker-attendant")
+    _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (_ROOM, most))
+    return found
+
+
+class Server:
+    """Port 80 of a container: whose connections have come through."""
+
+    def __init__(self, opened: socket.socket, stack: ExitStack) -> None:
+        self.opened, self._stack = opened, stack
+        self._taken: list[socket.socket] = []
+
+    def taken(self) -> list[socket.socket]:
+        """The connections by now."""
+        with suppress(BlockingIOError):
+            while True:
+                self._taken.append(self._stack.enter_context(self.opened.accept()[0]))
+        return self._taken
+
+
+@contextmanager
+def _served(container: Container, kind: int = socket.SOCK_STREAM) -> Iterator[Server]:
+    with (
+        ExitStack() as stack,
+        netns(container) as space,
+        space.socket(socket.AF_INET6, kind) as opened,
+    ):
+        opened.bind(("::", 80))
+        opened.settimeout(10)
+        if kind == socket.SOCK_STREAM:
+            opened.listen(128)
+            opened.setblocking(False)
+        yield Server(opened, stack)
+
+
+def _call(port: int) -> socket.socket:
+    return socket.create_connection(("::1", port), 10)
+
+
+def test_a_flood_leaves_names_and_other_containers_alone(engine: Engine, web: Container) -> None:
+    """They are served at once, however many wait."""
+    db = engine.inspect("db")
+    with _served(web) as flooded, _served(db) as other, ExitStack() as stack:
+        for _ in range(_ROOM):
+            stack.enter_context(_call(8080))
+        until(lambda: len(flooded.taken()) == _BESIDE_ANOTHER, "there is no room for more")
+        assert told(ask(web, "db")) == {"10.9.0.3"}
+        assert told(ask(web, "db", tcp=True)) == {"10.9.0.3"}
+        for _ in range(_BESIDE_ANOTHER):
+            stack.enter_context(_call(8090))
+        until(lambda: len(other.taken()) == _BESIDE_ANOTHER, "all have come through")
+        assert len(flooded.taken()) == _BESIDE_ANOTHER
+
+
+def test_who_waits_gets_through_when_another_has_ended(web: Container) -> None:
+    """In the order of their calls."""
+    with _served(web) as server, ExitStack() as stack:
+        callers = [stack.enter_context(_call(8080)) for _ in range(_BESIDE_ANOTHER + 1)]
+        for number, caller in enumerate(callers):
+            caller.sendall(bytes([number]))
+        until(lambda: len(server.taken()) == _BESIDE_ANOTHER, "there is no room for more")
+        callers[0].close()
+        server.taken()[0].close()
+        until(lambda: len(server.taken()) > _BESIDE_ANOTHER, "the last has come through")
+        last = server.taken()[-1]
+        last.settimeout(10)
+        assert last.recv(1) == bytes([_BESIDE_ANOTHER])
+
+
+def test_there_is_more_for_who_is_left(engine: Engine, web: Container) -> None:
+    """When a container has ended, others have its part."""
+    with _served(web) as server, ExitStack() as stack:
+        for _ in range(_ROOM):
+            stack.enter_context(_call(8080))
+        until(lambda: len(server.taken()) == _BESIDE_ANOTHER, "there is no room for more")
+        engine.remove("db", force=True)
+        until(lambda: len(server.taken()) == _ALONE, "there is room for as many again")
+        assert told(ask(web, "web")) == {"10.9.0.2"}
+        assert len(server.taken()) == _ALONE
+
+
+def test_a_caller_gets_through_however_many_containers_there_are(
+    engine: Engine, lan: str, web: Container
+) -> None:
+    """Where the part of each would be less than a connection takes."""
+    for port in range(9000, 9000 + _ROOM // 4 // 2):
+        engine.run("base", FOR_EVER, network=lan, publish=[f"[::1]:{port}:80"])
+    with _served(web) as server, _call(8080):
+        until(lambda: len(server.taken()) == 1, "it has come through")
+
+
+def test_over_udp_who_speaks_is_heard(web: Container) -> None:
+    """And answered, however many have spoken before; no descriptor is kept for them."""
+    with _served(web, socket.SOCK_DGRAM) as server, ExitStack() as stack:
+        for number in range(_ROOM):
+            caller = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+            caller.settimeout(10)
+            caller.connect(("::1", 8080))
+            caller.send(bytes([number]))
+            said, at = server.opened.recvfrom(16)
+            server.opened.sendto(said, at)
+            assert caller.recv(16) == bytes([number])
+        assert told(ask(web, "db")) == {"10.9.0.3"}
+        (pid,) = called(b"mydocker-attendant")
+        assert len(os.listdir(f"/proc/{pid}/fd")) < _ROOM // 2

@@ -1,0 +1,1 @@
+"""Tests of runtime/image: layers, archives and the image library."""

@@ -1,0 +1,86 @@
+"""Images on their way into an engine, and what is on disk afterwards."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.engine import Engine
+from runtime.image.create import Loaded
+from tests.runtime.image import tars
+from tests.runtime.support.inspection import descriptors, mounts
+
+
+def load(engine: Engine, archive: bytes) -> list[Loaded]:
+    """Load an archive from a file that is gone afterwards."""
+    with tempfile.TemporaryFile(dir="/run", buffering=0) as file:
+        file.write(archive)
+        file.seek(0)
+        return engine.images.load(file, shown="x.tar")
+
+
+def import_root(
+    engine: Engine, archive: bytes, name: str = "x", changes: Sequence[str] = ()
+) -> str:
+    """Import the tar of a root file system."""
+    with tempfile.TemporaryFile(dir="/run", buffering=0) as file:
+        file.write(archive)
+        file.seek(0)
+        return engine.images.import_root(file, name, shown="x.tar", changes=changes)
+
+
+def base_layer(engine: Engine) -> bytes:
+    """The files of `base` as a layer."""
+    files = tars.unpacked(b"".join(engine.images.save(["base"])))
+    return next(data for name, data in files.items() if len(data) > 1_000_000)
+
+
+def make(engine: Engine, *layers: bytes, name: str = "made", **defaults: object) -> str:
+    """Load an image of these layers, the lowest first; its id."""
+    made = tars.config(layers, **defaults)
+    (found,) = load(engine, tars.packed(tars.new_docker(layers, made, [name])))
+    return found.identity
+
+
+def output(engine: Engine, image: str, script: str) -> str:
+    """What a shell prints in a new container of an image, without a network."""
+    made = engine.run(image, ["sh", "-c", script], network="none")
+    engine.wait(made.id)
+    text = "".join(entry.data.decode() for entry in engine.logs(made.id))
+    engine.remove(made.id)
+    return text
+
+
+def on_disk(root: Path) -> set[str]:
+    """Everything below a state directory but the library's fixed parts."""
+    library = root / "library"
+    fixed = {library / name for name in ("", "lock", "scratch", "layers", "configs")}
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path not in fixed}
+
+
+@contextmanager
+def unchanged(root: Path) -> Iterator[None]:
+    """The body leaves nothing on disk, and of this process no descriptor, child or mount."""
+    gc.collect()  # or what earlier tests' engines had open goes meanwhile
+    before = _state(root)
+    yield
+    assert _state(root) == before
+
+
+def _state(root: Path) -> tuple[set[str], set[str], str, int]:
+    return (
+        on_disk(root),
+        set(descriptors()),
+        Path("/proc/thread-self/children").read_text(),
+        mounts(root),
+    )
+
+
+def has_id(number: int) -> bool:
+    """Whether this user namespace has a user and a group of that number."""
+    maps = [Path(f"/proc/self/{name}_map").read_text().splitlines() for name in ("uid", "gid")]
+    ranges = [[tuple(map(int, line.split())) for line in lines] for lines in maps]
+    return all(any(0 <= number - first < count for first, _, count in each) for each in ranges)

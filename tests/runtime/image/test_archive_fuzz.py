@@ -1,0 +1,193 @@
+"""Archives that nobody thought of: hypothesis makes them, and the promises are the same."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runtime.image import config, create
+from runtime.image import layer as layers
+from runtime.image.layer import Budget, Chunks
+from runtime.image.library import Library
+from runtime.image.tar import Packer, Refused
+from tests.runtime.image import tars
+from tests.runtime.image.tars import Item
+
+pytestmark = pytest.mark.usefixtures("root")  # the sandbox, and its private /run
+
+fuzz = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150
+)
+
+PARTS = st.sampled_from(
+    ["a", "b", "c", "..", ".", "", "link", ".wh.a", ".wh.link", ".wh..wh..opq", "\udcff", "é" * 80]
+)
+PATHS = st.lists(PARTS, min_size=1, max_size=5).map("/".join)
+TARGETS = st.one_of(
+    PATHS, st.sampled_from(["/run/outside", "../outside", "../../outside/file", "/", "/proc/self"])
+)
+KINDS = st.sampled_from(
+    [
+        *[tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE] * 4,
+        *[tarfile.FIFOTYPE, tarfile.CONTTYPE, tarfile.CHRTYPE, b"Z"],
+    ]
+)
+
+
+@st.composite
+def items(draw: st.DrawFn) -> Item:
+    """Any entry; most of them could be."""
+    kind = draw(KINDS)
+    return Item(
+        draw(PATHS),
+        draw(st.binary(max_size=600)) if kind == tarfile.REGTYPE else b"",
+        kind,
+        draw(st.integers(0, 0o7777)),
+        draw(st.sampled_from([0, 1, 1000, 4_000_000_000])),
+        draw(st.sampled_from([0, 5])),
+        draw(TARGETS) if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else "",
+    )
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory with a neighbour that must not change, on the sandbox's tmpfs."""
+    with tempfile.TemporaryDirectory(dir="/run") as made:
+        outside = Path(made, "outside")
+        outside.mkdir()
+        (outside / "file").write_text("alive")
+        before = (outside.stat(), (outside / "file").stat())
+        yield Path(made)
+        after = (outside.stat(), (outside / "file").stat())
+        for was, is_now in zip(before, after, strict=True):
+            assert was[:4] == is_now[:4]
+            assert (was.st_mtime_ns, was.st_ctime_ns) == (is_now.st_mtime_ns, is_now.st_ctime_ns)
+        shutil.rmtree(made, ignore_errors=True)
+        os.mkdir(made)
+
+
+def _packed(tree: Path) -> bytes:
+    top = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return b"".join(Packer(layer=True).pack(top))
+    finally:
+        os.close(top)
+
+
+@fuzz
+@given(st.lists(items(), max_size=12))
+def test_a_layer_stays_in_its_directory(entries: list[Item]) -> None:
+    """Whatever its entries are called and link to; and what is taken is taken again as the same."""
+    with scratch() as made:
+        descriptors = set(os.listdir("/proc/self/fd"))
+        with suppress(Refused):
+            layers.build(str(made / "one"), io.BytesIO(tars.tar(*entries)), Budget(1 << 30))
+            data = _packed(made / "one" / "tree")
+            layers.build(str(made / "two"), Chunks([data]), Budget(1 << 30))
+            assert _packed(made / "two" / "tree") == data
+        # What earlier tests have left to the garbage collector may be closed by now.
+        assert set(os.listdir("/proc/self/fd")) <= descriptors
+        assert set(os.listdir(made)) <= {"one", "two", "outside"}
+
+
+LAYER = tars.tar(tars.directory("d"), Item("d/f", b"data" * 200), tars.symlink("s", "d/f"))
+ARCHIVES = [
+    tars.packed(make([LAYER], tars.config([LAYER], Env=["A=b"]), ["name:1"]))
+    for make in (tars.old_docker, tars.new_docker, tars.oci)
+]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """An archive in which some bytes are others, more, or fewer."""
+    data = bytearray(draw(st.sampled_from(ARCHIVES)))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(data)))
+        match draw(st.sampled_from(["change", "insert", "cut", "swap"])):
+            case "change":
+                data[at : at + 1] = draw(st.binary(min_size=1, max_size=4))
+            case "insert":
+                data[at:at] = draw(st.binary(min_size=1, max_size=512))
+            case "cut":
+                del data[at : at + draw(st.integers(1, 4096))]
+            case _:
+                block, other = at // 512 * 512, draw(st.integers(0, len(data))) // 512 * 512
+                data[block : block + 512], data[other : other + 512] = (
+                    data[other : other + 512],
+                    data[block : block + 512],
+                )
+    return bytes(data)
+
+
+@fuzz
+@given(damaged())
+def test_a_damaged_archive_is_whole_or_refused(data: bytes) -> None:
+    """There is the image that the digests promise, or nothing at all."""
+    with scratch() as made, tempfile.TemporaryFile(dir="/run", buffering=0) as file:
+        library = Library(str(made / "library"))
+        file.write(data)
+        file.seek(0)
+        try:
+            found = create.load(library, file)
+        except Refused:
+            assert library.index() == ({}, {})
+            for name in ("layers", "configs", "scratch"):
+                assert not list((made / "library" / name).iterdir())
+        else:
+            for item in found:
+                raw = library.config(item.identity)
+                assert tars.sha256(raw) == item.identity
+                for layer in config.parse(raw).layers:
+                    assert tars.sha256(Path(library.layer(layer), "blob").read_bytes()) == layer
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["config", "rootfs", "diff_ids", "os", "Env", "Cmd", "created", "Labels"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@fuzz
+@given(JSON)
+def test_a_configuration_is_understood_or_refused(made: Any) -> None:
+    """Never half: what comes out of it is text that a program can be given."""
+    raw = json.dumps(made).encode()
+    try:
+        found = config.parse(raw)
+    except Refused:
+        return
+    assert found.identity == tars.sha256(raw)
+    for text in (*found.defaults.env, *found.defaults.command, found.defaults.user):
+        assert "\0" not in text
+        text.encode()
+    assert all("=" in item for item in found.defaults.env)
+
+
+@fuzz
+@given(st.binary(max_size=2000))
+def test_bytes_are_refused(data: bytes) -> None:
+    """What is not an archive at all raises nothing but `Refused`."""
+    with scratch() as made, pytest.raises(Refused):
+        layers.build(str(made / "one"), io.BytesIO(data), Budget(1 << 30))

@@ -1,0 +1,275 @@
+"""Archives that were made to do harm, or were damaged: refused, and nothing is left."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from linux.syscalls import mount, umount
+from runtime.engine import Engine
+from runtime.errors import InvalidError, UnsupportedError
+from runtime.image import layer as streams
+from runtime.image import tar
+from tests.runtime.image import tars
+from tests.runtime.image.image_files import import_root, load, make, unchanged
+from tests.runtime.image.tars import Item, directory, link, symlink
+
+UP = "../" * 12
+
+
+@pytest.fixture
+def canary(root: Path) -> Iterator[Path]:
+    """A directory outside of mydocker's, which must stay as it is."""
+    made = Path(tempfile.mkdtemp(dir="/run", prefix="canary-"))
+    (made / "file").write_text("alive")
+    yield made
+    assert [path.name for path in made.iterdir()] == ["file"]
+    assert (made / "file").read_text() == "alive"
+    assert (made / "file").stat().st_nlink == 1
+    shutil.rmtree(made)
+
+
+def _there(canary: str) -> dict[str, tuple[list[Item], str]]:
+    """Entries that lead to the canary, and what is said about them."""
+    return {
+        "dots": ([Item(f"{UP}{canary}/evil")], "leads out of the archive"),
+        "dots inside": ([Item(f"a/{UP}{canary}/evil")], "leads out of the archive"),
+        "dots at the end": ([directory("a/..")], "leads out of the archive"),
+        "absolute": ([Item(f"/{canary}/evil")], "is absolute"),
+        "absolute by pax": ([Item("x", pax={"path": f"/{canary}/evil"})], "is absolute"),
+        "below an absolute link": (
+            [symlink("out", f"/{canary}"), Item("out/evil")],
+            "lies below a link that leads out",
+        ),
+        "below a relative link": (
+            [symlink("out", f"{UP}{canary}"), Item("out/evil")],
+            "lies below a link that leads out",
+        ),
+        "below a link in a link": (
+            [directory("a"), symlink("a/up", "../.."), symlink("b", "a/up"), Item("b/evil")],
+            "lies below a link that leads out",
+        ),
+        "a directory below a link": (
+            [symlink("out", f"/{canary}"), directory("out/evil")],
+            "lies below a link that leads out",
+        ),
+        "a link below a link": (
+            [symlink("out", f"/{canary}"), symlink("out/evil", "x")],
+            "lies below a link that leads out",
+        ),
+        "a whiteout below a link": (
+            [symlink("out", f"/{canary}"), Item("out/.wh.file")],
+            "lies below a link that leads out",
+        ),
+        "below links in a circle": (
+            [symlink("a", "b"), symlink("b", "a"), Item("a/x")],
+            "go in a circle",
+        ),
+        "below /proc": (
+            [symlink("self", "/proc/self/cwd"), Item("self/evil")],
+            "lies below a link that leads out",
+        ),
+        "hard link with dots": ([link("evil", f"{UP}{canary}/file")], "leads out of the archive"),
+        "absolute hard link": ([link("evil", f"/{canary}/file")], "is absolute"),
+        "hard link below a link": (
+            [symlink("out", f"/{canary}"), link("evil", "out/file")],
+            "lies below a link that leads out",
+        ),
+    }
+
+
+LEADING_OUT = _there("x")
+
+
+@pytest.mark.parametrize("how", LEADING_OUT)
+def test_nothing_leads_out(engine: Engine, root: Path, canary: Path, how: str) -> None:
+    """Neither dots, nor absolute paths, nor links of either kind reach a file outside."""
+    items, said = _there(str(canary).lstrip("/"))[how]
+    with unchanged(root), pytest.raises(InvalidError, match=said):
+        make(engine, tars.tar(*items))
+
+
+def test_a_link_that_leads_out_is_only_a_link(engine: Engine, canary: Path) -> None:
+    """In a container it leads to the container's own files; what replaces it goes nowhere else."""
+    items = [symlink("out", str(canary)), symlink("file", f"{canary}/file")]
+    make(engine, tars.tar(*items, Item("file", b"mine"), directory("out"), Item("out/file")))
+    tree = Path(engine.images.get("made").layers[0])
+    assert (tree / "file").read_text() == "mine"
+    assert (tree / "out" / "file").read_bytes() == b""
+
+
+ENTRIES: dict[str, tuple[list[Item], str]] = {
+    "a character device": ([Item("null", type=tarfile.CHRTYPE)], "'null' is a device"),
+    "a block device": ([Item("sda", type=tarfile.BLKTYPE)], "'sda' is a device"),
+    "a sparse file": ([Item("s", type=tarfile.GNUTYPE_SPARSE)], "is a sparse file"),
+    "a sparse file by pax": ([Item("s", pax={"GNU.sparse.major": "1"})], "is a sparse file"),
+    "an unknown kind": ([Item("x", type=b"Q")], "of a kind that tar does not know"),
+    "a whiteout of nothing": ([Item(".wh.")], "is of no name"),
+    "a whiteout of the directory": ([Item("a/.wh..")], "is of no name"),
+    "a whiteout of the one above": ([Item("a/.wh...")], "is of no name"),
+    "everything is hidden": ([Item(".wh..wh..opq")], "which an overlay cannot"),
+    "a zero byte": ([Item("x", pax={"path": "a\0b"})], "zero byte"),
+    "a name too long": ([Item("x" * 256)], "too long for a file system"),
+    "a path too long": ([Item("/".join(["x" * 200] * 30))], "too long for a file system"),
+    "too deep": ([directory("d/" * 300)], "lies 300 directories deep"),
+    "a link to nothing": ([link("a", "b")], "linked to 'b', which is not in the archive"),
+    "a link to itself": ([Item("a"), link("a", "a")], "which is not in the archive"),
+    "a link to a directory": ([directory("a"), link("b", "a")], "hard link to a directory"),
+    "a link without a target": ([symlink("a", "")], "no target that could be"),
+    "a file over a directory": ([directory("a"), Item("a")], "in the place of a directory"),
+    "a directory below a file": ([Item("a"), Item("a/b")], "in the place of a directory"),
+    "a file for a top": ([Item("./")], "the top of it is a file"),
+    "a negative size": ([Item("a", pax={"size": "-1"})], "size cannot be"),
+    "a size without an end": (
+        [Item("a", pax={"size": str(2**63 - 1)})],
+        "before its last file does",
+    ),
+    "an impossible owner": ([Item("a", pax={"uid": str(2**32 - 1)})], "uid cannot be"),
+    "an impossible time": ([Item("a", pax={"mtime": "1e400"})], "mtime cannot be"),
+    "bad capabilities": (
+        [Item("a", pax={"SCHILY.xattr.security.capability": "nonsense"})],
+        "malformed file capabilities",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ENTRIES)
+def test_an_entry_that_cannot_be(engine: Engine, root: Path, what: str) -> None:
+    """Is named with what is wrong about it."""
+    items, said = ENTRIES[what]
+    with unchanged(root), pytest.raises(InvalidError, match=said):
+        make(engine, tars.tar(Item("good", b"x" * 10_000), *items))
+
+
+def _header(**changes: bytes) -> bytes:
+    """A header with some fields overwritten, and the checksum made right again."""
+    places = {"size": (124, 12), "type": (156, 1), "mode": (100, 8)}
+    block = bytearray(Item("x").encoded())
+    for name, value in changes.items():
+        start, length = places[name]
+        block[start : start + length] = value.ljust(length, b"\0")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def _extension(data: bytes, size: int | None = None) -> bytes:
+    length = len(data) if size is None else size
+    head = _header(type=tarfile.XHDTYPE, size=b"%011o" % length)
+    return head + data + bytes(-len(data) % 512)
+
+
+GOOD = Item("good", b"x" * 10_000).encoded()
+ONE = Item("one").encoded()
+END = bytes(1024)
+
+DAMAGED: dict[str, tuple[bytes, str]] = {
+    "nothing at all": (b"", "without the mark"),
+    "no end": (GOOD, "without the mark"),
+    "half an end": (GOOD + bytes(100), "without the mark"),
+    "cut in a file": (GOOD[:5000], "before its last file does"),
+    "cut in a header": (GOOD + ONE[:300], "without the mark"),
+    "cut in the padding": (GOOD[:-100], "without the mark"),
+    "a wrong checksum": (GOOD + ONE.replace(b"one", b"two") + END, "byte 10752 is damaged"),
+    "garbage": (GOOD + os.urandom(512) + END, "is damaged"),
+    "a negative size": (GOOD + _header(size=b"\xff" * 12) + END, "says that it has -1 bytes"),
+    "an immense size": (
+        GOOD + _header(size=b"\x80" + b"\xff" * 11) + END,
+        r"says that it has \d{20,} bytes",
+    ),
+    "an immense extension": (GOOD + _extension(b"", 1 << 33) + END, "come to 8589934592 bytes"),
+    "extensions without an end": (
+        GOOD + _extension(b"1048000 a=" + b"x" * 1047989 + b"\n") * 3 + END,
+        "come to 2096000 bytes",
+    ),
+    "an extension of nothing": (GOOD + _extension(b"6 a=b\n") + END, "in the middle of an entry"),
+    "an extension that lies": (GOOD + _extension(b"99 a=b\n") + ONE + END, "is damaged"),
+    "an extension of length 0": (GOOD + _extension(b"0 a=b\n") + ONE + END, "is damaged"),
+    "an extension without =": (GOOD + _extension(b"6 abc\n") + ONE + END, "is damaged"),
+    "gzip cut short": (gzip.compress(GOOD + END)[:-20], "compressed data is damaged"),
+    "gzip changed": (
+        gzip.compress(GOOD + END)[:-8] + bytes(4) + gzip.compress(GOOD + END)[-4:],
+        "compressed data is damaged",
+    ),
+    "gzip and garbage": (gzip.compress(GOOD + END) + b"garbage", "compressed data is damaged"),
+    "gzip of nonsense": (b"\x1f\x8b\x08\x00" + bytes(6) + b"\xff" * 20, "compressed data is"),
+    "xz": (b"\xfd7zXZ\x00" + bytes(20), "compressed by xz\n.*gzip only\n.*xz -d"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(20), "compressed by zstd"),
+    "bzip2": (b"BZh9" + bytes(20), "compressed by bzip2"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_tar(engine: Engine, root: Path, what: str) -> None:
+    """Is refused as a root file system, where no digest would tell."""
+    data, said = DAMAGED[what]
+    with unchanged(root), pytest.raises(InvalidError, match=said):
+        import_root(engine, data)
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_archive(engine: Engine, root: Path, what: str) -> None:
+    """Is refused also as an archive of images."""
+    data, said = DAMAGED[what]
+    with unchanged(root), pytest.raises(InvalidError, match=said):
+        load(engine, data)
+
+
+# --- bombs ------------------------------------------------------------------------
+
+
+def test_a_bomb_of_bytes(engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A little that unpacks to more than there may be, in one layer or in the archive around it."""
+    monkeypatch.setattr(streams, "MOST_BYTES", 1 << 20)
+    layer = gzip.compress(tars.tar(Item("zeros", bytes(1 << 21))))
+    assert len(layer) < 10_000
+    archive = tars.packed(tars.new_docker([layer], tars.config([layer])))
+    with unchanged(root), pytest.raises(InvalidError, match="unpacks to more than 1048576 bytes"):
+        load(engine, archive)
+    with unchanged(root), pytest.raises(InvalidError, match="unpacks to more than 1048576 bytes"):
+        load(engine, gzip.compress(tars.tar(Item("zeros", bytes(1 << 21)))))
+
+
+def test_many_layers_are_one_bomb(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an image comes to counts, not what a layer does."""
+    monkeypatch.setattr(streams, "MOST_BYTES", 1 << 20)
+    layers = [gzip.compress(tars.tar(Item(f"f{n}", bytes(200_000)))) for n in range(8)]
+    with unchanged(root), pytest.raises(InvalidError, match="unpacks to more than"):
+        make(engine, *layers)
+
+
+def test_a_bomb_of_entries(engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many files, or headers that are about no file."""
+    monkeypatch.setattr(tar, "MAX_ENTRIES", 100)
+    with unchanged(root), pytest.raises(InvalidError, match="more than 100 entries"):
+        make(engine, tars.tar(*(Item(f"f{n}") for n in range(200))))
+    empty = _extension(b"") * 200
+    with unchanged(root), pytest.raises(InvalidError, match="more than 100 entries"):
+        import_root(engine, empty + END)
+
+
+def test_a_full_disk(engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's own end of it: told as such, and what was written is freed again."""
+    small = root / "small"
+    small.mkdir()
+    mount("tmpfs", str(small), "tmpfs", 0, "size=2m")
+    try:
+        inner = Engine(small)
+        monkeypatch.setattr(streams.Budget, "take", lambda *_: None)
+        with pytest.raises(UnsupportedError, match="the disk is full"):
+            make(inner, tars.tar(Item("big", os.urandom(3 << 20))))
+        assert os.statvfs(small).f_bfree * 4096 > 1_900_000
+        monkeypatch.undo()
+        with pytest.raises(InvalidError, match="too little free space"):
+            make(inner, tars.tar(Item("big", os.urandom(3 << 20))))
+    finally:
+        umount(str(small))

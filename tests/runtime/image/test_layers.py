@@ -1,0 +1,292 @@
+"""What layers come to when they are laid over each other, seen from inside a container."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.errors import InvalidError, UnsupportedError
+from tests.runtime.image import tars
+from tests.runtime.image.image_files import base_layer, has_id, load, make, output
+from tests.runtime.image.tars import Item, directory, link, symlink
+from tests.runtime.support.inspection import until
+
+BELOW = tars.tar(
+    directory("d"),
+    Item("d/old", b"old"),
+    Item("d/kept", b"kept"),
+    directory("whole"),
+    Item("whole/old", b"old"),
+    Item("file", b"file"),
+    directory("tree"),
+    directory("tree/sub"),
+    Item("tree/sub/f"),
+)
+LIST = "cd / && echo d/* whole/* tree/* fil[e]"  # by what directories list, not by what is there
+
+
+def _over(engine: Engine, *items: Item) -> list[str]:
+    """What a container sees of `BELOW` under a layer of these entries."""
+    make(engine, base_layer(engine), BELOW, tars.tar(*items))
+    listed = output(engine, "made", LIST).split()
+    return sorted(name for name in listed if not set(name) & set("*["))
+
+
+WHITEOUTS: dict[str, tuple[list[Item], list[str]]] = {
+    "a file": ([Item("d/.wh.old")], ["d/kept", "file", "tree/sub", "whole/old"]),
+    "a directory": ([Item(".wh.d")], ["file", "tree/sub", "whole/old"]),
+    "several": (
+        [Item("d/.wh.old"), Item("d/.wh.kept"), Item(".wh.file")],
+        ["tree/sub", "whole/old"],
+    ),
+    "what is not there": ([Item("d/.wh.x")], ["d/kept", "d/old", "file", "tree/sub", "whole/old"]),
+    "all of a directory": (
+        [directory("whole"), Item("whole/.wh..wh..opq"), Item("whole/new")],
+        ["d/kept", "d/old", "file", "tree/sub", "whole/new"],
+    ),
+    "all of it, said last": (
+        [Item("whole/new"), Item("whole/.wh.x"), Item("whole/.wh..wh..opq")],
+        ["d/kept", "d/old", "file", "tree/sub", "whole/new"],
+    ),
+    "all of it, and more": (
+        [Item("whole/.wh..wh..opq"), Item("whole/.wh.old"), Item("whole/new")],
+        ["d/kept", "d/old", "file", "tree/sub", "whole/new"],
+    ),
+    "a directory made anew": (
+        [Item(".wh.whole"), directory("whole"), Item("whole/new")],
+        ["d/kept", "d/old", "file", "tree/sub", "whole/new"],
+    ),
+    "a directory made anew, said last": (
+        [directory("whole"), Item("whole/new"), Item(".wh.whole")],
+        ["d/kept", "d/old", "file", "tree/sub", "whole/new"],
+    ),
+    "a directory made anew by its content": (
+        [Item(".wh.whole"), Item("whole/new")],
+        ["d/kept", "d/old", "file", "tree/sub", "whole/new"],
+    ),
+    "a file made anew": (
+        [Item(".wh.file"), Item("file", b"new")],
+        ["d/kept", "d/old", "file", "tree/sub", "whole/old"],
+    ),
+    "a directory becomes a file": (
+        [Item("tree")],
+        ["d/kept", "d/old", "file", "whole/old"],
+    ),
+    "what AUFS kept for itself": (
+        [Item(".wh..wh.aufs"), directory(".wh..wh.plnk"), Item("d/.wh..wh.orph")],
+        ["d/kept", "d/old", "file", "tree/sub", "whole/old"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WHITEOUTS)
+def test_a_layer_takes_away(engine: Engine, what: str) -> None:
+    """What is gone is gone, and nothing more; the order of entries does not matter."""
+    items, seen = WHITEOUTS[what]
+    assert _over(engine, *items) == seen
+    assert ".wh." not in output(engine, "made", "ls -aR / 2>/dev/null")
+
+
+def test_what_is_gone_comes_back_in_a_layer_above(engine: Engine) -> None:
+    """A third layer may have a file again that the second took away."""
+    gone, back = tars.tar(Item("d/.wh.old")), tars.tar(Item("d/old", b"back"))
+    make(engine, base_layer(engine), BELOW, gone, back)
+    assert output(engine, "made", "cat /d/old") == "back"
+
+
+def test_files_are_what_they_were(engine: Engine) -> None:
+    """Modes with set-uid and sticky bits, times, links of both kinds, FIFOs, capabilities."""
+    capability = bytes.fromhex("0100000200040000000000000000000000000000")
+    layer = tars.tar(
+        Item("suid", b"x", mode=0o4755),
+        directory("sticky", 0o3777),
+        Item("d/one", b"same"),
+        link("d/two", "d/one"),
+        symlink("abs", "/d/one"),
+        symlink("rel", "../d/one"),
+        Item("pipe", type=b"6", mode=0o620),
+        Item("capable", pax={"SCHILY.xattr.security.capability": capability.decode()}),
+        Item("other", pax={"SCHILY.xattr.trusted.overlay.redirect": "/etc"}),
+        Item("old", mtime=1),
+        directory("before"),
+        Item("before/f"),
+        Item("early", pax={"mtime": "-5.5"}),
+        Item("late", pax={"mtime": "9" * 19}),
+    )
+    make(engine, base_layer(engine), layer)
+    tree = Path(engine.images.get("made").layers[0])
+    modes = {name: stat.S_IMODE((tree / name).lstat().st_mode) for name in os.listdir(tree)}
+    assert (modes["suid"], modes["sticky"], modes["pipe"]) == (0o4755, 0o3777, 0o620)
+    assert stat.S_ISFIFO((tree / "pipe").lstat().st_mode)
+    assert (tree / "d" / "one").samefile(tree / "d" / "two")
+    assert (os.readlink(tree / "abs"), os.readlink(tree / "rel")) == ("/d/one", "../d/one")
+    assert os.getxattr(tree / "capable", "security.capability")[:8] == capability[:8]
+    assert not os.listxattr(tree / "other")
+    assert (tree / "old").stat().st_mtime == 1
+    assert (tree / "early").stat().st_mtime_ns < 1_000_000_000
+    assert (tree / "late").stat().st_mtime > 4_000_000_000
+    assert (tree / "before").stat().st_mtime == 1_000_000_000
+    assert output(engine, "made", "cat /abs /rel") == "samesame"
+
+
+def test_owners_are_kept_as_far_as_there_are_any(engine: Engine) -> None:
+    """An id that this user namespace does not have becomes root's."""
+    layer = tars.tar(Item("mine", uid=0, gid=0), Item("others", uid=1234, gid=56))
+    make(engine, layer)
+    tree = Path(engine.images.get("made").layers[0])
+    owners = {name: (tree / name).stat()[4:6] for name in ("mine", "others")}
+    assert owners == {"mine": (0, 0), "others": (1234, 56) if has_id(1234) else (0, 0)}
+
+
+def test_entries_that_come_twice(engine: Engine) -> None:
+    """The last one holds; a directory keeps what is in it."""
+    layer = tars.tar(
+        directory("d", 0o700), Item("d/f", b"first"), directory("d", 0o755), Item("d/f", b"last")
+    )
+    make(engine, layer)
+    tree = Path(engine.images.get("made").layers[0])
+    assert (tree / "d" / "f").read_bytes() == b"last"
+    assert stat.S_IMODE((tree / "d").stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_what_follows_the_end_counts(engine: Engine, compress: Callable[[bytes], bytes]) -> None:
+    """A digest is of all bytes, also of those after a tar's end, which some programs pad."""
+    make(engine, compress(tars.tar(Item("f", b"x")) + bytes(3 << 20)))
+    assert os.listdir(engine.images.get("made").layers[0]) == ["f"]
+
+
+def test_names_of_any_bytes(engine: Engine) -> None:
+    """Long ones, and such as no text encoding has, come out of a saved image as they went in."""
+    name = "/".join(["ü" * 60] * 5) + "/\udcff\udc80"
+    layer = tars.tar(Item(name, b"found"))
+    make(engine, layer)
+    assert (Path(engine.images.get("made").layers[0]) / name).read_bytes() == b"found"
+
+
+def test_containers_share_layers(engine: Engine, root: Path) -> None:
+    """Two images with a layer in common have it once; what one container writes, no other sees."""
+    base = base_layer(engine)
+    make(engine, base, BELOW, tars.tar(Item("one")), name="one")
+    make(engine, base, BELOW, tars.tar(Item("two")), name="two")
+    assert len(list((root / "library" / "layers").iterdir())) == 4
+    one, again, two = (
+        engine.run(image, ["sleep", "1000"], network="none") for image in ("one", "one", "two")
+    )
+    engine.exec(one.id, ["sh", "-c", "echo x > /mine; rm /d/old; echo y > /d/kept"])
+    for other in (again, two):
+        done = engine.exec(other.id, ["sh", "-c", "cat /mine /d/old /d/kept"])
+        assert done.stdout == b"oldkept"
+    assert engine.exec(one.id, ["sh", "-c", "test -e /mine"]).exit_code == 0
+
+
+def test_as_many_layers_as_there_may_be(engine: Engine) -> None:
+    """125, of which the uppermost are seen first; one more is refused."""
+    base = base_layer(engine)
+    layers = [tars.tar(Item("n", str(n).encode()), Item(f"f{n}")) for n in range(124)]
+    make(engine, base, *layers)
+    assert output(engine, "made", "cat /n; ls -d /f* | wc -l").split() == ["123124"]
+    with pytest.raises(InvalidError, match="126 layers"):
+        make(engine, base, *layers, tars.tar(Item("one more")))
+
+
+def test_a_layer_that_comes_twice(engine: Engine) -> None:
+    """As when a step of a build changes nothing: the upper one counts."""
+    one, two = tars.tar(Item("f", b"one")), tars.tar(Item("f", b"two"))
+    make(engine, base_layer(engine), one, two, one)
+    assert output(engine, "made", "cat /f") == "one"
+
+
+def test_an_image_needs_no_files_of_its_own(engine: Engine) -> None:
+    """Mount points that it lacks are not written into the container's layer."""
+    made = tars.config([])
+    (found,) = load(engine, tars.packed(tars.new_docker([], made, ["nothing"])))
+    created = engine.create(found.names[0], ["true"], network="none")
+    assert engine.inside.diff(created.id) == []
+    bare = base_layer(engine)
+    make(engine, bare, tars.tar(*(Item(f".wh.{name}") for name in ("etc", "proc", "dev", "sys"))))
+    assert output(engine, "made", "cat /proc/self/comm") == "cat\n"
+
+
+# --- who runs it ------------------------------------------------------------------
+
+PASSWD = tars.tar(
+    Item("etc/passwd", b"root:x:0:0::/root:/bin/sh\nweb:x:101:102::/srv/web:/bin/sh\nbroken\n"),
+    Item("etc/group", b"root:x:0:\nweb:x:102:\nlog:x:7:other,web\n"),
+)
+WHO = 'exec 2>/dev/null; echo "$(id -u):$(id -g) $(id -G) $HOME"'
+
+USERS = {
+    "web": "101:102 102 7 /srv/web",
+    "101": "101:102 102 7 /srv/web",
+    "web:log": "101:7 7 /srv/web",
+    "5:6": "5:6 6 /",
+    "77": "77:0 0 /",
+    "0": "0:0 0 /root",
+    "root": "0:0 0 /root",
+}
+ROOTS = ("0", "root")
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_the_command_runs_as_its_user(engine: Engine, user: str) -> None:
+    """By name or number, with the user's groups and home; by the image's files, not the host's."""
+    make(engine, base_layer(engine), PASSWD, User=user)
+    script = f"{WHO}; echo written > /dev/stdout; grep CapEff /proc/self/status"
+    if not has_id(101) and user not in ROOTS:
+        with pytest.raises(UnsupportedError, match="does not have these ids"):
+            output(engine, "made", script)
+        return
+    who, written, capabilities = output(engine, "made", script).splitlines()
+    assert who == USERS[user]
+    assert written == "written"
+    assert (int(capabilities.split()[1], 16) == 0) == (user not in ROOTS)
+
+
+def test_another_user_is_asked_for(engine: Engine) -> None:
+    """By whoever runs the container, or executes one more command in it."""
+    make(engine, base_layer(engine), PASSWD, User="web")
+    found = engine.run("made", ["sleep", "1000"], user="0", network="none")
+    assert engine.exec(found.id, ["id", "-u"]).stdout == b"0\n"
+    if has_id(101):
+        assert engine.exec(found.id, ["id", "-u"], user="web").stdout == b"101\n"
+
+
+@pytest.mark.parametrize("wanted", ["SIGUSR1", "RTMIN+3", "37"])
+def test_it_is_stopped_as_it_asks_to_be(engine: Engine, wanted: str) -> None:
+    """By the signal that the image names, and not by SIGTERM; nobody has to wait for SIGKILL."""
+    make(engine, base_layer(engine), StopSignal=wanted)
+    name = wanted.removeprefix("SIG").replace("RTMIN+3", "37")
+    script = f"trap '' TERM; trap 'exit 3' {name}; echo ready; while :; do sleep 0.01; done"
+    found = engine.run("made", ["sh", "-c", script], network="none")
+    until(lambda: any(engine.logs(found.id)), "the handler is set")
+    assert engine.stop(found.id, timeout=30).state.exit_code == 3
+
+
+def test_a_stop_signal_that_is_none(engine: Engine) -> None:
+    """Is named before anything is made."""
+    make(engine, base_layer(engine), StopSignal="SIGNOPE")
+    with pytest.raises(InvalidError, match="no signal 'SIGNOPE'"):
+        engine.run("made", ["true"], network="none")
+    assert not engine.containers()
+
+
+def test_a_user_that_nobody_knows(engine: Engine, root: Path) -> None:
+    """Is named before anything runs; files that are no files do not hold anybody up."""
+    make(engine, base_layer(engine), PASSWD)
+    with pytest.raises(InvalidError, match=r"'nobody-knows'.*no such user"):
+        engine.run("made", ["true"], user="nobody-knows", network="none")
+    with pytest.raises(InvalidError, match="no such group"):
+        engine.run("made", ["true"], user="0:nobody-knows", network="none")
+    for name, kind in (("pipes", b"6"), ("directories", b"5")):
+        odd = tars.tar(*(Item(f"etc/{file}", type=kind) for file in ("passwd", "group")))
+        make(engine, base_layer(engine), odd, name=name)
+        with pytest.raises(InvalidError, match="no such user"):
+            engine.run(name, ["true"], user="web", network="none")
+    assert not engine.containers()

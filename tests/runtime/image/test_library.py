@@ -1,0 +1,334 @@
+"""The library of images under many hands: killed, raced, removed from, named."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import signal
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime import store
+from runtime.engine import Engine
+from runtime.errors import ConflictError, InvalidError, NotFoundError
+from runtime.image import archive, layer, library, references, unpack
+from tests.runtime.image import tars
+from tests.runtime.image.image_files import base_layer, import_root, load, make, on_disk, output
+from tests.runtime.image.tars import Item, directory
+from tests.runtime.support.inspection import brought
+from tests.runtime.support.killing import in_process, killed_at, steps
+
+ONE = tars.tar(directory("d"), Item("d/f", b"one"))
+TWO = tars.tar(Item("two", b"two"))
+
+
+def _archive(*layers: bytes, name: str = "made") -> bytes:
+    return tars.packed(tars.new_docker(layers, tars.config(layers), [name]))
+
+
+LOADING = steps(
+    (store.Lock, "take"),
+    (archive.Archive, "images"),
+    (layer, "build"),
+    (unpack.Tree, "add"),
+    (unpack.Tree, "finish"),
+    (layer, "write_json"),
+    (library.Library, "publish"),
+    (library.Library, "_make_empty"),
+    (os, "rename"),
+    (library, "write_json"),
+    (library.Library, "_forget"),
+    (store, "remove"),
+    (store, "_remove_one"),
+)
+
+
+@pytest.mark.parametrize("step", LOADING.values(), ids=list(LOADING))
+def test_a_load_is_killed(engine: Engine, root: Path, step: tuple[Any, str, bool]) -> None:
+    """There is the whole image or none; the next call removes the rest, and the next load works."""
+    compressed = gzip.compress(_archive(ONE, TWO))  # of which a copy is kept meanwhile
+    killed_at(step, lambda: load(Engine(root), compressed))
+    names = brought(engine)
+    assert names in ([], ["made:latest"])
+    if names:
+        made = engine.images.get("made")
+        assert [os.listdir(tree) for tree in made.layers[:-1]] == [["two"], ["d"]]
+    for name in ("", "2"):
+        make(engine, ONE, TWO, name=f"made{name}")
+        engine.images.remove(f"made{name}")
+    if names:
+        with pytest.raises(NotFoundError):
+            engine.images.get("made")
+    empty = {name for name in on_disk(root) if not name.startswith("library/empty")}
+    assert empty == {"library/index.json", "changing", "containers", "names", "networks"}
+
+
+REMOVING = steps(
+    (library, "write_json"),
+    (library.Library, "_forget"),
+    (library.Library, "_abandoned"),
+    (os, "rename"),
+    (os, "unlink"),
+    (store, "remove"),
+    (store, "_remove_one"),
+)
+
+
+@pytest.mark.parametrize("step", REMOVING.values(), ids=list(REMOVING))
+def test_a_removal_is_killed(engine: Engine, root: Path, step: tuple[Any, str, bool]) -> None:
+    """The image is whole or gone; what is left of it goes with the next change."""
+    make(engine, ONE, TWO)
+    make(engine, ONE, name="other")
+    killed_at(step, lambda: Engine(root).images.remove("made"))
+    if any(item.name == "made:latest" for item in engine.images.all()):
+        assert os.listdir(engine.images.get("made").layers[0]) == ["two"]
+        engine.images.remove("made")
+    engine.images.tag("other", "another")
+    assert len(list((root / "library" / "layers").iterdir())) == 1
+    assert len(list((root / "library" / "configs").iterdir())) == 1
+    assert not list((root / "library" / "scratch").iterdir())
+    assert os.listdir(engine.images.get("another").layers[0]) == ["d"]
+
+
+FORGETTING = steps((os, "unlink"), (store, "remove"), (store, "_remove_one"), (os, "rmdir"))
+
+
+@pytest.mark.parametrize("step", FORGETTING.values(), ids=list(FORGETTING))
+def test_the_removal_of_a_container_is_killed(
+    engine: Engine, root: Path, step: tuple[Any, str, bool]
+) -> None:
+    """The next call finishes it: nothing of its files is left, and its name is free."""
+    found = engine.run("base", ["mkdir", "-p", "/a/b/c", "/d"], name="web", network="none")
+    engine.wait(found.id)
+    killed_at(step, lambda: Engine(root).remove("web"))
+    if engine.containers():
+        engine.remove("web")
+    assert not os.listdir(root / "containers")
+    engine.create("base", ["true"], name="web", network="none")
+
+
+def test_its_files_may_go_in_any_order(engine: Engine, root: Path) -> None:
+    """Killed when what was asked for is gone already, which a directory may well list first."""
+    found = engine.create("base", ["true"], name="web", network="none")
+
+    def remove_one_file(path: str) -> None:
+        os.unlink(f"{path}/config.json")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        store.remove = remove_one_file
+        Engine(root).remove("web")
+
+    assert in_process(work) == -signal.SIGKILL
+    assert not engine.containers()
+    assert found.id not in os.listdir(root / "containers")
+
+
+def test_many_remove_the_same(root: Path) -> None:
+    """What one has removed is no failure for the others."""
+    doomed = root / "doomed"
+    for number in range(400):
+        (doomed / f"a{number % 20}" / f"b{number}" / "c").mkdir(parents=True)
+        (doomed / f"a{number % 20}" / f"b{number}" / "f").touch()
+    context = get_context("fork")
+    workers = [context.Process(target=store.remove, args=(str(doomed),)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    assert not doomed.exists()
+
+
+def _load_many(root: Path, name: str) -> None:
+    engine = Engine(root)
+    for number in range(5):
+        load(engine, _archive(ONE, TWO, name=f"{name}{number}"))
+        load(engine, _archive(ONE, tars.tar(Item(name)), name=f"own-{name}"))
+
+
+def _load_and_remove(root: Path, name: str) -> None:
+    engine = Engine(root)
+    for _ in range(8):
+        load(engine, _archive(ONE, TWO, name=name))
+        assert os.listdir(engine.images.get(name).layers[0]) == ["two"]
+        engine.images.remove(name)
+
+
+@pytest.mark.parametrize("work", [_load_many, _load_and_remove])
+def test_many_at_once(engine: Engine, root: Path, work: Callable[[Path, str], None]) -> None:
+    """The same image loaded, used and removed by many processes is there once, or not at all."""
+    context = get_context("fork")
+    workers = [context.Process(target=work, args=(root, f"p{n}")) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    index = engine.images._library.index()
+    kept = 6 if work is _load_many else 0
+    assert set(index.layers()) == set(os.listdir(root / "library" / "layers"))
+    assert len(index.layers()) == kept
+    assert not list((root / "library" / "scratch").iterdir())
+
+
+def test_a_layer_that_is_removed_meanwhile_is_made_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load that counts on a layer of another image does not lose it with that image."""
+    make(engine, ONE, name="first")
+    original = library.Library.publish
+    pending = [lambda: engine.images.remove("first")]
+
+    def late(self: library.Library, *args: Any) -> list[str]:
+        if pending:
+            pending.pop()()
+        return original(self, *args)
+
+    monkeypatch.setattr(library.Library, "publish", late)
+    make(engine, ONE, TWO)
+    assert [os.listdir(tree) for tree in engine.images.get("made").layers[:-1]] == [["two"], ["d"]]
+
+
+# --- names ------------------------------------------------------------------------
+
+
+def test_a_tag_is_one_more_name(engine: Engine) -> None:
+    """For the same image; the last name takes the image along."""
+    identity = make(engine, ONE)
+    engine.images.tag("made", "example.com:5000/team/made:v1")
+    engine.images.tag(identity[:10], "again")
+    removed = engine.images.remove("made")
+    assert (removed.names, removed.images, removed.layers) == (["made:latest"], [], [])
+    assert engine.images.get("example.com:5000/team/made:v1").id == identity
+    engine.images.remove("again:latest")
+    removed = engine.images.remove("example.com:5000/team/made:v1")
+    assert (removed.images, removed.layers) == ([identity], [tars.sha256(ONE)])
+
+
+def test_a_name_moves(engine: Engine) -> None:
+    """What had it before has none, and can be removed by its id."""
+    first, second = make(engine, ONE), make(engine, TWO)
+    assert engine.images.get("made").id == second
+    assert {(item.name, item.id) for item in engine.images.all()} >= {
+        ("<none>:<none>", first),
+        ("made:latest", second),
+    }
+    assert engine.images.remove(first[:12]).images == [first]
+
+
+def test_base_is_named_as_it_is(engine: Engine) -> None:
+    """The machine's own image becomes an image like others, of the same id, and starts the same."""
+    engine.images.tag("base", "mine:1")
+    assert engine.images.get("mine:1").id == engine.images.get("base").id
+    assert output(engine, "mine:1", "echo here") == "here\n"
+    assert engine.images.get(engine.images.get("base").id[:12]).id == engine.images.get("base").id
+
+
+def test_an_image_in_use_stays(engine: Engine) -> None:
+    """Also when the container does not run, which is named. By force it only loses its name."""
+    make(engine, base_layer(engine), ONE)
+    found = engine.create("made", ["cat", "/d/f"], name="web", network="none")
+    with pytest.raises(ConflictError, match="container 'web' uses it"):
+        engine.images.remove("made")
+    engine.images.tag("made", "second")
+    engine.images.remove("second")
+    removed = engine.images.remove("made", force=True)
+    assert (removed.names, removed.images) == (["made:latest"], [])
+    engine.start(found.id)
+    assert engine.wait(found.id) == 0
+    engine.remove(found.id)
+    (left,) = (item for item in engine.images.all() if item.name == "<none>:<none>")
+    assert engine.images.remove(left.id).images == [left.id]
+
+
+def test_several_repositories_are_not_removed_by_id(engine: Engine) -> None:
+    """Only by force: somebody may count on the other name."""
+    identity = make(engine, ONE)
+    engine.images.tag("made", "made:2")
+    engine.images.tag("made", "other")
+    with pytest.raises(ConflictError, match="made:2 and made:latest and other:latest"):
+        engine.images.remove(identity)
+    engine.images.remove("other")
+    assert engine.images.remove(identity).names == ["made:2", "made:latest"]
+
+
+def test_an_image_stays_while_a_container_of_it_is_made(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wants to remove it then waits, and finds it in use."""
+    make(engine, ONE)
+    original = store.Store.create
+    held: list[bool] = []
+
+    def create(self: store.Store, *args: Any) -> Any:
+        held.append(store.Lock.take(f"{self.root}/library/lock", wait=False) is None)
+        return original(self, *args)
+
+    monkeypatch.setattr(store.Store, "create", create)
+    engine.create("made", ["true"], name="web", network="none")
+    assert held == [True]
+    with pytest.raises(ConflictError, match="'web' uses it"):
+        engine.images.remove("made")
+
+
+def test_an_ambiguous_beginning_of_an_id(engine: Engine) -> None:
+    """Is refused with the ids that start so."""
+    made = [import_root(engine, tars.tar(Item(str(n))), f"n{n}") for n in range(17)]
+    digit = next(d for d in "0123456789abcdef" if sum(item.startswith(d) for item in made) > 1)
+    with pytest.raises(NotFoundError, match=r"\d ids start so"):
+        engine.images.get(digit)
+    assert engine.images.get(f"sha256:{made[0]}").id == made[0]
+
+
+NAMES = {
+    "alpine": "alpine:latest",
+    "alpine:3.19": "alpine:3.19",
+    "docker.io/library/alpine": "alpine:latest",
+    "docker.io/team/app:1": "team/app:1",
+    "index.docker.io/library/alpine": "alpine:latest",
+    "library/alpine": "alpine:latest",
+    "ghcr.io/team/app": "ghcr.io/team/app:latest",
+    "localhost:5000/app": "localhost:5000/app:latest",
+    "localhost:5000/app:v1": "localhost:5000/app:v1",
+    "[::1]:5000/app": "[::1]:5000/app:latest",
+    "a__b/c-d.e:X_1": "a__b/c-d.e:X_1",
+}
+
+
+@pytest.mark.parametrize("text", NAMES)
+def test_names_are_read_as_docker_reads_them(text: str) -> None:
+    """What goes without saying is left out."""
+    assert references.parse(text) == NAMES[text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *[
+            "",
+            ":",
+            "Alpine",
+            "a b",
+            "a/../b",
+            "/a",
+            "a/",
+            "a:",
+            "a:b:c",
+            "a@b",
+            "-a",
+            "a:-b",
+            "a\n",
+        ],
+        *["a/" * 200 + "a", "x" * 256, "a:" + "x" * 129],
+    ],
+)
+def test_names_that_cannot_be(text: str) -> None:
+    """Are refused before anything is made."""
+    with pytest.raises(InvalidError, match=re.escape(f"name an image {text!r}")):
+        references.parse(text)

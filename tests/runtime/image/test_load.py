@@ -1,0 +1,253 @@
+"""Archives of every layout become images, and what an image asks of its containers holds."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.errors import InvalidError, NotFoundError
+from tests.runtime.image import tars
+from tests.runtime.image.image_files import base_layer, import_root, load, make, output
+from tests.runtime.image.tars import Item, directory
+from tests.runtime.support.inspection import brought
+
+UPPER = tars.tar(directory("./"), directory("srv"), Item("srv/word", b"carried over\n"))
+
+LAYOUTS = {"docker 24": tars.old_docker, "docker 25": tars.new_docker, "oci": tars.oci}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("compressed", ["plain", "layers", "all"])
+def test_every_layout_is_an_image(engine: Engine, layout: str, compressed: str) -> None:
+    """Its files are there under the name it came with, whatever was compressed."""
+    layers = [base_layer(engine), UPPER]
+    if compressed != "plain":
+        layers = [gzip.compress(layer, 1) for layer in layers]
+    made = tars.config(layers)
+    archive = tars.packed(LAYOUTS[layout](layers, made, ["example/word:1"]))
+    if compressed == "all":
+        archive = gzip.compress(archive, 1)
+    (found,) = load(engine, archive)
+    assert (found.identity, found.names) == (tars.sha256(made), ("example/word:1",))
+    assert output(engine, "example/word:1", "cat /srv/word") == "carried over\n"
+    assert output(engine, found.identity[:12], "ls /srv") == "word\n"
+
+
+def test_an_archive_may_come_through_a_pipe(engine: Engine, root: Path) -> None:
+    """Also when what it begins with is needed last."""
+    made = tars.config([UPPER])
+    archive = tars.packed(tars.oci([UPPER], made))
+    out, into = os.pipe()
+
+    def feed() -> None:
+        with open(into, "wb") as file:
+            file.write(archive)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with open(out, "rb", buffering=0) as file:
+        (found,) = engine.images.load(file)
+    feeder.join()
+    assert found == (tars.sha256(made), ())
+    assert not list((root / "library" / "scratch").iterdir())
+
+
+def test_layers_that_are_links_to_others(engine: Engine) -> None:
+    """As Docker wrote layers that an archive had already."""
+    files = tars.old_docker([UPPER], tars.config([UPPER]), ["linked"])
+    (path,) = (name for name in files if name.endswith("layer.tar"))
+    items = [Item(name, data) for name, data in files.items() if name != path]
+    items += [Item("real/layer.tar", UPPER), tars.symlink(path, "../real/layer.tar")]
+    (found,) = load(engine, tars.tar(*items))
+    assert found.names == ("linked:latest",)
+
+
+def test_several_images_in_one(engine: Engine) -> None:
+    """All of them, with all their names."""
+    one, other = tars.config([UPPER]), tars.config([UPPER], Env=["A=b"])
+    both = [tars.new_docker([UPPER], one, ["a", "b:2"]), tars.new_docker([UPPER], other)]
+    manifest = json.dumps([json.loads(files["manifest.json"])[0] for files in both]).encode()
+    found = load(engine, tars.packed({**both[0], **both[1], "manifest.json": manifest}))
+    assert [item.names for item in found] == [("a:latest", "b:2"), ()]
+    assert brought(engine) == ["<none>:<none>", "a:latest", "b:2"]
+
+
+def _many_platforms(*platforms: str) -> bytes:
+    files: dict[str, bytes] = {}
+    manifests = []
+    for number, platform in enumerate(platforms):
+        made = tars.config([UPPER], Env=[f"N={number}"])
+        files |= tars.oci([UPPER], made)
+        system, _, machine = platform.partition("/")
+        (item,) = json.loads(files["index.json"])["manifests"]
+        manifests.append({**item, "platform": {"os": system, "architecture": machine}})
+    inner = json.dumps({"schemaVersion": 2, "manifests": manifests}).encode()
+    kind = "application/vnd.oci.image.index.v1+json"
+    index = {"schemaVersion": 2, "manifests": [tars.descriptor(inner, kind)]}
+    files[f"blobs/sha256/{tars.sha256(inner)}"] = inner
+    return tars.packed({**files, "index.json": json.dumps(index).encode()})
+
+
+def test_the_variant_for_this_machine_is_chosen(engine: Engine) -> None:
+    """Out of an index of several, as buildx writes it."""
+    own = f"linux/{tars.MACHINES.get(os.uname().machine, os.uname().machine)}"
+    (found,) = load(engine, _many_platforms("windows/amd64", "linux/none", own))
+    assert engine.images.get(found.identity).defaults.env == ["N=2"]
+
+
+def test_no_variant_for_this_machine(engine: Engine) -> None:
+    """It is told which there are."""
+    with pytest.raises(InvalidError, match=r"no image for linux/\w+\n.*plan9/z80"):
+        load(engine, _many_platforms("plan9/z80"))
+
+
+def test_what_it_asks_of_its_containers_holds(engine: Engine) -> None:
+    """Environment, directory, entrypoint and command; each gives way to what is asked for."""
+    script = 'echo "$A,$B,$PWD,$*"'
+    make(
+        engine,
+        base_layer(engine),
+        Env=["A=image", "B=image", "EMPTY"],
+        WorkingDir="/made/here",
+        Entrypoint=["sh", "-c", script, "sh"],
+        Cmd=["one", "two"],
+        ExposedPorts={"80/tcp": {}, "53/udp": {}},
+        Labels={"who": "me"},
+    )
+
+    def said(*command: str, **options: object) -> str:
+        found = engine.run("made", command, network="none", **options)  # type: ignore[arg-type]
+        engine.wait(found.id)
+        return "".join(entry.data.decode() for entry in engine.logs(found.id))
+
+    assert said() == "image,image,/made/here,one two\n"
+    assert said("three", env={"B": "mine"}, workdir="/tmp") == "image,mine,/tmp,three\n"
+    assert said("/made", entrypoint=["echo"]) == "/made\n"
+    with pytest.raises(InvalidError, match="no command"):
+        said(entrypoint=[])
+    config = engine.create("made", [], network="none").config
+    assert (config.exposed, config.labels) == (["53/udp", "80/tcp"], {"who": "me"})
+    assert "EMPTY=" in config.env
+
+
+def test_a_container_keeps_its_image(engine: Engine) -> None:
+    """When the name is given to another image, it goes on with the one it was made from."""
+    layer = base_layer(engine)
+    make(engine, layer, UPPER, name="moving")
+    found = engine.run("moving", ["sleep", "1000"], network="none")
+    make(engine, layer, name="moving")
+    engine.stop(found.id, timeout=0)
+    engine.start(found.id)
+    assert engine.exec(found.id, ["cat", "/srv/word"]).stdout == b"carried over\n"
+
+
+def test_a_loaded_name_hides_the_machines_own(engine: Engine) -> None:
+    """Who loads an image called base wants that one."""
+    make(engine, base_layer(engine), UPPER, name="base")
+    assert output(engine, "base", "ls /srv") == "word\n"
+    assert [item.name for item in engine.images.all()].count("base:latest") == 1
+    engine.images.remove("base")
+    with pytest.raises(InvalidError, match="this machine's own programs"):
+        engine.images.remove("base")
+
+
+def test_an_import_is_one_layer(engine: Engine) -> None:
+    """A root file system, and what the lines of a Dockerfile make of it."""
+    archive = gzip.compress(base_layer(engine), 1)
+    changes = ['CMD ["echo", "hello"]', "ENV A=b 'C=d e'", "EXPOSE 80"]
+    identity = import_root(engine, archive, "rootfs:1", changes)
+    found = engine.run("rootfs:1", [], network="none")
+    assert engine.wait(found.id) == 0
+    assert [entry.data for entry in engine.logs(found.id)] == [b"hello\n"]
+    assert output(engine, identity, 'echo "$A,$C"') == "b,d e\n"
+    with pytest.raises(InvalidError, match="no such instruction"):
+        import_root(engine, archive, changes=["RUN true"])
+
+
+# --- saved again ------------------------------------------------------------------
+
+
+def test_saved_and_loaded_it_is_the_same(engine: Engine, root: Path) -> None:
+    """Id, layers to the last byte, names; saved once more, it is the same archive."""
+    layers = [gzip.compress(UPPER), tars.tar(Item("x", b"y"))]
+    made = tars.config(layers, Env=["A=b"])
+    load(engine, tars.packed(tars.old_docker(layers, made, ["a:1", "b:2"])))
+    archive = b"".join(engine.images.save(["a:1", "b:2"]))
+    for name in ("a:1", "b:2"):
+        engine.images.remove(name)
+    for name in ("layers", "configs", "scratch"):
+        assert not list((root / "library" / name).iterdir())
+    (found,) = load(engine, archive)
+    assert found == (tars.sha256(made), ("a:1", "b:2"))
+    assert b"".join(engine.images.save(["a:1", "b:2"])) == archive
+
+
+def test_a_saved_image_is_an_oci_layout(engine: Engine) -> None:
+    """By the digests and sizes that every document gives, read with nothing of mydocker's."""
+    layers = [gzip.compress(UPPER), tars.tar(Item("x", b"y"))]
+    made = tars.config(layers)
+    load(engine, tars.packed(tars.new_docker(layers, made, ["example.com:5000/a/b:1"])))
+    files = tars.unpacked(b"".join(engine.images.save(["example.com:5000/a/b:1"])))
+
+    def follow(item: dict[str, object]) -> bytes:
+        algorithm, _, digest = str(item["digest"]).partition(":")
+        data = files[f"blobs/{algorithm}/{digest}"]
+        assert (tars.sha256(data), len(data)) == (digest, item["size"])
+        return data
+
+    assert json.loads(files["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
+    (item,) = json.loads(files["index.json"])["manifests"]
+    assert item["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+    assert item["annotations"]["io.containerd.image.name"] == "example.com:5000/a/b:1"
+    manifest = json.loads(follow(item))
+    assert manifest["schemaVersion"] == 2
+    assert follow(manifest["config"]) == made
+    assert [follow(layer) for layer in manifest["layers"]] == layers
+    kind = "application/vnd.oci.image.layer.v1.tar"
+    assert [layer["mediaType"] for layer in manifest["layers"]] == [f"{kind}+gzip", kind]
+    diff_ids = json.loads(made)["rootfs"]["diff_ids"]
+    assert [f"sha256:{tars.sha256(tars.plain(layer))}" for layer in layers] == diff_ids
+    (listed,) = json.loads(files["manifest.json"])
+    assert files[listed["Config"]] == made
+    assert [files[name] for name in listed["Layers"]] == layers
+    assert listed["RepoTags"] == ["example.com:5000/a/b:1"]
+
+
+def test_base_can_go_elsewhere(engine: Engine) -> None:
+    """The machine's own image is saved as one that any other runtime takes."""
+    identity = engine.images.get("base").id
+    files = tars.unpacked(b"".join(engine.images.save(["base"])))
+    (listed,) = json.loads(files["manifest.json"])
+    assert listed["Config"] == f"blobs/sha256/{identity}"
+    assert tars.sha256(files[listed["Config"]]) == identity
+    with tarfile.open(fileobj=io.BytesIO(files[listed["Layers"][0]])) as layer:
+        assert {"bin/sh", "etc/passwd"} <= set(layer.getnames())
+
+
+def test_a_layer_that_was_damaged_is_not_saved(engine: Engine, root: Path) -> None:
+    """What is on disk is checked on its way out."""
+    make(engine, UPPER)
+    (blob,) = (root / "library" / "layers").glob("*/blob")
+    blob.write_bytes(blob.read_bytes().replace(b"carried", b"dropped"))
+    with pytest.raises(InvalidError, match="not what was loaded"):
+        list(engine.images.save(["made"]))
+
+
+def test_an_unknown_image(engine: Engine) -> None:
+    """Is named, with a way to see what there is."""
+    for use in (
+        lambda: engine.run("no/such", ["true"]),
+        lambda: engine.images.remove("no/such"),
+        lambda: list(engine.images.save(["no/such"])),
+        lambda: engine.images.tag("no/such", "x"),
+    ):
+        with pytest.raises(NotFoundError, match=r"'no/such'(.|\n)*mydocker images"):
+            use()

@@ -1,0 +1,168 @@
+"""Archives whose manifests, configurations and indexes are wrong: refused, by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runtime.engine import Engine
+from runtime.errors import InvalidError, MydockerError
+from tests.runtime.image import tars
+from tests.runtime.image.image_files import load, make, unchanged
+from tests.runtime.image.tars import Item, symlink
+from tests.runtime.support.inspection import brought
+
+# --- documents --------------------------------------------------------------------
+
+LAYER = tars.tar(Item("x", b"y"))
+MADE = tars.config([LAYER])
+
+
+def _docker(**changes: object) -> bytes:
+    files = tars.new_docker([LAYER], MADE, ["good"])
+    (listed,) = json.loads(files["manifest.json"])
+    return tars.packed({**files, "manifest.json": json.dumps([{**listed, **changes}]).encode()})
+
+
+def _with(name: str, data: bytes) -> bytes:
+    return tars.packed({**tars.new_docker([LAYER], MADE), name: data})
+
+
+def _config(made: dict[str, object]) -> bytes:
+    raw = json.dumps({**json.loads(MADE), **made}).encode()
+    return tars.packed(tars.new_docker([LAYER], raw))
+
+
+def _oci(index: object, **blobs: bytes) -> bytes:
+    files = tars.oci([LAYER], MADE)
+    added = {f"blobs/sha256/{tars.sha256(data)}": data for data in blobs.values()}
+    return tars.packed({**files, **added, "index.json": json.dumps(index).encode()})
+
+
+def _nested() -> bytes:
+    kind = "application/vnd.oci.image.index.v1+json"
+    own = {"os": "linux", "architecture": tars.MACHINES.get(os.uname().machine, "")}
+    inner, blobs = b'{"manifests": []}', {}
+    for number in range(10):
+        blobs[str(number)] = inner
+        item = tars.descriptor(inner, kind, platform=own)
+        inner = json.dumps({"mediaType": kind, "manifests": [item]}).encode()
+    blobs["last"] = inner
+    return _oci({"manifests": [tars.descriptor(inner, kind)]}, **blobs)
+
+
+def _swapped(blob: bytes, other: bytes) -> bytes:
+    files = tars.oci([LAYER], MADE)
+    return tars.packed({**files, f"blobs/sha256/{tars.sha256(blob)}": other})
+
+
+DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "a root file system": (lambda: tars.packed({"bin/sh": b""}), "(?s)not of images.*import"),
+    "no image": (lambda: _with("manifest.json", b"[]"), "no image in it"),
+    "no JSON": (lambda: _with("manifest.json", b"{"), "manifest.json is not JSON"),
+    "JSON without an end": (lambda: _with("manifest.json", b"[" * 100_000), "is not JSON"),
+    "immense numbers": (lambda: _with("manifest.json", b"9" * 100_000), "is not JSON"),
+    "an immense document": (lambda: _with("manifest.json", b" " * (5 << 20)), "too many for"),
+    "not a list": (lambda: _with("manifest.json", b"{}"), "manifest.json is not a list"),
+    "a list of numbers": (lambda: _with("manifest.json", b"[1]"), "is not an object"),
+    "too many images": (lambda: _with("manifest.json", b"[" + b"{}," * 999 + b"{}]"), "1000 entr"),
+    "no configuration": (lambda: _docker(Config="missing.json"), "does not have 'missing.json'"),
+    "a configuration outside": (lambda: _docker(Config="../x.json"), "leads out of the archive"),
+    "a number for a name": (lambda: _docker(Config=5), "is not a string"),
+    "another configuration": (lambda: _with(f"blobs/sha256/{tars.sha256(MADE)}", b"{}"), "digest"),
+    "no layers": (lambda: _docker(Layers=[]), "it has 0 layers; its configuration says 1"),
+    "layers that are no list": (lambda: _docker(Layers="x"), "Layers is not a list"),
+    "a layer outside": (lambda: _docker(Layers=["/etc/passwd"]), "is absolute"),
+    "a missing layer": (lambda: _docker(Layers=["x"]), "does not have 'x'"),
+    "another layer": (
+        lambda: _with(f"blobs/sha256/{tars.sha256(LAYER)}", tars.tar(Item("other"))),
+        "a layer has the digest",
+    ),
+    "a malformed name": (lambda: _docker(RepoTags=["UPPER/../x"]), "what no image can be"),
+    "for another system": (lambda: _config({"os": "windows"}), "an image for windows"),
+    "too many layers": (
+        lambda: _config({"rootfs": {"diff_ids": [f"sha256:{'0' * 64}"] * 126}}),
+        "126 layers; 125 can be",
+    ),
+    "another algorithm": (
+        lambda: _config({"rootfs": {"diff_ids": ["sha512:" + "0" * 128]}}),
+        "which is not a SHA-256",
+    ),
+    "a digest that is a path": (
+        lambda: _config({"rootfs": {"diff_ids": ["sha256:../../../etc"]}}),
+        "which is not a SHA-256",
+    ),
+    "a time that cannot be": (lambda: _config({"created": "2020-99-99T00:00:00Z"}), "time"),
+    "an environment of bytes": (lambda: _config({"config": {"Env": ["A=\ud800"]}}), "Env is not"),
+    "an environment with zeros": (lambda: _config({"config": {"Env": ["A=\0"]}}), "Env is not"),
+    "a command that is no list": (lambda: _config({"config": {"Cmd": "x"}}), "Cmd is not a list"),
+    "ports that are no object": (lambda: _config({"config": {"ExposedPorts": [1]}}), "not an obj"),
+    "no manifest": (lambda: _oci({"manifests": [tars.descriptor(b"x")]}), "does not have"),
+    "a manifest without a digest": (lambda: _oci({"manifests": [{}]}), "not a SHA-256"),
+    "an index for nobody": (lambda: _oci({}), "no image in it"),
+    "indexes in indexes": (_nested, "lead to indexes without an end"),
+    "a layer that is another": (
+        lambda: _swapped(LAYER, LAYER.replace(b"y", b"z")),
+        "a layer has the digest",
+    ),
+    "a configuration that is another": (
+        lambda: _swapped(MADE, MADE.replace(b"2020", b"2021")),
+        "has another digest",
+    ),
+    "a file twice": (
+        lambda: tars.tar(Item("manifest.json", b"[]"), Item("manifest.json", b"[]")),
+        "'manifest.json' twice",
+    ),
+    "a link out of the archive": (
+        lambda: tars.tar(symlink("manifest.json", "../../etc/passwd")),
+        "does not have 'etc/passwd'",
+    ),
+    "links in a circle": (
+        lambda: tars.tar(symlink("manifest.json", "a"), symlink("a", "manifest.json")),
+        "is not a file",
+    ),
+    "a pipe for a document": (
+        lambda: tars.tar(Item("manifest.json", type=tarfile.FIFOTYPE)),
+        "is not a file",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DOCUMENTS)
+def test_documents_that_cannot_be(engine: Engine, root: Path, what: str) -> None:
+    """Whatever is wrong with them is said; not one layer stays."""
+    archive, said = DOCUMENTS[what]
+    with unchanged(root), pytest.raises(InvalidError, match=said):
+        load(engine, archive())
+
+
+def test_a_refused_archive_names_itself(engine: Engine) -> None:
+    """And the error says what was asked, what happened, why perhaps, and what to do."""
+    with pytest.raises(MydockerError) as caught:
+        load(engine, b"")
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("load x.tar: ")
+    assert lines[1].startswith("  likely cause: ")
+    assert lines[2].startswith("  try: ")
+
+
+def test_a_good_image_is_not_lost_to_a_bad_one(engine: Engine, root: Path) -> None:
+    """Where one archive has both, none is there; what was there before is."""
+    make(engine, LAYER, name="before")
+    bad = tars.tar(Item("../x"))
+    files = tars.new_docker([LAYER], MADE, ["good"]) | tars.new_docker([bad], tars.config([bad]))
+    listed = [
+        json.loads(made["manifest.json"])[0]
+        for made in (
+            tars.new_docker([LAYER], MADE, ["good"]),
+            tars.new_docker([bad], tars.config([bad]), ["bad"]),
+        )
+    ]
+    with unchanged(root), pytest.raises(InvalidError, match="leads out"):
+        load(engine, tars.packed({**files, "manifest.json": json.dumps(listed).encode()}))
+    assert brought(engine) == ["before:latest"]

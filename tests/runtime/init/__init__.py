@@ -1,0 +1,1 @@
+"""Tests of runtime/init: a container's first process and its confinement."""

@@ -1,0 +1,146 @@
+"""A caller that can open few files more: told before anything is begun, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from runtime.container.prefork import Starter
+from runtime.engine import Engine
+from runtime.errors import ExhaustedError
+from runtime.init.fds import ENOUGH
+from runtime.records import Container
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.container.test_many_descriptors import room_for
+from tests.runtime.support.inspection import everything, family, nothing_left, until
+from tests.support.programs import environment
+
+_PUBLISHED = 6
+_PORTS = [f"8080-{8079 + _PUBLISHED}:80-{79 + _PUBLISHED}", "9000:80/udp"]
+_SOCKETS = (_PUBLISHED + 1) * 2 + 1
+"""For each port one of either family, and one for the rules."""
+_OPEN = 16
+"""What a start has open by then, at most."""
+
+
+def _run(engine: Engine) -> Container:
+    return engine.run("base", FOR_EVER, name="x", network="lan", publish=_PORTS)
+
+
+def _run_alone(engine: Engine) -> Container:
+    return engine.run("base", FOR_EVER, name="x", network="none")
+
+
+def _stopped(engine: Engine) -> None:
+    _run(engine)
+    engine.stop("x")
+
+
+def _run_beside(engine: Engine) -> None:
+    engine.network_create("two")
+    _run(engine)
+
+
+def _create(engine: Engine) -> Container:
+    return engine.create("base", FOR_EVER, name="x", network="lan", publish=_PORTS)
+
+
+CALLS: dict[str, tuple[Callable[[Engine], object], Callable[[Engine], object]]] = {
+    "run": (lambda _: None, _run),
+    "run alone": (lambda _: None, _run_alone),
+    "create": (lambda _: None, _create),
+    "start": (_stopped, lambda e: e.start("x")),
+    "stop": (_run, lambda e: e.stop("x")),
+    "restart": (_run_alone, lambda e: e.restart("x")),
+    "kill": (_run, lambda e: e.kill("x")),
+    "rm": (_run, lambda e: e.remove("x", force=True)),
+    "exec": (lambda _: None, lambda e: e.exec("web", ["true"])),
+    "network connect": (_run_beside, lambda e: e.network_connect("two", "x")),
+    "network create": (lambda _: None, lambda e: e.network_create("two")),
+    "inspect": (lambda _: None, lambda e: e.inspect("web")),
+    "diff": (lambda _: None, lambda e: e.inside.diff("web")),
+    "commit": (lambda _: None, lambda e: e.inside.commit("web", "made")),
+    "images": (lambda _: None, lambda e: e.images.all()),
+    "volumes": (lambda _: None, lambda e: e.volumes.create("data")),
+}
+
+
+@pytest.mark.parametrize("begin", [False, True], ids=["", "by a starter"])
+@pytest.mark.parametrize("call", CALLS)
+def test_it_works_or_nothing_of_it_is_left(
+    engine: Engine,
+    lan: str,
+    root: Path,
+    call: str,
+    begin: bool,  # noqa: FBT001
+) -> None:
+    """Whatever the number of descriptors that there is room for, from none to enough."""
+    prepare, act = CALLS[call]
+    engine.run("base", FOR_EVER, name="web", network=lan)
+    prepare(engine)
+    with ExitStack() as stack:
+        own = Engine(root, starter=stack.enter_context(Starter.begin()) if begin else None)
+        with nothing_left(root):
+            for spare in range(ENOUGH - 1):
+                with pytest.raises(ExhaustedError, match="ulimit -n"), room_for(spare):
+                    act(own)
+        for spare in range(ENOUGH - 1, ENOUGH + _SOCKETS + _OPEN):
+            before = everything(root)
+            try:
+                with room_for(spare):
+                    act(own)
+            except ExhaustedError:
+                until(lambda: family(root) <= before.processes, "its processes are gone")  # noqa: B023
+                assert everything(root)._replace(processes=before.processes) == before
+            else:
+                return
+        raise AssertionError("there is never enough")
+
+
+def test_more_ports_than_there_is_room_for_are_led_later(engine: Engine) -> None:
+    """To connect takes a descriptor for each that is relayed; the next call ends it."""
+    engine.network_create("lan", subnet6="fd00:9::/64")
+    engine.network_create("two", subnet6="fd00:8::/64")
+    engine.run("base", FOR_EVER, name="x", network="two", publish=["[::1]:8000-8049:80-129"])
+    with pytest.raises(ExhaustedError, match="network connect"), room_for(ENOUGH):
+        engine.network_connect("lan", "x")
+    assert engine.network_disconnect("lan", "x").state.changing == ""
+
+
+def test_a_tree_that_is_deeper_than_there_is_room_for_is_told(engine: Engine, root: Path) -> None:
+    """As what it is, with what to do; nothing of the image is there."""
+    engine.run("base", FOR_EVER, name="x", network="none")
+    engine.exec("x", ["sh", "-c", f"mkdir -p {'/d' * 2 * ENOUGH}"])
+    with pytest.raises(ExhaustedError, match="commit to made"), room_for(ENOUGH):
+        engine.inside.commit("x", "made")
+    engine.inside.commit("x", "made")
+
+
+@pytest.mark.parametrize("limit", [5, 8, 20, 30])
+@pytest.mark.parametrize("words", [["run", "--rm", "base", "true"], ["ps"]], ids=" ".join)
+def test_a_command_says_what_to_do(root: Path, words: list[str], limit: int) -> None:
+    """In a sentence, with the exit code of a command that was not carried out."""
+
+    def lower() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "runtime", *words],
+        env=environment(MYDOCKER_ROOT=str(root)),
+        preexec_fn=lower,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (125 if words[0] == "run" else 1, "")
+    assert done.stderr.startswith("mydocker: use mydocker: Too many open files\n")
+    assert "try: `ulimit -n`" in done.stderr
+    assert os.listdir(root) == []

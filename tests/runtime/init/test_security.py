@@ -1,0 +1,119 @@
+"""What a container may do: capabilities given and taken, its own files made unchangeable."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from linux.syscalls import capget
+from runtime.engine import Engine
+from runtime.errors import InvalidError
+from runtime.init.security import DEFAULT_CAPABILITIES, capabilities, forbid
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import nothing_left, until
+from tests.support.programs import environment
+
+_NET_ADMIN, _NET_RAW = 1 << 12, 1 << 13
+_SETS = "grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status"
+
+
+def _sets(engine: Engine, reference: str) -> dict[str, int]:
+    """The capability sets of a command in it: permitted, effective, bounding."""
+    done = engine.exec(reference, ["sh", "-c", _SETS])
+    lines = [line.split(":") for line in done.stdout.decode().splitlines()]
+    return {name: int(bits, 16) for name, bits in lines}
+
+
+@pytest.mark.parametrize(
+    ("add", "drop", "expected"),
+    [
+        ([], [], DEFAULT_CAPABILITIES),
+        (["NET_ADMIN"], [], DEFAULT_CAPABILITIES | _NET_ADMIN),
+        (["cap_net_admin"], ["CAP_NET_RAW"], DEFAULT_CAPABILITIES & ~_NET_RAW | _NET_ADMIN),
+        ([], ["ALL"], 0),
+        (["net_raw"], ["all"], _NET_RAW),
+    ],
+)
+def test_a_command_has_what_was_asked_for(
+    engine: Engine, add: list[str], drop: list[str], expected: int
+) -> None:
+    """The command itself and every other, in all its sets, and no exec exceeds it."""
+    web = engine.run(
+        "base",
+        ["sh", "-c", f"{_SETS}; exec sleep 1000000"],
+        network="none",
+        cap_add=add,
+        cap_drop=drop,
+    )
+    assert set(_sets(engine, web.id).values()) == {expected}
+    until(lambda: len(list(engine.logs(web.id))) == 3, "the command has told")
+    logged = [line.data.decode().split(":") for line in engine.logs(web.id)]
+    assert {int(bits, 16) for _, bits in logged} == {expected}
+
+
+def test_names_count_after_all() -> None:
+    """As with Docker; an unknown name is refused."""
+    assert capabilities("x", ["ALL"], ["net_raw"]) & _NET_RAW == 0
+    assert capabilities("x", ["all"], []).bit_length() == 41
+    with pytest.raises(InvalidError, match="fly"):
+        capabilities("x", ["fly"], [])
+
+
+def test_read_only(engine: Engine) -> None:
+    """Nothing of its own can be changed, by the command or another; volumes and /dev/shm can."""
+    engine.run("base", FOR_EVER, name="web", network="none", read_only=True, binds=["v:/data"])
+    for place in ("/new", "/etc/passwd", "/tmp/new", "/etc/hosts", "/etc/resolv.conf"):
+        done = engine.exec("web", ["sh", "-c", f"echo x > {place}"])
+        assert done.exit_code != 0
+        assert b"Read-only" in done.stderr
+    for place in ("/data/new", "/dev/shm/new"):
+        assert engine.exec("web", ["sh", "-c", f"echo x > {place}"]).exit_code == 0
+
+
+def test_the_hosts_devices_stay_as_they_are(engine: Engine) -> None:
+    """They can be used and not changed, be the container's user root."""
+    before = os.stat("/dev/full")
+    engine.run("base", FOR_EVER, name="web", network="none")
+    for change in ("chmod 666 /dev/full", "chown 0:0 /dev/full", "touch /dev/full"):
+        assert b"Read-only" in engine.exec("web", ["sh", "-c", change]).stderr, change
+    assert os.stat("/dev/full").st_ctime_ns == before.st_ctime_ns
+    assert engine.exec("web", ["sh", "-c", "echo x > /dev/null; cat /dev/null"]).exit_code == 0
+    assert b"No space" in engine.exec("web", ["sh", "-c", "echo x > /dev/full"]).stderr
+
+
+@pytest.mark.parametrize("key", ["net.ipv4.ip_forward", "net/ipv4/ip_forward"])
+def test_the_hosts_network_keeps_its_sysctls(engine: Engine, key: str) -> None:
+    """`net.*` cannot go with mode host, however it is written."""
+    with pytest.raises(InvalidError, match="sysctl"):
+        engine.create("base", FOR_EVER, network="host", sysctls={key: "1"})
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "--rm", "base", "true"], ["network", "create", "lan"]], ids=" ".join
+)
+def test_without_the_right_to_make_links(engine: Engine, root: Path, words: list[str]) -> None:
+    """The kernel's no comes with cause and remedy, and no half network stays."""
+
+    def lose() -> None:
+        forbid(capget() & ~_NET_ADMIN)
+
+    (root / "lock").touch()  # which stays, whatever happens
+    with nothing_left(root):
+        done = subprocess.run(
+            [sys.executable, "-m", "runtime", *words],
+            env=environment(MYDOCKER_ROOT=str(root)),
+            preexec_fn=lose,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert (done.returncode, done.stdout) == (125 if words[0] == "run" else 1, "")
+    assert "Operation not permitted" in done.stderr
+    assert "likely cause: no CAP_NET_ADMIN in this network namespace" in done.stderr
+    assert "try: netmodes lab" in done.stderr
+    assert not engine.containers()

@@ -1,0 +1,56 @@
+"""What a process on its way to a command says went wrong is told with its cause."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from linux.netns import NetNS
+from runtime.container.networking import Plugger
+from runtime.engine import Engine
+from runtime.errors import UnsupportedError, refused
+from runtime.init.status_pipe import Report, send_error
+from runtime.records import Container
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import nothing_left, until
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [(errno.ENOSPC, "/proc/sys/user"), (errno.EPERM, "CAP_SYS_ADMIN")],
+)
+def test_what_the_kernel_refuses_is_told_with_its_cause(number: int, cause: str) -> None:
+    """In words, and with what to run next: an error of the interpreter's is no help."""
+    reading, writing = os.pipe()
+    with open(reading) as told_to, open(writing, "w") as pipe:
+        send_error(pipe.fileno(), OSError(number, "unshare(0x2e020000): said the kernel"))
+        with pytest.raises(UnsupportedError) as caught:
+            Report(told_to.fileno()).end()
+    told = str(caught.value)
+    assert told.startswith("start the container: unshare(0x2e020000): said the kernel\n")
+    assert cause in caught.value.cause
+    assert "netmodes doctor" in caught.value.remedy
+
+
+def test_the_file_that_it_was_about_is_named() -> None:
+    """Where there was one."""
+    error = refused("start it", FileNotFoundError(errno.ENOENT, "No such file", "/there"))
+    assert str(error).startswith("start it: No such file: '/there'\n")
+
+
+def test_who_leaves_before_it_is_attended_to_says_why(
+    engine: Engine, lan: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that which is told, and not that it is not there any more."""
+    attend = Plugger.attend_first
+
+    def attend_late(plugger: Plugger, found: Container, netns: NetNS) -> None:
+        until(lambda: not os.path.exists(f"/proc/{found.state.pid}"), "it has left")
+        attend(plugger, found, netns)
+
+    monkeypatch.setattr(Plugger, "attend_first", attend_late)
+    with nothing_left(root), pytest.raises(UnsupportedError, match="File exists: '/bin/sh'"):
+        engine.run("base", FOR_EVER, network=lan, workdir="/bin/sh")

@@ -1,0 +1,35 @@
+"""The caller's side of a container's terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from runtime.engine import Engine
+from tests.runtime.conftest import FOR_EVER
+from tests.support.programs import WITHIN, environment
+
+_MUCH = 1_000_000
+"""Bytes: more than the kernel keeps on their way to a terminal, and on their way back."""
+
+
+def test_what_is_typed_does_not_hold_up_what_is_shown(engine: Engine, root: Path) -> None:
+    """A program takes no more before what it has written is taken: neither side waits for ever."""
+    engine.run("base", FOR_EVER, name="web", network="none")
+    script = f"stty raw -echo; echo ready; exec head -c {_MUCH}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "runtime", "exec", "-it", "web", "sh", "-c", script],
+        env=environment(MYDOCKER_ROOT=str(root)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as program:
+        assert program.stdout is not None
+        try:
+            assert program.stdout.readline() == b"ready\n"
+            typed = os.urandom(_MUCH)
+            shown, _ = program.communicate(typed, timeout=WITHIN)
+        finally:
+            program.kill()
+    assert shown == typed

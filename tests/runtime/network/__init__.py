@@ -1,0 +1,1 @@
+"""Tests of runtime/network: bridges, addresses, published ports and /etc files."""

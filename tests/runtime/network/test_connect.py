@@ -1,0 +1,402 @@
+"""Containers on several networks: connected and taken off, running or not, killed half-way."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linux import rtnetlink
+from linux.netlink import Netlink
+from linux.netns import NetNS
+from runtime import store
+from runtime.container import networking
+from runtime.engine import Engine
+from runtime.errors import (
+    ConflictError,
+    InvalidError,
+    MydockerError,
+    NotFoundError,
+    UnsupportedError,
+)
+from runtime.network import bridge, etc_files, manager
+from runtime.network import endpoint as plug
+from runtime.network import endpoint as routes
+from runtime.records import Container, Endpoint
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import links, netns, network, nothing_left
+from tests.runtime.support.killing import killed_at, steps
+
+LAN, DMZ = "10.9.0.0/24", "10.8.0.0/24"
+
+
+@pytest.fixture
+def lan(engine: Engine) -> str:
+    """A network with both families, and another one beside it that sorts before it."""
+    engine.network_create("lan", subnet=LAN, subnet6="fd00:9::/64")
+    engine.network_create("dmz", subnet=DMZ)
+    return "lan"
+
+
+def _inside(container: Container) -> Any:
+    with netns(container) as space:
+        return network(space)
+
+
+def _defaults(container: Container) -> set[str]:
+    return {via for destination, via in _inside(container).routes if destination == "None"}
+
+
+def _named(container: Container, name: str) -> Endpoint:
+    return next(item for item in container.state.endpoints if item.network == name)
+
+
+def test_a_running_container_gets_an_interface_more(engine: Engine, lan: str) -> None:
+    """It is up with the addresses asked for, and told of; the other one stays as it was."""
+    web = engine.run("base", FOR_EVER, name="web")
+    before = _inside(web)
+    found = engine.network_connect(
+        lan, "web", ip="10.9.0.77", ip6="fd00:9::77", mac="02:00:00:00:00:77"
+    )
+    endpoint = _named(found, lan)
+    assert endpoint == Endpoint(
+        network=lan,
+        interface="eth1",
+        veth=endpoint.veth,
+        mac="02:00:00:00:00:77",
+        address="10.9.0.77/24",
+        gateway="10.9.0.1",
+        address6="fd00:9::77/64",
+        gateway6="fd00:9::1",
+    )
+    after = _inside(web)
+    assert set(after.links) - set(before.links) == {("eth1", endpoint.mac, True)}
+    assert set(after.addresses) - set(before.addresses) == {"10.9.0.77/24", "fd00:9::77/64"}
+    hosts = engine.exec("web", ["cat", "/etc/hosts"]).stdout.decode()
+    assert f"10.9.0.77\t{web.config.hostname}\n" in hosts
+    assert f"172.17.0.1\t{web.config.hostname}\n" in hosts
+    assert engine.inspect("web").state.endpoints == found.state.endpoints
+
+
+def test_taking_it_off_leaves_no_trace(engine: Engine, lan: str, root: Path) -> None:
+    """Interface, lease, name and line in /etc/hosts are gone; the address is free again."""
+    web = engine.run("base", FOR_EVER, name="web")
+    inside = _inside(web)
+    engine.network_connect(lan, "web")
+    engine.network_disconnect(lan, "web")
+    with nothing_left(root):
+        taken = _named(engine.network_connect(lan, "web", aliases=["www"]), lan)
+        assert taken.address == "10.9.0.2/24"
+        left = engine.network_disconnect(lan, "web")
+        assert [item.network for item in left.state.endpoints] == ["bridge"]
+    assert _inside(web) == inside
+    assert "10.9.0" not in engine.exec("web", ["cat", "/etc/hosts"]).stdout.decode()
+    other = engine.run("base", FOR_EVER, network=lan, ip=taken.address.partition("/")[0])
+    assert _named(other, lan).address == taken.address
+    assert engine.network_inspect(lan).ready
+
+
+def test_who_has_joined_it_follows(engine: Engine, lan: str) -> None:
+    """Whoever shares the namespace, by however many steps, finds both names at every address."""
+    web = engine.run("base", FOR_EVER, name="web")
+    first = engine.run("base", FOR_EVER, name="first", network="container:web")
+    second = engine.run("base", FOR_EVER, name="second", network="container:first")
+    engine.network_connect(lan, "web")
+    for change, addresses in (
+        (engine.network_connect, {"172.17.0.1", "10.9.0.2", "fd00:9::2", "10.8.0.2"}),
+        (engine.network_disconnect, {"172.17.0.1", "10.9.0.2", "fd00:9::2"}),
+    ):
+        change("dmz", "web")
+        for joiner in (first, second):
+            lines = engine.exec(joiner.id, ["cat", "/etc/hosts"]).stdout.decode().splitlines()
+            names = f"{web.config.hostname} {joiner.config.hostname}"
+            assert {line.partition("\t")[0] for line in lines if line.endswith(names)} == addresses
+
+
+def test_who_had_joined_it_may_be_removed_meanwhile(
+    engine: Engine, lan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By somebody else, just before its files are written: it is connected all the same."""
+    engine.run("base", FOR_EVER, name="web")
+    joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
+    write = etc_files.write
+
+    def write_too_late(directory: str, name: str, text: str) -> None:
+        if directory.endswith(joiner.id):
+            engine.remove(joiner.id, force=True)
+        write(directory, name, text)
+
+    monkeypatch.setattr(etc_files, "write", write_too_late)
+    assert _named(engine.network_connect(lan, "web"), lan).address == "10.9.0.2/24"
+    assert [item.name for item in engine.containers()] == ["web"]
+
+
+def test_who_had_joined_it_before_it_was_started_again_does_not(engine: Engine, lan: str) -> None:
+    """That one is in the namespace that was, and nothing is told there of this one."""
+    engine.run("base", FOR_EVER, name="web")
+    joiner = engine.run("base", FOR_EVER, name="joiner", network="container:web")
+    engine.stop("web", timeout=0)
+    engine.start("web")
+    before = engine.exec(joiner.id, ["cat", "/etc/hosts"]).stdout
+    engine.network_connect(lan, "web")
+    assert engine.exec(joiner.id, ["cat", "/etc/hosts"]).stdout == before
+    engine.stop("joiner", timeout=0)
+    engine.network_disconnect(lan, "web")
+
+
+def test_a_container_without_ipv6_is_not_connected_to_a_network_with_it(
+    engine: Engine, lan: str, root: Path
+) -> None:
+    """The refusal tells which setting is against it; nothing of the attempt is left."""
+    off = {"net.ipv6.conf.default.disable_ipv6": "1"}
+    web = engine.run("base", FOR_EVER, name="web", sysctls=off)
+    before = _inside(web)
+    with nothing_left(root), pytest.raises(UnsupportedError) as caught:
+        engine.network_connect(lan, "web")
+    assert str(caught.value) == (
+        "give eth1 the address fd00:9::2/64: IPv6 is switched off in this container\n"
+        "  likely cause: net.ipv6.conf.eth1.disable_ipv6 is 1, as "
+        "net.ipv6.conf.default.disable_ipv6 was\n"
+        f"  try: switch it on inside, or a network without IPv6 in place of {lan}"
+    )
+    assert _inside(web) == before
+    assert [item.network for item in engine.inspect("web").state.endpoints] == ["bridge"]
+
+
+def test_the_default_route_is_by_the_first_name(engine: Engine, lan: str) -> None:
+    """Of networks that lead out, for each family by itself; an internal one never counts."""
+    engine.network_create("aaa", internal=True, subnet="10.7.0.0/24")
+    web = engine.run("base", FOR_EVER, network=lan)
+    assert _defaults(web) == {"10.9.0.1", "fd00:9::1"}
+    engine.network_connect("bridge", web.id)
+    assert _defaults(web) == {"172.17.42.1", "fd00:9::1"}
+    engine.network_connect("dmz", web.id)
+    engine.network_connect("aaa", web.id)
+    assert _defaults(web) == {"172.17.42.1", "fd00:9::1"}
+    engine.network_disconnect("bridge", web.id)
+    assert _defaults(web) == {"10.8.0.1", "fd00:9::1"}
+    engine.network_disconnect(lan, web.id)
+    assert _defaults(web) == {"10.8.0.1"}
+    engine.network_disconnect("dmz", web.id)
+    assert _defaults(web) == set()
+
+
+def test_a_network_that_has_gone_meanwhile_can_be_left(engine: Engine, lan: str) -> None:
+    """By the name that it had: the container starts without it."""
+    engine.run("base", FOR_EVER, name="web")
+    engine.network_connect(lan, "web")
+    engine.stop("web", timeout=0)
+    engine.network_remove(lan)
+    with pytest.raises(NotFoundError, match=lan):
+        engine.start("web")
+    engine.network_disconnect(lan, "web")
+    assert [item.network for item in engine.start("web").state.endpoints] == ["bridge"]
+
+
+def test_who_publishes_starts_without_a_network(engine: Engine) -> None:
+    """Nothing leads there, so no port is kept; back on a network it publishes again."""
+    engine.run("base", FOR_EVER, name="web", publish=["8080:80"])
+    engine.network_disconnect("bridge", "web")
+    assert engine.restart("web", timeout=0).state.ports == ()
+    engine.network_connect("bridge", "web")
+    (published,) = engine.restart("web", timeout=0).state.ports
+    assert published.host_port == 8080
+
+
+def test_a_mac_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A namespace that has ended has its macvlan until the kernel has taken it apart."""
+    with Netlink() as netlink:
+        netlink.send([rtnetlink.add_veth("eth0", "wire")])
+    engine.network_create(
+        "lan", driver="macvlan", parent="eth0", subnet="198.51.100.0/24", gateway="198.51.100.1"
+    )
+    web = engine.run("base", FOR_EVER, name="web", network="lan")
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        before.close()  # from now on it ends
+        sleep(seconds)
+
+    sleep, before = time.sleep, NetNS.at(f"/proc/{web.state.pid}/ns/net")
+    engine.stop("web", timeout=0)
+    monkeypatch.setattr("runtime.network.macvlan.time.sleep", wait)
+    assert engine.start("web").running
+    assert waited
+
+
+def test_connections_outlast_a_stop(engine: Engine, lan: str) -> None:
+    """A stopped container's are changed too, and each start brings up all of them in order."""
+    web = engine.create("base", FOR_EVER, name="web")
+    engine.network_connect(lan, "web", ip="10.9.0.77")
+    engine.network_connect("dmz", "web")
+    started = engine.start("web")
+    assert [(item.network, item.interface) for item in started.state.endpoints] == [
+        ("bridge", "eth0"),
+        (lan, "eth1"),
+        ("dmz", "eth2"),
+    ]
+    assert _named(started, lan).address == "10.9.0.77/24"
+    engine.network_disconnect("bridge", "web")
+    engine.stop("web", timeout=0)
+    engine.network_disconnect("dmz", "web")
+    again = engine.start("web")
+    assert [(item.network, item.interface) for item in again.state.endpoints] == [(lan, "eth0")]
+    assert set(links()) >= {item.veth for item in again.state.endpoints}
+    assert web.id == again.id
+
+
+def test_taken_off_its_last_network_it_has_lo_left(engine: Engine, lan: str) -> None:
+    """It runs on, and can be connected again."""
+    web = engine.run("base", FOR_EVER, network=lan)
+    engine.network_disconnect(lan, web.id)
+    assert [name for name, _, _ in _inside(web).links] == ["lo"]
+    engine.network_connect("dmz", web.id)
+    assert _defaults(web) == {"10.8.0.1"}
+
+
+def test_an_interface_that_somebody_else_made_is_kept_clear_of(engine: Engine, lan: str) -> None:
+    """The next free name is taken, and what was there is not touched."""
+    web = engine.run("base", FOR_EVER)
+    with netns(web) as space, Netlink(space) as inside:
+        inside.send([rtnetlink.add_bridge("eth1")])
+    assert _named(engine.network_connect(lan, web.id), lan).interface == "eth2"
+    engine.network_disconnect(lan, web.id)
+    assert "eth1" in {name for name, _, _ in _inside(web).links}
+
+
+REFUSED: dict[str, tuple[Callable[[Engine], object], type[MydockerError], str]] = {
+    "twice": (lambda e: e.network_connect("bridge", "web"), ConflictError, "already"),
+    "unknown network": (lambda e: e.network_connect("no", "web"), NotFoundError, "'no'"),
+    "unknown container": (lambda e: e.network_connect("lan", "no"), NotFoundError, "'no'"),
+    "host mode": (lambda e: e.network_connect("lan", "onhost"), InvalidError, "mode is host"),
+    "none": (lambda e: e.network_connect("lan", "alone"), InvalidError, "mode is none"),
+    "joiner": (lambda e: e.network_connect("lan", "joiner"), InvalidError, "mode is container"),
+    "address outside": (
+        lambda e: e.network_connect("lan", "web", ip="10.1.1.1"),
+        InvalidError,
+        "not in the subnet",
+    ),
+    "address taken": (
+        lambda e: e.network_connect("lan", "web", ip="10.9.0.1"),
+        ConflictError,
+        "taken",
+    ),
+    "no IPv6 there": (
+        lambda e: e.network_connect("dmz", "web", ip6="fd00::5"),
+        InvalidError,
+        "no IPv6",
+    ),
+    "no address": (lambda e: e.network_connect("lan", "web", ip="x"), InvalidError, "--ip"),
+    "no MAC": (lambda e: e.network_connect("lan", "web", mac="x"), InvalidError, "MAC"),
+    "alias on the default": (
+        lambda e: e.network_connect("bridge", "other", aliases=["a"]),
+        InvalidError,
+        "alias",
+    ),
+    "not on it": (lambda e: e.network_disconnect("lan", "web"), NotFoundError, "not connected"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=list(REFUSED))
+def test_what_cannot_be_is_refused_and_leaves_nothing(
+    engine: Engine,
+    lan: str,
+    root: Path,
+    case: tuple[Callable[[Engine], object], type[MydockerError], str],
+) -> None:
+    """The error tells why; the container's links and record are as they were."""
+    act, kind, said = case
+    web = engine.run("base", FOR_EVER, name="web")
+    engine.run("base", FOR_EVER, name="onhost", network="host")
+    engine.run("base", FOR_EVER, name="alone", network="none")
+    engine.run("base", FOR_EVER, name="joiner", network="container:web")
+    engine.run("base", FOR_EVER, name="other", network="lan")
+    engine.network_connect("dmz", "other")
+    engine.network_disconnect("dmz", "other")
+    inside, record = _inside(web), engine.inspect("web")
+    with nothing_left(root), pytest.raises(kind, match=said):
+        act(engine)
+    assert (_inside(web), engine.inspect("web")) == (inside, record)
+
+
+def test_there_are_sixteen_interfaces_and_no_more(engine: Engine) -> None:
+    """The seventeenth connection is refused, and the others stay."""
+    web = engine.run("base", FOR_EVER)
+    for number in range(plug.ENDS):
+        engine.network_create(f"n{number}", subnet=f"10.{number}.0.0/24")
+        if number < plug.ENDS - 1:
+            engine.network_connect(f"n{number}", web.id)
+    with pytest.raises(ConflictError, match="16 networks"):
+        engine.network_connect(f"n{plug.ENDS - 1}", web.id)
+    assert len(engine.inspect(web.id).state.endpoints) == plug.ENDS
+
+
+def test_unused_networks_are_pruned(engine: Engine, lan: str) -> None:
+    """The default one and those that a running container is on stay."""
+    engine.run("base", FOR_EVER, network=lan)
+    assert [item.name for item in engine.network_prune()] == ["dmz"]
+    assert [item.name for item in engine.networks()] == ["bridge", "lan"]
+    assert engine.network_prune() == []
+
+
+# --- killed ---------------------------------------------------------------------
+
+
+CHANGING = steps(
+    (store.Lock, "take"),
+    (store.Store, "write_state"),
+    (networking.Plugger, "join"),
+    (manager.Networks, "take"),
+    (plug, "attach"),
+    (bridge, "wait_until_forwarding"),
+    (plug, "unplug"),
+    (manager.Networks, "release"),
+    (routes, "settle"),
+    (networking.Wirer, "write_files"),
+    (networking.Connector, "follow"),
+)
+
+
+@pytest.mark.parametrize("step", CHANGING.values(), ids=list(CHANGING))
+def test_a_change_is_killed(engine: Engine, root: Path, lan: str, step: Any) -> None:
+    """Connecting and taking off: the next call finds it done or undone, and nothing in between."""
+    web = engine.run("base", FOR_EVER, name="web")
+    engine.network_connect("dmz", "web")
+    engine.network_disconnect("dmz", "web")
+    apart = _inside(web)
+    for act in ("network_connect", "network_disconnect"):
+        if not (act == "network_connect" and step[1] == "unplug"):
+            try:
+                killed_at(step, lambda act=act: getattr(Engine(root), act)(lan, "web"))  # type: ignore[misc]
+            except AssertionError:
+                # It never came to the step: taking off neither joins nor attaches.
+                assert act == "network_disconnect"
+        found = engine.inspect("web")
+        on = {item.network for item in found.state.endpoints}
+        assert on == {item.network for item in found.connections}
+        assert set(engine._networks.leases(engine.network_inspect(lan)).values()) == (
+            {web.id} if lan in on else set()
+        )
+        ends = {item.veth for item in found.state.endpoints}
+        assert {name for name in links() if name.startswith("veth")} == ends
+        assert (_inside(web) == apart) == (lan not in on)
+        if act == "network_connect" and lan not in on:
+            engine.network_connect(lan, "web")
+        if act == "network_disconnect" and lan in on:
+            engine.network_disconnect(lan, "web")
+    assert _inside(web) == apart
+    assert os.listdir(root / "networks" / lan)
+
+
+def test_off_its_last_network_it_can_be_started_again(engine: Engine) -> None:
+    """With `lo` and nothing else, as it was left."""
+    engine.run("base", FOR_EVER, name="web")
+    engine.network_disconnect("bridge", "web")
+    engine.stop("web", timeout=0)
+    assert engine.start("web").state.endpoints == ()
+    assert engine.exec("web", ["ls", "/sys/class/net"]).stdout == b"lo\n"

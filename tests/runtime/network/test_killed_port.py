@@ -1,0 +1,81 @@
+"""A start that publishes a port and is killed on the way: the next call can have that port."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from runtime import store
+from runtime.container import lifecycle, networking, start
+from runtime.container.options import Options
+from runtime.container.prefork import Starter
+from runtime.engine import Engine
+from runtime.errors import ConflictError, UnsupportedError
+from runtime.init import fds, status_pipe
+from runtime.network import firewall
+from runtime.network import ports as reserve
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import nothing_left
+from tests.runtime.support.killing import Step, killed_at, steps
+
+PORTS = ["8080:80", "8080:80/udp"]
+STEPS = steps(
+    (reserve, "reserve"),
+    (start, "rootfs"),
+    (start, "start"),
+    (fds, "give"),
+    (lifecycle.Lifecycle, "start"),
+    (networking.Plugger, "connect"),
+    (networking.Plugger, "attend_first"),
+    (firewall, "install"),
+    (status_pipe.Report, "pid"),
+    (status_pipe.Report, "end"),
+    (store.Store, "write_state"),
+)
+
+
+@pytest.mark.parametrize("way", ["run", "start", "run by a starter"])
+@pytest.mark.parametrize("step", STEPS.values(), ids=list(STEPS))
+def test_the_very_next_call_has_it(
+    engine: Engine, lan: str, root: Path, step: Step, way: str
+) -> None:
+    """It waits for nothing but the end of what it ends; unless the container runs after all."""
+    with ExitStack() as stack:
+        starter = stack.enter_context(Starter.begin()) if "starter" in way else None
+        doomed = Engine(root, starter=starter)
+        engine.create("base", FOR_EVER, name="next", network=lan, publish=PORTS)
+        options: Options = {"network": lan, "publish": PORTS}
+        web: Options = {**options, "name": "web"}
+        killed_at(step, lambda: doomed.run("base", FOR_EVER, **web))
+        try:
+            if way == "start":
+                engine.start("next")
+            else:
+                engine.run("base", FOR_EVER, **options)
+        except ConflictError:
+            assert engine.inspect("web").running
+
+
+def test_more_ports_than_can_be_relayed_are_refused(engine: Engine, lan: str, root: Path) -> None:
+    """In words, with what to do instead; nothing is left."""
+    ports = "8000-8299:80-379"
+    with nothing_left(root), pytest.raises(UnsupportedError, match="300 on the IPv6 loopback"):
+        engine.run("base", FOR_EVER, network=lan, publish=[ports])
+    engine.run("base", FOR_EVER, network=lan, publish=[f"0.0.0.0:{ports}"])
+
+
+@pytest.mark.parametrize("begin", [True, False], ids=["by a starter", "alone"])
+def test_more_ports_than_one_message_carries(engine: Engine, root: Path, begin: bool) -> None:  # noqa: FBT001
+    """Each is kept, however its container is started."""
+    with ExitStack() as stack:
+        starter = stack.enter_context(Starter.begin()) if begin else None
+        web = Engine(root, starter=starter).run("base", FOR_EVER, publish=["8000-8299:80-379"])
+    assert len(web.state.ports) == 300
+    for port in range(8000, 8300):
+        with socket.socket() as opened, pytest.raises(OSError, match="in use"):
+            opened.bind(("0.0.0.0", port))
+    moved = engine.network_create("more", subnet="10.99.0.0/24")
+    assert len(engine.network_connect(moved.name, web.id).state.ports) == 300

@@ -1,0 +1,397 @@
+"""User-defined networks: made, told about, removed; what they let pass is below."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linux import rtnetlink, rtnetlink_dump
+from linux.netlink import Netlink
+from linux.netns import NetNS
+from linux.nftables import Nft
+from runtime.engine import Engine
+from runtime.errors import ConflictError, InvalidError, MydockerError, NotFoundError
+from runtime.network import firewall
+from runtime.records import Container
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import (
+    WITHIN,
+    links,
+    netns,
+    network,
+    nothing_left,
+    tables,
+    until,
+)
+
+PORT = 4242
+
+
+def test_a_network_is_what_was_asked_for(engine: Engine) -> None:
+    """Subnet, gateway, range, IPv6 and MTU, on the bridge, the pair and in the container."""
+    made = engine.network_create(
+        "lan",
+        subnet="10.9.0.0/16",
+        gateway="10.9.9.9",
+        ip_range="10.9.8.0/24",
+        subnet6="fd00:9::/64",
+        gateway6="fd00:9::9",
+        mtu=1400,
+    )
+    web = engine.run("base", FOR_EVER, network="lan")
+    (endpoint,) = web.state.endpoints
+    assert (endpoint.address, endpoint.gateway) == ("10.9.8.0/16", "10.9.9.9")
+    assert (endpoint.address6, endpoint.gateway6) == ("fd00:9::1/64", "fd00:9::9")
+    with netns(web) as inside:
+        seen = network(inside)
+        assert {"10.9.8.0/16", "fd00:9::1/64"} <= set(seen.addresses)
+        assert {("None", "10.9.9.9"), ("None", "fd00:9::9")} <= set(seen.routes)
+        assert links(inside)["eth0"].mtu == 1400
+    assert links()[made.bridge].mtu == links()[endpoint.veth].mtu == 1400
+    assert {"10.9.9.9/16", "fd00:9::9/64"} <= set(network().addresses)
+
+
+def test_a_gateway_can_be_reached_once_its_network_is_there(engine: Engine) -> None:
+    """Over IPv6 too, where the kernel takes in what comes only some time after it says so."""
+    for _ in range(30):
+        made = engine.network_create("six", subnet6="fd00:9::/64")
+        with Netlink() as host:
+            assert {gateway.ip for gateway in made.gateways} & rtnetlink_dump.taken(host)
+        engine.network_remove("six")
+
+
+def test_the_rules_do_not_tell_in_which_order_networks_came(engine: Engine) -> None:
+    """The table is the same as before once a network has come and gone."""
+    for name in ("later", "earlier"):
+        engine.network_create(name)
+    before = _rules()
+    engine.network_create("passing")
+    assert _rules() != before
+    engine.network_remove("passing")
+    assert _rules() == before
+    engine.repair()
+    assert _rules() == before
+
+
+def _rules() -> list[tuple[str, str]]:
+    with Nft() as nft:
+        return [(rule.chain, rule.comment) for rule in nft.rules(firewall.TABLE)]
+
+
+def test_large_fragments_pass_where_the_mtu_is_large(engine: Engine) -> None:
+    """Also where br_netfilter puts them together on their way and takes them apart again."""
+    engine.network_create("wide", mtu=4000)
+    one, other = (engine.run("base", FOR_EVER, network="wide") for _ in range(2))
+    with (
+        netns(one) as here,
+        netns(other) as there,
+        here.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller,
+        there.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
+    ):
+        ear.settimeout(WITHIN)
+        ear.bind(("", PORT))
+        address = str(ip_interface(other.state.endpoints[0].address).ip)
+        caller.sendto(bytes(8000), (address, PORT))
+        assert ear.recv(1 << 16) == bytes(8000)
+
+
+def test_what_is_left_out_is_chosen_apart(engine: Engine) -> None:
+    """Each gets a subnet that overlaps no other, nor the default network's."""
+    made = [engine.network_create(name, ipv6=True) for name in ("a", "b", "c")]
+    found = [
+        subnet for item in (*made, engine.network_inspect("bridge")) for subnet in item.subnets
+    ]
+    for one in found:
+        others = [item for item in found if item is not one and item.version == one.version]
+        assert not any(one.overlaps(other) for other in others)
+
+
+def test_a_host_route_is_kept_clear_of(engine: Engine) -> None:
+    """A subnet that the host has a route to is not chosen, and refused when asked for."""
+    with Netlink() as netlink:
+        netlink.send([rtnetlink.add_bridge("lan0")])
+        index = links()["lan0"].ifindex
+        netlink.send([rtnetlink.add_address(index, ip_interface("172.18.1.1/24"))])
+    assert engine.network_create("a").subnet == "172.19.0.0/16"
+    with pytest.raises(ConflictError, match=r"overlaps 172\.18\.1\.0/24"):
+        engine.network_create("b", subnet="172.18.0.0/16")
+
+
+WRONG: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
+    "no length": ({"subnet": "10.0.0.0"}, InvalidError, "prefix length"),
+    "host bits": ({"subnet": "10.0.0.1/24"}, InvalidError, "host bits"),
+    "nonsense": ({"subnet": "lan"}, InvalidError, "malformed"),
+    "too small": ({"subnet": "10.0.0.0/31"}, InvalidError, "no room"),
+    "everything": ({"subnet": "0.0.0.0/0"}, InvalidError, r"those of 0\.0\.0\.0/8 are nobody's"),
+    "loopback": ({"subnet": "127.9.0.0/16"}, InvalidError, "are the loopback interface's"),
+    "link-local": ({"subnet": "169.254.0.0/16"}, InvalidError, "are link-local"),
+    "multicast": ({"subnet": "224.0.0.0/24"}, InvalidError, "multicast"),
+    "broadcast": ({"subnet": "255.255.255.0/24"}, InvalidError, "broadcast"),
+    "every IPv6": ({"ipv6": True, "subnet6": "::/0"}, InvalidError, "::/8 are reserved"),
+    "link-local IPv6": ({"ipv6": True, "subnet6": "fe80::/64"}, InvalidError, "are link-local"),
+    "multicast IPv6": ({"ipv6": True, "subnet6": "ff05::/64"}, InvalidError, "multicast"),
+    "wrong family": ({"subnet": "fd00::/64"}, InvalidError, "not an IPv4 subnet"),
+    "gateway outside": (
+        {"subnet": "10.0.0.0/24", "gateway": "10.0.1.1"},
+        InvalidError,
+        r"10\.0\.1\.1",
+    ),
+    "gateway is broadcast": (
+        {"subnet": "10.0.0.0/24", "gateway": "10.0.0.255"},
+        InvalidError,
+        r"10\.0\.0\.255",
+    ),
+    "range outside": (
+        {"subnet": "10.0.0.0/24", "ip_range": "10.0.1.0/25"},
+        InvalidError,
+        "not within",
+    ),
+    "gateway of no subnet": ({"gateway": "10.0.0.1"}, InvalidError, "no subnet for it"),
+    "range of no subnet": ({"ip_range": "10.0.0.0/25"}, InvalidError, "no subnet for it"),
+    "IPv6 gateway of none": ({"ipv6": True, "gateway6": "fd00::1"}, InvalidError, "no subnet"),
+    "overlap": ({"subnet": "172.17.128.0/24"}, ConflictError, r"overlaps 172\.17\.0\.0/16"),
+    "MTU": ({"mtu": 67}, InvalidError, "67"),
+    "MTU for IPv6": ({"mtu": 1279, "ipv6": True}, InvalidError, "1279"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG.values(), ids=list(WRONG))
+def test_a_wrong_request_leaves_nothing(
+    engine: Engine, root: Path, case: tuple[dict[str, Any], type[MydockerError], str]
+) -> None:
+    """No bridge, rule or file is left of it."""
+    options, kind, said = case
+    engine.network_inspect("bridge")
+    with nothing_left(root), pytest.raises(kind, match=said):
+        engine.network_create("lan", **options)
+
+
+@pytest.mark.parametrize("name", ["host", "none", "bridge", "a b", ""])
+def test_a_name_that_means_something_else_is_refused(engine: Engine, name: str) -> None:
+    """Modes, the default network, and what is no name."""
+    engine.network_inspect("bridge")
+    with pytest.raises((ConflictError, InvalidError)):
+        engine.network_create(name)
+
+
+def test_a_network_in_use_is_not_removed(engine: Engine, root: Path) -> None:
+    """Once it is free it goes, with bridge, rules and addresses, by any prefix of its id."""
+    engine.network_inspect("bridge")
+    with nothing_left(root):
+        made = engine.network_create("lan", ipv6=True)
+        web = engine.run("base", FOR_EVER, network="lan")
+        with pytest.raises(ConflictError, match=web.id[:12]):
+            engine.network_remove("lan")
+        engine.remove(web.id, force=True)
+        engine.network_remove(made.id[:12])
+        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("0")
+        (root / "sysctls.json").write_text('{"net.ipv4.ip_forward": "0"}')
+    with pytest.raises(NotFoundError, match="lan"):
+        engine.network_inspect("lan")
+
+
+def test_a_foreign_bridge_is_left_alone(engine: Engine) -> None:
+    """A docker0 that another runtime made is neither used nor removed."""
+    with Netlink() as netlink:
+        netlink.send([rtnetlink.add_bridge("docker0", mac="02:42:00:00:00:99")])
+    with pytest.raises(ConflictError, match="did not make"):
+        engine.run("base", FOR_EVER)
+    engine.teardown()
+    assert links()["docker0"].mac == "02:42:00:00:00:99"
+
+
+def test_a_bridge_that_was_replaced_is_left_alone(engine: Engine) -> None:
+    """Nor is one removed that took the place of mydocker's own."""
+    engine.network_inspect("bridge")
+    with Netlink() as netlink:
+        netlink.send([rtnetlink.del_link("docker0")])
+        netlink.send([rtnetlink.add_bridge("docker0", mac="02:42:00:00:00:99")])
+    engine.teardown()
+    assert links()["docker0"].mac == "02:42:00:00:00:99"
+
+
+def test_repair_brings_back_what_an_operator_swept_away(engine: Engine) -> None:
+    """Rules, bridge and forwarding; the containers that run are on the bridge again."""
+    web = engine.run("base", FOR_EVER)
+    (endpoint,) = web.state.endpoints
+    with Nft() as nft, Netlink() as netlink:
+        nft.apply(firewall.ruleset([])[:2])
+        netlink.send([rtnetlink.del_link("docker0")])
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
+    engine.repair()
+    assert firewall.TABLE in tables()
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
+    assert links()[endpoint.veth].master == links()["docker0"].ifindex
+    assert _arrives(NetNS.own(), web)
+
+
+# --- what passes -------------------------------------------------------------------
+
+
+def _where(target: Container | tuple[str, NetNS]) -> tuple[str, NetNS]:
+    """Address and namespace of a container; or both as given."""
+    if isinstance(target, Container):
+        return target.state.endpoints[0].address.partition("/")[0], netns(target)
+    return target
+
+
+@contextmanager
+def _sockets(source: NetNS, space: NetNS, address: str) -> Iterator[tuple[socket.socket, ...]]:
+    """A witness and a control at the target, and a sender."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with (
+        space.socket(family, socket.SOCK_DGRAM) as witness,
+        space.socket(family, socket.SOCK_DGRAM) as control,
+        source.socket(family, socket.SOCK_DGRAM) as sender,
+    ):
+        witness.bind(("", PORT))
+        witness.settimeout(WITHIN)
+        yield witness, control, sender
+
+
+def _arrives(source: NetNS, target: Container | tuple[str, NetNS]) -> bool:
+    """A datagram from `source` comes to the target, the first one that is sent."""
+    address, space = _where(target)
+    with _sockets(source, space, address) as (witness, _, sender):
+        sender.sendto(b"asked", (address, PORT))
+        return witness.recv(64) == b"asked"
+
+
+def _stopped(source: NetNS, target: Container | tuple[str, NetNS]) -> bool:
+    """No datagram from `source` comes to the target.
+
+    One kernel: what has not come when a datagram of the target's own, sent later,
+    has come, was dropped. Asked several times, should a neighbour be resolved first.
+    """
+    address, space = _where(target)
+    loopback = "::1" if ":" in address else "127.0.0.1"
+    with _sockets(source, space, address) as (witness, control, sender):
+        for _ in range(5):
+            try:
+                sender.sendto(b"asked", (address, PORT))
+            except OSError:
+                return True  # no route
+            control.sendto(b"control", (loopback, PORT))
+            if witness.recv(64) == b"asked":
+                return False
+        return True
+
+
+@contextmanager
+def _outside() -> Iterator[NetNS]:
+    """A neighbour of the host on a LAN, 198.51.100.66, who routes everything to the host."""
+    with NetNS.new() as lan, Netlink() as near, Netlink(lan) as far:
+        near.send([rtnetlink.add_veth("eth9", "eth0", peer_netns=lan.fd, peer_index=2)])
+        index = links()["eth9"].ifindex
+        near.send([rtnetlink.add_address(index, ip_interface("198.51.100.7/24"))])
+        far.send(
+            [
+                rtnetlink.set_link(1, up=True),
+                rtnetlink.set_link(2, up=True),
+                rtnetlink.add_address(2, ip_interface("198.51.100.66/24")),
+                rtnetlink.add_route(None, via=ip_interface("198.51.100.7/24").ip),
+            ]
+        )
+        # Asking for one link has the kernel take note of its carrier; a dump would not.
+        until(lambda: rtnetlink_dump.link(near, "eth9").running, "the LAN carries")
+        until(lambda: rtnetlink_dump.link(far, "eth0").running, "the LAN carries, seen from there")
+        yield lan
+
+
+def test_peers_reach_each_other(engine: Engine) -> None:
+    """On the bridge, at once after the start."""
+    one, two = engine.run("base", FOR_EVER), engine.run("base", FOR_EVER)
+    assert _arrives(netns(one), two)
+    assert _arrives(netns(two), one)
+    assert _arrives(NetNS.own(), two)
+
+
+def test_a_stranger_does_not_come_in(engine: Engine) -> None:
+    """Not even with a route of its own through the host."""
+    web = engine.run("base", FOR_EVER)
+    with _outside() as lan:
+        assert _arrives(netns(web), ("198.51.100.66", lan))
+        assert _stopped(lan, web)
+
+
+def test_networks_are_kept_apart(engine: Engine) -> None:
+    """Both ways, each in turn, also when one of them is internal."""
+    engine.network_create("a")
+    engine.network_create("b", internal=True)
+    one = engine.run("base", FOR_EVER, network="a")
+    two = engine.run("base", FOR_EVER, network="b")
+    assert _stopped(netns(one), two)
+    assert _stopped(netns(two), one)
+
+
+def test_internal_leads_nowhere(engine: Engine) -> None:
+    """No default route, and with one put in by hand still nothing beyond the bridge."""
+    engine.network_create("a", internal=True)
+    one = engine.run("base", FOR_EVER, network="a")
+    peer = engine.run("base", FOR_EVER, network="a")
+    with _outside() as lan, netns(one) as inside:
+        assert not [route for route in network(inside).routes if route[0] == "None"]
+        assert _arrives(inside, peer)
+        with Netlink(inside) as netlink:
+            gateway = engine.network_inspect("a").gateways[0].ip
+            netlink.send([rtnetlink.add_route(None, via=gateway)])
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        assert _stopped(inside, ("198.51.100.66", lan))
+
+
+def test_without_icc_peers_are_apart(engine: Engine) -> None:
+    """Their ports are isolated, so that not even raw Ethernet passes; the host is reached."""
+    engine.network_create("a", icc=False)
+    one = engine.run("base", FOR_EVER, network="a")
+    two = engine.run("base", FOR_EVER, network="a")
+    assert _stopped(netns(one), two)
+    assert _arrives(NetNS.own(), two)
+    assert all(links()[item.state.endpoints[0].veth].isolated for item in (one, two))
+
+
+def test_a_forged_source_does_not_leave(engine: Engine) -> None:
+    """What is not of the subnet is dropped rather than sent out under a false name."""
+    web = engine.run("base", FOR_EVER)
+    with _outside() as lan, netns(web) as inside:
+        with Netlink(inside) as netlink:
+            netlink.send([rtnetlink.add_address(2, ip_interface("203.0.113.5/32"))])
+        with (
+            lan.socket(socket.AF_INET, socket.SOCK_DGRAM) as witness,
+            inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger,
+            inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as honest,
+        ):
+            witness.bind(("", PORT))
+            witness.settimeout(WITHIN)
+            forger.bind(("203.0.113.5", 0))
+            forger.sendto(b"forged", ("198.51.100.66", PORT))
+            honest.sendto(b"honest", ("198.51.100.66", PORT))
+            data, sender = witness.recvfrom(64)
+    assert (data, sender[0]) == (b"honest", "198.51.100.7")
+
+
+def test_ipv6_networks_masquerade_too(engine: Engine) -> None:
+    """Peers reach each other by IPv6 at once, without waiting for address detection."""
+    engine.network_create("six", ipv6=True)
+    one = engine.run("base", FOR_EVER, network="six")
+    two = engine.run("base", FOR_EVER, network="six")
+    address = two.state.endpoints[0].address6.partition("/")[0]
+    assert _arrives(netns(one), (address, netns(two)))
+    with Nft() as nft:
+        comments = [rule.comment for rule in nft.rules(firewall.TABLE)]
+    assert comments.count("six: masquerade") == 2
+
+
+def test_a_router_advertisement_finds_no_listener(engine: Engine) -> None:
+    """Neither on the bridge nor in a container."""
+    made = engine.network_create("six", ipv6=True)
+    web = engine.run("base", FOR_EVER, network="six")
+    listens = Path(f"/proc/sys/net/ipv6/conf/{made.bridge}/accept_ra")
+    assert listens.read_text() == "0\n"
+    with netns(web) as inside, inside.entered():
+        assert Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").read_text() == "0\n"

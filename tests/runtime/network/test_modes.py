@@ -1,0 +1,204 @@
+"""The net modes, seen from outside: whose namespace, what is in it, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linux import rtnetlink_dump
+from linux.netlink import Netlink
+from linux.netns import NetNS
+from runtime.engine import Engine
+from runtime.errors import ConflictError, InvalidError, MydockerError, NotFoundError
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import links, namespace, netns, network, nothing_left
+
+
+def test_bridge_gives_an_address_and_a_way_out(engine: Engine) -> None:
+    """`lo` and `eth0`, both up, 172.17.0.1/16, one default route, the MAC of the address."""
+    web = engine.run("base", FOR_EVER)
+    with netns(web) as inside:
+        seen = network(inside)
+    assert seen.links == [
+        ("eth0", "02:42:ac:11:00:01", True),
+        ("lo", "00:00:00:00:00:00", True),
+    ]
+    assert seen.addresses == ["127.0.0.1/8", "172.17.0.1/16", "::1/128"]
+    assert [route for route in seen.routes if route[0] != "::1/128"] == [
+        ("172.17.0.0/16", "None"),
+        ("None", "172.17.42.1"),
+    ]
+
+
+def test_what_is_reported_is_what_is(engine: Engine) -> None:
+    """Address, MAC and gateway as the endpoint tells them are those in the kernel."""
+    engine.run("base", FOR_EVER)
+    (endpoint,) = engine.run("base", FOR_EVER, name="web").state.endpoints
+    assert (endpoint.address, endpoint.mac) == ("172.17.0.2/16", "02:42:ac:11:00:02")
+    web = engine.inspect("web")
+    with netns(web) as inside:
+        seen = network(inside)
+    assert endpoint.address in seen.addresses
+    assert ("None", endpoint.gateway) in seen.routes
+    assert ("eth0", endpoint.mac, True) in seen.links
+    port, bridge = links()[endpoint.veth], links()["docker0"]
+    assert port.master == bridge.ifindex
+    assert port.mtu == bridge.mtu == 1500
+    assert port.running
+
+
+def test_the_bridge_has_a_mac_of_its_own(engine: Engine) -> None:
+    """It stays as containers come and go, and is the gateway address's."""
+    for _ in range(2):
+        found = engine.run("base", FOR_EVER)
+        assert links()["docker0"].mac == "02:42:ac:11:2a:01"
+        engine.remove(found.id, force=True)
+        assert links()["docker0"].mac == "02:42:ac:11:2a:01"
+
+
+def test_no_ipv6_where_the_network_has_none(engine: Engine) -> None:
+    """Not even a link-local address on `eth0`, its peer or the bridge; `lo` keeps ::1."""
+    web = engine.run("base", FOR_EVER)
+    for space in (netns(web), NetNS.own()):
+        with space, Netlink(space) as netlink:
+            every = {str(item.address.ip) for item in rtnetlink_dump.addresses(netlink)}
+            assert {item for item in every if ":" in item} == {"::1"}
+    with netns(web) as inside, inside.entered():
+        assert Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").read_text() == "1\n"
+
+
+def test_none_has_only_lo(engine: Engine) -> None:
+    """A namespace of its own with `lo` up, and not one route."""
+    alone = engine.run("base", FOR_EVER, network="none")
+    with netns(alone) as inside:
+        seen = network(inside)
+    assert [(name, up) for name, _, up in seen.links] == [("lo", True)]
+    assert seen.addresses == ["127.0.0.1/8", "::1/128"]
+    assert namespace(alone, "net") != namespace(None, "net")
+
+
+def test_host_shares_and_changes_nothing(engine: Engine) -> None:
+    """The caller's own namespace, and no bridge is made for it."""
+    before = network()
+    found = engine.run("base", FOR_EVER, network="host")
+    assert namespace(found, "net") == namespace(None, "net")
+    assert network() == before
+    engine.remove(found.id, force=True)
+    assert network() == before
+
+
+def test_container_shares_the_network_and_nothing_else(engine: Engine) -> None:
+    """Same network namespace, also through a joiner; pid, mount, uts, ipc are its own."""
+    web = engine.run("base", FOR_EVER, name="web")
+    one = engine.run("base", FOR_EVER, name="one", network="container:web")
+    two = engine.run("base", FOR_EVER, network=f"container:{one.id[:8]}")
+    for joiner in (one, two):
+        assert namespace(joiner, "net") == namespace(web, "net")
+        for kind in ("pid", "mnt", "uts", "ipc", "cgroup"):
+            assert namespace(joiner, kind) != namespace(web, kind)
+            assert namespace(joiner, kind) != namespace(None, kind)
+
+
+def test_a_joiner_knows_the_names(engine: Engine) -> None:
+    """Its own name and the joined one's stand at the shared address; resolv.conf is the same."""
+    engine.run("base", FOR_EVER, name="web", hostname="web", dns=["192.0.2.1"])
+    engine.run("base", FOR_EVER, name="one", network="container:web")
+    hostname = engine.exec("one", ["hostname"]).stdout.decode().strip()
+    hosts = engine.exec("one", ["cat", "/etc/hosts"]).stdout.decode()
+    assert f"172.17.0.1\tweb {hostname}\n" in hosts
+    assert engine.exec("one", ["cat", "/etc/resolv.conf"]).stdout == b"nameserver 192.0.2.1\n"
+
+
+def test_a_joiner_keeps_lo_when_the_joined_one_stops(engine: Engine) -> None:
+    """The namespace lives on in it; the veth pair and the address are given back."""
+    web = engine.run("base", FOR_EVER, name="web")
+    joiner = engine.run("base", FOR_EVER, network="container:web")
+    shared = namespace(joiner, "net")
+    engine.stop("web")
+    assert namespace(joiner, "net") == shared
+    assert list(links(netns(joiner))) == ["lo"]
+    assert web.state.endpoints[0].veth not in links()
+    assert engine.run("base", FOR_EVER).state.endpoints[0].address == "172.17.0.1/16"
+
+
+def test_removing_a_joiner_leaves_the_joined_one_alone(engine: Engine) -> None:
+    """Links, addresses and routes are what they were."""
+    web = engine.run("base", FOR_EVER, name="web")
+    with netns(web) as inside:
+        before = network(inside)
+        joiner = engine.run("base", FOR_EVER, network="container:web")
+        engine.remove(joiner.id, force=True)
+        assert network(inside) == before
+
+
+Case = tuple[Callable[[Engine], object], type[MydockerError], str]
+
+
+def _run(**options: Any) -> Callable[[Engine], object]:
+    return lambda engine: engine.run("base", FOR_EVER, **options)
+
+
+def _joins_stopped(engine: Engine) -> object:
+    return engine.run("base", FOR_EVER, network="container:stopped")
+
+
+REFUSED: dict[str, Case] = {
+    "unknown container": (_run(network="container:nope"), NotFoundError, "nope"),
+    "stopped container": (_joins_stopped, NotFoundError, "stopped is not running"),
+    "unknown network": (
+        _run(network="nope"),
+        NotFoundError,
+        "(?s)'nope'.* no such mode.*bridge, none",
+    ),
+    "unknown mode": (_run(network="host:1"), InvalidError, "host:1"),
+    "name taken": (_run(name="stopped"), ConflictError, "stopped"),
+    "address outside": (_run(ip="10.0.0.1"), InvalidError, r"10\.0\.0\.1"),
+    "gateway's address": (_run(ip="172.17.42.1"), ConflictError, r"172\.17\.42\.1"),
+    "network's address": (_run(ip="172.17.0.0"), InvalidError, r"172\.17\.0\.0"),
+    "no IPv6 here": (_run(ip6="fd00::1"), InvalidError, "fd00::1"),
+    "unknown sysctl": (_run(sysctls={"net.ipv4.nope": "1"}), InvalidError, r"net\.ipv4\.nope"),
+    "no such image": (lambda engine: engine.run("nope", FOR_EVER), NotFoundError, "nope"),
+    "no such command": (lambda engine: engine.run("base", ["nope"]), MydockerError, "nope"),
+    "not executable": (lambda engine: engine.run("base", ["/etc/passwd"]), MydockerError, "Perm"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=list(REFUSED))
+def test_a_refusal_names_what_is_wrong_and_leaves_nothing(
+    engine: Engine, root: Path, case: Case
+) -> None:
+    """No link, address, lease, process, mount, descriptor or file is left of the attempt."""
+    attempt, kind, said = case
+    engine.run("base", FOR_EVER, name="stopped")
+    engine.stop("stopped")
+    with nothing_left(root), pytest.raises(kind, match=said):
+        attempt(engine)
+    assert engine.run("base", FOR_EVER).state.endpoints[0].address == "172.17.0.1/16"
+
+
+def test_a_requested_address_and_mac_are_honoured(engine: Engine) -> None:
+    """And refused to the next who asks."""
+    options = {"ip": "172.17.3.4", "mac": "5e:00:00:00:00:01"}
+    web = engine.run("base", FOR_EVER, **options)  # type: ignore[arg-type] # a str for each
+    with netns(web) as inside:
+        seen = network(inside)
+    assert "172.17.3.4/16" in seen.addresses
+    assert ("eth0", "5e:00:00:00:00:01", True) in seen.links
+    for key, value in options.items():
+        with pytest.raises(ConflictError, match=value):
+            engine.run("base", FOR_EVER, **{key: value})  # type: ignore[arg-type]
+
+
+def test_sysctls_are_set_in_the_container_only(engine: Engine) -> None:
+    """Those of the network from outside its file system, those of ipc from inside."""
+    wanted = {"net.ipv4.conf.eth0.arp_ignore": "1", "kernel.shmmni": "1234"}
+    web = engine.run("base", FOR_EVER, sysctls=wanted)
+    shown = engine.exec(
+        web.id,
+        ["cat", "/proc/sys/net/ipv4/conf/eth0/arp_ignore", "/proc/sys/kernel/shmmni"],
+    )
+    assert shown.stdout.split() == [b"1", b"1234"]
+    assert Path("/proc/sys/kernel/shmmni").read_text().strip() != "1234"

@@ -1,0 +1,360 @@
+"""Published ports, seen from the host: as written, kept, led to, and given back.
+
+What passes from where is the suites' subject; here it is what mydocker does about it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from linux.netlink import NetlinkError
+from linux.netns import NetNS
+from linux.nftables import Nft, Table, add_chain, del_table
+from runtime import store
+from runtime.container import lifecycle, networking, start
+from runtime.engine import Engine
+from runtime.errors import ConflictError, InvalidError, MydockerError, UnsupportedError
+from runtime.network import firewall, ports
+from runtime.records import Container
+from tests.runtime.conftest import FOR_EVER
+from tests.runtime.support.inspection import netns, nothing_left, tables, until
+from tests.runtime.support.killing import Step, killed_at, steps
+
+# --- kept ----------------------------------------------------------------------------
+
+
+def _free(port: int, kind: int = socket.SOCK_STREAM, address: str = "") -> bool:
+    """Whether a server could listen there, one that is careful to reuse addresses."""
+    with socket.socket(socket.AF_INET, kind) as server:
+        if kind == socket.SOCK_STREAM:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((address, port))
+            if kind == socket.SOCK_STREAM:
+                server.listen()
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_a_port_is_kept_while_the_container_runs(engine: Engine, kind: str) -> None:
+    """Nobody else can listen there, on any address; after a stop everybody can."""
+    number = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
+    web = engine.run("base", FOR_EVER, publish=[f"8080:80/{kind}"])
+    assert [(item.address, item.host_port, item.port) for item in web.state.ports] == [
+        ("0.0.0.0", 8080, 80)
+    ]
+    assert not _free(8080, number)
+    assert not _free(8080, number, "127.0.0.1")
+    assert _free(8080, socket.SOCK_DGRAM if kind == "tcp" else socket.SOCK_STREAM)
+    engine.stop(web.id, timeout=0)
+    assert _free(8080, number)
+    assert engine.inspect(web.id).state.ports == ()
+
+
+def test_it_goes_with_pid_1_whoever_killed_that(engine: Engine) -> None:
+    """No mydocker has to be there: the kernel gives the port back and drops the rules."""
+    web = engine.run("base", FOR_EVER, publish=["8080:80"])
+    assert firewall.table(web.id) in tables()
+    os.kill(web.state.pid, signal.SIGKILL)
+    until(lambda: _free(8080), "the port is free")
+    until(lambda: firewall.table(web.id) not in tables(), "the rules are gone")
+
+
+def test_its_rules_are_nobody_elses_to_change(engine: Engine) -> None:
+    """An operator's flush does not reach them; those of the networks a repair brings back."""
+    web = engine.run("base", FOR_EVER, publish=["8080:80"])
+    with Nft() as nft:
+        with pytest.raises(NetlinkError, match="not permitted"):
+            nft.apply([del_table(firewall.table(web.id))])
+        nft.apply([del_table(firewall.TABLE)])
+    assert tables() == [firewall.table(web.id)]
+    engine.repair()
+    assert set(tables()) == {firewall.TABLE, firewall.table(web.id)}
+
+
+def test_old_connections_do_not_keep_a_port(engine: Engine) -> None:
+    """What a server of the host's left in TIME_WAIT does not stand in the way."""
+    with socket.create_server(("127.0.0.1", 8080)) as server:
+        client = socket.create_connection(("127.0.0.1", 8080))
+        accepted, _ = server.accept()
+        accepted.close()
+        client.close()
+    with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("", 8080))
+    engine.run("base", FOR_EVER, publish=["8080:80"])
+
+
+def test_what_was_called_on_the_loopback_is_no_obstacle(engine: Engine) -> None:
+    """Nor what the relay of an earlier container has left there."""
+    engine.network_create("lan", ipv6=True)
+    serve = "while :; do echo hello | nc -l -p 80; done"
+    web = engine.run("base", ["sh", "-c", serve], network="lan", publish=["8080:80"])
+
+    def answered() -> bool:
+        with socket.create_connection(("::1", 8080)) as call:
+            return call.makefile("rb").read() == b"hello\n"  # to its end: they hang up first
+
+    until(answered, "it serves")
+    engine.stop(web.id, timeout=0)
+    with socket.socket(socket.AF_INET6) as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("::1", 8080))
+    engine.start(web.id)
+
+
+def test_a_free_port_is_chosen(engine: Engine) -> None:
+    """One that is free in both families, told in the record; of a range the first that is."""
+    engine.network_create("lan", ipv6=True)
+    web = engine.run("base", FOR_EVER, network="lan", publish=["80", "8000-8009:81"])
+    by_port: dict[int, set[tuple[str, int]]] = {80: set(), 81: set()}
+    for item in web.state.ports:
+        by_port[item.port].add((item.address, item.host_port))
+    (chosen,) = {port for _, port in by_port[80]}
+    assert chosen > 1023
+    assert {address for address, _ in by_port[80]} == {"0.0.0.0", "::"}
+    assert by_port[81] == {("0.0.0.0", 8000), ("::", 8000)}
+    with socket.create_server(("::1", 8001), family=socket.AF_INET6):
+        other = engine.run("base", FOR_EVER, network="lan", publish=["8000-8009:81"])
+    assert {item.host_port for item in other.state.ports} == {8002}
+
+
+def test_every_exposed_port_is_published(engine: Engine) -> None:
+    """By -P, each on a port of its own choice; without it exposing changes nothing."""
+    web = engine.run("base", FOR_EVER, expose=["80", "53/udp"], publish_all=True)
+    assert {(item.port, item.protocol) for item in web.state.ports} == {(80, "tcp"), (53, "udp")}
+    assert len({item.host_port for item in web.state.ports}) == 2
+    assert engine.run("base", FOR_EVER, expose=["80"]).state.ports == ()
+    both = engine.run("base", FOR_EVER, expose=["80"], publish=["8080:80"], publish_all=True)
+    assert [(item.port, item.host_port) for item in both.state.ports] == [(80, 8080)]
+
+
+def test_the_same_port_on_two_addresses(engine: Engine) -> None:
+    """They are two ports, for two containers; each stays closed to the other."""
+    engine.run("base", FOR_EVER, publish=["127.0.0.1:8080:80"])
+    engine.run("base", FOR_EVER, publish=["127.0.0.2:8080:80"])
+    with pytest.raises(ConflictError, match="in use"):
+        engine.run("base", FOR_EVER, publish=["8080:80"])
+
+
+REFUSED: dict[str, tuple[dict[str, Any], type[MydockerError], str]] = {
+    "in use by a container": ({"publish": ["8080:80"]}, ConflictError, r"8080/tcp .* in use"),
+    "in use by a program": ({"publish": ["9090:80"]}, ConflictError, r"9090/tcp .* in use"),
+    "the last of several": ({"publish": ["7000-7005:1-6", "9090:80"]}, ConflictError, "9090"),
+    "all of a range": ({"publish": ["8080-8080:80"]}, ConflictError, "8080"),
+    "twice": ({"publish": ["7000:80", "7000:81"]}, ConflictError, "7000"),
+    "no such address": ({"publish": ["192.0.2.1:7000:80"]}, InvalidError, "no such address"),
+    "no IPv6 there": ({"publish": ["[::1]:7000:80"]}, InvalidError, "no IPv6 address"),
+    "internal": ({"publish": ["7000:80"], "network": "closed"}, InvalidError, "internal"),
+    "malformed": ({"publish": ["x"]}, InvalidError, "'x'"),
+    "malformed expose": ({"expose": ["x"]}, InvalidError, "'x'"),
+    "host": ({"publish": ["7000:80"], "network": "host"}, InvalidError, "publish"),
+    "none": ({"publish_all": True, "network": "none"}, InvalidError, "publish"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=list(REFUSED))
+def test_what_cannot_be_published_is_refused_and_leaves_nothing(
+    engine: Engine, root: Path, case: tuple[dict[str, Any], type[MydockerError], str]
+) -> None:
+    """The error names the port or the option; no container, rule or socket is left."""
+    options, kind, said = case
+    engine.network_create("closed", internal=True)
+    engine.run("base", FOR_EVER, publish=["8080:80"])
+    with (
+        socket.create_server(("127.0.0.1", 9090)),
+        nothing_left(root),
+        pytest.raises(kind, match=said),
+    ):
+        engine.run("base", FOR_EVER, **options)
+    assert _free(7000)
+
+
+def test_sctp_is_published_where_the_kernel_speaks_it(engine: Engine) -> None:
+    """Elsewhere it is refused, rather than led to where nobody can listen."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        with pytest.raises(UnsupportedError, match="does not speak sctp"):
+            engine.run("base", FOR_EVER, publish=["8080:80/sctp"])
+    else:
+        web = engine.run("base", FOR_EVER, publish=["8080:80/sctp"])
+        assert [item.protocol for item in web.state.ports] == ["sctp"]
+
+
+# --- led to ----------------------------------------------------------------------------
+
+
+def _called(web: Container, port: int = 8080, address: str = "127.0.0.1") -> str:
+    """Whom a listener on port 80 in the container sees when the host calls; `""` when nobody."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with netns(web) as space, space.socket(family, socket.SOCK_STREAM) as listener:
+        listener.bind(("", 80))
+        listener.listen()
+        listener.settimeout(10)
+        try:
+            with socket.create_connection((address, port), 10):
+                accepted, caller = listener.accept()
+        except ConnectionRefusedError:
+            return ""
+        accepted.close()
+        return str(caller[0])
+
+
+def test_it_leads_to_whichever_network_leads_out(engine: Engine) -> None:
+    """When the default route moves to another network the ports move along, at once."""
+    engine.network_create("aaa", subnet="10.9.0.0/24")
+    web = engine.run("base", FOR_EVER, publish=["8080:80"])
+    assert _called(web) == "172.17.42.1"
+    engine.network_connect("aaa", web.id)
+    assert _called(web) == "10.9.0.1"
+    engine.network_disconnect("aaa", web.id)
+    assert _called(web) == "172.17.42.1"
+    engine.network_disconnect("bridge", web.id)
+    assert not _called(web)
+    assert not _free(8080)
+    engine.network_connect("aaa", web.id)
+    assert _called(web) == "10.9.0.1"
+
+
+def test_the_hosts_loopback_is_closed_to_containers(engine: Engine) -> None:
+    """A frame for 127.0.0.1 that a container forges reaches no service of the host's.
+
+    The link has `route_localnet`, for calls the other way. The same frame for the
+    bridge's own address arrives, and without the guards the forged one does too.
+    """
+    web = engine.run("base", FOR_EVER, publish=["8080:80"])
+    bridge = engine.network_inspect("bridge").bridge
+    assert Path(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet").read_text() == "1\n"
+    with netns(web) as inside, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
+        service.bind(("", 5353))
+        service.settimeout(10)
+        _forge(inside, web, "172.17.42.1", b"control")
+        assert service.recv(64) == b"control"
+        _forge(inside, web, "127.0.0.1", b"forged")
+        _forge(inside, web, "172.17.42.1", b"control")
+        assert service.recv(64) == b"control"
+        with Nft() as nft:
+            nft.apply([del_table(firewall.TABLE)])  # the container's own guard is still there
+        _forge(inside, web, "127.0.0.1", b"forged")
+        _forge(inside, web, "172.17.42.1", b"control")
+        assert service.recv(64) == b"control"
+    other = engine.run("base", FOR_EVER)  # which brings the network's guard back
+    os.kill(web.state.pid, signal.SIGKILL)
+    until(lambda: firewall.table(web.id) not in tables(), "the rules are gone")
+    with netns(other) as inside, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
+        service.bind(("", 5353))
+        service.settimeout(10)
+        _forge(inside, other, "127.0.0.1", b"forged")
+        _forge(inside, other, "172.17.42.1", b"control")
+        assert service.recv(64) == b"control"
+        with Nft() as nft:
+            nft.apply([del_table(firewall.TABLE)])
+        _forge(inside, other, "127.0.0.1", b"forged")
+        assert service.recv(64) == b"forged"
+        engine.containers()
+        assert Path(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet").read_text() == "0\n"
+        _forge(inside, other, "127.0.0.1", b"forged")
+        _forge(inside, other, "172.17.42.1", b"control")
+        assert service.recv(64) == b"control"
+
+
+def test_a_bridge_gives_back_what_nobody_publishes_by(engine: Engine) -> None:
+    """Though on another one somebody does."""
+    bridges = [engine.network_create(name).bridge for name in ("lan", "dmz")]
+    one = engine.run("base", FOR_EVER, network="lan", publish=["8080:80"])
+    engine.run("base", FOR_EVER, network="dmz", publish=["8081:80"])
+    assert [_routes_localnet(bridge) for bridge in bridges] == [True, True]
+    engine.run("base", FOR_EVER, name="two", network="lan", publish=["8082:80"])
+    engine.remove(one.id, force=True)
+    assert [_routes_localnet(bridge) for bridge in bridges] == [True, True]
+    engine.remove("two", force=True)
+    assert [_routes_localnet(bridge) for bridge in bridges] == [False, True]
+
+
+def _routes_localnet(bridge: str) -> bool:
+    return Path(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet").read_text() == "1\n"
+
+
+def _forge(inside: NetNS, web: Container, target: str, word: bytes) -> None:
+    """Send a datagram to the bridge's MAC, whatever the address says."""
+    from scapy.layers.inet import IP, UDP
+    from scapy.layers.l2 import Ether
+
+    source = web.state.endpoints[0].address.partition("/")[0]
+    frame = Ether(src=web.state.endpoints[0].mac, dst="02:42:ac:11:2a:01")
+    frame = frame / IP(src=source, dst=target) / UDP(sport=5353, dport=5353) / word
+    with inside.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind(("eth0", 0))
+        wire.send(bytes(frame))
+
+
+# --- killed ------------------------------------------------------------------------------
+
+STARTING = steps(
+    (ports, "reserve"),
+    (networking.Plugger, "publish"),
+    (firewall, "install"),
+    (firewall, "rules"),
+    (start, "start"),
+    (start.Wiring, "close"),
+    (lifecycle.Lifecycle, "start"),
+    (store.Store, "write_state"),
+)
+
+
+@pytest.mark.parametrize("step", STARTING.values(), ids=list(STARTING))
+def test_a_start_is_killed(engine: Engine, root: Path, step: Step) -> None:
+    """The port is either published, or free with no rule about it."""
+    engine.run("base", FOR_EVER, name="first")
+    with nothing_left(root):
+        killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web", publish=["8080:80"]))
+        until(lambda: not _starting(engine), "its child has let go of the lock too")
+        found = {item.name: item for item in engine.containers()}.get("web")
+        if found is not None and found.running:
+            assert _called(found) == "172.17.42.1"
+        else:
+            until(lambda: _free(8080), "the port is free")
+            until(lambda: tables() == [firewall.TABLE], "the rules are gone")
+        if found is not None:
+            engine.remove("web", force=True)
+        # Name and port are free, whether or not there was anything to remove.
+        engine.run("base", FOR_EVER, name="web", publish=["8080:80"])
+        engine.remove("web", force=True)
+    assert _free(8080)
+
+
+def _starting(engine: Engine) -> bool:
+    return any(item.state.status in ("starting", "removing") for item in engine.containers())
+
+
+MOVING: dict[str, Callable[[Engine], object]] = {
+    "connect": lambda e: e.network_connect("aaa", "web"),
+    "disconnect": lambda e: e.network_disconnect("aaa", "web"),
+}
+
+
+@pytest.mark.parametrize(
+    "step", steps((networking.Plugger, "publish"), (firewall, "install")).values()
+)
+def test_a_move_is_killed(engine: Engine, root: Path, step: Step) -> None:
+    """The next call has the port lead where the record says."""
+    engine.network_create("aaa", subnet="10.9.0.0/24")
+    engine.run("base", FOR_EVER, name="web", publish=["8080:80"])
+    for move in MOVING.values():
+        killed_at(step, lambda move=move: move(Engine(root)))  # type: ignore[misc] # bound now
+        found = engine.inspect("web")
+        on = {item.network for item in found.state.endpoints}
+        assert _called(found) == ("10.9.0.1" if "aaa" in on else "172.17.42.1")
+        if len(on) == 1 and move is MOVING["connect"]:
+            move(engine)
+    assert Table("inet", f"mydocker-{found.id[:12]}") in tables()
+    with Nft() as nft, pytest.raises(NetlinkError):
+        nft.apply([add_chain(firewall.table(found.id), "mine")])

@@ -1,0 +1,1 @@
+"""Helpers of the tests of runtime: inspection, and processes that are killed."""

@@ -1,0 +1,1 @@
+"""Tests of what the suites themselves are built from."""

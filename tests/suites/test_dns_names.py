@@ -1,0 +1,16 @@
+"""Names that the suites ask for."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from suites.support.dns import unheard_of
+
+
+def test_a_new_name_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once in 280 its digits are decimal ones: inet_aton(3) takes that for an address."""
+    monkeypatch.setattr(os, "urandom", lambda size: b"\x12" * size)
+    assert not re.match(r"(0x)?[0-9]+\.", unheard_of())

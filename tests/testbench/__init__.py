@@ -1,0 +1,1 @@
+"""Tests of harness/testbench: scenes, listeners, captures and transfers."""

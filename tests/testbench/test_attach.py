@@ -1,0 +1,137 @@
+"""A veth moved in by hand: what is made, what is undone, and what a failure leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+
+import pytest
+
+from harness.adapters.protocol import NetworkFacts
+from harness.model.plan import PROTOCOLS, Outcome
+from harness.model.topology import Interface
+from harness.testbench.attach import attach, detach, host_end, last_address
+from harness.testbench.netns_view import fixed
+from linux import netns, rtnetlink, rtnetlink_dump
+from linux.netlink import Netlink, NetlinkError
+from linux.netns import NetNS
+from tests.support.asking import ask_all, control, question
+
+GATEWAYS = (ip_interface("172.20.0.1/16"), ip_interface("fd20::1/64"))
+LAST = {ip_address("172.20.255.254"), ip_address("fd20::ffff:ffff:ffff:fffe")}
+NETWORK = NetworkFacts("net", "id", "docker9", GATEWAYS)
+
+
+@pytest.fixture
+def host() -> Iterator[NetNS]:
+    """A namespace with a bridge of MTU 1450 that has the gateways' addresses."""
+    with control() as space, Netlink(space) as netlink:
+        netns.write(space, {"net.ipv6.conf.default.accept_dad": 0})
+        netlink.send([rtnetlink.add_bridge("docker9", index=9, mtu=1450)])
+        netlink.send([rtnetlink.add_address(9, gateway) for gateway in GATEWAYS])
+        yield space
+
+
+@pytest.fixture
+def inside() -> Iterator[NetNS]:
+    """A container's namespace: `lo`, down."""
+    with NetNS.new() as space:
+        netns.write(space, {"net.ipv6.conf.default.accept_dad": 0})
+        yield space
+
+
+def test_an_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> None:
+    """It has `eth0` with the last addresses, the bridge's MTU and a way out; both ends answer."""
+    assert attach(host, inside, NETWORK, "alone") == LAST
+    place, machine = fixed("alone", inside), fixed("host", host)
+    assert set(place.links()) == {"lo", "eth0"}
+    eth0, end = place.links()["eth0"], machine.links()[host_end("alone")]
+    assert (eth0.mtu, end.mtu, end.master) == (1450, 1450, 9)
+    assert eth0.mac == "02:42:ac:14:ff:fe"
+    assert {interface.ip for interface in place.interfaces("eth0")} == LAST
+    gateways = {route.via for route in place.routes() if route.destination is None}
+    assert gateways == {gateway.ip for gateway in GATEWAYS}
+    asked = [
+        *(question(inside, str(gateway.ip), host, p) for gateway in GATEWAYS for p in PROTOCOLS),
+        *(question(host, str(address), inside, p, 1) for address in LAST for p in PROTOCOLS),
+        *(question(inside, text, inside, number=2) for text in ("127.0.0.1", "::1")),
+    ]
+    found = ask_all(asked)
+    assert {(seen.outcome, seen.seen_ttl) for seen in found} == {(Outcome.REPLY, 64)}
+
+
+def test_an_attached_namespace_takes_in_what_comes(host: NetNS, inside: NetNS) -> None:
+    """At once, over IPv6 too, where the kernel takes its time (`linux.readiness`)."""
+    with Netlink(inside) as netlink:
+        for _ in range(30):
+            attach(host, inside, NETWORK, "alone")
+            assert LAST & rtnetlink_dump.taken(netlink)
+            netlink.send([rtnetlink.del_link("eth0")])
+
+
+def test_detaching_leaves_nothing(host: NetNS, inside: NetNS) -> None:
+    """Both ends are gone and the host knows the addresses no more; again, and nothing happens."""
+    with NetNS.new() as another:  # which keeps the bridge, and what is known on it, going
+        attach(host, another, replace(NETWORK, gateways=()), "another")
+        _come_and_go(host, inside)
+
+
+def _come_and_go(host: NetNS, inside: NetNS) -> None:
+    attach(host, inside, NETWORK, "alone")
+    ask_all([question(host, str(address), inside) for address in LAST])
+    machine = fixed("host", host)
+    assert {neighbour.address for neighbour in machine.neighbours()} >= LAST
+    for _ in range(2):
+        detach(host, "alone", LAST)
+        assert set(machine.links()) == {"lo", "docker9", host_end("another")}
+        assert set(fixed("alone", inside).links()) == {"lo"}
+        assert not LAST & {neighbour.address for neighbour in machine.neighbours()}
+
+
+def test_a_network_without_a_bridge_is_refused(host: NetNS, inside: NetNS) -> None:
+    """Where the network has nothing in the host to attach to, that is what the error says."""
+    with pytest.raises(ValueError, match="network net has no bridge in the host"):
+        attach(host, inside, NetworkFacts("net", "id", None, GATEWAYS), "alone")
+
+
+def test_a_namespace_with_an_eth0_is_left_alone(host: NetNS, inside: NetNS) -> None:
+    """When the name is taken inside, the error says so, and the new pair is gone at both ends."""
+    with Netlink(inside) as netlink:
+        netlink.send([rtnetlink.add_bridge("eth0")])
+    with pytest.raises(NetlinkError, match="File exists"):
+        attach(host, inside, NETWORK, "alone")
+    assert set(fixed("host", host).links()) == {"lo", "docker9"}
+    assert set(fixed("alone", inside).links()) == {"lo", "eth0"}
+
+
+def test_attaching_twice_spoils_nothing(host: NetNS, inside: NetNS) -> None:
+    """A second attach of the same container is refused, and the first one works on."""
+    attach(host, inside, NETWORK, "alone")
+    with pytest.raises(NetlinkError, match=f"add veth {host_end('alone')}.*File exists"):
+        attach(host, inside, NETWORK, "alone")
+    (seen,) = ask_all([question(inside, str(GATEWAYS[0].ip), host)])
+    assert seen.outcome is Outcome.REPLY
+
+
+def test_host_ends_are_told_apart() -> None:
+    """Names that differ only at their ends, or are long, give names that a link may have."""
+    ends = {host_end(f"{'container' * 9}{number:02}") for number in range(50)}
+    assert len(ends) == 50
+    assert all(len(f"{end}p") <= 15 for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("gateway", "last"),
+    [
+        ("172.17.42.1/16", "172.17.255.254/16"),
+        ("10.0.0.1/30", "10.0.0.2/30"),
+        ("192.168.2.129/25", "192.168.2.254/25"),
+        ("fd00::1/64", "fd00::ffff:ffff:ffff:fffe/64"),
+        ("fd00::1/126", "fd00::2/126"),
+    ],
+)
+def test_the_last_usable_address(gateway: str, last: str) -> None:
+    """It is in the subnet, is not the broadcast address, and keeps the prefix."""
+    own: Interface = ip_interface(gateway)
+    assert str(last_address(own)) == last

@@ -1,0 +1,313 @@
+"""Capturing for real: what passes a wire between two namespaces is what a capture holds."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Dot1Q, Ether
+from scapy.utils import RawPcapNgReader
+
+from harness.testbench.packets.capture import Capture, CaptureLost, Tap
+from harness.testbench.packets.packet_ring import Frame, Kind, has_ethernet_header
+from linux import rtnetlink
+from linux.netlink import Netlink, Request, attributes, number
+from linux.netns import NetNS
+from tests.support.processes import nothing_stays_open
+from tests.world.pair import PORT, pair
+
+NEAR, FAR = "192.0.2.1", "192.0.2.2"
+SERVICE = 4242
+IFLA_PROMISCUITY = 30
+
+
+@pytest.fixture(scope="module")
+def ends() -> Iterator[tuple[NetNS, NetNS]]:
+    """Two namespaces on one cable, their neighbours known: no ARP comes in between."""
+    with pair([f"{NEAR}/24", "2001:db8::1/64"], [f"{FAR}/24", "2001:db8::2/64"]) as both:
+        with both[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"", (FAR, 9))
+        yield both
+
+
+@pytest.fixture(scope="module")
+def taps(ends: tuple[NetNS, NetNS]) -> Iterator[list[Tap]]:
+    """One tap at each end; the far one first, so that the order is not that of the taps."""
+    with Tap(ends[1], "eth0", place="far") as far, Tap(ends[0], "eth0", place="near") as near:
+        yield [far, near]
+
+
+@pytest.fixture(scope="module")
+def everywhere(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
+    """A tap on all interfaces of the near end."""
+    with Tap(ends[0], place="near") as tap:
+        yield tap
+
+
+@pytest.fixture
+def sock(ends: tuple[NetNS, NetNS]) -> Iterator[socket.socket]:
+    """A UDP socket at the near end."""
+    with ends[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        yield opened
+
+
+def test_a_packet_is_seen_wherever_it_passes(taps: list[Tap], sock: socket.socket) -> None:
+    """It leaves one end, arrives at the other, and what answers it comes back the same way."""
+    before = time.time_ns()
+    with Capture(taps) as wire:
+        sock.sendto(b"hello", (FAR, SERVICE))
+    after = time.time_ns()
+    sent = IP(src=NEAR, dst=FAR, ttl=64) / UDP(dport=SERVICE) / b"hello"
+    refused = IP(src=FAR) / ICMP(type=3, code=3) / IP(dst=FAR) / UDP(dport=SERVICE)
+    story = [
+        (wire.expect_one(sent, at="near/eth0"), Kind.OUTGOING),
+        (wire.expect_one(sent, at="far/eth0"), Kind.HOST),
+        (wire.expect_one(refused, at="far/eth0"), Kind.OUTGOING),
+        (wire.expect_one(refused, at="near/eth0"), Kind.HOST),
+    ]
+    stamps = [frame.at for frame, _ in story]
+    assert before <= stamps[0] < stamps[1] < stamps[2] < stamps[3] <= after
+    assert [frame.kind for frame, _ in story] == [kind for _, kind in story]
+    assert {frame.length for frame in wire.matching(sent)} == {14 + 20 + 8 + 5}
+
+
+def test_frames_come_in_the_order_in_which_they_passed(
+    taps: list[Tap], sock: socket.socket
+) -> None:
+    """Regression: a fresh socket's first frames were stamped when read, tap by tap."""
+    for _ in range(20):
+        with Capture(taps) as wire:
+            sock.sendto(b"", (FAR, SERVICE))
+        seen = [frame.where for frame in wire.frames() if frame.packet.haslayer(UDP)]
+        assert seen == ["near/eth0", "far/eth0"]
+
+
+def test_a_capture_begins_and_ends_with_its_block(taps: list[Tap], sock: socket.socket) -> None:
+    """What was sent before and after is not in it; inside it can be asked at any time."""
+    sock.sendto(b"before", (FAR, SERVICE))
+    with Capture(taps) as wire:
+        wire.expect_none(UDP(dport=SERVICE))
+        sock.sendto(b"inside", (FAR, SERVICE))
+        wire.expect_one(UDP(dport=SERVICE), at="far/eth0")
+    sock.sendto(b"after", (FAR, SERVICE))
+    wire.expect_one(UDP(dport=SERVICE), at="far/eth0")
+    wire.expect_only(UDP(dport=SERVICE), ICMP(type=3))
+
+
+def test_both_families_are_dissected(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
+    """IPv6 is seen as such, by the same templates."""
+    with (
+        Capture(taps) as wire,
+        ends[0].socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock,
+    ):
+        sock.sendto(b"six", ("2001:db8::2", SERVICE))
+    wire.expect_one(IPv6(dst="2001:db8::2", hlim=64) / UDP() / b"six", at="far/eth0")
+
+
+def test_a_tap_on_all_interfaces_tells_them_apart(everywhere: Tap, sock: socket.socket) -> None:
+    """Loopback and cable are both seen, each under its own name."""
+    with Capture([everywhere]) as wire:
+        sock.sendto(b"out", (FAR, SERVICE))
+        sock.sendto(b"in", (NEAR, SERVICE))
+    wire.expect_one(UDP() / b"out", at="near/eth0")
+    wire.expect_none(UDP() / b"out", at="near/lo")
+    assert {frame.where for frame in wire.matching(UDP() / b"in")} == {"near/lo"}
+    assert [frame.outgoing for frame in wire.matching(UDP() / b"in")] == [True, False]
+
+
+def test_an_interface_that_is_gone_goes_by_its_number(
+    everywhere: Tap, ends: tuple[NetNS, NetNS]
+) -> None:
+    """What an interface carried is not lost with it."""
+    with Netlink(ends[0]) as netlink, Capture([everywhere]) as wire:
+        netlink.send([rtnetlink.add_bridge("gone", index=77)])
+        with ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+            raw.bind(("gone", 0))
+            raw.send(bytes(Ether() / IP() / UDP(dport=SERVICE)))
+        netlink.send([rtnetlink.del_link("gone")])
+    assert wire.expect_one(UDP(dport=SERVICE)).where == "near/if77"
+
+
+def test_an_unfinished_checksum_is_known_as_such(
+    taps: list[Tap], ends: tuple[NetNS, NetNS], sock: socket.socket
+) -> None:
+    """The kernel's own datagram lacks its checksum on the wire; one that is wrong is wrong."""
+    wrong = Ether(dst=b"\xff" * 6) / IP(src=NEAR, dst=FAR) / UDP(dport=SERVICE, chksum=1) / b"raw"
+    with Capture(taps) as wire, ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+        sock.sendto(b"cooked", (FAR, SERVICE))
+        raw.bind(("eth0", 0))
+        raw.send(bytes(wrong))
+    wire.expect_one(UDP(chksum=0xDEAD) / b"cooked", at="far/eth0")
+    wire.expect_one(UDP(chksum=1) / b"raw", at="far/eth0")
+    wire.expect_none(UDP(chksum=0xDEAD) / b"raw")
+
+
+def test_a_vlan_tag_is_where_it_was(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
+    """The kernel takes the tag out before a tap sees the frame; the capture has it back."""
+    sent = bytes(Ether(dst=b"\xff" * 6) / Dot1Q(vlan=7, prio=3) / IP() / UDP(dport=SERVICE))
+    with Capture(taps) as wire, ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+        raw.bind(("eth0", 0))
+        raw.send(sent)
+    frame = wire.expect_one(Dot1Q(vlan=7, prio=3) / IP() / UDP(), at="far/eth0")
+    assert (frame.data, frame.length, frame.kind) == (sent, len(sent), Kind.BROADCAST)
+
+
+def test_a_long_frame_is_cut_but_not_its_length(ends: tuple[NetNS, NetNS]) -> None:
+    """Of a frame longer than a slot the beginning is kept, and its length is known."""
+    with (
+        ends[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        Tap(ends[0], "lo") as tap,
+        Capture([tap]) as wire,
+    ):
+        sock.sendto(bytes(9000), ("127.0.0.1", SERVICE))
+    frame = wire.matching(IP() / UDP(dport=SERVICE), at="lo")[0]
+    assert frame.length == 14 + 20 + 8 + 9000
+    assert 1500 < len(frame.data) < 2048
+
+
+def test_a_full_frame_is_whole(taps: list[Tap], sock: socket.socket) -> None:
+    """Every frame up to the usual MTU is kept to its last byte."""
+    data = os.urandom(1472)
+    with Capture(taps) as wire:
+        sock.sendto(data, (FAR, SERVICE))
+    wire.expect_one(UDP() / data, at="far/eth0")
+
+
+def flood(sock: socket.socket) -> None:
+    """Send more than a small ring holds."""
+    for _ in range(200):
+        sock.sendto(b"", (FAR, SERVICE))
+
+
+@pytest.fixture
+def small(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
+    """A tap that is soon full."""
+    with Tap(ends[1], "eth0", place="far", slots=64) as tap:
+        yield tap
+
+
+def test_a_tap_that_overflowed_proves_nothing(small: Tap, sock: socket.socket) -> None:
+    """Frames that found no slot are counted, and make every later question an error."""
+    wire = Capture([small])
+    with (
+        pytest.raises(CaptureLost, match=r"lost \d+ at far/eth0\. Call drain\(\) in between"),
+        wire,
+    ):
+        flood(sock)
+    with pytest.raises(CaptureLost):
+        wire.expect_none(TCP())
+    with Capture([small]) as again:
+        sock.sendto(b"again", (FAR, SERVICE))
+    again.expect_one(UDP() / b"again")
+
+
+def test_what_was_kept_of_an_overflow_can_be_written(
+    small: Tap, sock: socket.socket, tmp_path: Path
+) -> None:
+    """Half the evidence is better than none."""
+    wire = Capture([small])
+    with pytest.raises(CaptureLost), wire:
+        flood(sock)
+    wire.write(tmp_path / "wire.pcapng")
+    reader: Any = RawPcapNgReader(str(tmp_path / "wire.pcapng"))
+    with reader:
+        assert len(list(reader)) == 64
+
+
+def test_draining_in_between_loses_nothing(small: Tap, sock: socket.socket) -> None:
+    """However many frames come, none is lost if they are collected in time."""
+    with Capture([small]) as wire:
+        for _ in range(200):
+            sock.sendto(b"", (FAR, SERVICE))
+            wire.drain()
+    assert len(wire.matching(UDP(dport=SERVICE))) == 200
+
+
+def test_a_full_tap_begins_anew(small: Tap, sock: socket.socket) -> None:
+    """What nobody collected between two captures is no part of the next, nor its loss."""
+    flood(sock)
+    with Capture([small]) as wire:
+        sock.sendto(b"fresh", (FAR, SERVICE))
+    wire.expect_one(UDP())
+    wire.expect_one(UDP() / b"fresh")
+
+
+def test_a_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
+    """Two captures at one tap would take frames from each other."""
+    taken = r"going on at far/eth0, near/eth0"
+    with Capture(taps), pytest.raises(RuntimeError, match=taken), Capture(taps):
+        pass
+    with Capture(taps):
+        pass
+
+
+def test_a_failure_frees_the_taps(taps: list[Tap]) -> None:
+    """After a body that failed the next capture can begin."""
+    with pytest.raises(ZeroDivisionError), Capture(taps):
+        raise ZeroDivisionError
+    with Capture(taps):
+        pass
+
+
+def test_a_wrong_place_is_no_empty_one(taps: list[Tap], everywhere: Tap) -> None:
+    """Expecting nothing where nobody listens is an error, not a success."""
+    with Capture([*taps, everywhere]) as wire:
+        with pytest.raises(ValueError, match="nothing is captured at 'eth0', only at far/eth0, n"):
+            wire.expect_none(IP(), at="eth0")
+        wire.expect_none(UDP(), at="near/lo")
+
+
+def test_what_cannot_be_tapped_is_named(ends: tuple[NetNS, NetNS]) -> None:
+    """A wrong interface is told by its place and name, and nothing stays open."""
+    with nothing_stays_open():
+        with pytest.raises(
+            OSError, match=r"cannot capture at far/eth7: No such device\. The inter"
+        ):
+            Tap(ends[1], "eth7", place="far")
+        with Tap(ends[1], "eth0"):
+            pass
+
+
+def test_interfaces_are_left_as_they_are(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
+    """A tap does not make its interface promiscuous: what is watched must not change."""
+    with Capture(taps), Netlink(ends[0]) as netlink:
+        (answer,) = netlink.ask(
+            Request(rtnetlink.RTM_GETLINK, 0, rtnetlink.link_body(index=PORT), "look up eth0")
+        )
+    promiscuity = dict(attributes(answer, rtnetlink.LINK.size))[IFLA_PROMISCUITY]
+    assert number(promiscuity) == 0
+
+
+def test_a_capture_can_be_kept(
+    taps: list[Tap], ends: tuple[NetNS, NetNS], sock: socket.socket, tmp_path: Path
+) -> None:
+    """The file names every tap, and its packets are in the order in which they passed."""
+    with Tap(ends[1], "lo", place="far") as idle, Capture([*taps, idle]) as wire:
+        sock.sendto(b"", (FAR, SERVICE))
+    first = wire.frames()[0]
+    wire.write(tmp_path / "wire.pcapng", comment="why", comments={first: "the first"})
+    reader: Any = RawPcapNgReader(str(tmp_path / "wire.pcapng"))
+    with reader:
+        packets = list(reader)
+    assert [options["name"] for *_, options in reader.interfaces] == [
+        b"far/eth0",
+        b"near/eth0",
+        b"far/lo",
+    ]
+    assert [data for data, _ in packets] == [frame.data for frame in wire.frames()]
+    assert packets[0][1].comments == [b"the first"]
+
+
+@pytest.mark.parametrize("packet", [IP() / UDP(), IPv6() / UDP()])
+def test_bare_ip_is_dissected_by_its_version(packet: IP | IPv6) -> None:
+    """On an interface without Ethernet headers a frame begins with IPv4 or IPv6."""
+    frame = Frame("tun0", 0, Kind.HOST, 28, bytes(packet), ethernet=has_ethernet_header(65534))
+    assert type(frame.packet) is type(packet)
+    assert str(frame).startswith("tun0 in  IP")

@@ -1,0 +1,109 @@
+"""A place shows what is in a namespace, and does not keep it alive."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from harness.testbench.netns_view import Place, fixed
+from linux import rtnetlink, rtnetlink_dump
+from linux.netlink import Netlink, NetlinkError
+from linux.netns import NetNS
+from tests.support.processes import descriptors, nothing_stays_open
+from tests.world.pair import PORT, pair
+
+ADDRESSES = ["192.0.2.1/24", "198.51.100.1/24", "2001:db8:5::1/64"]
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """One end of a cable, with addresses, a default route and a neighbour."""
+    with pair(ADDRESSES, ["192.0.2.2/24"]) as (one, _), Netlink(one) as netlink:
+        netlink.send(
+            [
+                rtnetlink.add_route(None, via=ip_address("192.0.2.2")),
+                rtnetlink.add_blackhole(ip_network("203.0.113.0/24")),
+                rtnetlink.add_neighbour(PORT, ip_address("192.0.2.9"), "02:00:00:00:00:09"),
+            ]
+        )
+        yield fixed("left", one)
+
+
+def test_a_place_shows_what_is_there(place: Place) -> None:
+    """Links, addresses, routes and neighbours, each by what it is."""
+    assert set(place.links()) == {"lo", "eth0"}
+    assert place.links()["eth0"].kind == "veth"
+    assert set(place.interfaces("eth0")) == {ip_interface(text) for text in ADDRESSES}
+    assert set(place.interfaces()) == {
+        *(ip_interface(text) for text in ADDRESSES),
+        ip_interface("127.0.0.1/8"),
+        ip_interface("::1/128"),
+    }
+    assert place.address(4) == ip_address("192.0.2.1")
+    assert place.address(6) == ip_address("2001:db8:5::1")
+    routes = {(route.destination, route.via) for route in place.routes()}
+    assert (None, ip_address("192.0.2.2")) in routes
+    assert (ip_network("203.0.113.0/24"), None) in routes
+    assert ip_address("192.0.2.9") in {neighbour.address for neighbour in place.neighbours()}
+
+
+def test_addresses_of_ipv4_come_first(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever order a stack tells them in; one that is no kernel's has none."""
+    told = rtnetlink_dump.addresses
+    monkeypatch.setattr(
+        rtnetlink_dump, "addresses", lambda *given, **named: told(*given, **named)[::-1]
+    )
+    assert [item.version for item in place.interfaces("eth0")] == [4, 4, 6]
+
+
+def test_what_is_not_there_is_told() -> None:
+    """No address is `None`, no such link and no such key are errors that name it."""
+    with NetNS.new() as space:
+        empty = fixed("empty", space)
+        assert (empty.address(4), empty.address(6), empty.interfaces()) == (None, None, [])
+        with pytest.raises(NetlinkError, match="look up link eth9"):
+            empty.interfaces("eth9")
+        with pytest.raises(FileNotFoundError, match="nothing"):
+            empty.sysctl("net.ipv4.nothing")
+
+
+def test_sysctls_are_those_of_the_place(place: Place) -> None:
+    """What is tuned there is read there."""
+    assert place.sysctl("net.ipv4.ip_forward") == "0"
+    place.tune({"net.ipv4.ip_forward": 1})
+    assert place.sysctl("net.ipv4.ip_forward") == "1"
+
+
+def test_identity_is_that_of_the_namespace(place: Place) -> None:
+    """Two places in one namespace are the same place, whatever they are called."""
+    again = Place("other name", place.open)
+    assert again.identity == place.identity
+    with NetNS.new() as elsewhere:
+        assert fixed("left", elsewhere).identity != place.identity
+
+
+def test_a_look_lets_go_of_the_namespace(place: Place) -> None:
+    """After every kind of look no handle is left, so nothing is kept alive by looking."""
+    with nothing_stays_open():
+        place.links()
+        place.interfaces("eth0")
+        place.routes()
+        place.neighbours()
+        place.sysctl("net.ipv4.ip_forward")
+        place.tune({"net.ipv4.ip_forward": 0})
+        assert place.identity
+        with pytest.raises(NetlinkError):
+            place.interfaces("eth9")
+
+
+def test_a_socket_is_inside(place: Place) -> None:
+    """It can be bound to an address that is only there, and is all that stays open."""
+    gc.collect()  # or what earlier tests have left to it is closed meanwhile
+    before = len(descriptors())
+    with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.bind(("192.0.2.1", 0))
+        assert len(descriptors()) == before + 1

@@ -1,0 +1,131 @@
+"""A history notices at once what is left of who is gone, and of nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.adapters.protocol import Adapter
+from harness.model.plan import DEFAULT_NETWORK, HOST, Attached, Bridge
+from harness.testbench.steps import Far, Steps
+from harness.world.build import World
+from harness.world.guard import Guard
+from linux import nftables, rtnetlink
+from linux.netlink import Netlink
+from suites.properties.ownership import Marks, borne
+from suites.properties.state_machine import SHORT, History, Stage
+
+
+def test_who_starts_again_or_goes_leaves_the_marks_that_nobody_has_now() -> None:
+    """An address that another has got meanwhile is no mark of who had it before."""
+    marks = Marks()
+    marks.know("a", {"a", "172.18.0.2", "process 5"})
+    marks.know("b", {"b", "172.18.0.3"})
+    assert marks.forget_all_but({"a", "b"}) == set()
+    marks.know("a", {"a", "172.18.0.2", "process 9"})
+    assert marks.forget_all_but({"a", "b"}) == {"process 5"}
+    marks.know("c", {"c", "172.18.0.2"})
+    assert marks.forget_all_but({"b", "c"}) == {"a", "process 9"}
+    assert marks.forget_all_but({"b", "c"}) == set()
+
+
+def test_a_mark_is_a_word_of_its_own() -> None:
+    """Longer addresses, names and numbers are somebody else's."""
+    things = ["address 172.18.0.2/16 of lo", "address 172.18.0.21/16 of lo", "process 50 (sleep)"]
+    assert borne({"172.18.0.2"}, things) == things[:1]
+    assert borne({"process 5"}, things) == []
+    assert borne(set(), things) == []
+    assert borne(
+        {"fd00::2"}, ["neighbour fd00::2 of docker0", "neighbour fd00::21 of docker0"]
+    ) == ["neighbour fd00::2 of docker0"]
+    assert borne({"fd00::2"}, ["address fd00::2:1/64 of lo", "address 1:fd00::2/64 of lo"]) == []
+    assert borne({"eth0", "02:42:ac"}, ["link eth0: new", "neighbour with 02:42:ac: new"]) != []
+    assert borne({"net1"}, ["nft rule inet mydocker forward net1: answers"])
+
+
+@pytest.fixture
+def history(world: World, runtime: Adapter, guard: Guard) -> Iterator[History]:
+    """One that has begun."""
+    told = Steps(Far("a history", 0, 1, 0, 1), lambda _: None)
+    made = History(Stage(world, runtime, guard, told))
+    yield made
+    made.teardown()
+
+
+def begin(history: History, name: str) -> None:
+    """A container on the default network, as a step of the history."""
+    history.acting = name
+    history.scene.container(name, Bridge(DEFAULT_NETWORK))
+    history.bridged.add(name)
+    history.nothing_is_left_of_who_is_gone()
+
+
+@pytest.mark.parametrize("digits", [SHORT, None], ids=["short", "whole"])
+def test_what_bears_the_id_of_who_is_gone_is_found_at_the_step(
+    history: History, world: World, digits: int | None
+) -> None:
+    """A table of its own that stays, while everything else goes and the others have all theirs."""
+    for name in ("one", "other"):
+        begin(history, name)
+    table = nftables.Table("inet", f"own-{history.scene['one'].facts().id[:digits]}")
+    with nftables.Nft(world.namespaces[HOST]) as opened:
+        opened.apply([nftables.add_table(table)])
+        history.nothing_is_left_of_who_is_gone()
+        history.scene.remove("one")
+        with pytest.raises(TimeoutError, match=table.name.removeprefix("own-")) as raised:
+            history.nothing_is_left_of_who_is_gone()
+        assert f"nft table inet {table.name}" in str(raised.value.__notes__), "what it is is told"
+        opened.apply([nftables.del_table(table)])
+
+
+def test_a_network_that_is_gone_is_looked_for_too(history: History, world: World) -> None:
+    """By its subnet, among what it may have left."""
+    history.acting = "net"
+    history.scene.network("net")
+    history.nothing_is_left_of_who_is_gone()
+    (subnet, *_) = (item.network for item in history.stage.runtime.network_facts("net").gateways)
+    history.scene.remove_network("net")
+    with Netlink(world.namespaces[HOST]) as opened:
+        left = rtnetlink.add_blackhole(subnet)
+        opened.send([left])
+        with pytest.raises(TimeoutError, match=str(subnet)):
+            history.nothing_is_left_of_who_is_gone()
+        opened.send([left._replace(kind=rtnetlink.RTM_DELROUTE, flags=0)])
+
+
+def test_a_cable_that_stays_where_its_container_left_is_found(
+    history: History, world: World
+) -> None:
+    """As it would be by one that leaves a network, or is started again, and lives on."""
+    begin(history, "one")
+    left = "one has no more cables than it has networks"
+    with Netlink(world.namespaces[HOST]) as opened:
+        opened.send([rtnetlink.add_veth("left0", "left1")])
+        with pytest.raises(TimeoutError, match=left):
+            history.nothing_is_left_of_who_is_gone()
+        opened.send([rtnetlink.del_link("left0")])
+
+
+def test_who_is_gone_has_no_cables(history: History) -> None:
+    """Some runtimes count them: the next one has the name that was given up, and is another's."""
+    before = dict(history.cables)
+    begin(history, "one")
+    history.scene.remove("one")
+    history.nothing_is_left_of_who_is_gone()
+    assert history.cables == before
+
+
+def test_who_was_asked_in_vain_is_gone_at_once(history: History) -> None:
+    """No packet that waits for a neighbour keeps its namespace, nor thus a cable moved in by hand.
+
+    Neighbours that are isolated are not found over IPv6, and the kernel gives up on them after
+    three seconds; a step waits for two.
+    """
+    history.scene.network("net", ipv6=True, icc=False)
+    for history.acting, mode in (("one", Bridge("net")), ("by-hand", Attached("net"))):
+        history.scene.container(history.acting, mode)
+        history.nothing_is_left_of_who_is_gone()
+    history.what_is_observed_is_promised()
+    history.scene.remove("by-hand")
+    history.nothing_is_left_of_who_is_gone()

@@ -1,1 +1,0 @@
-"""The pure core: tests that need no kernel and run on any machine."""
