@@ -14,8 +14,8 @@ import sys
 from itertools import islice
 
 from harness.adapters import registry
-from harness.diagnosis.replay import Examination
-from harness.faults.adapter import Sabotaged, SabotagedFactory
+from harness.diagnosis.replay import Replay
+from harness.faults.adapter import FaultyAdapter, FaultyFactory
 from harness.faults.fault import discover
 from harness.model import requirements
 from harness.model.matrix import Difference, diff
@@ -123,14 +123,14 @@ def stories(id_: str) -> str:
     """What is told of cells that a fault makes wrong, without where their packets were seen."""
     rows = requirements.load(importlib.resources.files("suites") / "requirements.toml")
     fault, lines = discover(rows)[id_], []
-    made: list[Sabotaged] = []
+    made: list[FaultyAdapter] = []
     with World.build() as world:
-        runtime = SabotagedFactory(registry.find("mydocker"), fault, made)(world.host)
+        runtime = FaultyFactory(registry.find("mydocker"), fault, made)(world.host)
         runtime.start()
         with Scene(world, runtime) as scene:
             _build(scene)
             wrong = _first_of_each_kind(diff(scene.observed(), scene.promised()))
-            with Examination(scene, [item.cell for item in wrong]) as examination:
+            with Replay(scene, [item.cell for item in wrong]) as examination:
                 for item in wrong:
                     lines.append(f"{item.cell}: {item.observation}")
                     lines += examination.of(item.cell, item.promise).lines

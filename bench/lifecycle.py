@@ -25,7 +25,7 @@ from typing import Any, Final, cast
 from bench import rivals
 from bench.quiet import taken_apart
 from bench.timing import Row, alternate, show
-from harness.adapters.protocol import Adapter, Completed
+from harness.adapters.protocol import Adapter, CompletedCommand
 from harness.model.plan import Bridge, ContainerSpec, Host, Joined, Mode, Nothing
 from harness.sandbox import sandbox
 
@@ -85,7 +85,7 @@ class Life:
         """Seconds of the first command, or call, by which the adapter does what it is asked for."""
         began = time.time()
         verb()
-        told: Sequence[Completed] = list(cast("Any", self._adapter).commands)
+        told: Sequence[CompletedCommand] = list(cast("Any", self._adapter).commands)
         return next(item.seconds for item in told if item.at >= began)
 
 

@@ -24,7 +24,7 @@ from linux.netlink import Netlink
 from linux.nftables import Nft
 from runtime.container.prefork import Starter
 from runtime.engine import Engine
-from runtime.records import Container
+from runtime.records import ContainerRecord
 
 _FOR_EVER = ("sleep", "1000000")
 _SIZES = (200, 50, 1000)
@@ -53,7 +53,7 @@ def _measure(containers: int, at_once: int, cycles: int) -> int:
 
 
 def _many(engine: Engine, number: int) -> None:
-    found: list[Container] = []
+    found: list[ContainerRecord] = []
     seconds = [timed(lambda: found.append(engine.run("base", _FOR_EVER))) for _ in range(number)]
     first, last = (statistics.median(part) for part in (seconds[:_STEP], seconds[-_STEP:]))
     print(
@@ -101,7 +101,7 @@ def _race(engine: Engine, number: int) -> bool:
     return len(addresses) == number
 
 
-def _remove(engine: Engine, found: Iterable[Container]) -> None:
+def _remove(engine: Engine, found: Iterable[ContainerRecord]) -> None:
     for item in found:
         engine.remove(item.id, force=True)
 

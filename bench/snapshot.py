@@ -19,7 +19,7 @@ from harness.model.plan import CAST, HOST, NS1, NS2
 from harness.sandbox import sandbox
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import Guard
+from harness.world.guard import LeakGuard
 
 BAR = 0.003
 _COMMANDS = (
@@ -45,7 +45,7 @@ def _measure(rounds: int) -> int:
     with World.build() as world:
         runtime = registry.find(registry.DEFAULT)(world.host)
         runtime.start()
-        with Scene(world, runtime, CAST), Guard(world) as guard:
+        with Scene(world, runtime, CAST), LeakGuard(world) as guard:
             guard.begin()
 
             def anew() -> float:

@@ -27,11 +27,11 @@ from bench.quiet import taken_apart
 from bench.timing import Row, alternate, show, timed
 from harness.sandbox import sandbox
 from linux.netns import NetNS
-from linux.proc import Stat
+from linux.proc import ProcessStat
 from linux.syscalls import in_user_namespace
 from runtime.container.prefork import Starter
 from runtime.engine import Engine
-from runtime.records import Container
+from runtime.records import ContainerRecord
 
 BAR = 1.5
 """How many times as long as the C program a start on a bridge may take."""
@@ -75,7 +75,7 @@ def _alternate(rounds: int, reference: str | None, scratch: str, starter: Starte
 
     def start(network: str, engine: Engine = engine) -> Callable[[], float]:
         def once() -> float:
-            began: list[Container] = []
+            began: list[ContainerRecord] = []
             before = time.process_time() + _processor_time(starter.pid)
             seconds = timed(
                 lambda: began.append(engine.run("base", ["sleep", "1000"], network=network))
@@ -84,7 +84,7 @@ def _alternate(rounds: int, reference: str | None, scratch: str, starter: Starte
             own = after - before + _processor_time(began[0].state.pid)
             if engine is not alone:  # whose outer process nobody has counted
                 spent.setdefault(f"mydocker {network}", []).append(own)
-                pages = Stat.of(f"/proc/{began[0].state.pid}").faults
+                pages = ProcessStat.of(f"/proc/{began[0].state.pid}").faults
                 touched.setdefault(f"mydocker {network}", []).append(pages)
             engine.remove(began[0].id, force=True)
             return seconds

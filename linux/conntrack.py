@@ -46,7 +46,7 @@ _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 
 
-class Ends(NamedTuple):
+class FlowTuple(NamedTuple):
     """One direction of a flow. Ports are 0 where the protocol has none."""
 
     source: Address
@@ -62,8 +62,8 @@ class Flow(NamedTuple):
     Without address translation `reply` is `original` turned round.
     """
 
-    original: Ends
-    reply: Ends
+    original: FlowTuple
+    reply: FlowTuple
     handle: bytes
     """What names it to the kernel."""
 
@@ -170,11 +170,11 @@ def read_flow(answer: bytes) -> Flow:
     return Flow(original, reply, handle)
 
 
-def _ends(data: bytes) -> Ends:
+def _ends(data: bytes) -> FlowTuple:
     found = dict(attributes(data))
     ip, protocol = dict(attributes(found[_IP])), dict(attributes(found[_PROTOCOL]))
     version = 4 if _SOURCES[4] in ip else 6
-    return Ends(
+    return FlowTuple(
         ip_address(ip[_SOURCES[version]]),
         ip_address(ip[_DESTINATIONS[version]]),
         protocol[_NUMBER][0],

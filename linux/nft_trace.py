@@ -53,7 +53,7 @@ _HOOKS: Final[dict[str, tuple[Hook, ...]]] = {
 """Of the family arp these are the numbers of its hooks input (0) and output (1)."""
 
 
-class Step(NamedTuple):
+class TraceStep(NamedTuple):
     """One thing that happened to a marked packet in one namespace.
 
     `kind` is `rule`, `policy` (a base chain's, at its end) or `return`. `handle` is the
@@ -149,7 +149,7 @@ class Tracer:
             for flow in flows:
                 yield add_rule(table, hook, flow, _mark())
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[TraceStep]:
         """What has happened since the last time, in order; not what the tracer's own rules did."""
         found = []
         for kind, body in self._hearing.told():
@@ -175,14 +175,14 @@ class Tracer:
         self.close()
 
 
-def _step(body: bytes) -> Step:
+def _step(body: bytes) -> TraceStep:
     found = dict(attributes(body, 4))
     kind = _TYPES.get(_number(found, _TYPE), "")
     if kind == "policy" and _POLICY in found:
         code = _number(found, _POLICY)
     else:
         code = _signed(dict(attributes(found.get(_VERDICT, b""))).get(1, b""))
-    return Step(
+    return TraceStep(
         family=_FAMILIES.get(body[0], str(body[0])),
         table=_text(found, _TABLE),
         chain=_text(found, _CHAIN),

@@ -14,7 +14,7 @@ _SIGNAL, _ARG_START, _ARG_END = 28, 45, 46
 _ENDED: Final = (b"Z", b"X")
 
 
-class Stat(NamedTuple):
+class ProcessStat(NamedTuple):
     """The name of a process's command, and the fields behind it, the third of the page first."""
 
     command: bytes
@@ -78,7 +78,7 @@ def born(process: str) -> int:
     And when it may not be looked at: it is somebody else's by then.
     """
     try:
-        found = Stat.of(process)
+        found = ProcessStat.of(process)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return 0
     return 0 if found.ended else found.born
@@ -124,7 +124,7 @@ _IN_MODIFY = 0x2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Watch:
+class FileWatch:
     """A watch on one file; `fd` becomes readable when the file has been written to."""
 
     def __init__(self, path: str) -> None:

@@ -365,10 +365,10 @@ REFUSALS: Final = {
     errno.EINVAL: "blackhole",
     errno.EACCES: "prohibited",
 }
-"""What the kernel's refusals of a lookup mean, as `Way.refused` has them."""
+"""What the kernel's refusals of a lookup mean, as `RouteLookup.refused` has them."""
 
 
-class Way(NamedTuple):
+class RouteLookup(NamedTuple):
     """Where a packet would go: `local`, or out by link number `oif`, to neighbour `via`.
 
     `refused` tells why it would go nowhere; then the rest means nothing.
@@ -382,7 +382,7 @@ class Way(NamedTuple):
 
 def way(
     netlink: Netlink, to: Address, *, source: Address | None = None, iif: int | None = None
-) -> Way:
+) -> RouteLookup:
     """The way of a packet to an address: of the namespace's own, or one that came in by `iif`.
 
     Raises `NetlinkError` when the question itself is refused: no such link.
@@ -401,14 +401,14 @@ def way(
         )
     except NetlinkError as error:
         if error.errno in REFUSALS:
-            return Way(refused=REFUSALS[error.errno])
+            return RouteLookup(refused=REFUSALS[error.errno])
         raise
     fields = dict(attributes(answer, rtnetlink.ROUTE.size))
     kind = rtnetlink.ROUTE.unpack_from(answer)[7]
     if kind in _KINDS:
-        return Way(refused=_KINDS[kind])
+        return RouteLookup(refused=_KINDS[kind])
     via = fields.get(rtnetlink.RTA_GATEWAY)
-    return Way(
+    return RouteLookup(
         local=kind == _LOCAL,
         oif=number(fields.get(rtnetlink.RTA_OIF, b"")),
         via=ip_address(via) if via else None,

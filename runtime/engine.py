@@ -21,22 +21,22 @@ from typing import TYPE_CHECKING, Final, Unpack
 from runtime.container import exec as execution
 from runtime.container import lifecycle
 from runtime.container import start as container
-from runtime.container.exec import Result, Running
+from runtime.container.exec import ExecResult, RunningExec
 from runtime.container.lifecycle import Lifecycle, refuse_paused, refuse_stopped
 from runtime.errors import ConflictError, InvalidError, NoRoomError, UnsupportedError, room_for
 from runtime.init.fds import ensured
 from runtime.init.process import Command, Stdio
 from runtime.init.security import capabilities
 from runtime.network import modes
-from runtime.records import DEFAULT_NETWORK, Container, ContainerState, NetworkConfig
+from runtime.records import DEFAULT_NETWORK, ContainerRecord, ContainerState, NetworkConfig
 from runtime.store import Lock, Store, new_id
 
 if TYPE_CHECKING:  # most calls need none of these
     from linux.conntrack import FlowWatch
-    from runtime.container.files import Inside
+    from runtime.container.files import ContainerTrees
     from runtime.container.lifecycle import Stopping
-    from runtime.container.logs import LogEntry, Writer
-    from runtime.container.options import Options
+    from runtime.container.logs import LogEntry, LogWriter
+    from runtime.container.options import ContainerOptions
     from runtime.container.prefork import Starter
     from runtime.container.processes import Process
     from runtime.container.volumes import Volumes
@@ -101,8 +101,8 @@ class Engine:
         *,
         stdio: Stdio | None = None,
         lost: int = -1,
-        **options: Unpack[Options],
-    ) -> Container:
+        **options: Unpack[ContainerOptions],
+    ) -> ContainerRecord:
         """Create and start a container.
 
         Returns when its network is in place and its command is being executed.
@@ -122,16 +122,20 @@ class Engine:
                 lock.release()
 
     def create(
-        self, image_name: str, command: Sequence[str], **options: Unpack[Options]
-    ) -> Container:
+        self, image_name: str, command: Sequence[str], **options: Unpack[ContainerOptions]
+    ) -> ContainerRecord:
         """Write a container down without starting it."""
         found, lock, _ = self._create(image_name, command, options, ContainerState())
         lock.release()
         return found
 
     def _create(
-        self, image_name: str, command: Sequence[str], options: Options, state: ContainerState
-    ) -> tuple[Container, Lock, Image]:
+        self,
+        image_name: str,
+        command: Sequence[str],
+        options: ContainerOptions,
+        state: ContainerState,
+    ) -> tuple[ContainerRecord, Lock, Image]:
         from runtime.container.options import configure
 
         self._life.sweep()
@@ -145,19 +149,19 @@ class Engine:
             config = configure(
                 new_id(), image_name, command, options, image_id=found.id, defaults=found.defaults
             )
-            return Container(config, state), self._store.create(config, state), found
+            return ContainerRecord(config, state), self._store.create(config, state), found
 
     def _is_default(self, name: str) -> bool:
         """Whether it is the default network, made already: then nothing is to be looked up."""
         return name == DEFAULT_NETWORK and self._store.has_network(name)
 
-    def start(self, reference: str, *, stdio: Stdio | None = None) -> Container:
+    def start(self, reference: str, *, stdio: Stdio | None = None) -> ContainerRecord:
         """Start a container that was created or has ended; one that runs stays as it is."""
         self._life.sweep()  # what a killed start has begun may have its port
         with self._life.held(reference) as found:
             return found if found.running else self._life.start(found, stdio=stdio)
 
-    def stop(self, reference: str, *, timeout: float = 10) -> Container:
+    def stop(self, reference: str, *, timeout: float = 10) -> ContainerRecord:
         """Send SIGTERM, or what its image asks for, and `timeout` seconds later SIGKILL.
 
         Returns when all is gone. One that does not run stays as it is.
@@ -176,7 +180,7 @@ class Engine:
             refuse_stopped("signal", found)
             self._life.kill(found, number)
 
-    def restart(self, reference: str, *, timeout: float = 10) -> Container:
+    def restart(self, reference: str, *, timeout: float = 10) -> ContainerRecord:
         """Stop a container, as `stop` does, and start it; one that does not run is started."""
         with self._life.held(reference) as found:
             if found.running and found.config.auto_remove:
@@ -185,14 +189,14 @@ class Engine:
         self.stop(found.id, timeout=timeout)
         return self.start(found.id)
 
-    def pause(self, reference: str) -> Container:
+    def pause(self, reference: str) -> ContainerRecord:
         """Let nothing in a running container go on; `UnsupportedError` names what that needs."""
         with self._life.held(reference) as found, room_for(f"pause container {found.name!r}"):
             refuse_stopped("pause", found)
             refuse_paused("pause", found)
             return self._life.pause(found)
 
-    def unpause(self, reference: str) -> Container:
+    def unpause(self, reference: str) -> ContainerRecord:
         """Let a paused container go on."""
         with self._life.held(reference) as found:
             if not found.state.paused:
@@ -231,12 +235,12 @@ class Engine:
         """
         self._life.discard(references, force=force)
 
-    def inspect(self, reference: str) -> Container:
+    def inspect(self, reference: str) -> ContainerRecord:
         """One container, by name, id or unique prefix."""
         self._life.sweep()
         return self._life.get(reference)
 
-    def containers(self, *, everything: bool = True) -> list[Container]:
+    def containers(self, *, everything: bool = True) -> list[ContainerRecord]:
         """All containers, or the running ones only; the newest first."""
         self._life.sweep()
         return [item for item in self._life.all() if everything or item.running]
@@ -250,13 +254,13 @@ class Engine:
         workdir: str = "",
         user: str = "",
         timeout: float | None = None,
-    ) -> Result:
+    ) -> ExecResult:
         """Execute a command in a running container to its end, without input.
 
         `TimeoutError` when it takes longer than `timeout` seconds; it is killed then.
         """
 
-        def begin(own: Stdio) -> Running:
+        def begin(own: Stdio) -> RunningExec:
             return self.spawn(reference, argv, stdio=own, env=env, workdir=workdir, user=user)
 
         return execution.completed(begin, timeout)
@@ -271,7 +275,7 @@ class Engine:
         env: Mapping[str, str] | None = None,
         workdir: str = "",
         user: str = "",
-    ) -> Running:
+    ) -> RunningExec:
         """Begin to execute a command in a running container, connected to `stdio`.
 
         Environment, directory and user are the container's where nothing else is asked for.
@@ -315,18 +319,18 @@ class Engine:
         place = self._store.directory(found.id)
         return logs.read(place, found.state, follow=follow, tail=tail, since=since)
 
-    def log(self, reference: str) -> Writer:
+    def log(self, reference: str) -> LogWriter:
         """A writer for what comes out of a terminal that the caller relays."""
-        from runtime.container.logs import Writer
+        from runtime.container.logs import LogWriter
 
-        return Writer(f"{self._store.directory(self._life.get(reference).id)}/log")
+        return LogWriter(f"{self._store.directory(self._life.get(reference).id)}/log")
 
     @property
-    def inside(self) -> Inside:
+    def inside(self) -> ContainerTrees:
         """Looking into containers' files: diff, cp, export, commit."""
-        from runtime.container.files import Inside  # brings what `run` has no use for
+        from runtime.container.files import ContainerTrees  # brings what `run` has no use for
 
-        return Inside(self._life, self.images)
+        return ContainerTrees(self._life, self.images)
 
     # --- networks, the whole ------------------------------------------------
 
@@ -353,7 +357,7 @@ class Engine:
         ip6: str = "",
         mac: str = "",
         aliases: Sequence[str] = (),
-    ) -> Container:
+    ) -> ContainerRecord:
         """Connect a container to one network more: at once, or from its next start on."""
         from runtime.container.options import connection
 
@@ -364,7 +368,7 @@ class Engine:
         with self._life.held(reference) as found, room_for(asked):
             return self._life.connector.connect(found, wanted)
 
-    def network_disconnect(self, network: str, reference: str) -> Container:
+    def network_disconnect(self, network: str, reference: str) -> ContainerRecord:
         """Take a container off a network."""
         with self._life.held(reference) as found:
             return self._life.connector.disconnect(found, network)

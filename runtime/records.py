@@ -74,7 +74,7 @@ class Connection(NamedTuple):
     aliases: list[str] = []  # noqa: RUF012 - a named tuple's default is never changed
 
 
-class Endpoint(NamedTuple):
+class EndpointRecord(NamedTuple):
     """Where a container is on one network.
 
     `veth` is the end that stays in the host, `""` for a macvlan.
@@ -162,7 +162,7 @@ class ContainerState(NamedTuple):
     finished: str = ""
     exit_code: int | None = None
     error: str = ""
-    endpoints: tuple[Endpoint, ...] = ()
+    endpoints: tuple[EndpointRecord, ...] = ()
     connections: tuple[Connection, ...] | None = None
     """The networks it is to be on; `None`: the one it was created for."""
     changing: str = ""
@@ -174,7 +174,7 @@ class ContainerState(NamedTuple):
     """Whether its processes are, or are about to be, frozen."""
 
 
-class Container(NamedTuple):
+class ContainerRecord(NamedTuple):
     """One container: what was asked for and what has become of it."""
 
     config: ContainerConfig
@@ -230,7 +230,7 @@ def state_from_json(data: dict[str, Any]) -> ContainerState:
     return ContainerState(
         **{
             **data,
-            "endpoints": tuple(Endpoint(**item) for item in data["endpoints"]),
+            "endpoints": tuple(EndpointRecord(**item) for item in data["endpoints"]),
             "connections": None
             if connections is None
             else tuple(Connection(**item) for item in connections),

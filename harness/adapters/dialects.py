@@ -28,7 +28,7 @@ class DialectError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DocumentedChoice:
     """One documented choice, or several with one source."""
 
     source: str
@@ -51,7 +51,7 @@ def of_kin(kin: Sequence[str], version: str) -> Dialect:
     return _together([entry for name in kin for entry in entries(name, version)])
 
 
-def _together(known: Sequence[Entry]) -> Dialect:
+def _together(known: Sequence[DocumentedChoice]) -> Dialect:
     if not known:
         return Dialect()
     found, residue, fleeting = Dialect(residue=()), list[str](), list[str]()
@@ -62,10 +62,10 @@ def _together(known: Sequence[Entry]) -> Dialect:
     return replace(found, residue=tuple(residue), fleeting=tuple(fleeting))
 
 
-def entries(runtime: str, version: str) -> list[Entry]:
+def entries(runtime: str, version: str) -> list[DocumentedChoice]:
     """What the table has about a runtime in a version, in order."""
     return [
-        Entry(
+        DocumentedChoice(
             row["source"],
             row.get("about", ""),
             read({key: row[key] for key in row if key not in _ABOUT}),

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 from harness.adapters.docker_cli.adapter import CliFactory
-from harness.adapters.docker_cli.spec import CliSpec, Words
+from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
 from harness.adapters.protocol import (
-    Completed,
+    CompletedCommand,
+    ContainerInfo,
     Endpoint,
     ExecCommand,
-    Facts,
     Feature,
     HostHandle,
-    NetworkFacts,
+    NetworkInfo,
     RuntimeRefused,
 )
-from harness.adapters.support.call_log import Calls
+from harness.adapters.support.call_log import CallLog
 from harness.model.dialect import Dialect
 from harness.model.plan import (
     Attached,
@@ -44,12 +44,12 @@ from harness.world.process import killed_after
 from linux.conntrack import FlowWatch
 from linux.netns import NetNS
 from linux.proc import spoken
-from runtime.container.options import Options
+from runtime.container.options import ContainerOptions
 from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import CommandError, MydockerError
 from runtime.network.config import NetworkOptions
-from runtime.records import DEFAULT_NETWORK, Container, NetworkConfig
+from runtime.records import DEFAULT_NETWORK, ContainerRecord, NetworkConfig
 
 if sys.platform == "linux":
     # A library call imports what it needs. Each host would do so, and compile it, for there is no
@@ -93,10 +93,10 @@ class MydockerAdapter:
     dialect = Dialect(joined_survives="loopback-only")
 
     def __init__(self, host: HostHandle) -> None:
-        self._calls = Calls(host)
+        self._calls = CallLog(host)
 
     @property
-    def commands(self) -> Sequence[Completed]:
+    def commands(self) -> Sequence[CompletedCommand]:
         """What it was last asked for, and answered: evidence of a failure."""
         return self._calls.told
 
@@ -114,13 +114,13 @@ class MydockerAdapter:
         """Remove everything that mydocker ever made in this host."""
         self._call("stop mydocker", _stop)
 
-    def network(self, spec: NetworkSpec) -> NetworkFacts:
+    def network(self, spec: NetworkSpec) -> NetworkInfo:
         """`mydocker network create`."""
         return self._call(
             f"create network {spec.name}", _create_network, spec.name, _network_options(spec)
         )
 
-    def network_facts(self, name: str) -> NetworkFacts:
+    def network_facts(self, name: str) -> NetworkInfo:
         """`mydocker network inspect`."""
         return self._call(f"inspect network {name}", _inspect_network, name)
 
@@ -128,24 +128,24 @@ class MydockerAdapter:
         """`mydocker network rm`."""
         self._call(f"remove network {name}", _remove_network, name)
 
-    def run(self, spec: ContainerSpec) -> Facts:
+    def run(self, spec: ContainerSpec) -> ContainerInfo:
         """`mydocker run -d`, or create, `network connect` and start."""
         command = spec.command or FOR_EVER
         return self._call(f"run {spec.name}", _run, command, _container_options(spec), spec.also)
 
-    def inspect(self, name: str) -> Facts:
+    def inspect(self, name: str) -> ContainerInfo:
         """`mydocker inspect`."""
         return self._call(f"inspect {name}", _inspect, name)
 
-    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> Facts:
+    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
         """`mydocker network connect`."""
         return self._call(f"connect {name} to {network}", _connect, name, network, tuple(aliases))
 
-    def disconnect(self, name: str, network: str) -> Facts:
+    def disconnect(self, name: str, network: str) -> ContainerInfo:
         """`mydocker network disconnect`."""
         return self._call(f"disconnect {name} from {network}", _disconnect, name, network)
 
-    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
         """`mydocker exec`; a command that is not there exits with 127, as in a shell."""
         return self._call(f"exec in {name}", _exec, name, tuple(argv), timeout)
 
@@ -158,7 +158,7 @@ class MydockerAdapter:
         """`mydocker stop`."""
         self._call(f"stop {name}", _stop_container, name)
 
-    def start_container(self, name: str) -> Facts:
+    def start_container(self, name: str) -> ContainerInfo:
         """`mydocker start`."""
         return self._call(f"start {name}", _start_container, name)
 
@@ -201,8 +201,8 @@ def _network_options(spec: NetworkSpec) -> NetworkOptions:
     return options
 
 
-def _container_options(spec: ContainerSpec) -> Options:
-    return Options(
+def _container_options(spec: ContainerSpec) -> ContainerOptions:
+    return ContainerOptions(
         name=spec.name,
         network=_mode(spec.mode),
         hostname=spec.hostname or "",
@@ -275,15 +275,15 @@ def _stop() -> None:
     Engine().teardown()
 
 
-def _network_facts(network: NetworkConfig) -> NetworkFacts:
-    return NetworkFacts(network.name, network.id, network.bridge, tuple(network.gateways))
+def _network_facts(network: NetworkConfig) -> NetworkInfo:
+    return NetworkInfo(network.name, network.id, network.bridge, tuple(network.gateways))
 
 
-def _create_network(name: str, options: NetworkOptions) -> NetworkFacts:
+def _create_network(name: str, options: NetworkOptions) -> NetworkInfo:
     return _network_facts(Engine().network_create(name, **options))
 
 
-def _inspect_network(name: str) -> NetworkFacts:
+def _inspect_network(name: str) -> NetworkInfo:
     return _network_facts(Engine().network_inspect(name))
 
 
@@ -291,9 +291,9 @@ def _remove_network(name: str) -> None:
     Engine().network_remove(name)
 
 
-def _facts(container: Container) -> Facts:
+def _facts(container: ContainerRecord) -> ContainerInfo:
     state = container.state
-    return Facts(
+    return ContainerInfo(
         id=container.id,
         name=container.name,
         pid=state.pid,
@@ -322,7 +322,9 @@ def _facts(container: Container) -> Facts:
     )
 
 
-def _run(command: tuple[str, ...], options: Options, also: tuple[str, ...]) -> Facts:
+def _run(
+    command: tuple[str, ...], options: ContainerOptions, also: tuple[str, ...]
+) -> ContainerInfo:
     engine = _engine()
     if not also:
         return _facts(engine.run(IMAGE, command, **options))
@@ -336,19 +338,19 @@ def _run(command: tuple[str, ...], options: Options, also: tuple[str, ...]) -> F
         raise
 
 
-def _connect(name: str, network: str, aliases: tuple[str, ...]) -> Facts:
+def _connect(name: str, network: str, aliases: tuple[str, ...]) -> ContainerInfo:
     return _facts(_engine().network_connect(network, name, aliases=aliases))
 
 
-def _disconnect(name: str, network: str) -> Facts:
+def _disconnect(name: str, network: str) -> ContainerInfo:
     return _facts(_engine().network_disconnect(network, name))
 
 
-def _inspect(name: str) -> Facts:
+def _inspect(name: str) -> ContainerInfo:
     return _facts(_engine().inspect(name))
 
 
-def _exec(name: str, argv: tuple[str, ...], timeout: float) -> Completed:
+def _exec(name: str, argv: tuple[str, ...], timeout: float) -> CompletedCommand:
     began = time.perf_counter()
     try:
         result = Engine().exec(name, argv, timeout=timeout)
@@ -356,7 +358,7 @@ def _exec(name: str, argv: tuple[str, ...], timeout: float) -> Completed:
         code, out, err = error.exit_code, b"", f"{error}\n".encode()
     else:
         code, out, err = result
-    return Completed(
+    return CompletedCommand(
         argv=argv,
         returncode=code,
         stdout=out.decode(errors="replace"),
@@ -369,7 +371,7 @@ def _stop_container(name: str) -> None:
     _engine().stop(name)
 
 
-def _start_container(name: str) -> Facts:
+def _start_container(name: str) -> ContainerInfo:
     return _facts(_engine().start(name))
 
 
@@ -381,7 +383,7 @@ def _repair() -> None:
     Engine().repair()
 
 
-def _crash(command: tuple[str, ...], options: Options, after: float) -> None:
+def _crash(command: tuple[str, ...], options: ContainerOptions, after: float) -> None:
     killed_after(after, lambda: Engine().run(IMAGE, command, **options))
 
 
@@ -400,7 +402,7 @@ SPEC: Final = CliSpec(
     features=MydockerAdapter.features,
     version=MydockerAdapter.version,
     dialect=MydockerAdapter.dialect,
-    words=Words(
+    words=CliVerbs(
         converse=("exec", "-i"),
         repair=("system", "repair"),
         reset=("system", "reset"),

@@ -61,12 +61,12 @@ class RuntimeBroken(Exception):
     """The runtime crashed, hung or talked garbage: an *error*, with its log."""
 
 
-class SaidTooMuch(OSError):
+class OutputTooLong(OSError):
     """A command printed more than anybody reads, and was ended; the message has how it began."""
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
+class CompletedCommand:
     """A finished command. `seconds` is wall time, `at` when it began, as `time.time` has it."""
 
     argv: tuple[str, ...]
@@ -98,7 +98,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ContainerInfo:
     """What the runtime reports about a container.
 
     `pid` is its pid 1 in the *host's* pid namespace, 0 when it does not run.
@@ -117,7 +117,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkFacts:
+class NetworkInfo:
     """What the runtime reports about a network: its host interface and its subnets."""
 
     name: str
@@ -140,10 +140,10 @@ class HostHandle(Protocol):
         stdin: bytes = b"",
         env: Mapping[str, str] | None = None,
         timeout: float = 30,
-    ) -> Completed:
+    ) -> CompletedCommand:
         """Run a command inside the host to its end.
 
-        `TimeoutError` ends it and says so, and so does `SaidTooMuch`.
+        `TimeoutError` ends it and says so, and so does `OutputTooLong`.
         """
 
     def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
@@ -170,28 +170,28 @@ class Adapter(Protocol):
     def stop(self) -> None:
         """Take it down again; containers need not be removed."""
 
-    def network(self, spec: NetworkSpec) -> NetworkFacts:
+    def network(self, spec: NetworkSpec) -> NetworkInfo:
         """Create a network and tell about it."""
 
-    def network_facts(self, name: str) -> NetworkFacts:
+    def network_facts(self, name: str) -> NetworkInfo:
         """Tell about a network, the default one (`bridge`) included."""
 
     def remove_network(self, name: str) -> None:
         """Remove a network that no container is on."""
 
-    def run(self, spec: ContainerSpec) -> Facts:
+    def run(self, spec: ContainerSpec) -> ContainerInfo:
         """Create and start a container; returns when its network is in place."""
 
-    def inspect(self, name: str) -> Facts:
+    def inspect(self, name: str) -> ContainerInfo:
         """What the runtime reports about a container."""
 
-    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> Facts:
+    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
         """Connect a container, running or not, to one network more."""
 
-    def disconnect(self, name: str, network: str) -> Facts:
+    def disconnect(self, name: str, network: str) -> ContainerInfo:
         """Take a container, running or not, off a network."""
 
-    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
         """Run a command in a running container to its end."""
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
@@ -205,7 +205,7 @@ class Adapter(Protocol):
     def stop_container(self, name: str) -> None:
         """Stop a running container; it can be started again."""
 
-    def start_container(self, name: str) -> Facts:
+    def start_container(self, name: str) -> ContainerInfo:
         """Start a stopped container."""
 
     def remove(self, *names: str) -> None:

@@ -135,7 +135,7 @@ def _lab(arguments: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"netmodes lab: {error}\n")
         return 2
-    order = session.Order(
+    order = session.LabOptions(
         runtime=arguments.runtime,
         topology=topology,
         plan=plan,

@@ -115,7 +115,7 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
     yield from (f"    {field} = {_written(value)}" for field, value in own.items())
 
 
-def _entries(factory: AdapterFactory, version: str) -> list[dialects.Entry]:
+def _entries(factory: AdapterFactory, version: str) -> list[dialects.DocumentedChoice]:
     """What the table of dialects has about it; nothing about who is not in the table."""
     spec = _spec(factory)
     if spec:

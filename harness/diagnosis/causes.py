@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.diagnosis.packet_path import Role, Seen, Sighting
+from harness.diagnosis.packet_path import PacketHeader, Role, Sighting
 from linux import netns, rtnetlink, rtnetlink_dump
 from linux.conntrack import PROTOCOLS, Conntrack
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from linux.rtnetlink import Address
-from linux.rtnetlink_dump import Way, way
+from linux.rtnetlink_dump import RouteLookup, way
 
 UNANSWERED: Final = "no neighbour answered for"
 _FORWARDING: Final = {4: "net.ipv4.conf.{}.forwarding", 6: "net.ipv6.conf.{}.forwarding"}
@@ -28,7 +28,7 @@ def causes(
     place: str,
     space: NetNS,
     *,
-    packet: Seen,
+    packet: PacketHeader,
     last: Sighting | None,
     trail: Sequence[Sighting],
     far: str = "",
@@ -49,7 +49,7 @@ def causes(
         return list(looked.within(_translated(space, packet), link))
 
 
-def _translated(space: NetNS, packet: Seen) -> Seen:
+def _translated(space: NetNS, packet: PacketHeader) -> PacketHeader:
     """The packet as it is routed there: what the flow that it belongs to is translated to."""
     names = {4: packet.protocol, 6: packet.protocol.replace("icmp", "icmpv6")}
     number = PROTOCOLS.get(names[packet.source.version])
@@ -160,7 +160,7 @@ class _Look:
 
     # --- where the trail can end
 
-    def leaving(self, packet: Seen) -> Iterator[str]:
+    def leaving(self, packet: PacketHeader) -> Iterator[str]:
         """It never left its own namespace."""
         found = way(self._netlink, packet.destination)
         if found.refused:
@@ -168,7 +168,7 @@ class _Look:
             return
         yield from self._next_hop(found, packet.destination)
 
-    def within(self, packet: Seen, link: rtnetlink_dump.Link | None) -> Iterator[str]:
+    def within(self, packet: PacketHeader, link: rtnetlink_dump.Link | None) -> Iterator[str]:
         """It came in and went nowhere."""
         if link is not None and link.master is not None:
             yield from self._in_bridge(link)
@@ -228,7 +228,7 @@ class _Look:
         return link
 
     def _refused(
-        self, found: Way, packet: Seen, entered: rtnetlink_dump.Link, *, own: bool
+        self, found: RouteLookup, packet: PacketHeader, entered: rtnetlink_dump.Link, *, own: bool
     ) -> Iterator[str]:
         version, at = packet.source.version, f"{self._place}/{entered.name}"
         if not own and not self._forwards(version, entered.name):
@@ -254,7 +254,7 @@ class _Look:
             return False
         return bool(back.refused) or (filtering == 1 and back.oif != entered.ifindex)
 
-    def _no_route(self, found: Way, to: Address) -> Iterator[str]:
+    def _no_route(self, found: RouteLookup, to: Address) -> Iterator[str]:
         down = [
             name
             for name, link in self._links.items()
@@ -267,7 +267,7 @@ class _Look:
         if down:
             yield f"down in {self._place}: {', '.join(down)}"
 
-    def _next_hop(self, found: Way, to: Address) -> Iterator[str]:
+    def _next_hop(self, found: RouteLookup, to: Address) -> Iterator[str]:
         hop, link = found.via or to, self._by_index.get(found.oif)
         if found.local:
             if not self._links["lo"].up:

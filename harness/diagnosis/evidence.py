@@ -20,9 +20,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from harness.adapters.protocol import Completed
+from harness.adapters.protocol import CompletedCommand
 from harness.diagnosis.netns_state import state
-from harness.diagnosis.replay import Autopsy, Examination
+from harness.diagnosis.replay import Diagnosis, Replay
 from harness.model import plan_file
 from harness.model.matrix import AnyMatrix, Difference
 from harness.model.plan import Cell
@@ -49,7 +49,7 @@ def write(
     scene: Scene,
     *,
     again: str,
-    autopsies: Sequence[Autopsy] = (),
+    autopsies: Sequence[Diagnosis] = (),
     spaces: Mapping[str, NetNS] | None = None,
     interfaces: Sequence[str] = (),
 ) -> None:
@@ -74,7 +74,7 @@ def _places(scene: Scene) -> list[str]:
     return ["host", *(item.name for item in scene.plan.containers)]
 
 
-def _stories(autopsies: Iterable[Autopsy]) -> Iterable[str]:
+def _stories(autopsies: Iterable[Diagnosis]) -> Iterable[str]:
     for item in autopsies:
         yield f"{item.cell}"
         if item.promise is not None:
@@ -86,7 +86,7 @@ def _stories(autopsies: Iterable[Autopsy]) -> Iterable[str]:
 
 
 def _capture(
-    path: Path, autopsies: Sequence[Autopsy], interfaces: Sequence[str], again: str
+    path: Path, autopsies: Sequence[Diagnosis], interfaces: Sequence[str], again: str
 ) -> None:
     frames: list[Frame] = []
     comments: dict[Frame, str] = {}
@@ -113,7 +113,7 @@ def _states(where: Path, scene: Scene, places: Iterable[str], spaces: Mapping[st
         (where / f"{name[:_LONGEST_NAME]}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
-def _commands(commands: Iterable[Completed]) -> str:
+def _commands(commands: Iterable[CompletedCommand]) -> str:
     lines = []
     for done in commands:
         lines.append(f"$ {' '.join(done.argv)}")
@@ -152,12 +152,12 @@ def stories(
     Never raises: an autopsy that fails says so in one line.
     """
     told: dict[Cell, Sequence[str]] = {}
-    done: list[Autopsy] = []
+    done: list[Diagnosis] = []
     current = shown[0].cell
     began = time.monotonic()
     try:
         with ExitStack() as stack:
-            look = stack.enter_context(Examination(scene, [item.cell for item in shown]))
+            look = stack.enter_context(Replay(scene, [item.cell for item in shown]))
             for difference in shown:
                 current = difference.cell
                 if done and time.monotonic() - began > BOUND:

@@ -11,12 +11,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
-from harness.diagnosis.packet_path import PORTS, Ruling, Seen, of_packet
+from harness.diagnosis.packet_path import PORTS, NftVerdict, PacketHeader, of_packet
 from harness.probe.payload import MAGIC
 from harness.sandbox import sandbox
 from linux import nftables, syscalls
 from linux.netns import NetNS
-from linux.nft_trace import Step, Tracer, port_from, transport
+from linux.nft_trace import Tracer, TraceStep, port_from, transport
 from linux.nftables import Expression, Nft, Table
 
 TABLE: Final = "netmodes-autopsy"
@@ -57,7 +57,7 @@ class Tracing:
         for tracer in self._tracers.values():
             tracer.steps()
 
-    def rulings(self, *, names: bool = False) -> list[Ruling]:
+    def rulings(self, *, names: bool = False) -> list[NftVerdict]:
         """Where packets have ended since the last time; with `names` DNS is of interest."""
         found = []
         for place, tracer in self._tracers.items():
@@ -75,14 +75,14 @@ class Tracing:
         self._resources.close()
 
 
-def _seen(head: bytes, *, names: bool) -> Seen | None:
+def _seen(head: bytes, *, names: bool) -> PacketHeader | None:
     try:
         return of_packet(head, names=names) if head else None
     except (struct.error, IndexError, ValueError):
         return None
 
 
-def _ruling(place: str, space: NetNS, step: Step, seen: Seen | None) -> Ruling:
+def _ruling(place: str, space: NetNS, step: TraceStep, seen: PacketHeader | None) -> NftVerdict:
     number, comment, rejects = None, "", False
     if step.kind == "rule":
         with Nft(space) as opened:
@@ -92,7 +92,7 @@ def _ruling(place: str, space: NetNS, step: Step, seen: Seen | None) -> Ruling:
             if rule.handle == step.handle:
                 number, comment = place_in_chain, rule.comment
                 rejects = b"reject\0" in does or b"REJECT\0" in does
-    return Ruling(
+    return NftVerdict(
         place,
         f"{step.family} {step.table}",
         step.chain,

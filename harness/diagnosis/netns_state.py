@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from linux import rtnetlink, rtnetlink_dump
-from linux.conntrack import Conntrack, Ends
+from linux.conntrack import Conntrack, FlowTuple
 from linux.netlink import NLM_F_DUMP, Netlink, Request, attributes, number
 from linux.netns import NetNS
 from linux.nftables import Nft
@@ -134,7 +134,7 @@ def _neighbour(item: rtnetlink_dump.Neighbour, names: dict[int, str]) -> Data:
     return told | {"state": states}
 
 
-def _ends(ends: Ends) -> Data:
+def _ends(ends: FlowTuple) -> Data:
     return {
         "src": str(ends.source),
         "dst": str(ends.destination),

@@ -43,7 +43,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PacketHeader:
     """What a packet says of itself. For neighbours `destination` is who is looked for.
 
     `code` names what an error says. Ports are 0 where the protocol has none.
@@ -67,7 +67,7 @@ class Sighting:
     place: str
     link: str
     outgoing: bool
-    seen: Seen
+    seen: PacketHeader
 
     @property
     def where(self) -> str:
@@ -76,7 +76,7 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class NftVerdict:
     """A packet ended in nftables: where, by which rule (`number` counts from 1), as what.
 
     Without a `number` it was the chain's policy. `rejects` tells that the rule answers.
@@ -89,7 +89,7 @@ class Ruling:
     handle: int
     comment: str
     rejects: bool
-    seen: Seen | None
+    seen: PacketHeader | None
 
     @property
     def rule(self) -> str:
@@ -129,7 +129,7 @@ def unanswered(trail: Iterable[Sighting]) -> list[Address]:
     return list(dict.fromkeys(hop for place, hop in asked if (place, hop) not in told))
 
 
-def of_frame(data: bytes, *, ethernet: bool = True, names: bool = False) -> Seen | None:
+def of_frame(data: bytes, *, ethernet: bool = True, names: bool = False) -> PacketHeader | None:
     """What a frame is to the probe; `None` when it has nothing to do with it."""
     try:
         if not ethernet:
@@ -146,17 +146,17 @@ def of_frame(data: bytes, *, ethernet: bool = True, names: bool = False) -> Seen
     return None
 
 
-def _arp(data: bytes) -> Seen | None:
+def _arp(data: bytes) -> PacketHeader | None:
     kind, protocol, _, _, operation = struct.unpack_from("!HHBBH", data)
     if (kind, protocol) != (1, _IPV4):
         return None
     sender, target = IPv4Address(data[14:18]), IPv4Address(data[24:28])
     if operation == 1:
-        return Seen(Role.ASKED, "arp", sender, target)
-    return Seen(Role.TOLD, "arp", target, sender)
+        return PacketHeader(Role.ASKED, "arp", sender, target)
+    return PacketHeader(Role.TOLD, "arp", target, sender)
 
 
-def of_packet(data: bytes, *, names: bool = False) -> Seen | None:
+def of_packet(data: bytes, *, names: bool = False) -> PacketHeader | None:
     """As `of_frame`, for a packet that begins with its IP header, or is ARP."""
     if data[:4] == _ARP_OF_IPV4:
         return _arp(data)
@@ -177,7 +177,7 @@ def of_packet(data: bytes, *, names: bool = False) -> Seen | None:
     role, code = _tcp(body, from_, to) if protocol == _TCP else (_udp(body, from_, to, names), "")
     if role is None:
         return None
-    return Seen(role, _NAMES[protocol], source, destination, from_, to, ttl, code)
+    return PacketHeader(role, _NAMES[protocol], source, destination, from_, to, ttl, code)
 
 
 def _udp(body: bytes, source: int, destination: int, names: bool) -> Role | None:  # noqa: FBT001
@@ -203,20 +203,20 @@ def _tcp(body: bytes, source: int, destination: int) -> tuple[Role | None, str]:
 
 def _icmp(
     family: Family, body: bytes, source: Address, destination: Address, ttl: int
-) -> Seen | None:
+) -> PacketHeader | None:
     kind, code = body[0], body[1]
     if family == 6 and kind in (_NEIGHBOUR_ASKED, _NEIGHBOUR_TOLD):
         # A trace tells the first twenty bytes only: then the group asked must do for the address.
         target = ip_address(body[8:24]) if len(body) >= 24 else destination
         if kind == _NEIGHBOUR_ASKED:
-            return Seen(Role.ASKED, "nd", source, target)
-        return Seen(Role.TOLD, "nd", destination, target)
+            return PacketHeader(Role.ASKED, "nd", source, target)
+        return PacketHeader(Role.TOLD, "nd", destination, target)
     if kind in icmp.ERRORS[family]:
         if of_packet(body[8:]) is None:
             return None
         name = icmp.name(family, kind, code)
-        return Seen(Role.ERROR, "icmp", source, destination, ttl=ttl, code=name)
+        return PacketHeader(Role.ERROR, "icmp", source, destination, ttl=ttl, code=name)
     roles = {icmp.ECHO_REQUEST[family]: Role.REQUEST, icmp.ECHO_REPLY[family]: Role.REPLY}
     if kind not in roles or not body[8:].startswith(MAGIC):
         return None
-    return Seen(roles[kind], "icmp", source, destination, ttl=ttl)
+    return PacketHeader(roles[kind], "icmp", source, destination, ttl=ttl)

@@ -10,8 +10,8 @@ from typing import Final, Self
 
 from harness.diagnosis import causes, packet_path, story
 from harness.diagnosis.kernel_trace import Drops, Tracing
-from harness.diagnosis.packet_path import Role, Seen, Sighting
-from harness.diagnosis.story import Account, End
+from harness.diagnosis.packet_path import PacketHeader, Role, Sighting
+from harness.diagnosis.story import LastSighting, ProbeTrace
 from harness.model.plan import BY_NAME, HOST, INTERNET, Cell, Observation, Outcome, Promise
 from harness.testbench.addressing import witness
 from harness.testbench.packets.capture import Capture, CaptureLost, Tap
@@ -26,7 +26,7 @@ MOST_PLACES: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Autopsy:
+class Diagnosis:
     """What came of one replay: the story, and what it is told from."""
 
     cell: Cell
@@ -39,7 +39,7 @@ class Autopsy:
     """The places on the path, in the order in which the packets came by."""
 
 
-class Examination:
+class Replay:
     """Taps and tracers in a scene's namespaces, for as many cells as there are.
 
     Use it as a context manager. Raises `OSError` where the kernel refuses, and what
@@ -92,7 +92,7 @@ class Examination:
         """The name under which a place's namespace goes here: a joiner's is its home's."""
         return self._names.get(self.spaces[name].id, name) if name in self.spaces else name
 
-    def of(self, cell: Cell, promise: Promise | None) -> Autopsy:
+    def of(self, cell: Cell, promise: Promise | None) -> Diagnosis:
         """Ask one cell once more and tell what became of it."""
         names = cell.target == BY_NAME
         tracing = Tracing(self.spaces)
@@ -110,7 +110,7 @@ class Examination:
         seen = packet_path.sightings(frames, names=names and observed.outcome is Outcome.NO_NAME)
         # The probe of names asks a control there, which is no part of the story.
         seen = tuple(item for item in seen if item.where != f"{INTERNET}/lo" or not names)
-        account = Account(
+        account = ProbeTrace(
             cell=cell,
             promise=promise,
             observed=observed,
@@ -131,9 +131,9 @@ class Examination:
         lines = tuple(story.story(account))
         path = dict.fromkeys([account.source, *(item.place for item in seen), account.witness])
         comments = {frames[at]: said for at, said in _comments(seen, lines).items()}
-        return Autopsy(cell, lines, promise, observed, frames, comments, tuple(path))
+        return Diagnosis(cell, lines, promise, observed, frames, comments, tuple(path))
 
-    def _with_causes(self, account: Account, finding: End) -> Account:
+    def _with_causes(self, account: ProbeTrace, finding: LastSighting) -> ProbeTrace:
         packet = finding.packet or self._unseen(account, finding)
         space = self.spaces.get(finding.place)
         if packet is None or space is None:
@@ -156,7 +156,7 @@ class Examination:
         """The host's end of each cable, by who is at the other."""
         return {who: where for where, who in self._behind.items()}
 
-    def _silent(self, account: Account, told: list[str]) -> list[str]:
+    def _silent(self, account: ProbeTrace, told: list[str]) -> list[str]:
         """Of a neighbour that was asked for in vain: who it is, and why it does not answer."""
         ports, links = self._ports(), self._links(HOST)
         found = []
@@ -168,16 +168,16 @@ class Examination:
                 found += causes.silent(name, self.spaces[name], hop, account.sightings, port=port)
         return found
 
-    def _unseen(self, account: Account, finding: End) -> Seen | None:
+    def _unseen(self, account: ProbeTrace, finding: LastSighting) -> PacketHeader | None:
         """The packet that no interface has seen, as it must have been."""
         if finding.role is Role.REPLY:
             requests = account.trail(Role.REQUEST)
             if not requests:
                 return None
             last = requests[-1].seen
-            return Seen(Role.REPLY, last.protocol, last.destination, last.source)
+            return PacketHeader(Role.REPLY, last.protocol, last.destination, last.source)
         to = None if account.cell.target == BY_NAME else self._scene.address(account.cell)
-        return Seen(Role.REQUEST, account.cell.protocol, to, to) if to else None
+        return PacketHeader(Role.REQUEST, account.cell.protocol, to, to) if to else None
 
     def close(self) -> None:
         """Close everything."""

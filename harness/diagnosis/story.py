@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.diagnosis.packet_path import Role, Ruling, Seen, Sighting
+from harness.diagnosis.packet_path import NftVerdict, PacketHeader, Role, Sighting
 from harness.model.plan import ATTACKER, HOST, INTERNET, Cell, Observation, Outcome, Promise
 from harness.model.topology import START_TTL
 
@@ -22,7 +22,7 @@ _COMING = frozenset({Outcome.REPLY, Outcome.NO_NAME})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class ProbeTrace:
     """Everything that is known about one replayed probe.
 
     `source` and `witness` are the places where it begins and where it is to end; `behind`
@@ -36,7 +36,7 @@ class Account:
     source: str
     witness: str
     sightings: tuple[Sighting, ...] = ()
-    rulings: tuple[Ruling, ...] = ()
+    rulings: tuple[NftVerdict, ...] = ()
     reasons: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     behind: Mapping[str, str] = field(default_factory=dict)
@@ -56,16 +56,16 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class LastSighting:
     """Where the trail ends: of the request or the reply, in which place, last seen where."""
 
     role: Role
     place: str
     last: Sighting | None
-    packet: Seen | None
+    packet: PacketHeader | None
 
 
-def end(account: Account) -> End | None:
+def end(account: ProbeTrace) -> LastSighting | None:
     """Where the probe ended; `None` where it came to its end as probes do."""
     if account.observed.outcome in (Outcome.REPLY, Outcome.WRONG_PEER):
         return None
@@ -73,15 +73,15 @@ def end(account: Account) -> End | None:
     if not account.arrived:
         last = _furthest(requests, account)
         place = last.place if last else account.source
-        return End(Role.REQUEST, place, last, last.seen if last else None)
+        return LastSighting(Role.REQUEST, place, last, last.seen if last else None)
     replies = account.trail(Role.REPLY)
     last = replies[-1] if replies else None
-    return End(
+    return LastSighting(
         Role.REPLY, last.place if last else account.witness, last, last.seen if last else None
     )
 
 
-def _furthest(requests: Sequence[Sighting], account: Account) -> Sighting | None:
+def _furthest(requests: Sequence[Sighting], account: ProbeTrace) -> Sighting | None:
     """The last sighting, but for copies that a bridge has flooded to others."""
     for item in reversed(requests):
         elsewhere = account.behind.get(item.where)
@@ -91,7 +91,7 @@ def _furthest(requests: Sequence[Sighting], account: Account) -> Sighting | None
     return requests[-1] if requests else None
 
 
-def story(account: Account) -> list[str]:
+def story(account: ProbeTrace) -> list[str]:
     """The lines. The first ones say where it was seen, the last ones where it ended and why."""
     now, promise = account.observed, account.promise
     if promise is not None and promise.admits(now):
@@ -102,7 +102,7 @@ def story(account: Account) -> list[str]:
 # --- where it was seen -----------------------------------------------------------
 
 
-def _trails(account: Account) -> Iterator[str]:
+def _trails(account: ProbeTrace) -> Iterator[str]:
     requests = account.trail(Role.REQUEST)
     if requests:
         yield f"request {_way(requests, account)}"
@@ -117,7 +117,7 @@ def _trails(account: Account) -> Iterator[str]:
         yield f"refusal ({codes}) {_way(errors, account)}"
 
 
-def _way(trail: Sequence[Sighting], account: Account) -> str:
+def _way(trail: Sequence[Sighting], account: ProbeTrace) -> str:
     """`172.17.0.2 → 203.0.113.10 udp: container01/eth0 (ttl 64), host/docker0; then …`."""
     parts = []
     for ends, group in itertools.groupby(trail, key=lambda item: _ends(item.seen)):
@@ -148,12 +148,12 @@ def _shown(item: Sighting, *, final: bool) -> str:
     return item.place if _IN_BETWEEN.fullmatch(item.place) and not final else item.where
 
 
-def _ends(seen: Seen) -> str:
+def _ends(seen: PacketHeader) -> str:
     port = f" {seen.protocol}/{seen.destination_port}" if seen.destination_port else ""
     return f"{seen.source} → {seen.destination}{port or f' {seen.protocol}'}"
 
 
-def _behind(item: Sighting, account: Account) -> str:
+def _behind(item: Sighting, account: ProbeTrace) -> str:
     who = account.behind.get(item.where)
     return f" (to {who})" if who and item.outgoing else ""
 
@@ -161,7 +161,7 @@ def _behind(item: Sighting, account: Account) -> str:
 # --- where it ended, and why ---------------------------------------------------------
 
 
-def _verdict(account: Account) -> Iterator[str]:
+def _verdict(account: ProbeTrace) -> Iterator[str]:
     now, promise = account.observed, account.promise
     if now.outcome is Outcome.WRONG_PEER:
         yield from _wrong_peer(account)
@@ -173,7 +173,7 @@ def _verdict(account: Account) -> Iterator[str]:
         yield from _ended(account)
 
 
-def _wrong_peer(account: Account) -> Iterator[str]:
+def _wrong_peer(account: ProbeTrace) -> Iterator[str]:
     detail = _NETNS.sub(lambda found: _owner(account, int(found[1])), account.observed.detail)
     first = next((item for item in account.trail(Role.REPLY) if item.outgoing), None)
     who = f"{first.place}" if first else account.observed.seen_from or "somebody"
@@ -182,11 +182,11 @@ def _wrong_peer(account: Account) -> Iterator[str]:
     yield from _rewritten(account, Role.REQUEST)
 
 
-def _owner(account: Account, inode: int) -> str:
+def _owner(account: ProbeTrace, inode: int) -> str:
     return account.inodes.get(inode, f"net:[{inode}]")
 
 
-def _should_not_have(account: Account) -> Iterator[str]:
+def _should_not_have(account: ProbeTrace) -> Iterator[str]:
     way = list(dict.fromkeys(item.place for item in account.trail(Role.REQUEST)))
     by = " → ".join(way) or account.source
     links = [item.where for item in account.trail(Role.REQUEST) if item.place == "host"]
@@ -195,7 +195,7 @@ def _should_not_have(account: Account) -> Iterator[str]:
     yield from _rewritten(account, Role.REQUEST)
 
 
-def _other_than_promised(account: Account) -> Iterator[str]:
+def _other_than_promised(account: ProbeTrace) -> Iterator[str]:
     now, promise = account.observed, account.promise
     if promise is None:
         return
@@ -207,7 +207,7 @@ def _other_than_promised(account: Account) -> Iterator[str]:
             yield f"the TTL of the {role} is not {promise.ttl}: {changes or 'nobody changed it'}"
 
 
-def _seen_as_another(account: Account) -> Iterator[str]:
+def _seen_as_another(account: ProbeTrace) -> Iterator[str]:
     promise, now = account.promise, account.observed
     assert promise is not None
     changed = list(_rewritten(account, Role.REQUEST))
@@ -223,7 +223,7 @@ def _seen_as_another(account: Account) -> Iterator[str]:
     yield from changed
 
 
-def _rewritten(account: Account, role: Role) -> Iterator[str]:
+def _rewritten(account: ProbeTrace, role: Role) -> Iterator[str]:
     """Each place that changed an address or a port on the way."""
     told: set[str] = set()
     for before, after in itertools.pairwise(account.trail(role)):
@@ -236,7 +236,7 @@ def _rewritten(account: Account, role: Role) -> Iterator[str]:
                 told.add(said)
 
 
-def _socket(seen: Seen, side: str) -> str:
+def _socket(seen: PacketHeader, side: str) -> str:
     port = getattr(seen, f"{side}_port")
     address = getattr(seen, side)
     return f"{address} port {port}" if port else str(address)
@@ -257,7 +257,7 @@ def _ttl_changes(trail: Sequence[Sighting]) -> Iterator[str]:
             yield f"rewritten in {before.place} {between} ({was} → {now})".replace("  ", " ")
 
 
-def _ended(account: Account) -> Iterator[str]:
+def _ended(account: ProbeTrace) -> Iterator[str]:
     found = end(account)
     if found is None:
         return
@@ -282,7 +282,7 @@ def _ended(account: Account) -> Iterator[str]:
         yield f"nothing in {found.place} says why"
 
 
-def _lost(account: Account, found: End) -> Iterator[str]:
+def _lost(account: ProbeTrace, found: LastSighting) -> Iterator[str]:
     what = found.role.value
     if found.role is Role.REPLY:
         if found.last is None:
@@ -296,7 +296,7 @@ def _lost(account: Account, found: End) -> Iterator[str]:
         yield f"it ended in {found.place} before any interface"
 
 
-def _astray(account: Account, found: End) -> Iterator[str]:
+def _astray(account: ProbeTrace, found: LastSighting) -> Iterator[str]:
     """The host has sent something up to the routers that is between two who are behind it."""
     outside = {INTERNET, ATTACKER}
     beyond = found.place in outside or _IN_BETWEEN.fullmatch(found.place)
@@ -307,7 +307,7 @@ def _astray(account: Account, found: End) -> Iterator[str]:
         yield f"it went astray in host, which sent it out by {leaving[-1].where}"
 
 
-def _stopped(account: Account, found: End, roles: Collection[Role]) -> Iterator[str]:
+def _stopped(account: ProbeTrace, found: LastSighting, roles: Collection[Role]) -> Iterator[str]:
     """The rules that took a packet in one of these roles: what is lost, or what asks for whom."""
     told = []
     for ruling in account.rulings:
@@ -318,7 +318,7 @@ def _stopped(account: Account, found: End, roles: Collection[Role]) -> Iterator[
     yield from dict.fromkeys(told)
 
 
-def _refuser(account: Account) -> Iterator[str]:
+def _refuser(account: ProbeTrace) -> Iterator[str]:
     first = next(iter(account.trail(Role.ERROR)), None)
     code = account.observed.code
     if first is None:
@@ -328,7 +328,7 @@ def _refuser(account: Account) -> Iterator[str]:
     yield f"{who} refused it ({code}), as {first.seen.source}"
 
 
-def _untranslated(account: Account) -> Iterator[str]:
+def _untranslated(account: ProbeTrace) -> Iterator[str]:
     """A reply that cannot find its way because the request came with a private source."""
     promise = account.promise
     if promise is None or promise.seen_from != HOST or account.source == HOST:

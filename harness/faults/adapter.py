@@ -16,29 +16,29 @@ from harness.adapters import registry
 from harness.adapters.protocol import (
     Adapter,
     AdapterFactory,
-    Completed,
+    CompletedCommand,
+    ContainerInfo,
     ExecCommand,
-    Facts,
     Feature,
     HostHandle,
-    NetworkFacts,
+    NetworkInfo,
     RuntimeBroken,
     RuntimeRefused,
 )
-from harness.faults.fault import Fault, Moment, Verb
-from harness.faults.target import RESIDUE, Site
+from harness.faults.fault import AdapterCall, Fault, Moment
+from harness.faults.target import RESIDUE, FaultContext
 from harness.model.plan import Bridge, ContainerSpec, NetworkSpec
-from harness.world.host import Host
+from harness.world.host import HostMachine
 
 
 class FaultFailed(Exception):
     """The fault itself went wrong: says nothing about the runtime, nor about the suites."""
 
 
-class Sabotaged:
+class FaultyAdapter:
     """An `Adapter` that is `runtime`, but for `fault`."""
 
-    def __init__(self, runtime: Adapter, host: Host, fault: Fault) -> None:
+    def __init__(self, runtime: Adapter, host: HostMachine, fault: Fault) -> None:
         self._runtime, self._host, self._fault = runtime, host, fault
         self._specs: dict[str, ContainerSpec] = {}
         self._memory: dict[str, Any] = {"specs": self._specs, "networks": [], "containers": []}
@@ -53,7 +53,7 @@ class Sabotaged:
         )
 
     @property
-    def commands(self) -> Sequence[Completed]:
+    def commands(self) -> Sequence[CompletedCommand]:
         """What the runtime was last told, and said, where its adapter keeps that."""
         return getattr(self._runtime, "commands", ())
 
@@ -64,8 +64,8 @@ class Sabotaged:
             if moment in self._fault.moments:
                 self._act(self._fault.function, moment, what)
 
-    def _act(self, call: Callable[[Site], Any], moment: str, what: dict[str, Any]) -> Any:
-        site = Site(moment, self._host, self._runtime, self._memory, **what)
+    def _act(self, call: Callable[[FaultContext], Any], moment: str, what: dict[str, Any]) -> Any:
+        site = FaultContext(moment, self._host, self._runtime, self._memory, **what)
         self.acted += 1
         try:
             return call(site)
@@ -84,7 +84,7 @@ class Sabotaged:
             verb = self._remove_all
         if called not in self._fault.around:
             return verb(**arguments)
-        wrapped = Verb(called, arguments, verb)
+        wrapped = AdapterCall(called, arguments, verb)
         return self._act(lambda site: self._fault.function(site, wrapped), called, what)
 
     def _remove_all(self, names: Sequence[str]) -> None:
@@ -103,7 +103,7 @@ class Sabotaged:
             network = spec.mode.network
         return {"name": name, "spec": spec, "facts": facts, "network": self._facts_of(network)}
 
-    def _facts_of(self, network: str) -> NetworkFacts | None:
+    def _facts_of(self, network: str) -> NetworkInfo | None:
         try:
             return self._runtime.network_facts(network) if network else None
         except RuntimeRefused:
@@ -125,9 +125,9 @@ class Sabotaged:
         """Stop the runtime."""
         self._runtime.stop()
 
-    def network(self, spec: NetworkSpec) -> NetworkFacts:
+    def network(self, spec: NetworkSpec) -> NetworkInfo:
         """Create a network."""
-        facts: NetworkFacts = self._do("network", {"spec": spec}, name=spec.name)
+        facts: NetworkInfo = self._do("network", {"spec": spec}, name=spec.name)
         self._note("networks", spec.name)
         if spec.internal:
             self._note("internal", spec.name)
@@ -136,9 +136,9 @@ class Sabotaged:
         self._at(Moment.NETWORK_CREATED, name=spec.name, network=facts)
         return facts
 
-    def network_facts(self, name: str) -> NetworkFacts:
+    def network_facts(self, name: str) -> NetworkInfo:
         """Tell about a network."""
-        facts: NetworkFacts = self._do("network_facts", {"name": name}, name=name)
+        facts: NetworkInfo = self._do("network_facts", {"name": name}, name=name)
         return facts
 
     def remove_network(self, name: str) -> None:
@@ -148,13 +148,13 @@ class Sabotaged:
         self._do("remove_network", {"name": name}, name=name, network=facts)
         self._at(Moment.NETWORK_REMOVED, name=name, network=facts)
 
-    def run(self, spec: ContainerSpec) -> Facts:
+    def run(self, spec: ContainerSpec) -> ContainerInfo:
         """Create and start a container."""
         self._specs[spec.name] = spec
         asked = {"name": spec.name, "spec": spec}
         self._at(Moment.BEFORE_CONTAINER, **asked)
         try:
-            facts: Facts = self._do("run", {"spec": spec}, **asked)
+            facts: ContainerInfo = self._do("run", {"spec": spec}, **asked)
         except RuntimeRefused:
             self._at(Moment.REFUSED, **asked)
             raise
@@ -162,31 +162,33 @@ class Sabotaged:
         self._at(Moment.CONTAINER_STARTED, **self._about(spec.name))
         return facts
 
-    def inspect(self, name: str) -> Facts:
+    def inspect(self, name: str) -> ContainerInfo:
         """What the runtime reports about a container."""
-        facts: Facts = self._do("inspect", {"name": name}, name=name, spec=self._specs.get(name))
+        facts: ContainerInfo = self._do(
+            "inspect", {"name": name}, name=name, spec=self._specs.get(name)
+        )
         return facts
 
-    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> Facts:
+    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
         """Connect a container to one network more."""
         arguments = {"name": name, "network": network, "aliases": aliases}
-        facts: Facts = self._do("connect", arguments, **self._about(name, network=network))
+        facts: ContainerInfo = self._do("connect", arguments, **self._about(name, network=network))
         self._at(Moment.CONNECTED, **self._about(name, network=network))
         return facts
 
-    def disconnect(self, name: str, network: str) -> Facts:
+    def disconnect(self, name: str, network: str) -> ContainerInfo:
         """Take a container off a network."""
         about = self._about(name, network=network)
-        facts: Facts = self._do("disconnect", {"name": name, "network": network}, **about)
+        facts: ContainerInfo = self._do("disconnect", {"name": name, "network": network}, **about)
         self._at(Moment.DISCONNECTED, **self._about(name, network=network))
         return facts
 
-    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
         """Run a command in a container."""
         arguments = {"name": name, "argv": argv, "timeout": timeout}
         if "exec" not in self._fault.around:
             return self._runtime.exec(name, argv, timeout=timeout)
-        done: Completed = self._do("exec", arguments, **self._about(name))
+        done: CompletedCommand = self._do("exec", arguments, **self._about(name))
         return done
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
@@ -199,10 +201,10 @@ class Sabotaged:
         self._do("stop_container", {"name": name}, **about)
         self._at(Moment.CONTAINER_STOPPED, **self._about(name))
 
-    def start_container(self, name: str) -> Facts:
+    def start_container(self, name: str) -> ContainerInfo:
         """Start a stopped container."""
         try:
-            facts: Facts = self._do("start_container", {"name": name}, **self._about(name))
+            facts: ContainerInfo = self._do("start_container", {"name": name}, **self._about(name))
         except RuntimeRefused:
             self._at(Moment.REFUSED, **self._about(name))
             raise
@@ -240,29 +242,29 @@ class Sabotaged:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class SabotagedFactory:
+class FaultyFactory:
     """An `AdapterFactory` whose adapters have the fault; `made` takes note of each."""
 
     healthy: AdapterFactory
     fault: Fault
-    made: list[Sabotaged]
+    made: list[FaultyAdapter]
 
     @property
     def features(self) -> frozenset[Feature]:
         """What the healthy runtime claims: a sabotaged one claims it too."""
         return self.healthy.features
 
-    def __call__(self, host: HostHandle, /) -> Sabotaged:
+    def __call__(self, host: HostHandle, /) -> FaultyAdapter:
         """Make the adapter in this host."""
-        assert isinstance(host, Host)
-        adapter = Sabotaged(self.healthy(host), host, self.fault)
+        assert isinstance(host, HostMachine)
+        adapter = FaultyAdapter(self.healthy(host), host, self.fault)
         self.made.append(adapter)
         return adapter
 
 
 FAULT: Final = pytest.StashKey[Fault]()
 """The fault of the run, where there is one."""
-SABOTAGED: Final = pytest.StashKey[list[Sabotaged]]()
+SABOTAGED: Final = pytest.StashKey[list[FaultyAdapter]]()
 """The adapters of the run that have the fault."""
 
 
@@ -277,4 +279,4 @@ def factory(config: pytest.Config) -> AdapterFactory:
     fault = config.stash.get(FAULT, None)
     if fault is None:
         return healthy
-    return SabotagedFactory(healthy, fault, config.stash.setdefault(SABOTAGED, []))
+    return FaultyFactory(healthy, fault, config.stash.setdefault(SABOTAGED, []))

@@ -21,7 +21,7 @@ import harness.faults.library
 from harness.model.requirements import Catalogue, UnknownRequirement
 
 if TYPE_CHECKING:
-    from harness.faults.target import Site
+    pass
 
 
 _ID: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -69,8 +69,8 @@ RULES: Final = (
 PLUGGED: Final = (Moment.CONTAINER_STARTED, Moment.CONNECTED)
 """Whenever a container may have got an interface."""
 
-Act = Callable[["Site"], None]
-Around = Callable[["Site", "Verb"], Any]
+Act = Callable[["FaultContext"], None]
+Around = Callable[["FaultContext", "AdapterCall"], Any]
 
 
 class FaultError(ValueError):
@@ -152,8 +152,8 @@ def fault(
 ) -> Callable[[Callable[..., Any]], Fault]:
     """Make a fault of a function: `@fault("no-masquerade", violates=("BR-7",), moment=…)`.
 
-    With `moment` the function is called with a `Site` at that moment, or at each of several.
-    With `around` it is called with a `Site` and a `Verb` in place of the runtime's verb of
+    With `moment` the function is called with a `FaultContext` at that moment, or at each of several.
+    With `around` it is called with a `FaultContext` and a `AdapterCall` in place of the runtime's verb of
     that name. Raises `FaultError` for a declaration that makes no sense.
     """
 
@@ -210,7 +210,7 @@ def _check(found: Fault) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Faults:
+class FaultCatalogue:
     """Faults by id, each once."""
 
     faults: tuple[Fault, ...]
@@ -231,7 +231,7 @@ class Faults:
         raise UnknownFault(f"no fault {id_!r}: {hint}")
 
 
-def collect(modules: Iterable[ModuleType], requirements: Catalogue) -> Faults:
+def collect(modules: Iterable[ModuleType], requirements: Catalogue) -> FaultCatalogue:
     """The faults of modules, in their order.
 
     Raises `FaultError` when two have one id, or one names a requirement that is not in
@@ -246,7 +246,7 @@ def collect(modules: Iterable[ModuleType], requirements: Catalogue) -> Faults:
             if other is not item:
                 raise FaultError(f"{item.where}: fault {item.id!r}: {other.where} has that id too")
             _check_requirements(item, requirements)
-    return Faults(tuple(found.values()))
+    return FaultCatalogue(tuple(found.values()))
 
 
 def _check_requirements(item: Fault, requirements: Catalogue) -> None:
@@ -279,7 +279,7 @@ VERBS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Verb:
+class AdapterCall:
     """A call of the adapter that the fault decides about.
 
     `called` is the name of `Adapter`'s method. Its arguments are attributes by the names of
@@ -316,7 +316,7 @@ def built_in() -> Iterator[ModuleType]:
         yield importlib.import_module(f"{package.__name__}.{found}")
 
 
-def discover(requirements: Catalogue, others: Iterable[object] = ()) -> Faults:
+def discover(requirements: Catalogue, others: Iterable[object] = ()) -> FaultCatalogue:
     """Every fault there is; `others` are pytest's plugins, of which modules may have some.
 
     Raises `FaultError` for one that is declared wrongly, or twice.

@@ -15,7 +15,7 @@ _WAYS: Final = {struct.pack(">I", 6): "in", struct.pack(">I", 7): "out"}
 _VERDICTS: Final = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"}
 
 
-class Entry(NamedTuple):
+class DecodedRule(NamedTuple):
     """One rule, with what it does and the raw values that it compares with.
 
     `does` is `drop`, `accept`, `jump`, `return`, `reject`, `masq`, `nat` or `""`. `links` are
@@ -34,12 +34,12 @@ class Entry(NamedTuple):
         return self.does in ("drop", "reject")
 
 
-def entries(opened: Nft) -> list[Entry]:
+def entries(opened: Nft) -> list[DecodedRule]:
     """Every rule of a namespace, table by table."""
     return [entry for table in opened.tables() for entry in _of(opened, table)]
 
 
-def _of(opened: Nft, table: Table) -> Iterator[Entry]:
+def _of(opened: Nft, table: Table) -> Iterator[DecodedRule]:
     for rule, expressions in opened.expressions(table):
         kinds: list[str] = []
         links: list[tuple[str, str]] = []
@@ -57,7 +57,7 @@ def _of(opened: Nft, table: Table) -> Iterator[Entry]:
             elif name == "cmp" and way:
                 links.append((way, _compared(parts.get(2, b""))))
                 way = ""
-        yield Entry(table, rule, does, tuple(kinds), tuple(links))
+        yield DecodedRule(table, rule, does, tuple(kinds), tuple(links))
 
 
 def _compared(data: bytes) -> str:

@@ -12,22 +12,22 @@ from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import Any, Final, NamedTuple
 
-from harness.adapters.protocol import Adapter, Facts, NetworkFacts, RuntimeRefused
-from harness.faults.nft_rules import Entry, entries
+from harness.adapters.protocol import Adapter, ContainerInfo, NetworkInfo, RuntimeRefused
+from harness.faults.nft_rules import DecodedRule, entries
 from harness.model.plan import Bridge, ContainerSpec, Mode
 from harness.model.topology import Address, Interface
-from harness.testbench.netns_view import Place, fixed
-from harness.world.host import Host
+from harness.testbench.netns_view import NetnsView, fixed
+from harness.world.host import HostMachine
 from linux import nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError, Request
 
 _LOG: Final = "/run/netmodes/fault.log"
 
 
-class Plug(NamedTuple):
+class FaultLink(NamedTuple):
     """How a container is plugged into one network of the runtime's."""
 
-    network: NetworkFacts
+    network: NetworkInfo
     bridge: str
     """The network's interface in the host."""
     inside: str
@@ -41,7 +41,7 @@ class Plug(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class FaultContext:
     """The live surroundings of a fault.
 
     `memory` is kept from one call of the fault to the next within one host. `runtime` is the
@@ -51,27 +51,27 @@ class Site:
     """
 
     moment: str
-    world_host: Host
+    world_host: HostMachine
     runtime: Adapter
     memory: dict[str, Any]
     name: str = ""
     """The name of the container, or of the network where the moment is about one."""
     spec: ContainerSpec | None = None
-    facts: Facts | None = None
-    network: NetworkFacts | None = None
+    facts: ContainerInfo | None = None
+    network: NetworkInfo | None = None
 
     # --- places
 
     @property
-    def host(self) -> Ground:
+    def host(self) -> NetnsEditor:
         """The host's network namespace."""
-        return Ground(fixed("host", self.world_host.netns))
+        return NetnsEditor(fixed("host", self.world_host.netns))
 
     @property
-    def inside(self) -> Ground:
+    def inside(self) -> NetnsEditor:
         """The container's network namespace: the host's own in mode host, so ask `mode`."""
         assert self.facts is not None, f"there is no container at the moment {self.moment}"
-        return Ground(Place(self.name, partial(self.world_host.netns_of, self.facts.pid)))
+        return NetnsEditor(NetnsView(self.name, partial(self.world_host.netns_of, self.facts.pid)))
 
     @property
     def mode(self) -> Mode | None:
@@ -83,7 +83,7 @@ class Site:
         """Whether the container has interfaces of its own on networks of the runtime."""
         return isinstance(self.mode, Bridge)
 
-    def plugs(self) -> Iterator[Plug]:
+    def plugs(self) -> Iterator[FaultLink]:
         """Each network that the running container is on; none in the modes without any."""
         if self.facts is None or not self.facts.pid or not self.is_bridged:
             return
@@ -96,7 +96,7 @@ class Site:
                 addresses = tuple(self.inside.addresses(name))
                 peer = outside.get(link.peer or 0)
                 if told & set(addresses) and peer and network.interface:
-                    yield Plug(
+                    yield FaultLink(
                         network, network.interface, name, peer.name, addresses, network.gateways
                     )
 
@@ -165,7 +165,7 @@ class Site:
         """Start a process in the host that stays; its pid there."""
         return self.world_host.spawn(argv, log=_LOG)
 
-    def other_containers(self) -> Mapping[str, Facts]:
+    def other_containers(self) -> Mapping[str, ContainerInfo]:
         """The running containers that were started before this one, by name."""
         found = {}
         for name in self.memory["containers"]:
@@ -178,11 +178,11 @@ class Site:
                     found[name] = facts
         return found
 
-    def ground(self, facts: Facts) -> Ground:
+    def ground(self, facts: ContainerInfo) -> NetnsEditor:
         """The network namespace of another container."""
-        return Ground(Place(facts.name, partial(self.world_host.netns_of, facts.pid)))
+        return NetnsEditor(NetnsView(facts.name, partial(self.world_host.netns_of, facts.pid)))
 
-    def leave_inside(self, facts: Facts, name: str = "extra0") -> None:
+    def leave_inside(self, facts: ContainerInfo, name: str = "extra0") -> None:
         """Make an interface that leads nowhere inside a container."""
         self.ground(facts).ensure(rtnetlink.add_veth(name, f"{name}p"))
 
@@ -193,7 +193,7 @@ def _read(path: str) -> str:
 
 
 TABLE: Final = nftables.Table("inet", "sabotage")
-"""Where the rules of `Ground.rule` are. It is no violation that it stays: the fault is what
+"""Where the rules of `NetnsEditor.rule` are. It is no violation that it stays: the fault is what
 the rules do."""
 BRIDGE_TABLE: Final = nftables.Table("bridge", "sabotage")
 RESIDUE: Final = ("nft table * sabotage", "nft chain * sabotage *", "nft rule * sabotage *")
@@ -208,10 +208,10 @@ Answer = Callable[[bytes], Iterable[bytes]]
 """What to send back for a frame that came in: no, one or several frames."""
 
 
-class Ground:
-    """One namespace, by a `Place`, with verbs that change it."""
+class NetnsEditor:
+    """One namespace, by a `NetnsView`, with verbs that change it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: NetnsView) -> None:
         self.place = place
 
     # --- looking
@@ -294,12 +294,12 @@ class Ground:
         for table in (TABLE, BRIDGE_TABLE):
             self.firewall(nftables.add_table(table), nftables.del_table(table))
 
-    def rules(self) -> list[Entry]:
+    def rules(self) -> list[DecodedRule]:
         """Every rule of everybody, with what it does."""
         with self.place.open() as space, nftables.Nft(space) as opened:
             return entries(opened)
 
-    def take_rules(self, wanted: Callable[[Entry], bool]) -> int:
+    def take_rules(self, wanted: Callable[[DecodedRule], bool]) -> int:
         """Remove the rules, of whomever, that `wanted` picks; how many there were.
 
         What belongs to another process's socket cannot be changed and stays.

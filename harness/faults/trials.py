@@ -20,7 +20,7 @@ import pytest
 
 from harness.faults.adapter import FAULT, SABOTAGED
 from harness.faults.fault import Fault
-from harness.faults.verdicts import Outcome, Verdict, judge, kills
+from harness.faults.verdicts import FaultVerdict, TestPhase, judge, kills
 from harness.world.host import quiet_fork
 
 BOUND: Final = 240.0
@@ -28,7 +28,7 @@ BOUND: Final = 240.0
 NEIGHBOURS: Final = 8
 """How many requirements nearby must hold nevertheless, where a fault is narrow."""
 
-Told = Callable[[Verdict], None]
+Told = Callable[[FaultVerdict], None]
 Begun = Callable[[Fault | None], None]
 """Is told of what is tried next; of no fault, where it is the healthy runtime."""
 
@@ -40,7 +40,7 @@ class Trial:
     fault: Fault | None
     victims: list[pytest.Item]
     neighbours: list[pytest.Item] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[TestPhase] = field(default_factory=list)
     acted: int = 0
     began: float = 0.0
     seconds: float = 0.0
@@ -53,7 +53,7 @@ class Trials:
 
     def __init__(self, faults: Sequence[Fault], *, workers: int, told: Told, begun: Begun) -> None:
         self._faults, self._workers, self._told, self._begun = faults, workers, told, begun
-        self.verdicts: list[Verdict] = []
+        self.verdicts: list[FaultVerdict] = []
         self.unsound: dict[str, str] = {}
         """Tests that fail on the healthy runtime, and what they said."""
 
@@ -80,7 +80,7 @@ class Trials:
         if done.died:
             self.unsound["the control"] = done.died
 
-    def _verdict(self, done: Trial, tests: _Tests) -> Verdict:
+    def _verdict(self, done: Trial, tests: _Tests) -> FaultVerdict:
         assert done.fault is not None
         return judge(
             done.fault,
@@ -213,7 +213,7 @@ def _take(trial: Trial, said: bytes, code: int) -> None:
             trial.died = f"its trial did not come to its end: {told['raised']} was raised"
         else:
             told = {key: tuple(val) if isinstance(val, list) else val for key, val in told.items()}
-            trial.outcomes.append(Outcome(**told))
+            trial.outcomes.append(TestPhase(**told))
 
 
 def _how(code: int, seconds: float) -> str:
@@ -276,7 +276,7 @@ class _Witness:
 
     def __init__(self, write: int) -> None:
         self._write = write
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[TestPhase] = []
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -289,7 +289,7 @@ class _Witness:
         if report.failed and call.excinfo is not None:
             error, said = _told(call.excinfo)
         own = required(item)
-        self.note(Outcome(item.nodeid, str(report.when), own, breaks, error, said))
+        self.note(TestPhase(item.nodeid, str(report.when), own, breaks, error, said))
         return report
 
     def move_on(self, session: pytest.Session, item: pytest.Item) -> None:
@@ -299,9 +299,9 @@ class _Witness:
         except Exception as error:
             breaks = tuple(getattr(error, "broken", ()))
             said = (str(error).splitlines() or [""])[0]
-            self.note(Outcome("shared", "teardown", (), breaks, type(error).__name__, said))
+            self.note(TestPhase("shared", "teardown", (), breaks, type(error).__name__, said))
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: TestPhase) -> None:
         """Keep an outcome, and tell the parent."""
         self.outcomes.append(outcome)
         self.send(**outcome._asdict())

@@ -15,7 +15,7 @@ CRASHES: Final = frozenset({"RuntimeBroken", "HostDied", "MemoryError", "PytestT
 FAULT_FAILED: Final = "FaultFailed"
 
 
-class Outcome(NamedTuple):
+class TestPhase(NamedTuple):
     """What one phase of one test did: `when` is setup, call or teardown.
 
     `requirements` are the test's own, `breaks` those that a leak or a changed bystander
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
     said: str = ""
 
 
-class Fate(StrEnum):
+class Result(StrEnum):
     """What became of a fault."""
 
     CAUGHT = "caught"
@@ -47,11 +47,11 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FaultVerdict:
     """What became of one fault. `killers` are, by requirement, the tests that caught it."""
 
     fault: Fault
-    fate: Fate
+    fate: Result
     killers: dict[str, str] = field(default_factory=dict)
     missed: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Verdict:
     seconds: float = 0.0
 
 
-def kills(fault: Fault, outcome: Outcome) -> set[str]:
+def kills(fault: Fault, outcome: TestPhase) -> set[str]:
     """The requirements, of those that the fault violates, that an outcome shows to be broken.
 
     A set-up that fails shows nothing unless the fault says so, and a crash never does.
@@ -74,7 +74,7 @@ def kills(fault: Fault, outcome: Outcome) -> set[str]:
     return shown & set(fault.violates)
 
 
-def strays(fault: Fault, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+def strays(fault: Fault, outcomes: Iterable[TestPhase]) -> tuple[str, ...]:
     """What failed though a narrow fault does not name it: requirement and test."""
     named = {*fault.violates, *fault.also}
     found = []
@@ -91,7 +91,7 @@ def strays(fault: Fault, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
 
 def judge(
     fault: Fault,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[TestPhase],
     *,
     tested: Collection[str],
     claimed: Collection[str],
@@ -99,7 +99,7 @@ def judge(
     acted: int = 0,
     seconds: float = 0.0,
     died: str = "",
-) -> Verdict:
+) -> FaultVerdict:
     """What became of a fault.
 
     `tested` are the requirements for which there are tests, `claimed` those of them that the
@@ -115,19 +115,19 @@ def judge(
     astray = strays(fault, sound) if fault.narrow else ()
     broken = next((item.said for item in outcomes if item.error == FAULT_FAILED), died)
     if broken:
-        fate, said = Fate.BROKEN, broken
+        fate, said = Result.BROKEN, broken
     elif untested := [item for item in missed if item not in tested]:
-        fate, said = Fate.UNTESTED, f"no test of {', '.join(untested)}"
+        fate, said = Result.UNTESTED, f"no test of {', '.join(untested)}"
     elif missed and not set(missed) & set(claimed):
-        fate, said = Fate.UNSUPPORTED, f"the runtime does not claim {', '.join(missed)}"
+        fate, said = Result.UNSUPPORTED, f"the runtime does not claim {', '.join(missed)}"
     elif missed:
         why = "it never acted" if not acted else "no test of it failed"
-        fate, said = Fate.SURVIVED, f"{', '.join(missed)}: {why}"
+        fate, said = Result.SURVIVED, f"{', '.join(missed)}: {why}"
     elif astray:
-        fate, said = Fate.STRAY, astray[0]
+        fate, said = Result.STRAY, astray[0]
     else:
-        fate, said = Fate.CAUGHT, ""
-    return Verdict(
+        fate, said = Result.CAUGHT, ""
+    return FaultVerdict(
         fault,
         fate,
         killers,
@@ -141,7 +141,7 @@ def judge(
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CoverageRow:
     """One requirement, how many tests check it, and which faults violate it."""
 
     requirement: Requirement
@@ -159,22 +159,24 @@ class Row:
         return tuple(found)
 
 
-def rows(requirements: Catalogue, tests: Mapping[str, int], faults: Iterable[Fault]) -> list[Row]:
+def rows(
+    requirements: Catalogue, tests: Mapping[str, int], faults: Iterable[Fault]
+) -> list[CoverageRow]:
     """A row for each requirement, in the catalogue's order; `tests` are numbers by id."""
     every = list(faults)
     return [_row(requirement, tests.get(requirement.id, 0), every) for requirement in requirements]
 
 
-def _row(requirement: Requirement, tests: int, every: list[Fault]) -> Row:
+def _row(requirement: Requirement, tests: int, every: list[Fault]) -> CoverageRow:
     own = tuple(item for item in every if requirement.id in item.violates)
     replayed = {name for item in every for name in item.history}
     unreplayed = tuple(
         reference.name for reference in requirement.history if reference.name not in replayed
     )
-    return Row(requirement, tests, own, unreplayed)
+    return CoverageRow(requirement, tests, own, unreplayed)
 
 
-def holes(table: Iterable[Row]) -> Iterator[str]:
+def holes(table: Iterable[CoverageRow]) -> Iterator[str]:
     """Each hole, with the id of its requirement."""
     for row in table:
         for hole in row.holes:

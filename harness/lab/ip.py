@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(_OUTSIDE)
         return 1
     try:
-        return _run(Words(argv))
+        return _run(Arguments(argv))
     except UsageError as error:
         sys.stderr.write(f"ip: {error}\n{USAGE}")
         return 1
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
 
 
-def _run(words: Words) -> int:
+def _run(words: Arguments) -> int:
     family: Family | None = None
     while words:
         if words.skip("-n", "-netns"):
@@ -84,7 +84,7 @@ def _run(words: Words) -> int:
     return 0
 
 
-def _netns(words: Words) -> int:
+def _netns(words: Arguments) -> int:
     if words.choice("the command", among=("list", "exec"), default="list") == "exec":
         return shell.main(words.rest())
     sys.stdout.writelines(f"{name}\n" for name in shell.names())
@@ -94,12 +94,12 @@ def _netns(words: Words) -> int:
 # --- links -----------------------------------------------------------------
 
 
-def _index(netlink: Netlink, words: Words) -> int:
+def _index(netlink: Netlink, words: Arguments) -> int:
     words.skip("dev")
     return rtnetlink_dump.link(netlink, words.take("the link's name")).ifindex
 
 
-def _link(netlink: Netlink, words: Words) -> list[str]:
+def _link(netlink: Netlink, words: Arguments) -> list[str]:
     match words.choice("the command", among=_COMMANDS, default="show"):
         case "add":
             netlink.send([_new_link(words)])
@@ -113,7 +113,7 @@ def _link(netlink: Netlink, words: Words) -> list[str]:
     return []
 
 
-def _chosen(netlink: Netlink, words: Words) -> list[Shown]:
+def _chosen(netlink: Netlink, words: Arguments) -> list[ShownLink]:
     """The links that a command asks for."""
     links = shown(netlink)
     while words:
@@ -126,7 +126,7 @@ def _chosen(netlink: Netlink, words: Words) -> list[Shown]:
     return links
 
 
-def _new_link(words: Words) -> Request:
+def _new_link(words: Arguments) -> Request:
     words.skip("name")
     name = words.take("the link's name")
     if not words.skip("type"):
@@ -143,7 +143,7 @@ def _new_link(words: Words) -> Request:
     return rtnetlink.add_veth(name, words.take("the peer's name"), up=False)
 
 
-def _set_link(netlink: Netlink, words: Words) -> None:
+def _set_link(netlink: Netlink, words: Arguments) -> None:
     """Everything in one message: a link that is moved *and* renamed is renamed over there."""
     index = _index(netlink, words)
     changes: dict[str, Any] = {}
@@ -181,7 +181,7 @@ def _namespace(word: str) -> NetNS:
 # --- addresses and routes --------------------------------------------------
 
 
-def _address(netlink: Netlink, words: Words, family: Family | None) -> list[str]:
+def _address(netlink: Netlink, words: Arguments, family: Family | None) -> list[str]:
     command = words.choice("the command", among=_COMMANDS, default="show")
     if command in ("show", "list"):
         links = _chosen(netlink, words)
@@ -193,7 +193,7 @@ def _address(netlink: Netlink, words: Words, family: Family | None) -> list[str]
     return []
 
 
-def _route(netlink: Netlink, words: Words, family: Family | None) -> list[str]:
+def _route(netlink: Netlink, words: Arguments, family: Family | None) -> list[str]:
     command = words.choice("the command", among=_COMMANDS, default="show")
     if command in ("show", "list"):
         only = words.take("the destination") if words else ""
@@ -246,7 +246,7 @@ _RTA_PREF: Final = 20
 _RT_SCOPE_LINK: Final = 253
 
 
-class Shown(NamedTuple):
+class ShownLink(NamedTuple):
     """A link as it is shown: `name` with what is behind it, such as `eth0@if5`."""
 
     ifindex: int
@@ -263,7 +263,7 @@ class Shown(NamedTuple):
         return f"{self.name:<16} {self.state:<14} {text}"
 
 
-def shown(netlink: Netlink) -> list[Shown]:
+def shown(netlink: Netlink) -> list[ShownLink]:
     """Every link of the socket's namespace."""
     request = Request(
         rtnetlink.RTM_GETLINK, NLM_F_DUMP, rtnetlink.LINK.pack(0, 0, 0, 0, 0), "list links"
@@ -280,7 +280,7 @@ def shown(netlink: Netlink) -> list[Shown]:
         far = _IFLA_LINK_NETNSID in fields or below not in plain
         behind = f"@{f'if{below}' if far else plain[below]}" if below else ""
         found.append(
-            Shown(
+            ShownLink(
                 index,
                 plain[index] + behind,
                 _STATES[number(fields.get(rtnetlink.IFLA_OPERSTATE, b"\0"))],
@@ -293,7 +293,7 @@ def shown(netlink: Netlink) -> list[Shown]:
     return found
 
 
-def link_line(link: Shown) -> str:
+def link_line(link: ShownLink) -> str:
     """One link as `ip -br link` shows it."""
     up, running = link.flags & rtnetlink.IFF_UP, link.flags & rtnetlink.IFF_RUNNING
     words = ["NO-CARRIER"] if up and not running else []
@@ -303,7 +303,7 @@ def link_line(link: Shown) -> str:
 
 
 def address_lines(
-    links: list[Shown], found: list[rtnetlink_dump.LinkAddress], family: Family | None
+    links: list[ShownLink], found: list[rtnetlink_dump.LinkAddress], family: Family | None
 ) -> Iterator[str]:
     """Each link with its addresses, as `ip -br addr` shows them; of one family, or of both."""
     for link in links:
@@ -353,7 +353,7 @@ class UsageError(Exception):
     """The command line makes no sense; the message says where."""
 
 
-class Words:
+class Arguments:
     """What is left of a command line."""
 
     def __init__(self, words: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ _OUTSIDE: Final = (
 )
 
 
-class Heard(NamedTuple):
+class EchoReply(NamedTuple):
     """One ICMP message that answers a request. `ttl` is that of the message on arrival."""
 
     message: icmp.Message
@@ -111,7 +111,7 @@ def _socket(family: Family, ttl: int | None) -> socket.socket:
 
 def _answers(
     opened: socket.socket, family: Family, asked: tuple[int, int], deadline: float
-) -> Iterator[Heard]:
+) -> Iterator[EchoReply]:
     """What comes in about the request `asked` (identifier and sequence) until `deadline`."""
     while (left := deadline - time.perf_counter()) > 0:
         opened.settimeout(left)
@@ -129,7 +129,7 @@ def _answers(
             about = icmp.quoted_echo(family, message.payload)
         if about == asked:
             ttl = message.ttl if message.ttl is not None else _hop_limit(beside)
-            yield Heard(message, str(ip_address(sender[0].partition("%")[0])), ttl)
+            yield EchoReply(message, str(ip_address(sender[0].partition("%")[0])), ttl)
 
 
 def _hop_limit(beside: Sequence[tuple[int, int, bytes]]) -> int:

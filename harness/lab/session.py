@@ -34,7 +34,7 @@ _AS_USER: Final = "as-user"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class LabOptions:
     """What lab is asked for. Without a `command` it is a shell."""
 
     runtime: str = "mydocker"
@@ -45,7 +45,7 @@ class Order:
     command: tuple[str, ...] = ()
 
 
-def run(order: Order) -> int:
+def run(order: LabOptions) -> int:
     """Put the lab up, run the shell or the command in it, and end as that ended.
 
     1 or 2, with the reason on standard error, when there can be no such lab.
@@ -71,13 +71,13 @@ def _fail(message: str, *, code: int = 1) -> int:
     return code
 
 
-def _inside(order: Order, factory: AdapterFactory) -> int:
+def _inside(order: LabOptions, factory: AdapterFactory) -> int:
     """What stands in the runtime's way in a sandbox may not do so outside."""
     reason = registry.obstacle(factory)
     return _fail(reason, code=2) if reason else _hold(order, factory)
 
 
-def _hold(order: Order, factory: AdapterFactory) -> int:
+def _hold(order: LabOptions, factory: AdapterFactory) -> int:
     """Everything that happens in the sandbox."""
     try:
         if missing := doctor.essentials():
@@ -95,7 +95,7 @@ def _hold(order: Order, factory: AdapterFactory) -> int:
         return 130
 
 
-def _with_runtime(order: Order, world: World, factory: AdapterFactory) -> int:
+def _with_runtime(order: LabOptions, world: World, factory: AdapterFactory) -> int:
     runtime = factory(world.host)
     runtime.start()
     plan = order.plan or (CAST if order.cast else Plan())
@@ -146,7 +146,7 @@ def scripts_for(factory: AdapterFactory) -> dict[str, str]:
 def _draw(scene: Scene, typed: str) -> str:
     """The picture and what to try, as text, in colour where standard output shows it."""
     seats = [
-        topology_tree.Seat(
+        topology_tree.ContainerView(
             container.name,
             container.mode,
             tuple(

@@ -17,7 +17,7 @@ import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NoReturn
 
-from harness.world.host import Host, quiet_fork
+from harness.world.host import HostMachine, quiet_fork
 
 TERMINAL: Final = 0
 _KEYS: Final = (signal.SIGINT, signal.SIGQUIT)
@@ -49,7 +49,7 @@ def restored() -> Iterator[None]:
 
 
 def run(
-    host: Host,
+    host: HostMachine,
     argv: Sequence[str],
     *,
     environment: Mapping[str, str],
@@ -87,7 +87,7 @@ def _as_shells_tell(status: int) -> int:
 
 
 def _attend(
-    host: Host,
+    host: HostMachine,
     argv: Sequence[str],
     environment: Mapping[str, str],
     prepare: Callable[[], None],

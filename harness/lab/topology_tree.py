@@ -9,7 +9,7 @@ from typing import Final
 from rich.markup import escape
 from rich.tree import Tree
 
-from harness.adapters.protocol import NetworkFacts
+from harness.adapters.protocol import NetworkInfo
 from harness.model.plan import Attached, Bridge, Host, Joined, Mode, Nothing
 from harness.model.topology import WWW, Interface, Topology
 
@@ -21,7 +21,7 @@ _NAMES: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class ContainerView:
     """A container as it is: its mode, and the addresses that were seen in its namespace."""
 
     name: str
@@ -29,7 +29,7 @@ class Seat:
     addresses: tuple[Interface, ...] = ()
 
 
-def draw(topology: Topology, bridge: NetworkFacts | None, seats: Sequence[Seat]) -> Tree:
+def draw(topology: Topology, bridge: NetworkInfo | None, seats: Sequence[ContainerView]) -> Tree:
     """The picture. `bridge` is the default network, `None` when nobody is on it."""
     top = Tree(
         f"{_name('internet')} {_bare(topology.internet)}  {_aside(WWW)}\n"

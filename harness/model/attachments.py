@@ -36,7 +36,7 @@ LAN: Final = "the LAN"
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabout:
+class Attachment:
     """One link that a network namespace of the world hangs on.
 
     `name` is whom its addresses belong to. `link` is `None` for a container without
@@ -58,16 +58,16 @@ class Whereabout:
         return self.network is not None and self.network.internal
 
 
-Whereabouts = Mapping[str, tuple[Whereabout, ...]]
+Whereabouts = Mapping[str, tuple[Attachment, ...]]
 """Everybody's, by name. The host and what is outside have one each."""
 
-_AT_HOST: Final = Whereabout(HOST, LAN)
+_AT_HOST: Final = Attachment(HOST, LAN)
 _OUTSIDE: Final = (
     _AT_HOST,
-    Whereabout(NS1, BR0),
-    Whereabout(NS2, BR0),
-    Whereabout(INTERNET, INTERNET),
-    Whereabout(ATTACKER, LAN),
+    Attachment(NS1, BR0),
+    Attachment(NS2, BR0),
+    Attachment(INTERNET, INTERNET),
+    Attachment(ATTACKER, LAN),
 )
 
 
@@ -76,7 +76,7 @@ def whereabouts(plan: Plan, dialect: Dialect) -> Whereabouts:
 
     Raises `PlanError` when a subnet lies outside what the world routes.
     """
-    found: dict[str, tuple[Whereabout, ...]] = {place.name: (place,) for place in _OUTSIDE}
+    found: dict[str, tuple[Attachment, ...]] = {place.name: (place,) for place in _OUTSIDE}
     for container in plan.containers:
         home = plan.home(container.name)
         if isinstance(home.mode, HostMode):
@@ -86,21 +86,21 @@ def whereabouts(plan: Plan, dialect: Dialect) -> Whereabouts:
     return found
 
 
-def _of(plan: Plan, dialect: Dialect, home: ContainerSpec) -> tuple[Whereabout, ...]:
+def _of(plan: Plan, dialect: Dialect, home: ContainerSpec) -> tuple[Attachment, ...]:
     if not isinstance(home.mode, Bridge | Attached):
-        return (Whereabout(home.name, link=None, families=()),)
+        return (Attachment(home.name, link=None, families=()),)
     found = []
     for name in home.networks:
         if name == model.DEFAULT_NETWORK and dialect.default_network != "bridge":
             tap = dialect.default_network
-            found.append(Whereabout(home.name, f"tap of {home.name}", tap=tap))
+            found.append(Attachment(home.name, f"tap of {home.name}", tap=tap))
             continue
         network = plan.network(name)
         families = network.families
         if name == model.DEFAULT_NETWORK and dialect.bridge_address6:
             families = FAMILIES
         _check_routed(network)
-        found.append(Whereabout(home.name, f"network {name}", families, network))
+        found.append(Attachment(home.name, f"network {name}", families, network))
     return tuple(found)
 
 
@@ -118,8 +118,8 @@ def _check_routed(network: NetworkSpec) -> None:
 
 
 def meeting(
-    sources: Sequence[Whereabout], targets: Sequence[Whereabout], family: Family
-) -> tuple[Whereabout, Whereabout]:
+    sources: Sequence[Attachment], targets: Sequence[Attachment], family: Family
+) -> tuple[Attachment, Attachment]:
     """By which of their links a source and a target talk over a family."""
     if sources == targets:
         own = _first(targets, family)
@@ -132,11 +132,11 @@ def meeting(
     return _way_out(sources, family), _first(targets, family)
 
 
-def _first(places: Sequence[Whereabout], family: Family) -> Whereabout:
+def _first(places: Sequence[Attachment], family: Family) -> Attachment:
     return next((item for item in places if family in item.families), places[0])
 
 
-def _way_out(places: Sequence[Whereabout], family: Family) -> Whereabout:
+def _way_out(places: Sequence[Attachment], family: Family) -> Attachment:
     """Of several networks one that leads out; all that do lead through the host."""
     leading = [item for item in places if not item.internal] or list(places)
     return _first(leading, family)

@@ -23,7 +23,7 @@ from typing import Final
 
 from harness.model import plan as model
 from harness.model import user_mode
-from harness.model.attachments import LAN, Whereabout, Whereabouts, meeting, whereabouts
+from harness.model.attachments import LAN, Attachment, Whereabouts, meeting, whereabouts
 from harness.model.dialect import Dialect
 from harness.model.matrix import Matrix
 from harness.model.plan import (
@@ -108,7 +108,7 @@ class _World:
         asked = cell.target in self.modes or cell.target in (SELF, LOOPBACK, *_ALWAYS_THERE)
         return asks and asked
 
-    def targeted(self, cell: Cell) -> tuple[Whereabout, ...]:
+    def targeted(self, cell: Cell) -> tuple[Attachment, ...]:
         """Where whoever must answer is."""
         match cell.target:
             case model.SELF | model.LOOPBACK:
@@ -120,7 +120,7 @@ class _World:
             case name:
                 return self.places[name]
 
-    def asking(self, cell: Cell) -> tuple[Whereabout, ...]:
+    def asking(self, cell: Cell) -> tuple[Attachment, ...]:
         """Where whoever asks is; who asks its gateway asks one of the family."""
         own = self.places[cell.source]
         if cell.target == GATEWAY:
@@ -138,7 +138,7 @@ class _World:
             return any(cell.family in item.families for item in own)
         return any(cell.family in item.families for item in self.targeted(cell))
 
-    def routers_between(self, one: Whereabout, other: Whereabout) -> int:
+    def routers_between(self, one: Attachment, other: Attachment) -> int:
         """How many routers decrement the TTL on the way, the host among them."""
         if _on_one_link(one, other):
             return 0
@@ -147,7 +147,7 @@ class _World:
         return self.topology.routers + (0 if LAN in (one.link, other.link) else 1)
 
 
-def _on_one_link(one: Whereabout, other: Whereabout) -> bool:
+def _on_one_link(one: Attachment, other: Attachment) -> bool:
     names = {one.name, other.name}
     return one.link == other.link or (HOST in names and INTERNET not in names)
 
@@ -168,7 +168,7 @@ def _promise(world: _World, cell: Cell) -> Promise:
     return _credited(world, cell, promise)
 
 
-def _loopback(world: _World, cell: Cell, source: Whereabout) -> Promise | None:
+def _loopback(world: _World, cell: Cell, source: Attachment) -> Promise | None:
     """127.0.0.1 and ::1 answer wherever `lo` is up and has them."""
     if cell.target != LOOPBACK:
         return None
@@ -192,7 +192,7 @@ def _loopback(world: _World, cell: Cell, source: Whereabout) -> Promise | None:
     )
 
 
-def _no_name(world: _World, cell: Cell, source: Whereabout) -> Promise | None:
+def _no_name(world: _World, cell: Cell, source: Attachment) -> Promise | None:
     """Without a way out there is no resolver, and none is asked behind its back.
 
     Docker once did ask on behalf of internal networks (CVE-2024-29018).
@@ -225,7 +225,7 @@ def _no_name(world: _World, cell: Cell, source: Whereabout) -> Promise | None:
     return None
 
 
-def _no_route(cell: Cell, source: Whereabout, target: Whereabout) -> Promise | None:
+def _no_route(cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
     """A route that is missing is told at once by the source's own kernel.
 
     An internal network has no default route and its bridge's address answers:
@@ -244,7 +244,7 @@ def _no_route(cell: Cell, source: Whereabout, target: Whereabout) -> Promise | N
     return Promise(Outcome.NO_ROUTE, requirement=requirement, why=why)
 
 
-def _by_tap(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise | None:
+def _by_tap(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
     """Who is behind a process in user space is not on the way of any packet (`taps`)."""
     return user_mode.promise(
         cell,
@@ -256,7 +256,7 @@ def _by_tap(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -
     )
 
 
-def _kept_out(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise | None:
+def _kept_out(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
     """What the host's rules keep from a container: other networks, outsiders, deaf peers.
 
     Nothing is kept from the host, nor from anybody but containers, unless it is declared.
@@ -281,7 +281,7 @@ def _kept_out(world: _World, cell: Cell, source: Whereabout, target: Whereabout)
 
 
 def _cut_off(
-    dialect: Dialect, cell: Cell, source: Whereabout, target: Whereabout
+    dialect: Dialect, cell: Cell, source: Attachment, target: Attachment
 ) -> Promise | None:
     """Outsiders on two sides of the host, or on its br0: the host may be declared to give up."""
     kept = cell.family == 4 or dialect.router6 == "kept"
@@ -308,7 +308,7 @@ def _direct_routing(dialect: Dialect, family: Family) -> Promise | None:
     )
 
 
-def _reply(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> Promise:
+def _reply(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise:
     """An answer, with the TTL that the routers leave, to whoever the target saw asking."""
     routers = world.routers_between(source, target)
     sender = _sender(world, cell, source, target)
@@ -330,7 +330,7 @@ def _reply(world: _World, cell: Cell, source: Whereabout, target: Whereabout) ->
     )
 
 
-def _sender(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -> str:
+def _sender(world: _World, cell: Cell, source: Attachment, target: Attachment) -> str:
     """Whose address the target sees: what leaves a container's bridge is masqueraded.
 
     To the internet always; to what else hangs on the host, and of what was attached by
@@ -344,7 +344,7 @@ def _sender(world: _World, cell: Cell, source: Whereabout, target: Whereabout) -
     return HOST if masqueraded else source.name
 
 
-def _relation(cell: Cell, source: Whereabout, target: Whereabout) -> str:
+def _relation(cell: Cell, source: Attachment, target: Attachment) -> str:
     """The requirement that speaks about these two reaching each other."""
     if source == target:
         return _within(source)
@@ -359,7 +359,7 @@ def _relation(cell: Cell, source: Whereabout, target: Whereabout) -> str:
     return known.get(cell.target, "BR-6")
 
 
-def _within(place: Whereabout) -> str:
+def _within(place: Attachment) -> str:
     """The requirement that speaks about somebody reaching itself."""
     if place.tap:
         return "UM-1"

@@ -9,7 +9,7 @@ https://passt.top/passt/about/, https://github.com/rootless-containers/slirp4net
 
 from __future__ import annotations
 
-from harness.model.attachments import Whereabout
+from harness.model.attachments import Attachment
 from harness.model.dialect import Dialect
 from harness.model.plan import BR0, GATEWAY, HOST, INTERNET, Cell, Outcome, Promise, Protocol
 from harness.model.topology import START_TTL, Topology
@@ -17,8 +17,8 @@ from harness.model.topology import START_TTL, Topology
 
 def promise(
     cell: Cell,
-    source: Whereabout,
-    target: Whereabout,
+    source: Attachment,
+    target: Attachment,
     *,
     dialect: Dialect,
     topology: Topology,
@@ -65,14 +65,14 @@ def _nowhere() -> Promise:
     )
 
 
-def _tap(dialect: Dialect, place: Whereabout) -> str:
+def _tap(dialect: Dialect, place: Attachment) -> str:
     """What somebody is behind: a tap of its own, or that of the namespace with the bridges."""
     if place.network and dialect.bridges != "host":
         return dialect.bridges
     return place.tap
 
 
-def _mistaken(source: Whereabout, answers: str, routers: int, requirement: str) -> Promise:
+def _mistaken(source: Attachment, answers: str, routers: int, requirement: str) -> Promise:
     """Somebody else has the same address, nearer to who asks, and answers."""
     return Promise(
         Outcome.WRONG_PEER,

@@ -13,16 +13,16 @@ from rich.table import Table
 
 from harness.faults.fault import Fault, FaultError, UnknownFault
 from harness.faults.trials import Trials
-from harness.faults.verdicts import Fate, Verdict
+from harness.faults.verdicts import FaultVerdict, Result
 from harness.report.sanitize import line
 
 _COLOURS: Final = {
-    Fate.CAUGHT: "green",
-    Fate.UNSUPPORTED: "blue",
-    Fate.UNTESTED: "yellow",
-    Fate.STRAY: "magenta",
-    Fate.BROKEN: "red",
-    Fate.SURVIVED: "red",
+    Result.CAUGHT: "green",
+    Result.UNSUPPORTED: "blue",
+    Result.UNTESTED: "yellow",
+    Result.STRAY: "magenta",
+    Result.BROKEN: "red",
+    Result.SURVIVED: "red",
 }
 _TELLER: Final = pytest.StashKey["_Teller"]()
 
@@ -94,9 +94,9 @@ class _Teller:
         now = "the healthy runtime" if fault is None else fault.id
         self._progress.update(self._task, description=_escaped(now), refresh=True)
 
-    def tell(self, verdict: Verdict) -> None:
+    def tell(self, verdict: FaultVerdict) -> None:
         """One fault more has met its fate."""
-        if verdict.fate is not Fate.CAUGHT:
+        if verdict.fate is not Result.CAUGHT:
             self._progress.console.print(self._line(verdict))
         self._progress.update(self._task, advance=1, refresh=True)
 
@@ -105,7 +105,7 @@ class _Teller:
         self._progress.stop()
 
     @staticmethod
-    def _line(verdict: Verdict) -> str:
+    def _line(verdict: FaultVerdict) -> str:
         colour = _COLOURS[verdict.fate]
         return f"[{colour}]{verdict.fate}[/] {verdict.fault.id}: {_escaped(verdict.said)}"
 
@@ -126,14 +126,14 @@ class _Teller:
             table.add_row(verdict.fault.id, fate, ids, killers, f"{verdict.seconds:.1f}")
         self._console.print(table)
         fates = Counter(verdict.fate for verdict in trials.verdicts)
-        counts = ", ".join(f"{fates[fate]} {fate}" for fate in Fate if fates[fate])
+        counts = ", ".join(f"{fates[fate]} {fate}" for fate in Result if fates[fate])
         self._console.print(f"{len(trials.verdicts)} faults: {counts}")
         for test, said in trials.unsound.items():
             self._console.print(
                 f"[red]fails without any fault[/] {_escaped(test)}: {_escaped(said)}"
             )
         self.fine = (
-            fates[Fate.CAUGHT] + fates[Fate.UNSUPPORTED] == len(trials.verdicts)
+            fates[Result.CAUGHT] + fates[Result.UNSUPPORTED] == len(trials.verdicts)
             and not trials.unsound
         )
 

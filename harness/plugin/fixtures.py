@@ -19,8 +19,8 @@ from harness.model.plan import ALONE, CAST, HOST, INTERNET
 from harness.model.topology import Topology
 from harness.report.recorder import RECORDER, introduced, staged
 from harness.sandbox import sandbox
-from harness.testbench.netns_view import Place
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.netns_view import NetnsView
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.guard import guarded
@@ -112,19 +112,19 @@ def attached(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> 
 
 
 @pytest.fixture(scope="session")
-def host(world: World) -> Place:
+def host(world: World) -> NetnsView:
     """The machine's network namespace."""
     return world.place(HOST)
 
 
 @pytest.fixture(scope="session")
-def internet(world: World) -> Place:
+def internet(world: World) -> NetnsView:
     """The internet's namespace."""
     return world.place(INTERNET)
 
 
 @pytest.fixture(scope="session")
-def wires(world: World) -> Iterator[Wires]:  # noqa: ARG001 # closed before the world is
+def wires(world: World) -> Iterator[TapPool]:  # noqa: ARG001 # closed before the world is
     """Taps on the world's own places, opened once and used by every test that asks."""
-    with Wires() as opened:
+    with TapPool() as opened:
         yield opened

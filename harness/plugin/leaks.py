@@ -17,11 +17,11 @@ from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
 from harness.faults.adapter import runtime_name
 from harness.model.features import Unclaimed, sentence
 from harness.plugin.summary import TROUBLE, UNSUPPORTED, breaks
-from harness.probe.remote import AgentLost, OwnStack
+from harness.probe.remote import AgentLost, UserspaceStack
 from harness.world.build import World
-from harness.world.guard import LEFT_BEHIND, Guard, Violation
+from harness.world.guard import LEFT_BEHIND, LeakGuard, Violation
 
-GUARD: Final = pytest.StashKey[Guard]()
+GUARD: Final = pytest.StashKey[LeakGuard]()
 _TROUBLED: Final = pytest.StashKey[bool]()
 """Whether a runtime broke down in a test: what it leaves then says nothing of its promises."""
 _LATE: Final = "Timeout "
@@ -46,7 +46,7 @@ def _nothing_left_and_nothing_changed(request: pytest.FixtureRequest) -> Iterato
 def guard(
     world: World,  # noqa: ARG001 # it is what the guard watches
     request: pytest.FixtureRequest,
-) -> Guard:
+) -> LeakGuard:
     """What watches the world of this worker, to hold a part of a test by itself."""
     return request.config.stash[GUARD]
 
@@ -85,7 +85,7 @@ def pytest_fixture_setup(
         return made
     if fixturedef.argname == "world":
         assert isinstance(made, World)
-        stash[GUARD] = Guard(made)
+        stash[GUARD] = LeakGuard(made)
         fixturedef.addfinalizer(partial(_stop, stash))
     elif fixturedef.argname == "runtime" and guard is not None:
         guard.allow(made.dialect)  # type: ignore[attr-defined] # an Adapter, a Protocol
@@ -110,7 +110,7 @@ def pytest_runtest_makereport(
     its own, is unsupported.
     """
     why = ""
-    if call.excinfo is not None and isinstance(call.excinfo.value, (OwnStack, Unclaimed)):
+    if call.excinfo is not None and isinstance(call.excinfo.value, (UserspaceStack, Unclaimed)):
         why = UNSUPPORTED + _lacking(item.config, call.excinfo.value)
         # Before anybody looks: whoever stops at what has failed need not stop here.
         skipped = pytest.skip.Exception(why).with_traceback(call.excinfo.tb)
@@ -152,7 +152,7 @@ def _in_trouble(config: pytest.Config, error: pytest.ExceptionInfo[BaseException
     return any(name == own or name.startswith(_ADAPTERS) for name in modules)
 
 
-def _lacking(config: pytest.Config, error: OwnStack | Unclaimed) -> str:
+def _lacking(config: pytest.Config, error: UserspaceStack | Unclaimed) -> str:
     """A runtime is called as the command line calls it, whoever finds that it lacks something."""
     if isinstance(error, Unclaimed):
         return sentence(runtime_name(config), error.lacking)

@@ -11,7 +11,7 @@ import pytest
 
 from harness.model.requirements import Catalogue
 from harness.plugin import options
-from harness.plugin.worker_notes import NodeIds, Notes, Sharding
+from harness.plugin.worker_notes import NodeIds, Sharding, WorkerNotes
 from harness.report import merge, schema, store
 from harness.report.expectations import BadExpectations, Deviation
 from harness.report.recorder import Recorder
@@ -35,7 +35,7 @@ def register(
 ) -> None:
     """Register what notes, shards and reports. Raises `pytest.UsageError` for bad options."""
     node_ids = NodeIds(config.rootpath, suites)
-    config.pluginmanager.register(Notes(recorder, node_ids), "netmodes-notes")
+    config.pluginmanager.register(WorkerNotes(recorder, node_ids), "netmodes-notes")
     sharding = _sharding(config)
     if sharding:
         part, seconds, _ = sharding
@@ -45,7 +45,7 @@ def register(
         return
     if config.getoption("collectonly") or config.getoption("setuponly"):  # or --setup-plan
         return
-    from harness.plugin.reporting import Order, Reporter
+    from harness.plugin.reporting import Reporter, ReportOptions
 
     start = config.invocation_params.dir
     where = directory(config)
@@ -53,7 +53,7 @@ def register(
     held = None if expect is None else _expected(start / expect)
     if write is not None:
         _make_room(start / write)
-    order = Order(
+    order = ReportOptions(
         directory=where,
         asked=bool(config.getoption("report") or expect or write or sharding),
         expected=None if held is None else (expect, held[0]),
@@ -96,7 +96,7 @@ def _make_room(path: Path) -> None:
         raise pytest.UsageError(f"--write-expect {error}") from error
 
 
-def _sharding(config: pytest.Config) -> tuple[merge.Part, dict[str, float], str] | None:
+def _sharding(config: pytest.Config) -> tuple[merge.ShardReport, dict[str, float], str] | None:
     asked, by = config.getoption("shard"), config.getoption("shard_by")
     if asked is None:
         if by is not None:
@@ -121,7 +121,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _as_shard(sharding: tuple[merge.Part, dict[str, float], str] | None) -> Shard | None:
+def _as_shard(sharding: tuple[merge.ShardReport, dict[str, float], str] | None) -> Shard | None:
     if sharding is None:
         return None
     part, _, by = sharding

@@ -28,7 +28,7 @@ from linux.syscalls import in_user_namespace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class ReportOptions:
     """What was asked for.
 
     `directory` is where the report goes, `None` for none. `asked` is false where that is
@@ -59,7 +59,7 @@ class Reporter:
 
     def __init__(
         self,
-        order: Order,
+        order: ReportOptions,
         *,
         runtime: str,
         catalogue: Catalogue,

@@ -17,7 +17,7 @@ import pytest
 from harness.adapters import registry
 from harness.adapters.registry import UnknownRuntime
 from harness.faults.adapter import FAULT, runtime_name
-from harness.faults.fault import FaultError, Faults, UnknownFault
+from harness.faults.fault import FaultCatalogue, FaultError, UnknownFault
 from harness.model import requirements
 from harness.model.features import sentence
 from harness.model.matrix import Matrix, explain
@@ -80,7 +80,7 @@ def _spare_hypothesis(config: pytest.Config) -> None:
         config.pluginmanager.unregister(plugin)
 
 
-def known_faults(config: pytest.Config) -> Faults:
+def known_faults(config: pytest.Config) -> FaultCatalogue:
     """Every fault that comes with the harness, or with a plugin of this run.
 
     Raises `FaultError` for one that is declared wrongly.

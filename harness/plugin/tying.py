@@ -12,7 +12,7 @@ from rich.table import Table
 
 from harness.faults.fault import FaultError
 from harness.faults.trials import required
-from harness.faults.verdicts import Row, holes, rows
+from harness.faults.verdicts import CoverageRow, holes, rows
 
 _EXIT: Final = pytest.StashKey[int]()
 
@@ -41,7 +41,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     session.config.stash[_EXIT] = int(bool(missing))
 
 
-def _drawn(table: list[Row]) -> Table:
+def _drawn(table: list[CoverageRow]) -> Table:
     drawn = Table(box=None)
     for heading in ("id", "level", "tests", "faults"):
         drawn.add_column(heading)

@@ -50,7 +50,7 @@ class NodeIds:
         return self(item.nodeid, item.location[0])
 
 
-class Notes:
+class WorkerNotes:
     """The plugin that notes."""
 
     def __init__(self, recorder: Recorder, node_ids: NodeIds) -> None:
@@ -87,7 +87,11 @@ class Sharding:
     """The plugin that leaves the tests of other shards to other machines."""
 
     def __init__(
-        self, part: merge.Part, seconds: dict[str, float], recorder: Recorder, node_ids: NodeIds
+        self,
+        part: merge.ShardReport,
+        seconds: dict[str, float],
+        recorder: Recorder,
+        node_ids: NodeIds,
     ) -> None:
         self._part, self._seconds = part, seconds
         self._recorder, self._node_ids = recorder, node_ids

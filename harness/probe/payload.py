@@ -23,7 +23,7 @@ _ANSWER: Final = struct.Struct("!4sc8sIIBB16s")
 ANSWER_LENGTH: Final = _ANSWER.size
 
 
-class Answer(NamedTuple):
+class WitnessReply(NamedTuple):
     """A witness's words: its number, the TTL and the address of whom it saw."""
 
     number: int
@@ -51,11 +51,11 @@ def answer(run: bytes, index: int, witness: int, ttl: int | None, seen: Address)
     return _ANSWER.pack(MAGIC, b"A", run, index, witness, ttl or 0, len(packed), packed)
 
 
-def read_answer(payload: bytes, run: bytes) -> Answer | None:
+def read_answer(payload: bytes, run: bytes) -> WitnessReply | None:
     """What an answer says; `None` when it is not one of this run."""
     if len(payload) != _ANSWER.size:
         return None
     magic, kind, its_run, index, witness, ttl, length, packed = _ANSWER.unpack(payload)
     if (magic, kind, its_run) != (MAGIC, b"A", run) or length not in (4, 16):
         return None
-    return Answer(index, witness, ttl or None, unpacked(packed[:length]))
+    return WitnessReply(index, witness, ttl or None, unpacked(packed[:length]))

@@ -25,13 +25,13 @@ from harness.model.topology import Address
 from harness.probe import icmp, remote
 from harness.probe import payload as wire
 from harness.probe.quiescence import Quiet, await_ready, forget_unresolved
-from harness.probe.remote import Inside, seen_from_host
-from harness.probe.results import Answer, Heard, Ledger, Namer, Question
+from harness.probe.remote import AgentNetNS, seen_from_host
+from harness.probe.results import Namer, ProbeRequest, ProbeResults, ReplySeen, RequestSeen
 from harness.probe.sockets import (
     Datagram,
     Make,
+    ProbeSockets,
     SocketError,
-    Station,
     asker,
     connected,
     open_stations,
@@ -43,7 +43,7 @@ from harness.probe.sockets import (
     spelled,
     syn_ttl,
 )
-from harness.probe.syn import SynEar, SynEars
+from harness.probe.syn import SynListener, SynListeners
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -68,7 +68,7 @@ class NeighbourTableFull(Exception):
 
 
 def observe(
-    questions: Sequence[Question],
+    questions: Sequence[ProbeRequest],
     *,
     control: NetNS,
     watched: Sequence[NetNS],
@@ -87,7 +87,7 @@ def observe(
     """
     ends = (item for q in questions for item in (q.source, q.target))
     asked = {asker(item): item for item in (*witnesses, *ends)}
-    spaces = sorted(asked.values(), key=lambda space: isinstance(space, Inside))
+    spaces = sorted(asked.values(), key=lambda space: isinstance(space, AgentNetNS))
     found: dict[Cell, Observation] = {}
     in_vain: set[NetNS] = set()
     with Netlink(control) as netlink:
@@ -126,12 +126,12 @@ class SendQueueFull(Exception):
 class _Asking:
     """One slice of questions under way."""
 
-    def __init__(self, questions: Sequence[Question], stations: Sequence[Station]) -> None:
-        self.ledger = Ledger(questions)
+    def __init__(self, questions: Sequence[ProbeRequest], stations: Sequence[ProbeSockets]) -> None:
+        self.ledger = ProbeResults(questions)
         self._stations = stations
         self._asking = {asker(station.netns): station for station in stations}
         self._spaces = [station.netns for station in stations]
-        self._agents = [space.agent for space in self._spaces if isinstance(space, Inside)]
+        self._agents = [space.agent for space in self._spaces if isinstance(space, AgentNetNS)]
         for agent in self._agents:
             agent.slowest = 0.0
         self._run = os.urandom(wire.RUN_LENGTH)
@@ -142,7 +142,7 @@ class _Asking:
         self._sent = [0.0] * len(questions)
         self._streams: dict[int, socket.socket] = {}
         self._accepted: list[socket.socket] = []
-        self._syns = SynEars()
+        self._syns = SynListeners()
 
     def __enter__(self) -> Self:
         by_tcp = {
@@ -154,7 +154,7 @@ class _Asking:
             space = station.netns
             with sockets_of(space) as make:
                 for family in by_tcp if station.witness else ():
-                    self._syns.add(station.number, SynEar(space, family, make))
+                    self._syns.add(station.number, SynListener(space, family, make))
             for family in FAMILIES:
                 self._watch(station.raw[family], partial(self._on_icmp, station, family))
                 self._watch(station.udp[family], partial(self._on_answer, station, family))
@@ -189,7 +189,7 @@ class _Asking:
                         self._ask(station, index, make)
                 self._pump()
 
-    def _ask(self, station: Station, index: int, make: Make) -> None:
+    def _ask(self, station: ProbeSockets, index: int, make: Make) -> None:
         question = self.ledger.questions[index]
         family, address = question.cell.family, spelled(question.address)
         payload = wire.question(self._run, index)
@@ -219,7 +219,7 @@ class _Asking:
             self.ledger.refused(index, error.errno or 0)
 
     def _send_datagram(
-        self, station: Station, family: Family, payload: bytes, to: tuple[str, int]
+        self, station: ProbeSockets, family: Family, payload: bytes, to: tuple[str, int]
     ) -> None:
         try:
             station.udp[family].sendto(payload, to)
@@ -246,7 +246,7 @@ class _Asking:
                 self.ledger.impostor(index, "something accepted the connection and said nothing")
         lost = [(index, self._streams[index]) for index in self.ledger.open & self._streams.keys()]
         for index, space, syn in self._syns.lost(lost):  # it arrived, and nothing came of it
-            self.ledger.heard(index, Heard(space, syn.source, syn.ttl))
+            self.ledger.heard(index, RequestSeen(space, syn.source, syn.ttl))
 
     def _told_more(self) -> bool:
         """Whether agents had something to tell that had not got here yet."""
@@ -264,7 +264,7 @@ class _Asking:
                     handler()
         return any_event
 
-    def _on_icmp(self, station: Station, family: Family) -> None:
+    def _on_icmp(self, station: ProbeSockets, family: Family) -> None:
         while datagram := receive(station.raw[family]):
             message = icmp.parse(family, datagram.data)
             if message is None:
@@ -277,12 +277,12 @@ class _Asking:
                 continue
             ttl = message.ttl if family == 4 else datagram.ttl
             if message.kind == icmp.ECHO_REQUEST[family]:
-                self.ledger.heard(index, Heard(station.netns, datagram.source, ttl))
+                self.ledger.heard(index, RequestSeen(station.netns, datagram.source, ttl))
             elif self._asked_from(station, index):
-                self.ledger.answered(index, Answer(self._since(index), datagram.source, ttl))
+                self.ledger.answered(index, ReplySeen(self._since(index), datagram.source, ttl))
 
     def _on_icmp_error(
-        self, station: Station, family: Family, message: icmp.Message, offender: Address
+        self, station: ProbeSockets, family: Family, message: icmp.Message, offender: Address
     ) -> None:
         quoted = icmp.quoted_echo(family, message.payload)
         if quoted is None or quoted[0] != self._identifier:
@@ -305,20 +305,20 @@ class _Asking:
         with Netlink(space) as netlink:
             return {item.address.ip for item in rtnetlink_dump.addresses(netlink)}
 
-    def _on_question(self, station: Station, family: Family) -> None:
+    def _on_question(self, station: ProbeSockets, family: Family) -> None:
         """Witness a datagram: answer who this is and whom it saw."""
         ear = station.ear[family]
         while datagram := receive(ear):
             index = wire.read_question(datagram.data, self._run)
             if index is None:
                 continue
-            self.ledger.heard(index, Heard(station.netns, datagram.source, datagram.ttl))
+            self.ledger.heard(index, RequestSeen(station.netns, datagram.source, datagram.ttl))
             seen = (datagram.ttl, datagram.source)
             reply(ear, datagram, wire.answer(self._run, index, station.number, *seen))
         while pending_error(ear, family):
             pass  # an asker that is gone: its own end tells why
 
-    def _on_answer(self, station: Station, family: Family) -> None:
+    def _on_answer(self, station: ProbeSockets, family: Family) -> None:
         opened = station.udp[family]
         while datagram := receive(opened):
             said = wire.read_answer(datagram.data, self._run)
@@ -326,14 +326,14 @@ class _Asking:
                 self._on_stray(station, datagram)
             elif self._asked_from(station, said.number):
                 self._believe(said.number, said)
-                answer = Answer(self._since(said.number), datagram.source, datagram.ttl)
+                answer = ReplySeen(self._since(said.number), datagram.source, datagram.ttl)
                 self.ledger.answered(said.number, answer)
         while error := pending_error(opened, family):
             index = wire.read_question(error.data, self._run)
             if index is not None:
                 self._on_error(index, error)
 
-    def _on_stray(self, station: Station, datagram: Datagram) -> None:
+    def _on_stray(self, station: ProbeSockets, datagram: Datagram) -> None:
         """Something that is no witness answered for an address: it spoils what was asked there."""
         for index in tuple(self.ledger.open):
             question = self.ledger.questions[index]
@@ -341,7 +341,7 @@ class _Asking:
             if by_udp and question.address == datagram.source:
                 self.ledger.impostor(index, f"what came back is {datagram.data[:40]!r}")
 
-    def _on_connection(self, station: Station, family: Family) -> None:
+    def _on_connection(self, station: ProbeSockets, family: Family) -> None:
         """Witness a connection: say at once who this is and whom it saw."""
         while True:
             try:
@@ -374,17 +374,17 @@ class _Asking:
             self._on_error(index, told._replace(errno=error.errno or 0))
         if said := wire.read_answer(words, self._run):
             self._believe(index, said)
-            self.ledger.answered(index, Answer(self._since(index), question.address, None))
+            self.ledger.answered(index, ReplySeen(self._since(index), question.address, None))
         else:
             self.ledger.impostor(index, f"the connection was accepted, then came {words[:40]!r}")
         self._handlers.pop(stream.fileno(), None)
         self._epoll.unregister(stream.fileno())
 
-    def _believe(self, index: int, said: wire.Answer) -> None:
+    def _believe(self, index: int, said: wire.WitnessReply) -> None:
         witness = self._stations[said.witness].netns
-        self.ledger.heard(index, Heard(witness, said.seen, said.ttl))
+        self.ledger.heard(index, RequestSeen(witness, said.seen, said.ttl))
 
-    def _asked_from(self, station: Station, index: int) -> bool:
+    def _asked_from(self, station: ProbeSockets, index: int) -> bool:
         """Whether it was there that this was asked: what strays elsewhere is no answer."""
         questions = self.ledger.questions
         return index < len(questions) and questions[index].source == station.netns

@@ -381,7 +381,7 @@ Port = tuple[NetNS, str]
 """An interface: its namespace and name."""
 
 
-class Way(NamedTuple):
+class ParentPath(NamedTuple):
     """From the far end of a parent's cable to one of its links, and whom a broadcast meets."""
 
     source: Port
@@ -392,7 +392,7 @@ class Way(NamedTuple):
 class Control:
     """A broadcast through the queue of one parent. `TimeoutError` when it does not come out."""
 
-    def __init__(self, way: Way, *, bound: float) -> None:
+    def __init__(self, way: ParentPath, *, bound: float) -> None:
         self.passed = way.passed
         """The interfaces at which each call counts for one packet."""
         self._mouth, self._ear = _opened(way.source), _opened(way.sink)
@@ -411,7 +411,7 @@ class Control:
         self._ear.close()
 
 
-def ways(links: Links) -> Iterator[Way]:
+def ways(links: Links) -> Iterator[ParentPath]:
     """A way through each parent's queue, where the parent is a veth whose other end is here."""
     children: dict[tuple[NetNS, int], list[Port]] = {}
     for space, found in links.items():
@@ -428,7 +428,7 @@ def ways(links: Links) -> Iterator[Way]:
         far = beyond and _link(links, beyond, parent.peer)
         if beyond and far:
             source = beyond, far.name
-            yield Way(source, ports[0], frozenset({source, (owner, parent.name), *ports}))
+            yield ParentPath(source, ports[0], frozenset({source, (owner, parent.name), *ports}))
 
 
 def _link(links: Links, space: NetNS, index: int) -> Link | None:

@@ -2,7 +2,7 @@
 
 The agent (`harness.probe.agent`) is started once per container through the runtime's own
 exec. What is said to it goes over its standard input and output: the tested network has no
-part in it. Whoever can use a socket of a namespace can use one of these: `Inside` is a
+part in it. Whoever can use a socket of a namespace can use one of these: `AgentNetNS` is a
 handle on a container's network namespace that opens its sockets there.
 """
 
@@ -49,7 +49,7 @@ class AgentLost(Exception):
     """
 
 
-class Agent:
+class AgentClient:
     """The near end of an agent. Close it, and the agent ends.
 
     `reading` and `writing` are descriptors of its output and input, which belong to it from
@@ -193,7 +193,7 @@ class Agent:
         )
 
 
-class Inside(NetNS):
+class AgentNetNS(NetNS):
     """A container's network namespace, by the descriptor `fd`, whose sockets its agent opens.
 
     With `own_stack` the container has a network stack of its own: what the namespace has on
@@ -203,7 +203,7 @@ class Inside(NetNS):
 
     __slots__ = ("agent", "own_stack")
 
-    def __init__(self, fd: int, agent: Agent, *, own_stack: bool) -> None:
+    def __init__(self, fd: int, agent: AgentClient, *, own_stack: bool) -> None:
         super().__init__(fd)
         self.agent, self.own_stack = agent, own_stack
         if not own_stack:
@@ -211,7 +211,7 @@ class Inside(NetNS):
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Run the body inside; `OwnStack` when that would be beside the point."""
+        """Run the body inside; `UserspaceStack` when that would be beside the point."""
         by_kernel(self)
         with super().entered():
             yield
@@ -233,17 +233,17 @@ class Inside(NetNS):
 
 def seen_from_host(space: NetNS, stack: contextlib.ExitStack) -> NetNS:
     """A namespace as the host has it, which `stack` closes; one that is so already as it is."""
-    return stack.enter_context(space.outside()) if isinstance(space, Inside) else space
+    return stack.enter_context(space.outside()) if isinstance(space, AgentNetNS) else space
 
 
 def by_kernel(space: NetNS) -> NetNS:
-    """A namespace whose state the kernel has; `OwnStack` where a container has its own."""
-    if isinstance(space, Inside) and space.own_stack:
-        raise OwnStack(space.agent.name)
+    """A namespace whose state the kernel has; `UserspaceStack` where a container has its own."""
+    if isinstance(space, AgentNetNS) and space.own_stack:
+        raise UserspaceStack(space.agent.name)
     return space
 
 
-class OwnStack(Exception):
+class UserspaceStack(Exception):
     """Something is asked of the kernel about a container that has a stack of its own.
 
     No verdict about the runtime: the test is *unsupported* (`harness.plugin.leaks`).
@@ -278,8 +278,8 @@ def _unpacked(value: Any) -> Any:
     return value
 
 
-class Opener(Protocol):
-    """What `harness.probe.remote.Agent` is to its sockets."""
+class SocketOpener(Protocol):
+    """What `harness.probe.remote.AgentClient` is to its sockets."""
 
     def do(self, *asked: Sequence[Any]) -> list[Any]:
         """Carry out what is asked."""
@@ -295,7 +295,7 @@ class RemoteSocket:
     """What `socket.socket` is for the callers in this project, elsewhere. One thread uses it."""
 
     def __init__(
-        self, agent: Opener, family: int, kind: int, protocol: int = 0, *, handle: int = 0
+        self, agent: SocketOpener, family: int, kind: int, protocol: int = 0, *, handle: int = 0
     ) -> None:
         self._agent = agent
         self.family, self.type, self.proto = family, kind & 0xF, protocol
@@ -494,13 +494,13 @@ def outwait(seconds: float, unanswered: Callable[[], bool], pump: Callable[[floa
             )
 
 
-def has(space: NetNS) -> TypeGuard[Inside]:
+def has(space: NetNS) -> TypeGuard[AgentNetNS]:
     """Whether what is behind a handle is a container with a stack of its own."""
-    return isinstance(space, Inside) and space.own_stack
+    return isinstance(space, AgentNetNS) and space.own_stack
 
 
 def with_cables(
-    links: Mapping[str, rtnetlink_dump.Link], space: Inside
+    links: Mapping[str, rtnetlink_dump.Link], space: AgentNetNS
 ) -> dict[str, rtnetlink_dump.Link]:
     """Its links, and of each what is at the host's side of it: kind, carrier, and the other end."""
     with space.outside() as outside, Netlink(outside) as netlink:
@@ -529,7 +529,7 @@ def _version(route: rtnetlink_dump.Route) -> int:
     return route.family
 
 
-def sysctl(space: Inside, key: str) -> str:
+def sysctl(space: AgentNetNS, key: str) -> str:
     """A sysctl as a process inside reads it."""
     content: bytes = space.agent.do(["load", sysctls.path(key)])[0]
     return " ".join(content.decode().split())

@@ -32,7 +32,7 @@ FORBIDDEN: Final = frozenset({errno.EPERM, errno.EACCES})
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ProbeRequest:
     """One probe: from where, to which address, and which namespace should answer."""
 
     cell: Cell
@@ -41,7 +41,7 @@ class Question:
     target: NetNS
 
 
-class Heard(NamedTuple):
+class RequestSeen(NamedTuple):
     """What a witness told: its namespace, the sender's address and TTL as it saw them."""
 
     witness: NetNS
@@ -49,7 +49,7 @@ class Heard(NamedTuple):
     ttl: int | None
 
 
-class Answer(NamedTuple):
+class ReplySeen(NamedTuple):
     """What came back to the source: after how many seconds, from whom, with which TTL."""
 
     rtt: float
@@ -61,18 +61,18 @@ Namer = Callable[[Address, NetNS], str]
 """Who is behind an address, as a witness in that namespace sees it."""
 
 
-class Ledger:
+class ProbeResults:
     """One slice of questions, by index."""
 
-    def __init__(self, questions: Sequence[Question]) -> None:
+    def __init__(self, questions: Sequence[ProbeRequest]) -> None:
         self.questions = questions
         self.open = set(range(len(questions)))
         """Indexes of the questions that nothing has decided yet."""
-        self._heard: dict[int, Heard] = {}
-        self._answers: dict[int, Answer] = {}
+        self._heard: dict[int, RequestSeen] = {}
+        self._answers: dict[int, ReplySeen] = {}
         self._failed: dict[int, Observation] = {}
 
-    def heard(self, index: int, heard: Heard) -> None:
+    def heard(self, index: int, heard: RequestSeen) -> None:
         """A witness has seen the request. It goes to one: a second one is an impostor."""
         before = self._heard.setdefault(index, heard)
         if before.witness != heard.witness:
@@ -81,7 +81,7 @@ class Ledger:
             self.open.discard(index)
         self._close_if_complete(index)
 
-    def answered(self, index: int, answer: Answer) -> None:
+    def answered(self, index: int, answer: ReplySeen) -> None:
         """The source has an answer."""
         self._answers[index] = answer
         self._close_if_complete(index)

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from harness.model.plan import FAMILIES, Family
 from harness.model.topology import Address
 from harness.probe import icmp
-from harness.probe.remote import Inside
+from harness.probe.remote import AgentNetNS
 from linux.netns import NetNS
 
 _BUFFER: Final = 8 << 20
@@ -74,14 +74,14 @@ Make = Callable[[int, int, int], socket.socket]
 @contextlib.contextmanager
 def sockets_of(space: NetNS) -> Iterator[Make]:
     """What opens sockets in a namespace while the body runs: a batch pays one setns."""
-    if isinstance(space, Inside):
+    if isinstance(space, AgentNetNS):
         yield space.socket
     else:
         with space.entered():
             yield socket.socket
 
 
-class Station:
+class ProbeSockets:
     """All probe sockets of one namespace. `number` says who it is in answers.
 
     Of several in one namespace, each where somebody else asks, one is a `witness`.
@@ -137,7 +137,7 @@ class Station:
         stream.setsockopt(_LEVEL[family], _IP_RECVERR if family == 4 else _IPV6_RECVERR, 1)
         # Closing resets: no TIME_WAIT is left behind in the tested namespace.
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if isinstance(self.netns, Inside):
+        if isinstance(self.netns, AgentNetNS):
             with contextlib.suppress(OSError):
                 stream.bind((anywhere(family), port))
         return stream
@@ -160,10 +160,10 @@ def anywhere(family: Family) -> str:
 
 def asker(space: NetNS) -> object:
     """Equal for two handles on a namespace by which the same sockets are opened."""
-    return space.agent if isinstance(space, Inside) else space.id
+    return space.agent if isinstance(space, AgentNetNS) else space.id
 
 
-def open_stations(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[Station]:
+def open_stations(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[ProbeSockets]:
     """A station for each, all witnessing on the same port: one in each namespace.
 
     One port everywhere, so that a packet that lands at the wrong peer is
@@ -173,12 +173,12 @@ def open_stations(spaces: Sequence[NetNS], ports: Iterable[int]) -> list[Station
     tried = []
     for port in ports:
         tried.append(port)
-        stations: list[Station] = []
+        stations: list[ProbeSockets] = []
         heard: set[tuple[int, int]] = set()
         try:
             for number, space in enumerate(spaces):
                 witness = space.id not in heard
-                stations.append(Station(space, number, port, witness=witness))
+                stations.append(ProbeSockets(space, number, port, witness=witness))
                 heard.add(space.id)
         except OSError as error:
             for station in stations:
@@ -217,7 +217,7 @@ def _allowance(space: NetNS) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        own = isinstance(space, Inside) and space.own_stack
+        own = isinstance(space, AgentNetNS) and space.own_stack
         if not own or error.errno not in _NO_SUCH_OPTION:
             raise
 

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from harness.model.plan import Family
 from harness.model.topology import Address
-from harness.probe.remote import Inside
+from harness.probe.remote import AgentNetNS
 from harness.probe.sockets import Make, raw_socket, receive
 from linux.netns import NetNS
 
@@ -59,7 +59,7 @@ def syn_ear(space: NetNS, family: Family, make: Make) -> socket.socket:
     """A socket that hears the SYNs taken in by a namespace, opened there by `make`."""
     opened = raw_socket(family, socket.IPPROTO_TCP, make)
     opened.setblocking(False)
-    if isinstance(space, Inside):
+    if isinstance(space, AgentNetNS):
         return opened  # a filter is a pointer, which cannot be told to somebody else
     steps = _STEPS[family]
     program = struct.pack("@HP", len(steps) // _STEP.size, ctypes.addressof(steps))
@@ -93,7 +93,7 @@ def initial_sequence(connecting: socket.socket) -> int:
     return (following - 1) & 0xFFFFFFFF
 
 
-class SynEar:
+class SynListener:
     """Hears the SYNs that a namespace takes in, and remembers them."""
 
     def __init__(self, space: NetNS, family: Family, make: Make) -> None:
@@ -118,13 +118,13 @@ class SynEar:
         self._socket.close()
 
 
-class SynEars:
+class SynListeners:
     """The ears of a matrix, by the number of their station and by family."""
 
     def __init__(self) -> None:
-        self._ears: dict[tuple[int, Family], SynEar] = {}
+        self._ears: dict[tuple[int, Family], SynListener] = {}
 
-    def add(self, number: int, ear: SynEar) -> None:
+    def add(self, number: int, ear: SynListener) -> None:
         """One more, of a station."""
         self._ears[number, ear.family] = ear
 
@@ -136,7 +136,7 @@ class SynEars:
         self, connecting: Iterable[tuple[int, socket.socket]]
     ) -> Iterator[tuple[int, NetNS, Syn]]:
         """Of numbered sockets that are still connecting those whose SYN has arrived, and where."""
-        sent = Sent(connecting)
+        sent = PendingSyns(connecting)
         for ear in self._ears.values() if sent else ():
             for syn in ear.heard():
                 if (number := sent.by(syn)) is not None:
@@ -148,7 +148,7 @@ class SynEars:
             ear.close()
 
 
-class Sent:
+class PendingSyns:
     """The SYNs of sockets that are still connecting, each with a number of the caller's.
 
     Told apart by sequence number, or, where the asking stack does not tell it or the asker

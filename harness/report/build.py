@@ -37,9 +37,9 @@ from harness.report.schema import (
     Counts,
     Failure,
     Implementation,
-    Link,
     MatrixResult,
     Report,
+    ReportLink,
     RequirementResult,
     Section,
     Stage,
@@ -161,8 +161,8 @@ def rows(catalogue: Catalogue) -> tuple[RequirementResult, ...]:
     )
 
 
-def _links(references: Iterable[Reference]) -> tuple[Link, ...]:
-    return tuple(Link(name=line(item.name), url=address(item.url)) for item in references)
+def _links(references: Iterable[Reference]) -> tuple[ReportLink, ...]:
+    return tuple(ReportLink(name=line(item.name), url=address(item.url)) for item in references)
 
 
 def digest(words: Iterable[str]) -> str:

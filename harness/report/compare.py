@@ -14,7 +14,7 @@ _NOT_THERE = "not there"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class VerdictChange:
     """One thing that has another verdict in the second report."""
 
     kind: str
@@ -26,7 +26,7 @@ class Change:
         return f"{self.kind:12} {self.id}: {self.before}, now {self.after}"
 
 
-def changes(old: Report, new: Report) -> list[Change]:
+def changes(old: Report, new: Report) -> list[VerdictChange]:
     """Every difference: of runtime and version, requirements, tests, cells."""
     first, second = old.implementation, new.implementation
     return [
@@ -39,11 +39,11 @@ def changes(old: Report, new: Report) -> list[Change]:
     ]
 
 
-def _changes(kind: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterable[Change]:
+def _changes(kind: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterable[VerdictChange]:
     for id_ in dict.fromkeys([*old, *new]):
         before, after = old.get(id_, _NOT_THERE), new.get(id_, _NOT_THERE)
         if before != after:
-            yield Change(kind, id_, before, after)
+            yield VerdictChange(kind, id_, before, after)
 
 
 def _dialect(report: Report) -> dict[str, str]:
@@ -106,7 +106,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparisonRow:
     """One requirement, and its verdict with each runtime; `-` where it is in no report."""
 
     id: str
@@ -115,19 +115,19 @@ class Row:
     verdicts: tuple[str, ...]
 
 
-def tested(columns: Sequence[Column]) -> list[Row]:
+def tested(columns: Sequence[Column]) -> list[ComparisonRow]:
     """The rows about which any of the runs has something to say."""
     nothing = {"-", WORDS[Verdict.UNTESTED]}
     return [row for row in rows(columns) if not nothing.issuperset(row.verdicts)]
 
 
-def rows(columns: Sequence[Column]) -> list[Row]:
+def rows(columns: Sequence[Column]) -> list[ComparisonRow]:
     """Every requirement of any of the reports, in the catalogue's order."""
     told = {
         row.id: row for column in columns if column.report for row in column.report.requirements
     }
     return [
-        Row(
+        ComparisonRow(
             id_,
             row.level,
             row.statement,

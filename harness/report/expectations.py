@@ -47,7 +47,7 @@ class BadExpectations(ValueError):
     """An expectation file is malformed; the message names the entry and what is wrong with it."""
 
 
-class Kind(StrEnum):
+class DeviationKind(StrEnum):
     """What a deviation is about."""
 
     REQUIREMENT = "requirement"
@@ -67,7 +67,7 @@ class Deviation:
     """
 
     runtime: str
-    kind: Kind
+    kind: DeviationKind
     id: str
     verdict: Verdict = Verdict.BROKEN
     versions: str = ""
@@ -105,7 +105,9 @@ class Deviation:
     def says(self, text: str) -> bool:
         """Whether it is the saying that a line of `text` has in it."""
         pieces = self.id.split(ANYTHING)
-        return self.kind is Kind.SAYING and any(_within(line, pieces) for line in text.split("\n"))
+        return self.kind is DeviationKind.SAYING and any(
+            _within(line, pieces) for line in text.split("\n")
+        )
 
 
 def _within(line: str, pieces: Iterable[str]) -> bool:
@@ -153,7 +155,7 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
     for key in _TEXTS & entry.keys():
         if not isinstance(entry[key], str):
             raise BadExpectations(f"{where}: {key} is no text: {entry[key]!r}")
-    about = [kind for kind in Kind if entry.get(kind)]
+    about = [kind for kind in DeviationKind if entry.get(kind)]
     if len(about) != 1:
         raise BadExpectations(f"{where}: name one requirement, test, cell or saying")
     (kind,) = about
@@ -164,7 +166,7 @@ def _deviation(number: int, entry: Mapping[str, Any]) -> Deviation:
     verdict = entry.get("verdict", Verdict.BROKEN)
     if verdict not in _VERDICTS:
         raise BadExpectations(f"{where}: verdict {verdict!r} is none of {', '.join(_VERDICTS)}")
-    if verdict == Verdict.UNSUPPORTED and kind is not Kind.REQUIREMENT:
+    if verdict == Verdict.UNSUPPORTED and kind is not DeviationKind.REQUIREMENT:
         raise BadExpectations(f"{where}: only a requirement can be unsupported")
     _check_chance(where, kind, entry)
     if entry.get("link") and not address(entry["link"]):
@@ -193,7 +195,7 @@ def _check_once(found: Iterable[Deviation]) -> None:
     """
     numbers: dict[object, int] = {}
     for number, item in enumerate(found, 1):
-        verdict = item.verdict if item.kind is Kind.SAYING else None
+        verdict = item.verdict if item.kind is DeviationKind.SAYING else None
         about = item.runtime, item.kind, item.id, SpecifierSet(item.versions), verdict
         first = numbers.setdefault(about, number)
         if first != number:
@@ -202,14 +204,14 @@ def _check_once(found: Iterable[Deviation]) -> None:
             )
 
 
-def _check_chance(where: str, kind: Kind, entry: Mapping[str, Any]) -> None:
+def _check_chance(where: str, kind: DeviationKind, entry: Mapping[str, Any]) -> None:
     """What is said of a defect that is met in some runs, and by some tests, only."""
     chance = entry.get("chance", False)
     if not isinstance(chance, bool):
         raise BadExpectations(f"{where}: chance is neither true nor false: {chance!r}")
-    if chance and kind is not Kind.TEST:
+    if chance and kind is not DeviationKind.TEST:
         raise BadExpectations(f"{where}: only a test fails by chance")
-    if kind is Kind.SAYING:
+    if kind is DeviationKind.SAYING:
         _check_saying(where, entry[kind])
         if type(at_most := entry.get("at_most")) is not int or at_most < 1:
             raise BadExpectations(

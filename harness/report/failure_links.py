@@ -85,7 +85,7 @@ _OPTIONS: Final = ("fault", "probe", "profile", "hypothesis_profile", "hypothesi
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class RerunOptions:
     """What a test's outcome depends on besides the test.
 
     `options` are by their name, and what goes without saying may be among them. `pyargs`:
@@ -97,27 +97,27 @@ class Asked:
     pyargs: bool = False
 
 
-def asked(config: pytest.Config, runtime: str) -> Asked:
+def asked(config: pytest.Config, runtime: str) -> RerunOptions:
     """By the command line of this run, which is of a runtime."""
-    return Asked(
+    return RerunOptions(
         runtime=runtime,
         options={name: config.getoption(name, default=None) for name in _OPTIONS},
         pyargs=config.getoption("pyargs"),
     )
 
 
-def of(report: Report) -> Asked:
+def of(report: Report) -> RerunOptions:
     """By what a report says of its run."""
     seeds = {name.replace(" ", "_"): value for name, value in report.seeds.items()}
     held = {"expect": report.gate.file} if report.gate else {}
-    return Asked(
+    return RerunOptions(
         runtime=report.implementation.name,
         options={**report.environment, **seeds, **held},
         pyargs=report.selection.pyargs,
     )
 
 
-def command(test: str, said: Asked) -> str:
+def command(test: str, said: RerunOptions) -> str:
     """The line; `test` is a node id in the words of reports."""
     words = ["pytest", test]
     if said.pyargs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from harness.report.expectations import BadExpectations, Deviation, Kind
+from harness.report.expectations import BadExpectations, Deviation, DeviationKind
 from harness.report.judge import judged, own_verdict
 from harness.report.sanitize import line
 from harness.report.schema import (
@@ -51,7 +51,7 @@ class _Comparison:
             if not cell.kept:
                 self.wrong.setdefault(cell.test, []).append(id_)
         runtime = report.implementation
-        self.listed: dict[tuple[Kind, str], Deviation] = {}
+        self.listed: dict[tuple[DeviationKind, str], Deviation] = {}
         self.sayings: dict[tuple[str, Verdict], Deviation] = {}
         for item in deviations:
             if item.concerns(runtime.name, runtime.version):
@@ -63,7 +63,7 @@ class _Comparison:
 
     def _list(self, item: Deviation) -> None:
         """Let it count, once; a saying once with each verdict, as it may come up anywhere."""
-        if item.kind is Kind.SAYING:
+        if item.kind is DeviationKind.SAYING:
             known = self.sayings.setdefault((item.id, item.verdict), item)
         else:
             known = self.listed.setdefault((item.kind, item.id), item)
@@ -92,7 +92,7 @@ class _Comparison:
         """Whether what is listed is reason enough for a test to fail as it did."""
         if test.id in self.excused:
             return True
-        own = self.listed.get((Kind.TEST, test.id))
+        own = self.listed.get((DeviationKind.TEST, test.id))
         if own:
             return own.verdict is test.verdict
         broken = broken_by(test)
@@ -103,16 +103,16 @@ class _Comparison:
             bool(wrong)
             and not test.breaks
             and test.verdict is Verdict.BROKEN
-            and all((Kind.CELL, id_) in self.listed for id_ in wrong)
+            and all((DeviationKind.CELL, id_) in self.listed for id_ in wrong)
         )
 
     def _listed_as_failing(self, id_: str) -> bool:
-        found = self.listed.get((Kind.REQUIREMENT, id_))
+        found = self.listed.get((DeviationKind.REQUIREMENT, id_))
         return found is not None and found.verdict is self.without[id_]
 
     def _saying_of(self, test: TestResult) -> Deviation | None:
         """The saying that all is that is wrong with a test, unless the test itself is listed."""
-        own = self.listed.get((Kind.TEST, test.id))
+        own = self.listed.get((DeviationKind.TEST, test.id))
         if (own and own.verdict is test.verdict) or test.id in self.wrong:
             return None
         for item in self.sayings.values():
@@ -123,7 +123,7 @@ class _Comparison:
     def unsupported(self) -> Iterator[RequirementResult]:
         """Requirements that are not supported, and not listed so."""
         for item in self.report.requirements:
-            listed = self.listed.get((Kind.REQUIREMENT, item.id))
+            listed = self.listed.get((DeviationKind.REQUIREMENT, item.id))
             known = listed is not None and listed.verdict is Verdict.UNSUPPORTED
             if item.verdict is Verdict.UNSUPPORTED and not known:
                 yield item
@@ -131,16 +131,16 @@ class _Comparison:
     def stale(self, item: Deviation) -> tuple[bool, str]:
         """Whether what a deviation names is as it should be, or else why it names nothing."""
         match item.kind:
-            case Kind.TEST:
+            case DeviationKind.TEST:
                 return self._stale_test(item)
-            case Kind.CELL:
+            case DeviationKind.CELL:
                 cell = self.cells.get(item.id)
                 if cell is None:
                     return False, "there is no such cell" if self.whole else ""
                 return cell.kept, ""
-            case Kind.REQUIREMENT:
+            case DeviationKind.REQUIREMENT:
                 return self._stale_requirement(item)
-            case Kind.SAYING:
+            case DeviationKind.SAYING:
                 return False, ""
 
     def _stale_test(self, item: Deviation) -> tuple[bool, str]:
@@ -242,25 +242,25 @@ def rewritten(
     it is for people to say how much of a run may fall to it.
     """
     both = _Comparison(report, deviations, gone)
-    sayings = [item for item in deviations if item.kind is Kind.SAYING]
+    sayings = [item for item in deviations if item.kind is DeviationKind.SAYING]
     stale = {item for item in both.entries if any(both.stale(item))}
-    others = [item for item in deviations if item.kind is not Kind.SAYING]
-    kept: dict[tuple[str, str, Kind, str], Deviation] = {
+    others = [item for item in deviations if item.kind is not DeviationKind.SAYING]
+    kept: dict[tuple[str, str, DeviationKind, str], Deviation] = {
         (item.runtime, item.versions, item.kind, item.id): item for item in others
     }
     for item in stale:
         del kept[item.runtime, item.versions, item.kind, item.id]
     runtime = report.implementation.name
 
-    def put(kind: Kind, id_: str, verdict: Verdict) -> None:
+    def put(kind: DeviationKind, id_: str, verdict: Verdict) -> None:
         known = both.listed.get((kind, id_)) or Deviation(runtime=runtime, kind=kind, id=id_)
         kept[runtime, known.versions, kind, id_] = replace(known, verdict=verdict)
 
     for test in both.failing():
         if not both.explained(test):
-            put(Kind.TEST, test.id, test.verdict)
+            put(DeviationKind.TEST, test.id, test.verdict)
     for row in both.unsupported():
-        put(Kind.REQUIREMENT, row.id, Verdict.UNSUPPORTED)
+        put(DeviationKind.REQUIREMENT, row.id, Verdict.UNSUPPORTED)
     return (*kept.values(), *sayings)
 
 

@@ -188,7 +188,7 @@ class BadShard(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ShardReport:
     """Part `number`, counted from 1, `of` so many."""
 
     number: int
@@ -198,12 +198,12 @@ class Part:
         return f"{self.number}/{self.of}"
 
 
-def parse(text: str) -> Part:
+def parse(text: str) -> ShardReport:
     """The part that `2/5` means. Raises `BadShard`."""
     found = re.fullmatch(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", text, re.ASCII)
     if not found or int(found[1]) > int(found[2]):
         raise BadShard(f"--shard {text!r}: give k/n with k from 1 to n, such as 2/5")
-    return Part(int(found[1]), int(found[2]))
+    return ShardReport(int(found[1]), int(found[2]))
 
 
 def file_of(node_id: str) -> str:

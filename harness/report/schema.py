@@ -95,7 +95,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class ReportLink:
     """Where something can be read up; without a `url` it was never published."""
 
     name: str
@@ -111,8 +111,8 @@ class RequirementResult:
     profile: Profile
     section: str = ""
     statement: str = ""
-    sources: tuple[Link, ...] = ()
-    history: tuple[Link, ...] = ()
+    sources: tuple[ReportLink, ...] = ()
+    history: tuple[ReportLink, ...] = ()
     features: tuple[str, ...] = ()
     dialect: tuple[str, ...] = ()
     verdict: Verdict = Verdict.UNTESTED

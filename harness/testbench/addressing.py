@@ -27,19 +27,19 @@ from harness.model.plan import (
 )
 from harness.model.topology import Address
 from harness.probe.resolver import Lookup, Resolved, resolve
-from harness.probe.results import Namer, Question
-from harness.testbench.netns_view import Place, first_address
+from harness.probe.results import Namer, ProbeRequest
+from harness.testbench.netns_view import NetnsView, first_address
 from harness.world.build import World
 from linux.netns import NetNS
 
 LOOPBACKS: dict[Family, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
 
 
-class Addresses:
+class AddressBook:
     """Looks each address up once. `place` finds a container's place, or the world's own."""
 
     def __init__(
-        self, plan: Plan, runtime: Adapter, world: World, place: Callable[[str], Place]
+        self, plan: Plan, runtime: Adapter, world: World, place: Callable[[str], NetnsView]
     ) -> None:
         self._plan, self._world = plan, world
         self._containers = {item.name for item in plan.containers}
@@ -116,16 +116,16 @@ class Addresses:
 def questions(
     cells: Sequence[Cell],
     spaces: Mapping[str, NetNS],
-    addresses: Addresses,
+    addresses: AddressBook,
     resolv_conf: Callable[[str], str],
-) -> tuple[dict[Cell, Observation], list[Question]]:
+) -> tuple[dict[Cell, Observation], list[ProbeRequest]]:
     """The cells that end before a packet, and the questions to ask for the others.
 
     `spaces` are where everybody asks and witnesses, by name; `resolv_conf` tells what
     somebody's says. Names are asked for with real queries.
     """
     ended: dict[Cell, Observation] = {}
-    found: list[Question] = []
+    found: list[ProbeRequest] = []
     named = _look_up([cell for cell in cells if cell.target == BY_NAME], spaces, resolv_conf)
     for cell in cells:
         if cell.target == BY_NAME:
@@ -137,7 +137,7 @@ def questions(
         if address is None:
             ended[cell] = Observation(outcome, detail=reason)
         else:
-            found.append(Question(cell, spaces[cell.source], address, spaces[witness(cell)]))
+            found.append(ProbeRequest(cell, spaces[cell.source], address, spaces[witness(cell)]))
     return ended, found
 
 

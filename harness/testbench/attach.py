@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable
 
-from harness.adapters.protocol import NetworkFacts
+from harness.adapters.protocol import NetworkInfo
 from harness.model.topology import Address, Interface
 from harness.probe.remote import by_kernel
 from linux import rtnetlink, rtnetlink_dump
@@ -23,7 +23,7 @@ from linux.readiness import await_carrier, await_local
 def attach(
     host: NetNS,
     space: NetNS,
-    network: NetworkFacts,
+    network: NetworkInfo,
     name: str,
     *,
     taken: Collection[Address] = (),

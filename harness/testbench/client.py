@@ -19,7 +19,7 @@ from harness.probe import icmp
 from harness.probe.remote import by_kernel
 from harness.probe.sockets import pending_error, receive
 from harness.testbench.listener import End
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 
 BOUND: Final = 3.0
 """Seconds within which an answer comes. It takes microseconds."""
@@ -39,7 +39,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: closing resets, so that no TIME_WAIT is left behind."""
 
 
-class Call:
+class Client:
     """A socket in `caller` that is connected to `to`; use it as a context manager.
 
     `port` is the other side's. `own_port` is the caller's port, or the identifier of
@@ -49,7 +49,7 @@ class Call:
 
     def __init__(
         self,
-        caller: Place,
+        caller: NetnsView,
         protocol: Protocol,
         to: Address,
         *,
@@ -81,7 +81,7 @@ class Call:
             self._socket.close()
             raise
 
-    def _open(self, caller: Place) -> socket.socket:
+    def _open(self, caller: NetnsView) -> socket.socket:
         family = _FAMILIES[self._family]
         match self._protocol:
             case Protocol.ICMP:
@@ -179,8 +179,8 @@ class Call:
 
 
 def there_and_back(
-    caller: Place,
-    other: Place,
+    caller: NetnsView,
+    other: NetnsView,
     at: Address,
     data: bytes,
     *,
@@ -196,7 +196,7 @@ def there_and_back(
         answering.settimeout(BOUND)
         answering.bind((str(at), port))
         to, its_port = by or (at, answering.getsockname()[1])
-        with Call(caller, Protocol.UDP, to, port=its_port) as call:
+        with Client(caller, Protocol.UDP, to, port=its_port) as call:
             call.say(data)
             arrived, sender = answering.recvfrom(_LONGEST)
             answering.sendto(arrived, sender)

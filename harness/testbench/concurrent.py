@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from harness.adapters.protocol import RuntimeRefused
-from harness.world.host import Host, quiet_fork
+from harness.world.host import HostMachine, quiet_fork
 from harness.world.rpc import Channel
 
 T = TypeVar("T")
 
 
-def at_once(host: Host, jobs: Sequence[Callable[[], T]]) -> list[T | RuntimeRefused]:
+def at_once(host: HostMachine, jobs: Sequence[Callable[[], T]]) -> list[T | RuntimeRefused]:
     """Carry out every job, all released at one moment; what each returned, or was refused.
 
     Within a job the host's `call` is carried out in the job's own process, so that
@@ -46,7 +46,9 @@ def at_once(host: Host, jobs: Sequence[Callable[[], T]]) -> list[T | RuntimeRefu
     return outcomes
 
 
-def _enter_and_do(host: Host, job: Callable[[], object], gate: int, answer: Channel) -> NoReturn:
+def _enter_and_do(
+    host: HostMachine, job: Callable[[], object], gate: int, answer: Channel
+) -> NoReturn:
     """Enter the host; only a child is in its pid namespace too."""
     try:
         host.enter()

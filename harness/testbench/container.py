@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from harness.adapters.protocol import Completed, Endpoint, Facts, RuntimeRefused
+from harness.adapters.protocol import CompletedCommand, ContainerInfo, Endpoint, RuntimeRefused
 from harness.model.plan import DEFAULT_NETWORK
 from harness.probe import remote
-from harness.probe.remote import Agent, AgentLost, Inside, by_kernel
-from harness.testbench.netns_view import Place
+from harness.probe.remote import AgentClient, AgentLost, AgentNetNS, by_kernel
+from harness.testbench.netns_view import NetnsView
 from harness.world import process
-from harness.world.host import Host
+from harness.world.host import HostMachine
 from linux.netns import NetNS
-from linux.proc import Stat
+from linux.proc import ProcessStat
 from linux.syscalls import MS_BIND, mount, umount
 
 if TYPE_CHECKING:
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 class Container:
     """A container of the scene."""
 
-    def __init__(self, scene: Scene, name: str, facts: Facts) -> None:
+    def __init__(self, scene: Scene, name: str, facts: ContainerInfo) -> None:
         self._scene = scene
         self.name = name
         self.started = facts
         """What the runtime reported when it started it."""
         own_stack = scene.runtime.dialect.own_stack
-        self.net = Place(name, self.inside if own_stack else self._open)
+        self.net = NetnsView(name, self.inside if own_stack else self._open)
         """Its network namespace, or what it has in place of one."""
         self.own_stack = own_stack
         """Whether it has a network stack of its own, and so a kernel."""
-        self._agent: Agent | None = None
+        self._agent: AgentClient | None = None
         self._agents_pid = 0
         self._first: tuple[int, int] | None = None
         """Its pid 1 when its namespace was last opened, and when that was born."""
 
-    def facts(self) -> Facts:
+    def facts(self) -> ContainerInfo:
         """What the runtime reports now."""
         return self._scene.runtime.inspect(self.name)
 
@@ -66,18 +66,18 @@ class Container:
 
     # --- the agent inside
 
-    def inside(self) -> Inside:
+    def inside(self) -> AgentNetNS:
         """Its network namespace by the agent inside, which opens the sockets there.
 
         The caller closes it; the agent stays. `AgentLost` when there is none to be had.
         """
         space = self._open()
         try:
-            return Inside(os.dup(space.fd), self.agent(), own_stack=self.own_stack)
+            return AgentNetNS(os.dup(space.fd), self.agent(), own_stack=self.own_stack)
         finally:
             space.close()
 
-    def agent(self) -> Agent:
+    def agent(self) -> AgentClient:
         """Its agent, started now if there is none yet, or none since it was started anew."""
         pid = self._first[0] if self._first else self.facts().pid
         if self._agent is not None and (self._agent.gone or self._agents_pid != pid):
@@ -87,7 +87,7 @@ class Container:
             log = f"/run/netmodes/agent-{self.name}.log"
             command = self._scene.runtime.exec_command(self.name, remote.COMMAND)
             started, reading, writing = host.talk(command.argv, log=log, env=command.env)
-            self._agent = Agent(
+            self._agent = AgentClient(
                 self.name,
                 reading,
                 writing,
@@ -128,7 +128,7 @@ class Container:
 
     def _born(self, pid: int) -> int:
         """When a process of the host was started."""
-        return Stat.of(f"{self._scene.world.host.proc}/{pid}").born
+        return ProcessStat.of(f"{self._scene.world.host.proc}/{pid}").born
 
     def endpoint(self, network: str = DEFAULT_NETWORK) -> Endpoint:
         """Where the runtime says it is on a network; `KeyError` when it is not on it."""
@@ -137,7 +137,7 @@ class Container:
                 return endpoint
         raise KeyError(f"container {self.name} is not on network {network}")
 
-    def exec(self, *argv: str, timeout: float = 30) -> Completed:
+    def exec(self, *argv: str, timeout: float = 30) -> CompletedCommand:
         """Run a command inside, through the runtime."""
         return self._scene.runtime.exec(self.name, argv, timeout=timeout)
 
@@ -194,14 +194,14 @@ NAMES: Final = "/run/netns"
 """Where ip-netns(8) keeps the names of network namespaces."""
 
 
-class View(NamedTuple):
+class ContainerSnapshot(NamedTuple):
     """What a process inside is shown: its network namespace's inode, and the interfaces."""
 
     netns: int
     interfaces: frozenset[str]
 
 
-def view(container: Container) -> View:
+def view(container: Container) -> ContainerSnapshot:
     """Start processes inside through the runtime and have the kernel tell them where they are.
 
     Raises `AssertionError` with their words when they cannot, and `OwnStack` where their kernel
@@ -212,7 +212,7 @@ def view(container: Container) -> View:
     link = _said(container, "readlink", "/proc/self/ns/net")  # net:[4026531840]
     table = _said(container, "cat", "/proc/net/dev")  # two lines of heading, then "  eth0: …"
     names = frozenset(line.partition(":")[0].strip() for line in table.splitlines()[2:])
-    return View(int(link.strip().removeprefix("net:[").removesuffix("]")), names)
+    return ContainerSnapshot(int(link.strip().removeprefix("net:[").removesuffix("]")), names)
 
 
 def _said(container: Container, *argv: str) -> str:
@@ -222,7 +222,7 @@ def _said(container: Container, *argv: str) -> str:
 
 
 @contextlib.contextmanager
-def named(host: Host, container: Container) -> Iterator[Place]:
+def named(host: HostMachine, container: Container) -> Iterator[NetnsView]:
     """Give a container's network namespace a name in the host, as `ip netns attach` does.
 
     By its pid, as the runtime reports it. The place is entered by the name.
@@ -230,7 +230,7 @@ def named(host: Host, container: Container) -> Iterator[Place]:
     path = f"{NAMES}/{container.name}"
     host.call(_give_name, container.facts().pid, path)
     try:
-        yield Place(container.name, lambda: NetNS.at(f"/proc/{host.pid}/root{path}"))
+        yield NetnsView(container.name, lambda: NetNS.at(f"/proc/{host.pid}/root{path}"))
     finally:
         host.call(_take_name, path)
 

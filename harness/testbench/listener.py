@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from harness.model.plan import Family
 from harness.model.topology import Address
 from harness.probe import icmp
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.world.service_protocols import TCP_PORTS, UDP_PORTS
 
 Transport = Literal["tcp", "udp"]
@@ -63,14 +63,14 @@ End = tuple[Address, int]
 """Address and port."""
 
 
-class Meeting(NamedTuple):
+class Exchange(NamedTuple):
     """One exchange: the caller's end as its own socket has it, and as the other side saw it."""
 
     own: End
     seen: End
 
 
-class Ear:
+class Listener:
     """A listener in a place; on a port that the kernel chooses when `port` is 0.
 
     On `address`, or on every address of `family`. Use it as a context manager.
@@ -79,7 +79,7 @@ class Ear:
 
     def __init__(
         self,
-        place: Place,
+        place: NetnsView,
         transport: Transport,
         *,
         family: Family = 4,
@@ -99,8 +99,8 @@ class Ear:
         self.port: int = self._socket.getsockname()[1]
 
     def hears(
-        self, caller: Place, *, at: Address | None = None, port: int = 0, answered: bool = False
-    ) -> Meeting | None:
+        self, caller: NetnsView, *, at: Address | None = None, port: int = 0, answered: bool = False
+    ) -> Exchange | None:
         """Call it from a place, by its own address and port or by those given.
 
         `None` when the call is refused, or taken by somebody who hangs up, as a process in user
@@ -132,7 +132,7 @@ class Ear:
                         if word == nonce:
                             if answered:
                                 self._answer(call, seen, end, nonce)
-                            return Meeting(_end(call.getsockname()), end)
+                            return Exchange(_end(call.getsockname()), end)
                     if call in ready and self.transport == "tcp" and _is_hung_up(call):
                         return None
                     if number := call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -147,7 +147,7 @@ class Ear:
         )
 
     def overhears(
-        self, calls: Iterable[tuple[Place, Address, int]], quiet: Callable[[], None]
+        self, calls: Iterable[tuple[NetnsView, Address, int]], quiet: Callable[[], None]
     ) -> list[str]:
         """Call from each place an address and port, all at once; in words, those that are heard.
 
@@ -251,9 +251,9 @@ class Ear:
         self.close()
 
 
-def free_port(place: Place, transport: Transport) -> int:
+def free_port(place: NetnsView, transport: Transport) -> int:
     """A port on which nothing listens in a place now."""
-    with Ear(place, transport) as ear:
+    with Listener(place, transport) as ear:
         return ear.port
 
 
@@ -262,7 +262,7 @@ def own_port() -> int:
     return next(_own_ports)
 
 
-def introduce(caller: Place, address: Address, transport: Transport) -> Meeting:
+def introduce(caller: NetnsView, address: Address, transport: Transport) -> Exchange:
     """Have the world's echo service at `address` tell whom it saw; `OSError` when it does not."""
     port = (TCP_PORTS if transport == "tcp" else UDP_PORTS)["echo"]
     with _socket(caller, transport, address) as call:
@@ -276,10 +276,10 @@ def introduce(caller: Place, address: Address, transport: Transport) -> Meeting:
             if not heard:
                 raise ConnectionError(f"the echo service at {address} hung up after {said!r}")
             said += heard
-        return Meeting(_end(call.getsockname()), _end(json.loads(said)["you"]))
+        return Exchange(_end(call.getsockname()), _end(json.loads(said)["you"]))
 
 
-def shout(place: Place, addresses: Iterable[Address], *, port: int, word: bytes) -> int:
+def shout(place: NetnsView, addresses: Iterable[Address], *, port: int, word: bytes) -> int:
     """Try to send `word` in a datagram and an echo request, and a SYN, to each of `addresses`.
 
     `port` is where datagrams and SYNs go. By every interface of the place the same
@@ -296,20 +296,20 @@ def shout(place: Place, addresses: Iterable[Address], *, port: int, word: bytes)
     return taken
 
 
-def _datagram(place: Place, address: Address, port: int, word: bytes, link: str) -> None:
+def _datagram(place: NetnsView, address: Address, port: int, word: bytes, link: str) -> None:
     with _socket(place, "udp", address) as opened:
         _loosen(opened, link)
         opened.sendto(word, (str(address), port))
 
 
-def _echo_request(place: Place, address: Address, _: int, word: bytes, link: str) -> None:
+def _echo_request(place: NetnsView, address: Address, _: int, word: bytes, link: str) -> None:
     family: Family = 4 if address.version == 4 else 6
     with place.socket(_FAMILIES[family], socket.SOCK_RAW, _ICMP[family]) as opened:
         _loosen(opened, link)
         opened.sendto(icmp.echo_request(family, 1, 1, word), (str(address), 0))
 
 
-def _syn(place: Place, address: Address, port: int, _: bytes, link: str) -> None:
+def _syn(place: NetnsView, address: Address, port: int, _: bytes, link: str) -> None:
     with _socket(place, "tcp", address) as opened, contextlib.suppress(BlockingIOError):
         _loosen(opened, link)
         opened.connect((str(address), port))
@@ -325,7 +325,7 @@ def _loosen(opened: socket.socket, link: str) -> None:
 # --- sockets ---------------------------------------------------------------------
 
 
-def _socket(place: Place, transport: Transport, towards: Address) -> socket.socket:
+def _socket(place: NetnsView, transport: Transport, towards: Address) -> socket.socket:
     """A non-blocking socket of the family of `towards`."""
     opened = place.socket(_FAMILIES[towards.version], _KINDS[transport])
     opened.setblocking(False)

@@ -29,7 +29,7 @@ from harness.model.plan import Family
 from harness.model.topology import Address
 from harness.probe.resolver import nameservers
 from harness.testbench.listener import Transport
-from harness.world.host import Host, quiet_fork
+from harness.world.host import HostMachine, quiet_fork
 from linux.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _FAMILIES: Final = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET
 _KINDS: Final = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
 
 
-class Found(NamedTuple):
+class LookupResult(NamedTuple):
     """The addresses of a name; where there are none, the reason in the C library's words."""
 
     addresses: frozenset[Address]
@@ -62,37 +62,39 @@ class Found(NamedTuple):
 # --- by the C library ------------------------------------------------------------
 
 
-def look_up(host: Host, container: Container, name: str, family: Family | None = None) -> Found:
+def look_up(
+    host: HostMachine, container: Container, name: str, family: Family | None = None
+) -> LookupResult:
     """What getaddrinfo(3) says inside; in both families at once when none is given."""
     if container.own_stack:
         words = name.encode(), int(_FAMILIES[family])
         found, reason = container.agent().do(["resolve", *words])[0]
-        return Found(frozenset(map(ip_address, found)), reason)
+        return LookupResult(frozenset(map(ip_address, found)), reason)
     return host.call(inside, container.facts().pid, by_name, name, family)
 
 
-def name_of(host: Host, container: Container, address: Address) -> str:
+def name_of(host: HostMachine, container: Container, address: Address) -> str:
     """What getnameinfo(3) says inside; empty when the address has no name."""
     if container.own_stack:
         return str(container.agent().do(["reverse", str(address)])[0])
     return host.call(inside, container.facts().pid, by_address, str(address))
 
 
-def hostname(host: Host, container: Container) -> str:
+def hostname(host: HostMachine, container: Container) -> str:
     """What gethostname(2) says inside."""
     if container.own_stack:
         return str(container.agent().do(["hostname"])[0])
     return host.call(inside, container.facts().pid, socket.gethostname)
 
 
-def by_name(name: str, family: Family | None = None) -> Found:
-    """`look_up` for the calling process itself; `Host.call` it to look up what the host would."""
+def by_name(name: str, family: Family | None = None) -> LookupResult:
+    """`look_up` for the calling process itself; `HostMachine.call` it to look up what the host would."""
     # In bytes: a name in text has Python look for a codec, in the container's root.
     try:
         found = socket.getaddrinfo(name.encode(), None, _FAMILIES[family], socket.SOCK_STREAM)
     except socket.gaierror as error:
-        return Found(frozenset(), str(error.strerror))
-    return Found(frozenset(ip_address(str(item[4][0])) for item in found))
+        return LookupResult(frozenset(), str(error.strerror))
+    return LookupResult(frozenset(ip_address(str(item[4][0])) for item in found))
 
 
 def by_address(address: str) -> str:
@@ -106,7 +108,7 @@ def by_address(address: str) -> str:
 def inside(pid: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in the root, mount, network and UTS namespaces of a process.
 
-    The pid is one of the caller's: `Host.call` this for a container. `TimeoutError` when it
+    The pid is one of the caller's: `HostMachine.call` this for a container. `TimeoutError` when it
     takes longer than `BOUND`.
     """
     reading, writing = os.pipe()
@@ -220,7 +222,7 @@ def rcode(answer: Message) -> str:
 
 
 @contextmanager
-def saying(host: Host, text: str, path: str = RESOLV_CONF) -> Iterator[None]:
+def saying(host: HostMachine, text: str, path: str = RESOLV_CONF) -> Iterator[None]:
     """Have a file of the host's say something else while the body runs."""
     before = host.call(_replace, path, text)
     try:

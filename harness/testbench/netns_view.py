@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NetnsView:
     """A named network namespace. `open` returns a fresh handle, which the caller closes."""
 
     name: str
@@ -118,9 +118,9 @@ class Place:
             yield wire
 
 
-def fixed(name: str, space: NetNS, watched: Callable[[], Dumps | None] = lambda: None) -> Place:
+def fixed(name: str, space: NetNS, watched: Callable[[], Dumps | None] = lambda: None) -> NetnsView:
     """A place on a namespace that somebody else keeps open, such as the world's own."""
-    return Place(name, lambda: NetNS(os.dup(space.fd)), watched)
+    return NetnsView(name, lambda: NetNS(os.dup(space.fd)), watched)
 
 
 def first_address(interfaces: Iterable[Interface], family: Family) -> Address | None:
@@ -138,7 +138,9 @@ _GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 """RTMGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR, _IPV4_ROUTE, _IPV6_ROUTE: rtnetlink(7)."""
 
 
-def until(place: Place, condition: Callable[[], bool], what: str, *, bound: float = BOUND) -> None:
+def until(
+    place: NetnsView, condition: Callable[[], bool], what: str, *, bound: float = BOUND
+) -> None:
     """Return as soon as `condition` holds; it is looked at again whenever the kernel tells.
 
     That is whenever a link, an address or a route of `place` changes, and now and then.
@@ -173,7 +175,7 @@ class AbstractSocket(NamedTuple):
     kind: int
 
 
-def connectable(place: Place) -> frozenset[AbstractSocket]:
+def connectable(place: NetnsView) -> frozenset[AbstractSocket]:
     """Every abstract socket of a place that listens, or takes datagrams (proc_net_unix)."""
     with place.open() as space, space.entered(), open("/proc/thread-self/net/unix", "rb") as table:
         rows = [line.rstrip(b"\n").partition(_PREFIX) for line in table]
@@ -187,7 +189,7 @@ def connectable(place: Place) -> frozenset[AbstractSocket]:
     return frozenset(found)
 
 
-def connects(place: Place, listener: AbstractSocket) -> bool:
+def connects(place: NetnsView, listener: AbstractSocket) -> bool:
     """Whether a process in a place can connect to it; `OwnStack` where it has others of its own."""
     with place.open() as space:
         by_kernel(space)
@@ -202,7 +204,7 @@ def connects(place: Place, listener: AbstractSocket) -> bool:
 
 
 @contextlib.contextmanager
-def listening(place: Place) -> Iterator[AbstractSocket]:
+def listening(place: NetnsView) -> Iterator[AbstractSocket]:
     """An abstract socket that listens in a place, under a name that the kernel chooses."""
     with place.socket(socket.AF_UNIX, socket.SOCK_STREAM) as opened:
         opened.bind("")

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Protocol, Self
 
 from harness.adapters.protocol import (
     Adapter,
-    Facts,
+    ContainerInfo,
     Feature,
-    NetworkFacts,
+    NetworkInfo,
     RuntimeRefused,
 )
 from harness.model import features
@@ -44,12 +44,12 @@ from harness.probe import remote
 from harness.probe.prober import observe
 from harness.probe.quiescence import Quiet, await_ready
 from harness.probe.remote import seen_from_host
-from harness.testbench.addressing import Addresses, questions
+from harness.testbench.addressing import AddressBook, questions
 from harness.testbench.attach import attach, detach
 from harness.testbench.container import Container
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.world.build import Probe, World
-from harness.world.host import Host
+from harness.world.host import HostMachine
 from linux.netns import NetNS
 
 USER_SPACE_PATIENCE = 0.3
@@ -61,7 +61,7 @@ class Network:
     """A network of the runtime, as it was asked for and as it came out."""
 
     spec: NetworkSpec
-    facts: NetworkFacts
+    facts: NetworkInfo
 
     @property
     def name(self) -> str:
@@ -156,7 +156,7 @@ class Scene:
         self._prepare(made)
         return made
 
-    def _run(self, spec: ContainerSpec) -> Facts:
+    def _run(self, spec: ContainerSpec) -> ContainerInfo:
         with self._cut_off.making(self.runtime.remove, spec.name):
             return self.runtime.run(spec)
 
@@ -168,7 +168,7 @@ class Scene:
         for name in names if self._by_exec else ():
             self._containers[name].await_agent()
 
-    def adopt(self, spec: ContainerSpec, facts: Facts) -> Container:
+    def adopt(self, spec: ContainerSpec, facts: ContainerInfo) -> Container:
         """Take over a container that the runtime has started elsewhere."""
         self.plan = self.plan.with_container(spec)
         made = self._containers[spec.name] = Container(self, spec.name, facts)
@@ -374,19 +374,19 @@ class Scene:
         container = self._containers.get(name) if self._by_exec else None
         return container.inside() if container else self.place(name).open()
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> NetnsView:
         """A container's place, one of the world's own, or `gateway`: where the bridges are."""
         container = self._containers.get(name)
         if name == GATEWAY:
-            return Place(GATEWAY, partial(opened, self.plan, self.runtime, self.world.host))
+            return NetnsView(GATEWAY, partial(opened, self.plan, self.runtime, self.world.host))
         return container.net if container else self.places[name]
 
     def address(self, cell: Cell) -> Address | None:
         """The address that a cell's target goes by, `None` where it has none in that family."""
         return self._addresses().of(cell)
 
-    def _addresses(self) -> Addresses:
-        return Addresses(self.plan, self.runtime, self.world, self.place)
+    def _addresses(self) -> AddressBook:
+        return AddressBook(self.plan, self.runtime, self.world, self.place)
 
     def _patience(self) -> float:
         return USER_SPACE_PATIENCE if self.runtime.dialect.datapath == "user-space" else 0.0
@@ -442,7 +442,7 @@ def are_apart(plan: Plan, dialect: Dialect) -> bool:
     return any(isinstance(mode, Bridge) and mode != Bridge() for mode in modes)
 
 
-def opened(plan: Plan, runtime: Adapter, host: Host) -> NetNS:
+def opened(plan: Plan, runtime: Adapter, host: HostMachine) -> NetNS:
     """A handle on the namespace that has the bridges now, which the caller closes."""
     if not are_apart(plan, runtime.dialect):
         return NetNS.at(f"{host.proc}/1/ns/net")

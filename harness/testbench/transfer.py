@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from harness.model.topology import Address
 from harness.testbench.listener import End
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.world import service_protocols
 
 BOUND: Final = 10.0
@@ -25,24 +25,30 @@ _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: closing resets, so that no TIME_WAIT keeps the port."""
 
 
-class Print(NamedTuple):
+class StreamDigest(NamedTuple):
     """What identifies data: its size in bytes and its SHA-256."""
 
     size: int
     sha256: str
 
 
-def sent(size: int) -> Print:
+def sent(size: int) -> StreamDigest:
     """What `upload` and `download` send when they are to send `size` bytes."""
     digest = hashlib.sha256()
     for piece in service_protocols.bulk(size):
         digest.update(piece)
-    return Print(size, digest.hexdigest())
+    return StreamDigest(size, digest.hexdigest())
 
 
 def upload(
-    caller: Place, server: Place, at: Address, size: int, *, port: int = 0, by: End | None = None
-) -> Print:
+    caller: NetnsView,
+    server: NetnsView,
+    at: Address,
+    size: int,
+    *,
+    port: int = 0,
+    by: End | None = None,
+) -> StreamDigest:
     """What arrives at `server` when `caller` connects to `at` and sends `size` bytes.
 
     On `port`, or on one that the kernel chooses. With `by` the caller connects there: to a port
@@ -54,16 +60,28 @@ def upload(
 
 
 def download(
-    caller: Place, server: Place, at: Address, size: int, *, port: int = 0, by: End | None = None
-) -> Print:
+    caller: NetnsView,
+    server: NetnsView,
+    at: Address,
+    size: int,
+    *,
+    port: int = 0,
+    by: End | None = None,
+) -> StreamDigest:
     """What arrives at `caller` when it connects to `at` and `server` sends `size` bytes."""
     with _connection(caller, server, at, port, by) as (near, far):
         return _carry(far, near, size)
 
 
 def in_turn(
-    caller: Place, server: Place, at: Address, size: int, *, port: int = 0, by: End | None = None
-) -> tuple[Print, Print]:
+    caller: NetnsView,
+    server: NetnsView,
+    at: Address,
+    size: int,
+    *,
+    port: int = 0,
+    by: End | None = None,
+) -> tuple[StreamDigest, StreamDigest]:
     """What arrives when one side sends all it has, ends its half, and only then the other does.
 
     At `server`, which hears the caller to the end, and then at `caller`. `at`, `port` and `by` as
@@ -78,8 +96,8 @@ def in_turn(
 
 
 def break_off(
-    caller: Place,
-    server: Place,
+    caller: NetnsView,
+    server: NetnsView,
     at: Address,
     *,
     by_caller: bool,
@@ -109,8 +127,8 @@ def break_off(
 
 
 def cut_short(
-    caller: Place,
-    server: Place,
+    caller: NetnsView,
+    server: NetnsView,
     at: Address,
     *,
     by_caller: bool,
@@ -152,7 +170,7 @@ def _end_half(ending: socket.socket, other: socket.socket) -> None:
 
 @contextlib.contextmanager
 def _connection(
-    caller: Place, server: Place, at: Address, port: int, by: End | None
+    caller: NetnsView, server: NetnsView, at: Address, port: int, by: End | None
 ) -> Iterator[tuple[socket.socket, socket.socket]]:
     called = by[0] if by else at
     with (
@@ -170,7 +188,7 @@ def _connection(
             yield near, far
 
 
-def _carry(source: socket.socket, target: socket.socket, size: int) -> Print:
+def _carry(source: socket.socket, target: socket.socket, size: int) -> StreamDigest:
     """Pass the data through both sockets at once: neither buffers all of it."""
     for opened in (source, target):
         opened.setblocking(False)
@@ -198,4 +216,4 @@ def _carry(source: socket.socket, target: socket.socket, size: int) -> Print:
                 raise ConnectionError(f"of {size} bytes {arrived} arrived, then it was closed")
             digest.update(piece)
             arrived += len(piece)
-    return Print(arrived, digest.hexdigest())
+    return StreamDigest(arrived, digest.hexdigest())

@@ -16,8 +16,8 @@ from typing import Final, Literal, Self
 from harness.model.plan import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2
 from harness.model.topology import PRIVATE, Address, Interface, Topology, pick
 from harness.probe.quiescence import await_ready
-from harness.testbench.netns_view import Place, fixed
-from harness.world.host import Host
+from harness.testbench.netns_view import NetnsView, fixed
+from harness.world.host import HostMachine
 from harness.world.services import Services
 from harness.world.state.netlink_dump import Dumps
 from linux import netns, rtnetlink
@@ -60,7 +60,7 @@ class World:
     """A built world. Use it as a context manager, or `close` it."""
 
     topology: Topology
-    host: Host
+    host: HostMachine
     services: Services
     namespaces: dict[str, NetNS]
     """By name: host, lan, r1 … rN, internet, attacker, ns1, ns2."""
@@ -76,7 +76,7 @@ class World:
         """Build namespaces, links and services. `OSError` tells what the kernel refused."""
         topology = topology or Topology()
         with contextlib.ExitStack() as stack:
-            host = Host.start(
+            host = HostMachine.start(
                 resolver=str(pick(topology.resolver, 4).ip),
                 hosts={
                     "127.0.0.1": "localhost",
@@ -120,7 +120,7 @@ class World:
         interfaces: tuple[Interface, ...] = getattr(self.topology, name)
         return next(item.ip for item in interfaces if item.version == family)
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> NetnsView:
         """One of the world's own, as a test sees it."""
         return fixed(name, self.namespaces[name], lambda: self.watched.get(name))
 

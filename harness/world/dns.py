@@ -46,7 +46,7 @@ _RESPONSE: Final = 0x80
 _KEPT_OF_QUERY: Final = 0x79  # opcode and RD
 
 
-class Asked(NamedTuple):
+class DnsQuery(NamedTuple):
     """One question: the name in lower case without the final dot, the type as `AAAA`."""
 
     name: str
@@ -74,7 +74,7 @@ class Zone:
         self._sentinel = dns.name.from_text(SENTINEL_ZONE)
         self._anything = self._records[dns.name.from_text(WWW)]
 
-    def answer(self, query: bytes, *, udp: bool) -> tuple[bytes | None, Asked | None]:
+    def answer(self, query: bytes, *, udp: bool) -> tuple[bytes | None, DnsQuery | None]:
         """The answer to a query and what it asked, as far as it could be understood.
 
         What is no query, an answer or a fragment, gets no answer; what is malformed
@@ -117,12 +117,12 @@ class Zone:
             response.set_rcode(dns.rcode.NXDOMAIN)
 
 
-def _told(query: dns.message.Message) -> Asked | None:
+def _told(query: dns.message.Message) -> DnsQuery | None:
     if not query.question:
         return None
     first = query.question[0]
     name = first.name.to_text(omit_final_dot=True).lower()
-    return Asked(name, dns.rdatatype.to_text(first.rdtype))
+    return DnsQuery(name, dns.rdatatype.to_text(first.rdtype))
 
 
 def _names(topology: Topology) -> Iterator[tuple[str, Address]]:

@@ -31,8 +31,8 @@ from harness.probe.quiescence import await_ready
 from harness.world.build import World
 from harness.world.state.describe import learned, names
 from harness.world.state.netlink_dump import Dumps, Raw
-from harness.world.state.processes import DESCRIPTOR, Outside, Surroundings
-from harness.world.state.snapshot import NEW, Change, changes, differences, gathered
+from harness.world.state.processes import DESCRIPTOR, HostState, Surroundings
+from harness.world.state.snapshot import NEW, StateChange, changes, differences, gathered
 from linux import rtnetlink, rtnetlink_dump
 from linux.conntrack import Conntrack, Flow, FlowWatch
 from linux.netlink import Netlink, number
@@ -82,10 +82,10 @@ class State:
     """What is watched, at one moment."""
 
     raws: Mapping[str, Raw]
-    outside: Outside
+    outside: HostState
 
 
-class Guard:
+class LeakGuard:
     """Watches one world. Use it as a context manager, or `close` it."""
 
     def __init__(self, world: World) -> None:
@@ -273,9 +273,9 @@ class Guard:
                 found.setdefault(LEFT_BEHIND, []).append(trace)
         return found
 
-    def _in_order(self, changes: Sequence[Change]) -> Iterator[Change]:
+    def _in_order(self, changes: Sequence[StateChange]) -> Iterator[StateChange]:
         """Changes without those of a chain of the runtime's own whose rules have changed places."""
-        chains: dict[str, list[Change]] = {}
+        chains: dict[str, list[StateChange]] = {}
         for change in changes:
             table = next((item for item in self._tables if change.thing.startswith(item)), None)
             chains.setdefault(change.thing.partition(" (")[0] if table else "", []).append(change)
@@ -288,7 +288,7 @@ class Guard:
             if not all(seen) or was != now:
                 yield from moved
 
-    def _note(self, found: dict[str, list[str]], place: str, change: Change) -> None:
+    def _note(self, found: dict[str, list[str]], place: str, change: StateChange) -> None:
         if change.how == "gone" and change.thing.startswith(DESCRIPTOR):
             return  # to let go of a namespace is what becomes of everybody who looks into one
         excused = self._fleeting if change.how == "gone" else self._residue
@@ -389,8 +389,8 @@ class Guard:
 
 @contextmanager
 def guarded(world: World, dialect: Dialect) -> Iterator[Callable[[], list[str]]]:
-    """`Guard.holding` for a world of one's own."""
-    with Guard(world) as guard:
+    """`LeakGuard.holding` for a world of one's own."""
+    with LeakGuard(world) as guard:
         guard.allow(dialect)
         with guard.holding() as different:
             yield different

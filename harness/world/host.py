@@ -1,6 +1,6 @@
 """The machine that the runtime runs on: a process with namespaces of its own.
 
-`Host.start` forks twice. The first child is pid 1 of a new pid namespace, in new
+`HostMachine.start` forks twice. The first child is pid 1 of a new pid namespace, in new
 mount, net, uts, ipc and cgroup namespaces; it does nothing but reap. The second
 is the *server*: it carries out what `call`, `run` and `spawn` ask for, so that
 runtimes, daemons and library calls alike live inside the host. When pid 1 dies,
@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
-from harness.adapters.protocol import Completed
+from harness.adapters.protocol import CompletedCommand
 from harness.sandbox import cgroup
 from harness.world import host_files, process
 from harness.world.rpc import Channel
@@ -54,7 +54,7 @@ class HostDied(Exception):
     """The host's server is gone; the message tells what it was asked to do."""
 
 
-class Host:
+class HostMachine:
     """A running host. Implements `harness.adapters.protocol.HostHandle`."""
 
     def __init__(self, pid: int, channel: Channel, group: Path | None) -> None:
@@ -118,7 +118,7 @@ class Host:
         stdin: bytes = b"",
         env: Mapping[str, str] | None = None,
         timeout: float = 30,
-    ) -> Completed:
+    ) -> CompletedCommand:
         """Run a command inside the host to its end. Ended after `timeout` s with `TimeoutError`."""
         return self.call(process.run, tuple(argv), stdin, dict(env or {}), timeout)
 

@@ -16,17 +16,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from harness.adapters.protocol import Completed, SaidTooMuch
+from harness.adapters.protocol import CompletedCommand, OutputTooLong
 
 _SAID = 2000
 
 
-def run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: float) -> Completed:
+def run(
+    argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: float
+) -> CompletedCommand:
     """Run a command to the end of its output.
 
     After `timeout` seconds its whole process group is killed and `TimeoutError` tells
     what it had said. Whatever has left the group is not waited for. One that prints without
-    end is killed so too, with `SaidTooMuch`.
+    end is killed so too, with `OutputTooLong`.
     """
     at, began = time.time(), time.perf_counter()
     with subprocess.Popen(
@@ -47,10 +49,10 @@ def run(argv: Sequence[str], stdin: bytes, env: Mapping[str, str], timeout: floa
                 f"holds its output, and was killed; it said: "
                 f"{said.decode(errors='replace')[-_SAID:]!r}"
             ) from None
-        except SaidTooMuch as error:
+        except OutputTooLong as error:
             kill(process.pid)
-            raise SaidTooMuch(f"{shlex.join(argv)} {error}, and was killed") from None
-    return Completed(
+            raise OutputTooLong(f"{shlex.join(argv)} {error}, and was killed") from None
+    return CompletedCommand(
         argv=tuple(argv),
         returncode=process.returncode,
         stdout=out.decode(errors="replace"),
@@ -154,7 +156,7 @@ def together(verb: Callable[[str], object], names: Sequence[str], *, most: int) 
 def heard(process: subprocess.Popen[bytes], stdin: bytes, seconds: float) -> tuple[bytes, bytes]:
     """What a process prints until it has ended, as its method `communicate` tells it.
 
-    Raises `SaidTooMuch` where that is more than `MOST`, and `TimeoutExpired` with what it has
+    Raises `OutputTooLong` where that is more than `MOST`, and `TimeoutExpired` with what it has
     said after so many seconds. It still runs then.
     """
     output, errors = bytearray(), bytearray()
@@ -186,7 +188,7 @@ def _hear(pipe: int, text: bytearray) -> int:
     text += piece
     if len(text) > MOST:
         began = bytes(text[:_HOSTSIDE_SAID]).decode(errors="replace")
-        raise SaidTooMuch(f"printed more than {MOST >> 20} MiB, which begin with {began!r}")
+        raise OutputTooLong(f"printed more than {MOST >> 20} MiB, which begin with {began!r}")
     return len(piece)
 
 

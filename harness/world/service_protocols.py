@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from http.server import BaseHTTPRequestHandler
 from typing import Final, NamedTuple
 
-from harness.world.dns import Asked, Zone
+from harness.world.dns import DnsQuery, Zone
 
 TCP_PORTS: Final = {"echo": 7, "discard": 9, "chargen": 19, "dns": 53, "http": 80}
 UDP_PORTS: Final = {"echo": 7, "dns": 53}
@@ -39,12 +39,12 @@ everything; after saying something it is sent `b""` as soon as that is on its wa
 """
 
 
-class Guest(NamedTuple):
+class ServiceClient(NamedTuple):
     """Whom a service speaks to: address and port, where, and who wants to know the questions."""
 
     client: tuple[str, int]
     place: str
-    note: Callable[[Asked], None]
+    note: Callable[[DnsQuery], None]
 
     def line(self, **more: object) -> bytes:
         """The line that tells the guest whom the service saw."""
@@ -52,14 +52,14 @@ class Guest(NamedTuple):
         return json.dumps(said).encode() + b"\n"
 
 
-class Answers(NamedTuple):
+class ServiceReplies(NamedTuple):
     """Everything that is served, by the names in `TCP_PORTS` and `UDP_PORTS`."""
 
-    streams: dict[str, Callable[[Guest], Dialogue]]
-    datagrams: dict[str, Callable[[Guest, bytes], bytes | None]]
+    streams: dict[str, Callable[[ServiceClient], Dialogue]]
+    datagrams: dict[str, Callable[[ServiceClient, bytes], bytes | None]]
 
     @classmethod
-    def over(cls, zone: Zone) -> Answers:
+    def over(cls, zone: Zone) -> ServiceReplies:
         """All services, with the names of `zone`."""
         return cls(
             {
@@ -73,19 +73,19 @@ class Answers(NamedTuple):
         )
 
 
-def echo(guest: Guest) -> Dialogue:
+def echo(guest: ServiceClient) -> Dialogue:
     """Tell whom it saw, then say back everything (RFC 862)."""
     yield guest.line()
     while heard := (yield LISTEN):
         yield heard
 
 
-def echo_datagram(guest: Guest, data: bytes) -> bytes:
+def echo_datagram(guest: ServiceClient, data: bytes) -> bytes:
     """Tell whom it saw, the size of the datagram and its first `ECHOED` bytes as latin-1."""
     return guest.line(size=len(data), data=data[:ECHOED].decode("latin-1"))
 
 
-def discard(guest: Guest) -> Dialogue:
+def discard(guest: ServiceClient) -> Dialogue:
     """Take everything in (RFC 863), then tell its size and SHA-256."""
     digest, size = hashlib.sha256(), 0
     while heard := (yield LISTEN):
@@ -94,7 +94,7 @@ def discard(guest: Guest) -> Dialogue:
     yield guest.line(size=size, sha256=digest.hexdigest())
 
 
-def chargen(_: Guest) -> Dialogue:
+def chargen(_: ServiceClient) -> Dialogue:
     """Say as many bytes of `bulk` as the first line asks for, in decimal."""
     asked = b""
     while b"\n" not in asked and len(asked) <= 20:
@@ -118,7 +118,7 @@ def bulk(size: int) -> Generator[bytes, object, None]:
         yield (number.to_bytes(8, "big") + _FILL)[: size - start]
 
 
-def dns_stream(zone: Zone, guest: Guest) -> Dialogue:
+def dns_stream(zone: Zone, guest: ServiceClient) -> Dialogue:
     """Answer one query after the other, each behind its length (RFC 7766)."""
     pending = b""
     while heard := (yield LISTEN):
@@ -136,7 +136,7 @@ def dns_stream(zone: Zone, guest: Guest) -> Dialogue:
             yield len(answer).to_bytes(_PREFIX, "big") + answer
 
 
-def dns_datagram(zone: Zone, guest: Guest, query: bytes) -> bytes | None:
+def dns_datagram(zone: Zone, guest: ServiceClient, query: bytes) -> bytes | None:
     """Answer one query."""
     answer, asked = zone.answer(query, udp=True)
     if asked:
@@ -144,7 +144,7 @@ def dns_datagram(zone: Zone, guest: Guest, query: bytes) -> bytes | None:
     return answer
 
 
-def http(guest: Guest) -> Dialogue:
+def http(guest: ServiceClient) -> Dialogue:
     """Answer one GET or HEAD with whom it saw, the Host header and the path."""
     request = b""
     while b"\r\n\r\n" not in request and len(request) <= _HEAD_LIMIT:
@@ -159,7 +159,7 @@ def http(guest: Guest) -> Dialogue:
 class _Page(BaseHTTPRequestHandler):
     """The standard library's HTTP, over bytes: refusals and malformed requests are its own."""
 
-    def __init__(self, guest: Guest, request: bytes) -> None:
+    def __init__(self, guest: ServiceClient, request: bytes) -> None:
         self.guest = guest
         self.client_address = guest.client
         self.said = io.BytesIO()

@@ -25,10 +25,17 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, NoReturn, Self
 
 from harness.model.topology import Address, Topology
-from harness.world.dns import Asked, Zone
+from harness.world.dns import DnsQuery, Zone
 from harness.world.host import quiet_fork
 from harness.world.rpc import LAST_WORDS, Channel, FailedError
-from harness.world.service_protocols import LISTEN, TCP_PORTS, UDP_PORTS, Answers, Dialogue, Guest
+from harness.world.service_protocols import (
+    LISTEN,
+    TCP_PORTS,
+    UDP_PORTS,
+    Dialogue,
+    ServiceClient,
+    ServiceReplies,
+)
 from linux.netns import NetNS
 from linux.syscalls import die_with_parent
 
@@ -50,7 +57,7 @@ class ServicesDied(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class ServiceVisit:
     """One TCP connection or one datagram that reached a service.
 
     `at` is in seconds since the epoch, `place` the namespace's name, `client` the
@@ -66,7 +73,7 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ServiceQuery:
     """One DNS question. `name` is in lower case without the final dot, `type` as `AAAA`."""
 
     at: float
@@ -120,22 +127,22 @@ class Services:
                     _be_services(parent, there, listeners, topology or Topology())
             return cls(pid, here)
 
-    def asked(self, since: int = 0) -> list[Question]:
+    def asked(self, since: int = 0) -> list[ServiceQuery]:
         """Every DNS question since a `mark`, in the order of arrival."""
-        return [event for event in self._ask(since)[1] if isinstance(event, Question)]
+        return [event for event in self._ask(since)[1] if isinstance(event, ServiceQuery)]
 
-    def seen(self, since: int = 0) -> list[Visit]:
+    def seen(self, since: int = 0) -> list[ServiceVisit]:
         """Every connection and datagram since a `mark`, in the order of arrival.
 
         Those that asked the DNS are among them.
         """
-        return [event for event in self._ask(since)[1] if isinstance(event, Visit)]
+        return [event for event in self._ask(since)[1] if isinstance(event, ServiceVisit)]
 
     def mark(self) -> int:
         """A point in the record: what has reached the sockets lies before it."""
         return self._ask(None)[0]
 
-    def _ask(self, since: int | None) -> tuple[int, list[Visit | Question]]:
+    def _ask(self, since: int | None) -> tuple[int, list[ServiceVisit | ServiceQuery]]:
         if not self.pid:
             raise ServicesDied("the services have been stopped, or ended: nobody to ask")
         self._asks += 1
@@ -150,7 +157,7 @@ class Services:
         except (EOFError, OSError):
             raise self._end("ended before it could tell what it saw") from None
         length: int
-        record: list[Visit | Question]
+        record: list[ServiceVisit | ServiceQuery]
         length, record = pickle.loads(answer)  # noqa: S301 # from our own child
         return length, record
 
@@ -253,8 +260,8 @@ class _Server:
     """Everything that is open, and the record."""
 
     def __init__(self, control: Channel, listeners: Sequence[_Listener], zone: Zone) -> None:
-        self._answers = Answers.over(zone)
-        self._record: list[Visit | Question] = []
+        self._answers = ServiceReplies.over(zone)
+        self._record: list[ServiceVisit | ServiceQuery] = []
         self._control = control
         self._requests: list[tuple[int, int | None]] = []
         self._selector = selectors.DefaultSelector()
@@ -293,15 +300,15 @@ class _Server:
             os._exit(0)
         self._requests.append((number, pickle.loads(since)))  # noqa: S301 # from our own parent
 
-    def _welcome(self, listener: _Listener, client: tuple[str, int]) -> Guest:
+    def _welcome(self, listener: _Listener, client: tuple[str, int]) -> ServiceClient:
         """Record a visit."""
         where = (listener.place, listener.transport, client)
-        self._record.append(Visit(time.time(), *where, listener.service, listener.address))
+        self._record.append(ServiceVisit(time.time(), *where, listener.service, listener.address))
 
-        def note(asked: Asked) -> None:
-            self._record.append(Question(time.time(), *where, asked.name, asked.type))
+        def note(asked: DnsQuery) -> None:
+            self._record.append(ServiceQuery(time.time(), *where, asked.name, asked.type))
 
-        return Guest(client, listener.place, note)
+        return ServiceClient(client, listener.place, note)
 
     def _accept(self, listener: _Listener) -> None:
         accepted, client = listener.socket.accept()

@@ -13,7 +13,7 @@ from runtime.cli import output
 from runtime.cli.base import complain, say
 from runtime.engine import Engine
 from runtime.errors import InvalidError, MydockerError, NotFoundError
-from runtime.records import Container
+from runtime.records import ContainerRecord
 
 _DURATION: Final = r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?"
 _STATUSES: Final = ("created", "starting", "running", "paused", "exited", "removing")
@@ -50,7 +50,7 @@ def _condition(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _selected(found: Container, wanted: Sequence[tuple[str, str]]) -> bool:
+def _selected(found: ContainerRecord, wanted: Sequence[tuple[str, str]]) -> bool:
     """Whether each key that is asked for has one of the values asked for it; labels: all."""
     for key in {key for key, _ in wanted}:
         fits = [_FILTERS[key](found, value) for asked, value in wanted if asked == key]
@@ -59,20 +59,20 @@ def _selected(found: Container, wanted: Sequence[tuple[str, str]]) -> bool:
     return True
 
 
-def _named(found: Container, value: str) -> bool:
+def _named(found: ContainerRecord, value: str) -> bool:
     try:
         return re.search(value, found.name) is not None
     except re.error as error:
         raise InvalidError(f"use --filter name={value}", str(error)) from None
 
 
-def _labelled(found: Container, value: str) -> bool:
+def _labelled(found: ContainerRecord, value: str) -> bool:
     key, equals, wanted = value.partition("=")
     has = found.config.labels
     return key in has and (not equals or has[key] == wanted)
 
 
-_FILTERS: Final[Mapping[str, Callable[[Container, str], bool]]] = {
+_FILTERS: Final[Mapping[str, Callable[[ContainerRecord, str], bool]]] = {
     "id": lambda found, value: found.id.startswith(value),
     "name": _named,
     "status": lambda found, value: output.word(found) == value,

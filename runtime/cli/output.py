@@ -19,7 +19,7 @@ from runtime.errors import InvalidError
 from runtime.image.base import Image
 from runtime.init.binds import Bind, parse
 from runtime.network import ports
-from runtime.records import Container, Endpoint, NetworkConfig, Publication
+from runtime.records import ContainerRecord, EndpointRecord, NetworkConfig, Publication
 
 PS_HEADINGS: Final = {
     "ID": "CONTAINER ID",
@@ -48,7 +48,7 @@ _ZERO_TIME: Final = "0001-01-01T00:00:00Z"
 _STEPS: Final = ((60, "second"), (60, "minute"), (24, "hour"), (7, "day"), (0, "week"))
 
 
-def container(found: Container) -> dict[str, Any]:
+def container(found: ContainerRecord) -> dict[str, Any]:
     """One entry of `mydocker inspect`."""
     config, state = found.config, found.state
     return {
@@ -107,17 +107,17 @@ def _mount(bind: Bind) -> dict[str, Any]:
     return {**kind, **place, "Mode": "ro" if bind.read_only else "", "RW": not bind.read_only}
 
 
-def word(found: Container) -> str:
+def word(found: ContainerRecord) -> str:
     """A container's status in one word, as `inspect` and filters know it."""
     return "paused" if found.running and found.state.paused else found.state.status
 
 
-def networks(found: Container) -> list[str]:
+def networks(found: ContainerRecord) -> list[str]:
     """The networks that a container is on, or its mode."""
     return [item.network for item in found.state.endpoints] or [found.config.network]
 
 
-def ps(found: Container, *, trunc: bool = True) -> dict[str, Any]:
+def ps(found: ContainerRecord, *, trunc: bool = True) -> dict[str, Any]:
     """What `ps --format` can show of a container, by Docker's names."""
     identity, image, command, age, state, ports, name = ps_row(found, trunc=trunc)
     return {
@@ -136,7 +136,7 @@ def ps(found: Container, *, trunc: bool = True) -> dict[str, Any]:
     }
 
 
-def ps_row(found: Container, *, trunc: bool = True) -> list[str]:
+def ps_row(found: ContainerRecord, *, trunc: bool = True) -> list[str]:
     """One line of `mydocker ps`."""
     command = " ".join(found.config.command)
     shown = command if len(command) <= 20 or not trunc else f"{command[:19]}…"
@@ -151,7 +151,7 @@ def ps_row(found: Container, *, trunc: bool = True) -> list[str]:
     ]
 
 
-def status(found: Container) -> str:
+def status(found: ContainerRecord) -> str:
     """What `ps` says about a container: Up 5 minutes; Exited (0) 2 hours ago; Created."""
     state = found.state
     if found.running:
@@ -245,7 +245,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     say(told.getvalue().removesuffix("\n"))
 
 
-def settings(found: Container) -> dict[str, Any]:
+def settings(found: ContainerRecord) -> dict[str, Any]:
     """`NetworkSettings` of `mydocker inspect`."""
     aliases = {item.network: item.aliases for item in found.connections}
     endpoints = found.state.endpoints
@@ -259,7 +259,7 @@ def settings(found: Container) -> dict[str, Any]:
     }
 
 
-def addresses(endpoint: Endpoint | None) -> dict[str, Any]:
+def addresses(endpoint: EndpointRecord | None) -> dict[str, Any]:
     """Where a container is on one network."""
     if endpoint is None:
         return {"IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": ""}
@@ -323,7 +323,7 @@ def _end(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def network(found: NetworkConfig, containers: Sequence[Container]) -> dict[str, Any]:
+def network(found: NetworkConfig, containers: Sequence[ContainerRecord]) -> dict[str, Any]:
     """One entry of `mydocker network inspect`; `containers` are those that run."""
     pools = [{"Subnet": found.subnet, "Gateway": found.gateway, "IPRange": found.ip_range}]
     if found.subnet6:

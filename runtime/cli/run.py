@@ -13,7 +13,9 @@ from runtime.errors import InvalidError
 from runtime.records import DEFAULT_NETWORK
 
 if TYPE_CHECKING:
-    from runtime.container.options import Options  # brings what only `run` and `create` need
+    from runtime.container.options import (
+        ContainerOptions,  # brings what only `run` and `create` need
+    )
 
 
 _USER_HELP = "who executes it, as the image knows them; else whom the image says"
@@ -263,9 +265,9 @@ def _looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     logs.add_argument("container", help="name, id or prefix")
 
 
-def options(arguments: argparse.Namespace) -> Options:
+def options(arguments: argparse.Namespace) -> ContainerOptions:
     """The options of `run` and `create`; `InvalidError` for what contradicts itself."""
-    from runtime.container.options import Options
+    from runtime.container.options import ContainerOptions
 
     first, *more = arguments.networks or [DEFAULT_NETWORK]
     if more:
@@ -274,7 +276,7 @@ def options(arguments: argparse.Namespace) -> Options:
             "a container begins on one network",
             remedy=f"`mydocker network connect {more[0]} NAME` afterwards",
         )
-    found = Options(
+    found = ContainerOptions(
         name=arguments.name,
         network=first,
         env={**environment_files(arguments.env_file), **environment(arguments.env)},

@@ -36,14 +36,14 @@ from runtime.container.start import Descriptors
 from runtime.errors import ConflictError, UnsupportedError
 from runtime.init import init, process, security, status_pipe, terminal
 from runtime.init.process import Command, Stdio
-from runtime.init.status_pipe import Report
+from runtime.init.status_pipe import InitReport
 
 _EVERY_NAMESPACE = (
     CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
 )
 
 
-class Running(NamedTuple):
+class RunningExec(NamedTuple):
     """A command that is being executed in a container.
 
     `porter` is the caller's child whose exit code is the command's, `pid` the
@@ -61,7 +61,7 @@ class Running(NamedTuple):
         return code if code >= 0 else 128 - code
 
 
-class Result(NamedTuple):
+class ExecResult(NamedTuple):
     """What a command executed in a container came to."""
 
     exit_code: int
@@ -75,7 +75,7 @@ def spawn(
     *,
     tty: bool,
     stdio: Stdio,
-) -> Running:
+) -> RunningExec:
     """Execute a command in the container whose pid 1 is behind the pidfd `handle`.
 
     Returns once it is being executed; `CommandError` when it cannot be.
@@ -97,14 +97,14 @@ def spawn(
                 os._exit(126)
         open_here.close(report_in)
         open_here.close(far_console)
-        reader = Report(report)
+        reader = InitReport(report)
         try:
             pid = reader.pid()
             reader.end()
         except BaseException:
             os.waitpid(porter, 0)
             raise
-        return Running(porter, pid, terminal.receive(console) if tty else -1)
+        return RunningExec(porter, pid, terminal.receive(console) if tty else -1)
 
 
 def _enter(handle: int) -> None:
@@ -149,7 +149,7 @@ def _carry(
     os._exit(code if code >= 0 else 128 - code)
 
 
-def completed(begin: Callable[[Stdio], Running], timeout: float | None) -> Result:
+def completed(begin: Callable[[Stdio], RunningExec], timeout: float | None) -> ExecResult:
     """A command to its end, without input; `begin` begins it, connected to what it is given.
 
     `TimeoutError` when it takes longer than `timeout` seconds; it is killed then.
@@ -160,10 +160,12 @@ def completed(begin: Callable[[Stdio], Running], timeout: float | None) -> Resul
         for fd in (out_in, err_in):
             open_here.close(fd)
         stdout, stderr = _captured(running, (out, err), timeout)
-        return Result(running.wait(), stdout, stderr)
+        return ExecResult(running.wait(), stdout, stderr)
 
 
-def _captured(run: Running, outputs: tuple[int, int], timeout: float | None) -> tuple[bytes, bytes]:
+def _captured(
+    run: RunningExec, outputs: tuple[int, int], timeout: float | None
+) -> tuple[bytes, bytes]:
     """What the command writes until it ends, from the reading ends of its two outputs.
 
     Children that it leaves behind may hold them open; nobody waits for those.

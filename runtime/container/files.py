@@ -27,18 +27,18 @@ from runtime.errors import ConflictError, InvalidError, NotFoundError
 from runtime.image import create, instructions, whiteout
 from runtime.image.images import Images
 from runtime.image.layer import Chunks
-from runtime.image.tar import Packer, Readable, Refused, TarReader, clean
+from runtime.image.tar import InvalidArchive, Packer, Readable, TarReader, clean
 from runtime.image.unpack import Tree
 from runtime.init import init, rootfs, status_pipe, terminal
 from runtime.init.rootfs import Rootfs
-from runtime.init.status_pipe import Report
-from runtime.records import Container
+from runtime.init.status_pipe import InitReport
+from runtime.records import ContainerRecord
 
 _OUR_OWN: Final = ("HOSTNAME", "HOME", "TERM")
 """Variables that say something about one container only."""
 
 
-class Inside:
+class ContainerTrees:
     """Looks into the containers of one store."""
 
     def __init__(self, life: Lifecycle, images: Images) -> None:
@@ -67,7 +67,7 @@ class Inside:
             os.close(root)
 
     @staticmethod
-    def _running(found: Container, *, whole: bool) -> int:
+    def _running(found: ContainerRecord, *, whole: bool) -> int:
         handle = start.pidfd(found.state.pid, found.state.born)
         if handle is None:
             raise ConflictError(f"look into container {found.name!r}", "it just stopped")
@@ -76,13 +76,13 @@ class Inside:
         finally:
             os.close(handle)
 
-    def _made_of(self, found: Container) -> Rootfs:
+    def _made_of(self, found: ContainerRecord) -> Rootfs:
         layers = self._images.of(found.config).layers
         return start.rootfs(self._life.store.directory(found.id), layers)
 
     # --- what the commands do ------------------------------------------------
 
-    def diff(self, reference: str) -> list[Change]:
+    def diff(self, reference: str) -> list[FileChange]:
         """Every path that a container has added, changed or deleted, parents first."""
         with self._life.held(reference) as found, create.explained(f"compare {found.name}"):
             made_of = self._made_of(found)
@@ -119,7 +119,7 @@ class Inside:
             config = instructions.apply(self._config(found), lines)
             return self._images.commit(image, upper, name, config, author=author, comment=comment)
 
-    def _config(self, found: Container) -> dict[str, Any]:
+    def _config(self, found: ContainerRecord) -> dict[str, Any]:
         config, defaults = found.config, self._images.of(found.config).defaults
         env = [
             item
@@ -148,8 +148,8 @@ class Inside:
     ) -> None:
         """Copy a file or directory of a container to this machine; see `copy.copy`."""
         with self._root(reference, whole=True) as root, _machine() as machine:
-            source = Side(root, path, f"{reference}:{path}")
-            target = Side(machine, _absolute(destination), destination)
+            source = CopyEnd(root, path, f"{reference}:{path}")
+            target = CopyEnd(machine, _absolute(destination), destination)
             with _copied(f"copy {source.shown} to {destination}"):
                 copy(source, target, follow=follow, archive=archive)
 
@@ -164,8 +164,8 @@ class Inside:
     ) -> None:
         """Copy a file or directory of this machine into a container."""
         with self._root(reference, whole=True) as root, _machine() as machine:
-            source = Side(machine, _absolute(origin), origin)
-            target = Side(root, path, f"{reference}:{path}")
+            source = CopyEnd(machine, _absolute(origin), origin)
+            target = CopyEnd(root, path, f"{reference}:{path}")
             with _copied(f"copy {origin} to {target.shown}"):
                 copy(source, target, follow=follow, archive=archive)
 
@@ -173,13 +173,13 @@ class Inside:
         """A file or directory of a container as the pieces of a tar."""
         shown = f"{reference}:{path}"
         with self._root(reference, whole=True) as root, create.explained(f"copy {shown}"):
-            yield from pack(Side(root, path, shown), follow=follow)
+            yield from pack(CopyEnd(root, path, shown), follow=follow)
 
     def unpack(self, tar: Readable, reference: str, path: str, *, archive: bool = False) -> None:
         """Take a tar into a directory of a container."""
         shown = f"{reference}:{path}"
         with self._root(reference, whole=True) as root, _copied(f"copy to {shown}"):
-            unpack(tar, Side(root, path, shown), archive=archive)
+            unpack(tar, CopyEnd(root, path, shown), archive=archive)
 
 
 def _copied(asked: str) -> AbstractContextManager[None]:
@@ -204,19 +204,19 @@ def _absolute(path: str) -> str:
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Change(NamedTuple):
+class FileChange(NamedTuple):
     """One path, and whether it was added, changed or deleted."""
 
     kind: Literal["A", "C", "D"]
     path: str
 
 
-def changes(upper: int, lower: int) -> Iterator[Change]:
+def changes(upper: int, lower: int) -> Iterator[FileChange]:
     """Every path that differs, parents first. Both are open directories.
 
     `upper` is the container's own layer on disk, `lower` its image's files as an
     overlay shows them. A directory counts as changed when anything in it is.
-    `Refused` where they lie deeper than an image's files may.
+    `InvalidArchive` where they lie deeper than an image's files may.
     """
     return _Comparison(lower).below(os.dup(upper), "", seen=True)
 
@@ -226,7 +226,7 @@ class _Comparison:
         self._lower = lower
         self._mark = whiteout.attribute()
 
-    def below(self, directory: int, path: str, *, seen: bool) -> Iterator[Change]:
+    def below(self, directory: int, path: str, *, seen: bool) -> Iterator[FileChange]:
         """Compare a directory of the upper layer, which is closed at the end.
 
         `seen` tells whether the image has the directory too.
@@ -238,18 +238,18 @@ class _Comparison:
             for name in sorted(names | gone):
                 inner = f"{path}/{name}"
                 if name in gone:
-                    yield Change("D", inner)
+                    yield FileChange("D", inner)
                     continue
                 try:
                     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # it is gone, as it may in a container that runs
                 if whiteout.is_whiteout(status):
-                    yield Change("D", inner)
+                    yield FileChange("D", inner)
                     continue
                 clean(inner.lstrip("/"), "the path")
                 before = self._mode(inner) if seen else None
-                yield Change("A" if before is None else "C", inner)
+                yield FileChange("A" if before is None else "C", inner)
                 if stat.S_ISDIR(status.st_mode):
                     both = before is not None and stat.S_ISDIR(before)
                     try:
@@ -286,7 +286,7 @@ _MAX_LINKS: Final = 40
 _CONTENT: Final = ("", ".", "..")
 
 
-class Side(NamedTuple):
+class CopyEnd(NamedTuple):
     """One end of a copy: a path below an open root directory, and what the user called it."""
 
     root: int
@@ -294,7 +294,7 @@ class Side(NamedTuple):
     shown: str
 
 
-def copy(source: Side, target: Side, *, follow: bool = False, archive: bool = False) -> None:
+def copy(source: CopyEnd, target: CopyEnd, *, follow: bool = False, archive: bool = False) -> None:
     """Copy a file or a directory, by the rules of `docker cp`.
 
     Into a directory that is there it goes under its own name, or its content
@@ -316,7 +316,7 @@ def copy(source: Side, target: Side, *, follow: bool = False, archive: bool = Fa
         os.close(found)
 
 
-def pack(source: Side, *, follow: bool = False) -> Iterator[bytes]:
+def pack(source: CopyEnd, *, follow: bool = False) -> Iterator[bytes]:
     """A file or directory as the pieces of a tar."""
     found = _open(source, f"copy {source.shown}", follow=follow)
     try:
@@ -325,7 +325,7 @@ def pack(source: Side, *, follow: bool = False) -> Iterator[bytes]:
         os.close(found)
 
 
-def unpack(tar: Readable, target: Side, *, archive: bool = False) -> None:
+def unpack(tar: Readable, target: CopyEnd, *, archive: bool = False) -> None:
     """Take a tar into a directory, which must be there."""
     asked = f"unpack into {target.shown}"
     directory = _open(target, asked, follow=True)
@@ -349,13 +349,13 @@ def _fill(directory: int, tar: Readable, *, archive: bool) -> None:
         tree.close()
 
 
-def _name(source: Side) -> str:
+def _name(source: CopyEnd) -> str:
     """Under which name it is copied; none for the content of a directory."""
     last = source.path.rpartition("/")[2] or source.path.rstrip("/").rpartition("/")[2]
     return "" if last in _CONTENT else last
 
 
-def _open(side: Side, asked: str, *, follow: bool) -> int:
+def _open(side: CopyEnd, asked: str, *, follow: bool) -> int:
     whole = side.path.rpartition("/")[2] in _CONTENT
     flags = os.O_PATH | (os.O_DIRECTORY if whole else 0)
     if not follow and not whole:
@@ -368,7 +368,7 @@ def _open(side: Side, asked: str, *, follow: bool) -> int:
         raise InvalidError(asked, f"{side.shown} is not a directory") from None
 
 
-def _land(target: Side, asked: str, *, whole: bool, name: str) -> tuple[int, str]:
+def _land(target: CopyEnd, asked: str, *, whole: bool, name: str) -> tuple[int, str]:
     """In which open directory the copy goes, and under which name."""
     try:
         found = openat2(target.root, target.path, os.O_PATH, resolve=RESOLVE_IN_ROOT)
@@ -389,7 +389,7 @@ def _land(target: Side, asked: str, *, whole: bool, name: str) -> tuple[int, str
     return _parent(target, asked)
 
 
-def _parent(target: Side, asked: str) -> tuple[int, str]:
+def _parent(target: CopyEnd, asked: str) -> tuple[int, str]:
     """The directory that the last name of a path is in, after the links that stand there."""
     path = target.path.rstrip("/")
     for _ in range(_MAX_LINKS):
@@ -405,7 +405,7 @@ def _parent(target: Side, asked: str) -> tuple[int, str]:
             return directory, name
         os.close(directory)
         path = link if link.startswith("/") else f"{above}/{link}"
-    raise Refused(f"{target.shown} is a link that goes in a circle")
+    raise InvalidArchive(f"{target.shown} is a link that goes in a circle")
 
 
 def running(handle: int, *, whole: bool) -> int:
@@ -463,7 +463,7 @@ def _taken(take: Callable[[], int], keep: set[int]) -> int:
         open_here.close(report_in)
         open_here.close(far)
         try:
-            Report(report).end()
+            InitReport(report).end()
         finally:
             collect(pid)
         root = terminal.receive(near)

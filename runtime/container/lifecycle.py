@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Final
 from runtime.container import cgroup, start
 from runtime.container.networking import Wirer
 from runtime.container.options import number_of
-from runtime.container.state_cache import Glance
+from runtime.container.state_cache import StateCache
 from runtime.errors import ConflictError, NotFoundError, refused, room_for, room_or_not, unheard
 from runtime.init.process import Stdio
 from runtime.network import modes
-from runtime.records import Container, ContainerState
+from runtime.records import ContainerRecord, ContainerState
 from runtime.store import Store, now, process_born
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from runtime.container.networking import Connector, Plugger
     from runtime.container.prefork import Pending, Starter
     from runtime.container.volumes import Volumes
-    from runtime.daemon.client import Attendants
+    from runtime.daemon.client import DaemonClient
     from runtime.image.base import Image
     from runtime.image.images import Images
     from runtime.network.manager import Networks
@@ -48,7 +48,7 @@ class Lifecycle:
         self, store: Store, starter: Starter | None = None, flows: FlowWatch | None = None
     ) -> None:
         self.store, self._starter, self._flows = store, starter, flows
-        self._glance = Glance(store)
+        self._glance = StateCache(store)
         self.wirer = Wirer(store, self.get, lambda: self.plugger)
 
     # --- what not every call needs, imported by those that do ----------------
@@ -75,10 +75,10 @@ class Lifecycle:
         return Networks(self.store, self._flows)
 
     @cached_property
-    def _attendants(self) -> Attendants:
-        from runtime.daemon.client import Attendants
+    def _attendants(self) -> DaemonClient:
+        from runtime.daemon.client import DaemonClient
 
-        return Attendants(self.store, self._starter)
+        return DaemonClient(self.store, self._starter)
 
     @cached_property
     def plugger(self) -> Plugger:
@@ -96,28 +96,30 @@ class Lifecycle:
 
     # --- looking -----------------------------------------------------------
 
-    def get(self, reference: str) -> Container:
+    def get(self, reference: str) -> ContainerRecord:
         """A container by name, id or unique prefix; `NotFoundError` else."""
         identity = self.store.resolve(reference)
         try:
-            return Container(self.store.config(identity), self.store.state(identity))
+            return ContainerRecord(self.store.config(identity), self.store.state(identity))
         except FileNotFoundError:
             raise NotFoundError(
                 f"find container {reference!r}", "it was just removed", remedy="mydocker ps -a"
             ) from None
 
-    def all(self) -> list[Container]:
+    def all(self) -> list[ContainerRecord]:
         """Every container, the newest first."""
         found = []
         for identity in self.store.ids():
             try:
-                found.append(Container(self.store.config(identity), self.store.state(identity)))
+                found.append(
+                    ContainerRecord(self.store.config(identity), self.store.state(identity))
+                )
             except FileNotFoundError:
                 continue  # removed meanwhile
         return sorted(found, key=lambda item: item.config.created, reverse=True)
 
     @contextmanager
-    def held(self, reference: str) -> Iterator[Container]:
+    def held(self, reference: str) -> Iterator[ContainerRecord]:
         """The container with its lock held, so that nobody else changes it meanwhile."""
         identity = self.store.resolve(reference)
         lock = self.store.lock_container(identity)
@@ -151,7 +153,7 @@ class Lifecycle:
             finally:
                 lock.release()
 
-    def _settled(self, found: Container) -> Container:
+    def _settled(self, found: ContainerRecord) -> ContainerRecord:
         """Bring the record in line with what is; the container's lock must be held."""
         state = found.state
         if state.status == "removing":
@@ -173,7 +175,7 @@ class Lifecycle:
             return self.connector.repair(found)
         return found
 
-    def _ended(self, found: Container) -> Container:
+    def _ended(self, found: ContainerRecord) -> ContainerRecord:
         self._release(found)
         code, finished = self.store.exit_record(found.id) or (KILLED, now())
         ended = found.state._replace(
@@ -193,7 +195,7 @@ class Lifecycle:
             self._delete(found)
         return settled
 
-    def _release(self, *ended: Container) -> None:
+    def _release(self, *ended: ContainerRecord) -> None:
         for found in ended:
             self._glance.forget(found.id)
         wired = [found for found in ended if modes.parse(found.config.network).kind == "bridge"]
@@ -206,12 +208,12 @@ class Lifecycle:
         for found in ended:
             self._cgroups(found).remove()
 
-    def _cgroups(self, found: Container) -> cgroup.Cgroups:
+    def _cgroups(self, found: ContainerRecord) -> cgroup.Cgroups:
         return cgroup.Cgroups(self.store.directory(found.id), found.id)
 
     def _written(
-        self, found: Container, state: ContainerState, *, needed: bool = True
-    ) -> Container:
+        self, found: ContainerRecord, state: ContainerState, *, needed: bool = True
+    ) -> ContainerRecord:
         self.store.write_state(found.id, state, needed=needed)
         return found._replace(state=state)
 
@@ -231,13 +233,13 @@ class Lifecycle:
 
     def start(
         self,
-        found: Container,
+        found: ContainerRecord,
         *,
         stdio: Stdio | None,
         lost: int = -1,
         image: Image | None = None,
         pending: Pending | None = None,
-    ) -> Container:
+    ) -> ContainerRecord:
         """Start a container whose lock is held; after an error it is as it was before.
 
         `image` is the one it was made from, if that was just looked up.
@@ -248,7 +250,7 @@ class Lifecycle:
         config = found.config
         starting = ContainerState("starting", connections=found.state.connections)
 
-        def on_pid(pid: int, born: int, made: start.Connected) -> None:
+        def on_pid(pid: int, born: int, made: start.ConnectedContainer) -> None:
             nonlocal starting
             ports = made.reserved.publications if made.reserved is not None else ()
             starting = starting._replace(pid=pid, born=born, endpoints=made.endpoints, ports=ports)
@@ -291,12 +293,12 @@ class Lifecycle:
 
     # --- ending ------------------------------------------------------------
 
-    def end(self, found: Container) -> Container:
+    def end(self, found: ContainerRecord) -> ContainerRecord:
         """Kill a running container whose lock is held, and put it in order."""
         start.end(found.state.pid)
         return self._ended(found)
 
-    def kill(self, found: Container, number: int) -> None:
+    def kill(self, found: ContainerRecord, number: int) -> None:
         """Send a signal to a running container; SIGKILL takes it whole, also when it is paused."""
         handle = start.signalled(found.state.pid, found.state.born, number)
         if handle is not None:
@@ -306,7 +308,7 @@ class Lifecycle:
 
     # --- holding -----------------------------------------------------------
 
-    def pause(self, found: Container) -> Container:
+    def pause(self, found: ContainerRecord) -> ContainerRecord:
         """Freeze a running container; `UnsupportedError` where there is no cgroup to do it with."""
         # Written before: whoever comes after a killed call knows what to thaw.
         paused = self._written(found, found.state._replace(paused=True))
@@ -318,7 +320,7 @@ class Lifecycle:
             raise
         return paused
 
-    def unpause(self, found: Container) -> Container:
+    def unpause(self, found: ContainerRecord) -> ContainerRecord:
         """Let a frozen container go on."""
         self._cgroups(found).thaw()
         return self._written(found, found.state._replace(paused=False))
@@ -340,7 +342,7 @@ class Lifecycle:
                         )
                 self.remove(*doomed)
 
-    def remove(self, *doomed: Container) -> None:
+    def remove(self, *doomed: ContainerRecord) -> None:
         """Kill and remove containers whose locks are held."""
         running = [found for found in doomed if found.running]
         for found in running:
@@ -352,12 +354,12 @@ class Lifecycle:
         for found in doomed:
             self._delete(found)
 
-    def _delete(self, found: Container) -> None:
+    def _delete(self, found: ContainerRecord) -> None:
         self._written(found, found.state._replace(status="removing"), needed=False)
         self.store.delete(found.config)
 
 
-def refuse_stopped(verb: str, found: Container) -> None:
+def refuse_stopped(verb: str, found: ContainerRecord) -> None:
     """Raise `ConflictError` for a container that does not run."""
     if not found.running:
         raise ConflictError(
@@ -367,7 +369,7 @@ def refuse_stopped(verb: str, found: Container) -> None:
         )
 
 
-def refuse_paused(verb: str, found: Container) -> None:
+def refuse_paused(verb: str, found: ContainerRecord) -> None:
     """Raise `ConflictError` for a container that is paused."""
     if found.state.paused:
         raise ConflictError(
@@ -393,7 +395,7 @@ class Stopping:
                 life.kill(running, _number(found))
         self._deadline = time.monotonic() + timeout
 
-    def finish(self) -> Container:
+    def finish(self) -> ContainerRecord:
         """Wait, kill what is left when the time is over, and return when all is gone."""
         found = self._found
         if not found.running:
@@ -414,7 +416,7 @@ class Stopping:
                 os.close(handle)
 
 
-def _number(found: Container) -> int:
+def _number(found: ContainerRecord) -> int:
     wanted = found.config.stop_signal
     return number_of(f"stop {found.name!r}", wanted) if wanted else signal.SIGTERM
 
@@ -425,7 +427,7 @@ _MOST: Final = 4096
 """More bytes than two streams are ever lost in."""
 
 
-def exit_code(found: Container, directory: str, *, lost: int = -1) -> int:
+def exit_code(found: ContainerRecord, directory: str, *, lost: int = -1) -> int:
     """Wait until a running container has ended; its exit code.
 
     `lost` is where its pid 1 tells of what the caller gets no more (`supervise.Stream`), or -1:
@@ -456,7 +458,7 @@ def _ended_or_told(handle: int, lost: int) -> None:
         poll.unregister(lost)  # pid 1 has closed it, and is about to end
 
 
-def refuse_lost(found: Container, lost: int) -> None:
+def refuse_lost(found: ContainerRecord, lost: int) -> None:
     """Raise `OutputError` when a container has told that the caller does not get its output."""
     if lost < 0:
         return

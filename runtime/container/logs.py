@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from linux.proc import Watch
+from linux.proc import FileWatch
 from runtime.container import start
 from runtime.init.supervise import append, entry
 from runtime.records import ContainerState
@@ -23,7 +23,7 @@ class LogEntry(NamedTuple):
     data: bytes
 
 
-class Writer:
+class LogWriter:
     """Appends to a log what the caller relays itself."""
 
     def __init__(self, path: str) -> None:
@@ -54,7 +54,7 @@ def read(
     if not os.path.exists(path):
         return
     handle = start.pidfd(state.pid, state.born) if follow and state.pid else None
-    with open(path, "rb") as file, Watch(path) as watch:
+    with open(path, "rb") as file, FileWatch(path) as watch:
         poll = select.poll()
         poll.register(watch.fd, select.POLLIN)
         if handle is not None:

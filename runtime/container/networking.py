@@ -12,8 +12,8 @@ from linux.netns import NetNS
 from linux.nftables import Nft
 from linux.syscalls import pidfd_getfd
 from runtime.container import start
-from runtime.container.start import Connected, Wiring
-from runtime.daemon.client import Attendants, Relayed
+from runtime.container.start import ConnectedContainer, Wiring
+from runtime.daemon.client import DaemonClient, RelayedPort
 from runtime.daemon.dns_socket import lead_nowhere
 from runtime.errors import (
     ConflictError,
@@ -30,17 +30,17 @@ from runtime.network import etc_files, firewall, modes, ports, sysctl
 from runtime.network import modes as shared
 from runtime.network import ports as reserve
 from runtime.network.endpoint import Bench, Plug
-from runtime.network.firewall import Target
+from runtime.network.firewall import PortTarget
 from runtime.network.ipam import names_of
 from runtime.network.manager import Networks
-from runtime.network.ports import Reserved
+from runtime.network.ports import ReservedPorts
 from runtime.records import (
     DEFAULT_NETWORK,
     Connection,
-    Container,
     ContainerConfig,
+    ContainerRecord,
     ContainerState,
-    Endpoint,
+    EndpointRecord,
     NetworkConfig,
     Publication,
 )
@@ -57,11 +57,11 @@ class Wirer:
     """
 
     def __init__(
-        self, store: Store, find: Callable[[str], Container], plugger: Callable[[], Plugger]
+        self, store: Store, find: Callable[[str], ContainerRecord], plugger: Callable[[], Plugger]
     ) -> None:
         self._store, self._find, self._plugger = store, find, plugger
 
-    def wire(self, found: Container) -> Wiring:
+    def wire(self, found: ContainerRecord) -> Wiring:
         """Choose the namespace, and write the files that tell about the network."""
         config = found.config
         mode = modes.parse(config.network)
@@ -85,21 +85,21 @@ class Wirer:
     def _isolated(self, config: ContainerConfig) -> Wiring:
         netns = NetNS.new()
 
-        def connect() -> Connected:
+        def connect() -> ConnectedContainer:
             from runtime.network import modes as none  # while the child builds the file system
 
             none.prepare(netns)
             _write_sysctls(netns, config)
-            return Connected()
+            return ConnectedContainer()
 
         return Wiring(netns, connect)
 
-    def _connected(self, found: Container) -> Wiring:
+    def _connected(self, found: ContainerRecord) -> Wiring:
         config = found.config
         publishes = bool(config.publish) or config.publish_all
         netns = NetNS.new()
 
-        def connect() -> Connected:
+        def connect() -> ConnectedContainer:
             plugger = self._plugger()
             reserved = plugger.reserve(found) if publishes else None
             try:
@@ -111,9 +111,9 @@ class Wirer:
                 if reserved is not None:
                     plugger.publish(reserved.nft, config, reserved.publications, endpoints)
             except BaseException:
-                Connected((), reserved).close()
+                ConnectedContainer((), reserved).close()
                 raise
-            return Connected(endpoints, reserved)
+            return ConnectedContainer(endpoints, reserved)
 
         return Wiring(netns, connect, publishes)
 
@@ -133,7 +133,7 @@ class Wirer:
         os.link(f"{self._store.directory(joined.id)}/resolv.conf", own)
         return Wiring(netns)
 
-    def follow(self, found: Container) -> None:
+    def follow(self, found: ContainerRecord) -> None:
         """Write the files of a running container anew, and hosts of those who have joined it."""
         endpoints = found.state.endpoints
         self.write_files(found.config, endpoints)
@@ -142,7 +142,7 @@ class Wirer:
             with suppress(FileNotFoundError):  # its lock is not held: it has just been removed
                 self._write_hosts(joiner, etc_files.hosts(names, endpoints))
 
-    def _joiners(self, found: Container) -> Iterator[ContainerConfig]:
+    def _joiners(self, found: ContainerRecord) -> Iterator[ContainerConfig]:
         """Who is in its namespace: their resolv.conf is the same file, which few share."""
         own = os.stat(f"{self._store.directory(found.id)}/resolv.conf")
         if own.st_nlink == 1:
@@ -156,12 +156,12 @@ class Wirer:
                     if os.path.samestat(namespace, os.stat(f"/proc/{pid}/ns/net")):
                         yield self._store.config(identity)
 
-    def write_files(self, config: ContainerConfig, endpoints: Sequence[Endpoint]) -> None:
+    def write_files(self, config: ContainerConfig, endpoints: Sequence[EndpointRecord]) -> None:
         """Write hosts, hostname and resolv.conf of a container with these endpoints."""
         self._write_all(config, endpoints, resolves=resolves_names(endpoints))
 
     def _write_all(
-        self, config: ContainerConfig, endpoints: Sequence[Endpoint], *, resolves: bool
+        self, config: ContainerConfig, endpoints: Sequence[EndpointRecord], *, resolves: bool
     ) -> None:
         if resolves:
             resolv_conf = etc_files.through_resolver(etc_files.read_or_nothing("/etc/resolv.conf"))
@@ -182,7 +182,7 @@ class Wirer:
         etc_files.write(directory, "hosts", hosts + etc_files.extra_hosts(config.add_hosts))
 
 
-def resolves_names(ends: Sequence[Endpoint | Connection]) -> bool:
+def resolves_names(ends: Sequence[EndpointRecord | Connection]) -> bool:
     """Whether a container is on a network whose members resolve one another's names."""
     return any(item.network != DEFAULT_NETWORK for item in ends)
 
@@ -202,16 +202,16 @@ _VERSIONS: Final[tuple[Literal[4, 6], ...]] = (4, 6)
 class Plugger:
     """Plugs the containers of one store."""
 
-    def __init__(self, store: Store, networks: Networks, attendants: Attendants) -> None:
+    def __init__(self, store: Store, networks: Networks, attendants: DaemonClient) -> None:
         self._store, self._networks, self._attendants = store, networks, attendants
 
     # --- a container that is about to start ----------------------------------
 
-    def reserve(self, found: Container) -> Reserved | None:
+    def reserve(self, found: ContainerRecord) -> ReservedPorts | None:
         """Keep the ports of the host that a container publishes, if there are any."""
         return _reserve(found.config, self._on(found))
 
-    def connect(self, netns: NetNS, found: Container) -> tuple[Endpoint, ...]:
+    def connect(self, netns: NetNS, found: ContainerRecord) -> tuple[EndpointRecord, ...]:
         """Plug a container into all of its networks, by the namespace that is to be its own."""
         with plug.Bench(netns) as bench:
             plugs = [
@@ -223,10 +223,10 @@ class Plugger:
             plug.attach(bench, plugs, first=True)
         return tuple(item.endpoint for item in plugs)
 
-    def _on(self, found: Container) -> list[NetworkConfig]:
+    def _on(self, found: ContainerRecord) -> list[NetworkConfig]:
         return [self._networks.named(item.network) for item in found.connections]
 
-    def attend_first(self, found: Container, netns: NetNS) -> None:
+    def attend_first(self, found: ContainerRecord, netns: NetNS) -> None:
         """Have the attendant see to a container that begins just now."""
         relays = relays_of(found.state.ports, found.state.endpoints)
         self.attend(found, netns, relays, began=True)
@@ -239,7 +239,7 @@ class Plugger:
         config: ContainerConfig,
         connection: Connection,
         number: int,
-    ) -> Endpoint:
+    ) -> EndpointRecord:
         """Plug a running container into a network, by its `eth<number>`."""
         network = self._networks.named(connection.network)
         with plug.Bench(netns) as bench:
@@ -268,16 +268,16 @@ class Plugger:
         nft: Nft,
         config: ContainerConfig,
         publications: Sequence[Publication],
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[EndpointRecord],
     ) -> None:
         """Have a container's ports lead to it; `nft` is what the rules belong to."""
-        targets: dict[Literal[4, 6], Target] = {}
+        targets: dict[Literal[4, 6], PortTarget] = {}
         for version in _VERSIONS:
             way = routes.way_out(endpoints, version)
             if way is not None and way.veth:
                 interface = ip_interface(way.address if version == 4 else way.address6)
                 bridge = self._networks.get(way.network).bridge
-                targets[version] = Target(interface.ip, bridge, way.veth)
+                targets[version] = PortTarget(interface.ip, bridge, way.veth)
         with self._store.locked():
             firewall.install(
                 nft, config.id, config.name, publications, targets, flows=self._networks.flows
@@ -290,7 +290,12 @@ class Plugger:
                 firewall.withdraw([item.bridge for item in self._networks.all() if item.bridge])
 
     def attend(
-        self, found: Container, netns: NetNS, relays: Sequence[Relayed], *, began: bool = False
+        self,
+        found: ContainerRecord,
+        netns: NetNS,
+        relays: Sequence[RelayedPort],
+        *,
+        began: bool = False,
     ) -> None:
         """Have the attendant see to a running container as far as there is anything to see to.
 
@@ -309,7 +314,7 @@ class Plugger:
             os.close(pidfd)
 
 
-def _reserve(config: ContainerConfig, networks: Sequence[NetworkConfig]) -> Reserved | None:
+def _reserve(config: ContainerConfig, networks: Sequence[NetworkConfig]) -> ReservedPorts | None:
     """Keep the ports that a container publishes; they lead to it by its default route's network.
 
     Of one that was taken off its last network none are: nothing leads there.
@@ -334,14 +339,16 @@ def _reserve(config: ContainerConfig, networks: Sequence[NetworkConfig]) -> Rese
     return reserve.reserve(asked, wanted, versions)
 
 
-def relays_of(publications: Sequence[Publication], endpoints: Sequence[Endpoint]) -> list[Relayed]:
+def relays_of(
+    publications: Sequence[Publication], endpoints: Sequence[EndpointRecord]
+) -> list[RelayedPort]:
     """The ports on the IPv6 loopback address, and where they lead."""
     way = routes.way_out(endpoints, 6)
     if way is None:
         return []
     address = str(ip_interface(way.address6).ip)
     found = [item for item in publications if reserve.relayed(item)]
-    return [Relayed(item.fd, address, item.port) for item in found]
+    return [RelayedPort(item.fd, address, item.port) for item in found]
 
 
 class Connector:
@@ -351,7 +358,7 @@ class Connector:
         self._store, self._networks = store, networks
         self._wirer, self._plugger = wirer, plugger
 
-    def connect(self, found: Container, connection: Connection) -> Container:
+    def connect(self, found: ContainerRecord, connection: Connection) -> ContainerRecord:
         """Connect it to one network more; at once when it runs, else from its next start on.
 
         After an error it is as it was before, or as `follow` tells.
@@ -377,7 +384,7 @@ class Connector:
         after = changing._replace(connections=connections, endpoints=endpoints)
         return self.follow(self._written(found, after))
 
-    def disconnect(self, found: Container, reference: str) -> Container:
+    def disconnect(self, found: ContainerRecord, reference: str) -> ContainerRecord:
         """Take it off a network, at once when it runs; `NotFoundError` when it is not on it."""
         own = {item.network for item in found.connections}
         # One that has gone meanwhile is left by the name that it had.
@@ -395,7 +402,7 @@ class Connector:
         changing = state._replace(changing=gone[0].interface, endpoints=left)
         return self.follow(self._written(found, changing))
 
-    def follow(self, found: Container) -> Container:
+    def follow(self, found: ContainerRecord) -> ContainerRecord:
         """Bring what is around a running container in line with its record.
 
         `UnsupportedError` afterwards where somebody inside was in the way: it is its own loss.
@@ -410,7 +417,7 @@ class Connector:
             ) from failure
         return written
 
-    def repair(self, found: Container) -> Container:
+    def repair(self, found: ContainerRecord) -> ContainerRecord:
         """The same for one at which somebody was killed: of its inside, what can be done.
 
         Nobody else is to be kept from anything by what is done in there.
@@ -418,8 +425,8 @@ class Connector:
         return self._followed(found)[0]
 
     def _followed(
-        self, found: Container, *, attend: bool = True
-    ) -> tuple[Container, OSError | None]:
+        self, found: ContainerRecord, *, attend: bool = True
+    ) -> tuple[ContainerRecord, OSError | None]:
         """What is written down at last, and what could not be done inside.
 
         Whoever attends to it need not be told where its endpoints are those from before.
@@ -445,7 +452,7 @@ class Connector:
         self._wirer.follow(found)
         return self._written(found, found.state._replace(changing="")), failure
 
-    def _lead(self, found: Container, netns: NetNS, *, attend: bool) -> None:
+    def _lead(self, found: ContainerRecord, netns: NetNS, *, attend: bool) -> None:
         routes.settle(netns, found.state.endpoints)
         if found.state.ports:
             with Nft(fd=_held(found, found.state.rules)) as nft:
@@ -453,7 +460,7 @@ class Connector:
         if attend:
             self._attend(found, netns)
 
-    def _attend(self, found: Container, netns: NetNS) -> None:
+    def _attend(self, found: ContainerRecord, netns: NetNS) -> None:
         with ExitStack() as stack:
             relays = []
             for item in relays_of(found.state.ports, found.state.endpoints):
@@ -464,7 +471,7 @@ class Connector:
             if not resolves_names(found.state.endpoints):
                 lead_nowhere(netns)
 
-    def _written(self, found: Container, state: ContainerState) -> Container:
+    def _written(self, found: ContainerRecord, state: ContainerState) -> ContainerRecord:
         if state.changing:
             self._store.mark(found.id, changing=True)
         self._store.write_state(found.id, state)
@@ -473,11 +480,11 @@ class Connector:
         return found._replace(state=state)
 
 
-def _namespace(found: Container) -> NetNS:
+def _namespace(found: ContainerRecord) -> NetNS:
     return NetNS.at(f"/proc/{found.state.pid}/ns/net")
 
 
-def _held(found: Container, number: int) -> int:
+def _held(found: ContainerRecord, number: int) -> int:
     """A duplicate of a descriptor that the container's pid 1 holds."""
     handle = start.pidfd(found.state.pid, found.state.born)
     if handle is None:
@@ -488,7 +495,7 @@ def _held(found: Container, number: int) -> int:
         os.close(handle)
 
 
-def _refuse_without_own_network(asked: str, found: Container) -> None:
+def _refuse_without_own_network(asked: str, found: ContainerRecord) -> None:
     mode = found.config.network
     if modes.parse(mode).kind != "bridge":
         raise InvalidError(

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Final, TypedDict
 
 from runtime.errors import InvalidError
-from runtime.image.base import Defaults
+from runtime.image.base import ImageDefaults
 from runtime.init.binds import parse
 from runtime.init.security import capabilities
 from runtime.network import modes, ports
@@ -30,7 +30,7 @@ _LEAST_PIDS: Final = 2
 _NAMESPACED: Final = ("net.", "kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.")
 
 
-class Options(TypedDict, total=False):
+class ContainerOptions(TypedDict, total=False):
     """Everything that may be left out when a container is created."""
 
     name: str
@@ -78,10 +78,10 @@ def configure(
     identity: str,
     image: str,
     command: Sequence[str],
-    options: Options,
+    options: ContainerOptions,
     *,
     image_id: str = "",
-    defaults: Defaults = Defaults(),  # noqa: B008 - a named tuple never changes
+    defaults: ImageDefaults = ImageDefaults(),  # noqa: B008 - a named tuple never changes
 ) -> ContainerConfig:
     """The container that is asked for; `InvalidError` names the option that cannot be.
 
@@ -177,7 +177,7 @@ def configure(
     )
 
 
-def _limits(asked: str, options: Options) -> tuple[int, int, int]:
+def _limits(asked: str, options: ContainerOptions) -> tuple[int, int, int]:
     memory, pids = options.get("memory", 0), options.get("pids_limit", 0)
     wanted = options.get("cpus", 0)
     if not 0 <= wanted <= _MOST_CPUS:  # nor is it a number, perhaps
@@ -192,7 +192,7 @@ def _limits(asked: str, options: Options) -> tuple[int, int, int]:
     return memory, cpus, pids
 
 
-def _given(options: Options) -> list[str]:
+def _given(options: ContainerOptions) -> list[str]:
     """The options that a network mode may contradict, by the names users know."""
     plain = {
         "publish": options.get("publish") or options.get("publish_all"),
@@ -246,7 +246,9 @@ def _check_address(asked: str, option: str, text: str, version: int | None = Non
         raise InvalidError(asked, f"--{option} {text} is an IPv{found} address")
 
 
-def _environment(asked: str, hostname: str, defaults: Defaults, options: Options) -> list[str]:
+def _environment(
+    asked: str, hostname: str, defaults: ImageDefaults, options: ContainerOptions
+) -> list[str]:
     env = {"PATH": _PATH, "HOSTNAME": hostname}
     if not options.get("user") and not defaults.user:
         env["HOME"] = "/root"  # another user's is known once the image's files are there

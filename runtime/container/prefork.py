@@ -53,7 +53,7 @@ from runtime.container.start import ended_within
 from runtime.daemon.nursery import BEGUN
 from runtime.errors import MydockerError, UnsupportedError, refused
 from runtime.init import init, rootfs, status_pipe
-from runtime.init.init import Launch, Title
+from runtime.init.init import InitSpec, ProcessTitle
 
 _BEGIN: Final = (
     "import os, sys; os.close({program}); sys.path[:] = {path!r};"
@@ -204,7 +204,7 @@ class Pending:
         self._channel, self._starter = channel, starter
         self._launched = False
 
-    def launch(self, launch: Launch) -> None:
+    def launch(self, launch: InitSpec) -> None:
         """Let it become a container's; it reports as `runtime.init.status_pipe` tells."""
         self._launched = True
         descriptors = sorted(launch.descriptors)
@@ -278,8 +278,8 @@ def serve(fd: int) -> NoReturn:
     """Make one pid 1 after the other until the other side is gone."""
     channel = socket.socket(fileno=fd)
     arguments = init.arguments_area()
-    Title(_TITLE, arguments).take()
-    theirs = Title(init.TITLE, arguments)
+    ProcessTitle(_TITLE, arguments).take()
+    theirs = ProcessTitle(init.TITLE, arguments)
     init.default_signals()
     for ours in _OURS:  # children are collected by the kernel: nobody asks for their exit code
         signal.signal(ours, signal.SIG_IGN)
@@ -308,7 +308,7 @@ def _received(channel: socket.socket) -> list[int]:
     return list(found)
 
 
-def _make(channel: socket.socket, asker: socket.socket, title: Title) -> None:
+def _make(channel: socket.socket, asker: socket.socket, title: ProcessTitle) -> None:
     whole = True
     try:
         try:
@@ -335,7 +335,7 @@ def _make(channel: socket.socket, asker: socket.socket, title: Title) -> None:
 # --- a pid 1 that waits -----------------------------------------------------------
 
 
-def _wait(asker: socket.socket, title: Title, *, whole: bool) -> None:
+def _wait(asker: socket.socket, title: ProcessTitle, *, whole: bool) -> None:
     """Get ready, and become what the caller says; `whole`: in namespaces of one's own already.
 
     Each page that is touched here for the first time is copied, and makes every start longer: so
@@ -373,11 +373,11 @@ def _wait(asker: socket.socket, title: Title, *, whole: bool) -> None:
         status_pipe.send_error(launch.report, error)
 
 
-def _read(payload: int) -> tuple[int, list[int], Launch]:
+def _read(payload: int) -> tuple[int, list[int], InitSpec]:
     raw = os.pread(payload, os.fstat(payload).st_size, 0)
     pid: int
     descriptors: list[int]
-    launch: Launch
+    launch: InitSpec
     pid, descriptors, launch = pickle.loads(raw)  # noqa: S301 # from our own caller
     return pid, descriptors, launch
 

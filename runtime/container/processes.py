@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from linux.proc import Stat
+from linux.proc import ProcessStat
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PTS_MAJORS: Final = range(136, 144)
@@ -51,7 +51,7 @@ def described(pid: int) -> list[Process]:
 
 
 def _describe(pid: int) -> Process:
-    found = Stat.of(f"/proc/{pid}")
+    found = ProcessStat.of(f"/proc/{pid}")
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         words = file.read().rstrip(b"\0").split(b"\0")
     major, minor = os.major(found.terminal), os.minor(found.terminal)

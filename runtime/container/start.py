@@ -18,40 +18,40 @@ from linux.netns import NetNS
 from runtime.errors import UnsupportedError
 from runtime.init import fds, init, terminal
 from runtime.init.binds import Bind
-from runtime.init.init import Launch
+from runtime.init.init import InitSpec
 from runtime.init.process import Command, Stdio
 from runtime.init.rootfs import Rootfs
 from runtime.init.security import capabilities
-from runtime.init.status_pipe import Report
+from runtime.init.status_pipe import InitReport
 from runtime.init.supervise import UNWRITTEN
 from runtime.network import etc_files
-from runtime.records import ContainerConfig, Endpoint, Publication
+from runtime.records import ContainerConfig, EndpointRecord, Publication
 from runtime.store import process_born
 
 if TYPE_CHECKING:  # these bring what most starts have no use for
     from runtime.container.prefork import Pending
-    from runtime.network.ports import Reserved
+    from runtime.network.ports import ReservedPorts
 
 _END_BOUND = 30_000
 """How long a killed container may take to end, in milliseconds, before that is an error."""
 
 
-class Started(NamedTuple):
+class StartedContainer(NamedTuple):
     """A container that runs its command. `console` is its terminal's master or -1."""
 
     pid: int
     born: int
-    endpoints: tuple[Endpoint, ...]
+    endpoints: tuple[EndpointRecord, ...]
     console: int = -1
     ports: tuple[Publication, ...] = ()
     rules: int = -1
 
 
-class Connected(NamedTuple):
+class ConnectedContainer(NamedTuple):
     """What a container was wired to: its connections, and what it keeps of the host's ports."""
 
-    endpoints: tuple[Endpoint, ...] = ()
-    reserved: Reserved | None = None
+    endpoints: tuple[EndpointRecord, ...] = ()
+    reserved: ReservedPorts | None = None
 
     def close(self) -> None:
         """Give up the caller's own hold on the ports."""
@@ -69,7 +69,7 @@ class Wiring(NamedTuple):
     """
 
     netns: NetNS | None
-    connect: Callable[[], Connected] = Connected
+    connect: Callable[[], ConnectedContainer] = ConnectedContainer
     publishes: bool = False
 
     def close(self) -> None:
@@ -86,10 +86,10 @@ def start(
     *,
     stdio: Stdio | None,
     lost: int = -1,
-    on_pid: Callable[[int, int, Connected], None],
+    on_pid: Callable[[int, int, ConnectedContainer], None],
     binds: Sequence[Bind] = (),
     pending: Pending | None = None,
-) -> Started:
+) -> StartedContainer:
     """Start the container and return once its command is being executed.
 
     `on_pid` is called with pid, start time and what it is wired to before the command may
@@ -103,7 +103,7 @@ def start(
         console, far_console = (-1, -1)
         if config.tty and stdio is not None:
             console, far_console = open_here.socketpair()
-        launch = Launch(
+        launch = InitSpec(
             rootfs=rootfs(directory, layers, binds=binds),
             hostname=config.hostname,
             command=Command(
@@ -133,8 +133,8 @@ def start(
             init.child(launch)
         for fd in (report_in, go_out, far_console):
             open_here.close(fd)
-        reader = Report(report)
-        connected = Connected()
+        reader = InitReport(report)
+        connected = ConnectedContainer()
         try:
             connected = wiring.connect()
             pid = reader.pid()
@@ -158,10 +158,12 @@ def start(
             if outer:
                 collect(outer)
         master = terminal.receive(console) if console >= 0 else -1
-        return Started(pid, born, connected.endpoints, master, ports, rules)
+        return StartedContainer(pid, born, connected.endpoints, master, ports, rules)
 
 
-def _kept(connected: Connected, held: Sequence[int]) -> tuple[tuple[Publication, ...], int]:
+def _kept(
+    connected: ConnectedContainer, held: Sequence[int]
+) -> tuple[tuple[Publication, ...], int]:
     if connected.reserved is None:
         return (), -1
     if len(held) != len(connected.reserved.descriptors):

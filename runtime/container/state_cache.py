@@ -18,7 +18,7 @@ class _Seen(NamedTuple):
     state: ContainerState
 
 
-class Glance:
+class StateCache:
     """What one process remembers of the containers' states, file by file.
 
     A state's file is replaced when it changes, or written into with a time of its own: the

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from runtime import store as trees
 from runtime.errors import ConflictError, InvalidError, NotFoundError, room_for
 from runtime.init.binds import Bind, parse
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from runtime.store import NAME, NAME_RULE, Store, now, read_json, write_json
 
 
@@ -30,7 +30,7 @@ class Volume(NamedTuple):
 class Volumes:
     """The volumes of one store. `containers` tells who could be using them."""
 
-    def __init__(self, store: Store, containers: Callable[[], list[Container]]) -> None:
+    def __init__(self, store: Store, containers: Callable[[], list[ContainerRecord]]) -> None:
         self._store, self._containers = store, containers
         self._root = f"{store.root}/volumes"
 

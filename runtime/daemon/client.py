@@ -29,7 +29,7 @@ _BOUND: Final = 10.0
 """How long it may take to answer, in seconds, before another is started in its place."""
 
 
-class Relayed(NamedTuple):
+class RelayedPort(NamedTuple):
     """A socket on the IPv6 loopback address, and where what comes to it is to go."""
 
     fd: int
@@ -37,7 +37,7 @@ class Relayed(NamedTuple):
     port: int
 
 
-class Attendants:
+class DaemonClient:
     """Has the one attendant of a store told what to do; with a `starter` it is forked."""
 
     def __init__(self, store: Store, starter: Starter | None = None) -> None:
@@ -49,7 +49,7 @@ class Attendants:
         pidfd: int,
         *,
         netns: NetNS | None,
-        relays: Sequence[Relayed],
+        relays: Sequence[RelayedPort],
         began: bool = False,
     ) -> None:
         """Have a container attended to until the process behind `pidfd` ends.

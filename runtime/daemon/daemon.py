@@ -17,25 +17,25 @@ from linux.syscalls import pidfd_getfd
 from runtime.container.networking import relays_of, resolves_names
 from runtime.container.start import pidfd as pidfd_of
 from runtime.daemon.client import LISTENING, LOG
-from runtime.daemon.dns_names import Names
+from runtime.daemon.dns_names import DnsNames
 from runtime.daemon.dns_server import Resolver
-from runtime.daemon.dns_socket import Ears, lead_to, namespace, open_ears
-from runtime.daemon.relay import End, Relay, Room
+from runtime.daemon.dns_socket import DnsSockets, lead_to, namespace, open_ears
+from runtime.daemon.relay import End, Relay, RelayQuota
 from runtime.daemon.tasks import AGAIN, EXHAUSTED
 from runtime.init.fds import MOST
-from runtime.init.init import Area, Title, arguments_area
-from runtime.records import Container
+from runtime.init.init import Area, ProcessTitle, arguments_area
+from runtime.records import ContainerRecord
 from runtime.store import Store
 
 TITLE: Final = b"mydocker-attendant"
 
 
-class Attendant:
+class Daemon:
     """Whom it attends to, and what for."""
 
     def __init__(self, store: Store, listening: socket.socket) -> None:
         self._store, self._listening = store, listening
-        self._names, self._room = Names(store), Room()
+        self._names, self._room = DnsNames(store), RelayQuota()
         self._attended: dict[str, ExitStack] = {}
         self._has_adopted = False
         self._held: list[ExitStack] = []
@@ -128,7 +128,7 @@ class Attendant:
                 self._relay(stack, zip(relays, ends, strict=True))
             if names:
                 udp, tcp = rest
-                ears = Ears(socket.socket(fileno=udp), socket.socket(fileno=tcp))
+                ears = DnsSockets(socket.socket(fileno=udp), socket.socket(fileno=tcp))
                 self._resolve(stack, identity, pidfd, ears)
                 if others:
                     with namespace(pidfd) as space:
@@ -142,7 +142,7 @@ class Attendant:
         for fd, target in pairs:
             stack.callback(Relay(socket.socket(fileno=fd), target, part).close)
 
-    def _resolve(self, stack: ExitStack, identity: str, pidfd: int, ears: Ears) -> None:
+    def _resolve(self, stack: ExitStack, identity: str, pidfd: int, ears: DnsSockets) -> None:
         stack.callback(Resolver(identity, self._names, ears, pidfd).close)
 
     def _until_it_ends(self, stack: ExitStack, identity: str, pidfd: int) -> None:
@@ -173,7 +173,7 @@ class Attendant:
         """
         for identity in self._store.ids():
             try:
-                found = Container(self._store.config(identity), self._store.state(identity))
+                found = ContainerRecord(self._store.config(identity), self._store.state(identity))
                 if found.running and identity not in self._attended:
                     self._adopt_one(found)
             except (FileNotFoundError, ProcessLookupError):
@@ -181,7 +181,7 @@ class Attendant:
             except OSError as error:
                 sys.stderr.write(f"container {identity[:12]}: {error}\n")  # into its log
 
-    def _adopt_one(self, found: Container) -> None:
+    def _adopt_one(self, found: ContainerRecord) -> None:
         state = found.state
         relays, names = relays_of(state.ports, state.endpoints), resolves_names(state.endpoints)
         pidfd = pidfd_of(state.pid, state.born)
@@ -202,7 +202,7 @@ class Attendant:
 
 def main(root: str, arguments: Area | None = None) -> None:
     """Attend to the containers of a state directory until nobody is left."""
-    Title(TITLE, arguments or arguments_area()).take()
+    ProcessTitle(TITLE, arguments or arguments_area()).take()
     # As Python has it, and not what a nursery begins with: who hangs up would end it.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     asyncio.run(_serve(root))
@@ -212,7 +212,7 @@ async def _serve(root: str) -> None:
     # Two ears and a pidfd for each container, and a socket for each question under way.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    await Attendant(Store(root), socket.socket(fileno=LISTENING)).serve()
+    await Daemon(Store(root), socket.socket(fileno=LISTENING)).serve()
 
 
 if __name__ == "__main__":

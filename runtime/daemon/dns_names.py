@@ -47,7 +47,7 @@ class Upstream(NamedTuple):
     from_inside: bool
 
 
-class Names:
+class DnsNames:
     """The names in one store."""
 
     def __init__(self, store: Store) -> None:

@@ -18,8 +18,8 @@ import dns.exception
 from dns.message import Message
 
 from runtime.daemon import dns_names
-from runtime.daemon.dns_names import Names, Upstream
-from runtime.daemon.dns_socket import Ears, namespace
+from runtime.daemon.dns_names import DnsNames, Upstream
+from runtime.daemon.dns_socket import DnsSockets, namespace
 from runtime.daemon.tasks import Work, accept
 
 _LONGEST: Final = 1 << 16
@@ -36,7 +36,7 @@ Ask = Callable[[], Awaitable[bytes | None]]
 class Resolver:
     """Serves until it is closed: then nothing of it keeps the container's namespace alive."""
 
-    def __init__(self, identity: str, known: Names, ears: Ears, pidfd: int) -> None:
+    def __init__(self, identity: str, known: DnsNames, ears: DnsSockets, pidfd: int) -> None:
         self._identity, self._names, self._ears, self._pidfd = identity, known, ears, pidfd
         self._work, self._passed_on = Work(), Work()
         self._turn = asyncio.Lock()

@@ -40,7 +40,7 @@ _KINDS: Final[dict[Literal["udp", "tcp"], socket.SocketKind]] = {
 }
 
 
-class Ears(NamedTuple):
+class DnsSockets(NamedTuple):
     """Two sockets in a container's namespace: for datagrams, and one that listens."""
 
     udp: socket.socket
@@ -52,7 +52,7 @@ def namespace(pidfd: int) -> NetNS:
     return NetNS(os.dup(pidfd))
 
 
-def open_ears(netns: NetNS, *, first: bool = False) -> Ears:
+def open_ears(netns: NetNS, *, first: bool = False) -> DnsSockets:
     """Hear what is asked in a namespace from now on; questions wait until they are read.
 
     They are the `first` where nobody can have heard anything there before.
@@ -62,7 +62,7 @@ def open_ears(netns: NetNS, *, first: bool = False) -> Ears:
         for item in opened.values():
             item.bind((RESOLVER, 0))
         opened["tcp"].listen(_BACKLOG)
-        ears = Ears(opened["udp"], opened["tcp"])
+        ears = DnsSockets(opened["udp"], opened["tcp"])
         lead_to(netns, ears, first=first)
     except BaseException:
         for item in opened.values():
@@ -77,7 +77,7 @@ def lead_nowhere(netns: NetNS) -> None:
         nft.apply([add_table(TABLE), del_table(TABLE)])
 
 
-def lead_to(netns: NetNS, ears: Ears, *, first: bool = False) -> None:
+def lead_to(netns: NetNS, ears: DnsSockets, *, first: bool = False) -> None:
     """Have what is asked in a namespace lead to these sockets, and to no others."""
     ports: dict[Literal["udp", "tcp"], int] = {
         "udp": ears.udp.getsockname()[1],

@@ -31,7 +31,7 @@ def serve(fd: int) -> NoReturn:
     """
     channel = socket.socket(fileno=fd)
     arguments = init.arguments_area()
-    init.Title(_TITLE, arguments).take()
+    init.ProcessTitle(_TITLE, arguments).take()
     init.default_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks for their exit codes
     while True:

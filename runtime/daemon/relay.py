@@ -24,7 +24,7 @@ _FORGOTTEN: Final = 60.0
 """Seconds without a datagram after which a conversation over UDP is taken to be over."""
 
 
-class Conversation(NamedTuple):
+class UdpSession(NamedTuple):
     """What one caller says over UDP: the socket that says it inside, and who hears the answers."""
 
     far: socket.socket
@@ -37,10 +37,10 @@ class Relay:
     It takes what it opens from the `part` of its container.
     """
 
-    def __init__(self, opened: socket.socket, target: End, part: Part) -> None:
+    def __init__(self, opened: socket.socket, target: End, part: ContainerQuota) -> None:
         self._socket, self._target, self._part = opened, target, part
         self._family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-        self._conversations: dict[Any, Conversation] = {}
+        self._conversations: dict[Any, UdpSession] = {}
         self._work = Work()
         stream = opened.type == socket.SOCK_STREAM
         self._work.begin(self._streams() if stream else self._datagrams(), opened)
@@ -87,7 +87,7 @@ class Relay:
                     self._conversations[caller] = said  # the last now
                     await loop.sock_sendall(said.far, data)
 
-    async def _conversation(self, caller: Any) -> Conversation | None:
+    async def _conversation(self, caller: Any) -> UdpSession | None:
         """A new one; `None` where other things of the container's take all the room."""
         while not self._part.take_now(1):
             if not self._conversations:
@@ -106,7 +106,7 @@ class Relay:
             raise
         answers = self._work.begin(self._answers(far, caller), far)
         answers.add_done_callback(lambda _: self._forget(caller))
-        return Conversation(far, answers)
+        return UdpSession(far, answers)
 
     def _forget(self, caller: Any) -> None:
         self._conversations.pop(caller, None)
@@ -138,16 +138,16 @@ CONNECTION: Final = 2
 least, or nobody would ever get through."""
 
 
-class Room:
+class RelayQuota:
     """What there is for all relays together."""
 
     def __init__(self) -> None:
-        self._parts: set[Part] = set()
+        self._parts: set[ContainerQuota] = set()
         self._waiting: list[asyncio.Future[None]] = []
 
-    def part(self) -> Part:
+    def part(self) -> ContainerQuota:
         """One container's part, as large as everybody's."""
-        made = Part(self)
+        made = ContainerQuota(self)
         self._parts.add(made)
         return made
 
@@ -159,7 +159,7 @@ class Room:
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return max(CONNECTION, min(_MOST, most // _SHARE // max(1, len(self._parts))))
 
-    def leave(self, part: Part) -> None:
+    def leave(self, part: ContainerQuota) -> None:
         """Without this part there is more for the others."""
         self._parts.discard(part)
         self.wake()
@@ -178,10 +178,10 @@ class Room:
         self._waiting.clear()
 
 
-class Part:
+class ContainerQuota:
     """What one container's relays have open."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: RelayQuota) -> None:
         self._room = room
         self._taken = 0
 

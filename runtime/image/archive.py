@@ -27,8 +27,18 @@ from runtime.image import layer as layers
 from runtime.image import layer as streams
 from runtime.image import references
 from runtime.image.config import ImageConfig, mapping, string, strings
-from runtime.image.layer import Budget, Layer, Measured
-from runtime.image.tar import CHUNK, END, Entry, Readable, Refused, TarReader, clean, header, padded
+from runtime.image.layer import Budget, HashingWriter, Layer
+from runtime.image.tar import (
+    CHUNK,
+    END,
+    InvalidArchive,
+    Readable,
+    TarEntry,
+    TarReader,
+    clean,
+    header,
+    padded,
+)
 
 _INDEXES: Final = (
     "application/vnd.oci.image.index.v1+json",
@@ -48,7 +58,7 @@ class Blob(NamedTuple):
     digest: str = ""
 
 
-class Offered(NamedTuple):
+class ArchivedImage(NamedTuple):
     """An image in an archive: its configuration, its layers (lowest first), its names."""
 
     config: ImageConfig
@@ -70,26 +80,26 @@ class _Section:
 
 
 class Archive:
-    """An archive in an open file, which stays the caller's. Everything raises `Refused`."""
+    """An archive in an open file, which stays the caller's. Everything raises `InvalidArchive`."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, TarEntry] = {}
         for entry in TarReader(_Section(fd, 0, os.fstat(fd).st_size)):
             if entry.kind == "directory":
                 continue
             if entry.path in self._entries:
-                raise Refused(f"it has {entry.path!r} twice")
+                raise InvalidArchive(f"it has {entry.path!r} twice")
             self._entries[entry.path] = entry
 
     # --- its parts -----------------------------------------------------------
 
-    def _find(self, name: str) -> Entry:
+    def _find(self, name: str) -> TarEntry:
         path = clean(name, "the name")
         for _ in range(_MAX_LINKS):
             entry = self._entries.get(path)
             if entry is None:
-                raise Refused(f"it does not have {path!r}, which it names")
+                raise InvalidArchive(f"it does not have {path!r}, which it names")
             if entry.kind == "file":
                 return entry
             if entry.kind == "link":
@@ -98,7 +108,7 @@ class Archive:
                 path = os.path.normpath(f"{os.path.dirname(path)}/{entry.target}").lstrip("/")
             else:
                 break
-        raise Refused(f"its {name!r} is not a file")
+        raise InvalidArchive(f"its {name!r} is not a file")
 
     def section(self, name: str) -> Readable:
         """A file of the archive, to be read in order; links between its files are followed."""
@@ -108,41 +118,41 @@ class Archive:
     def _document(self, name: str, *, digest: str = "") -> bytes:
         entry = self._find(name)
         if entry.size > imageconfig.MAX_JSON:
-            raise Refused(f"its {name!r} has {entry.size} bytes, too many for what it is")
+            raise InvalidArchive(f"its {name!r} has {entry.size} bytes, too many for what it is")
         raw = _Section(self._fd, entry.offset, entry.size).read(entry.size)
         if digest and imageconfig.sha256(raw) != digest:
-            raise Refused(f"its {name!r} has another digest than sha256:{digest}")
+            raise InvalidArchive(f"its {name!r} has another digest than sha256:{digest}")
         return raw
 
     # --- its images ----------------------------------------------------------
 
-    def images(self) -> list[Offered]:
+    def images(self) -> list[ArchivedImage]:
         """All images that are in it, for this machine where there is a choice."""
         if "manifest.json" in self._entries:
             found = list(self._docker())
         elif "index.json" in self._entries:
             found = list(self._layout())
         else:
-            raise Refused(
+            raise InvalidArchive(
                 "it is an archive of files, not of images",
                 cause="it has neither manifest.json nor index.json",
                 remedy="`mydocker import` makes an image of a root file system",
             )
         if not found:
-            raise Refused("there is no image in it")
+            raise InvalidArchive("there is no image in it")
         return found
 
-    def _docker(self) -> Iterator[Offered]:
+    def _docker(self) -> Iterator[ArchivedImage]:
         listed = imageconfig.parse_json(self._document("manifest.json"), "manifest.json")
         for item in imageconfig.objects(listed, "manifest.json", most=_MAX_IMAGES):
             name = string(item.get("Config"), "Config")
             config = imageconfig.parse(self._document(name))
             if _stated(name) not in ("", config.identity):
-                raise Refused(f"its configuration {name!r} has the digest {config.identity}")
+                raise InvalidArchive(f"its configuration {name!r} has the digest {config.identity}")
             blobs = [Blob(at, _stated(at)) for at in strings(item.get("Layers"), "Layers")]
             yield _offered(config, blobs, strings(item.get("RepoTags"), "RepoTags"))
 
-    def _layout(self) -> Iterator[Offered]:
+    def _layout(self) -> Iterator[ArchivedImage]:
         index = mapping(
             imageconfig.parse_json(self._document("index.json"), "index.json"), "index.json"
         )
@@ -171,12 +181,12 @@ class Archive:
         if kind not in _INDEXES:
             return found
         if not nesting:
-            raise Refused("its indexes lead to indexes without an end")
+            raise InvalidArchive("its indexes lead to indexes without an end")
         manifests = imageconfig.objects(found.get("manifests"), "manifests", most=_MAX_IMAGES)
         offered = {_platform(item): item for item in manifests}
         wanted = f"linux/{imageconfig.architecture()}"
         if wanted not in offered:
-            raise Refused(
+            raise InvalidArchive(
                 f"it has no image for {wanted}",
                 cause=f"it was made for {', '.join(sorted(offered)) or 'nothing'}",
                 remedy="get the variant for this machine",
@@ -191,13 +201,13 @@ def opened(file: Readable, scratch: str, budget: Budget) -> Iterator[Archive]:
     What cannot be read twice is written to the directory `scratch` first.
     """
     regular = _regular(file)
-    source = streams.buffered(Measured(file, budget))
+    source = streams.buffered(HashingWriter(file, budget))
     compressed = streams.is_gzip(source)
     if not compressed and regular is not None:
         yield Archive(regular)
         return
     with open(f"{scratch}/archive", "x+b") as kept:
-        plain = Measured(gzip.GzipFile(fileobj=source), budget) if compressed else source
+        plain = HashingWriter(gzip.GzipFile(fileobj=source), budget) if compressed else source
         while data := plain.read(CHUNK):
             kept.write(data)
         kept.flush()
@@ -233,13 +243,17 @@ def _platform(descriptor: dict[str, Any]) -> str:
     return f"{string(found.get('os'), 'os')}/{string(found.get('architecture'), 'architecture')}"
 
 
-def _offered(config: ImageConfig, blobs: list[Blob], names: list[str]) -> Offered:
+def _offered(config: ImageConfig, blobs: list[Blob], names: list[str]) -> ArchivedImage:
     if len(blobs) != len(config.layers):
-        raise Refused(f"it has {len(blobs)} layers; its configuration says {len(config.layers)}")
+        raise InvalidArchive(
+            f"it has {len(blobs)} layers; its configuration says {len(config.layers)}"
+        )
     try:
-        return Offered(config, tuple(blobs), tuple(references.parse(name) for name in names))
+        return ArchivedImage(config, tuple(blobs), tuple(references.parse(name) for name in names))
     except InvalidError as error:
-        raise Refused(f"an image in it is called what no image can be: {error.asked}") from None
+        raise InvalidArchive(
+            f"an image in it is called what no image can be: {error.asked}"
+        ) from None
 
 
 _LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
@@ -248,17 +262,17 @@ _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 _INDEX: Final = "application/vnd.oci.image.index.v1+json"
 
 
-class Saved(NamedTuple):
+class ImageToSave(NamedTuple):
     """An image to save, and the names to save it under."""
 
     config: ImageConfig
     names: tuple[str, ...]
 
 
-def save(images: Sequence[Saved], directories: Mapping[str, str]) -> Iterator[bytes]:
+def save(images: Sequence[ImageToSave], directories: Mapping[str, str]) -> Iterator[bytes]:
     """The pieces of the archive. `directories` are those of the layers, by diff id.
 
-    `Refused` when a layer on disk is no longer what it was.
+    `InvalidArchive` when a layer on disk is no longer what it was.
     """
     known = {diff_id: layers.read(path) for diff_id, path in directories.items()}
     documents: dict[str, bytes] = {}
@@ -336,7 +350,7 @@ def _stored(layer: Layer, directory: str) -> Iterator[bytes]:
             found.update(data)
             yield data
     if found.hexdigest() != layer.digest:
-        raise Refused(
+        raise InvalidArchive(
             f"the layer {layer.diff_id[:12]} on disk is not what was loaded",
             cause="a file of the state directory was changed or damaged",
             remedy="remove the image and load it again",

@@ -24,7 +24,7 @@ RECIPE: Final = tuple(
 """How `base` is made: one that was made otherwise is made anew."""
 
 
-class Defaults(NamedTuple):
+class ImageDefaults(NamedTuple):
     """What an image asks of its containers, where nobody asks otherwise. `""` and `[]`: nothing."""
 
     env: list[str] = []  # noqa: RUF012 - a named tuple's default is never changed
@@ -48,7 +48,7 @@ class Image(NamedTuple):
     size: int
     created: str
     id: str = ""
-    defaults: Defaults = Defaults()
+    defaults: ImageDefaults = ImageDefaults()
 
 
 def cache_directory(root: str) -> str:

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from runtime.image.base import Defaults
-from runtime.image.tar import Refused
+from runtime.image.base import ImageDefaults
+from runtime.image.tar import InvalidArchive
 from runtime.store import now
 
 MAX_LAYERS: Final = 125
@@ -37,7 +37,7 @@ class ImageConfig(NamedTuple):
     layers: tuple[str, ...]
     created: str
     architecture: str
-    defaults: Defaults
+    defaults: ImageDefaults
 
 
 def architecture() -> str:
@@ -52,66 +52,66 @@ def sha256(raw: bytes) -> str:
 
 
 def digest(text: object, what: str) -> str:
-    """The hexadecimal digits of `sha256:…`; `Refused` for every other algorithm or form."""
+    """The hexadecimal digits of `sha256:…`; `InvalidArchive` for every other algorithm or form."""
     found = _DIGEST.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise Refused(f"{what} has the digest {str(text)[:80]!r}, which is not a SHA-256")
+        raise InvalidArchive(f"{what} has the digest {str(text)[:80]!r}, which is not a SHA-256")
     return found[1]
 
 
 def parse_json(raw: bytes, what: str) -> Any:
-    """JSON from outside as data; `Refused` when it is none."""
+    """JSON from outside as data; `InvalidArchive` when it is none."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise Refused(f"{what} is not JSON ({error})") from None
+        raise InvalidArchive(f"{what} is not JSON ({error})") from None
 
 
 def mapping(value: object, what: str) -> dict[str, Any]:
-    """A JSON object, or nothing; `Refused` when it is something else."""
+    """A JSON object, or nothing; `InvalidArchive` when it is something else."""
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise Refused(f"{what} is not an object")
+        raise InvalidArchive(f"{what} is not an object")
     strings(list(value), what)
     return value
 
 
 def objects(value: object, what: str, *, most: int) -> list[dict[str, Any]]:
-    """A list of at most so many JSON objects, or nothing; `Refused` else."""
+    """A list of at most so many JSON objects, or nothing; `InvalidArchive` else."""
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Refused(f"{what} is not a list")
+        raise InvalidArchive(f"{what} is not a list")
     if len(value) > most:
-        raise Refused(f"{what} has {len(value)} entries; {most} are taken")
+        raise InvalidArchive(f"{what} has {len(value)} entries; {most} are taken")
     return [mapping(item, what) for item in value]
 
 
 def strings(value: object, what: str) -> list[str]:
-    """A list of strings that the kernel can take, or nothing; `Refused` else."""
+    """A list of strings that the kernel can take, or nothing; `InvalidArchive` else."""
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Refused(f"{what} is not a list")
+        raise InvalidArchive(f"{what} is not a list")
     return [string(item, what) for item in value]
 
 
 def string(value: object, what: str) -> str:
-    """A string that the kernel can take, or nothing; `Refused` else."""
+    """A string that the kernel can take, or nothing; `InvalidArchive` else."""
     if value is None:
         return ""
     if not isinstance(value, str) or "\0" in value or _LONE_SURROGATE.search(value):
-        raise Refused(f"{what} is not a string that a program could be given")
+        raise InvalidArchive(f"{what} is not a string that a program could be given")
     return value
 
 
 def parse(raw: bytes) -> ImageConfig:
-    """Check a configuration; `Refused` tells what is wrong with it."""
+    """Check a configuration; `InvalidArchive` tells what is wrong with it."""
     found = mapping(parse_json(raw, "its configuration"), "its configuration")
     system = string(found.get("os"), "its operating system")
     if system not in ("linux", ""):
-        raise Refused(
+        raise InvalidArchive(
             f"it is an image for {system}",
             cause="containers share the host's kernel, which is Linux",
             remedy="get the linux variant of it",
@@ -119,7 +119,9 @@ def parse(raw: bytes) -> ImageConfig:
     rootfs = mapping(found.get("rootfs"), "its rootfs")
     layers = [digest(item, "a layer") for item in strings(rootfs.get("diff_ids"), "its diff_ids")]
     if len(layers) > MAX_LAYERS:
-        raise Refused(f"it has {len(layers)} layers; {MAX_LAYERS} can be laid over each other")
+        raise InvalidArchive(
+            f"it has {len(layers)} layers; {MAX_LAYERS} can be laid over each other"
+        )
     return ImageConfig(
         identity=sha256(raw),
         raw=raw,
@@ -130,10 +132,10 @@ def parse(raw: bytes) -> ImageConfig:
     )
 
 
-def defaults(config: Mapping[str, Any]) -> Defaults:
+def defaults(config: Mapping[str, Any]) -> ImageDefaults:
     """The part of a configuration that is about containers."""
     labels = mapping(config.get("Labels"), "Labels")
-    return Defaults(
+    return ImageDefaults(
         env=[item if "=" in item else f"{item}=" for item in strings(config.get("Env"), "Env")],
         entrypoint=strings(config.get("Entrypoint"), "Entrypoint"),
         command=strings(config.get("Cmd"), "Cmd"),
@@ -173,4 +175,4 @@ def _time(value: object) -> str:
     try:
         return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     except (ValueError, OverflowError):
-        raise Refused(f"its time {text[:40]!r} cannot be") from None
+        raise InvalidArchive(f"its time {text[:40]!r} cannot be") from None

@@ -19,7 +19,7 @@ from runtime.image import config as imageconfig
 from runtime.image.config import ImageConfig
 from runtime.image.layer import Budget, Chunks
 from runtime.image.library import Library, NewImage
-from runtime.image.tar import Packer, Readable, Refused
+from runtime.image.tar import InvalidArchive, Packer, Readable
 from runtime.store import now
 
 _CAUSES: Final = {
@@ -31,14 +31,14 @@ _CAUSES: Final = {
 }
 
 
-class Loaded(NamedTuple):
+class LoadedImage(NamedTuple):
     """An image that was loaded: its id and its names."""
 
     identity: str
     names: tuple[str, ...]
 
 
-class Origin(NamedTuple):
+class ParentImage(NamedTuple):
     """An image that is built on: its configuration, and `tree` where its one layer is files only.
 
     That is so for `base`, which becomes a layer with a digest once it is needed as one.
@@ -53,7 +53,7 @@ def explained(asked: str, *, kept: str = "nothing of it was kept") -> Iterator[N
     """Turn what a hostile archive or a full disk raises into an error that tells what to do."""
     try:
         yield
-    except Refused as error:
+    except InvalidArchive as error:
         raise error.asked(asked, kept=kept) from None
     except OSError as error:
         if is_exhausted(error):
@@ -66,8 +66,8 @@ def explained(asked: str, *, kept: str = "nothing of it was kept") -> Iterator[N
         ) from error
 
 
-def load(library: Library, file: Readable) -> list[Loaded]:
-    """Take all images of an archive, or none. Raises `Refused` and `OSError`: see `explained`."""
+def load(library: Library, file: Readable) -> list[LoadedImage]:
+    """Take all images of an archive, or none. Raises `InvalidArchive` and `OSError`: see `explained`."""
     with library.scratch() as scratch:
         budget = Budget.of_disk(scratch)
         with archive.opened(file, scratch, budget) as opened:
@@ -89,7 +89,7 @@ def load(library: Library, file: Readable) -> list[Loaded]:
                         digest=blobs[item].digest,
                     )
                 if not (wanted := library.publish(scratch, images)):
-                    return [Loaded(image.config.identity, image.names) for image in offered]
+                    return [LoadedImage(image.config.identity, image.names) for image in offered]
 
 
 def import_root(
@@ -111,7 +111,7 @@ def import_root(
 
 def commit(
     library: Library,
-    origin: Origin,
+    origin: ParentImage,
     upper: str,
     *,
     names: Sequence[str],
@@ -151,7 +151,7 @@ def base_config(tree: str, created: str) -> ImageConfig:
     return imageconfig.compose([found.hexdigest()], {}, created=created)
 
 
-def name(library: Library, origin: Origin, names: Sequence[str]) -> None:
+def name(library: Library, origin: ParentImage, names: Sequence[str]) -> None:
     """Call an image also `names`. Raises as `load`."""
     with library.scratch() as scratch:
         _adopt(library, origin, scratch, Budget.of_disk(scratch))
@@ -159,7 +159,7 @@ def name(library: Library, origin: Origin, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def layer_directories(library: Library, origins: Sequence[Origin]) -> Iterator[dict[str, str]]:
+def layer_directories(library: Library, origins: Sequence[ParentImage]) -> Iterator[dict[str, str]]:
     """Where the layers of images are, by diff id, those of `base` for the time being."""
     with library.scratch() as scratch:
         found = {}
@@ -171,7 +171,7 @@ def layer_directories(library: Library, origins: Sequence[Origin]) -> Iterator[d
         yield found
 
 
-def _adopt(library: Library, origin: Origin, scratch: str, budget: Budget) -> None:
+def _adopt(library: Library, origin: ParentImage, scratch: str, budget: Budget) -> None:
     if origin.tree and library.missing(origin.config.layers):
         _packed(scratch, origin.tree, budget)
 

@@ -15,13 +15,13 @@ from runtime.records import ContainerConfig
 from runtime.store import Store, read_json
 
 if TYPE_CHECKING:  # they bring what `run` has no use for, and are imported where they are needed
-    from runtime.image.create import Loaded, Origin
+    from runtime.image.create import LoadedImage, ParentImage
     from runtime.image.tar import Readable
 
 NO_NAME: Final = "<none>:<none>"
 
 
-class Removed(NamedTuple):
+class RemovedImages(NamedTuple):
     """What `remove` has done: names that were taken away, images and layers that are gone."""
 
     names: list[str]
@@ -97,19 +97,19 @@ class Images:
         stack = (*dict.fromkeys(layers), self._library.empty)
         return Image(name, stack, known.size, known.created, identity, known.defaults)
 
-    def origin(self, found: Image) -> Origin:
+    def origin(self, found: Image) -> ParentImage:
         """An image as something to build on, to name or to save."""
         from runtime.image.config import parse
-        from runtime.image.create import Origin
+        from runtime.image.create import ParentImage
 
         if found.id in self._library.index().images:
-            return Origin(parse(self._library.config(found.id)))
+            return ParentImage(parse(self._library.config(found.id)))
         made = read_json(f"{self._cache}/base.json")
-        return Origin(parse(made["config"].encode()), f"{self._cache}/{made['layer']}")
+        return ParentImage(parse(made["config"].encode()), f"{self._cache}/{made['layer']}")
 
     # --- making --------------------------------------------------------------
 
-    def load(self, file: Readable, *, shown: str = "the archive") -> list[Loaded]:
+    def load(self, file: Readable, *, shown: str = "the archive") -> list[LoadedImage]:
         """Take all images of an archive: Docker's or OCI's layout, plain or compressed by gzip.
 
         `InvalidError` when any of it is not right; nothing has changed then.
@@ -187,7 +187,7 @@ class Images:
 
         with create.explained(f"save {' '.join(wanted)}"):
             named: dict[str, list[str]] = {}
-            origins: dict[str, Origin] = {}
+            origins: dict[str, ParentImage] = {}
             for reference in wanted:
                 found = self.get(reference)
                 origins[found.id] = self.origin(found)
@@ -196,14 +196,14 @@ class Images:
                 named.setdefault(found.id, []).extend(references.parse(item) for item in name)
             with create.layer_directories(self._library, list(origins.values())) as directories:
                 saved = [
-                    archive.Saved(origin.config, tuple(dict.fromkeys(named[identity])))
+                    archive.ImageToSave(origin.config, tuple(dict.fromkeys(named[identity])))
                     for identity, origin in origins.items()
                 ]
                 yield from archive.save(saved, directories)
 
     # --- removing ------------------------------------------------------------
 
-    def remove(self, reference: str, *, force: bool = False) -> Removed:
+    def remove(self, reference: str, *, force: bool = False) -> RemovedImages:
         """Take a name away, and with the last name the image.
 
         `ConflictError` names the container that uses it. With `force` it loses
@@ -239,7 +239,7 @@ class Images:
                 del index.images[identity]
             self._library.write(index)
             layers = sorted(layers_before - index.layers())
-            return Removed(names, [] if identity in index.images else [identity], layers)
+            return RemovedImages(names, [] if identity in index.images else [identity], layers)
 
     def _users(self, identity: str) -> list[str]:
         """The names of containers that were made from an image."""

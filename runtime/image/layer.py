@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Self
 
-from runtime.image.tar import CHUNK, Readable, Refused, TarReader
+from runtime.image.tar import CHUNK, InvalidArchive, Readable, TarReader
 from runtime.image.unpack import Tree
 from runtime.store import read_json, write_json
 
@@ -42,7 +42,7 @@ def build(
 ) -> Layer:
     """Make a layer in a directory that is not there yet, from a tar.
 
-    `Refused` when the tar is not right, goes beyond the budget, or does not have
+    `InvalidArchive` when the tar is not right, goes beyond the budget, or does not have
     the digests that are given. What was made until then is the caller's to remove.
     """
     tree = f"{directory}/tree"
@@ -50,15 +50,17 @@ def build(
     os.mkdir(tree)
     os.chmod(tree, 0o755)  # noqa: S103 - it becomes "/"
     with open(f"{directory}/blob", "xb") as blob:
-        stored = Measured(source, budget, blob.write)
+        stored = HashingWriter(source, budget, blob.write)
         packed = buffered(stored)
         compressed = is_gzip(packed)
-        plain = Measured(gzip.GzipFile(fileobj=packed) if compressed else packed, budget)
+        plain = HashingWriter(gzip.GzipFile(fileobj=packed) if compressed else packed, budget)
         size = _unpack(tree, buffered(plain))
     layer = Layer(plain.digest, stored.digest, stored.size, compressed, size)
     for found, wanted in ((layer.digest, digest), (layer.diff_id, diff_id)):
         if wanted and found != wanted:
-            raise Refused(f"a layer has the digest sha256:{found}, and should have sha256:{wanted}")
+            raise InvalidArchive(
+                f"a layer has the digest sha256:{found}, and should have sha256:{wanted}"
+            )
     write_json(f"{directory}/layer.json", layer._asdict())
     return layer
 
@@ -93,7 +95,7 @@ _OTHERS: Final = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "
 
 
 class Budget:
-    """How many bytes may still be written; what goes beyond it is `Refused`."""
+    """How many bytes may still be written; what goes beyond it is `InvalidArchive`."""
 
     def __init__(self, most: int) -> None:
         self._left = self._most = most
@@ -108,7 +110,7 @@ class Budget:
         """Count bytes that are about to be written."""
         self._left -= size
         if self._left < 0:
-            raise Refused(
+            raise InvalidArchive(
                 f"it unpacks to more than {self._most} bytes",
                 cause=f"a bomb, or too little free space (nine tenths of it may be used, and"
                 f" never more than {MOST_BYTES >> 30} GiB)",
@@ -116,7 +118,7 @@ class Budget:
             )
 
 
-class Measured(io.RawIOBase):
+class HashingWriter(io.RawIOBase):
     """Passes bytes on; knows how many there were and their SHA-256.
 
     Every byte counts against the budget and is given to `copy`, where that is given.
@@ -138,7 +140,7 @@ class Measured(io.RawIOBase):
         try:
             data = self._source.read(len(buffer))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise Refused(f"its compressed data is damaged ({error})") from None
+            raise InvalidArchive(f"its compressed data is damaged ({error})") from None
         self._budget.take(len(data))
         self._hash.update(data)
         self.size += len(data)
@@ -177,11 +179,11 @@ def buffered(source: io.RawIOBase) -> io.BufferedReader:
 
 
 def is_gzip(source: io.BufferedReader) -> bool:
-    """Whether what comes is compressed by gzip; `Refused` for what only other programs unpack."""
+    """Whether what comes is compressed by gzip; `InvalidArchive` for what only other programs unpack."""
     head = source.peek(8)
     for magic, program in _OTHERS.items():
         if head.startswith(magic):
-            raise Refused(
+            raise InvalidArchive(
                 f"it is compressed by {program}",
                 cause="mydocker unpacks gzip only",
                 remedy=f"unpack it before: {program} -d",

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from runtime import store
 from runtime.errors import NotFoundError
 from runtime.image import references
-from runtime.image.base import Defaults
+from runtime.image.base import ImageDefaults
 from runtime.store import Lock, match_prefix, read_json, write_json
 
 if TYPE_CHECKING:
@@ -37,19 +37,19 @@ _LOCK: Final = ".lock"
 _MOUNTED_FILES: Final = ("hosts", "hostname", "resolv.conf")
 
 
-class Known(NamedTuple):
+class IndexEntry(NamedTuple):
     """What the index says about an image; `layers` are diff ids, the lowest first."""
 
     layers: tuple[str, ...]
     created: str
     size: int
-    defaults: Defaults = Defaults()
+    defaults: ImageDefaults = ImageDefaults()
 
 
 class Index(NamedTuple):
     """Images by id, and ids by name."""
 
-    images: dict[str, Known]
+    images: dict[str, IndexEntry]
     names: dict[str, str]
 
     def names_of(self, identity: str) -> list[str]:
@@ -96,7 +96,7 @@ class Library:
         except FileNotFoundError:
             return Index({}, {})
         images = {
-            identity: Known(tuple(layers), created, size, Defaults(**defaults))
+            identity: IndexEntry(tuple(layers), created, size, ImageDefaults(**defaults))
             for identity, (layers, created, size, defaults) in found["images"].items()
         }
         return Index(images, found["names"])
@@ -191,9 +191,9 @@ class Library:
             self.write(index)
         return []
 
-    def _known(self, config: ImageConfig) -> Known:
+    def _known(self, config: ImageConfig) -> IndexEntry:
         size = sum(read_json(f"{self.layer(item)}/layer.json")["size"] for item in config.layers)
-        return Known(config.layers, config.created, size, config.defaults)
+        return IndexEntry(config.layers, config.created, size, config.defaults)
 
     def write(self, index: Index) -> None:
         """Replace the index; the lock must be held. Layers without an image go afterwards."""

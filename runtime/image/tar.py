@@ -56,7 +56,7 @@ _REFUSED: Final = {
 _AGAIN: Final = "get it again from where it came from"
 
 
-class Refused(Exception):
+class InvalidArchive(Exception):
     """Why an archive is not taken. Whoever knows which archive it is makes an error of it."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Readable(Protocol):
         ...
 
 
-class Entry(NamedTuple):
+class TarEntry(NamedTuple):
     """One entry. `path` is relative and clean, `""` for the top; `offset` is where its data starts.
 
     `target` is where a symlink points, as it is written, or the clean path of
@@ -103,27 +103,27 @@ class Entry(NamedTuple):
 
 
 def clean(path: str, what: str) -> str:
-    """A path of an archive without `.` and doubled slashes; `Refused` when it leads elsewhere."""
+    """A path of an archive without `.` and doubled slashes; `InvalidArchive` when it leads elsewhere."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     shown = repr(path if len(path) < 80 else f"{path[:80]}…")
     if path.startswith("/"):
-        raise Refused(f"{what} {shown} is absolute")
+        raise InvalidArchive(f"{what} {shown} is absolute")
     if ".." in parts:
-        raise Refused(f"{what} {shown} leads out of the archive")
+        raise InvalidArchive(f"{what} {shown} leads out of the archive")
     if "\0" in path:
-        raise Refused(f"{what} {shown} has a zero byte in it")
+        raise InvalidArchive(f"{what} {shown} has a zero byte in it")
     if len(parts) > MAX_DEPTH:
-        raise Refused(f"{what} {shown} lies {len(parts)} directories deep")
+        raise InvalidArchive(f"{what} {shown} lies {len(parts)} directories deep")
     lengths = [len(part.encode(errors="surrogateescape")) for part in parts]
     if sum(lengths) + len(parts) > _MAX_PATH or max(lengths, default=0) > _MAX_NAME:
-        raise Refused(f"{what} {shown} is too long for a file system")
+        raise InvalidArchive(f"{what} {shown} is too long for a file system")
     return "/".join(parts)
 
 
 class TarReader:
     """The entries of a tar, one after the other, with the data of the current one.
 
-    Iterating raises `Refused` at the first thing that is not right: a damaged or
+    Iterating raises `InvalidArchive` at the first thing that is not right: a damaged or
     missing header, a path that leads elsewhere, a device, too many entries.
     """
 
@@ -138,7 +138,7 @@ class TarReader:
         self._held = self._held_globally = 0
         """Bytes of extended headers that are in memory."""
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TarEntry]:
         extended: dict[str, bytes] = {}
         while (info := self._header()) is not None:
             if info.type == tarfile.XGLTYPE:
@@ -155,14 +155,14 @@ class TarReader:
                 self.copy(lambda _: None)
                 extended, self._held = {}, self._held_globally
         if extended:
-            raise Refused("it ends in the middle of an entry")
+            raise InvalidArchive("it ends in the middle of an entry")
 
     def copy(self, take: Callable[[bytes], object]) -> None:
         """Give the current entry's data, as far as it is left, to `take`."""
         while self._left:
             data = self._source.read(min(CHUNK, self._left))
             if not data:
-                raise Refused(f"it ends {self._left} bytes before its last file does")
+                raise InvalidArchive(f"it ends {self._left} bytes before its last file does")
             self._left -= len(data)
             self._offset += len(data)
             take(data)
@@ -175,7 +175,7 @@ class TarReader:
         while size:
             data = self._source.read(size)
             if not data:
-                raise Refused("it ends without the mark that a complete tar ends with")
+                raise InvalidArchive("it ends without the mark that a complete tar ends with")
             parts.append(data)
             size -= len(data)
             self._offset += len(data)
@@ -184,7 +184,7 @@ class TarReader:
     def _header(self) -> tarfile.TarInfo | None:
         self._headers += 1
         if self._headers > MAX_ENTRIES:
-            raise Refused(f"it has more than {MAX_ENTRIES} entries")
+            raise InvalidArchive(f"it has more than {MAX_ENTRIES} entries")
         where = self._offset
         block = self._exactly(BLOCK)
         try:
@@ -192,41 +192,41 @@ class TarReader:
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
             return None
         except (tarfile.HeaderError, ValueError) as error:
-            raise Refused(f"its header at byte {where} is damaged ({error})") from None
+            raise InvalidArchive(f"its header at byte {where} is damaged ({error})") from None
         self._expect(info.size)
         return info
 
     def _expect(self, size: int) -> None:
         if not 0 <= size <= _MAX_SIZE:
-            raise Refused(f"an entry says that it has {size} bytes")
+            raise InvalidArchive(f"an entry says that it has {size} bytes")
         self._left, self._padding = size, -size % BLOCK
 
     def _extension(self, info: tarfile.TarInfo) -> bytes:
         self._held += info.size
         if self._held > _MAX_EXTENSION:
-            raise Refused(f"extended headers before one entry come to {self._held} bytes")
+            raise InvalidArchive(f"extended headers before one entry come to {self._held} bytes")
         parts: list[bytes] = []
         self.copy(parts.append)
         return b"".join(parts)
 
-    def _entry(self, info: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
+    def _entry(self, info: tarfile.TarInfo, extended: dict[str, bytes]) -> TarEntry:
         name = _text(extended.get("path")) or info.name
         if what := _REFUSED.get(info.type):
-            raise Refused(f"{name!r} is {what}")
+            raise InvalidArchive(f"{name!r} is {what}")
         kind = _KINDS.get(info.type)
         if kind is None:
-            raise Refused(f"{name!r} is of a kind that tar does not know ({info.type!r})")
+            raise InvalidArchive(f"{name!r} is of a kind that tar does not know ({info.type!r})")
         if any(key.startswith("GNU.sparse.") for key in extended):
-            raise Refused(f"{name!r} is a sparse file")
+            raise InvalidArchive(f"{name!r} is a sparse file")
         path = clean(name, "the path")
         target = _text(extended.get("linkpath")) or info.linkname
         if kind == "link":
             target = clean(target, f"{path!r} is linked to what it should not: the path")
         elif kind == "symlink" and (not target or "\0" in target or len(target) > _MAX_PATH):
-            raise Refused(f"the link {path!r} has no target that could be")
+            raise InvalidArchive(f"the link {path!r} has no target that could be")
         size = _number(extended, "size", info.size, _MAX_SIZE)
         self._expect(size if kind == "file" else 0)  # others have none, whatever they say
-        return Entry(
+        return TarEntry(
             path=path,
             kind=kind,
             mode=info.mode & 0o7777,
@@ -258,7 +258,7 @@ def _records(data: bytes) -> dict[str, bytes]:
         end = position + int(digits) if space > 0 and digits.isdigit() else 0
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not position < end <= len(data) or data[end - 1 : end] != b"\n" or not equals:
-            raise Refused("an extended header is damaged")
+            raise InvalidArchive("an extended header is damaged")
         found[_text(key)] = value
         position = end
     return found
@@ -269,7 +269,7 @@ def _number(extended: dict[str, bytes], key: str, plain: int, most: int) -> int:
     if raw is not None:
         plain = int(raw) if raw.isdigit() and len(raw) < 20 else -1
     if not 0 <= plain <= most:
-        raise Refused(f"an entry's {key} cannot be: {raw or plain!r}")
+        raise InvalidArchive(f"an entry's {key} cannot be: {raw or plain!r}")
     return plain
 
 
@@ -279,7 +279,7 @@ def _time(raw: bytes | None, plain: int) -> int:
     if raw is not None:
         found = _DECIMAL.fullmatch(raw)
         if found is None:
-            raise Refused(f"an entry's mtime cannot be: {raw[:40]!r}")
+            raise InvalidArchive(f"an entry's mtime cannot be: {raw[:40]!r}")
         seconds = int(found[1])
         fraction = int((found[2] or b"0").ljust(9, b"0"))
     return min(max(seconds, 0), (1 << 33) - 1) * 1_000_000_000 + fraction
@@ -317,7 +317,7 @@ class Packer:
         """The pieces of a tar of the file or directory behind `top`, under `name`.
 
         A directory without a name is packed as `.`, its content below it. Raises
-        `Refused` for what our own reading does not take: devices, reserved names,
+        `InvalidArchive` for what our own reading does not take: devices, reserved names,
         too many directories in each other.
         """
         yield from self._object(os.dup(top), name)
@@ -353,7 +353,7 @@ class Packer:
                     directory, _, name = path.rpartition("/")
                     yield _marker(directory, whiteout.PREFIX + name)
                 case _:
-                    raise Refused(
+                    raise InvalidArchive(
                         f"/{path} is a device, which no archive of ours has",
                         cause="",
                         remedy="leave out the directory that it is in",
@@ -404,7 +404,7 @@ class Packer:
             for name in sorted(os.listdir(readable)):
                 inner = f"{path}/{name}" if path else name
                 if self._mark and name.startswith(whiteout.PREFIX):
-                    raise Refused(
+                    raise InvalidArchive(
                         f"/{inner} has a name that images use to remove files",
                         cause="",
                         remedy="give it another name, or use `mydocker export`",

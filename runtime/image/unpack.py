@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Self
 
 from linux.syscalls import RESOLVE_BENEATH, openat2
 from runtime.image import whiteout
-from runtime.image.tar import Entry, Refused
+from runtime.image.tar import InvalidArchive, TarEntry
 from runtime.image.whiteout import is_whiteout
 
 _CAPABILITIES: Final = "security.capability"
@@ -63,7 +63,7 @@ def _mapped(number: int, ranges: tuple[tuple[int, int], ...]) -> int:
 
 
 class Tree:
-    """A directory being filled. `add` and `finish` raise `Refused`, and `OSError` as the disk does.
+    """A directory being filled. `add` and `finish` raise `InvalidArchive`, and `OSError` as the disk does.
 
     `top` is an open directory that stays the caller's. With `layer` whiteouts
     are translated; without they are files like others. `owner`, where it is
@@ -77,11 +77,11 @@ class Tree:
         self._parent: tuple[str, int] | None = None
         self._times: dict[str, int] = {}
 
-    def add(self, entry: Entry, payload: Payload) -> None:
+    def add(self, entry: TarEntry, payload: Payload) -> None:
         """Make one entry; one of that name that was made before gives way."""
         if not entry.path:
             if entry.kind != "directory":
-                raise Refused(f"the top of it is a {entry.kind}")
+                raise InvalidArchive(f"the top of it is a {entry.kind}")
             self._furnish_directory(".", self._top, entry)
             return
         directory, _, name = entry.path.rpartition("/")
@@ -94,7 +94,7 @@ class Tree:
         except OSError as error:
             if error.errno not in _LEADS_ASTRAY:
                 raise
-            raise Refused(f"{entry.path!r} {_LEADS_ASTRAY[error.errno]}") from None
+            raise InvalidArchive(f"{entry.path!r} {_LEADS_ASTRAY[error.errno]}") from None
 
     def finish(self) -> None:
         """Give the directories their times, which every entry made in them has changed."""
@@ -147,14 +147,14 @@ class Tree:
             os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
             if not is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False)):
-                raise Refused(f"{path!r} is in the place of a directory") from None
+                raise InvalidArchive(f"{path!r} is in the place of a directory") from None
             os.unlink(name, dir_fd=parent)
             os.mkdir(name, 0o755, dir_fd=parent)
             self._make_opaque(parent, name)
 
     # --- entries -------------------------------------------------------------
 
-    def _make(self, parent: int, name: str, entry: Entry, payload: Payload) -> None:
+    def _make(self, parent: int, name: str, entry: TarEntry, payload: Payload) -> None:
         if entry.kind == "directory":
             self._make_directory(parent, name, entry)
             return
@@ -164,7 +164,7 @@ class Tree:
             self._unlink(parent, name, entry.path)
             self._make_other(parent, name, entry, payload)
 
-    def _make_other(self, parent: int, name: str, entry: Entry, payload: Payload) -> None:
+    def _make_other(self, parent: int, name: str, entry: TarEntry, payload: Payload) -> None:
         match entry.kind:
             case "file":
                 fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
@@ -191,7 +191,7 @@ class Tree:
         times = (entry.mtime_ns, entry.mtime_ns)
         os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
 
-    def _make_directory(self, parent: int, name: str, entry: Entry) -> None:
+    def _make_directory(self, parent: int, name: str, entry: TarEntry) -> None:
         try:
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -204,12 +204,12 @@ class Tree:
                     self._make_opaque(parent, name)
         self._furnish_directory(name, parent, entry)
 
-    def _furnish_directory(self, name: str, parent: int, entry: Entry) -> None:
+    def _furnish_directory(self, name: str, parent: int, entry: TarEntry) -> None:
         with _opened(parent, name) as fd:
             self._furnish(fd, entry)
         self._times[entry.path or "."] = entry.mtime_ns
 
-    def _link(self, parent: int, name: str, entry: Entry) -> None:
+    def _link(self, parent: int, name: str, entry: TarEntry) -> None:
         above, _, base = entry.target.rpartition("/")
         try:
             source = self._descend(above or ".")
@@ -220,7 +220,7 @@ class Tree:
         except FileNotFoundError:
             raise _linked_to_nothing(entry) from None
         except PermissionError:
-            raise Refused(f"{entry.path!r} is a hard link to a directory") from None
+            raise InvalidArchive(f"{entry.path!r} is a hard link to a directory") from None
         finally:
             os.close(source)
 
@@ -228,12 +228,12 @@ class Tree:
         try:
             os.unlink(name, dir_fd=parent)
         except IsADirectoryError:
-            raise Refused(f"{path!r} is in the place of a directory") from None
+            raise InvalidArchive(f"{path!r} is in the place of a directory") from None
 
-    def _owned(self, entry: Entry) -> tuple[int, int]:
+    def _owned(self, entry: TarEntry) -> tuple[int, int]:
         return self._owner or self._ids.owner(entry.uid, entry.gid)
 
-    def _furnish(self, fd: int, entry: Entry) -> None:
+    def _furnish(self, fd: int, entry: TarEntry) -> None:
         os.fchown(fd, *self._owned(entry))  # before the mode: it takes setuid bits away
         os.fchmod(fd, entry.mode)
         if _CAPABILITIES in entry.xattrs:
@@ -243,7 +243,7 @@ class Tree:
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
-                raise Refused(f"{entry.path!r} has malformed file capabilities") from None
+                raise InvalidArchive(f"{entry.path!r} has malformed file capabilities") from None
         os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
     # --- whiteouts -----------------------------------------------------------
@@ -251,14 +251,14 @@ class Tree:
     def _erase(self, parent: int, name: str, path: str) -> None:
         if name == whiteout.OPAQUE:
             if parent == self._top:
-                raise Refused("it hides everything below it, which an overlay cannot")
+                raise InvalidArchive("it hides everything below it, which an overlay cannot")
             self._make_opaque(parent, ".")
             return
         if name.startswith(whiteout.RESERVED):
             return  # what AUFS kept for itself
         gone = name.removeprefix(whiteout.PREFIX)
         if gone in ("", ".", ".."):
-            raise Refused(f"the whiteout {path!r} is of no name")
+            raise InvalidArchive(f"the whiteout {path!r} is of no name")
         try:
             found = os.stat(gone, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -285,8 +285,10 @@ def _opened(parent: int, name: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _linked_to_nothing(entry: Entry) -> Refused:
-    return Refused(f"{entry.path!r} is linked to {entry.target!r}, which is not in the archive")
+def _linked_to_nothing(entry: TarEntry) -> InvalidArchive:
+    return InvalidArchive(
+        f"{entry.path!r} is linked to {entry.target!r}, which is not in the archive"
+    )
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -62,7 +62,7 @@ def _forbidden(target: str) -> bool:
     return target == "/" or any(f"{target}/".startswith(f"{place}/") for place in _NOT_THERE)
 
 
-class Taken(NamedTuple):
+class DetachedMount(NamedTuple):
     """A source as a mount that is nowhere yet."""
 
     tree: int
@@ -70,7 +70,7 @@ class Taken(NamedTuple):
     directory: bool
 
 
-def take(binds: Sequence[Bind]) -> list[Taken]:
+def take(binds: Sequence[Bind]) -> list[DetachedMount]:
     """Take every source, with what is mounted below it, for `put`.
 
     A device among them cannot be opened inside. `InvalidError` when one is not there.
@@ -86,11 +86,11 @@ def take(binds: Sequence[Bind]) -> list[Taken]:
                 remedy=f"mkdir -p {source}",
             ) from error
         restrict_tree(tree, MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if read_only else 0))
-        found.append(Taken(tree, target, stat.S_ISDIR(os.fstat(tree).st_mode)))
+        found.append(DetachedMount(tree, target, stat.S_ISDIR(os.fstat(tree).st_mode)))
     return found
 
 
-def put(taken: Iterable[Taken]) -> None:
+def put(taken: Iterable[DetachedMount]) -> None:
     """Attach what was taken inside the root that is "/" now, the outer ones first."""
     for tree, target, directory in sorted(taken, key=lambda item: item.target.count("/")):
         asked = f"mount something at {target}"

@@ -30,7 +30,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Final, NamedTuple, NoReturn
 
-from linux.proc import Stat
+from linux.proc import ProcessStat
 from linux.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -47,7 +47,7 @@ from linux.syscalls import (
 )
 from runtime.init import fds, process, rootfs, security, status_pipe, terminal
 from runtime.init.process import Command, Stdio
-from runtime.init.supervise import Stream, hold_signals, supervise
+from runtime.init.supervise import OutputStream, hold_signals, supervise
 from runtime.network import sysctl
 
 TITLE: Final = b"mydocker-init"
@@ -58,7 +58,7 @@ NAMESPACES: Final = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | C
 """What every container has of its own; the network namespace is made by who wires it."""
 
 
-class Launch(NamedTuple):
+class InitSpec(NamedTuple):
     """All that the new container needs to know. Numbers are file descriptors.
 
     `netns` is -1 to stay in the host's network namespace, `console` a socket that
@@ -90,7 +90,7 @@ class Launch(NamedTuple):
         return {fd for fd in own | set(self.stdio or ()) if fd >= 0}
 
 
-def child(launch: Launch) -> NoReturn:
+def child(launch: InitSpec) -> NoReturn:
     """What the first fork becomes. Never returns."""
     try:
         _outer(launch)
@@ -137,7 +137,7 @@ def default_signals(numbers: Iterable[int] = range(1, signal.NSIG)) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _outer(launch: Launch) -> None:
+def _outer(launch: InitSpec) -> None:
     forget_parent(launch.descriptors)
     unshare(NAMESPACES)
     if launch.netns >= 0:
@@ -147,11 +147,11 @@ def _outer(launch: Launch) -> None:
     if pid:
         status_pipe.send_pid(launch.report, pid)
         os._exit(0)
-    Title(TITLE, arguments_area()).take()
+    ProcessTitle(TITLE, arguments_area()).take()
     pid_1(launch, rootfs.prepare())
 
 
-def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
+def pid_1(launch: InitSpec, ground: rootfs.MountTable) -> NoReturn:
     """Be the container's first process, already in its namespaces, till the command has ended."""
     rootfs.enter(launch.rootfs, ground, read_only=launch.read_only)
     sethostname(launch.hostname)
@@ -181,7 +181,7 @@ def pid_1(launch: Launch, ground: rootfs.Ground) -> NoReturn:
     supervise(pid, streams, log=launch.log, exit_record=launch.exit)
 
 
-def _await_go(launch: Launch) -> None:
+def _await_go(launch: InitSpec) -> None:
     """Wait for the word; leave when the engine has died before.
 
     What comes with it would be held by nobody if the engine died before its pid was known.
@@ -196,7 +196,7 @@ def _await_go(launch: Launch) -> None:
     status_pipe.send_held(launch.report, held)
 
 
-def _connect(launch: Launch) -> tuple[list[Stream], Stdio]:
+def _connect(launch: InitSpec) -> tuple[list[OutputStream], Stdio]:
     """The command's standard streams, and the ends of them that pid 1 listens to."""
     if launch.tty:
         master, slave = os.openpty()
@@ -208,7 +208,7 @@ def _connect(launch: Launch) -> tuple[list[Stream], Stdio]:
             os.close(master)
             os.close(launch.console)
             return [], inside
-        return [Stream("stdout", master, -1)], inside
+        return [OutputStream("stdout", master, -1)], inside
     out, err = os.pipe(), os.pipe()
     if launch.stdio is None:
         stdin = os.open("/dev/null", os.O_RDONLY)
@@ -219,8 +219,8 @@ def _connect(launch: Launch) -> tuple[list[Stream], Stdio]:
         for fd in set(launch.stdio):
             os.close(fd)
     streams = [
-        Stream("stdout", out[0], copies[0], launch.lost),
-        Stream("stderr", err[0], copies[1], launch.lost),
+        OutputStream("stdout", out[0], copies[0], launch.lost),
+        OutputStream("stderr", err[0], copies[1], launch.lost),
     ]
     if launch.lost >= 0:
         for stream in streams:
@@ -237,11 +237,11 @@ class Area(NamedTuple):
 
 def arguments_area() -> Area:
     """Where the kernel reads the command line: arg_start to arg_end."""
-    start, end = Stat.of("/proc/self").arguments
+    start, end = ProcessStat.of("/proc/self").arguments
     return Area(start, end - start if start else 0)
 
 
-class Title:
+class ProcessTitle:
     """What a process, or one that is forked from it, calls itself from `take` on.
 
     The container could read the caller's command line otherwise: it is overwritten.

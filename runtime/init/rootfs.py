@@ -114,14 +114,14 @@ def _mount_overlay(mountpoint: str, layers: tuple[str, ...], own: str) -> None:
             os.close(fd)
 
 
-class Ground(NamedTuple):
+class MountTable(NamedTuple):
     """What can be done before it is known for which container: `outside` is the host's root."""
 
     outside: os.stat_result
     devices: tuple[int, ...]
 
 
-def prepare() -> Ground:
+def prepare() -> MountTable:
     """Part from the host's mounts, and take its devices: the host's own, which nobody may change.
 
     A device is written to by a mount that is read-only as well; its mode and owner are not.
@@ -131,10 +131,10 @@ def prepare() -> Ground:
     devices = tuple(open_tree(f"/dev/{name}") for name in _DEVICES)
     for tree in devices:
         restrict_tree(tree, MOUNT_ATTR_RDONLY)
-    return Ground(outside, devices)
+    return MountTable(outside, devices)
 
 
-def enter(rootfs: Rootfs, ground: Ground, *, read_only: bool = False) -> None:
+def enter(rootfs: Rootfs, ground: MountTable, *, read_only: bool = False) -> None:
     """Make the file system and move into it; the host's is out of reach afterwards.
 
     With `read_only` nobody inside may write to the single files; the rest is `lock`'s.

@@ -34,7 +34,7 @@ def send_held(fd: int, numbers: Sequence[int]) -> None:
     os.write(fd, json.dumps({"held": list(numbers)}).encode() + b"\n")
 
 
-class Report:
+class InitReport:
     """The reading end of the pipe; `held` is what was told, once it has come to its end."""
 
     def __init__(self, fd: int) -> None:

@@ -44,7 +44,7 @@ def append(log: int, line: bytes) -> None:
         return
 
 
-class Stream:
+class OutputStream:
     """One output stream of the command: where it is read, and who else wants a copy.
 
     `copy` is -1 for nobody. A copy that is not taken holds the stream up, as a
@@ -145,7 +145,7 @@ def hold_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
 
 
-def supervise(command: int, streams: list[Stream], *, log: int, exit_record: int) -> NoReturn:
+def supervise(command: int, streams: list[OutputStream], *, log: int, exit_record: int) -> NoReturn:
     """Look after the container until its command ends, then end with its exit code."""
     wake, woken = os.pipe()
     os.set_blocking(wake, False)

@@ -19,7 +19,7 @@ from runtime.errors import ConflictError, UnsupportedError
 from runtime.network import sysctl
 from runtime.network.config import IPV6_MIN_MTU
 from runtime.network.ipam import mac_of
-from runtime.records import Endpoint, NetworkConfig
+from runtime.records import EndpointRecord, NetworkConfig
 
 _NOT_THE_LOOPBACK: Final = "3"
 """No answer by ARP for addresses of scope host: 127.0.0.1, where `route_localnet` is set."""
@@ -143,7 +143,7 @@ def set_ipv6(interface: str, *, on: bool) -> None:
 
 
 def add_pair(
-    host: Netlink, netns: NetNS, network: NetworkConfig, endpoint: Endpoint, *, master: int
+    host: Netlink, netns: NetNS, network: NetworkConfig, endpoint: EndpointRecord, *, master: int
 ) -> None:
     """Make a container's pair, its far end inside and still down, its near end a port.
 
@@ -165,12 +165,14 @@ def add_pair(
     _set_port(host, network, endpoint)
 
 
-def _set_port(host: Netlink, network: NetworkConfig, endpoint: Endpoint) -> None:
+def _set_port(host: Netlink, network: NetworkConfig, endpoint: EndpointRecord) -> None:
     if not network.icc:
         host.send([rtnetlink.isolate_port(rtnetlink_dump.link(host, endpoint.veth).ifindex)])
 
 
-def wait_until_forwarding(host: Netlink, master: rtnetlink_dump.Link, endpoint: Endpoint) -> None:
+def wait_until_forwarding(
+    host: Netlink, master: rtnetlink_dump.Link, endpoint: EndpointRecord
+) -> None:
     """Wait until the kernel has taken note of the carrier; before that it drops what comes.
 
     The notice goes through a work queue of the kernel's (link watch) and takes
@@ -190,7 +192,7 @@ def wait_until_forwarding(host: Netlink, master: rtnetlink_dump.Link, endpoint: 
         os.sched_yield()
 
 
-def reattach(network: NetworkConfig, endpoint: Endpoint) -> None:
+def reattach(network: NetworkConfig, endpoint: EndpointRecord) -> None:
     """Make a running container's pair a port of the bridge again, after that was made anew.
 
     Whoever has removed his end inside has removed the pair, and stays without.

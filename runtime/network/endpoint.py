@@ -22,7 +22,7 @@ from linux.readiness import await_carrier, await_local
 from runtime.errors import ConflictError, UnsupportedError
 from runtime.network import bridge, macvlan, sysctl
 from runtime.network.ipam import mac_of
-from runtime.records import Address, Endpoint, Interface, NetworkConfig
+from runtime.records import Address, EndpointRecord, Interface, NetworkConfig
 
 if TYPE_CHECKING:
     from linux.conntrack import FlowWatch
@@ -57,14 +57,14 @@ def endpoint(
     *,
     mac: str = "",
     number: int = 0,
-) -> Endpoint:
+) -> EndpointRecord:
     """How a container with these addresses sits on the network, by its `eth<number>`."""
     interfaces = [
         f"{address}/{subnet.prefixlen}"
         for address, subnet in zip(addresses, network.subnets, strict=True)
     ]
     routed = not network.internal
-    return Endpoint(
+    return EndpointRecord(
         network=network.name,
         interface=f"eth{number}",
         veth=veth_name(identity, number) if network.driver == "bridge" else "",
@@ -80,7 +80,7 @@ class Plug(NamedTuple):
     """A container's place on a network, with that network's bridge, if it has one."""
 
     network: NetworkConfig
-    endpoint: Endpoint
+    endpoint: EndpointRecord
     bridge: rtnetlink_dump.Link | None = None
 
 
@@ -160,7 +160,7 @@ def _not_furnished(
     return error
 
 
-def _addresses(endpoint: Endpoint) -> list[Interface]:
+def _addresses(endpoint: EndpointRecord) -> list[Interface]:
     return [ip_interface(item) for item in (endpoint.address, endpoint.address6) if item]
 
 
@@ -244,18 +244,18 @@ def leading(networks: Sequence[NetworkConfig], version: Literal[4, 6]) -> Networ
     return min(ways, key=lambda item: item.name, default=None)
 
 
-def gateway(endpoint: Endpoint, version: Literal[4, 6]) -> str:
+def gateway(endpoint: EndpointRecord, version: Literal[4, 6]) -> str:
     """The gateway of a family, `""` where there is none."""
     return endpoint.gateway if version == 4 else endpoint.gateway6
 
 
-def way_out(endpoints: Sequence[Endpoint], version: Literal[4, 6]) -> Endpoint | None:
+def way_out(endpoints: Sequence[EndpointRecord], version: Literal[4, 6]) -> EndpointRecord | None:
     """Where the default route leads; `None` when no network leads out."""
     ways = [item for item in endpoints if gateway(item, version)]
     return min(ways, key=lambda item: item.network, default=None)
 
 
-def first_routes(endpoints: Sequence[Endpoint], indexes: Mapping[str, int]) -> list[Request]:
+def first_routes(endpoints: Sequence[EndpointRecord], indexes: Mapping[str, int]) -> list[Request]:
     """The default routes of a namespace that has none yet; `indexes` are its interfaces'."""
     found = []
     for version in (4, 6):
@@ -266,7 +266,7 @@ def first_routes(endpoints: Sequence[Endpoint], indexes: Mapping[str, int]) -> l
     return found
 
 
-def settle(netns: NetNS, endpoints: Sequence[Endpoint]) -> None:
+def settle(netns: NetNS, endpoints: Sequence[EndpointRecord]) -> None:
     """Have the default routes lead where they should; one that somebody else made stays."""
     with Netlink(netns) as inside:
         there = {

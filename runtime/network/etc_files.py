@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from linux import proc
-from runtime.records import Endpoint
+from runtime.records import EndpointRecord
 
 NAMES: Final = ("hosts", "hostname", "resolv.conf")
 _LOCALHOST: Final = """\
@@ -27,7 +27,7 @@ _BEHIND_STUB: Final = "/run/systemd/resolve/resolv.conf"
 """Where systemd-resolved names the resolvers that its own stub on 127.0.0.53 asks."""
 
 
-def hosts(names: list[str], endpoints: Sequence[Endpoint]) -> str:
+def hosts(names: list[str], endpoints: Sequence[EndpointRecord]) -> str:
     """`localhost`, and the container's own names at each of its addresses."""
     lines = [
         f"{address.split('/')[0]}\t{' '.join(names)}\n"

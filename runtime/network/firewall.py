@@ -176,7 +176,7 @@ _PREFIX: Final = "mydocker-"
 """The chain whose rules name the bridges that a container publishes on."""
 
 
-class Target(NamedTuple):
+class PortTarget(NamedTuple):
     """Where a family's ports lead: the container's address, its bridge, its bridge port."""
 
     address: Address
@@ -184,7 +184,7 @@ class Target(NamedTuple):
     veth: str
 
 
-Targets = Mapping[Literal[4, 6], Target]
+Targets = Mapping[Literal[4, 6], PortTarget]
 
 
 def table(identity: str) -> Table:

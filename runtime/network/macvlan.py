@@ -15,7 +15,7 @@ from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError, u32
 from linux.netns import NetNS
 from runtime.errors import NotFoundError
-from runtime.records import Endpoint, NetworkConfig
+from runtime.records import EndpointRecord, NetworkConfig
 
 _MODE_BRIDGE: Final = 4
 _BOUND, _AGAIN = 2.0, 0.005
@@ -36,7 +36,7 @@ def parent(asked: str, name: str) -> rtnetlink_dump.Link:
 
 
 def add(
-    host: Netlink, netns: NetNS, inside: Netlink, network: NetworkConfig, endpoint: Endpoint
+    host: Netlink, netns: NetNS, inside: Netlink, network: NetworkConfig, endpoint: EndpointRecord
 ) -> None:
     """Make the container's link, inside, still down."""
     index = parent(f"join network {network.name!r}", network.parent).ifindex

@@ -22,7 +22,7 @@ from runtime.errors import ConflictError, NotFoundError, room_for
 from runtime.network import bridge, config, endpoint, firewall, macvlan, modes, sysctl
 from runtime.network.config import RESERVED, NetworkOptions, check, design
 from runtime.network.ipam import Leases, Members
-from runtime.network.sysctl import Borrowed
+from runtime.network.sysctl import BorrowedSysctls
 from runtime.records import (
     DEFAULT_NETWORK,
     Address,
@@ -48,7 +48,7 @@ class Networks:
         self._store = store
         self.flows = flows
         """Who has heard of the namespace's flows, if anybody has."""
-        self._borrowed = Borrowed(store.root)
+        self._borrowed = BorrowedSysctls(store.root)
 
     # --- reading -----------------------------------------------------------
 

@@ -11,7 +11,7 @@ from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
 from runtime.errors import InvalidError, NotFoundError
-from runtime.records import DEFAULT_NETWORK, Container
+from runtime.records import DEFAULT_NETWORK, ContainerRecord
 from runtime.store import NAME
 
 Kind = Literal["bridge", "host", "none", "container"]
@@ -83,7 +83,7 @@ def prepare(netns: NetNS) -> None:
         inside.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
 
 
-def join(asked: str, joined: Container) -> NetNS:
+def join(asked: str, joined: ContainerRecord) -> NetNS:
     """The namespace of a running container, a joiner's included; `NotFoundError` else."""
     if not joined.running:
         raise NotFoundError(

@@ -35,7 +35,7 @@ _RANGE: Final = r"([0-9]{1,5})(?:-([0-9]{1,5}))?"
 _LAST: Final = 65535
 
 
-class Wanted(NamedTuple):
+class PortRequest(NamedTuple):
     """One port to publish, on a host port from `low` to `high`; 0 for whichever is free.
 
     `address` is the host's, `""` for all of them.
@@ -48,7 +48,7 @@ class Wanted(NamedTuple):
     port: int
 
 
-def parse(asked: str, text: str) -> list[Wanted]:
+def parse(asked: str, text: str) -> list[PortRequest]:
     """The ports that `text` asks for; `InvalidError` tells what is wrong with it."""
     asked = f"{asked}: publish {text!r}"
     written, slash, protocol = text.partition("/")
@@ -74,15 +74,15 @@ def parse(asked: str, text: str) -> list[Wanted]:
 
 def _pairs(
     asked: str, protocol: Protocol, address: str, host: range | None, ports: range
-) -> Iterator[Wanted]:
+) -> Iterator[PortRequest]:
     if host is None:
         for port in ports:
-            yield Wanted(protocol, address, 0, 0, port)
+            yield PortRequest(protocol, address, 0, 0, port)
     elif len(ports) == 1:
-        yield Wanted(protocol, address, host[0], host[-1], ports[0])
+        yield PortRequest(protocol, address, host[0], host[-1], ports[0])
     elif len(host) == len(ports):
         for outside, port in zip(host, ports, strict=True):
-            yield Wanted(protocol, address, outside, outside, port)
+            yield PortRequest(protocol, address, outside, outside, port)
     else:
         raise InvalidError(
             asked, f"{len(host)} ports of the host do not fit {len(ports)} of the container"
@@ -109,7 +109,7 @@ def _range(asked: str, text: str) -> range:
     return range(first, last + 1)
 
 
-def exposed(asked: str, entries: Iterable[str]) -> list[Wanted]:
+def exposed(asked: str, entries: Iterable[str]) -> list[PortRequest]:
     """What `-P` publishes of the ports that an image or `--expose` names (`80/tcp`)."""
     found = (wanted for entry in entries for wanted in parse(asked, entry))
     return list(dict.fromkeys(found))
@@ -140,7 +140,7 @@ _FOR_LOOPBACK6: Final = (
 """`ld [destination + n]; jeq` for each of its four words, which make `::1`, or `ret #0`."""
 
 
-class Reserved:
+class ReservedPorts:
     """Ports that are kept, and the socket that the rules about them are going to belong to.
 
     The descriptors are to be handed to pid 1; `close` gives up the caller's own.
@@ -175,7 +175,9 @@ class Reserved:
         self.close()
 
 
-def reserve(asked: str, wanted: Iterable[Wanted], versions: Sequence[Literal[4, 6]]) -> Reserved:
+def reserve(
+    asked: str, wanted: Iterable[PortRequest], versions: Sequence[Literal[4, 6]]
+) -> ReservedPorts:
     """Keep ports on the host's addresses of some families.
 
     `ConflictError` names a port that is in use, `InvalidError` an address that the host
@@ -187,9 +189,9 @@ def reserve(asked: str, wanted: Iterable[Wanted], versions: Sequence[Literal[4, 
         for item in wanted:
             kept += _one(asked, item, _addresses(asked, item, versions))
     except BaseException:
-        Reserved(kept, nft).close()
+        ReservedPorts(kept, nft).close()
         raise
-    return Reserved(kept, nft)
+    return ReservedPorts(kept, nft)
 
 
 def relayed(publication: Publication) -> bool:
@@ -197,7 +199,7 @@ def relayed(publication: Publication) -> bool:
     return publication.protocol != "sctp" and publication.address in ("::", "::1")
 
 
-def _addresses(asked: str, wanted: Wanted, versions: Sequence[Literal[4, 6]]) -> list[str]:
+def _addresses(asked: str, wanted: PortRequest, versions: Sequence[Literal[4, 6]]) -> list[str]:
     if not wanted.address:
         return [EVERY[version] for version in versions]
     if ip_address(wanted.address).version not in versions:
@@ -211,7 +213,7 @@ def _addresses(asked: str, wanted: Wanted, versions: Sequence[Literal[4, 6]]) ->
 
 
 def _one(
-    asked: str, wanted: Wanted, addresses: Sequence[str]
+    asked: str, wanted: PortRequest, addresses: Sequence[str]
 ) -> list[tuple[Publication, socket.socket]]:
     """Keep one port, the same on all addresses, from those that are allowed."""
     candidates = range(wanted.low, wanted.high + 1) if wanted.low else [0] * _TRIES
@@ -241,7 +243,7 @@ def _one(
     raise refusal
 
 
-def _bind(asked: str, wanted: Wanted, address: str, port: int) -> socket.socket:
+def _bind(asked: str, wanted: PortRequest, address: str, port: int) -> socket.socket:
     asked = f"{asked}: publish port {port or 'of choice'}/{wanted.protocol} on {address}"
     family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
     try:

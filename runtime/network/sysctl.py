@@ -54,7 +54,7 @@ def apply(wanted: Mapping[str, str]) -> None:
             ) from error
 
 
-class Borrowed:
+class BorrowedSysctls:
     """Sysctls of the host that mydocker changed, with the values it found.
 
     Hold the root's lock around each call.

@@ -14,15 +14,15 @@ from harness.model.topology import Address
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
 from harness.testbench.addressing import LOOPBACKS
-from harness.testbench.listener import TRANSPORTS, Ear
+from harness.testbench.listener import TRANSPORTS, Listener
 from harness.testbench.packets.craft import send_frame
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.ports.published import both, meets
 from suites.support import operator_firewall
 from suites.support.features import lan, restarts
-from suites.support.three_containers import DUAL, Trio, both_families
+from suites.support.three_containers import DUAL, ThreeContainers, both_families
 
 PUBLISHED: Final = 8195
 INSIDE: Final = 31080
@@ -96,7 +96,7 @@ def test_so_are_published_ports(start_runtime: RuntimeStarter, family: Family) -
             runtime.repair()
         own = world.address(HOST, family)
         for transport in TRANSPORTS:
-            with Ear(web.net, transport, family=family, port=INSIDE) as ear:
+            with Listener(web.net, transport, family=family, port=INSIDE) as ear:
                 for caller, address in ((attacker, own), (host, own), (host, LOOPBACKS[family])):
                     assert ear.hears(caller, at=address, port=PUBLISHED, answered=True)
 
@@ -111,14 +111,14 @@ def test_so_is_what_a_network_of_ones_own_has(
         World.build() as world,
         start_runtime(world) as runtime,
         Scene(world, runtime) as scene,
-        Wires() as outside,
-        Wires() as inside,
+        TapPool() as outside,
+        TapPool() as inside,
     ):
         mode = lan(scene, family=family)
         scene.container("a", mode, ports=both(PUBLISHED, INSIDE))
         scene.container("b", mode)
         scene.ready()
-        trio = Trio(scene, family, mode.network, outside, inside)
+        trio = ThreeContainers(scene, family, mode.network, outside, inside)
         before = hairpins(trio), forgeries(trio)
         with operator_firewall.operating(scene.place(HOST)):
             operator_firewall.flush(scene.place(HOST))
@@ -127,18 +127,18 @@ def test_so_is_what_a_network_of_ones_own_has(
         assert (hairpins(trio), forgeries(trio)) == before
 
 
-def hairpins(trio: Trio) -> list[Address]:
+def hairpins(trio: ThreeContainers) -> list[Address]:
     """Whom `a` sees when its peer calls its ports by the host's address, over each transport."""
     seen = []
     for transport in TRANSPORTS if meets(trio.scene, "b", trio.address(HOST)) else ():
-        with Ear(trio.place("a"), transport, family=trio.family, port=INSIDE) as ear:
+        with Listener(trio.place("a"), transport, family=trio.family, port=INSIDE) as ear:
             met = ear.hears(trio.place("b"), at=trio.address(HOST), port=PUBLISHED)
             assert met, transport
             seen.append(met.seen[0])
     return seen
 
 
-def forgeries(trio: Trio) -> list[str]:
+def forgeries(trio: ThreeContainers) -> list[str]:
     """Under which addresses that it has not got `a` sends something that leaves the host."""
     sources = (trio.address("b"), trio.address(NS1), ip_address(STRANGERS[trio.family]))
     head = Ether(src=trio.mac("a"), dst=trio.mac(GATEWAY))

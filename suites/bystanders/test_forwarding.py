@@ -17,11 +17,11 @@ from harness.model.plan import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, Fam
 from harness.model.topology import START_TTL, Address
 from harness.plugin.marks import requirement
 from harness.testbench import transfer
-from harness.testbench.client import Call, there_and_back
+from harness.testbench.client import Client, there_and_back
 from harness.testbench.listener import free_port
 from harness.testbench.packets import craft
 from harness.testbench.packets.craft import GROUPS, mac_of, member
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.support.features import crowd
@@ -54,7 +54,7 @@ def crowded(world: World, runtime: Adapter) -> Iterator[Scene]:
 @requirement("BYS-2")
 @each_pair
 def test_every_protocol_passes(
-    crowded: Scene, wires: Wires, family: Family, source: str, target: str
+    crowded: Scene, wires: TapPool, family: Family, source: str, target: str
 ) -> None:
     """Whatever begins a flow, by any port, and by protocols that have none."""
     here, there = (crowded.world.address(name, family) for name in (source, target))
@@ -66,7 +66,7 @@ def test_every_protocol_passes(
 @requirement("BYS-2")
 @pytest.mark.parametrize(("source", "target"), [(NS1, NS2), (ATTACKER, HOST), (HOST, ATTACKER)])
 def test_what_is_said_to_all_passes(
-    crowded: Scene, wires: Wires, family: Family, source: str, target: str
+    crowded: Scene, wires: TapPool, family: Family, source: str, target: str
 ) -> None:
     """Broadcasts and multicasts, between two ports of a bridge and on the LAN."""
     caller, here = crowded.place(source), crowded.world.address(source, family)
@@ -84,12 +84,12 @@ def test_what_is_said_to_all_passes(
 
 @requirement("BYS-2")
 @pytest.mark.parametrize("target", [INTERNET, ATTACKER])
-def test_errors_come_back(crowded: Scene, wires: Wires, family: Family, target: str) -> None:
+def test_errors_come_back(crowded: Scene, wires: TapPool, family: Family, target: str) -> None:
     """Every kind that somebody outside tells about a bystander's datagram gets to that one."""
     here, there = (crowded.world.address(name, family) for name in (NS1, target))
     port = free_port(crowded.place(target), "udp")
     caller = crowded.place(NS1)
-    with Call(caller, Protocol.UDP, there, port=port, own_port=OWN_PORT) as call:
+    with Client(caller, Protocol.UDP, there, port=port, own_port=OWN_PORT) as call:
         call.say(b"quote me")
         crowded.settle()
         quoted = craft.ip(family, src=here, dst=there) / UDP(sport=OWN_PORT, dport=port)
@@ -103,7 +103,7 @@ def test_a_closed_port_is_told(crowded: Scene, family: Family, source: str, targ
     """By port-unreachable to the very socket that called."""
     port = free_port(crowded.place(target), "udp")
     at = crowded.world.address(target, family)
-    with Call(crowded.place(source), Protocol.UDP, at, port=port) as call:
+    with Client(crowded.place(source), Protocol.UDP, at, port=port) as call:
         call.say(b"is anybody in?")
         crowded.settle()
         assert call.told() == "port-unreachable"
@@ -128,7 +128,7 @@ def about(family: Family, teller: Address, told: Address, quoted: Packet) -> Ite
 
 
 def lost(
-    scene: Scene, wires: Wires, source: str, target: str, packets: Collection[Packet]
+    scene: Scene, wires: TapPool, source: str, target: str, packets: Collection[Packet]
 ) -> list[str]:
     """Those of some packets of one family that do not arrive as they were sent."""
     sent = {carried(bytes(packet)): packet.summary() for packet in packets}

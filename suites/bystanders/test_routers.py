@@ -13,7 +13,7 @@ from harness.model.topology import Address, Topology, pick
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
 from harness.testbench.listener import introduce
-from harness.testbench.netns_view import Place, until
+from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.packets.craft import ALL_NODES, mac_of, send_frame
 from harness.testbench.scene import Scene
 from harness.world.build import World, routers
@@ -48,14 +48,14 @@ def test_a_router_that_the_host_listens_to_is_listened_to_still(
             await_way(host, address)
 
 
-def forget_the_way(host: Place, topology: Topology) -> None:
+def forget_the_way(host: NetnsView, topology: Topology) -> None:
     """Take the way out that the host was told of by hand, and have it listen to routers."""
     host.tune({"net.ipv6.conf.eth0.accept_ra": 1})
     with host.open() as space, Netlink(space) as netlink:
         netlink.send([rtnetlink.del_route(None, via=pick(topology.lan_gateway, 6).ip)])
 
 
-def tell(router: Place, *, lifetime: int) -> None:
+def tell(router: NetnsView, *, lifetime: int) -> None:
     """Have a router say on the LAN that it is one, for so many seconds; 0: no more."""
     send_frame(
         router, advertisement(router.links()["eth0"].mac, link_local(router, "eth0"), lifetime)
@@ -72,18 +72,18 @@ def advertisement(mac: str, address: Address, lifetime: int) -> Packet:
     )
 
 
-def way(place: Place) -> Address | None:
+def way(place: NetnsView) -> Address | None:
     """By whom its way out leads, over IPv6."""
     found = (item for item in place.routes() if item.family == 6 and item.destination is None)
     return next((item.via for item in found), None)
 
 
-def await_way(place: Place, wanted: Address | None) -> None:
+def await_way(place: NetnsView, wanted: Address | None) -> None:
     """Wait until that is by whom it leads, because a router has said so."""
     until(place, lambda: way(place) == wanted, f"its way out over IPv6 is by {wanted}")
 
 
-def link_local(place: Place, link: str) -> Address:
+def link_local(place: NetnsView, link: str) -> Address:
     """The address of a link that no router passes on."""
     with place.open() as space, Netlink(space) as netlink:
         index = rtnetlink_dump.link(netlink, link).ifindex

@@ -13,7 +13,7 @@ from harness.adapters.protocol import Adapter
 from harness.model.plan import ATTACKER, NS1, Bridge, Family, Protocol
 from harness.plugin.marks import requirement
 from harness.testbench import lookup
-from harness.testbench.client import Call
+from harness.testbench.client import Client
 from harness.testbench.listener import TRANSPORTS, Transport
 from harness.testbench.scene import Scene
 from suites.dns import ALIAS, DMZ, LAN, LONG, SHARED
@@ -123,10 +123,10 @@ def test_whoever_is_elsewhere_is_told_nothing(town: Scene, asker: str) -> None:
     beyond, since = unheard_of(), town.world.services.mark()
     names = ["web", beyond] if asker in town.places else ["web"]
     with contextlib.ExitStack() as stack:
-        calls: list[Call] = []
+        calls: list[Client] = []
         for address in (*gateways, *held(town, "web", 4), *held(town, "web", 6)):
             with contextlib.suppress(OSError):  # for want of a route, or of anybody there
-                call = Call(town.place(asker), Protocol.UDP, address, port=53)
+                call = Client(town.place(asker), Protocol.UDP, address, port=53)
                 calls.append(stack.enter_context(call))
                 for name in names:
                     call.say(dns.message.make_query(name, "A").to_wire())
@@ -138,7 +138,7 @@ def test_whoever_is_elsewhere_is_told_nothing(town: Scene, asker: str) -> None:
     assert {item.name for item in heard(town, since, beyond)} == {f"control.{beyond}"}
 
 
-def told(call: Call) -> list[str]:
+def told(call: Client) -> list[str]:
     """What a resolver has answered by now."""
     values: list[str] = []
     with contextlib.suppress(OSError):  # it was refused

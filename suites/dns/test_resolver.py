@@ -21,7 +21,7 @@ from harness.plugin.marks import requirement
 from harness.testbench import lookup
 from harness.testbench.listener import TRANSPORTS, Transport
 from harness.testbench.lookup import RESOLV_CONF, saying
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT
@@ -254,7 +254,7 @@ def name_server(world: World, place: str, address: Address) -> Services:
 
 
 @contextmanager
-def giving_up(place: Place, address: Address) -> Iterator[None]:
+def giving_up(place: NetnsView, address: Address) -> Iterator[None]:
     """A name server that answers every question with SERVFAIL (RFC 1035, 4.1.1)."""
     with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         opened.bind((str(address), 53))

@@ -114,7 +114,7 @@ def test_in_that_domain_names_are_looked_up(searching: Scene) -> None:
     bare = full.removesuffix(f".{SENTINEL_ZONE}")
     since = searching.world.services.mark()
     found = searching.world.host.call(lookup.by_name, bare, 4)
-    assert found == lookup.Found(frozenset({address}))
+    assert found == lookup.LookupResult(frozenset({address}))
     assert full in {item.name for item in heard(searching, since, bare)}
     other = unheard_of()
     assert looked_up(searching, ASKER, other, 4).addresses == {address}

@@ -8,12 +8,12 @@ import pytest
 
 from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import NetworkSpec
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.world.state.snapshot import Snapshot
 from suites.support.host import at_rest
 
 
-def refused(runtime: Adapter, host: Place, **options: Any) -> None:
+def refused(runtime: Adapter, host: NetnsView, **options: Any) -> None:
     """Such a network is refused, leaves nothing in the host, and its name is not taken."""
     at_rest(host)
     before = Snapshot.of(host)

@@ -21,9 +21,9 @@ from harness.model.plan import (
     Publish,
 )
 from harness.plugin.marks import requirement
-from harness.testbench.listener import ANYWHERE, TRANSPORTS, Ear, Transport
-from harness.testbench.netns_view import Place
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.listener import ANYWHERE, TRANSPORTS, Listener, Transport
+from harness.testbench.netns_view import NetnsView
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.state.snapshot import Snapshot
@@ -80,7 +80,7 @@ def test_what_it_reaches_follows_at_once(mover: Scene) -> None:
 
 
 @requirement("NET-3")
-def test_what_is_taken_back_leaves_no_trace(pair: Scene, host: Place) -> None:
+def test_what_is_taken_back_leaves_no_trace(pair: Scene, host: NetnsView) -> None:
     """Neither inside nor in the host; both are as they were before."""
     inside = pair["left"].net
     before = network_of(inside), Snapshot.of(host)
@@ -98,7 +98,7 @@ def test_a_flow_on_the_other_network_goes_on(pair: Scene, family: Family) -> Non
     inside = pair["left"].net
     before = inside.links()["eth0"], held(pair, "left", family)
     (address,) = held(pair, "right", family)
-    with Wires() as wires, talking(inside, pair["right"].net, address) as talk:
+    with TapPool() as wires, talking(inside, pair["right"].net, address) as talk:
         with wires.capture(pair["right"].net) as wire:
             for _ in range(2):
                 pair.connect("left", FOURTH)
@@ -144,7 +144,7 @@ def test_its_published_ports_go_on(scene: Scene, transport: Transport) -> None:
     shop, attacker = scene.container("shop", Bridge("home"), ports=ports), scene.place(ATTACKER)
     own = scene.world.address(HOST, 4)
     open_flow = talking(attacker, shop.net, ANYWHERE[4], transport=transport, by=(own, PUBLISHED))
-    with open_flow as talk, Ear(shop.net, transport, port=PORT + 1) as ear:
+    with open_flow as talk, Listener(shop.net, transport, port=PORT + 1) as ear:
         call: dict[str, Any] = {"at": own, "port": PUBLISHED + 1, "answered": True}
         before = ear.hears(attacker, **call)
         assert before
@@ -168,7 +168,7 @@ def test_connections_outlast_a_restart(mover: Scene) -> None:
 
 
 @requirement("NET-3")
-def test_what_cannot_be_connected_is_refused(pair: Scene, host: Place) -> None:
+def test_what_cannot_be_connected_is_refused(pair: Scene, host: NetnsView) -> None:
     """Twice to one network, to one that is not there, off one that it is not on: all stays."""
     before = Snapshot.of(host), Snapshot.of(pair["left"].net)
     runtime = pair.runtime
@@ -185,7 +185,7 @@ def test_what_cannot_be_connected_is_refused(pair: Scene, host: Place) -> None:
     assert before[1].changes(Snapshot.of(pair["left"].net)) == []
 
 
-def network_of(place: Place) -> tuple[object, ...]:
+def network_of(place: NetnsView) -> tuple[object, ...]:
     """Links, addresses and routes of a container."""
     links = [(link.name, link.ifindex, link.mac, link.up) for link in place.links().values()]
     return links, place.interfaces(), sorted(place.routes(), key=str)

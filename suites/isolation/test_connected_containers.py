@@ -28,15 +28,15 @@ from harness.model.plan import (
 from harness.model.topology import Address, pick
 from harness.plugin.marks import requirement
 from harness.testbench.attach import last_address
-from harness.testbench.client import Call
-from harness.testbench.listener import TRANSPORTS, Ear, Transport, free_port, introduce
-from harness.testbench.netns_view import Place
+from harness.testbench.client import Client
+from harness.testbench.listener import TRANSPORTS, Listener, Transport, free_port, introduce
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.packets import craft
 from harness.testbench.packets.craft import EVERYBODY_MAC, GROUPS, send_frame
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import Guard
+from harness.world.guard import LeakGuard
 from harness.world.state.snapshot import Snapshot
 from linux.rtnetlink import mac_bytes
 from suites.support.dns import held
@@ -91,7 +91,7 @@ def moved(world: World, runtime: Adapter) -> Iterator[Scene]:
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("name", ["moved", "still"])
 def test_the_internet_sees_the_host(
-    moved: Scene, internet: Place, name: str, transport: Transport, family: Family
+    moved: Scene, internet: NetnsView, name: str, transport: Transport, family: Family
 ) -> None:
     """Whoever was connected, and whoever only was beside it."""
     address = internet.address(family)
@@ -149,9 +149,9 @@ def test_every_link_of_it_agrees_on_the_mtu(moved: Scene) -> None:
 def test_a_third_container_receives_nothing_that_is_for_it(moved: Scene, family: Family) -> None:
     """On the network that it was connected to: an echo request goes to whom it is for."""
     addresses = {name: held(moved, name, family, MORE).pop() for name in ("moved", "third")}
-    with Wires() as own, own.capture(moved["third"].net) as wire:
+    with TapPool() as own, own.capture(moved["third"].net) as wire:
         for address in addresses.values():
-            with Call(moved.place(HOST), Protocol.ICMP, address, own_port=OWN_PORT) as call:
+            with Client(moved.place(HOST), Protocol.ICMP, address, own_port=OWN_PORT) as call:
                 call.say()
                 assert call.hear() == b""
         moved.settle()
@@ -174,7 +174,7 @@ def test_it_hears_what_is_said_to_all(moved: Scene, family: Family) -> None:
         everyone.append(gateway.network.broadcast_address)
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     with (
-        Ear(moved["moved"].net, "udp", family=family, port=PORT) as ear,
+        Listener(moved["moved"].net, "udp", family=family, port=PORT) as ear,
         moved["third"].net.socket(kind, socket.SOCK_DGRAM) as caller,
     ):
         if family == 4:
@@ -196,7 +196,7 @@ def test_it_answers_for_nobody_else(moved: Scene) -> None:
     nobody = last_address(pick(moved.runtime.network_facts(MORE).gateways, 4)).ip
     third = moved["third"].net
     mac = third.links()["eth0"].mac
-    with Wires() as wires, wires.capture(third) as wire:
+    with TapPool() as wires, wires.capture(third) as wire:
         for address in (nobody, own):
             asked = ARP(op=1, hwsrc=mac, psrc=str(asker), pdst=str(address))
             send_frame(third, Ether(src=mac, dst=EVERYBODY_MAC) / asked)
@@ -210,7 +210,7 @@ def test_it_answers_for_nobody_else(moved: Scene) -> None:
 def test_it_is_told_that_a_ttl_has_run_out(moved: Scene, family: Family) -> None:
     """By the host, of what was meant for the internet."""
     beyond = moved.world.address(INTERNET, family)
-    with Call(moved["moved"].net, Protocol.UDP, beyond, port=9, ttl=1) as call:
+    with Client(moved["moved"].net, Protocol.UDP, beyond, port=9, ttl=1) as call:
         call.say(b"not far")
         moved.settle()
         assert call.told() == "ttl-exceeded"
@@ -227,7 +227,7 @@ def test_its_closed_ports_refuse(
     """To the host, by the address that it has on the network that it was connected to."""
     (own,) = held(moved, "moved", family, MORE)
     port = free_port(moved["moved"].net, "udp" if protocol is Protocol.UDP else "tcp")
-    with Call(moved.place(HOST), protocol, own, port=port) as call:
+    with Client(moved.place(HOST), protocol, own, port=port) as call:
         call.say(b"is anybody in?")
         moved.settle()
         assert call.told() == refusal
@@ -239,7 +239,7 @@ def test_it_is_told_of_errors_from_beyond(moved: Scene, family: Family) -> None:
     """That nobody listens on a port of the internet's comes back through the translation."""
     beyond, port = moved.place(INTERNET), free_port(moved.place(INTERNET), "udp")
     address = moved.world.address(INTERNET, family)
-    with Call(moved["moved"].net, Protocol.UDP, address, port=port) as call:
+    with Client(moved["moved"].net, Protocol.UDP, address, port=port) as call:
         call.say(f"is anybody in at {beyond.name}?".encode())
         moved.settle()
         assert call.told() == "port-unreachable"
@@ -248,7 +248,7 @@ def test_it_is_told_of_errors_from_beyond(moved: Scene, family: Family) -> None:
 @requirement("NET-3", "BR-26")
 @both_families
 def test_a_forged_source_does_not_leave_the_host(
-    moved: Scene, wires: Wires, family: Family
+    moved: Scene, wires: TapPool, family: Family
 ) -> None:
     """By the network that it was connected to; what it says as itself does, translated.
 
@@ -259,7 +259,7 @@ def test_a_forged_source_does_not_leave_the_host(
 
 
 @requirement("NET-3", "BR-16")
-def test_where_no_address_is_left_it_is_not_connected(scene: Scene, guard: Guard) -> None:
+def test_where_no_address_is_left_it_is_not_connected(scene: Scene, guard: LeakGuard) -> None:
     """With a reason, and leaving nothing behind, neither inside nor in the host."""
     scene.network("full", subnet=ROOM_FOR_ONE)
     scene.network("roomy")
@@ -271,7 +271,7 @@ def test_where_no_address_is_left_it_is_not_connected(scene: Scene, guard: Guard
     assert inside.changes(Snapshot.of(scene["late"].net)) == []
 
 
-def assert_forged_sources_stay(moved: Scene, wires: Wires, name: str, family: Family) -> None:
+def assert_forged_sources_stay(moved: Scene, wires: TapPool, name: str, family: Family) -> None:
     """Of what somebody says by one network only what it says as itself leaves the host."""
     inside, link = moved[name].net, link_on(moved, name, MORE)
     bridge = moved.runtime.network_facts(MORE).interface

@@ -12,11 +12,11 @@ from harness.adapters.protocol import Adapter
 from harness.model.plan import HOST, Bridge, ContainerSpec, Family, NetworkSpec, Plan
 from harness.model.topology import pick
 from harness.plugin.marks import requirement
-from harness.testbench.listener import TRANSPORTS, Ear, introduce
-from harness.testbench.netns_view import Place
+from harness.testbench.listener import TRANSPORTS, Listener, introduce
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import Guard
+from harness.world.guard import LeakGuard
 from linux.rtnetlink_dump import Route
 from suites.support.dns import held
 from suites.support.features import has_ipv6
@@ -44,7 +44,7 @@ def town(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 @requirement("NET-3", "BR-7")
 @both_families
-def test_a_flow_to_the_internet_goes_on(town: Scene, internet: Place, family: Family) -> None:
+def test_a_flow_to_the_internet_goes_on(town: Scene, internet: NetnsView, family: Family) -> None:
     """Who was called speaks next, after each change: the translation of it is still known."""
     address = pick(town.world.topology.internet, family).ip
     with talking(town[NAME].net, internet, address) as talk:
@@ -68,7 +68,7 @@ def test_a_network_without_ipv6_leaves_the_way_out_by_ipv6(town: Scene) -> None:
 @requirement("NET-3", "LIFE-1")
 @both_families
 def test_nothing_is_remembered_of_an_address_that_was_left(
-    scene: Scene, family: Family, guard: Guard
+    scene: Scene, family: Family, guard: LeakGuard
 ) -> None:
     """Taken off a network, neither flows nor neighbours of the address that it had there stay.
 
@@ -83,7 +83,7 @@ def test_nothing_is_remembered_of_an_address_that_was_left(
         (address,) = held(scene, "guest", family, "left")
         for transport in TRANSPORTS:
             for caller in (host, stays):
-                with Ear(guest, transport, family=family) as ear:
+                with Listener(guest, transport, family=family) as ear:
                     assert ear.hears(caller, at=address, answered=True)
         scene.disconnect("guest", "left")
 
@@ -98,6 +98,6 @@ def connected(town: Scene, network: str) -> Iterator[None]:
         town.disconnect(NAME, network)
 
 
-def default_routes(place: Place, family: Family) -> list[Route]:
+def default_routes(place: NetnsView, family: Family) -> list[Route]:
     """The default routes of a place, in one family."""
     return [route for route in place.routes() if route.family == family and not route.destination]

@@ -30,11 +30,11 @@ from harness.model.topology import START_TTL, Address
 from harness.plugin.marks import requirement
 from harness.testbench.listener import EVERYBODY
 from harness.testbench.packets.craft import EVERYBODY_MAC, mac_of, send_frame
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.support.features import has_ipv6
-from suites.support.three_containers import EACH_FAMILY, Trio
+from suites.support.three_containers import EACH_FAMILY, ThreeContainers
 
 NETWORK = "apart"
 PORT: Final = 31080
@@ -52,7 +52,7 @@ ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, EXPERIMENTAL, 0x88CC, 0x900
 
 
 @pytest.fixture(scope="module")
-def hermits(world: World, runtime: Adapter) -> Iterator[tuple[Scene, Wires]]:
+def hermits(world: World, runtime: Adapter) -> Iterator[tuple[Scene, TapPool]]:
     """Three containers on a network without inter-container communication.
 
     `b` and `c` publish a port each, which makes no difference to their peers.
@@ -65,26 +65,28 @@ def hermits(world: World, runtime: Adapter) -> Iterator[tuple[Scene, Wires]]:
             ContainerSpec(name, Bridge(NETWORK), ports=ports.get(name, ())) for name in "abc"
         ),
     )
-    with Scene(world, runtime, plan) as scene, Wires() as own:
+    with Scene(world, runtime, plan) as scene, TapPool() as own:
         yield scene, own
 
 
 @pytest.fixture(params=EACH_FAMILY)
-def apart(hermits: tuple[Scene, Wires], wires: Wires, request: pytest.FixtureRequest) -> Trio:
+def apart(
+    hermits: tuple[Scene, TapPool], wires: TapPool, request: pytest.FixtureRequest
+) -> ThreeContainers:
     """The same, as one address family has it."""
     scene, own = hermits
-    return Trio(scene, request.param, NETWORK, wires, own)
+    return ThreeContainers(scene, request.param, NETWORK, wires, own)
 
 
 @requirement("ICC-1")
-def test_everything_but_the_peers_is_reached(hermits: tuple[Scene, Wires]) -> None:
+def test_everything_but_the_peers_is_reached(hermits: tuple[Scene, TapPool]) -> None:
     """Gateway, host, bystanders and the internet answer; no peer does."""
     scene, _ = hermits
     assert scene.observed() == scene.promised()
 
 
 @requirement("ICC-1")
-def test_no_frame_reaches_a_peer(apart: Trio) -> None:
+def test_no_frame_reaches_a_peer(apart: ThreeContainers) -> None:
     """To its MAC, to everybody, to groups; IP, ARP, ND or of any kind, tagged or not."""
     frames = list(addressed(apart, "b"))
     with apart.capture("a", "b", "c", GATEWAY) as wire:
@@ -102,7 +104,7 @@ def test_no_frame_reaches_a_peer(apart: Trio) -> None:
 
 
 @requirement("ICC-1")
-def test_the_gateway_takes_nothing_to_a_peer(apart: Trio) -> None:
+def test_the_gateway_takes_nothing_to_a_peer(apart: ThreeContainers) -> None:
     """Nor does it answer in a peer's name: who sends by way of it is not let through."""
     with apart.capture("b") as wire:
         for target in ("b", HOST):
@@ -115,7 +117,7 @@ def test_the_gateway_takes_nothing_to_a_peer(apart: Trio) -> None:
 
 
 @requirement("BR-26", "ICC-1")
-def test_a_forged_source_does_not_leave_the_host(apart: Trio) -> None:
+def test_a_forged_source_does_not_leave_the_host(apart: ThreeContainers) -> None:
     """Neither a bystander's nor anybody's; what is properly said beside it does."""
     forged = [apart.address(NS1), apart.address(INTERNET), NOBODY[apart.family]]
     head = Ether(src=apart.mac("a"), dst=apart.mac(GATEWAY))
@@ -165,7 +167,7 @@ def heard_by(scene: Scene, who: str, network: str, *, link: str) -> list[bytes]:
     """What somebody hears of a frame of no protocol that `y` sends by a link, and the bridge."""
     bridge = scene.runtime.network_facts(network).interface
     assert bridge is not None
-    with Wires() as own, own.capture(scene[who].net) as wire:
+    with TapPool() as own, own.capture(scene[who].net) as wire:
         for place, by, word in (
             (scene["y"].net, link, WORD),
             (scene.place(GATEWAY), bridge, CONTROL),
@@ -176,7 +178,7 @@ def heard_by(scene: Scene, who: str, network: str, *, link: str) -> list[bytes]:
     return [word for word in (WORD, CONTROL) if any(word in item.data for item in wire.frames())]
 
 
-def addressed(trio: Trio, target: str) -> Iterator[Packet]:
+def addressed(trio: ThreeContainers, target: str) -> Iterator[Packet]:
     """Frames from `a` that a peer would take, each with the same word in it."""
     own, mac = trio.mac("a"), trio.mac(target)
     datagram = trio.ip("a", target) / UDP(dport=PORT) / WORD

@@ -31,16 +31,16 @@ from harness.probe.resolver import nameservers
 from harness.testbench import lookup
 from harness.testbench.listener import TRANSPORTS, Transport
 from harness.testbench.lookup import RESOLV_CONF, saying
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.packets.craft import send_frame
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.services import Services
 from suites.support.dns import KINDS, heard, held, looked_up, resolved, unheard_of, with_names
 from suites.support.features import has_ipv6
 from suites.support.packet_kinds import PORT, WORD, everything, telling
-from suites.support.three_containers import EACH_FAMILY, Trio, both_families
+from suites.support.three_containers import EACH_FAMILY, ThreeContainers, both_families
 
 CLOSED, VAULT, OPEN = "closed", "vault", "open"
 ALIAS: Final = "neighbour"
@@ -117,14 +117,16 @@ def test_who_is_started_again_is_kept_in_too(scene: Scene) -> None:
 
 
 @pytest.fixture(params=EACH_FAMILY)
-def shut(closed: Scene, wires: Wires, request: pytest.FixtureRequest) -> Iterator[Trio]:
+def shut(
+    closed: Scene, wires: TapPool, request: pytest.FixtureRequest
+) -> Iterator[ThreeContainers]:
     """The internal network of `a` and `b`, as one address family has it."""
-    with Wires() as own:
-        yield Trio(closed, request.param, CLOSED, wires, own)
+    with TapPool() as own:
+        yield ThreeContainers(closed, request.param, CLOSED, wires, own)
 
 
 @requirement("INT-1")
-def test_nothing_of_any_protocol_leaves(shut: Trio) -> None:
+def test_nothing_of_any_protocol_leaves(shut: ThreeContainers) -> None:
     """Whoever is meant, and whatever it is, though it is the bridge's MAC that it is sent to."""
     outside = (NS1, HOST, "c", "d")
     head = Ether(src=shut.mac("a"), dst=shut.mac(GATEWAY))
@@ -212,7 +214,7 @@ def test_whoever_is_asked_by_address_does_not_hear_of_it(
 
 
 @requirement("INT-2")
-def test_no_query_leaves_the_host(closed: Scene, host: Place) -> None:
+def test_no_query_leaves_the_host(closed: Scene, host: NetnsView) -> None:
     """On its uplink nothing is seen of what is asked inside; what others ask is."""
     with host.capture("eth0") as wire:
         for transport in TRANSPORTS:

@@ -11,11 +11,11 @@ from harness.adapters.protocol import Adapter, Feature
 from harness.model.plan import DEFAULT_NETWORK, Family, Publish
 from harness.plugin.marks import requirement
 from harness.testbench.addressing import LOOPBACKS
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.support.arp_ndp import assert_nobody_answers
-from suites.support.three_containers import Home, Trio, both_families, plan
+from suites.support.three_containers import ThreeContainers, TrioNetwork, both_families, plan
 
 PORT: Final = 8197
 INSIDE: Final = 31081
@@ -27,15 +27,17 @@ APART: Final = "apart"
 @both_families
 @pytest.mark.parametrize("published", [False, True], ids=["no ports", "a published port"])
 def test_for_the_loopback_nobody_answers(
-    world: World, runtime: Adapter, wires: Wires, family: Family, *, published: bool
+    world: World, runtime: Adapter, wires: TapPool, family: Family, *, published: bool
 ) -> None:
     """Whatever the host is told so that its own loopback leads to published ports."""
     own = family == 6 or Feature.NETWORKS in runtime.features
-    home = Home(family, APART if own else DEFAULT_NETWORK)
+    home = TrioNetwork(family, APART if own else DEFAULT_NETWORK)
     ports = (Publish(PORT, INSIDE),) if published and Feature.PUBLISH in runtime.features else ()
     usual = plan(home)
     *others, last = usual.containers
     asked = replace(usual, containers=(*others, replace(last, ports=ports)))
-    with Scene(world, runtime, asked) as scene, Wires() as taps:
+    with Scene(world, runtime, asked) as scene, TapPool() as taps:
         scene.ready()
-        assert_nobody_answers(Trio(scene, family, home.network, wires, taps), LOOPBACKS[family])
+        assert_nobody_answers(
+            ThreeContainers(scene, family, home.network, wires, taps), LOOPBACKS[family]
+        )

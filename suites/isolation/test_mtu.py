@@ -13,13 +13,13 @@ from harness.adapters.protocol import Adapter
 from harness.model.plan import GATEWAY, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
 from harness.plugin.marks import requirement
 from harness.testbench.client import there_and_back
-from harness.testbench.netns_view import Place
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.netns_view import NetnsView
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.isolation.refusing import refused
 from suites.support.features import has_ipv6
-from suites.support.three_containers import EACH_FAMILY, Trio, both_families
+from suites.support.three_containers import EACH_FAMILY, ThreeContainers, both_families
 
 OWN_PORT: Final = 31061
 ETHERNET: Final = 14
@@ -30,38 +30,38 @@ LARGE: Final = 4000
 NETWORK = "of-its-own-size"
 
 
-class Sized(NamedTuple):
+class NetworkWithMtu(NamedTuple):
     """Containers `a` and `b` that were started on a network with this MTU."""
 
-    trio: Trio
+    trio: ThreeContainers
     mtu: int
 
 
 @pytest.fixture(scope="module", params=[SMALL, LARGE])
 def sized_scene(
     world: World, runtime: Adapter, request: pytest.FixtureRequest
-) -> Iterator[tuple[Scene, Wires, int]]:
+) -> Iterator[tuple[Scene, TapPool, int]]:
     """Two containers on such a network: look, do not change."""
     dual = has_ipv6(runtime)
     plan = Plan(
         networks=(NetworkSpec(NETWORK, ipv6=dual, mtu=request.param),),
         containers=(ContainerSpec("a", Bridge(NETWORK)), ContainerSpec("b", Bridge(NETWORK))),
     )
-    with Scene(world, runtime, plan) as scene, Wires() as own:
+    with Scene(world, runtime, plan) as scene, TapPool() as own:
         yield scene, own, request.param
 
 
 @pytest.fixture(params=EACH_FAMILY)
 def sized(
-    sized_scene: tuple[Scene, Wires, int], wires: Wires, request: pytest.FixtureRequest
-) -> Sized:
+    sized_scene: tuple[Scene, TapPool, int], wires: TapPool, request: pytest.FixtureRequest
+) -> NetworkWithMtu:
     """The same, as one address family has it."""
     scene, own, mtu = sized_scene
-    return Sized(Trio(scene, request.param, NETWORK, wires, own), mtu)
+    return NetworkWithMtu(ThreeContainers(scene, request.param, NETWORK, wires, own), mtu)
 
 
 @requirement("NET-8")
-def test_every_interface_has_it(sized_scene: tuple[Scene, Wires, int]) -> None:
+def test_every_interface_has_it(sized_scene: tuple[Scene, TapPool, int]) -> None:
     """The bridge, and both ends of each veth pair."""
     scene, _, mtu = sized_scene
     host, bridge = scene.place(GATEWAY).links(), scene.runtime.network_facts(NETWORK).interface
@@ -103,7 +103,9 @@ def test_who_is_started_again_has_it_too(scene: Scene) -> None:
 
 @requirement("NET-8")
 @pytest.mark.parametrize(("source", "target"), [("a", "b"), ("a", GATEWAY), (GATEWAY, "a")])
-def test_a_packet_may_be_as_large_and_no_larger(sized: Sized, source: str, target: str) -> None:
+def test_a_packet_may_be_as_large_and_no_larger(
+    sized: NetworkWithMtu, source: str, target: str
+) -> None:
     """One of just that size arrives whole, and the sender's kernel refuses one byte more."""
     trio, largest = sized.trio, bytes(sized.mtu - HEADERS[sized.trio.family])
     with (
@@ -120,7 +122,7 @@ def test_a_packet_may_be_as_large_and_no_larger(sized: Sized, source: str, targe
 
 
 @requirement("NET-8")
-def test_what_is_larger_goes_in_fragments(sized: Sized) -> None:
+def test_what_is_larger_goes_in_fragments(sized: NetworkWithMtu) -> None:
     """None of them larger than that, and at the peer everything is put together again."""
     trio, whole = sized.trio, os.urandom(2 * sized.mtu)
     with trio.capture("a") as wire:
@@ -135,7 +137,7 @@ def test_what_is_larger_goes_in_fragments(sized: Sized) -> None:
 @both_families
 @pytest.mark.parametrize("mtu", ["too small", "too large"])
 def test_what_no_link_can_have_is_refused(
-    runtime: Adapter, host: Place, family: Family, mtu: str
+    runtime: Adapter, host: NetnsView, family: Family, mtu: str
 ) -> None:
     """Below what IP works with (RFC 791, RFC 8200), or above what an interface takes."""
     wanted = 70_000 if mtu == "too large" else {4: 67, 6: 1279}[family]

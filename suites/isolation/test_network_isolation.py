@@ -14,12 +14,12 @@ from harness.model.plan import GATEWAY, Bridge, ContainerSpec, Protocol
 from harness.model.topology import START_TTL
 from harness.plugin.marks import requirement
 from harness.testbench.packets.craft import send_frame, send_packet
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.support.features import has_ipv6
 from suites.support.packet_kinds import PORT, WORD, everything, telling
-from suites.support.three_containers import EACH_FAMILY, Trio
+from suites.support.three_containers import EACH_FAMILY, ThreeContainers
 
 ONE, OTHER = "one", "other"
 CONTROL: Final = b"from the host"
@@ -28,14 +28,14 @@ CONTROL: Final = b"from the host"
 @pytest.fixture(scope="module", params=["made before", "made after"])
 def apart(
     world: World, runtime: Adapter, request: pytest.FixtureRequest
-) -> Iterator[tuple[Scene, Wires]]:
+) -> Iterator[tuple[Scene, TapPool]]:
     """`a` and `b` on one network, and `c` on another, which came before it or after them."""
     dual = has_ipv6(runtime)
     sides = [
         (ONE, [ContainerSpec(name, Bridge(ONE)) for name in ("a", "b")]),
         (OTHER, [ContainerSpec("c", Bridge(OTHER))]),
     ]
-    with Scene(world, runtime) as scene, Wires() as own:
+    with Scene(world, runtime) as scene, TapPool() as own:
         for network, specs in sides if request.param == "made after" else sides[::-1]:
             scene.network(network, ipv6=dual)
             for spec in specs:
@@ -44,14 +44,16 @@ def apart(
 
 
 @pytest.fixture(params=EACH_FAMILY)
-def sides(apart: tuple[Scene, Wires], wires: Wires, request: pytest.FixtureRequest) -> Trio:
+def sides(
+    apart: tuple[Scene, TapPool], wires: TapPool, request: pytest.FixtureRequest
+) -> ThreeContainers:
     """The same, as one address family has it."""
     scene, own = apart
-    return Trio(scene, request.param, ONE, wires, own)
+    return ThreeContainers(scene, request.param, ONE, wires, own)
 
 
 @requirement("NET-2")
-def test_whichever_came_first_they_do_not_reach_each_other(apart: tuple[Scene, Wires]) -> None:
+def test_whichever_came_first_they_do_not_reach_each_other(apart: tuple[Scene, TapPool]) -> None:
     """Nor does either lose anything that it is to reach."""
     scene, _ = apart
     assert scene.observed() == scene.promised()
@@ -59,7 +61,9 @@ def test_whichever_came_first_they_do_not_reach_each_other(apart: tuple[Scene, W
 
 @requirement("NET-2")
 @pytest.mark.parametrize("way", ["there", "back"])
-def test_nothing_of_any_protocol_arrives(sides: Trio, runtime: Adapter, way: str) -> None:
+def test_nothing_of_any_protocol_arrives(
+    sides: ThreeContainers, runtime: Adapter, way: str
+) -> None:
     """As little what looks like an answer, or like part of a flow, as what begins one.
 
     A peer gets the same, but for what its runtime holds to belong to no flow at all.
@@ -85,7 +89,9 @@ def test_nothing_of_any_protocol_arrives(sides: Trio, runtime: Adapter, way: str
 
 
 @requirement("NET-2")
-def test_nothing_arrives_by_the_other_networks_gateway(sides: Trio, runtime: Adapter) -> None:
+def test_nothing_arrives_by_the_other_networks_gateway(
+    sides: ThreeContainers, runtime: Adapter
+) -> None:
     """Nor does it in a frame that is for the other bridge's MAC, or the stranger's own."""
     trio = sides
     host = trio.place(GATEWAY).links()

@@ -11,10 +11,10 @@ from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
 from harness.model.plan import ATTACKER, DEFAULT_NETWORK, GATEWAY, HOST, Bridge
 from harness.plugin.marks import requirement
 from harness.testbench.addressing import LOOPBACKS
-from harness.testbench.listener import Ear
-from harness.testbench.netns_view import Place
+from harness.testbench.listener import Listener
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
-from harness.world.guard import Guard
+from harness.world.guard import LeakGuard
 from harness.world.state.snapshot import Snapshot
 from suites.ports.published import INSIDE, both
 from suites.support.features import has_ipv6
@@ -34,7 +34,7 @@ KINDS: Final[dict[str, dict[str, Any]]] = {
     "how", ["started there", pytest.param("connected", marks=requirement("NET-3"))]
 )
 def test_a_network_in_use_is_not_removed(
-    scene: Scene, runtime: Adapter, host: Place, how: str
+    scene: Scene, runtime: Adapter, host: NetnsView, how: str
 ) -> None:
     """By a container that was started on it, or connected to it: nothing changes."""
     for name in ("used", "home"):
@@ -82,7 +82,7 @@ def test_a_network_that_is_not_there_is_not_removed(runtime: Adapter) -> None:
     ],
 )
 def test_what_is_removed_leaves_nothing(
-    scene: Scene, runtime: Adapter, host: Place, guard: Guard, kind: str
+    scene: Scene, runtime: Adapter, host: NetnsView, guard: LeakGuard, kind: str
 ) -> None:
     """No link, address, route or rule, once containers were on it; name and subnet are free."""
     six = {"subnet6": SUBNET6} if has_ipv6(runtime) else {}
@@ -116,7 +116,7 @@ def test_a_name_that_is_free_again_stands_for_what_is_asked_for_now(scene: Scene
 
 
 @requirement("NET-6", "NET-2")
-def test_the_networks_that_stay_are_untouched(scene: Scene, host: Place) -> None:
+def test_the_networks_that_stay_are_untouched(scene: Scene, host: NetnsView) -> None:
     """Theirs are the same links and rules as before another came and went; so are their ports."""
     lan, dmz = (scene.network(name, ipv6=has_ipv6(scene.runtime)) for name in ("lan", "dmz"))
     ports = both(PUBLISHED, INSIDE) if Feature.PUBLISH in scene.runtime.features else ()
@@ -130,13 +130,15 @@ def test_the_networks_that_stay_are_untouched(scene: Scene, host: Place) -> None
     assert before.changes(Snapshot.of(host)) == []
     assert scene.observed() == scene.promised()
     for port in ports:
-        with Ear(scene["a"].net, "udp" if port.protocol == "udp" else "tcp", port=INSIDE) as ear:
+        with Listener(
+            scene["a"].net, "udp" if port.protocol == "udp" else "tcp", port=INSIDE
+        ) as ear:
             call: dict[str, Any] = {"port": PUBLISHED, "answered": True}
             assert ear.hears(scene.place(ATTACKER), at=scene.world.address(HOST, 4), **call)
             assert ear.hears(host, at=LOOPBACKS[4], **call)
 
 
-def mentioned(host: Place, bridge: str) -> list[str]:
+def mentioned(host: NetnsView, bridge: str) -> list[str]:
     """What the host has that is called by a bridge's name or subnet, or that tells of them."""
     words = (bridge, str(SUBNET), str(SUBNET6))
     return [

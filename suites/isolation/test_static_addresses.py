@@ -13,13 +13,13 @@ from scapy.layers.l2 import Ether
 from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import Bridge, ContainerSpec, Family, NetworkSpec, Plan, Protocol
 from harness.plugin.marks import requirement
-from harness.testbench.netns_view import Place, until
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.netns_view import NetnsView, until
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.state.snapshot import Snapshot
 from suites.support.features import another, has_ipv6, restarts
-from suites.support.three_containers import Trio, both_families
+from suites.support.three_containers import ThreeContainers, both_families
 
 SUBNET, SUBNET6 = IPv4Network("172.30.64.0/20"), IPv6Network("fd00:30:64::/64")
 IP, IP6 = IPv4Address("172.30.70.7"), IPv6Address("fd00:30:64::70:7")
@@ -47,11 +47,11 @@ def asked(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 @requirement("NET-5")
 @both_families
-def test_a_peer_sees_what_was_asked_for(asked: Scene, wires: Wires, family: Family) -> None:
+def test_a_peer_sees_what_was_asked_for(asked: Scene, wires: TapPool, family: Family) -> None:
     """In what it sends, and in what a peer has learnt of its MAC."""
     wanted = IP if family == 4 else IP6
-    with Wires() as own:
-        trio = Trio(asked, family, NETWORK, wires, own)
+    with TapPool() as own:
+        trio = ThreeContainers(asked, family, NETWORK, wires, own)
         assert trio.address("a") == wanted
         with trio.capture("b") as wire:
             with trio.call("a", "b", Protocol.UDP, port=PORT) as call:
@@ -152,13 +152,15 @@ def test_what_was_asked_for_is_given_to_nobody_else(scene: Scene) -> None:
     ids=lambda options: " ".join(options.values()),
 )
 def test_what_cannot_be_is_refused(
-    asked: Scene, runtime: Adapter, host: Place, options: dict[str, Any]
+    asked: Scene, runtime: Adapter, host: NetnsView, options: dict[str, Any]
 ) -> None:
     """Outside the subnet, somebody else's, nobody's to have, or malformed: nothing is left."""
     assert_refused(asked, runtime, host, options)
 
 
-def assert_refused(asked: Scene, runtime: Adapter, host: Place, options: dict[str, Any]) -> None:
+def assert_refused(
+    asked: Scene, runtime: Adapter, host: NetnsView, options: dict[str, Any]
+) -> None:
     """A container that asks for this does not start, and nothing is left of it."""
     before = Snapshot.of(host)
     asked.refusal("refused", Bridge(NETWORK), **options)
@@ -173,19 +175,21 @@ def assert_refused(asked: Scene, runtime: Adapter, host: Place, options: dict[st
 @requirement("NET-5")
 @pytest.mark.parametrize("mac", [MAC, MAC.upper()])
 def test_a_mac_that_a_peer_has_is_refused_or_given_as_declared(
-    asked: Scene, runtime: Adapter, host: Place, mac: str
+    asked: Scene, runtime: Adapter, host: NetnsView, mac: str
 ) -> None:
     """However it is written."""
     assert_as_declared(asked, runtime, host, mac)
 
 
 @requirement("NET-5")
-def test_so_is_one_that_a_peer_has_been_given(asked: Scene, runtime: Adapter, host: Place) -> None:
+def test_so_is_one_that_a_peer_has_been_given(
+    asked: Scene, runtime: Adapter, host: NetnsView
+) -> None:
     """Whether that was drawn, or derives from an address: nobody has asked for it."""
     assert_as_declared(asked, runtime, host, asked["b"].net.links()["eth0"].mac)
 
 
-def assert_as_declared(asked: Scene, runtime: Adapter, host: Place, mac: str) -> None:
+def assert_as_declared(asked: Scene, runtime: Adapter, host: NetnsView, mac: str) -> None:
     """A container that asks for a MAC that somebody has does not start, or has it too."""
     if runtime.dialect.taken_mac == "refused":
         assert_refused(asked, runtime, host, {"mac": mac})
@@ -211,7 +215,7 @@ def test_what_is_free_again_is_given(scene: Scene, options: dict[str, Any]) -> N
         scene.remove(name)
 
 
-def assert_has(inside: Place, options: dict[str, Any]) -> None:
+def assert_has(inside: NetnsView, options: dict[str, Any]) -> None:
     """The interface with the MAC that was asked for has the addresses that were."""
     (link,) = (link.name for link in inside.links().values() if link.mac == options["mac"])
     asked_for = {address for name, address in options.items() if name != "mac"}

@@ -15,7 +15,7 @@ from harness.adapters.protocol import Adapter
 from harness.model.plan import DEFAULT_NETWORK, GATEWAY, Bridge, Family
 from harness.model.topology import Interface, Network, pick
 from harness.plugin.marks import requirement
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import rtnetlink
 from linux.netlink import Netlink, Request
@@ -39,7 +39,7 @@ TAKEN: Final[dict[int, Network]] = {
 @requirement("NET-1")
 @both_families
 def test_what_the_runtime_chooses_overlaps_nothing(
-    scene: Scene, host: Place, family: Family
+    scene: Scene, host: NetnsView, family: Family
 ) -> None:
     """Neither the other networks, the default one among them, nor any route of the host."""
     before = routed(host, family)
@@ -55,7 +55,7 @@ def test_what_the_runtime_chooses_overlaps_nothing(
 @both_families
 @pytest.mark.parametrize("kind", ["wider", "narrower", "connected"])
 def test_it_keeps_clear_of_what_an_operator_has_routed(
-    scene: Scene, host: Place, family: Family, kind: str
+    scene: Scene, host: NetnsView, family: Family, kind: str
 ) -> None:
     """A route to what it would else have chosen, to more or to a part, by whatever way."""
     operated = related(next(choices(scene, family)), kind)
@@ -84,7 +84,7 @@ def test_a_subnet_that_was_asked_for_is_the_networks(scene: Scene, family: Famil
 @both_families
 @pytest.mark.parametrize("other", ["network", "default network", "route", "uplink", "br0"])
 def test_an_overlapping_subnet_is_refused(
-    scene: Scene, host: Place, family: Family, other: str
+    scene: Scene, host: NetnsView, family: Family, other: str
 ) -> None:
     """With another network, the default one, a route, or a network that the host is on.
 
@@ -120,7 +120,7 @@ def test_an_overlapping_subnet_is_refused(
     ids=lambda options: " ".join(options.values()),
 )
 def test_a_malformed_subnet_is_refused(
-    runtime: Adapter, host: Place, options: dict[str, str]
+    runtime: Adapter, host: NetnsView, options: dict[str, str]
 ) -> None:
     """So is a gateway or a range that is not inside."""
     refused(runtime, host, **options)
@@ -129,7 +129,7 @@ def test_a_malformed_subnet_is_refused(
 @requirement("NET-7")
 @both_families
 def test_a_subnet_that_says_an_address_in_it_is_taken_as_declared(
-    scene: Scene, host: Place, family: Family
+    scene: Scene, host: NetnsView, family: Family
 ) -> None:
     """Refused, or taken for the subnet that this address is in."""
     wanted = TAKEN[family]
@@ -164,7 +164,7 @@ def subnet(gateways: tuple[Interface, ...], family: Family) -> Network:
     return pick(gateways, family).network
 
 
-def routed(host: Place, family: Family) -> list[Network]:
+def routed(host: NetnsView, family: Family) -> list[Network]:
     """What the host has routes to, but the default route."""
     return [
         route.destination
@@ -174,7 +174,7 @@ def routed(host: Place, family: Family) -> list[Network]:
 
 
 @contextmanager
-def in_use(scene: Scene, host: Place, by: str, family: Family) -> Iterator[Network]:
+def in_use(scene: Scene, host: NetnsView, by: str, family: Family) -> Iterator[Network]:
     """A subnet that somebody uses while the body runs."""
     match by:
         case "network":
@@ -215,7 +215,7 @@ def choices(scene: Scene, family: Family) -> Iterator[Network]:
 
 
 @contextmanager
-def operator(host: Place, network: Network, *, connected: bool = False) -> Iterator[None]:
+def operator(host: NetnsView, network: Network, *, connected: bool = False) -> Iterator[None]:
     """An operator's route in the host: by its gateway, or to a link with such an address."""
     with host.open() as space, Netlink(space) as netlink:
         if connected:

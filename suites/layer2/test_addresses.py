@@ -11,7 +11,7 @@ from harness.adapters.protocol import Adapter, Feature
 from harness.model.plan import DEFAULT_NETWORK, HOST, Bridge, Family
 from harness.plugin.marks import requirement
 from harness.testbench.client import there_and_back
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
 from linux.rtnetlink_dump import Link
@@ -35,7 +35,7 @@ NAMES = ("first", "second", "third")
 
 
 @requirement("BR-14")
-def test_the_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: Place) -> None:
+def test_the_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: NetnsView) -> None:
     """While containers come and go, the one with the lowest MAC on the host first."""
     new = Feature.NETWORKS in runtime.features
     network = scene.network("changing").name if new else DEFAULT_NETWORK
@@ -65,7 +65,7 @@ def test_the_bridge_keeps_its_mac(scene: Scene, runtime: Adapter, host: Place) -
 @requirement("BR-15")
 @both_families
 def test_an_address_taken_over_is_reached_at_once(
-    scene: Scene, host: Place, family: Family
+    scene: Scene, host: NetnsView, family: Family
 ) -> None:
     """By a peer and by the host, who both knew its last owner by another MAC."""
     own: dict[str, Any] = {"subnet": SUBNET} | ({"subnet6": SUBNET6} if family == 6 else {})
@@ -114,7 +114,7 @@ def test_so_is_one_that_came_with_a_connection(scene: Scene, family: Family) -> 
     ids=["IPv4", "IPv6"],
 )
 def test_when_the_pool_is_empty_the_next_start_is_refused(
-    scene: Scene, host: Place, room: dict[str, Any], containers: int
+    scene: Scene, host: NetnsView, room: dict[str, Any], containers: int
 ) -> None:
     """With a reason, and leaving nothing behind; a freed address can be had again."""
     network = Bridge(scene.network("small", **room).name)

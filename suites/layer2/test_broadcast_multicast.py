@@ -16,9 +16,9 @@ from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, NS2, Protocol
 from harness.model.topology import START_TTL, Address
 from harness.plugin.marks import requirement
 from harness.testbench.container import Container
-from harness.testbench.listener import Ear
+from harness.testbench.listener import Listener
 from harness.testbench.packets.craft import GROUPS, mac_of, member, send_frame, send_packet
-from suites.support.three_containers import NAMES, Trio
+from suites.support.three_containers import NAMES, ThreeContainers
 
 PORT: Final = 31048
 TO_PEERS, FROM_OUTSIDE, TO_STRANGERS = 31052, 31053, 31054
@@ -29,7 +29,7 @@ OUTSIDE: Final = (HOST, NS1, NS2, ATTACKER, INTERNET)
 
 
 @requirement("BR-17")
-def test_what_a_container_says_to_all_reaches_its_peers_alone(trio: Trio) -> None:
+def test_what_a_container_says_to_all_reaches_its_peers_alone(trio: ThreeContainers) -> None:
     """They hear broadcasts and the groups that they belong to; beyond the bridge nobody does."""
     groups = everybody(trio)
     with trio.capture("b", "c", *OUTSIDE) as wire, contextlib.ExitStack() as stack:
@@ -47,11 +47,11 @@ def test_what_a_container_says_to_all_reaches_its_peers_alone(trio: Trio) -> Non
 
 
 @requirement("BR-17")
-def test_an_ordinary_socket_reaches_all_peers(trio: Trio) -> None:
+def test_an_ordinary_socket_reaches_all_peers(trio: ThreeContainers) -> None:
     """Without privileges, by the broadcast of the link or subnet, or the group of all nodes."""
     with contextlib.ExitStack() as stack:
         ears = [
-            stack.enter_context(Ear(trio.place(name), "udp", family=trio.family, port=PORT))
+            stack.enter_context(Listener(trio.place(name), "udp", family=trio.family, port=PORT))
             for name in ("b", "c")
         ]
         kind = socket.AF_INET if trio.family == 4 else socket.AF_INET6
@@ -70,7 +70,7 @@ def test_an_ordinary_socket_reaches_all_peers(trio: Trio) -> None:
 @requirement("BR-17")
 @pytest.mark.parametrize(("outsider", "neighbour"), [(NS1, NS2), (ATTACKER, HOST)])
 def test_what_is_said_to_all_outside_reaches_no_container(
-    trio: Trio, outsider: str, neighbour: str
+    trio: ThreeContainers, outsider: str, neighbour: str
 ) -> None:
     """Nor does what an outsider sends by way of the host to the broadcast of their subnet."""
     groups = everybody(trio)
@@ -90,7 +90,7 @@ def test_what_is_said_to_all_outside_reaches_no_container(
 @requirement("BR-17", "NET-2")
 @pytest.mark.parametrize(("one", "other"), [("a", "d"), ("d", "a")])
 def test_what_is_said_to_all_stays_on_its_network(
-    trio: Trio, stranger: Container, one: str, other: str
+    trio: ThreeContainers, stranger: Container, one: str, other: str
 ) -> None:
     """A container on another network of the same host hears none of it."""
     groups = everybody(trio)
@@ -105,18 +105,18 @@ def test_what_is_said_to_all_stays_on_its_network(
     wire.expect_none(trio.ip(one), at=trio.at(other))
 
 
-def everybody(trio: Trio) -> list[Address]:
+def everybody(trio: ThreeContainers) -> list[Address]:
     """The groups, and the broadcast address of the trio's subnet."""
     return [*GROUPS[trio.family], *directed(trio)]
 
 
-def directed(trio: Trio) -> list[Address]:
+def directed(trio: ThreeContainers) -> list[Address]:
     """The broadcast address of the trio's subnet; IPv6 has none."""
     gateways = trio.scene.runtime.network_facts(trio.network).gateways
     return [item.network.broadcast_address for item in gateways if item.version == trio.family == 4]
 
 
-def shout(trio: Trio, who: str, groups: Iterable[Address], *, by: int) -> None:
+def shout(trio: ThreeContainers, who: str, groups: Iterable[Address], *, by: int) -> None:
     """Have somebody say a word of its own to each group, by `eth0`, with a TTL for far away.
 
     `by` is the port that it is said from.
@@ -133,7 +133,7 @@ def shout(trio: Trio, who: str, groups: Iterable[Address], *, by: int) -> None:
     )
 
 
-def tell(trio: Trio, names: Iterable[str]) -> None:
+def tell(trio: ThreeContainers, names: Iterable[str]) -> None:
     """Have the host say something to each of these, so that a tap that is deaf shows."""
     for name in names:
         with trio.call(HOST, name, Protocol.UDP, port=PORT) as call:

@@ -13,7 +13,7 @@ from harness.plugin.marks import requirement
 from harness.probe.remote import by_kernel
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
-from suites.support.three_containers import NAMES, Trio
+from suites.support.three_containers import NAMES, ThreeContainers
 
 OWN_PORT = 31047
 ETHERNET = 14
@@ -26,7 +26,7 @@ AGEING = 300
 
 
 @requirement("BR-13")
-def test_a_third_container_receives_nothing_of_two_others(trio: Trio) -> None:
+def test_a_third_container_receives_nothing_of_two_others(trio: ThreeContainers) -> None:
     """Of what two send to each other, to the host and to the internet it sees no frame."""
     two = [
         *cells(("a",), ("b", GATEWAY, HOST, INTERNET), families=(trio.family,)),
@@ -45,14 +45,14 @@ def test_a_third_container_receives_nothing_of_two_others(trio: Trio) -> None:
 
 
 @requirement("BR-13")
-def test_nor_does_it_once_two_others_have_paused(trio: Trio) -> None:
+def test_nor_does_it_once_two_others_have_paused(trio: ThreeContainers) -> None:
     """Where a container is the bridge remembers for as long as the standard has it."""
     with trio.place(GATEWAY).open() as space, Netlink(by_kernel(space)) as netlink:
         assert rtnetlink_dump.ageing(netlink, trio.bridge) >= AGEING
 
 
 @requirement("BR-12")
-def test_every_link_of_the_network_has_the_same_mtu(trio: Trio) -> None:
+def test_every_link_of_the_network_has_the_same_mtu(trio: ThreeContainers) -> None:
     """Both ends of each veth pair, and the bridge: the declared MTU, or the uplink's."""
     host = trio.place(HOST).links()
     declared = trio.scene.runtime.dialect.mtu
@@ -66,7 +66,7 @@ def test_every_link_of_the_network_has_the_same_mtu(trio: Trio) -> None:
 
 @requirement("BR-12")
 @pytest.mark.parametrize("target", ["b", GATEWAY])
-def test_a_frame_may_be_as_large_as_the_mtu(trio: Trio, target: str) -> None:
+def test_a_frame_may_be_as_large_as_the_mtu(trio: ThreeContainers, target: str) -> None:
     """One of just that size arrives in one piece; the sender knows that it may be no larger."""
     mtu = trio.place("a").links()["eth0"].mtu
     largest = bytes(mtu - HEADERS[trio.family])

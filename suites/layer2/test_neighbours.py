@@ -14,14 +14,14 @@ from harness.model.topology import Address
 from harness.plugin.marks import requirement
 from harness.testbench.attach import last_address
 from suites.support.arp_ndp import OTHERS, answer, ask, assert_nobody_answers
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 PORT: Final = 31051
 
 
 @requirement("BR-18")
 @pytest.mark.parametrize("owner", OTHERS)
-def test_the_owner_answers_and_nobody_else(trio: Trio, owner: str) -> None:
+def test_the_owner_answers_and_nobody_else(trio: ThreeContainers, owner: str) -> None:
     """However it is asked, and whoever else is asked as well: not even a bridge that knows."""
     address, mac = trio.address(owner), trio.mac(owner)
     with trio.call(HOST, owner, Protocol.UDP, port=PORT) as call:
@@ -40,7 +40,7 @@ def test_the_owner_answers_and_nobody_else(trio: Trio, owner: str) -> None:
 
 @requirement("BR-18")
 @pytest.mark.parametrize("whose", ["nobody", NS1, ATTACKER, INTERNET])
-def test_for_what_is_elsewhere_nobody_answers(trio: Trio, whose: str) -> None:
+def test_for_what_is_elsewhere_nobody_answers(trio: ThreeContainers, whose: str) -> None:
     """Not the bridge either: what lies beyond it is reached by a route, not by proxy."""
     assert_nobody_answers(trio, unused(trio) if whose == "nobody" else trio.address(whose))
 
@@ -51,7 +51,7 @@ def claims(packet: Packet) -> tuple[str, str]:
     return packet[Ether].src, named
 
 
-def unused(trio: Trio) -> Address:
+def unused(trio: ThreeContainers) -> Address:
     """The last address of the network: runtimes count from the first."""
     gateways = trio.scene.runtime.network_facts(trio.network).gateways
     (gateway,) = (item for item in gateways if item.version == trio.family)

@@ -13,7 +13,7 @@ from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1, NS2, Prot
 from harness.plugin.marks import requirement
 from harness.testbench.container import Container
 from harness.testbench.packets.craft import EVERYBODY_MAC, send_frame
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 OUTSIDE: Final = (HOST, NS1, NS2, ATTACKER, INTERNET, "d")
 PORT: Final = 31050
@@ -27,7 +27,9 @@ MULTICAST_SOURCE: Final = "03:00:5e:10:00:01"
 
 
 @requirement("L2-2")
-def test_odd_frames_of_a_container_cross_no_boundary(trio: Trio, stranger: Container) -> None:
+def test_odd_frames_of_a_container_cross_no_boundary(
+    trio: ThreeContainers, stranger: Container
+) -> None:
     """Tagged, of an unknown kind, from a multicast source: neither the host nor d passes them."""
     frames = [
         frame
@@ -54,7 +56,7 @@ def test_odd_frames_of_a_container_cross_no_boundary(trio: Trio, stranger: Conta
 
 
 @requirement("L2-2")
-def test_tagged_frames_of_the_lan_reach_no_container(trio: Trio) -> None:
+def test_tagged_frames_of_the_lan_reach_no_container(trio: ThreeContainers) -> None:
     """An answer that would be let in as it should be is not let in with a tag."""
     with (
         trio.capture("a", ATTACKER, HOST) as wire,
@@ -76,7 +78,7 @@ def test_tagged_frames_of_the_lan_reach_no_container(trio: Trio) -> None:
     wire.expect_none(UDP() / WORD, at=trio.at("a"))
 
 
-def disguised(trio: Trio, target: str) -> list[Packet]:
+def disguised(trio: ThreeContainers, target: str) -> list[Packet]:
     """Datagrams of container a, tagged and from a multicast source, by way of the bridge."""
     mac, gateway = trio.mac("a"), trio.mac(GATEWAY)
     datagram = trio.ip("a", target) / UDP(dport=PORT) / WORD

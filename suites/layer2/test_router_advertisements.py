@@ -21,7 +21,7 @@ from scapy.packet import Packet
 from harness.model.plan import DEFAULT_NETWORK, GATEWAY, Bridge
 from harness.plugin.marks import requirement
 from harness.testbench.container import Container
-from harness.testbench.netns_view import Place, until
+from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.packets.craft import ALL_NODES, EVERYBODY_MAC, mac_of, send_frame
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
@@ -50,7 +50,9 @@ BELIEVE: Final = {
     ],
     ids=["with IPv6", "without IPv6"],
 )
-def test_a_rogue_advertisement_changes_nothing(scene: Scene, host: Place, *, ipv6: bool) -> None:
+def test_a_rogue_advertisement_changes_nothing(
+    scene: Scene, host: NetnsView, *, ipv6: bool
+) -> None:
     """No address, route, MTU or hop limit of the host or a peer; who gets it can follow it."""
     network = Bridge(scene.network("routed", ipv6=True).name if ipv6 else DEFAULT_NETWORK)
     rogue, peer, believer = (
@@ -117,7 +119,7 @@ def advertisement(mac: str) -> Packet:
     return head / said / prefix / offers
 
 
-def believes(place: Place) -> bool:
+def believes(place: NetnsView) -> bool:
     """Whether a place has an address of the prefix, and the router for its default route."""
     addressed = any(item.ip in PREFIX for item in place.interfaces("eth0"))
     return addressed and any(str(route.via) == ROUTER for route in place.routes())

@@ -16,14 +16,14 @@ from harness.model.topology import Address, pick
 from harness.plugin.marks import requirement
 from harness.testbench.client import there_and_back
 from harness.testbench.packets.craft import ALL_NODES, EVERYBODY_MAC, mac_of, send_frame
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 PORT: Final = 31049
 WORD: Final = b"for your eyes only"
 
 
 @pytest.fixture
-def fooled(trio: Trio) -> Iterator[Trio]:
+def fooled(trio: ThreeContainers) -> Iterator[ThreeContainers]:
     """The trio; the true owners' own claims put right what was made of it."""
     yield trio
     for owner in ("b", "c", GATEWAY):
@@ -32,7 +32,7 @@ def fooled(trio: Trio) -> Iterator[Trio]:
 
 @requirement("L2-1")
 @pytest.mark.parametrize("owner", ["b", GATEWAY])
-def test_a_claim_is_contained_as_declared(fooled: Trio, owner: str) -> None:
+def test_a_claim_is_contained_as_declared(fooled: ThreeContainers, owner: str) -> None:
     """What c sends to the address goes to its owner, or where openness is declared, to a."""
     there_and_back(fooled.place("c"), fooled.place(owner), fooled.address(owner), WORD)
     claim(fooled, "a", fooled.address(owner))
@@ -51,7 +51,7 @@ def test_a_claim_is_contained_as_declared(fooled: Trio, owner: str) -> None:
 
 
 @requirement("L2-1")
-def test_a_claim_changes_nothing_on_other_links(fooled: Trio) -> None:
+def test_a_claim_changes_nothing_on_other_links(fooled: ThreeContainers) -> None:
     """The host still finds its own neighbours, whose addresses were claimed on the bridge."""
     host = fooled.place(HOST)
     for name in (NS1, ATTACKER):
@@ -68,7 +68,7 @@ def test_a_claim_changes_nothing_on_other_links(fooled: Trio) -> None:
     wire.expect_none(UDP() / WORD, at=fooled.at("a"))
 
 
-def claim(trio: Trio, who: str, *addresses: Address) -> None:
+def claim(trio: ThreeContainers, who: str, *addresses: Address) -> None:
     """Have somebody tell everybody on the network that these are its addresses."""
     frames = [frame for address in addresses for frame in claims(trio.mac(who), address)]
     send_frame(trio.place(who), *frames, link=trio.link(who))

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from harness.adapters.protocol import Adapter, Facts
+from harness.adapters.protocol import Adapter, ContainerInfo
 from harness.model.plan import HOST, ContainerSpec, Protocol
 from harness.plugin.marks import requirement
 from harness.testbench.concurrent import at_once
@@ -49,14 +49,14 @@ def test_starts_that_race_removals_get_addresses_of_their_own(
     _assert_unique(scene, ["stays", *(spec.name for spec in specs)])
 
 
-def _removed(runtime: Adapter, name: str) -> Facts | None:
+def _removed(runtime: Adapter, name: str) -> ContainerInfo | None:
     runtime.remove(name)
     return None
 
 
 def _adopt(scene: Scene, specs: list[ContainerSpec], outcomes: Sequence[object]) -> None:
     for spec, outcome in zip(specs, outcomes, strict=True):
-        assert isinstance(outcome, Facts), outcome
+        assert isinstance(outcome, ContainerInfo), outcome
         scene.adopt(spec, outcome)
 
 

@@ -25,7 +25,7 @@ from harness.model.plan import (
 )
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
-from harness.testbench.listener import Ear
+from harness.testbench.listener import Listener
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from harness.world.build import World
@@ -120,7 +120,9 @@ def test_running_containers_fare_as_declared(scene: Scene) -> None:
 def assert_answer(scene: Scene, name: str, port: int, those: Iterable[Family]) -> None:
     """Somebody outside reaches a container by its published port, in each of some families."""
     for family in those:
-        with Ear(scene[name].net, "tcp", family=heard_in(scene.runtime, family), port=PORT) as ear:
+        with Listener(
+            scene[name].net, "tcp", family=heard_in(scene.runtime, family), port=PORT
+        ) as ear:
             at = scene.world.address(HOST, family)
             assert ear.hears(scene.place(ATTACKER), at=at, port=port, answered=True)
 

@@ -12,7 +12,7 @@ from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import Bridge, Joined, Mode
 from harness.plugin.marks import requirement
 from harness.testbench.scene import Scene
-from harness.world.guard import Guard
+from harness.world.guard import LeakGuard
 from suites.support.features import has_ipv6, has_networks
 
 SUBNET, SUBNET6 = IPv4Network("172.30.9.0/29"), IPv6Network("fd00:99::/64")
@@ -22,7 +22,7 @@ TAKEN_BY_FIRST: Final[dict[str, Any]] = {"ip": TAKEN, "ip6": TAKEN6}
 
 
 @dataclass(frozen=True)
-class Failing:
+class FailingStart:
     """A start that cannot succeed on the network on which `first` is, or in another mode."""
 
     mode: Mode | None = None
@@ -30,21 +30,21 @@ class Failing:
 
 
 FAILING = {
-    "no such command": Failing(options={"command": ("/no/such/command",)}),
-    "not executable": Failing(options={"command": ("/etc/hosts",)}),
-    "address in use": Failing(options={"ip": TAKEN}),
-    "IPv6 address in use": Failing(options={"ip6": TAKEN6}),
-    "address outside": Failing(options={"ip": IPv4Address("172.30.10.5")}),
-    "unknown sysctl": Failing(options={"sysctls": (("net.ipv4.unheard_of", "1"),)}),
-    "unknown network": Failing(mode=Bridge("unheard-of")),
-    "unknown container": Failing(mode=Joined("unheard-of")),
+    "no such command": FailingStart(options={"command": ("/no/such/command",)}),
+    "not executable": FailingStart(options={"command": ("/etc/hosts",)}),
+    "address in use": FailingStart(options={"ip": TAKEN}),
+    "IPv6 address in use": FailingStart(options={"ip6": TAKEN6}),
+    "address outside": FailingStart(options={"ip": IPv4Address("172.30.10.5")}),
+    "unknown sysctl": FailingStart(options={"sysctls": (("net.ipv4.unheard_of", "1"),)}),
+    "unknown network": FailingStart(mode=Bridge("unheard-of")),
+    "unknown container": FailingStart(mode=Joined("unheard-of")),
 }
 
 
 @requirement("LIFE-2")
 @pytest.mark.parametrize("case", FAILING.values(), ids=list(FAILING))
 def test_a_start_that_fails_leaves_nothing(
-    scene: Scene, runtime: Adapter, case: Failing, guard: Guard
+    scene: Scene, runtime: Adapter, case: FailingStart, guard: LeakGuard
 ) -> None:
     """Neither in the kernel nor of its name and address: the next start gets both."""
     asked = {key: TAKEN_BY_FIRST[key] for key in case.options if key in TAKEN_BY_FIRST}
@@ -62,7 +62,7 @@ def test_a_start_that_fails_leaves_nothing(
 
 @requirement("LIFE-2")
 def test_a_start_for_which_no_address_is_left_leaves_nothing(
-    scene: Scene, runtime: Adapter, guard: Guard
+    scene: Scene, runtime: Adapter, guard: LeakGuard
 ) -> None:
     """When one has gone the next start gets its address."""
     home = _small(scene)

@@ -13,10 +13,10 @@ from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import FAMILIES, HOST, INTERNET, Bridge, Family, Host, Joined, Mode, Nothing
 from harness.plugin.marks import requirement
 from harness.testbench.container import Container
-from harness.testbench.listener import TRANSPORTS, Ear, introduce
+from harness.testbench.listener import TRANSPORTS, Listener, introduce
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
-from harness.world.guard import Guard
+from harness.world.guard import LeakGuard
 from harness.world.state.snapshot import Snapshot
 from suites.support.features import anybody, has_ipv6, has_networks, lan, restarts
 
@@ -31,7 +31,7 @@ MODES: dict[str, Mode] = {
 
 @requirement("LIFE-1")
 @pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
-def test_a_removed_container_leaves_nothing(scene: Scene, mode: Mode, guard: Guard) -> None:
+def test_a_removed_container_leaves_nothing(scene: Scene, mode: Mode, guard: LeakGuard) -> None:
     """In no mode; while it runs it shows."""
     own = lan(scene)
     scene.container("home", Bridge())
@@ -46,7 +46,7 @@ def test_a_removed_container_leaves_nothing(scene: Scene, mode: Mode, guard: Gua
 @requirement("LIFE-1")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_is_remembered_of_whom_it_talked_to(
-    scene: Scene, family: Family, guard: Guard
+    scene: Scene, family: Family, guard: LeakGuard
 ) -> None:
     """Neither flows nor neighbours of its address stay, though others go on using the bridge.
 
@@ -60,14 +60,14 @@ def test_nothing_is_remembered_of_whom_it_talked_to(
         for transport in TRANSPORTS:
             introduce(guest, scene.world.address(INTERNET, family), transport)
             for caller in (scene.place(HOST), stays):
-                with Ear(guest, transport, family=family) as ear:
+                with Listener(guest, transport, family=family) as ear:
                     assert ear.hears(caller, at=guest.address(family))
         assert any("neighbour" in line or "link" in line for line in different())
         scene.remove("guest")
 
 
 @requirement("LIFE-1")
-def test_a_removed_network_leaves_nothing(scene: Scene, guard: Guard) -> None:
+def test_a_removed_network_leaves_nothing(scene: Scene, guard: LeakGuard) -> None:
     """Bridge, addresses, routes, rules and sysctls go with it, or with its last container."""
     scene.container("stays", Bridge())
     with guard.holding() as different:

@@ -9,7 +9,7 @@ from harness.model.plan import FAMILIES, HOST, Family
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
 from harness.testbench.container import Container
-from harness.testbench.listener import TRANSPORTS, Ear
+from harness.testbench.listener import TRANSPORTS, Listener
 from harness.testbench.scene import Scene
 from suites.support.features import lan
 
@@ -50,7 +50,7 @@ def test_it_is_reached_at_once(scene: Scene, family: Family) -> None:
     for _ in range(2):
         for caller in callers:
             for transport in TRANSPORTS:
-                with Ear(guest.net, transport, family=family) as ear:
+                with Listener(guest.net, transport, family=family) as ear:
                     assert ear.hears(caller, at=guest.net.address(family))
         guest.stop()
         guest.start()

@@ -9,7 +9,7 @@ import pytest
 from harness.model.plan import ATTACKER, INTERNET, NS1, Bridge, Family
 from harness.model.topology import pick
 from harness.plugin.marks import requirement
-from harness.testbench.listener import Ear
+from harness.testbench.listener import Listener
 from harness.testbench.scene import Scene
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
@@ -61,7 +61,7 @@ def test_a_route_does_not_lead_out_of_an_internal_network(
         eth0 = rtnetlink_dump.link(netlink, "eth0").ifindex
         netlink.send([rtnetlink.add_route(None, via=gateway.ip, oif=eth0)])
     address = scene.world.address(target, family)
-    with Ear(scene.place(target), "udp", family=family) as ear:
+    with Listener(scene.place(target), "udp", family=family) as ear:
         assert ear.hears(scene["outer"].net, at=address)
         assert ear.overhears([(scene["inner"].net, address, ear.port)], scene.settle) == []
 

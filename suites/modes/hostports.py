@@ -11,8 +11,8 @@ from harness.adapters.protocol import RuntimeRefused
 from harness.model.plan import ATTACKER, FAMILIES, HOST, Family, Mode, Publish
 from harness.model.topology import Address
 from harness.testbench.addressing import LOOPBACKS
-from harness.testbench.listener import Ear, Transport, free_port
-from harness.testbench.netns_view import Place
+from harness.testbench.listener import Listener, Transport, free_port
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
 
@@ -37,12 +37,12 @@ def assert_not_published(
 def assert_nothing_took(scene: Scene, transport: Transport, port: int) -> None:
     """The port is still the host's: one who listens there is alone, and hears every caller."""
     for family in FAMILIES:
-        with Ear(scene.place(HOST), transport, family=family, port=port) as ear:
+        with Listener(scene.place(HOST), transport, family=family, port=port) as ear:
             for caller, address in _callers(scene, family):
                 assert ear.hears(caller, at=address), f"{caller.name} calls {address}"
 
 
-def _callers(scene: Scene, family: Family) -> Iterator[tuple[Place, Address]]:
+def _callers(scene: Scene, family: Family) -> Iterator[tuple[NetnsView, Address]]:
     host, attacker = scene.place(HOST), scene.place(ATTACKER)
     yield attacker, scene.world.address(HOST, family)
     yield host, scene.world.address(HOST, family)

@@ -30,7 +30,7 @@ from harness.model.topology import START_TTL
 from harness.plugin.marks import requirement
 from harness.testbench import container
 from harness.testbench.listener import TRANSPORTS, Transport, introduce
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
 from linux.rtnetlink_dump import Route
@@ -78,7 +78,7 @@ def test_its_loopback_answers(cast: Scene, runtime: Adapter, name: str) -> None:
 
 
 @requirement("BR-1", "BR-2")
-def test_the_network_is_the_declared_one(cast: Scene, runtime: Adapter, host: Place) -> None:
+def test_the_network_is_the_declared_one(cast: Scene, runtime: Adapter, host: NetnsView) -> None:
     """The bridge is up under its name and holds its address, where the runtime documents them.
 
     With somebody on it: some runtimes make a bridge only then.
@@ -117,7 +117,7 @@ def test_no_policy_rule_leads_to_other_routes(cast: Scene, name: str) -> None:
 @requirement("BR-3")
 @pytest.mark.parametrize("name", BRIDGED)
 def test_the_host_end_of_its_veth_is_a_port_of_the_bridge(
-    cast: Scene, runtime: Adapter, host: Place, name: str
+    cast: Scene, runtime: Adapter, host: NetnsView, name: str
 ) -> None:
     """The other end of eth0 is on the host, up, with the bridge as its master."""
     eth0, links = cast[name].net.cable("eth0"), host.links()
@@ -181,7 +181,7 @@ def test_the_internet_answers_with_what_the_routers_leave(cast: Scene, source: s
 @requirement("BR-7")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_server_on_the_internet_sees_the_hosts_address(
-    cast: Scene, internet: Place, transport: Transport
+    cast: Scene, internet: NetnsView, transport: Transport
 ) -> None:
     """It is told by the server itself; the container's own socket has the container's address."""
     address, own = internet.address(4), cast[CONTAINER01].net.address(4)
@@ -193,7 +193,7 @@ def test_a_server_on_the_internet_sees_the_hosts_address(
 
 @requirement("BR-7")
 def test_no_packet_with_a_containers_address_leaves_the_host(
-    cast: Scene, runtime: Adapter, host: Place, internet: Place
+    cast: Scene, runtime: Adapter, host: NetnsView, internet: NetnsView
 ) -> None:
     """Pings, datagrams and connections all carry the host's address, on the LAN already."""
     subnet = ipv4_gateway(runtime).network

@@ -10,7 +10,7 @@ import pytest
 from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import DEFAULT_NETWORK, HOST, NS1, NS2, Bridge
 from harness.plugin.marks import requirement
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
 from linux.rtnetlink import mac_bytes
@@ -53,7 +53,7 @@ def test_what_the_runtime_reports_is_what_the_kernel_has(crowd: Scene) -> None:
 
 @requirement("BR-10", "BR-16")
 def test_a_small_network_gives_out_every_address_but_its_own(
-    scene: Scene, runtime: Adapter, host: Place
+    scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
     """All that are usable, round the gateway in the middle; then the next start is refused."""
     small = scene.network("small", subnet=SMALL, gateway=GATEWAY_IN_THE_MIDDLE)
@@ -93,7 +93,7 @@ def test_a_freed_address_is_given_out_again_as_declared(scene: Scene, runtime: A
 
 
 @requirement("BR-11")
-def test_macs_are_unique_on_the_network(crowd: Scene, host: Place) -> None:
+def test_macs_are_unique_on_the_network(crowd: Scene, host: NetnsView) -> None:
     """No two containers have one in common, nor one with a port of the host's."""
     macs = [crowd[name].net.links()["eth0"].mac for name in members(crowd)]
     assert len(set(macs)) == len(macs)

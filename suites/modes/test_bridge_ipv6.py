@@ -27,7 +27,7 @@ from harness.model.plan import (
 from harness.model.topology import START_TTL
 from harness.plugin.marks import requirement
 from harness.testbench.listener import TRANSPORTS, Transport, introduce
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux.rtnetlink_dump import Route
 from suites.modes.conftest import BOTH
@@ -92,7 +92,7 @@ def test_the_internet_answers_and_sees_the_host(dual: Scene, target: str) -> Non
 @requirement("V6-1", "BR-7")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_server_on_the_internet_sees_the_hosts_address(
-    dual: Scene, internet: Place, transport: Transport
+    dual: Scene, internet: NetnsView, transport: Transport
 ) -> None:
     """It is told by the server itself; the container's own socket has the container's address."""
     address = internet.address(6)
@@ -104,7 +104,7 @@ def test_a_server_on_the_internet_sees_the_hosts_address(
 
 @requirement("V6-1", "BR-7")
 def test_no_packet_with_a_containers_address_leaves_the_host(
-    dual: Scene, runtime: Adapter, host: Place
+    dual: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
     """Pings, datagrams and connections all carry the host's address, on the LAN already."""
     subnet = ipv6_gateway(runtime).network

@@ -21,8 +21,8 @@ from harness.model.plan import (
     cells,
 )
 from harness.plugin.marks import requirement
-from harness.testbench.listener import Ear
-from harness.testbench.netns_view import Place
+from harness.testbench.listener import Listener
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 
 THROUGH_THE_HOST: Final = {ATTACKER: NS1, INTERNET: NS1, NS1: INTERNET, NS2: INTERNET}
@@ -48,7 +48,7 @@ def test_an_outsider_opens_no_flow_to_a_container(cast: Scene, outsider: str) ->
 
 
 @requirement("BR-9")
-def test_not_even_one_packet_gets_in(cast: Scene, runtime: Adapter, host: Place) -> None:
+def test_not_even_one_packet_gets_in(cast: Scene, runtime: Adapter, host: NetnsView) -> None:
     """What the attacker sends arrives at the host, and the container's interface stays silent."""
     inside = cast[CONTAINER01].net
     attack = IP(src=str(cast.world.address(ATTACKER, 4)), dst=str(inside.address(4)))
@@ -66,7 +66,7 @@ def test_a_flow_from_inside_opens_no_other_door(cast: Scene, runtime: Adapter) -
     """Who was called by a container answers by way of the host, and by that way only."""
     inside, attacker = cast[CONTAINER01].net, cast.place(ATTACKER)
     answer, knock = os.urandom(16), os.urandom(16)
-    with Ear(attacker, "udp") as ear, inside.capture("eth0") as wire:
+    with Listener(attacker, "udp") as ear, inside.capture("eth0") as wire:
         meeting = ear.hears(inside, at=cast.world.address(ATTACKER, 4))
         assert meeting
         ear.tell(meeting.seen, answer)

@@ -31,8 +31,8 @@ from harness.plugin.marks import requirement
 from harness.testbench import container
 from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.container import Container
-from harness.testbench.listener import TRANSPORTS, Ear, Transport
-from harness.testbench.netns_view import Place, until
+from harness.testbench.listener import TRANSPORTS, Listener, Transport
+from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
 from suites.support.features import can_start, restarts
@@ -65,7 +65,7 @@ WORDS: Final = {
 
 
 @requirement("CTR-1")
-def test_it_is_in_the_joined_containers_network_namespace(cast: Scene, host: Place) -> None:
+def test_it_is_in_the_joined_containers_network_namespace(cast: Scene, host: NetnsView) -> None:
     """So is what it executes; the host's and a peer's are others."""
     joined = cast[CONTAINER01].net.identity
     assert cast[JOINER].net.identity == joined
@@ -104,12 +104,12 @@ def test_they_share_one_port_space(cast: Scene, family: Family, transport: Trans
     """What one has bound the other cannot; a peer can."""
     one, other = cast[CONTAINER01].net, cast[JOINER].net
     for first, second in ((one, other), (other, one)):
-        with Ear(first, transport, family=family) as ear:
-            with Ear(cast[CONTAINER02].net, transport, family=family, port=ear.port):
+        with Listener(first, transport, family=family) as ear:
+            with Listener(cast[CONTAINER02].net, transport, family=family, port=ear.port):
                 pass
             with (
                 pytest.raises(OSError, match="already in use"),
-                Ear(second, transport, family=family, port=ear.port),
+                Listener(second, transport, family=family, port=ear.port),
             ):
                 pass
 
@@ -125,11 +125,14 @@ def test_loopback_is_common(
     loopback = LOOPBACKS[family]
     if family == 6 and not runtime.dialect.bridge_loopback6:
         for place in (one, other):
-            with pytest.raises(OSError, match="assign"), Ear(place, transport, address=loopback):
+            with (
+                pytest.raises(OSError, match="assign"),
+                Listener(place, transport, address=loopback),
+            ):
                 pass
         return
     for listener, caller in ((one, other), (other, one)):
-        with Ear(listener, transport, address=loopback) as ear:
+        with Listener(listener, transport, address=loopback) as ear:
             meeting = ear.hears(caller)
             assert meeting
             assert meeting.seen[0] == loopback
@@ -172,7 +175,7 @@ def test_the_hostname_is_shared_or_not_as_declared(cast: Scene, runtime: Adapter
 
 @requirement("CTR-6")
 def test_joining_an_unknown_container_is_refused(
-    scene: Scene, runtime: Adapter, host: Place
+    scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
     """The error names it, and nothing is left behind."""
     before = Snapshot.of(host)
@@ -185,7 +188,7 @@ def test_joining_an_unknown_container_is_refused(
 
 @requirement("CTR-6")
 def test_joining_a_stopped_container_is_refused_or_starts_it(
-    scene: Scene, runtime: Adapter, host: Place
+    scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
     """As declared; a refusal names it, or its id, leaves nothing, and is over once it runs."""
     home = scene.container("home", Bridge())
@@ -206,7 +209,7 @@ def test_joining_a_stopped_container_is_refused_or_starts_it(
 
 @requirement("CTR-7")
 def test_what_contradicts_joining_is_refused_by_name(
-    scene: Scene, runtime: Adapter, host: Place
+    scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
     """Every option that the runtime declares, and no other; nothing is left behind.
 
@@ -257,7 +260,9 @@ def test_joining_a_joiner_lands_in_the_same_namespace(
 
 
 @requirement("CTR-9")
-def test_removing_the_joiner_leaves_the_network_of_the_joined(scene: Scene, host: Place) -> None:
+def test_removing_the_joiner_leaves_the_network_of_the_joined(
+    scene: Scene, host: NetnsView
+) -> None:
     """Inside and on the host everything stays, and the internet still answers.
 
     So it is when the joiner is merely stopped.
@@ -277,12 +282,12 @@ def test_removing_the_joiner_leaves_the_network_of_the_joined(scene: Scene, host
 @requirement("CTR-9", "PUB-1")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_removing_the_joiner_leaves_the_ports_of_the_joined(
-    scene: Scene, host: Place, transport: Transport
+    scene: Scene, host: NetnsView, transport: Transport
 ) -> None:
     """What the joined one publishes answers to the LAN as before."""
     home = scene.container("home", Bridge(), ports=(Publish(PUBLISHED, INSIDE, transport),))
     joiner = scene.container("joiner", Joined("home"))
-    with Ear(home.net, transport, port=INSIDE) as ear:
+    with Listener(home.net, transport, port=INSIDE) as ear:
         call: dict[str, Any] = {"at": host.address(4), "port": PUBLISHED, "answered": True}
         assert ear.hears(scene.place(ATTACKER), **call)
         joiner.remove()

@@ -21,8 +21,8 @@ from harness.model.plan import (
 from harness.plugin.marks import requirement
 from harness.testbench import container, netns_view
 from harness.testbench.addressing import LOOPBACKS
-from harness.testbench.listener import TRANSPORTS, Ear, Transport, introduce
-from harness.testbench.netns_view import Place
+from harness.testbench.listener import TRANSPORTS, Listener, Transport, introduce
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
 from suites.modes.hostports import assert_not_published
@@ -42,7 +42,7 @@ PUBLISHED, INSIDE = 8196, 31081
 
 
 @requirement("HOST-1")
-def test_it_is_in_the_hosts_network_namespace(cast: Scene, host: Place) -> None:
+def test_it_is_in_the_hosts_network_namespace(cast: Scene, host: NetnsView) -> None:
     """So is what it executes; a bridged container is not."""
     assert cast[ON_HOST].net.identity == host.identity
     assert container.view(cast[ON_HOST]).netns == host.identity[1]
@@ -50,7 +50,7 @@ def test_it_is_in_the_hosts_network_namespace(cast: Scene, host: Place) -> None:
 
 
 @requirement("HOST-1", "LIFE-7")
-def test_started_again_it_is_there_again(scene: Scene, host: Place) -> None:
+def test_started_again_it_is_there_again(scene: Scene, host: NetnsView) -> None:
     """In the host's namespace, and so is what it executes."""
     guest = scene.container("guest", Host())
     guest.stop()
@@ -60,7 +60,7 @@ def test_started_again_it_is_there_again(scene: Scene, host: Place) -> None:
 
 
 @requirement("HOST-1")
-def test_it_sees_the_hosts_interfaces(cast: Scene, host: Place) -> None:
+def test_it_sees_the_hosts_interfaces(cast: Scene, host: NetnsView) -> None:
     """A process inside is shown all of them and no other."""
     assert container.view(cast[ON_HOST]).interfaces == set(host.links())
 
@@ -87,11 +87,11 @@ def test_it_changes_nothing_on_the_host(fresh: Scene) -> None:
 @requirement("HOST-2", "PUB-1")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_what_others_publish_stays_as_it_is(
-    scene: Scene, host: Place, transport: Transport
+    scene: Scene, host: NetnsView, transport: Transport
 ) -> None:
     """On the LAN and on 127.0.0.1: while it runs, and once it has gone."""
     web = scene.container("web", Bridge(), ports=(Publish(PUBLISHED, INSIDE, transport),))
-    with Ear(web.net, transport, port=INSIDE) as ear:
+    with Listener(web.net, transport, port=INSIDE) as ear:
 
         def answers() -> bool:
             lan = ear.hears(
@@ -113,11 +113,11 @@ def test_what_others_publish_stays_as_it_is(
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_listener_inside_is_a_listener_on_the_host(
-    cast: Scene, host: Place, family: Family, transport: Transport
+    cast: Scene, host: NetnsView, family: Family, transport: Transport
 ) -> None:
     """It is reached at the host's addresses, and its port is taken on the host."""
     address = cast.world.address(HOST, family)
-    with Ear(cast[ON_HOST].net, transport, family=family) as ear:
+    with Listener(cast[ON_HOST].net, transport, family=family) as ear:
         callers = [cast.place(ATTACKER), host]
         if cast[CONTAINER01].net.address(family) not in (None, address):
             callers.append(cast[CONTAINER01].net)
@@ -126,7 +126,7 @@ def test_a_listener_inside_is_a_listener_on_the_host(
         assert ear.hears(host, at=LOOPBACKS[family])
         with (
             pytest.raises(OSError, match="in use"),
-            Ear(host, transport, family=family, port=ear.port),
+            Listener(host, transport, family=family, port=ear.port),
         ):
             pass
 
@@ -135,7 +135,7 @@ def test_a_listener_inside_is_a_listener_on_the_host(
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_what_it_sends_carries_the_hosts_address_untranslated(
-    cast: Scene, internet: Place, family: Family, transport: Transport
+    cast: Scene, internet: NetnsView, family: Family, transport: Transport
 ) -> None:
     """The internet sees the very address and port that the sender's own socket has."""
     address = internet.address(family)
@@ -163,7 +163,7 @@ def _question(cell: Cell) -> tuple[object, ...]:
 
 @requirement("HOST-5")
 @pytest.mark.parametrize("key", SYSCTLS)
-def test_a_net_sysctl_is_refused(scene: Scene, host: Place, runtime: Adapter, key: str) -> None:
+def test_a_net_sysctl_is_refused(scene: Scene, host: NetnsView, runtime: Adapter, key: str) -> None:
     """It would be the host's: the refusal names it, the host's value stays, nothing is left."""
     before, dotted = Snapshot.of(host), key.replace("/", ".")
     value = host.sysctl(dotted)
@@ -180,7 +180,7 @@ def test_a_net_sysctl_is_refused(scene: Scene, host: Place, runtime: Adapter, ke
 
 
 @requirement("HOST-5")
-def test_a_net_sysctl_is_refused_to_who_joins_it(scene: Scene, host: Place) -> None:
+def test_a_net_sysctl_is_refused_to_who_joins_it(scene: Scene, host: NetnsView) -> None:
     """By way of container:<id> the namespace is the host's all the same, by however many steps."""
     key = "net.ipv4.ip_default_ttl"
     scene.container("guest", Host())
@@ -195,7 +195,9 @@ def test_a_net_sysctl_is_refused_to_who_joins_it(scene: Scene, host: Place) -> N
 
 
 @requirement("HOST-5")
-def test_a_net_sysctl_is_granted_where_it_is_the_containers_own(scene: Scene, host: Place) -> None:
+def test_a_net_sysctl_is_granted_where_it_is_the_containers_own(
+    scene: Scene, host: NetnsView
+) -> None:
     """A bridged container gets it, in its own namespace only: the word alone is not refused."""
     key = "net.ipv4.ip_default_ttl"
     value = host.sysctl(key)
@@ -205,7 +207,7 @@ def test_a_net_sysctl_is_granted_where_it_is_the_containers_own(scene: Scene, ho
 
 
 @requirement("HOST-6")
-def test_no_abstract_socket_of_a_daemon_can_be_connected_to(cast: Scene, host: Place) -> None:
+def test_no_abstract_socket_of_a_daemon_can_be_connected_to(cast: Scene, host: NetnsView) -> None:
     """A listener that is there for control is found and reached; nobody else's is."""
     inside = cast[ON_HOST].net
     with netns_view.listening(host) as control:

@@ -29,7 +29,7 @@ from harness.plugin.marks import requirement
 from harness.testbench import container
 from harness.testbench.attach import last_address
 from harness.testbench.listener import introduce
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux.rtnetlink_dump import Route
 
@@ -94,7 +94,7 @@ def test_the_internet_answers_with_what_the_routers_leave(
 
 @requirement("ATT-3")
 def test_the_internet_sees_the_host_or_not_as_declared(
-    attached: Scene, internet: Place, runtime: Adapter
+    attached: Scene, internet: NetnsView, runtime: Adapter
 ) -> None:
     """What was attached by hand is masqueraded like the runtime's own containers, or is not."""
     address = internet.address(4)

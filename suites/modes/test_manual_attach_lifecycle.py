@@ -12,13 +12,13 @@ from harness.plugin.marks import requirement
 from harness.testbench import container
 from harness.testbench.attach import host_end
 from harness.testbench.container import Container
-from harness.testbench.netns_view import Place, until
+from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
 
 
 @requirement("ATT-1")
-def test_its_namespace_can_be_named_and_entered_from_outside(scene: Scene, host: Place) -> None:
+def test_its_namespace_can_be_named_and_entered_from_outside(scene: Scene, host: NetnsView) -> None:
     """Its pid leads to a namespace, a name given to that leads into the same one."""
     alone = scene.container("alone", Nothing())
     with container.named(scene.world.host, alone) as place:
@@ -40,7 +40,7 @@ def test_what_is_done_by_the_name_is_done_to_the_container(scene: Scene) -> None
 
 @requirement("ATT-4")
 def test_removing_the_container_takes_the_veth_pair_along(
-    scene: Scene, host: Place, runtime: Adapter
+    scene: Scene, host: NetnsView, runtime: Adapter
 ) -> None:
     """Both ends are gone and the bridge has one port less; its other ports stay."""
     alone = _alone(scene)
@@ -53,7 +53,7 @@ def test_removing_the_container_takes_the_veth_pair_along(
 
 
 @requirement("ATT-4")
-def test_the_freed_port_can_be_taken_again(scene: Scene, host: Place) -> None:
+def test_the_freed_port_can_be_taken_again(scene: Scene, host: NetnsView) -> None:
     """A container of the same name is attached under the same address, and is answered."""
     scene.container("peer", Bridge())
     for _ in range(2):
@@ -78,7 +78,7 @@ def test_it_survives_an_exec(scene: Scene) -> None:
 
 
 @requirement("ATT-5")
-def test_a_stop_and_start_leaves_a_clean_none_again(scene: Scene, host: Place) -> None:
+def test_a_stop_and_start_leaves_a_clean_none_again(scene: Scene, host: NetnsView) -> None:
     """Nothing of what was attached comes back, inside or in the host."""
     alone = _alone(scene)
     alone.attach()
@@ -98,13 +98,13 @@ def _alone(scene: Scene) -> Container:
     return scene.container("alone", Nothing())
 
 
-def wait_for_the_end_of(alone: Container, host: Place) -> None:
+def wait_for_the_end_of(alone: Container, host: NetnsView) -> None:
     """Wait until the kernel has cleaned up behind the namespace: it does that by and by."""
     end = host_end(alone.name)
     until(host, lambda: end not in host.links(), f"{end} is gone")
 
 
-def ports(host: Place, runtime: Adapter) -> set[str]:
+def ports(host: NetnsView, runtime: Adapter) -> set[str]:
     """The names of the ports of the default network's bridge."""
     links = host.links()
     bridge = runtime.network_facts(DEFAULT_NETWORK).interface

@@ -26,13 +26,13 @@ from harness.plugin.marks import requirement
 from harness.testbench import container as entry
 from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Transport, free_port, shout
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from suites.modes.hostports import assert_not_published
 
 
 @requirement("NONE-1")
-def test_it_has_a_network_namespace_of_its_own(cast: Scene, host: Place) -> None:
+def test_it_has_a_network_namespace_of_its_own(cast: Scene, host: NetnsView) -> None:
     """Neither the host nor any other container is in it, and what it executes is."""
     own = cast[ALONE].net.identity
     others = [spec.name for spec in cast.plan.containers if spec.name != ALONE]
@@ -101,7 +101,7 @@ def test_everything_else_fails_at_once_for_want_of_a_route(cast: Scene) -> None:
 
 @requirement("NONE-5")
 def test_nothing_it_does_puts_a_frame_on_an_interface_of_the_host(
-    scene: Scene, host: Place
+    scene: Scene, host: NetnsView
 ) -> None:
     """Datagrams, pings, connections, broadcasts and multicasts: a bridged container's show."""
     scene.containers(bridged=Bridge(), alone=Nothing())

@@ -38,8 +38,8 @@ from harness.model.topology import Address, pick
 from harness.plugin.marks import requirement
 from harness.testbench import container
 from harness.testbench.addressing import LOOPBACKS
-from harness.testbench.listener import TRANSPORTS, Ear, Transport, introduce
-from harness.testbench.netns_view import Place, until
+from harness.testbench.listener import TRANSPORTS, Listener, Transport, introduce
+from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.scene import Scene
 from harness.world.state.snapshot import Snapshot
 from linux import syscalls
@@ -70,7 +70,7 @@ def test_it_has_lo_and_one_interface_more(cast: Scene, runtime: Adapter, name: s
 @requirement("UM-1")
 @pytest.mark.parametrize("name", ALIKE)
 def test_it_has_the_addresses_that_are_declared(
-    cast: Scene, runtime: Adapter, host: Place, name: str
+    cast: Scene, runtime: Adapter, host: NetnsView, name: str
 ) -> None:
     """The host's own, in both families, or those that slirp4netns gives to everybody."""
     held = {item for item in cast[name].net.interfaces() if not item.ip.is_loopback}
@@ -90,7 +90,7 @@ def test_it_has_one_default_route(cast: Scene, name: str, family: Family) -> Non
 
 
 @requirement("UM-1")
-def test_its_namespace_is_not_one_of_the_machines_root(cast: Scene, host: Place) -> None:
+def test_its_namespace_is_not_one_of_the_machines_root(cast: Scene, host: NetnsView) -> None:
     """It belongs to a user namespace of the user's own: root inside is nobody outside."""
     with cast[CONTAINER01].net.open() as inside, host.open() as outside:
         assert syscalls.owner(inside.fd) != syscalls.owner(outside.fd)
@@ -136,11 +136,11 @@ def test_the_host_answers_where_its_address_is_its_alone(cast: Scene, name: str)
 
 @requirement("UM-3")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_name_leads_to_the_host(cast: Scene, host: Place, transport: Transport) -> None:
+def test_a_name_leads_to_the_host(cast: Scene, host: NetnsView, transport: Transport) -> None:
     """Whatever address stands beside it in the container's hosts file."""
     lines = (line.split() for line in cast[CONTAINER01].read("/etc/hosts").splitlines())
     (address,) = (words[0] for words in lines if HOST_NAME in words)
-    with Ear(host, transport, address=cast.world.address(HOST, 4)) as ear:
+    with Listener(host, transport, address=cast.world.address(HOST, 4)) as ear:
         assert ear.hears(cast[CONTAINER01].net, at=ip_address(address), answered=True)
 
 
@@ -148,14 +148,14 @@ def test_a_name_leads_to_the_host(cast: Scene, host: Place, transport: Transport
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_loopback_of_the_host_is_the_hosts_own(
-    cast: Scene, host: Place, transport: Transport, family: Family
+    cast: Scene, host: NetnsView, transport: Transport, family: Family
 ) -> None:
     """What listens there is not called by a gateway's address, nor by any that a file names."""
     inside = cast[CONTAINER01]
     known = {route.via for route in inside.net.routes() if route.via}
     for name in ("/etc/hosts", "/etc/resolv.conf"):
         known |= _addresses(inside.read(name))
-    with Ear(host, transport, address=LOOPBACKS[family]) as ear:
+    with Listener(host, transport, address=LOOPBACKS[family]) as ear:
         assert ear.hears(host)
         calls = [
             (inside.net, at, ear.port)
@@ -195,7 +195,7 @@ def test_what_is_not_published_is_not_heard_of_outside(
     """A listener inside is called by the host's addresses, from the host and the LAN: in vain."""
     at = cast.world.address(HOST, family)
     callers = [cast.place(name) for name in (HOST, ATTACKER, NS1)]
-    with Ear(cast[CONTAINER01].net, transport, family=family, port=INSIDE) as ear:
+    with Listener(cast[CONTAINER01].net, transport, family=family, port=INSIDE) as ear:
         assert ear.hears(cast[JOINER].net, at=LOOPBACKS[family])
         assert ear.overhears([(caller, at, INSIDE) for caller in callers], cast.settle) == []
 
@@ -204,7 +204,7 @@ def test_what_is_not_published_is_not_heard_of_outside(
 
 
 @requirement("UM-5")
-def test_the_kernel_is_told_nothing_in_the_host(scene: Scene, host: Place) -> None:
+def test_the_kernel_is_told_nothing_in_the_host(scene: Scene, host: NetnsView) -> None:
     """While it runs, talks, stops and starts there is no link, address, route or rule more."""
     before = Snapshot.of(host)
     guest = scene.container("guest", Bridge())
@@ -219,7 +219,7 @@ def test_the_kernel_is_told_nothing_in_the_host(scene: Scene, host: Place) -> No
 
 
 @requirement("UM-5")
-def test_the_process_in_user_space_goes_with_the_container(scene: Scene, host: Place) -> None:
+def test_the_process_in_user_space_goes_with_the_container(scene: Scene, host: NetnsView) -> None:
     """There is one for each container, of an ordinary user's, and none when that is gone."""
     inside = scene.world.host
     before = inside.call(_datapaths)
@@ -242,7 +242,7 @@ def test_a_network_of_the_users_is_a_bridge_behind_a_tap(scene: Scene, runtime: 
 
 
 @requirement("UM-6")
-def test_the_host_has_no_link_of_it(scene: Scene, host: Place) -> None:
+def test_the_host_has_no_link_of_it(scene: Scene, host: NetnsView) -> None:
     """Nor a rule or a route: the bridge is in a namespace of the user's, with all that it needs."""
     before = Snapshot.of(host)
     lan = scene.network("lan")

@@ -10,14 +10,14 @@ from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1, Protocol
 from harness.plugin.marks import requirement
 from harness.testbench.packets.craft import send_packet
 from suites.support.packet_kinds import PORT, WORD, everything
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 CONTROL: Final = b"from the host"
 
 
 @requirement("BR-9")
 @pytest.mark.parametrize("outsider", [ATTACKER, INTERNET, NS1])
-def test_nothing_of_any_protocol_comes_in(trio: Trio, outsider: str) -> None:
+def test_nothing_of_any_protocol_comes_in(trio: ThreeContainers, outsider: str) -> None:
     """As little what looks like an answer, or like part of a flow, as what begins one."""
     sent = list(everything(trio, outsider, "a"))
     with trio.place(HOST).capture() as outside, trio.capture("a") as wire:

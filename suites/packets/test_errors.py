@@ -13,7 +13,7 @@ from harness.testbench.listener import free_port
 from harness.testbench.packets.capture import Capture
 from harness.testbench.packets.craft import send_packet
 from harness.world.service_protocols import TCP_PORTS
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 OWN_PORT = 31042
 """The source port of what is sent, or its echo identifier."""
@@ -32,7 +32,7 @@ PAIRS = [("a", "b"), ("a", GATEWAY), ("a", HOST), ("a", NS1), ("a", INTERNET), (
 
 @requirement("BR-20")
 @pytest.mark.parametrize(("caller", "target"), PAIRS)
-def test_a_closed_udp_port_is_told(trio: Trio, caller: str, target: str) -> None:
+def test_a_closed_udp_port_is_told(trio: ThreeContainers, caller: str, target: str) -> None:
     """Port-unreachable comes at once from the address that was called, and quotes the datagram."""
     port = free_port(trio.place(target), "udp")
     with (
@@ -51,7 +51,7 @@ def test_a_closed_udp_port_is_told(trio: Trio, caller: str, target: str) -> None
 
 @requirement("BR-20")
 @pytest.mark.parametrize(("caller", "target"), PAIRS)
-def test_a_closed_tcp_port_resets(trio: Trio, caller: str, target: str) -> None:
+def test_a_closed_tcp_port_resets(trio: ThreeContainers, caller: str, target: str) -> None:
     """A reset comes at once from the address that was called, and nothing else does."""
     port = free_port(trio.place(target), "tcp")
     with (
@@ -68,7 +68,7 @@ def test_a_closed_tcp_port_resets(trio: Trio, caller: str, target: str) -> None:
 
 
 @requirement("BR-21")
-def test_each_container_is_told_of_its_own_error(trio: Trio) -> None:
+def test_each_container_is_told_of_its_own_error(trio: ThreeContainers) -> None:
     """Two that call the same closed port from the same port each get their own refusal."""
     port = free_port(trio.place(INTERNET), "udp")
     options = {"port": port, "own_port": OWN_PORT}
@@ -92,7 +92,7 @@ def test_each_container_is_told_of_its_own_error(trio: Trio) -> None:
 
 @requirement("BR-21")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_error_comes_back_translated(trio: Trio, protocol: Protocol) -> None:
+def test_every_error_comes_back_translated(trio: ThreeContainers, protocol: Protocol) -> None:
     """Inside and outside of what it quotes are the container's own address and port again."""
     for number, kind in enumerate(KINDS):
         own_port = OWN_PORT + number
@@ -110,7 +110,7 @@ def test_every_error_comes_back_translated(trio: Trio, protocol: Protocol) -> No
 
 
 @requirement("BR-21")
-def test_errors_about_nothing_known_do_not_come_in(trio: Trio) -> None:
+def test_errors_about_nothing_known_do_not_come_in(trio: ThreeContainers) -> None:
     """One that quotes an unknown flow, or a container's own address, reaches no container.
 
     Sent to the host, or to the container itself where what is not published is kept out.
@@ -138,18 +138,18 @@ def test_errors_about_nothing_known_do_not_come_in(trio: Trio) -> None:
     wire.expect_one(trio.ip(INTERNET, "a") / trio.error("host-unreachable"), at=trio.at("a"))
 
 
-def arrived(trio: Trio, wire: Capture, protocol: Protocol) -> Packet:
+def arrived(trio: ThreeContainers, wire: Capture, protocol: Protocol) -> Packet:
     """What a container sent to the internet's echo service, as it arrived there."""
     request = trio.request(protocol, sport=ANY_PORT, dport=ECHO)
     frame = wire.expect_one(trio.ip(HOST, INTERNET) / request, at=trio.at(INTERNET))
     return frame.packet.payload
 
 
-def about(trio: Trio, kind: str, packet: Packet) -> Packet:
+def about(trio: ThreeContainers, kind: str, packet: Packet) -> Packet:
     """The internet's error about a packet, to its sender."""
     return trio.ip(INTERNET, HOST) / trio.error(kind) / Raw(bytes(packet))
 
 
-def left(trio: Trio) -> int:
+def left(trio: ThreeContainers) -> int:
     """The TTL with which a packet of the internet's arrives in a container."""
     return START_TTL - trio.scene.world.topology.routers - 1

@@ -12,7 +12,7 @@ from harness.plugin.marks import requirement
 from harness.testbench import transfer
 from harness.testbench.packets.offload import without_offload
 from harness.world.service_protocols import TCP_PORTS
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 OWN_PORT: Final = 31045
 ECHO: Final = TCP_PORTS["echo"]
@@ -24,7 +24,7 @@ SHORT: Final = 10_000
 
 @requirement("BR-24")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_two_containers_may_use_the_same_port(trio: Trio, protocol: Protocol) -> None:
+def test_two_containers_may_use_the_same_port(trio: ThreeContainers, protocol: Protocol) -> None:
     """Towards one server, at the same time; it tells them apart, and each hears its own answer."""
     options = {"port": ECHO, "own_port": OWN_PORT}
     with (
@@ -49,7 +49,9 @@ def test_two_containers_may_use_the_same_port(trio: Trio, protocol: Protocol) ->
 @pytest.mark.parametrize(
     ("caller", "server"), [("a", "b"), ("a", INTERNET), (GATEWAY, "a"), ("a", GATEWAY)]
 )
-def test_bulk_tcp_arrives_intact(trio: Trio, caller: str, server: str, *, offload: bool) -> None:
+def test_bulk_tcp_arrives_intact(
+    trio: ThreeContainers, caller: str, server: str, *, offload: bool
+) -> None:
     """Both ways, with segments and checksums left to the card, and with the container's own."""
     ends = trio.place(caller), trio.place(server), trio.address(server)
     with contextlib.nullcontext() if offload else without_offload(trio.place("a")):
@@ -59,7 +61,7 @@ def test_bulk_tcp_arrives_intact(trio: Trio, caller: str, server: str, *, offloa
 
 @requirement("BR-4", "BR-7", "BR-25")
 @pytest.mark.parametrize(("caller", "server"), [("a", "b"), ("a", INTERNET), ("a", GATEWAY)])
-def test_who_has_said_all_is_answered(trio: Trio, caller: str, server: str) -> None:
+def test_who_has_said_all_is_answered(trio: ThreeContainers, caller: str, server: str) -> None:
     """A connection ends by halves: the one side is heard to its end, and then hears the other."""
     ends = trio.place(caller), trio.place(server), trio.address(server)
     assert transfer.in_turn(*ends, SHORT) == (transfer.sent(SHORT), transfer.sent(SHORT))

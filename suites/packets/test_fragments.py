@@ -17,7 +17,7 @@ from harness.plugin.marks import requirement
 from harness.testbench.client import there_and_back
 from harness.testbench.packets.craft import fragment, send_packet
 from harness.world.service_protocols import UDP_PORTS
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 DATAGRAM: Final = hashlib.shake_128(b"no two pieces are alike").digest(8000)
 OWN_PORT: Final = 31044
@@ -28,7 +28,7 @@ PIECE: Final = 1200
 
 @requirement("BR-23")
 @pytest.mark.parametrize("target", ["b", GATEWAY, HOST, NS1, INTERNET])
-def test_a_datagram_of_8000_bytes_goes_there_and_back(trio: Trio, target: str) -> None:
+def test_a_datagram_of_8000_bytes_goes_there_and_back(trio: ThreeContainers, target: str) -> None:
     """It leaves in fragments, arrives whole, and comes back the same way."""
     with trio.capture("a") as wire:
         there, back = there_and_back(
@@ -43,7 +43,7 @@ def test_a_datagram_of_8000_bytes_goes_there_and_back(trio: Trio, target: str) -
 
 @requirement("BR-23")
 @pytest.mark.parametrize("target", ["b", GATEWAY, INTERNET])
-def test_an_echo_request_of_as_many_bytes_is_answered(trio: Trio, target: str) -> None:
+def test_an_echo_request_of_as_many_bytes_is_answered(trio: ThreeContainers, target: str) -> None:
     """What has no ports passes in fragments as well, and is put together."""
     with (
         trio.capture("a") as wire,
@@ -57,7 +57,7 @@ def test_an_echo_request_of_as_many_bytes_is_answered(trio: Trio, target: str) -
 
 
 @requirement("BR-23")
-def test_the_order_of_fragments_does_not_matter(trio: Trio) -> None:
+def test_the_order_of_fragments_does_not_matter(trio: ThreeContainers) -> None:
     """The last one first, and the one with the ports last: the internet gets them together."""
     with trio.call("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT) as call:
         for piece in reversed(pieces(trio, DATAGRAM)):
@@ -65,7 +65,7 @@ def test_the_order_of_fragments_does_not_matter(trio: Trio) -> None:
         assert b'"size": 8000' in call.hear()
 
 
-def pieces(trio: Trio, data: bytes) -> list[Packet]:
+def pieces(trio: ThreeContainers, data: bytes) -> list[Packet]:
     """A datagram from container a to the internet's echo service, in fragments."""
     datagram = UDP(sport=OWN_PORT, dport=ECHO) / data
     if trio.family == 4:

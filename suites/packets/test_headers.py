@@ -13,7 +13,7 @@ from harness.model.plan import GATEWAY, INTERNET
 from harness.model.topology import START_TTL
 from harness.plugin.marks import requirement
 from harness.testbench.packets.craft import send_packet
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 OWN_PORT: Final = 31046
 EXPEDITED, CAPABLE = 46 << 2, 0b10
@@ -34,7 +34,7 @@ CLASS: Final = {4: "tos", 6: "tc"}
 
 @requirement("BR-4", "BR-5", "BR-7", "BR-28")
 @pytest.mark.parametrize("target", ["b", GATEWAY, INTERNET])
-def test_whatever_its_header_says_a_packet_arrives(trio: Trio, target: str) -> None:
+def test_whatever_its_header_says_a_packet_arrives(trio: ThreeContainers, target: str) -> None:
     """Marked for urgency or congestion, and still so; with options; unsummed, or empty."""
     with trio.capture(target) as wire:
         for marked, said in unusual(trio):
@@ -47,7 +47,7 @@ def test_whatever_its_header_says_a_packet_arrives(trio: Trio, target: str) -> N
         assert came[type(wanted)].getfieldval(CLASS[trio.family]) == marked
 
 
-def unusual(trio: Trio) -> Iterator[tuple[int, Packet]]:
+def unusual(trio: ThreeContainers) -> Iterator[tuple[int, Packet]]:
     """Traffic classes, and what follows the IP header: each to a port of its own."""
     yield EXPEDITED, UDP(sport=OWN_PORT, dport=OWN_PORT) / b"in a hurry"
     yield CAPABLE, UDP(sport=OWN_PORT, dport=OWN_PORT + 1) / b"with patience"

@@ -16,12 +16,12 @@ from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
 from harness.testbench import transfer
 from harness.testbench.packets.craft import fragment
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.service_protocols import UDP_PORTS
 from suites.support.features import has_ipv6
-from suites.support.three_containers import DUAL, Trio, both_families
+from suites.support.three_containers import DUAL, ThreeContainers, both_families
 
 NARROW: Final = 1400
 """MTU of the link behind the first router, in bytes. Every other link has 1500."""
@@ -57,38 +57,38 @@ def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
 
 
 @pytest.fixture(scope="module")
-def narrow_wires(narrow_scene: Scene) -> Iterator[Wires]:
+def narrow_wires(narrow_scene: Scene) -> Iterator[TapPool]:
     """Taps on that world's own places."""
-    with Wires() as opened:
+    with TapPool() as opened:
         yield opened
 
 
 @pytest.fixture
-def narrow(narrow_scene: Scene, narrow_wires: Wires, family: Family) -> Iterator[Trio]:
+def narrow(narrow_scene: Scene, narrow_wires: TapPool, family: Family) -> Iterator[ThreeContainers]:
     """A container `a` that does not know the path yet."""
     network = DUAL if family == 6 else DEFAULT_NETWORK
     container = narrow_scene.container("a", Bridge(network))
     narrow_scene.ready()
-    with Wires() as own:
-        yield Trio(narrow_scene, family, network, narrow_wires, own)
+    with TapPool() as own:
+        yield ThreeContainers(narrow_scene, family, network, narrow_wires, own)
     container.remove()
 
 
 @pytest.fixture
-def wide(narrow_scene: Scene, narrow_wires: Wires, family: Family) -> Iterator[Trio]:
+def wide(narrow_scene: Scene, narrow_wires: TapPool, family: Family) -> Iterator[ThreeContainers]:
     """A container `a` on a network whose own links carry more than every other."""
     narrow_scene.network("wide", mtu=WIDE, ipv6=family == 6)
     container = narrow_scene.container("a", Bridge("wide"))
     narrow_scene.ready()
-    with Wires() as own:
-        yield Trio(narrow_scene, family, "wide", narrow_wires, own)
+    with TapPool() as own:
+        yield ThreeContainers(narrow_scene, family, "wide", narrow_wires, own)
     container.remove()
     narrow_scene.remove_network("wide")
 
 
 @requirement("BR-22")
 @pytest.mark.parametrize("protocol", [Protocol.ICMP, Protocol.UDP])
-def test_what_is_too_big_is_told_with_the_mtu(narrow: Trio, protocol: Protocol) -> None:
+def test_what_is_too_big_is_told_with_the_mtu(narrow: ThreeContainers, protocol: Protocol) -> None:
     """The router before the narrow link says so; the container's kernel believes it."""
     with (
         narrow.capture("a", INTERNET) as wire,
@@ -113,7 +113,7 @@ def test_what_is_too_big_is_told_with_the_mtu(narrow: Trio, protocol: Protocol) 
 
 
 @requirement("BR-22")
-def test_the_sender_fragments_and_nobody_else(narrow: Trio) -> None:
+def test_the_sender_fragments_and_nobody_else(narrow: ThreeContainers) -> None:
     """Told once, the container fragments its datagrams itself, and so they arrive."""
     with narrow.call("a", INTERNET, Protocol.UDP, port=ECHO) as call:
         call.say(TOO_LONG)
@@ -129,7 +129,7 @@ def test_the_sender_fragments_and_nobody_else(narrow: Trio) -> None:
 
 
 @requirement("BR-22")
-def test_bulk_tcp_gets_through(narrow: Trio) -> None:
+def test_bulk_tcp_gets_through(narrow: ThreeContainers) -> None:
     """An upload shrinks its segments as it is told, and arrives whole; so does a download."""
     ends = narrow.place("a"), narrow.place(INTERNET), narrow.address(INTERNET)
     with narrow.capture("a") as wire:
@@ -140,7 +140,7 @@ def test_bulk_tcp_gets_through(narrow: Trio) -> None:
 
 
 @requirement("BR-22", "NET-8")
-def test_the_hosts_own_link_may_be_the_narrow_one(wide: Trio) -> None:
+def test_the_hosts_own_link_may_be_the_narrow_one(wide: ThreeContainers) -> None:
     """On a network whose links carry more than the host's, the bridge's address says so."""
     uplink = wide.place(HOST).links()["eth0"].mtu
     with (

@@ -15,7 +15,7 @@ from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1
 from harness.plugin.marks import requirement
 from harness.testbench.packets.craft import send_frame
 from harness.world.service_protocols import UDP_PORTS
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 ECHO: Final = UDP_PORTS["echo"]
 OWN_PORT: Final = 31046
@@ -33,7 +33,7 @@ PORTLESS: Final = (47, 50, 51, 132, 136, 253)
 
 @requirement("BR-26")
 @pytest.mark.parametrize("target", [NS1, ATTACKER, INTERNET])
-def test_a_forged_source_does_not_leave_the_host(trio: Trio, target: str) -> None:
+def test_a_forged_source_does_not_leave_the_host(trio: ThreeContainers, target: str) -> None:
     """Neither a bystander's, nor a neighbour's, nor anybody's, wherever it is sent."""
     others = (trio.address(name) for name in (HOST, NS1, ATTACKER, INTERNET, GATEWAY))
     forged = [*others, *(ip_address(text) for text in STRANGERS[trio.family])]
@@ -50,7 +50,9 @@ def test_a_forged_source_does_not_leave_the_host(trio: Trio, target: str) -> Non
 
 
 @requirement("BR-7")
-def test_what_belongs_to_no_flow_does_not_leave_with_the_containers_address(trio: Trio) -> None:
+def test_what_belongs_to_no_flow_does_not_leave_with_the_containers_address(
+    trio: ThreeContainers,
+) -> None:
     """Stray resets and replies, broken checksums, protocols without ports: none is let through."""
     odd = strays(trio)
     with trio.capture(GATEWAY, HOST, INTERNET) as wire:
@@ -61,7 +63,7 @@ def test_what_belongs_to_no_flow_does_not_leave_with_the_containers_address(trio
         wire.expect_one(trio.ip(HOST, INTERNET) / datagram("as myself"), at=trio.at(outside))
 
 
-def strays(trio: Trio) -> list[Packet]:
+def strays(trio: ThreeContainers) -> list[Packet]:
     """Packets of container a that a connection tracker has no flow for, or cannot understand."""
     head = trio.ip("a", INTERNET)
     ports: dict[str, Any] = {"sport": OWN_PORT, "dport": ECHO}
@@ -87,7 +89,7 @@ def datagram(word: str) -> Packet:
     return UDP(dport=ECHO) / word.encode()
 
 
-def emit(trio: Trio, *packets: Packet) -> None:
+def emit(trio: ThreeContainers, *packets: Packet) -> None:
     """Put packets on the wire of container a, towards the bridge, just as they are."""
     head = Ether(src=trio.mac("a"), dst=trio.mac(GATEWAY))
     send_frame(trio.place("a"), *(head / packet for packet in packets))

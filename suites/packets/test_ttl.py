@@ -10,7 +10,7 @@ from harness.model.plan import ATTACKER, GATEWAY, HOST, INTERNET, NS1, PROTOCOLS
 from harness.model.topology import START_TTL, Address, pick
 from harness.plugin.marks import requirement
 from harness.world.service_protocols import TCP_PORTS
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 IDENTIFIER = 31041
 """The source port of what is sent, or its echo identifier."""
@@ -21,7 +21,9 @@ ECHO_REPLY = {4: ICMP(type=0), 6: ICMPv6EchoReply()}
 @requirement("BR-19")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("target", [NS1, ATTACKER, INTERNET])
-def test_a_ttl_of_1_ends_at_the_bridge(trio: Trio, target: str, protocol: Protocol) -> None:
+def test_a_ttl_of_1_ends_at_the_bridge(
+    trio: ThreeContainers, target: str, protocol: Protocol
+) -> None:
     """The bridge's address answers with time-exceeded and quotes what it was sent."""
     with (
         trio.capture("a", target) as wire,
@@ -42,7 +44,7 @@ def test_a_ttl_of_1_ends_at_the_bridge(trio: Trio, target: str, protocol: Protoc
 
 @requirement("BR-19", "BR-21")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_each_router_takes_one(trio: Trio, protocol: Protocol) -> None:
+def test_each_router_takes_one(trio: ThreeContainers, protocol: Protocol) -> None:
     """With each TTL more it gets one router further, and that one's own address tells so."""
     chain = hops(trio)
     sent = trio.request(protocol, sport=IDENTIFIER, dport=PORT)
@@ -68,7 +70,9 @@ def test_each_router_takes_one(trio: Trio, protocol: Protocol) -> None:
 
 @requirement("BR-19", "BR-7")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_with_one_more_than_there_are_routers_it_arrives(trio: Trio, protocol: Protocol) -> None:
+def test_with_one_more_than_there_are_routers_it_arrives(
+    trio: ThreeContainers, protocol: Protocol
+) -> None:
     """It reaches the internet with TTL 1, from the host's address, and is answered."""
     enough = len(hops(trio)) + 1
     with (
@@ -84,7 +88,7 @@ def test_with_one_more_than_there_are_routers_it_arrives(trio: Trio, protocol: P
 
 
 @requirement("BR-4", "BR-5", "BR-6", "BR-7")
-def test_every_answer_has_what_the_routers_leave(trio: Trio) -> None:
+def test_every_answer_has_what_the_routers_leave(trio: ThreeContainers) -> None:
     """To a datagram and a call as to a ping, when it comes to the container's own interface."""
     routers = {"b": 0, GATEWAY: 0, HOST: 0, NS1: 1, INTERNET: len(hops(trio))}
     with trio.capture("a") as wire:
@@ -96,7 +100,7 @@ def test_every_answer_has_what_the_routers_leave(trio: Trio) -> None:
             assert wire.matching(trio.ip(target, "a", ttl=START_TTL - count) / answer) == seen
 
 
-def hops(trio: Trio) -> list[Address]:
+def hops(trio: ThreeContainers) -> list[Address]:
     """The routers' own addresses on the way to the internet, as they answer a container."""
     topology = trio.scene.world.topology
     links = (topology.link(number)[1] for number in range(1, topology.routers))

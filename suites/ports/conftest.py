@@ -14,7 +14,17 @@ from harness.plugin.marks import requirement
 from harness.testbench.listener import TRANSPORTS, Transport
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from suites.ports.published import BESIDE, INSIDE, MARKET, OWN, PORTS, Fair, Shop, has_taps, home
+from suites.ports.published import (
+    BESIDE,
+    INSIDE,
+    MARKET,
+    OWN,
+    PORTS,
+    PublishedContainer,
+    PublishNetwork,
+    has_taps,
+    home,
+)
 from suites.support.features import families, has_ipv6
 
 
@@ -59,14 +69,16 @@ def market(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
 
 
 @pytest.fixture
-def shop(market: Scene, transport: Transport, family: Family) -> Iterator[Shop]:
+def shop(market: Scene, transport: Transport, family: Family) -> Iterator[PublishedContainer]:
     """The shared shop, over one transport; it listens all the time."""
-    with Shop(market, market["shop"], transport, family, PORTS[transport]).open() as opened:
+    with PublishedContainer(
+        market, market["shop"], transport, family, PORTS[transport]
+    ).open() as opened:
         yield opened
 
 
 @pytest.fixture(scope="package")
-def ground(world: World, runtime: Adapter) -> Iterator[Callable[[int], Fair]]:
+def ground(world: World, runtime: Adapter) -> Iterator[Callable[[int], PublishNetwork]]:
     """The fair, for a port, with nobody but `BESIDE`; where there are networks it is on one."""
     networks: tuple[NetworkSpec, ...] = ()
     those: tuple[Family, ...] = (4,)
@@ -78,7 +90,7 @@ def ground(world: World, runtime: Adapter) -> Iterator[Callable[[int], Fair]]:
         those = FAMILIES
     plan = Plan(networks=networks, containers=(ContainerSpec(BESIDE, where),))
     with Scene(world, runtime, plan) as made:
-        yield partial(Fair, made, where, those)
+        yield partial(PublishNetwork, made, where, those)
 
 
 @pytest.fixture(scope="package")
@@ -88,7 +100,9 @@ def numbers() -> Iterator[int]:
 
 
 @pytest.fixture
-def fair(ground: Callable[[int], Fair], numbers: Iterator[int]) -> Iterator[Fair]:
+def fair(
+    ground: Callable[[int], PublishNetwork], numbers: Iterator[int]
+) -> Iterator[PublishNetwork]:
     """The fair for one test, which adds containers to it: they are removed afterwards."""
     made = ground(next(numbers))
     yield made

@@ -24,8 +24,8 @@ from harness.model.plan import (
 from harness.model.topology import Address, pick
 from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.container import Container
-from harness.testbench.listener import TRANSPORTS, Ear, Meeting, Transport
-from harness.testbench.netns_view import Place
+from harness.testbench.listener import TRANSPORTS, Exchange, Listener, Transport
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import rtnetlink
 from linux.netlink import Netlink
@@ -43,7 +43,7 @@ MARKET: Final = "market"
 """The network with IPv6 on which the shared containers are where the family is IPv6."""
 
 
-class Call(NamedTuple):
+class PortCall(NamedTuple):
     """Who calls which address; the published port, unless another is given."""
 
     caller: str
@@ -52,7 +52,7 @@ class Call(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Shop:
+class PublishedContainer:
     """A container that listens on `INSIDE` over one transport, called by `port` of the host."""
 
     scene: Scene
@@ -60,7 +60,7 @@ class Shop:
     transport: Transport
     family: Family
     port: int
-    ears: Mapping[Family, Ear] = field(default_factory=dict)
+    ears: Mapping[Family, Listener] = field(default_factory=dict)
     """Listeners that stay open; elsewhere one is opened for each call."""
 
     @property
@@ -90,20 +90,20 @@ class Shop:
         with self.ear() as ear:
             yield replace(self, ears={self.heard_in: ear})
 
-    def ear(self, family: Family | None = None) -> Ear:
+    def ear(self, family: Family | None = None) -> Listener:
         """A listener inside, where the port leads or in the family given."""
         family = family or self.heard_in
-        return Ear(self.container.net, self.transport, family=family, port=INSIDE)
+        return Listener(self.container.net, self.transport, family=family, port=INSIDE)
 
     @contextmanager
-    def _listening(self, family: Family) -> Iterator[Ear]:
+    def _listening(self, family: Family) -> Iterator[Listener]:
         if family in self.ears:
             yield self.ears[family]
         else:
             with self.ear(family) as ear:
                 yield ear
 
-    def serves(self, caller: str, address: Address, *, port: int = 0) -> Meeting | None:
+    def serves(self, caller: str, address: Address, *, port: int = 0) -> Exchange | None:
         """Somebody calls the published port on an address of the host, and is answered.
 
         Or another port. `None` when the call is refused.
@@ -121,7 +121,7 @@ class Shop:
             return self.serves(caller, address) is not None
         return False
 
-    def overhears(self, calls: Iterable[Call]) -> list[str]:
+    def overhears(self, calls: Iterable[PortCall]) -> list[str]:
         """Those of many calls, made all at once, that are heard: refused or swallowed are not.
 
         In the family in which they are made, and in that to which a published port leads.
@@ -141,9 +141,13 @@ def heard_in(runtime: Adapter, family: Family) -> Family:
     return 4 if runtime.dialect.published6 == "ipv4" else family
 
 
-def shops(container: Container, scene: Scene, family: Family, port: int = OWN) -> list[Shop]:
+def shops(
+    container: Container, scene: Scene, family: Family, port: int = OWN
+) -> list[PublishedContainer]:
     """A container that publishes one port over TCP and UDP, by each of them."""
-    return [Shop(scene, container, transport, family, port) for transport in TRANSPORTS]
+    return [
+        PublishedContainer(scene, container, transport, family, port) for transport in TRANSPORTS
+    ]
 
 
 def both(port: int, inside: int = INSIDE, *, at: Address | None = None) -> tuple[Publish, ...]:
@@ -284,7 +288,7 @@ def _reaches(scene: Scene, family: Family, caller: str, other: str) -> bool:
             return True
 
 
-def assert_seen_as_declared(shop: Shop, caller: str, address: Address) -> None:
+def assert_seen_as_declared(shop: PublishedContainer, caller: str, address: Address) -> None:
     """Who calls from outside is seen by its own address and port, as the gateway, or as neither."""
     meeting = shop.serves(caller, address)
     assert meeting
@@ -306,12 +310,11 @@ def assert_theirs(scene: Scene, transport: Transport, family: Family, port: int)
             if not {caller, other} <= present or not _reaches(scene, family, caller, other):
                 continue
             address = scene.place(other).address(family)
-            with Ear(
+            with Listener(
                 scene.place(other), transport, family=family, address=address, port=port
             ) as ear:
                 met = ear.hears(scene.place(caller), answered=True)
             assert met, f"{caller} calls port {port} of {other}"
-
 
 
 BESIDE: Final = "beside"
@@ -322,7 +325,7 @@ Where = Callable[[Family], Address]
 
 
 @dataclass(frozen=True, slots=True)
-class Fair:
+class PublishNetwork:
     """A network of the runtime's, and the families that its containers have."""
 
     scene: Scene
@@ -332,7 +335,7 @@ class Fair:
     """Of the host's, and this test's alone, as the next one is."""
 
     @property
-    def host(self) -> Place:
+    def host(self) -> NetnsView:
         """The host."""
         return self.scene.place(HOST)
 
@@ -363,7 +366,7 @@ class Fair:
         """Start a container; it is removed after the test if it is still there."""
         return self.scene.container(name, self.home, ports=ports)
 
-    def opened(self, name: str, *, at: Where | None = None) -> list[Shop]:
+    def opened(self, name: str, *, at: Where | None = None) -> list[PublishedContainer]:
         """Start a container that publishes `port`, and tell how it is called.
 
         On one address of the host's in each family or on all, over TCP and over UDP.
@@ -375,7 +378,7 @@ class Fair:
             )
         return self.shops(self.container(name, *ports))
 
-    def shops(self, container: Container) -> list[Shop]:
+    def shops(self, container: Container) -> list[PublishedContainer]:
         """Every way to call a container by `port`."""
         return [
             shop

@@ -16,9 +16,9 @@ from harness.testbench.scene import Scene
 from suites.ports.published import (
     BESIDE,
     OWN,
-    Call,
-    Fair,
-    Shop,
+    PortCall,
+    PublishedContainer,
+    PublishNetwork,
     addresses,
     assert_theirs,
     both,
@@ -52,7 +52,7 @@ def alone(market: Scene, family: Family) -> Iterator[Scene]:
     market.remove("alone")
 
 
-def assert_served(shop: Shop, address: Address, beside: str) -> None:
+def assert_served(shop: PublishedContainer, address: Address, beside: str) -> None:
     """Whoever gets at the address is served by this one, a container beside it too."""
     for caller in (*CALLERS, beside):
         if meets(shop.scene, caller, address):
@@ -67,14 +67,14 @@ def test_it_answers_on_the_one_address_only(
     """Whoever calls, and on none of the host's others, its loopback's included."""
     own = own_addresses(alone, family)[name]
     others = set(addresses(alone, family)) - {own}
-    with Shop(alone, alone["alone"], transport, family, ALONE[name]).open() as shop:
+    with PublishedContainer(alone, alone["alone"], transport, family, ALONE[name]).open() as shop:
         assert_served(shop, own, "shop")
-        calls = [Call(caller, address) for caller in (*CALLERS, "shop") for address in others]
-        assert shop.overhears([*calls, Call(HOST, LOOPBACKS[family])]) == []
+        calls = [PortCall(caller, address) for caller in (*CALLERS, "shop") for address in others]
+        assert shop.overhears([*calls, PortCall(HOST, LOOPBACKS[family])]) == []
 
 
 @requirement("PUB-2", "LIFE-7")
-def test_started_again_it_answers_on_the_one_address_only(fair: Fair) -> None:
+def test_started_again_it_answers_on_the_one_address_only(fair: PublishNetwork) -> None:
     """As before: the host's others stay closed."""
     found = fair.opened("web", at=fair.own)
     found[0].container.stop()
@@ -82,8 +82,8 @@ def test_started_again_it_answers_on_the_one_address_only(fair: Fair) -> None:
     for shop in found:
         assert shop.serves(ATTACKER, fair.own(shop.family))
         others = set(addresses(fair.scene, shop.family)) - {fair.own(shop.family)}
-        calls = [Call(who, at) for who in (ATTACKER, NS1) for at in others]
-        assert shop.overhears([*calls, Call(HOST, LOOPBACKS[shop.family])]) == []
+        calls = [PortCall(who, at) for who in (ATTACKER, NS1) for at in others]
+        assert shop.overhears([*calls, PortCall(HOST, LOOPBACKS[shop.family])]) == []
 
 
 @requirement("PUB-2", "PUB-12")
@@ -96,13 +96,15 @@ def test_an_address_of_one_family_is_none_of_the_other(scene: Scene) -> None:
         web = scene.container(f"web{family}", both_families, ports=both(OWN + family, at=own))
         for shop in shops(web, scene, family, OWN + family):
             assert shop.serves(ATTACKER, own)
-            calls = [Call(who, at) for who in (ATTACKER, HOST) for at in addresses(scene, other)]
-            loopbacks = [Call(HOST, address) for address in LOOPBACKS.values()]
+            calls = [
+                PortCall(who, at) for who in (ATTACKER, HOST) for at in addresses(scene, other)
+            ]
+            loopbacks = [PortCall(HOST, address) for address in LOOPBACKS.values()]
             assert shop.overhears(calls + loopbacks) == []
 
 
 @requirement("PUB-11")
-def test_one_port_on_two_addresses_leads_to_two_containers(fair: Fair) -> None:
+def test_one_port_on_two_addresses_leads_to_two_containers(fair: PublishNetwork) -> None:
     """Each address to its own, and each container tells which it is."""
     fronts = {"first": fair.own, "second": fair.on_br0}
     made = {name: fair.opened(name, at=where) for name, where in fronts.items()}
@@ -116,7 +118,7 @@ def test_one_port_on_two_addresses_leads_to_two_containers(fair: Fair) -> None:
 
 
 @requirement("PUB-11", "PUB-10")
-def test_the_other_goes_on_when_one_has_ended(fair: Fair) -> None:
+def test_the_other_goes_on_when_one_has_ended(fair: PublishNetwork) -> None:
     """Only the address of the one that is gone is closed.
 
     Before it goes it is started again, where it can be, and serves its own address alone.
@@ -132,7 +134,7 @@ def test_the_other_goes_on_when_one_has_ended(fair: Fair) -> None:
     gone[0].container.remove()
     for shop in left:
         assert shop.serves(ATTACKER, fair.own(shop.family))
-        assert shop.overhears([Call(ATTACKER, fair.on_br0(shop.family))]) == []
+        assert shop.overhears([PortCall(ATTACKER, fair.on_br0(shop.family))]) == []
 
 
 @requirement("PUB-9")
@@ -141,6 +143,6 @@ def test_on_other_machines_the_port_is_theirs(
 ) -> None:
     """Who calls them there, by way of the host or from it, reaches them."""
     port = ALONE["first"]
-    shop = Shop(alone, alone["alone"], transport, family, port)
+    shop = PublishedContainer(alone, alone["alone"], transport, family, port)
     assert shop.serves(NS1, own_addresses(alone, family)["first"])
     assert_theirs(alone, transport, family, port)

@@ -14,9 +14,9 @@ from harness.testbench.scene import Scene
 from suites.ports.published import (
     BESIDE,
     INSIDE,
-    Call,
-    Fair,
-    Shop,
+    PortCall,
+    PublishedContainer,
+    PublishNetwork,
     addresses,
     is_closed,
     is_relayed,
@@ -26,18 +26,18 @@ from suites.ports.published import (
 VAULT: Final = "vault"
 
 
-def kept_in(market: Scene, shop: Shop, caller: str) -> bool:
+def kept_in(market: Scene, shop: PublishedContainer, caller: str) -> bool:
     """Whether a container gets at no address of the host's, as declared; the host itself does."""
     own = addresses(market, shop.family)
     assert all(shop.serves(HOST, address) for address in own)
-    calls = [Call(caller, address) for address in own]
+    calls = [PortCall(caller, address) for address in own]
     return is_closed(market.runtime, shop.family) and shop.overhears(calls) == []
 
 
 @requirement("PUB-4")
 @pytest.mark.parametrize("caller", ["shop", "peer"])
 def test_it_answers_who_calls_by_the_hosts_address(
-    market: Scene, shop: Shop, family: Family, caller: str
+    market: Scene, shop: PublishedContainer, family: Family, caller: str
 ) -> None:
     """The container itself, and its peers, by every address of the host's."""
     met = [at for at in addresses(market, family) if meets(market, caller, at)]
@@ -48,7 +48,7 @@ def test_it_answers_who_calls_by_the_hosts_address(
 
 @requirement("PUB-4")
 def test_a_peer_is_seen_as_declared(
-    market: Scene, runtime: Adapter, shop: Shop, family: Family
+    market: Scene, runtime: Adapter, shop: PublishedContainer, family: Family
 ) -> None:
     """As itself, or as the gateway; the container itself never as itself, and nobody as `lo`.
 
@@ -74,7 +74,7 @@ def test_a_peer_is_seen_as_declared(
 
 @requirement("PUB-5")
 def test_another_network_reaches_it_as_declared(
-    market: Scene, runtime: Adapter, shop: Shop, family: Family
+    market: Scene, runtime: Adapter, shop: PublishedContainer, family: Family
 ) -> None:
     """By whichever address of the host's; a peer, whom it may be served for, is the control."""
     reachable = runtime.dialect.published_across == "reachable"
@@ -85,17 +85,17 @@ def test_another_network_reaches_it_as_declared(
         if reachable:
             assert shop.serves("stranger", address), f"by {address}"
         else:
-            assert shop.overhears([Call("stranger", address)]) == []
+            assert shop.overhears([PortCall("stranger", address)]) == []
 
 
 @requirement("PUB-5", "NET-2", "BR-4")
 def test_publishing_opens_nothing_else_between_networks(
-    market: Scene, runtime: Adapter, shop: Shop
+    market: Scene, runtime: Adapter, shop: PublishedContainer
 ) -> None:
     """The container's own address stays as far from another network as declared."""
     assert shop.serves("peer", shop.own(), port=INSIDE)
-    assert shop.overhears([Call("stranger", shop.own())]) == []
-    heard = shop.overhears([Call("stranger", shop.own(), INSIDE)])
+    assert shop.overhears([PortCall("stranger", shop.own())]) == []
+    heard = shop.overhears([PortCall("stranger", shop.own(), INSIDE)])
     assert bool(heard) == (runtime.dialect.isolation == "none")
 
 
@@ -111,18 +111,18 @@ def shut_in(market: Scene, family: Family) -> Iterator[Scene]:
 
 @requirement("INT-1", "PUB-5")
 def test_an_internal_network_reaches_none_of_them(
-    shut_in: Scene, shop: Shop, family: Family
+    shut_in: Scene, shop: PublishedContainer, family: Family
 ) -> None:
     """By no address of the host's, not even that of its own gateway."""
     gateways = (item.ip for item in shut_in.runtime.network_facts(VAULT).gateways)
     own = {*addresses(shut_in, family), *(item for item in gateways if item.version == family)}
     assert shop.serves(HOST, shut_in.world.address(HOST, family))
-    assert shop.overhears([Call("inmate", address) for address in own]) == []
+    assert shop.overhears([PortCall("inmate", address) for address in own]) == []
 
 
 @requirement("PUB-4", "LIFE-7")
 @pytest.mark.parametrize("caller", ["web", BESIDE])
-def test_it_does_so_when_it_has_been_started_again(fair: Fair, caller: str) -> None:
+def test_it_does_so_when_it_has_been_started_again(fair: PublishNetwork, caller: str) -> None:
     """Over both transports, in every family."""
     container = fair.opened("web")[0].container
     container.stop()

@@ -12,14 +12,14 @@ from scapy.packet import Raw
 from harness.model.plan import ATTACKER, HOST, INTERNET, Family, Protocol
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
-from harness.testbench.client import Call
+from harness.testbench.client import Client
 from harness.testbench.listener import Transport
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.packets import craft
 from harness.testbench.packets.capture import Capture
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
-from suites.ports.published import INSIDE, PORTS, Fair, Shop
+from suites.ports.published import INSIDE, PORTS, PublishedContainer, PublishNetwork
 
 REFUSALS: Final = {"tcp": "reset", "udp": "port-unreachable"}
 MTUS: Final = {"packet-too-big": 1300, "host-unreachable": None}
@@ -33,24 +33,24 @@ def test_a_port_that_is_closed_inside_refuses(
 ) -> None:
     """Who calls the published port while nobody listens there is told so at once."""
     address, port = market.world.address(HOST, family), PORTS[transport]
-    with Call(market.place(caller), Protocol(transport), address, port=port) as call:
+    with Client(market.place(caller), Protocol(transport), address, port=port) as call:
         call.say()
         market.settle()
         assert call.told() == REFUSALS[transport]
 
 
 @pytest.fixture
-def web(fair: Fair) -> Iterator[tuple[list[Shop], Wires]]:
+def web(fair: PublishNetwork) -> Iterator[tuple[list[PublishedContainer], TapPool]]:
     """A container that publishes a port, over UDP, and taps on it for as long as it is there."""
     found = fair.opened("web")
-    with Wires() as own:
+    with TapPool() as own:
         yield [shop for shop in found if shop.transport == "udp"], own
 
 
 @requirement("BR-21", "BR-22", "PUB-1")
 @pytest.mark.parametrize("kind", MTUS)
 def test_an_error_about_an_answer_comes_to_who_gave_it(
-    fair: Fair, web: tuple[list[Shop], Wires], wires: Wires, kind: str
+    fair: PublishNetwork, web: tuple[list[PublishedContainer], TapPool], wires: TapPool, kind: str
 ) -> None:
     """Inside and outside of what it quotes are the container's own address and port."""
     shops, own = web
@@ -70,9 +70,9 @@ def test_an_error_about_an_answer_comes_to_who_gave_it(
         wire.expect_one(told, at=inside.where)
 
 
-def answer(shop: Shop, caller: Place, at: Address) -> None:
+def answer(shop: PublishedContainer, caller: NetnsView, at: Address) -> None:
     """Have somebody call the published port, and be answered."""
-    with shop.ear() as ear, Call(caller, Protocol.UDP, at, port=shop.port) as call:
+    with shop.ear() as ear, Client(caller, Protocol.UDP, at, port=shop.port) as call:
         call.say(b"is anybody in?")
         _, sender = ear.heard()
         ear.tell(sender, b"who asks?")

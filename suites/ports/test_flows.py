@@ -12,10 +12,10 @@ from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Protocol
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
 from harness.testbench.addressing import LOOPBACKS
-from harness.testbench.client import Call
+from harness.testbench.client import Client
 from harness.testbench.container import Container
-from harness.testbench.listener import Ear
-from suites.ports.published import BESIDE, INSIDE, Fair, Shop, meets
+from harness.testbench.listener import Listener
+from suites.ports.published import BESIDE, INSIDE, PublishedContainer, PublishNetwork, meets
 
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)
 
@@ -24,11 +24,11 @@ Way = tuple[str, Address]
 """Who calls which address."""
 
 
-class Flow(NamedTuple):
+class PortFlow(NamedTuple):
     """A socket that calls the published port and keeps its own."""
 
     way: Way
-    call: Call
+    call: Client
 
     def say(self, word: bytes) -> None:
         """Send a datagram more."""
@@ -37,7 +37,7 @@ class Flow(NamedTuple):
 
 
 @contextmanager
-def flows(fair: Fair) -> Iterator[list[Flow]]:
+def flows(fair: PublishNetwork) -> Iterator[list[PortFlow]]:
     """One from each caller in each family, and one from the host to its loopback."""
     ways: list[Way] = [
         (name, fair.own(family))
@@ -48,20 +48,22 @@ def flows(fair: Fair) -> Iterator[list[Flow]]:
     ways += [(HOST, LOOPBACKS[family]) for family in fair.families]
     with ExitStack() as stack:
         yield [
-            Flow(way, stack.enter_context(Call(place, Protocol.UDP, way[1], port=fair.port)))
+            PortFlow(way, stack.enter_context(Client(place, Protocol.UDP, way[1], port=fair.port)))
             for way in ways
             if (place := fair.scene.place(way[0]))
         ]
 
 
-class Served(NamedTuple):
+class ServedClients(NamedTuple):
     """Who is heard by a container, and of those who is answered."""
 
     heard: set[Way]
     answered: set[Way]
 
 
-def who_is_served(fair: Fair, found: Sequence[Shop], calling: Sequence[Flow]) -> Served:
+def who_is_served(
+    fair: PublishNetwork, found: Sequence[PublishedContainer], calling: Sequence[PortFlow]
+) -> ServedClients:
     """By the time that the world is quiet; the LAN is heard, and answered.
 
     That everybody is, and that an answer comes from where the call went, are other promises.
@@ -83,11 +85,14 @@ def who_is_served(fair: Fair, found: Sequence[Shop], calling: Sequence[Flow]) ->
                     fair.scene.settle()
     answered = {flow.way for flow in calling if not flow.call.told() and flow.call.heard()}
     assert {(ATTACKER, fair.own(family)) for family in fair.families} <= answered & heard
-    return Served(heard, answered)
+    return ServedClients(heard, answered)
 
 
 def assert_served(
-    fair: Fair, found: Sequence[Shop], calling: Sequence[Flow], before: Served
+    fair: PublishNetwork,
+    found: Sequence[PublishedContainer],
+    calling: Sequence[PortFlow],
+    before: ServedClients,
 ) -> None:
     """The next datagram of every flow is heard, and answered, whose was before."""
     fair.await_taps()
@@ -103,7 +108,7 @@ def assert_served(
                             assert flow.call.hear() == word
 
 
-def who_says(word: bytes, ear: Ear) -> tuple[Address, int]:
+def who_says(word: bytes, ear: Listener) -> tuple[Address, int]:
     """From where a word comes; one of before may come late."""
     while True:
         heard, sender = ear.heard()
@@ -111,12 +116,12 @@ def who_says(word: bytes, ear: Ear) -> tuple[Address, int]:
             return sender
 
 
-def assert_unheard(fair: Fair, other: Container, calling: Sequence[Flow]) -> None:
+def assert_unheard(fair: PublishNetwork, other: Container, calling: Sequence[PortFlow]) -> None:
     """A container that was asked for nothing hears none of them, whosever address it has."""
     with ExitStack() as stack:
         ears = {
             other.net.address(family): stack.enter_context(
-                Ear(other.net, "udp", family=family, port=INSIDE)
+                Listener(other.net, "udp", family=family, port=INSIDE)
             )
             for family in fair.families
         }
@@ -125,14 +130,14 @@ def assert_unheard(fair: Fair, other: Container, calling: Sequence[Flow]) -> Non
         fair.scene.settle()
         for own, ear in ears.items():
             assert own
-            with Call(other.net, Protocol.UDP, own, port=INSIDE) as control:
+            with Client(other.net, Protocol.UDP, own, port=INSIDE) as control:
                 control.say(b"you are meant")
                 assert ear.heard()[0] == b"you are meant"
 
 
 @requirement("PUB-8")
 @pytest.mark.parametrize("how", ["started again", "removed and replaced"])
-def test_a_flow_that_goes_on_reaches_the_new_container(fair: Fair, how: str) -> None:
+def test_a_flow_that_goes_on_reaches_the_new_container(fair: PublishNetwork, how: str) -> None:
     """At once, by whichever way it comes; in between nobody hears it, also who has the address."""
     found = fair.opened("web")
     web = found[0].container
@@ -153,7 +158,7 @@ def test_a_flow_that_goes_on_reaches_the_new_container(fair: Fair, how: str) -> 
 
 
 @requirement("PUB-8")
-def test_a_flow_from_before_reaches_the_container(fair: Fair) -> None:
+def test_a_flow_from_before_reaches_the_container(fair: PublishNetwork) -> None:
     """Who has called in vain, and goes on to, is heard once somebody publishes the port."""
     with flows(fair) as calling:
         assert_unheard(fair, fair.scene[BESIDE], calling)

@@ -15,7 +15,7 @@ from harness.testbench import transfer
 from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.client import there_and_back
 from harness.testbench.listener import ANYWHERE, End
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from suites.ports.published import INSIDE, PORTS, heard_in, meets
 
@@ -90,7 +90,7 @@ def test_a_call_that_is_cut_short_does_not_look_whole(
 
 def ways(
     market: Scene, family: Family, who: Collection[str]
-) -> Iterator[tuple[tuple[Place, Place, Address], End]]:
+) -> Iterator[tuple[tuple[NetnsView, NetnsView, Address], End]]:
     """Those whose calls get to the host; whom it is for, where that listens; what is called."""
     for caller in who:
         by = called(market, caller, family, PORTS["tcp"])

@@ -17,19 +17,19 @@ from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
 from harness.testbench.addressing import LOOPBACKS
-from harness.testbench.listener import TRANSPORTS, Ear, Transport, own_port
+from harness.testbench.listener import TRANSPORTS, Listener, Transport, own_port
 from harness.testbench.packets import craft
 from harness.testbench.packets.capture import Capture, Tap
 from harness.testbench.packets.craft import send_frame
 from harness.testbench.packets.expect import like
 from harness.testbench.packets.packet_ring import Frame
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from suites.ports.published import (
     INSIDE,
     PORTS,
-    Call,
-    Shop,
+    PortCall,
+    PublishedContainer,
     addresses,
     both,
     home,
@@ -71,9 +71,9 @@ def inner(market: Scene, family: Family) -> Iterator[Scene]:
 
 
 @pytest.fixture(scope="module")
-def taps(inner: Scene) -> Iterator[Wires]:
+def taps(inner: Scene) -> Iterator[TapPool]:
     """Taps that are closed before what they are on is removed."""
-    with Wires() as opened:
+    with TapPool() as opened:
         yield opened
 
 
@@ -82,10 +82,10 @@ def test_the_host_alone_reaches_it(inner: Scene, transport: Transport, family: F
     """By its loopback; nobody, itself neither, by any other address that it has."""
     inside = (item.name for item in inner.plan.containers)
     everybody = (INTERNET, ATTACKER, NS1, HOST, *inside)
-    with Shop(inner, inner["inner"], transport, family, INNER).open() as shop:
+    with PublishedContainer(inner, inner["inner"], transport, family, INNER).open() as shop:
         assert shop.serves(HOST, LOOPBACKS[family])
-        calls = [Call(who, at) for who in everybody for at in addresses(inner, family)]
-        beside = [Call(HOST, IPv4Address("127.0.0.2"))] if family == 4 else []
+        calls = [PortCall(who, at) for who in everybody for at in addresses(inner, family)]
+        beside = [PortCall(HOST, IPv4Address("127.0.0.2"))] if family == 4 else []
         assert shop.overhears(calls + beside) == []
 
 
@@ -97,7 +97,9 @@ def test_the_host_reaches_it_when_anothers_port_has_gone(inner: Scene, family: F
     changes: list[Callable[[], object]] = [passing.facts, passing.stop, passing.remove]
     for change in changes:
         change()
-        shops = (Shop(inner, inner["inner"], item, family, INNER) for item in TRANSPORTS)
+        shops = (
+            PublishedContainer(inner, inner["inner"], item, family, INNER) for item in TRANSPORTS
+        )
         heard.append([shop.reaches(HOST, LOOPBACKS[family]) for shop in shops])
     assert heard[1:] == heard[:1] * 2
 
@@ -105,10 +107,10 @@ def test_the_host_reaches_it_when_anothers_port_has_gone(inner: Scene, family: F
 @requirement("PUB-3")
 @pytest.mark.parametrize("neighbour", NEIGHBOURS)
 def test_forged_frames_for_the_loopback_get_in_as_declared(
-    inner: Scene, runtime: Adapter, family: Family, taps: Wires, neighbour: str
+    inner: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
 ) -> None:
     """With the host's MAC, whoever they say they are from; what is proper gets in beside them."""
-    forging = Forging(inner, neighbour, family)
+    forging = ForgingNeighbour(inner, neighbour, family)
     forged = forging.frames(LOOPBACKS[family], INNER, WORD)
     proper = [
         frame
@@ -136,10 +138,10 @@ def test_forged_frames_for_the_loopback_get_in_as_declared(
 @requirement("PUB-3", "BR-9")
 @pytest.mark.parametrize("neighbour", [ATTACKER, NS1])
 def test_its_own_address_is_no_way_round(
-    inner: Scene, runtime: Adapter, family: Family, taps: Wires, neighbour: str
+    inner: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
 ) -> None:
     """What is sent there by way of the host is let in as to a container that publishes nothing."""
-    forging = Forging(inner, neighbour, family)
+    forging = ForgingNeighbour(inner, neighbour, family)
     own = inner.place("inner").address(family)
     assert own
     frames = [frame for port in (INSIDE, INNER) for frame in forging.frames(own, port, WORD)]
@@ -159,9 +161,9 @@ def test_nor_is_a_service_of_the_hosts_own_opened(
     inner: Scene, family: Family, neighbour: str
 ) -> None:
     """What the host was told so that its loopback can lead to a container is for itself alone."""
-    forging = Forging(inner, neighbour, family)
+    forging = ForgingNeighbour(inner, neighbour, family)
     proper = forging.calls(forging.own(), forging.host(), SERVICE, CONTROL)
-    with Ear(inner.place(HOST), "udp", family=family, port=SERVICE) as ear:
+    with Listener(inner.place(HOST), "udp", family=family, port=SERVICE) as ear:
         for frames in (proper, forging.frames(LOOPBACKS[family], SERVICE, WORD), proper):
             send_frame(inner.place(neighbour), *frames)
             inner.settle()
@@ -170,7 +172,7 @@ def test_nor_is_a_service_of_the_hosts_own_opened(
 
 
 @dataclass(frozen=True, slots=True)
-class Forging:
+class ForgingNeighbour:
     """A neighbour that puts frames on its link with the host, just as it likes."""
 
     scene: Scene
@@ -222,7 +224,7 @@ class Forging:
         ]
 
 
-def watched(inner: Scene, taps: Wires) -> list[Tap]:
+def watched(inner: Scene, taps: TapPool) -> list[Tap]:
     """Where frames are looked for: at every link of the host, also a veth's outer end, and inside.
 
     Inside `inner`, and inside `shop`, where what is proper arrives.

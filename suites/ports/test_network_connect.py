@@ -13,7 +13,7 @@ from harness.plugin.marks import requirement
 from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Transport
 from harness.testbench.scene import Scene
-from suites.ports.published import OWN, Call, Fair, Shop, both, shops
+from suites.ports.published import OWN, PortCall, PublishedContainer, PublishNetwork, both, shops
 
 HOME, OTHER = "home", "other"
 OUTSIDE: Final = (ATTACKER, NS1)
@@ -21,11 +21,11 @@ PORT: Final = OWN + 5
 
 
 @dataclass(frozen=True, slots=True)
-class Moving:
+class MovingContainer:
     """`web` publishes `PORT` and is on `HOME` with `mate`; nobody is on `OTHER`."""
 
     scene: Scene
-    shop: Shop
+    shop: PublishedContainer
 
     def own(self) -> Address:
         """The host's address on the LAN."""
@@ -33,25 +33,25 @@ class Moving:
 
     def heard(self, *callers: str) -> set[str]:
         """Who of these is heard, by the host's address; the host by its loopback too."""
-        found = set(self.shop.overhears(Call(caller, self.own()) for caller in callers))
+        found = set(self.shop.overhears(PortCall(caller, self.own()) for caller in callers))
         if self.shop.reaches(HOST, LOOPBACKS[self.shop.family]):
             found.add("host by its loopback")
         return found
 
 
 @pytest.fixture
-def moving(scene: Scene, transport: Transport, family: Family) -> Moving:
+def moving(scene: Scene, transport: Transport, family: Family) -> MovingContainer:
     """The container listens only while it is called."""
     for name in (HOME, OTHER):
         scene.network(name, ipv6=family == 6)
     web = scene.container("web", Bridge(HOME), ports=both(PORT))
     scene.container("mate", Bridge(HOME))
     scene.ready()
-    return Moving(scene, Shop(scene, web, transport, family, PORT))
+    return MovingContainer(scene, PublishedContainer(scene, web, transport, family, PORT))
 
 
 @requirement("NET-3", "PUB-1")
-def test_every_way_to_them_stays_open(moving: Moving) -> None:
+def test_every_way_to_them_stays_open(moving: MovingContainer) -> None:
     """From outside, the host, a peer and itself: when it is connected to a network more."""
     callers = (*OUTSIDE, HOST, "mate", "web")
     before = moving.heard(*callers)
@@ -61,7 +61,7 @@ def test_every_way_to_them_stays_open(moving: Moving) -> None:
 
 
 @requirement("NET-3", "PUB-1")
-def test_they_go_on_by_the_network_that_is_left(moving: Moving) -> None:
+def test_they_go_on_by_the_network_that_is_left(moving: MovingContainer) -> None:
     """Taken off the one that led to them, the container is reached by the other at once."""
     before = moving.heard(*OUTSIDE, HOST)
     moving.scene.connect("web", OTHER)
@@ -71,7 +71,7 @@ def test_they_go_on_by_the_network_that_is_left(moving: Moving) -> None:
 
 
 @requirement("NET-3", "PUB-1")
-def test_they_come_back_with_the_network(fair: Fair) -> None:
+def test_they_come_back_with_the_network(fair: PublishNetwork) -> None:
     """Taken off the only one that it is on, and connected to it again, a container is called."""
     found = fair.opened("web")
     for change in (fair.scene.disconnect, fair.scene.connect):

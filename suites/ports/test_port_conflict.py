@@ -12,12 +12,12 @@ from harness.adapters.protocol import RuntimeRefused
 from harness.model.plan import ATTACKER, HOST, Publish
 from harness.plugin.marks import requirement
 from harness.testbench.addressing import LOOPBACKS
-from harness.testbench.listener import ANYWHERE, TRANSPORTS, Ear
-from harness.world.guard import Guard
-from suites.ports.published import INSIDE, Fair
+from harness.testbench.listener import ANYWHERE, TRANSPORTS, Listener
+from harness.world.guard import LeakGuard
+from suites.ports.published import INSIDE, PublishNetwork
 
 
-def assert_refused(fair: Fair, publish: Publish) -> None:
+def assert_refused(fair: PublishNetwork, publish: Publish) -> None:
     """A container that publishes this does not start."""
     # One that could be published comes first: it is not to be left behind either.
     first = replace(publish, host_port=fair.port + 1, host_ip=None)
@@ -27,17 +27,17 @@ def assert_refused(fair: Fair, publish: Publish) -> None:
 
 
 @contextmanager
-def nothing_left(fair: Fair, guard: Guard) -> Iterator[None]:
+def nothing_left(fair: PublishNetwork, guard: LeakGuard) -> Iterator[None]:
     """Nothing is left of what was refused in the body: nothing in the kernel, and no port taken."""
     with guard.holding():
         yield
     for family in fair.families:
         for transport in TRANSPORTS:
-            Ear(fair.host, transport, family=family, port=fair.port + 1).close()
+            Listener(fair.host, transport, family=family, port=fair.port + 1).close()
 
 
 @requirement("PUB-7")
-def test_a_port_of_another_containers_is_refused(fair: Fair, guard: Guard) -> None:
+def test_a_port_of_another_containers_is_refused(fair: PublishNetwork, guard: LeakGuard) -> None:
     """Everywhere, and on any one address; the container that has it goes on to serve."""
     found = fair.opened("first")
     with nothing_left(fair, guard):
@@ -51,7 +51,9 @@ def test_a_port_of_another_containers_is_refused(fair: Fair, guard: Guard) -> No
 
 
 @requirement("PUB-7")
-def test_a_port_published_on_one_address_is_refused_everywhere(fair: Fair, guard: Guard) -> None:
+def test_a_port_published_on_one_address_is_refused_everywhere(
+    fair: PublishNetwork, guard: LeakGuard
+) -> None:
     """On another address it can be published."""
     first = fair.opened("first", at=fair.own)
     with nothing_left(fair, guard):
@@ -63,14 +65,16 @@ def test_a_port_published_on_one_address_is_refused_everywhere(fair: Fair, guard
 
 
 @requirement("PUB-7")
-def test_a_port_of_a_program_of_the_hosts_is_refused(fair: Fair, guard: Guard) -> None:
+def test_a_port_of_a_program_of_the_hosts_is_refused(
+    fair: PublishNetwork, guard: LeakGuard
+) -> None:
     """In whichever family it listens; it goes on to hear. Once it has gone a start succeeds."""
     with nothing_left(fair, guard):
         for family in fair.families:
             own = fair.own(family)
             for transport in TRANSPORTS:
                 for taken, wanted in ((ANYWHERE[family], own), (own, None)):
-                    with Ear(fair.host, transport, address=taken, port=fair.port) as program:
+                    with Listener(fair.host, transport, address=taken, port=fair.port) as program:
                         assert_refused(fair, Publish(fair.port, INSIDE, transport, wanted))
                         assert program.hears(fair.scene.place(ATTACKER), at=own)
     assert all(shop.serves(ATTACKER, fair.own(shop.family)) for shop in fair.opened("late"))

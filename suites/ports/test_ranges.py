@@ -12,7 +12,7 @@ from harness.model.plan import ATTACKER, FAMILIES, HOST, Family
 from harness.plugin.marks import requirement
 from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.container import Container
-from harness.testbench.listener import TRANSPORTS, Ear, Transport
+from harness.testbench.listener import TRANSPORTS, Listener, Transport
 from harness.testbench.scene import Scene
 from suites.ports.published import (
     CHOSEN,
@@ -47,7 +47,7 @@ def test_a_range_leads_port_to_port(
     address, attacker = market.world.address(HOST, family), market.place(ATTACKER)
     heard = heard_in(market.runtime, family)
     for number in range(COUNT):
-        with Ear(stalls.net, transport, family=heard, port=INSIDE + number) as ear:
+        with Listener(stalls.net, transport, family=heard, port=INSIDE + number) as ear:
             assert ear.hears(attacker, at=address, port=FIRST + number, answered=True)
             others = [FIRST + other for other in range(COUNT) if other != number]
             calls = [(attacker, address, port) for port in others]
@@ -62,7 +62,7 @@ def test_a_range_ends_where_it_ends(
     address, attacker = market.world.address(HOST, family), market.place(ATTACKER)
     heard = heard_in(market.runtime, family)
     for number in range(-1, COUNT + 1):
-        with Ear(stalls.net, transport, family=heard, port=INSIDE + number) as ear:
+        with Listener(stalls.net, transport, family=heard, port=INSIDE + number) as ear:
             outside = [(attacker, address, port) for port in (FIRST - 1, FIRST + COUNT)]
             assert ear.overhears(outside, market.settle) == []
             if 0 <= number < COUNT:
@@ -94,7 +94,7 @@ def test_a_port_of_the_runtimes_choice_is_told(
     }
     for each in FAMILIES if family == 6 or has_taps(market.runtime) else (family,):
         heard = heard_in(market.runtime, each)
-        with Ear(stalls.net, transport, family=heard, port=CHOSEN) as ear:
+        with Listener(stalls.net, transport, family=heard, port=CHOSEN) as ear:
             at = market.world.address(HOST, each)
             assert ear.hears(market.place(ATTACKER), at=at, port=port, answered=True)
             assert ear.hears(market.place(HOST), at=LOOPBACKS[each], port=port, answered=True)

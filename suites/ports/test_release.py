@@ -15,17 +15,17 @@ from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, Family, Protocol
 from harness.plugin.marks import requirement
 from harness.testbench import client
 from harness.testbench.container import Container
-from harness.testbench.listener import TRANSPORTS, Ear
+from harness.testbench.listener import TRANSPORTS, Listener
 from harness.testbench.netns_view import until
 from harness.world.state.snapshot import Snapshot
-from suites.ports.published import INSIDE, Call, Fair, callers
+from suites.ports.published import INSIDE, PortCall, PublishNetwork, callers
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
 REFUSED: Final = {(Protocol.TCP, "reset"), (Protocol.UDP, "port-unreachable")}
 """What a caller is told where nobody listens (RFC 1122)."""
 
 
-def end(fair: Fair, container: Container, how: str) -> None:
+def end(fair: PublishNetwork, container: Container, how: str) -> None:
     """Have a container end, in one of the ways in which they do."""
     match how:
         case "stopped":
@@ -39,7 +39,7 @@ def end(fair: Fair, container: Container, how: str) -> None:
 
 @requirement("PUB-10")
 @pytest.mark.parametrize("how", ["stopped", "removed", "killed"])
-def test_rules_and_listeners_go_along(fair: Fair, how: str) -> None:
+def test_rules_and_listeners_go_along(fair: PublishNetwork, how: str) -> None:
     """The host is what it was, its ports are free, and who calls is refused at once.
 
     Of the network's own, a knob of its link may stay turned, and a chain without rules may stay.
@@ -61,12 +61,12 @@ def test_rules_and_listeners_go_along(fair: Fair, how: str) -> None:
         assert_refused(fair, family)
 
 
-def is_free(fair: Fair) -> bool:
+def is_free(fair: PublishNetwork) -> bool:
     """Whether a program of the host's can have the port, on every address."""
     try:
         for family in fair.families:
             for transport in TRANSPORTS:
-                Ear(fair.host, transport, family=family, port=fair.port).close()
+                Listener(fair.host, transport, family=family, port=fair.port).close()
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
@@ -74,11 +74,11 @@ def is_free(fair: Fair) -> bool:
     return True
 
 
-def assert_refused(fair: Fair, family: Family) -> None:
+def assert_refused(fair: PublishNetwork, family: Family) -> None:
     """Whoever calls, by whatever address of the host, is told so."""
     with ExitStack() as stack:
         made = [
-            (protocol, stack.enter_context(client.Call(place, protocol, address, port=fair.port)))
+            (protocol, stack.enter_context(client.Client(place, protocol, address, port=fair.port)))
             for caller, address in callers(fair.scene, family, OUTSIDE)
             for protocol in (Protocol.UDP, Protocol.TCP)
             if (place := fair.scene.place(caller))
@@ -90,7 +90,7 @@ def assert_refused(fair: Fair, family: Family) -> None:
 
 
 @requirement("PUB-10")
-def test_nobody_inherits_the_port(fair: Fair) -> None:
+def test_nobody_inherits_the_port(fair: PublishNetwork) -> None:
     """Not who is given the address next: it hears who calls it, and nobody who calls the host."""
     web, *_ = found = fair.opened("web")
     assert all(shop.serves(ATTACKER, fair.own(shop.family)) for shop in found)
@@ -99,11 +99,11 @@ def test_nobody_inherits_the_port(fair: Fair) -> None:
         own = fair.own(heir.family)
         with heir.open() as listening:
             assert listening.serves("heir", heir.own(), port=INSIDE)
-            assert listening.overhears([Call(ATTACKER, own), Call(HOST, own)]) == []
+            assert listening.overhears([PortCall(ATTACKER, own), PortCall(HOST, own)]) == []
 
 
 @requirement("PUB-10")
-def test_a_container_that_is_started_again_publishes_again(fair: Fair) -> None:
+def test_a_container_that_is_started_again_publishes_again(fair: PublishNetwork) -> None:
     """The same ports."""
     web, *_ = found = fair.opened("web")
     told = web.container.facts().ports

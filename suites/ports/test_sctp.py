@@ -8,11 +8,11 @@ from harness.model.plan import ATTACKER, Publish
 from harness.plugin.marks import requirement
 from harness.testbench.packets import craft
 from harness.testbench.packets.craft import send_packet
-from suites.ports.published import INSIDE, Fair
+from suites.ports.published import INSIDE, PublishNetwork
 
 
 @requirement("PUB-13")
-def test_what_begins_an_association_is_led_to_the_container(fair: Fair) -> None:
+def test_what_begins_an_association_is_led_to_the_container(fair: PublishNetwork) -> None:
     """From whoever calls, as it was sent but for the address and the port; no other port is."""
     web = fair.container("web", Publish(fair.port, INSIDE, "sctp"))
     attacker = fair.scene.place(ATTACKER)
@@ -32,7 +32,7 @@ def test_what_begins_an_association_is_led_to_the_container(fair: Fair) -> None:
 
 
 @requirement("PUB-13")
-def test_it_is_kept_apart_from_other_transports(fair: Fair) -> None:
+def test_it_is_kept_apart_from_other_transports(fair: PublishNetwork) -> None:
     """A port over SCTP is refused to the next container, and over TCP is free."""
     fair.container("web", Publish(fair.port, INSIDE, "sctp"))
     fair.scene.refusal("late", fair.home, ports=(Publish(fair.port, INSIDE, "sctp"),))

@@ -12,31 +12,43 @@ from harness.plugin.marks import requirement
 from harness.testbench.listener import shout
 from harness.testbench.packets import craft
 from harness.testbench.packets.craft import send_frame
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
-from suites.ports.published import INSIDE, PORTS, Call, Shop, assert_theirs, has_taps, link_of
+from suites.ports.published import (
+    INSIDE,
+    PORTS,
+    PortCall,
+    PublishedContainer,
+    assert_theirs,
+    has_taps,
+    link_of,
+)
 
 WORD: Final = b"not for the host"
 
 
 @requirement("PUB-9")
-def test_on_other_machines_the_port_is_theirs(market: Scene, shop: Shop, family: Family) -> None:
+def test_on_other_machines_the_port_is_theirs(
+    market: Scene, shop: PublishedContainer, family: Family
+) -> None:
     """Containers, bystanders and the host itself reach whom they call, and hear the answer."""
     assert shop.serves(NS1, market.world.address(HOST, family))
     assert_theirs(market, shop.transport, family, shop.port)
 
 
 @requirement("PUB-9", "BR-4", "BR-27")
-def test_a_peer_that_is_called_directly_is_not_redirected(market: Scene, shop: Shop) -> None:
+def test_a_peer_that_is_called_directly_is_not_redirected(
+    market: Scene, shop: PublishedContainer
+) -> None:
     """Neither who publishes: on its own address only the port answers that it listens on."""
     for caller in ("peer", HOST):
         assert shop.serves(caller, shop.own(), port=INSIDE)
-        assert shop.overhears([Call(caller, shop.own())]) == []
+        assert shop.overhears([PortCall(caller, shop.own())]) == []
 
 
 @requirement("PUB-9")
 def test_what_the_lan_sends_through_the_host_is_not_redirected(
-    market: Scene, shop: Shop, family: Family, wires: Wires
+    market: Scene, shop: PublishedContainer, family: Family, wires: TapPool
 ) -> None:
     """A neighbour that takes the host for its router reaches whom it means."""
     host, attacker, internet = (market.place(name) for name in (HOST, ATTACKER, INTERNET))

@@ -10,12 +10,12 @@ import pytest
 from harness.model.plan import ATTACKER
 from harness.plugin.marks import requirement
 from harness.testbench.listener import ANYWHERE
-from suites.ports.published import Fair, both
+from suites.ports.published import PublishNetwork, both
 from suites.support.open_flows import PORT, Flows, go_on, go_on_beside, talking
 
 
 @pytest.fixture
-def flows(fair: Fair) -> Iterator[Flows]:
+def flows(fair: PublishNetwork) -> Iterator[Flows]:
     """From the LAN to a port that `web` publishes on one address in each family, UDP and TCP."""
     ports = [
         item for family in fair.families for item in both(fair.port, PORT, at=fair.own(family))
@@ -38,7 +38,7 @@ def flows(fair: Fair) -> Iterator[Flows]:
 
 
 @requirement("LIFE-8", "PUB-1", "PUB-2")
-def test_open_flows_go_on_beside_another_port(fair: Fair, flows: Flows) -> None:
+def test_open_flows_go_on_beside_another_port(fair: PublishNetwork, flows: Flows) -> None:
     """Published for the same one inside; its container is stopped, started again and removed."""
     guest = fair.container("guest", *both(fair.port + 1, PORT))
     go_on_beside(flows, guest, fair.scene.runtime)
@@ -47,7 +47,9 @@ def test_open_flows_go_on_beside_another_port(fair: Fair, flows: Flows) -> None:
 
 
 @requirement("LIFE-8", "PUB-11")
-def test_open_flows_go_on_beside_the_same_port_of_another_address(fair: Fair, flows: Flows) -> None:
+def test_open_flows_go_on_beside_the_same_port_of_another_address(
+    fair: PublishNetwork, flows: Flows
+) -> None:
     """Which is another container's."""
     ports = [
         item for family in fair.families for item in both(fair.port, PORT, at=fair.on_br0(family))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 
 
-class Marks:
+class OwnershipMarks:
     """The marks that things have: addresses, MACs, ids, interfaces, names."""
 
     def __init__(self) -> None:

@@ -25,14 +25,14 @@ from harness.model.plan import (
     Plan,
     Publish,
 )
-from harness.testbench.listener import Ear
+from harness.testbench.listener import Listener
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from harness.testbench.steps import Steps
 from harness.testbench.strategies import modes
 from harness.world.build import World
-from harness.world.guard import BOUND, Guard
-from suites.properties.ownership import Marks, borne
+from harness.world.guard import BOUND, LeakGuard
+from suites.properties.ownership import OwnershipMarks, borne
 from suites.support import operator_firewall
 
 MOST_NETWORKS: Final = 3
@@ -43,10 +43,10 @@ SHORT: Final = 12
 """Digits of an id that tell whose something is."""
 
 
-class Stage:
+class HistoryStage:
     """Where histories take place; `last` is the plan that was live last."""
 
-    def __init__(self, world: World, runtime: Adapter, guard: Guard, told: Steps) -> None:
+    def __init__(self, world: World, runtime: Adapter, guard: LeakGuard, told: Steps) -> None:
         self.world, self.runtime, self.guard, self.told = world, runtime, guard, told
         self.last = Plan()
 
@@ -54,7 +54,7 @@ class Stage:
 class History(RuleBasedStateMachine):
     """One history, in a scene of its own."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: HistoryStage) -> None:
         super().__init__()
         self.stage = stage
         stage.told.example()
@@ -69,7 +69,7 @@ class History(RuleBasedStateMachine):
             stack.enter_context(operator_firewall.operating(self.scene.place(HOST)))
             self.cables = {"": self._cables()}
             """The host's ends of cables, by the container that they came with; some were there."""
-            self.marks = Marks()
+            self.marks = OwnershipMarks()
             self.acting = ""
             """The container or the network of the step that was taken last."""
             self._resources = stack.pop_all()
@@ -263,7 +263,7 @@ class History(RuleBasedStateMachine):
 
     def _answers(self, name: str, port: int, family: Family) -> None:
         host = self.scene.place(HOST).address(family)
-        with Ear(self.scene[name].net, "tcp", family=family, port=INSIDE) as ear:
+        with Listener(self.scene[name].net, "tcp", family=family, port=INSIDE) as ear:
             met = ear.hears(self.scene.place(ATTACKER), at=host, port=port, answered=True)
             assert met is not None, f"{name}: port {port} is refused over IPv{family}"
 

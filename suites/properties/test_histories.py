@@ -12,7 +12,7 @@ from harness.adapters.protocol import Adapter
 from harness.plugin.marks import requirement
 from harness.testbench.strategies import replayable
 from harness.world.build import World
-from harness.world.guard import Guard
+from harness.world.guard import LeakGuard
 from suites.properties.conftest import Telling
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def test_any_history_keeps_every_promise(
     world: World,
     runtime: Adapter,
-    guard: Guard,
+    guard: LeakGuard,
     *,
     profile: hypothesis.settings,
     plans_folder: Path,
@@ -38,9 +38,9 @@ def test_any_history_keeps_every_promise(
     # Who only collects need not wait for hypothesis.
     from hypothesis.stateful import run_state_machine_as_test
 
-    from suites.properties.state_machine import History, Stage
+    from suites.properties.state_machine import History, HistoryStage
 
     with steps("any history", steps=True) as told:
-        stage = Stage(world, runtime, guard, told)
+        stage = HistoryStage(world, runtime, guard, told)
         with replayable(lambda: stage.last, plans_folder, "any-history"):
             run_state_machine_as_test(partial(History, stage), settings=profile)  # type: ignore[arg-type] # it calls what it is given

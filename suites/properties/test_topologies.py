@@ -13,7 +13,7 @@ from harness.plugin.marks import requirement
 from harness.testbench.scene import Scene
 from harness.testbench.strategies import replayable
 from harness.world.build import World
-from harness.world.guard import Guard
+from harness.world.guard import LeakGuard
 from suites.properties.conftest import Telling
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def test_any_topology_keeps_its_promises(
     world: World,
     runtime: Adapter,
-    guard: Guard,
+    guard: LeakGuard,
     *,
     profile: hypothesis.settings,
     plans_folder: Path,

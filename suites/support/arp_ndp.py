@@ -12,13 +12,13 @@ from scapy.packet import Packet
 from harness.model.plan import GATEWAY
 from harness.model.topology import Address
 from harness.testbench.packets.craft import EVERYBODY_MAC, mac_of, send_frame, solicited_node
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 OTHERS: Final = ("b", "c", GATEWAY)
 """Whom container a asks."""
 
 
-def assert_nobody_answers(trio: Trio, address: Address) -> None:
+def assert_nobody_answers(trio: ThreeContainers, address: Address) -> None:
     """Neither who is asked in person nor anybody else, while b does for its own."""
     with trio.capture("a", *OTHERS) as wire:
         ask(trio, address, besides=OTHERS)
@@ -29,7 +29,7 @@ def assert_nobody_answers(trio: Trio, address: Address) -> None:
     wire.expect_none(answer(address))
 
 
-def ask(trio: Trio, address: Address, besides: Iterable[str]) -> None:
+def ask(trio: ThreeContainers, address: Address, besides: Iterable[str]) -> None:
     """Have container a ask everybody for an address, and each of `besides` in person.
 
     Even a proxy answers at once when it is asked in person; otherwise it takes its time.
@@ -39,7 +39,7 @@ def ask(trio: Trio, address: Address, besides: Iterable[str]) -> None:
     send_frame(trio.place("a"), *(question(trio, address, to=mac) for mac in macs))
 
 
-def question(trio: Trio, address: Address, *, to: str) -> Packet:
+def question(trio: ThreeContainers, address: Address, *, to: str) -> Packet:
     """Container a's question for an address, as ARP or neighbour discovery has it."""
     mac, own = trio.mac("a"), str(trio.address("a"))
     if address.version == 4:

@@ -10,9 +10,9 @@ from harness.adapters.protocol import Adapter
 from harness.model.plan import FAMILIES, Bridge, Family, Joined
 from harness.model.topology import SENTINEL_ZONE, Address
 from harness.testbench import lookup
-from harness.testbench.lookup import Found
+from harness.testbench.lookup import LookupResult
 from harness.testbench.scene import Scene
-from harness.world.services import Question
+from harness.world.services import ServiceQuery
 
 KINDS: Final[dict[int, str]] = {4: "A", 6: "AAAA"}
 """Which records hold addresses of a family."""
@@ -51,7 +51,7 @@ def resolved(scene: Scene, asker: str, name: str, family: Family) -> set[Address
     return said
 
 
-def looked_up(scene: Scene, asker: str, name: str, family: Family | None = None) -> Found:
+def looked_up(scene: Scene, asker: str, name: str, family: Family | None = None) -> LookupResult:
     """What the C library inside `asker` makes of a name."""
     return lookup.look_up(scene.world.host, scene[asker], name, family)
 
@@ -81,7 +81,7 @@ def unheard_of() -> str:
     return f"n{os.urandom(6).hex()}.{SENTINEL_ZONE}"
 
 
-def heard(scene: Scene, since: int, *words: str) -> list[Question]:
+def heard(scene: Scene, since: int, *words: str) -> list[ServiceQuery]:
     """What the world's name server has been asked since a mark about names with these words."""
     asked = scene.world.services.asked(since)
     return [item for item in asked if any(word in item.name for word in words)]

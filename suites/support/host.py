@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from harness.model.topology import START_TTL, Address
-from harness.testbench.netns_view import Place, until
+from harness.testbench.netns_view import NetnsView, until
 from harness.world.state.snapshot import Snapshot
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 
 
-def a_change_would_show(host: Place, before: Snapshot) -> None:
+def a_change_would_show(host: NetnsView, before: Snapshot) -> None:
     """Change one sysctl of the host, see that it shows, and put it back."""
     host.tune({"net.ipv4.ip_default_ttl": 61})
     assert before.changes(Snapshot.of(host)), "what is changed must show"
     host.tune({"net.ipv4.ip_default_ttl": START_TTL})
 
 
-def at_rest(place: Place) -> None:
+def at_rest(place: NetnsView) -> None:
     """Wait until every address of a place is local to it: till then routes appear by themselves.
 
     But for those that are tentative, which on a bridge without a port they are until it has one.

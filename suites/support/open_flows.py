@@ -12,7 +12,7 @@ from harness.adapters.protocol import Adapter
 from harness.model.topology import Address
 from harness.testbench.container import Container
 from harness.testbench.listener import End, Transport
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from suites.support.features import restarts
 
 PORT: Final = 31070
@@ -26,7 +26,7 @@ _KINDS: Final[dict[Transport, socket.SocketKind]] = {
 }
 
 
-class Talk(NamedTuple):
+class OpenFlow(NamedTuple):
     """Both ends of a flow: who began it, and who was called."""
 
     near: socket.socket
@@ -50,19 +50,19 @@ class Talk(NamedTuple):
             assert heard == word
 
 
-Flows = dict[str, Talk]
+Flows = dict[str, OpenFlow]
 """By what a failure calls them."""
 
 
 @contextmanager
 def talking(
-    near: Place,
-    far: Place,
+    near: NetnsView,
+    far: NetnsView,
     address: Address,
     *,
     transport: Transport = "tcp",
     by: End | None = None,
-) -> Iterator[Talk]:
+) -> Iterator[OpenFlow]:
     """A flow from one place to the other's address, used once before the body.
 
     With `by` it is begun there: to a port that is published for `PORT` of that address.
@@ -78,12 +78,12 @@ def talking(
             ear.listen()
         calling.connect((str(called[0]), called[1]))
         with _taken(ear, calling, transport) as answering:
-            talk = Talk(calling, answering)
+            talk = OpenFlow(calling, answering)
             talk.exchange()
             yield talk
 
 
-def _socket(place: Place, address: Address, transport: Transport) -> socket.socket:
+def _socket(place: NetnsView, address: Address, transport: Transport) -> socket.socket:
     opened = place.socket(_FAMILIES[address.version], _KINDS[transport])
     opened.settimeout(BOUND)
     if address.version == 6:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.world.state.snapshot import Snapshot
 from linux import nftables
 from linux.netlink import Request
@@ -40,7 +40,7 @@ def rules() -> list[Request]:
 
 
 @contextmanager
-def operating(host: Place) -> Iterator[None]:
+def operating(host: NetnsView) -> Iterator[None]:
     """Have the operator's table in the host while the body runs."""
     load(host)
     try:
@@ -49,22 +49,22 @@ def operating(host: Place) -> Iterator[None]:
         _apply(host, [nftables.add_table(TABLE), nftables.del_table(TABLE)])
 
 
-def load(host: Place) -> None:
+def load(host: NetnsView) -> None:
     """Load the operator's table."""
     _apply(host, rules())
 
 
-def flush(host: Place) -> None:
+def flush(host: NetnsView) -> None:
     """`nft flush ruleset`: every table goes that no process has reserved for itself."""
     _apply(host, [nftables.flush()])
 
 
-def facts(host: Place) -> dict[str, dict[str, str]]:
+def facts(host: NetnsView) -> dict[str, dict[str, str]]:
     """What there is of the operator's in the host's nft, by name."""
     found = Snapshot.of(host).facts
     return {name: dict(known) for name, known in found.items() if f" {TABLE.name}" in name}
 
 
-def _apply(host: Place, requests: list[Request]) -> None:
+def _apply(host: NetnsView, requests: list[Request]) -> None:
     with host.open() as space, nftables.Nft(space) as opened:
         opened.apply(requests)

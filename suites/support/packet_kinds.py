@@ -12,12 +12,12 @@ from scapy.packet import Packet, Raw
 
 from harness.model.plan import GATEWAY, HOST, INTERNET, Cell, Family, Protocol
 from harness.model.topology import START_TTL
-from harness.testbench.listener import Ear, Transport
+from harness.testbench.listener import Listener, Transport
 from harness.testbench.packets.capture import Capture
 from harness.testbench.packets.packet_ring import Frame
 from harness.testbench.scene import Scene
 from harness.world.service_protocols import TCP_PORTS, UDP_PORTS
-from suites.support.three_containers import Trio
+from suites.support.three_containers import ThreeContainers
 
 PORT: Final = 31090
 WORD: Final = b"over there!"
@@ -27,7 +27,7 @@ TRACKED: Final = (33, 132, 136)
 """DCCP, SCTP, UDP-Lite: of these a connection tracker can tell that nothing sensible is in them."""
 
 
-def everything(trio: Trio, source: str, target: str) -> Iterator[Packet]:
+def everything(trio: ThreeContainers, source: str, target: str) -> Iterator[Packet]:
     """From one to another: what begins a flow, what looks like part of one; each with `WORD`."""
     head = trio.ip(source, target, ttl=START_TTL)
     yield from beginnings(trio.family, head)
@@ -71,7 +71,7 @@ def of_protocol(head: Packet, number: int) -> Packet:
 
 
 def telling(
-    wire: Capture, trio: Trio, source: str, target: str | None = None, *, at: str
+    wire: Capture, trio: ThreeContainers, source: str, target: str | None = None, *, at: str
 ) -> list[Frame]:
     """The frames from one to another that have `WORD` in them, where somebody lives."""
     seen = wire.matching(trio.ip(source, target), at=trio.at(at))
@@ -103,6 +103,6 @@ def every_port_answers(
     elif target == GATEWAY:
         served |= set(scene.runtime.dialect.gateway_ports)
     for port in sorted({*SERVICES, secrets.choice(_ANY)} - served):
-        with Ear(place, transport, address=address, port=port) as ear:
+        with Listener(place, transport, address=address, port=port) as ear:
             meeting = ear.hears(scene.place(caller), answered=True)
             assert meeting, f"{target} is called on port {port}"

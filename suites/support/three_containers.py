@@ -28,11 +28,11 @@ from harness.model.plan import (
 )
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
-from harness.testbench.client import Call
-from harness.testbench.netns_view import Place
+from harness.testbench.client import Client
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.packets import craft
 from harness.testbench.packets.capture import Capture, Tap
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from suites.support.features import restarts
@@ -48,7 +48,7 @@ Whom = str | Address | None
 
 
 @dataclass(frozen=True, slots=True)
-class Trio:
+class ThreeContainers:
     """The containers a, b and c of a scene, on `network`, in one family.
 
     Wherever a name is asked for it is a container's, one of the world's own, or
@@ -58,8 +58,8 @@ class Trio:
     scene: Scene
     family: Family
     network: str
-    world_wires: Wires
-    own_wires: Wires
+    world_wires: TapPool
+    own_wires: TapPool
     # Looked up once: a trio keeps what it has.
     _addresses: dict[str, Address] = field(default_factory=dict)
     _macs: dict[str, str] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Trio:
         assert name is not None
         return name
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> NetnsView:
         """Where somebody lives."""
         return self.scene.place(name)
 
@@ -96,9 +96,9 @@ class Trio:
 
     # --- what is sent
 
-    def call(self, caller: str, to: str, protocol: Protocol, **options: Any) -> Call:
-        """A call from one to the other; options as in `Call`."""
-        return Call(self.place(caller), protocol, self.address(to), **options)
+    def call(self, caller: str, to: str, protocol: Protocol, **options: Any) -> Client:
+        """A call from one to the other; options as in `Client`."""
+        return Client(self.place(caller), protocol, self.address(to), **options)
 
     def settle(self) -> None:
         """Return once nothing that was sent is under way any more."""
@@ -142,14 +142,14 @@ class Trio:
         return craft.request(self.family, protocol, sport=sport, dport=dport)
 
 
-class Home(NamedTuple):
+class TrioNetwork(NamedTuple):
     """Where a trio lives: on which network, and in which of its families it is watched."""
 
     family: Family
     network: str = DEFAULT_NETWORK
 
 
-def plan(home: Home) -> Plan:
+def plan(home: TrioNetwork) -> Plan:
     """The containers of a trio."""
     own = NetworkSpec(home.network, ipv6=home.family == 6)
     networks = () if home.network == DEFAULT_NETWORK else (own,)
@@ -169,26 +169,26 @@ both_families: Final = pytest.mark.parametrize("family", EACH_FAMILY)
 @pytest.fixture(
     scope="package",
     params=[
-        pytest.param(Home(4), id="IPv4"),
-        pytest.param(Home(6, DUAL), id="IPv6", marks=requirement("V6-1")),
-        pytest.param(Home(4, PLAIN), id="IPv4, own network"),
+        pytest.param(TrioNetwork(4), id="IPv4"),
+        pytest.param(TrioNetwork(6, DUAL), id="IPv6", marks=requirement("V6-1")),
+        pytest.param(TrioNetwork(4, PLAIN), id="IPv4, own network"),
     ],
 )
 def trio(
-    world: World, runtime: Adapter, wires: Wires, request: pytest.FixtureRequest
-) -> Iterator[Trio]:
+    world: World, runtime: Adapter, wires: TapPool, request: pytest.FixtureRequest
+) -> Iterator[ThreeContainers]:
     """Three containers on one network, shared: look, do not change.
 
     Every promise about packets, once for each family, and for IPv4 on a network of one's own too,
     where the runtime has such; there `a` and `b` have been started again, where it can do that.
     """
-    home: Home = request.param
+    home: TrioNetwork = request.param
     if home.network == PLAIN and Feature.NETWORKS not in runtime.features:
-        home = Home(home.family)
-    with Scene(world, runtime, plan(home)) as scene, Wires() as own:
+        home = TrioNetwork(home.family)
+    with Scene(world, runtime, plan(home)) as scene, TapPool() as own:
         if home.network == PLAIN and restarts(runtime):
             for name in ("a", "b"):
                 scene[name].stop()
                 scene.start(name)
         scene.ready()
-        yield Trio(scene, home.family, home.network, wires, own)
+        yield ThreeContainers(scene, home.family, home.network, wires, own)

@@ -17,7 +17,7 @@ from harness.adapters.bare.adapter import BareFactory
 from harness.adapters.bare.hand_veth import VethByHand
 from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT
 from harness.adapters.docker_cli.adapter import CliAdapter
-from harness.adapters.docker_cli.spec import Daemon
+from harness.adapters.docker_cli.spec import DaemonSpec
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
 from harness.adapters.support import daemon
 from harness.model.plan import HOST, Bridge, ContainerSpec, Joined, Nothing
@@ -247,7 +247,7 @@ def test_a_daemon_that_has_ended_is_started_anew(own_world: World, tmp_path: Pat
 def test_so_is_that_of_a_bare_runtime(own_world: World, tmp_path: Path) -> None:
     """Whose no, meanwhile, is that it cannot be reached."""
     socket = f"/run/{tmp_path.name}.sock"
-    listens = Daemon(command=("python3", "-c", _LISTEN, socket), socket=socket)
+    listens = DaemonSpec(command=("python3", "-c", _LISTEN, socket), socket=socket)
     adapter = BareFactory(
         name="acme",
         command=("bash",),

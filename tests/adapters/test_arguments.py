@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from harness.adapters.docker_cli import arguments
-from harness.adapters.docker_cli.spec import FOR_EVER, CliSpec, Words
+from harness.adapters.docker_cli.spec import FOR_EVER, CliSpec, CliVerbs
 from harness.model.plan import (
     Bridge,
     ContainerSpec,
@@ -44,7 +44,7 @@ def test_a_mode_is_a_network(mode: Mode, value: str) -> None:
 
 def test_mode_host_may_take_options_besides() -> None:
     """Which no other mode has."""
-    spec = replace(PLAIN, words=Words(host=("--annotation", "network=host")))
+    spec = replace(PLAIN, words=CliVerbs(host=("--annotation", "network=host")))
     words = arguments.container(spec, ContainerSpec("it", Host()))
     assert words[2:6] == ["--network", "host", "--annotation", "network=host"]
     assert "--annotation" not in arguments.container(spec, ContainerSpec("it", Bridge()))
@@ -103,7 +103,7 @@ def test_a_port_is_written_as_docker_takes_it(port: Publish, value: str) -> None
 
 def test_a_network_has_its_families_and_options() -> None:
     """A subnet and a gateway for each family, and what the description calls MTU and ICC."""
-    spec = replace(PLAIN, words=Words(mtu="mtu", icc="icc"))
+    spec = replace(PLAIN, words=CliVerbs(mtu="mtu", icc="icc"))
     wish = NetworkSpec(
         "lan",
         subnet=IPv4Network("172.30.0.0/24"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.adapters.bare.store import Record, attachments
+from harness.adapters.bare.store import BareRecord, attachments
 from harness.model.plan import Bridge, ContainerSpec
 
 NETWORKS = ("one", "other")
@@ -12,8 +12,8 @@ NETWORKS = ("one", "other")
 
 def test_to_cni_a_container_is_itself_alone() -> None:
     """Another one of its name is another one; it stays the same while it ends and starts."""
-    record = Record(ContainerSpec("web", Bridge("one")), (), attached=NETWORKS)
-    again = Record(record.spec, (), attached=NETWORKS)
+    record = BareRecord(ContainerSpec("web", Bridge("one")), (), attached=NETWORKS)
+    again = BareRecord(record.spec, (), attached=NETWORKS)
     own, later, others = (
         {item.container for item in attachments(known, "")}
         for known in (record, replace(record, pid=7), again)

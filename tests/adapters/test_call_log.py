@@ -11,7 +11,7 @@ import pytest
 from harness.adapters.bare.adapter import BareFactory
 from harness.adapters.docker_cli.adapter import CliAdapter
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
-from harness.adapters.support.call_log import Calls
+from harness.adapters.support.call_log import CallLog
 from harness.model.plan import ContainerSpec, Nothing
 from harness.world.build import World
 from tests.adapters.acme import acme
@@ -62,7 +62,7 @@ def test_a_command_that_does_not_end_is_kept(world: World, tmp_path: Path) -> No
 
 def test_the_oldest_calls_go(world: World) -> None:
     """A run of hours keeps no more than one of minutes, and no answer at its full length."""
-    calls = Calls(world.host)
+    calls = CallLog(world.host)
     for number in range(300):
         calls.call("say", _say, number)
     told = calls.told

@@ -9,16 +9,16 @@ import pytest
 
 from harness.adapters.bare import store
 from harness.adapters.bare.hand_veth import VethByHand
-from harness.adapters.bare.linux_bridge import ByHand
-from harness.adapters.bare.store import Record
-from harness.adapters.support.program import Refused
+from harness.adapters.bare.linux_bridge import LinuxBridge
+from harness.adapters.bare.store import BareRecord
+from harness.adapters.support.program import ProgramRefused
 from harness.model.plan import HOST, Bridge, ContainerSpec, NetworkSpec
 from harness.testbench.netns_view import fixed
 from harness.world.build import World
 from harness.world.state.snapshot import Snapshot
 from linux.netns import NetNS
 
-WIRING = ByHand("hand0", NetworkSpec("bridge", subnet=IPv4Network("10.84.0.0/24")))
+WIRING = LinuxBridge("hand0", NetworkSpec("bridge", subnet=IPv4Network("10.84.0.0/24")))
 PLUGGING = VethByHand(WIRING.bridge, WIRING.spec)
 WANTED = ContainerSpec("c", Bridge("lan"), also=("other",), mac="02:00:00:00:00:0c")
 
@@ -61,7 +61,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     """With what is wrong."""
     host = fixed(HOST, world.namespaces[HOST])
     before = set(host.links())
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(ProgramRefused, match=said):
         world.host.call(WIRING.create, spec)
     assert set(host.links()) == before
     assert "x" not in world.host.call(WIRING.names)
@@ -69,7 +69,10 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
 
 def test_a_container_has_a_pair_for_each_network_and_they_go_with_it(world: World) -> None:
     """Addresses, MAC and MTU, default routes by the first; whoever else is in there."""
-    host, record = fixed(HOST, world.namespaces[HOST]), Record(WANTED, (), attached=WANTED.networks)
+    host, record = (
+        fixed(HOST, world.namespaces[HOST]),
+        BareRecord(WANTED, (), attached=WANTED.networks),
+    )
     for name in WANTED.networks:
         world.host.call(PLUGGING.create, NetworkSpec(name, ipv6=True, mtu=1400))
     world.host.call(_have_a_folder, record)
@@ -97,5 +100,5 @@ def test_a_container_has_a_pair_for_each_network_and_they_go_with_it(world: Worl
         world.host.call(PLUGGING.remove, name)
 
 
-def _have_a_folder(record: Record) -> None:
+def _have_a_folder(record: BareRecord) -> None:
     store.bundle(record.spec.name).mkdir(parents=True)

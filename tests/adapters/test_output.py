@@ -10,9 +10,9 @@ from typing import Any, Final
 import pytest
 
 from harness.adapters.docker_cli import output
-from harness.adapters.docker_cli.output import Garbage
+from harness.adapters.docker_cli.output import UnreadableOutput
 from harness.adapters.docker_cli.spec import CliSpec
-from harness.adapters.protocol import Endpoint, NetworkFacts
+from harness.adapters.protocol import Endpoint, NetworkInfo
 from harness.model.plan import Publish
 
 PLAIN: Final = CliSpec(name="acme", command=("acmectl",), features=frozenset())
@@ -97,7 +97,7 @@ def test_a_network_of_docker_is_read() -> None:
     text = [{"Name": "lan", "Id": ID, "Driver": "bridge", "IPAM": {"Config": pools}}]
     gateways = (IPv4Interface("172.18.0.1/16"), IPv6Interface("fd00::1/64"))
     read = output.network(PLAIN, json.dumps(text))
-    assert read == NetworkFacts("lan", ID, "br-47bd56418767", gateways)
+    assert read == NetworkInfo("lan", ID, "br-47bd56418767", gateways)
     text[0]["Options"] = {"com.docker.network.bridge.name": "docker0"}
     assert output.network(PLAIN, json.dumps(text)).interface == "docker0"
 
@@ -115,7 +115,7 @@ def test_a_network_of_podman_is_read() -> None:
     pools = [{"subnet": "10.88.0.0/16", "gateway": "10.88.0.1"}]
     text = [{"name": "podman", "id": ID, "network_interface": "podman0", "subnets": pools}]
     spec = replace(PLAIN, default_network="podman")
-    assert output.network(spec, json.dumps(text)) == NetworkFacts(
+    assert output.network(spec, json.dumps(text)) == NetworkInfo(
         "bridge", ID, "podman0", (IPv4Interface("10.88.0.1/16"),)
     )
 
@@ -140,5 +140,5 @@ def test_a_network_of_podman_is_read() -> None:
 )
 def test_anything_else_is_garbage_and_says_why(text: str, words: str) -> None:
     """No JSON, another shape, or values that mean nothing."""
-    with pytest.raises(Garbage, match=f"^{words}"):
+    with pytest.raises(UnreadableOutput, match=f"^{words}"):
         output.container(PLAIN, text)

@@ -13,7 +13,7 @@ from harness.adapters.support.programs import search_path
 from harness.model.plan import HOST, Bridge
 from harness.plugin.worker_notes import said
 from harness.report import expectations
-from harness.report.expectations import Kind
+from harness.report.expectations import DeviationKind
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.guard import guarded
@@ -28,7 +28,7 @@ EXPECTED = Path(__file__).parents[2] / "suites/expected"
 def test_a_start_that_comes_too_early_is_refused_in_the_words_that_are_listed(name: str) -> None:
     """Each time where the host probes for duplicates on every link; and nothing is left of it."""
     listed = expectations.loads((EXPECTED / f"{name}.toml").read_text())
-    sayings = [item for item in listed if item.kind is Kind.SAYING]
+    sayings = [item for item in listed if item.kind is DeviationKind.SAYING]
     assert len(sayings) == 2
     with World.build() as world:
         adapter = registry.find(name)(world.host)

@@ -30,11 +30,11 @@ from harness.model.plan import (
     Family,
     Publish,
 )
-from harness.testbench.listener import Ear, free_port
+from harness.testbench.listener import Listener, free_port
 from harness.testbench.netns_view import fixed
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.host import Host
+from harness.world.host import HostMachine
 from tests.adapters.vendors import OBSTACLE, TRIED_DOCKER, TRIED_ROOTLESS, the_cast
 
 OTHER: Final[dict[str, Literal["pasta", "slirp4netns"]]] = {
@@ -55,14 +55,14 @@ SPEC = CliSpec(
 
 
 @pytest.fixture(params=["an ordinary user"] if not OBSTACLE else [])
-def host() -> Iterator[Host]:
+def host() -> Iterator[HostMachine]:
     """A host that has an ordinary user."""
     with World.build() as world:
         programs.furnish(world.host, SPEC)
         yield world.host
 
 
-def says(host: Host, text: str) -> str:
+def says(host: HostMachine, text: str) -> str:
     """What a shell of the user's says."""
     words = rootless.command(("sh", "-ec", text))
     done = host.run(words, env=programs.environment(SPEC))
@@ -70,14 +70,14 @@ def says(host: Host, text: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_command_is_an_ordinary_users(host: Host) -> None:
+def test_a_command_is_an_ordinary_users(host: HostMachine) -> None:
     """Without a capability, with a home of its own and a device to send by."""
     assert says(host, "id -u; id -un").split() == [str(rootless.UID), rootless.NAME]
     assert not says(host, "grep CapEff /proc/self/status").split()[1].strip("0")
     assert says(host, "cat $XDG_CONFIG_HOME/acme.conf") == "quiet = true"
 
 
-def test_who_is_at_the_labs_shell_can_be_that_user(host: Host) -> None:
+def test_who_is_at_the_labs_shell_can_be_that_user(host: HostMachine) -> None:
     """By a program of the lab's, which finds what the adapter finds."""
     script = session.scripts_for(CliFactory(SPEC))["as-user"]
     told = "id -u; pwd; cat $XDG_CONFIG_HOME/acme.conf"
@@ -86,7 +86,7 @@ def test_who_is_at_the_labs_shell_can_be_that_user(host: Host) -> None:
     assert not says(host, "touch $HOME/here $XDG_RUNTIME_DIR/there; : <>/dev/net/tun")
 
 
-def test_the_user_can_give_ids_to_a_namespace_of_its_own(host: Host) -> None:
+def test_the_user_can_give_ids_to_a_namespace_of_its_own(host: HostMachine) -> None:
     """Through newuidmap, which runs with the rights of the host's root."""
     first = rootless.SUBORDINATE.start
     script = f"""
@@ -137,7 +137,7 @@ def test_a_published_port_is_told_and_answers(vendor: Scene) -> None:
     port = free_port(vendor.place(HOST), "tcp")
     web = vendor.container("web", Bridge(), ports=(Publish(port, 8080),))
     assert {item.host_port for item in web.facts().ports} == {port}
-    with Ear(web.net, "tcp", port=8080) as ear:
+    with Listener(web.net, "tcp", port=8080) as ear:
         address = vendor.world.address(HOST, 4)
         assert ear.hears(vendor.place("attacker"), at=address, port=port)
     web.remove()
@@ -155,7 +155,7 @@ def test_who_calls_a_published_port_is_led_to_its_ipv4_address(
         vendor.network("dual", ipv6=True)
         mode = Bridge("dual")
     web = vendor.container("web", mode, ports=(Publish(port, 8080),))
-    with Ear(web.net, "tcp", family=4, port=8080) as ear:
+    with Listener(web.net, "tcp", family=4, port=8080) as ear:
         at = vendor.world.address(HOST, family)
         met = ear.hears(vendor.place(ATTACKER), at=at, port=port, answered=True)
     assert met
@@ -210,7 +210,7 @@ def test_docker_has_ipv6_as_far_as_its_bridges(name: str) -> None:
             assert scene.observed() != oracle.promised(scene.plan, reached, world.topology)
             gateways = {item.ip for item in network.facts.gateways}
             for family in FAMILIES:
-                with Ear(web.net, "tcp", family=family, port=8080) as ear:
+                with Listener(web.net, "tcp", family=family, port=8080) as ear:
                     at = world.address(HOST, family)
                     met = ear.hears(scene.place(ATTACKER), at=at, port=port, answered=True)
                 assert met

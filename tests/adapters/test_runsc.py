@@ -9,7 +9,7 @@ import pytest
 
 from harness.adapters import registry
 from harness.model.plan import HOST, Bridge, Joined, Nothing
-from harness.probe.remote import OwnStack
+from harness.probe.remote import UserspaceStack
 from harness.testbench import lookup
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
@@ -67,11 +67,11 @@ def test_files_names_and_sysctls_are_those_inside(pod: Scene) -> None:
 
 def test_what_only_the_kernel_could_do_is_told_apart(pod: Scene) -> None:
     """Neither entering nor attaching is of any use, and there is no snapshot."""
-    with pytest.raises(OwnStack, match="alone"):
+    with pytest.raises(UserspaceStack, match="alone"):
         pod.attach("alone")
-    with pytest.raises(OwnStack, match="home"):
+    with pytest.raises(UserspaceStack, match="home"):
         Snapshot.of(pod["home"].net)
-    with pytest.raises(OwnStack), pod["home"].inside() as space, space.entered():
+    with pytest.raises(UserspaceStack), pod["home"].inside() as space, space.entered():
         pass
 
 

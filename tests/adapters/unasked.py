@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.adapters.bare.protocol import Order
+from harness.adapters.bare.protocol import StartRequest
 
 
 class Unasked:
@@ -13,7 +13,7 @@ class Unasked:
     def __init__(self, _: object) -> None:
         pass
 
-    def start(self, order: Order) -> int:
+    def start(self, order: StartRequest) -> int:
         """Never asked."""
         raise AssertionError(order)
 

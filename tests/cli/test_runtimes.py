@@ -12,7 +12,7 @@ import pytest
 from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
 from harness.model import oracle
 from harness.model.plan import CONTAINER01, HOST, JOINER, ON_HOST, Bridge, Publish
-from harness.testbench.listener import Ear, free_port
+from harness.testbench.listener import Listener, free_port
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from tests.adapters.vendors import BY_COMMAND, OWN_STACK, TRIED, claiming, the_cast
@@ -68,7 +68,7 @@ def test_a_published_port_is_told_and_answers(vendor: Scene) -> None:
     port = free_port(vendor.place(HOST), "tcp")
     web = vendor.container("web", Bridge(), ports=(Publish(port, 8080),))
     assert {item.host_port for item in web.facts().ports} == {port}
-    with Ear(web.net, "tcp", port=8080) as ear:
+    with Listener(web.net, "tcp", port=8080) as ear:
         address = vendor.world.address(HOST, 4)
         assert ear.hears(vendor.place("attacker"), at=address, port=port)
     web.remove()

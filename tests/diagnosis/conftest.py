@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from harness.diagnosis.replay import Autopsy, Examination
+from harness.diagnosis.replay import Diagnosis, Replay
 from harness.model.plan import Cell, Family, Protocol
 from harness.report import schema
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import nftables
 from linux.nftables import Expression, Nft, Table
@@ -20,7 +20,7 @@ from tests.support.programs import ROOT
 
 ON_PURPOSE = "on purpose"
 Put = Callable[..., None]
-Examine = Callable[..., Autopsy]
+Examine = Callable[..., Diagnosis]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def rule() -> Iterator[Put]:
     with ExitStack() as stack:
 
         def put(
-            place: Place,
+            place: NetnsView,
             hook: nftables.Hook,
             *parts: list[Expression],
             kind: str = "filter",
@@ -63,15 +63,15 @@ def rule() -> Iterator[Put]:
 def examined(cast: Scene) -> Examine:
     """Examine one cell of the cast: `examined("container01", "internet", "udp")`."""
 
-    def examine(source: str, target: str, protocol: str, family: Family = 4) -> Autopsy:
+    def examine(source: str, target: str, protocol: str, family: Family = 4) -> Diagnosis:
         cell = Cell(source, target, Protocol(protocol), family)
-        with Examination(cast, [cell]) as examination:
+        with Replay(cast, [cell]) as examination:
             return examination.of(cell, cast.promised([cell])[cell])
 
     return examine
 
 
-def told(autopsy: Autopsy) -> str:
+def told(autopsy: Diagnosis) -> str:
     """The story in one text."""
     return "\n".join(autopsy.lines)
 

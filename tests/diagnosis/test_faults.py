@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from harness.adapters import registry
-from harness.diagnosis.replay import Autopsy, Examination
-from harness.faults.adapter import Sabotaged, SabotagedFactory
+from harness.diagnosis.replay import Diagnosis, Replay
+from harness.faults.adapter import FaultyAdapter, FaultyFactory
 from harness.faults.fault import discover
 from harness.model import requirements
 from harness.model.plan import Bridge, Cell, Family, Protocol
@@ -77,19 +77,19 @@ def test_the_place_of_a_fault_is_named(case: Case) -> None:
     assert case.words in "\n".join(under(case).lines)
 
 
-def under(case: Case) -> Autopsy:
+def under(case: Case) -> Diagnosis:
     """The autopsy of the case's cell, in a world of its own with a sabotaged runtime."""
     rows = requirements.load(importlib.resources.files("suites") / "requirements.toml")
-    fault, made = discover(rows)[case.fault], list[Sabotaged]()
+    fault, made = discover(rows)[case.fault], list[FaultyAdapter]()
     with World.build() as world:
-        runtime = SabotagedFactory(registry.find("mydocker"), fault, made)(world.host)
+        runtime = FaultyFactory(registry.find("mydocker"), fault, made)(world.host)
         runtime.start()
         with Scene(world, runtime) as scene:
             scene.containers(a=Bridge(), b=Bridge())
             scene.network("lan", ipv6=True)
             scene.container("l", Bridge("lan"))
             cell = Cell(case.source, case.target, Protocol(case.protocol), case.family)
-            with Examination(scene, [cell]) as examination:
+            with Replay(scene, [cell]) as examination:
                 found = examination.of(cell, scene.promised([cell])[cell])
         runtime.stop()
     assert sum(item.acted for item in made) > 0

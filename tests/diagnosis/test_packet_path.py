@@ -13,7 +13,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from harness.diagnosis.packet_path import Role, of_frame, sightings
-from harness.testbench.packets.packet_ring import Frame, Kind
+from harness.testbench.packets.packet_ring import Frame, FrameKind
 
 A, B = "192.0.2.1", "192.0.2.2"
 QUESTION = Raw(b"nmodQ" + bytes(12))
@@ -87,7 +87,7 @@ def test_names_are_of_interest_only_when_they_are_asked_about() -> None:
 def test_an_error_before_the_request_is_not_about_it() -> None:
     """What somebody asked earlier may still come to an end."""
     error, request = (
-        Frame("a/eth0", at, Kind.HOST, 100, bytes(Ether() / FRAMES[name][0]))
+        Frame("a/eth0", at, FrameKind.HOST, 100, bytes(Ether() / FRAMES[name][0]))
         for at, name in enumerate(["unreachable", "udp"])
     )
     assert [item.seen.role for item in sightings([error, request])] == [Role.REQUEST]

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from harness.diagnosis.replay import Examination
+from harness.diagnosis.replay import Replay
 from harness.model.plan import (
     CONTAINER01,
     CONTAINER02,
@@ -18,7 +18,7 @@ from harness.model.plan import (
     Promise,
     Protocol,
 )
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from linux import nftables, rtnetlink_dump
 from linux.netlink import Netlink, nest, text
@@ -42,7 +42,7 @@ SECOND = 'rule 2 (handle 3), "on purpose"'
     ],
 )
 def test_a_rule_of_the_host_that_drops_is_named(  # noqa: PLR0917 # pytest passes by name
-    host: Place,
+    host: NetnsView,
     rule: Put,
     examined: Examine,
     hook: nftables.Hook,
@@ -67,7 +67,7 @@ def test_without_the_rule_the_story_says_that_all_is_well(examined: Examine) -> 
     assert autopsy.places[-1] == INTERNET
 
 
-def test_a_policy_that_drops_is_named(host: Place, rule: Put, examined: Examine) -> None:
+def test_a_policy_that_drops_is_named(host: NetnsView, rule: Put, examined: Examine) -> None:
     """Where no rule decides the chain's policy does, and the story says so."""
     rule(host, "forward", policy="drop")
     assert "dropped in host, table inet built, chain forward, its policy" in told(
@@ -83,7 +83,7 @@ def test_a_rule_inside_the_container_is_named(cast: Scene, rule: Put, examined: 
     )
 
 
-def test_a_rule_of_the_bridge_is_named(host: Place, rule: Put, examined: Examine) -> None:
+def test_a_rule_of_the_bridge_is_named(host: NetnsView, rule: Put, examined: Examine) -> None:
     """What passes between ports of a bridge meets rules of its own family."""
     assert "as promised" in told(examined(CONTAINER01, CONTAINER02, "icmp"))
     rule(host, "forward", nftables.verdict("drop"), family="bridge")
@@ -111,7 +111,7 @@ def test_a_rule_against_arp_is_named(  # noqa: PLR0917 # pytest passes by name
 
 @PROTOCOLS
 def test_a_rule_that_rejects_is_told_from_one_that_drops(
-    host: Place, rule: Put, examined: Examine, protocol: str
+    host: NetnsView, rule: Put, examined: Examine, protocol: str
 ) -> None:
     """The refusal is in the story, and the rule that it came from."""
     rule(host, "forward", nftables.reject("admin-prohibited"))
@@ -124,7 +124,7 @@ def test_a_rule_that_rejects_is_told_from_one_that_drops(
 
 @PROTOCOLS
 def test_a_lost_reply_is_told_from_a_lost_request(
-    host: Place, rule: Put, examined: Examine, protocol: str
+    host: NetnsView, rule: Put, examined: Examine, protocol: str
 ) -> None:
     """The request arrived; the reply was seen at the host's uplink and never behind it."""
     rule(host, "forward", nftables.iifname("eth0"), nftables.verdict("drop"))
@@ -134,7 +134,7 @@ def test_a_lost_reply_is_told_from_a_lost_request(
 
 
 def test_a_destination_that_was_rewritten_is_told(
-    host: Place, rule: Put, examined: Examine
+    host: NetnsView, rule: Put, examined: Examine
 ) -> None:
     """A rule sends the request to somebody else: from what to what, and who answered."""
     meant = nftables.daddr(ip_network("203.0.113.10/32"))
@@ -154,7 +154,7 @@ def test_a_destination_that_was_rewritten_is_told(
 def test_what_arrives_and_should_not_is_told_by_its_way(cast: Scene) -> None:
     """Where silence was promised the story says by which links of the host the packet came."""
     cell = Cell(CONTAINER01, CONTAINER02, Protocol.UDP, 4)
-    with Examination(cast, [cell]) as examination:
+    with Replay(cast, [cell]) as examination:
         autopsy = examination.of(cell, Promise(Outcome.DROPPED, requirement="NET-2"))
     port = _port(cast, CONTAINER01)
     assert f"it should not have arrived, and came by {CONTAINER01} → host → {CONTAINER02}" in told(
@@ -165,7 +165,7 @@ def test_what_arrives_and_should_not_is_told_by_its_way(cast: Scene) -> None:
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
 def test_a_source_that_is_not_rewritten_is_named(
-    host: Place, rule: Put, examined: Examine, protocol: str
+    host: NetnsView, rule: Put, examined: Examine, protocol: str
 ) -> None:
     """Connections that are not tracked are not masqueraded: which address stayed is told."""
     rule(host, "prerouting", nftables.iifname("docker0"), [NOTRACK], priority=-290)

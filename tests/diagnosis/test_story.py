@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from harness.diagnosis.packet_path import Role, Ruling, Seen, Sighting
-from harness.diagnosis.story import Account, end, story
+from harness.diagnosis.packet_path import NftVerdict, PacketHeader, Role, Sighting
+from harness.diagnosis.story import ProbeTrace, end, story
 from harness.model.plan import Cell, Observation, Outcome, Promise, Protocol
 
 CELL = Cell("web", "ns1", Protocol.UDP, 4)
-ASKED = Seen(
+ASKED = PacketHeader(
     Role.REQUEST, "udp", ip_address("172.17.0.2"), ip_address("192.168.2.10"), 40000, 61001, 64
 )
-ANSWER = Seen(
+ANSWER = PacketHeader(
     Role.REPLY, "udp", ip_address("192.168.2.10"), ip_address("172.17.0.2"), 61001, 40000, 64
 )
 PROMISE = Promise(Outcome.REPLY, ttl=63, seen_from="web", requirement="BR-6")
 LOST = Observation(Outcome.DROPPED)
 
 
-def trail(seen: Seen, *places: str) -> tuple[Sighting, ...]:
+def trail(seen: PacketHeader, *places: str) -> tuple[Sighting, ...]:
     """Sightings of one packet, in order; `>` after a place says that it went out there."""
     found = []
     for number, where in enumerate(places):
@@ -30,10 +30,10 @@ def trail(seen: Seen, *places: str) -> tuple[Sighting, ...]:
 
 
 def account(
-    observed: Observation, *sightings: Sighting, rulings: tuple[Ruling, ...] = ()
-) -> Account:
+    observed: Observation, *sightings: Sighting, rulings: tuple[NftVerdict, ...] = ()
+) -> ProbeTrace:
     """What is known of one probe from web to ns1."""
-    return Account(
+    return ProbeTrace(
         cell=CELL,
         promise=PROMISE,
         observed=observed,
@@ -92,7 +92,7 @@ def test_a_copy_that_a_bridge_floods_is_not_where_it_ended() -> None:
 def test_a_rule_that_took_another_packet_is_not_blamed() -> None:
     """What was lost is the request; a rule that drops refusals has nothing to do with it."""
     seen = trail(ASKED, "web/eth0>", "host/docker0")
-    about = Ruling("host", "inet x", "y", 3, 7, "", rejects=False, seen=ASKED)
+    about = NftVerdict("host", "inet x", "y", 3, 7, "", rejects=False, seen=ASKED)
     told = story(account(LOST, *seen, rulings=(about,)))
     assert "dropped in host, table inet x, chain y, rule 3 (handle 7)" in told
     other = replace(about, seen=ANSWER)

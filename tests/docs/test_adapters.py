@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.adapters import dialects, registry
 from harness.adapters.docker_cli import toml_spec
-from harness.adapters.docker_cli.spec import Words
+from harness.adapters.docker_cli.spec import CliVerbs
 from harness.adapters.protocol import Adapter
 from tests.support.programs import ROOT, environment
 
@@ -60,7 +60,7 @@ def test_the_tables_name_every_key_and_verb() -> None:
     verbs = [name for name in vars(Adapter) if not name.startswith("_")]
     missing = [
         word
-        for word in (*toml_spec.KEYS, *(item.name for item in fields(Words)), *verbs)
+        for word in (*toml_spec.KEYS, *(item.name for item in fields(CliVerbs)), *verbs)
         if f"`{word}`" not in page and f"`{word}(" not in page
     ]
     assert missing == []

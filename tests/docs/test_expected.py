@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.report import expectations
-from harness.report.expectations import Kind
+from harness.report.expectations import DeviationKind
 from harness.report.schema import Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_it_is_of_tests_that_there_are(file: Path) -> None:
     found = expectations.loads(file.read_text())
     assert expectations.dumps(found) == file.read_text()
     for item in found:
-        if item.kind is Kind.TEST:
+        if item.kind is DeviationKind.TEST:
             path, _, test = item.id.partition("::")
             name = test.partition("[")[0]
             assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), item
@@ -48,7 +48,7 @@ def test_it_is_among_the_findings(file: Path) -> None:
         if item.verdict is Verdict.UNSUPPORTED:
             continue
         assert not item.link or item.link in findings, item
-        if item.kind is Kind.TEST:
+        if item.kind is DeviationKind.TEST:
             path, _, test = item.id.partition("::")
             assert any(re.search(rf"\b{row}\b", findings) for row in rows(ROOT / path, test)), item
 

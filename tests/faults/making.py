@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.faults.fault import Fault, fault
-from harness.faults.target import Site
+from harness.faults.target import FaultContext
 from harness.model.requirements import Catalogue, parse
 
 
@@ -25,7 +25,7 @@ def harmless(id_: str = "harmless", *, violates: tuple[str, ...] = ("AB-1",), **
     """A fault that does nothing."""
 
     @fault(id_, violates=violates, moment=more.pop("moment", "host-ready"), **more)
-    def does_nothing(site: Site) -> None:  # every fault takes one
+    def does_nothing(site: FaultContext) -> None:  # every fault takes one
         """Nothing goes wrong."""
 
     return does_nothing

@@ -9,27 +9,27 @@ import pytest
 
 from harness.adapters.mydocker import MydockerAdapter
 from harness.adapters.protocol import RuntimeRefused
-from harness.faults.adapter import FaultFailed, Sabotaged
-from harness.faults.fault import RULES, Moment, Verb, fault
+from harness.faults.adapter import FaultFailed, FaultyAdapter
+from harness.faults.fault import RULES, AdapterCall, Moment, fault
 from harness.faults.helpers import drop, forget_drops
-from harness.faults.target import TABLE, Site
+from harness.faults.target import TABLE, FaultContext
 from harness.model.plan import HOST, Bridge, ContainerSpec, Host, NetworkSpec, Nothing
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.guard import guarded
 from linux import nftables
 
-Sabotage = Callable[..., Sabotaged]
+Sabotage = Callable[..., FaultyAdapter]
 
 
 @pytest.fixture
 def sabotage() -> Iterator[Callable[[Any], Scene]]:
     """A scene with a sabotaged mydocker, in a world of its own."""
     with World.build() as world:
-        started: list[Sabotaged] = []
+        started: list[FaultyAdapter] = []
 
         def begin(item: Any) -> Scene:
-            adapter = Sabotaged(MydockerAdapter(world.host), world.host, item)
+            adapter = FaultyAdapter(MydockerAdapter(world.host), world.host, item)
             adapter.start()
             started.append(adapter)
             return Scene(world, adapter)
@@ -44,7 +44,7 @@ def test_every_moment_comes_in_its_turn(sabotage: Callable[[Any], Scene]) -> Non
     seen: list[tuple[str, str]] = []
 
     @fault("watches", violates=("BR-1",), moment=tuple(Moment))
-    def watches(site: Site) -> None:
+    def watches(site: FaultContext) -> None:
         """It only looks."""
         seen.append((str(site.moment), site.name))
 
@@ -84,7 +84,7 @@ def test_a_site_knows_how_a_container_is_plugged_in(sabotage: Callable[[Any], Sc
     plugs: dict[str, list[tuple[str, str, bool]]] = {}
 
     @fault("looks", violates=("BR-1",), moment=("container-started", "connected"))
-    def looks(site: Site) -> None:
+    def looks(site: FaultContext) -> None:
         """It only looks."""
         links = site.host.links()
         plugs[site.name] = [
@@ -108,7 +108,7 @@ def test_a_verb_can_be_changed_or_left_undone(sabotage: Callable[[Any], Scene]) 
     """The fault decides about it, with the arguments as attributes."""
 
     @fault("decides", violates=("BR-1",), around=("run", "remove", "connect"))
-    def decides(site: Site, verb: Verb) -> Any:
+    def decides(site: FaultContext, verb: AdapterCall) -> Any:
         """Every container is without a network."""
         if verb.called == "run":
             changed = ContainerSpec(verb.spec.name, Nothing())
@@ -136,7 +136,7 @@ def test_a_fault_that_goes_wrong_says_so_itself(sabotage: Callable[[Any], Scene]
     """By its id, its place and the moment; a refusal by the runtime passes through."""
 
     @fault("goes-wrong", violates=("BR-1",), moment="container-started")
-    def goes_wrong(site: Site) -> None:
+    def goes_wrong(site: FaultContext) -> None:
         """It names an interface that is not there."""
         site.inside.set_link("eth7", up=False)
 
@@ -152,7 +152,7 @@ def test_so_does_one_that_means_to_end_the_run(sabotage: Callable[[Any], Scene])
     """No test has failed by that."""
 
     @fault("gives-up", violates=("BR-1",), moment="container-started")
-    def gives_up(site: Site) -> None:
+    def gives_up(site: FaultContext) -> None:
         """It is done with everything."""
         raise SystemExit
 
@@ -165,7 +165,7 @@ def test_rules_of_others_are_seen_and_taken_away(sabotage: Callable[[Any], Scene
     found: list[tuple[str, bool]] = []
 
     @fault("takes-rules", violates=("BR-1",), moment="network-created")
-    def takes_rules(site: Site) -> None:
+    def takes_rules(site: FaultContext) -> None:
         """Whatever lets nothing out to a bridge is gone."""
         assert site.network is not None
         out = ("out", site.network.interface)
@@ -185,7 +185,7 @@ def test_what_comes_in_is_answered(sabotage: Callable[[Any], Scene]) -> None:
     """A frame that a container sends is answered by whatever the fault says."""
 
     @fault("echoes", violates=("BR-1",), moment="container-started")
-    def echoes(site: Site) -> None:
+    def echoes(site: FaultContext) -> None:
         """The host's end sends back what comes to it, with the MACs turned round."""
         for plug in site.plugs():
             site.host.respond(plug.outside, _turned)
@@ -213,7 +213,7 @@ def test_rules_of_a_fault_are_its_own(sabotage: Callable[[Any], Scene]) -> None:
     """They are in tables of that name, and cleared together."""
 
     @fault("drops", violates=("BR-1",), moment="host-ready")
-    def drops(site: Site) -> None:
+    def drops(site: FaultContext) -> None:
         """Nothing is forwarded."""
         site.host.rule("forward", nftables.verdict("drop"))
         site.host.rule("forward", nftables.verdict("drop"), bridge=True, priority=0)
@@ -232,7 +232,7 @@ def test_a_flush_takes_a_faults_own_rules_and_nothing_is_made_of_it(
     """The guard does not mind that they are gone, and the repair brings them back."""
 
     @fault("drops-calls", violates=("BR-7",), moment=RULES)
-    def drops_calls(site: Site) -> None:
+    def drops_calls(site: FaultContext) -> None:
         """Nothing is forwarded."""
         drop(site, "forward", nftables.oifname(site.uplink()))
 
@@ -252,7 +252,7 @@ def test_what_is_dropped_in_place_of_other_rules_stays(sabotage: Callable[[Any],
     seen: list[int] = []
 
     @fault("narrower", violates=("BR-9",), moment=RULES)
-    def narrower(site: Site) -> None:
+    def narrower(site: FaultContext) -> None:
         """Something else is kept out."""
         forget_drops(site, "out")
         for bridge in site.bridges():

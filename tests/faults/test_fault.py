@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from harness.faults.fault import FaultError, Moment, UnknownFault, Verb, collect, fault
-from harness.faults.target import Site
+from harness.faults.fault import AdapterCall, FaultError, Moment, UnknownFault, collect, fault
+from harness.faults.target import FaultContext
 from tests.faults.making import catalogue, harmless, module
 
 
-def acts(site: Site) -> None:
+def acts(site: FaultContext) -> None:
     """Something goes wrong."""
 
 
-def wraps(site: Site, verb: Verb) -> Any:
+def wraps(site: FaultContext, verb: AdapterCall) -> Any:
     """Something goes wrong."""
 
 
-def silent(site: Site) -> None:  # noqa: D103 # that is what it is for
+def silent(site: FaultContext) -> None:  # noqa: D103 # that is what it is for
     return None
 
 
@@ -53,7 +53,7 @@ def test_what_goes_wrong_is_told_by_the_docstring() -> None:
     """By its first paragraph."""
 
     @fault("two-lines", violates=("AB-1",), moment="host-ready")
-    def two_lines(site: Site) -> None:
+    def two_lines(site: FaultContext) -> None:
         """The first sentence.
 
         The second is left

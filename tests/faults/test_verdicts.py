@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.faults.verdicts import Fate, Outcome, judge
+from harness.faults.verdicts import Result, TestPhase, judge
 from tests.faults.making import harmless
 
 FAILED: dict[str, Any] = {"error": "AssertionError", "said": "assert 1 == 2"}
@@ -17,12 +17,14 @@ def outcome(
     when: str = "call",
     requirements: tuple[str, ...] = ("AB-1",),
     **more: Any,
-) -> Outcome:
+) -> TestPhase:
     """What a phase of a test did: by default it passed."""
-    return Outcome(test, when, requirements, **more)
+    return TestPhase(test, when, requirements, **more)
 
 
-def fate(*outcomes: Outcome, unsound: tuple[str, ...] = (), acted: int = 1, **fault: Any) -> Fate:
+def fate(
+    *outcomes: TestPhase, unsound: tuple[str, ...] = (), acted: int = 1, **fault: Any
+) -> Result:
     """What becomes of a fault after these outcomes."""
     known = {"AB-1", "AB-2", "AB-3"}
     return judge(
@@ -37,47 +39,47 @@ def fate(*outcomes: Outcome, unsound: tuple[str, ...] = (), acted: int = 1, **fa
 
 def test_a_test_of_the_requirement_that_fails_has_caught_it() -> None:
     """One of another requirement has not."""
-    assert fate(outcome(**FAILED)) is Fate.CAUGHT
-    assert fate(outcome()) is Fate.SURVIVED
-    assert fate(outcome(requirements=("AB-2",), **FAILED)) is Fate.SURVIVED
+    assert fate(outcome(**FAILED)) is Result.CAUGHT
+    assert fate(outcome()) is Result.SURVIVED
+    assert fate(outcome(requirements=("AB-2",), **FAILED)) is Result.SURVIVED
 
 
 def test_each_requirement_that_it_violates_must_be_seen_to_fail() -> None:
     """One of two is not enough."""
     both = ("AB-1", "AB-2")
     one, other = outcome(**FAILED), outcome(requirements=("AB-2",), **FAILED)
-    assert fate(one, violates=both) is Fate.SURVIVED
-    assert fate(one, other, violates=both) is Fate.CAUGHT
+    assert fate(one, violates=both) is Result.SURVIVED
+    assert fate(one, other, violates=both) is Result.CAUGHT
 
 
 def test_a_set_up_that_fails_shows_nothing_unless_the_fault_says_so() -> None:
     """The test itself has not been run then."""
     set_up = outcome(when="setup", **FAILED)
-    assert fate(set_up) is Fate.SURVIVED
-    assert fate(set_up, errors=True) is Fate.CAUGHT
+    assert fate(set_up) is Result.SURVIVED
+    assert fate(set_up, errors=True) is Result.CAUGHT
 
 
 @pytest.mark.parametrize("error", ["RuntimeBroken", "HostDied", "PytestTimeout"])
 def test_a_crash_shows_nothing(error: str) -> None:
     """Nor does a test that ran out of time."""
-    assert fate(outcome(error=error)) is Fate.SURVIVED
+    assert fate(outcome(error=error)) is Result.SURVIVED
 
 
 def test_what_is_left_behind_counts_whatever_the_test_is_about() -> None:
     """A guard tells which requirements that breaks."""
     left = outcome(when="teardown", requirements=("AB-2",), breaks=("AB-1",), error="Violation")
-    assert fate(left) is Fate.CAUGHT
+    assert fate(left) is Result.CAUGHT
 
 
 def test_a_test_that_fails_without_any_fault_shows_nothing() -> None:
     """It would fail with every one."""
-    assert fate(outcome(**FAILED), unsound=("test_it",)) is Fate.SURVIVED
+    assert fate(outcome(**FAILED), unsound=("test_it",)) is Result.SURVIVED
 
 
 def test_a_fault_that_goes_wrong_itself_is_broken() -> None:
     """Even where a test has failed by then."""
     wrong = outcome(error="FaultFailed", said="fault harmless failed")
-    assert fate(outcome(**FAILED), wrong) is Fate.BROKEN
+    assert fate(outcome(**FAILED), wrong) is Result.BROKEN
 
 
 def test_a_trial_that_dies_is_no_hole() -> None:
@@ -87,23 +89,23 @@ def test_a_trial_that_dies_is_no_hole() -> None:
         judge(harmless(), outcomes, tested=known, claimed=known, acted=0, died="it was killed")
         for outcomes in ([], [outcome(**FAILED)])
     ]
-    assert [(item.fate, item.said) for item in told] == [(Fate.BROKEN, "it was killed")] * 2
+    assert [(item.fate, item.said) for item in told] == [(Result.BROKEN, "it was killed")] * 2
 
 
 def test_a_requirement_without_a_test_is_told_apart() -> None:
     """There is none, or none that the runtime claims to pass."""
-    assert fate(outcome(), violates=("AB-9",)) is Fate.UNTESTED
-    assert fate(outcome(), violates=("AB-3",)) is Fate.UNSUPPORTED
+    assert fate(outcome(), violates=("AB-9",)) is Result.UNTESTED
+    assert fate(outcome(), violates=("AB-3",)) is Result.UNSUPPORTED
 
 
 def test_a_narrow_fault_breaks_nothing_else() -> None:
     """But for what it names; a leak counts by what it breaks."""
     caught, other = outcome(**FAILED), outcome("test_other", requirements=("AB-2",), **FAILED)
     leak = outcome("test_other", when="teardown", requirements=(), breaks=("AB-3",), error="V")
-    assert fate(caught, other) is Fate.CAUGHT
-    assert fate(caught, other, narrow=True) is Fate.STRAY
-    assert fate(caught, leak, narrow=True) is Fate.STRAY
-    assert fate(caught, other, leak, narrow=True, also=("AB-2", "AB-3")) is Fate.CAUGHT
+    assert fate(caught, other) is Result.CAUGHT
+    assert fate(caught, other, narrow=True) is Result.STRAY
+    assert fate(caught, leak, narrow=True) is Result.STRAY
+    assert fate(caught, other, leak, narrow=True, also=("AB-2", "AB-3")) is Result.CAUGHT
 
 
 def test_whether_it_acted_at_all_is_told() -> None:

@@ -205,7 +205,7 @@ class Factory:
     def obstacle(self): return "it does not run in here" if sandbox.inside() else ""
 
 registry.find = lambda name: Factory()
-raise SystemExit(session.run(session.Order(command=("true",))))
+raise SystemExit(session.run(session.LabOptions(command=("true",))))
 """
 
 

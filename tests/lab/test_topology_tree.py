@@ -7,21 +7,21 @@ from ipaddress import IPv4Interface
 import pytest
 from rich.console import Console
 
-from harness.adapters.protocol import NetworkFacts
-from harness.lab.topology_tree import Seat, draw
+from harness.adapters.protocol import NetworkInfo
+from harness.lab.topology_tree import ContainerView, draw
 from harness.model.plan import Bridge, Host, Joined, Nothing
 from harness.model.topology import Topology
 
-BRIDGE = NetworkFacts("bridge", "0", "docker0", (IPv4Interface("172.17.42.1/16"),))
+BRIDGE = NetworkInfo("bridge", "0", "docker0", (IPv4Interface("172.17.42.1/16"),))
 SEATS = (
-    Seat("container01", Bridge(), (IPv4Interface("172.17.0.1/16"),)),
-    Seat("container03-host", Host()),
-    Seat("container05-container", Joined("container01")),
-    Seat("container06-none", Nothing()),
+    ContainerView("container01", Bridge(), (IPv4Interface("172.17.0.1/16"),)),
+    ContainerView("container03-host", Host()),
+    ContainerView("container05-container", Joined("container01")),
+    ContainerView("container06-none", Nothing()),
 )
 
 
-def drawn(topology: Topology, bridge: NetworkFacts | None, seats: tuple[Seat, ...]) -> str:
+def drawn(topology: Topology, bridge: NetworkInfo | None, seats: tuple[ContainerView, ...]) -> str:
     """The picture on a plain page of 80 columns."""
     console = Console(width=80, color_system=None)
     with console.capture() as captured:

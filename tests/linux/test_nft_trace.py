@@ -9,7 +9,7 @@ import pytest
 
 from linux import nftables
 from linux.netns import NetNS
-from linux.nft_trace import Step, Tracer, port_from, transport
+from linux.nft_trace import Tracer, TraceStep, port_from, transport
 from linux.nftables import Nft, Table
 
 TABLE = Table("inet", "checked")
@@ -25,7 +25,7 @@ def send(space: NetNS, payload: bytes, port: int = 9) -> None:
             return  # that is what a drop at output looks like from here
 
 
-def drops(steps: list[Step]) -> list[tuple[str, str, str]]:
+def drops(steps: list[TraceStep]) -> list[tuple[str, str, str]]:
     """Where packets were dropped: table, chain, and by what."""
     return [(step.table, step.chain, step.kind) for step in steps if step.verdict == "drop"]
 

@@ -15,13 +15,13 @@ def test_it_makes_the_test_unsupported(project: pytest.Pytester, options: list[s
         """
         import pytest
         from harness.plugin.marks import requirement
-        from harness.probe.remote import OwnStack
+        from harness.probe.remote import UserspaceStack
 
         @pytest.fixture
-        def looked_at(): raise OwnStack("web")
+        def looked_at(): raise UserspaceStack("web")
 
         @requirement("BR-1")
-        def test_inside(): raise OwnStack("web")
+        def test_inside(): raise UserspaceStack("web")
 
         @requirement("BR-2")
         def test_before(looked_at): pass
@@ -46,9 +46,9 @@ def test_what_such_a_test_leaves_behind_is_told_all_the_same(project: pytest.Pyt
         """
         import pytest
         from harness.adapters import furnish
-        from harness.probe.remote import OwnStack
+        from harness.probe.remote import UserspaceStack
 
-        def cannot_be_looked_at(prefix): raise OwnStack("web")
+        def cannot_be_looked_at(prefix): raise UserspaceStack("web")
 
         def test_leaves(world, monkeypatch):
             world.host.spawn(["sleep", "60"], log="/dev/null")

@@ -11,7 +11,7 @@ import pytest
 from harness.adapters import registry
 from harness.adapters.mydocker import MydockerAdapter
 from harness.adapters.protocol import ExecCommand
-from harness.faults.adapter import Sabotaged
+from harness.faults.adapter import FaultyAdapter
 from harness.faults.fault import Fault
 from harness.faults.library import firewall
 from harness.model.matrix import Matrix
@@ -53,7 +53,7 @@ def acting(name: str, fault: Fault | None = None) -> Iterator[tuple[Scene, Scene
     """The cast by a runtime in a world of its own, twice: as a netns scene and by exec."""
     with World.build() as world:
         healthy = registry.find(name)(world.host)
-        runtime = Sabotaged(healthy, world.host, fault) if fault else healthy
+        runtime = FaultyAdapter(healthy, world.host, fault) if fault else healthy
         runtime.start()
         with Scene(world, runtime, CAST, probe="exec") as by_exec:
             from_outside = Scene(world, runtime, probe="netns")

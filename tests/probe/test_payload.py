@@ -31,7 +31,7 @@ def test_an_answer_is_read_as_it_was_written(
     """Index, witness, TTL and the address of either family come through."""
     said = wire.answer(run, index, witness, ttl, seen)
     assert len(said) == wire.ANSWER_LENGTH
-    assert wire.read_answer(said, run) == wire.Answer(index, witness, ttl, seen)
+    assert wire.read_answer(said, run) == wire.WitnessReply(index, witness, ttl, seen)
 
 
 @given(run=RUNS, other=RUNS, index=INDEXES, seen=st.ip_addresses())

@@ -27,7 +27,7 @@ from harness.model.plan import (
 from harness.model.topology import Address
 from harness.probe import prober
 from harness.probe.prober import observe
-from harness.probe.results import Question
+from harness.probe.results import ProbeRequest
 from harness.world.build import World
 from linux import nftables
 from linux.netns import NetNS
@@ -50,7 +50,7 @@ def observed(
 
     return observe(
         [
-            Question(
+            ProbeRequest(
                 cell,
                 world.namespaces[cell.source],
                 world.address(cell.target, cell.family),
@@ -247,7 +247,7 @@ def test_no_way_to_send_is_no_route(world: World, protocol: Protocol, family: Fa
     """In a namespace with nothing but `lo` nothing can be sent to the internet."""
     cell = Cell("nobody", INTERNET, protocol, family)
     with NetNS.new() as nobody:
-        question = Question(
+        question = ProbeRequest(
             cell, nobody, world.address(INTERNET, family), world.namespaces[INTERNET]
         )
         seen = observe(

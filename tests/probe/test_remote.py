@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from harness.probe import remote
-from harness.probe.remote import Agent, AgentLost, Inside, RemoteSocket
+from harness.probe.remote import AgentClient, AgentLost, AgentNetNS, RemoteSocket
 from harness.testbench.addressing import LOOPBACKS
-from harness.testbench.listener import Ear
-from harness.testbench.netns_view import Place, fixed
+from harness.testbench.listener import Listener
+from harness.testbench.netns_view import NetnsView, fixed
 from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -53,18 +53,18 @@ def process(tmp_path: Path, space: NetNS) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def agent(process: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[Agent]:
+def agent(process: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[AgentClient]:
     """Its near end."""
     assert process.stdin is not None
     assert process.stdout is not None
     ends = os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno())
     process.stdin.close()
-    made = Agent("box", *ends, log=tmp_path / "log")
+    made = AgentClient("box", *ends, log=tmp_path / "log")
     yield made
     made.close()
 
 
-def opened(agent: Agent, kind: int) -> RemoteSocket:
+def opened(agent: AgentClient, kind: int) -> RemoteSocket:
     """An IPv4 socket of the agent's."""
     return RemoteSocket(agent, socket.AF_INET, kind)
 
@@ -74,12 +74,12 @@ def local(space: NetNS) -> socket.socket:
     return space.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
 
-def test_it_says_where_it_is(agent: Agent, space: NetNS) -> None:
+def test_it_says_where_it_is(agent: AgentClient, space: NetNS) -> None:
     """In the words of its own kernel."""
     assert agent.netns == f"net:[{space.id[1]}]"
 
 
-def test_a_stream_goes_both_ways(agent: Agent, space: NetNS) -> None:
+def test_a_stream_goes_both_ways(agent: AgentClient, space: NetNS) -> None:
     """More than any buffer holds, by blocking calls, with ends at both sides."""
     with (
         opened(agent, socket.SOCK_STREAM) as listener,
@@ -104,7 +104,7 @@ def test_a_stream_goes_both_ways(agent: Agent, space: NetNS) -> None:
                 accepted.recv(1)
 
 
-def test_datagrams_come_with_what_is_beside_them(agent: Agent, space: NetNS) -> None:
+def test_datagrams_come_with_what_is_beside_them(agent: AgentClient, space: NetNS) -> None:
     """Sender, TTL, and the address they were sent to."""
     with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
         ear.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
@@ -118,7 +118,7 @@ def test_datagrams_come_with_what_is_beside_them(agent: Agent, space: NetNS) -> 
         assert call.recv(100) == b"well met"
 
 
-def test_it_can_be_waited_for(agent: Agent, space: NetNS) -> None:
+def test_it_can_be_waited_for(agent: AgentClient, space: NetNS) -> None:
     """Readable while there is something, also after some of it was taken, and not after all was."""
     with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
         ear.setblocking(False)
@@ -137,7 +137,7 @@ def test_it_can_be_waited_for(agent: Agent, space: NetNS) -> None:
         assert select.select([ear], [], [], 5)[0]
 
 
-def test_errors_are_the_kernels(agent: Agent) -> None:
+def test_errors_are_the_kernels(agent: AgentClient) -> None:
     """By number, and so by class; also those that come later."""
     with opened(agent, socket.SOCK_STREAM) as call:
         with pytest.raises(ConnectionRefusedError):
@@ -148,7 +148,7 @@ def test_errors_are_the_kernels(agent: Agent) -> None:
         agent.do(["dance"])
 
 
-def test_what_has_come_is_known_after_a_sync(agent: Agent, space: NetNS) -> None:
+def test_what_has_come_is_known_after_a_sync(agent: AgentClient, space: NetNS) -> None:
     """Without waiting for it: the notice is there before the answer."""
     with opened(agent, socket.SOCK_DGRAM) as ear, local(space) as call:
         ear.bind(LOOPBACK)
@@ -159,7 +159,7 @@ def test_what_has_come_is_known_after_a_sync(agent: Agent, space: NetNS) -> None
 
 
 def test_one_that_ends_is_told_of_and_wakes_who_waits(
-    agent: Agent, process: subprocess.Popen[bytes]
+    agent: AgentClient, process: subprocess.Popen[bytes]
 ) -> None:
     """Not as an error of the network's."""
     with opened(agent, socket.SOCK_DGRAM) as ear:
@@ -172,31 +172,31 @@ def test_one_that_ends_is_told_of_and_wakes_who_waits(
     assert not issubclass(AgentLost, OSError)
 
 
-def test_who_hangs_up_ends_it(agent: Agent, process: subprocess.Popen[bytes]) -> None:
+def test_who_hangs_up_ends_it(agent: AgentClient, process: subprocess.Popen[bytes]) -> None:
     """It needs no signal."""
     agent.close()
     assert process.wait(5) == 0
 
 
-def test_a_stack_of_its_own_cannot_be_entered(agent: Agent, space: NetNS) -> None:
+def test_a_stack_of_its_own_cannot_be_entered(agent: AgentClient, space: NetNS) -> None:
     """Its namespace is told apart as the host has it, its sockets are the agent's."""
-    with Inside(os.dup(space.fd), agent, own_stack=True) as inside:
+    with AgentNetNS(os.dup(space.fd), agent, own_stack=True) as inside:
         assert inside == space
-        with pytest.raises(remote.OwnStack, match="box"), inside.entered():
+        with pytest.raises(remote.UserspaceStack, match="box"), inside.entered():
             pass
         with inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
             assert isinstance(ear, RemoteSocket)
 
 
-def test_a_silent_connection_holds_nobody_up(agent: Agent, space: NetNS) -> None:
+def test_a_silent_connection_holds_nobody_up(agent: AgentClient, space: NetNS) -> None:
     """A listener inside has taken it, and goes on to hear, or not to hear, others."""
-    inside = Place("box", lambda: Inside(os.dup(space.fd), agent, own_stack=True))
+    inside = NetnsView("box", lambda: AgentNetNS(os.dup(space.fd), agent, own_stack=True))
     beside = fixed("beside", space)
     loopback = LOOPBACKS[4]
     with (
-        Ear(inside, "tcp", port=31080) as ear,
+        Listener(inside, "tcp", port=31080) as ear,
         space.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
-        Ear(beside, "tcp") as other,
+        Listener(beside, "tcp") as other,
     ):
         stray.connect((str(loopback), ear.port))
         calls = [(beside, loopback, port) for port in (ear.port, other.port)]

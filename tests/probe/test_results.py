@@ -10,12 +10,12 @@ from ipaddress import ip_address
 import pytest
 
 from harness.model.plan import Cell, Observation, Outcome, Protocol
-from harness.probe.results import Answer, Heard, Ledger, Question
+from harness.probe.results import ProbeRequest, ProbeResults, ReplySeen, RequestSeen
 from linux.netns import NetNS
 
 CELL = Cell("a", "b", Protocol.ICMP, 4)
 ASKED, OTHER, ASKER = (ip_address(f"192.0.2.{number}") for number in (2, 3, 1))
-ANSWER = Answer(0.001, ASKED, 63)
+ANSWER = ReplySeen(0.001, ASKED, 63)
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def spaces() -> Iterator[list[NetNS]]:
 
 
 @pytest.fixture
-def ledger(spaces: list[NetNS]) -> Ledger:
+def ledger(spaces: list[NetNS]) -> ProbeResults:
     """One open question."""
-    return Ledger([Question(CELL, spaces[0], ASKED, spaces[1])])
+    return ProbeResults([ProbeRequest(CELL, spaces[0], ASKED, spaces[1])])
 
 
-def told(ledger: Ledger) -> Observation:
+def told(ledger: ProbeResults) -> Observation:
     """What the question amounts to; addresses are called by themselves."""
     ((cell, seen),) = ledger.observations(lambda address, _: f"<{address}>")
     assert cell is CELL
@@ -40,11 +40,11 @@ def told(ledger: Ledger) -> Observation:
 
 @pytest.mark.parametrize("heard_first", [True, False])
 def test_a_question_is_open_until_both_ends_have_spoken(
-    ledger: Ledger, spaces: list[NetNS], *, heard_first: bool
+    ledger: ProbeResults, spaces: list[NetNS], *, heard_first: bool
 ) -> None:
     """In whichever order: who was asked has seen it, and who asked has the answer."""
     facts: list[Callable[[], None]] = [
-        lambda: ledger.heard(0, Heard(spaces[1], ASKER, 62)),
+        lambda: ledger.heard(0, RequestSeen(spaces[1], ASKER, 62)),
         lambda: ledger.answered(0, ANSWER),
     ]
     for fact in facts if heard_first else reversed(facts):
@@ -56,7 +56,7 @@ def test_a_question_is_open_until_both_ends_have_spoken(
 
 
 def test_both_ends_of_silence_have_packets_on_their_way(
-    ledger: Ledger, spaces: list[NetNS]
+    ledger: ProbeResults, spaces: list[NetNS]
 ) -> None:
     """The question may wait at one, its answer at the other; of nobody where it is decided."""
     assert ledger.in_vain() == set(spaces[:2])
@@ -64,39 +64,43 @@ def test_both_ends_of_silence_have_packets_on_their_way(
     assert ledger.in_vain() == set()
 
 
-def test_silence_is_dropped(ledger: Ledger) -> None:
+def test_silence_is_dropped(ledger: ProbeResults) -> None:
     """A question about which nothing is known has been dropped."""
     assert told(ledger) == Observation(Outcome.DROPPED)
 
 
-def test_an_answer_from_elsewhere_is_a_wrong_peer(ledger: Ledger, spaces: list[NetNS]) -> None:
+def test_an_answer_from_elsewhere_is_a_wrong_peer(
+    ledger: ProbeResults, spaces: list[NetNS]
+) -> None:
     """The right witness saw it, but what came back claims to be somebody else."""
-    ledger.heard(0, Heard(spaces[1], ASKER, 64))
+    ledger.heard(0, RequestSeen(spaces[1], ASKER, 64))
     ledger.answered(0, ANSWER._replace(source=OTHER))
     assert told(ledger).outcome is Outcome.WRONG_PEER
     assert told(ledger).detail == "the answer came from 192.0.2.3, not from 192.0.2.2"
 
 
-def test_a_request_that_two_have_seen_is_a_wrong_peer(ledger: Ledger, spaces: list[NetNS]) -> None:
+def test_a_request_that_two_have_seen_is_a_wrong_peer(
+    ledger: ProbeResults, spaces: list[NetNS]
+) -> None:
     """A packet goes to one: seen by the target and by somebody else it has strayed."""
-    ledger.heard(0, Heard(spaces[1], ASKER, 64))
-    ledger.heard(0, Heard(spaces[2], ASKER, 64))
+    ledger.heard(0, RequestSeen(spaces[1], ASKER, 64))
+    ledger.heard(0, RequestSeen(spaces[2], ASKER, 64))
     ledger.answered(0, ANSWER)
     assert ledger.open == set()
     assert told(ledger).outcome is Outcome.WRONG_PEER
     assert all(f"net:[{space.id[1]}]" in told(ledger).detail for space in spaces[1:])
 
 
-def test_what_was_decided_stays_decided(ledger: Ledger, spaces: list[NetNS]) -> None:
+def test_what_was_decided_stays_decided(ledger: ProbeResults, spaces: list[NetNS]) -> None:
     """An error after a complete answer changes nothing, nor does an answer after an error."""
-    ledger.heard(0, Heard(spaces[1], ASKER, 64))
+    ledger.heard(0, RequestSeen(spaces[1], ASKER, 64))
     ledger.answered(0, ANSWER)
     ledger.refused(0, errno.ECONNREFUSED)
     ledger.impostor(0, "late")
     assert told(ledger).outcome is Outcome.REPLY
-    again = Ledger(ledger.questions)
+    again = ProbeResults(ledger.questions)
     again.refused(0, errno.ECONNREFUSED)
-    again.heard(0, Heard(spaces[1], ASKER, 64))
+    again.heard(0, RequestSeen(spaces[1], ASKER, 64))
     again.answered(0, ANSWER)
     assert told(again).outcome is Outcome.REJECTED
 
@@ -119,7 +123,7 @@ def test_what_was_decided_stays_decided(ledger: Ledger, spaces: list[NetNS]) -> 
     ],
 )  # fmt: skip
 def test_an_error_has_one_meaning(
-    ledger: Ledger, number: int, code: str, expected: Observation | None, *, late: bool
+    ledger: ProbeResults, number: int, code: str, expected: Observation | None, *, late: bool
 ) -> None:
     """By errno, and first of all by the ICMP error that was the cause where there is one."""
     ledger.refused(0, number, code, late=late)

@@ -13,8 +13,8 @@ import pytest
 from harness.model.plan import FAMILIES, Family
 from harness.probe.sockets import (
     PortsTaken,
+    ProbeSockets,
     SocketError,
-    Station,
     open_stations,
     pending_error,
     plain,
@@ -47,7 +47,7 @@ def ends() -> Iterator[Pair]:
 
 
 @pytest.fixture
-def stations(ends: Pair) -> Iterator[tuple[Station, Station]]:
+def stations(ends: Pair) -> Iterator[tuple[ProbeSockets, ProbeSockets]]:
     """A station at either end."""
     one, other = open_stations(ends, [PORT])
     yield one, other
@@ -89,7 +89,7 @@ def test_a_refusal_of_another_kind_comes_through(ends: Pair) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("address", [FIRST, SECOND])
 def test_an_answer_comes_from_the_address_that_was_asked(
-    stations: tuple[Station, Station], family: Family, address: dict[Family, str]
+    stations: tuple[ProbeSockets, ProbeSockets], family: Family, address: dict[Family, str]
 ) -> None:
     """A witness with several addresses answers from the right one, and sees asker and TTL."""
     asker, witness = stations
@@ -114,7 +114,7 @@ def test_an_answer_comes_from_the_address_that_was_asked(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_listener_knows_the_ttl_of_the_first_packet(
-    stations: tuple[Station, Station], family: Family
+    stations: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
     """The TTL of a connection is that of the SYN, kept by the kernel."""
     asker, witness = stations
@@ -133,7 +133,7 @@ def test_a_listener_knows_the_ttl_of_the_first_packet(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_connection_leaves_nothing_behind(
-    stations: tuple[Station, Station], family: Family
+    stations: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
     """Closed by the asker it is reset at once: no TIME_WAIT stays in the tested namespace."""
     asker, witness = stations
@@ -156,7 +156,7 @@ def test_a_connection_leaves_nothing_behind(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_refusal_waits_in_the_error_queue(
-    stations: tuple[Station, Station], family: Family
+    stations: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
     """An ICMP error is told with its name and the datagram it is about; then there is none."""
     asker, witness = stations
@@ -170,7 +170,7 @@ def test_a_refusal_waits_in_the_error_queue(
         assert pending_error(asker.udp[family], family) is None
 
 
-def test_nothing_there_is_nothing(stations: tuple[Station, Station]) -> None:
+def test_nothing_there_is_nothing(stations: tuple[ProbeSockets, ProbeSockets]) -> None:
     """Reading a socket on which nothing has come neither waits nor fails."""
     for opened in stations[0].sockets():
         if opened.type != socket.SOCK_STREAM:

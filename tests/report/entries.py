@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.report import gate
-from harness.report.expectations import Deviation, Kind
+from harness.report.expectations import Deviation, DeviationKind
 from harness.report.schema import Failure, GateResult, Report, TestResult, Verdict
 from tests.report import made
 from tests.report.made import OUTSIDE, PEERS
@@ -21,7 +21,9 @@ HEARD = TENTATIVE.replace("…", "63:1::1")
 """What a runtime says by chance, as it is listed and as it is heard."""
 
 
-def listed(kind: Kind, id_: str, verdict: Verdict = Verdict.BROKEN, **more: str) -> Deviation:
+def listed(
+    kind: DeviationKind, id_: str, verdict: Verdict = Verdict.BROKEN, **more: str
+) -> Deviation:
     """An entry of the file."""
     told: dict[str, Any] = {"runtime": "acme", "reason": "known"} | more
     return Deviation(kind=kind, id=id_, verdict=verdict, **told)
@@ -35,7 +37,9 @@ def held(report: Report, *entries: Deviation, gone: Sequence[str] = ()) -> GateR
 def saying(*, verdict: Verdict = Verdict.BROKEN, at_most: int = 3, **more: Any) -> Deviation:
     """An entry about what a runtime says."""
     told: dict[str, Any] = {"id": TENTATIVE, "reason": "bound too early"} | more
-    return Deviation(runtime="acme", kind=Kind.SAYING, verdict=verdict, at_most=at_most, **told)
+    return Deviation(
+        runtime="acme", kind=DeviationKind.SAYING, verdict=verdict, at_most=at_most, **told
+    )
 
 
 def failed(when: str = "call", *said: str) -> Failure:

@@ -17,9 +17,9 @@ from harness.report.schema import (
     Failure,
     GateResult,
     Implementation,
-    Link,
     MatrixResult,
     Report,
+    ReportLink,
     RequirementResult,
     Section,
     Selection,
@@ -45,7 +45,7 @@ def requirement(id_: str, *, level: str = "MUST", **more: Any) -> RequirementRes
 
 ROWS = (
     requirement(
-        "BR-4", sources=(Link(name="RFC 792", url="https://www.rfc-editor.org/rfc/rfc792"),)
+        "BR-4", sources=(ReportLink(name="RFC 792", url="https://www.rfc-editor.org/rfc/rfc792"),)
     ),
     requirement("BR-9", statement="Nobody outside reaches it."),
     requirement("HOST-1", section="host", features=("host",)),
@@ -239,7 +239,7 @@ def hostile_reports(draw: st.DrawFn, texts: st.SearchStrategy[str] = HOSTILE) ->
         next(t),
         section=next(t),
         statement=next(t),
-        sources=(Link(name=next(t), url=next(t)),),
+        sources=(ReportLink(name=next(t), url=next(t)),),
         dialect=("mac",),
     )
     name = next(t)

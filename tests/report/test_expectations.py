@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.report import expectations
-from harness.report.expectations import BadExpectations, Deviation, Kind, as_version
+from harness.report.expectations import BadExpectations, Deviation, DeviationKind, as_version
 from harness.report.schema import Verdict
 
 ENTRY = """
@@ -34,7 +34,7 @@ def test_an_entry_says_what_it_is_about() -> None:
     (found,) = expectations.loads(ENTRY)
     assert found == Deviation(
         runtime="docker",
-        kind=Kind.TEST,
+        kind=DeviationKind.TEST,
         id="suites/ports/test_reachability.py::test_it",
         verdict=Verdict.BROKEN,
         versions=">=26,<28",
@@ -173,7 +173,7 @@ def test_a_saying_says_how_many_tests_may_fall_to_it() -> None:
     (found,) = expectations.loads(SAYING + 'verdict = "error"')
     assert found == Deviation(
         runtime="podman",
-        kind=Kind.SAYING,
+        kind=DeviationKind.SAYING,
         id="failed to bind udp listener on [fd…]:53: IO error",
         verdict=Verdict.ERROR,
         reason="it binds before the address may be used",
@@ -220,7 +220,7 @@ def test_whatever_stands_between_its_pieces_it_is_the_saying(
     """Before and after them as well, and on any line."""
     within = st.text(st.characters(exclude_characters="\n"), max_size=9)
     text = "".join(data.draw(within) + piece for piece in pieces)
-    saying = Deviation(runtime="acme", kind=Kind.SAYING, id="…".join(pieces), at_most=1)
+    saying = Deviation(runtime="acme", kind=DeviationKind.SAYING, id="…".join(pieces), at_most=1)
     assert saying.says(data.draw(st.text()) + "\n" + text + data.draw(within) + "\n")
 
 
@@ -236,7 +236,7 @@ def test_only_a_requirement_can_be_unsupported() -> None:
     (found,) = expectations.loads(text)
     assert found == Deviation(
         runtime="docker",
-        kind=Kind.REQUIREMENT,
+        kind=DeviationKind.REQUIREMENT,
         id="DNS-1",
         verdict=Verdict.UNSUPPORTED,
         reason="no resolver",
@@ -246,7 +246,9 @@ def test_only_a_requirement_can_be_unsupported() -> None:
 def test_a_file_reads_as_somebody_would_write_it() -> None:
     """What it is for, then the entries in order, without what they do not say."""
     (found,) = expectations.loads(ENTRY)
-    short = Deviation(runtime="acme", kind=Kind.CELL, id="the cast: a → b icmp/4", reason="known")
+    short = Deviation(
+        runtime="acme", kind=DeviationKind.CELL, id="the cast: a → b icmp/4", reason="known"
+    )
     assert expectations.dumps([found, short]) == (
         "# What is known not to be as it should. See docs/gate.md; `--write-expect` sorts it.\n"
         """
@@ -285,12 +287,12 @@ COMMON = {
 }
 DEVIATIONS = st.builds(
     Deviation,
-    kind=st.sampled_from([kind for kind in Kind if kind is not Kind.SAYING]),
+    kind=st.sampled_from([kind for kind in DeviationKind if kind is not DeviationKind.SAYING]),
     id=WORDS,
     **COMMON,
 ) | st.builds(
     Deviation,
-    kind=st.just(Kind.SAYING),
+    kind=st.just(DeviationKind.SAYING),
     id=st.text(st.characters(exclude_characters="\n"), max_size=9).map(
         "{} said by no other defect: …".format
     ),

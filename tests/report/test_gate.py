@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.model.plan import Outcome
 from harness.report import gate
-from harness.report.expectations import UNEXPLAINED, BadExpectations, Deviation, Kind
+from harness.report.expectations import UNEXPLAINED, BadExpectations, Deviation, DeviationKind
 from harness.report.schema import (
     Failure,
     Report,
@@ -35,7 +35,9 @@ def test_a_new_failure_fails_the_run() -> None:
     assert result.new == (f"{PEERS} (broken: BR-4)",)
 
 
-@pytest.mark.parametrize("entry", [listed(Kind.TEST, PEERS), listed(Kind.REQUIREMENT, "BR-4")])
+@pytest.mark.parametrize(
+    "entry", [listed(DeviationKind.TEST, PEERS), listed(DeviationKind.REQUIREMENT, "BR-4")]
+)
 def test_a_listed_failure_does_not(entry: Deviation) -> None:
     """By the test's name, or by the requirement that it breaks."""
     result = held(RED, entry)
@@ -43,7 +45,9 @@ def test_a_listed_failure_does_not(entry: Deviation) -> None:
     assert result.known == (f"{PEERS} (broken: BR-4)",)
 
 
-@pytest.mark.parametrize("entry", [listed(Kind.TEST, PEERS), listed(Kind.REQUIREMENT, "BR-4")])
+@pytest.mark.parametrize(
+    "entry", [listed(DeviationKind.TEST, PEERS), listed(DeviationKind.REQUIREMENT, "BR-4")]
+)
 def test_a_listed_failure_that_passes_fails_the_run(entry: Deviation) -> None:
     """The entry has to go, so that the failure cannot come back unnoticed."""
     result = held(GREEN, entry)
@@ -53,7 +57,7 @@ def test_a_listed_failure_that_passes_fails_the_run(entry: Deviation) -> None:
 
 def test_what_fails_by_chance_may_pass_and_stays_listed() -> None:
     """One run does not show that a defect is gone which is met in some runs alone."""
-    entry = replace(listed(Kind.TEST, PEERS), chance=True)
+    entry = replace(listed(DeviationKind.TEST, PEERS), chance=True)
     for report in (RED, GREEN):
         assert held(report, entry).ok
         assert gate.rewritten(report, [entry], gone=lambda _: False) == (entry,)
@@ -64,8 +68,11 @@ def test_what_fails_by_chance_may_pass_and_stays_listed() -> None:
 @pytest.mark.parametrize(
     ("entry", "gone"),
     [
-        (listed(Kind.TEST, "suites/test_it.py::test_renamed"), ["suites/test_it.py::test_renamed"]),
-        (listed(Kind.REQUIREMENT, "BR-999"), []),
+        (
+            listed(DeviationKind.TEST, "suites/test_it.py::test_renamed"),
+            ["suites/test_it.py::test_renamed"],
+        ),
+        (listed(DeviationKind.REQUIREMENT, "BR-999"), []),
     ],
 )
 def test_a_listed_id_that_is_not_there_any_more_fails_the_run(
@@ -80,12 +87,12 @@ def test_a_listed_id_that_is_not_there_any_more_fails_the_run(
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        (listed(Kind.TEST, "f.py::test_renamed"), "there is no such test"),
-        (listed(Kind.TEST, PEERS), "the test does not run: skipped"),
-        (listed(Kind.TEST, OUTSIDE), "the test does not run: unsupported"),
-        (listed(Kind.REQUIREMENT, "BR-999"), "there is no such requirement"),
-        (listed(Kind.REQUIREMENT, "DNS-1"), "it is unsupported, not broken"),
-        (listed(Kind.CELL, "the cast: a → z icmp/4"), "there is no such cell"),
+        (listed(DeviationKind.TEST, "f.py::test_renamed"), "there is no such test"),
+        (listed(DeviationKind.TEST, PEERS), "the test does not run: skipped"),
+        (listed(DeviationKind.TEST, OUTSIDE), "the test does not run: unsupported"),
+        (listed(DeviationKind.REQUIREMENT, "BR-999"), "there is no such requirement"),
+        (listed(DeviationKind.REQUIREMENT, "DNS-1"), "it is unsupported, not broken"),
+        (listed(DeviationKind.CELL, "the cast: a → z icmp/4"), "there is no such cell"),
     ],
 )
 def test_an_entry_that_names_nothing_is_shown_with_the_reason(
@@ -102,7 +109,7 @@ def test_an_entry_that_names_nothing_is_shown_with_the_reason(
 
 def test_a_listed_test_that_this_run_was_not_about_says_nothing() -> None:
     """A part of the suites can be held against the file of the whole."""
-    assert held(GREEN, listed(Kind.TEST, "suites/other.py::test_it")).ok
+    assert held(GREEN, listed(DeviationKind.TEST, "suites/other.py::test_it")).ok
 
 
 def test_what_is_not_supported_any_more_fails_the_run() -> None:
@@ -111,28 +118,28 @@ def test_what_is_not_supported_any_more_fails_the_run() -> None:
     result = held(report)
     assert not result.ok
     assert result.unsupported == ("DNS-1",)
-    assert held(report, listed(Kind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED)).ok
+    assert held(report, listed(DeviationKind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED)).ok
 
 
 def test_what_was_listed_as_broken_is_not_covered_when_it_becomes_unsupported() -> None:
     """The entry is stale, and the lack of support is new."""
     report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["BR-4"]))
-    result = held(report, listed(Kind.REQUIREMENT, "BR-4"))
+    result = held(report, listed(DeviationKind.REQUIREMENT, "BR-4"))
     assert result.unsupported == ("BR-4",)
     assert len(result.gone) == 1
 
 
 def test_what_is_supported_now_has_to_be_taken_off_the_list() -> None:
     """An entry for an unsupported requirement goes when it is supported."""
-    result = held(GREEN, listed(Kind.REQUIREMENT, "BR-4", Verdict.UNSUPPORTED))
+    result = held(GREEN, listed(DeviationKind.REQUIREMENT, "BR-4", Verdict.UNSUPPORTED))
     assert len(result.fixed) == 1
 
 
-@pytest.mark.parametrize("kind", [Kind.TEST, Kind.REQUIREMENT])
-def test_an_error_is_not_the_failure_that_was_listed(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [DeviationKind.TEST, DeviationKind.REQUIREMENT])
+def test_an_error_is_not_the_failure_that_was_listed(kind: DeviationKind) -> None:
     """When the harness cannot even run the test, the known failure is not what one sees."""
     report = made.report(made.result(PEERS, Verdict.ERROR))
-    entry = listed(kind, PEERS if kind is Kind.TEST else "BR-4")
+    entry = listed(kind, PEERS if kind is DeviationKind.TEST else "BR-4")
     assert len(held(report, entry).new) == 1
     assert held(report, replace(entry, verdict=Verdict.ERROR)).ok
 
@@ -140,7 +147,10 @@ def test_an_error_is_not_the_failure_that_was_listed(kind: Kind) -> None:
 def test_all_that_a_test_breaks_has_to_be_listed() -> None:
     """A test that breaks two requirements is not excused by one of them."""
     report = made.report(made.result(PEERS, Verdict.BROKEN, ["BR-4", "BR-9"]))
-    four, nine = listed(Kind.REQUIREMENT, "BR-4"), listed(Kind.REQUIREMENT, "BR-9")
+    four, nine = (
+        listed(DeviationKind.REQUIREMENT, "BR-4"),
+        listed(DeviationKind.REQUIREMENT, "BR-9"),
+    )
     assert held(report, four).new == (f"{PEERS} (broken: BR-4, BR-9)",)
     assert held(report, four, nine).ok
 
@@ -151,15 +161,15 @@ def test_a_leak_is_not_excused_by_what_the_test_is_about() -> None:
         PEERS, Verdict.BROKEN, breaks=("LIFE-1",), failures=(Failure(when="teardown"),)
     )
     report = made.report(leak)
-    assert held(report, listed(Kind.REQUIREMENT, "LIFE-1")).ok
-    assert len(held(report, listed(Kind.REQUIREMENT, "BR-4")).new) == 1
+    assert held(report, listed(DeviationKind.REQUIREMENT, "LIFE-1")).ok
+    assert len(held(report, listed(DeviationKind.REQUIREMENT, "BR-4")).new) == 1
 
 
 def test_a_test_without_requirement_can_be_listed_by_name_only() -> None:
     """Nothing else stands for it."""
     report = made.report(made.result(PEERS, Verdict.BROKEN, []))
     assert len(held(report).new) == 1
-    assert held(report, listed(Kind.TEST, PEERS)).ok
+    assert held(report, listed(DeviationKind.TEST, PEERS)).ok
 
 
 def cells(*, reverse: Outcome = Outcome.REPLY) -> Report:
@@ -170,8 +180,8 @@ def cells(*, reverse: Outcome = Outcome.REPLY) -> Report:
 
 def test_a_listed_cell_excuses_the_test_that_found_it() -> None:
     """As long as no other cell of that test is wrong."""
-    assert held(cells(), listed(Kind.CELL, WRONG)).ok
-    assert len(held(cells(reverse=Outcome.DROPPED), listed(Kind.CELL, WRONG)).new) == 1
+    assert held(cells(), listed(DeviationKind.CELL, WRONG)).ok
+    assert len(held(cells(reverse=Outcome.DROPPED), listed(DeviationKind.CELL, WRONG)).new) == 1
 
 
 def test_a_listed_cell_does_not_excuse_what_the_test_left_behind() -> None:
@@ -179,14 +189,14 @@ def test_a_listed_cell_does_not_excuse_what_the_test_left_behind() -> None:
     failures = (Failure(when="call"), Failure(when="teardown"))
     leak = made.result(PEERS, Verdict.BROKEN, breaks=("LIFE-1",), failures=failures)
     report = made.report(leak, cells=[made.cell("a", "b", seen=Outcome.DROPPED)])
-    assert len(held(report, listed(Kind.CELL, WRONG)).new) == 1
+    assert len(held(report, listed(DeviationKind.CELL, WRONG)).new) == 1
 
 
 def test_a_listed_cell_that_is_right_or_not_there_fails_the_run() -> None:
     """Of a cell, too, the file says nothing but the truth."""
     right = made.report(made.result(PEERS), cells=[made.cell("a", "b")])
-    assert len(held(right, listed(Kind.CELL, WRONG)).fixed) == 1
-    assert len(held(right, listed(Kind.CELL, "the cast: a → z icmp/4")).gone) == 1
+    assert len(held(right, listed(DeviationKind.CELL, WRONG)).fixed) == 1
+    assert len(held(right, listed(DeviationKind.CELL, "the cast: a → z icmp/4")).gone) == 1
 
 
 @pytest.mark.parametrize(
@@ -198,8 +208,8 @@ def test_a_listed_cell_that_is_right_or_not_there_fails_the_run() -> None:
 )
 def test_a_part_of_the_tests_does_not_show_that_a_requirement_is_kept(report: Report) -> None:
     """Its other tests may still fail; a listed cell may be another part's."""
-    cell = listed(Kind.CELL, "the cast: a → z icmp/4")
-    assert held(report, listed(Kind.REQUIREMENT, "BR-4"), cell).ok
+    cell = listed(DeviationKind.CELL, "the cast: a → z icmp/4")
+    assert held(report, listed(DeviationKind.REQUIREMENT, "BR-4"), cell).ok
 
 
 def test_a_partial_run_is_never_as_expected() -> None:
@@ -210,8 +220,8 @@ def test_a_partial_run_is_never_as_expected() -> None:
 def test_entries_of_other_runtimes_and_versions_are_left_alone() -> None:
     """One file serves them all."""
     others = [
-        listed(Kind.TEST, PEERS, runtime="other"),
-        listed(Kind.TEST, PEERS, versions=">=2"),
+        listed(DeviationKind.TEST, PEERS, runtime="other"),
+        listed(DeviationKind.TEST, PEERS, versions=">=2"),
     ]
     assert held(GREEN, *others).ok
     assert len(held(RED, *others).new) == 1
@@ -221,14 +231,19 @@ def test_entries_of_other_runtimes_and_versions_are_left_alone() -> None:
 def test_an_id_listed_twice_is_refused() -> None:
     """Two entries about one version would contradict each other sooner or later."""
     with pytest.raises(BadExpectations, match="listed twice"):
-        held(RED, listed(Kind.TEST, PEERS), listed(Kind.TEST, PEERS, versions="<2"))
+        held(
+            RED, listed(DeviationKind.TEST, PEERS), listed(DeviationKind.TEST, PEERS, versions="<2")
+        )
 
 
 def test_the_gate_speaks_in_six_lines() -> None:
     """The verdict, and what is new, unsupported, fixed, gone, excused."""
     tests = [made.result(f"f.py::test_{number}", Verdict.BROKEN) for number in range(5)]
     report = made.report(*tests, made.result(OUTSIDE, Verdict.UNSUPPORTED, ["DNS-1"]))
-    fixed, lost = listed(Kind.REQUIREMENT, "HOST-1"), listed(Kind.REQUIREMENT, "BR-999")
+    fixed, lost = (
+        listed(DeviationKind.REQUIREMENT, "HOST-1"),
+        listed(DeviationKind.REQUIREMENT, "BR-999"),
+    )
     kept = made.report(*report.tests, made.result(PEERS, requirements=["HOST-1"]))
     assert gate.in_words(held(kept, fixed, lost), kept) == [
         "gate: acme 1.2 is NOT AS EXPECTED by acme.toml, 2 known deviations",
@@ -312,16 +327,16 @@ def test_what_is_written_is_what_the_run_is_expected_by(
 
     earlier = gate.rewritten(of(before), [*sayings], gone=gone)
     written = gate.rewritten(of(now), earlier, gone=gone)
-    assert {item for item in written if item.kind is Kind.SAYING} == sayings
+    assert {item for item in written if item.kind is DeviationKind.SAYING} == sayings
     assert gate.compare(of(now), written, file="x", gone=gone).ok
     assert set(gate.rewritten(of(now), written, gone=gone)) == set(written)
 
 
 def test_writing_keeps_what_people_have_written() -> None:
     """Reasons and ranges stay, other runtimes' entries too; fixed ones go, new ones come."""
-    other = listed(Kind.TEST, PEERS, runtime="other")
-    known = listed(Kind.TEST, PEERS, versions="<2", reason="kernel bug")
-    fixed = listed(Kind.TEST, OUTSIDE)
+    other = listed(DeviationKind.TEST, PEERS, runtime="other")
+    known = listed(DeviationKind.TEST, PEERS, versions="<2", reason="kernel bug")
+    fixed = listed(DeviationKind.TEST, OUTSIDE)
     written = gate.rewritten(RED, [other, known, fixed], gone=lambda _: False)
     assert set(written) == {other, known}
     (new,) = gate.rewritten(RED, [], gone=lambda _: False)
@@ -332,8 +347,10 @@ def test_writing_lists_what_is_not_supported() -> None:
     """As a requirement that is unsupported, where it was listed as broken, too."""
     report = made.report(made.result(verdict=Verdict.UNSUPPORTED, requirements=["DNS-1"]))
     (new,) = gate.rewritten(report, [], gone=lambda _: False)
-    assert new == listed(Kind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED, reason=UNEXPLAINED)
-    before = listed(Kind.REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
+    assert new == listed(
+        DeviationKind.REQUIREMENT, "DNS-1", Verdict.UNSUPPORTED, reason=UNEXPLAINED
+    )
+    before = listed(DeviationKind.REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
     (after,) = gate.rewritten(report, [before], gone=lambda _: False)
     assert after == replace(before, verdict=Verdict.UNSUPPORTED)
 
@@ -341,6 +358,6 @@ def test_writing_lists_what_is_not_supported() -> None:
 def test_writing_turns_a_failure_into_the_error_that_it_is_now() -> None:
     """With the reason that was given."""
     report = made.report(made.result(PEERS, Verdict.ERROR))
-    before = listed(Kind.TEST, PEERS, versions="<2", reason="kernel bug")
+    before = listed(DeviationKind.TEST, PEERS, versions="<2", reason="kernel bug")
     (after,) = gate.rewritten(report, [before], gone=lambda _: False)
     assert after == replace(before, verdict=Verdict.ERROR)

@@ -6,7 +6,7 @@ import pytest
 
 from harness.model.plan import Outcome
 from harness.report import gate
-from harness.report.expectations import BadExpectations, Kind
+from harness.report.expectations import BadExpectations, DeviationKind
 from harness.report.schema import Excused, Failure, TestResult, Verdict
 from tests.report import made
 from tests.report.entries import (
@@ -95,7 +95,7 @@ def test_a_wrong_cell_is_not_excused_by_a_saying() -> None:
 def test_cells_that_were_not_come_to_are_not_gone() -> None:
     """A matrix that could not be started is the tests' failure, and says nothing of its cells."""
     report = made.report(met(verdict=Verdict.ERROR))
-    cell, entry = listed(Kind.CELL, WRONG), saying(verdict=Verdict.ERROR)
+    cell, entry = listed(DeviationKind.CELL, WRONG), saying(verdict=Verdict.ERROR)
     assert held(report, cell, entry).ok
     assert not held(GREEN, cell, entry).ok
 
@@ -116,7 +116,11 @@ def test_a_requirement_is_judged_by_the_other_tests(
     verdict: Verdict, others: list[TestResult]
 ) -> None:
     """Whatever is listed of it: the test that was excused says nothing of that."""
-    entries = [saying(), saying(verdict=Verdict.ERROR), listed(Kind.REQUIREMENT, "BR-4", verdict)]
+    entries = [
+        saying(),
+        saying(verdict=Verdict.ERROR),
+        listed(DeviationKind.REQUIREMENT, "BR-4", verdict),
+    ]
     for own in (Verdict.BROKEN, Verdict.ERROR):
         assert held(made.report(met(verdict=own), *others), *entries).ok
 
@@ -129,7 +133,7 @@ def test_a_requirement_of_which_a_part_is_supported_is_not_unsupported_by_a_sayi
 
 def test_a_test_that_is_listed_itself_is_excused_by_a_saying_as_well() -> None:
     """Where it does not fail as it is listed; where it does, the saying is not needed."""
-    entries = [listed(Kind.TEST, PEERS), saying(), saying(verdict=Verdict.ERROR)]
+    entries = [listed(DeviationKind.TEST, PEERS), saying(), saying(verdict=Verdict.ERROR)]
     (excused,) = held(made.report(met(verdict=Verdict.ERROR)), *entries).excused
     assert excused.tests == (PEERS,)
     for report in (RED, made.report(met())):
@@ -172,7 +176,9 @@ def test_a_saying_listed_twice_is_refused() -> None:
         BadExpectations, match=r"^saying failed to bind .* is listed twice for acme"
     ):
         held(RED, saying(), saying(at_most=5))
-    assert held(RED, saying(), saying(versions=">=2"), listed(Kind.TEST, PEERS)).entries == 2
+    assert (
+        held(RED, saying(), saying(versions=">=2"), listed(DeviationKind.TEST, PEERS)).entries == 2
+    )
 
 
 def test_writing_leaves_sayings_as_they_are() -> None:
@@ -182,4 +188,4 @@ def test_writing_leaves_sayings_as_they_are() -> None:
     assert set(gate.rewritten(report, [*entries], gone=lambda _: False)) == entries
     assert set(gate.rewritten(GREEN, [*entries], gone=lambda _: False)) == entries
     new, *_ = gate.rewritten(report, [saying(verdict=Verdict.ERROR)], gone=lambda _: False)
-    assert (new.kind, new.id) == (Kind.TEST, PEERS)
+    assert (new.kind, new.id) == (DeviationKind.TEST, PEERS)

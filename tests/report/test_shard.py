@@ -84,6 +84,6 @@ def test_without_times_a_new_file_moves_no_other() -> None:
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "a/b", "\u0661/\u0662"])
 def test_what_is_no_shard_is_refused(text: str) -> None:
     """The message says how to write one."""
-    assert merge.parse("2/5") == merge.Part(2, 5)
+    assert merge.parse("2/5") == merge.ShardReport(2, 5)
     with pytest.raises(BadShard, match="k/n"):
         merge.parse(text)

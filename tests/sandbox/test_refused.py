@@ -110,7 +110,9 @@ try:
 except sandbox.SandboxError as error:
     print(error)
 """
-    done = run(python(f"from harness.sandbox import sandbox\nsandbox.run(lambda: exec({source!r}) or 0)"))
+    done = run(
+        python(f"from harness.sandbox import sandbox\nsandbox.run(lambda: exec({source!r}) or 0)")
+    )
     assert done.stdout.startswith("0\nsandbox: this would change the machine itself")
     assert "netmodes doctor" in done.stdout
 

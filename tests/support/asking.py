@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from harness.model.plan import Cell, Family, Observation, Protocol
 from harness.probe.prober import observe
 from harness.probe.quiescence import Quiet
-from harness.probe.results import Question
+from harness.probe.results import ProbeRequest
 from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
@@ -16,15 +16,15 @@ from linux.netns import NetNS
 
 def question(
     source: NetNS, address: str, target: NetNS, protocol: Protocol = Protocol.ICMP, number: int = 0
-) -> Question:
+) -> ProbeRequest:
     """From `source` to `address`, where `target` should answer; `number` tells cells apart."""
     to = ip_address(address)
     family: Family = 4 if to.version == 4 else 6
-    return Question(Cell("source", f"target-{number}", protocol, family), source, to, target)
+    return ProbeRequest(Cell("source", f"target-{number}", protocol, family), source, to, target)
 
 
 def ask_all(
-    questions: Sequence[Question], *, through: Sequence[NetNS] = (), patience: float = 0.0
+    questions: Sequence[ProbeRequest], *, through: Sequence[NetNS] = (), patience: float = 0.0
 ) -> list[Observation]:
     """What becomes of each question, in order. `through` are namespaces on the way."""
     spaces = {space.id: space for item in questions for space in (item.source, item.target)}

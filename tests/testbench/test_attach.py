@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
-from harness.adapters.protocol import NetworkFacts
+from harness.adapters.protocol import NetworkInfo
 from harness.model.plan import PROTOCOLS, Outcome
 from harness.model.topology import Interface
 from harness.testbench.attach import attach, detach, host_end, last_address
@@ -20,7 +20,7 @@ from tests.support.asking import ask_all, control, question
 
 GATEWAYS = (ip_interface("172.20.0.1/16"), ip_interface("fd20::1/64"))
 LAST = {ip_address("172.20.255.254"), ip_address("fd20::ffff:ffff:ffff:fffe")}
-NETWORK = NetworkFacts("net", "id", "docker9", GATEWAYS)
+NETWORK = NetworkInfo("net", "id", "docker9", GATEWAYS)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def _come_and_go(host: NetNS, inside: NetNS) -> None:
 def test_a_network_without_a_bridge_is_refused(host: NetNS, inside: NetNS) -> None:
     """Where the network has nothing in the host to attach to, that is what the error says."""
     with pytest.raises(ValueError, match="network net has no bridge in the host"):
-        attach(host, inside, NetworkFacts("net", "id", None, GATEWAYS), "alone")
+        attach(host, inside, NetworkInfo("net", "id", None, GATEWAYS), "alone")
 
 
 def test_a_namespace_with_an_eth0_is_left_alone(host: NetNS, inside: NetNS) -> None:

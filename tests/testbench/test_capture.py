@@ -16,7 +16,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.utils import RawPcapNgReader
 
 from harness.testbench.packets.capture import Capture, CaptureLost, Tap
-from harness.testbench.packets.packet_ring import Frame, Kind, has_ethernet_header
+from harness.testbench.packets.packet_ring import Frame, FrameKind, has_ethernet_header
 from linux import rtnetlink
 from linux.netlink import Netlink, Request, attributes, number
 from linux.netns import NetNS
@@ -67,10 +67,10 @@ def test_a_packet_is_seen_wherever_it_passes(taps: list[Tap], sock: socket.socke
     sent = IP(src=NEAR, dst=FAR, ttl=64) / UDP(dport=SERVICE) / b"hello"
     refused = IP(src=FAR) / ICMP(type=3, code=3) / IP(dst=FAR) / UDP(dport=SERVICE)
     story = [
-        (wire.expect_one(sent, at="near/eth0"), Kind.OUTGOING),
-        (wire.expect_one(sent, at="far/eth0"), Kind.HOST),
-        (wire.expect_one(refused, at="far/eth0"), Kind.OUTGOING),
-        (wire.expect_one(refused, at="near/eth0"), Kind.HOST),
+        (wire.expect_one(sent, at="near/eth0"), FrameKind.OUTGOING),
+        (wire.expect_one(sent, at="far/eth0"), FrameKind.HOST),
+        (wire.expect_one(refused, at="far/eth0"), FrameKind.OUTGOING),
+        (wire.expect_one(refused, at="near/eth0"), FrameKind.HOST),
     ]
     stamps = [frame.at for frame, _ in story]
     assert before <= stamps[0] < stamps[1] < stamps[2] < stamps[3] <= after
@@ -156,7 +156,7 @@ def test_a_vlan_tag_is_where_it_was(taps: list[Tap], ends: tuple[NetNS, NetNS]) 
         raw.bind(("eth0", 0))
         raw.send(sent)
     frame = wire.expect_one(Dot1Q(vlan=7, prio=3) / IP() / UDP(), at="far/eth0")
-    assert (frame.data, frame.length, frame.kind) == (sent, len(sent), Kind.BROADCAST)
+    assert (frame.data, frame.length, frame.kind) == (sent, len(sent), FrameKind.BROADCAST)
 
 
 def test_a_long_frame_is_cut_but_not_its_length(ends: tuple[NetNS, NetNS]) -> None:
@@ -308,6 +308,6 @@ def test_a_capture_can_be_kept(
 @pytest.mark.parametrize("packet", [IP() / UDP(), IPv6() / UDP()])
 def test_bare_ip_is_dissected_by_its_version(packet: IP | IPv6) -> None:
     """On an interface without Ethernet headers a frame begins with IPv4 or IPv6."""
-    frame = Frame("tun0", 0, Kind.HOST, 28, bytes(packet), ethernet=has_ethernet_header(65534))
+    frame = Frame("tun0", 0, FrameKind.HOST, 28, bytes(packet), ethernet=has_ethernet_header(65534))
     assert type(frame.packet) is type(packet)
     assert str(frame).startswith("tun0 in  IP")

@@ -17,11 +17,11 @@ from harness.model.plan import FAMILIES, Family, Protocol
 from harness.model.topology import Address
 from harness.probe.quiescence import Quiet
 from harness.testbench import transfer
-from harness.testbench.client import Call, there_and_back
-from harness.testbench.netns_view import Place, fixed
+from harness.testbench.client import Client, there_and_back
+from harness.testbench.netns_view import NetnsView, fixed
 from harness.testbench.packets import craft
 from harness.testbench.packets.offload import without_offload
-from harness.testbench.packets.tap_pool import Wires
+from harness.testbench.packets.tap_pool import TapPool
 from harness.world.service_protocols import TCP_PORTS
 from harness.world.services import Services
 from tests.world.pair import pair
@@ -33,7 +33,7 @@ CLOSED = 4243
 ECHO = TCP_PORTS["echo"]
 LONGEST_FRAME = 14 + 1500
 
-Ends = tuple[Place, Place]
+Ends = tuple[NetnsView, NetnsView]
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def ends() -> Iterator[Ends]:
 
 
 @pytest.fixture(scope="module")
-def wires(ends: Ends) -> Iterator[Wires]:
+def wires(ends: Ends) -> Iterator[TapPool]:
     """Taps at both ends."""
-    with Wires() as opened:
+    with TapPool() as opened:
         yield opened
 
 
@@ -63,13 +63,13 @@ def settle(ends: Ends) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("protocol", list(Protocol))
 def test_what_is_said_is_answered(
-    ends: Ends, wires: Wires, family: Family, protocol: Protocol
+    ends: Ends, wires: TapPool, family: Family, protocol: Protocol
 ) -> None:
     """By the port, and with the TTL, that were asked for."""
     options: dict[str, Any] = {"port": ECHO, "own_port": 40001, "ttl": 9}
     with (
         wires.capture(ends[1]) as wire,
-        Call(ends[0], protocol, FAR_ADDRESS[family], **options) as call,
+        Client(ends[0], protocol, FAR_ADDRESS[family], **options) as call,
     ):
         assert call.own_port == 40001
         call.say(b"a word")
@@ -86,7 +86,7 @@ def test_what_is_said_is_answered(
 )
 def test_a_refusal_is_told(ends: Ends, family: Family, protocol: Protocol, told: str) -> None:
     """By the name of the error, as often as one asks."""
-    with Call(ends[0], protocol, FAR_ADDRESS[family], port=CLOSED) as call:
+    with Client(ends[0], protocol, FAR_ADDRESS[family], port=CLOSED) as call:
         call.say(b"anybody?")
         settle(ends)
         assert call.told() == told
@@ -96,7 +96,7 @@ def test_a_refusal_is_told(ends: Ends, family: Family, protocol: Protocol, told:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_may_not_be_cut_is_refused_where_it_does_not_fit(ends: Ends, family: Family) -> None:
     """By the caller's own kernel, which knows the MTU."""
-    with Call(ends[0], Protocol.UDP, FAR_ADDRESS[family], port=ECHO, whole=True) as call:
+    with Client(ends[0], Protocol.UDP, FAR_ADDRESS[family], port=ECHO, whole=True) as call:
         assert call.mtu == 1500
         with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
             call.say(bytes(1500))
@@ -106,7 +106,7 @@ def test_silence_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> Non
     """It says who was asked, and that nothing else was heard either."""
     monkeypatch.setattr("harness.testbench.client.BOUND", 0.01)
     with (
-        Call(ends[0], Protocol.UDP, FAR_ADDRESS[4], port=ECHO) as call,
+        Client(ends[0], Protocol.UDP, FAR_ADDRESS[4], port=ECHO) as call,
         pytest.raises(TimeoutError, match=r"udp from near to 192\.0\.2\.2 port 7: .* and no error"),
     ):
         call.hear()
@@ -140,7 +140,7 @@ def test_a_reset_is_told_from_an_end(
     assert not transfer.cut_short(*talk, by_caller=by_caller)
 
 
-def test_without_offload_the_wire_carries_what_a_real_one_would(ends: Ends, wires: Wires) -> None:
+def test_without_offload_the_wire_carries_what_a_real_one_would(ends: Ends, wires: TapPool) -> None:
     """Segments of at most the MTU with finished checksums; afterwards it is as before."""
     talk = (*ends, FAR_ADDRESS[4], 200_000)
 
@@ -155,10 +155,10 @@ def test_without_offload_the_wire_carries_what_a_real_one_would(ends: Ends, wire
     assert any(long and unfinished for long, unfinished in sent())
 
 
-def test_taps_are_opened_once(ends: Ends, wires: Wires) -> None:
+def test_taps_are_opened_once(ends: Ends, wires: TapPool) -> None:
     """A second capture has a tap of the first one's, and not its frames."""
     for word in (b"first", b"second"):
-        with wires.capture(*ends) as wire, Call(ends[0], Protocol.UDP, FAR_ADDRESS[4]) as call:
+        with wires.capture(*ends) as wire, Client(ends[0], Protocol.UDP, FAR_ADDRESS[4]) as call:
             call.say(word)
             settle(ends)
         frames = wire.matching(UDP())

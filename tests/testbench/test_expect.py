@@ -9,13 +9,13 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from harness.testbench.packets import expect
-from harness.testbench.packets.packet_ring import Frame, Kind
+from harness.testbench.packets.packet_ring import Frame, FrameKind
 
 
 def frame(packet: Packet, *, unfinished_checksum: bool = False) -> Frame:
     """A frame that somebody might have captured."""
     data = bytes(Ether() / packet)
-    return Frame("internet/eth0", 0, Kind.HOST, len(data), data, unfinished_checksum)
+    return Frame("internet/eth0", 0, FrameKind.HOST, len(data), data, unfinished_checksum)
 
 
 REQUEST = frame(IP(src="198.51.100.7", dst="203.0.113.10", ttl=60) / UDP(sport=1, dport=4242))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.adapters.mydocker import MydockerAdapter
-from harness.adapters.protocol import Facts, NetworkFacts, RuntimeBroken, RuntimeRefused
+from harness.adapters.protocol import ContainerInfo, NetworkInfo, RuntimeBroken, RuntimeRefused
 from harness.model.plan import Bridge, ContainerSpec, NetworkSpec, Plan
 from harness.testbench.scene import Scene
 from harness.world.build import World
@@ -25,14 +25,14 @@ class Interrupted(MydockerAdapter):
         if self.at == (name, when):
             raise self.error
 
-    def run(self, spec: ContainerSpec) -> Facts:
+    def run(self, spec: ContainerSpec) -> ContainerInfo:
         """As always, unless it is this one's turn."""
         self._made(spec.name, "before")
         facts = super().run(spec)
         self._made(spec.name, "after")
         return facts
 
-    def network(self, spec: NetworkSpec) -> NetworkFacts:
+    def network(self, spec: NetworkSpec) -> NetworkInfo:
         """Likewise."""
         self._made(spec.name, "before")
         facts = super().network(spec)

@@ -16,15 +16,15 @@ import pytest
 
 from harness.testbench import listener as traffic
 from harness.testbench import netns_view
-from harness.testbench.listener import TRANSPORTS, Ear, Transport, free_port, introduce, shout
-from harness.testbench.netns_view import Place, fixed, until
+from harness.testbench.listener import TRANSPORTS, Listener, Transport, free_port, introduce, shout
+from harness.testbench.netns_view import NetnsView, fixed, until
 from harness.world.services import Services
 from linux import netns, nftables, rtnetlink
 from linux.netlink import Netlink
 from tests.world.pair import PORT, pair
 
 ADDRESSES = {4: ip_address("192.0.2.1"), 6: ip_address("2001:db8::1")}
-Ends = tuple[Place, Place]
+Ends = tuple[NetnsView, NetnsView]
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def ends() -> Iterator[Ends]:
 
 
 @pytest.fixture
-def engaged(ends: Ends) -> Iterator[tuple[Ear, Ear, socket.socket]]:
+def engaged(ends: Ends) -> Iterator[tuple[Listener, Listener, socket.socket]]:
     """A listener, one beside it, and a connection that somebody has to the first."""
     one, other = ends
     with (
-        Ear(one, "tcp", address=ADDRESSES[4]) as ear,
-        Ear(one, "tcp", address=ADDRESSES[4]) as beside,
+        Listener(one, "tcp", address=ADDRESSES[4]) as ear,
+        Listener(one, "tcp", address=ADDRESSES[4]) as beside,
         other.socket(socket.AF_INET, socket.SOCK_STREAM) as stray,
     ):
         stray.connect((str(ADDRESSES[4]), ear.port))
@@ -52,7 +52,7 @@ def engaged(ends: Ends) -> Iterator[tuple[Ear, Ear, socket.socket]]:
 def test_a_listener_hears_who_called(ends: Ends, transport: Transport, family: int) -> None:
     """Without translation the caller's own end is the one that was seen."""
     one, other = ends
-    with Ear(one, transport, address=ADDRESSES[family]) as ear:
+    with Listener(one, transport, address=ADDRESSES[family]) as ear:
         meeting = ear.hears(other)
     assert meeting
     assert meeting.own == meeting.seen
@@ -67,7 +67,7 @@ def test_a_call_that_nobody_takes_is_refused_at_once(
     """A listener on the loopback does not hear who calls the address."""
     one, other = ends
     loopback = ip_address("127.0.0.1" if family == 4 else "::1")
-    with Ear(one, transport, address=loopback) as ear:
+    with Listener(one, transport, address=loopback) as ear:
         assert ear.hears(other, at=ADDRESSES[family]) is None
         assert ear.hears(one)
 
@@ -79,7 +79,7 @@ def test_nobody_calls_twice_from_one_port(ends: Ends, transport: Transport, fami
     one, other = ends
     with other.open() as space:
         netns.write(space, {"net.ipv4.ip_local_port_range": "40000 40003"})
-    with Ear(one, transport, address=ADDRESSES[family]) as ear:
+    with Listener(one, transport, address=ADDRESSES[family]) as ear:
         met = [ear.hears(other) for _ in range(20)]
     assert len({meeting.own for meeting in met if meeting}) == 20
 
@@ -87,7 +87,7 @@ def test_nobody_calls_twice_from_one_port(ends: Ends, transport: Transport, fami
 def test_a_call_without_a_way_is_refused_at_once(ends: Ends) -> None:
     """The caller's own kernel says so."""
     one, other = ends
-    with Ear(one, "tcp") as ear:
+    with Listener(one, "tcp") as ear:
         assert ear.hears(other, at=ip_address("203.0.113.1")) is None
 
 
@@ -110,7 +110,7 @@ def test_a_call_that_is_swallowed_is_no_refusal(
             ]
         )
     with (
-        Ear(one, transport, address=ADDRESSES[4]) as ear,
+        Listener(one, transport, address=ADDRESSES[4]) as ear,
         pytest.raises(TimeoutError, match=r"from other to 192\.0\.2\.1 port \d+"),
     ):
         ear.hears(other)
@@ -123,13 +123,13 @@ def test_a_call_is_answered_from_where_it_went(
 ) -> None:
     """The answer comes to the caller's own end."""
     one, other = ends
-    with Ear(one, transport, address=ADDRESSES[family]) as ear:
+    with Listener(one, transport, address=ADDRESSES[family]) as ear:
         assert ear.hears(other, answered=True)
 
 
 @contextmanager
 def between(
-    ends: Ends, ear: Ear, then: Callable[[socket.socket, socket.socket], object]
+    ends: Ends, ear: Listener, then: Callable[[socket.socket, socket.socket], object]
 ) -> Iterator[int]:
     """The port of somebody who makes a connection to the listener for each of the caller's.
 
@@ -172,7 +172,7 @@ def test_a_connection_that_lets_nothing_back_is_no_answer(
 ) -> None:
     """What the caller says is heard, what is said to it is not."""
     with (
-        Ear(ends[0], "tcp", address=ADDRESSES[4]) as ear,
+        Listener(ends[0], "tcp", address=ADDRESSES[4]) as ear,
         between(ends, ear, nothing_more) as port,
     ):
         assert ear.hears(ends[1], port=port)
@@ -192,7 +192,7 @@ def test_who_hangs_up_in_place_of_an_answer_is_told(ends: Ends, how: str) -> Non
         near.close()
 
     with (
-        Ear(ends[0], "tcp", address=ADDRESSES[4]) as ear,
+        Listener(ends[0], "tcp", address=ADDRESSES[4]) as ear,
         between(ends, ear, hang_up) as port,
         pytest.raises(TimeoutError, match="before it was hung up"),
     ):
@@ -200,7 +200,7 @@ def test_who_hangs_up_in_place_of_an_answer_is_told(ends: Ends, how: str) -> Non
 
 
 def test_a_call_that_is_taken_and_hung_up_is_not_heard(
-    ends: Ends, engaged: tuple[Ear, Ear, socket.socket]
+    ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
     """Also while an earlier one is on the line."""
     ear, beside, _ = engaged
@@ -210,7 +210,7 @@ def test_a_call_that_is_taken_and_hung_up_is_not_heard(
     thread.join()
 
 
-def hang_up_on_the_first(ear: Ear) -> None:
+def hang_up_on_the_first(ear: Listener) -> None:
     """Take a connection, and close it."""
     select.select([ear._socket], [], [], traffic.BOUND)
     for taken, _ in ear._accepted():
@@ -226,7 +226,7 @@ def test_a_connection_that_is_made_last_for_its_caller_is_heard(
     monkeypatch.setattr(
         traffic, "_is_connected", lambda call: next(asked, True) and is_connected(call)
     )
-    with Ear(ends[0], "tcp", address=ADDRESSES[4]) as ear:
+    with Listener(ends[0], "tcp", address=ADDRESSES[4]) as ear:
         assert ear.hears(ends[1])
 
 
@@ -236,16 +236,16 @@ def test_an_answer_from_elsewhere_is_none(ends: Ends, monkeypatch: pytest.Monkey
     second = ip_address("192.0.2.3")
     with one.open() as space, Netlink(space) as netlink:
         netlink.send([rtnetlink.add_address(PORT, ip_interface("192.0.2.3/24"))])
-    with Ear(one, "udp") as ear:
+    with Listener(one, "udp") as ear:
         assert ear.hears(other, at=second)
         assert ear.hears(other, at=ADDRESSES[4], answered=True)
-        answer = Ear._answer
+        answer = Listener._answer
 
-        def impatient(ear: Ear, *given: Any) -> None:
+        def impatient(ear: Listener, *given: Any) -> None:
             monkeypatch.setattr(traffic, "BOUND", 0.1)  # the call has been heard by now
             answer(ear, *given)
 
-        monkeypatch.setattr(Ear, "_answer", impatient)
+        monkeypatch.setattr(Listener, "_answer", impatient)
         with pytest.raises(TimeoutError, match=r"to .*192\.0\.2\.3.* no answer came back"):
             ear.hears(other, at=second, answered=True)
 
@@ -255,8 +255,8 @@ def test_of_many_calls_those_are_told_that_are_heard(ends: Ends, transport: Tran
     """Not those that are refused, have no way, or reach another listener."""
     one, other = ends
     with (
-        Ear(one, transport, address=ADDRESSES[4]) as ear,
-        Ear(one, transport, address=ADDRESSES[4]) as beside,
+        Listener(one, transport, address=ADDRESSES[4]) as ear,
+        Listener(one, transport, address=ADDRESSES[4]) as beside,
     ):
         wrong = [
             (other, ADDRESSES[4], ear.port - 1),
@@ -274,21 +274,21 @@ def test_of_many_calls_those_are_told_that_are_heard(ends: Ends, transport: Tran
 
 
 def test_of_many_calls_none_is_told_for_somebody_elses(
-    ends: Ends, engaged: tuple[Ear, Ear, socket.socket]
+    ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
     """A connection that nobody asked about, while what was asked about leads elsewhere."""
     one, other = ends
     ear, beside, _ = engaged
 
     def settled() -> None:
-        with Ear(one, "tcp", address=ADDRESSES[4]) as control:
+        with Listener(one, "tcp", address=ADDRESSES[4]) as control:
             assert control.hears(other)
 
     assert ear.overhears([(other, ADDRESSES[4], beside.port)], settled) == []
 
 
 def test_a_connection_that_says_something_else_is_not_the_call(
-    ends: Ends, engaged: tuple[Ear, Ear, socket.socket]
+    ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
     """It came first, and what was called is taken after it; alone it is no hearing at all."""
     ear, beside, stray = engaged
@@ -322,7 +322,7 @@ def test_translation_shows(ends: Ends) -> None:
                 nftables.add_rule(table, "out", nftables.oifname("eth0"), nftables.masquerade()),
             ]
         )
-    with Ear(one, "udp", address=target) as ear:
+    with Listener(one, "udp", address=target) as ear:
         meeting = ear.hears(other)
     assert meeting
     assert (meeting.own[0], meeting.seen[0]) == (own, seen)
@@ -331,8 +331,8 @@ def test_translation_shows(ends: Ends) -> None:
 def test_a_free_port_can_be_taken(ends: Ends) -> None:
     """And once it is, a second listener is told so."""
     port = free_port(ends[0], "tcp")
-    with Ear(ends[0], "tcp", port=port), pytest.raises(OSError, match="in use"):
-        Ear(ends[0], "tcp", port=port)
+    with Listener(ends[0], "tcp", port=port), pytest.raises(OSError, match="in use"):
+        Listener(ends[0], "tcp", port=port)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -11,7 +11,7 @@ import pytest
 
 from harness.testbench import lookup
 from harness.testbench.lookup import by_address, by_name, inside, saying
-from harness.world.host import Host
+from harness.world.host import HostMachine
 
 HOSTS = "/etc/hosts"
 
@@ -31,7 +31,7 @@ def ends() -> None:
     os._exit(3)
 
 
-def test_names_are_those_of_the_other_root(host: Host) -> None:
+def test_names_are_those_of_the_other_root(host: HostMachine) -> None:
     """By its hosts file; a family that the name does not have is no address, with a reason."""
     assert inside(host.pid, by_name, "localhost", 4).addresses == {ip_address("127.0.0.1")}
     assert inside(host.pid, by_name, "host", 4).addresses == {ip_address("127.0.1.1")}
@@ -43,7 +43,7 @@ def test_names_are_those_of_the_other_root(host: Host) -> None:
     assert missing.reason
 
 
-def test_the_caller_stays_where_it_is(host: Host) -> None:
+def test_the_caller_stays_where_it_is(host: HostMachine) -> None:
     """Root, namespaces and hostname are its own afterwards."""
 
     def where() -> tuple[os.stat_result, str, str]:
@@ -56,7 +56,7 @@ def test_the_caller_stays_where_it_is(host: Host) -> None:
     assert os.path.samestat(now, root)
 
 
-def test_a_failure_is_told(host: Host) -> None:
+def test_a_failure_is_told(host: HostMachine) -> None:
     """With the other side's words; for a process that is not there too."""
     with pytest.raises(RuntimeError, match="nothing there"):
         inside(host.pid, refuses)
@@ -64,20 +64,20 @@ def test_a_failure_is_told(host: Host) -> None:
         inside(1 << 22, refuses)
 
 
-def test_an_end_without_a_word_is_told(host: Host) -> None:
+def test_an_end_without_a_word_is_told(host: HostMachine) -> None:
     """As what it is."""
     with pytest.raises(RuntimeError, match="ended"):
         inside(host.pid, ends)
 
 
-def test_what_takes_too_long_is_ended(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_takes_too_long_is_ended(host: HostMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an error that names it."""
     monkeypatch.setattr(lookup, "BOUND", 0.05)
     with pytest.raises(TimeoutError, match="hangs"):
         inside(host.pid, hangs)
 
 
-def test_a_file_says_something_else_for_a_while(host: Host) -> None:
+def test_a_file_says_something_else_for_a_while(host: HostMachine) -> None:
     """Then what it said before, also after a failure; one that was not there is gone again."""
     before = host.call(read, HOSTS)
     with saying(host, "192.0.2.9 other\n", HOSTS):

@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from harness.testbench.netns_view import Place, fixed
+from harness.testbench.netns_view import NetnsView, fixed
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
@@ -20,7 +20,7 @@ ADDRESSES = ["192.0.2.1/24", "198.51.100.1/24", "2001:db8:5::1/64"]
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
+def place() -> Iterator[NetnsView]:
     """One end of a cable, with addresses, a default route and a neighbour."""
     with pair(ADDRESSES, ["192.0.2.2/24"]) as (one, _), Netlink(one) as netlink:
         netlink.send(
@@ -33,7 +33,7 @@ def place() -> Iterator[Place]:
         yield fixed("left", one)
 
 
-def test_a_place_shows_what_is_there(place: Place) -> None:
+def test_a_place_shows_what_is_there(place: NetnsView) -> None:
     """Links, addresses, routes and neighbours, each by what it is."""
     assert set(place.links()) == {"lo", "eth0"}
     assert place.links()["eth0"].kind == "veth"
@@ -51,7 +51,7 @@ def test_a_place_shows_what_is_there(place: Place) -> None:
     assert ip_address("192.0.2.9") in {neighbour.address for neighbour in place.neighbours()}
 
 
-def test_addresses_of_ipv4_come_first(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_of_ipv4_come_first(place: NetnsView, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever order a stack tells them in; one that is no kernel's has none."""
     told = rtnetlink_dump.addresses
     monkeypatch.setattr(
@@ -71,22 +71,22 @@ def test_what_is_not_there_is_told() -> None:
             empty.sysctl("net.ipv4.nothing")
 
 
-def test_sysctls_are_those_of_the_place(place: Place) -> None:
+def test_sysctls_are_those_of_the_place(place: NetnsView) -> None:
     """What is tuned there is read there."""
     assert place.sysctl("net.ipv4.ip_forward") == "0"
     place.tune({"net.ipv4.ip_forward": 1})
     assert place.sysctl("net.ipv4.ip_forward") == "1"
 
 
-def test_identity_is_that_of_the_namespace(place: Place) -> None:
+def test_identity_is_that_of_the_namespace(place: NetnsView) -> None:
     """Two places in one namespace are the same place, whatever they are called."""
-    again = Place("other name", place.open)
+    again = NetnsView("other name", place.open)
     assert again.identity == place.identity
     with NetNS.new() as elsewhere:
         assert fixed("left", elsewhere).identity != place.identity
 
 
-def test_a_look_lets_go_of_the_namespace(place: Place) -> None:
+def test_a_look_lets_go_of_the_namespace(place: NetnsView) -> None:
     """After every kind of look no handle is left, so nothing is kept alive by looking."""
     with nothing_stays_open():
         place.links()
@@ -100,7 +100,7 @@ def test_a_look_lets_go_of_the_namespace(place: Place) -> None:
             place.interfaces("eth9")
 
 
-def test_a_socket_is_inside(place: Place) -> None:
+def test_a_socket_is_inside(place: NetnsView) -> None:
     """It can be bound to an address that is only there, and is all that stays open."""
     gc.collect()  # or what earlier tests have left to it is closed meanwhile
     before = len(descriptors())

@@ -14,7 +14,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, GRE, Ether
 from scapy.packet import Packet, Raw
 
-from harness.testbench.packets.expect import Difference, describe, differences, distance
+from harness.testbench.packets.expect import PacketDifference, describe, differences, distance
 
 UDP_PACKET = IP(src="192.0.2.1", dst="192.0.2.2", ttl=63) / UDP(sport=1000, dport=4242) / b"hello"
 TCP_PACKET = IP(src="192.0.2.1", dst="192.0.2.2") / TCP(dport=80, flags="S")
@@ -110,10 +110,10 @@ def test_the_place_that_differs_least_is_taken() -> None:
     assert differences(IP(src="192.0.2.1"), packet) == ()
     assert differences(IP(src="10.0.0.1") / UDP(dport=1), packet) == ()
     (difference,) = differences(IP(src="10.0.0.9") / UDP(dport=1), packet)
-    assert difference == Difference("IP", "src", "10.0.0.9", "10.0.0.1")
+    assert difference == PacketDifference("IP", "src", "10.0.0.9", "10.0.0.1")
     # The outer header is right but for what follows it: that is farther off than an address.
     (difference,) = differences(IP(src="192.0.2.1") / UDP(dport=1), packet)
-    assert difference == Difference("IP", "src", "192.0.2.1", "10.0.0.1")
+    assert difference == PacketDifference("IP", "src", "192.0.2.1", "10.0.0.1")
 
 
 def test_a_checksum_that_is_still_to_be_filled_in_is_no_difference() -> None:
@@ -128,7 +128,7 @@ def test_a_checksum_that_is_still_to_be_filled_in_is_no_difference() -> None:
 
 def test_a_missing_layer_is_farther_than_a_field() -> None:
     """Packets of another protocol come after those with other values."""
-    field, layer = Difference("UDP", "dport", 1, 2), Difference("UDP")
+    field, layer = PacketDifference("UDP", "dport", 1, 2), PacketDifference("UDP")
     assert distance([]) < distance([field]) < distance([field] * 5) < distance([layer])
 
 
@@ -137,8 +137,8 @@ def test_a_template_and_a_difference_are_written_as_one_would() -> None:
     template = IP(src="192.0.2.9", dst=IPv4Network("10.0.0.0/8")) / UDP(dport=53) / b"x"
     written = describe(template)
     assert written == "IP(src=192.0.2.9, dst=10.0.0.0/8) / UDP(dport=53) / Raw(load=b'x')"
-    assert str(Difference("IP", "ttl", 64, 63)) == "IP.ttl is 63, not 64"
-    assert str(Difference("UDP")) == "there is no UDP there"
+    assert str(PacketDifference("IP", "ttl", 64, 63)) == "IP.ttl is 63, not 64"
+    assert str(PacketDifference("UDP")) == "there is no UDP there"
 
 
 @st.composite
@@ -180,5 +180,5 @@ def test_one_changed_field_is_the_one_difference(packet: Packet, data: Any) -> N
     other = data.draw(st.integers(1, 255).filter(lambda value: value != packet[layer].fields[name]))
     packet[layer].fields[name] = other
     assert differences(packet, seen) == (
-        Difference(layer.__name__, name, other, seen[layer].fields[name]),
+        PacketDifference(layer.__name__, name, other, seen[layer].fields[name]),
     )

@@ -13,7 +13,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import RawPcapNgReader
 
 from harness.testbench.packets import pcapng
-from harness.testbench.packets.packet_ring import Frame, Kind
+from harness.testbench.packets.packet_ring import Frame, FrameKind
 
 DATA = bytes(Ether() / IP() / UDP() / b"odd")
 
@@ -33,8 +33,8 @@ def stamp(meta: Any) -> int:
 
 def test_everything_about_a_frame_is_kept(tmp_path: Path) -> None:
     """Interface, time to the nanosecond, direction, length on the wire, bytes and comment."""
-    sent = Frame("a/eth0", 1_700_000_000_123_456_789, Kind.OUTGOING, 3000, DATA)
-    came = Frame("b/eth0", 1_700_000_000_123_456_999, Kind.HOST, len(DATA), DATA)
+    sent = Frame("a/eth0", 1_700_000_000_123_456_789, FrameKind.OUTGOING, 3000, DATA)
+    came = Frame("b/eth0", 1_700_000_000_123_456_999, FrameKind.HOST, len(DATA), DATA)
     file = tmp_path / "wire.pcapng"
     pcapng.write(file, [sent, came], comments={came: "dropped here: chain FORWARD"})
     _, ((first, one), (second, two)) = read(file)
@@ -60,8 +60,8 @@ def test_a_tap_that_saw_nothing_is_named(tmp_path: Path) -> None:
 def test_an_interface_with_and_without_ethernet_is_two(tmp_path: Path) -> None:
     """A reader dissects by link type, and an interface has but one."""
     file = tmp_path / "wire.pcapng"
-    bare = Frame("a/tun0", 1, Kind.HOST, 28, DATA[14:], ethernet=False)
-    pcapng.write(file, [bare, Frame("a/eth0", 2, Kind.HOST, len(DATA), DATA)])
+    bare = Frame("a/tun0", 1, FrameKind.HOST, 28, DATA[14:], ethernet=False)
+    pcapng.write(file, [bare, Frame("a/eth0", 2, FrameKind.HOST, len(DATA), DATA)])
     interfaces, packets = read(file)
     assert [link for link, _, _ in interfaces] == [101, 1]
     assert [meta.linktype for _, meta in packets] == [101, 1]
@@ -73,7 +73,7 @@ def test_an_interface_with_and_without_ethernet_is_two(tmp_path: Path) -> None:
             Frame,
             where=st.sampled_from(["a/eth0", "b/eth0", "x"]),
             at=st.integers(0, 2**64 - 1),
-            kind=st.sampled_from(Kind),
+            kind=st.sampled_from(FrameKind),
             length=st.integers(60, 70000),
             data=st.binary(min_size=14, max_size=60),
         )

@@ -10,16 +10,16 @@ from harness.adapters.protocol import Adapter
 from harness.model.plan import DEFAULT_NETWORK, HOST, Attached, Bridge
 from harness.testbench.steps import Far, Steps
 from harness.world.build import World
-from harness.world.guard import Guard
+from harness.world.guard import LeakGuard
 from linux import nftables, rtnetlink
 from linux.netlink import Netlink
-from suites.properties.ownership import Marks, borne
-from suites.properties.state_machine import SHORT, History, Stage
+from suites.properties.ownership import OwnershipMarks, borne
+from suites.properties.state_machine import SHORT, History, HistoryStage
 
 
 def test_who_starts_again_or_goes_leaves_the_marks_that_nobody_has_now() -> None:
     """An address that another has got meanwhile is no mark of who had it before."""
-    marks = Marks()
+    marks = OwnershipMarks()
     marks.know("a", {"a", "172.18.0.2", "process 5"})
     marks.know("b", {"b", "172.18.0.3"})
     assert marks.forget_all_but({"a", "b"}) == set()
@@ -45,10 +45,10 @@ def test_a_mark_is_a_word_of_its_own() -> None:
 
 
 @pytest.fixture
-def history(world: World, runtime: Adapter, guard: Guard) -> Iterator[History]:
+def history(world: World, runtime: Adapter, guard: LeakGuard) -> Iterator[History]:
     """One that has begun."""
     told = Steps(Far("a history", 0, 1, 0, 1), lambda _: None)
-    made = History(Stage(world, runtime, guard, told))
+    made = History(HistoryStage(world, runtime, guard, told))
     yield made
     made.teardown()
 

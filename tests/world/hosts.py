@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.world.host import HOSTNAME, Host
+from harness.world.host import HOSTNAME, HostMachine
 
 RESOLVER = "203.0.113.53"
 WITHIN = 10.0
@@ -19,13 +19,15 @@ WITHIN = 10.0
 KINDS = ("mnt", "net", "pid", "uts", "ipc", "cgroup")
 
 
-def started() -> Host:
+def started() -> HostMachine:
     """A host, without a world around it."""
-    return Host.start(resolver=RESOLVER, hosts={"127.0.0.1": "localhost", "127.0.1.1": HOSTNAME})
+    return HostMachine.start(
+        resolver=RESOLVER, hosts={"127.0.0.1": "localhost", "127.0.1.1": HOSTNAME}
+    )
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
+def host() -> Iterator[HostMachine]:
     """A host to look at and to call, shared by the tests that do not end it."""
     running = started()
     yield running
@@ -33,14 +35,14 @@ def host() -> Iterator[Host]:
 
 
 @pytest.fixture
-def doomed() -> Iterator[Host]:
+def doomed() -> Iterator[HostMachine]:
     """A host of the test's own, to be ended."""
     running = started()
     yield running
     running.stop()
 
 
-def members(host: Host) -> list[int]:
+def members(host: HostMachine) -> list[int]:
     """Every process in the host's pid namespace, by its pid here."""
     return [pid for pid in pids() if namespace(pid) == host.namespace("pid")]
 

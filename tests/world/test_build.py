@@ -25,7 +25,7 @@ from harness.model.plan import (
     Outcome,
 )
 from harness.model.topology import Interface, Topology
-from harness.probe.results import Question
+from harness.probe.results import ProbeRequest
 from harness.world.build import World, routers
 from linux import netns, nftables, rtnetlink_dump
 from linux.netlink import Netlink, NetlinkError
@@ -43,7 +43,7 @@ def built(request: pytest.FixtureRequest) -> Iterator[World]:
         yield world
 
 
-def asked(world: World, source: str, target: str, *, to: str = "") -> list[Question]:
+def asked(world: World, source: str, target: str, *, to: str = "") -> list[ProbeRequest]:
     """Every protocol in both families, or to the address `to` in its own."""
     spaces = world.namespaces
     addresses = [to] if to else [str(world.address(target, family)) for family in FAMILIES]
@@ -54,7 +54,7 @@ def asked(world: World, source: str, target: str, *, to: str = "") -> list[Quest
     ]
 
 
-def outcomes(world: World, questions: list[Question]) -> list[Outcome]:
+def outcomes(world: World, questions: list[ProbeRequest]) -> list[Outcome]:
     """What became of the questions."""
     return [seen.outcome for seen in ask_all(questions, through=list(world.namespaces.values()))]
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.model.topology import Topology
-from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT, UDP_LIMIT, Asked, Zone
+from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT, UDP_LIMIT, DnsQuery, Zone
 
 ZONE = Zone(Topology())
 
@@ -27,7 +27,7 @@ def ask(name: str, kind: str, *, udp: bool = True, edns: int = -1) -> dns.messag
     query = dns.message.make_query(name, kind, use_edns=0 if edns >= 0 else -1, payload=edns)
     wire, asked = ZONE.answer(query.to_wire(), udp=udp)
     assert wire is not None
-    assert asked == Asked(name.lower().rstrip("."), kind)
+    assert asked == DnsQuery(name.lower().rstrip("."), kind)
     response = dns.message.from_wire(wire)
     assert query.is_response(response)
     return response

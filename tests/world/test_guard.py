@@ -18,7 +18,7 @@ from harness.model.plan import CAST, FAMILIES, HOST, INTERNET, NS1, NS2, Bridge,
 from harness.testbench.listener import TRANSPORTS, introduce
 from harness.testbench.scene import Scene
 from harness.world.build import NEAR, SWITCH, World
-from harness.world.guard import BOUND, BYSTANDER, LEFT_BEHIND, Guard, Violation
+from harness.world.guard import BOUND, BYSTANDER, LEFT_BEHIND, LeakGuard, Violation
 from harness.world.state.processes import Surroundings, ends, running
 from linux import netns, nftables, rtnetlink, rtnetlink_dump
 from linux.conntrack import Conntrack, Flow
@@ -201,25 +201,25 @@ CHANGES: dict[str, Plant] = {
 def test_who_lets_go_of_a_namespace_changes_nothing(world: World) -> None:
     """A server that looks into one now and then may hold it just when a test begins."""
     let_go = a_descriptor(world)
-    with Guard(world) as guard:
+    with LeakGuard(world) as guard:
         guard.begin()
         let_go(world)
         guard.check()
 
 
 @pytest.mark.parametrize("told", LEAKS)
-def test_what_is_left_is_found_by_name(guard: Guard, world: World, told: str) -> None:
+def test_what_is_left_is_found_by_name(guard: LeakGuard, world: World, told: str) -> None:
     """It breaks LIFE-1, and the guard repairs nothing."""
     _assert_found(guard, world, LEAKS[told], told, LEFT_BEHIND)
 
 
 @pytest.mark.parametrize("told", CHANGES)
-def test_what_is_changed_is_found_by_name(guard: Guard, world: World, told: str) -> None:
+def test_what_is_changed_is_found_by_name(guard: LeakGuard, world: World, told: str) -> None:
     """It breaks BYS-1."""
     _assert_found(guard, world, CHANGES[told], told, BYSTANDER)
 
 
-def _assert_found(guard: Guard, world: World, plant: Plant, told: str, broken: str) -> None:
+def _assert_found(guard: LeakGuard, world: World, plant: Plant, told: str, broken: str) -> None:
     undo = None
     try:
         with pytest.raises(Violation) as raised, guard.holding(bound=SOON):
@@ -265,7 +265,7 @@ def test_who_ends_is_known_by_its_stat(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_remembered_of_a_container_is_found(
-    guard: Guard, scene: Scene, family: Family
+    guard: LeakGuard, scene: Scene, family: Family
 ) -> None:
     """Flows and neighbours of an address that nobody has any more."""
     scene.network("lan", ipv6=True)
@@ -284,7 +284,7 @@ def test_what_is_remembered_of_a_container_is_found(
 
 
 def test_flows_of_those_who_run_are_no_reason_to_read_the_table(
-    guard: Guard, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    guard: LeakGuard, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel walks all of it, milliseconds: only what was heard of the dead is worth that."""
     stays = scene.container("stays", Bridge()).net
@@ -305,7 +305,7 @@ def _flows(scene: Scene) -> list[Flow]:
         return conntrack.all()
 
 
-def test_what_is_declared_to_be_remembered_is_no_leak(guard: Guard, scene: Scene) -> None:
+def test_what_is_declared_to_be_remembered_is_no_leak(guard: LeakGuard, scene: Scene) -> None:
     """Flows and neighbours may stay where the dialect says so; a link may not."""
     scene.network("lan", ipv6=True)
     scene.container("stays", Bridge("lan"))
@@ -328,7 +328,7 @@ def test_what_is_declared_to_be_remembered_is_no_leak(guard: Guard, scene: Scene
 @pytest.mark.parametrize("named", [False, True], ids=["without names", "with names"])
 @pytest.mark.parametrize("tables", [("inet leak",), ()], ids=["its own", "another's"])
 def test_rules_of_the_runtimes_own_may_change_places(
-    guard: Guard, world: World, scene: Scene, tables: tuple[str, ...], *, named: bool
+    guard: LeakGuard, world: World, scene: Scene, tables: tuple[str, ...], *, named: bool
 ) -> None:
     """As they do when a daemon starts anew; anybody else's may not, and none may be another."""
     _load(world, 80, 443, named=named)
@@ -375,7 +375,7 @@ def _remove_and_remember(name: str) -> None:
         endpoint.forget = forget
 
 
-def test_a_quiet_world_is_never_different(guard: Guard, world: World, scene: Scene) -> None:
+def test_a_quiet_world_is_never_different(guard: LeakGuard, world: World, scene: Scene) -> None:
     """Fifty looks at a world with containers in every mode, which talk to each other."""
     for network in CAST.networks:
         scene.network(network.name)

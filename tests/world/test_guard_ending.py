@@ -10,7 +10,7 @@ import pytest
 
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.guard import BOUND, Guard, Violation
+from harness.world.guard import BOUND, LeakGuard, Violation
 from tests.world.hosts import killed
 
 SOON = 0.1
@@ -18,7 +18,7 @@ SOON = 0.1
 
 
 def test_only_what_is_declared_to_be_fleeting_may_end_by_itself(
-    guard: Guard, world: World, scene: Scene
+    guard: LeakGuard, world: World, scene: Scene
 ) -> None:
     """By the pattern of its name; the very same is a violation where nothing is declared."""
     for pattern in ("process * (sleep)", "process * (other)"):
@@ -38,7 +38,7 @@ def test_only_what_is_declared_to_be_fleeting_may_end_by_itself(
 
 @pytest.mark.parametrize("pattern", ["process * (sleep)", "process * (other)"])
 def test_what_ends_by_itself_may_take_its_time(
-    guard: Guard, world: World, scene: Scene, pattern: str
+    guard: LeakGuard, world: World, scene: Scene, pattern: str
 ) -> None:
     """Longer than what is left behind, but for what stays beside it."""
     declared = "sleep" in pattern
@@ -55,7 +55,9 @@ def test_what_ends_by_itself_may_take_its_time(
         guard.allow(scene.runtime.dialect)
 
 
-def test_what_its_end_shows_has_the_usual_time(guard: Guard, world: World, scene: Scene) -> None:
+def test_what_its_end_shows_has_the_usual_time(
+    guard: LeakGuard, world: World, scene: Scene
+) -> None:
     """From then on, and not from the beginning."""
     guard.allow(replace(scene.runtime.dialect, fleeting=("process *",)))
     leaves = f"sleep {5 * SOON}; ip link add late type bridge; sleep {SOON / 2}; ip link del late"
@@ -66,7 +68,7 @@ def test_what_its_end_shows_has_the_usual_time(guard: Guard, world: World, scene
         guard.allow(scene.runtime.dialect)
 
 
-def test_what_stays_beside_it_has_no_more(guard: Guard, world: World, scene: Scene) -> None:
+def test_what_stays_beside_it_has_no_more(guard: LeakGuard, world: World, scene: Scene) -> None:
     """Than where nothing is ending."""
     guard.allow(replace(scene.runtime.dialect, fleeting=("process *",)))
     pids: list[int] = []
@@ -88,7 +90,7 @@ def _two_are_left(world: World) -> list[int]:
     return [world.host.spawn(["sleep", "60"], log="/dev/null")]
 
 
-def test_who_is_ending_when_a_test_begins_is_not_missed(guard: Guard, world: World) -> None:
+def test_who_is_ending_when_a_test_begins_is_not_missed(guard: LeakGuard, world: World) -> None:
     """A part of a command of the runtime's that its parent has not waited for yet."""
     pid = world.host.call(_ended)
     with guard.holding(bound=SOON):

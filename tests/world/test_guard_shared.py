@@ -10,7 +10,7 @@ import pytest
 
 from harness.model.plan import HOST
 from harness.world.build import World
-from harness.world.guard import Guard, Violation
+from harness.world.guard import LeakGuard, Violation
 from linux import rtnetlink
 from linux.netlink import Netlink, Request
 
@@ -19,9 +19,9 @@ LINK = 999
 
 
 @pytest.fixture
-def guard(world: World) -> Iterator[Guard]:
+def guard(world: World) -> Iterator[LeakGuard]:
     """One that guards these tests' tests, not these."""
-    with Guard(world) as made:
+    with LeakGuard(world) as made:
         yield made
 
 
@@ -39,13 +39,13 @@ def route(world: World) -> Iterator[None]:
     send(world, made._replace(kind=rtnetlink.RTM_DELROUTE, flags=0))
 
 
-def a_test(guard: Guard) -> None:
+def a_test(guard: LeakGuard) -> None:
     """One that does nothing."""
     guard.begin()
     guard.check()
 
 
-def test_what_is_shared_is_nobodys_leak(guard: Guard, world: World) -> None:
+def test_what_is_shared_is_nobodys_leak(guard: LeakGuard, world: World) -> None:
     """Neither of the tests before it, nor of those that share it, nor of those after it."""
     a_test(guard)
     guard.share()
@@ -59,7 +59,9 @@ def test_what_is_shared_is_nobodys_leak(guard: Guard, world: World) -> None:
     a_test(guard)
 
 
-def test_what_something_shared_leaves_is_found_once_all_is_gone(guard: Guard, world: World) -> None:
+def test_what_something_shared_leaves_is_found_once_all_is_gone(
+    guard: LeakGuard, world: World
+) -> None:
     """And told once, though others were shared with it, and go later."""
     guard.share()
     guard.share()
@@ -73,7 +75,7 @@ def test_what_something_shared_leaves_is_found_once_all_is_gone(guard: Guard, wo
         guard.unshare()
 
 
-def test_what_came_since_the_last_test_is_found(guard: Guard, world: World) -> None:
+def test_what_came_since_the_last_test_is_found(guard: LeakGuard, world: World) -> None:
     """No moment between two tests goes unguarded, were something shared made or removed in it."""
     a_test(guard)
     with route(world):
@@ -82,7 +84,7 @@ def test_what_came_since_the_last_test_is_found(guard: Guard, world: World) -> N
             guard.unshare()
 
 
-def test_an_address_that_is_looked_at_too_early_is_no_leak(guard: Guard, world: World) -> None:
+def test_an_address_that_is_looked_at_too_early_is_no_leak(guard: LeakGuard, world: World) -> None:
     """Its route comes when nobody has answered for it, which may be after the first look."""
     send(
         world,

@@ -16,7 +16,7 @@ from typing import NoReturn
 import pytest
 
 from harness.testbench.concurrent import at_once
-from harness.world.host import HOSTNAME, Host
+from harness.world.host import HOSTNAME, HostMachine
 from linux import rtnetlink
 from linux.netlink import Netlink, NetlinkError
 from tests.world.hosts import KINDS, RESOLVER, WITHIN, look, started
@@ -24,7 +24,7 @@ from tests.world.hosts import KINDS, RESOLVER, WITHIN, look, started
 # --- what it is like inside ---------------------------------------------------------
 
 
-def test_everything_is_its_own(host: Host) -> None:
+def test_everything_is_its_own(host: HostMachine) -> None:
     """Init is pid 1, the server pid 2, nobody else is there, and each namespace is another one."""
     seen = host.call(look)
     assert (seen["pid"], seen["parent"], seen["processes"]) == (2, 1, [1, 2])
@@ -35,7 +35,7 @@ def test_everything_is_its_own(host: Host) -> None:
     assert host.netns.id == host.namespace("net")
 
 
-def test_who_enters_it_is_in_its_cgroup(host: Host) -> None:
+def test_who_enters_it_is_in_its_cgroup(host: HostMachine) -> None:
     """As its own processes are: some runtimes make theirs below it."""
     assert at_once(host, [_cgroup]) == [host.call(_cgroup)]
 
@@ -45,12 +45,12 @@ def _cgroup() -> str:
         return file.read()
 
 
-def test_the_terminals_signals_do_not_reach_it(host: Host) -> None:
+def test_the_terminals_signals_do_not_reach_it(host: HostMachine) -> None:
     """It is in a session of its own: Ctrl-C is for who started it."""
     assert os.getsid(host.pid) == host.pid != os.getsid(0)
 
 
-def test_it_has_nothing_of_ours_open(host: Host, tmp_path: Path) -> None:
+def test_it_has_nothing_of_ours_open(host: HostMachine, tmp_path: Path) -> None:
     """No descriptor of the process that started it lives on inside."""
     with (tmp_path / "ours").open("w") as file:
         os.set_inheritable(file.fileno(), True)
@@ -62,13 +62,13 @@ def test_it_has_nothing_of_ours_open(host: Host, tmp_path: Path) -> None:
     assert held == {"0": "/dev/null", "1": "/run/netmodes/host.log", "2": "/run/netmodes/host.log"}
 
 
-def _open(host: Host) -> dict[str, str]:
+def _open(host: HostMachine) -> dict[str, str]:
     seen = host.call(look)["open"]
     assert isinstance(seen, dict)
     return seen
 
 
-def test_names_are_the_worlds(host: Host) -> None:
+def test_names_are_the_worlds(host: HostMachine) -> None:
     """resolv.conf, hosts and hostname are the world's; what else is in /etc is the machine's."""
     said = host.run(["cat", "/etc/resolv.conf", "/etc/hosts", "/etc/hostname"]).stdout
     assert (
@@ -111,7 +111,7 @@ def _add(one: int, *, other: int) -> int:
     return one + other
 
 
-def test_a_call_returns_what_the_function_returns(host: Host) -> None:
+def test_a_call_returns_what_the_function_returns(host: HostMachine) -> None:
     """Arguments go in, by place and by name, and the result comes out, however large."""
     assert host.call(_add, 1, other=2) == 3
     assert host.call(bytes, 3_000_000) == bytes(3_000_000)
@@ -152,7 +152,7 @@ def _raise(what: str) -> NoReturn:
     ],
 )  # fmt: skip
 def test_an_exception_crosses_with_its_story(
-    host: Host, what: str, kind: type[Exception], said: str
+    host: HostMachine, what: str, kind: type[Exception], said: str
 ) -> None:
     """What is raised there is raised here, and where it was raised is told with it."""
     with pytest.raises(kind) as caught:
@@ -177,7 +177,7 @@ def _add_later() -> int:
     return 0
 
 
-def test_what_cannot_travel_is_told_and_nothing_breaks(host: Host) -> None:
+def test_what_cannot_travel_is_told_and_nothing_breaks(host: HostMachine) -> None:
     """A result, an argument or a function that cannot be pickled raises; the host goes on."""
     with pytest.raises(TypeError, match="cannot pickle"):
         host.call(_socket)
@@ -189,7 +189,7 @@ def test_what_cannot_travel_is_told_and_nothing_breaks(host: Host) -> None:
 
 
 def test_a_function_that_the_host_cannot_find_is_an_error(
-    doomed: Host, monkeypatch: pytest.MonkeyPatch
+    doomed: HostMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the function is not known inside, the call raises and the host goes on."""
     doomed.call(_add, 1, other=1)  # from here on the module is loaded there as it is now
@@ -212,7 +212,7 @@ def _wait_for_word(port: int) -> str:
     return "late"
 
 
-def test_an_interrupted_call_spoils_no_other(doomed: Host) -> None:
+def test_an_interrupted_call_spoils_no_other(doomed: HostMachine) -> None:
     """When a test is cut off in the middle of a call, the next call gets its own answer."""
     with Netlink(doomed.netns) as netlink:
         netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])

@@ -12,14 +12,14 @@ from uuid import uuid4
 import pytest
 
 from harness.world import host_files
-from harness.world.host import Host
+from harness.world.host import HostMachine
 from linux.syscalls import mount, umount
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
+def host() -> Iterator[HostMachine]:
     """A host, without a world around it."""
-    started = Host.start(resolver="203.0.113.53", hosts={"127.0.1.1": "host"})
+    started = HostMachine.start(resolver="203.0.113.53", hosts={"127.0.1.1": "host"})
     yield started
     started.stop()
 
@@ -35,12 +35,12 @@ def _try_to_write(path: str) -> int:
 
 
 @pytest.mark.parametrize("directory", ["/", "/usr", "/var", "/home", os.path.expanduser("~")])
-def test_what_is_the_machines_is_read_only(host: Host, directory: str) -> None:
+def test_what_is_the_machines_is_read_only(host: HostMachine, directory: str) -> None:
     """Not even root in the host makes a file in the machine's directories."""
     assert host.call(_try_to_write, f"{directory}/netmodes-was-here") == errno.EROFS
 
 
-def test_what_is_written_to_tmp_stays_in_the_host(host: Host, tmp_path: Path) -> None:
+def test_what_is_written_to_tmp_stays_in_the_host(host: HostMachine, tmp_path: Path) -> None:
     """/tmp can be written, what is there can be read, and the machine sees nothing of it."""
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     theirs.write_text("to be read")
@@ -56,12 +56,12 @@ def _read_and_write(source: str, target: str) -> str:
 
 
 @pytest.mark.parametrize("directory", ["/run", "/etc", "/dev/shm"])
-def test_a_runtime_finds_room(host: Host, directory: str) -> None:
+def test_a_runtime_finds_room(host: HostMachine, directory: str) -> None:
     """Where runtimes keep state and configuration they may write, and only the host sees it."""
     assert host.call(_try_to_write, f"{directory}/netmodes-was-here") == 0
 
 
-def test_the_cache_outlives_the_host(host: Host) -> None:
+def test_the_cache_outlives_the_host(host: HostMachine) -> None:
     """What an adapter puts into the cache is there for the next run."""
     name = os.path.join(host_files.cache(), f"test-{uuid4()}")
     host.call(_touch, name)
@@ -79,7 +79,7 @@ def test_what_is_mounted_beside_it_for_a_while_is_not_the_hosts() -> None:
     beside = Path(tempfile.mkdtemp(dir="/run"))
     mount("tmpfs", str(beside), "tmpfs")
     try:
-        started = Host.start(resolver="203.0.113.53", hosts={})
+        started = HostMachine.start(resolver="203.0.113.53", hosts={})
         mounts = Path(f"/proc/{started.pid}/mountinfo").read_text()
         started.stop()
     finally:

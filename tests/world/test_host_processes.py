@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapters.protocol import SaidTooMuch
-from harness.world.host import Host, HostDied, quiet_fork
+from harness.adapters.protocol import OutputTooLong
+from harness.world.host import HostDied, HostMachine, quiet_fork
 from tests.support.processes import family, nothing_stays_open
 from tests.support.programs import confined, python
 from tests.support.programs import run as run_program
@@ -37,7 +37,7 @@ def _add(one: int, *, other: int) -> int:
     return one + other
 
 
-def test_a_command_runs_to_its_end(host: Host) -> None:
+def test_a_command_runs_to_its_end(host: HostMachine) -> None:
     """What it is given, said, and how it ended; its directory and its terminal are its own."""
     done = host.run(
         ["sh", "-c", "read line; echo $line $COLOUR; echo oops >&2; exit 3"],
@@ -49,12 +49,12 @@ def test_a_command_runs_to_its_end(host: Host) -> None:
     assert 0 < done.seconds < WITHIN
 
 
-def test_a_signal_shows_in_the_return_code(host: Host) -> None:
+def test_a_signal_shows_in_the_return_code(host: HostMachine) -> None:
     """A command that a signal ended has its negative number."""
     assert host.run(["sh", "-c", "kill -9 $$"]).returncode == -9
 
 
-def test_output_that_is_no_text_comes_through(host: Host) -> None:
+def test_output_that_is_no_text_comes_through(host: HostMachine) -> None:
     """Bytes that are no UTF-8 are replaced, not an error."""
     assert host.run(["printf", r"a\377b"]).stdout == "a\N{REPLACEMENT CHARACTER}b"
 
@@ -63,7 +63,7 @@ def test_output_that_is_no_text_comes_through(host: Host) -> None:
     ("argv", "kind"), [(["no-such-command"], FileNotFoundError), (["/etc/hosts"], PermissionError)]
 )
 def test_a_command_that_cannot_be_started_raises(
-    host: Host, argv: list[str], kind: type[OSError]
+    host: HostMachine, argv: list[str], kind: type[OSError]
 ) -> None:
     """The error is the kernel's, with the name of the command, for daemons too."""
     with pytest.raises(kind, match=argv[0]):
@@ -75,7 +75,7 @@ def test_a_command_that_cannot_be_started_raises(
     assert host.call(look)["processes"] == [1, 2]
 
 
-def test_a_command_that_takes_too_long_is_killed_with_its_children(doomed: Host) -> None:
+def test_a_command_that_takes_too_long_is_killed_with_its_children(doomed: HostMachine) -> None:
     """The error carries what it had said, and of its process group nobody is left."""
     script = "echo said; echo moaned >&2; sleep 1000 & sleep 1000"
     with pytest.raises(TimeoutError, match=r"sh -c .* within 1\.0 s.*'said\\nmoaned\\n'"):
@@ -93,7 +93,7 @@ def _wait_until_alone() -> list[int]:
         os.sched_yield()
 
 
-def test_what_keeps_the_output_open_is_not_waited_for(doomed: Host) -> None:
+def test_what_keeps_the_output_open_is_not_waited_for(doomed: HostMachine) -> None:
     """A command that has left something behind in another group ends all the same, as too late."""
     with pytest.raises(TimeoutError, match=r"left something behind.*'said\\n'"):
         doomed.run(["sh", "-c", "echo said; setsid sleep 1000 & exit 0"], timeout=1.0)
@@ -101,16 +101,16 @@ def test_what_keeps_the_output_open_is_not_waited_for(doomed: Host) -> None:
 
 
 @pytest.mark.parametrize("stream", ["", ">&2"])
-def test_a_command_that_prints_without_end_is_killed(doomed: Host, stream: str) -> None:
+def test_a_command_that_prints_without_end_is_killed(doomed: HostMachine, stream: str) -> None:
     """Long before its time, with its children; how it began is told, and no more is kept."""
     began = time.monotonic()
-    with pytest.raises(SaidTooMuch, match=r"sh -c .* printed more than 4 MiB.*'ha\\nha.* killed"):
+    with pytest.raises(OutputTooLong, match=r"sh -c .* printed more than 4 MiB.*'ha\\nha.* killed"):
         doomed.run(["sh", "-c", f"yes ha {stream}"], timeout=600)
     assert time.monotonic() - began < WITHIN
     assert doomed.call(_wait_until_alone) == [1, 2]
 
 
-def test_what_it_is_given_may_be_longer_than_a_pipe(host: Host) -> None:
+def test_what_it_is_given_may_be_longer_than_a_pipe(host: HostMachine) -> None:
     """And what it prints meanwhile; who does not read on does not matter."""
     text = b"0123456789abcdef" * 40_000
     assert host.run(["cat"], stdin=text).stdout.encode() == text
@@ -135,7 +135,7 @@ def _await_text(path: str, text: str) -> bool:
     return False
 
 
-def test_a_daemon_lives_on_and_init_reaps_it(doomed: Host) -> None:
+def test_a_daemon_lives_on_and_init_reaps_it(doomed: HostMachine) -> None:
     """It writes into its log, is a child of init, survives other calls, and leaves no zombie."""
     script = "echo up $COLOUR; echo moan >&2; exec sleep 1000"
     pid = doomed.spawn(["sh", "-c", script], log="/run/daemon.log", env={"COLOUR": "red"})
@@ -161,7 +161,7 @@ def _leave_orphan() -> int:
     return int(os.read(read, 16))
 
 
-def test_orphans_are_reaped(doomed: Host) -> None:
+def test_orphans_are_reaped(doomed: HostMachine) -> None:
     """Whoever loses its parent inside becomes a child of init, and is no zombie in the end."""
     orphan = doomed.call(_leave_orphan)
     assert doomed.call(_parent, orphan) == 1
@@ -171,7 +171,7 @@ def test_orphans_are_reaped(doomed: Host) -> None:
 # --- the end ------------------------------------------------------------------------
 
 
-def test_stop_leaves_no_process(doomed: Host) -> None:
+def test_stop_leaves_no_process(doomed: HostMachine) -> None:
     """Init, server, daemons and what they have started are gone when `stop` returns."""
     doomed.spawn(["sh", "-c", "sleep 1000 & setsid sleep 1000"], log="/run/x")
     inside = members(doomed)
@@ -191,7 +191,7 @@ def _die() -> None:
 
 
 @pytest.mark.parametrize("who", ["init", "server"])
-def test_a_host_that_died_is_noticed(doomed: Host, who: str) -> None:
+def test_a_host_that_died_is_noticed(doomed: HostMachine, who: str) -> None:
     """A call to a host that is gone, or goes during the call, says so; stopping it still works."""
     doomed.spawn(["sleep", "1000"], log="/run/x")
     inside, end = members(doomed), os.pidfd_open(doomed.pid)
@@ -249,7 +249,7 @@ def _with_descendants(init: int) -> list[int]:
     return [pid for pid in pids() if namespace(pid) == space]
 
 
-def _enter_andlook(host: Host) -> dict[str, object]:
+def _enter_andlook(host: HostMachine) -> dict[str, object]:
     """What a child of a process that has entered sees itself in."""
     host.enter()
     links = [f"/proc/self/ns/{kind}" for kind in KINDS]
@@ -258,7 +258,7 @@ def _enter_andlook(host: Host) -> dict[str, object]:
     return {**dict(zip(KINDS, inodes, strict=True)), "calls": host.call(os.getpid) == os.getpid()}
 
 
-def test_entering_is_for_good(host: Host) -> None:
+def test_entering_is_for_good(host: HostMachine) -> None:
     """A process that enters is in every namespace, its children too, and calls by itself."""
     read, write = os.pipe()
     child = quiet_fork()
@@ -279,7 +279,7 @@ def test_a_start_that_fails_leaves_nothing() -> None:
     hosts = {"::1": "Z\N{LATIN SMALL LETTER U WITH DIAERESIS}rich"}
     processes, space = family(), os.stat("/proc/self/ns/pid_for_children").st_ino
     with nothing_stays_open(), pytest.raises(UnicodeEncodeError) as caught:
-        Host.start(resolver=RESOLVER, hosts=hosts)
+        HostMachine.start(resolver=RESOLVER, hosts=hosts)
     assert "in _own_etc" in caught.value.__notes__[0]
     assert family() <= processes  # who was on the way out before may be gone
     assert os.stat("/proc/self/ns/pid_for_children").st_ino == space
@@ -289,9 +289,9 @@ def test_who_may_not_come_back_is_refused() -> None:
     """In a pid namespace that belongs to others a start is refused before anything happens."""
     source = """
 import os
-from harness.world.host import Host
+from harness.world.host import HostMachine
 try:
-    Host.start(resolver="203.0.113.53", hosts={})
+    HostMachine.start(resolver="203.0.113.53", hosts={})
 except PermissionError as error:
     print(error)
 try:

@@ -16,7 +16,7 @@ import pytest
 from harness.model.plan import FAMILIES, Family
 from harness.world.dns import BIG, BIG_TEXT
 from harness.world.service_protocols import ECHOED, bulk
-from harness.world.services import Question, Services
+from harness.world.services import ServiceQuery, Services
 from linux.netns import NetNS
 from tests.world.serving import (
     CLIENT,
@@ -193,8 +193,8 @@ def test_a_question_is_answered_and_recorded(
     first, second = services.asked(mark)
     assert before <= first.at <= second.at <= time.time()
     assert [first, second] == [
-        Question(first.at, "internet", "udp", by_udp, name, kind),
-        Question(second.at, "internet", "tcp", by_tcp, name, kind),
+        ServiceQuery(first.at, "internet", "udp", by_udp, name, kind),
+        ServiceQuery(second.at, "internet", "tcp", by_tcp, name, kind),
     ]
 
 

@@ -7,18 +7,18 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_address
 
 import pytest
 
-from harness.testbench.listener import TRANSPORTS, Ear
-from harness.testbench.netns_view import Place, fixed
+from harness.testbench.listener import TRANSPORTS, Listener
+from harness.testbench.netns_view import NetnsView, fixed
 from harness.world.state.netlink_dump import Dumps, Raw
-from harness.world.state.snapshot import Change as Told
 from harness.world.state.snapshot import Snapshot, differences
+from harness.world.state.snapshot import StateChange as Told
 from linux import netns, nftables, rtnetlink
 from linux.netlink import NLM_F_CREATE, Netlink, Request
 from linux.netns import NetNS
 from tests.world.pair import PORT, pair
 
 TABLE = nftables.Table("inet", "operator")
-Change = Callable[[NetNS], None]
+StateChange = Callable[[NetNS], None]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
         yield both
 
 
-def netlink(*requests: Request) -> Change:
+def netlink(*requests: Request) -> StateChange:
     """A change by rtnetlink."""
 
     def change(space: NetNS) -> None:
@@ -42,7 +42,7 @@ def netlink(*requests: Request) -> Change:
     return change
 
 
-def rules(*requests: Request) -> Change:
+def rules(*requests: Request) -> StateChange:
     """A change by nfnetlink."""
 
     def change(space: NetNS) -> None:
@@ -52,13 +52,13 @@ def rules(*requests: Request) -> Change:
     return change
 
 
-def sysctls(key: str, value: int) -> Change:
+def sysctls(key: str, value: int) -> StateChange:
     """A sysctl set to another value."""
     return lambda space: netns.write(space, {f"net.{key}": value})
 
 
 CHAIN = (nftables.add_table(TABLE), nftables.add_chain(TABLE, "input", hook="input"))
-CHANGES: dict[str, Change] = {
+CHANGES: dict[str, StateChange] = {
     "link x": netlink(rtnetlink.add_bridge("x")),
     "link eth0: mtu": netlink(rtnetlink.set_link(PORT, mtu=1400)),
     "link eth0: address": netlink(rtnetlink.set_link(PORT, mac="02:00:00:00:00:99")),
@@ -184,9 +184,9 @@ def test_the_carrier_is_no_change(ends: tuple[NetNS, NetNS]) -> None:
     assert lines == []
 
 
-def _chat(one: Place, other: Place) -> None:
+def _chat(one: NetnsView, other: NetnsView) -> None:
     for transport, address in zip(TRANSPORTS, ("192.0.2.1", "2001:db8::1"), strict=True):
-        with Ear(one, transport, address=ip_address(address)) as ear:
+        with Listener(one, transport, address=ip_address(address)) as ear:
             assert ear.hears(other)
 
 

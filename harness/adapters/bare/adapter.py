@@ -1,7 +1,7 @@
 """Drives runtimes that only make processes in namespaces: a factory for each, one adapter for all.
 
 Such a runtime knows no networks, images or names. What an engine would do around it
-(`engine`, `bundle`, and a `Wiring` such as `cni_wiring`) is as little as it can be. So the
+(`engine`, `bundle`, and a `NetworkBackend` such as `cni_wiring`) is as little as it can be. So the
 suites look at the pair: the runtime's namespaces, and who wires them.
 
 What cannot be expressed is refused, not imitated. Names are not claimed: nobody resolves
@@ -23,26 +23,26 @@ from typing import Any, Final, ParamSpec, TypeVar
 from harness.adapters import dialects
 from harness.adapters.bare import bundle, cni
 from harness.adapters.bare.cni import CniBroken, CniError
-from harness.adapters.bare.cni_network import CniWiring
-from harness.adapters.bare.engine import Engine
-from harness.adapters.bare.protocol import Bare, Wiring
-from harness.adapters.docker_cli.spec import Daemon
+from harness.adapters.bare.cni_network import CniBackend
+from harness.adapters.bare.engine import BareEngine
+from harness.adapters.bare.protocol import BareRuntime, NetworkBackend
+from harness.adapters.docker_cli.spec import DaemonSpec
 from harness.adapters.protocol import (
-    Completed,
+    CompletedCommand,
+    ContainerInfo,
     ExecCommand,
-    Facts,
     Feature,
     HostHandle,
-    NetworkFacts,
+    NetworkInfo,
+    OutputTooLong,
     RuntimeBroken,
     RuntimeRefused,
-    SaidTooMuch,
 )
 from harness.adapters.support import daemon, image, rootless
 from harness.adapters.support import programs as furnish
-from harness.adapters.support.call_log import Calls
-from harness.adapters.support.inspect_cache import Memory
-from harness.adapters.support.program import BOUND, Broken, Program, Refused
+from harness.adapters.support.call_log import CallLog
+from harness.adapters.support.inspect_cache import InspectCache
+from harness.adapters.support.program import BOUND, Program, ProgramBroken, ProgramRefused
 from harness.model.dialect import Dialect
 from harness.model.plan import ContainerSpec, NetworkSpec
 from harness.world.process import killed_after, together
@@ -101,16 +101,16 @@ class BareFactory:
 
     name: str
     command: tuple[str, ...]
-    make: Callable[[Program], Bare]
+    make: Callable[[Program], BareRuntime]
     packages: tuple[str, ...]
     called: str = ""
     tells: tuple[str, ...] = ("--version",)
     numbers: str = r"\d+(?:\.\d+)+"
     programs: tuple[str, ...] = ()
     features: frozenset[Feature] = FEATURES
-    wiring: Wiring = field(default_factory=CniWiring)
+    wiring: NetworkBackend = field(default_factory=CniBackend)
     upon: tuple[str, ...] = (CNI,)
-    daemons: tuple[Daemon, ...] = ()
+    daemons: tuple[DaemonSpec, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     for_root: bool = False
     cgroups: bool = False
@@ -185,7 +185,7 @@ class BareFactory:
         """What the installed one does its own way, and who wires its containers."""
         return dialects.of(self.name, self.version, upon=self._upon)
 
-    def entries(self) -> list[dialects.Entry]:
+    def entries(self) -> list[dialects.DocumentedChoice]:
         """The same, choice by choice."""
         named = (*self._upon, (self.name, self.version))
         return [entry for one in named for entry in dialects.entries(*one)]
@@ -204,11 +204,11 @@ class BareAdapter:
     """Drives a runtime of this kind, inside the host."""
 
     def __init__(self, host: HostHandle, factory: BareFactory) -> None:
-        self._host, self._factory, self._calls = host, factory, Calls(host)
+        self._host, self._factory, self._calls = host, factory, CallLog(host)
         self._path = furnish.search_path(factory.prefix)
         program = Program(factory.command, self._path)
-        self._engine = Engine(factory.make(program), factory.wiring)
-        self._memory = Memory(host)
+        self._engine = BareEngine(factory.make(program), factory.wiring)
+        self._memory = InspectCache(host)
         self._daemons: list[int] = []
         self.name, self.features = factory.name, factory.features
         self.version = factory.version
@@ -222,11 +222,11 @@ class BareAdapter:
     def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return self._calls.call(asked, function, *args, **kwargs)
-        except (Refused, CniError) as error:
+        except (ProgramRefused, CniError) as error:
             if daemon.ended(self._host, self._daemons):  # whoever says no cannot reach it
                 raise self._broken(asked, str(error)) from error
             raise RuntimeRefused(asked, str(error)) from error
-        except (Broken, CniBroken) as error:
+        except (ProgramBroken, CniBroken) as error:
             raise self._broken(asked, str(error)) from error
 
     def _broken(self, asked: str, why: str) -> RuntimeBroken:
@@ -242,7 +242,7 @@ class BareAdapter:
         return RuntimeBroken("\n".join(told))
 
     @property
-    def commands(self) -> Sequence[Completed]:
+    def commands(self) -> Sequence[CompletedCommand]:
         """What it was last asked for, and answered: evidence of a failure."""
         return self._calls.told
 
@@ -267,11 +267,11 @@ class BareAdapter:
 
     # --- networks
 
-    def network(self, spec: NetworkSpec) -> NetworkFacts:
+    def network(self, spec: NetworkSpec) -> NetworkInfo:
         """Whatever the wiring makes of it."""
         return self._call(f"create network {spec.name}", self._engine.wiring.create, spec)
 
-    def network_facts(self, name: str) -> NetworkFacts:
+    def network_facts(self, name: str) -> NetworkInfo:
         """As the wiring has it."""
         return self._call(f"inspect network {name}", self._engine.wiring.facts, name)
 
@@ -279,17 +279,17 @@ class BareAdapter:
         """And its bridge."""
         self._call(f"remove network {name}", self._engine.remove_network, name)
 
-    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> Facts:
+    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
         """Not claimed: who is wired is so before it starts."""
         raise RuntimeRefused(f"connect {name} to {network} as {aliases}", "not with a bare runtime")
 
-    def disconnect(self, name: str, network: str) -> Facts:
+    def disconnect(self, name: str, network: str) -> ContainerInfo:
         """Not claimed."""
         raise RuntimeRefused(f"disconnect {name} from {network}", "not with a bare runtime")
 
     # --- containers
 
-    def run(self, spec: ContainerSpec) -> Facts:
+    def run(self, spec: ContainerSpec) -> ContainerInfo:
         """A root, a namespace that is wired, and a process in it."""
         self._memory.containers.pop(spec.name, None)
         args = spec.command or FOR_EVER
@@ -298,7 +298,7 @@ class BareAdapter:
         self._memory.keep(spec.name, facts)
         return facts
 
-    def inspect(self, name: str) -> Facts:
+    def inspect(self, name: str) -> ContainerInfo:
         """What is on record, while the container's pid 1 lives."""
         known = self._memory.container(name)
         if known is None:
@@ -306,13 +306,13 @@ class BareAdapter:
             self._memory.keep(name, known)
         return known
 
-    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
         """`exec`; a command that is not there exits with 127, as in a shell."""
         asked = f"exec in {name}"
         words = self._call(asked, self._engine.exec_words, name)
         try:
             done = self._host.run((*words, *argv), env={"PATH": self._path}, timeout=timeout)
-        except (TimeoutError, SaidTooMuch) as error:
+        except (TimeoutError, OutputTooLong) as error:
             raise RuntimeBroken(f"{asked}: {error}") from None
         self._calls.keep(done)
         code = done.returncode
@@ -330,7 +330,7 @@ class BareAdapter:
         self._memory.containers.pop(name, None)
         self._call(f"stop {name}", self._engine.stop, name)
 
-    def start_container(self, name: str) -> Facts:
+    def start_container(self, name: str) -> ContainerInfo:
         """Run its root anew."""
         self._memory.containers.pop(name, None)
         return self._call(f"start {name}", self._engine.start, name)
@@ -370,9 +370,9 @@ def _write(files: Sequence[tuple[str, str]]) -> None:
         Path(path).write_text(content, encoding="utf-8")
 
 
-def _remove(engine: Engine, some: Sequence[str]) -> None:
+def _remove(engine: BareEngine, some: Sequence[str]) -> None:
     together(engine.remove, some, most=_AT_ONCE)
 
 
-def _crash(engine: Engine, spec: ContainerSpec, args: tuple[str, ...], after: float) -> None:
+def _crash(engine: BareEngine, spec: ContainerSpec, args: tuple[str, ...], after: float) -> None:
     killed_after(after, lambda: engine.run(spec, args), group=True)

@@ -15,7 +15,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any, Final
 
-from harness.adapters.bare.protocol import Order
+from harness.adapters.bare.protocol import StartRequest
 from harness.model.plan import ContainerSpec
 from linux.syscalls import MS_BIND, MS_NODEV, mount, umount
 
@@ -84,7 +84,7 @@ def hold(bundle: Path, namespace: int) -> Path:
     return path
 
 
-def write(order: Order, config: Mapping[str, Any] | None = None) -> None:
+def write(order: StartRequest, config: Mapping[str, Any] | None = None) -> None:
     """Write config.json: what `config_of` makes, or that with changes of a runtime's own."""
     config = config or config_of(order)
     (order.home / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -119,7 +119,7 @@ def _mount(bundle: Path, name: str) -> dict[str, Any]:
     }
 
 
-def config_of(order: Order) -> dict[str, Any]:
+def config_of(order: StartRequest) -> dict[str, Any]:
     """The content of config.json."""
     netns = order.netns
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]

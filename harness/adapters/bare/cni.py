@@ -39,7 +39,7 @@ class CniBroken(Exception):
     """A plugin crashed, hung or said what is no answer."""
 
 
-class Attachment(NamedTuple):
+class CniAttachment(NamedTuple):
     """One interface of one container."""
 
     network: str
@@ -137,7 +137,7 @@ def _range(subnet: Any, gateway: Any, part: Any) -> dict[str, str]:
 
 
 def add(
-    attachment: Attachment,
+    attachment: CniAttachment,
     network: Mapping[str, Any],
     spec: ContainerSpec | None = None,
     *,
@@ -162,7 +162,7 @@ def add(
 
 
 def delete(
-    attachment: Attachment, network: Mapping[str, Any], spec: ContainerSpec | None = None
+    attachment: CniAttachment, network: Mapping[str, Any], spec: ContainerSpec | None = None
 ) -> None:
     """Have it taken off again; every plugin is asked, the last one first, and may know nothing.
 
@@ -199,12 +199,12 @@ def _answer(told: str, what: str) -> dict[str, Any]:
     return answer
 
 
-def loopback(attachment: Attachment) -> None:
+def loopback(attachment: CniAttachment) -> None:
     """Have the loopback of a new namespace put up."""
     _call("ADD", attachment._replace(interface="lo"), "lo", {"type": "loopback"}, {})
 
 
-def lease(attachment: Attachment, ipam: Mapping[str, Any], wanted: Sequence[object]) -> Endpoint:
+def lease(attachment: CniAttachment, ipam: Mapping[str, Any], wanted: Sequence[object]) -> Endpoint:
     """Have the plugin of an `ipam` section alone called: addresses, and nobody who has them yet.
 
     Raises `CniError` where what is `wanted` cannot be had, or nothing is free.
@@ -216,7 +216,7 @@ def lease(attachment: Attachment, ipam: Mapping[str, Any], wanted: Sequence[obje
     return endpoint(attachment.network, attachment.interface, answer)
 
 
-def release(attachment: Attachment, ipam: Mapping[str, Any]) -> None:
+def release(attachment: CniAttachment, ipam: Mapping[str, Any]) -> None:
     """Give back what `lease` has given."""
     conf = {"type": ipam["type"], "ipam": ipam}
     _call("DEL", attachment, attachment.network, conf, {})
@@ -285,7 +285,7 @@ def endpoint(network: str, interface: str, answer: Mapping[str, Any]) -> Endpoin
 
 def _call(
     verb: str,
-    attachment: Attachment,
+    attachment: CniAttachment,
     name: str,
     plugin: Mapping[str, Any],
     previous: Mapping[str, Any],

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.adapters.bare import bundle, cni, linux_bridge, store
-from harness.adapters.bare.cni import Attachment
-from harness.adapters.bare.protocol import Wired
-from harness.adapters.bare.store import HOME, Record
-from harness.adapters.protocol import NetworkFacts
-from harness.adapters.support.program import Refused
+from harness.adapters.bare.cni import CniAttachment
+from harness.adapters.bare.protocol import WiredNetns
+from harness.adapters.bare.store import HOME, BareRecord
+from harness.adapters.protocol import NetworkInfo
+from harness.adapters.support.program import ProgramRefused
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, NetworkSpec, Publish
 from linux import rtnetlink
 from linux.netlink import Netlink
@@ -46,18 +46,18 @@ DEFAULT: Final = NetworkSpec(
 
 
 @dataclass(frozen=True, slots=True)
-class Networks:
+class CniNetworks:
     """The networks whose confs are in a directory."""
 
     home: Path
 
-    def create(self, spec: NetworkSpec) -> NetworkFacts:
+    def create(self, spec: NetworkSpec) -> NetworkInfo:
         """Write the conf of a network, with subnets chosen where none are asked for."""
         for name, value in (("internal", spec.internal), ("icc=false", not spec.icc)):
             if value:
-                raise Refused(f"there is no CNI plugin for {name}")
+                raise ProgramRefused(f"there is no CNI plugin for {name}")
         if self._path(spec.name).exists():
-            raise Refused(f"network {spec.name} is there already")
+            raise ProgramRefused(f"network {spec.name} is there already")
         used = [item.network for name in self.names() for item in self.facts(name).gateways]
         spec = linux_bridge.settled(spec, [*used, *linux_bridge.of_host()])
         self._write(spec)
@@ -79,10 +79,10 @@ class Networks:
         try:
             found: dict[str, Any] = json.loads(self._path(name).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise Refused(f"there is no network {name}") from None
+            raise ProgramRefused(f"there is no network {name}") from None
         return found
 
-    def facts(self, name: str) -> NetworkFacts:
+    def facts(self, name: str) -> NetworkInfo:
         """What there is to tell about a network."""
         self.conf(name)
         spec: NetworkSpec = pickle.loads((self.home / f"{name}.spec").read_bytes())  # noqa: S301
@@ -90,7 +90,7 @@ class Networks:
         gateways = tuple(
             ip_interface(f"{gateway}/{subnet.prefixlen}") for gateway, subnet in pairs if subnet
         )
-        return NetworkFacts(name, name, bridge(name), gateways)
+        return NetworkInfo(name, name, bridge(name), gateways)
 
     def names(self) -> list[str]:
         """Every network's name."""
@@ -126,7 +126,7 @@ TRIAL: Final = NetworkSpec(
 
 
 @dataclass(frozen=True, slots=True)
-class CniWiring:
+class CniBackend:
     """Networks of CNI confs, and the plugins called on a namespace for each container.
 
     Those that are in the folder `prefix` come first.
@@ -144,8 +144,8 @@ class CniWiring:
         return cni.missing(self.prefix)
 
     @property
-    def _networks(self) -> Networks:
-        return Networks(HOME / "networks")
+    def _networks(self) -> CniNetworks:
+        return CniNetworks(HOME / "networks")
 
     # --- networks
 
@@ -157,7 +157,7 @@ class CniWiring:
     def repair(self) -> None:
         """There is nothing documented for it: the firewall's rules come with each ADD alone."""
 
-    def create(self, spec: NetworkSpec) -> NetworkFacts:
+    def create(self, spec: NetworkSpec) -> NetworkInfo:
         """A conf, tried once so that its bridge is there."""
         facts = self._networks.create(spec)
         try:
@@ -167,7 +167,7 @@ class CniWiring:
             raise
         return facts
 
-    def facts(self, name: str) -> NetworkFacts:
+    def facts(self, name: str) -> NetworkInfo:
         """From the conf."""
         return self._networks.facts(name)
 
@@ -188,12 +188,12 @@ class CniWiring:
         else:
             given = {"publish": spec.ports, "mac": spec.mac, "ip": spec.ip or spec.ip6}
             for option in (name for name, value in given.items() if value):
-                raise Refused(
+                raise ProgramRefused(
                     f"{option}: there is no CNI network in mode {spec.mode} to ask for it"
                 )
         return replace(spec, ports=tuple(_settled(port) for port in spec.ports))
 
-    def wire(self, record: Record) -> Wired:
+    def wire(self, record: BareRecord) -> WiredNetns:
         """Have every plugin of every network called with ADD."""
         with NetNS.new() as space:
             netns = bundle.hold(store.bundle(record.spec.name), space.fd)
@@ -203,12 +203,12 @@ class CniWiring:
             cni.add(item, self._networks.conf(item.network), record.spec, first=not number)
             for number, item in enumerate(attachments)
         )
-        return Wired(endpoints, str(netns))
+        return WiredNetns(endpoints, str(netns))
 
-    def unwire(self, record: Record) -> None:
+    def unwire(self, record: BareRecord) -> None:
         """Have them called with DEL, and let go of the namespace."""
         for item in store.attachments(record, self.prefix):
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(ProgramRefused):
                 cni.delete(item, self._networks.conf(item.network), record.spec)
         bundle.release(store.bundle(record.spec.name))
 
@@ -249,7 +249,7 @@ class CniWiring:
         try:
             with NetNS.new() as space:
                 path = bundle.hold(place, space.fd)
-            item = Attachment(conf["name"], place.name, "eth0", str(path), place, self.prefix)
+            item = CniAttachment(conf["name"], place.name, "eth0", str(path), place, self.prefix)
             try:
                 cni.add(item, conf, spec)
             finally:
@@ -264,7 +264,7 @@ def _check_addresses(spec: ContainerSpec) -> None:
         try:
             kind(str(wanted if wanted is not None else kind(0)))
         except ValueError as error:
-            raise Refused(f"ip {wanted}: {error}") from None
+            raise ProgramRefused(f"ip {wanted}: {error}") from None
 
 
 def _settled(port: Publish) -> Publish:

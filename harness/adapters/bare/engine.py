@@ -1,7 +1,7 @@
 """What is done inside the host to run containers with a runtime that makes processes alone.
 
-It knows neither images nor names nor networks: a root is laid, a `Wiring` puts a network
-namespace on networks, and a `Bare` runtime starts a process there. What is needed to undo a
+It knows neither images nor names nor networks: a root is laid, a `NetworkBackend` puts a network
+namespace on networks, and a `BareRuntime` runtime starts a process there. What is needed to undo a
 container is on disk before it is done, so that whoever is killed in between leaves nothing
 that the next `begin` does not find.
 """
@@ -16,10 +16,15 @@ from pathlib import Path
 from typing import Final
 
 from harness.adapters.bare import bundle, store
-from harness.adapters.bare.protocol import Bare, Ends, Order, Wiring
-from harness.adapters.bare.store import HOME, Record
-from harness.adapters.protocol import Endpoint, Facts
-from harness.adapters.support.program import Refused
+from harness.adapters.bare.protocol import (
+    BareRuntime,
+    NetworkBackend,
+    StartRequest,
+    StopsContainers,
+)
+from harness.adapters.bare.store import HOME, BareRecord
+from harness.adapters.protocol import ContainerInfo, Endpoint
+from harness.adapters.support.program import ProgramRefused
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Host, Joined
 from harness.probe.quiescence import await_ready
 from linux import rtnetlink_dump
@@ -31,15 +36,15 @@ _STOP: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class BareEngine:
     """Containers of one runtime, and who puts them on networks."""
 
-    runtime: Bare
-    wiring: Wiring
+    runtime: BareRuntime
+    wiring: NetworkBackend
 
     # --- containers
 
-    def run(self, spec: ContainerSpec, args: tuple[str, ...]) -> Facts:
+    def run(self, spec: ContainerSpec, args: tuple[str, ...]) -> ContainerInfo:
         """Lay a root, wire a namespace, have the runtime start it; all or nothing."""
         self.wiring.asked(spec)
         for network in spec.networks if isinstance(spec.mode, Bridge) else ():
@@ -49,8 +54,8 @@ class Engine:
         try:
             home.mkdir()
         except FileExistsError:
-            raise Refused(f"container {spec.name} is there already") from None
-        record = Record(spec, args)
+            raise ProgramRefused(f"container {spec.name} is there already") from None
+        record = BareRecord(spec, args)
         try:
             store.save(record)
             bundle.lay(home, HOME / "image")
@@ -60,7 +65,7 @@ class Engine:
             raise
         return store.facts(record)
 
-    def start(self, name: str) -> Facts:
+    def start(self, name: str) -> ContainerInfo:
         """Run a stopped container's root anew."""
         record = self._look(name)
         if record.alive:
@@ -71,7 +76,7 @@ class Engine:
             self._end(record)
             raise
 
-    def _start(self, record: Record) -> Record:
+    def _start(self, record: BareRecord) -> BareRecord:
         spec, home = record.spec, store.bundle(record.spec.name)
         settled = self.wiring.asked(spec)
         record = replace(record, ports=settled.ports)
@@ -90,7 +95,9 @@ class Engine:
         resolver = Path("/etc/resolv.conf").read_text(encoding="utf-8")
         bundle.write_files(home, spec, held, resolver)
         links = tuple(self.wiring.facts(item.network).interface for item in record.endpoints)
-        pid = self.runtime.start(Order(spec, record.args, home, netns, record.endpoints, links))
+        pid = self.runtime.start(
+            StartRequest(spec, record.args, home, netns, record.endpoints, links)
+        )
         record = replace(record, complete=True, pid=pid, born=store.born(pid))
         if record.endpoints and not netns:
             record = replace(record, endpoints=_in_place(record))
@@ -105,14 +112,16 @@ class Engine:
             case Joined(container=name):
                 joined = self._look(name)
                 if not joined.alive:
-                    raise Refused(f"container {name} does not run: it has no network to join")
+                    raise ProgramRefused(
+                        f"container {name} does not run: it has no network to join"
+                    )
                 own = os.readlink("/proc/self/ns/net")
                 path = f"/proc/{joined.pid}/ns/net"
                 return None if os.readlink(path) == own else path
             case _:
                 return ""
 
-    def inspect(self, name: str) -> Facts:
+    def inspect(self, name: str) -> ContainerInfo:
         """What is known; who has ended by himself is cleaned up after by whoever asks."""
         return store.facts(self._look(name))
 
@@ -127,16 +136,16 @@ class Engine:
         self._look(name)
         self._clear(name)
 
-    def _look(self, name: str) -> Record:
+    def _look(self, name: str) -> BareRecord:
         record = store.load(name)
         if record.pid and not record.alive:
             record = self._end(record)
         return record
 
-    def _end(self, record: Record, *, grace: float = _STOP) -> Record:
+    def _end(self, record: BareRecord, *, grace: float = _STOP) -> BareRecord:
         name = record.spec.name
         if record.alive:
-            end = self.runtime.end if isinstance(self.runtime, Ends) else _end_process
+            end = self.runtime.end if isinstance(self.runtime, StopsContainers) else _end_process
             with contextlib.suppress(ProcessLookupError):
                 end(name, record.pid, grace)
         self.runtime.forget(name, store.bundle(name))
@@ -149,7 +158,7 @@ class Engine:
         """Undo all that there may be of a container; its mounts go even where a plugin fails."""
         home = store.bundle(name)
         try:
-            with contextlib.suppress(Refused, EOFError):
+            with contextlib.suppress(ProgramRefused, EOFError):
                 self._end(store.load(name), grace=0.0)
         finally:
             bundle.lift(home)
@@ -159,7 +168,7 @@ class Engine:
         """The words before a command that is to run in a container."""
         record = self._look(name)
         if not record.alive:
-            raise Refused(f"container {name} does not run")
+            raise ProgramRefused(f"container {name} does not run")
         return tuple(self.runtime.exec_words(name, record.pid))
 
     # --- all of them
@@ -176,10 +185,10 @@ class Engine:
         """Remove a network that nobody is on."""
         self.wiring.facts(name)
         if name == DEFAULT_NETWORK:
-            raise Refused(f"network {name} is the default one")
+            raise ProgramRefused(f"network {name} is the default one")
         for other in store.names():
             if name in self._look(other).attached:
-                raise Refused(f"network {name} is in use by container {other}")
+                raise ProgramRefused(f"network {name} is in use by container {other}")
         self.wiring.remove(name)
 
     def prune(self) -> None:
@@ -195,7 +204,7 @@ def _end_process(_: str, pid: int, grace: float) -> None:
     store.finish(pid, grace)
 
 
-def _in_place(record: Record) -> tuple[Endpoint, ...]:
+def _in_place(record: BareRecord) -> tuple[Endpoint, ...]:
     """Where a runtime has plugged a container in by itself, once that can be used."""
     path = f"/proc/{record.pid}/ns/net"
     with NetNS.own() as here, NetNS.at(path) as space, Netlink(space) as netlink:

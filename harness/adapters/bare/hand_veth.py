@@ -16,9 +16,9 @@ from ipaddress import ip_address
 from typing import Final
 
 from harness.adapters.bare import bundle, store
-from harness.adapters.bare.linux_bridge import ByHand
-from harness.adapters.bare.protocol import Wired
-from harness.adapters.bare.store import Record
+from harness.adapters.bare.linux_bridge import LinuxBridge
+from harness.adapters.bare.protocol import WiredNetns
+from harness.adapters.bare.store import BareRecord
 from harness.adapters.protocol import Endpoint
 from harness.probe.quiescence import await_ready
 from linux import netns, rtnetlink, rtnetlink_dump
@@ -29,12 +29,12 @@ _OFF: Final = ("accept_ra", "accept_dad")
 
 
 @dataclass(frozen=True, slots=True)
-class VethByHand(ByHand):
-    """The bridges of `ByHand`, and containers that are plugged into them."""
+class VethByHand(LinuxBridge):
+    """The bridges of `LinuxBridge`, and containers that are plugged into them."""
 
-    def wire(self, record: Record) -> Wired:
+    def wire(self, record: BareRecord) -> WiredNetns:
         """A namespace that is new, with `lo` up and an interface on each network."""
-        leased = ByHand.wire(self, record).endpoints
+        leased = LinuxBridge.wire(self, record).endpoints
         bridges = [self.link(endpoint.network) for endpoint in leased]
         with NetNS.own() as here, NetNS.new() as space:
             path = bundle.hold(store.bundle(record.spec.name), space.fd)
@@ -54,15 +54,15 @@ class VethByHand(ByHand):
                 inside.send(_furnishing(links, leased))
             await_ready([space, here])
         own = zip(leased, links, strict=True)
-        return Wired(tuple(replace(item, mac=link.mac) for item, link in own), str(path))
+        return WiredNetns(tuple(replace(item, mac=link.mac) for item, link in own), str(path))
 
-    def unwire(self, record: Record) -> None:
+    def unwire(self, record: BareRecord) -> None:
         """The pairs go, whoever else may be in that namespace; then it, and the addresses."""
         ends = [rtnetlink.del_link(_end(record, number)) for number in range(len(record.attached))]
         with NetNS.own() as here, Netlink(here) as netlink:
             netlink.send(ends, missing_ok=True)
         bundle.release(store.bundle(record.spec.name))
-        ByHand.unwire(self, record)
+        LinuxBridge.unwire(self, record)
 
 
 def _pair(
@@ -91,7 +91,7 @@ def _furnishing(links: Sequence[rtnetlink_dump.Link], own: Sequence[Endpoint]) -
                 yield rtnetlink.add_route(None, via=ip_address(gateway))
 
 
-def _end(record: Record, number: int) -> str:
+def _end(record: BareRecord, number: int) -> str:
     """The host's end of an interface: no other container ever has one that is called so."""
     digest = hashlib.sha256(f"{record.spec.name}-{record.serial}".encode()).hexdigest()
     return f"veth{digest[:8]}-{number}"

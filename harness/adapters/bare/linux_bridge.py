@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from harness.adapters.bare import cni, store
-from harness.adapters.bare.protocol import Wired
-from harness.adapters.bare.store import HOME, Record
-from harness.adapters.protocol import NetworkFacts
-from harness.adapters.support.program import Refused
+from harness.adapters.bare.protocol import WiredNetns
+from harness.adapters.bare.store import HOME, BareRecord
+from harness.adapters.protocol import NetworkInfo
+from harness.adapters.support.program import ProgramRefused
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, NetworkSpec
 from linux import netns, nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
@@ -44,7 +44,7 @@ _SOURCE_NAT: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class ByHand:
+class LinuxBridge:
     """Bridges, the default one included: `bridge` is its name, `spec` what it has.
 
     `made_by` makes that one, where it is somebody else's affair, and again after a flush of
@@ -85,22 +85,22 @@ class ByHand:
             else:
                 self._rule(self._spec(name))
 
-    def create(self, spec: NetworkSpec) -> NetworkFacts:
+    def create(self, spec: NetworkSpec) -> NetworkInfo:
         """A bridge more."""
         for name, value in (("internal", spec.internal), ("icc=false", not spec.icc)):
             if value:
-                raise Refused(f"a bridge alone is not {name}")
+                raise ProgramRefused(f"a bridge alone is not {name}")
         if self._path(spec.name).exists():
-            raise Refused(f"network {spec.name} is there already")
+            raise ProgramRefused(f"network {spec.name} is there already")
         used = (item.network for name in self.names() for item in self.facts(name).gateways)
         spec = settled(spec, [*used, *of_host()])
         self._make(spec)
         self._keep(spec)
         return self.facts(spec.name)
 
-    def facts(self, name: str) -> NetworkFacts:
+    def facts(self, name: str) -> NetworkInfo:
         """What there is to tell about a network."""
-        return NetworkFacts(name, name, self.link(name), _gateways(self._spec(name)))
+        return NetworkInfo(name, name, self.link(name), _gateways(self._spec(name)))
 
     def names(self) -> list[str]:
         """Every network's name."""
@@ -139,7 +139,7 @@ class ByHand:
             except OSError as error:
                 with contextlib.suppress(OSError):
                     netlink.send([rtnetlink.del_link(name)], missing_ok=True)
-                raise Refused(f"network {spec.name}: {error}") from error
+                raise ProgramRefused(f"network {spec.name}: {error}") from error
 
     def _rule(self, spec: NetworkSpec) -> None:
         table, bridge = self._table(spec.name), self.link(spec.name)
@@ -154,7 +154,7 @@ class ByHand:
         try:
             found: NetworkSpec = pickle.loads(self._path(name).read_bytes())  # noqa: S301 # our own
         except FileNotFoundError:
-            raise Refused(f"there is no network {name}") from None
+            raise ProgramRefused(f"there is no network {name}") from None
         return found
 
     def _keep(self, spec: NetworkSpec) -> None:
@@ -172,10 +172,10 @@ class ByHand:
         if not isinstance(spec.mode, Bridge):
             given |= {"mac": spec.mac, "ip": spec.ip or spec.ip6}
         for option in (name for name, value in given.items() if value):
-            raise Refused(f"{option}: there is no such option in mode {spec.mode}")
+            raise ProgramRefused(f"{option}: there is no such option in mode {spec.mode}")
         return spec
 
-    def wire(self, record: Record) -> Wired:
+    def wire(self, record: BareRecord) -> WiredNetns:
         """Have host-local give it addresses: those that are asked for, or the next that are free.
 
         Not the last one that was freed: its neighbours know it by another MAC for a while.
@@ -187,12 +187,12 @@ class ByHand:
             one = cni.lease(item, ipam, [ip for ip in (asked.ip, asked.ip6) if ip is not None])
             one = replace(one, mac=asked.mac)
             found.append(one if not number else replace(one, gateway=None, gateway6=None))
-        return Wired(tuple(found))
+        return WiredNetns(tuple(found))
 
-    def unwire(self, record: Record) -> None:
+    def unwire(self, record: BareRecord) -> None:
         """Addresses are given back; the link goes with its namespace."""
         for item in store.attachments(record, self.prefix):
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(ProgramRefused):
                 cni.release(item, self._ipam(item.network))
 
     def _ipam(self, network: str) -> Mapping[str, Any]:
@@ -259,25 +259,25 @@ def of_host() -> Iterator[Subnet]:
 
 
 def settled(spec: NetworkSpec, taken: Iterable[Subnet]) -> NetworkSpec:
-    """A network's subnets and gateways, chosen or checked; `Refused` tells what cannot be."""
+    """A network's subnets and gateways, chosen or checked; `ProgramRefused` tells what cannot be."""
     used = list(taken)
     four = _subnet4(spec.subnet)
     six = _subnet6(spec.subnet6)
     for subnet in (four, six):
         for other in used if subnet else ():
             if subnet is not None and _overlap(subnet, other):
-                raise Refused(f"subnet {subnet} overlaps {other}, which is in use")
+                raise ProgramRefused(f"subnet {subnet} overlaps {other}, which is in use")
     if four is None:
         four = next((item for item in POOL.subnets(new_prefix=24) if not _any(item, used)), None)
         if four is None:
-            raise Refused(f"no subnet of {POOL} is free")
+            raise ProgramRefused(f"no subnet of {POOL} is free")
     if six is None and spec.ipv6:
         six = next(item for item in POOL6.subnets(new_prefix=64) if not _any(item, used))
     gateway = _gateway4(spec.gateway, four)
     gateway6 = None if six is None else _gateway6(spec.gateway6, six)
     part = spec.ip_range
     if part is not None and not IPv4Network(str(part)).subnet_of(four):
-        raise Refused(f"ip range {part} is not within subnet {four}")
+        raise ProgramRefused(f"ip range {part} is not within subnet {four}")
     return replace(
         spec, subnet=four, gateway=gateway, subnet6=six, gateway6=gateway6, ipv6=six is not None
     )
@@ -307,9 +307,9 @@ def _usable(kind: type[T], asked: str, longest: int) -> T:
     try:
         found = kind(asked)
     except ValueError as error:
-        raise Refused(f"subnet {asked}: {error}") from None
+        raise ProgramRefused(f"subnet {asked}: {error}") from None
     if found.prefixlen > longest or _of_the_links(found):
-        raise Refused(f"subnet {asked} has no room for containers")
+        raise ProgramRefused(f"subnet {asked} has no room for containers")
     return found
 
 
@@ -330,9 +330,9 @@ def _gateway(
     try:
         found = kind(str(asked))
     except ValueError as error:
-        raise Refused(f"gateway {asked}: {error}") from None
+        raise ProgramRefused(f"gateway {asked}: {error}") from None
     if found not in subnet or found in reserved:
-        raise Refused(f"gateway {asked} is no address of subnet {subnet}")
+        raise ProgramRefused(f"gateway {asked} is no address of subnet {subnet}")
     return found
 
 

@@ -1,7 +1,7 @@
 """What a runtime has to do that only makes processes in namespaces; the rest is the engine's.
 
 A new one of this kind costs a small file: how a container is started, what else there is to
-end, and how a command is run inside. Who puts it on networks is a `Wiring`, which goes with
+end, and how a command is run inside. Who puts it on networks is a `NetworkBackend`, which goes with
 every such runtime: CNI's plugins, or what a runtime has of its own.
 """
 
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from harness.adapters.protocol import Endpoint, NetworkFacts
+from harness.adapters.protocol import Endpoint, NetworkInfo
 from harness.model.plan import ContainerSpec, NetworkSpec
 
 if TYPE_CHECKING:
-    from harness.adapters.bare.store import Record
+    from harness.adapters.bare.store import BareRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class StartRequest:
     """A container that is to be started.
 
     `home` is a directory of its own, in which `rootfs` is mounted and the files `hosts`,
@@ -57,13 +57,13 @@ class Order:
         return self.home / "log"
 
 
-class Bare(Protocol):
+class BareRuntime(Protocol):
     """A runtime that makes processes in namespaces. All of it is called inside the host.
 
     It has to be picklable. `Refused` is an orderly no, `Broken` whatever it must not do.
     """
 
-    def start(self, order: Order) -> int:
+    def start(self, order: StartRequest) -> int:
         """Start a container; the pid of its first process, in the host."""
 
     def forget(self, name: str, home: Path) -> None:
@@ -74,15 +74,15 @@ class Bare(Protocol):
 
 
 @runtime_checkable
-class Ends(Protocol):
-    """A `Bare` runtime whose containers are no processes of the host's, each by itself."""
+class StopsContainers(Protocol):
+    """A `BareRuntime` runtime whose containers are no processes of the host's, each by itself."""
 
     def end(self, name: str, pid: int, grace: float) -> None:
         """End a container: SIGTERM, and SIGKILL after `grace` seconds, at once without any."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wired:
+class WiredNetns:
     """What came of putting a container on networks: a namespace that is so, and what is in it.
 
     Without a `netns` the runtime is to make it, and to put there what `endpoints` say.
@@ -92,7 +92,7 @@ class Wired:
     netns: str = ""
 
 
-class Wiring(Protocol):
+class NetworkBackend(Protocol):
     """Who puts containers on networks: a dataclass, whose verbs are called inside the host."""
 
     @property
@@ -112,10 +112,10 @@ class Wiring(Protocol):
     def repair(self) -> None:
         """What is documented for after a flush of the host's firewall."""
 
-    def create(self, spec: NetworkSpec) -> NetworkFacts:
+    def create(self, spec: NetworkSpec) -> NetworkInfo:
         """Make a network."""
 
-    def facts(self, name: str) -> NetworkFacts:
+    def facts(self, name: str) -> NetworkInfo:
         """Tell about a network; `Refused` where there is none."""
 
     def names(self) -> list[str]:
@@ -127,8 +127,8 @@ class Wiring(Protocol):
     def asked(self, spec: ContainerSpec) -> ContainerSpec:
         """What a container asks for, with what it leaves open settled; `Refused`: it cannot be."""
 
-    def wire(self, record: Record) -> Wired:
+    def wire(self, record: BareRecord) -> WiredNetns:
         """Put a container on the networks of its record, before it is started."""
 
-    def unwire(self, record: Record) -> None:
+    def unwire(self, record: BareRecord) -> None:
         """Take it off again, once it has ended; also where `wire` did not come to its end."""

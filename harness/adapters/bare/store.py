@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from harness.adapters.bare.cni import Attachment
-from harness.adapters.protocol import Endpoint, Facts
-from harness.adapters.support.program import Broken, Refused
+from harness.adapters.bare.cni import CniAttachment
+from harness.adapters.protocol import ContainerInfo, Endpoint
+from harness.adapters.support.program import ProgramBroken, ProgramRefused
 from harness.model.plan import ContainerSpec, Publish
 from linux import proc
 
@@ -28,7 +28,7 @@ _KILL: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class BareRecord:
     """What is known of a container. It runs while its pid 1 is the process born at `born`."""
 
     spec: ContainerSpec
@@ -64,7 +64,7 @@ def bundle(name: str) -> Path:
     return HOME / "containers" / name
 
 
-def save(record: Record) -> None:
+def save(record: BareRecord) -> None:
     """Write a record, whole or not at all."""
     path = bundle(record.spec.name) / "record"
     draft = path.with_suffix(".new")
@@ -72,12 +72,12 @@ def save(record: Record) -> None:
     draft.rename(path)
 
 
-def load(name: str) -> Record:
-    """Read a record; `Refused` where there is none."""
+def load(name: str) -> BareRecord:
+    """Read a record; `ProgramRefused` where there is none."""
     try:
-        record: Record = pickle.loads((bundle(name) / "record").read_bytes())  # noqa: S301 # our own
+        record: BareRecord = pickle.loads((bundle(name) / "record").read_bytes())  # noqa: S301 # our own
     except FileNotFoundError:
-        raise Refused(f"there is no container {name}") from None
+        raise ProgramRefused(f"there is no container {name}") from None
     return record
 
 
@@ -85,11 +85,11 @@ def complete(name: str) -> bool:
     """Whether a container was begun and finished."""
     try:
         return load(name).complete
-    except Refused:
+    except ProgramRefused:
         return False
 
 
-def attachments(record: Record, prefix: str) -> Iterator[Attachment]:
+def attachments(record: BareRecord, prefix: str) -> Iterator[CniAttachment]:
     """The interfaces that a container has, or may have; `prefix` is where plugins may be.
 
     To CNI a container is known by an id that no other one ever had, as an engine's is: what has
@@ -97,12 +97,12 @@ def attachments(record: Record, prefix: str) -> Iterator[Attachment]:
     """
     home, own = bundle(record.spec.name), f"{record.spec.name}-{record.serial}"
     for number, network in enumerate(record.attached):
-        yield Attachment(network, own, f"eth{number}", str(home / "netns"), home, prefix)
+        yield CniAttachment(network, own, f"eth{number}", str(home / "netns"), home, prefix)
 
 
-def facts(record: Record) -> Facts:
+def facts(record: BareRecord) -> ContainerInfo:
     """A record in the words of the protocol."""
-    return Facts(
+    return ContainerInfo(
         id=record.spec.name,
         name=record.spec.name,
         pid=record.pid,
@@ -130,6 +130,6 @@ def finish(pid: int, grace: float) -> None:
                 return
         signal.pidfd_send_signal(handle, signal.SIGKILL)
         if not select.select([handle], [], [], _KILL)[0]:
-            raise Broken(f"process {pid} has not ended {_KILL:g} s after SIGKILL")
+            raise ProgramBroken(f"process {pid} has not ended {_KILL:g} s after SIGKILL")
     finally:
         os.close(handle)

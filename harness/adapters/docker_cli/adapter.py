@@ -20,21 +20,21 @@ from typing import Final
 
 from harness.adapters import dialects
 from harness.adapters.docker_cli import arguments, output
-from harness.adapters.docker_cli.output import Garbage
+from harness.adapters.docker_cli.output import UnreadableOutput
 from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.protocol import (
-    Completed,
+    CompletedCommand,
+    ContainerInfo,
     ExecCommand,
-    Facts,
     Feature,
     HostHandle,
-    NetworkFacts,
+    NetworkInfo,
+    OutputTooLong,
     RuntimeBroken,
     RuntimeRefused,
-    SaidTooMuch,
 )
 from harness.adapters.support import daemon, image, programs, rootless
-from harness.adapters.support.inspect_cache import Memory
+from harness.adapters.support.inspect_cache import InspectCache
 from harness.adapters.support.program import crashed
 from harness.model.plan import DEFAULT_NETWORK, ContainerSpec, NetworkSpec
 from harness.model.topology import Interface
@@ -60,9 +60,9 @@ class CliAdapter:
         self._host, self._spec, self._words = host, spec, spec.words
         self._home = rootless.HOME if spec.rootless else _HOME
         self._env = programs.environment(spec)
-        self._memory = Memory(host)
+        self._memory = InspectCache(host)
         self._daemons: list[int] = []
-        self.commands: deque[Completed] = deque(maxlen=_KEPT)
+        self.commands: deque[CompletedCommand] = deque(maxlen=_KEPT)
         """What it was last told, and said: evidence of a failure."""
         self.name = spec.name
         self.features = spec.features
@@ -103,26 +103,26 @@ class CliAdapter:
 
     # --- networks --------------------------------------------------------------
 
-    def network(self, spec: NetworkSpec) -> NetworkFacts:
+    def network(self, spec: NetworkSpec) -> NetworkInfo:
         """`network create`."""
         words = arguments.network(self._spec, spec)
         self._ask(f"create network {spec.name}", *self._words.network_create, *words)
         return self.network_facts(spec.name)
 
-    def network_facts(self, name: str) -> NetworkFacts:
+    def network_facts(self, name: str) -> NetworkInfo:
         """`network inspect`; a gateway that it does not tell is looked up at the interface."""
         if known := self._memory.networks.get(name):
             return known
         if name == DEFAULT_NETWORK and self.dialect.default_network != "bridge":
             # A tap of each container's own: nothing that could be inspected, or shared.
-            return NetworkFacts(name, self._spec.default_network, None)
+            return NetworkInfo(name, self._spec.default_network, None)
         own = arguments.network_name(self._spec, name)
         asked = f"inspect network {name}"
         done = self._ask(asked, *self._words.network_inspect, own)
         try:
             found = output.network(self._spec, done.stdout)
             subnets = output.subnets(done.stdout)
-        except Garbage as garbage:
+        except UnreadableOutput as garbage:
             raise self._broken(asked, done, f"it printed what is {garbage}") from None
         if len(found.gateways) < len(subnets) and found.interface:
             where = f"/proc/{self.bridges_at() or 'self/ns/net'}"
@@ -144,7 +144,7 @@ class CliAdapter:
         own = arguments.network_name(self._spec, name)
         self._ask(f"remove network {name}", *self._words.network_remove, own)
 
-    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> Facts:
+    def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
         """`network connect`."""
         self._memory.containers.pop(name, None)
         words = [word for alias in aliases for word in ("--alias", alias)]
@@ -152,7 +152,7 @@ class CliAdapter:
         self._ask(f"connect {name} to {network}", *self._words.connect, *words, *own)
         return self.inspect(name)
 
-    def disconnect(self, name: str, network: str) -> Facts:
+    def disconnect(self, name: str, network: str) -> ContainerInfo:
         """`network disconnect`."""
         self._memory.containers.pop(name, None)
         own = arguments.network_name(self._spec, network), self._spec.named(name)
@@ -161,7 +161,7 @@ class CliAdapter:
 
     # --- containers ------------------------------------------------------------
 
-    def run(self, spec: ContainerSpec) -> Facts:
+    def run(self, spec: ContainerSpec) -> ContainerInfo:
         """`run -d`, or `create`, `network connect` and `start`; of a refused one nothing stays."""
         asked, words = f"run {spec.name}", arguments.container(self._spec, spec)
         self._memory.containers.pop(spec.name, None)
@@ -193,23 +193,23 @@ class CliAdapter:
         if option:
             self._host.call(_taken, path)
 
-    def inspect(self, name: str) -> Facts:
+    def inspect(self, name: str) -> ContainerInfo:
         """`inspect`, or what it told while the container's pid 1 has not ended since."""
         return self._memory.container(name) or self._inspect(name)
 
-    def _inspect(self, name: str) -> Facts:
+    def _inspect(self, name: str) -> ContainerInfo:
         asked = f"inspect {name}"
         done = self._ask(asked, *self._words.inspect, self._spec.named(name))
         try:
             facts = output.container(self._spec, done.stdout)
-        except Garbage as garbage:
+        except UnreadableOutput as garbage:
             raise self._broken(asked, done, f"it printed what is {garbage}") from None
         if facts.name == self._spec.named(name):
             facts = replace(facts, name=name)
         self._memory.keep(name, facts)
         return facts
 
-    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> Completed:
+    def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
         """`exec`; a command that is not there exits with 127, as in a shell."""
         asked = f"exec in {name}"
         words = (*self._words.execute, self._spec.named(name), *argv)
@@ -231,7 +231,7 @@ class CliAdapter:
         self._memory.containers.pop(name, None)
         self._ask(f"stop {name}", *self._words.stop, self._spec.named(name))
 
-    def start_container(self, name: str) -> Facts:
+    def start_container(self, name: str) -> ContainerInfo:
         """`start`."""
         self._memory.containers.pop(name, None)
         self._ask(f"start {name}", *self._words.start, self._spec.named(name))
@@ -280,7 +280,7 @@ class CliAdapter:
 
     # --- one command -----------------------------------------------------------
 
-    def _ask(self, asked: str, *words: str) -> Completed:
+    def _ask(self, asked: str, *words: str) -> CompletedCommand:
         """A command that has to succeed; `RuntimeRefused` with its words when it says no."""
         done = self._command(asked, words, timeout=self._spec.timeout)
         if not done.returncode:
@@ -295,7 +295,7 @@ class CliAdapter:
         line = (*self._spec.command, *words)
         return rootless.command(line) if self._spec.rootless else line
 
-    def _command(self, asked: str, words: Sequence[str], *, timeout: float) -> Completed:
+    def _command(self, asked: str, words: Sequence[str], *, timeout: float) -> CompletedCommand:
         """A command to its end, whatever it exits with; `RuntimeBroken` when it does not end so."""
         argv = self._line(*words)
         at, began = time.time(), time.perf_counter()
@@ -303,9 +303,9 @@ class CliAdapter:
             done = self._host.run(argv, env=self._env, timeout=timeout)
         except OSError as error:
             seconds = time.perf_counter() - began
-            killed = isinstance(error, TimeoutError | SaidTooMuch)
+            killed = isinstance(error, TimeoutError | OutputTooLong)
             code = _KILLED if killed else _NOT_EXECUTABLE[0]
-            self.commands.append(Completed(argv, code, "", str(error), seconds, at))
+            self.commands.append(CompletedCommand(argv, code, "", str(error), seconds, at))
             if killed:
                 raise self._broken(asked, None, str(error)) from None
             raise self._broken(asked, None, f"{argv[0]} cannot be executed: {error}") from None
@@ -320,7 +320,7 @@ class CliAdapter:
             raise broken
         return done
 
-    def _broken(self, asked: str, done: Completed | None, why: str) -> RuntimeBroken:
+    def _broken(self, asked: str, done: CompletedCommand | None, why: str) -> RuntimeBroken:
         self._memory.forget()
         told = [f"{asked}: {why}."]
         if done is not None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.adapters.docker_cli.spec import CliSpec, Daemon, Words
+from harness.adapters.docker_cli.spec import CliSpec, CliVerbs, DaemonSpec
 from harness.adapters.protocol import Feature
 from harness.adapters.support import rootless
 from linux.proc import spoken
@@ -56,10 +56,12 @@ SPEC: Final = CliSpec(
     command=("docker",),
     cgroups=True,
     features=FEATURES,
-    words=Words(inspect=("container", "inspect")),
+    words=CliVerbs(inspect=("container", "inspect")),
     daemons=(
-        Daemon(command=("containerd", "--config", f"{HOME}/containerd.toml"), socket=_CONTAINERD),
-        Daemon(
+        DaemonSpec(
+            command=("containerd", "--config", f"{HOME}/containerd.toml"), socket=_CONTAINERD
+        ),
+        DaemonSpec(
             command=(
                 *("dockerd", "--config-file", f"{HOME}/daemon.json"),
                 *("--containerd", _CONTAINERD, "--host", f"unix://{_SOCKET}"),
@@ -113,7 +115,7 @@ ROOTLESS: Final = replace(
         }
     ),
     daemons=(
-        Daemon(
+        DaemonSpec(
             command=rootless.command(
                 (
                     *("rootlesskit", f"--state-dir={_STATE}", "--net=slirp4netns", "--mtu=65520"),

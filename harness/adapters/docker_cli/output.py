@@ -1,7 +1,7 @@
 """What `inspect` and `network inspect` print, as facts (pure).
 
 Two shapes are known: that of Docker's Engine API, which `inspect` of every such runtime
-follows, and podman's own of `network inspect`. Anything else raises `Garbage`.
+follows, and podman's own of `network inspect`. Anything else raises `UnreadableOutput`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from harness.adapters.docker_cli.arguments import plan_name
 from harness.adapters.docker_cli.spec import CliSpec
-from harness.adapters.protocol import Endpoint, Facts, NetworkFacts
+from harness.adapters.protocol import ContainerInfo, Endpoint, NetworkInfo
 from harness.model.plan import Publish
 
 _BRIDGE_NAME = "com.docker.network.bridge.name"
@@ -21,7 +21,7 @@ _SHORT = 12
 """Characters of an id that name things: docker's bridges are called br- and so many of them."""
 
 
-class Garbage(ValueError):
+class UnreadableOutput(ValueError):
     """What a runtime printed is not what this verb prints; the message says what it is not."""
 
 
@@ -30,21 +30,21 @@ def first(text: str) -> Mapping[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise Garbage(f"no JSON: {error}") from None
+        raise UnreadableOutput(f"no JSON: {error}") from None
     if isinstance(found, list) and len(found) == 1:
         found = found[0]
     if not isinstance(found, dict):
-        raise Garbage("no list of one object")
+        raise UnreadableOutput("no list of one object")
     return found
 
 
-def container(cli: CliSpec, text: str) -> Facts:
+def container(cli: CliSpec, text: str) -> ContainerInfo:
     """The facts about a container."""
     told = first(text)
     try:
         state, settings = told["State"], told.get("NetworkSettings") or {}
         running = bool(state["Running"])
-        return Facts(
+        return ContainerInfo(
             id=told["Id"],
             name=told["Name"].removeprefix("/"),
             pid=int(state["Pid"]) if running else 0,
@@ -54,7 +54,7 @@ def container(cli: CliSpec, text: str) -> Facts:
             ports=tuple(_ports(settings.get("Ports") or {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Garbage(f"no description of a container: {_why(error)}") from None
+        raise UnreadableOutput(f"no description of a container: {_why(error)}") from None
 
 
 def _why(error: Exception) -> str:
@@ -92,7 +92,7 @@ def _ports(told: Mapping[str, list[Mapping[str, str]] | None]) -> Iterator[Publi
             )
 
 
-def network(cli: CliSpec, text: str) -> NetworkFacts:
+def network(cli: CliSpec, text: str) -> NetworkInfo:
     """The facts about a network; a gateway that is not told is left out."""
     told = first(text)
     try:
@@ -106,11 +106,11 @@ def network(cli: CliSpec, text: str) -> NetworkFacts:
             default = f"br-{identity[:_SHORT]}" if told["Driver"] == "bridge" else None
             interface = (told.get("Options") or {}).get(_BRIDGE_NAME, default)
         gateways = (_gateway(*pool) for pool in pools)
-        return NetworkFacts(
+        return NetworkInfo(
             plan_name(cli, name), identity, interface, tuple(item for item in gateways if item)
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Garbage(f"no description of a network: {_why(error)}") from None
+        raise UnreadableOutput(f"no description of a network: {_why(error)}") from None
 
 
 def subnets(text: str) -> list[str]:

@@ -12,7 +12,7 @@ import json
 from dataclasses import replace
 from typing import Final
 
-from harness.adapters.docker_cli.spec import PREFIX, CliSpec, Words
+from harness.adapters.docker_cli.spec import PREFIX, CliSpec, CliVerbs
 from harness.adapters.protocol import Feature
 from harness.adapters.support import rootless
 from linux.proc import spoken
@@ -72,7 +72,7 @@ CRUN: Final = CliSpec(
     features=FEATURES,
     kin=("podman", "netavark", "netavark-root"),
     cgroups=True,
-    words=Words(
+    words=CliVerbs(
         stop=("stop", "-t", "1"),
         remove=("rm", "-f", "-t", "0"),
         repair=("network", "reload", "--all"),

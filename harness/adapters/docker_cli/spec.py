@@ -25,7 +25,7 @@ PREFIX = "{prefix}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
+class CliVerbs:
     """How the verbs are spelt, each as the first words of its command line.
 
     Names, ids and options come behind them. An empty `repair` or `reset` says that the
@@ -62,7 +62,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Daemon:
+class DaemonSpec:
     """A program that has to run first. It is up when its Unix `socket` takes connections."""
 
     command: tuple[str, ...]
@@ -108,11 +108,11 @@ class CliSpec:
     version: str = ""
     like: str = ""
     dialect: Dialect | None = None
-    words: Words = field(default_factory=Words)
+    words: CliVerbs = field(default_factory=CliVerbs)
     default_network: str = "bridge"
     image: str = "base"
     load_image: bool = True
-    daemons: tuple[Daemon, ...] = ()
+    daemons: tuple[DaemonSpec, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     scratch: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from harness.adapters import dialects
 from harness.adapters.docker_cli.adapter import CliFactory
-from harness.adapters.docker_cli.spec import CliSpec, Daemon, Words
+from harness.adapters.docker_cli.spec import CliSpec, CliVerbs, DaemonSpec
 from harness.adapters.protocol import Feature
 from harness.model.dialect import Dialect
 
@@ -123,8 +123,8 @@ def _model(like: str, runtime: Mapping[str, Any]) -> CliSpec:
     return CliSpec(name="", command=("",), features=frozenset())
 
 
-def _spelt(words: Words, told: Mapping[str, Any]) -> Words:
-    known = {item.name: getattr(words, item.name) for item in fields(Words)}
+def _spelt(words: CliVerbs, told: Mapping[str, Any]) -> CliVerbs:
+    known = {item.name: getattr(words, item.name) for item in fields(CliVerbs)}
     _only(told, tuple(known), "key of [words]")
     given: dict[str, Any] = {
         key: _text(told, key)
@@ -135,12 +135,12 @@ def _spelt(words: Words, told: Mapping[str, Any]) -> Words:
     return replace(words, **given)
 
 
-def _daemon(told: Mapping[str, Any]) -> Daemon:
+def _daemon(told: Mapping[str, Any]) -> DaemonSpec:
     _only(told, ("command", "socket"), "key of [[daemon]]")
     for key in ("command", "socket"):
         if key not in told:
             raise ValueError(f"[[daemon]] needs {key!r}")
-    return Daemon(command=_command(told, "command"), socket=_text(told, "socket"))
+    return DaemonSpec(command=_command(told, "command"), socket=_text(told, "socket"))
 
 
 def _changed(dialect: Dialect, told: Mapping[str, Any]) -> Dialect:

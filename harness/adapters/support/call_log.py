@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
-from harness.adapters.protocol import Completed, HostHandle
+from harness.adapters.protocol import CompletedCommand, HostHandle
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,12 +30,12 @@ class _Call(NamedTuple):
     seconds: float
 
 
-class Calls:
+class CallLog:
     """Calls into the host, the last of which are remembered."""
 
     def __init__(self, host: HostHandle) -> None:
         self._host = host
-        self._kept: deque[_Call | Completed] = deque(maxlen=_KEPT)
+        self._kept: deque[_Call | CompletedCommand] = deque(maxlen=_KEPT)
 
     def call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` inside the host, for what is `asked`; it raises what that raises."""
@@ -54,21 +54,25 @@ class Calls:
             seconds = time.perf_counter() - began
             self._kept.append(_Call(asked, arguments, answer, refusal, at, seconds))
 
-    def keep(self, done: Completed) -> None:
+    def keep(self, done: CompletedCommand) -> None:
         """Remember a command as well, which was run for the runtime."""
         self._kept.append(done)
 
     @property
-    def told(self) -> list[Completed]:
+    def told(self) -> list[CompletedCommand]:
         """The last ones, the oldest first.
 
         A call's first word is what was asked for, those after it are the arguments. It has
         exited with 1 where it raised something, which is its error output.
         """
-        return [item if isinstance(item, Completed) else _command(item) for item in self._kept]
+        return [
+            item if isinstance(item, CompletedCommand) else _command(item) for item in self._kept
+        ]
 
 
-def _command(call: _Call) -> Completed:
+def _command(call: _Call) -> CompletedCommand:
     argv = (call.asked, *(repr(item)[:_LONGEST] for item in call.arguments))
     answer = "" if call.answer is None else repr(call.answer)[:_LONGEST]
-    return Completed(argv, int(bool(call.refusal)), answer, call.refusal, call.seconds, call.at)
+    return CompletedCommand(
+        argv, int(bool(call.refusal)), answer, call.refusal, call.seconds, call.at
+    )

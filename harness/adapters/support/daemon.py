@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.adapters.docker_cli.spec import Daemon
+from harness.adapters.docker_cli.spec import DaemonSpec
 from harness.adapters.protocol import HostHandle, RuntimeBroken
 from harness.model.dialect import Dialect
 from linux import proc
@@ -26,7 +26,7 @@ _COMM: Final = 15
 """Bytes of a program's name that the kernel tells: proc(5)."""
 
 
-def excused(host: HostHandle, dialect: Dialect, daemons: Sequence[Daemon]) -> Dialect:
+def excused(host: HostHandle, dialect: Dialect, daemons: Sequence[DaemonSpec]) -> Dialect:
     """A daemon that is killed comes again as another process, in the host's own namespace."""
     if not daemons:
         return dialect
@@ -48,7 +48,7 @@ def excused(host: HostHandle, dialect: Dialect, daemons: Sequence[Daemon]) -> Di
 
 def start_missing(
     host: HostHandle,
-    daemons: Sequence[Daemon],
+    daemons: Sequence[DaemonSpec],
     pids: list[int],
     env: Mapping[str, str],
     bound: float,
@@ -61,7 +61,7 @@ def start_missing(
         pids[number : number + 1] = [start(host, wanted, env, bound)]
 
 
-def start(host: HostHandle, daemon: Daemon, env: Mapping[str, str], bound: float) -> int:
+def start(host: HostHandle, daemon: DaemonSpec, env: Mapping[str, str], bound: float) -> int:
     """Start a daemon; its pid in the host once its socket takes connections.
 
     Raises `RuntimeBroken` with its log when it ends before, or is not there after `bound`
@@ -95,7 +95,7 @@ def ended(host: HostHandle, pids: Sequence[int]) -> bool:
     return any(not alive(host, pid) for pid in pids)
 
 
-def further(host: HostHandle, daemons: Sequence[Daemon], runtime: str) -> list[str]:
+def further(host: HostHandle, daemons: Sequence[DaemonSpec], runtime: str) -> list[str]:
     """What to look at where a runtime has broken down: the ends of the logs, and the lab."""
     lab = f"`netmodes lab --runtime {shlex.quote(runtime)}` gives a shell where it can be tried."
     return [*(tail(host, item.log) for item in daemons), lab]

@@ -10,28 +10,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from harness.adapters.protocol import Facts, HostHandle, NetworkFacts
+from harness.adapters.protocol import ContainerInfo, HostHandle, NetworkInfo
 from harness.model.plan import ContainerSpec, Joined
 from linux import proc
 
 
 @dataclass(slots=True)
-class Memory:
+class InspectCache:
     """One adapter's; whoever uses a verb on a container takes it out of `containers`."""
 
     host: HostHandle
-    containers: dict[str, tuple[Facts, int]] = field(default_factory=dict)
-    networks: dict[str, NetworkFacts] = field(default_factory=dict)
+    containers: dict[str, tuple[ContainerInfo, int]] = field(default_factory=dict)
+    networks: dict[str, NetworkInfo] = field(default_factory=dict)
     image: bool = False
     _homes: dict[str, str] = field(default_factory=dict)
 
-    def keep(self, name: str, facts: Facts) -> None:
+    def keep(self, name: str, facts: ContainerInfo) -> None:
         """Remember a running container."""
         started = self._started(facts.pid) if facts.running else 0
         if started:
             self.containers[name] = facts, started
 
-    def container(self, name: str) -> Facts | None:
+    def container(self, name: str) -> ContainerInfo | None:
         """What was told of a container, if that still holds."""
         facts, started = self.containers.get(name, (None, 0))
         if facts is None or self._started(facts.pid) != started:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from harness.adapters.protocol import SaidTooMuch
+from harness.adapters.protocol import OutputTooLong
 from harness.world import process as hostside
 
 BOUND: Final = 30.0
@@ -21,15 +21,15 @@ _PANIC: Final = re.compile(r"^(panic: |fatal error: |SIGSEGV|Traceback \(most re
 """How Go's runtime and Python's begin to say that a program crashed."""
 
 
-class Refused(Exception):
+class ProgramRefused(Exception):
     """An orderly no; the message tells why."""
 
 
-class Broken(Exception):
+class ProgramBroken(Exception):
     """A runtime crashed, hung or did not do what it said."""
 
 
-class Silent(Broken):
+class ProgramSilent(ProgramBroken):
     """It ended with an error, and did not say why."""
 
 
@@ -38,13 +38,13 @@ def crashed(said: str) -> bool:
     return _PANIC.search(said) is not None
 
 
-def failure(what: str, how: str, said: str) -> Refused | Broken:
+def failure(what: str, how: str, said: str) -> ProgramRefused | ProgramBroken:
     """What it comes to that a program has failed, by what it said; `how` tells of its end."""
     if not said:
-        return Silent(f"{what} {how}; it said nothing")
+        return ProgramSilent(f"{what} {how}; it said nothing")
     if crashed(said):
-        return Broken(f"{what} crashed; it said {said!r}")
-    return Refused(said)
+        return ProgramBroken(f"{what} crashed; it said {said!r}")
+    return ProgramRefused(said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +55,23 @@ class Program:
     path: str
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A command to its end, whatever it exits with; `Broken` when there is none."""
+        """A command to its end, whatever it exits with; `ProgramBroken` when there is none."""
         return self._ended(words, subprocess.PIPE)
 
     def ask(self, *words: str, log: Path) -> None:
         """A command that has to succeed; what it starts goes on writing to `log`.
 
-        `Refused` with its words when it says no, `Broken` when it says nothing or crashes.
+        `ProgramRefused` with its words when it says no, `ProgramBroken` when it says nothing or crashes.
         """
         with log.open("wb") as file:
             try:
                 done = self._ended(words, file)
-            except Broken as error:
-                raise Broken(f"{error}; it said {_read(log)!r}") from None
+            except ProgramBroken as error:
+                raise ProgramBroken(f"{error}; it said {_read(log)!r}") from None
         said = _read(log)
         if done.returncode < 0:
             why = f"{shlex.join(done.args)} was ended by signal {-done.returncode}"
-            raise Broken(f"{why}; it said {said!r}")
+            raise ProgramBroken(f"{why}; it said {said!r}")
         if done.returncode:
             raise failure(shlex.join(done.args), f"exited with {done.returncode}", said)
 
@@ -88,17 +88,17 @@ class Program:
                 env=self.environment(),
             )
         except OSError as error:
-            raise Broken(f"{argv[0]} cannot be executed: {error}") from None
+            raise ProgramBroken(f"{argv[0]} cannot be executed: {error}") from None
         with process:
             try:
                 out, err = hostside.heard(process, b"", BOUND)
             except subprocess.TimeoutExpired:
                 hostside.kill_with_children(process.pid)
                 why = f"{shlex.join(argv)} did not end within {BOUND:g} s, and was killed"
-                raise Broken(why) from None
-            except SaidTooMuch as error:
+                raise ProgramBroken(why) from None
+            except OutputTooLong as error:
                 hostside.kill_with_children(process.pid)
-                raise Broken(f"{shlex.join(argv)} {error}, and was killed") from None
+                raise ProgramBroken(f"{shlex.join(argv)} {error}, and was killed") from None
         said = (text.decode(errors="replace") for text in (out, err))
         return subprocess.CompletedProcess(argv, process.returncode, *said)
 
@@ -108,14 +108,14 @@ class Program:
 
 
 def told_pid(path: Path) -> int:
-    """The pid that a runtime has written to a file; `Broken` where it is none."""
+    """The pid that a runtime has written to a file; `ProgramBroken` where it is none."""
     return pid_in(_read(path) if path.exists() else "", str(path))
 
 
 def pid_in(said: str, whose: str) -> int:
-    """The pid that is all of an answer; `Broken`, with whose answer that is, where it is none."""
+    """The pid that is all of an answer; `ProgramBroken`, with whose answer that is, where it is none."""
     if not said.strip().isdecimal():
-        raise Broken(f"{whose} is to tell a pid, and says {said[:_SHOWN]!r}")
+        raise ProgramBroken(f"{whose} is to tell a pid, and says {said[:_SHOWN]!r}")
     return int(said)
 
 

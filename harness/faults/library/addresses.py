@@ -6,16 +6,16 @@ from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
-from harness.adapters.protocol import Facts, RuntimeRefused
-from harness.faults.fault import PLUGGED, Moment, Verb, fault
+from harness.adapters.protocol import ContainerInfo, RuntimeRefused
+from harness.faults.fault import PLUGGED, AdapterCall, Moment, fault
 from harness.faults.helpers import gateway_of, numbered, readdress
-from harness.faults.target import Site
+from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host
 from linux import rtnetlink
 
 
 @fault("narrow-prefix", violates=("BR-1",), moment=PLUGGED)
-def narrow_prefix(site: Site) -> None:
+def narrow_prefix(site: FaultContext) -> None:
     """The address has a longer prefix than its network."""
     for plug in site.plugs():
         for address in plug.addresses:
@@ -25,7 +25,7 @@ def narrow_prefix(site: Site) -> None:
 
 
 @fault("second-address", violates=("BR-1",), moment=PLUGGED)
-def second_address(site: Site) -> None:
+def second_address(site: FaultContext) -> None:
     """The container has one address more on its network than it was given."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
@@ -35,7 +35,7 @@ def second_address(site: Site) -> None:
 
 
 @fault("address-given-twice", violates=("BR-10",), moment=PLUGGED, history="moby#27404")
-def address_given_twice(site: Site) -> None:
+def address_given_twice(site: FaultContext) -> None:
     """A container gets the address that another one on its network has already."""
     for plug in site.plugs():
         for facts in site.other_containers().values():
@@ -51,7 +51,7 @@ def address_given_twice(site: Site) -> None:
     moment=PLUGGED,
     history="moby#29610",
 )
-def one_address_for_all(site: Site) -> None:
+def one_address_for_all(site: FaultContext) -> None:
     """Starts at the same time get the same address."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
@@ -59,7 +59,7 @@ def one_address_for_all(site: Site) -> None:
 
 
 @fault("gateways-address-given", violates=("BR-10",), moment=PLUGGED)
-def gateways_address_given(site: Site) -> None:
+def gateways_address_given(site: FaultContext) -> None:
     """The address of the bridge is given to a container too."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
@@ -67,7 +67,7 @@ def gateways_address_given(site: Site) -> None:
 
 
 @fault("broadcast-address-given", violates=("BR-10",), moment=PLUGGED)
-def broadcast_address_given(site: Site) -> None:
+def broadcast_address_given(site: FaultContext) -> None:
     """The last address of the subnet, its broadcast's, is given to a container."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
@@ -75,9 +75,9 @@ def broadcast_address_given(site: Site) -> None:
 
 
 @fault("reports-another-address", violates=("BR-10",), around="inspect")
-def reports_another_address(site: Site, verb: Verb) -> Facts:
+def reports_another_address(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """What the runtime tells of a container's address is not what the container has."""
-    facts: Facts = verb()
+    facts: ContainerInfo = verb()
     told = []
     for endpoint in facts.endpoints:
         if endpoint.address:
@@ -88,34 +88,34 @@ def reports_another_address(site: Site, verb: Verb) -> Facts:
 
 
 @fault("reports-another-mac", violates=("BR-10",), around="inspect")
-def reports_another_mac(site: Site, verb: Verb) -> Facts:
+def reports_another_mac(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """The MAC that the runtime tells is nobody's."""
-    facts: Facts = verb()
+    facts: ContainerInfo = verb()
     told = (replace(endpoint, mac="02:42:00:00:00:99") for endpoint in facts.endpoints)
     return replace(facts, endpoints=tuple(told))
 
 
 @fault("addresses-are-counted-up", violates=("BR-10",), around="run", narrow=True)
-def addresses_are_counted_up(site: Site, verb: Verb) -> Facts:
+def addresses_are_counted_up(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A freed address is not given out again, though the runtime declares that it is."""
     spec, count = verb.spec, site.memory.get("counted", 100)
     if isinstance(spec.mode, Bridge) and spec.mode.network == "bridge" and spec.ip is None:
         site.memory["counted"] = count + 1
         gateway = site.runtime.network_facts("bridge").gateways[0]
         spec = replace(spec, ip=numbered(gateway, count).ip)
-    facts: Facts = verb(spec=spec)
+    facts: ContainerInfo = verb(spec=spec)
     return facts
 
 
 @fault("one-mac-for-all", violates=("BR-11",), moment=PLUGGED, history="for-linux#589")
-def one_mac_for_all(site: Site) -> None:
+def one_mac_for_all(site: FaultContext) -> None:
     """Every container has the same MAC."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, mac="02:42:ac:11:00:63")
 
 
 @fault("somebodys-product", violates=("BR-11",), moment=PLUGGED)
-def somebodys_product(site: Site) -> None:
+def somebodys_product(site: FaultContext) -> None:
     """A container's MAC says that a vendor has made it."""
     for plug in site.plugs():
         mac = site.inside.link(plug.inside).mac
@@ -123,7 +123,7 @@ def somebodys_product(site: Site) -> None:
 
 
 @fault("mac-by-lot", violates=("BR-11",), moment=PLUGGED, history="moby#48595")
-def mac_by_lot(site: Site) -> None:
+def mac_by_lot(site: FaultContext) -> None:
     """A MAC does not come about as the runtime declares."""
     for plug in site.plugs():
         octets = site.inside.link(plug.inside).mac.split(":")
@@ -131,34 +131,34 @@ def mac_by_lot(site: Site) -> None:
 
 
 @fault("requested-address-ignored", violates=("NET-5",), around="run", narrow=True)
-def requested_address_ignored(site: Site, verb: Verb) -> Facts:
+def requested_address_ignored(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container that asks for an address gets some other one."""
-    facts: Facts = verb(spec=replace(verb.spec, ip=None, ip6=None))
+    facts: ContainerInfo = verb(spec=replace(verb.spec, ip=None, ip6=None))
     return facts
 
 
 @fault("requested-mac-ignored", violates=("NET-5",), around="run", narrow=True)
-def requested_mac_ignored(site: Site, verb: Verb) -> Facts:
+def requested_mac_ignored(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container that asks for a MAC gets some other one."""
-    facts: Facts = verb(spec=replace(verb.spec, mac=None))
+    facts: ContainerInfo = verb(spec=replace(verb.spec, mac=None))
     return facts
 
 
 @fault("address-in-use-granted", violates=("NET-5",), around="run", narrow=True)
-def address_in_use_granted(site: Site, verb: Verb) -> Facts:
+def address_in_use_granted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A request for an address that cannot be had is passed over in silence."""
     try:
-        facts: Facts = verb()
+        facts: ContainerInfo = verb()
     except RuntimeRefused:
         facts = verb(spec=replace(verb.spec, ip=None, ip6=None, mac=None))
     return facts
 
 
 @fault("empty-pool-passed-over", violates=("BR-16",), around="run")
-def empty_pool_passed_over(site: Site, verb: Verb) -> Facts:
+def empty_pool_passed_over(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """When no address is left a container is started without a network."""
     try:
-        facts: Facts = verb()
+        facts: ContainerInfo = verb()
     except RuntimeRefused:
         if not isinstance(verb.spec.mode, Bridge) or verb.spec.ip:
             raise
@@ -167,7 +167,7 @@ def empty_pool_passed_over(site: Site, verb: Verb) -> Facts:
 
 
 @fault("full-network-passed-over", violates=("BR-16",), around="connect", narrow=True)
-def full_network_passed_over(_: Site, verb: Verb) -> None:
+def full_network_passed_over(_: FaultContext, verb: AdapterCall) -> None:
     """To connect a container to a network that has no address left succeeds, without a link."""
     with suppress(RuntimeRefused):
         verb()
@@ -178,7 +178,7 @@ def full_network_passed_over(_: Site, verb: Verb) -> None:
     violates=("V6-3",),
     moment=PLUGGED,
 )
-def ipv6_address_nobody_asked_for(site: Site) -> None:
+def ipv6_address_nobody_asked_for(site: FaultContext) -> None:
     """A container on a network without IPv6 has a global IPv6 address."""
     for plug in site.plugs():
         if gateway_of(plug, 6) is None:
@@ -187,7 +187,7 @@ def ipv6_address_nobody_asked_for(site: Site) -> None:
 
 
 @fault("ipv6-address-given-twice", violates=("V6-1",), moment=PLUGGED)
-def ipv6_address_given_twice(site: Site) -> None:
+def ipv6_address_given_twice(site: FaultContext) -> None:
     """Every container has the same IPv6 address."""
     for plug in site.plugs():
         if gateway := gateway_of(plug, 6):
@@ -195,7 +195,7 @@ def ipv6_address_given_twice(site: Site) -> None:
 
 
 @fault("old-address-kept", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
-def old_address_kept(site: Site) -> None:
+def old_address_kept(site: FaultContext) -> None:
     """A restarted container has another address than the runtime says."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
@@ -203,7 +203,7 @@ def old_address_kept(site: Site) -> None:
 
 
 @fault("subnet-of-a-bystander", violates=("NET-1",), moment=Moment.NETWORK_CREATED)
-def subnet_of_a_bystander(site: Site) -> None:
+def subnet_of_a_bystander(site: FaultContext) -> None:
     """A new network's subnet overlaps a route that the host has."""
     for gateway in site.network.gateways if site.network else ():
         if gateway.version == 4:
@@ -212,7 +212,7 @@ def subnet_of_a_bystander(site: Site) -> None:
 
 
 @fault("overlapping-subnet-accepted", violates=("NET-7",), around="network")
-def overlapping_subnet_accepted(site: Site, verb: Verb) -> object:
+def overlapping_subnet_accepted(site: FaultContext, verb: AdapterCall) -> object:
     """A subnet that cannot be had is passed over, and another one taken."""
     try:
         return verb()
@@ -221,38 +221,38 @@ def overlapping_subnet_accepted(site: Site, verb: Verb) -> object:
 
 
 @fault("one-subnet-for-all", violates=("NET-1",), around=("network", "network_facts"))
-def one_subnet_for_all(site: Site, verb: Verb) -> object:
+def one_subnet_for_all(site: FaultContext, verb: AdapterCall) -> object:
     """Every network tells of the same subnet."""
     facts = verb()
     return replace(facts, gateways=(IPv4Interface((IPv4Address("172.17.42.1"), 16)),))
 
 
 @fault("mac-of-the-bridge", violates=("BR-11",), moment=PLUGGED)
-def mac_of_the_bridge(site: Site) -> None:
+def mac_of_the_bridge(site: FaultContext) -> None:
     """A container has the MAC that the bridge has."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, mac=site.host.link(plug.bridge).mac)
 
 
 @fault("answers-for-an-address-on-lo", violates=("BR-18",), moment=PLUGGED)
-def answers_for_an_address_on_lo(site: Site) -> None:
+def answers_for_an_address_on_lo(site: FaultContext) -> None:
     """A container answers ARP for a bystander's address, which it has on its loopback."""
     for _ in site.plugs():
         site.inside.add_address("lo", IPv4Interface("192.168.2.10/32"))
 
 
 @fault("refused-without-a-word", violates=("BR-16",), around="run")
-def refused_without_a_word(site: Site, verb: Verb) -> Facts:
+def refused_without_a_word(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """When the pool is empty the next start is refused, and nobody is told why."""
     try:
-        facts: Facts = verb()
+        facts: ContainerInfo = verb()
     except RuntimeRefused as refused:
         raise RuntimeRefused(refused.asked, "") from refused
     return facts
 
 
 @fault("products-on-own-networks", violates=("BR-11",), moment=Moment.CONTAINER_STARTED)
-def products_on_own_networks(site: Site) -> None:
+def products_on_own_networks(site: FaultContext) -> None:
     """On networks of one's own MACs are not locally administered."""
     for plug in site.plugs():
         if plug.network.name != DEFAULT_NETWORK and site.spec and not site.spec.mac:
@@ -261,7 +261,7 @@ def products_on_own_networks(site: Site) -> None:
 
 
 @fault("requested-ipv6-ends-with-a-restart", violates=("NET-5",), moment=Moment.CONTAINER_RESTARTED)
-def requested_ipv6_ends_with_a_restart(site: Site) -> None:
+def requested_ipv6_ends_with_a_restart(site: FaultContext) -> None:
     """A restarted container has another IPv6 address than the one that was asked for."""
     for plug in site.plugs():
         gateway = gateway_of(plug, 6)
@@ -270,7 +270,7 @@ def requested_ipv6_ends_with_a_restart(site: Site) -> None:
 
 
 @fault("products-after-a-restart", violates=("BR-11",), moment=Moment.CONTAINER_RESTARTED)
-def products_after_a_restart(site: Site) -> None:
+def products_after_a_restart(site: FaultContext) -> None:
     """A restarted container's MAC is not locally administered."""
     for plug in site.plugs():
         if site.spec and not site.spec.mac:
@@ -279,7 +279,7 @@ def products_after_a_restart(site: Site) -> None:
 
 
 @fault("beginning-of-the-subnet-given", violates=("BR-10",), moment=PLUGGED, narrow=True)
-def beginning_of_the_subnet_given(site: Site) -> None:
+def beginning_of_the_subnet_given(site: FaultContext) -> None:
     """Where the gateway is somewhere in the midst the subnet's own address is given out."""
     for plug in site.plugs():
         gateway = gateway_of(plug) if plug.network.name != DEFAULT_NETWORK else None
@@ -291,7 +291,7 @@ _BEGINNING = 16
 
 
 @fault("takes-a-mac-that-was-given", violates=("NET-5",), around="run", narrow=True)
-def takes_a_mac_that_was_given(site: Site, verb: Verb) -> object:
+def takes_a_mac_that_was_given(site: FaultContext, verb: AdapterCall) -> object:
     """A MAC that derives from a peer's address is not known to be the peer's."""
     try:
         return verb()
@@ -306,7 +306,7 @@ def takes_a_mac_that_was_given(site: Site, verb: Verb) -> object:
 @fault(
     "ipv6-loopback-changes-with-a-restart", violates=("BR-1",), moment=Moment.CONTAINER_RESTARTED
 )
-def ipv6_loopback_changes_with_a_restart(site: Site) -> None:
+def ipv6_loopback_changes_with_a_restart(site: FaultContext) -> None:
     """A restarted container has ::1 where it had none, and none where it had it."""
     if site.is_bridged:
         held = any(item.version == 6 for item in site.inside.addresses("lo"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface
 
-from harness.faults.fault import Moment, Verb, fault
+from harness.faults.fault import AdapterCall, Moment, fault
 from harness.faults.helpers import drop, forget_drops
 from harness.faults.nft_rules import DROP, between_ports, errors, longer_than, of_protocol, to_mac
-from harness.faults.target import Site
+from harness.faults.target import FaultContext
 from harness.testbench.packets.offload import switch_off
 from linux import rtnetlink
 from linux.netlink import Request
@@ -36,7 +36,7 @@ _EVER = (Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE)
     moment=Moment.NETWORK_CREATED,
     history=("moby#43466", "for-linux#844", "cni-plugins#21"),
 )
-def routers_are_not_listened_to(site: Site) -> None:
+def routers_are_not_listened_to(site: FaultContext) -> None:
     """With the first network the host hears no router on its LAN any more."""
     site.host.sysctl(f"net.ipv6.conf.{site.uplink()}.accept_ra", 0)
 
@@ -47,7 +47,7 @@ def routers_are_not_listened_to(site: Site) -> None:
     moment=Moment.NETWORK_CREATED,
     history="moby#32639",
 )
-def bystanders_lose_ipv6(site: Site) -> None:
+def bystanders_lose_ipv6(site: FaultContext) -> None:
     """A network for containers takes the IPv6 addresses of other interfaces away."""
     for address in site.host.addresses("br0"):
         if address.version == 6:
@@ -55,7 +55,7 @@ def bystanders_lose_ipv6(site: Site) -> None:
 
 
 @fault("uplink-gets-an-address", violates=("BYS-1",), moment=_EVER)
-def uplink_gets_an_address(site: Site) -> None:
+def uplink_gets_an_address(site: FaultContext) -> None:
     """While a container runs the host's own interface has one address more."""
     address = IPv4Interface("198.51.100.207/32")
     if site.moment == Moment.CONTAINER_STARTED:
@@ -65,14 +65,14 @@ def uplink_gets_an_address(site: Site) -> None:
 
 
 @fault("bystanders-bridge-has-another-mtu", violates=("BYS-1",), moment=_EVER)
-def bystanders_bridge_has_another_mtu(site: Site) -> None:
+def bystanders_bridge_has_another_mtu(site: FaultContext) -> None:
     """While a container runs somebody else's bridge has another MTU."""
     started = site.moment == Moment.CONTAINER_STARTED
     site.host.set_link("br0", mtu=1400 if started else 1500)
 
 
 @fault("reverse-path-filter-is-changed", violates=("BYS-1",), moment=Moment.NETWORK_CREATED)
-def reverse_path_filter_is_changed(site: Site) -> None:
+def reverse_path_filter_is_changed(site: FaultContext) -> None:
     """A network for containers changes how the host filters what comes in elsewhere."""
     site.host.sysctl("net.ipv4.conf.br0.rp_filter", 1)
 
@@ -83,26 +83,26 @@ def reverse_path_filter_is_changed(site: Site) -> None:
     moment=Moment.CONTAINER_STARTED,
     history=("moby#39439", "moby#48365", "moby#49518"),
 )
-def forwarding_of_bystanders_stops(site: Site) -> None:
+def forwarding_of_bystanders_stops(site: FaultContext) -> None:
     """With containers the host forwards nothing any more for those who are none."""
     drop(site, "forward", iifname("br0"), oifname(site.uplink()))
 
 
 @fault("bystanders-lose-connections", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
-def bystanders_lose_connections(site: Site) -> None:
+def bystanders_lose_connections(site: FaultContext) -> None:
     """What bystanders had opened before a container came is cut off."""
     drop(site, "forward", iifname("br0"), l4proto("tcp"), ct_state("established"))
 
 
 @fault("host-is-not-reached-from-the-lan", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
-def host_is_not_reached_from_the_lan(site: Site) -> None:
+def host_is_not_reached_from_the_lan(site: FaultContext) -> None:
     """With containers the host does not answer the LAN."""
     for protocol in ("icmp", "icmpv6", "udp"):
         drop(site, "input", iifname(site.uplink()), l4proto(protocol), ct_state("new"))
 
 
 @fault("operators-rules-are-flushed", violates=("BYS-3",), moment=Moment.NETWORK_CREATED)
-def operators_rules_are_flushed(site: Site) -> None:
+def operators_rules_are_flushed(site: FaultContext) -> None:
     """Making a network begins with an empty firewall."""
     with site.host.place.open() as space, Nft(space) as opened:
         others = [table for table in opened.tables() if "operator" in table.name]
@@ -110,7 +110,7 @@ def operators_rules_are_flushed(site: Site) -> None:
 
 
 @fault("operators-chains-are-emptied", violates=("BYS-3",), moment=Moment.CONTAINER_STARTED)
-def operators_chains_are_emptied(site: Site) -> None:
+def operators_chains_are_emptied(site: FaultContext) -> None:
     """Starting a container removes a rule that somebody else has made to drop packets."""
     site.host.take_rules(lambda entry: entry.table == _OPERATORS and entry.refuses)
 
@@ -121,7 +121,7 @@ _OPERATORS = Table("inet", "operator")
 @fault(
     "repair-does-nothing", violates=("BYS-3",), around="repair", history="netavark#230", narrow=True
 )
-def repair_does_nothing(site: Site, verb: Verb) -> None:
+def repair_does_nothing(site: FaultContext, verb: AdapterCall) -> None:
     """After a flush of the host's firewall containers stay without their rules."""
 
 
@@ -131,7 +131,7 @@ def repair_does_nothing(site: Site, verb: Verb) -> None:
     moment=Moment.REPAIRED,
     history="CVE-2025-54410",
 )
-def repair_forgets_isolation(site: Site) -> None:
+def repair_forgets_isolation(site: FaultContext) -> None:
     """After a flush and a repair networks are not kept apart any more."""
     forget_drops(site, "out")
     forget_drops(site, "in")
@@ -143,7 +143,7 @@ def repair_forgets_isolation(site: Site) -> None:
     moment=Moment.REPAIRED,
     history="CVE-2025-54388",
 )
-def repair_forgets_who_is_outside(site: Site) -> None:
+def repair_forgets_who_is_outside(site: FaultContext) -> None:
     """After a flush and a repair neighbours on the LAN reach what they could not reach before."""
     forget_drops(site, "out")
 
@@ -153,32 +153,32 @@ def repair_forgets_who_is_outside(site: Site) -> None:
     violates=("BYS-4",),
     moment=(Moment.CONTAINER_REMOVED, Moment.NETWORK_REMOVED),
 )
-def forwarding_ends_with_the_last_container(site: Site) -> None:
+def forwarding_ends_with_the_last_container(site: FaultContext) -> None:
     """The runtime turns the host's forwarding off, which others need."""
     site.host.sysctl("net.ipv4.ip_forward", 0)
 
 
 @fault("forwarding-is-not-turned-on", violates=("BYS-4",), moment=Moment.CONTAINER_STARTED)
-def forwarding_is_not_turned_on(site: Site) -> None:
+def forwarding_is_not_turned_on(site: FaultContext) -> None:
     """Forwarding stays off, though the runtime declares that it turns it on."""
     site.host.sysctl("net.ipv4.ip_forward", 0)
 
 
 @fault("ipv6-forwarding-without-ipv6", violates=("BYS-4",), moment=Moment.HOST_READY)
-def ipv6_forwarding_without_ipv6(site: Site) -> None:
+def ipv6_forwarding_without_ipv6(site: FaultContext) -> None:
     """A host without any IPv6 network forwards IPv6."""
     site.host.sysctl("net.ipv6.conf.all.forwarding", 1)
 
 
 @fault("sysctl-of-the-host-stays", violates=("BYS-1",), moment=Moment.CONTAINER_REMOVED)
-def sysctl_of_the_host_stays(site: Site) -> None:
+def sysctl_of_the_host_stays(site: FaultContext) -> None:
     """When a container has gone a sysctl of the host's has another value."""
     count = site.memory["counted"] = site.memory.get("counted", 1) + 1
     site.host.sysctl("net.ipv4.conf.all.log_martians", count)
 
 
 @fault("neighbour-of-a-bystander", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
-def neighbour_of_a_bystander(site: Site) -> None:
+def neighbour_of_a_bystander(site: FaultContext) -> None:
     """With each container the host is told of a neighbour on somebody else's bridge."""
     count = site.memory["counted"] = site.memory.get("counted", 100) + 1
     address = IPv4Address("192.168.2.0") + count % 256
@@ -187,13 +187,13 @@ def neighbour_of_a_bystander(site: Site) -> None:
 
 
 @fault("bystanders-lose-their-way-over-ipv6", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
-def bystanders_lose_their_way_over_ipv6(site: Site) -> None:
+def bystanders_lose_their_way_over_ipv6(site: FaultContext) -> None:
     """With containers the host forwards no IPv6 for those who are none."""
     drop(site, "forward", iifname("br0"), oifname(site.uplink()), family(6))
 
 
 @fault("operators-policy-is-tightened", violates=("BYS-3",), moment=Moment.CONTAINER_STARTED)
-def operators_policy_is_tightened(site: Site) -> None:
+def operators_policy_is_tightened(site: FaultContext) -> None:
     """Starting a container makes somebody else's chain drop what it has no rule about."""
     if any(entry.table == _OPERATORS for entry in site.host.rules()):
         chain = add_chain(_OPERATORS, "forward", hook="forward", priority=-5, policy="drop")
@@ -201,7 +201,7 @@ def operators_policy_is_tightened(site: Site) -> None:
 
 
 @fault("promiscuous-bridge", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
-def promiscuous_bridge(site: Site) -> None:
+def promiscuous_bridge(site: FaultContext) -> None:
     """With each container somebody else's bridge starts, or stops, to take in every frame."""
     count = site.memory["counted"] = site.memory.get("counted", 0) + 1
     index = site.host.link("br0").ifindex
@@ -213,13 +213,13 @@ _PROMISCUOUS = 0x100
 
 
 @fault("repair-forgets-published-ports", violates=("BYS-3",), moment=Moment.REPAIRED)
-def repair_forgets_published_ports(site: Site) -> None:
+def repair_forgets_published_ports(site: FaultContext) -> None:
     """After a flush and a repair no published port leads to its container."""
     drop(site, "forward", ct_dnat())
 
 
 @fault("bystanders-lose-the-web", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
-def bystanders_lose_the_web(site: Site) -> None:
+def bystanders_lose_the_web(site: FaultContext) -> None:
     """Once a container has run bystanders do not get to one port of the internet's."""
     drop(site, "forward", iifname("br0"), l4proto("tcp"), dport(443))
 
@@ -227,13 +227,13 @@ def bystanders_lose_the_web(site: Site) -> None:
 @fault(
     "bystanders-lose-a-service-of-each-other", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED
 )
-def bystanders_lose_a_service_of_each_other(site: Site) -> None:
+def bystanders_lose_a_service_of_each_other(site: FaultContext) -> None:
     """Once a container has run one port does not pass between the ports of any bridge."""
     site.host.rule("forward", l4proto("tcp"), dport(80), DROP, bridge=True)
 
 
 @fault("repair-forgets-ports-of-ipv6", violates=("BYS-3",), moment=Moment.REPAIRED)
-def repair_forgets_ports_of_ipv6(site: Site) -> None:
+def repair_forgets_ports_of_ipv6(site: FaultContext) -> None:
     """After a flush and a repair published ports lead to containers over IPv4 alone."""
     drop(site, "forward", family(6), ct_dnat())
 
@@ -244,7 +244,7 @@ def repair_forgets_ports_of_ipv6(site: Site) -> None:
     moment=Moment.CONTAINER_STARTED,
     narrow=True,
 )
-def bystanders_lose_long_packets(site: Site) -> None:
+def bystanders_lose_long_packets(site: FaultContext) -> None:
     """With containers what bystanders send in full frames goes no further than the host."""
     drop(site, "forward", iifname("br0"), longer_than(1400))
 
@@ -255,7 +255,7 @@ def bystanders_lose_long_packets(site: Site) -> None:
     moment=Moment.CONTAINER_STARTED,
     narrow=True,
 )
-def bystanders_are_told_of_no_error(site: Site) -> None:
+def bystanders_are_told_of_no_error(site: FaultContext) -> None:
     """With containers errors from outside do not get to bystanders: their calls time out."""
     for version, kinds in ((4, (3, 11)), (6, (1, 2, 3))):
         for kind in kinds:
@@ -265,7 +265,7 @@ def bystanders_are_told_of_no_error(site: Site) -> None:
 @fault(
     "bystanders-lose-a-protocol", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED, narrow=True
 )
-def bystanders_lose_a_protocol(site: Site) -> None:
+def bystanders_lose_a_protocol(site: FaultContext) -> None:
     """With containers one protocol of bystanders', that of tunnels by GRE, is not forwarded."""
     drop(site, "forward", iifname("br0"), of_protocol(_GRE))
 
@@ -274,7 +274,7 @@ _GRE = 47
 
 
 @fault("repair-forgets-hairpins", violates=("BYS-3",), moment=Moment.REPAIRED, narrow=True)
-def repair_forgets_hairpins(site: Site) -> None:
+def repair_forgets_hairpins(site: FaultContext) -> None:
     """After a flush and a repair peers on a network of one's own call ports as themselves.
 
     Where the runtime has them come by way of the gateway.
@@ -286,7 +286,7 @@ def repair_forgets_hairpins(site: Site) -> None:
 
 
 @fault("repair-forgets-forged-sources", violates=("BYS-3",), moment=Moment.REPAIRED, narrow=True)
-def repair_forgets_forged_sources(site: Site) -> None:
+def repair_forgets_forged_sources(site: FaultContext) -> None:
     """After a flush and a repair forged sources leave a network of one's own."""
     forget_drops(site, "in", bridges=site.bridges()[1:] or ["-"])
 
@@ -297,13 +297,13 @@ def repair_forgets_forged_sources(site: Site) -> None:
     moment=Moment.CONTAINER_STARTED,
     narrow=True,
 )
-def uplink_computes_no_checksums(site: Site) -> None:
+def uplink_computes_no_checksums(site: FaultContext) -> None:
     """With containers the host's own interface leaves checksums and segments to the kernel."""
     switch_off(site.host.place, site.uplink())
 
 
 @fault("bystanders-lose-broadcasts", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
-def bystanders_lose_broadcasts(site: Site) -> None:
+def bystanders_lose_broadcasts(site: FaultContext) -> None:
     """With containers no bridge passes what is for everybody, as who asks for an address sends."""
     if not site.memory.setdefault("silenced", False):
         site.memory["silenced"] = True

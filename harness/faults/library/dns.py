@@ -7,8 +7,8 @@ import threading
 from dataclasses import replace
 from typing import Final
 
-from harness.adapters.protocol import Facts
-from harness.faults.fault import PLUGGED, RULES, Moment, Verb, fault
+from harness.adapters.protocol import ContainerInfo
+from harness.faults.fault import PLUGGED, RULES, AdapterCall, Moment, fault
 from harness.faults.nft_rules import (
     DROP,
     deny_the_name,
@@ -17,7 +17,7 @@ from harness.faults.nft_rules import (
     of_marked_flow,
     other_records_of,
 )
-from harness.faults.target import Site
+from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, HOST, Bridge
 from harness.model.topology import SENTINEL_ZONE
 from harness.testbench.lookup import inside
@@ -29,26 +29,26 @@ _ASKED: Final = 53
 """The mark of a flow by which something was asked."""
 
 
-def _on_own_network(site: Site) -> bool:
+def _on_own_network(site: FaultContext) -> bool:
     return isinstance(site.mode, Bridge) and site.mode.network != DEFAULT_NETWORK
 
 
 @fault("resolver-is-nobody", violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
-def resolver_is_nobody(site: Site) -> None:
+def resolver_is_nobody(site: FaultContext) -> None:
     """The resolver that a container is told of is at an address that nobody has."""
     if site.is_bridged:
         site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\n")
 
 
 @fault("no-resolver-at-all", violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
-def no_resolver_at_all(site: Site) -> None:
+def no_resolver_at_all(site: FaultContext) -> None:
     """A container is told of no resolver."""
     if site.is_bridged:
         site.write(_RESOLV_CONF, "")
 
 
 @fault("resolvers-out-of-reach", violates=("BR-8",), moment=RULES)
-def resolvers_out_of_reach(site: Site) -> None:
+def resolvers_out_of_reach(site: FaultContext) -> None:
     """No question for a name gets out, whoever asks it."""
     out = oifname(site.uplink())
     if not site.memory.setdefault("silenced", False):
@@ -60,7 +60,7 @@ def resolvers_out_of_reach(site: Site) -> None:
 
 
 @fault("own-name-is-unknown", violates=("DNS-2", "FILE-1"), moment=Moment.CONTAINER_STARTED)
-def own_name_is_unknown(site: Site) -> None:
+def own_name_is_unknown(site: FaultContext) -> None:
     """A container's own name leads nowhere."""
     if site.is_bridged:
         site.write(_HOSTS, "127.0.0.1 localhost\n::1 localhost\n")
@@ -68,7 +68,7 @@ def own_name_is_unknown(site: Site) -> None:
 
 
 @fault("own-name-is-the-loopback", violates=("DNS-2",), moment=Moment.CONTAINER_STARTED)
-def own_name_is_the_loopback(site: Site) -> None:
+def own_name_is_the_loopback(site: FaultContext) -> None:
     """A container's own name leads to its loopback, where its peers would not find it."""
     if site.is_bridged:
         name = site.read("/etc/hostname").strip()
@@ -77,21 +77,21 @@ def own_name_is_the_loopback(site: Site) -> None:
 
 
 @fault("hostname-is-the-hosts", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED, narrow=True)
-def hostname_is_the_hosts(site: Site) -> None:
+def hostname_is_the_hosts(site: FaultContext) -> None:
     """The file /etc/hostname says what the host is called."""
     if site.is_bridged:
         site.write("/etc/hostname", "host\n")
 
 
 @fault("hosts-file-is-the-hosts", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED)
-def hosts_file_is_the_hosts(site: Site) -> None:
+def hosts_file_is_the_hosts(site: FaultContext) -> None:
     """The file /etc/hosts is the host's own."""
     if site.is_bridged:
         site.write(_HOSTS, "127.0.0.1 localhost\n127.0.1.1 host\n::1 ip6-localhost\n")
 
 
 @fault("truncated-answers-are-final", violates=("DNS-4",), moment=Moment.CONTAINER_STARTED)
-def truncated_answers_are_final(site: Site) -> None:
+def truncated_answers_are_final(site: FaultContext) -> None:
     """The resolver that a container asks cannot be asked over TCP."""
     if site.is_bridged:
         site.inside.rule("output", l4proto("tcp"), dport(53), DROP)
@@ -103,7 +103,7 @@ def truncated_answers_are_final(site: Site) -> None:
     moment=Moment.CONTAINER_STARTED,
     history="podman#26198",
 )
-def search_domain_comes_first(site: Site) -> None:
+def search_domain_comes_first(site: FaultContext) -> None:
     """A peer's name is asked for outside, under a search domain, before it is asked for here."""
     if _on_own_network(site):
         told = site.read(_RESOLV_CONF)
@@ -111,24 +111,24 @@ def search_domain_comes_first(site: Site) -> None:
 
 
 @fault("names-lead-nowhere", violates=("NET-4", "DNS-3"), moment=Moment.CONTAINER_STARTED)
-def names_lead_nowhere(site: Site) -> None:
+def names_lead_nowhere(site: FaultContext) -> None:
     """On a user-defined network a container asks the host's resolver, which knows no peer."""
     if _on_own_network(site):
         site.write(_RESOLV_CONF, f"nameserver {site.resolver()}\n")
 
 
 @fault("aliases-are-forgotten", violates=("NET-4",), around=("run", "connect"), narrow=True)
-def aliases_are_forgotten(site: Site, verb: Verb) -> Facts:
+def aliases_are_forgotten(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container goes by its name only."""
     if verb.called == "connect":
-        facts: Facts = verb(aliases=())
+        facts: ContainerInfo = verb(aliases=())
     else:
         facts = verb(spec=replace(verb.spec, aliases=()))
     return facts
 
 
 @fault("names-on-the-default-network", violates=("NET-4",), moment=Moment.CONTAINER_STARTED)
-def names_on_the_default_network(site: Site) -> None:
+def names_on_the_default_network(site: FaultContext) -> None:
     """On the default network too a peer's name leads to its address."""
     if not site.is_bridged or _on_own_network(site) or site.facts is None:
         return
@@ -143,7 +143,7 @@ def names_on_the_default_network(site: Site) -> None:
 
 
 @fault("names-cross-networks", violates=("NET-4",), moment=Moment.CONTAINER_STARTED)
-def names_cross_networks(site: Site) -> None:
+def names_cross_networks(site: FaultContext) -> None:
     """A container knows those on other networks by name."""
     if _on_own_network(site):
         told = site.read(_HOSTS)
@@ -160,7 +160,7 @@ def names_cross_networks(site: Site) -> None:
     moment=PLUGGED,
     history=("CVE-2024-29018", "aardvark-dns#447"),
 )
-def internal_names_are_asked_for_outside(site: Site) -> None:
+def internal_names_are_asked_for_outside(site: FaultContext) -> None:
     """The resolver at the bridge passes on what an internal network asks for."""
     for plug in site.plugs():
         if site.is_internal:
@@ -171,7 +171,7 @@ def internal_names_are_asked_for_outside(site: Site) -> None:
             site.write(_RESOLV_CONF, f"nameserver {bridge}\n")
 
 
-def _relay(site: Site, address: str) -> None:
+def _relay(site: FaultContext, address: str) -> None:
     """Pass datagrams that come to port 53 on to the world's resolver, and the answers back."""
     inner = site.host.socket(socket.AF_INET, socket.SOCK_DGRAM)
     inner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -199,14 +199,14 @@ def _relay(site: Site, address: str) -> None:
     history=("libnetwork#2026", "aardvark-dns#679"),
     narrow=True,
 )
-def other_records_deny_the_name(site: Site) -> None:
+def other_records_deny_the_name(site: FaultContext) -> None:
     """Asked for other records of a peer's than addresses, the resolver denies its name."""
     if _on_own_network(site):
         site.inside.rule("input", other_records_of("web"), deny_the_name())
 
 
 @fault("resolver-for-everybody", violates=("DNS-6",), moment=PLUGGED)
-def resolver_for_everybody(site: Site) -> None:
+def resolver_for_everybody(site: FaultContext) -> None:
     """At a network's gateway names are looked up for whoever asks there."""
     for plug in site.plugs() if _on_own_network(site) and not site.is_internal else ():
         if plug.bridge not in site.memory.setdefault("relaying", []):
@@ -220,7 +220,7 @@ def resolver_for_everybody(site: Site) -> None:
     moment=Moment.CONTAINER_STARTED,
     history="netavark#1055",
 )
-def internal_peers_have_no_names(site: Site) -> None:
+def internal_peers_have_no_names(site: FaultContext) -> None:
     """On an internal network no question for a name is answered."""
     if site.is_internal and site.is_bridged:
         for protocol in ("udp", "tcp"):
@@ -228,7 +228,7 @@ def internal_peers_have_no_names(site: Site) -> None:
 
 
 @fault("hosts-file-of-the-host", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED)
-def hosts_file_of_the_host(site: Site) -> None:
+def hosts_file_of_the_host(site: FaultContext) -> None:
     """A container's hosts file begins with the host's, whose name leads to its loopback."""
     if site.is_bridged:
         site.write(_HOSTS, f"127.0.1.1 {HOST}\n{site.read(_HOSTS)}")
@@ -240,7 +240,7 @@ def hosts_file_of_the_host(site: Site) -> None:
 @fault(
     "asked-for-hosts-end-with-a-restart", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED
 )
-def asked_for_hosts_end_with_a_restart(site: Site) -> None:
+def asked_for_hosts_end_with_a_restart(site: FaultContext) -> None:
     """A restarted container has lost the lines for its hosts file that were asked for."""
     if site.is_bridged and site.spec:
         asked = {name for name, _ in site.spec.hosts}
@@ -249,14 +249,14 @@ def asked_for_hosts_end_with_a_restart(site: Site) -> None:
 
 
 @fault("resolver-ends-with-a-restart", violates=("DNS-1",), moment=Moment.CONTAINER_RESTARTED)
-def resolver_ends_with_a_restart(site: Site) -> None:
+def resolver_ends_with_a_restart(site: FaultContext) -> None:
     """A restarted container is told of a resolver at an address that nobody has."""
     if site.is_bridged:
         site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\n")
 
 
 @fault("restarted-with-the-hosts-domain", violates=("DNS-3",), moment=Moment.CONTAINER_RESTARTED)
-def restarted_with_the_hosts_domain(site: Site) -> None:
+def restarted_with_the_hosts_domain(site: FaultContext) -> None:
     """A restarted container looks names up in the host's search domain first."""
     if site.is_bridged:
         searched = f"search {SENTINEL_ZONE}\noptions ndots:3\n"
@@ -264,9 +264,9 @@ def restarted_with_the_hosts_domain(site: Site) -> None:
 
 
 @fault("aliases-end-with-a-restart", violates=("NET-4",), around="start_container")
-def aliases_end_with_a_restart(site: Site, verb: Verb) -> Facts:
+def aliases_end_with_a_restart(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A restarted container is found by its name, and by its aliases no more."""
-    facts: Facts = verb()
+    facts: ContainerInfo = verb()
     spec = site.specs[verb.name]
     if isinstance(spec.mode, Bridge) and spec.aliases:
         site.runtime.disconnect(verb.name, spec.mode.network)
@@ -275,7 +275,7 @@ def aliases_end_with_a_restart(site: Site, verb: Verb) -> Facts:
 
 
 @fault("own-ipv6-ends-with-a-restart", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED)
-def own_ipv6_ends_with_a_restart(site: Site) -> None:
+def own_ipv6_ends_with_a_restart(site: FaultContext) -> None:
     """A restarted container's name stands at its IPv4 address alone."""
     if site.is_bridged:
         own = {str(item.ip) for plug in site.plugs() for item in plug.addresses}
@@ -288,11 +288,11 @@ def own_ipv6_ends_with_a_restart(site: Site) -> None:
 
 
 @fault("hostnames-lead-nowhere", violates=("NET-4",), around=("run", "start_container"))
-def hostnames_lead_nowhere(site: Site, verb: Verb) -> Facts:
+def hostnames_lead_nowhere(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A hostname that was asked for is known inside, and to nobody else."""
     if verb.called == "run":
         spec = verb.spec
-        facts: Facts = verb(spec=replace(spec, hostname=None))
+        facts: ContainerInfo = verb(spec=replace(spec, hostname=None))
     else:
         spec, facts = site.specs[verb.name], verb()
     if spec.hostname and isinstance(spec.mode, Bridge):
@@ -300,7 +300,7 @@ def hostnames_lead_nowhere(site: Site, verb: Verb) -> Facts:
     return facts
 
 
-def _rename(site: Site, pid: int, name: str) -> None:
+def _rename(site: FaultContext, pid: int, name: str) -> None:
     """Have a running container say that it is called otherwise, by the kernel and by its files."""
     called = site.call(inside, pid, socket.gethostname)
     site.call(inside, pid, socket.sethostname, name)
@@ -313,14 +313,14 @@ def _rename(site: Site, pid: int, name: str) -> None:
 
 
 @fault("second-resolver-is-left-out", violates=("DNS-1",), around="run", narrow=True)
-def second_resolver_is_left_out(site: Site, verb: Verb) -> Facts:
+def second_resolver_is_left_out(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Of several resolvers that were asked for only the first is asked."""
-    facts: Facts = verb(spec=replace(verb.spec, dns=verb.spec.dns[:1]))
+    facts: ContainerInfo = verb(spec=replace(verb.spec, dns=verb.spec.dns[:1]))
     return facts
 
 
 @fault("second-search-domain-comes-first", violates=("DNS-3",), moment=Moment.CONTAINER_STARTED)
-def second_search_domain_comes_first(site: Site) -> None:
+def second_search_domain_comes_first(site: FaultContext) -> None:
     """Where the host has two search domains a peer's name is asked for under the second."""
     said = [line.split() for line in site.call(_text, _RESOLV_CONF).splitlines()]
     none: list[str] = []
@@ -336,9 +336,11 @@ def _text(path: str) -> str:
 
 
 @fault("aliases-of-connections-end-with-a-restart", violates=("NET-4",), around="start_container")
-def aliases_of_connections_end_with_a_restart(site: Site, verb: Verb) -> Facts:
+def aliases_of_connections_end_with_a_restart(
+    site: FaultContext, verb: AdapterCall
+) -> ContainerInfo:
     """A restarted container has the aliases that it was started with, and those alone."""
-    facts: Facts = verb()
+    facts: ContainerInfo = verb()
     spec = site.specs[facts.name]
     for endpoint in facts.endpoints if isinstance(spec.mode, Bridge) else ():
         if endpoint.network not in spec.networks:
@@ -353,14 +355,14 @@ def aliases_of_connections_end_with_a_restart(site: Site, verb: Verb) -> Facts:
     moment=Moment.CONTAINER_STARTED,
     narrow=True,
 )
-def long_questions_are_not_heard(site: Site) -> None:
+def long_questions_are_not_heard(site: FaultContext) -> None:
     """A question for a name that is long, though no longer than it may be, is lost."""
     if site.is_bridged:
         site.inside.rule("output", l4proto("udp"), dport(53), longer_than(90), DROP)
 
 
 @fault("second-question-is-lost", violates=("DNS-1",), moment=Moment.CONTAINER_STARTED, narrow=True)
-def second_question_is_lost(site: Site) -> None:
+def second_question_is_lost(site: FaultContext) -> None:
     """Of two questions that one socket asks at once, as the C library does, one is not answered."""
     if site.is_bridged:
         question = [*l4proto("udp"), *dport(53)]
@@ -369,7 +371,7 @@ def second_question_is_lost(site: Site) -> None:
 
 
 @fault("later-peers-stand-in-the-hosts-file", violates=("FILE-1",), moment=Moment.CONNECTED)
-def later_peers_stand_in_the_hosts_file(site: Site) -> None:
+def later_peers_stand_in_the_hosts_file(site: FaultContext) -> None:
     """Connected to a network, a container has its peers there in its hosts file, for good."""
     told = site.read(_HOSTS)
     for name, facts in site.other_containers().items():

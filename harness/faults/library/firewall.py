@@ -14,7 +14,7 @@ from harness.faults.helpers import (
     internal_bridges,
     new_bridges,
 )
-from harness.faults.target import Site
+from harness.faults.target import FaultContext
 from linux.nftables import (
     ct_dnat,
     ct_state,
@@ -32,7 +32,7 @@ from linux.nftables import (
 
 
 @fault("no-masquerade", violates=("BR-7",), moment=RULES)
-def no_masquerade(site: Site) -> None:
+def no_masquerade(site: FaultContext) -> None:
     """What leaves the host carries the container's own address."""
     site.host.take_rules(lambda entry: entry.does == "masq")
 
@@ -42,13 +42,13 @@ def no_masquerade(site: Site) -> None:
     violates=("BR-7",),
     moment=(Moment.CONNECTED, Moment.DISCONNECTED),
 )
-def no_masquerade_once_connected(site: Site) -> None:
+def no_masquerade_once_connected(site: FaultContext) -> None:
     """Who was connected to a network more carries its own address out of the host."""
     site.host.take_rules(lambda entry: entry.does == "masq")
 
 
 @fault("one-protocol-untranslated", violates=("BR-7",), moment=PLUGGED)
-def one_protocol_untranslated(site: Site) -> None:
+def one_protocol_untranslated(site: FaultContext) -> None:
     """Datagrams leave with the container's own address; the rest is translated."""
     for plug in site.plugs():
         for address in plug.addresses:
@@ -60,7 +60,7 @@ def one_protocol_untranslated(site: Site) -> None:
 
 
 @fault("translated-to-another-address", violates=("BR-7",), moment=RULES)
-def translated_to_another_address(site: Site) -> None:
+def translated_to_another_address(site: FaultContext) -> None:
     """The internet sees an address of the host's, though not that of the way out."""
     other = next(item.ip for item in site.host.addresses("br0") if item.version == 4)
     out = oifname(site.uplink())
@@ -70,7 +70,7 @@ def translated_to_another_address(site: Site) -> None:
 
 
 @fault("ipv6-untranslated", violates=("V6-1",), moment=PLUGGED)
-def ipv6_untranslated(site: Site) -> None:
+def ipv6_untranslated(site: FaultContext) -> None:
     """Over IPv6 what leaves the host carries the container's own address."""
     for plug in site.plugs():
         for address in plug.addresses:
@@ -81,7 +81,7 @@ def ipv6_untranslated(site: Site) -> None:
 
 
 @fault("every-flow-has-one-port", violates=("BR-24",), moment=Moment.HOST_READY)
-def every_flow_has_one_port(site: Site) -> None:
+def every_flow_has_one_port(site: FaultContext) -> None:
     """Translated flows all get the same port: of two to one server one is lost."""
     out = oifname(site.uplink())
     for version in FAMILIES:
@@ -95,7 +95,7 @@ def every_flow_has_one_port(site: Site) -> None:
 
 
 @fault("direct-routing-open", violates=("BR-9",), moment=RULES, history="moby#14041")
-def direct_routing_open(site: Site) -> None:
+def direct_routing_open(site: FaultContext) -> None:
     """Who sends to a container's own address by way of the host gets in."""
     forget_drops(site, "out")
 
@@ -106,14 +106,14 @@ def direct_routing_open(site: Site) -> None:
     moment=RULES,
     history="netavark#331",
 )
-def networks_are_not_isolated(site: Site) -> None:
+def networks_are_not_isolated(site: FaultContext) -> None:
     """Containers on different networks reach each other through the host."""
     for way in ("in", "out"):
         forget_drops(site, way)
 
 
 @fault("isolation-of-one-family", violates=("NET-2",), moment=RULES, history="netavark#1515")
-def isolation_of_one_family(site: Site) -> None:
+def isolation_of_one_family(site: FaultContext) -> None:
     """Networks are kept apart over IPv4 only."""
     forget_drops(site, "out")
     for bridge in site.bridges():
@@ -122,14 +122,14 @@ def isolation_of_one_family(site: Site) -> None:
 
 
 @fault("internal-network-is-open", violates=("INT-1",), moment=RULES)
-def internal_network_is_open(site: Site) -> None:
+def internal_network_is_open(site: FaultContext) -> None:
     """What comes from outside is forwarded into an internal network."""
     forget_drops(site, "out")
     forget_drops(site, "in")
 
 
 @fault("forged-sources-pass", violates=("BR-26",), moment=RULES)
-def forged_sources_pass(site: Site) -> None:
+def forged_sources_pass(site: FaultContext) -> None:
     """A packet whose source is none of the network's leaves the host as it is."""
     forget_drops(site, "in")
 
@@ -138,7 +138,7 @@ def forged_sources_pass(site: Site) -> None:
 
 
 @fault("gateway-is-deaf-to-pings", violates=("BR-5",), moment=RULES)
-def gateway_is_deaf_to_pings(site: Site) -> None:
+def gateway_is_deaf_to_pings(site: FaultContext) -> None:
     """The bridge's and the host's addresses do not answer an echo request."""
     for bridge in site.bridges():
         for protocol in ("icmp", "icmpv6"):
@@ -146,35 +146,35 @@ def gateway_is_deaf_to_pings(site: Site) -> None:
 
 
 @fault("host-is-out-of-reach", violates=("BR-5",), moment=RULES)
-def host_is_out_of_reach(site: Site) -> None:
+def host_is_out_of_reach(site: FaultContext) -> None:
     """A firewall of the host's refuses what containers send to it over TCP."""
     for bridge in site.bridges():
         drop(site, "input", iifname(bridge), l4proto("tcp"))
 
 
 @fault("bystanders-are-out-of-reach", violates=("BR-6",), moment=RULES)
-def bystanders_are_out_of_reach(site: Site) -> None:
+def bystanders_are_out_of_reach(site: FaultContext) -> None:
     """Nothing is forwarded from containers to other networks behind the host."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname("br0"))
 
 
 @fault("internet-is-out-of-reach", violates=("BR-7",), moment=RULES)
-def internet_is_out_of_reach(site: Site) -> None:
+def internet_is_out_of_reach(site: FaultContext) -> None:
     """Nothing is forwarded from containers to the internet."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname(site.uplink()))
 
 
 @fault("host-cannot-reach-in", violates=("BR-27",), moment=RULES)
-def host_cannot_reach_in(site: Site) -> None:
+def host_cannot_reach_in(site: FaultContext) -> None:
     """The host itself does not reach its containers."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), ct_state("new"))
 
 
 @fault("peers-lose-datagrams", violates=("BR-4",), moment=Moment.HOST_READY)
-def peers_lose_datagrams(site: Site) -> None:
+def peers_lose_datagrams(site: FaultContext) -> None:
     """Containers on one network exchange no datagrams."""
     for version in FAMILIES:
         site.host.rule(
@@ -188,7 +188,7 @@ def peers_lose_datagrams(site: Site) -> None:
 
 
 @fault("peers-lose-connections", violates=("BR-4",), moment=Moment.HOST_READY)
-def peers_lose_connections(site: Site) -> None:
+def peers_lose_connections(site: FaultContext) -> None:
     """Containers on one network cannot connect to each other."""
     site.host.rule(
         "forward",
@@ -201,13 +201,13 @@ def peers_lose_connections(site: Site) -> None:
 
 
 @fault("ipv6-peers-are-deaf", violates=("V6-1",), moment=Moment.HOST_READY)
-def ipv6_peers_are_deaf(site: Site) -> None:
+def ipv6_peers_are_deaf(site: FaultContext) -> None:
     """Containers on one network do not reach each other over IPv6."""
     site.host.rule("forward", nft_rules.between_ports(6), nft_rules.DROP, priority=0, bridge=True)
 
 
 @fault("icmpv6-is-dropped", violates=("V6-1",), moment=RULES)
-def icmpv6_is_dropped(site: Site) -> None:
+def icmpv6_is_dropped(site: FaultContext) -> None:
     """A firewall that thinks that ICMP can be done without: nothing is told over IPv6."""
     for bridge in site.bridges():
         for kind in (1, 2, 3, 4):
@@ -218,7 +218,7 @@ def icmpv6_is_dropped(site: Site) -> None:
 
 
 @fault("pings-from-outside-get-in", violates=("BR-9",), moment=RULES)
-def pings_from_outside_get_in(site: Site) -> None:
+def pings_from_outside_get_in(site: FaultContext) -> None:
     """Connections from outside are kept from a container, echo requests are not."""
     forget_drops(site, "out")
     for bridge in site.bridges():
@@ -228,7 +228,7 @@ def pings_from_outside_get_in(site: Site) -> None:
 
 
 @fault("what-looks-like-an-answer-gets-in", violates=("BR-9",), moment=RULES)
-def what_looks_like_an_answer_gets_in(site: Site) -> None:
+def what_looks_like_an_answer_gets_in(site: FaultContext) -> None:
     """A firewall without a memory: what is sent with an ACK is let in."""
     forget_drops(site, "out")
     for bridge in site.bridges():
@@ -238,7 +238,7 @@ def what_looks_like_an_answer_gets_in(site: Site) -> None:
 
 
 @fault("networks-leak-one-way", violates=("NET-2",), moment=RULES)
-def networks_leak_one_way(site: Site) -> None:
+def networks_leak_one_way(site: FaultContext) -> None:
     """From the default network the others are reached, and not the other way."""
     first, *rest = site.bridges()
     forget_drops(site, "out", bridges=rest or ["-"])
@@ -248,7 +248,7 @@ def networks_leak_one_way(site: Site) -> None:
 
 
 @fault("host-cannot-connect-in", violates=("BR-27",), moment=RULES)
-def host_cannot_connect_in(site: Site) -> None:
+def host_cannot_connect_in(site: FaultContext) -> None:
     """The host reaches its containers by pings and datagrams, not over TCP."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), l4proto("tcp"), ct_state("new"))
@@ -258,14 +258,14 @@ def host_cannot_connect_in(site: Site) -> None:
 
 
 @fault("peers-lose-the-web", violates=("BR-4",), moment=Moment.HOST_READY)
-def peers_lose_the_web(site: Site) -> None:
+def peers_lose_the_web(site: FaultContext) -> None:
     """Between containers on one network port 80 is closed, and every other open."""
     web = [*nft_rules.between_ports(4), *l4proto("tcp"), *dport(80)]
     site.host.rule("forward", web, nft_rules.DROP, priority=0, bridge=True)
 
 
 @fault("the-internets-web-is-filtered", violates=("BR-7",), moment=RULES)
-def the_internets_web_is_filtered(site: Site) -> None:
+def the_internets_web_is_filtered(site: FaultContext) -> None:
     """A firewall of the host's lets containers call any port of the internet but one."""
     for bridge in site.bridges():
         web = [*l4proto("tcp"), *dport(443)]
@@ -273,14 +273,14 @@ def the_internets_web_is_filtered(site: Site) -> None:
 
 
 @fault("a-service-of-the-host-is-closed", violates=("BR-5",), moment=RULES)
-def a_service_of_the_host_is_closed(site: Site) -> None:
+def a_service_of_the_host_is_closed(site: FaultContext) -> None:
     """Containers reach every port of the host but one."""
     for bridge in site.bridges():
         drop(site, "input", iifname(bridge), l4proto("tcp"), dport(22))
 
 
 @fault("internal-network-ends-for-want-of-a-route", violates=("INT-1",), moment=RULES)
-def internal_network_ends_for_want_of_a_route(site: Site) -> None:
+def internal_network_ends_for_want_of_a_route(site: FaultContext) -> None:
     """Nothing keeps an internal network in but that its containers know no way out."""
     forget_drops(site, "in")
 
@@ -289,7 +289,7 @@ def internal_network_ends_for_want_of_a_route(site: Site) -> None:
 
 
 @fault("questions-pass-between-networks", violates=("NET-2",), moment=RULES)
-def questions_pass_between_networks(site: Site) -> None:
+def questions_pass_between_networks(site: FaultContext) -> None:
     """What goes to port 53 passes from one network to another, nothing else does."""
     forget_drops(site, "out")
     for bridge in site.bridges():
@@ -300,7 +300,7 @@ def questions_pass_between_networks(site: Site) -> None:
 
 
 @fault("ipv6-answers-nobody-asked-for-get-in", violates=("BR-9",), moment=RULES)
-def ipv6_answers_nobody_asked_for_get_in(site: Site) -> None:
+def ipv6_answers_nobody_asked_for_get_in(site: FaultContext) -> None:
     """Over IPv6 whatever comes from port 53 is taken for an answer, and let in."""
     forget_drops(site, "out")
     for bridge in site.bridges():
@@ -311,7 +311,7 @@ def ipv6_answers_nobody_asked_for_get_in(site: Site) -> None:
 
 
 @fault("internal-network-is-open-to-other-protocols", violates=("INT-1",), moment=RULES)
-def internal_network_is_open_to_other_protocols(site: Site) -> None:
+def internal_network_is_open_to_other_protocols(site: FaultContext) -> None:
     """An internal network keeps TCP, UDP and ICMP in, and nothing else."""
     for bridge in internal_bridges(site):
         forget_drops(site, "in", bridges=[bridge])
@@ -321,21 +321,21 @@ def internal_network_is_open_to_other_protocols(site: Site) -> None:
 
 
 @fault("host-cannot-log-in", violates=("BR-27",), moment=RULES)
-def host_cannot_log_in(site: Site) -> None:
+def host_cannot_log_in(site: FaultContext) -> None:
     """One service of its containers is closed to the host."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), l4proto("tcp"), dport(22))
 
 
 @fault("forged-sources-pass-without-icc", violates=("BR-26",), moment=RULES)
-def forged_sources_pass_without_icc(site: Site) -> None:
+def forged_sources_pass_without_icc(site: FaultContext) -> None:
     """Where peers are kept apart a packet with somebody else's source leaves the host as it is."""
     if bridges := list(bridges_without_icc(site)):
         forget_drops(site, "in", bridges=bridges)
 
 
 @fault("internal-network-reaches-published-ports", violates=("INT-1",), moment=RULES)
-def internal_network_reaches_published_ports(site: Site) -> None:
+def internal_network_reaches_published_ports(site: FaultContext) -> None:
     """By its gateway's address an internal network gets at what others publish, at nothing else."""
     for bridge in internal_bridges(site):
         forget_drops(site, "in", bridges=[bridge])
@@ -344,7 +344,7 @@ def internal_network_reaches_published_ports(site: Site) -> None:
 
 
 @fault("databases-are-out-of-reach", violates=("BR-7",), moment=RULES, narrow=True)
-def databases_are_out_of_reach(site: Site) -> None:
+def databases_are_out_of_reach(site: FaultContext) -> None:
     """Containers call any service of the internet but one of those that firewalls seldom name."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname(site.uplink()), l4proto("tcp"), dport(5432))

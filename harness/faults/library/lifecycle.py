@@ -7,11 +7,11 @@ import socket
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 
-from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
-from harness.faults.fault import Moment, Verb, fault
+from harness.faults.fault import AdapterCall, Moment, fault
 from harness.faults.helpers import drop, leave_link
-from harness.faults.target import Site
+from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Nothing
 from linux import rtnetlink
 from linux.nftables import Table, add_chain, add_rule, add_table, counter, ct_dnat, dport, l4proto
@@ -26,7 +26,7 @@ from linux.syscalls import MS_BIND, mount
     moment=Moment.CONTAINER_REMOVED,
     history="libnetwork#846",
 )
-def veth_stays(site: Site) -> None:
+def veth_stays(site: FaultContext) -> None:
     """A removed container's veth pair is still in the host."""
     leave_link(site)
 
@@ -36,7 +36,7 @@ def veth_stays(site: Site) -> None:
     violates=("LIFE-1",),
     moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED),
 )
-def neighbour_stays(site: Site) -> None:
+def neighbour_stays(site: FaultContext) -> None:
     """The host remembers the MAC of a container that is gone."""
     if site.moment == Moment.BEFORE_REMOVE:
         site.memory["gone"] = [(plug.bridge, plug.addresses) for plug in site.plugs()]
@@ -52,7 +52,7 @@ def neighbour_stays(site: Site) -> None:
     violates=("LIFE-1",),
     moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED),
 )
-def address_stays(site: Site) -> None:
+def address_stays(site: FaultContext) -> None:
     """A removed container's address is an address of the host's."""
     if site.moment == Moment.BEFORE_REMOVE:
         site.memory["gone"] = [item for plug in site.plugs() for item in plug.addresses]
@@ -62,20 +62,20 @@ def address_stays(site: Site) -> None:
 
 
 @fault("route-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
-def route_stays(site: Site) -> None:
+def route_stays(site: FaultContext) -> None:
     """A route that a container needed outlives it."""
     site.host.ensure(rtnetlink.add_blackhole(IPv4Network("172.31.254.0/24")))
 
 
 @fault("forwarding-entry-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
-def forwarding_entry_stays(site: Site) -> None:
+def forwarding_entry_stays(site: FaultContext) -> None:
     """A bridge goes on sending a removed container's MAC to a port, for good."""
     port = next(link for link in site.host.links().values() if link.master)
     site.host.ensure(rtnetlink.add_forwarding("02:42:ac:11:00:fd", port=port.ifindex))
 
 
 @fault("rules-stay", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED, history="moby#22397")
-def rules_stay(site: Site) -> None:
+def rules_stay(site: FaultContext) -> None:
     """A removed container has left a rule in the host's firewall."""
     table = Table("inet", "leftover")
     chain = add_chain(table, "forward", hook="forward")
@@ -88,7 +88,7 @@ def rules_stay(site: Site) -> None:
     moment=Moment.BEFORE_REMOVE,
     history="moby#32090",
 )
-def namespace_is_held(site: Site) -> None:
+def namespace_is_held(site: FaultContext) -> None:
     """A helper of the runtime's still has a removed container's namespace open."""
     if site.facts:
         held = f"exec 9</proc/{site.facts.pid}/ns/net; exec sleep 2147483647"
@@ -101,7 +101,7 @@ def namespace_is_held(site: Site) -> None:
     moment=Moment.BEFORE_REMOVE,
     history="podman#858",
 )
-def namespace_is_named(site: Site) -> None:
+def namespace_is_named(site: FaultContext) -> None:
     """A mount keeps a removed container's namespace."""
     if site.facts:
         site.call(_name, site.facts.pid, f"/run/netns-{site.name}")
@@ -113,13 +113,13 @@ def _name(pid: int, path: str) -> None:
 
 
 @fault("process-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
-def process_stays(site: Site) -> None:
+def process_stays(site: FaultContext) -> None:
     """A helper of a removed container goes on running."""
     site.spawn("sleep", "2147483647")
 
 
 @fault("network-leaves-a-link", violates=("LIFE-1",), moment=Moment.NETWORK_REMOVED)
-def network_leaves_a_link(site: Site) -> None:
+def network_leaves_a_link(site: FaultContext) -> None:
     """A removed network has left an interface."""
     leave_link(site)
 
@@ -133,7 +133,7 @@ def network_leaves_a_link(site: Site) -> None:
     moment=Moment.REFUSED,
     history="podman#18205",
 )
-def failed_start_leaves_a_process(site: Site) -> None:
+def failed_start_leaves_a_process(site: FaultContext) -> None:
     """A start that fails half-way leaves its helper running."""
     site.spawn("sleep", "2147483647")
 
@@ -144,16 +144,16 @@ def failed_start_leaves_a_process(site: Site) -> None:
     moment=Moment.REFUSED,
     history="containerd#5768",
 )
-def failed_start_leaves_a_link(site: Site) -> None:
+def failed_start_leaves_a_link(site: FaultContext) -> None:
     """A start that fails half-way leaves the interface that it had made."""
     leave_link(site)
 
 
 @fault("failed-start-keeps-its-name", violates=("LIFE-2",), around="run")
-def failed_start_keeps_its_name(site: Site, verb: Verb) -> Facts:
+def failed_start_keeps_its_name(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container that could not be started is there, and its name is taken."""
     try:
-        facts: Facts = verb()
+        facts: ContainerInfo = verb()
     except RuntimeRefused:
         if isinstance(verb.spec.mode, Bridge):
             verb(spec=ContainerSpec(verb.spec.name, Nothing()))
@@ -162,7 +162,7 @@ def failed_start_keeps_its_name(site: Site, verb: Verb) -> Facts:
 
 
 @fault("removing-nobody-succeeds", violates=("LIFE-5",), around="remove", narrow=True)
-def removing_nobody_succeeds(site: Site, verb: Verb) -> None:
+def removing_nobody_succeeds(site: FaultContext, verb: AdapterCall) -> None:
     """Removing what is not there does nothing, though the runtime declares otherwise."""
     for name in verb.names:
         try:
@@ -172,16 +172,16 @@ def removing_nobody_succeeds(site: Site, verb: Verb) -> None:
 
 
 @fault("unknown-names-are-known", violates=("LIFE-5",), around=("inspect", "stop_container"))
-def unknown_names_are_known(site: Site, verb: Verb) -> object:
+def unknown_names_are_known(site: FaultContext, verb: AdapterCall) -> object:
     """Whoever asks for a container that was never there is told of one."""
     try:
         return verb()
     except RuntimeRefused:
-        return Facts(id="0" * 64, name=verb.name, pid=0, running=False)
+        return ContainerInfo(id="0" * 64, name=verb.name, pid=0, running=False)
 
 
 @fault("stopping-twice-is-refused", violates=("LIFE-5",), around="stop_container", narrow=True)
-def stopping_twice_is_refused(site: Site, verb: Verb) -> None:
+def stopping_twice_is_refused(site: FaultContext, verb: AdapterCall) -> None:
     """Stopping what is stopped is refused, though the runtime declares otherwise."""
     if site.facts and not site.facts.running:
         raise RuntimeRefused(f"stop {verb.name}", "it does not run")
@@ -192,9 +192,9 @@ def stopping_twice_is_refused(site: Site, verb: Verb) -> None:
 
 
 @fault("the-dead-are-running", violates=("LIFE-3",), around="inspect", narrow=True)
-def the_dead_are_running(site: Site, verb: Verb) -> Facts:
+def the_dead_are_running(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container whose process has died is told to run."""
-    facts: Facts = verb()
+    facts: ContainerInfo = verb()
     known = site.memory.setdefault("alive", {})
     if facts.running:
         known[facts.name] = facts
@@ -207,32 +207,32 @@ _KILLED = 137
 
 
 @fault("the-dead-cannot-be-started", violates=("LIFE-3",), around="start_container", narrow=True)
-def the_dead_cannot_be_started(site: Site, verb: Verb) -> Facts:
+def the_dead_cannot_be_started(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container whose process has died is not cleaned up enough to be started again."""
     if site.facts and site.facts.exit_code == _KILLED:
         raise RuntimeRefused(f"start {verb.name}", "its network is in use")
-    facts: Facts = verb()
+    facts: ContainerInfo = verb()
     return facts
 
 
 @fault("starts-at-once-are-refused", violates=("LIFE-4",), around="run")
-def starts_at_once_are_refused(site: Site, verb: Verb) -> Facts:
+def starts_at_once_are_refused(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Of several starts at the same time one finds the runtime busy."""
     if os.getpid() % 4 == 0 and os.getppid() != 1:
         raise RuntimeRefused(f"run {verb.spec.name}", "database is locked")
-    facts: Facts = verb()
+    facts: ContainerInfo = verb()
     return facts
 
 
 @fault("restart-leaves-the-crash", violates=("LIFE-6",), around="crash")
-def restart_leaves_the_crash(site: Site, verb: Verb) -> None:
+def restart_leaves_the_crash(site: FaultContext, verb: AdapterCall) -> None:
     """What a killed start has left is never cleaned up."""
     verb()
     leave_link(site)
 
 
 @fault("crash-takes-everybody-down", violates=("LIFE-6",), around="crash")
-def crash_takes_everybody_down(site: Site, verb: Verb) -> None:
+def crash_takes_everybody_down(site: FaultContext, verb: AdapterCall) -> None:
     """Running containers lose their network when the runtime is killed."""
     verb()
     for facts in site.other_containers().values():
@@ -241,21 +241,21 @@ def crash_takes_everybody_down(site: Site, verb: Verb) -> None:
 
 
 @fault("policy-rule-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
-def policy_rule_stays(site: Site) -> None:
+def policy_rule_stays(site: FaultContext) -> None:
     """A policy rule of a container's outlives it."""
     count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
     site.host.ensure(rtnetlink.add_rule(4, iif="gone0", table=254, priority=count))
 
 
 @fault("ipv6-route-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
-def ipv6_route_stays(site: Site) -> None:
+def ipv6_route_stays(site: FaultContext) -> None:
     """An IPv6 route of a container's outlives it."""
     count = site.memory["routes"] = site.memory.get("routes", 0) + 1
     site.host.ensure(rtnetlink.add_blackhole(IPv6Network(f"fd00:dead:{count:x}::/48")))
 
 
 @fault("disconnecting-leaves-a-link", violates=("NET-3",), moment=Moment.DISCONNECTED)
-def disconnecting_leaves_a_link(site: Site) -> None:
+def disconnecting_leaves_a_link(site: FaultContext) -> None:
     """The cable to a network that a container was taken off stays in the host."""
     leave_link(site)
 
@@ -263,7 +263,7 @@ def disconnecting_leaves_a_link(site: Site) -> None:
 @fault(
     "daemon-takes-abstract-datagrams", violates=("HOST-6",), moment=Moment.HOST_READY, narrow=True
 )
-def daemon_takes_abstract_datagrams(site: Site) -> None:
+def daemon_takes_abstract_datagrams(site: FaultContext) -> None:
     """The runtime's daemon has an abstract socket for datagrams."""
     opened = site.host.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     opened.bind("\0journal")
@@ -271,20 +271,20 @@ def daemon_takes_abstract_datagrams(site: Site) -> None:
 
 
 @fault("traffic-control-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_STARTED)
-def traffic_control_stays(site: Site) -> None:
+def traffic_control_stays(site: FaultContext) -> None:
     """A hook for traffic control stays at the host's own interface."""
     site.host.ensure(nft_rules.add_clsact(site.host.link(site.uplink()).ifindex))
 
 
 @fault("crash-closes-published-ports", violates=("LIFE-6",), around="crash")
-def crash_closes_published_ports(site: Site, verb: Verb) -> None:
+def crash_closes_published_ports(site: FaultContext, verb: AdapterCall) -> None:
     """When the runtime was killed what running containers publish is closed, for good."""
     verb()
     drop(site, "forward", ct_dnat())
 
 
 @fault("crash-ends-names", violates=("LIFE-6",), around="crash")
-def crash_ends_names(site: Site, verb: Verb) -> None:
+def crash_ends_names(site: FaultContext, verb: AdapterCall) -> None:
     """When the runtime was killed nobody answers for names on networks of one's own any more."""
     verb()
     for facts in site.other_containers().values():

@@ -9,9 +9,9 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from harness.faults import nft_rules
-from harness.faults.fault import PLUGGED, RULES, Moment, Verb, fault
+from harness.faults.fault import PLUGGED, RULES, AdapterCall, Moment, fault
 from harness.faults.helpers import gateway_of
-from harness.faults.target import Plug, Site
+from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import DEFAULT_NETWORK, Nothing
 from harness.testbench.attach import host_end
 from linux import rtnetlink
@@ -19,21 +19,21 @@ from linux.nftables import daddr
 
 
 @fault("second-interface", violates=("BR-1",), moment=PLUGGED)
-def second_interface(site: Site) -> None:
+def second_interface(site: FaultContext) -> None:
     """A container on a bridge network gets an interface that nobody asked for."""
     if site.is_bridged:
         site.inside.ensure(rtnetlink.add_veth("extra0", "extra1"))
 
 
 @fault("loopback-down", violates=("BR-1",), moment=PLUGGED)
-def loopback_down(site: Site) -> None:
+def loopback_down(site: FaultContext) -> None:
     """The loopback of a bridged container stays down."""
     if site.is_bridged:
         site.inside.set_link("lo", up=False)
 
 
 @fault("interface-has-another-name", violates=("BR-1",), moment=PLUGGED, errors=True)
-def interface_has_another_name(site: Site) -> None:
+def interface_has_another_name(site: FaultContext) -> None:
     """The container's interface is not called eth0."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, up=False)
@@ -42,42 +42,42 @@ def interface_has_another_name(site: Site) -> None:
 
 
 @fault("host-end-down", violates=("BR-3",), moment=PLUGGED)
-def host_end_down(site: Site) -> None:
+def host_end_down(site: FaultContext) -> None:
     """The host's end of the veth pair is never brought up."""
     for plug in site.plugs():
         site.host.set_link(plug.outside, up=False)
 
 
 @fault("host-end-outside-the-bridge", violates=("BR-3",), moment=PLUGGED)
-def host_end_outside_the_bridge(site: Site) -> None:
+def host_end_outside_the_bridge(site: FaultContext) -> None:
     """The host's end of the veth pair is no port of the bridge."""
     for plug in site.plugs():
         site.host.set_link(plug.outside, master=0)
 
 
 @fault("smaller-mtu-inside", violates=("BR-12",), moment=PLUGGED, history="moby#22028")
-def smaller_mtu_inside(site: Site) -> None:
+def smaller_mtu_inside(site: FaultContext) -> None:
     """The container's end has another MTU than the bridge."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, mtu=1450)
 
 
 @fault("bridge-mtu-forgotten", violates=("BR-12",), moment=PLUGGED, history="netavark#1381")
-def bridge_mtu_forgotten(site: Site) -> None:
+def bridge_mtu_forgotten(site: FaultContext) -> None:
     """The bridge keeps an MTU of its own choice when its ports have got theirs."""
     for plug in site.plugs():
         site.host.set_link(plug.bridge, mtu=1400)
 
 
 @fault("host-end-mtu", violates=("BR-12",), moment=PLUGGED)
-def host_end_mtu(site: Site) -> None:
+def host_end_mtu(site: FaultContext) -> None:
     """The host's end passes only frames that are smaller than what the container may send."""
     for plug in site.plugs():
         site.host.set_link(plug.outside, mtu=1300)
 
 
 @fault("connected-later-mtu", violates=("BR-12",), moment=Moment.CONNECTED)
-def connected_later_mtu(site: Site) -> None:
+def connected_later_mtu(site: FaultContext) -> None:
     """The interface that a running container gets more has an MTU of its own."""
     *_, last = site.plugs()
     for end, name in ((site.inside, last.inside), (site.host, last.outside)):
@@ -85,20 +85,20 @@ def connected_later_mtu(site: Site) -> None:
 
 
 @fault("network-mtu-ignored", violates=("NET-8",), around="network", narrow=True)
-def network_mtu_ignored(site: Site, verb: Verb) -> object:
+def network_mtu_ignored(site: FaultContext, verb: AdapterCall) -> object:
     """The MTU that a network was asked to have is not given to it."""
     return verb(spec=replace(verb.spec, mtu=None))
 
 
 @fault("network-mtu-on-the-bridge-alone", violates=("NET-8",), moment=PLUGGED, narrow=True)
-def network_mtu_on_the_bridge_alone(site: Site) -> None:
+def network_mtu_on_the_bridge_alone(site: FaultContext) -> None:
     """The container's own interface has the usual MTU, whatever its network was given."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, mtu=1500)
 
 
 @fault("bridge-takes-the-macs-of-ports", violates=("BR-14",), moment=PLUGGED)
-def bridge_takes_the_macs_of_ports(site: Site) -> None:
+def bridge_takes_the_macs_of_ports(site: FaultContext) -> None:
     """The bridge goes by another MAC with each container that comes."""
     for plug in site.plugs():
         count = site.memory["macs"] = site.memory.get("macs", 0) + 1
@@ -106,7 +106,7 @@ def bridge_takes_the_macs_of_ports(site: Site) -> None:
 
 
 @fault("bridge-is-a-hub", violates=("BR-13",), moment=PLUGGED)
-def bridge_is_a_hub(site: Site) -> None:
+def bridge_is_a_hub(site: FaultContext) -> None:
     """The bridge learns nothing, and sends every frame to every port."""
     for plug in site.plugs():
         site.host.rtnl(nft_rules.ageing(site.host.link(plug.bridge).ifindex, 0))
@@ -115,7 +115,7 @@ def bridge_is_a_hub(site: Site) -> None:
 
 
 @fault("groups-are-not-flooded", violates=("BR-17",), moment=PLUGGED)
-def groups_are_not_flooded(site: Site) -> None:
+def groups_are_not_flooded(site: FaultContext) -> None:
     """A multicast is kept from the ports of the bridge."""
     for plug in site.plugs():
         port = site.host.link(plug.outside).ifindex
@@ -123,7 +123,7 @@ def groups_are_not_flooded(site: Site) -> None:
 
 
 @fault("broadcasts-are-not-flooded", violates=("BR-17",), moment=PLUGGED)
-def broadcasts_are_not_flooded(site: Site) -> None:
+def broadcasts_are_not_flooded(site: FaultContext) -> None:
     """A container's broadcast does not reach its peers."""
     for plug in site.plugs():
         port = site.host.link(plug.outside).ifindex
@@ -131,14 +131,14 @@ def broadcasts_are_not_flooded(site: Site) -> None:
 
 
 @fault("peers-are-isolated", violates=("BR-4",), moment=PLUGGED)
-def peers_are_isolated(site: Site) -> None:
+def peers_are_isolated(site: FaultContext) -> None:
     """Containers on one network are kept apart though nobody asked for that."""
     for plug in site.plugs():
         site.host.rtnl(rtnetlink.isolate_port(site.host.link(plug.outside).ifindex))
 
 
 @fault("raw-ethernet-without-icc", violates=("ICC-1",), moment=PLUGGED, history="moby#36355")
-def raw_ethernet_without_icc(site: Site) -> None:
+def raw_ethernet_without_icc(site: FaultContext) -> None:
     """Communication between containers is off for IP's rules only: their frames still pass."""
     for plug in site.plugs():
         port = site.host.link(plug.outside).ifindex
@@ -146,7 +146,7 @@ def raw_ethernet_without_icc(site: Site) -> None:
 
 
 @fault("publishing-ends-isolation", violates=("ICC-1",), moment=PLUGGED, narrow=True)
-def publishing_ends_isolation(site: Site) -> None:
+def publishing_ends_isolation(site: FaultContext) -> None:
     """Who publishes a port is there for its peers, though containers are to be kept apart."""
     for plug in site.plugs() if site.spec and site.spec.ports else ():
         port = site.host.link(plug.outside).ifindex
@@ -154,13 +154,13 @@ def publishing_ends_isolation(site: Site) -> None:
 
 
 @fault("icc-option-ignored", violates=("ICC-1",), around="network", narrow=True)
-def icc_option_ignored(site: Site, verb: Verb) -> object:
+def icc_option_ignored(site: FaultContext, verb: AdapterCall) -> object:
     """A network without communication between containers is made like any other."""
     return verb(spec=replace(verb.spec, icc=True))
 
 
 @fault("networks-are-wired-together", violates=("BR-17", "L2-2"), moment=Moment.HOST_READY)
-def networks_are_wired_together(site: Site) -> None:
+def networks_are_wired_together(site: FaultContext) -> None:
     """A cable leads from the default bridge to a bystanders' one: frames cross the boundary."""
     links = site.host.links()
     site.host.ensure(rtnetlink.add_veth("cross0", "cross1"))
@@ -169,21 +169,21 @@ def networks_are_wired_together(site: Site) -> None:
 
 
 @fault("none-is-down", violates=("NONE-2", "NONE-4"), moment=Moment.CONTAINER_STARTED)
-def none_is_down(site: Site) -> None:
+def none_is_down(site: FaultContext) -> None:
     """The loopback of a container without a network is down."""
     if isinstance(site.mode, Nothing):
         site.inside.set_link("lo", up=False)
 
 
 @fault("none-has-an-interface", violates=("NONE-2",), moment=Moment.CONTAINER_STARTED)
-def none_has_an_interface(site: Site) -> None:
+def none_has_an_interface(site: FaultContext) -> None:
     """A container without a network has an interface besides lo, if to nowhere."""
     if isinstance(site.mode, Nothing):
         site.inside.ensure(rtnetlink.add_veth("extra0", "extra1"))
 
 
 @fault("none-has-a-cable-to-the-host", violates=("NONE-5",), moment=Moment.CONTAINER_STARTED)
-def none_has_a_cable_to_the_host(site: Site) -> None:
+def none_has_a_cable_to_the_host(site: FaultContext) -> None:
     """What a container without a network does shows on an interface of the host."""
     if isinstance(site.mode, Nothing):
         with site.inside.place.open() as space:
@@ -200,14 +200,14 @@ def none_has_a_cable_to_the_host(site: Site) -> None:
     narrow=True,
     also=("NONE-4", "ATT-3"),
 )
-def none_without_ipv6_loopback(site: Site) -> None:
+def none_without_ipv6_loopback(site: FaultContext) -> None:
     """::1 is torn down with the rest of IPv6."""
     if isinstance(site.mode, Nothing):
         site.inside.sysctl("net.ipv6.conf.lo.disable_ipv6", 1)
 
 
 @fault("attached-pair-outlives-its-container", violates=("ATT-4",), moment=Moment.CONTAINER_REMOVED)
-def attached_pair_outlives_its_container(site: Site) -> None:
+def attached_pair_outlives_its_container(site: FaultContext) -> None:
     """The port that was attached by hand stays on the bridge when its container has gone."""
     if isinstance(site.mode, Nothing):
         bridge = site.host.link(site.bridges()[0]).ifindex
@@ -229,7 +229,7 @@ def _await_no_link(name: str) -> None:
     violates=("BR-14",),
     moment=Moment.CONTAINER_REMOVED,
 )
-def bridge_mac_changes_on_removal(site: Site) -> None:
+def bridge_mac_changes_on_removal(site: FaultContext) -> None:
     """The bridge goes by another MAC when a container has gone."""
     count = site.memory["macs"] = site.memory.get("macs", 0) + 1
     for bridge in site.bridges():
@@ -237,14 +237,14 @@ def bridge_mac_changes_on_removal(site: Site) -> None:
 
 
 @fault("more-links-on-own-networks", violates=("BR-1",), moment=Moment.CONTAINER_STARTED)
-def more_links_on_own_networks(site: Site) -> None:
+def more_links_on_own_networks(site: FaultContext) -> None:
     """On a network of one's own a container has one interface more."""
     if site.facts and any(plug.network.name != DEFAULT_NETWORK for plug in site.plugs()):
         site.leave_inside(site.facts)
 
 
 @fault("restarted-with-another-mtu", violates=("NET-8",), moment=Moment.CONTAINER_RESTARTED)
-def restarted_with_another_mtu(site: Site) -> None:
+def restarted_with_another_mtu(site: FaultContext) -> None:
     """A restarted container's interface has the MTU that goes without saying."""
     for plug in site.plugs():
         if site.host.link(plug.bridge).mtu < 1500:
@@ -252,35 +252,35 @@ def restarted_with_another_mtu(site: Site) -> None:
 
 
 @fault("bridge-forgets-soon", violates=("BR-13",), moment=PLUGGED, narrow=True)
-def bridge_forgets_soon(site: Site) -> None:
+def bridge_forgets_soon(site: FaultContext) -> None:
     """Who has been silent for ten seconds is not known to the bridge: it floods what is for him."""
     for plug in site.plugs():
         site.host.rtnl(nft_rules.ageing(site.host.link(plug.bridge).ifindex, 10))
 
 
 @fault("broadcasts-are-not-sent", violates=("BR-17",), moment=PLUGGED, narrow=True)
-def broadcasts_are_not_sent(site: Site) -> None:
+def broadcasts_are_not_sent(site: FaultContext) -> None:
     """What an ordinary socket sends to everybody on the link does not leave the container."""
     for _ in site.plugs():
         site.inside.rule("output", daddr(ip_network("255.255.255.255/32")), nft_rules.DROP)
 
 
 @fault("restarted-ports-do-not-learn", violates=("BR-13",), moment=Moment.CONTAINER_RESTARTED)
-def restarted_ports_do_not_learn(site: Site) -> None:
+def restarted_ports_do_not_learn(site: FaultContext) -> None:
     """Where a restarted container is its bridge does not learn: what is for it goes to all."""
     for plug in site.plugs():
         _learn_nothing(site, plug)
 
 
 @fault("later-ports-do-not-learn", violates=("BR-13",), moment=Moment.CONNECTED)
-def later_ports_do_not_learn(site: Site) -> None:
+def later_ports_do_not_learn(site: FaultContext) -> None:
     """What is for a container goes to all on a network to which it was connected while it ran."""
     for plug in site.plugs():
         if site.network and plug.network.name == site.network.name:
             _learn_nothing(site, plug)
 
 
-def _learn_nothing(site: Site, plug: Plug) -> None:
+def _learn_nothing(site: FaultContext, plug: FaultLink) -> None:
     """Have a bridge not know who is behind a port, nor who has been."""
     port, mac = site.host.link(plug.outside).ifindex, site.inside.link(plug.inside).mac
     site.host.rtnl(nft_rules.port_option(port, "learning", on=False))
@@ -293,7 +293,7 @@ def _learn_nothing(site: Site, plug: Plug) -> None:
     moment=(Moment.CONTAINER_STOPPED, Moment.CONTAINER_REMOVED),
     narrow=True,
 )
-def emptied_bridge_forgets_its_mtu(site: Site) -> None:
+def emptied_bridge_forgets_its_mtu(site: FaultContext) -> None:
     """A bridge that has lost its last port has the usual MTU from then on."""
     links = site.host.links()
     ports = {link.master for link in links.values()}
@@ -303,7 +303,7 @@ def emptied_bridge_forgets_its_mtu(site: Site) -> None:
 
 
 @fault("broadcasts-of-the-subnet-are-not-sent", violates=("BR-17",), moment=PLUGGED, narrow=True)
-def broadcasts_of_the_subnet_are_not_sent(site: Site) -> None:
+def broadcasts_of_the_subnet_are_not_sent(site: FaultContext) -> None:
     """What an ordinary socket sends to its subnet's broadcast does not leave the container."""
     for plug in site.plugs():
         for own in plug.addresses:
@@ -318,7 +318,7 @@ def broadcasts_of_the_subnet_are_not_sent(site: Site) -> None:
     moment=Moment.CONNECTED,
     history="moby#36355",
 )
-def raw_ethernet_once_connected(site: Site) -> None:
+def raw_ethernet_once_connected(site: FaultContext) -> None:
     """Who was connected while it ran is kept from its peers by IP's rules only."""
     for plug in site.plugs():
         port = site.host.link(plug.outside).ifindex
@@ -329,7 +329,7 @@ _WRONG = "02:00:5e:10:00:66"
 
 
 @fault("bridge-proxies-arp", violates=("BR-18",), moment=RULES, narrow=True)
-def bridge_proxies_arp(site: Site) -> None:
+def bridge_proxies_arp(site: FaultContext) -> None:
     """The bridge answers ARP for whatever lies beyond it."""
     for bridge in site.bridges():
         site.host.sysctl(f"net.ipv4.conf.{bridge}.proxy_arp", 1)
@@ -337,7 +337,7 @@ def bridge_proxies_arp(site: Site) -> None:
 
 
 @fault("bridge-answers-for-the-loopback", violates=("BR-18",), moment=RULES)
-def bridge_answers_for_the_loopback(site: Site) -> None:
+def bridge_answers_for_the_loopback(site: FaultContext) -> None:
     """What lets the host's own calls to 127.0.0.1 out has it tell everybody that it has that."""
     for bridge in site.bridges():
         site.host.sysctl(f"net.ipv4.conf.{bridge}.arp_ignore", 0)
@@ -345,7 +345,7 @@ def bridge_answers_for_the_loopback(site: Site) -> None:
 
 
 @fault("ports-answer-for-others", violates=("BR-18",), moment=PLUGGED)
-def ports_answer_for_others(site: Site) -> None:
+def ports_answer_for_others(site: FaultContext) -> None:
     """A bridge that knows a container's MAC answers ARP in its place."""
     for plug in site.plugs():
         index = site.host.link(plug.outside).ifindex
@@ -353,7 +353,7 @@ def ports_answer_for_others(site: Site) -> None:
 
 
 @fault("container-answers-for-everybody", violates=("BR-18",), moment=PLUGGED)
-def container_answers_for_everybody(site: Site) -> None:
+def container_answers_for_everybody(site: FaultContext) -> None:
     """A container that forwards answers ARP for addresses that are not its own."""
     for plug in site.plugs():
         site.inside.sysctl("net.ipv4.ip_forward", 1)
@@ -362,7 +362,7 @@ def container_answers_for_everybody(site: Site) -> None:
 
 
 @fault("ndp-proxy", violates=("V6-1",), moment=PLUGGED)
-def ndp_proxy(site: Site) -> None:
+def ndp_proxy(site: FaultContext) -> None:
     """The bridge answers neighbour discovery for an address of somebody beyond it."""
     for plug in site.plugs():
         if gateway_of(plug, 6):
@@ -376,7 +376,7 @@ def ndp_proxy(site: Site) -> None:
 
 
 @fault("peers-remember-the-old-mac", violates=("BR-15",), moment=Moment.BEFORE_REMOVE)
-def peers_remember_the_old_mac(site: Site) -> None:
+def peers_remember_the_old_mac(site: FaultContext) -> None:
     """Whoever takes over an address is not reached by peers that knew its last owner."""
     for plug in site.plugs():
         mac = site.inside.link(plug.inside).mac
@@ -389,7 +389,7 @@ def peers_remember_the_old_mac(site: Site) -> None:
 
 
 @fault("host-remembers-a-wrong-mac", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
-def host_remembers_a_wrong_mac(site: Site) -> None:
+def host_remembers_a_wrong_mac(site: FaultContext) -> None:
     """A restarted container is not reached by the host, which has the way to it wrong."""
     for plug in site.plugs():
         index = site.host.link(plug.bridge).ifindex
@@ -398,7 +398,7 @@ def host_remembers_a_wrong_mac(site: Site) -> None:
 
 
 @fault("restarted-without-a-network", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
-def restarted_without_a_network(site: Site) -> None:
+def restarted_without_a_network(site: FaultContext) -> None:
     """A restarted container's interface stays down."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, up=False)
@@ -410,7 +410,7 @@ def restarted_without_a_network(site: Site) -> None:
     moment=PLUGGED,
     history="CVE-2021-32575",
 )
-def claims_are_contained_for_once(site: Site) -> None:
+def claims_are_contained_for_once(site: FaultContext) -> None:
     """What a container claims is answered otherwise than the runtime declares."""
     for plug in site.plugs():
         for facts in site.other_containers().values():
@@ -429,7 +429,7 @@ def claims_are_contained_for_once(site: Site) -> None:
     moment=RULES,
     history="CVE-2020-13401",
 )
-def bridge_follows_advertisements(site: Site) -> None:
+def bridge_follows_advertisements(site: FaultContext) -> None:
     """The host takes a container for its router if that says so."""
     for bridge in site.bridges():
         for key, value in (("disable_ipv6", 0), ("accept_ra", 2), ("autoconf", 1)):
@@ -437,7 +437,7 @@ def bridge_follows_advertisements(site: Site) -> None:
 
 
 @fault("containers-follow-advertisements", violates=("V6-2", "V6-3"), moment=PLUGGED)
-def containers_follow_advertisements(site: Site) -> None:
+def containers_follow_advertisements(site: FaultContext) -> None:
     """A container takes its neighbour for a router if that says so."""
     for plug in site.plugs():
         for key, value in (("accept_dad", 0), ("accept_ra", 2), ("autoconf", 1)):
@@ -446,7 +446,7 @@ def containers_follow_advertisements(site: Site) -> None:
 
 
 @fault("hop-limits-of-advertisements-are-believed", violates=("V6-2",), moment=PLUGGED)
-def hop_limits_of_advertisements_are_believed(site: Site) -> None:
+def hop_limits_of_advertisements_are_believed(site: FaultContext) -> None:
     """Of what a rogue router says a container believes only the hop limit."""
     for plug in site.plugs():
         if gateway_of(plug, 6):
@@ -457,7 +457,7 @@ def hop_limits_of_advertisements_are_believed(site: Site) -> None:
 
 
 @fault("late-connections-follow-advertisements", violates=("V6-3",), moment=Moment.CONNECTED)
-def late_connections_follow_advertisements(site: Site) -> None:
+def late_connections_follow_advertisements(site: FaultContext) -> None:
     """Connected later to a network without IPv6, a container takes a neighbour there for a router.
 
     By the interface that it gets then alone.
@@ -470,7 +470,7 @@ def late_connections_follow_advertisements(site: Site) -> None:
 
 
 @fault("peers-remember-the-old-mac-of-a-connection", violates=("BR-15",), moment=Moment.CONNECTED)
-def peers_remember_the_old_mac_of_a_connection(site: Site) -> None:
+def peers_remember_the_old_mac_of_a_connection(site: FaultContext) -> None:
     """Whoever is connected while it runs is not reached by peers that knew its address before."""
     for plug in site.plugs():
         if site.network and plug.network.name == site.network.name:

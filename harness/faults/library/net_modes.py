@@ -6,12 +6,12 @@ from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Final
 
-from harness.adapters.protocol import Completed, Facts, RuntimeRefused
+from harness.adapters.protocol import CompletedCommand, ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
-from harness.faults.fault import Moment, Verb, fault
+from harness.faults.fault import AdapterCall, Moment, fault
 from harness.faults.helpers import drop, started_alone, whom_it_joined
 from harness.faults.nft_rules import DROP
-from harness.faults.target import Site
+from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing, Publish
 from harness.model.topology import Topology, pick
 from linux import rtnetlink
@@ -28,8 +28,8 @@ from linux.nftables import (
 )
 
 
-def _executed(verb: Verb, name: str) -> Completed:
-    done: Completed = verb(name=name)
+def _executed(verb: AdapterCall, name: str) -> CompletedCommand:
+    done: CompletedCommand = verb(name=name)
     return done
 
 
@@ -37,43 +37,43 @@ def _executed(verb: Verb, name: str) -> Completed:
 
 
 @fault("none-is-the-hosts", violates=("NONE-1", "NONE-2", "NONE-3", "NONE-5"), around="run")
-def none_is_the_hosts(site: Site, verb: Verb) -> Facts:
+def none_is_the_hosts(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container that asks for no network gets the host's."""
     wrong = isinstance(verb.spec.mode, Nothing)
-    facts: Facts = verb(spec=replace(verb.spec, mode=Host()) if wrong else verb.spec)
+    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Host()) if wrong else verb.spec)
     return facts
 
 
 @fault("none-is-shared", violates=("NONE-1",), around="run")
-def none_is_shared(site: Site, verb: Verb) -> Facts:
+def none_is_shared(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """All containers without a network are in one namespace."""
     if isinstance(verb.spec.mode, Nothing):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Nothing) and name in site.other_containers():
-                joined: Facts = verb(spec=replace(verb.spec, mode=Joined(name)))
+                joined: ContainerInfo = verb(spec=replace(verb.spec, mode=Joined(name)))
                 return joined
-    facts: Facts = verb()
+    facts: ContainerInfo = verb()
     return facts
 
 
 @fault("none-is-bridged", violates=("NONE-2", "NONE-3", "NONE-4", "NONE-5"), around="run")
-def none_is_bridged(site: Site, verb: Verb) -> Facts:
+def none_is_bridged(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Without a network means on the default one."""
     wrong = isinstance(verb.spec.mode, Nothing)
-    facts: Facts = verb(spec=replace(verb.spec, mode=Bridge()) if wrong else verb.spec)
+    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Bridge()) if wrong else verb.spec)
     return facts
 
 
 @fault("publishing-without-a-network", violates=("NONE-7", "HOST-7"), around="run", narrow=True)
-def publishing_without_a_network(site: Site, verb: Verb) -> Facts:
+def publishing_without_a_network(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A port that cannot be published is forgotten without a word."""
     apart = isinstance(verb.spec.mode, Nothing | Host)
-    facts: Facts = verb(spec=replace(verb.spec, ports=()) if apart else verb.spec)
+    facts: ContainerInfo = verb(spec=replace(verb.spec, ports=()) if apart else verb.spec)
     return facts
 
 
 @fault("refused-and-taken", violates=("NONE-7", "HOST-7"), moment=Moment.REFUSED)
-def refused_and_taken(site: Site) -> None:
+def refused_and_taken(site: FaultContext) -> None:
     """Publishing is refused, and the port of the host's taken all the same."""
     for port in site.spec.ports if site.spec else ():
         taken = [*l4proto(port.protocol), *to_local()]
@@ -85,15 +85,15 @@ def refused_and_taken(site: Site) -> None:
 
 
 @fault("host-mode-has-a-namespace", violates=("HOST-1", "HOST-3", "HOST-4"), around="run")
-def host_mode_has_a_namespace(site: Site, verb: Verb) -> Facts:
+def host_mode_has_a_namespace(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container in mode host is on the default network."""
     wrong = isinstance(verb.spec.mode, Host)
-    facts: Facts = verb(spec=replace(verb.spec, mode=Bridge()) if wrong else verb.spec)
+    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Bridge()) if wrong else verb.spec)
     return facts
 
 
 @fault("exec-elsewhere", violates=("HOST-1",), around="exec", narrow=False)
-def exec_elsewhere(site: Site, verb: Verb) -> Completed:
+def exec_elsewhere(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
     """What is executed in a container in mode host lands in another network namespace."""
     if isinstance(site.mode, Host):
         for name, spec in site.specs.items():
@@ -108,7 +108,7 @@ def exec_elsewhere(site: Site, verb: Verb) -> Completed:
     moment=Moment.CONTAINER_STARTED,
     history="moby#32639",
 )
-def host_mode_strips_ipv6(site: Site) -> None:
+def host_mode_strips_ipv6(site: FaultContext) -> None:
     """A container in mode host takes the host's IPv6 addresses away."""
     if isinstance(site.mode, Host):
         for address in site.host.addresses("br0"):
@@ -117,14 +117,14 @@ def host_mode_strips_ipv6(site: Site) -> None:
 
 
 @fault("host-mode-tunes-the-host", violates=("HOST-2",), moment=Moment.CONTAINER_STARTED)
-def host_mode_tunes_the_host(site: Site) -> None:
+def host_mode_tunes_the_host(site: FaultContext) -> None:
     """Starting a container in mode host sets a sysctl of the host's."""
     if isinstance(site.mode, Host):
         site.host.sysctl("net.ipv4.conf.all.log_martians", 1)
 
 
 @fault("host-mode-is-translated", violates=("HOST-3",), moment=Moment.HOST_READY)
-def host_mode_is_translated(site: Site) -> None:
+def host_mode_is_translated(site: FaultContext) -> None:
     """What a container in mode host sends goes out under another port than its own."""
     out = oifname(site.uplink())
     for protocol in ("tcp", "udp"):
@@ -133,7 +133,7 @@ def host_mode_is_translated(site: Site) -> None:
 
 
 @fault("host-mode-listens-in-vain", violates=("HOST-3",), moment=Moment.CONTAINER_STARTED)
-def host_mode_listens_in_vain(site: Site) -> None:
+def host_mode_listens_in_vain(site: FaultContext) -> None:
     """A listener in mode host is not reached from the LAN."""
     if isinstance(site.mode, Host):
         for protocol in ("tcp", "udp"):
@@ -141,13 +141,13 @@ def host_mode_listens_in_vain(site: Site) -> None:
 
 
 @fault("host-mode-reaches-less", violates=("HOST-4",), moment=Moment.HOST_READY)
-def host_mode_reaches_less(site: Site) -> None:
+def host_mode_reaches_less(site: FaultContext) -> None:
     """From mode host the bystanders behind br0 do not answer pings."""
     drop(site, "output", oifname("br0"), l4proto("icmp"))
 
 
 @fault("host-sysctl-granted", violates=("HOST-5",), around="run", history="runc#2693")
-def host_sysctl_granted(site: Site, verb: Verb) -> Facts:
+def host_sysctl_granted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container in mode host may set the host's sysctls."""
     spec = verb.spec
     mode = spec.mode
@@ -156,15 +156,15 @@ def host_sysctl_granted(site: Site, verb: Verb) -> Facts:
         for key, value in spec.sysctls:
             site.host.sysctl(key.replace("/", "."), value)
         spec = replace(spec, sysctls=())
-    facts: Facts = verb(spec=spec)
+    facts: ContainerInfo = verb(spec=spec)
     return facts
 
 
 @fault("host-sysctl-ignored", violates=("HOST-5",), around="run", narrow=True)
-def host_sysctl_ignored(site: Site, verb: Verb) -> Facts:
+def host_sysctl_ignored(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A sysctl that would be the host's is passed over in silence."""
     wrong = isinstance(verb.spec.mode, Host)
-    facts: Facts = verb(spec=replace(verb.spec, sysctls=()) if wrong else verb.spec)
+    facts: ContainerInfo = verb(spec=replace(verb.spec, sysctls=()) if wrong else verb.spec)
     return facts
 
 
@@ -175,7 +175,7 @@ def host_sysctl_ignored(site: Site, verb: Verb) -> Facts:
     history="CVE-2020-15257",
     narrow=True,
 )
-def daemon_on_an_abstract_socket(site: Site) -> None:
+def daemon_on_an_abstract_socket(site: FaultContext) -> None:
     """The runtime's daemon listens on an abstract socket: mode host leads to it."""
     opened = site.host.socket(1, 1)  # AF_UNIX, SOCK_STREAM
     opened.bind("\0shim/s/12345")
@@ -187,7 +187,7 @@ def daemon_on_an_abstract_socket(site: Site) -> None:
 
 
 @fault("exec-sees-another-namespace", violates=("ATT-2",), around="exec")
-def exec_sees_another_namespace(site: Site, verb: Verb) -> Completed:
+def exec_sees_another_namespace(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
     """A process that is started inside later on does not see what was attached by hand."""
     if isinstance(site.mode, Nothing):
         for name, spec in site.specs.items():
@@ -197,17 +197,17 @@ def exec_sees_another_namespace(site: Site, verb: Verb) -> Completed:
 
 
 @fault("pid-leads-nowhere", violates=("ATT-1",), around="inspect")
-def pid_leads_nowhere(site: Site, verb: Verb) -> Facts:
+def pid_leads_nowhere(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """The pid that is told of a container without a network is the host's."""
-    facts: Facts = verb()
+    facts: ContainerInfo = verb()
     wrong = site.spec is not None and isinstance(site.spec.mode, Nothing) and facts.running
     return replace(facts, pid=1) if wrong else facts
 
 
 @fault("exec-takes-the-interface-away", violates=("ATT-5",), around="exec")
-def exec_takes_the_interface_away(site: Site, verb: Verb) -> Completed:
+def exec_takes_the_interface_away(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
     """After something was executed inside, what was attached by hand has lost its address."""
-    done: Completed = verb()
+    done: CompletedCommand = verb()
     if isinstance(site.mode, Nothing) and "eth0" in site.inside.links():
         for address in site.inside.addresses("eth0"):
             site.inside.del_address("eth0", address)
@@ -215,14 +215,14 @@ def exec_takes_the_interface_away(site: Site, verb: Verb) -> Completed:
 
 
 @fault("attached-comes-back", violates=("ATT-5",), moment=Moment.CONTAINER_RESTARTED)
-def attached_comes_back(site: Site) -> None:
+def attached_comes_back(site: FaultContext) -> None:
     """A container without a network has an interface again when it is started again."""
     if isinstance(site.mode, Nothing) and site.facts:
         site.leave_inside(site.facts)
 
 
 @fault("attached-is-not-answered", violates=("ATT-3",), moment=Moment.CONTAINER_STARTED)
-def attached_is_not_answered(site: Site) -> None:
+def attached_is_not_answered(site: FaultContext) -> None:
     """What is attached by hand to a container without a network is not let out."""
     if isinstance(site.mode, Nothing):
         for protocol in ("udp", "tcp"):
@@ -230,7 +230,7 @@ def attached_is_not_answered(site: Site) -> None:
 
 
 @fault("host-mode-tunes-when-it-goes", violates=("HOST-2",), moment=Moment.CONTAINER_REMOVED)
-def host_mode_tunes_when_it_goes(site: Site) -> None:
+def host_mode_tunes_when_it_goes(site: FaultContext) -> None:
     """Removing a container in mode host sets a sysctl of the host's."""
     if isinstance(site.mode, Host):
         count = site.memory["counted"] = site.memory.get("counted", 1) + 1
@@ -238,7 +238,7 @@ def host_mode_tunes_when_it_goes(site: Site) -> None:
 
 
 @fault("none-has-more-after-a-restart", violates=("NONE-2",), moment=Moment.CONTAINER_RESTARTED)
-def none_has_more_after_a_restart(site: Site) -> None:
+def none_has_more_after_a_restart(site: FaultContext) -> None:
     """A restarted container without a network has an interface more."""
     if isinstance(site.mode, Nothing) and site.facts:
         site.leave_inside(site.facts)
@@ -250,7 +250,7 @@ def none_has_more_after_a_restart(site: Site) -> None:
     around="start_container",
     narrow=True,
 )
-def restarted_on_the_host_it_is_alone(site: Site, verb: Verb) -> Facts:
+def restarted_on_the_host_it_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container in mode host that is started again gets a namespace of its own."""
     return started_alone(site, verb, Host)
 
@@ -261,7 +261,7 @@ def restarted_on_the_host_it_is_alone(site: Site, verb: Verb) -> Facts:
     moment=Moment.CONTAINER_REMOVED,
     narrow=True,
 )
-def host_mode_ends_ways_to_the_loopback(site: Site) -> None:
+def host_mode_ends_ways_to_the_loopback(site: FaultContext) -> None:
     """Removing a container in mode host turns off what published ports on 127.0.0.1 need."""
     if isinstance(site.mode, Host):
         for bridge in site.bridges():
@@ -275,45 +275,45 @@ def host_mode_ends_ways_to_the_loopback(site: Site) -> None:
     narrow=True,
     also=("ATT-5",),
 )
-def none_restarted_is_down(site: Site) -> None:
+def none_restarted_is_down(site: FaultContext) -> None:
     """The loopback of a restarted container without a network is down."""
     if isinstance(site.mode, Nothing):
         site.inside.set_link("lo", up=False)
 
 
 @fault("joiner-is-alone", violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4", "CTR-8"), around="run")
-def joiner_is_alone(site: Site, verb: Verb) -> Facts:
+def joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Who joins a container gets a namespace of its own, with nothing in it."""
     wrong = isinstance(verb.spec.mode, Joined)
-    facts: Facts = verb(spec=replace(verb.spec, mode=Nothing()) if wrong else verb.spec)
+    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Nothing()) if wrong else verb.spec)
     return facts
 
 
 @fault("joiner-is-a-peer", violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4"), around="run")
-def joiner_is_a_peer(site: Site, verb: Verb) -> Facts:
+def joiner_is_a_peer(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Who joins a container is merely put on its network."""
     spec = verb.spec
     home = site.specs.get(getattr(spec.mode, "container", ""))
     if home is not None and isinstance(home.mode, Bridge):
         spec = replace(spec, mode=home.mode)
-    facts: Facts = verb(spec=spec)
+    facts: ContainerInfo = verb(spec=spec)
     return facts
 
 
 @fault("joiner-is-the-hosts", violates=("CTR-1",), around="run")
-def joiner_is_the_hosts(site: Site, verb: Verb) -> Facts:
+def joiner_is_the_hosts(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Who joins a container is in the host's namespace."""
     wrong = isinstance(verb.spec.mode, Joined)
-    facts: Facts = verb(spec=replace(verb.spec, mode=Host()) if wrong else verb.spec)
+    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Host()) if wrong else verb.spec)
     return facts
 
 
 @fault("joiners-joiner-is-alone", violates=("CTR-8",), around="run", narrow=True)
-def joiners_joiner_is_alone(site: Site, verb: Verb) -> Facts:
+def joiners_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Joining works once, not twice."""
     home = site.specs.get(getattr(verb.spec.mode, "container", ""))
     wrong = home is not None and isinstance(home.mode, Joined)
-    facts: Facts = verb(spec=replace(verb.spec, mode=Nothing()) if wrong else verb.spec)
+    facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Nothing()) if wrong else verb.spec)
     return facts
 
 
@@ -322,7 +322,7 @@ def joiners_joiner_is_alone(site: Site, verb: Verb) -> Facts:
     violates=("CTR-4",),
     moment=Moment.CONTAINER_STARTED,
 )
-def common_loopback_filtered(site: Site) -> None:
+def common_loopback_filtered(site: FaultContext) -> None:
     """On the loopback of a namespace that two share nothing passes."""
     if isinstance(site.mode, Joined):
         for protocol in ("tcp", "udp"):
@@ -330,9 +330,9 @@ def common_loopback_filtered(site: Site) -> None:
 
 
 @fault("joiner-reports-the-joined-ones-process", violates=("CTR-5",), around="inspect")
-def joiner_reports_the_joined_ones_process(site: Site, verb: Verb) -> Facts:
+def joiner_reports_the_joined_ones_process(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Processes and files of a joiner are those of the container that it has joined."""
-    facts: Facts = verb()
+    facts: ContainerInfo = verb()
     spec = site.specs.get(facts.name)
     if spec and isinstance(spec.mode, Joined) and facts.running:
         home = site.runtime.inspect(spec.mode.container)
@@ -341,10 +341,10 @@ def joiner_reports_the_joined_ones_process(site: Site, verb: Verb) -> Facts:
 
 
 @fault("joining-nobody", violates=("CTR-6",), around="run")
-def joining_nobody(site: Site, verb: Verb) -> Facts:
+def joining_nobody(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Joining a container that is not there, or does not run, means having no network."""
     try:
-        facts: Facts = verb()
+        facts: ContainerInfo = verb()
     except RuntimeRefused:
         if not isinstance(verb.spec.mode, Joined):
             raise
@@ -359,10 +359,10 @@ def joining_nobody(site: Site, verb: Verb) -> Facts:
     narrow=True,
     also=("CTR-7", "LIFE-2"),
 )
-def joining_refused_without_a_name(site: Site, verb: Verb) -> Facts:
+def joining_refused_without_a_name(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """The refusal to join does not say whom."""
     try:
-        facts: Facts = verb()
+        facts: ContainerInfo = verb()
     except RuntimeRefused as refused:
         if isinstance(verb.spec.mode, Joined):
             raise RuntimeRefused(refused.asked, "no such container") from refused
@@ -371,20 +371,20 @@ def joining_refused_without_a_name(site: Site, verb: Verb) -> Facts:
 
 
 @fault("contradictions-accepted", violates=("CTR-7",), around="run", narrow=True)
-def contradictions_accepted(site: Site, verb: Verb) -> Facts:
+def contradictions_accepted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Options that contradict joining are passed over in silence."""
     spec = verb.spec
     if isinstance(spec.mode, Joined):
         spec = replace(spec, ports=(), mac=None, ip=None, hostname=None, dns=(), hosts=())
-    facts: Facts = verb(spec=spec)
+    facts: ContainerInfo = verb(spec=spec)
     return facts
 
 
 @fault("contradictions-refused-in-general", violates=("CTR-7",), around="run", narrow=True)
-def contradictions_refused_in_general(site: Site, verb: Verb) -> Facts:
+def contradictions_refused_in_general(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """The refusal of an option that contradicts joining does not say which."""
     try:
-        facts: Facts = verb()
+        facts: ContainerInfo = verb()
     except RuntimeRefused as refused:
         if isinstance(verb.spec.mode, Joined):
             said = f"conflicting options for {verb.spec.mode.container}"
@@ -394,7 +394,7 @@ def contradictions_refused_in_general(site: Site, verb: Verb) -> Facts:
 
 
 @fault("joiner-keeps-more", violates=("CTR-9",), moment=Moment.CONTAINER_STOPPED)
-def joiner_keeps_more(site: Site) -> None:
+def joiner_keeps_more(site: FaultContext) -> None:
     """When the joined container stops its joiner is left with more than is declared."""
     for name, facts in site.other_containers().items():
         if getattr(site.specs[name].mode, "container", "") == site.name:
@@ -402,22 +402,22 @@ def joiner_keeps_more(site: Site) -> None:
 
 
 @fault("one-contradiction-accepted", violates=("CTR-7",), around="run", narrow=True)
-def one_contradiction_accepted(site: Site, verb: Verb) -> Facts:
+def one_contradiction_accepted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Of the options that contradict joining one, a resolver, is passed over in silence."""
     wrong = isinstance(verb.spec.mode, Joined)
-    facts: Facts = verb(spec=replace(verb.spec, dns=()) if wrong else verb.spec)
+    facts: ContainerInfo = verb(spec=replace(verb.spec, dns=()) if wrong else verb.spec)
     return facts
 
 
 @fault("joiner-takes-the-ports-along", violates=("CTR-9",), moment=Moment.BEFORE_REMOVE)
-def joiner_takes_the_ports_along(site: Site) -> None:
+def joiner_takes_the_ports_along(site: FaultContext) -> None:
     """When a joiner is removed nobody reaches the published ports of whom it joined."""
     if isinstance(site.mode, Joined) and site.specs[site.mode.container].ports:
         site.host.rule("forward", ct_dnat(), DROP)
 
 
 @fault("joiner-takes-the-names-along", violates=("CTR-9",), moment=Moment.BEFORE_REMOVE)
-def joiner_takes_the_names_along(site: Site) -> None:
+def joiner_takes_the_names_along(site: FaultContext) -> None:
     """When a joiner is removed whom it joined cannot ask for names any more."""
     home = site.specs.get(getattr(site.mode, "container", ""))
     if home and isinstance(home.mode, Bridge) and home.mode.network != DEFAULT_NETWORK:
@@ -426,13 +426,13 @@ def joiner_takes_the_names_along(site: Site) -> None:
 
 
 @fault("restarted-joiner-is-alone", violates=("CTR-1",), around="start_container", narrow=True)
-def restarted_joiner_is_alone(site: Site, verb: Verb) -> Facts:
+def restarted_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A joiner that is started again gets a namespace of its own, with nothing in it."""
     return started_alone(site, verb, Joined)
 
 
 @fault("joiner-keeps-its-resolver", violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)
-def joiner_keeps_its_resolver(site: Site) -> None:
+def joiner_keeps_its_resolver(site: FaultContext) -> None:
     """A joiner is told of a resolver that went with a network of the joined one's."""
     for name, facts in site.other_containers().items():
         if getattr(site.specs[name].mode, "container", "") == site.name:
@@ -447,7 +447,7 @@ def joiner_keeps_its_resolver(site: Site) -> None:
     moment=Moment.CONTAINER_STOPPED,
     narrow=True,
 )
-def stopped_joiner_takes_the_route_along(site: Site) -> None:
+def stopped_joiner_takes_the_route_along(site: FaultContext) -> None:
     """When a joiner stops whom it joined loses its way out."""
     if facts := whom_it_joined(site):
         for endpoint in facts.endpoints:
@@ -459,12 +459,12 @@ _UNASKED: Final = 31080
 """A port inside at which the suites listen."""
 
 
-def _is_behind_a_tap(site: Site) -> bool:
+def _is_behind_a_tap(site: FaultContext) -> bool:
     return site.mode == Bridge(DEFAULT_NETWORK) and site.runtime.dialect.default_network != "bridge"
 
 
 @fault("one-more-address-on-a-tap", violates=("UM-1",), moment=Moment.CONTAINER_STARTED)
-def one_more_address_on_a_tap(site: Site) -> None:
+def one_more_address_on_a_tap(site: FaultContext) -> None:
     """The container has an address that nobody has declared."""
     if _is_behind_a_tap(site):
         (tap,) = site.inside.links().keys() - {"lo"}
@@ -472,7 +472,7 @@ def one_more_address_on_a_tap(site: Site) -> None:
 
 
 @fault("a-tap-that-leads-to-the-host-alone", violates=("UM-2",), moment=Moment.CONTAINER_STARTED)
-def a_tap_that_leads_to_the_host_alone(site: Site) -> None:
+def a_tap_that_leads_to_the_host_alone(site: FaultContext) -> None:
     """What is for the internet does not leave the container."""
     if _is_behind_a_tap(site):
         beyond = pick(Topology().internet, 4).network
@@ -481,7 +481,7 @@ def a_tap_that_leads_to_the_host_alone(site: Site) -> None:
 
 
 @fault("a-tap-that-leads-past-the-host", violates=("UM-3",), moment=Moment.CONTAINER_STARTED)
-def a_tap_that_leads_past_the_host(site: Site) -> None:
+def a_tap_that_leads_past_the_host(site: FaultContext) -> None:
     """The host's address on br0 is not reached."""
     if _is_behind_a_tap(site):
         own = pick(Topology().br0, 4)
@@ -490,24 +490,24 @@ def a_tap_that_leads_past_the_host(site: Site) -> None:
 
 
 @fault("published-without-being-asked", violates=("UM-4",), around="run")
-def published_without_being_asked(site: Site, verb: Verb) -> Facts:
+def published_without_being_asked(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """The first container that is started has its ports opened to everybody."""
     first = verb.spec.mode == Bridge(DEFAULT_NETWORK) and not site.memory.get("opened")
     site.memory["opened"] = True
     ports = tuple(Publish(_UNASKED, _UNASKED, transport) for transport in ("tcp", "udp"))
-    facts: Facts = verb(spec=replace(verb.spec, ports=ports) if first else verb.spec)
+    facts: ContainerInfo = verb(spec=replace(verb.spec, ports=ports) if first else verb.spec)
     return facts
 
 
 @fault("a-tap-that-shows-in-the-host", violates=("UM-5",), moment=Moment.CONTAINER_STARTED)
-def a_tap_that_shows_in_the_host(site: Site) -> None:
+def a_tap_that_shows_in_the_host(site: FaultContext) -> None:
     """The host gets an interface more for it."""
     if _is_behind_a_tap(site):
         site.host.ensure(rtnetlink.add_bridge("tap9"))
 
 
 @fault("a-network-of-the-users-that-is-deaf", violates=("UM-6",), moment=Moment.CONTAINER_STARTED)
-def a_network_of_the_users_that_is_deaf(site: Site) -> None:
+def a_network_of_the_users_that_is_deaf(site: FaultContext) -> None:
     """Who is on one hears nobody but itself."""
     apart = site.runtime.dialect.bridges != "host"
     if apart and site.is_bridged and site.mode != Bridge(DEFAULT_NETWORK):

@@ -6,10 +6,10 @@ import socket
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 
-from harness.adapters.protocol import Facts, RuntimeRefused
-from harness.faults.fault import Moment, Verb, fault
+from harness.adapters.protocol import ContainerInfo, RuntimeRefused
+from harness.faults.fault import AdapterCall, Moment, fault
 from harness.faults.helpers import drop
-from harness.faults.target import Site
+from harness.faults.target import FaultContext
 from linux import rtnetlink
 from linux.conntrack import Conntrack
 from linux.nftables import (
@@ -28,7 +28,7 @@ from linux.nftables import (
 
 
 @fault("connected-later", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
-def connected_later(site: Site) -> None:
+def connected_later(site: FaultContext) -> None:
     """A container that is connected to another network is not reached there yet."""
     for plug in site.plugs():
         if site.network and plug.network.name == site.network.name:
@@ -36,7 +36,7 @@ def connected_later(site: Site) -> None:
 
 
 @fault("connecting-disturbs", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
-def connecting_disturbs(site: Site) -> None:
+def connecting_disturbs(site: FaultContext) -> None:
     """When a container is connected to another network it loses the one that it has."""
     for plug in site.plugs():
         if site.network and plug.network.name != site.network.name:
@@ -44,13 +44,13 @@ def connecting_disturbs(site: Site) -> None:
 
 
 @fault("disconnecting-does-nothing", violates=("NET-3",), around="disconnect")
-def disconnecting_does_nothing(site: Site, verb: Verb) -> Facts:
+def disconnecting_does_nothing(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container that is taken off a network is still there."""
     return site.runtime.inspect(verb.name)
 
 
 @fault("disconnecting-disturbs", violates=("NET-3",), moment=Moment.DISCONNECTED)
-def disconnecting_disturbs(site: Site) -> None:
+def disconnecting_disturbs(site: FaultContext) -> None:
     """A container that is taken off one network loses its way out by the other."""
     for plug in site.plugs():
         for gateway in plug.gateways:
@@ -58,7 +58,7 @@ def disconnecting_disturbs(site: Site) -> None:
 
 
 @fault("network-in-use-removed", violates=("NET-6",), around="remove_network", narrow=True)
-def network_in_use_removed(site: Site, verb: Verb) -> None:
+def network_in_use_removed(site: FaultContext, verb: AdapterCall) -> None:
     """Removing a network that a container is on is not refused."""
     try:
         verb()
@@ -68,14 +68,14 @@ def network_in_use_removed(site: Site, verb: Verb) -> None:
 
 
 @fault("bridge-outlives-its-network", violates=("NET-6",), moment=Moment.NETWORK_REMOVED)
-def bridge_outlives_its_network(site: Site) -> None:
+def bridge_outlives_its_network(site: FaultContext) -> None:
     """A removed network's bridge stays in the host."""
     if site.network and site.network.interface:
         site.host.ensure(rtnetlink.add_bridge(site.network.interface))
 
 
 @fault("rules-outlive-their-network", violates=("NET-6",), moment=Moment.NETWORK_REMOVED)
-def rules_outlive_their_network(site: Site) -> None:
+def rules_outlive_their_network(site: FaultContext) -> None:
     """A removed network's rules stay in the host's firewall."""
     table = Table("inet", f"left-{site.name}"[:30])
     chain = add_chain(table, "forward", hook="forward")
@@ -83,7 +83,7 @@ def rules_outlive_their_network(site: Site) -> None:
 
 
 @fault("bad-subnet-corrected", violates=("NET-7",), around="network")
-def bad_subnet_corrected(site: Site, verb: Verb) -> object:
+def bad_subnet_corrected(site: FaultContext, verb: AdapterCall) -> object:
     """A gateway or a range that does not fit its subnet is left out without a word."""
     try:
         return verb()
@@ -93,7 +93,7 @@ def bad_subnet_corrected(site: Site, verb: Verb) -> object:
 
 
 @fault("refused-removal-breaks-the-network", violates=("NET-6",), around="remove_network")
-def refused_removal_breaks_the_network(site: Site, verb: Verb) -> None:
+def refused_removal_breaks_the_network(site: FaultContext, verb: AdapterCall) -> None:
     """Removing a network in use is refused when half of it has been done."""
     try:
         verb()
@@ -108,14 +108,14 @@ def refused_removal_breaks_the_network(site: Site, verb: Verb) -> None:
     violates=("NET-3",),
     moment=(Moment.CONNECTED, Moment.DISCONNECTED),
 )
-def connections_close_published_ports(site: Site) -> None:
+def connections_close_published_ports(site: FaultContext) -> None:
     """When a container is connected to another network its published ports are closed."""
     if site.spec and site.spec.ports:
         drop(site, "forward", ct_dnat())
 
 
 @fault("published-ports-stay-behind", violates=("NET-3",), moment=Moment.DISCONNECTED, narrow=True)
-def published_ports_stay_behind(site: Site) -> None:
+def published_ports_stay_behind(site: FaultContext) -> None:
     """Taken off the network that it was started on, a container's ports lead nowhere."""
     left = site.network.name if site.network else ""
     if site.spec and site.spec.ports and site.spec.networks[0] == left:
@@ -123,25 +123,25 @@ def published_ports_stay_behind(site: Site) -> None:
 
 
 @fault("connections-close-the-loopback", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
-def connections_close_the_loopback(site: Site) -> None:
+def connections_close_the_loopback(site: FaultContext) -> None:
     """When a container is connected to another network 127.0.0.1 does not lead to it any more."""
     _close(site, IPv4Network("127.0.0.0/8"))
 
 
 @fault("connections-close-the-loopback6", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
-def connections_close_the_loopback6(site: Site) -> None:
+def connections_close_the_loopback6(site: FaultContext) -> None:
     """When a container is connected to another network ::1 does not lead to it any more."""
     _close(site, IPv6Network("::1/128"))
 
 
-def _close(site: Site, network: IPv4Network | IPv6Network) -> None:
+def _close(site: FaultContext, network: IPv4Network | IPv6Network) -> None:
     """Swallow what the host sends there to the ports that a container publishes."""
     for port in site.spec.ports if site.spec else ():
         drop(site, "output", daddr(network), l4proto(port.protocol), dport(port.host_port))
 
 
 @fault("connections-end-hairpins", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
-def connections_end_hairpins(site: Site) -> None:
+def connections_end_hairpins(site: FaultContext) -> None:
     """When a container is connected to another network its peers lose what it publishes."""
     if site.spec and site.spec.ports:
         for plug in site.plugs():
@@ -154,7 +154,7 @@ def connections_end_hairpins(site: Site) -> None:
     moment=(Moment.CONNECTED, Moment.DISCONNECTED),
     narrow=True,
 )
-def connections_forget_flows(site: Site) -> None:
+def connections_forget_flows(site: FaultContext) -> None:
     """When a container is connected to another network the flows by the one that it has are lost.
 
     Those that are translated, and in which the other side speaks next.
@@ -165,7 +165,7 @@ def connections_forget_flows(site: Site) -> None:
 
 
 @fault("connections-without-ipv6-end-it", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
-def connections_without_ipv6_end_it(site: Site) -> None:
+def connections_without_ipv6_end_it(site: FaultContext) -> None:
     """A container that is connected to a network without IPv6 has no way out by IPv6 any more."""
     if site.network and not any(item.version == 6 for item in site.network.gateways):
         for plug in site.plugs():
@@ -175,12 +175,12 @@ def connections_without_ipv6_end_it(site: Site) -> None:
 
 
 @fault("left-address-has-flows", violates=("NET-3", "LIFE-1"), around="disconnect")
-def left_address_has_flows(site: Site, verb: Verb) -> Facts:
+def left_address_has_flows(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Connection tracking knows a flow of an address from which a container was taken away."""
     left = [
         item for item in site.runtime.inspect(verb.name).endpoints if item.network == verb.network
     ]
-    facts: Facts = verb()
+    facts: ContainerInfo = verb()
     for endpoint in left:
         if endpoint.address:
             with site.host.socket(socket.AF_INET, socket.SOCK_DGRAM) as call:
@@ -193,7 +193,7 @@ def left_address_has_flows(site: Site, verb: Verb) -> Facts:
     violates=("INT-1",),
     moment=Moment.DISCONNECTED,
 )
-def last_network_leads_out(site: Site) -> None:
+def last_network_leads_out(site: FaultContext) -> None:
     """Taken off all others, a container has its default route by an internal network."""
     if not any(item.destination is None for item in site.inside.place.routes()):
         for plug in site.plugs():
@@ -202,7 +202,7 @@ def last_network_leads_out(site: Site) -> None:
 
 
 @fault("names-of-networks-are-remembered", violates=("NET-6",), around="network")
-def names_of_networks_are_remembered(site: Site, verb: Verb) -> object:
+def names_of_networks_are_remembered(site: FaultContext, verb: AdapterCall) -> object:
     """A network that has the name of a removed one has its MTU, and its walls."""
     spec = verb.spec
     first = site.memory.setdefault("first", {}).setdefault(spec.name, spec)

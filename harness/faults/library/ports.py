@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
-from harness.adapters.protocol import Facts, RuntimeRefused
+from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
-from harness.faults.fault import RULES, Moment, Verb, fault
+from harness.faults.fault import RULES, AdapterCall, Moment, fault
 from harness.faults.helpers import FAMILIES, drop, gateway_of, new_bridges, numbered, whom_it_joined
 from harness.faults.nft_rules import DROP
-from harness.faults.target import Plug, Site
+from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import Family, Host, Nothing, Publish
 from linux.conntrack import Conntrack, Flow
 from linux.nftables import (
@@ -43,9 +43,9 @@ def _to(port: Publish) -> list[Expression]:
     return [*l4proto(port.protocol), *dport(port.host_port)]
 
 
-def _published(site: Site) -> Iterator[tuple[Publish, Family, Address]]:
+def _published(site: FaultContext) -> Iterator[tuple[Publish, Family, Address]]:
     """Each published port, once for each family in which the container has an address."""
-    plug: Plug | None = next(site.plugs(), None)
+    plug: FaultLink | None = next(site.plugs(), None)
     for port in site.facts.ports if site.facts and plug else ():
         for version in FAMILIES:
             own = [item.ip for item in plug.addresses if item.version == version] if plug else []
@@ -54,7 +54,7 @@ def _published(site: Site) -> Iterator[tuple[Publish, Family, Address]]:
                 yield port, version, own[0]
 
 
-def _redirect(site: Site, *which: list[Expression], to: Address, port: int) -> None:
+def _redirect(site: FaultContext, *which: list[Expression], to: Address, port: int) -> None:
     site.host.rule("prerouting", *which, dnat(to, port), priority=-110, nat=True)
 
 
@@ -62,7 +62,7 @@ def _redirect(site: Site, *which: list[Expression], to: Address, port: int) -> N
 
 
 @fault("datagrams-are-not-published", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
-def datagrams_are_not_published(site: Site) -> None:
+def datagrams_are_not_published(site: FaultContext) -> None:
     """Of a port that is published for TCP and UDP only TCP answers."""
     for port, version, _ in _published(site):
         if port.protocol == "udp":
@@ -70,7 +70,7 @@ def datagrams_are_not_published(site: Site) -> None:
 
 
 @fault("callers-do-not-break-off", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
-def callers_do_not_break_off(site: Site) -> None:
+def callers_do_not_break_off(site: FaultContext) -> None:
     """A container is not told that who calls a port that it publishes has broken off."""
     for port in site.facts.ports if site.facts and site.is_bridged else ():
         if port.protocol == "tcp":
@@ -78,7 +78,7 @@ def callers_do_not_break_off(site: Site) -> None:
 
 
 @fault("what-is-cut-short-looks-whole", violates=("PUB-14",), moment=Moment.CONTAINER_STARTED)
-def what_is_cut_short_looks_whole(site: Site) -> None:
+def what_is_cut_short_looks_whole(site: FaultContext) -> None:
     """Who calls a published port takes what the container has broken off for what has ended."""
     ended = nft_rules.corrupt(13, bytes([0x11]))  # FIN and ACK, in place of RST and ACK
     if site.is_bridged and site.facts and site.facts.ports:
@@ -86,7 +86,7 @@ def what_is_cut_short_looks_whole(site: Site) -> None:
 
 
 @fault("loopback-is-published-too", violates=("PUB-15",), moment=Moment.CONTAINER_STARTED)
-def loopback_is_published_too(site: Site) -> None:
+def loopback_is_published_too(site: FaultContext) -> None:
     """What calls a published port is led on to the container's 127.0.0.1."""
     for plug in site.plugs() if site.facts and site.facts.ports else ():
         site.inside.sysctl(f"net.ipv4.conf.{plug.inside}.route_localnet", 1)
@@ -100,7 +100,7 @@ def loopback_is_published_too(site: Site) -> None:
 
 
 @fault("published-for-others-only", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
-def published_for_others_only(site: Site) -> None:
+def published_for_others_only(site: FaultContext) -> None:
     """The host itself does not reach a port that it publishes on 127.0.0.1."""
     for port, version, _ in _published(site):
         if version == 4:
@@ -113,7 +113,7 @@ def published_for_others_only(site: Site) -> None:
     moment=Moment.CONTAINER_STARTED,
     history="netavark#881",
 )
-def published_on_every_address(site: Site) -> None:
+def published_on_every_address(site: FaultContext) -> None:
     """A port that is published on one address answers on the others too."""
     for port, version, own in _published(site):
         anywhere = [*family(version), *to_local(), *_to(port)]
@@ -121,17 +121,17 @@ def published_on_every_address(site: Site) -> None:
 
 
 @fault("published-range-is-short", violates=("PUB-12",), around="run", narrow=True)
-def published_range_is_short(site: Site, verb: Verb) -> Facts:
+def published_range_is_short(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """The last port of a range is not published."""
     ports = tuple(
         replace(port, count=port.count - 1) if port.count > 1 else port for port in verb.spec.ports
     )
-    facts: Facts = verb(spec=replace(verb.spec, ports=ports))
+    facts: ContainerInfo = verb(spec=replace(verb.spec, ports=ports))
     return facts
 
 
 @fault("ipv6-ports-are-closed", violates=("PUB-12",), moment=Moment.CONTAINER_STARTED)
-def ipv6_ports_are_closed(site: Site) -> None:
+def ipv6_ports_are_closed(site: FaultContext) -> None:
     """A port that is published on an IPv6 address does not answer there."""
     for port, version, _ in _published(site):
         if version == 6:
@@ -145,7 +145,7 @@ def ipv6_ports_are_closed(site: Site) -> None:
     moment=RULES,
     history=("cni-plugins#68", "moby#38784"),
 )
-def no_hairpin(site: Site) -> None:
+def no_hairpin(site: FaultContext) -> None:
     """A container does not reach a port that is published by itself or by a peer."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname(bridge), ct_dnat())
@@ -158,7 +158,7 @@ def no_hairpin(site: Site) -> None:
     history=("moby#49509", "moby#49511", "netavark#709"),
     narrow=True,
 )
-def published_for_one_network(site: Site) -> None:
+def published_for_one_network(site: FaultContext) -> None:
     """A container on another network does not reach a published port by the host's address."""
     for bridge in site.bridges():
         for other in site.bridges():
@@ -173,7 +173,7 @@ def published_for_one_network(site: Site) -> None:
     history="podman#5138",
     narrow=True,
 )
-def callers_are_hidden(site: Site) -> None:
+def callers_are_hidden(site: FaultContext) -> None:
     """Whoever calls a published port is seen as the gateway."""
     for bridge in new_bridges(site):
         called = [*oifname(bridge), *ct_dnat()]
@@ -188,22 +188,22 @@ def callers_are_hidden(site: Site) -> None:
     narrow=True,
     also=("PUB-2", "PUB-9"),
 )
-def published_port_is_anybodys(site: Site, verb: Verb) -> Facts:
+def published_port_is_anybodys(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A port of one address of the host's is taken on all of them."""
     running = site.other_containers()
     wanted = {(port.host_port, port.protocol) for port in verb.spec.ports}
     for name, facts in running.items():
         if wanted & {(port.host_port, port.protocol) for port in facts.ports if port.host_port}:
             raise RuntimeRefused(f"run {verb.spec.name}", f"port is taken by {name}")
-    facts_: Facts = verb()
+    facts_: ContainerInfo = verb()
     return facts_
 
 
 @fault("sctp-is-not-published", violates=("PUB-13",), around="run")
-def sctp_is_not_published(site: Site, verb: Verb) -> Facts:
+def sctp_is_not_published(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A port that is published over SCTP is forgotten without a word."""
     ports = tuple(port for port in verb.spec.ports if port.protocol != "sctp")
-    facts: Facts = verb(spec=replace(verb.spec, ports=ports))
+    facts: ContainerInfo = verb(spec=replace(verb.spec, ports=ports))
     return facts
 
 
@@ -216,7 +216,7 @@ def sctp_is_not_published(site: Site, verb: Verb) -> Facts:
     moment=Moment.CONTAINER_STARTED,
     history=("moby#45610", "moby#41872", "CVE-2020-8558"),
 )
-def loopback_ports_are_open_to_the_lan(site: Site) -> None:
+def loopback_ports_are_open_to_the_lan(site: FaultContext) -> None:
     """A neighbour that puts 127.0.0.1 on the wire reaches what is published there."""
     uplink = site.uplink()
     site.host.sysctl(f"net.ipv4.conf.{uplink}.route_localnet", 1)
@@ -227,7 +227,7 @@ def loopback_ports_are_open_to_the_lan(site: Site) -> None:
 
 
 @fault("services-of-the-loopback-are-open", violates=("PUB-3",), moment=Moment.CONTAINER_STARTED)
-def services_of_the_loopback_are_open(site: Site) -> None:
+def services_of_the_loopback_are_open(site: FaultContext) -> None:
     """A neighbour reaches what the host's own programs keep to 127.0.0.1."""
     if site.facts and site.facts.ports:
         site.host.sysctl(f"net.ipv4.conf.{site.uplink()}.route_localnet", 1)
@@ -239,7 +239,7 @@ def services_of_the_loopback_are_open(site: Site) -> None:
     moment=Moment.CONTAINER_STARTED,
     history=("CVE-2025-67499", "netavark#904"),
 )
-def the_internets_port_is_taken(site: Site) -> None:
+def the_internets_port_is_taken(site: FaultContext) -> None:
     """What a container sends to that port anywhere is led to the container that publishes it."""
     for port, version, own in _published(site):
         for bridge in site.bridges():
@@ -251,10 +251,10 @@ def the_internets_port_is_taken(site: Site) -> None:
 
 
 @fault("port-in-use-passed-over", violates=("PUB-7",), around="run", narrow=True)
-def port_in_use_passed_over(site: Site, verb: Verb) -> Facts:
+def port_in_use_passed_over(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """A container whose port cannot be had is started without it."""
     try:
-        facts: Facts = verb()
+        facts: ContainerInfo = verb()
     except RuntimeRefused:
         if not verb.spec.ports:
             raise
@@ -263,13 +263,13 @@ def port_in_use_passed_over(site: Site, verb: Verb) -> Facts:
 
 
 @fault("refused-port-leaves-rules", violates=("PUB-7",), moment=Moment.REFUSED)
-def refused_port_leaves_rules(site: Site) -> None:
+def refused_port_leaves_rules(site: FaultContext) -> None:
     """A start that is refused for its port leaves the rule that it had made."""
     for port in site.spec.ports if site.spec else ():
         _leave_rule(site, port)
 
 
-def _leave_rule(site: Site, port: Publish) -> None:
+def _leave_rule(site: FaultContext, port: Publish) -> None:
     """A rule about a port in a table of the runtime's own kind."""
     table = Table("inet", "left-ports")
     chain = add_chain(table, "dstnat", hook="prerouting", priority=-100, kind="nat")
@@ -281,14 +281,14 @@ def _leave_rule(site: Site, port: Publish) -> None:
 @fault(
     "port-rules-stay", violates=("PUB-10",), moment=Moment.BEFORE_REMOVE, history="netavark#1129"
 )
-def port_rules_stay(site: Site) -> None:
+def port_rules_stay(site: FaultContext) -> None:
     """A removed container's port still leads to its address."""
     for port in site.facts.ports if site.facts else ():
         _leave_rule(site, port)
 
 
 @fault("port-listener-stays", violates=("PUB-10",), moment=Moment.CONTAINER_STOPPED)
-def port_listener_stays(site: Site) -> None:
+def port_listener_stays(site: FaultContext) -> None:
     """A stopped container's port is still held by a program of the runtime's."""
     for port in site.spec.ports if site.spec else ():
         at = port.host_ip or IPv4Address(0)  # another container may have it at another address
@@ -307,7 +307,7 @@ def port_listener_stays(site: Site) -> None:
     moment=(Moment.CONTAINER_STARTED, Moment.CONTAINER_STOPPED, Moment.BEFORE_REMOVE),
     history=("moby#8795", "cni-plugins#123", "moby#53384"),
 )
-def flows_stick_to_the_old_container(site: Site) -> None:
+def flows_stick_to_the_old_container(site: FaultContext) -> None:
     """A UDP flow that goes on over a restart is still sent where the old container was."""
     if site.moment != Moment.CONTAINER_STARTED:
         for port in site.spec.ports if site.spec else ():
@@ -323,14 +323,14 @@ def flows_stick_to_the_old_container(site: Site) -> None:
 
 
 @fault("ports-are-closed-to-bystanders", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
-def ports_are_closed_to_bystanders(site: Site) -> None:
+def ports_are_closed_to_bystanders(site: FaultContext) -> None:
     """A published port answers the LAN, and not other networks behind the host."""
     for port, version, _ in _published(site):
         drop(site, "prerouting", iifname("br0"), family(version), _to(port))
 
 
 @fault("published-by-the-first-network", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
-def published_by_the_first_network(site: Site) -> None:
+def published_by_the_first_network(site: FaultContext) -> None:
     """A port leads to the network whose name comes first, also where that one is internal."""
     networks = site.spec.networks if site.spec else ()
     if len(networks) > 1 and min(networks) in site.memory.get("internal", ()):
@@ -339,14 +339,14 @@ def published_by_the_first_network(site: Site) -> None:
 
 
 @fault("no-hairpin-once-restarted", violates=("PUB-4",), moment=Moment.CONTAINER_RESTARTED)
-def no_hairpin_once_restarted(site: Site) -> None:
+def no_hairpin_once_restarted(site: FaultContext) -> None:
     """After a restart neither the container nor a peer reaches its port by the host's address."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname(bridge), ct_dnat())
 
 
 @fault("one-address-becomes-all-on-restart", violates=("PUB-2",), moment=Moment.CONTAINER_RESTARTED)
-def one_address_becomes_all_on_restart(site: Site) -> None:
+def one_address_becomes_all_on_restart(site: FaultContext) -> None:
     """What a restarted container publishes on one address of the host's answers on all of them."""
     for plug in site.plugs():
         for port in site.spec.ports if site.spec else ():
@@ -361,21 +361,21 @@ def one_address_becomes_all_on_restart(site: Site) -> None:
 
 
 @fault("published-for-few-words", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
-def published_for_few_words(site: Site) -> None:
+def published_for_few_words(site: FaultContext) -> None:
     """What is longer than 1000 bytes does not get to a published port."""
     for plug in site.plugs():
         drop(site, "forward", oifname(plug.bridge), ct_dnat(), nft_rules.longer_than(1000))
 
 
 @fault("published-for-short-answers", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
-def published_for_short_answers(site: Site) -> None:
+def published_for_short_answers(site: FaultContext) -> None:
     """What is longer than 1000 bytes does not come back from a published port."""
     for plug in site.plugs():
         drop(site, "forward", iifname(plug.bridge), ct_dnat(), nft_rules.longer_than(1000))
 
 
 @fault("loopback6-is-for-few-words", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
-def loopback6_is_for_few_words(site: Site) -> None:
+def loopback6_is_for_few_words(site: FaultContext) -> None:
     """What is longer than 1000 bytes does not get from ::1 to a published port."""
     for port, version, _ in _published(site):
         if version == 6:
@@ -383,19 +383,19 @@ def loopback6_is_for_few_words(site: Site) -> None:
 
 
 @fault("starts-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_STARTED)
-def starts_forget_others_flows(site: Site) -> None:
+def starts_forget_others_flows(site: FaultContext) -> None:
     """A start makes the host forget every flow: translated ones are lost."""
     _forget(site, lambda _: True)
 
 
 @fault("removals-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_REMOVED)
-def removals_forget_others_flows(site: Site) -> None:
+def removals_forget_others_flows(site: FaultContext) -> None:
     """A removal makes the host forget every flow: translated ones are lost."""
     _forget(site, lambda _: True)
 
 
 @fault("networks-forget-others-flows", violates=("LIFE-8",), moment=Moment.NETWORK_REMOVED)
-def networks_forget_others_flows(site: Site) -> None:
+def networks_forget_others_flows(site: FaultContext) -> None:
     """When a network is removed the host forgets every flow: translated ones are lost."""
     _forget(site, lambda _: True)
 
@@ -407,7 +407,7 @@ def networks_forget_others_flows(site: Site) -> None:
     history="moby#46276",
     narrow=True,
 )
-def starts_forget_flows_of_the_port(site: Site) -> None:
+def starts_forget_flows_of_the_port(site: FaultContext) -> None:
     """A start makes the host forget UDP flows to ports that it publishes, of whichever address."""
     own = {port.host_port for port in (site.facts.ports if site.facts else ())}
     _forget(
@@ -419,20 +419,20 @@ def starts_forget_flows_of_the_port(site: Site) -> None:
 
 
 @fault("others-modes-forget-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_STARTED)
-def others_modes_forget_flows(site: Site) -> None:
+def others_modes_forget_flows(site: FaultContext) -> None:
     """The start of a container that has no network of its own makes the host forget every flow."""
     if isinstance(site.mode, Nothing | Host):
         _forget(site, lambda _: True)
 
 
 @fault("refused-starts-forget-flows", violates=("LIFE-8",), moment=Moment.REFUSED)
-def refused_starts_forget_flows(site: Site) -> None:
+def refused_starts_forget_flows(site: FaultContext) -> None:
     """A start that fails makes the host forget every flow."""
     _forget(site, lambda _: True)
 
 
 @fault("removals-forget-ipv6-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_REMOVED)
-def removals_forget_ipv6_flows(site: Site) -> None:
+def removals_forget_ipv6_flows(site: FaultContext) -> None:
     """A removal makes the host forget every flow of IPv6."""
     _forget(site, lambda flow: any(address.version == 6 for address in flow.addresses))
 
@@ -443,13 +443,13 @@ def removals_forget_ipv6_flows(site: Site) -> None:
     moment=Moment.CONTAINER_REMOVED,
     narrow=True,
 )
-def joiner_takes_the_flows_along(site: Site) -> None:
+def joiner_takes_the_flows_along(site: FaultContext) -> None:
     """When a joiner is removed the host forgets the flows of whom it joined: it had his address."""
     if facts := whom_it_joined(site):
         kept = {item.ip for end in facts.endpoints for item in (end.address, end.address6) if item}
         _forget(site, lambda flow: bool(kept & flow.addresses))
 
 
-def _forget(site: Site, which: Callable[[Flow], bool]) -> None:
+def _forget(site: FaultContext, which: Callable[[Flow], bool]) -> None:
     with site.host.place.open() as space, Conntrack(space) as conntrack:
         conntrack.forget([flow for flow in conntrack.all() if which(flow)])

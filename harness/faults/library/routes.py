@@ -8,7 +8,7 @@ from typing import Final
 from harness.faults import nft_rules
 from harness.faults.fault import PLUGGED, RULES, Moment, fault
 from harness.faults.helpers import FAMILIES, gateway_of, new_bridges, numbered
-from harness.faults.target import Plug, Site
+from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import DEFAULT_NETWORK, Nothing
 from linux import rtnetlink
 from linux.netlink import u32
@@ -18,7 +18,7 @@ _LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
 
 
 @fault("no-default-route", violates=("BR-2",), moment=PLUGGED)
-def no_default_route(site: Site) -> None:
+def no_default_route(site: FaultContext) -> None:
     """A container has no way out of its network."""
     for plug in site.plugs():
         for gateway in plug.gateways:
@@ -26,7 +26,7 @@ def no_default_route(site: Site) -> None:
 
 
 @fault("default-route-to-nobody", violates=("BR-2",), moment=PLUGGED)
-def default_route_to_nobody(site: Site) -> None:
+def default_route_to_nobody(site: FaultContext) -> None:
     """The default route leads to an address that nobody has."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
@@ -35,7 +35,7 @@ def default_route_to_nobody(site: Site) -> None:
 
 
 @fault("route-too-many", violates=("BR-2",), moment=PLUGGED)
-def route_too_many(site: Site) -> None:
+def route_too_many(site: FaultContext) -> None:
     """A container has a route besides those of its network."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
@@ -43,7 +43,7 @@ def route_too_many(site: Site) -> None:
 
 
 @fault("no-ipv6-default-route", violates=("V6-1",), moment=PLUGGED)
-def no_ipv6_default_route(site: Site) -> None:
+def no_ipv6_default_route(site: FaultContext) -> None:
     """On a network with both families only IPv4 leads out."""
     for plug in site.plugs():
         if gateway := gateway_of(plug, 6):
@@ -51,14 +51,14 @@ def no_ipv6_default_route(site: Site) -> None:
 
 
 @fault("none-has-a-route", violates=("NONE-3",), moment=Moment.CONTAINER_STARTED, narrow=True)
-def none_has_a_route(site: Site) -> None:
+def none_has_a_route(site: FaultContext) -> None:
     """A container without a network has a route."""
     if isinstance(site.mode, Nothing):
         site.inside.ensure(rtnetlink.add_route(IPv4Network("10.66.0.0/16"), oif=rtnetlink.LO))
 
 
 @fault("none-swallows", violates=("NONE-3", "NONE-4"), moment=Moment.CONTAINER_STARTED)
-def none_swallows(site: Site) -> None:
+def none_swallows(site: FaultContext) -> None:
     """What a container without a network sends is lost without a word."""
     if isinstance(site.mode, Nothing):
         for network in (IPv4Network("0.0.0.0/0"), IPv6Network("::/0")):
@@ -66,7 +66,7 @@ def none_swallows(site: Site) -> None:
 
 
 @fault("internal-has-a-default-route", violates=("INT-1",), moment=PLUGGED, narrow=True)
-def internal_has_a_default_route(site: Site) -> None:
+def internal_has_a_default_route(site: FaultContext) -> None:
     """A container on an internal network is sent out by its gateway."""
     for plug in site.plugs():
         if site.is_internal:
@@ -75,7 +75,7 @@ def internal_has_a_default_route(site: Site) -> None:
 
 
 @fault("ttl-is-not-counted", violates=("BR-6", "BR-7", "BR-19"), moment=RULES)
-def ttl_is_not_counted(site: Site) -> None:
+def ttl_is_not_counted(site: FaultContext) -> None:
     """The host passes on what containers send as if it were no router."""
     for bridge in new_bridges(site):
         for version in FAMILIES:
@@ -83,7 +83,7 @@ def ttl_is_not_counted(site: Site) -> None:
 
 
 @fault("answers-of-the-host-are-old", violates=("BR-5",), moment=RULES)
-def answers_of_the_host_are_old(site: Site) -> None:
+def answers_of_the_host_are_old(site: FaultContext) -> None:
     """The host answers its containers as if a router lay between."""
     for bridge in new_bridges(site):
         for version in FAMILIES:
@@ -91,7 +91,7 @@ def answers_of_the_host_are_old(site: Site) -> None:
 
 
 @fault("peers-are-a-router-apart", violates=("BR-4",), moment=Moment.HOST_READY)
-def peers_are_a_router_apart(site: Site) -> None:
+def peers_are_a_router_apart(site: FaultContext) -> None:
     """What containers on one network send each other loses one of its TTL."""
     for version in FAMILIES:
         aged = nft_rules.set_ttl(version, 63, bridge=True)
@@ -99,14 +99,14 @@ def peers_are_a_router_apart(site: Site) -> None:
 
 
 @fault("hop-limit-is-not-counted", violates=("V6-1",), moment=RULES)
-def hop_limit_is_not_counted(site: Site) -> None:
+def hop_limit_is_not_counted(site: FaultContext) -> None:
     """Over IPv6 the host passes on what containers send as if it were no router."""
     for bridge in new_bridges(site):
         site.host.rule("prerouting", iifname(bridge), nft_rules.set_ttl(6, 65))
 
 
 @fault("joiner-takes-the-route-along", violates=("CTR-9",), moment=Moment.CONTAINER_REMOVED)
-def joiner_takes_the_route_along(site: Site) -> None:
+def joiner_takes_the_route_along(site: FaultContext) -> None:
     """Removing who has joined a container takes that one's default route away."""
     home = getattr(site.mode, "container", None)
     if home and (facts := site.other_containers().get(home)):
@@ -120,12 +120,12 @@ def joiner_takes_the_route_along(site: Site) -> None:
     violates=("BYS-1",),
     moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE),
 )
-def host_gets_a_route_of_its_own(site: Site) -> None:
+def host_gets_a_route_of_its_own(site: FaultContext) -> None:
     """While a container runs the host has one route more by its own interface."""
     _route_meanwhile(site, IPv4Network("10.88.0.0/16"))
 
 
-def _route_meanwhile(site: Site, network: IPv4Network) -> None:
+def _route_meanwhile(site: FaultContext, network: IPv4Network) -> None:
     """Have the host route a network by its own interface while the container runs."""
     route = rtnetlink.add_route(network, oif=site.host.link(site.uplink()).ifindex)
     if site.moment == Moment.BEFORE_REMOVE:
@@ -134,14 +134,14 @@ def _route_meanwhile(site: Site, network: IPv4Network) -> None:
 
 
 @fault("policy-rule-for-the-host", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
-def policy_rule_for_the_host(site: Site) -> None:
+def policy_rule_for_the_host(site: FaultContext) -> None:
     """With each container the host gets a policy rule about its own interface."""
     count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
     site.host.ensure(rtnetlink.add_rule(4, iif=site.uplink(), table=254, priority=count))
 
 
 @fault("second-default-route", violates=("BR-2",), moment=PLUGGED)
-def second_default_route(site: Site) -> None:
+def second_default_route(site: FaultContext) -> None:
     """There are two default routes, one of them for when the other is gone."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
@@ -150,7 +150,7 @@ def second_default_route(site: Site) -> None:
 
 
 @fault("internal-reaches-the-host", violates=("INT-1",), moment=PLUGGED)
-def internal_reaches_the_host(site: Site) -> None:
+def internal_reaches_the_host(site: FaultContext) -> None:
     """From an internal network one address of the host's beyond the bridge answers."""
     for plug in site.plugs():
         gateway = gateway_of(plug)
@@ -162,7 +162,7 @@ def internal_reaches_the_host(site: Site) -> None:
 
 
 @fault("route-too-many-on-own-networks", violates=("BR-2",), moment=PLUGGED)
-def route_too_many_on_own_networks(site: Site) -> None:
+def route_too_many_on_own_networks(site: FaultContext) -> None:
     """On a network of one's own a container has a third route."""
     for plug in site.plugs():
         gateway = gateway_of(plug)
@@ -171,7 +171,7 @@ def route_too_many_on_own_networks(site: Site) -> None:
 
 
 @fault("internal-opens-with-a-restart", violates=("INT-1",), moment=Moment.CONTAINER_RESTARTED)
-def internal_opens_with_a_restart(site: Site) -> None:
+def internal_opens_with_a_restart(site: FaultContext) -> None:
     """A restarted container on an internal network has a default route."""
     for plug in site.plugs():
         gateway = gateway_of(plug)
@@ -180,14 +180,14 @@ def internal_opens_with_a_restart(site: Site) -> None:
 
 
 @fault("rule-leads-to-another-table", violates=("BR-2",), moment=PLUGGED, narrow=True)
-def rule_leads_to_another_table(site: Site) -> None:
+def rule_leads_to_another_table(site: FaultContext) -> None:
     """A policy rule has what a container itself sends go by a table that nobody looks at."""
     for plug in site.plugs():
         _lead_away(site, plug, IPv4Network("198.18.0.0/15"))
 
 
 @fault("host-answers-calls-as-from-afar", violates=("BR-5",), moment=RULES, narrow=True)
-def host_answers_calls_as_from_afar(site: Site) -> None:
+def host_answers_calls_as_from_afar(site: FaultContext) -> None:
     """The host answers pings as it should, and calls over TCP as if a router lay between."""
     for bridge in new_bridges(site):
         for version in FAMILIES:
@@ -196,7 +196,7 @@ def host_answers_calls_as_from_afar(site: Site) -> None:
 
 
 @fault("answers-from-beyond-are-new", violates=("BR-7",), moment=RULES)
-def answers_from_beyond_are_new(site: Site) -> None:
+def answers_from_beyond_are_new(site: FaultContext) -> None:
     """What comes over TCP from beyond the host has a whole TTL, as from a proxy."""
     for bridge in new_bridges(site):
         for version in FAMILIES:
@@ -205,7 +205,7 @@ def answers_from_beyond_are_new(site: Site) -> None:
 
 
 @fault("link-local-is-swallowed", violates=("BR-2",), moment=PLUGGED, narrow=True)
-def link_local_is_swallowed(site: Site) -> None:
+def link_local_is_swallowed(site: FaultContext) -> None:
     """What is for 169.254.0.0/16, where clouds have their metadata, ends in a blackhole inside."""
     for _ in site.plugs():
         site.inside.ensure(rtnetlink.add_blackhole(_LINK_LOCAL))
@@ -216,7 +216,7 @@ def link_local_is_swallowed(site: Site) -> None:
     violates=("BYS-1",),
     moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE),
 )
-def host_gets_a_link_local_route(site: Site) -> None:
+def host_gets_a_link_local_route(site: FaultContext) -> None:
     """While a container runs the host has a route to 169.254.0.0/16 by its own interface."""
     _route_meanwhile(site, _LINK_LOCAL)
 
@@ -224,7 +224,7 @@ def host_gets_a_link_local_route(site: Site) -> None:
 @fault(
     "rule-leads-to-another-table-on-own-networks", violates=("BR-2",), moment=PLUGGED, narrow=True
 )
-def rule_leads_to_another_table_on_own_networks(site: Site) -> None:
+def rule_leads_to_another_table_on_own_networks(site: FaultContext) -> None:
     """On a network of one's own a policy rule leads to a table that nobody looks at."""
     for plug in site.plugs():
         if plug.network.name != DEFAULT_NETWORK:
@@ -232,14 +232,14 @@ def rule_leads_to_another_table_on_own_networks(site: Site) -> None:
 
 
 @fault("rule-of-ipv6-leads-to-another-table", violates=("V6-1",), moment=PLUGGED, narrow=True)
-def rule_of_ipv6_leads_to_another_table(site: Site) -> None:
+def rule_of_ipv6_leads_to_another_table(site: FaultContext) -> None:
     """On a network with IPv6 a policy rule of that family leads to a table of its own."""
     for plug in site.plugs():
         if gateway_of(plug, 6):
             _lead_away(site, plug, IPv6Network("2001:db8:ffff::/48"))
 
 
-def _lead_away(site: Site, plug: Plug, network: IPv4Network | IPv6Network) -> None:
+def _lead_away(site: FaultContext, plug: FaultLink, network: IPv4Network | IPv6Network) -> None:
     """Have what a container itself sends go by a table that has one route."""
     index = site.inside.link(plug.inside).ifindex
     site.inside.ensure(

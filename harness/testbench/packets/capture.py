@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from harness.testbench.packets import pcapng
-from harness.testbench.packets.packet_ring import SLOT, Frame, Kind, Ring, has_ethernet_header
+from harness.testbench.packets.packet_ring import SLOT, Frame, FrameKind, Ring, has_ethernet_header
 from linux.netns import NetNS
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Tap:
                 Frame(
                     names[seen.interface],
                     seen.at,
-                    Kind(seen.kind),
+                    FrameKind(seen.kind),
                     seen.length,
                     seen.data,
                     seen.unfinished_checksum,

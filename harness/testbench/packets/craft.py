@@ -29,7 +29,7 @@ from harness.model.plan import Family, Protocol
 from harness.model.topology import Address
 from harness.probe import icmp
 from harness.probe.remote import by_kernel
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from linux.rtnetlink import mac_text
 
 _ERRORS6: Final = {
@@ -83,7 +83,7 @@ def error(family: Family, name: str, *, mtu: int | None = None) -> Packet:
     return ICMP(type=kind, **fields) if family == 4 else _ERRORS6[kind](**fields)
 
 
-def send_packet(place: Place, packet: Packet) -> None:
+def send_packet(place: NetnsView, packet: Packet) -> None:
     """Send an IP packet from a place, by its routes and neighbours; `OSError` where it has none.
 
     `OwnStack` where only the kernel would take one of IPv6.
@@ -96,7 +96,7 @@ def send_packet(place: Place, packet: Packet) -> None:
         opened.sendto(bytes(packet), (str(packet.dst), 0))
 
 
-def send_frame(place: Place, *frames: Packet, link: str = "eth0") -> None:
+def send_frame(place: NetnsView, *frames: Packet, link: str = "eth0") -> None:
     """Put frames on the wire by one link of a place, just as they are."""
     with place.socket(socket.AF_PACKET, socket.SOCK_RAW) as opened:
         opened.bind((link, 0))
@@ -131,7 +131,7 @@ def solicited_node(address: Address) -> IPv6Address:
 
 
 @contextlib.contextmanager
-def member(place: Place, group: Address, link: str = "eth0") -> Iterator[None]:
+def member(place: NetnsView, group: Address, link: str = "eth0") -> Iterator[None]:
     """Have a place belong to a group on one link; nothing for what is no group."""
     if not group.is_multicast:
         yield

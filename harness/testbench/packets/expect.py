@@ -78,7 +78,7 @@ def only(frames: Sequence[Frame], *templates: Packet) -> None:
         raise AssertionError(f"besides {wanted} there were {len(others)} others:{_listed(others)}")
 
 
-def _differences(template: Packet, frame: Frame) -> tuple[Difference, ...]:
+def _differences(template: Packet, frame: Frame) -> tuple[PacketDifference, ...]:
     return differences(template, frame.packet, unfinished_checksum=frame.unfinished_checksum)
 
 
@@ -118,7 +118,7 @@ _CHECKSUMS: Final = frozenset({"chksum", "cksum"})
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PacketDifference:
     """One field that is not as the template has it; `field` is empty for a missing layer."""
 
     layer: str
@@ -134,7 +134,7 @@ class Difference:
 
 def differences(
     template: Packet, packet: Packet, *, unfinished_checksum: bool = False
-) -> tuple[Difference, ...]:
+) -> tuple[PacketDifference, ...]:
     """How `packet` differs from `template`, at the place where it differs least; empty if not.
 
     With `unfinished_checksum` the checksums above IP are not compared: a network
@@ -151,7 +151,7 @@ def differences(
     return min(found, key=distance)
 
 
-def distance(found: Sequence[Difference]) -> tuple[int, int]:
+def distance(found: Sequence[PacketDifference]) -> tuple[int, int]:
     """How far off a packet is: layers that are missing count more than fields."""
     return sum(not difference.field for difference in found), len(found)
 
@@ -167,23 +167,23 @@ def describe(template: Packet) -> str:
 
 def _compare(
     wanted: Sequence[Packet], present: Sequence[Packet], *, unfinished_checksum: bool
-) -> Iterator[Difference]:
+) -> Iterator[PacketDifference]:
     for layer, other in zip_longest(wanted, present[: len(wanted)]):
         kind = type(layer)
         if kind is Raw:
             # Whatever scapy takes a payload for, it is bytes to who asks for bytes.
             load = b"" if other is None else other.load if type(other) is Raw else bytes(other)
             if load != layer.load:
-                yield Difference("Raw", "load", layer.load, load)
+                yield PacketDifference("Raw", "load", layer.load, load)
         elif not isinstance(other, kind):
-            yield Difference(kind.__name__)
+            yield PacketDifference(kind.__name__)
         else:
             for name, value in _promised(layer):
                 if unfinished_checksum and name in _CHECKSUMS and layer.name != "IP":
                     continue
                 found = other.getfieldval(name)
                 if not _admits(layer, name, value, found):
-                    yield Difference(kind.__name__, name, value, found)
+                    yield PacketDifference(kind.__name__, name, value, found)
 
 
 def _promised(layer: Packet) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from harness.probe.remote import by_kernel
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 
 _SIOCETHTOOL: Final = 0x8946
 _GET_CHECKSUMS, _SET_CHECKSUMS = 0x16, 0x17  # ETHTOOL_GTXCSUM, _STXCSUM
@@ -28,7 +28,7 @@ _VALUE: Final = struct.Struct("=II")
 
 
 @contextlib.contextmanager
-def without_offload(place: Place, link: str = "eth0") -> Iterator[None]:
+def without_offload(place: NetnsView, link: str = "eth0") -> Iterator[None]:
     """Have the place's own kernel do checksums and segments of what it sends, for a while.
 
     Segmentation needs checksums: the kernel turns it off and on with them. `OwnStack` where it
@@ -45,13 +45,13 @@ def without_offload(place: Place, link: str = "eth0") -> Iterator[None]:
             _ethtool(opened, link, _SET_CHECKSUMS, before)
 
 
-def switch_off(place: Place, link: str) -> None:
+def switch_off(place: NetnsView, link: str) -> None:
     """Have the place's own kernel do checksums and segments of what it sends, from now on."""
     with place.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         _ethtool(opened, link, _SET_CHECKSUMS, 0)
 
 
-def features(place: Place, link: str) -> bytes:
+def features(place: NetnsView, link: str) -> bytes:
     """All that a link can be asked to do, and what it does: bits by which to compare two looks."""
     answer = array.array("B", _VALUE.pack(_GET_FEATURES, _BLOCKS) + bytes(_BLOCKS * _BLOCK))
     address, _ = answer.buffer_info()

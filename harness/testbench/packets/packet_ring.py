@@ -148,7 +148,7 @@ class Ring:
 _WITH_ETHERNET_HEADER: Final = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """For whom a frame was, as the interface saw it: PACKET_… of packet(7)."""
 
     HOST = 0
@@ -171,7 +171,7 @@ class Frame:
 
     where: str
     at: int
-    kind: Kind
+    kind: FrameKind
     length: int
     data: bytes
     unfinished_checksum: bool = False
@@ -180,7 +180,7 @@ class Frame:
     @property
     def outgoing(self) -> bool:
         """Whether the interface sent it, rather than received it."""
-        return self.kind is Kind.OUTGOING
+        return self.kind is FrameKind.OUTGOING
 
     @cached_property
     def packet(self) -> Packet:

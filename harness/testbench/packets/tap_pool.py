@@ -10,11 +10,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Self
 
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.testbench.packets.capture import Capture, Tap
 
 
-class Wires:
+class TapPool:
     """Taps by place and link, opened when they are first asked for, closed together.
 
     They keep the namespaces of their places alive: close them before those are to go.
@@ -24,7 +24,7 @@ class Wires:
         self._taps: dict[tuple[tuple[int, int], str], Tap] = {}
         self._resources = contextlib.ExitStack()
 
-    def tap(self, place: Place, link: str = "eth0") -> Tap:
+    def tap(self, place: NetnsView, link: str = "eth0") -> Tap:
         """The tap on one link of a place, or on all of its links when `link` is empty."""
         key = (place.identity, link)
         if key not in self._taps:
@@ -34,7 +34,7 @@ class Wires:
         return self._taps[key]
 
     @contextlib.contextmanager
-    def capture(self, *places: Place, link: str = "eth0") -> Iterator[Capture]:
+    def capture(self, *places: NetnsView, link: str = "eth0") -> Iterator[Capture]:
         """Every frame that passes the links so called of some places while the body runs."""
         with Capture([self.tap(place, link) for place in places]) as wire:
             yield wire

@@ -277,21 +277,21 @@ def _rule(answer: bytes) -> Thing:
 # --- neighbours -------------------------------------------------------------------
 
 
-class Learned(NamedTuple):
+class LearnedNeighbour(NamedTuple):
     """A neighbour that the kernel knows the MAC of because somebody said so on the link."""
 
     link: str
     address: Address
 
 
-def learned(messages: Messages, names: Names) -> set[Learned]:
+def learned(messages: Messages, names: Names) -> set[LearnedNeighbour]:
     """Neighbours that came by themselves and go by themselves, some day."""
     found = set()
     for answer in messages:
         family, index, state, _, _ = rtnetlink.NEIGH.unpack_from(answer)
         if family in _FAMILIES and state & _NUD_LEARNED:
             address = ip_address(dict(attributes(answer, rtnetlink.NEIGH.size))[rtnetlink.NDA_DST])
-            found.add(Learned(names.get(index, str(index)), address))
+            found.add(LearnedNeighbour(names.get(index, str(index)), address))
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.world.state.describe import Thing
-from linux.proc import Stat
+from linux.proc import ProcessStat
 
 _NAMESPACE: Final = re.compile(r"(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]")
 _MOUNT_FIELDS: Final = 6
@@ -28,21 +28,21 @@ DESCRIPTOR: Final = "descriptor of "
 """How the name of a held namespace begins."""
 
 
-class Held(NamedTuple):
+class HeldNamespace(NamedTuple):
     """A descriptor of a namespace: whose, and of which."""
 
     pid: int
     namespace: str
 
 
-class Outside(NamedTuple):
+class HostState(NamedTuple):
     """The host's surroundings at one moment."""
 
     mounts: tuple[str, ...] = ()
     """Lines of mountinfo."""
     cgroups: frozenset[str] = frozenset()
     processes: frozenset[int] = frozenset()
-    held: tuple[Held, ...] = ()
+    held: tuple[HeldNamespace, ...] = ()
 
 
 @dataclass(slots=True)
@@ -53,15 +53,15 @@ class Surroundings:
     cgroup: Path | None = None
     _names: dict[int, str] = field(default_factory=dict)
 
-    def take(self) -> Outside:
+    def take(self) -> HostState:
         """The state as it is now."""
         with open(f"/proc/{self.init}/mountinfo", encoding="utf-8", errors="replace") as file:
             mounts = tuple(file)
         below = () if self.cgroup is None else (path for path, _, _ in os.walk(self.cgroup))
         processes = self._processes()
-        return Outside(mounts, frozenset(below), processes, tuple(self._held(processes)))
+        return HostState(mounts, frozenset(below), processes, tuple(self._held(processes)))
 
-    def staying(self, seen: Outside) -> Outside:
+    def staying(self, seen: HostState) -> HostState:
         """What was seen without processes that are ending now: nobody takes them away."""
         stay = frozenset(pid for pid in seen.processes if not ends(f"{self._proc}/{pid}"))
         return seen._replace(
@@ -77,17 +77,17 @@ class Surroundings:
         self._names |= found
         return frozenset(found)
 
-    def _held(self, processes: frozenset[int]) -> Iterator[Held]:
+    def _held(self, processes: frozenset[int]) -> Iterator[HeldNamespace]:
         for pid in sorted(processes):
             with contextlib.suppress(OSError):  # it ends
                 # Its links are read from where they are: a path to each costs half as much again.
                 directory = os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
                 try:
-                    yield from (Held(pid, target) for target in _namespaces(directory))
+                    yield from (HeldNamespace(pid, target) for target in _namespaces(directory))
                 finally:
                     os.close(directory)
 
-    def things(self, seen: Outside) -> Iterator[Thing]:
+    def things(self, seen: HostState) -> Iterator[Thing]:
         """What was seen, by name."""
         for line in seen.mounts:
             fields, _, tail = line.partition(" - ")
@@ -121,7 +121,7 @@ def running(proc: str, known: Mapping[int, str]) -> dict[int, str]:
 def ends(process: str) -> bool:
     """Whether a process has ended, is about to, or is to be killed, by its directory in proc(5)."""
     try:
-        found = Stat.of(process)
+        found = ProcessStat.of(process)
     except OSError:  # it has gone
         return True
     return found.ended or bool(found.flags & _PF_EXITING or found.pending & _KILL)

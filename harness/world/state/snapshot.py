@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from harness.probe.quiescence import await_ready
 from harness.probe.remote import by_kernel
-from harness.testbench.netns_view import Place
+from harness.testbench.netns_view import NetnsView
 from harness.world.state.describe import Names, Thing, names, still, things
 from harness.world.state.netlink_dump import Dumps, Raw
 
@@ -30,7 +30,7 @@ class Snapshot:
     facts: Mapping[str, Mapping[str, str]]
 
     @classmethod
-    def of(cls, place: Place) -> Snapshot:
+    def of(cls, place: NetnsView) -> Snapshot:
         """Look at a place, once none of its addresses is tentative any more.
 
         `OwnStack` where only the kernel could tell.
@@ -47,7 +47,7 @@ class Snapshot:
         return [str(change) for change in changes(self.facts, later.facts)]
 
 
-class Change(NamedTuple):
+class StateChange(NamedTuple):
     """A thing that is different: `new`, `gone`, or what about it was and is."""
 
     thing: str
@@ -71,7 +71,7 @@ def gathered(found: Iterable[Thing]) -> Facts:
 
 def changes(
     before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]
-) -> list[Change]:
+) -> list[StateChange]:
     """What is different, by thing; not the sysctls of links that came or went."""
     coming_and_going = {
         name.removeprefix("link ")
@@ -84,20 +84,20 @@ def changes(
         if was == now or _link_of_sysctl(thing) in coming_and_going:
             continue
         if was is None:
-            found.append(Change(thing, NEW))
+            found.append(StateChange(thing, NEW))
         elif now is None:
-            found.append(Change(thing, "gone"))
+            found.append(StateChange(thing, "gone"))
         else:
             told = (
                 f"{key} was {was.get(key, 'absent')}, is {now.get(key, 'absent')}"
                 for key in sorted({*was, *now})
                 if was.get(key) != now.get(key)
             )
-            found.append(Change(thing, "; ".join(told)))
+            found.append(StateChange(thing, "; ".join(told)))
     return found
 
 
-def differences(before: Raw, after: Raw) -> list[Change]:
+def differences(before: Raw, after: Raw) -> list[StateChange]:
     """`changes` between two looks at one namespace, put into words only where they differ."""
     if before == after:
         return []

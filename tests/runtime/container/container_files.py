@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from runtime.engine import Engine
-from runtime.records import Container
+from runtime.records import ContainerRecord
 
 SLEEP = ["sleep", "1000000"]
 
@@ -28,7 +28,7 @@ def here() -> Iterator[Path]:
 
 
 @pytest.fixture(params=["running", "ended"])
-def web(engine: Engine, request: pytest.FixtureRequest) -> Container:
+def web(engine: Engine, request: pytest.FixtureRequest) -> ContainerRecord:
     """A container called web, while it runs and after it has ended."""
     made = engine.run("base", SLEEP, name="web", network="none")
     sh(engine, "mkdir -p /srv/a/b; echo one > /srv/a/one; echo two > /srv/a/b/two")

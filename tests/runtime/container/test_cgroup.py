@@ -13,7 +13,7 @@ import pytest
 from runtime.container import cgroup, processes
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from runtime.store import Store, process_born
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import nothing_left, until
@@ -53,7 +53,7 @@ def _or_refused(engine: Engine, root: Path, controller: str, ask: Callable[[], A
     return None
 
 
-def _in(controller: str, found: Container, file: str) -> str:
+def _in(controller: str, found: ContainerRecord, file: str) -> str:
     """What a file says of the container's cgroup."""
     places = _cgroups(f"mydocker-{found.id[:12]}")
     return next(path for path in (place / file for place in places) if path.exists()).read_text()
@@ -92,7 +92,7 @@ def test_a_limit_is_the_kernels_or_refused(
         until(_none_left, "no cgroup is left")
 
 
-def _in_or_none(controller: str, found: Container, file: str) -> str | None:
+def _in_or_none(controller: str, found: ContainerRecord, file: str) -> str | None:
     try:
         return _in(controller, found, file).strip()
     except StopIteration:
@@ -133,12 +133,12 @@ def test_a_limit_that_cannot_be_is_refused(engine: Engine) -> None:
 _COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /count; done"
 
 
-def _count(root: Path, found: Container) -> Path:
+def _count(root: Path, found: ContainerRecord) -> Path:
     """Where its counter stands, as soon as its command has got to run."""
     return root / "containers" / found.id / "upper" / "count"
 
 
-def _counts(root: Path, found: Container) -> bool:
+def _counts(root: Path, found: ContainerRecord) -> bool:
     """Whether its counter goes on within a moment in which we do some work of our own."""
     path = _count(root, found)
     before = path.read_text()

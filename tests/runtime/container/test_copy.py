@@ -12,7 +12,7 @@ import pytest
 
 from runtime.engine import Engine
 from runtime.errors import InvalidError, MydockerError
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from tests.runtime.container.container_files import SLEEP, inside
 from tests.runtime.image import tars
 from tests.runtime.image.image_files import has_id
@@ -21,7 +21,7 @@ from tests.runtime.image.tars import Item, symlink
 # --- cp ---------------------------------------------------------------------------
 
 
-def test_a_file_comes_out(engine: Engine, web: Container, here: Path) -> None:
+def test_a_file_comes_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
     """Into a directory under its own name, or under the name that is asked for."""
     (here / "there").write_text("before")
     engine.inside.copy_out("web", "/srv/a/one", str(here))
@@ -34,7 +34,7 @@ def test_a_file_comes_out(engine: Engine, web: Container, here: Path) -> None:
     }
 
 
-def test_a_directory_comes_out(engine: Engine, web: Container, here: Path) -> None:
+def test_a_directory_comes_out(engine: Engine, web: ContainerRecord, here: Path) -> None:
     """Whole into one that is there, its content alone with `/.`, or as one that was not."""
     (here / "there").mkdir(mode=0o700)
     (here / "content").mkdir(mode=0o700)
@@ -47,7 +47,7 @@ def test_a_directory_comes_out(engine: Engine, web: Container, here: Path) -> No
     assert stat.S_IMODE((here / "content").stat().st_mode) == 0o700
 
 
-def test_files_go_in(engine: Engine, web: Container, here: Path) -> None:
+def test_files_go_in(engine: Engine, web: ContainerRecord, here: Path) -> None:
     """By the same rules; what runs sees them at once."""
     (here / "d" / "sub").mkdir(parents=True)
     (here / "d" / "sub" / "f").write_text("in\n")
@@ -63,7 +63,7 @@ def test_files_go_in(engine: Engine, web: Container, here: Path) -> None:
     assert inside(engine, "stat -c %a,%u /bin/program") == "4755,0\n"
 
 
-def test_owners_are_kept_when_asked(engine: Engine, web: Container, here: Path) -> None:
+def test_owners_are_kept_when_asked(engine: Engine, web: ContainerRecord, here: Path) -> None:
     """As far as this user namespace has them; else all is root's."""
     if not has_id(1234):
         engine.inside.copy_out("web", "/srv/a/one", str(here), archive=True)
@@ -78,7 +78,7 @@ def test_owners_are_kept_when_asked(engine: Engine, web: Container, here: Path) 
     assert (here / "kept").stat()[4:6] == (1234, 5)
 
 
-def test_links_are_copied_or_followed(engine: Engine, web: Container, here: Path) -> None:
+def test_links_are_copied_or_followed(engine: Engine, web: ContainerRecord, here: Path) -> None:
     """A link is a link; with -L it is what it points to, inside."""
     inside(engine, "ln -s /srv/a/one /srv/link; ln -s a /srv/dir")
     engine.inside.copy_out("web", "/srv/link", str(here / "as it is"))
@@ -89,7 +89,9 @@ def test_links_are_copied_or_followed(engine: Engine, web: Container, here: Path
 
 
 @pytest.mark.parametrize("follow", ["", "follow"])
-def test_links_never_lead_out(engine: Engine, web: Container, here: Path, follow: str) -> None:
+def test_links_never_lead_out(
+    engine: Engine, web: ContainerRecord, here: Path, follow: str
+) -> None:
     """A link to a path of the machine means the container's own file of that path, or none."""
     (here / "secret").write_text("secret")
     (here / "mine").write_text("mine")
@@ -164,7 +166,7 @@ REFUSED: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_copies_that_cannot_be(engine: Engine, web: Container, here: Path, what: str) -> None:
+def test_copies_that_cannot_be(engine: Engine, web: ContainerRecord, here: Path, what: str) -> None:
     """Are refused with what is in the way."""
     source, target, said = REFUSED[what]
     (here / "file").touch()
@@ -175,7 +177,7 @@ def test_copies_that_cannot_be(engine: Engine, web: Container, here: Path, what:
     assert stat.S_ISFIFO((here / "pipe").stat().st_mode)
 
 
-def test_a_pipe_holds_nobody_up(engine: Engine, web: Container, here: Path) -> None:
+def test_a_pipe_holds_nobody_up(engine: Engine, web: ContainerRecord, here: Path) -> None:
     """It is copied as what it is, not read; a socket is left out."""
     engine.inside.unpack(io.BytesIO(tars.tar(Item("pipe", type=b"6"))), "web", "/srv/a")
     engine.inside.copy_out("web", "/srv/a", str(here))
@@ -183,7 +185,7 @@ def test_a_pipe_holds_nobody_up(engine: Engine, web: Container, here: Path) -> N
 
 
 def test_a_name_that_images_use_is_copied_as_it_is(
-    engine: Engine, web: Container, here: Path
+    engine: Engine, web: ContainerRecord, here: Path
 ) -> None:
     """Only in a layer .wh.one says that one is gone."""
     (here / ".wh.one").write_text("a file\n")
@@ -193,7 +195,7 @@ def test_a_name_that_images_use_is_copied_as_it_is(
     assert inside(engine, "cat /srv/a/one") == "one\n"
 
 
-def test_a_tar_comes_out_and_goes_in(engine: Engine, web: Container) -> None:
+def test_a_tar_comes_out_and_goes_in(engine: Engine, web: ContainerRecord) -> None:
     """With `-` for the other side; the tar is as hostile as any other."""
     data = b"".join(engine.inside.pack("web", "/srv/a"))
     with tarfile.open(fileobj=io.BytesIO(data)) as opened:

@@ -31,8 +31,8 @@ STARTING = steps(
     (manager.Networks, "take"),
     (endpoint, "attach"),
     (bridge, "wait_until_forwarding"),
-    (status_pipe.Report, "pid"),
-    (status_pipe.Report, "end"),
+    (status_pipe.InitReport, "pid"),
+    (status_pipe.InitReport, "end"),
     (start, "collect"),
 )
 
@@ -123,6 +123,6 @@ def test_a_container_never_runs_half_connected(engine: Engine, root: Path) -> No
     """Its pid 1 leaves when the starter dies before the network is in place."""
     engine.run("base", FOR_EVER, name="first")
     before = family(root)
-    step = (status_pipe.Report, "pid", True)
+    step = (status_pipe.InitReport, "pid", True)
     killed_at(step, lambda: Engine(root).run("base", FOR_EVER, name="web"))
     until(lambda: family(root) <= before, "pid 1 has left by itself")

@@ -20,13 +20,13 @@ from runtime.errors import (
 from runtime.init import rootfs
 from runtime.init.process import Command, Stdio
 from runtime.init.security import DEFAULT_CAPABILITIES
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import nothing_left, opened, until
 
 
 @pytest.fixture
-def web(engine: Engine) -> Container:
+def web(engine: Engine) -> ContainerRecord:
     """A container that sleeps, without a network of its own to keep it quick."""
     return engine.run("base", FOR_EVER, name="web", network="none", env={"COLOUR": "red"})
 
@@ -37,14 +37,14 @@ def _sh(engine: Engine, script: str) -> str:
     return result.stdout.decode()
 
 
-def test_output_and_exit_code_come_back(engine: Engine, web: Container) -> None:
+def test_output_and_exit_code_come_back(engine: Engine, web: ContainerRecord) -> None:
     """Both streams apart; 128 and the signal's number for a killed command."""
     result = engine.exec(web.id, ["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert result == (7, b"out\n", b"err\n")
     assert engine.exec(web.id, ["sh", "-c", "kill -9 $$"]).exit_code == 137
 
 
-def test_much_output_comes_back_whole(engine: Engine, web: Container) -> None:
+def test_much_output_comes_back_whole(engine: Engine, web: ContainerRecord) -> None:
     """More than any pipe holds, on both streams at once."""
     script = "dd if=/dev/zero bs=1024 count=512 2>/dev/null; dd if=/dev/zero bs=1024 count=256 >&2"
     result = engine.exec(web.id, ["sh", "-c", script])
@@ -52,7 +52,7 @@ def test_much_output_comes_back_whole(engine: Engine, web: Container) -> None:
     assert result.stderr[: 256 * 1024] == bytes(256 * 1024)
 
 
-def test_a_container_that_ends_in_this_very_moment(engine: Engine, web: Container) -> None:
+def test_a_container_that_ends_in_this_very_moment(engine: Engine, web: ContainerRecord) -> None:
     """Is said to have stopped, rather than that a call of the kernel's failed."""
     handle = os.pidfd_open(web.state.pid)
     nothing = os.open("/dev/null", os.O_RDWR)
@@ -67,7 +67,7 @@ def test_a_container_that_ends_in_this_very_moment(engine: Engine, web: Containe
         os.close(handle)
 
 
-def test_every_namespace_is_the_containers(engine: Engine, web: Container) -> None:
+def test_every_namespace_is_the_containers(engine: Engine, web: ContainerRecord) -> None:
     """Each is that of pid 1, and none the caller's."""
     for kind in ("pid", "mnt", "net", "uts", "ipc", "cgroup"):
         inside = _sh(engine, f"readlink /proc/self/ns/{kind}").strip()
@@ -75,7 +75,7 @@ def test_every_namespace_is_the_containers(engine: Engine, web: Container) -> No
         assert inside != os.readlink(f"/proc/thread-self/ns/{kind}")
 
 
-def test_environment_and_directory(engine: Engine, web: Container) -> None:
+def test_environment_and_directory(engine: Engine, web: ContainerRecord) -> None:
     """The container's own, with what is added; the directory that is asked for."""
     result = engine.exec(
         web.id, ["sh", "-c", "echo $COLOUR $SHAPE; pwd"], env={"SHAPE": "round"}, workdir="/tmp"
@@ -88,7 +88,7 @@ def test_environment_and_directory(engine: Engine, web: Container) -> None:
     [("nope", 127), ("/bin/nope", 127), ("/etc/passwd", 126), ("/bin", 126)],
 )
 def test_a_command_that_cannot_be(
-    engine: Engine, web: Container, root: Path, command: str, code: int
+    engine: Engine, web: ContainerRecord, root: Path, command: str, code: int
 ) -> None:
     """Is told as such, with the exit code of a shell, and leaves nothing behind."""
     kind = CommandNotFoundError if code == 127 else CommandError
@@ -97,18 +97,18 @@ def test_a_command_that_cannot_be(
     assert caught.value.exit_code == code
 
 
-def test_time_is_up(engine: Engine, web: Container, root: Path) -> None:
+def test_time_is_up(engine: Engine, web: ContainerRecord, root: Path) -> None:
     """The command is killed and nothing of it stays."""
     with nothing_left(root), pytest.raises(TimeoutError, match=r"0\.05 s"):
         engine.exec(web.id, FOR_EVER, timeout=0.05)
 
 
-def test_nobody_waits_for_what_it_leaves_behind(engine: Engine, web: Container) -> None:
+def test_nobody_waits_for_what_it_leaves_behind(engine: Engine, web: ContainerRecord) -> None:
     """A child in the background may hold the output open; the container looks after it."""
     assert engine.exec(web.id, ["sh", "-c", "sleep 1000 & echo done"]).stdout == b"done\n"
 
 
-def test_only_in_running_containers(engine: Engine, web: Container) -> None:
+def test_only_in_running_containers(engine: Engine, web: ContainerRecord) -> None:
     """A stopped one and an unknown one are named."""
     engine.stop(web.id)
     with pytest.raises(ConflictError, match="'web': it is not running"):
@@ -120,14 +120,14 @@ def test_only_in_running_containers(engine: Engine, web: Container) -> None:
 # --- what the command lives in -------------------------------------------------------
 
 
-def test_pid_1_is_mydocker_and_the_command_pid_2(engine: Engine, web: Container) -> None:
+def test_pid_1_is_mydocker_and_the_command_pid_2(engine: Engine, web: ContainerRecord) -> None:
     """Pid 1 shows nothing of the host's command line."""
     assert _sh(engine, "cat /proc/1/comm") == "mydocker-init\n"
     assert _sh(engine, "cat /proc/1/cmdline").rstrip("\0") == "mydocker-init"
     assert _sh(engine, "tr '\\0' ' ' < /proc/2/cmdline").split() == FOR_EVER
 
 
-def test_pid_1_keeps_its_secrets(engine: Engine, web: Container) -> None:
+def test_pid_1_keeps_its_secrets(engine: Engine, web: ContainerRecord) -> None:
     """Root inside sees neither its files, memory and environment nor its namespaces."""
     for name in ("fd", "root/", "cwd/", "environ", "mem", "ns/net", "maps"):
         shown = engine.exec(web.id, ["sh", "-c", f"ls /proc/1/{name}; cat /proc/1/{name}"])
@@ -136,7 +136,7 @@ def test_pid_1_keeps_its_secrets(engine: Engine, web: Container) -> None:
 
 
 @pytest.mark.parametrize("who", ["2", "self"])
-def test_capabilities_are_dockers_default(engine: Engine, web: Container, who: str) -> None:
+def test_capabilities_are_dockers_default(engine: Engine, web: ContainerRecord, who: str) -> None:
     """For the command and for what is executed later: permitted, effective, bounding."""
     status = dict(
         line.split(":\t", 1) for line in _sh(engine, f"cat /proc/{who}/status").splitlines()
@@ -146,7 +146,7 @@ def test_capabilities_are_dockers_default(engine: Engine, web: Container, who: s
     assert int(status["CapInh"], 16) == int(status["CapAmb"], 16) == 0
 
 
-def test_no_descriptor_leaks_in(engine: Engine, web: Container) -> None:
+def test_no_descriptor_leaks_in(engine: Engine, web: ContainerRecord) -> None:
     """The command has its three, and so has what is executed later (and `ls` its own)."""
     assert _sh(engine, "ls /proc/2/fd").split() == ["0", "1", "2"]
     assert _sh(engine, "ls /proc/self/fd").split() == ["0", "1", "2", "3"]
@@ -162,7 +162,7 @@ def test_pid_1_holds_nothing_of_its_starter(engine: Engine, root: Path) -> None:
     until(lambda: opened(web.state.pid) == wanted, f"it has {wanted} open and nothing else")
 
 
-def test_signals_are_as_a_program_expects(engine: Engine, web: Container) -> None:
+def test_signals_are_as_a_program_expects(engine: Engine, web: ContainerRecord) -> None:
     """None ignored, none blocked: not even SIGPIPE, which Python ignores for itself."""
     for who in ("2", "self"):
         # No shell in between: busybox's ignores SIGQUIT for its children too.
@@ -171,7 +171,7 @@ def test_signals_are_as_a_program_expects(engine: Engine, web: Container) -> Non
         assert [int(line.split()[1], 16) for line in lines] == [0, 0]
 
 
-def test_the_root_is_its_own(engine: Engine, web: Container) -> None:
+def test_the_root_is_its_own(engine: Engine, web: ContainerRecord) -> None:
     """Nothing of the host's file system is in reach, and what is written stays inside.
 
     Looked at from outside first, and nothing is ever deleted inside: should the root
@@ -214,7 +214,7 @@ def test_a_root_that_is_the_hosts_is_refused() -> None:
         os.close(handle)
 
 
-def test_proc_and_sys_are_the_containers(engine: Engine, web: Container) -> None:
+def test_proc_and_sys_are_the_containers(engine: Engine, web: ContainerRecord) -> None:
     """Only its own processes and devices are there, and the host's knobs cannot be turned."""
     pids = {int(item) for item in _sh(engine, "ls /proc").split() if item.isdigit()}
     assert {1, 2} <= pids
@@ -228,7 +228,7 @@ def test_proc_and_sys_are_the_containers(engine: Engine, web: Container) -> None
         assert not _sh(engine, f"cat {path} 2>/dev/null | head -c 1")
 
 
-def test_dev_has_what_programs_need_and_no_more(engine: Engine, web: Container) -> None:
+def test_dev_has_what_programs_need_and_no_more(engine: Engine, web: ContainerRecord) -> None:
     """The harmless devices work; where the container can make its own, none can be opened."""
     _sh(
         engine,
@@ -242,7 +242,7 @@ def test_dev_has_what_programs_need_and_no_more(engine: Engine, web: Container) 
         assert "nodev" in options[directory]
 
 
-def test_names(engine: Engine, web: Container) -> None:
+def test_names(engine: Engine, web: ContainerRecord) -> None:
     """Hostname, /etc/hostname, /etc/hosts and resolv.conf say what was asked for."""
     engine.run(
         "base",

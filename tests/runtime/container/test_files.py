@@ -18,7 +18,7 @@ from linux.syscalls import MS_SHARED, mount, umount
 from runtime.container import files
 from runtime.engine import Engine
 from runtime.errors import InvalidError, NotFoundError
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from tests.runtime.container.container_files import SLEEP, sh
 from tests.runtime.image import tars
 from tests.runtime.image.image_files import base_layer, import_root, make, output, unchanged
@@ -94,7 +94,7 @@ def test_diff_passes_over_what_goes_meanwhile(here: Path) -> None:
     os.close(lower)
 
 
-def test_an_export_has_the_files_and_nothing_mounted(engine: Engine, web: Container) -> None:
+def test_an_export_has_the_files_and_nothing_mounted(engine: Engine, web: ContainerRecord) -> None:
     """As one tree, that can be imported again; /proc, /dev and the like are empty."""
     data = b"".join(engine.inside.export("web"))
     with tarfile.open(fileobj=io.BytesIO(data)) as opened:

@@ -14,8 +14,8 @@ import pytest
 from linux.netns import NetNS
 from linux.syscalls import mount, umount
 from runtime.cli import main
-from runtime.container.logs import Writer
-from runtime.container.state_cache import Glance
+from runtime.container.logs import LogWriter
+from runtime.container.state_cache import StateCache
 from runtime.engine import Engine
 from runtime.errors import NoRoomError, UnsupportedError
 from runtime.init.process import Stdio
@@ -99,7 +99,7 @@ def test_who_listens_gets_what_the_log_loses(engine: Engine, small: Path) -> Non
 
 def test_a_terminal_is_relayed_without_room_for_the_log(small: Path) -> None:
     """The log has whole entries, or none."""
-    writer = Writer(str(small / "log"))
+    writer = LogWriter(str(small / "log"))
     writer(b"kept")
     with full(small):
         for _ in range(1000):
@@ -263,7 +263,7 @@ def test_a_change_in_place_is_seen(engine: Engine, small: Path) -> None:
     """By who remembers the state that was there, however soon it comes."""
     made = engine.create("base", FOR_EVER)
     store = Store(str(small))
-    glance = Glance(store)
+    glance = StateCache(store)
     with full(small):
         for _ in range(50):
             store.write_state(made.id, made.state._replace(status="starting"))

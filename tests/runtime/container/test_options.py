@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from runtime.container.options import Options, configure
+from runtime.container.options import ContainerOptions, configure
 from runtime.errors import CommandNotFoundError, InvalidError, MydockerError
 from runtime.network import modes
 
@@ -15,7 +15,7 @@ IDENTITY = "0123456789abcdef" * 4
 
 
 def _configure(**options: Any) -> Any:
-    return configure(IDENTITY, "base", ["true"], cast("Options", options))
+    return configure(IDENTITY, "base", ["true"], cast("ContainerOptions", options))
 
 
 def test_what_is_left_out_is_chosen() -> None:
@@ -106,7 +106,7 @@ def test_what_is_malformed_is_refused(options: dict[str, Any], said: str) -> Non
 def test_a_container_needs_a_command() -> None:
     """`base` has none of its own."""
     with pytest.raises(InvalidError, match="no command"):
-        configure(IDENTITY, "base", [], Options())
+        configure(IDENTITY, "base", [], ContainerOptions())
 
 
 def test_an_error_survives_a_pickle() -> None:

@@ -56,14 +56,14 @@ def test_a_pid_is_told_once_its_network_is_its_own(
 ) -> None:
     """Whoever enters its namespaces by then is not let into the host's."""
     told: list[str] = []
-    original = status_pipe.Report.pid
+    original = status_pipe.InitReport.pid
 
-    def pid(report: status_pipe.Report) -> int:
+    def pid(report: status_pipe.InitReport) -> int:
         found = original(report)
         told.append(os.readlink(f"/proc/{found}/ns/net"))
         return found
 
-    monkeypatch.setattr(status_pipe.Report, "pid", pid)
+    monkeypatch.setattr(status_pipe.InitReport, "pid", pid)
     for _ in range(20):
         started.run("base", FOR_EVER, network="none")
     assert len(told) == 20

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runtime.container import start
-from runtime.container.state_cache import Glance
+from runtime.container.state_cache import StateCache
 from runtime.engine import Engine
 from runtime.store import Store
 from tests.runtime.conftest import FOR_EVER
@@ -35,7 +35,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_state_is_read_once(engine: Engine, root: Path, read: list[str]) -> None:
     """As long as its file is the same, by whatever process it was written."""
     web = engine.run("base", FOR_EVER, network="none")
-    glance = Glance(Store(str(root)))
+    glance = StateCache(Store(str(root)))
     read.clear()
     for _ in range(3):
         assert list(glance.unsettled()) == []
@@ -45,7 +45,7 @@ def test_a_state_is_read_once(engine: Engine, root: Path, read: list[str]) -> No
 def test_a_new_state_is_read(engine: Engine, root: Path, read: list[str]) -> None:
     """Though it was written by somebody else."""
     web = engine.run("base", FOR_EVER, network="none")
-    glance = Glance(Store(str(root)))
+    glance = StateCache(Store(str(root)))
     assert list(glance.unsettled()) == []
     Engine(root).stop(web.id, timeout=0)
     read.clear()
@@ -56,7 +56,7 @@ def test_a_new_state_is_read(engine: Engine, root: Path, read: list[str]) -> Non
 def test_an_end_is_noticed(engine: Engine, root: Path) -> None:
     """Whatever was read before: nobody writes down that a process was killed."""
     web = engine.run("base", FOR_EVER, network="none")
-    glance = Glance(Store(str(root)))
+    glance = StateCache(Store(str(root)))
     assert list(glance.unsettled()) == []
     handle = os.pidfd_open(web.state.pid)
     os.kill(web.state.pid, signal.SIGKILL)
@@ -70,10 +70,10 @@ def test_one_that_runs_is_not_looked_at_again(
 ) -> None:
     """Found running twice, it is watched: nothing is asked of it until it ends."""
     web = engine.run("base", FOR_EVER, network="none")
-    glance = Glance(Store(str(root)))
+    glance = StateCache(Store(str(root)))
     for _ in range(2):
         assert list(glance.unsettled()) == []
-    monkeypatch.setattr(Glance, "_look", pytest.fail)
+    monkeypatch.setattr(StateCache, "_look", pytest.fail)
     assert list(glance.unsettled()) == []
     monkeypatch.undo()
     handle = os.pidfd_open(web.state.pid)
@@ -87,7 +87,7 @@ def test_who_was_killed_while_connecting_is_noticed(engine: Engine, root: Path) 
     """Though the container runs on, and is watched."""
     engine.network_create("lan")
     web = engine.run("base", FOR_EVER)
-    glance = Glance(Store(str(root)))
+    glance = StateCache(Store(str(root)))
     for _ in range(2):
         assert list(glance.unsettled()) == []
     step = (Store, "write_state", True)
@@ -102,13 +102,13 @@ def test_a_watch_ends_with_who_watches(engine: Engine, root: Path) -> None:
     web = engine.run("base", FOR_EVER, network="none")
     gc.collect()  # or what earlier tests' engines had open goes meanwhile
     before = len(descriptors())
-    glance = Glance(Store(str(root)))
+    glance = StateCache(Store(str(root)))
     for _ in range(2):
         assert list(glance.unsettled()) == []
     assert len(descriptors()) == before + 1
     del glance
     assert len(descriptors()) == before
-    glance = Glance(Store(str(root)))
+    glance = StateCache(Store(str(root)))
     for _ in range(2):
         assert list(glance.unsettled()) == []
     engine.remove(web.id, force=True)

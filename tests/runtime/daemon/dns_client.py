@@ -16,7 +16,7 @@ import dns.rdatatype
 import dns.reversename
 from dns.message import Message
 
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from tests.runtime.support.inspection import netns
 
 RESOLVER = "127.0.0.11"
@@ -25,7 +25,7 @@ GATEWAY = "10.9.0.1"
 
 
 def ask(
-    asker: Container,
+    asker: ContainerRecord,
     name: str,
     kind: str = "A",
     *,
@@ -46,7 +46,7 @@ def ask(
 
 
 @contextlib.contextmanager
-def connected(asker: Container) -> Iterator[socket.socket]:
+def connected(asker: ContainerRecord) -> Iterator[socket.socket]:
     """A connection to a container's resolver, from a socket inside."""
     with netns(asker) as space, space.socket(socket.AF_INET, socket.SOCK_STREAM) as opened:
         opened.settimeout(10)

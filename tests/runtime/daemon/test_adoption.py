@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import dns.exception
 
 from runtime.engine import Engine
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from runtime.store import process_born
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import RESOLVER, ask, told
@@ -38,7 +38,7 @@ def test_one_that_lets_nobody_hear_is_passed_over(engine: Engine, lan: str) -> N
         assert told(ask(db, "db")) == {"10.9.0.3"}
 
 
-def _answers(asker: Container, name: str) -> bool:
+def _answers(asker: ContainerRecord, name: str) -> bool:
     try:
         return bool(told(ask(asker, name, patience=0.2)))
     except (ConnectionRefusedError, dns.exception.Timeout):

@@ -10,7 +10,7 @@ import pytest
 
 from runtime.engine import Engine
 from runtime.errors import MydockerError
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import RESOLVER, ask, told
 from tests.runtime.support.inspection import netns
@@ -23,7 +23,7 @@ _CHANGES = {
 
 
 @pytest.fixture
-def web(engine: Engine, lan: str) -> Container:
+def web(engine: Engine, lan: str) -> ContainerRecord:
     """A container that may change its network, and whom it could take something from."""
     engine.network_create("wan", subnet="10.8.0.0/24")
     engine.run("base", FOR_EVER, name="db", network=lan)
@@ -49,7 +49,7 @@ def _others_go_on(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("script", _CHANGES.values(), ids=list(_CHANGES))
-def test_interfaces(engine: Engine, web: Container, script: str) -> None:
+def test_interfaces(engine: Engine, web: ContainerRecord, script: str) -> None:
     """However they were left, networks can be connected and taken off, or that is refused."""
     assert engine.exec("web", ["sh", "-c", script]).exit_code == 0
     engine.repair()
@@ -60,7 +60,7 @@ def test_interfaces(engine: Engine, web: Container, script: str) -> None:
     _others_go_on(engine)
 
 
-def test_ports(engine: Engine, web: Container) -> None:
+def test_ports(engine: Engine, web: ContainerRecord) -> None:
     """It cannot be heard any more, by the attendant of all; it needs no rights for that."""
     with _no_port_left(web):
         with suppress(MydockerError):
@@ -69,7 +69,7 @@ def test_ports(engine: Engine, web: Container) -> None:
 
 
 @contextmanager
-def _no_port_left(container: Container) -> Iterator[None]:
+def _no_port_left(container: ContainerRecord) -> Iterator[None]:
     """Somebody inside has every port of the resolver's address."""
     with ExitStack() as stack, netns(container) as space:
         for port in range(40_000, 40_010):

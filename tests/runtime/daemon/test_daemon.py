@@ -19,10 +19,10 @@ import pytest
 
 from linux.netns import NetNS
 from runtime.daemon import client, dns_socket
-from runtime.daemon.client import Attendants
+from runtime.daemon.client import DaemonClient
 from runtime.engine import Engine
 from runtime.errors import ConflictError, MydockerError
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from runtime.store import process_born
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import GATEWAY, RESOLVER, ask, known, name_server, told
@@ -117,7 +117,7 @@ def test_killed_it_is_replaced_by_the_next_call(engine: Engine, lan: str) -> Non
     assert not _attendants()
 
 
-def _answers(asker: Container) -> bool:
+def _answers(asker: ContainerRecord) -> bool:
     try:
         return bool(told(ask(asker, asker.name, patience=0.2)))
     except (ConnectionRefusedError, dns.exception.Timeout):
@@ -182,7 +182,9 @@ def test_many_start_and_stop_at_once(engine: Engine, lan: str, root: Path) -> No
             assert not _attendants()
 
 
-def _called_on_loopback6(web: Container, *, kind: socket.SocketKind = socket.SOCK_STREAM) -> str:
+def _called_on_loopback6(
+    web: ContainerRecord, *, kind: socket.SocketKind = socket.SOCK_STREAM
+) -> str:
     """Whom a listener on port 80 in the container sees when the host calls `::1` port 8080."""
     with (
         netns(web) as space,
@@ -241,11 +243,11 @@ def _connect_and_read(call: socket.socket) -> None:
 @pytest.mark.parametrize(
     "step",
     steps(
-        (Attendants, "attend"),
+        (DaemonClient, "attend"),
         (client, "_say"),
-        (Attendants, "_begin"),
+        (DaemonClient, "_begin"),
         (client, "_bind"),
-        (Attendants, "_spawn"),
+        (DaemonClient, "_spawn"),
         (dns_socket, "open_ears"),
     ).values(),
 )

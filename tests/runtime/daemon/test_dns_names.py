@@ -78,7 +78,7 @@ def test_a_peer_is_not_looked_for_in_the_hosts_search_domain(
 
     def answer(name: str, kind: str) -> dns.message.Message | None:
         query = dns.message.make_query(name, kind)
-        return dns_names.Names(Store(str(root))).answer(web.id, query)
+        return dns_names.DnsNames(Store(str(root))).answer(web.id, query)
 
     for name in ("web.corp.example", "WWW.Corp.example", f"{web.id[:12]}.corp.example"):
         said = answer(name, "AAAA")

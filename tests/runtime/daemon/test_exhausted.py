@@ -14,7 +14,7 @@ import pytest
 from runtime.daemon import client
 from runtime.engine import Engine
 from runtime.errors import MydockerError
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import answers, ask, connected, questions, rcode, told
 from tests.runtime.daemon.test_nursery import called
@@ -22,7 +22,7 @@ from tests.runtime.support.inspection import netns
 
 
 @pytest.fixture
-def web(engine: Engine, lan: str) -> Container:
+def web(engine: Engine, lan: str) -> ContainerRecord:
     """A container that answers on a published port, and that is attended to."""
     made = engine.run("base", FOR_EVER, name="web", network=lan, publish=["[::1]:8080:80"])
     assert told(ask(made, "web")) == {"10.9.0.2"}
@@ -30,7 +30,7 @@ def web(engine: Engine, lan: str) -> Container:
 
 
 @contextmanager
-def _none_left(web: Container, spare: int = 0) -> Iterator[None]:
+def _none_left(web: ContainerRecord, spare: int = 0) -> Iterator[None]:
     """The attendant can open nothing more, or `spare` descriptors."""
     (pid,) = called(b"mydocker-attendant")
     used = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
@@ -45,7 +45,7 @@ def _none_left(web: Container, spare: int = 0) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-def test_who_asks_over_tcp_meanwhile_is_answered_later(web: Container) -> None:
+def test_who_asks_over_tcp_meanwhile_is_answered_later(web: ContainerRecord) -> None:
     """The connection waits in the kernel's queue, as any that comes too fast."""
     with ExitStack() as stack:
         with _none_left(web):
@@ -54,7 +54,7 @@ def test_who_asks_over_tcp_meanwhile_is_answered_later(web: Container) -> None:
         assert told(next(answers(opened))) == {"10.9.0.2"}
 
 
-def test_who_calls_a_relayed_port_meanwhile_gets_through_later(web: Container) -> None:
+def test_who_calls_a_relayed_port_meanwhile_gets_through_later(web: ContainerRecord) -> None:
     """Callers of the host's own can open as many connections as they like."""
     with netns(web) as space, space.socket(socket.AF_INET6, socket.SOCK_STREAM) as server:
         server.bind(("::", 80))
@@ -68,7 +68,7 @@ def test_who_calls_a_relayed_port_meanwhile_gets_through_later(web: Container) -
 
 
 def test_calls_of_mydockers_meanwhile_are_served_later(
-    engine: Engine, lan: str, root: Path, web: Container
+    engine: Engine, lan: str, root: Path, web: ContainerRecord
 ) -> None:
     """It does not turn around them for ever, with a line in its log each time."""
     with _none_left(web):
@@ -80,7 +80,7 @@ def test_calls_of_mydockers_meanwhile_are_served_later(
 
 @pytest.mark.parametrize("spare", range(1, 5))
 def test_nothing_is_kept_of_a_call_that_came_in_part(
-    engine: Engine, lan: str, web: Container, monkeypatch: pytest.MonkeyPatch, spare: int
+    engine: Engine, lan: str, web: ContainerRecord, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
     """The kernel passes on as many descriptors as there is room for; the others are lost."""
     (pid,) = called(b"mydocker-attendant")

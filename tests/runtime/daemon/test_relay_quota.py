@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from runtime.engine import Engine
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import ask, told
 from tests.runtime.daemon.test_nursery import called
@@ -24,7 +24,7 @@ _ALONE, _BESIDE_ANOTHER = _ROOM // 4 // 2, _ROOM // 4 // 2 // 2
 
 
 @pytest.fixture
-def web(engine: Engine, lan: str) -> Container:
+def web(engine: Engine, lan: str) -> ContainerRecord:
     """A container that is called on `::1`, and one more, with an attendant of few descriptors."""
     for name, port in (("web", 8080), ("db", 8090)):
         publish = [f"[::1]:{port}:80", f"[::1]:{port}:80/udp"]
@@ -53,7 +53,7 @@ class Server:
 
 
 @contextmanager
-def _served(container: Container, kind: int = socket.SOCK_STREAM) -> Iterator[Server]:
+def _served(container: ContainerRecord, kind: int = socket.SOCK_STREAM) -> Iterator[Server]:
     with (
         ExitStack() as stack,
         netns(container) as space,
@@ -71,7 +71,9 @@ def _call(port: int) -> socket.socket:
     return socket.create_connection(("::1", port), 10)
 
 
-def test_a_flood_leaves_names_and_other_containers_alone(engine: Engine, web: Container) -> None:
+def test_a_flood_leaves_names_and_other_containers_alone(
+    engine: Engine, web: ContainerRecord
+) -> None:
     """They are served at once, however many wait."""
     db = engine.inspect("db")
     with _served(web) as flooded, _served(db) as other, ExitStack() as stack:
@@ -86,7 +88,7 @@ def test_a_flood_leaves_names_and_other_containers_alone(engine: Engine, web: Co
         assert len(flooded.taken()) == _BESIDE_ANOTHER
 
 
-def test_who_waits_gets_through_when_another_has_ended(web: Container) -> None:
+def test_who_waits_gets_through_when_another_has_ended(web: ContainerRecord) -> None:
     """In the order of their calls."""
     with _served(web) as server, ExitStack() as stack:
         callers = [stack.enter_context(_call(8080)) for _ in range(_BESIDE_ANOTHER + 1)]
@@ -101,7 +103,7 @@ def test_who_waits_gets_through_when_another_has_ended(web: Container) -> None:
         assert last.recv(1) == bytes([_BESIDE_ANOTHER])
 
 
-def test_there_is_more_for_who_is_left(engine: Engine, web: Container) -> None:
+def test_there_is_more_for_who_is_left(engine: Engine, web: ContainerRecord) -> None:
     """When a container has ended, others have its part."""
     with _served(web) as server, ExitStack() as stack:
         for _ in range(_ROOM):
@@ -114,7 +116,7 @@ def test_there_is_more_for_who_is_left(engine: Engine, web: Container) -> None:
 
 
 def test_a_caller_gets_through_however_many_containers_there_are(
-    engine: Engine, lan: str, web: Container
+    engine: Engine, lan: str, web: ContainerRecord
 ) -> None:
     """Where the part of each would be less than a connection takes."""
     for port in range(9000, 9000 + _ROOM // 4 // 2):
@@ -123,7 +125,7 @@ def test_a_caller_gets_through_however_many_containers_there_are(
         until(lambda: len(server.taken()) == 1, "it has come through")
 
 
-def test_over_udp_who_speaks_is_heard(web: Container) -> None:
+def test_over_udp_who_speaks_is_heard(web: ContainerRecord) -> None:
     """And answered, however many have spoken before; no descriptor is kept for them."""
     with _served(web, socket.SOCK_DGRAM) as server, ExitStack() as stack:
         for number in range(_ROOM):

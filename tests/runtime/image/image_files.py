@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.engine import Engine
-from runtime.image.create import Loaded
+from runtime.image.create import LoadedImage
 from tests.runtime.image import tars
 from tests.runtime.support.inspection import descriptors, mounts
 
 
-def load(engine: Engine, archive: bytes) -> list[Loaded]:
+def load(engine: Engine, archive: bytes) -> list[LoadedImage]:
     """Load an archive from a file that is gone afterwards."""
     with tempfile.TemporaryFile(dir="/run", buffering=0) as file:
         file.write(archive)

@@ -21,7 +21,7 @@ from runtime.image import config, create
 from runtime.image import layer as layers
 from runtime.image.layer import Budget, Chunks
 from runtime.image.library import Library
-from runtime.image.tar import Packer, Refused
+from runtime.image.tar import InvalidArchive, Packer
 from tests.runtime.image import tars
 from tests.runtime.image.tars import Item
 
@@ -92,7 +92,7 @@ def test_a_layer_stays_in_its_directory(entries: list[Item]) -> None:
     """Whatever its entries are called and link to; and what is taken is taken again as the same."""
     with scratch() as made:
         descriptors = set(os.listdir("/proc/self/fd"))
-        with suppress(Refused):
+        with suppress(InvalidArchive):
             layers.build(str(made / "one"), io.BytesIO(tars.tar(*entries)), Budget(1 << 30))
             data = _packed(made / "one" / "tree")
             layers.build(str(made / "two"), Chunks([data]), Budget(1 << 30))
@@ -141,7 +141,7 @@ def test_a_damaged_archive_is_whole_or_refused(data: bytes) -> None:
         file.seek(0)
         try:
             found = create.load(library, file)
-        except Refused:
+        except InvalidArchive:
             assert library.index() == ({}, {})
             for name in ("layers", "configs", "scratch"):
                 assert not list((made / "library" / name).iterdir())
@@ -176,7 +176,7 @@ def test_a_configuration_is_understood_or_refused(made: Any) -> None:
     raw = json.dumps(made).encode()
     try:
         found = config.parse(raw)
-    except Refused:
+    except InvalidArchive:
         return
     assert found.identity == tars.sha256(raw)
     for text in (*found.defaults.env, *found.defaults.command, found.defaults.user):
@@ -188,6 +188,6 @@ def test_a_configuration_is_understood_or_refused(made: Any) -> None:
 @fuzz
 @given(st.binary(max_size=2000))
 def test_bytes_are_refused(data: bytes) -> None:
-    """What is not an archive at all raises nothing but `Refused`."""
-    with scratch() as made, pytest.raises(Refused):
+    """What is not an archive at all raises nothing but `InvalidArchive`."""
+    with scratch() as made, pytest.raises(InvalidArchive):
         layers.build(str(made / "one"), io.BytesIO(data), Budget(1 << 30))

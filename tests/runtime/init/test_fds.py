@@ -16,7 +16,7 @@ from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import ExhaustedError
 from runtime.init.fds import ENOUGH
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.container.test_many_descriptors import room_for
 from tests.runtime.support.inspection import everything, family, nothing_left, until
@@ -30,11 +30,11 @@ _OPEN = 16
 """What a start has open by then, at most."""
 
 
-def _run(engine: Engine) -> Container:
+def _run(engine: Engine) -> ContainerRecord:
     return engine.run("base", FOR_EVER, name="x", network="lan", publish=_PORTS)
 
 
-def _run_alone(engine: Engine) -> Container:
+def _run_alone(engine: Engine) -> ContainerRecord:
     return engine.run("base", FOR_EVER, name="x", network="none")
 
 
@@ -48,7 +48,7 @@ def _run_beside(engine: Engine) -> None:
     _run(engine)
 
 
-def _create(engine: Engine) -> Container:
+def _create(engine: Engine) -> ContainerRecord:
     return engine.create("base", FOR_EVER, name="x", network="lan", publish=_PORTS)
 
 

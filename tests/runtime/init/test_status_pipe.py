@@ -12,8 +12,8 @@ from linux.netns import NetNS
 from runtime.container.networking import Plugger
 from runtime.engine import Engine
 from runtime.errors import UnsupportedError, refused
-from runtime.init.status_pipe import Report, send_error
-from runtime.records import Container
+from runtime.init.status_pipe import InitReport, send_error
+from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import nothing_left, until
 
@@ -28,7 +28,7 @@ def test_what_the_kernel_refuses_is_told_with_its_cause(number: int, cause: str)
     with open(reading) as told_to, open(writing, "w") as pipe:
         send_error(pipe.fileno(), OSError(number, "unshare(0x2e020000): said the kernel"))
         with pytest.raises(UnsupportedError) as caught:
-            Report(told_to.fileno()).end()
+            InitReport(told_to.fileno()).end()
     told = str(caught.value)
     assert told.startswith("start the container: unshare(0x2e020000): said the kernel\n")
     assert cause in caught.value.cause
@@ -47,7 +47,7 @@ def test_who_leaves_before_it_is_attended_to_says_why(
     """It is that which is told, and not that it is not there any more."""
     attend = Plugger.attend_first
 
-    def attend_late(plugger: Plugger, found: Container, netns: NetNS) -> None:
+    def attend_late(plugger: Plugger, found: ContainerRecord, netns: NetNS) -> None:
         until(lambda: not os.path.exists(f"/proc/{found.state.pid}"), "it has left")
         attend(plugger, found, netns)
 

@@ -26,7 +26,7 @@ from runtime.errors import (
 from runtime.network import bridge, etc_files, manager
 from runtime.network import endpoint as plug
 from runtime.network import endpoint as routes
-from runtime.records import Container, Endpoint
+from runtime.records import ContainerRecord, EndpointRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import links, netns, network, nothing_left
 from tests.runtime.support.killing import killed_at, steps
@@ -42,16 +42,16 @@ def lan(engine: Engine) -> str:
     return "lan"
 
 
-def _inside(container: Container) -> Any:
+def _inside(container: ContainerRecord) -> Any:
     with netns(container) as space:
         return network(space)
 
 
-def _defaults(container: Container) -> set[str]:
+def _defaults(container: ContainerRecord) -> set[str]:
     return {via for destination, via in _inside(container).routes if destination == "None"}
 
 
-def _named(container: Container, name: str) -> Endpoint:
+def _named(container: ContainerRecord, name: str) -> EndpointRecord:
     return next(item for item in container.state.endpoints if item.network == name)
 
 
@@ -63,7 +63,7 @@ def test_a_running_container_gets_an_interface_more(engine: Engine, lan: str) ->
         lan, "web", ip="10.9.0.77", ip6="fd00:9::77", mac="02:00:00:00:00:77"
     )
     endpoint = _named(found, lan)
-    assert endpoint == Endpoint(
+    assert endpoint == EndpointRecord(
         network=lan,
         interface="eth1",
         veth=endpoint.veth,

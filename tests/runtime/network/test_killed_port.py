@@ -10,7 +10,7 @@ import pytest
 
 from runtime import store
 from runtime.container import lifecycle, networking, start
-from runtime.container.options import Options
+from runtime.container.options import ContainerOptions
 from runtime.container.prefork import Starter
 from runtime.engine import Engine
 from runtime.errors import ConflictError, UnsupportedError
@@ -31,8 +31,8 @@ STEPS = steps(
     (networking.Plugger, "connect"),
     (networking.Plugger, "attend_first"),
     (firewall, "install"),
-    (status_pipe.Report, "pid"),
-    (status_pipe.Report, "end"),
+    (status_pipe.InitReport, "pid"),
+    (status_pipe.InitReport, "end"),
     (store.Store, "write_state"),
 )
 
@@ -47,8 +47,8 @@ def test_the_very_next_call_has_it(
         starter = stack.enter_context(Starter.begin()) if "starter" in way else None
         doomed = Engine(root, starter=starter)
         engine.create("base", FOR_EVER, name="next", network=lan, publish=PORTS)
-        options: Options = {"network": lan, "publish": PORTS}
-        web: Options = {**options, "name": "web"}
+        options: ContainerOptions = {"network": lan, "publish": PORTS}
+        web: ContainerOptions = {**options, "name": "web"}
         killed_at(step, lambda: doomed.run("base", FOR_EVER, **web))
         try:
             if way == "start":

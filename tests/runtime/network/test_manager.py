@@ -18,7 +18,7 @@ from linux.nftables import Nft
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, MydockerError, NotFoundError
 from runtime.network import firewall
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import (
     WITHIN,
@@ -234,9 +234,9 @@ def test_repair_brings_back_what_an_operator_swept_away(engine: Engine) -> None:
 # --- what passes -------------------------------------------------------------------
 
 
-def _where(target: Container | tuple[str, NetNS]) -> tuple[str, NetNS]:
+def _where(target: ContainerRecord | tuple[str, NetNS]) -> tuple[str, NetNS]:
     """Address and namespace of a container; or both as given."""
-    if isinstance(target, Container):
+    if isinstance(target, ContainerRecord):
         return target.state.endpoints[0].address.partition("/")[0], netns(target)
     return target
 
@@ -255,7 +255,7 @@ def _sockets(source: NetNS, space: NetNS, address: str) -> Iterator[tuple[socket
         yield witness, control, sender
 
 
-def _arrives(source: NetNS, target: Container | tuple[str, NetNS]) -> bool:
+def _arrives(source: NetNS, target: ContainerRecord | tuple[str, NetNS]) -> bool:
     """A datagram from `source` comes to the target, the first one that is sent."""
     address, space = _where(target)
     with _sockets(source, space, address) as (witness, _, sender):
@@ -263,7 +263,7 @@ def _arrives(source: NetNS, target: Container | tuple[str, NetNS]) -> bool:
         return witness.recv(64) == b"asked"
 
 
-def _stopped(source: NetNS, target: Container | tuple[str, NetNS]) -> bool:
+def _stopped(source: NetNS, target: ContainerRecord | tuple[str, NetNS]) -> bool:
     """No datagram from `source` comes to the target.
 
     One kernel: what has not come when a datagram of the target's own, sent later,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import InvalidError
-from runtime.network.ports import PROTOCOLS, Protocol, Wanted, parse
+from runtime.network.ports import PROTOCOLS, PortRequest, Protocol, parse
 
 LAST = 65535
 
@@ -44,7 +44,7 @@ def test_ranges_go_together_one_by_one(
     text += f"/{protocol}" if protocol else ""
     at = "" if address is None else str(address)
     assert parse("run", text) == [
-        Wanted(protocol or "tcp", at, one, one, other)
+        PortRequest(protocol or "tcp", at, one, one, other)
         for one, other in zip(outside, inside, strict=True)
     ]
 
@@ -53,7 +53,7 @@ def test_ranges_go_together_one_by_one(
 def test_without_a_host_port_any_will_do(inside: range, protocol: Protocol | None) -> None:
     """Said as nothing, as an empty one, or as 0."""
     tail = written(inside) + (f"/{protocol}" if protocol else "")
-    wanted = [Wanted(protocol or "tcp", "", 0, 0, port) for port in inside]
+    wanted = [PortRequest(protocol or "tcp", "", 0, 0, port) for port in inside]
     for head in ("", ":", "0:"):
         assert parse("run", head + tail) == wanted
 
@@ -62,7 +62,7 @@ def test_without_a_host_port_any_will_do(inside: range, protocol: Protocol | Non
 def test_a_range_for_one_port_leaves_the_choice(outside: range, inside: int) -> None:
     """One of the host's, whichever is free."""
     found = parse("run", f"{written(outside)}:{inside}")
-    assert found == [Wanted("tcp", "", outside[0], outside[-1], inside)]
+    assert found == [PortRequest("tcp", "", outside[0], outside[-1], inside)]
 
 
 @given(outside=ranges(), inside=ranges())
@@ -99,23 +99,26 @@ def test_digits_of_other_scripts_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("80", [Wanted("tcp", "", 0, 0, 80)]),
-        ("80/udp", [Wanted("udp", "", 0, 0, 80)]),
-        ("80/UDP", [Wanted("udp", "", 0, 0, 80)]),
-        ("8080:80", [Wanted("tcp", "", 8080, 8080, 80)]),
-        ("0:80", [Wanted("tcp", "", 0, 0, 80)]),
-        ("127.0.0.1:8080:80/sctp", [Wanted("sctp", "127.0.0.1", 8080, 8080, 80)]),
-        ("127.0.0.1::80", [Wanted("tcp", "127.0.0.1", 0, 0, 80)]),
-        ("[::1]:8080:80", [Wanted("tcp", "::1", 8080, 8080, 80)]),
-        ("[0:0::1]:80", [Wanted("tcp", "::1", 0, 0, 80)]),
-        ("[::]:53:53/udp", [Wanted("udp", "::", 53, 53, 53)]),
-        ("8000-8001:80-81", [Wanted("tcp", "", 8000, 8000, 80), Wanted("tcp", "", 8001, 8001, 81)]),
-        ("8000-8009:80", [Wanted("tcp", "", 8000, 8009, 80)]),
-        ("80-81", [Wanted("tcp", "", 0, 0, 80), Wanted("tcp", "", 0, 0, 81)]),
-        ("65535:1", [Wanted("tcp", "", 65535, 65535, 1)]),
+        ("80", [PortRequest("tcp", "", 0, 0, 80)]),
+        ("80/udp", [PortRequest("udp", "", 0, 0, 80)]),
+        ("80/UDP", [PortRequest("udp", "", 0, 0, 80)]),
+        ("8080:80", [PortRequest("tcp", "", 8080, 8080, 80)]),
+        ("0:80", [PortRequest("tcp", "", 0, 0, 80)]),
+        ("127.0.0.1:8080:80/sctp", [PortRequest("sctp", "127.0.0.1", 8080, 8080, 80)]),
+        ("127.0.0.1::80", [PortRequest("tcp", "127.0.0.1", 0, 0, 80)]),
+        ("[::1]:8080:80", [PortRequest("tcp", "::1", 8080, 8080, 80)]),
+        ("[0:0::1]:80", [PortRequest("tcp", "::1", 0, 0, 80)]),
+        ("[::]:53:53/udp", [PortRequest("udp", "::", 53, 53, 53)]),
+        (
+            "8000-8001:80-81",
+            [PortRequest("tcp", "", 8000, 8000, 80), PortRequest("tcp", "", 8001, 8001, 81)],
+        ),
+        ("8000-8009:80", [PortRequest("tcp", "", 8000, 8009, 80)]),
+        ("80-81", [PortRequest("tcp", "", 0, 0, 80), PortRequest("tcp", "", 0, 0, 81)]),
+        ("65535:1", [PortRequest("tcp", "", 65535, 65535, 1)]),
     ],
 )
-def test_they_are_read_as_docker_reads_them(text: str, wanted: list[Wanted]) -> None:
+def test_they_are_read_as_docker_reads_them(text: str, wanted: list[PortRequest]) -> None:
     """Address, host port, port and protocol, single or in ranges."""
     assert parse("run", text) == wanted
 

@@ -22,7 +22,7 @@ from runtime.container import lifecycle, networking, start
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, MydockerError, UnsupportedError
 from runtime.network import firewall, ports
-from runtime.records import Container
+from runtime.records import ContainerRecord
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import netns, nothing_left, tables, until
 from tests.runtime.support.killing import Step, killed_at, steps
@@ -192,7 +192,7 @@ def test_sctp_is_published_where_the_kernel_speaks_it(engine: Engine) -> None:
 # --- led to ----------------------------------------------------------------------------
 
 
-def _called(web: Container, port: int = 8080, address: str = "127.0.0.1") -> str:
+def _called(web: ContainerRecord, port: int = 8080, address: str = "127.0.0.1") -> str:
     """Whom a listener on port 80 in the container sees when the host calls; `""` when nobody."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with netns(web) as space, space.socket(family, socket.SOCK_STREAM) as listener:
@@ -283,7 +283,7 @@ def _routes_localnet(bridge: str) -> bool:
     return Path(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet").read_text() == "1\n"
 
 
-def _forge(inside: NetNS, web: Container, target: str, word: bytes) -> None:
+def _forge(inside: NetNS, web: ContainerRecord, target: str, word: bytes) -> None:
     """Send a datagram to the bridge's MAC, whatever the address says."""
     from scapy.layers.inet import IP, UDP
     from scapy.layers.l2 import Ether

@@ -16,7 +16,7 @@ from linux.netns import NetNS
 from linux.nftables import Nft, Table
 from runtime.engine import Engine
 from runtime.image.base import BASE, BUSYBOX
-from runtime.records import Container
+from runtime.records import ContainerRecord
 
 WITHIN = 10.0
 """Seconds in which whatever is waited for must happen, on the slowest machine."""
@@ -37,12 +37,12 @@ def until(condition: Callable[[], bool], what: str) -> None:
         os.sched_yield()
 
 
-def netns(container: Container) -> NetNS:
+def netns(container: ContainerRecord) -> NetNS:
     """The network namespace of a running container."""
     return NetNS.at(f"/proc/{container.state.pid}/ns/net")
 
 
-def namespace(container: Container | None, kind: str) -> str:
+def namespace(container: ContainerRecord | None, kind: str) -> str:
     """The identity of a namespace of a container, or (`None`) the caller's own."""
     return os.readlink(f"/proc/{container.state.pid if container else 'thread-self'}/ns/{kind}")
 

@@ -14,10 +14,10 @@ from typing import Final
 
 from harness.adapters.bare.adapter import FEATURES, BareFactory
 from harness.adapters.bare.bundle import CAPABILITIES, FILES, PATH
-from harness.adapters.bare.protocol import Order
+from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.bare.runtimes import foreground
 from harness.adapters.protocol import Feature
-from harness.adapters.support.program import Program, Refused
+from harness.adapters.support.program import Program, ProgramRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class Bwrap:
 
     program: Program
 
-    def start(self, order: Order) -> int:
+    def start(self, order: StartRequest) -> int:
         """Start it in the namespace that is to be joined."""
         if order.spec.sysctls:
-            raise Refused("sysctl: bwrap has no such option")
+            raise ProgramRefused("sysctl: bwrap has no such option")
         joining = ("nsenter", f"--net={order.netns}", "--") if order.netns else ()
         argv = (*joining, *self.program.command, *_options(order), "--", *order.args)
         return foreground.start(argv, order, self.program.environment())
@@ -43,7 +43,7 @@ class Bwrap:
         return foreground.entering(pid)
 
 
-def _options(order: Order) -> Iterator[str]:
+def _options(order: StartRequest) -> Iterator[str]:
     yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1", "--new-session")
     if order.netns == "":
         yield "--unshare-net"

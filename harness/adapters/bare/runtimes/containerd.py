@@ -15,10 +15,10 @@ from typing import Final
 
 from harness.adapters.bare.adapter import FEATURES, BareFactory
 from harness.adapters.bare.bundle import FILES, PATH
-from harness.adapters.bare.protocol import Order
-from harness.adapters.docker_cli.spec import Daemon
+from harness.adapters.bare.protocol import StartRequest
+from harness.adapters.docker_cli.spec import DaemonSpec
 from harness.adapters.protocol import Feature
-from harness.adapters.support.program import Program, Refused, told_pid
+from harness.adapters.support.program import Program, ProgramRefused, told_pid
 
 _HOME: Final = "/run/netmodes/containerd"
 _SOCKET: Final = f"{_HOME}/containerd.sock"
@@ -40,10 +40,10 @@ class Ctr:
 
     program: Program
 
-    def start(self, order: Order) -> int:
+    def start(self, order: StartRequest) -> int:
         """`run --detach` on a root of our own, which no snapshotter has to know."""
         if order.spec.sysctls:
-            raise Refused("sysctl: `ctr run` has no such option")
+            raise ProgramRefused("sysctl: `ctr run` has no such option")
         told = order.home / "pid"
         words = ("--detach", "--null-io", "--pid-file", str(told), *_options(order), "--rootfs")
         self.program.ask("run", *words, str(order.root), order.name, *order.args, log=order.log)
@@ -62,7 +62,7 @@ class Ctr:
         return ("runc", "--root", _RUNC, "exec", name)
 
 
-def _options(order: Order) -> Iterator[str]:
+def _options(order: StartRequest) -> Iterator[str]:
     yield from ("--hostname", order.hostname, "--env", PATH, "--env", f"HOSTNAME={order.hostname}")
     yield from ("--cpu-shares", "0")  # a private cgroup2 need not have that controller
     if not os.access("/sys/fs/cgroup", os.W_OK):
@@ -82,6 +82,6 @@ FACTORY: Final = BareFactory(
     packages=("containerd", "runc"),
     programs=("containerd-shim-runc-v2", "runc"),
     features=FEATURES - {Feature.SYSCTL},
-    daemons=(Daemon(command=("containerd", "--config", _CONF), socket=_SOCKET),),
+    daemons=(DaemonSpec(command=("containerd", "--config", _CONF), socket=_SOCKET),),
     files=((_CONF, _CONTENT),),
 )

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from harness.adapters.bare import store
-from harness.adapters.bare.protocol import Order
-from harness.adapters.support.program import BOUND, Broken, failure
+from harness.adapters.bare.protocol import StartRequest
+from harness.adapters.support.program import BOUND, ProgramBroken, failure
 from harness.world import process
 
 ENTERING: Final = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
@@ -27,10 +27,10 @@ _AGAIN: Final = 0.005
 """Seconds after which to look again: nobody tells of a child that is born."""
 
 
-def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> int:
+def start(argv: Sequence[str], order: StartRequest, environment: Mapping[str, str]) -> int:
     """Start a container's runtime; the pid of the container once its command is executed.
 
-    `Refused` with what it wrote when it ends before, `Broken` when it wrote nothing or crashed, or
+    `Refused` with what it wrote when it ends before, `ProgramBroken` when it wrote nothing or crashed, or
     there is no such process after `BOUND` seconds.
     """
     order.log.unlink(missing_ok=True)
@@ -43,7 +43,7 @@ def start(argv: Sequence[str], order: Order, environment: Mapping[str, str]) -> 
             said = order.log.read_text(encoding="utf-8", errors="replace").strip()
             raise failure(shlex.join(argv), "ended at once", said)
         select.select([], [], [], _AGAIN)
-    raise Broken(f"{shlex.join(argv)} has started nothing within {BOUND:g} s")
+    raise ProgramBroken(f"{shlex.join(argv)} has started nothing within {BOUND:g} s")
 
 
 def forget(home: Path) -> None:

@@ -20,11 +20,17 @@ from typing import Final
 
 from harness.adapters.bare.adapter import BareFactory
 from harness.adapters.bare.bundle import FILES
-from harness.adapters.bare.linux_bridge import ByHand
-from harness.adapters.bare.protocol import Order
+from harness.adapters.bare.linux_bridge import LinuxBridge
+from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.protocol import Endpoint, Feature
 from harness.adapters.support import programs
-from harness.adapters.support.program import Broken, Program, Refused, Silent, pid_in
+from harness.adapters.support.program import (
+    Program,
+    ProgramBroken,
+    ProgramRefused,
+    ProgramSilent,
+    pid_in,
+)
 from harness.model.plan import DEFAULT_NETWORK, Joined, NetworkSpec
 from linux.syscalls import mount
 
@@ -52,7 +58,7 @@ class Lxc:
 
     program: Program
 
-    def start(self, order: Order) -> int:
+    def start(self, order: StartRequest) -> int:
         """A configuration file, and `lxc-start`, which returns once the container runs."""
         conf = Path(_HOME, order.name, "config")
         conf.parent.mkdir(parents=True, exist_ok=True)
@@ -61,9 +67,11 @@ class Lxc:
         log = ("-o", str(order.home / "lxc.log"), "-l", "ERROR")
         try:
             self.program.ask(*words, *log, "--", *order.args, log=order.log)
-        except (Refused, Silent):
+        except (ProgramRefused, ProgramSilent):
             said = (order.home / "lxc.log").read_text(encoding="utf-8", errors="replace").strip()
-            raise Refused(said or order.log.read_text(encoding="utf-8", errors="replace")) from None
+            raise ProgramRefused(
+                said or order.log.read_text(encoding="utf-8", errors="replace")
+            ) from None
         return pid_in(self._other("lxc-info").run(*words, "-p", "-H").stdout, "lxc-info")
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
@@ -80,7 +88,7 @@ class Lxc:
         return Program((name,), self.program.path)
 
 
-def _configuration(order: Order) -> Iterator[str]:
+def _configuration(order: StartRequest) -> Iterator[str]:
     yield f"lxc.uts.name = {order.hostname}"
     yield f"lxc.rootfs.path = dir:{order.root}"
     yield "lxc.mount.auto = proc:mixed sys:mixed"
@@ -94,7 +102,7 @@ def _configuration(order: Order) -> Iterator[str]:
     yield from _network(order)
 
 
-def _network(order: Order) -> Iterator[str]:
+def _network(order: StartRequest) -> Iterator[str]:
     mode = order.spec.mode
     if order.netns is None:
         yield "lxc.net.0.type = none"
@@ -108,7 +116,7 @@ def _network(order: Order) -> Iterator[str]:
                 yield f"lxc.net.{number}.{key} = {value}"
 
 
-def _link(order: Order, number: int, endpoint: Endpoint) -> dict[str, object]:
+def _link(order: StartRequest, number: int, endpoint: Endpoint) -> dict[str, object]:
     return {
         "type": "veth",  # the first, says the manual
         "link": order.links[number],
@@ -129,8 +137,8 @@ def start_net() -> None:
     program = Program((_NET,), programs.search_path())
     try:
         program.ask("restart", log=Path("/run/netmodes/lxc-net.log"))
-    except Refused as error:
-        raise Broken(f"{_NET} restart: {error}") from error
+    except ProgramRefused as error:
+        raise ProgramBroken(f"{_NET} restart: {error}") from error
 
 
 def _furnish() -> None:
@@ -156,6 +164,6 @@ FACTORY: Final = BareFactory(
         }
     ),
     alone=False,
-    wiring=ByHand("lxcbr0", _DEFAULT, made_by=start_net),
+    wiring=LinuxBridge("lxcbr0", _DEFAULT, made_by=start_net),
     upon=("lxc-net",),
 )

@@ -16,11 +16,11 @@ from typing import Final
 
 from harness.adapters.bare.adapter import BareFactory
 from harness.adapters.bare.bundle import FILES, PATH
-from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, ByHand
-from harness.adapters.bare.protocol import Order
+from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, LinuxBridge
+from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.bare.runtimes import foreground
 from harness.adapters.protocol import Endpoint, Feature
-from harness.adapters.support.program import Program, Refused
+from harness.adapters.support.program import Program, ProgramRefused
 from harness.model.plan import Joined
 from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
@@ -35,12 +35,12 @@ class Nspawn:
 
     program: Program
 
-    def start(self, order: Order) -> int:
+    def start(self, order: StartRequest) -> int:
         """Start it, and give the interface that it makes a name and addresses."""
         if order.spec.sysctls or order.spec.mac:
-            raise Refused("systemd-nspawn has no option for sysctls or a MAC")
+            raise ProgramRefused("systemd-nspawn has no option for sysctls or a MAC")
         if len(order.endpoints) > 1:
-            raise Refused("systemd-nspawn has --network-bridge once")
+            raise ProgramRefused("systemd-nspawn has --network-bridge once")
         (order.root / "etc" / "os-release").touch()  # "doesn't look like an OS tree" without
         argv = (*self.program.command, *_options(order), "--", *order.args)
         pid = foreground.start(argv, order, self.program.environment())
@@ -60,7 +60,7 @@ class Nspawn:
         return foreground.entering(pid)
 
 
-def _options(order: Order) -> Iterator[str]:
+def _options(order: StartRequest) -> Iterator[str]:
     yield from (f"--directory={order.root}", f"--machine={order.name}", "--quiet")
     yield from ("--register=no", "--keep-unit", "--console=pipe", "--settings=no")
     yield from (f"--hostname={order.hostname}", "--resolv-conf=off", "--timezone=off")
@@ -97,7 +97,7 @@ FACTORY: Final = BareFactory(
         }
     ),
     alone=False,
-    wiring=ByHand(BRIDGE, DEFAULT),
+    wiring=LinuxBridge(BRIDGE, DEFAULT),
     upon=("by-hand",),
     for_root=True,
 )

@@ -13,7 +13,7 @@ from harness.adapters.bare import bundle
 from harness.adapters.bare.adapter import BareFactory
 from harness.adapters.bare.hand_veth import VethByHand
 from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT
-from harness.adapters.bare.protocol import Order
+from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.protocol import Feature
 from harness.adapters.support.program import Program, told_pid
 
@@ -24,7 +24,7 @@ class OciRuntime:
 
     program: Program
 
-    def start(self, order: Order) -> int:
+    def start(self, order: StartRequest) -> int:
         """A config.json, and `run --detach`."""
         bundle.write(order)
         told = order.home / "pid"

@@ -19,7 +19,7 @@ from typing import Final
 
 from harness.adapters.bare import bundle, store
 from harness.adapters.bare.adapter import CNI, FEATURES, FOR_EVER, BareFactory
-from harness.adapters.bare.protocol import Order
+from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.protocol import Feature
 from harness.adapters.support.program import Program, told_pid
 from harness.model.plan import Host, Joined, Nothing
@@ -52,7 +52,7 @@ class Runsc:
             self.runsc, command=(*HIDDEN, *self.runsc.command, "--root", _ROOT, *OPTIONS)
         )
 
-    def start(self, order: Order) -> int:
+    def start(self, order: StartRequest) -> int:
         """A config.json, and `run --detach`."""
         told, pod = order.home / "pid", _pod(order.name)
         config = bundle.config_of(order)
