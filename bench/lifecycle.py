@@ -25,9 +25,10 @@ from typing import Any, Final, cast
 from bench import rivals
 from bench.quiet import taken_apart
 from bench.timing import Row, alternate, show
-from harness.adapters.protocol import Adapter, CompletedCommand
+from harness.adapters.protocol import Adapter
 from harness.model.plan import Bridge, ContainerSpec, Host, Joined, Mode, Nothing
 from harness.sandbox import sandbox
+from harness.world.process import CompletedCommand
 
 RUNTIMES: Final = ("mydocker", "mydocker-cli", "crun-by-hand", "runc-by-hand", "podman", "docker")
 MODES: Final[dict[str, Mode]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from typing import Final, NamedTuple, Self
 
@@ -27,6 +27,10 @@ from linux.netlink import (
 )
 from linux.netns import NetNS
 from linux.rtnetlink import Address, Interface, Network, mac_text
+
+Links = Mapping[NetNS, Sequence["Link"]]
+"""The links of each namespace."""
+
 
 _IFLA_CARRIER, _IFLA_LINK_NETNSID, _IFLA_EXT_MASK = 33, 37, 29
 _LEAN: Final = u32(_IFLA_EXT_MASK, 8)

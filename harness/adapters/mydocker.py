@@ -17,17 +17,15 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 from harness.adapters.docker_cli.adapter import CliFactory
 from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
 from harness.adapters.protocol import (
-    CompletedCommand,
     ContainerInfo,
     Endpoint,
-    ExecCommand,
-    Feature,
     HostHandle,
     NetworkInfo,
     RuntimeRefused,
 )
 from harness.adapters.support.call_log import CallLog
 from harness.model.dialect import Dialect
+from harness.model.features import Feature
 from harness.model.plan import (
     Attached,
     Bridge,
@@ -40,7 +38,7 @@ from harness.model.plan import (
     Publish,
 )
 from harness.version import __version__
-from harness.world.process import killed_after
+from harness.world.process import CompletedCommand, ExecCommand, killed_after
 from linux.conntrack import FlowWatch
 from linux.netns import NetNS
 from linux.proc import spoken

@@ -8,37 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import ParamSpec, Protocol, TypeVar
 
 from harness.model.dialect import Dialect
+from harness.model.features import Feature
 from harness.model.plan import ContainerSpec, NetworkSpec, Publish
+from harness.world.process import CompletedCommand, ExecCommand
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Feature(StrEnum):
-    """What a runtime claims to have. What it does not claim is *unsupported*, never failed."""
-
-    BRIDGE = "bridge"
-    HOST = "host"
-    NONE = "none"
-    CONTAINER = "container"
-    NETWORKS = "networks"
-    INTERNAL = "internal"
-    ICC = "icc"
-    IPV6 = "ipv6"
-    PUBLISH = "publish"
-    SCTP = "sctp"
-    DNS = "dns"
-    STATIC_ADDRESS = "static-address"
-    CONNECT = "connect"
-    RESTART = "restart"
-    SYSCTL = "sysctl"
-    MACVLAN = "macvlan"
-    USER_MODE = "user-mode"
 
 
 class RuntimeRefused(Exception):
@@ -59,30 +38,6 @@ class RuntimeRefused(Exception):
 
 class RuntimeBroken(Exception):
     """The runtime crashed, hung or talked garbage: an *error*, with its log."""
-
-
-class OutputTooLong(OSError):
-    """A command printed more than anybody reads, and was ended; the message has how it began."""
-
-
-@dataclass(frozen=True, slots=True)
-class CompletedCommand:
-    """A finished command. `seconds` is wall time, `at` when it began, as `time.time` has it."""
-
-    argv: tuple[str, ...]
-    returncode: int
-    stdout: str
-    stderr: str
-    seconds: float
-    at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class ExecCommand:
-    """A command line to be run in the host, with what is added to its environment."""
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

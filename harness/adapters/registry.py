@@ -189,7 +189,7 @@ def _misclaimed(claimed: object) -> str:
 
     No requirement would be looked at that needs a feature whose name is not spelt so.
     """
-    from harness.adapters.protocol import Feature
+    from harness.model.features import Feature
 
     if not isinstance(claimed, Set):
         return f"has {claimed!r} for its features: a set of them is wanted"

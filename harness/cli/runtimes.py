@@ -15,9 +15,10 @@ from rich.table import Table
 from harness.adapters import dialects, registry
 from harness.adapters.docker_cli.adapter import CliFactory, version_in
 from harness.adapters.docker_cli.spec import CliSpec
-from harness.adapters.protocol import AdapterFactory, Feature
+from harness.adapters.protocol import AdapterFactory
 from harness.adapters.support import programs
 from harness.model.dialect import Dialect
+from harness.model.features import Feature
 
 _PATTERNS: Final = frozenset({"residue", "made_by_start", "fleeting"})
 """Fields of a dialect that are too long a list to be told."""

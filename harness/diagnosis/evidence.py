@@ -20,7 +20,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from harness.adapters.protocol import CompletedCommand
 from harness.diagnosis.netns_state import state
 from harness.diagnosis.replay import Diagnosis, Replay
 from harness.model import plan_file
@@ -31,6 +30,7 @@ from harness.report.sanitize import plain
 from harness.testbench.packets import pcapng
 from harness.testbench.packets.packet_ring import Frame
 from harness.testbench.scene import Scene
+from harness.world.process import CompletedCommand
 from linux.netns import NetNS
 
 _LONGEST_NAME: Final = 100

@@ -16,10 +16,7 @@ from harness.adapters import registry
 from harness.adapters.protocol import (
     Adapter,
     AdapterFactory,
-    CompletedCommand,
     ContainerInfo,
-    ExecCommand,
-    Feature,
     HostHandle,
     NetworkInfo,
     RuntimeBroken,
@@ -27,8 +24,10 @@ from harness.adapters.protocol import (
 )
 from harness.faults.fault import AdapterCall, Fault, Moment
 from harness.faults.target import RESIDUE, FaultContext
+from harness.model.features import Feature
 from harness.model.plan import Bridge, ContainerSpec, NetworkSpec
 from harness.world.host import HostMachine
+from harness.world.process import CompletedCommand, ExecCommand
 
 
 class FaultFailed(Exception):

@@ -21,7 +21,7 @@ import harness.faults.library
 from harness.model.requirements import Catalogue, UnknownRequirement
 
 if TYPE_CHECKING:
-    pass
+    from harness.faults.target import FaultContext
 
 
 _ID: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

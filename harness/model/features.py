@@ -7,9 +7,9 @@ runtime, the test is *unsupported*.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from enum import StrEnum
 from typing import Final
 
-from harness.adapters.protocol import Feature
 from harness.model.plan import (
     Attached,
     Bridge,
@@ -22,6 +22,29 @@ from harness.model.plan import (
     Plan,
     Publish,
 )
+
+
+class Feature(StrEnum):
+    """What a runtime claims to have. What it does not claim is *unsupported*, never failed."""
+
+    BRIDGE = "bridge"
+    HOST = "host"
+    NONE = "none"
+    CONTAINER = "container"
+    NETWORKS = "networks"
+    INTERNAL = "internal"
+    ICC = "icc"
+    IPV6 = "ipv6"
+    PUBLISH = "publish"
+    SCTP = "sctp"
+    DNS = "dns"
+    STATIC_ADDRESS = "static-address"
+    CONNECT = "connect"
+    RESTART = "restart"
+    SYSCTL = "sysctl"
+    MACVLAN = "macvlan"
+    USER_MODE = "user-mode"
+
 
 _MODES: Final[dict[type[Mode], Feature]] = {
     Host: Feature.HOST,

@@ -19,7 +19,7 @@ from harness.model.plan import ALONE, CAST, HOST, INTERNET
 from harness.model.topology import Topology
 from harness.report.recorder import RECORDER, introduced, staged
 from harness.sandbox import sandbox
-from harness.testbench.netns_view import NetnsView
+from harness.testbench.netns_view import NetnsView, view_of
 from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
@@ -114,13 +114,13 @@ def attached(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> 
 @pytest.fixture(scope="session")
 def host(world: World) -> NetnsView:
     """The machine's network namespace."""
-    return world.place(HOST)
+    return view_of(world, HOST)
 
 
 @pytest.fixture(scope="session")
 def internet(world: World) -> NetnsView:
     """The internet's namespace."""
-    return world.place(INTERNET)
+    return view_of(world, INTERNET)
 
 
 @pytest.fixture(scope="session")

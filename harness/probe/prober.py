@@ -24,7 +24,7 @@ from harness.model.plan import FAMILIES, Cell, Family, Observation, Protocol
 from harness.model.topology import Address
 from harness.probe import icmp, remote
 from harness.probe import payload as wire
-from harness.probe.quiescence import Quiet, await_ready, forget_unresolved
+from harness.probe.quiescence import Quiet
 from harness.probe.remote import AgentNetNS, seen_from_host
 from harness.probe.results import Namer, ProbeRequest, ProbeResults, ReplySeen, RequestSeen
 from harness.probe.sockets import (
@@ -47,6 +47,7 @@ from harness.probe.syn import SynListener, SynListeners
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
+from linux.readiness import await_ready, forget_unresolved
 
 SLICE: Final = 8192
 """Questions that are under way at once. Below the 65,536 that an ICMP sequence can tell apart."""

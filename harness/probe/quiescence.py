@@ -21,7 +21,6 @@ duplicates or for which nothing is taken in yet, ports of a bridge that do not f
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 import select
@@ -29,29 +28,26 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from linux import rtnetlink, rtnetlink_dump
-from linux.netlink import Netlink, NetlinkError
+from linux import rtnetlink_dump
+from linux.netlink import Netlink
 from linux.netns import NetNS
+from linux.readiness import unresolved_neighbours
 from linux.rtnetlink import Address
-from linux.rtnetlink_dump import Link
+from linux.rtnetlink_dump import Link, Links
 
 CONTROL_BOUND: Final = 5.0
 """Seconds a control packet may take over `lo`. It takes microseconds."""
-READY_BOUND: Final = 5.0
-"""Seconds that duplicate address detection and bridge ports may take (RFC 4862: 1 to 2)."""
 QUIET_BOUND: Final = 10.0
 """Seconds after which a world that is still busy is an error."""
 
 _PAGE: Final = 1 << 16
 _ALL_PROTOCOLS: Final = socket.htons(3)
 """ETH_P_ALL (linux/if_ether.h)."""
-_GROUPS: Final = 0x1 | 0x10 | 0x100 | 0x400
-"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE."""
 
 Counters = tuple[NetNS, str, str]
 """What has passed an interface: its namespace, its name, and numbers as proc_net(5) has them."""
@@ -63,10 +59,6 @@ class NeverQuiet(Exception):
 
 class ControlLost(Exception):
     """A control packet did not come back: the machine is too busy to tell anything."""
-
-
-class NeverReady(Exception):
-    """An address or a bridge port did not become usable in time; the message names it."""
 
 
 class Quiet:
@@ -237,70 +229,6 @@ def _whole(descriptor: int) -> str:
     return read.decode("ascii")
 
 
-def await_ready(
-    spaces: Sequence[NetNS], *, afresh: bool = False, bound: float = READY_BOUND
-) -> Links:
-    """Wait until links carry, addresses can be used and found, and ports of a bridge forward.
-
-    Looks at addresses of links that have a carrier and a global IPv6 address: the
-    others take no part in IPv6. Sleeps on the kernel's notifications. Returns the links
-    that are up. With `afresh` neighbours that are being looked for are forgotten, and asked
-    for once more when needed. Raises `NeverReady` after `bound` seconds.
-    """
-    deadline = time.monotonic() + bound
-    found: dict[NetNS, list[rtnetlink_dump.Link]] = {}
-    for space in spaces:
-        reason = _unready(space, found, afresh=afresh)
-        if not reason:
-            continue
-        with space.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as monitor:
-            monitor.bind((0, _GROUPS))
-            while reason := _unready(space, found, afresh=afresh):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise NeverReady(f"{reason} after {bound} s, in {space!r}")
-                if select.select([monitor], [], [], left)[0]:
-                    with contextlib.suppress(OSError):  # so much has changed that some is left out
-                        monitor.recv(1 << 16)
-    return found
-
-
-def _unready(space: NetNS, found: dict[NetNS, list[rtnetlink_dump.Link]], *, afresh: bool) -> str:
-    with Netlink(space) as netlink:
-        if afresh:
-            forget_unresolved(netlink)
-        addresses = rtnetlink_dump.addresses(netlink)
-        taken = rtnetlink_dump.taken(netlink)
-        by_index = {link.ifindex: link for link in rtnetlink_dump.links(netlink) if link.up}
-        found[space] = list(by_index.values())
-        late = [link.name for link in by_index.values() if link.carrier and not link.running]
-        for name in late:
-            with contextlib.suppress(NetlinkError):  # it has gone meanwhile
-                rtnetlink_dump.link(netlink, name)  # makes the kernel catch up, see linux.readiness
-    if late:
-        return f"link {late[0]} has a carrier and does not carry yet"
-    for link in by_index.values():
-        port = link.carrier and link.master in by_index and link.port_state is not None
-        if port and link.port_state != rtnetlink.BR_STATE_FORWARDING:
-            return f"bridge port {link.name} does not forward yet (state {link.port_state})"
-    routed = {
-        item.ifindex
-        for item in addresses
-        if item.address.version == 6 and not item.address.is_link_local
-    }
-    for item in addresses:
-        address, of = item.address, by_index.get(item.ifindex)
-        if of is None or not of.carrier or of.ifindex not in routed or item.failed:
-            continue
-        if item.tentative:
-            return f"address {address} of {of.name} is still tentative"
-        # By now it is also in the group at which its neighbours ask for it: who asks before
-        # asks again after a second.
-        if address.version == 6 and address.ip not in taken:
-            return f"address {address} of {of.name} takes no packets yet"
-    return ""
-
-
 class Proxies:
     """Whether an answer to a neighbour that somebody waits for is being held back.
 
@@ -322,7 +250,7 @@ class Proxies:
 
     def _waits(self, space: NetNS, versions: set[int]) -> bool:
         with Netlink(space) as netlink:
-            unresolved = {item.address for item in _unresolved(netlink)}
+            unresolved = {item.address for item in unresolved_neighbours(netlink)}
         return any(item.version in versions and self._answers_for(item) for item in unresolved)
 
     def _answers_for(self, address: Address) -> bool:
@@ -347,18 +275,6 @@ class Proxies:
         self.close()
 
 
-def forget_unresolved(netlink: Netlink) -> None:
-    """Forget every neighbour that its namespace looks for; what waits for it is lost."""
-    forgotten = [
-        rtnetlink.del_neighbour(entry.ifindex, entry.address) for entry in _unresolved(netlink)
-    ]
-    netlink.send(forgotten, missing_ok=True)
-
-
-def _unresolved(netlink: Netlink) -> list[rtnetlink_dump.Neighbour]:
-    return list(rtnetlink_dump.neighbours(netlink, state=rtnetlink.NUD_INCOMPLETE))
-
-
 def _anycast() -> set[Address]:
     """The anycast addresses of the namespace that the caller is in."""
     with open("/proc/thread-self/net/anycast6", encoding="ascii") as file:
@@ -376,7 +292,6 @@ _ETHERTYPE: Final = 0x88B5
 """Local experimental (IEEE 802): no kernel does anything with it."""
 _HEADER: Final = b"\xff" * 6 + bytes.fromhex("020000000001") + struct.pack("!H", _ETHERTYPE)
 
-Links = Mapping[NetNS, Sequence[Link]]
 Port = tuple[NetNS, str]
 """An interface: its namespace and name."""
 

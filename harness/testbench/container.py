@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from harness.adapters.protocol import CompletedCommand, ContainerInfo, Endpoint, RuntimeRefused
+from harness.adapters.protocol import ContainerInfo, Endpoint, RuntimeRefused
 from harness.model.plan import DEFAULT_NETWORK
 from harness.probe import remote
 from harness.probe.remote import AgentClient, AgentLost, AgentNetNS, by_kernel
 from harness.testbench.netns_view import NetnsView
 from harness.world import process
 from harness.world.host import HostMachine
+from harness.world.process import CompletedCommand
 from linux.netns import NetNS
 from linux.proc import ProcessStat
 from linux.syscalls import MS_BIND, mount, umount

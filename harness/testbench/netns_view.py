@@ -15,19 +15,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from harness.model.plan import Family
 from harness.model.topology import Address, Interface
 from harness.probe import remote
 from harness.probe.remote import by_kernel, seen_from_host
 from harness.testbench.packets.capture import Capture, Tap
+from harness.world.build import World
+from harness.world.state.netlink_dump import Dumps
+from harness.world.state.snapshot import Snapshot
 from linux import netns, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
-
-if TYPE_CHECKING:
-    from harness.world.state.netlink_dump import Dumps
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,14 @@ class NetnsView:
                 return remote.sysctl(space, key)
             return netns.read(space, [key])[key]
 
+    def snapshot(self) -> Snapshot:
+        """The kernel's state of the namespace, once none of its addresses is tentative.
+
+        `UserspaceStack` where a container has a network stack of its own.
+        """
+        with self.open() as space:
+            return Snapshot.of(by_kernel(space), self.watched())
+
     def tune(self, values: Mapping[str, str | int]) -> None:
         """Set sysctls under `net.` inside; `OSError` names the one that is refused."""
         with self.open() as space:
@@ -121,6 +129,11 @@ class NetnsView:
 def fixed(name: str, space: NetNS, watched: Callable[[], Dumps | None] = lambda: None) -> NetnsView:
     """A place on a namespace that somebody else keeps open, such as the world's own."""
     return NetnsView(name, lambda: NetNS(os.dup(space.fd)), watched)
+
+
+def view_of(world: World, name: str) -> NetnsView:
+    """The view of one of the world's own namespaces, such as `HOST` or `INTERNET`."""
+    return fixed(name, world.namespaces[name], lambda: world.watched.get(name))
 
 
 def first_address(interfaces: Iterable[Interface], family: Family) -> Address | None:

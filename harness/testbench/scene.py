@@ -12,15 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Protocol, Self
 
-from harness.adapters.protocol import (
-    Adapter,
-    ContainerInfo,
-    Feature,
-    NetworkInfo,
-    RuntimeRefused,
-)
+from harness.adapters.protocol import Adapter, ContainerInfo, NetworkInfo, RuntimeRefused
 from harness.model import features
 from harness.model.dialect import Dialect
+from harness.model.features import Feature
 from harness.model.matrix import Matrix
 from harness.model.oracle import Promises
 from harness.model.plan import (
@@ -42,15 +37,16 @@ from harness.model.plan import (
 from harness.model.topology import Address, pick
 from harness.probe import remote
 from harness.probe.prober import observe
-from harness.probe.quiescence import Quiet, await_ready
+from harness.probe.quiescence import Quiet
 from harness.probe.remote import seen_from_host
 from harness.testbench.addressing import AddressBook, questions
 from harness.testbench.attach import attach, detach
 from harness.testbench.container import Container
-from harness.testbench.netns_view import NetnsView
+from harness.testbench.netns_view import NetnsView, view_of
 from harness.world.build import Probe, World
 from harness.world.host import HostMachine
 from linux.netns import NetNS
+from linux.readiness import await_ready
 
 USER_SPACE_PATIENCE = 0.3
 """Seconds that a packet may spend in a runtime's user-space datapath."""
@@ -108,7 +104,7 @@ class Scene:
         self._networks: dict[str, Network] = {}
         self._by_hand: dict[str, set[Address]] = {}
         self._cut_off = CutOff()
-        self.places = {name: world.place(name) for name in world.namespaces}
+        self.places = {name: view_of(world, name) for name in world.namespaces}
         """The world's own places: host, ns1, ns2, internet, attacker, lan, r1, …."""
         try:
             for spec in plan.networks:

@@ -15,14 +15,13 @@ from typing import Final, Literal, Self
 
 from harness.model.plan import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2
 from harness.model.topology import PRIVATE, Address, Interface, Topology, pick
-from harness.probe.quiescence import await_ready
-from harness.testbench.netns_view import NetnsView, fixed
 from harness.world.host import HostMachine
 from harness.world.services import Services
 from harness.world.state.netlink_dump import Dumps
 from linux import netns, rtnetlink
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
+from linux.readiness import await_ready
 from linux.rtnetlink_dump import Link, LinkWatch
 
 NEAR: Final = 2
@@ -119,10 +118,6 @@ class World:
         """The address under which one of the world's own is known: host, internet, ns1, …."""
         interfaces: tuple[Interface, ...] = getattr(self.topology, name)
         return next(item.ip for item in interfaces if item.version == family)
-
-    def place(self, name: str) -> NetnsView:
-        """One of the world's own, as a test sees it."""
-        return fixed(name, self.namespaces[name], lambda: self.watched.get(name))
 
     def __enter__(self) -> Self:
         return self

@@ -27,7 +27,6 @@ from typing import Final, Self
 from harness.model.dialect import Dialect
 from harness.model.plan import HOST, NS1, NS2
 from harness.model.topology import PRIVATE, Address
-from harness.probe.quiescence import await_ready
 from harness.world.build import World
 from harness.world.state.describe import learned, names
 from harness.world.state.netlink_dump import Dumps, Raw
@@ -37,6 +36,7 @@ from linux import rtnetlink, rtnetlink_dump
 from linux.conntrack import Conntrack, Flow, FlowWatch
 from linux.netlink import Netlink, number
 from linux.netns import NetNS
+from linux.readiness import await_ready
 
 BOUND: Final = 2.0
 """Seconds that the kernel and a runtime may take to clean up after a container."""

@@ -23,9 +23,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
-from harness.adapters.protocol import CompletedCommand
 from harness.sandbox import cgroup
 from harness.world import host_files, process
+from harness.world.process import CompletedCommand
 from harness.world.rpc import Channel
 from linux.netns import NetNS
 from linux.syscalls import (

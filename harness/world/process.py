@@ -13,10 +13,34 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from harness.adapters.protocol import CompletedCommand, OutputTooLong
+
+class OutputTooLong(OSError):
+    """A command printed more than anybody reads, and was ended; the message has how it began."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedCommand:
+    """A finished command. `seconds` is wall time, `at` when it began, as `time.time` has it."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExecCommand:
+    """A command line to be run in the host, with what is added to its environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
 
 _SAID = 2000
 

@@ -8,7 +8,7 @@ from typing import Final
 from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
-from harness.adapters.protocol import Feature
+from harness.model.features import Feature
 from harness.model.plan import ATTACKER, GATEWAY, HOST, NS1, Bridge, Family
 from harness.model.topology import Address
 from harness.plugin.fixtures import RuntimeStarter

@@ -6,17 +6,17 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from harness.adapters.protocol import Feature
 from harness.model.dialect import Dialect
+from harness.model.features import Feature
 from harness.model.plan import FAMILIES, HOST, INTERNET, NS1, NS2, Bridge
 from harness.model.topology import Topology
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
 from harness.testbench.listener import introduce
+from harness.testbench.netns_view import view_of
 from harness.testbench.packets.offload import features, without_offload
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.state.snapshot import Snapshot
 from suites.support.features import crowd, lan
 
 FORWARDING = "net.ipv4.ip_forward"
@@ -27,20 +27,20 @@ FORWARDING6 = "net.ipv6.conf.all.forwarding"
 def test_the_bystanders_do_not_notice(scene: Scene) -> None:
     """Nothing in ns1 and ns2 changes, not even while containers of every kind run and talk."""
     places = [scene.place(name) for name in (NS1, NS2)]
-    before = [Snapshot.of(place) for place in places]
+    before = [place.snapshot() for place in places]
     crowd(scene)
     assert scene.observed() == scene.promised()
     for place, was in zip(places, before, strict=True):
-        assert was.changes(Snapshot.of(place)) == []
+        assert was.changes(place.snapshot()) == []
 
 
 @requirement("BYS-1")
 def test_the_host_gets_things_and_loses_and_changes_none(scene: Scene) -> None:
     """While containers run there is more in it; what was there before is as it was."""
     host = scene.place(HOST)
-    before = Snapshot.of(host)
+    before = host.snapshot()
     crowd(scene)
-    while_running = before.changes(Snapshot.of(host))
+    while_running = before.changes(host.snapshot())
     links = [line for line in while_running if line.startswith("link ") and line.endswith(": new")]
     bridged = any(isinstance(item.mode, Bridge) for item in scene.plan.containers)
     assert bool(links) == (bridged and scene.runtime.dialect.bridges == "host")
@@ -48,7 +48,7 @@ def test_the_host_gets_things_and_loses_and_changes_none(scene: Scene) -> None:
     dialect = scene.runtime.dialect
     assert [line for line in others if not _is_documented(line, dialect)] == []
     scene.close()
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
 
 
 @requirement("BYS-1")
@@ -72,9 +72,9 @@ def test_what_is_new_in_the_host_belongs_to_the_runtimes_links(scene: Scene) -> 
     """No address, route or sysctl appears on a link that was there before."""
     host = scene.place(HOST)
     own = set(host.links())
-    before = Snapshot.of(host)
+    before = host.snapshot()
     crowd(scene)
-    changed = before.changes(Snapshot.of(host))
+    changed = before.changes(host.snapshot())
     added = set(host.links()) - own
     for line in changed:
         if line.startswith(("address ", "route ", "neighbour ")):
@@ -97,8 +97,8 @@ def test_forwarding_changes_only_as_documented(
 ) -> None:
     """In a host that does not forward; and nothing that is not documented changes along."""
     with World.build(Topology(forwarding=False)) as world:
-        host = world.place(HOST)
-        before = Snapshot.of(host)
+        host = view_of(world, HOST)
+        before = host.snapshot()
         with start_runtime(world) as runtime, Scene(world, runtime) as scene:
             own = ipv6 or Feature.NETWORKS in runtime.features
             mode = Bridge(scene.network("lan", ipv6=ipv6).name) if own else Bridge()
@@ -110,7 +110,7 @@ def test_forwarding_changes_only_as_documented(
                 for family in FAMILIES if ipv6 else (4,):
                     introduce(guest, world.address(INTERNET, family), "tcp")
             scene.close()
-            changed = before.changes(Snapshot.of(host))
+            changed = before.changes(host.snapshot())
             told = [line for line in changed if _is_documented(line, runtime.dialect, start=True)]
             assert [line for line in changed if line not in told] == []
 

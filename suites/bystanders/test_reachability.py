@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.adapters.protocol import Feature
 from harness.model import oracle
+from harness.model.features import Feature
 from harness.model.plan import (
     ATTACKER,
     BR0,

@@ -13,7 +13,7 @@ from harness.model.topology import Address, Topology, pick
 from harness.plugin.fixtures import RuntimeStarter
 from harness.plugin.marks import requirement
 from harness.testbench.listener import introduce
-from harness.testbench.netns_view import NetnsView, until
+from harness.testbench.netns_view import NetnsView, until, view_of
 from harness.testbench.packets.craft import ALL_NODES, mac_of, send_frame
 from harness.testbench.scene import Scene
 from harness.world.build import World, routers
@@ -31,7 +31,7 @@ def test_a_router_that_the_host_listens_to_is_listened_to_still(
     """Its way out stays, and ends when the router says so, while a network has IPv6."""
     topology = Topology(forwarding=False)
     with World.build(topology) as world:
-        host, router = world.place(HOST), world.place(routers(topology)[0])
+        host, router = view_of(world, HOST), view_of(world, routers(topology)[0])
         address = link_local(router, "eth0")
         forget_the_way(host, topology)
         tell(router, lifetime=LIFETIME)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
+from harness.model.features import Feature
 from harness.model.plan import Bridge, ContainerSpec, Host, Joined, NetworkSpec, Plan
 from harness.testbench.scene import Scene
 from harness.world.build import World

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
+from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Joined, NetworkSpec, Plan
 from harness.model.topology import pick
 from harness.plugin.marks import requirement

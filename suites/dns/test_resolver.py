@@ -21,7 +21,7 @@ from harness.plugin.marks import requirement
 from harness.testbench import lookup
 from harness.testbench.listener import TRANSPORTS, Transport
 from harness.testbench.lookup import RESOLV_CONF, saying
-from harness.testbench.netns_view import NetnsView
+from harness.testbench.netns_view import NetnsView, view_of
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.dns import BIG, BIG_ADDRESSES, BIG_TEXT
@@ -161,7 +161,7 @@ def test_of_two_resolvers_one_may_fail(
 ) -> None:
     """Names are answered by the second, where nobody is at the first or that answers SERVFAIL."""
     failing, fine = pick(world.topology.ns1, 4).ip, pick(world.topology.resolver, 4).ip
-    with giving_up(world.place(NS1), failing) if first == "giving up" else nullcontext():
+    with giving_up(view_of(world, NS1), failing) if first == "giving up" else nullcontext():
         scene.container("asker", mode(scene, network), dns=(failing, fine))
         for family in FAMILIES:
             address = pick(world.topology.internet, family).ip

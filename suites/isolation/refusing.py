@@ -9,14 +9,13 @@ import pytest
 from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import NetworkSpec
 from harness.testbench.netns_view import NetnsView
-from harness.world.state.snapshot import Snapshot
 from suites.support.host import at_rest
 
 
 def refused(runtime: Adapter, host: NetnsView, **options: Any) -> None:
     """Such a network is refused, leaves nothing in the host, and its name is not taken."""
     at_rest(host)
-    before = Snapshot.of(host)
+    before = host.snapshot()
     try:
         made = runtime.network(NetworkSpec("refused", **options))
     except RuntimeRefused:
@@ -24,7 +23,7 @@ def refused(runtime: Adapter, host: NetnsView, **options: Any) -> None:
     else:
         runtime.remove_network("refused")
         raise AssertionError(f"a network with {options} was made: {made}")
-    changes = before.changes(Snapshot.of(host))
+    changes = before.changes(host.snapshot())
     assert not changes, "; ".join(changes)
     with pytest.raises(RuntimeRefused):
         runtime.network_facts("refused")

@@ -26,7 +26,6 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.state.snapshot import Snapshot
 from suites.support.dns import held
 from suites.support.features import has_ipv6
 from suites.support.open_flows import LENGTH, PORT, talking
@@ -83,12 +82,12 @@ def test_what_it_reaches_follows_at_once(mover: Scene) -> None:
 def test_what_is_taken_back_leaves_no_trace(pair: Scene, host: NetnsView) -> None:
     """Neither inside nor in the host; both are as they were before."""
     inside = pair["left"].net
-    before = network_of(inside), Snapshot.of(host)
+    before = network_of(inside), host.snapshot()
     pair.connect("left", FOURTH)
     assert network_of(inside) != before[0]
     pair.disconnect("left", FOURTH)
     assert network_of(inside) == before[0]
-    assert before[1].changes(Snapshot.of(host)) == []
+    assert before[1].changes(host.snapshot()) == []
 
 
 @requirement("NET-3")
@@ -170,7 +169,7 @@ def test_connections_outlast_a_restart(mover: Scene) -> None:
 @requirement("NET-3")
 def test_what_cannot_be_connected_is_refused(pair: Scene, host: NetnsView) -> None:
     """Twice to one network, to one that is not there, off one that it is not on: all stays."""
-    before = Snapshot.of(host), Snapshot.of(pair["left"].net)
+    before = host.snapshot(), pair["left"].net.snapshot()
     runtime = pair.runtime
     for verb, name, network in (
         (runtime.connect, "left", THIRD),
@@ -181,8 +180,8 @@ def test_what_cannot_be_connected_is_refused(pair: Scene, host: NetnsView) -> No
     ):
         with pytest.raises(RuntimeRefused):
             verb(name, network)
-    assert before[0].changes(Snapshot.of(host)) == []
-    assert before[1].changes(Snapshot.of(pair["left"].net)) == []
+    assert before[0].changes(host.snapshot()) == []
+    assert before[1].changes(pair["left"].net.snapshot()) == []
 
 
 def network_of(place: NetnsView) -> tuple[object, ...]:

@@ -11,7 +11,8 @@ import pytest
 from scapy.layers.inet import UDP
 from scapy.layers.l2 import ARP, Ether
 
-from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.model.features import Feature
 from harness.model.plan import (
     ATTACKER,
     GATEWAY,
@@ -37,7 +38,6 @@ from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.guard import LeakGuard
-from harness.world.state.snapshot import Snapshot
 from linux.rtnetlink import mac_bytes
 from suites.support.dns import held
 from suites.support.features import has_ipv6, restarts
@@ -264,11 +264,11 @@ def test_where_no_address_is_left_it_is_not_connected(scene: Scene, guard: LeakG
     scene.network("full", subnet=ROOM_FOR_ONE)
     scene.network("roomy")
     scene.containers(only=Bridge("full"), late=Bridge("roomy"))
-    inside = Snapshot.of(scene["late"].net)
+    inside = scene["late"].net.snapshot()
     with guard.holding(), pytest.raises(RuntimeRefused) as refused:
         scene.runtime.connect("late", "full")
     assert str(refused.value).strip()
-    assert inside.changes(Snapshot.of(scene["late"].net)) == []
+    assert inside.changes(scene["late"].net.snapshot()) == []
 
 
 def assert_forged_sources_stay(moved: Scene, wires: TapPool, name: str, family: Family) -> None:

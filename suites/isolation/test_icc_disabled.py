@@ -12,7 +12,8 @@ from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
+from harness.model.features import Feature
 from harness.model.plan import (
     ATTACKER,
     GATEWAY,

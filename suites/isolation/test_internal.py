@@ -11,7 +11,8 @@ import pytest
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.l2 import Ether
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
+from harness.model.features import Feature
 from harness.model.plan import (
     FAMILIES,
     GATEWAY,

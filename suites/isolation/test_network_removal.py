@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.model.features import Feature
 from harness.model.plan import ATTACKER, DEFAULT_NETWORK, GATEWAY, HOST, Bridge
 from harness.plugin.marks import requirement
 from harness.testbench.addressing import LOOPBACKS
@@ -15,7 +16,6 @@ from harness.testbench.listener import Listener
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 from harness.world.guard import LeakGuard
-from harness.world.state.snapshot import Snapshot
 from suites.ports.published import INSIDE, both
 from suites.support.features import has_ipv6
 
@@ -43,10 +43,10 @@ def test_a_network_in_use_is_not_removed(
     scene.containers(a=Bridge("home" if connected else "used"), b=Bridge("home"))
     if connected:
         scene.connect("a", "used")
-    before = Snapshot.of(host)
+    before = host.snapshot()
     with pytest.raises(RuntimeRefused):
         runtime.remove_network("used")
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     assert runtime.network_facts("used").name == "used"
     assert scene.observed() == scene.promised()
     scene.remove("a")
@@ -122,12 +122,12 @@ def test_the_networks_that_stay_are_untouched(scene: Scene, host: NetnsView) -> 
     ports = both(PUBLISHED, INSIDE) if Feature.PUBLISH in scene.runtime.features else ()
     scene.container("a", Bridge(lan.name), ports=ports)
     scene.containers(b=lan, c=dmz)
-    before = Snapshot.of(host)
+    before = host.snapshot()
     passing = scene.network("passing")
     scene.containers(d=passing)
     scene.remove("d")
     scene.remove_network("passing")
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     assert scene.observed() == scene.promised()
     for port in ports:
         with Listener(
@@ -143,6 +143,6 @@ def mentioned(host: NetnsView, bridge: str) -> list[str]:
     words = (bridge, str(SUBNET), str(SUBNET6))
     return [
         name
-        for name, known in Snapshot.of(host).facts.items()
+        for name, known in host.snapshot().facts.items()
         if any(word in text for word in words for text in (name, *known.values()))
     ]

@@ -17,7 +17,6 @@ from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.packets.tap_pool import TapPool
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.state.snapshot import Snapshot
 from suites.support.features import another, has_ipv6, restarts
 from suites.support.three_containers import ThreeContainers, both_families
 
@@ -162,12 +161,10 @@ def assert_refused(
     asked: Scene, runtime: Adapter, host: NetnsView, options: dict[str, Any]
 ) -> None:
     """A container that asks for this does not start, and nothing is left of it."""
-    before = Snapshot.of(host)
+    before = host.snapshot()
     asked.refusal("refused", Bridge(NETWORK), **options)
     # A namespace that was made for it, and its links, may take the kernel a moment to remove.
-    until(
-        host, lambda: not before.changes(Snapshot.of(host)), "nothing is left of what was refused"
-    )
+    until(host, lambda: not before.changes(host.snapshot()), "nothing is left of what was refused")
     with pytest.raises(RuntimeRefused):
         runtime.inspect("refused")
 

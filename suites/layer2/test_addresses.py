@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import pytest
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
+from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, HOST, Bridge, Family
 from harness.plugin.marks import requirement
 from harness.testbench.client import there_and_back
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
-from harness.world.state.snapshot import Snapshot
 from linux.rtnetlink_dump import Link
 from suites.support.dns import held
 from suites.support.features import restarts
@@ -119,10 +119,10 @@ def test_when_the_pool_is_empty_the_next_start_is_refused(
     """With a reason, and leaving nothing behind; a freed address can be had again."""
     network = Bridge(scene.network("small", **room).name)
     full = [scene.container(f"fits{number}", network) for number in range(containers)]
-    before = Snapshot.of(host)
+    before = host.snapshot()
     refused = scene.refusal("one-too-many", network)
     assert refused.said.strip()
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     freed = {item.ip for item in full[0].net.interfaces("eth0")}
     full[0].remove()
     again = scene.container("one-too-many", network)

@@ -24,7 +24,6 @@ from harness.testbench.container import Container
 from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.packets.craft import ALL_NODES, EVERYBODY_MAC, mac_of, send_frame
 from harness.testbench.scene import Scene
-from harness.world.state.snapshot import Snapshot
 from suites.support.features import restarts
 
 PREFIX: Final = IPv6Network("2001:db8:bad::/64")
@@ -59,7 +58,7 @@ def test_a_rogue_advertisement_changes_nothing(
         scene.container(name, network) for name in ("rogue", "peer", "believer")
     )
     believer.net.tune(BELIEVE)
-    before = {place.name: (place, Snapshot.of(place)) for place in (host, peer.net)}
+    before = {place.name: (place, place.snapshot()) for place in (host, peer.net)}
     said = IPv6(src=ROUTER) / ICMPv6ND_RA()
     with peer.net.capture() as wire, host.capture() as outside:
         send_frame(rogue.net, advertisement(rogue.net.links()["eth0"].mac))
@@ -67,7 +66,7 @@ def test_a_rogue_advertisement_changes_nothing(
     assert outside.matching(said), "it does leave the container"
     if wire.matching(said):
         until(believer.net, lambda: believes(believer.net), "the advertisement is believed")
-    changes = {name: then.changes(Snapshot.of(place)) for name, (place, then) in before.items()}
+    changes = {name: then.changes(place.snapshot()) for name, (place, then) in before.items()}
     assert changes == {"host": [], "peer": []}
 
 
@@ -99,13 +98,13 @@ def assert_not_believed(scene: Scene, rogue: Container, peer: Container) -> None
             peer.stop()
             peer.start()
             scene.ready()
-        before = Snapshot.of(peer.net), Snapshot.of(host)
+        before = peer.net.snapshot(), host.snapshot()
         with peer.net.capture() as wire:
             send_frame(rogue.net, advertisement(rogue.net.links()["eth0"].mac), PROOF)
             scene.settle()
         assert wire.matching(PROOF)
-        assert before[0].changes(Snapshot.of(peer.net)) == []
-        assert before[1].changes(Snapshot.of(host)) == []
+        assert before[0].changes(peer.net.snapshot()) == []
+        assert before[1].changes(host.snapshot()) == []
 
 
 def advertisement(mac: str) -> Packet:

@@ -13,7 +13,8 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
+from harness.adapters.protocol import Adapter, RuntimeRefused
+from harness.model.features import Feature
 from harness.model.plan import (
     ATTACKER,
     DEFAULT_NETWORK,

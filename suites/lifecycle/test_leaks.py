@@ -17,7 +17,6 @@ from harness.testbench.listener import TRANSPORTS, Listener, introduce
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from harness.world.guard import LeakGuard
-from harness.world.state.snapshot import Snapshot
 from suites.support.features import anybody, has_ipv6, has_networks, lan, restarts
 
 MODES: dict[str, Mode] = {
@@ -86,16 +85,16 @@ def test_the_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> N
     guest = scene.container("guest", Bridge())
     scene.container("peer", Bridge())
     guest.stop()
-    stopped = Snapshot.of(host)
+    stopped = host.snapshot()
     guest = _begun_again(scene, guest)
-    assert stopped.changes(Snapshot.of(host))
+    assert stopped.changes(host.snapshot())
     if how == "killed from outside":
         scene.world.host.call(_signal, guest.facts().pid, signal.SIGKILL)
     else:
         with contextlib.suppress(RuntimeRefused):  # its own end may come before the answer
             guest.exec("kill", "-TERM", "1")
     until(host, lambda: not guest.facts().running, "the runtime tells that it has ended")
-    until(host, lambda: not stopped.changes(Snapshot.of(host)), "its network is gone")
+    until(host, lambda: not stopped.changes(host.snapshot()), "its network is gone")
     _begun_again(scene, guest)
     assert scene.observed() == scene.promised()
 

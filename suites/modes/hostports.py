@@ -14,7 +14,6 @@ from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import Listener, Transport, free_port
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
-from harness.world.state.snapshot import Snapshot
 
 
 def assert_not_published(
@@ -22,7 +21,7 @@ def assert_not_published(
 ) -> None:
     """What is published in `mode` is refused by name, or warned of; the port stays the host's."""
     host = scene.place(HOST)
-    before, port = Snapshot.of(host), free_port(host, transport)
+    before, port = host.snapshot(), free_port(host, transport)
     ports = (Publish(port, 80, transport),)
     if declared == "refused":
         assert "publish" in scene.refusal("guest", mode, ports=ports).said
@@ -30,7 +29,7 @@ def assert_not_published(
             scene.runtime.inspect("guest")
     else:
         assert scene.container("guest", mode, ports=ports).started.warnings
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     assert_nothing_took(scene, transport, port)
 
 

@@ -32,7 +32,6 @@ from harness.testbench import container
 from harness.testbench.listener import TRANSPORTS, Transport, introduce
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
-from harness.world.state.snapshot import Snapshot
 from linux.rtnetlink_dump import Route
 
 BRIDGED = (CONTAINER01, CONTAINER02)
@@ -219,7 +218,7 @@ def test_the_internet_answers_by_name(cast: Scene, source: str) -> None:
 
 def leads_to_no_other_routes(scene: Scene, name: str) -> None:
     """A container has the rules of any namespace, and routes in the main and the local table."""
-    inside, fresh = (Snapshot.of(place).facts for place in (scene[name].net, scene.place(NS1)))
+    inside, fresh = (place.snapshot().facts for place in (scene[name].net, scene.place(NS1)))
     rules = [[thing for thing in facts if thing.startswith("rule ")] for facts in (inside, fresh)]
     assert rules[0] == rules[1]
     assert rules[0]

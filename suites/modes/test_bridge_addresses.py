@@ -12,7 +12,6 @@ from harness.model.plan import DEFAULT_NETWORK, HOST, NS1, NS2, Bridge
 from harness.plugin.marks import requirement
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
-from harness.world.state.snapshot import Snapshot
 from linux.rtnetlink import mac_bytes
 
 SMALL = IPv4Network("172.29.5.8/29")
@@ -61,9 +60,9 @@ def test_a_small_network_gives_out_every_address_but_its_own(
     for number in range(len(usable)):
         scene.container(f"c{number}", Bridge(small.name))
     assert {scene[name].net.address(4) for name in members(scene)} == usable
-    before = Snapshot.of(host)
+    before = host.snapshot()
     scene.refusal("one-too-many", Bridge(small.name))
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     with pytest.raises(RuntimeRefused):
         runtime.inspect("one-too-many")
 

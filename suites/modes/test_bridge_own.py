@@ -10,7 +10,8 @@ from typing import Final
 
 import pytest
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
+from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, GATEWAY, Bridge, ContainerSpec, NetworkSpec, Plan
 from harness.plugin.marks import requirement
 from harness.testbench import container

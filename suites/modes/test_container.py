@@ -34,7 +34,6 @@ from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Listener, Transport
 from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.scene import Scene
-from harness.world.state.snapshot import Snapshot
 from suites.support.features import can_start, restarts
 
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
@@ -93,7 +92,7 @@ def test_both_see_the_same_network(cast: Scene, runtime: Adapter) -> None:
     assert cast.observed(ask) == ask
     assert one.neighbours(), "having spoken to neighbours, it has neighbour entries"
     assert one.neighbours() == other.neighbours()
-    assert Snapshot.of(one).changes(Snapshot.of(other)) == []
+    assert one.snapshot().changes(other.snapshot()) == []
     assert container.view(cast[JOINER]) == container.view(cast[CONTAINER01])
 
 
@@ -178,10 +177,10 @@ def test_joining_an_unknown_container_is_refused(
     scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
     """The error names it, and nothing is left behind."""
-    before = Snapshot.of(host)
+    before = host.snapshot()
     refused = scene.refusal("joiner", Joined("nobody-of-that-name"))
     assert "nobody-of-that-name" in refused.said
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     with pytest.raises(RuntimeRefused):
         runtime.inspect("joiner")
 
@@ -196,10 +195,10 @@ def test_joining_a_stopped_container_is_refused_or_starts_it(
     if runtime.dialect.joining_stopped == "starts-it":
         assert scene.container("joiner", Joined("home")).net.identity == home.net.identity
         return
-    before = Snapshot.of(host)
+    before = host.snapshot()
     refused = scene.refusal("joiner", Joined("home"))
     assert "home" in refused.said or home.facts().id in refused.said
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     with pytest.raises(RuntimeRefused):
         runtime.inspect("joiner")
     if restarts(runtime):
@@ -217,7 +216,7 @@ def test_what_contradicts_joining_is_refused_by_name(
     """
     scene.container("home", Bridge())
     scene.container("joiner", Joined("home")).remove()
-    before = Snapshot.of(host)
+    before = host.snapshot()
     specs = {
         option: ContainerSpec("joiner", Joined("home"), **given)
         for option, given in OPTIONS.items()
@@ -240,7 +239,7 @@ def test_what_contradicts_joining_is_refused_by_name(
         if not re.search(WORDS[option], said, re.IGNORECASE)
     }
     assert unnamed == {}, "a refusal says which option it is about"
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
 
 
 # --- chains and ends -----------------------------------------------------------------
@@ -268,13 +267,13 @@ def test_removing_the_joiner_leaves_the_network_of_the_joined(
     So it is when the joiner is merely stopped.
     """
     home = scene.container("home", Bridge())
-    before, outside = Snapshot.of(home.net), Snapshot.of(host)
+    before, outside = home.net.snapshot(), host.snapshot()
     joiner = scene.container("joiner", Joined("home"))
     joiner.stop()
-    assert before.changes(Snapshot.of(home.net)) == []
+    assert before.changes(home.net.snapshot()) == []
     joiner.remove()
-    assert before.changes(Snapshot.of(home.net)) == []
-    assert outside.changes(Snapshot.of(host)) == []
+    assert before.changes(home.net.snapshot()) == []
+    assert outside.changes(host.snapshot()) == []
     row = scene.promised(list(cells(("home",), (GATEWAY, HOST, INTERNET))))
     assert scene.observed(row) == row
 
@@ -303,17 +302,17 @@ def test_when_the_joined_stops_first_the_joiner_is_left_with_what_is_declared(
     joiner = scene.container("joiner", Joined("home"))
     match runtime.dialect.joined_survives:
         case "refused":
-            before = Snapshot.of(joiner.net)
+            before = joiner.net.snapshot()
             with pytest.raises(RuntimeRefused):
                 home.stop()
-            assert before.changes(Snapshot.of(joiner.net)) == []
+            assert before.changes(joiner.net.snapshot()) == []
         case "ends":
             home.stop()
             assert not joiner.facts().running
         case "keeps-network":
-            before = Snapshot.of(joiner.net)
+            before = joiner.net.snapshot()
             home.stop()
-            assert before.changes(Snapshot.of(joiner.net)) == []
+            assert before.changes(joiner.net.snapshot()) == []
             keeps_its_address(scene, joiner)
         case "loopback-only":
             home.stop()

@@ -24,7 +24,6 @@ from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import TRANSPORTS, Listener, Transport, introduce
 from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
-from harness.world.state.snapshot import Snapshot
 from suites.modes.hostports import assert_not_published
 from suites.support.features import restarts
 from suites.support.host import a_change_would_show
@@ -69,18 +68,18 @@ def test_it_sees_the_hosts_interfaces(cast: Scene, host: NetnsView) -> None:
 def test_it_changes_nothing_on_the_host(fresh: Scene) -> None:
     """Not when it starts, runs, executes something, stops, is started again or is removed."""
     host = fresh.place(HOST)
-    before = Snapshot.of(host)
+    before = host.snapshot()
     guest = fresh.container("guest", Host())
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     container.view(guest)
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     guest.stop()
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     if restarts(fresh.runtime):
         guest.start()
-        assert before.changes(Snapshot.of(host)) == []
+        assert before.changes(host.snapshot()) == []
     guest.remove()
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     a_change_would_show(host, before)
 
 
@@ -165,7 +164,7 @@ def _question(cell: Cell) -> tuple[object, ...]:
 @pytest.mark.parametrize("key", SYSCTLS)
 def test_a_net_sysctl_is_refused(scene: Scene, host: NetnsView, runtime: Adapter, key: str) -> None:
     """It would be the host's: the refusal names it, the host's value stays, nothing is left."""
-    before, dotted = Snapshot.of(host), key.replace("/", ".")
+    before, dotted = host.snapshot(), key.replace("/", ".")
     value = host.sysctl(dotted)
     other = "0" if value == "1" else "1"
     try:
@@ -174,7 +173,7 @@ def test_a_net_sysctl_is_refused(scene: Scene, host: NetnsView, runtime: Adapter
     finally:
         host.tune({dotted: value})
     assert "sysctl" in refused.said.lower() or key in refused.said
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     with pytest.raises(RuntimeRefused):
         runtime.inspect("guest")
 

@@ -14,7 +14,6 @@ from harness.testbench.attach import host_end
 from harness.testbench.container import Container
 from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.scene import Scene
-from harness.world.state.snapshot import Snapshot
 
 
 @requirement("ATT-1")
@@ -70,9 +69,9 @@ def test_it_survives_an_exec(scene: Scene) -> None:
     """Links, addresses and routes are the same after processes came and went inside."""
     alone = _alone(scene)
     alone.attach()
-    before = Snapshot.of(alone.net)
+    before = alone.net.snapshot()
     container.view(alone)
-    assert before.changes(Snapshot.of(alone.net)) == []
+    assert before.changes(alone.net.snapshot()) == []
     row = scene.promised(list(cells(("alone",), (GATEWAY, INTERNET))))
     assert scene.observed(row) == row
 

@@ -41,7 +41,6 @@ from harness.testbench.addressing import LOOPBACKS
 from harness.testbench.listener import TRANSPORTS, Listener, Transport, introduce
 from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.scene import Scene
-from harness.world.state.snapshot import Snapshot
 from linux import syscalls
 from suites.ports.published import INSIDE
 from suites.support.features import has_ipv6
@@ -206,15 +205,15 @@ def test_what_is_not_published_is_not_heard_of_outside(
 @requirement("UM-5")
 def test_the_kernel_is_told_nothing_in_the_host(scene: Scene, host: NetnsView) -> None:
     """While it runs, talks, stops and starts there is no link, address, route or rule more."""
-    before = Snapshot.of(host)
+    before = host.snapshot()
     guest = scene.container("guest", Bridge())
     introduce(guest.net, pick(scene.world.topology.internet, 4).ip, "tcp")
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     guest.stop()
     guest.start()
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     guest.remove()
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     a_change_would_show(host, before)
 
 
@@ -244,10 +243,10 @@ def test_a_network_of_the_users_is_a_bridge_behind_a_tap(scene: Scene, runtime: 
 @requirement("UM-6")
 def test_the_host_has_no_link_of_it(scene: Scene, host: NetnsView) -> None:
     """Nor a rule or a route: the bridge is in a namespace of the user's, with all that it needs."""
-    before = Snapshot.of(host)
+    before = host.snapshot()
     lan = scene.network("lan")
     scene.containers(a=lan, b=lan)
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     bridges = scene.place(GATEWAY)
     assert lan.facts.interface in bridges.links()
     with bridges.open() as inner, host.open() as outer:

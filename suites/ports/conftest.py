@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
+from harness.model.features import Feature
 from harness.model.plan import FAMILIES, Bridge, ContainerSpec, Family, NetworkSpec, Plan, Publish
 from harness.plugin.marks import requirement
 from harness.testbench.listener import TRANSPORTS, Transport

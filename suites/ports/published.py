@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 from typing import Final, NamedTuple, Self
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
+from harness.model.features import Feature
 from harness.model.plan import (
     ATTACKER,
     FAMILIES,

@@ -17,7 +17,6 @@ from harness.testbench import client
 from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Listener
 from harness.testbench.netns_view import until
-from harness.world.state.snapshot import Snapshot
 from suites.ports.published import INSIDE, PortCall, PublishNetwork, callers
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
@@ -44,11 +43,11 @@ def test_rules_and_listeners_go_along(fair: PublishNetwork, how: str) -> None:
 
     Of the network's own, a knob of its link may stay turned, and a chain without rules may stay.
     """
-    before, link = Snapshot.of(fair.host), fair.link()
+    before, link = fair.host.snapshot(), fair.link()
     networks = re.compile(rf"sysctl net\.ipv4\.conf\.{re.escape(link)}\.|nft chain .*: new$")
 
     def made() -> list[str]:
-        changes = before.changes(Snapshot.of(fair.host))
+        changes = before.changes(fair.host.snapshot())
         return [change for change in changes if not networks.match(change)]
 
     web, *_ = found = fair.opened("web")

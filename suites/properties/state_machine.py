@@ -12,7 +12,8 @@ from typing import Final
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
+from harness.model.features import Feature
 from harness.model.plan import (
     ATTACKER,
     DEFAULT_NETWORK,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.adapters.protocol import Adapter, Feature
-from harness.model.features import has_default_network, of_container
+from harness.adapters.protocol import Adapter
+from harness.model.features import Feature, has_default_network, of_container
 from harness.model.plan import (
     DEFAULT_NETWORK,
     FAMILIES,

@@ -12,7 +12,7 @@ from linux.netlink import Netlink
 def a_change_would_show(host: NetnsView, before: Snapshot) -> None:
     """Change one sysctl of the host, see that it shows, and put it back."""
     host.tune({"net.ipv4.ip_default_ttl": 61})
-    assert before.changes(Snapshot.of(host)), "what is changed must show"
+    assert before.changes(host.snapshot()), "what is changed must show"
     host.tune({"net.ipv4.ip_default_ttl": START_TTL})
 
 

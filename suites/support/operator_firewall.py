@@ -8,7 +8,6 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from harness.testbench.netns_view import NetnsView
-from harness.world.state.snapshot import Snapshot
 from linux import nftables
 from linux.netlink import Request
 
@@ -61,7 +60,7 @@ def flush(host: NetnsView) -> None:
 
 def facts(host: NetnsView) -> dict[str, dict[str, str]]:
     """What there is of the operator's in the host's nft, by name."""
-    found = Snapshot.of(host).facts
+    found = host.snapshot().facts
     return {name: dict(known) for name, known in found.items() if f" {TABLE.name}" in name}
 
 

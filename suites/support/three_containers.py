@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 import pytest
 from scapy.packet import Packet
 
-from harness.adapters.protocol import Adapter, Feature
+from harness.adapters.protocol import Adapter
+from harness.model.features import Feature
 from harness.model.plan import (
     DEFAULT_NETWORK,
     GATEWAY,

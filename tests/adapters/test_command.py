@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.adapters import registry
-from harness.adapters.protocol import Feature
 from harness.cli import main
 from harness.model.dialect import Dialect
+from harness.model.features import Feature
 from tests.adapters.acme import describe
 
 

@@ -15,7 +15,6 @@ from harness.adapters.support.program import ProgramRefused
 from harness.model.plan import HOST, Bridge, ContainerSpec, NetworkSpec
 from harness.testbench.netns_view import fixed
 from harness.world.build import World
-from harness.world.state.snapshot import Snapshot
 from linux.netns import NetNS
 
 WIRING = LinuxBridge("hand0", NetworkSpec("bridge", subnet=IPv4Network("10.84.0.0/24")))
@@ -35,7 +34,7 @@ def test_a_network_is_a_bridge_with_addresses_and_goes_without_a_trace(world: Wo
     host = fixed(HOST, world.namespaces[HOST])
     spec = NetworkSpec("lan", subnet=IPv4Network("10.86.9.0/24"), ipv6=True, mtu=1400)
     world.host.call(WIRING.create, NetworkSpec("first", ipv6=True))  # which turns forwarding on
-    before = Snapshot.of(host)
+    before = host.snapshot()
     facts = world.host.call(WIRING.create, spec)
     assert facts.interface is not None
     link = host.links()[facts.interface]
@@ -43,7 +42,7 @@ def test_a_network_is_a_bridge_with_addresses_and_goes_without_a_trace(world: Wo
     assert set(facts.gateways) <= set(host.interfaces(facts.interface))
     assert str(facts.gateways[0]) == "10.86.9.1/24"
     world.host.call(WIRING.remove, "lan")
-    assert before.changes(Snapshot.of(host)) == []
+    assert before.changes(host.snapshot()) == []
     world.host.call(WIRING.remove, "first")
 
 

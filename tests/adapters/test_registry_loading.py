@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.adapters import registry
-from harness.adapters.protocol import Feature
 from harness.adapters.registry import DoesNotLoad, UnknownRuntime
+from harness.model.features import Feature
 
 ADAPTER = """
 class Adapter:

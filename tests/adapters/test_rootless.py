@@ -13,10 +13,11 @@ import pytest
 from harness.adapters import registry
 from harness.adapters.docker_cli.adapter import CliFactory
 from harness.adapters.docker_cli.spec import CliSpec
-from harness.adapters.protocol import Feature, RuntimeRefused
+from harness.adapters.protocol import RuntimeRefused
 from harness.adapters.support import programs, rootless
 from harness.lab import session
 from harness.model import oracle
+from harness.model.features import Feature
 from harness.model.plan import (
     ATTACKER,
     CAST,

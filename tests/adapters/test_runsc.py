@@ -14,7 +14,6 @@ from harness.testbench import lookup
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from harness.world.build import World
-from harness.world.state.snapshot import Snapshot
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from tests.adapters.vendors import OWN_STACK, rests
@@ -70,7 +69,7 @@ def test_what_only_the_kernel_could_do_is_told_apart(pod: Scene) -> None:
     with pytest.raises(UserspaceStack, match="alone"):
         pod.attach("alone")
     with pytest.raises(UserspaceStack, match="home"):
-        Snapshot.of(pod["home"].net)
+        pod["home"].net.snapshot()
     with pytest.raises(UserspaceStack), pod["home"].inside() as space, space.entered():
         pass
 

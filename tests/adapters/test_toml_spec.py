@@ -10,7 +10,7 @@ from harness.adapters.docker_cli import toml_spec
 from harness.adapters.docker_cli.docker import SPEC as DOCKER
 from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.docker_cli.toml_spec import DescriptionError
-from harness.adapters.protocol import Feature
+from harness.model.features import Feature
 
 SMALL = """
 [runtime]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from harness.adapters import registry
-from harness.adapters.protocol import Feature
 from harness.adapters.support import rootless
+from harness.model.features import Feature
 from harness.model.plan import CAST
 from harness.testbench.container import Container
 from harness.testbench.scene import Scene

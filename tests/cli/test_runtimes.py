@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapters.protocol import Adapter, Feature, RuntimeRefused
+from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model import oracle
+from harness.model.features import Feature
 from harness.model.plan import CONTAINER01, HOST, JOINER, ON_HOST, Bridge, Publish
 from harness.testbench.listener import Listener, free_port
 from harness.testbench.netns_view import until

@@ -14,6 +14,7 @@ from harness.faults.fault import RULES, AdapterCall, Moment, fault
 from harness.faults.helpers import drop, forget_drops
 from harness.faults.target import TABLE, FaultContext
 from harness.model.plan import HOST, Bridge, ContainerSpec, Host, NetworkSpec, Nothing
+from harness.testbench.netns_view import view_of
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.guard import guarded
@@ -237,7 +238,7 @@ def test_a_flush_takes_a_faults_own_rules_and_nothing_is_made_of_it(
         drop(site, "forward", nftables.oifname(site.uplink()))
 
     scene = sabotage(drops_calls)
-    host = scene.world.place(HOST)
+    host = view_of(scene.world, HOST)
     with guarded(scene.world, scene.runtime.dialect) as different:
         with host.open() as space, nftables.Nft(space) as opened:
             opened.apply([nftables.del_table(TABLE)])

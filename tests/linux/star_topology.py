@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from ipaddress import ip_address, ip_interface, ip_network
 
 from harness.model.plan import Observation, Protocol
-from harness.probe.quiescence import await_ready
 from harness.world.build import UNLIMITED
 from linux import netns, rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
+from linux.readiness import await_ready
 from tests.support.asking import ask
 
 SHARED = {4: "198.51.100.9", 6: "2001:db8:9::9"}

@@ -6,8 +6,15 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import pytest
 
-from harness.adapters.protocol import Feature
-from harness.model.features import Unclaimed, absent, check, of_container, of_network, of_plan
+from harness.model.features import (
+    Feature,
+    Unclaimed,
+    absent,
+    check,
+    of_container,
+    of_network,
+    of_plan,
+)
 from harness.model.plan import (
     ALONE,
     CAST,

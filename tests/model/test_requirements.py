@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapters.protocol import Feature
+from harness.model.features import Feature
 from harness.model.requirements import (
     CatalogueError,
     Level,

@@ -58,7 +58,7 @@ Machine = tuple[Snapshot, set[str], str]
 def machine() -> Machine:
     """Links, addresses, routes, rules and sysctls; mounts; what names network namespaces."""
     with NetNS.own() as own:
-        network = Snapshot.of(fixed("machine", own))
+        network = fixed("machine", own).snapshot()
     named = " ".join(sorted(os.listdir("/run/netns"))) if Path("/run/netns").exists() else ""
     mounts = set(Path("/proc/thread-self/mountinfo").read_text().splitlines())
     return network, mounts, named

@@ -10,7 +10,6 @@ import pytest
 
 from harness.adapters import registry
 from harness.adapters.mydocker import MydockerAdapter
-from harness.adapters.protocol import ExecCommand
 from harness.faults.adapter import FaultyAdapter
 from harness.faults.fault import Fault
 from harness.faults.library import firewall
@@ -31,6 +30,7 @@ from harness.probe.remote import AgentLost
 from harness.testbench.scene import Scene
 from harness.world.build import World
 from harness.world.guard import guarded
+from harness.world.process import ExecCommand
 from linux import nftables
 from linux.nftables import Nft, Table
 from tests.adapters.vendors import OWN_STACK, TRIED

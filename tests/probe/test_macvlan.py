@@ -13,11 +13,12 @@ import pytest
 
 from harness.model.plan import PROTOCOLS, Observation, Outcome, Protocol
 from harness.probe import prober
-from harness.probe.quiescence import Quiet, await_ready
+from harness.probe.quiescence import Quiet
 from linux import netns as sysctl
 from linux import rtnetlink
 from linux.netlink import Netlink, u32
 from linux.netns import NetNS
+from linux.readiness import await_ready
 from tests.support.asking import ask_all, control, question
 from tests.world.pair import PORT, pair
 

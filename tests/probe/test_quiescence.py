@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from harness.probe import quiescence
-from harness.probe.quiescence import ControlLost, NeverQuiet, NeverReady, Quiet, await_ready
+from harness.probe.quiescence import ControlLost, NeverQuiet, Quiet
 from linux import netns, nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import NLM_F_CREATE, Netlink, Request, attr, u32
 from linux.netns import NetNS
+from linux.readiness import NeverReady, await_ready
 from tests.support.asking import control
 from tests.support.asking import settle as settle_down
 from tests.world.pair import PORT, pair

@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.adapters.protocol import Feature
-from harness.model.features import of_plan
+from harness.model.features import Feature, of_plan
 from suites.dns.conftest import plan
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_interface
 
-from harness.probe.quiescence import await_ready
 from harness.world.build import UNLIMITED
 from linux import netns as sysctl
 from linux import rtnetlink
 from linux.netlink import Netlink
 from linux.netns import NetNS
+from linux.readiness import await_ready
 
 PORT = 2
 """Index of `eth0`, the end of the cable, in both."""

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.adapters.protocol import OutputTooLong
 from harness.world.host import HostDied, HostMachine, quiet_fork
+from harness.world.process import OutputTooLong
 from tests.support.processes import family, nothing_stays_open
 from tests.support.programs import confined, python
 from tests.support.programs import run as run_program

@@ -10,8 +10,8 @@ import pytest
 from harness.testbench.listener import TRANSPORTS, Listener
 from harness.testbench.netns_view import NetnsView, fixed
 from harness.world.state.netlink_dump import Dumps, Raw
-from harness.world.state.snapshot import Snapshot, differences
 from harness.world.state.snapshot import StateChange as Told
+from harness.world.state.snapshot import differences
 from linux import netns, nftables, rtnetlink
 from linux.netlink import NLM_F_CREATE, Netlink, Request
 from linux.netns import NetNS
@@ -100,18 +100,18 @@ CHANGES: dict[str, StateChange] = {
 def test_a_change_is_told(ends: tuple[NetNS, NetNS], told: str) -> None:
     """By the name of what was changed."""
     place = fixed("one", ends[0])
-    before = Snapshot.of(place)
+    before = place.snapshot()
     CHANGES[told](ends[0])
-    lines = before.changes(Snapshot.of(place))
+    lines = before.changes(place.snapshot())
     assert any(told in line for line in lines), lines
 
 
 def test_what_goes_is_told_as_well(ends: tuple[NetNS, NetNS]) -> None:
     """An address that is taken away is gone, with its routes."""
     place = fixed("one", ends[0])
-    before = Snapshot.of(place)
+    before = place.snapshot()
     netlink(rtnetlink.del_address(PORT, IPv6Interface("2001:db8::1/64")))(ends[0])
-    lines = before.changes(Snapshot.of(place))
+    lines = before.changes(place.snapshot())
     assert "address 2001:db8::1/64 of eth0: gone" in lines
 
 
@@ -169,18 +169,18 @@ def test_traffic_and_counting_rules_are_no_change(ends: tuple[NetNS, NetNS]) -> 
     """Counters of links, chains and rules, neighbours and cached routes move by themselves."""
     one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
     rules(*CHAIN, nftables.add_rule(TABLE, "input", nftables.counter()))(ends[0])
-    before = Snapshot.of(one)
+    before = one.snapshot()
     _chat(one, other)
-    assert before.changes(Snapshot.of(one)) == []
+    assert before.changes(one.snapshot()) == []
 
 
 def test_the_carrier_is_no_change(ends: tuple[NetNS, NetNS]) -> None:
     """It comes and goes with the other side, and by and by."""
     place = fixed("one", ends[0])
-    before = Snapshot.of(place)
+    before = place.snapshot()
     netlink(rtnetlink.set_link(PORT, up=False))(ends[1])
     assert not place.links()["eth0"].carrier
-    lines = [line for line in before.changes(Snapshot.of(place)) if line.startswith("link ")]
+    lines = [line for line in before.changes(place.snapshot()) if line.startswith("link ")]
     assert lines == []
 
 
@@ -193,7 +193,7 @@ def _chat(one: NetnsView, other: NetnsView) -> None:
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_a_links_sysctls_go_by_their_own_names(ends: tuple[NetNS, NetNS], family: str) -> None:
     """The kernel tells them by number: each must come out under the file that holds it."""
-    facts = Snapshot.of(fixed("one", ends[0])).facts
+    facts = fixed("one", ends[0]).snapshot().facts
     start = f"sysctl net.{family}.conf.eth0."
     told = {key.removeprefix(start): facts[key]["value"] for key in facts if key.startswith(start)}
     files = set(told) - {"tag", "stable_secret", "ndisc_tclass", "medium_id"}

@@ -28,13 +28,9 @@ from harness.adapters.bare.engine import BareEngine
 from harness.adapters.bare.protocol import BareRuntime, NetworkBackend
 from harness.adapters.docker_cli.spec import DaemonSpec
 from harness.adapters.protocol import (
-    CompletedCommand,
     ContainerInfo,
-    ExecCommand,
-    Feature,
     HostHandle,
     NetworkInfo,
-    OutputTooLong,
     RuntimeBroken,
     RuntimeRefused,
 )
@@ -44,8 +40,15 @@ from harness.adapters.support.call_log import CallLog
 from harness.adapters.support.inspect_cache import InspectCache
 from harness.adapters.support.program import BOUND, Program, ProgramBroken, ProgramRefused
 from harness.model.dialect import Dialect
+from harness.model.features import Feature
 from harness.model.plan import ContainerSpec, NetworkSpec
-from harness.world.process import killed_after, together
+from harness.world.process import (
+    CompletedCommand,
+    ExecCommand,
+    OutputTooLong,
+    killed_after,
+    together,
+)
 from linux.syscalls import in_user_namespace
 
 P = ParamSpec("P")

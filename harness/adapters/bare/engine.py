@@ -26,10 +26,10 @@ from harness.adapters.bare.store import HOME, BareRecord
 from harness.adapters.protocol import ContainerInfo, Endpoint
 from harness.adapters.support.program import ProgramRefused
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, Host, Joined
-from harness.probe.quiescence import await_ready
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
+from linux.readiness import await_ready
 
 _STOP: Final = 1.0
 """Seconds that a container has to end on SIGTERM."""

@@ -20,10 +20,10 @@ from harness.adapters.bare.linux_bridge import LinuxBridge
 from harness.adapters.bare.protocol import WiredNetns
 from harness.adapters.bare.store import BareRecord
 from harness.adapters.protocol import Endpoint
-from harness.probe.quiescence import await_ready
 from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
+from linux.readiness import await_ready
 
 _OFF: Final = ("accept_ra", "accept_dad")
 

@@ -23,22 +23,19 @@ from harness.adapters.docker_cli import arguments, output
 from harness.adapters.docker_cli.output import UnreadableOutput
 from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.protocol import (
-    CompletedCommand,
     ContainerInfo,
-    ExecCommand,
-    Feature,
     HostHandle,
     NetworkInfo,
-    OutputTooLong,
     RuntimeBroken,
     RuntimeRefused,
 )
 from harness.adapters.support import daemon, image, programs, rootless
 from harness.adapters.support.inspect_cache import InspectCache
 from harness.adapters.support.program import crashed
+from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, ContainerSpec, NetworkSpec
 from harness.model.topology import Interface
-from harness.world.process import wait_for_end
+from harness.world.process import CompletedCommand, ExecCommand, OutputTooLong, wait_for_end
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final
 
 from harness.adapters.docker_cli.spec import CliSpec, CliVerbs, DaemonSpec
-from harness.adapters.protocol import Feature
 from harness.adapters.support import rootless
+from harness.model.features import Feature
 from linux.proc import spoken
 
 # docker-proxy needs sockets of what it publishes, and not every kernel has those of SCTP.

@@ -21,7 +21,7 @@ from typing import Final
 
 from harness.adapters.bare.runtimes.runsc import HIDDEN, IDLE, OPTIONS
 from harness.adapters.docker_cli import docker, podman
-from harness.adapters.protocol import Feature
+from harness.model.features import Feature
 
 _FLAGS: Final = (*OPTIONS, "--allow-flag-override")
 _SCRIPT: Final = f'#!/bin/sh\nexec {shlex.join((*HIDDEN, "runsc", *_FLAGS))} "$@"\n'

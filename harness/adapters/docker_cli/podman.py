@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final
 
 from harness.adapters.docker_cli.spec import PREFIX, CliSpec, CliVerbs
-from harness.adapters.protocol import Feature
 from harness.adapters.support import rootless
+from harness.model.features import Feature
 from linux.proc import spoken
 
 FEATURES: Final = frozenset(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.adapters.protocol import Feature
 from harness.model.dialect import Dialect
+from harness.model.features import Feature
 
 FOR_EVER = ("sh", "-c", 'trap "exit 0" TERM INT; exec < /dev/ptmx; while :; do read -r _; done')
 """What a container runs whose plan names no command: it lasts, and ends on SIGTERM.

@@ -23,8 +23,8 @@ from typing import Any, Final
 from harness.adapters import dialects
 from harness.adapters.docker_cli.adapter import CliFactory
 from harness.adapters.docker_cli.spec import CliSpec, CliVerbs, DaemonSpec
-from harness.adapters.protocol import Feature
 from harness.model.dialect import Dialect
+from harness.model.features import Feature
 
 _LIKE: Final = ("docker", "podman", "mydocker-cli")
 _TABLES: Final = ("runtime", "words", "daemon", "dialect")

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
-from harness.adapters.protocol import CompletedCommand, HostHandle
+from harness.adapters.protocol import HostHandle
+from harness.world.process import CompletedCommand
 
 P = ParamSpec("P")
 T = TypeVar("T")

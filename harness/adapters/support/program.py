@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from harness.adapters.protocol import OutputTooLong
 from harness.world import process as hostside
+from harness.world.process import OutputTooLong
 
 BOUND: Final = 30.0
 """Seconds that one command may take."""

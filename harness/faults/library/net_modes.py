@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Final
 
-from harness.adapters.protocol import CompletedCommand, ContainerInfo, RuntimeRefused
+from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
 from harness.faults.fault import AdapterCall, Moment, fault
 from harness.faults.helpers import drop, started_alone, whom_it_joined
@@ -14,6 +14,7 @@ from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing, Publish
 from harness.model.topology import Topology, pick
+from harness.world.process import CompletedCommand
 from linux import rtnetlink
 from linux.nftables import (
     ct_dnat,

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat
 from typing import Final, NamedTuple, Self
 
-from harness.probe.remote import by_kernel
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import (
     NETLINK_NETFILTER,
@@ -123,7 +122,7 @@ class Dumps:
     def __init__(self, space: NetNS, *, once: bool = False) -> None:
         """Open it; where it is for a look `once`, the sysctls are opened when that is taken."""
         with contextlib.ExitStack() as stack:
-            self._route = stack.enter_context(Netlink(by_kernel(space)))
+            self._route = stack.enter_context(Netlink(space))
             self._netfilter = stack.enter_context(Netlink(space, protocol=NETLINK_NETFILTER))
             self._seen, self._ruleset = _NOT_SEEN, Ruleset()
             self._space = stack.enter_context(NetNS(os.dup(space.fd)))

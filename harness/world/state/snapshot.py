@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.probe.quiescence import await_ready
-from harness.probe.remote import by_kernel
-from harness.testbench.netns_view import NetnsView
 from harness.world.state.describe import Names, Thing, names, still, things
 from harness.world.state.netlink_dump import Dumps, Raw
+from linux.netns import NetNS
+from linux.readiness import await_ready
 
 Facts = dict[str, dict[str, str]]
 """What is known about each thing, by what it is called: `link eth0` → {`mtu`: …}."""
@@ -30,16 +29,14 @@ class Snapshot:
     facts: Mapping[str, Mapping[str, str]]
 
     @classmethod
-    def of(cls, place: NetnsView) -> Snapshot:
-        """Look at a place, once none of its addresses is tentative any more.
+    def of(cls, netns: NetNS, dumps: Dumps | None = None) -> Snapshot:
+        """Take a snapshot of a namespace once none of its addresses is tentative.
 
-        `OwnStack` where only the kernel could tell.
+        `dumps` are its sockets and files, if the caller keeps them open.
         """
         with contextlib.ExitStack() as stack:
-            space = by_kernel(stack.enter_context(place.open()))
-            await_ready([space])
-            dumps = place.watched() or stack.enter_context(Dumps(space, once=True))
-            raw = dumps.take()
+            await_ready([netns])
+            raw = (dumps or stack.enter_context(Dumps(netns, once=True))).take()
         return cls(gathered(things(raw, names(raw))))
 
     def changes(self, later: Snapshot) -> list[str]:

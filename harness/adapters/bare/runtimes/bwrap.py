@@ -16,8 +16,8 @@ from harness.adapters.bare.adapter import FEATURES, BareFactory
 from harness.adapters.bare.bundle import CAPABILITIES, FILES, PATH
 from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.bare.runtimes import foreground
-from harness.adapters.protocol import Feature
 from harness.adapters.support.program import Program, ProgramRefused
+from harness.model.features import Feature
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from harness.adapters.bare.adapter import FEATURES, BareFactory
 from harness.adapters.bare.bundle import FILES, PATH
 from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.docker_cli.spec import DaemonSpec
-from harness.adapters.protocol import Feature
 from harness.adapters.support.program import Program, ProgramRefused, told_pid
+from harness.model.features import Feature
 
 _HOME: Final = "/run/netmodes/containerd"
 _SOCKET: Final = f"{_HOME}/containerd.sock"

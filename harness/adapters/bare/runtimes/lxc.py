@@ -22,7 +22,7 @@ from harness.adapters.bare.adapter import BareFactory
 from harness.adapters.bare.bundle import FILES
 from harness.adapters.bare.linux_bridge import LinuxBridge
 from harness.adapters.bare.protocol import StartRequest
-from harness.adapters.protocol import Endpoint, Feature
+from harness.adapters.protocol import Endpoint
 from harness.adapters.support import programs
 from harness.adapters.support.program import (
     Program,
@@ -31,6 +31,7 @@ from harness.adapters.support.program import (
     ProgramSilent,
     pid_in,
 )
+from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, Joined, NetworkSpec
 from linux.syscalls import mount
 

@@ -19,8 +19,9 @@ from harness.adapters.bare.bundle import FILES, PATH
 from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, LinuxBridge
 from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.bare.runtimes import foreground
-from harness.adapters.protocol import Endpoint, Feature
+from harness.adapters.protocol import Endpoint
 from harness.adapters.support.program import Program, ProgramRefused
+from harness.model.features import Feature
 from harness.model.plan import Joined
 from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request

@@ -14,8 +14,8 @@ from harness.adapters.bare.adapter import BareFactory
 from harness.adapters.bare.hand_veth import VethByHand
 from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT
 from harness.adapters.bare.protocol import StartRequest
-from harness.adapters.protocol import Feature
 from harness.adapters.support.program import Program, told_pid
+from harness.model.features import Feature
 
 
 @dataclass(frozen=True, slots=True)

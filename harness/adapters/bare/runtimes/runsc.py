@@ -20,8 +20,8 @@ from typing import Final
 from harness.adapters.bare import bundle, store
 from harness.adapters.bare.adapter import CNI, FEATURES, FOR_EVER, BareFactory
 from harness.adapters.bare.protocol import StartRequest
-from harness.adapters.protocol import Feature
 from harness.adapters.support.program import Program, told_pid
+from harness.model.features import Feature
 from harness.model.plan import Host, Joined, Nothing
 
 _ROOT: Final = "/run/netmodes/runsc"
