@@ -1,1 +1,3 @@
-"""How to find out: the pytest plugin `netmodes` and everything under it."""
+"""A pytest plugin that checks whether a container runtime networks as it promises."""
+
+__version__ = "0.1.0"

@@ -14,6 +14,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
 from typing import Final, Literal, ParamSpec, TypeVar, cast
 
+from harness import __version__
 from harness.adapters.docker_cli.adapter import CliFactory
 from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
 from harness.adapters.protocol import (
@@ -37,7 +38,6 @@ from harness.model.plan import (
     Nothing,
     Publish,
 )
-from harness.version import __version__
 from harness.world.process import CompletedCommand, ExecCommand, killed_after
 from linux.conntrack import FlowWatch
 from linux.netns import NetNS

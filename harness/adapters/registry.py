@@ -13,6 +13,8 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, cast
 
+from harness.model.dialect import DESCRIPTION_SUFFIX, split_runtime_name
+
 if TYPE_CHECKING:
     from harness.adapters.protocol import AdapterFactory
 
@@ -41,7 +43,6 @@ _BUILT_IN: Final = {
     "runc-by-hand": "harness.adapters.bare.runtimes.oci:RUNC_BY_HAND",
     "runsc": "harness.adapters.bare.runtimes.runsc:RUNSC",
 }
-_DESCRIBED: Final = ".toml"
 
 
 class UnknownRuntime(LookupError):
@@ -78,8 +79,8 @@ def find(name: str) -> AdapterFactory:
 
 def load(name: str) -> AdapterFactory:
     """What `find` finds, whether its programs are there or not."""
-    plain, at, prefix = parted(name)
-    if plain.endswith(_DESCRIBED):
+    plain, at, prefix = split_runtime_name(name)
+    if plain.endswith(DESCRIPTION_SUFFIX):
         from harness.adapters.docker_cli import toml_spec  # who names no file needs none of it
 
         try:
@@ -89,14 +90,6 @@ def load(name: str) -> AdapterFactory:
     else:
         found = _load(plain)
     return _called(name, _from_prefix(name, found, prefix) if at else found)
-
-
-def parted(name: str) -> tuple[str, str, str]:
-    """An adapter's name or a file's path, which may have an `@` in it, and a prefix."""
-    path, at, prefix = name.rpartition(f"{_DESCRIBED}@")
-    if name.endswith(_DESCRIBED):
-        return name, "", ""
-    return (path + _DESCRIBED, "@", prefix) if at else name.partition("@")
 
 
 def _called(name: str, factory: AdapterFactory) -> AdapterFactory:

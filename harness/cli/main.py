@@ -19,6 +19,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from harness import __version__
 from harness.cli import compare, faults, runtimes
 from harness.cli import reports as report_commands
 from harness.lab import ping
@@ -27,7 +28,6 @@ from harness.model.requirements import Requirement, UnknownRequirement
 from harness.model.topology import Topology
 from harness.plugin import workers
 from harness.sandbox import doctor
-from harness.version import __version__
 
 _UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What becomes of a write that has no room, or no medium: nobody's mistake here."""

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
-import pytest
-
-from harness.adapters import registry
 from harness.adapters.protocol import (
     Adapter,
     AdapterFactory,
@@ -259,23 +256,3 @@ class FaultyFactory:
         adapter = FaultyAdapter(self.healthy(host), host, self.fault)
         self.made.append(adapter)
         return adapter
-
-
-FAULT: Final = pytest.StashKey[Fault]()
-"""The fault of the run, where there is one."""
-SABOTAGED: Final = pytest.StashKey[list[FaultyAdapter]]()
-"""The adapters of the run that have the fault."""
-
-
-def runtime_name(config: pytest.Config) -> str:
-    """The name of the runtime under test."""
-    return config.getoption("runtime") or registry.DEFAULT
-
-
-def factory(config: pytest.Config) -> AdapterFactory:
-    """What makes the adapter of the runtime under test in a host."""
-    healthy = registry.find(runtime_name(config))
-    fault = config.stash.get(FAULT, None)
-    if fault is None:
-        return healthy
-    return FaultyFactory(healthy, fault, config.stash.setdefault(SABOTAGED, []))

@@ -18,8 +18,8 @@ from typing import Any, Final, NoReturn
 
 import pytest
 
-from harness.faults.adapter import FAULT, SABOTAGED
 from harness.faults.fault import Fault
+from harness.faults.selection import FAULT, SABOTAGED
 from harness.faults.verdicts import FaultVerdict, TestPhase, judge, kills
 from harness.world.host import quiet_fork
 

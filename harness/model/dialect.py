@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import Literal
+from typing import Final, Literal
+
+DESCRIPTION_SUFFIX: Final = ".toml"
+
+
+def split_runtime_name(name: str) -> tuple[str, str, str]:
+    """An adapter's name or a file's path, which may have an `@` in it, and a prefix."""
+    path, at, prefix = name.rpartition(f"{DESCRIPTION_SUFFIX}@")
+    if name.endswith(DESCRIPTION_SUFFIX):
+        return name, "", ""
+    return (path + DESCRIPTION_SUFFIX, "@", prefix) if at else name.partition("@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

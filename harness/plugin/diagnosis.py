@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from harness.faults.adapter import runtime_name
+from harness.faults.selection import runtime_name
 from harness.model.matrix import AnyMatrix, Difference
 from harness.model.plan import Cell
 from harness.plugin import WAITER
-from harness.plugin.summary import PROPERTY
-from harness.report.recorder import Recorder
+from harness.report.recorder import PROPERTY, Recorder
 from harness.report.sanitize import line, plain
 from harness.testbench.scene import Scene
 

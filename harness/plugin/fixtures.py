@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 
 from harness.adapters.protocol import Adapter, AdapterFactory
-from harness.faults import adapter as pick
+from harness.faults import selection
 from harness.model.plan import ALONE, CAST, HOST, INTERNET
 from harness.model.topology import Topology
 from harness.report.recorder import RECORDER, introduced, staged
@@ -49,7 +49,7 @@ def start_runtime(request: pytest.FixtureRequest) -> RuntimeStarter:
 
     What the body leaves in that world, or changes, is a violation as in the shared one.
     """
-    factory = pick.factory(request.config)
+    factory = selection.factory(request.config)
 
     @contextmanager
     def start(world: World) -> Iterator[Adapter]:
@@ -76,7 +76,7 @@ def _running(factory: AdapterFactory, world: World) -> Iterator[Adapter]:
 @pytest.fixture(scope="session")
 def runtime(world: World, request: pytest.FixtureRequest) -> Iterator[Adapter]:
     """The runtime under test, running in the world's host."""
-    with _running(pick.factory(request.config), world) as adapter:
+    with _running(selection.factory(request.config), world) as adapter:
         request.config.stash[RECORDER].runtime = introduced(adapter)
         yield adapter
 

@@ -14,10 +14,10 @@ import pytest
 
 from harness.adapters import registry
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
-from harness.faults.adapter import runtime_name
+from harness.faults.selection import runtime_name
 from harness.model.features import Unclaimed, sentence
-from harness.plugin.summary import TROUBLE, UNSUPPORTED, breaks
 from harness.probe.remote import AgentLost, UserspaceStack
+from harness.report.recorder import TROUBLE, UNSUPPORTED, breaks
 from harness.world.build import World
 from harness.world.guard import LEFT_BEHIND, LeakGuard, Violation
 

@@ -5,7 +5,6 @@ Every pytest run where netmodes is installed reads them, so this imports next to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -13,12 +12,10 @@ from typing import Final
 import pytest
 
 from harness.adapters import registry
-from harness.testbench import strategies
+from harness.testbench import profiles
 
 REPORT: Final = "report"
 """The folder of the report, in the root directory, where none is named."""
-DEFAULTS: Final[Mapping[str, str]] = {"probe": "netns", "profile": strategies.DEFAULT}
-"""What goes without saying."""
 
 _PATHS: Final = ("--runtime", "--report", "--expect", "--write-expect", "--shard-by")
 """The options whose value may be a path."""
@@ -55,7 +52,7 @@ def add(parser: pytest.Parser) -> None:
     group.addoption(
         "--probe",
         choices=("netns", "exec"),
-        default=DEFAULTS["probe"],
+        default=profiles.RUN_DEFAULTS["probe"],
         help="how a matrix is asked: from sockets opened in the containers' namespaces, or from "
         "inside through the runtime's exec, as with a network stack of its own in any case "
         "(default: netns)",
@@ -74,16 +71,16 @@ def add(parser: pytest.Parser) -> None:
 def changed(config: pytest.Config, name: str) -> str | None:
     """What was said for `probe` or `profile`, where it is not what goes without saying."""
     value: str = config.getoption(name)
-    return None if value == DEFAULTS[name] else value
+    return None if value == profiles.RUN_DEFAULTS[name] else value
 
 
 def _add_profile(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--profile",
-        choices=tuple(strategies.PROFILES),
-        default=DEFAULTS["profile"],
+        choices=tuple(profiles.PROFILES),
+        default=profiles.RUN_DEFAULTS["profile"],
         help="how long the property suites look: seconds, minutes and always the same, or long "
-        f"(default: {strategies.DEFAULT})",
+        f"(default: {profiles.DEFAULT})",
     )
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from harness.model.requirements import Catalogue
 from harness.plugin import options
-from harness.plugin.worker_notes import NodeIds, Sharding, WorkerNotes
+from harness.plugin.worker_notes import Sharding, WorkerNotes
 from harness.report import merge, schema, store
 from harness.report.expectations import BadExpectations, Deviation
-from harness.report.recorder import Recorder
+from harness.report.recorder import NodeIds, Recorder
 from harness.report.schema import BadReport, Shard
 
 

@@ -15,12 +15,10 @@ from pathlib import Path
 import pytest
 
 from harness.model.requirements import Catalogue
-from harness.plugin.summary import BREAKS, PROPERTY
-from harness.plugin.worker_notes import NodeIds
 from harness.report import build, expectations, gate, merge, store
 from harness.report.build import Collected
 from harness.report.expectations import BadExpectations, Deviation, unseen
-from harness.report.recorder import Recorder
+from harness.report.recorder import BREAKS, PROPERTY, NodeIds, Recorder
 from harness.report.sanitize import disarm, line, plain
 from harness.report.schema import Report, Selection, Shard
 from harness.sandbox import sandbox

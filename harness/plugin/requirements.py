@@ -14,19 +14,19 @@ from typing import Final
 
 import pytest
 
+from harness import __version__
 from harness.adapters import registry
 from harness.adapters.registry import UnknownRuntime
-from harness.faults.adapter import FAULT, runtime_name
 from harness.faults.fault import FaultCatalogue, FaultError, UnknownFault
+from harness.faults.selection import FAULT, runtime_name
 from harness.model import requirements
 from harness.model.features import sentence
 from harness.model.matrix import Matrix, explain
 from harness.model.requirements import Catalogue, Requirement, UnknownRequirement
 from harness.plugin import SUITES, diagnosis, leaks, options, report_setup
-from harness.plugin.summary import UNSUPPORTED, Summary, properties
-from harness.report.recorder import RECORDER, Recorder
+from harness.plugin.summary import Summary
+from harness.report.recorder import RECORDER, UNSUPPORTED, Recorder, properties
 from harness.sandbox import sandbox
-from harness.version import __version__
 
 CATALOGUE = pytest.StashKey[Catalogue]()
 FEATURES = pytest.StashKey[frozenset[str]]()

@@ -3,57 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 import pytest
 
 from harness.model.requirements import Catalogue, Requirement
-from harness.report.recorder import Recorder
+from harness.report.recorder import BREAKS, PROPERTY, Recorder, judge, lacking_feature
 from harness.report.schema import Verdict
-
-UNSUPPORTED = "unsupported: "
-"""How the reason of a skip begins when a runtime does not declare a needed feature."""
-
-PROPERTY = "requirement"
-BREAKS = "breaks"
-"""The user properties by which a test's report names requirements."""
-
-
-def properties(ids: Iterable[str]) -> list[tuple[str, object]]:
-    """The properties by which a test's reports, and JUnit XML, name its requirements."""
-    return [(PROPERTY, id_) for id_ in ids]
-
-
-def breaks(ids: Iterable[str]) -> list[tuple[str, object]]:
-    """The properties of a report that breaks requirements whatever its test is about."""
-    return [(BREAKS, id_) for id_ in ids]
-
-
-TROUBLE = "trouble"
-"""The property, if true, of a report of a test that ended because the runtime broke down."""
-
-
-def judge(report: pytest.TestReport) -> Verdict | None:
-    """What one report says about its requirements; `None` when it says nothing."""
-    if report.failed:
-        own = report.when == "call" and (TROUBLE, True) not in report.user_properties
-        return Verdict.BROKEN if own else Verdict.ERROR
-    if report.passed:
-        return Verdict.KEPT if report.when == "call" else None
-    match report.longrepr:
-        case _ if _lacking(report):
-            return Verdict.UNSUPPORTED
-        case _:
-            return None
-
-
-def _lacking(report: pytest.TestReport) -> str:
-    """Why the runtime cannot be held to what a test is about; empty if that is not so."""
-    match report.longrepr:
-        case (_, _, str(reason)):
-            return reason.partition(UNSUPPORTED)[2]
-        case _:
-            return ""
 
 
 class Summary:
@@ -91,7 +46,7 @@ class Summary:
             if name in (PROPERTY, BREAKS):
                 found = Verdict.BROKEN if name == BREAKS else verdict
                 before = self._verdicts.get(str(id_), found)
-                if lacking := _lacking(report):
+                if lacking := lacking_feature(report):
                     told = self._lacking.get(str(id_), lacking)
                     self._lacking[str(id_)] = min(told, lacking, key=len)
                 self._verdicts[str(id_)] = max(before, found, key=lambda item: item.weight)

@@ -8,46 +8,12 @@ Registered in conformance runs, in workers as in the controlling process.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from pathlib import Path
-from typing import Final
 
 import pytest
 
 from harness.adapters.protocol import RuntimeRefused
 from harness.report import merge
-from harness.report.recorder import Recorder
-
-NODE_ID: Final = "netmodes_id"
-"""The attribute of a test's report that has its id in the words of `NodeIds`."""
-SAID: Final = "netmodes_said"
-"""The attribute of a failed test's report that has what `said` tells of it."""
-
-
-class NodeIds:
-    """Node ids as a report has them: the suites' are the same wherever they are installed."""
-
-    def __init__(self, root: Path, suites: Path) -> None:
-        self._root, self._suites = root, suites.resolve()
-        self._files: dict[str, str | None] = {}
-
-    def __call__(self, node_id: str, file: str) -> str:
-        """`node_id`, its file named from the suites' own folder where it is in there.
-
-        `file` is what pytest calls its location: its path seen from the root directory.
-        pytest's own id of an installed test begins wherever the command line pointed to.
-        """
-        if file not in self._files:
-            path = (self._root / file).resolve()
-            inside = path.is_relative_to(self._suites)
-            shown = path.relative_to(self._suites.parent).as_posix() if inside else None
-            self._files[file] = shown
-        _, colons, test = node_id.partition("::")
-        shown = self._files[file]
-        return node_id if shown is None else f"{shown}{colons}{test}"
-
-    def of(self, item: pytest.Item) -> str:
-        """The node id of an item."""
-        return self(item.nodeid, item.location[0])
+from harness.report.recorder import NODE_ID, SAID, NodeIds, Recorder
 
 
 class WorkerNotes:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness import __version__
 from harness.model.plan import (
     BR0,
     BY_NAME,
@@ -26,10 +27,17 @@ from harness.model.plan import (
     Cell,
 )
 from harness.model.requirements import Catalogue, Reference
-from harness.plugin.summary import BREAKS, PROPERTY, UNSUPPORTED, judge
-from harness.plugin.worker_notes import NODE_ID, SAID
 from harness.report.judge import concluded, profile
-from harness.report.recorder import Recorder, Seen
+from harness.report.recorder import (
+    BREAKS,
+    NODE_ID,
+    PROPERTY,
+    SAID,
+    UNSUPPORTED,
+    Recorder,
+    Seen,
+    judge,
+)
 from harness.report.sanitize import address, folder, line, plain
 from harness.report.schema import (
     CellCounts,
@@ -49,7 +57,6 @@ from harness.report.schema import (
     Totals,
     Verdict,
 )
-from harness.version import __version__
 
 EVIDENCE = "evidence"
 """The user property by which a test's report names the folder with its evidence."""

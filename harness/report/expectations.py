@@ -27,7 +27,7 @@ import tomli_w
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from harness.adapters import registry
+from harness.model import dialect
 from harness.report.sanitize import address
 from harness.report.schema import Verdict
 
@@ -257,7 +257,7 @@ def unseen(runtime: str, version: str | None, folder: Path) -> str:
     `folder` has the suites' own expectation files. Of a runtime without one, or whose file names
     no versions, nothing is said, nor of one that somebody else has described.
     """
-    name, _, _ = registry.parted(runtime)
+    name, _, _ = dialect.split_runtime_name(runtime)
     own, file = as_version(version), folder / f"{name}.toml"
     if own is None or not file.is_file():
         return ""

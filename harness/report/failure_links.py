@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.plugin import options
 from harness.report.sanitize import folder, markdown
 from harness.report.schema import Failure, Report
+from harness.testbench.profiles import RUN_DEFAULTS
 
 EVIDENCE, INDEX = "evidence", "index.md"
 """The folder of all of it, in the report's, and the list in there."""
@@ -127,7 +127,7 @@ def command(test: str, said: RerunOptions) -> str:
     words += _said("runtime", said.runtime)
     for option in _OPTIONS:
         value = said.options.get(option)
-        if value and value != options.DEFAULTS.get(option):
+        if value and value != RUN_DEFAULTS.get(option):
             words += _said(option.replace("_", "-"), value)
     return shlex.join(words)
 

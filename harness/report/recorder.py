@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -31,7 +32,88 @@ from harness.model.plan import (
     Protocol,
 )
 from harness.model.topology import Interface, Topology
+from harness.report.schema import Verdict
 from harness.testbench.scene import Scene
+
+NODE_ID: Final = "netmodes_id"
+"""The attribute of a test's report that has its id in the words of `NodeIds`."""
+
+SAID: Final = "netmodes_said"
+"""The attribute of a failed test's report that has what `said` tells of it."""
+
+
+class NodeIds:
+    """Node ids as a report has them: the suites' are the same wherever they are installed."""
+
+    def __init__(self, root: Path, suites: Path) -> None:
+        self._root, self._suites = root, suites.resolve()
+        self._files: dict[str, str | None] = {}
+
+    def __call__(self, node_id: str, file: str) -> str:
+        """`node_id`, its file named from the suites' own folder where it is in there.
+
+        `file` is what pytest calls its location: its path seen from the root directory.
+        pytest's own id of an installed test begins wherever the command line pointed to.
+        """
+        if file not in self._files:
+            path = (self._root / file).resolve()
+            inside = path.is_relative_to(self._suites)
+            shown = path.relative_to(self._suites.parent).as_posix() if inside else None
+            self._files[file] = shown
+        _, colons, test = node_id.partition("::")
+        shown = self._files[file]
+        return node_id if shown is None else f"{shown}{colons}{test}"
+
+    def of(self, item: pytest.Item) -> str:
+        """The node id of an item."""
+        return self(item.nodeid, item.location[0])
+
+
+UNSUPPORTED = "unsupported: "
+"""How the reason of a skip begins when a runtime does not declare a needed feature."""
+
+PROPERTY = "requirement"
+
+BREAKS = "breaks"
+"""The user properties by which a test's report names requirements."""
+
+
+def properties(ids: Iterable[str]) -> list[tuple[str, object]]:
+    """The properties by which a test's reports, and JUnit XML, name its requirements."""
+    return [(PROPERTY, id_) for id_ in ids]
+
+
+def breaks(ids: Iterable[str]) -> list[tuple[str, object]]:
+    """The properties of a report that breaks requirements whatever its test is about."""
+    return [(BREAKS, id_) for id_ in ids]
+
+
+TROUBLE = "trouble"
+"""The property, if true, of a report of a test that ended because the runtime broke down."""
+
+
+def judge(report: pytest.TestReport) -> Verdict | None:
+    """What one report says about its requirements; `None` when it says nothing."""
+    if report.failed:
+        own = report.when == "call" and (TROUBLE, True) not in report.user_properties
+        return Verdict.BROKEN if own else Verdict.ERROR
+    if report.passed:
+        return Verdict.KEPT if report.when == "call" else None
+    match report.longrepr:
+        case _ if lacking_feature(report):
+            return Verdict.UNSUPPORTED
+        case _:
+            return None
+
+
+def lacking_feature(report: pytest.TestReport) -> str:
+    """Why the runtime cannot be held to what a test is about; empty if that is not so."""
+    match report.longrepr:
+        case (_, _, str(reason)):
+            return reason.partition(UNSUPPORTED)[2]
+        case _:
+            return ""
+
 
 RECORDER = pytest.StashKey["Recorder"]()
 """Where a fixture finds what keeps matrices for the picture: `request.config.stash[RECORDER]`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.testbench import strategies
+from harness.testbench import profiles
 from harness.testbench.steps import Steps, telling
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest) -> hypothesis.settings:
     """How long to look, as `--profile` says."""
-    return strategies.chosen(request.config)
+    return profiles.chosen(request.config)
 
 
 Telling = Callable[..., AbstractContextManager[Steps]]

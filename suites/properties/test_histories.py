@@ -10,7 +10,7 @@ import pytest
 
 from harness.adapters.protocol import Adapter
 from harness.plugin.marks import requirement
-from harness.testbench.strategies import replayable
+from harness.testbench.profiles import replayable
 from harness.world.build import World
 from harness.world.guard import LeakGuard
 from suites.properties.conftest import Telling

@@ -10,8 +10,8 @@ import pytest
 from harness.adapters.protocol import Adapter
 from harness.model.plan import Plan
 from harness.plugin.marks import requirement
+from harness.testbench.profiles import replayable
 from harness.testbench.scene import Scene
-from harness.testbench.strategies import replayable
 from harness.world.build import World
 from harness.world.guard import LeakGuard
 from suites.properties.conftest import Telling

@@ -26,10 +26,10 @@ def test_what_a_gate_judges_is_drawn_alike_in_every_run(
     project.makepyfile(tries="def pytest_addoption(parser): parser.addoption('--try')")
     project.makepyfile(
         f"""
-        from harness.testbench import strategies
+        from harness.testbench import profiles
 
         def test_it(request):
-            chosen = strategies.chosen(request.config)
+            chosen = profiles.chosen(request.config)
             assert chosen.derandomize is {same}
             assert any(phase.name == "shrink" for phase in chosen.phases) is (
                 {same} is False or {"--profile" in options})
