@@ -7,7 +7,36 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 from typing import Final, NamedTuple, Self
+
+
+def ended_within(handle: int, milliseconds: int | None) -> bool:
+    """Wait for the end of the process behind a pidfd; false when the time is over.
+
+    Pid 1 of a pid namespace ends after every other process in it (pid_namespaces(7)).
+    """
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(milliseconds))
+
+
+def pidfd(pid: int, born: int) -> int | None:
+    """A handle on exactly the process that was started; `None` when it has ended."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if process_born(pid) != born:
+        os.close(handle)
+        return None
+    return handle
+
+
+def process_born(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 when it is gone or a zombie."""
+    return born(f"/proc/{pid}")
+
 
 _STATE, _PPID, _TTY, _FLAGS, _MINFLT, _UTIME, _STIME, _STARTTIME = 0, 1, 4, 6, 7, 11, 12, 19
 _SIGNAL, _ARG_START, _ARG_END = 28, 45, 46

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Unpack
 
+from linux import proc
 from runtime.container import exec as execution
 from runtime.container import lifecycle
-from runtime.container import start as container
 from runtime.container.exec import ExecResult, RunningExec
 from runtime.container.lifecycle import Lifecycle, refuse_paused, refuse_stopped
 from runtime.errors import ConflictError, InvalidError, NoRoomError, UnsupportedError, room_for
@@ -285,7 +285,7 @@ class Engine:
         found = self.inspect(reference)
         refuse_stopped("execute in", found)
         refuse_paused("execute in", found)
-        handle = container.pidfd(found.state.pid, found.state.born)
+        handle = proc.pidfd(found.state.pid, found.state.born)
         if handle is None:
             raise ConflictError(f"execute in container {found.name!r}", "it just stopped")
         config = found.config

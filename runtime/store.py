@@ -129,11 +129,6 @@ def read_json(path: str) -> Any:
     return json.loads(proc.read(path))
 
 
-def process_born(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 when it is gone or a zombie."""
-    return proc.born(f"/proc/{pid}")
-
-
 def match_prefix(prefix: str, ids: list[str]) -> list[str]:
     """The ids that start with `prefix`; an exact match beats every other."""
     return [prefix] if prefix in ids else sorted(item for item in ids if item.startswith(prefix))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Literal, NamedTuple
 
+from linux import proc
 from linux.syscalls import (
     CLONE_NEWNS,
     MS_PRIVATE,
@@ -68,7 +69,7 @@ class ContainerTrees:
 
     @staticmethod
     def _running(found: ContainerRecord, *, whole: bool) -> int:
-        handle = start.pidfd(found.state.pid, found.state.born)
+        handle = proc.pidfd(found.state.pid, found.state.born)
         if handle is None:
             raise ConflictError(f"look into container {found.name!r}", "it just stopped")
         try:

@@ -16,6 +16,8 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from linux import proc
+from linux.proc import process_born
 from runtime.container import cgroup, start
 from runtime.container.networking import Wirer
 from runtime.container.options import number_of
@@ -24,7 +26,7 @@ from runtime.errors import ConflictError, NotFoundError, refused, room_for, room
 from runtime.init.process import Stdio
 from runtime.network import modes
 from runtime.records import ContainerRecord, ContainerState
-from runtime.store import Store, now, process_born
+from runtime.store import Store, now
 
 if TYPE_CHECKING:
     from linux.conntrack import FlowWatch
@@ -400,11 +402,11 @@ class Stopping:
         found = self._found
         if not found.running:
             return found
-        handle = start.pidfd(found.state.pid, found.state.born)
+        handle = proc.pidfd(found.state.pid, found.state.born)
         try:
             if handle is not None:
                 left = max(0.0, self._deadline - time.monotonic())
-                start.ended_within(handle, int(left * 1000))
+                proc.ended_within(handle, int(left * 1000))
             with self._life.held(found.id) as there:
                 if not there.running or there.state.born != found.state.born:
                     return there
@@ -435,7 +437,7 @@ def exit_code(found: ContainerRecord, directory: str, *, lost: int = -1) -> int:
     """
     # Opened before: with auto_remove anybody may remove the record then.
     with open(f"{directory}/exit", "rb") as record:
-        handle = start.pidfd(found.state.pid, found.state.born)
+        handle = proc.pidfd(found.state.pid, found.state.born)
         if handle is not None:
             try:
                 _ended_or_told(handle, lost)

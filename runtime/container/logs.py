@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from linux import proc
 from linux.proc import FileWatch
-from runtime.container import start
 from runtime.init.supervise import append, entry
 from runtime.records import ContainerState
 
@@ -53,7 +53,7 @@ def read(
     path = f"{directory}/log"
     if not os.path.exists(path):
         return
-    handle = start.pidfd(state.pid, state.born) if follow and state.pid else None
+    handle = proc.pidfd(state.pid, state.born) if follow and state.pid else None
     with open(path, "rb") as file, FileWatch(path) as watch:
         poll = select.poll()
         poll.register(watch.fd, select.POLLIN)
@@ -62,7 +62,7 @@ def read(
         try:
             while True:
                 # Asked before reading: what is written until then is read below.
-                ended = handle is None or start.ended_within(handle, 0)
+                ended = handle is None or proc.ended_within(handle, 0)
                 # The last ones only, while they pass: a log may be larger than the memory.
                 entries = (item for item in _entries(file) if item.time >= since)
                 yield from entries if tail is None else deque(entries, maxlen=tail)

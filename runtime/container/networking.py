@@ -8,12 +8,12 @@ from contextlib import ExitStack, suppress
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Final, Literal
 
+from linux import proc
 from linux.netns import NetNS
 from linux.nftables import Nft
 from linux.syscalls import pidfd_getfd
-from runtime.container import start
 from runtime.container.start import ConnectedContainer, Wiring
-from runtime.daemon.client import DaemonClient, RelayedPort
+from runtime.daemon.client import DaemonClient
 from runtime.daemon.dns_socket import lead_nowhere
 from runtime.errors import (
     ConflictError,
@@ -29,11 +29,11 @@ from runtime.network import endpoint as routes
 from runtime.network import etc_files, firewall, modes, ports, sysctl
 from runtime.network import modes as shared
 from runtime.network import ports as reserve
-from runtime.network.endpoint import Bench, Plug
+from runtime.network.endpoint import Bench, Plug, relays_of
 from runtime.network.firewall import PortTarget
-from runtime.network.ipam import names_of
+from runtime.network.ipam import names_of, resolves_names
 from runtime.network.manager import Networks
-from runtime.network.ports import ReservedPorts
+from runtime.network.ports import RelayedPort, ReservedPorts
 from runtime.records import (
     DEFAULT_NETWORK,
     Connection,
@@ -180,11 +180,6 @@ class Wirer:
     def _write_hosts(self, config: ContainerConfig, hosts: str) -> None:
         directory = self._store.directory(config.id)
         etc_files.write(directory, "hosts", hosts + etc_files.extra_hosts(config.add_hosts))
-
-
-def resolves_names(ends: Sequence[EndpointRecord | Connection]) -> bool:
-    """Whether a container is on a network whose members resolve one another's names."""
-    return any(item.network != DEFAULT_NETWORK for item in ends)
 
 
 def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:
@@ -339,18 +334,6 @@ def _reserve(config: ContainerConfig, networks: Sequence[NetworkConfig]) -> Rese
     return reserve.reserve(asked, wanted, versions)
 
 
-def relays_of(
-    publications: Sequence[Publication], endpoints: Sequence[EndpointRecord]
-) -> list[RelayedPort]:
-    """The ports on the IPv6 loopback address, and where they lead."""
-    way = routes.way_out(endpoints, 6)
-    if way is None:
-        return []
-    address = str(ip_interface(way.address6).ip)
-    found = [item for item in publications if reserve.relayed(item)]
-    return [RelayedPort(item.fd, address, item.port) for item in found]
-
-
 class Connector:
     """Changes the connections of containers whose lock is held."""
 
@@ -486,7 +469,7 @@ def _namespace(found: ContainerRecord) -> NetNS:
 
 def _held(found: ContainerRecord, number: int) -> int:
     """A duplicate of a descriptor that the container's pid 1 holds."""
-    handle = start.pidfd(found.state.pid, found.state.born)
+    handle = proc.pidfd(found.state.pid, found.state.born)
     if handle is None:
         raise ConflictError(f"change the network of container {found.name!r}", "it just stopped")
     try:

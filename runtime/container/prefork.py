@@ -40,6 +40,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, NoReturn, Self
 
 import runtime
+from linux.proc import ended_within
 from linux.syscalls import (
     CLONE_NEWNET,
     MOUNT_ATTR_NOSUID,
@@ -49,7 +50,6 @@ from linux.syscalls import (
     restrict_tree,
     setns,
 )
-from runtime.container.start import ended_within
 from runtime.daemon.nursery import BEGUN
 from runtime.errors import MydockerError, UnsupportedError, refused
 from runtime.init import init, rootfs, status_pipe

@@ -8,13 +8,13 @@ the command.
 from __future__ import annotations
 
 import os
-import select
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from linux.netns import NetNS
+from linux.proc import ended_within, pidfd, process_born
 from runtime.errors import UnsupportedError
 from runtime.init import fds, init, terminal
 from runtime.init.binds import Bind
@@ -26,7 +26,6 @@ from runtime.init.status_pipe import InitReport
 from runtime.init.supervise import UNWRITTEN
 from runtime.network import etc_files
 from runtime.records import ContainerConfig, EndpointRecord, Publication
-from runtime.store import process_born
 
 if TYPE_CHECKING:  # these bring what most starts have no use for
     from runtime.container.prefork import Pending
@@ -212,28 +211,6 @@ def end(*pids: int) -> None:
                     f"it is still there {_END_BOUND // 1000} s after SIGKILL",
                     "it waits for a device or a network file system",
                 )
-
-
-def ended_within(handle: int, milliseconds: int | None) -> bool:
-    """Wait for the end of the process behind a pidfd; false when the time is over.
-
-    Pid 1 of a pid namespace ends after every other process in it (pid_namespaces(7)).
-    """
-    poll = select.poll()
-    poll.register(handle, select.POLLIN)
-    return bool(poll.poll(milliseconds))
-
-
-def pidfd(pid: int, born: int) -> int | None:
-    """A handle on exactly the process that was started; `None` when it has ended."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    if process_born(pid) != born:
-        os.close(handle)
-        return None
-    return handle
 
 
 def signalled(pid: int, born: int, number: int) -> int | None:

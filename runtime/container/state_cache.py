@@ -7,8 +7,9 @@ import select
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from linux.proc import process_born
 from runtime.records import ContainerState
-from runtime.store import Store, process_born
+from runtime.store import Store
 
 
 class _Seen(NamedTuple):

@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import runtime
 from linux.netns import NetNS
 from runtime.errors import UnsupportedError
 from runtime.init import init
 from runtime.init.fds import MOST
+from runtime.network.ports import RelayedPort
 from runtime.store import SOCKET, Store
 
 if TYPE_CHECKING:
@@ -27,14 +28,6 @@ LISTENING: Final = 3
 """The descriptor on which the attendant finds its socket."""
 _BOUND: Final = 10.0
 """How long it may take to answer, in seconds, before another is started in its place."""
-
-
-class RelayedPort(NamedTuple):
-    """A socket on the IPv6 loopback address, and where what comes to it is to go."""
-
-    fd: int
-    address: str
-    port: int
 
 
 class DaemonClient:

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Final
 
+from linux.proc import pidfd as pidfd_of
 from linux.syscalls import pidfd_getfd
-from runtime.container.networking import relays_of, resolves_names
-from runtime.container.start import pidfd as pidfd_of
 from runtime.daemon.client import LISTENING, LOG
 from runtime.daemon.dns_names import DnsNames
 from runtime.daemon.dns_server import Resolver
@@ -24,6 +23,8 @@ from runtime.daemon.relay import End, Relay, RelayQuota
 from runtime.daemon.tasks import AGAIN, EXHAUSTED
 from runtime.init.fds import MOST
 from runtime.init.init import Area, ProcessTitle, arguments_area
+from runtime.network.endpoint import relays_of
+from runtime.network.ipam import resolves_names
 from runtime.records import ContainerRecord
 from runtime.store import Store
 

@@ -19,10 +19,34 @@ from linux.conntrack import Conntrack, Flow, by_protocol
 from linux.netlink import Netlink, NetlinkError, Request
 from linux.netns import NetNS
 from linux.readiness import await_carrier, await_local
-from runtime.errors import ConflictError, UnsupportedError
+from runtime.errors import (
+    ConflictError,
+    UnsupportedError,
+)
 from runtime.network import bridge, macvlan, sysctl
+from runtime.network import ports as reserve
 from runtime.network.ipam import mac_of
-from runtime.records import Address, EndpointRecord, Interface, NetworkConfig
+from runtime.network.ports import RelayedPort
+from runtime.records import (
+    Address,
+    EndpointRecord,
+    Interface,
+    NetworkConfig,
+    Publication,
+)
+
+
+def relays_of(
+    publications: Sequence[Publication], endpoints: Sequence[EndpointRecord]
+) -> list[RelayedPort]:
+    """The ports on the IPv6 loopback address, and where they lead."""
+    way = way_out(endpoints, 6)
+    if way is None:
+        return []
+    address = str(ip_interface(way.address6).ip)
+    found = [item for item in publications if reserve.relayed(item)]
+    return [RelayedPort(item.fd, address, item.port) for item in found]
+
 
 if TYPE_CHECKING:
     from linux.conntrack import FlowWatch

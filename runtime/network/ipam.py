@@ -9,13 +9,30 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
 
-from runtime.errors import ConflictError, InvalidError
-from runtime.records import Address, Connection, ContainerConfig, Network, NetworkConfig
+from runtime.errors import (
+    ConflictError,
+    InvalidError,
+)
+from runtime.records import (
+    DEFAULT_NETWORK,
+    Address,
+    Connection,
+    ContainerConfig,
+    EndpointRecord,
+    Network,
+    NetworkConfig,
+)
 from runtime.store import read_json, write_json
+
+
+def resolves_names(ends: Sequence[EndpointRecord | Connection]) -> bool:
+    """Whether a container is on a network whose members resolve one another's names."""
+    return any(item.network != DEFAULT_NETWORK for item in ends)
+
 
 _OWN_MACS: Final = "02:42:"
 """How the MACs that go with addresses begin; no IPv6 address is written so."""

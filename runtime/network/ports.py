@@ -28,6 +28,15 @@ from runtime.errors import (
 )
 from runtime.records import Publication
 
+
+class RelayedPort(NamedTuple):
+    """A socket on the IPv6 loopback address, and where what comes to it is to go."""
+
+    fd: int
+    address: str
+    port: int
+
+
 Protocol = Literal["tcp", "udp", "sctp"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from linux.proc import process_born
 from runtime.errors import ConflictError, InvalidError, NotFoundError
 from runtime.records import ContainerConfig, ContainerState, state_from_json, state_to_json
-from runtime.store import Lock, Store, match_prefix, new_id, process_born, read_json, write_json
+from runtime.store import Lock, Store, match_prefix, new_id, read_json, write_json
 
 ids = st.lists(st.text("0123456789abcdef", min_size=6, max_size=6), unique=True)
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from linux.proc import process_born
 from runtime.container import cgroup, processes
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, UnsupportedError
 from runtime.records import ContainerRecord
-from runtime.store import Store, process_born
+from runtime.store import Store
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import nothing_left, until
 from tests.runtime.support.killing import Step, killed_at

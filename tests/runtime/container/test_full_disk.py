@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from linux.netns import NetNS
+from linux.proc import process_born
 from linux.syscalls import mount, umount
 from runtime.cli import main
 from runtime.container.logs import LogWriter
@@ -19,7 +20,7 @@ from runtime.container.state_cache import StateCache
 from runtime.engine import Engine
 from runtime.errors import NoRoomError, UnsupportedError
 from runtime.init.process import Stdio
-from runtime.store import Store, process_born, read_json, write_json
+from runtime.store import Store, read_json, write_json
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import until
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from linux.netns import NetNS
+from linux.proc import process_born
 from runtime.engine import Engine
 from runtime.errors import ConflictError, NotFoundError
-from runtime.store import process_born
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import (
     children,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.container import start
+from linux import proc
 from runtime.container.state_cache import StateCache
 from runtime.engine import Engine
 from runtime.store import Store
@@ -60,7 +60,7 @@ def test_an_end_is_noticed(engine: Engine, root: Path) -> None:
     assert list(glance.unsettled()) == []
     handle = os.pidfd_open(web.state.pid)
     os.kill(web.state.pid, signal.SIGKILL)
-    assert start.ended_within(handle, 10_000)
+    assert proc.ended_within(handle, 10_000)
     os.close(handle)
     assert list(glance.unsettled()) == [web.id]
 
@@ -78,7 +78,7 @@ def test_one_that_runs_is_not_looked_at_again(
     monkeypatch.undo()
     handle = os.pidfd_open(web.state.pid)
     os.kill(web.state.pid, signal.SIGKILL)
-    assert start.ended_within(handle, 10_000)
+    assert proc.ended_within(handle, 10_000)
     os.close(handle)
     assert list(glance.unsettled()) == [web.id]
 

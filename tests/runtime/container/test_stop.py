@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from linux.proc import process_born
 from runtime.engine import Engine
-from runtime.store import process_born
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.support.inspection import until
 from tests.support.programs import environment

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 
 import dns.exception
 
+from linux.proc import process_born
 from runtime.engine import Engine
 from runtime.records import ContainerRecord
-from runtime.store import process_born
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import RESOLVER, ask, told
 from tests.runtime.daemon.test_nursery import called

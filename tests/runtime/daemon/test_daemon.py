@@ -18,12 +18,12 @@ import dns.reversename
 import pytest
 
 from linux.netns import NetNS
+from linux.proc import process_born
 from runtime.daemon import client, dns_socket
 from runtime.daemon.client import DaemonClient
 from runtime.engine import Engine
 from runtime.errors import ConflictError, MydockerError
 from runtime.records import ContainerRecord
-from runtime.store import process_born
 from tests.runtime.conftest import FOR_EVER
 from tests.runtime.daemon.dns_client import GATEWAY, RESOLVER, ask, known, name_server, told
 from tests.runtime.support.inspection import netns, nothing_left, processes, until
