@@ -29,7 +29,7 @@ def use(factory, world):
     runtime.connect("second", "own", aliases=("too",))
     for item in CAST.containers:
         runtime.run(item)
-    runtime.container.exec("first", ["true"])
+    runtime.exec("first", ["true"])
     runtime.stop_container("first")
     runtime.start_container("first")
     runtime.prune()

@@ -144,7 +144,7 @@ def test_a_fault_that_goes_wrong_says_so_itself(sabotage: Callable[[Any], Scene]
     scene = sabotage(goes_wrong)
     with pytest.raises(RuntimeRefused):
         scene.runtime.run(ContainerSpec("none", Bridge("unheard-of")))
-    said = r"fault goes-wrong \(.*test_sabotage.py:\d+\) failed at container-started: KeyError"
+    said = r"fault goes-wrong \(.*test_adapter.py:\d+\) failed at container-started: KeyError"
     with pytest.raises(FaultFailed, match=said):
         scene.runtime.run(ContainerSpec("web"))
 

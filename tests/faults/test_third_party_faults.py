@@ -293,9 +293,9 @@ def test_the_example_of_the_documentation_works(project: pytest.Pytester) -> Non
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 2
     project.makepyfile(my_faults=blocks[0] + "\n" + blocks[1].replace("from __future__", "#"))
-    suites = str(Path(ROOT, "suites", "layer2", "test_unicast.py"))
+    suites = str(Path(ROOT, "suites", "layer2", "test_flooding_mtu.py"))
     code, told = tried("small-mtu", tests=suites)
     assert code == 0, told
-    suites = str(Path(ROOT, "suites", "isolation", "test_requested.py"))
+    suites = str(Path(ROOT, "suites", "isolation", "test_static_addresses.py"))
     code, told = tried("takes-any-address", tests=suites)
     assert code == 0, told

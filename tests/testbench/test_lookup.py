@@ -12,6 +12,9 @@ import pytest
 from harness.testbench import lookup
 from harness.testbench.lookup import by_address, by_name, inside, saying
 from harness.world.host import HostMachine
+from tests.world.hosts import host
+
+__all__ = ["host"]  # the fixture is the world's tests'
 
 HOSTS = "/etc/hosts"
 

@@ -172,7 +172,7 @@ def test_a_start_that_finds_no_room_leaves_it_as_it_was(
         assert "a disk is full" in caught.value.cause
         assert "`df`" in caught.value.remedy
         # Whatever is given back when it stops, others take.
-        monkeypatch.setattr("runtime.container.networking.files.write", _finds_no_room)
+        monkeypatch.setattr("runtime.container.networking.etc_files.write", _finds_no_room)
         with pytest.raises(UnsupportedError, match="start container 'web': No space"):
             engine.restart("web", timeout=0)
         monkeypatch.undo()
