@@ -11,7 +11,6 @@ from typing import Final
 
 import pytest
 
-from harness.adapters import registry
 from harness.testbench import profiles
 
 REPORT: Final = "report"
@@ -28,7 +27,7 @@ def add(parser: pytest.Parser) -> None:
         "--runtime",
         metavar="NAME",
         help="the container runtime under test: `netmodes vendors` has their names; or a TOML file "
-        f"that describes a command line (default: {registry.DEFAULT})",
+        "that describes a command line (default: mydocker)",
     )
     group.addoption(
         "--sandbox",

@@ -144,7 +144,7 @@ def test_what_the_runtime_was_asked_and_answered_is_kept(
     started = [block for block in blocks if block[0].startswith("$ run web ")]
     assert "('sleep', '2147483647')" in started[0][0]
     assert re.fullmatch(r"# \d\d:\d\d:\d\d\.\d{3} UTC, exit 0 after \d+\.\d{3} s", started[0][1])
-    assert "Facts(id='" in started[0][2]
+    assert "ContainerInfo(id='" in started[0][2]
     (no,) = [block for block in blocks if block[0] == "$ remove network nobody 'nobody'"]
     assert "exit 1 after" in no[1]
     assert "nobody" in no[2]
@@ -210,7 +210,7 @@ def test_the_evidence_of_an_earlier_run_goes(run: Run, pytester: pytest.Pytester
 
 def test_time_that_is_up_while_evidence_is_written_ends_no_run(run: Run) -> None:
     """pytest-timeout raises wherever a test is, also behind its end."""
-    late = "import pytest; from harness.autopsy import evidence; "
+    late = "import pytest; from harness.diagnosis import evidence; "
     late += "evidence.write = lambda *_, **__: pytest.fail('Timeout (>60.0s)'); assert 1 == 2"
     result = run(body=late)
     result.assert_outcomes(passed=1, failed=1)
