@@ -62,8 +62,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "long: takes seconds, and is begun first where tests run side by side"
     )
-    if mistaken := options.taken_for_a_place(config):
-        raise pytest.UsageError(mistaken)
     if not _concerned(config):
         return
     from harness.plugin import fixtures, requirements
@@ -82,6 +80,23 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return workers.usual()
 
 
+@pytest.hookimpl(specname="pytest_cmdline_main", tryfirst=True)
+def pytest_join_path_options(config: pytest.Config) -> int | None:
+    """Keep pytest from taking the value of an option such as `--report DIR` for a place of tests.
+
+    Workers parse the same command line again, when the folder may exist. Here, where it existed
+    from the start, the run begins again with settings that are looked for in the right place.
+    """
+    given = config.invocation_params
+    words = options.joined(config)
+    if options.is_misled(config):
+        return pytest.main(list(words), plugins=given.plugins)
+    config.invocation_params = pytest.Config.InvocationParams(
+        args=words, plugins=given.plugins, dir=given.dir
+    )
+    return None
+
+
 # --- the sandbox -----------------------------------------------------------
 
 
@@ -92,6 +107,8 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     Where the machine cannot run live tests the run ends here, with the reason and
     what to do about it: never green for want of a machine.
     """
+    if options.is_misled(config):
+        return (yield)
     here, elsewhere = _workers(config)
     if elsewhere and _concerned(config):
         if here or config.getoption("sandbox") == "always":

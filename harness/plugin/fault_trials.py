@@ -24,6 +24,8 @@ _COLOURS: Final = {
     Result.BROKEN: "red",
     Result.SURVIVED: "red",
 }
+_SILENCED: Final = ("netmodes-summary", "netmodes-report", "netmodes-notes", "netmodes-evidence")
+"""Plugins that describe one run: in a trial they would overwrite the report of an earlier run."""
 _TELLER: Final = pytest.StashKey["_Teller"]()
 
 
@@ -47,8 +49,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
         chosen = [faults[id_] for id_ in config.getoption("try")] or list(faults)
     except (UnknownFault, FaultError) as error:
         raise pytest.UsageError(str(error)) from error
-    if summary := config.pluginmanager.get_plugin("netmodes-summary"):
-        config.pluginmanager.unregister(summary)
+    for name in _SILENCED:
+        if plugin := config.pluginmanager.get_plugin(name):
+            config.pluginmanager.unregister(plugin)
     teller = config.stash[_TELLER] = _Teller(len(chosen))
     trials = Trials(
         chosen, workers=config.getoption("at_once"), told=teller.tell, begun=teller.begin

@@ -11,7 +11,6 @@ from typing import Final
 
 import pytest
 
-from harness.adapters import registry
 from harness.testbench import profiles
 
 REPORT: Final = "report"
@@ -28,7 +27,7 @@ def add(parser: pytest.Parser) -> None:
         "--runtime",
         metavar="NAME",
         help="the container runtime under test: `netmodes vendors` has their names; or a TOML file "
-        f"that describes a command line (default: {registry.DEFAULT})",
+        "that describes a command line (default: mydocker)",
     )
     group.addoption(
         "--sandbox",
@@ -132,21 +131,29 @@ def _add_evidence(group: pytest.OptionGroup) -> None:
     )
 
 
-def taken_for_a_place(config: pytest.Config) -> str:
-    """What to write in place of an option that has led pytest astray; empty when none has.
+def joined(config: pytest.Config) -> tuple[str, ...]:
+    """Return the command line with `--report DIR` and the like as `--report=DIR`."""
+    words: list[str] = []
+    for word in map(str, config.invocation_params.args):
+        if words and words[-1] in _PATHS:
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return tuple(words)
 
-    Pytest looks for its root directory before it knows anybody's options. What stands after a
-    blank and is there it takes for a place of tests, and goes by the settings that it finds from
-    there up (`determine_setup` in _pytest/config/findpaths.py): those of this project, or none.
+
+def is_misled(config: pytest.Config) -> bool:
+    """Return whether pytest took the value of an option for a place of tests.
+
+    Pytest looks for its root directory and settings before it knows the options of plugins. A word
+    that does not begin with a dash and is an existing path is a place of tests then, and the
+    settings are those found from there up (`determine_setup` in _pytest/config/findpaths.py).
     """
     own = config.invocation_params.dir
     if config.inipath is not None and own.is_relative_to(config.inipath.parent):
-        return ""
+        return False
     for option, value in pairwise(map(str, config.invocation_params.args)):
         path = Path(own, value).resolve()
         if option in _PATHS and path.exists() and not path.is_relative_to(own.resolve()):
-            return (
-                f"{option} {value}: after a blank pytest takes it for a place of tests, and has "
-                f"gone there for its settings, not to {own}; write {option}={value}"
-            )
-    return ""
+            return True
+    return False

@@ -210,7 +210,7 @@ def test_the_evidence_of_an_earlier_run_goes(run: Run, pytester: pytest.Pytester
 
 def test_time_that_is_up_while_evidence_is_written_ends_no_run(run: Run) -> None:
     """pytest-timeout raises wherever a test is, also behind its end."""
-    late = "import pytest; from harness.autopsy import evidence; "
+    late = "import pytest; from harness.diagnosis import evidence; "
     late += "evidence.write = lambda *_, **__: pytest.fail('Timeout (>60.0s)'); assert 1 == 2"
     result = run(body=late)
     result.assert_outcomes(passed=1, failed=1)

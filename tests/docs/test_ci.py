@@ -117,6 +117,14 @@ def test_the_action_runs_the_suites_and_leaves_a_report(action: Job, machine: Pa
     assert "mydocker" in (machine / "summary").read_text()
 
 
+def test_property_suites_pass_without_a_pytest_cache(action: Job, machine: Path) -> None:
+    """The action passes `-p no:cacheprovider`, so a run has no folder for the plans of failures."""
+    done = action(runtime="mydocker", args="-n 2 -k properties")
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = report(machine)["totals"]["tests"]
+    assert (counts["total"], counts["kept"]) == (2, 2)
+
+
 def test_the_gate_fails_the_action_and_the_report_is_kept(action: Job, machine: Path) -> None:
     """A deviation that the file does not know of."""
     (machine / "workspace" / "known.toml").touch()

@@ -279,6 +279,18 @@ def test_the_triangle_of_a_project(outsider: pytest.Pytester) -> None:
     assert "hole BR-4: no test" in done.stdout
 
 
+def test_faults_command_keeps_the_report_of_an_earlier_run(outsider: pytest.Pytester) -> None:
+    """Trials and their forks write no report, neither in the default folder nor elsewhere."""
+    outsider.runpytest_subprocess()
+    folder = outsider.path / "report"
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert "index.html" in before
+    code, told = tried("lo-down")
+    assert code == 0, told
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert after == before
+
+
 @pytest.mark.parametrize("number", ["0", "many"])
 def test_a_bad_number_of_workers_is_refused(number: str) -> None:
     """With exit code 2."""

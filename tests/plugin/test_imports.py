@@ -35,11 +35,10 @@ def test_a_run_that_is_none_of_its_concern_imports_the_options_only(
     own = {name for name in loaded() if name.partition(".")[0] in {"harness", "linux", "runtime"}}
     assert own == {
         "harness",
-        "harness.adapters",
-        "harness.adapters.registry",
-        "harness.plugin.options",
         "harness.plugin",
-        "harness.testbench.strategies",
+        "harness.plugin.options",
+        "harness.testbench",
+        "harness.testbench.profiles",
     }
 
 

@@ -95,32 +95,3 @@ def test_the_doctor_is_readable() -> None:
     done = run(DOCTOR)
     (line,) = (line for line in done.stdout.splitlines() if " bridge " in line)
     assert line.split() == ["ok", "bridge", "required"]
-
-
-# --- a value that pytest takes for something else --------------------------------------
-
-
-@pytest.mark.parametrize("option", ["--runtime", "--report", "--expect", "--write-expect"])
-def test_a_path_elsewhere_after_a_blank_is_told_of(
-    project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory, option: str
-) -> None:
-    """Pytest takes it for a place of tests, and what is there for its settings."""
-    project.makepyfile(PURE)
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    done = run([*PYTEST, option, str(elsewhere)])
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert f"write {option}={elsewhere}" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_path_that_leads_nowhere_else_is_not(
-    project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """In one word with its option, or in the project."""
-    project.makepyfile(LIVE.replace("world", "pytestconfig"))
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    inside = project.mkdir("inside")
-    for words in ([f"--report={elsewhere}"], ["--report", str(inside)], ["--report", "inside"]):
-        done = run([*PYTEST, *words])
-        assert (done.returncode, done.stderr) == (pytest.ExitCode.OK, "")
-        assert f"rootdir: {project.path}\nconfigfile: pyproject.toml" in done.stdout

@@ -45,15 +45,15 @@ def test_what_such_a_test_leaves_behind_is_told_all_the_same(project: pytest.Pyt
     project.makepyfile(
         """
         import pytest
-        from harness.adapters import furnish
+        from harness.adapters.support import programs
         from harness.probe.remote import UserspaceStack
 
         def cannot_be_looked_at(prefix): raise UserspaceStack("web")
 
         def test_leaves(world, monkeypatch):
             world.host.spawn(["sleep", "60"], log="/dev/null")
-            monkeypatch.setattr(furnish, "_below", cannot_be_looked_at)
-            furnish.search_path("/opt/acme")
+            monkeypatch.setattr(programs, "_below", cannot_be_looked_at)
+            programs.search_path("/opt/acme")
         """
     )
     result = project.runpytest_subprocess("-p", "harness.plugin", "--runtime", "mydocker")

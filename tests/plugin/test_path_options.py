@@ -1,0 +1,93 @@
+"""Options whose value is a path elsewhere, which pytest could take for a place of tests."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import run
+
+PYTEST = [sys.executable, "-m", "pytest"]
+TEST = """
+import os
+
+def test_passes(pytestconfig):
+    assert str(pytestconfig.rootpath) == os.getcwd()
+"""
+WORKERS = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+
+
+@pytest.fixture
+def elsewhere(project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder outside of a project that has one test, with tests that are not to be run."""
+    project.makepyfile(TEST)
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "test_foreign.py").write_text("def test_fails(): raise AssertionError")
+    return folder
+
+
+def passes(root: Path, *words: str) -> None:
+    """Run pytest in the project; its one test passes, by its settings."""
+    done = run([*PYTEST, *words])
+    assert (done.returncode, done.stderr) == (pytest.ExitCode.OK, ""), done.stdout
+    assert f"rootdir: {root}\nconfigfile: pyproject.toml" in done.stdout
+    assert "1 passed" in done.stdout
+
+
+@WORKERS
+@pytest.mark.parametrize("form", ["two words", "one word"])
+@pytest.mark.parametrize("exists", [False, True], ids=["new", "existing"])
+def test_report_folder_outside_the_project(
+    project: pytest.Pytester, elsewhere: Path, workers: list[str], form: str, *, exists: bool
+) -> None:
+    """`--report DIR` and `--report=DIR` both work, whether the folder exists or not."""
+    folder = elsewhere if exists else elsewhere / "new"
+    words = ["--report", str(folder)] if form == "two words" else [f"--report={folder}"]
+    passes(project.path, *workers, *words)
+    assert json.loads((folder / "report.json").read_text())["exit"] == 0
+
+
+@WORKERS
+def test_report_folder_inside_the_project(project: pytest.Pytester, workers: list[str]) -> None:
+    """A relative folder as well as an absolute one."""
+    project.makepyfile(TEST)
+    inside = project.mkdir("inside")
+    for folder in (str(inside), "inside"):
+        passes(project.path, *workers, "--report", folder)
+        assert (inside / "report.json").is_file()
+
+
+@WORKERS
+def test_expectation_files_outside_the_project(
+    project: pytest.Pytester, elsewhere: Path, workers: list[str]
+) -> None:
+    """`--expect FILE` and `--write-expect FILE`, in two words."""
+    known, written = elsewhere / "known.toml", elsewhere / "written.toml"
+    known.touch()
+    written.touch()
+    passes(project.path, *workers, "--expect", str(known), "--write-expect", str(written))
+
+
+@WORKERS
+def test_shard_times_outside_the_project(
+    project: pytest.Pytester, elsewhere: Path, workers: list[str]
+) -> None:
+    """`--shard-by REPORT`, in two words."""
+    passes(project.path, f"--report={elsewhere}")
+    times = str(elsewhere / "report.json")
+    passes(project.path, *workers, "--shard", "1/1", "--shard-by", times)
+
+
+def test_runtime_description_outside_the_project(
+    project: pytest.Pytester, elsewhere: Path
+) -> None:
+    """`--runtime FILE` is read as a description, and its mistake is reported."""
+    description = elsewhere / "acme.toml"
+    description.write_text("nonsense = 1\n")
+    done = run([*PYTEST, "--runtime", str(description)])
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"--runtime {description}: " in done.stderr
+    assert "nonsense" in done.stderr
