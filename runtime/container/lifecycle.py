@@ -20,7 +20,6 @@ from linux import proc
 from linux.proc import process_born
 from runtime.container import cgroup, start
 from runtime.container.networking import Wirer
-from runtime.container.options import number_of
 from runtime.container.state_cache import StateCache
 from runtime.errors import ConflictError, NotFoundError, refused, room_for, room_or_not, unheard
 from runtime.init.process import Stdio
@@ -420,7 +419,11 @@ class Stopping:
 
 def _number(found: ContainerRecord) -> int:
     wanted = found.config.stop_signal
-    return number_of(f"stop {found.name!r}", wanted) if wanted else signal.SIGTERM
+    if not wanted:
+        return signal.SIGTERM
+    from runtime.container.options import number_of
+
+    return number_of(f"stop {found.name!r}", wanted)
 
 
 KILLED: Final = 137

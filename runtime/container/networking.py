@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from linux import proc
 from linux.netns import NetNS
-from linux.nftables import Nft
 from linux.syscalls import pidfd_getfd
 from runtime.container.start import ConnectedContainer, Wiring
-from runtime.daemon.client import DaemonClient
-from runtime.daemon.dns_socket import lead_nowhere
 from runtime.errors import (
     ConflictError,
     InvalidError,
@@ -24,16 +21,7 @@ from runtime.errors import (
     is_full,
 )
 from runtime.init import fds
-from runtime.network import endpoint as plug
-from runtime.network import endpoint as routes
-from runtime.network import etc_files, firewall, modes, ports, sysctl
-from runtime.network import modes as shared
-from runtime.network import ports as reserve
-from runtime.network.endpoint import Bench, Plug, relays_of
-from runtime.network.firewall import PortTarget
-from runtime.network.ipam import names_of, resolves_names
-from runtime.network.manager import Networks
-from runtime.network.ports import RelayedPort, ReservedPorts
+from runtime.network import etc_files, modes, sysctl
 from runtime.records import (
     DEFAULT_NETWORK,
     Connection,
@@ -46,8 +34,13 @@ from runtime.records import (
 )
 from runtime.store import Store
 
-if TYPE_CHECKING:
-    pass  # brings what most modes have no use for
+if TYPE_CHECKING:  # imported by the functions that need it: most modes and commands do not
+    from linux.nftables import Nft
+    from runtime.daemon.client import DaemonClient
+    from runtime.network.endpoint import Bench, Plug
+    from runtime.network.firewall import PortTarget
+    from runtime.network.manager import Networks
+    from runtime.network.ports import RelayedPort, ReservedPorts
 
 
 class Wirer:
@@ -79,16 +72,14 @@ class Wirer:
             case "container":
                 return self._joined(config, mode.name)
             case "bridge":
-                self._write_all(config, (), resolves=resolves_names(found.connections))
+                self._write_all(config, (), resolves=_resolves_names(found.connections))
                 return self._connected(found)
 
     def _isolated(self, config: ContainerConfig) -> Wiring:
         netns = NetNS.new()
 
         def connect() -> ConnectedContainer:
-            from runtime.network import modes as none  # while the child builds the file system
-
-            none.prepare(netns)
+            modes.prepare(netns)  # while the child builds the file system
             _write_sysctls(netns, config)
             return ConnectedContainer()
 
@@ -120,7 +111,7 @@ class Wirer:
     def _joined(self, config: ContainerConfig, reference: str) -> Wiring:
         asked = f"join the network of container {reference[:12]!r}"
         joined = self._find(reference)
-        netns = shared.join(asked, joined)
+        netns = modes.join(asked, joined)
         home = joined
         while (mode := modes.parse(home.config.network)).kind == "container":
             home = self._find(mode.name)
@@ -158,7 +149,7 @@ class Wirer:
 
     def write_files(self, config: ContainerConfig, endpoints: Sequence[EndpointRecord]) -> None:
         """Write hosts, hostname and resolv.conf of a container with these endpoints."""
-        self._write_all(config, endpoints, resolves=resolves_names(endpoints))
+        self._write_all(config, endpoints, resolves=_resolves_names(endpoints))
 
     def _write_all(
         self, config: ContainerConfig, endpoints: Sequence[EndpointRecord], *, resolves: bool
@@ -180,6 +171,12 @@ class Wirer:
     def _write_hosts(self, config: ContainerConfig, hosts: str) -> None:
         directory = self._store.directory(config.id)
         etc_files.write(directory, "hosts", hosts + etc_files.extra_hosts(config.add_hosts))
+
+
+def _resolves_names(ends: Sequence[EndpointRecord | Connection]) -> bool:
+    from runtime.network.ipam import resolves_names
+
+    return resolves_names(ends)
 
 
 def _write_sysctls(netns: NetNS, config: ContainerConfig) -> None:
@@ -208,6 +205,8 @@ class Plugger:
 
     def connect(self, netns: NetNS, found: ContainerRecord) -> tuple[EndpointRecord, ...]:
         """Plug a container into all of its networks, by the namespace that is to be its own."""
+        from runtime.network import endpoint as plug
+
         with plug.Bench(netns) as bench:
             plugs = [
                 self._plug(bench, found.config, connection, network, number)
@@ -223,6 +222,8 @@ class Plugger:
 
     def attend_first(self, found: ContainerRecord, netns: NetNS) -> None:
         """Have the attendant see to a container that begins just now."""
+        from runtime.network.endpoint import relays_of
+
         relays = relays_of(found.state.ports, found.state.endpoints)
         self.attend(found, netns, relays, began=True)
 
@@ -236,6 +237,8 @@ class Plugger:
         number: int,
     ) -> EndpointRecord:
         """Plug a running container into a network, by its `eth<number>`."""
+        from runtime.network import endpoint as plug
+
         network = self._networks.named(connection.network)
         with plug.Bench(netns) as bench:
             made = self._plug(bench, config, connection, network, number)
@@ -251,12 +254,15 @@ class Plugger:
         number: int,
     ) -> Plug:
         """See that the network is up, and take what the container needs on it."""
+        from runtime.network import endpoint as plug
+        from runtime.network.ipam import names_of
+
         master = self._networks.ensure_up(network, bench.host)
         known = network.name != DEFAULT_NETWORK
         names = names_of(config, connection) if known else ()
         addresses = self._networks.take(network, config.id, connection, names=names)
         endpoint = plug.endpoint(network, config.id, addresses, mac=connection.mac, number=number)
-        return Plug(network, endpoint, master)
+        return plug.Plug(network, endpoint, master)
 
     def publish(
         self,
@@ -266,13 +272,16 @@ class Plugger:
         endpoints: Sequence[EndpointRecord],
     ) -> None:
         """Have a container's ports lead to it; `nft` is what the rules belong to."""
+        from runtime.network import endpoint as routes
+        from runtime.network import firewall
+
         targets: dict[Literal[4, 6], PortTarget] = {}
         for version in _VERSIONS:
             way = routes.way_out(endpoints, version)
             if way is not None and way.veth:
                 interface = ip_interface(way.address if version == 4 else way.address6)
                 bridge = self._networks.get(way.network).bridge
-                targets[version] = PortTarget(interface.ip, bridge, way.veth)
+                targets[version] = firewall.PortTarget(interface.ip, bridge, way.veth)
         with self._store.locked():
             firewall.install(
                 nft, config.id, config.name, publications, targets, flows=self._networks.flows
@@ -281,6 +290,8 @@ class Plugger:
     def withdraw(self, config: ContainerConfig) -> None:
         """Once a container has ended: what only published ports needed, nobody needs any more."""
         if config.publish or config.publish_all:
+            from runtime.network import firewall
+
             with self._store.locked():
                 firewall.withdraw([item.bridge for item in self._networks.all() if item.bridge])
 
@@ -296,7 +307,7 @@ class Plugger:
 
         One that `began` just now was not attended to before.
         """
-        names = resolves_names(found.state.endpoints)
+        names = _resolves_names(found.state.endpoints)
         if not names and not relays:
             if not began:
                 self._attendants.forget(found.id)
@@ -314,6 +325,9 @@ def _reserve(config: ContainerConfig, networks: Sequence[NetworkConfig]) -> Rese
 
     Of one that was taken off its last network none are: nothing leads there.
     """
+    from runtime.network import endpoint as routes
+    from runtime.network import ports
+
     asked = f"start container {config.name!r}"
     wanted = [item for text in config.publish for item in ports.parse(asked, text)]
     if config.publish_all:
@@ -331,7 +345,7 @@ def _reserve(config: ContainerConfig, networks: Sequence[NetworkConfig]) -> Rese
             "none of them leads out by a bridge: they are internal, or macvlans",
             "mydocker network create, without --internal",
         )
-    return reserve.reserve(asked, wanted, versions)
+    return ports.reserve(asked, wanted, versions)
 
 
 class Connector:
@@ -346,6 +360,8 @@ class Connector:
 
         After an error it is as it was before, or as `follow` tells.
         """
+        from runtime.network import endpoint as plug
+
         asked = f"connect container {found.name!r} to network {connection.network!r}"
         _refuse_without_own_network(asked, found)
         if any(item.network == connection.network for item in found.connections):
@@ -414,6 +430,8 @@ class Connector:
 
         Whoever attends to it need not be told where its endpoints are those from before.
         """
+        from runtime.network import endpoint as plug
+
         endpoints, failure = found.state.endpoints, None
         with _namespace(found) as netns:
             try:
@@ -436,6 +454,9 @@ class Connector:
         return self._written(found, found.state._replace(changing="")), failure
 
     def _lead(self, found: ContainerRecord, netns: NetNS, *, attend: bool) -> None:
+        from linux.nftables import Nft
+        from runtime.network import endpoint as routes
+
         routes.settle(netns, found.state.endpoints)
         if found.state.ports:
             with Nft(fd=_held(found, found.state.rules)) as nft:
@@ -444,6 +465,9 @@ class Connector:
             self._attend(found, netns)
 
     def _attend(self, found: ContainerRecord, netns: NetNS) -> None:
+        from runtime.daemon.dns_socket import lead_nowhere
+        from runtime.network.endpoint import relays_of
+
         with ExitStack() as stack:
             relays = []
             for item in relays_of(found.state.ports, found.state.endpoints):
@@ -451,7 +475,7 @@ class Connector:
                 stack.callback(os.close, own)
                 relays.append(item._replace(fd=own))
             self._plugger.attend(found, netns, relays)
-            if not resolves_names(found.state.endpoints):
+            if not _resolves_names(found.state.endpoints):
                 lead_nowhere(netns)
 
     def _written(self, found: ContainerRecord, state: ContainerState) -> ContainerRecord:

@@ -13,7 +13,7 @@ from runtime.errors import InvalidError
 from runtime.image.base import ImageDefaults
 from runtime.init.binds import parse
 from runtime.init.security import capabilities
-from runtime.network import modes, ports
+from runtime.network import modes
 from runtime.records import DEFAULT_NETWORK, Connection, ContainerConfig, is_mac
 from runtime.store import NAME, NAME_RULE, now
 
@@ -93,9 +93,12 @@ def configure(
     modes.refuse(mode, asked, _given(options))
     publish = list(options.get("publish", ()))
     exposed = [*defaults.exposed, *options.get("expose", ())]
-    for text in publish:
-        ports.parse(asked, text)
-    ports.exposed(asked, options.get("expose", ()))
+    if publish or exposed:
+        from runtime.network import ports  # brings sockets and nftables
+
+        for text in publish:
+            ports.parse(asked, text)
+        ports.exposed(asked, options.get("expose", ()))
     own = "entrypoint" in options
     entrypoint = list(options["entrypoint"]) if own else defaults.entrypoint
     arguments = list(command) or ([] if own else defaults.command)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-from linux import rtnetlink
-from linux.netlink import Netlink
 from linux.netns import NetNS
 from runtime.errors import InvalidError, NotFoundError
 from runtime.records import DEFAULT_NETWORK, ContainerRecord
@@ -79,6 +77,9 @@ def refuse(mode: Mode, asked: str, options: list[str]) -> None:
 
 def prepare(netns: NetNS) -> None:
     """Bring `lo` up: 127.0.0.1 and, where the kernel has IPv6, ::1."""
+    from linux import rtnetlink  # no other mode needs netlink
+    from linux.netlink import Netlink
+
     with Netlink(netns) as inside:
         inside.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
 
