@@ -34,7 +34,7 @@ from linux.netns import NetNS
 SOURCE: Final = Path(__file__).with_name("agent.py")
 """The agent: one file, told to the interpreter as an argument."""
 COMMAND: Final = ("/usr/bin/python3", "-I", "-S", "-c", SOURCE.read_text("utf-8"))
-"""How it is started inside. The interpreter is the test image's: `runtime.image.imagepython`."""
+"""How it is started inside. The interpreter is the test image's: `runtime.image.assemble`."""
 ANSWER_BOUND: Final = 30.0
 """Seconds that an agent may take to answer. It takes a fraction of a millisecond."""
 ENDING_BOUND: Final = 5.0
