@@ -41,7 +41,7 @@ from harness.model.plan import (
 from harness.world.process import CompletedCommand, ExecCommand, killed_after
 from linux.conntrack import FlowWatch
 from linux.netns import NetNS
-from linux.proc import spoken
+from linux.proc import protocol_available
 from runtime.container.options import ContainerOptions
 from runtime.container.prefork import Starter
 from runtime.engine import Engine
@@ -86,7 +86,7 @@ class MydockerAdapter:
             Feature.CONNECT,
             Feature.RESTART,
             Feature.SYSCTL,
-            *([Feature.SCTP] if spoken("SCTP") else []),
+            *([Feature.SCTP] if protocol_available("SCTP") else []),
         }
     )
     dialect = Dialect(joined_survives="loopback-only")

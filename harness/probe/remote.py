@@ -26,10 +26,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol, Self, TypeGuard, cast
 
 from harness.probe.quiescence import QUIET_BOUND, NeverQuiet
-from linux import netns as sysctls
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
-from linux.netns import NetNS
+from linux.netns import NetNS, sysctl_path
 
 SOURCE: Final = Path(__file__).with_name("agent.py")
 """The agent: one file, told to the interpreter as an argument."""
@@ -531,5 +530,5 @@ def _version(route: rtnetlink_dump.Route) -> int:
 
 def sysctl(space: AgentNetNS, key: str) -> str:
     """A sysctl as a process inside reads it."""
-    content: bytes = space.agent.do(["load", sysctls.path(key)])[0]
+    content: bytes = space.agent.do(["load", sysctl_path(key)])[0]
     return " ".join(content.decode().split())
