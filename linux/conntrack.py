@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
-from linux import netns as sysctl
 from linux.netlink import (
     NETLINK_NETFILTER,
     NLM_F_DUMP,
@@ -28,10 +27,10 @@ from linux.netlink import (
     Request,
     attr,
     attributes,
-    chosen,
     nest,
+    pick,
 )
-from linux.netns import NetNS
+from linux.netns import NetNS, read_sysctls
 
 Address = IPv4Address | IPv6Address
 
@@ -74,17 +73,17 @@ class Flow(NamedTuple):
         return {item for end in ends for item in (end.source, end.destination)}
 
 
-def to_port(number: int) -> bytes:
+def port_mark(number: int) -> bytes:
     """What marks a flow to a port."""
     return attr(_DESTINATION_PORT, number.to_bytes(2, "big"))
 
 
-def by_protocol(number: int) -> bytes:
+def protocol_mark(number: int) -> bytes:
     """What marks a flow of a protocol."""
     return attr(_NUMBER, bytes([number]))
 
 
-def having(marks: Iterable[bytes]) -> Callable[[bytes], object]:
+def matcher(marks: Iterable[bytes]) -> Callable[[bytes], object]:
     """What tells of a flow as the kernel tells it whether it has one of some marks."""
     return re.compile(b"|".join(map(re.escape, marks)), re.DOTALL).search
 
@@ -108,12 +107,12 @@ class Conntrack:
     def marked(self, *marks: bytes) -> list[Flow]:
         """As `all`, but for those that have none of the marks somewhere: they are not looked at.
 
-        A mark is an address in network order, or what `to_port` and `by_protocol` make. A flow that
+        A mark is an address in network order, or what `port_mark` and `protocol_mark` make. A flow that
         has one need not be one of those meant: that is for the caller to find out.
         """
         if not marks:
             return []
-        return [read_flow(answer) for answer in filter(having(marks), self.raw())]
+        return [read_flow(answer) for answer in filter(matcher(marks), self.raw())]
 
     def of(self, addresses: Collection[Address]) -> list[Flow]:
         """The flows that have one of these addresses somewhere."""
@@ -227,7 +226,7 @@ class FlowWatch:
         with self._asking:
             if not self._told:
                 return self._conntrack.marked(*marks)
-            return [read_flow(body) for body in filter(having(marks), self._listed())]
+            return [read_flow(body) for body in filter(matcher(marks), self._listed())]
 
     def _listed(self) -> Collection[bytes]:
         """The flows that there are."""
@@ -299,12 +298,12 @@ class FlowWatch:
 
 
 def _id(body: bytes) -> bytes:
-    return chosen(body, 4, (_FLOWWATCH_ID,))[_FLOWWATCH_ID]
+    return pick(body, 4, (_FLOWWATCH_ID,))[_FLOWWATCH_ID]
 
 
 def _tells(netns: NetNS) -> bool:
     """Whether the kernel is built to tell of flows, and the namespace does not forbid it."""
     try:
-        return sysctl.read(netns, (_EVENTS,))[_EVENTS] != "0"
+        return read_sysctls(netns, (_EVENTS,))[_EVENTS] != "0"
     except OSError:
         return False

@@ -131,7 +131,7 @@ def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def chosen(data: bytes, offset: int, wanted: Collection[int]) -> dict[int, bytes]:
+def pick(data: bytes, offset: int, wanted: Collection[int]) -> dict[int, bytes]:
     """The attributes of some types only: the kernel tells fifty of a link, each copied if read."""
     found: dict[int, bytes] = {}
     unpack, end = _ATTR.unpack_from, len(data)

@@ -194,7 +194,7 @@ def _check(result: int, what: str) -> int:
 _LIST: Final = "/proc/thread-self/net/protocols"
 
 
-def spoken(name: str) -> bool:
+def protocol_available(name: str) -> bool:
     """Whether there are sockets of a protocol, by its name in `/proc/net/protocols`: `SCTP`.
 
     Now: a module that nobody has loaded yet does not count, and asking loads none.

@@ -71,7 +71,7 @@ def _unready(space: NetNS, found: dict[NetNS, list[rtnetlink_dump.Link]], *, afr
         if afresh:
             forget_unresolved(netlink)
         addresses = rtnetlink_dump.addresses(netlink)
-        taken = rtnetlink_dump.taken(netlink)
+        taken = rtnetlink_dump.local_addresses(netlink)
         by_index = {link.ifindex: link for link in rtnetlink_dump.links(netlink) if link.up}
         found[space] = list(by_index.values())
         late = [link.name for link in by_index.values() if link.carrier and not link.running]
@@ -136,7 +136,7 @@ def await_local(netlink: Netlink, addresses: Iterable[Address], *, bound: float 
     """
     deadline = time.monotonic() + bound
     for address in addresses:
-        while address.version == 6 and not rtnetlink_dump.way(netlink, address).local:
+        while address.version == 6 and not rtnetlink_dump.route_to(netlink, address).local:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{address} takes no packets after {bound} s: is it there?")
             os.sched_yield()

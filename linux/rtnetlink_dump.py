@@ -21,8 +21,8 @@ from linux.netlink import (
     Request,
     attr,
     attributes,
-    chosen,
     number,
+    pick,
     u32,
 )
 from linux.netns import NetNS
@@ -155,16 +155,14 @@ def ageing(netlink: Netlink, name: str) -> float:
         rtnetlink.RTM_GETLINK, 0, rtnetlink.link_body(name=name), f"look up bridge {name}"
     )
     (answer,) = netlink.get([request])
-    info = dict(
-        attributes(chosen(answer, rtnetlink.LINK.size, _OF_A_LINK)[rtnetlink.IFLA_LINKINFO])
-    )
+    info = dict(attributes(pick(answer, rtnetlink.LINK.size, _OF_A_LINK)[rtnetlink.IFLA_LINKINFO]))
     options = dict(attributes(info[rtnetlink.IFLA_INFO_DATA]))
     return number(options[rtnetlink.IFLA_BR_AGEING_TIME]) / _USER_HZ
 
 
 def _read_link(data: bytes) -> Link:
     _, _, index, flags, _ = rtnetlink.LINK.unpack_from(data)
-    found = chosen(data, rtnetlink.LINK.size, _OF_A_LINK)
+    found = pick(data, rtnetlink.LINK.size, _OF_A_LINK)
     info = dict(attributes(found.get(rtnetlink.IFLA_LINKINFO, b"")))
     port = dict(attributes(info.get(rtnetlink.IFLA_INFO_SLAVE_DATA, b"")))
     state = port.get(rtnetlink.IFLA_BRPORT_STATE)
@@ -202,24 +200,24 @@ def addresses(netlink: Netlink, *, index: int | None = None) -> list[LinkAddress
     found = [
         read_address(answer)
         for family in FAMILIES
-        for answer in of_family(netlink, list_addresses(family))
+        for answer in dump_family(netlink, addresses_request(family))
     ]
     return [item for item in found if index is None or item.ifindex == index]
 
 
-def list_addresses(family: int) -> Request:
-    """The question for the addresses of one family, for `of_family`."""
+def addresses_request(family: int) -> Request:
+    """The question for the addresses of one family, for `dump_family`."""
     body = rtnetlink.ADDR.pack(family, 0, 0, 0, 0)
     return Request(rtnetlink.RTM_GETADDR, NLM_F_DUMP, body, "list addresses")
 
 
-def list_routes(family: int, kind: int = 0) -> Request:
-    """The question for the routes of one family, for `of_family`: of all tables, or of one kind."""
+def routes_request(family: int, kind: int = 0) -> Request:
+    """The question for the routes of one family, for `dump_family`: of all tables, or of one kind."""
     body = rtnetlink.ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0)
     return Request(rtnetlink.RTM_GETROUTE, NLM_F_DUMP, body, "list routes")
 
 
-def of_family(netlink: Netlink, request: Request) -> list[bytes]:
+def dump_family(netlink: Netlink, request: Request) -> list[bytes]:
     """The answers to a question about one family.
 
     About all families at once the kernel answers with the lock for all links held, for which one
@@ -242,13 +240,13 @@ def read_address(message: bytes) -> LinkAddress:
     )
 
 
-def taken(netlink: Netlink) -> set[IPv6Address]:
+def local_addresses(netlink: Netlink) -> set[IPv6Address]:
     """The IPv6 addresses for which the namespace takes packets in: its routes of kind `local`.
 
     An address that was added is among them only a little later (`linux.readiness`).
     """
-    answers = of_family(netlink, list_routes(socket.AF_INET6, _LOCAL))
-    found = (chosen(answer, rtnetlink.ROUTE.size, (rtnetlink.RTA_DST,)) for answer in answers)
+    answers = dump_family(netlink, routes_request(socket.AF_INET6, _LOCAL))
+    found = (pick(answer, rtnetlink.ROUTE.size, (rtnetlink.RTA_DST,)) for answer in answers)
     return {IPv6Address(fields[rtnetlink.RTA_DST]) for fields in found}
 
 
@@ -262,7 +260,7 @@ def routes(
     """
     found = []
     for family in FAMILIES:
-        for answer in of_family(netlink, list_routes(family)):
+        for answer in dump_family(netlink, routes_request(family)):
             _, length, _, _, short, _, _, kind, _ = rtnetlink.ROUTE.unpack_from(answer)
             fields = dict(attributes(answer, rtnetlink.ROUTE.size))
             in_table = (
@@ -286,11 +284,11 @@ def routes(
     return found
 
 
-def advertised(netlink: Netlink) -> list[str]:
+def links_with_ra_routes(netlink: Netlink) -> list[str]:
     """The links by which a route leads that a router has told of (RFC 4861)."""
     told = set()
-    for answer in of_family(netlink, list_routes(socket.AF_INET6)):
-        oif = chosen(answer, rtnetlink.ROUTE.size, (rtnetlink.RTA_OIF,)).get(rtnetlink.RTA_OIF)
+    for answer in dump_family(netlink, routes_request(socket.AF_INET6)):
+        oif = pick(answer, rtnetlink.ROUTE.size, (rtnetlink.RTA_OIF,)).get(rtnetlink.RTA_OIF)
         if oif and rtnetlink.ROUTE.unpack_from(answer)[5] == _RTPROT_RA:
             told.add(number(oif))
     return [link.name for link in links(netlink) if link.ifindex in told] if told else []
@@ -314,7 +312,7 @@ def neighbours(netlink: Netlink, *, state: int = 0) -> Iterator[Neighbour]:
         )
 
 
-def proxied(netlink: Netlink) -> set[Address]:
+def proxied_addresses(netlink: Netlink) -> set[Address]:
     """The addresses that the namespace answers its neighbours for, one by one."""
     body = rtnetlink.NEIGH.pack(socket.AF_UNSPEC, 0, 0, rtnetlink.NTF_PROXY, 0)
     asked = netlink.ask(
@@ -384,7 +382,7 @@ class RouteLookup(NamedTuple):
     via: Address | None = None
 
 
-def way(
+def route_to(
     netlink: Netlink, to: Address, *, source: Address | None = None, iif: int | None = None
 ) -> RouteLookup:
     """The way of a packet to an address: of the namespace's own, or one that came in by `iif`.

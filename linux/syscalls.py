@@ -321,7 +321,7 @@ def in_user_namespace() -> bool:
         return False
 
 
-def owner(descriptor: int) -> tuple[int, int]:
+def user_namespace(descriptor: int) -> tuple[int, int]:
     """Device and inode of the user namespace to which another namespace belongs.
 
     Raises `OSError` (EPERM) for one outside the caller's own.

@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # most calls need none of these
     from runtime.container.prefork import Starter
     from runtime.container.processes import Process
     from runtime.container.volumes import Volumes
-    from runtime.image.base import Image
+    from runtime.image.config import Image
     from runtime.image.images import Images
     from runtime.network.config import NetworkOptions
     from runtime.network.manager import Networks
@@ -81,7 +81,9 @@ class Engine:
     @property
     def images(self) -> Images:
         """All images, and what can be done with them."""
-        return self._life.images
+        from runtime.image.images import Images  # brings what `run` has no use for
+
+        return Images(self._life.images, self._store)
 
     @property
     def volumes(self) -> Volumes:
@@ -145,7 +147,7 @@ class Engine:
             options = {**options, "network": f"container:{self._store.resolve(mode.name)}"}
         elif mode.kind == "bridge" and not self._is_default(mode.name):
             options = {**options, "network": self._networks.by_mode(mode.name).name}
-        with self.images.pinned(image_name) as found:
+        with self._life.images.pinned(image_name) as found:
             config = configure(
                 new_id(), image_name, command, options, image_id=found.id, defaults=found.defaults
             )

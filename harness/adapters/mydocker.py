@@ -41,7 +41,7 @@ from harness.model.plan import (
 from harness.world.process import CompletedCommand, ExecCommand, killed_after
 from linux.conntrack import FlowWatch
 from linux.netns import NetNS
-from linux.proc import spoken
+from linux.proc import protocol_available
 from runtime.container.options import ContainerOptions
 from runtime.container.prefork import Starter
 from runtime.engine import Engine
@@ -54,7 +54,7 @@ if sys.platform == "linux":
     # place in it to keep byte code; it is forked from here, where all of it is imported once.
     from runtime.container import lifecycle, networking  # noqa: F401
     from runtime.daemon import client, daemon, dns_socket  # noqa: F401
-    from runtime.image import images, library, references  # noqa: F401
+    from runtime.image import config, images, store  # noqa: F401
     from runtime.network import manager, modes, ports  # noqa: F401
 
 P = ParamSpec("P")
@@ -86,7 +86,7 @@ class MydockerAdapter:
             Feature.CONNECT,
             Feature.RESTART,
             Feature.SYSCTL,
-            *([Feature.SCTP] if spoken("SCTP") else []),
+            *([Feature.SCTP] if protocol_available("SCTP") else []),
         }
     )
     dialect = Dialect(joined_survives="loopback-only")

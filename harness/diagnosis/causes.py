@@ -17,7 +17,7 @@ from linux.conntrack import PROTOCOLS, Conntrack
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import NetNS
 from linux.rtnetlink import Address
-from linux.rtnetlink_dump import RouteLookup, way
+from linux.rtnetlink_dump import RouteLookup, route_to
 
 UNANSWERED: Final = "no neighbour answered for"
 _FORWARDING: Final = {4: "net.ipv4.conf.{}.forwarding", 6: "net.ipv6.conf.{}.forwarding"}
@@ -162,7 +162,7 @@ class _Look:
 
     def leaving(self, packet: PacketHeader) -> Iterator[str]:
         """It never left its own namespace."""
-        found = way(self._netlink, packet.destination)
+        found = route_to(self._netlink, packet.destination)
         if found.refused:
             yield from self._no_route(found, packet.destination)
             return
@@ -181,7 +181,7 @@ class _Look:
             for item in rtnetlink_dump.addresses(self._netlink)
         )
         try:
-            found = way(
+            found = route_to(
                 self._netlink, packet.destination, source=packet.source, iif=entered.ifindex
             )
         except NetlinkError as error:
@@ -248,8 +248,8 @@ class _Look:
     def _filters(self, source: Address, entered: rtnetlink_dump.Link) -> bool:
         """Whether the reverse path filter stops it: ip-sysctl, `rp_filter`, 1 strict, 2 loose."""
         keys = [f"net.ipv4.conf.{name}.rp_filter" for name in ("all", entered.name)]
-        filtering = max(map(int, netns.read(self._space, keys).values()))
-        back = way(self._netlink, source)
+        filtering = max(map(int, netns.read_sysctls(self._space, keys).values()))
+        back = route_to(self._netlink, source)
         if filtering == 0:
             return False
         return bool(back.refused) or (filtering == 1 and back.oif != entered.ifindex)
@@ -303,7 +303,7 @@ class _Look:
     def _forwards(self, version: int, link: str) -> bool:
         key = _FORWARDING[version].format(link)
         with contextlib.suppress(OSError):
-            return netns.read(self._space, [key])[key].strip() != "0"
+            return netns.read_sysctls(self._space, [key])[key].strip() != "0"
         return True
 
 

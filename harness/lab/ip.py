@@ -1,24 +1,22 @@
-"""A small ip(8) for machines that have none.
+"""A small ip(8) for machines without iproute2.
 
-What it takes is iproute2's own grammar, so that all that is learnt here holds there.
-What it shows is iproute2's brief form (`ip -br`), line for line, asked for or not.
-`docs/four-modes.md` is carried out with either, and the outputs must be the same.
+The grammar is iproute2's own, so commands learnt here work there. The output is
+iproute2's brief form (`ip -br`), line for line, whether `-br` is given or not:
+`docs/four-modes.md` is carried out with either, and the outputs must be equal.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from harness.lab import shell
 from harness.model.plan import Family
 from harness.sandbox import sandbox
-from linux import rtnetlink, rtnetlink_dump
-from linux.netlink import NLM_F_DUMP, Netlink, Request, attr, attributes, number, u32
 from linux.netns import NetNS
 
 USAGE: Final = """\
@@ -35,11 +33,36 @@ This is the lab's own, for machines without iproute2: what it shows is always br
 """
 _OUTSIDE: Final = "ip: this one is for the lab only; run it in there: netmodes lab\n"
 _COMMANDS: Final = ("add", "set", "show", "list", "delete")
-_RT_SCOPE_NOWHERE: Final = 255
+_FLAGS: Final = {
+    "LOOPBACK": 0x8,
+    "BROADCAST": 0x2,
+    "POINTOPOINT": 0x10,
+    "MULTICAST": 0x1000,
+    "NOARP": 0x80,
+    "ALLMULTI": 0x200,
+    "PROMISC": 0x100,
+    "UP": 0x1,
+    "LOWER_UP": 0x10000,
+}
+"""Flags of netdevice(7), in iproute2's order."""
+_RUNNING: Final = 0x40
+_AF_INET, _AF_INET6 = 2, 10
+_FAMILIES: Final = {4: _AF_INET, 6: _AF_INET6}
+_MAIN_TABLE: Final = 254
+_NODAD: Final = 0x02
+_LINK_SCOPE, _NOWHERE_SCOPE = 253, 255
+_BOOT: Final = 3
+"""RTPROT_BOOT: iproute2's protocol of a route that is added by hand."""
+_PROTOCOLS: Final = {1: "redirect", 2: "kernel", 4: "static", 9: "ra", 16: "dhcp"}
+_KINDS: Final = {1: "", 6: "blackhole ", 7: "unreachable ", 8: "prohibit "}
+_PREFERENCES: Final = {0: "medium", 1: "high", 3: "low"}
+
+IPRoute = Any
+"""`pyroute2.IPRoute`, which has no type hints."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do one thing; 1 when the command line makes no sense, 2 when the kernel refuses."""
+    """Carry out one command; 1 for a malformed command line, 2 when the kernel refuses."""
     if not sandbox.inside():
         sys.stderr.write(_OUTSIDE)
         return 1
@@ -73,13 +96,15 @@ def _run(words: Arguments) -> int:
     kind = words.choice("the object", among=("link", "address", "route", "netns"))
     if kind == "netns":
         return _netns(words)
-    with Netlink() as netlink:
+    from pyroute2 import IPRoute  # takes a tenth of a second to import
+
+    with IPRoute(ext_ack=True, strict_check=True) as ip:
         if kind == "link":
-            lines = _link(netlink, words)
+            lines = _link(ip, words)
         elif kind == "address":
-            lines = _address(netlink, words, family)
+            lines = _address(ip, words, family)
         else:
-            lines = _route(netlink, words, family)
+            lines = _route(ip, words, family)
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
@@ -91,85 +116,105 @@ def _netns(words: Arguments) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _request(what: str) -> Iterator[None]:
+    """Raise the kernel's refusal as an `OSError` that names the request."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        yield
+    except NetlinkError as error:
+        code, text = error.args
+        plain = os.strerror(code)
+        explained = f" ({text})" if text and text != plain else ""
+        raise OSError(code, f"{what}: {plain}{explained}") from None
+
+
 # --- links -----------------------------------------------------------------
 
 
-def _index(netlink: Netlink, words: Arguments) -> int:
+def _index(ip: IPRoute, words: Arguments) -> int:
     words.skip("dev")
-    return rtnetlink_dump.link(netlink, words.take("the link's name")).ifindex
+    return _index_of(ip, words.take("the link's name"))
 
 
-def _link(netlink: Netlink, words: Arguments) -> list[str]:
+def _index_of(ip: IPRoute, name: str) -> int:
+    with _request(f"look up link {name}"):
+        (link,) = ip.link("get", ifname=name)
+    index: int = link["index"]
+    return index
+
+
+def _link(ip: IPRoute, words: Arguments) -> list[str]:
     match words.choice("the command", among=_COMMANDS, default="show"):
         case "add":
-            netlink.send([_new_link(words)])
+            _add_link(ip, words)
         case "set":
-            _set_link(netlink, words)
+            _set_link(ip, words)
         case "delete":
             words.skip("dev")
-            netlink.send([rtnetlink.del_link(words.take("the link's name"))])
+            name = words.take("the link's name")
+            with _request(f"remove link {name}"):
+                ip.link("del", ifname=name)
         case _:
-            return [link_line(link) for link in _chosen(netlink, words)]
+            links = list(ip.get_links())
+            return [_link_line(link, links) for link in _selected(ip, links, words)]
     return []
 
 
-def _chosen(netlink: Netlink, words: Arguments) -> list[ShownLink]:
-    """The links that a command asks for."""
-    links = shown(netlink)
+def _selected(ip: IPRoute, links: list[Any], words: Arguments) -> list[Any]:
+    """Select the links that a `show` command asks for."""
     while words:
         if words.skip("master"):
-            bridge = _index(netlink, words)
-            links = [link for link in links if link.master == bridge]
+            bridge = _index(ip, words)
+            links = [link for link in links if link.get("master") == bridge]
         else:
-            only = _index(netlink, words)
-            links = [link for link in links if link.ifindex == only]
+            only = _index(ip, words)
+            links = [link for link in links if link["index"] == only]
     return links
 
 
-def _new_link(words: Arguments) -> Request:
+def _add_link(ip: IPRoute, words: Arguments) -> None:
     words.skip("name")
     name = words.take("the link's name")
     if not words.skip("type"):
         raise UsageError("the type is missing: type veth, bridge or dummy")
     kind = words.choice("the type", among=("veth", "bridge", "dummy"))
-    if kind != "veth":
-        return (
-            rtnetlink.add_bridge(name, up=False)
-            if kind == "bridge"
-            else rtnetlink.add_link(kind, name)
-        )
-    if not (words.skip("peer") and words.skip("name")):
-        raise UsageError("a veth has two ends: peer name PEER is missing")
-    return rtnetlink.add_veth(name, words.take("the peer's name"), up=False)
+    more = {}
+    if kind == "veth":
+        if not (words.skip("peer") and words.skip("name")):
+            raise UsageError("a veth has two ends: peer name PEER is missing")
+        more["peer"] = words.take("the peer's name")
+    with _request(f"add {kind} {name}"):
+        ip.link("add", ifname=name, kind=kind, **more)
 
 
-def _set_link(netlink: Netlink, words: Arguments) -> None:
-    """Everything in one message: a link that is moved *and* renamed is renamed over there."""
-    index = _index(netlink, words)
+def _set_link(ip: IPRoute, words: Arguments) -> None:
+    """Change a link in one message: one that is moved *and* renamed is renamed over there."""
+    index = _index(ip, words)
     changes: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         while words:
             match words.take("what to set"):
-                case "up":
-                    changes["up"] = True
-                case "down":
-                    changes["up"] = False
+                case "up" | "down" as state:
+                    changes["state"] = state
                 case "nomaster":
                     changes["master"] = 0
                 case "master":
-                    changes["master"] = _index(netlink, words)
+                    changes["master"] = _index(ip, words)
                 case "name":
-                    changes["name"] = words.take("the new name")
+                    changes["ifname"] = words.take("the new name")
                 case "mtu":
                     changes["mtu"] = int(words.take("the MTU"))
                 case "address":
-                    changes["mac"] = words.take("the MAC")
+                    changes["address"] = words.take("the MAC")
                 case "netns":
                     space = _namespace(words.take("a namespace's name, or a pid"))
-                    changes["netns"] = stack.enter_context(space).fd
+                    changes["net_ns_fd"] = stack.enter_context(space).fd
                 case other:
                     raise UsageError(f"{other!r} is nothing that can be set")
-        netlink.send([rtnetlink.set_link(index, **changes)])
+        with _request(f"change link {changes.get('ifname', index)}"):
+            ip.link("set", index=index, **changes)
 
 
 def _namespace(word: str) -> NetNS:
@@ -178,183 +223,131 @@ def _namespace(word: str) -> NetNS:
     return NetNS.at(str(shell.NAMES / word))
 
 
+def _line(link: Any, links: list[Any], text: str) -> str:
+    """Return a link's name with its parent or peer (`eth0@if5`), its state, and `text`."""
+    name, below = link.get("ifname"), link.get("link")
+    if below:
+        here = [item.get("ifname") for item in links if item["index"] == below]
+        name += f"@{here[0] if here and link.get('link_netnsid') is None else f'if{below}'}"
+    return f"{name:<16} {link.get('operstate'):<14} {text}"
+
+
+def _link_line(link: Any, links: list[Any]) -> str:
+    """Return one line of `ip -br link`."""
+    flags, below = link["flags"], link.get("link")
+    words = ["NO-CARRIER"] if flags & _FLAGS["UP"] and not flags & _RUNNING else []
+    words += [word for word, bit in _FLAGS.items() if flags & bit]
+    if below and link.get("link_netnsid") is None:
+        parents = [item for item in links if item["index"] == below]
+        words += ["M-DOWN" for item in parents if not item["flags"] & _FLAGS["UP"]]
+    return _line(link, links, f"{link.get('address') or ''} <{','.join(words)}>")
+
+
 # --- addresses and routes --------------------------------------------------
 
 
-def _address(netlink: Netlink, words: Arguments, family: Family | None) -> list[str]:
+def _address(ip: IPRoute, words: Arguments, family: Family | None) -> list[str]:
     command = words.choice("the command", among=_COMMANDS, default="show")
     if command in ("show", "list"):
-        links = _chosen(netlink, words)
-        return list(address_lines(links, rtnetlink_dump.addresses(netlink), family))
+        links = list(ip.get_links())
+        return list(_address_lines(ip, _selected(ip, links, words), links, family))
     address = ip_interface(words.take("the address"))
-    index = _index(netlink, words)
-    make = rtnetlink.del_address if command == "delete" else rtnetlink.add_address
-    netlink.send([make(index, address)])
+    index = _index(ip, words)
+    # an IPv6 address is usable at once, without duplicate address detection
+    flags = {"flags": _NODAD} if command == "add" and address.version == 6 else {}
+    verb, what = ("del", "remove") if command == "delete" else ("add", "add")
+    with _request(f"{what} address {address}"):
+        ip.addr(
+            verb,
+            index=index,
+            address=str(address.ip),
+            prefixlen=address.network.prefixlen,
+            **flags,
+        )
     return []
 
 
-def _route(netlink: Netlink, words: Arguments, family: Family | None) -> list[str]:
+def _address_lines(
+    ip: IPRoute, selected: list[Any], links: list[Any], family: Family | None
+) -> Iterator[str]:
+    """Yield lines of `ip -br addr`: of one family the links that have addresses, else all."""
+    found = list(ip.get_addr())
+    for link in selected:
+        texts = [
+            f"{item.get('local') or item.get('address')}/{item['prefixlen']}"
+            for item in found
+            if item["index"] == link["index"] and family in (None, _version(item))
+        ]
+        if texts or family is None:
+            yield _line(link, links, " ".join(texts))
+
+
+def _version(item: Any) -> int:
+    return 4 if item["family"] == _AF_INET else 6
+
+
+def _route(ip: IPRoute, words: Arguments, family: Family | None) -> list[str]:
     command = words.choice("the command", among=_COMMANDS, default="show")
     if command in ("show", "list"):
         only = words.take("the destination") if words else ""
-        lines = list(route_lines(netlink, family or 4))
+        lines = list(_route_lines(ip, family or 4))
         return [line for line in lines if not only or line.split()[0] == only]
     where = words.take("the destination")
     network = None if where == "default" else ip_network(where)
     found = words.pairs("via", "dev")
     via = ip_address(found["via"]) if "via" in found else None
-    oif = rtnetlink_dump.link(netlink, found["dev"]).ifindex if "dev" in found else None
+    version = network.version if network else via.version if via else family or 4
+    route: dict[str, Any] = {"family": _FAMILIES[version], "dst": where, "table": _MAIN_TABLE}
+    if via:
+        route["gateway"] = str(via)
+    if "dev" in found:
+        route["oif"] = _index_of(ip, found["dev"])
     if command == "delete":
-        version = network.version if network else via.version if via else family or 4
-        packed = network.network_address.packed if network and network.prefixlen else b""
-        body = rtnetlink.ROUTE.pack(
-            socket.AF_INET if version == 4 else socket.AF_INET6,
-            network.prefixlen if network else 0,
-            *(0, 0, rtnetlink.MAIN_TABLE, 0, _RT_SCOPE_NOWHERE, 0, 0),
-        )
-        body += attr(rtnetlink.RTA_DST, packed) if packed else b""
-        body += attr(rtnetlink.RTA_GATEWAY, via.packed) if via else b""
-        body += u32(rtnetlink.RTA_OIF, oif) if oif else b""
-        netlink.send([Request(rtnetlink.RTM_DELROUTE, 0, body, f"remove route {where}")])
+        with _request(f"remove route {where}"):
+            ip.route("del", **route, scope=_NOWHERE_SCOPE, proto=0, type=0)
     elif network is None and via is None:
         raise UsageError("a default route goes via ADDRESS")
     else:
-        netlink.send(
-            [rtnetlink.add_route(network, via=via, oif=oif, protocol=rtnetlink.RTPROT_BOOT)]
-        )
+        scope = 0 if via or version == 6 else _LINK_SCOPE
+        hop = via or f"link {found.get('dev')}"
+        with _request(f"add route {where} via {hop}"):
+            ip.route("add", **route, scope=scope, proto=_BOOT)
     return []
 
 
-_FLAGS: Final = {
-    "LOOPBACK": 0x8,
-    "BROADCAST": 0x2,
-    "POINTOPOINT": 0x10,
-    "MULTICAST": 0x1000,
-    "NOARP": 0x80,
-    "ALLMULTI": 0x200,
-    "PROMISC": 0x100,
-    "UP": rtnetlink.IFF_UP,
-    "LOWER_UP": 0x10000,
-}
-"""In the order in which they are written (netdevice(7))."""
-_STATES: Final = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
-_PROTOCOLS: Final = {1: "redirect", 2: "kernel", 4: "static", 9: "ra", 16: "dhcp"}
-_KINDS: Final = {1: "", 6: "blackhole ", 7: "unreachable ", 8: "prohibit "}
-_PREFERENCES: Final = {0: "medium", 1: "high", 3: "low"}
-_IFLA_LINK_NETNSID: Final = 37
-_RTA_PREF: Final = 20
-_RT_SCOPE_LINK: Final = 253
-
-
-class ShownLink(NamedTuple):
-    """A link as it is shown: `name` with what is behind it, such as `eth0@if5`."""
-
-    ifindex: int
-    name: str
-    state: str
-    flags: int
-    mac: str
-    master: int
-    stalled: bool
-    """What is behind it, in this namespace, is not up."""
-
-    def line(self, text: str) -> str:
-        """Name, state, and `text`."""
-        return f"{self.name:<16} {self.state:<14} {text}"
-
-
-def shown(netlink: Netlink) -> list[ShownLink]:
-    """Every link of the socket's namespace."""
-    request = Request(
-        rtnetlink.RTM_GETLINK, NLM_F_DUMP, rtnetlink.LINK.pack(0, 0, 0, 0, 0), "list links"
-    )
-    read = [
-        (rtnetlink.LINK.unpack_from(answer), dict(attributes(answer, rtnetlink.LINK.size)))
-        for answer in netlink.ask(request)
-    ]
-    plain = {head[2]: fields[rtnetlink.IFLA_IFNAME].rstrip(b"\0").decode() for head, fields in read}
-    up = {head[2] for head, _ in read if head[3] & rtnetlink.IFF_UP}
-    found = []
-    for (_, _, index, flags, _), fields in read:
-        below = number(fields.get(rtnetlink.IFLA_LINK, b""))
-        far = _IFLA_LINK_NETNSID in fields or below not in plain
-        behind = f"@{f'if{below}' if far else plain[below]}" if below else ""
-        found.append(
-            ShownLink(
-                index,
-                plain[index] + behind,
-                _STATES[number(fields.get(rtnetlink.IFLA_OPERSTATE, b"\0"))],
-                flags,
-                rtnetlink.mac_text(fields.get(rtnetlink.IFLA_ADDRESS, b"")),
-                number(fields.get(rtnetlink.IFLA_MASTER, b"")),
-                bool(below) and not far and below not in up,
-            )
-        )
-    return found
-
-
-def link_line(link: ShownLink) -> str:
-    """One link as `ip -br link` shows it."""
-    up, running = link.flags & rtnetlink.IFF_UP, link.flags & rtnetlink.IFF_RUNNING
-    words = ["NO-CARRIER"] if up and not running else []
-    words += [word for word, bit in _FLAGS.items() if link.flags & bit]
-    words += ["M-DOWN"] if link.stalled else []
-    return link.line(f"{link.mac} <{','.join(words)}>")
-
-
-def address_lines(
-    links: list[ShownLink], found: list[rtnetlink_dump.LinkAddress], family: Family | None
-) -> Iterator[str]:
-    """Each link with its addresses, as `ip -br addr` shows them; of one family, or of both."""
-    for link in links:
-        own = [item.address for item in found if item.ifindex == link.ifindex]
-        texts = [str(address) for address in own if family in (None, address.version)]
-        if texts or family is None:
-            yield link.line(" ".join(texts))
-
-
-def route_lines(netlink: Netlink, family: Family) -> Iterator[str]:
-    """The main table, as `ip route` shows it."""
-    names = {link.ifindex: link.name for link in rtnetlink_dump.links(netlink)}
-    asked = socket.AF_INET if family == 4 else socket.AF_INET6
-    for answer in rtnetlink_dump.of_family(netlink, rtnetlink_dump.list_routes(asked)):
-        _, length, _, _, table, protocol, scope, kind, _ = rtnetlink.ROUTE.unpack_from(answer)
-        fields = dict(attributes(answer, rtnetlink.ROUTE.size))
-        if number(fields.get(rtnetlink.RTA_TABLE, bytes([table]))) != rtnetlink.MAIN_TABLE:
+def _route_lines(ip: IPRoute, family: Family) -> Iterator[str]:
+    """Yield the main table as `ip route` prints it."""
+    names = {link["index"]: link.get("ifname") for link in ip.get_links()}
+    for route in ip.get_routes(family=_FAMILIES[family], table=_MAIN_TABLE):
+        if route["type"] not in _KINDS:
             continue
-        if kind not in _KINDS:
-            continue
-        words = [_KINDS[kind] + _destination(fields.get(rtnetlink.RTA_DST), length)]
-        if rtnetlink.RTA_GATEWAY in fields:
-            words.append(f"via {ip_address(fields[rtnetlink.RTA_GATEWAY])}")
-        if rtnetlink.RTA_OIF in fields:
-            words.append(f"dev {names[number(fields[rtnetlink.RTA_OIF])]}")
-        if protocol != rtnetlink.RTPROT_BOOT:
+        destination, length = route.get("dst") or "default", route["dst_len"]
+        if destination != "default" and length != ip_address(destination).max_prefixlen:
+            destination = f"{destination}/{length}"
+        words = [_KINDS[route["type"]] + destination]
+        if gateway := route.get("gateway"):
+            words.append(f"via {gateway}")
+        if oif := route.get("oif"):
+            words.append(f"dev {names[oif]}")
+        if (protocol := route["proto"]) != _BOOT:
             words.append(f"proto {_PROTOCOLS.get(protocol, protocol)}")
-        if scope == _RT_SCOPE_LINK:
+        if route["scope"] == _LINK_SCOPE:
             words.append("scope link")
-        if rtnetlink.RTA_PREFSRC in fields:
-            words.append(f"src {ip_address(fields[rtnetlink.RTA_PREFSRC])}")
-        if rtnetlink.RTA_PRIORITY in fields:
-            words.append(f"metric {number(fields[rtnetlink.RTA_PRIORITY])}")
-        if _RTA_PREF in fields:
-            words.append(f"pref {_PREFERENCES.get(fields[_RTA_PREF][0], fields[_RTA_PREF][0])}")
+        if source := route.get("prefsrc"):
+            words.append(f"src {source}")
+        if metric := route.get("priority"):
+            words.append(f"metric {metric}")
+        if (preference := route.get("pref")) is not None:
+            words.append(f"pref {_PREFERENCES.get(preference, preference)}")
         yield " ".join(words)
 
 
-def _destination(packed: bytes | None, length: int) -> str:
-    if packed is None:
-        return "default"
-    address = ip_address(packed)
-    return str(address) if length == address.max_prefixlen else f"{address}/{length}"
-
-
 class UsageError(Exception):
-    """The command line makes no sense; the message says where."""
+    """The command line is malformed; the message says where."""
 
 
 class Arguments:
-    """What is left of a command line."""
+    """The remaining words of a command line."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = list(words)
@@ -363,27 +356,27 @@ class Arguments:
         return bool(self._words)
 
     def take(self, what: str) -> str:
-        """The next word. Raises `UsageError` when there is none, naming `what` it should be."""
+        """Return the next word; `UsageError` names `what` is missing."""
         if not self._words:
             raise UsageError(f"{what} is missing")
         return self._words.pop(0)
 
     def rest(self) -> list[str]:
-        """All that is left."""
+        """Return all remaining words."""
         left, self._words = self._words, []
         return left
 
     def skip(self, *words: str) -> bool:
-        """Leave out the next word if it is one of `words`; whether it was."""
+        """Skip the next word if it is one of `words`, and return whether it was."""
         if self._words and self._words[0] in words:
             del self._words[0]
             return True
         return False
 
     def choice(self, what: str, *, among: Sequence[str], default: str = "") -> str:
-        """The one of `among` that the next word begins, as iproute2 lets one write `a` for `add`.
+        """Return the first of `among` that the next word abbreviates, as in iproute2.
 
-        The first that fits is meant. Raises `UsageError` when none does.
+        `UsageError` when none does.
         """
         if not self._words and default:
             return default
@@ -394,7 +387,7 @@ class Arguments:
         raise UsageError(f"{what} {word!r} is not among: {', '.join(among)}")
 
     def pairs(self, *keys: str) -> dict[str, str]:
-        """Read `key value` pairs to the end. Raises `UsageError` for another key."""
+        """Read `key value` pairs to the end; `UsageError` for another key."""
         found = {}
         while self._words:
             key = self.take("a key")

@@ -258,7 +258,7 @@ class Proxies:
             self._answered = set()
             for space in self._spaces:
                 with Netlink(space) as netlink:
-                    self._answered |= rtnetlink_dump.proxied(netlink)
+                    self._answered |= rtnetlink_dump.proxied_addresses(netlink)
                 with space.entered():
                     self._answered |= _anycast()
                     self._answers_any |= _proxies_arp()

@@ -26,15 +26,14 @@ from pathlib import Path
 from typing import Any, Final, Protocol, Self, TypeGuard, cast
 
 from harness.probe.quiescence import QUIET_BOUND, NeverQuiet
-from linux import netns as sysctls
 from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
-from linux.netns import NetNS
+from linux.netns import NetNS, sysctl_path
 
 SOURCE: Final = Path(__file__).with_name("agent.py")
 """The agent: one file, told to the interpreter as an argument."""
 COMMAND: Final = ("/usr/bin/python3", "-I", "-S", "-c", SOURCE.read_text("utf-8"))
-"""How it is started inside. The interpreter is the test image's: `runtime.image.imagepython`."""
+"""How it is started inside. The interpreter is the test image's: `runtime.image.assemble`."""
 ANSWER_BOUND: Final = 30.0
 """Seconds that an agent may take to answer. It takes a fraction of a millisecond."""
 ENDING_BOUND: Final = 5.0
@@ -531,5 +530,5 @@ def _version(route: rtnetlink_dump.Route) -> int:
 
 def sysctl(space: AgentNetNS, key: str) -> str:
     """A sysctl as a process inside reads it."""
-    content: bytes = space.agent.do(["load", sysctls.path(key)])[0]
+    content: bytes = space.agent.do(["load", sysctl_path(key)])[0]
     return " ".join(content.decode().split())

@@ -94,7 +94,7 @@ class NetnsView:
         with self.open() as space:
             if remote.has(space):
                 return remote.sysctl(space, key)
-            return netns.read(space, [key])[key]
+            return netns.read_sysctls(space, [key])[key]
 
     def snapshot(self) -> Snapshot:
         """The kernel's state of the namespace, once none of its addresses is tentative.
@@ -107,7 +107,7 @@ class NetnsView:
     def tune(self, values: Mapping[str, str | int]) -> None:
         """Set sysctls under `net.` inside; `OSError` names the one that is refused."""
         with self.open() as space:
-            netns.write(space, values)
+            netns.write_sysctls(space, values)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A socket inside; it stays usable, and keeps the namespace alive, until closed."""

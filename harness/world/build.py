@@ -133,15 +133,15 @@ def routers(topology: Topology) -> list[str]:
 
 def _wire(topology: Topology, spaces: dict[str, NetNS]) -> None:
     for space in spaces.values():
-        netns.write(space, {DAD: 0})
+        netns.write_sysctls(space, {DAD: 0})
     with Netlink(spaces["lan"]) as netlink:
         netlink.send(_cables(topology, spaces))
     for name, space in spaces.items():
         with Netlink(space) as netlink:
             netlink.send(_inside(name, topology))
         forwards = name in routers(topology) or (name == HOST and topology.forwarding)
-        netns.write(space, UNLIMITED | (ROUTER if forwards else {}))
-    netns.write(spaces[HOST], {DAD: 1})
+        netns.write_sysctls(space, UNLIMITED | (ROUTER if forwards else {}))
+    netns.write_sysctls(spaces[HOST], {DAD: 1})
     await_ready(list(spaces.values()))
 
 

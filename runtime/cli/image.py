@@ -14,7 +14,6 @@ from runtime.cli import output
 from runtime.cli.base import TABLE, add_command, each, say
 from runtime.engine import Engine
 from runtime.errors import InvalidError, NotFoundError
-from runtime.image import references
 
 _HERE: Final = "-"
 
@@ -23,13 +22,15 @@ _HERE: Final = "-"
 
 
 def _images(engine: Engine, arguments: argparse.Namespace) -> int:
+    from runtime.image.config import split_reference, with_tag
+
     found = engine.images.all()
     if arguments.name:
-        wanted, exact = arguments.name, arguments.name == ":".join(references.split(arguments.name))
+        wanted, exact = arguments.name, arguments.name == with_tag(arguments.name)
         found = [
             item
             for item in found
-            if wanted == (item.name if exact else references.split(item.name)[0])
+            if wanted == (item.name if exact else split_reference(item.name)[0])
         ]
     short = None if arguments.no_trunc else 12
     if arguments.quiet:

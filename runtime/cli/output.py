@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from runtime.cli.base import say
 from runtime.errors import InvalidError
-from runtime.image.base import Image
+from runtime.image.config import Image
 from runtime.init.binds import Bind, parse
 from runtime.network import ports
 from runtime.records import ContainerRecord, EndpointRecord, NetworkConfig, Publication

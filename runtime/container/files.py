@@ -25,10 +25,11 @@ from runtime.container import start
 from runtime.container.lifecycle import Lifecycle
 from runtime.container.start import Descriptors, collect
 from runtime.errors import ConflictError, InvalidError, NotFoundError
-from runtime.image import create, instructions, whiteout
-from runtime.image.images import Images
+from runtime.image import whiteout
+from runtime.image.config import InvalidArchive, apply_changes
+from runtime.image.images import Images, user_errors
 from runtime.image.layer import Chunks
-from runtime.image.tar import InvalidArchive, Packer, Readable, TarReader, clean
+from runtime.image.tar import Packer, Readable, TarReader, clean
 from runtime.image.unpack import Tree
 from runtime.init import init, rootfs, status_pipe, terminal
 from runtime.init.rootfs import Rootfs
@@ -78,14 +79,14 @@ class ContainerTrees:
             os.close(handle)
 
     def _made_of(self, found: ContainerRecord) -> Rootfs:
-        layers = self._images.of(found.config).layers
+        layers = self._life.images.of(found.config).layers
         return start.rootfs(self._life.store.directory(found.id), layers)
 
     # --- what the commands do ------------------------------------------------
 
     def diff(self, reference: str) -> list[FileChange]:
         """Every path that a container has added, changed or deleted, parents first."""
-        with self._life.held(reference) as found, create.explained(f"compare {found.name}"):
+        with self._life.held(reference) as found, user_errors(f"compare {found.name}"):
             made_of = self._made_of(found)
             below = lower(made_of)
             upper = os.open(made_of.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -97,7 +98,7 @@ class ContainerTrees:
 
     def export(self, reference: str) -> Iterator[bytes]:
         """The pieces of a tar of all its files, without what is mounted in it."""
-        with self._root(reference, whole=False) as root, create.explained(f"export {reference}"):
+        with self._root(reference, whole=False) as root, user_errors(f"export {reference}"):
             yield from Packer(layer=False).pack(root)
 
     def commit(
@@ -115,13 +116,13 @@ class ContainerTrees:
         `lines` of a Dockerfile. One that runs goes on meanwhile.
         """
         with self._life.held(reference) as found:
-            image = self._images.of(found.config)
+            image = self._life.images.of(found.config)
             upper = f"{self._life.store.directory(found.id)}/upper"
-            config = instructions.apply(self._config(found), lines)
+            config = apply_changes(self._config(found), lines)
             return self._images.commit(image, upper, name, config, author=author, comment=comment)
 
     def _config(self, found: ContainerRecord) -> dict[str, Any]:
-        config, defaults = found.config, self._images.of(found.config).defaults
+        config, defaults = found.config, self._life.images.of(found.config).defaults
         env = [
             item
             for item in config.env
@@ -173,7 +174,7 @@ class ContainerTrees:
     def pack(self, reference: str, path: str, *, follow: bool = False) -> Iterator[bytes]:
         """A file or directory of a container as the pieces of a tar."""
         shown = f"{reference}:{path}"
-        with self._root(reference, whole=True) as root, create.explained(f"copy {shown}"):
+        with self._root(reference, whole=True) as root, user_errors(f"copy {shown}"):
             yield from pack(CopyEnd(root, path, shown), follow=follow)
 
     def unpack(self, tar: Readable, reference: str, path: str, *, archive: bool = False) -> None:
@@ -185,7 +186,7 @@ class ContainerTrees:
 
 def _copied(asked: str) -> AbstractContextManager[None]:
     """A copy goes where it is to be, piece by piece."""
-    return create.explained(asked, kept="what came before that is there")
+    return user_errors(asked, kept="what came before that is there")
 
 
 @contextmanager

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from runtime.container.prefork import Pending, Starter
     from runtime.container.volumes import Volumes
     from runtime.daemon.client import DaemonClient
-    from runtime.image.base import Image
-    from runtime.image.images import Images
+    from runtime.image.config import Image
+    from runtime.image.store import ImageStore
     from runtime.network.manager import Networks
 
 
@@ -55,11 +55,11 @@ class Lifecycle:
     # --- what not every call needs, imported by those that do ----------------
 
     @cached_property
-    def images(self) -> Images:
+    def images(self) -> ImageStore:
         """All images."""
-        from runtime.image.images import Images
+        from runtime.image.store import ImageStore
 
-        return Images(self.store)
+        return ImageStore(self.store.root)
 
     @cached_property
     def volumes(self) -> Volumes:

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Final, TypedDict
 
 from runtime.errors import InvalidError
-from runtime.image.base import ImageDefaults
+from runtime.image.config import ImageDefaults
 from runtime.init.binds import parse
 from runtime.init.security import capabilities
 from runtime.network import modes

@@ -1,1 +1,3 @@
-"""Image store, layers, archives, the built-in base image."""
+"""Store of images on disk, their archives, and the built-in image `base`."""
+
+__all__ = ["base", "config", "images", "layer", "store", "tar", "unpack", "whiteout"]

@@ -1,37 +1,54 @@
-"""The image `base`, put together from what this machine has, without a network."""
+"""Assembly of the image `base` from this machine's own programs.
+
+The programs are the applets of a static busybox where the machine has one, else some of
+the host's own, with the libraries that their loader names. A Python comes along for the
+harness's probe: the interpreter that runs mydocker, with the modules that it loads itself.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import py_compile
 import secrets
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
 from runtime.errors import UnsupportedError
-from runtime.image import imagepython
-from runtime.image.base import BASE, Image, fingerprint, recipe
-from runtime.image.create import base_config
+from runtime.image.base import BASE, fingerprint, recipe
+from runtime.image.config import Image, compose
+from runtime.image.tar import Packer
 from runtime.store import now, read_json, write_json
 
+PYTHON: Final = "/usr/bin/python3"
+"""Path of the interpreter in the image."""
+
 _DIRECTORIES: Final = ("/usr/local/bin", "/usr/bin", "/usr/sbin", "/bin", "/sbin")
-_NEEDED: Final = ("sh", "sleep", "cat", "ls", "env", "true")
-_WANTED: Final = (
+_REQUIRED: Final = ("sh", "sleep", "cat", "ls", "env", "true")
+_OPTIONAL: Final = (
     *("basename", "chmod", "cp", "cut", "date", "dd", "df", "dirname", "echo", "expr", "false"),
     *("getent", "grep", "head", "hostname", "id", "ip", "kill", "ln", "mkdir", "mount", "mv"),
     *("nc", "ping", "printf", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "sort", "ss"),
     *("stat", "stty", "tail", "tee", "test", "touch", "tr", "tty", "uname", "uniq", "wc", "whoami"),
 )
-_BESIDE: Final = ("getent",)
-"""What busybox does not do: ask the C library's resolver."""
 _PT_INTERP: Final = 3
-_KEPT: Final = 30 * 24 * 3600
-"""For how many seconds a layer of `base` is kept that another has taken the place of."""
+_GRACE: Final = 30 * 24 * 3600
+"""Seconds for which a replaced layer of `base` is kept for the containers on it."""
+_LIBRARY: Final = f"/usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
+"""Module path of an interpreter at `PYTHON`: https://docs.python.org/3/library/sys_path_init.html."""
+_LIST_MODULES: Final = """
+import __future__, base64, json, os, select, socket, struct, time, sys
+files = [(name, getattr(module, "__file__", None)) for name, module in sys.modules.items()]
+print(json.dumps([(name, path) for name, path in files if path and name != "__main__"]))
+"""
 
 
 def assemble(cache: str) -> Image:
@@ -41,22 +58,23 @@ def assemble(cache: str) -> Image:
     scratch = tempfile.mkdtemp(prefix=f"new-{secrets.token_hex(4)}", dir=cache)
     try:
         os.chmod(scratch, 0o755)  # noqa: S103 - it becomes "/"
-        busybox = _static_busybox()
-        if busybox:
-            sources = _from_busybox(scratch, busybox) + _from_programs(scratch, (), _BESIDE)
+        if busybox := _static_busybox():
+            # busybox lacks a program that asks the C library's resolver
+            sources = _add_busybox(scratch, busybox) + _add_programs(scratch, (), ["getent"])
         else:
-            sources = _from_programs(scratch, _NEEDED, _WANTED)
-        sources += imagepython.install(scratch, copy=_copy, libraries=_libraries)
-        _furnish(scratch)
+            sources = _add_programs(scratch, _REQUIRED, _OPTIONAL)
+        sources += _add_python(scratch)
+        _add_etc(scratch)
         size, created = _size(scratch), now()
-        made_of = {path: fingerprint(path) for path in [*sources, *_existing(_DIRECTORIES)]}
-        config = base_config(scratch, created)
+        directories = [path for path in _DIRECTORIES if os.path.isdir(path)]
+        made_of = {path: fingerprint(path) for path in [*sources, *directories]}
+        config = compose([_diff_id(scratch)], {}, created=created)
         layer = f"base-{os.path.basename(scratch)[4:]}"
         os.rename(scratch, f"{cache}/{layer}")
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    _forget_old(cache)
+    _remove_replaced(cache)
     record = {
         "layer": layer,
         "recipe": recipe(),
@@ -70,18 +88,21 @@ def assemble(cache: str) -> Image:
     return Image(BASE, (f"{cache}/{layer}",), size, created, config.identity)
 
 
-def _forget_old(cache: str) -> None:
-    """Remove layers that were replaced a month ago; on a younger one a container may stand."""
+def _diff_id(tree: str) -> str:
+    found = hashlib.sha256()
+    for piece in Packer(layer=True).pack_path(tree):
+        found.update(piece)
+    return found.hexdigest()
+
+
+def _remove_replaced(cache: str) -> None:
+    """Remove layers that were replaced a month ago; a container may use a younger one."""
     with suppress(OSError, ValueError, KeyError):
-        os.utime(f"{cache}/{read_json(f'{cache}/base.json')['layer']}")  # it is replaced now
+        os.utime(f"{cache}/{read_json(f'{cache}/base.json')['layer']}")  # replaced now
     for entry in os.scandir(cache):
-        kept = time.time() - entry.stat(follow_symlinks=False).st_mtime < _KEPT
+        kept = time.time() - entry.stat(follow_symlinks=False).st_mtime < _GRACE
         if entry.name.startswith(("base-", "new-")) and not kept:
             shutil.rmtree(entry.path, ignore_errors=True)
-
-
-def _existing(paths: tuple[str, ...]) -> list[str]:
-    return [path for path in paths if os.path.isdir(path)]
 
 
 def _size(root: str) -> int:
@@ -92,7 +113,7 @@ def _size(root: str) -> int:
     )
 
 
-def _furnish(root: str) -> None:
+def _add_etc(root: str) -> None:
     for directory in ("dev", "etc", "proc", "root", "run", "sys", "var/tmp", "tmp"):
         os.makedirs(f"{root}/{directory}", mode=0o755, exist_ok=True)
     os.chmod(f"{root}/tmp", 0o1777)  # noqa: S103, S108 - the image's own
@@ -111,7 +132,7 @@ def _furnish(root: str) -> None:
 
 
 def _copy(source: str, root: str, target: str) -> None:
-    """Copy one file; a second name of the same file becomes a second name of the copy."""
+    """Copy one file; a second path of the same file becomes a hard link."""
     if os.path.exists(root + target):
         return
     os.makedirs(os.path.dirname(root + target), mode=0o755, exist_ok=True)
@@ -123,27 +144,7 @@ def _copy(source: str, root: str, target: str) -> None:
         os.chmod(root + target, 0o755)  # noqa: S103 - programs
 
 
-# --- from a static busybox --------------------------------------------------------
-
-
-def _static_busybox() -> str | None:
-    for directory in _DIRECTORIES:
-        path = f"{directory}/busybox"
-        if os.access(path, os.X_OK) and interpreter(path) is None:
-            return path
-    return None
-
-
-def _from_busybox(root: str, busybox: str) -> list[str]:
-    _copy(busybox, root, "/bin/busybox")
-    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
-    for applet in listed.stdout.split():
-        if applet != "busybox":
-            os.symlink("busybox", f"{root}/bin/{applet}")
-    return [busybox]
-
-
-# --- from the host's programs -----------------------------------------------------
+# --- programs ----------------------------------------------------------------------
 
 
 def _find(name: str) -> str | None:
@@ -154,53 +155,63 @@ def _find(name: str) -> str | None:
     return None
 
 
-def _from_programs(root: str, needed: Sequence[str], wanted: Sequence[str]) -> list[str]:
+def _static_busybox() -> str | None:
+    path = _find("busybox")
+    return path if path is not None and interpreter(path) is None else None
+
+
+def _add_busybox(root: str, busybox: str) -> list[str]:
+    _copy(busybox, root, "/bin/busybox")
+    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+    for applet in listed.stdout.split():
+        if applet != "busybox":
+            os.symlink("busybox", f"{root}/bin/{applet}")
+    return [busybox]
+
+
+def _add_programs(root: str, required: Sequence[str], optional: Sequence[str]) -> list[str]:
     """Copy programs and their libraries; a file that has several names is copied once."""
     programs: dict[str, list[str]] = {}
-    for name in (*needed, *wanted):
+    for name in (*required, *optional):
         path = _find(name)
         if path is not None and _is_elf(path):
             programs.setdefault(os.path.realpath(path), []).append(name)
-        elif name in needed:
+        elif name in required:
             raise UnsupportedError(
                 "assemble the base image",
                 f"this machine has no program {name!r} in {':'.join(_DIRECTORIES)}",
                 remedy="install busybox-static",
             )
-    libraries = _libraries(list(programs))
     for path, names in programs.items():
         _copy(path, root, f"/bin/{names[0]}")
         for other in names[1:]:
             os.symlink(names[0], f"{root}/bin/{other}")
-    for library in libraries:
-        _copy(library, root, library)
-    return [*programs, *libraries]
+    return [*programs, *_add_libraries(root, programs)]
 
 
-def _libraries(programs: list[str]) -> list[str]:
-    """What the programs' own loaders say they load, the loaders included."""
+def _add_libraries(root: str, programs: Iterable[str]) -> list[str]:
+    """Copy the shared objects that the programs' own loaders list, and the loaders."""
     running = []
     found: dict[str, None] = {}
     for program in programs:
         loader = interpreter(program)
         if loader is not None:
             found[loader] = None
+            command = [loader, "--list", program]
             running.append(
                 subprocess.Popen(
-                    [loader, "--list", program],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
+                    command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
                 )
             )
     for process in running:
-        listed, _ = process.communicate()
-        for line in listed.splitlines():
+        for line in process.communicate()[0].splitlines():
             # "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)"
             words = line.split()
             path = words[2] if len(words) > 2 and words[1] == "=>" else words[0]
             if path.startswith("/"):
                 found[path] = None
+    for library in found:
+        _copy(library, root, library)
     return list(found)
 
 
@@ -210,23 +221,59 @@ def _is_elf(path: str) -> bool:
 
 
 def interpreter(path: str) -> str | None:
-    """The loader that an ELF file asks for (PT_INTERP); `None` for a static program: elf(5)."""
+    """Return the loader of an ELF file (PT_INTERP, elf(5)); `None` for a static program."""
     with open(path, "rb") as file:
         head = file.read(64)
         if head[:4] != b"\x7fELF" or head[4] not in (1, 2):
             return None
         order = "<" if head[5] == 1 else ">"
         wide = head[4] == 2
-        offset = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", head, 32 if wide else 28)[0]
+        word = f"{order}{'Q' if wide else 'I'}"
+        (table_offset,) = struct.unpack_from(word, head, 32 if wide else 28)
         size, count = struct.unpack_from(f"{order}HH", head, 54 if wide else 42)
-        file.seek(offset)
+        file.seek(table_offset)
         table = file.read(size * count)
         for start in range(0, size * count, size):
             if struct.unpack_from(f"{order}I", table, start)[0] == _PT_INTERP:
-                place = start + (8 if wide else 4)
-                where = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", table, place)[0]
-                place = start + (32 if wide else 16)
-                length = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", table, place)[0]
-                file.seek(where)
+                (offset,) = struct.unpack_from(word, table, start + (8 if wide else 4))
+                (length,) = struct.unpack_from(word, table, start + (32 if wide else 16))
+                file.seek(offset)
                 return os.fsdecode(file.read(length).rstrip(b"\0"))
     return None
+
+
+# --- Python ------------------------------------------------------------------------
+
+
+def _add_python(root: str) -> list[str]:
+    """Copy the running interpreter with the modules of a probe, as bytecode."""
+    own = os.path.realpath(sys.executable)
+    listed = subprocess.run(
+        [own, "-I", "-S", "-c", _LIST_MODULES], capture_output=True, text=True, check=True
+    )
+    shared = []
+    _copy(own, root, PYTHON)
+    os.makedirs(f"{root}{_LIBRARY}/lib-dynload", mode=0o755, exist_ok=True)
+    for name, path in json.loads(listed.stdout):
+        if ".so" in os.path.basename(path):
+            shared.append(path)
+            _copy(path, root, f"{_LIBRARY}/lib-dynload/{os.path.basename(path)}")
+        elif name != "os.path":  # the module is listed under its own name as well
+            _compile(name, path, root)
+    return [own, os.path.dirname(os.__file__), *shared, *_add_libraries(root, [own, *shared])]
+
+
+def _compile(name: str, path: str, root: str) -> None:
+    """Compile a module without its source, so that nothing is checked at its import."""
+    relative = name.replace(".", "/")
+    if os.path.basename(path) == "__init__.py":
+        relative += "/__init__"
+    target = f"{root}{_LIBRARY}/{relative}.pyc"
+    os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+    py_compile.compile(
+        path,
+        cfile=target,
+        dfile=f"{relative}.py",
+        doraise=True,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )

@@ -1,87 +1,52 @@
-"""Images: where a container's files come from.
+"""Cache of the image `base`, which is assembled from this machine's own programs.
 
-`base` is assembled from the machine itself, without a network: a static busybox
-where there is one, else some of the host's programs with the libraries that
-their loader names. It is made once, cached, and made again when anything it was
-made of has changed.
+The image is assembled once, without a network, and again whenever a file that it was
+made of has changed. `busybox` is a second name of it on machines with a static busybox.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
-from typing import Final, NamedTuple
+from typing import Final
 
 from linux import proc
 from runtime.errors import NotFoundError
+from runtime.image.config import Image
 from runtime.store import Lock, read_json
 
 BASE: Final = "base"
 BUSYBOX: Final = "busybox"
-RECIPE: Final = tuple(
-    os.path.join(os.path.dirname(__file__), name) for name in ("assemble.py", "imagepython.py")
-)
-"""How `base` is made: one that was made otherwise is made anew."""
-
-
-class ImageDefaults(NamedTuple):
-    """What an image asks of its containers, where nobody asks otherwise. `""` and `[]`: nothing."""
-
-    env: list[str] = []  # noqa: RUF012 - a named tuple's default is never changed
-    entrypoint: list[str] = []  # noqa: RUF012
-    command: list[str] = []  # noqa: RUF012
-    workdir: str = ""
-    user: str = ""
-    exposed: list[str] = []  # noqa: RUF012
-    stop_signal: str = ""
-    labels: dict[str, str] = {}  # noqa: RUF012
-
-
-class Image(NamedTuple):
-    """One image: its name, its layers (uppermost first) and its size in bytes.
-
-    `id` is the SHA-256 of its configuration, in hexadecimal digits.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    size: int
-    created: str
-    id: str = ""
-    defaults: ImageDefaults = ImageDefaults()
+RECIPE: Final = f"{os.path.dirname(__file__)}/assemble.py"
+"""Source of the code that assembles `base`: an image of another recipe is made anew."""
 
 
 def cache_directory(root: str) -> str:
-    """Where `base` is kept: $MYDOCKER_IMAGE_CACHE, the user's cache, or below `root`.
+    """Return the cache's directory: $MYDOCKER_IMAGE_CACHE, the user's cache, or below `root`.
 
-    A cache that another user could write to is not used.
+    A directory that another user can write to is not used.
     """
-    asked = os.environ.get("MYDOCKER_IMAGE_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    for path in [asked] if asked else [f"{home}/mydocker"]:
-        try:
-            os.makedirs(path, mode=0o755, exist_ok=True)
-            status = os.stat(path)
-        except OSError:
-            continue
-        if (
-            status.st_uid == os.geteuid()
-            and not status.st_mode & 0o022
-            and os.access(path, os.W_OK)
-        ):
+    path = os.environ.get("MYDOCKER_IMAGE_CACHE") or f"{home}/mydocker"
+    try:
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        status = os.stat(path)
+        own = status.st_uid == os.geteuid() and not status.st_mode & 0o022
+        if own and os.access(path, os.W_OK):
             return path
+    except OSError:
+        pass
     path = f"{root}/images"
     os.makedirs(path, mode=0o755, exist_ok=True)
     return path
 
 
 def get(name: str, cache: str) -> Image:
-    """The image of that name, assembled if need be; `NotFoundError` when there is none."""
+    """Return `base` or `busybox`, assembled if need be; `NotFoundError` for another name."""
     short = name.removesuffix(":latest")
-    if short in (BASE, BUSYBOX):
-        image = cached_base(cache) or _assembled_base(cache)
-        if short == BASE or os.path.exists(f"{image.layers[0]}/bin/busybox"):
-            return image._replace(name=short)
+    for image in every(cache) if short in (BASE, BUSYBOX) else ():
+        if image.name == short:
+            return image
     raise NotFoundError(
         f"use the image {name!r}",
         "there is no such image",
@@ -91,26 +56,25 @@ def get(name: str, cache: str) -> Image:
 
 
 def every(cache: str) -> list[Image]:
-    """All images."""
-    found = [get(BASE, cache)]
-    if os.path.exists(f"{found[0].layers[0]}/bin/busybox"):
-        found.append(found[0]._replace(name=BUSYBOX))
-    return found
+    """Return `base`, and `busybox` where there is one."""
+    image = cached(cache) or _assembled(cache)
+    busybox = os.path.exists(f"{image.layers[0]}/bin/busybox")
+    return [image, image._replace(name=BUSYBOX)] if busybox else [image]
 
 
 def recipe() -> int:
-    """What changes when `base` is made otherwise: the same in every copy of this mydocker."""
-    return zlib.crc32(b"".join(map(proc.read, RECIPE)))
+    """Return a checksum of the recipe, the same in every copy of this mydocker."""
+    return zlib.crc32(proc.read(RECIPE))
 
 
 def fingerprint(path: str) -> list[int]:
-    """What changes when a file is replaced: time, size, inode."""
+    """Return time, size and inode, which change when a file is replaced."""
     status = os.stat(path)
     return [status.st_mtime_ns, status.st_size, status.st_ino]
 
 
-def cached_base(cache: str) -> Image | None:
-    """The cached `base`, when nothing that it was made of has changed."""
+def cached(cache: str) -> Image | None:
+    """Return the cached image; `None` when anything that it was made of has changed."""
     try:
         made = read_json(f"{cache}/base.json")
         same = all(fingerprint(path) == mark for path, mark in made["from"].items())
@@ -123,12 +87,12 @@ def cached_base(cache: str) -> Image | None:
     return None
 
 
-def _assembled_base(cache: str) -> Image:
-    from runtime.image.assemble import assemble  # slow to import, needed once a machine
+def _assembled(cache: str) -> Image:
+    from runtime.image.assemble import assemble  # slow to import, needed once per machine
 
     lock = Lock.take(f"{cache}/lock")
     assert lock is not None
     try:
-        return cached_base(cache) or assemble(cache)
+        return cached(cache) or assemble(cache)
     finally:
         lock.release()

@@ -1,36 +1,94 @@
-"""An image's configuration: the JSON whose SHA-256 is the image's id.
+"""Image names and image configurations.
 
-The OCI image specification ("OCI Image Configuration") and Docker agree on it.
-What comes from outside is checked to the last string before anything is made of
-it; the bytes themselves are kept as they came.
+A configuration is the JSON document whose SHA-256 is the image's id ("OCI Image
+Configuration" of the OCI image specification, which Docker shares). Input is
+checked to the last string; the bytes themselves are kept unchanged.
+
+Every `run` imports this module, so `hashlib`, `datetime` and `shlex` are imported
+where they are needed and regular expressions are compiled on first use.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from runtime.image.base import ImageDefaults
-from runtime.image.tar import InvalidArchive
+from runtime.errors import InvalidError
 from runtime.store import now
 
 MAX_LAYERS: Final = 125
-"""As many as Docker takes."""
+"""Docker's limit on the layers of an image."""
 MAX_JSON: Final = 4 << 20
-"""Bytes of a JSON document that is still read."""
+"""Largest accepted JSON document, in bytes."""
+DEFAULT_TAG: Final = "latest"
+INSTRUCTIONS: Final = (
+    "CMD",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "LABEL",
+    "STOPSIGNAL",
+    "USER",
+    "WORKDIR",
+)
+"""Dockerfile instructions that `--change` accepts."""
 
-_MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
-_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
+_GOARCH: Final = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
+_TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_PART: Final = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
+_REPOSITORY: Final = rf"(?=.{{1,255}}$)(?:{_HOST}/)?{_PART}(?:/{_PART})*"
+_IMPLIED: Final = r"^(?:(?:index\.)?docker\.io/)?(?:library/(?=[^/]+$))?"
+_PORT: Final = r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?"
+_DAMAGED: Final = "the archive is damaged, or was made to do harm"
+_FETCH_AGAIN: Final = "get it again from where it came from"
+
+
+class InvalidArchive(Exception):
+    """Reason why an archive is refused, without the archive's name: see `for_request`."""
+
+    def __init__(self, happened: str, *, cause: str = _DAMAGED, remedy: str = _FETCH_AGAIN) -> None:
+        super().__init__(happened)
+        self.happened, self.cause, self.remedy = happened, cause, remedy
+
+    def for_request(self, asked: str, *, kept: str) -> InvalidError:
+        """Return the user's error for the request `asked`; `kept` says what is left on disk."""
+        remedy = f"{_FETCH_AGAIN}; {kept}" if self.remedy == _FETCH_AGAIN else self.remedy
+        return InvalidError(asked, self.happened, self.cause, remedy)
+
+
+class ImageDefaults(NamedTuple):
+    """Container options that an image sets; `""` and `[]` mean unset."""
+
+    env: list[str] = []  # noqa: RUF012 - a named tuple's default is never changed
+    entrypoint: list[str] = []  # noqa: RUF012
+    command: list[str] = []  # noqa: RUF012
+    workdir: str = ""
+    user: str = ""
+    exposed: list[str] = []  # noqa: RUF012
+    stop_signal: str = ""
+    labels: dict[str, str] = {}  # noqa: RUF012
+
+
+class Image(NamedTuple):
+    """One image: its name, its layers' directories (uppermost first) and its size in bytes.
+
+    `id` is the SHA-256 of its configuration, in hexadecimal digits.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    size: int
+    created: str
+    id: str = ""
+    defaults: ImageDefaults = ImageDefaults()
 
 
 class ImageConfig(NamedTuple):
-    """A configuration that was checked. `layers` are diff ids, the lowest first."""
+    """A checked configuration. `layers` are diff ids, the lowest first."""
 
     identity: str
     raw: bytes
@@ -40,74 +98,129 @@ class ImageConfig(NamedTuple):
     defaults: ImageDefaults
 
 
-def architecture() -> str:
-    """This machine's, as images name it (Go's GOARCH)."""
-    machine = os.uname().machine
-    return _MACHINES.get(machine, machine)
+# --- names -------------------------------------------------------------------------
+
+
+def parse_reference(text: str) -> str:
+    """Return an image name in its stored form, `[registry/]repository:tag`.
+
+    The grammar is that of distribution/reference. Docker's own registry is left
+    out: `docker.io/library/alpine:latest` is stored as `alpine:latest`. Raises `InvalidError`.
+    """
+    repository, tag = split_reference(text)
+    if not re.fullmatch(_REPOSITORY, repository) or not re.fullmatch(_TAG, tag):
+        raise InvalidError(
+            f"name an image {text!r}",
+            "the name is malformed",
+            remedy="small letters and digits, then :TAG, as in example/web:1.2",
+        )
+    return f"{re.sub(_IMPLIED, '', repository) or repository}:{tag}"
+
+
+def qualified_reference(name: str) -> str:
+    """Return a stored name with its registry, as other tools want it."""
+    first, slash, _ = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return name
+    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+
+
+def split_reference(text: str) -> tuple[str, str]:
+    """Return repository and tag; the tag defaults to `latest`."""
+    head, colon, tag = text.rpartition(":")
+    if colon and "/" not in tag:  # else the colon precedes a registry's port
+        return head, tag
+    return text, DEFAULT_TAG
+
+
+def with_tag(text: str) -> str:
+    """Return a name with its tag, `latest` by default; the name is not checked."""
+    return ":".join(split_reference(text))
+
+
+def id_prefix(text: str) -> str:
+    """Return the hexadecimal digits of an id or of its beginning; `""` for anything else."""
+    digits = text.removeprefix("sha256:")
+    return digits if re.fullmatch(r"[0-9a-f]{1,64}", digits) else ""
+
+
+# --- JSON from outside -------------------------------------------------------------
 
 
 def sha256(raw: bytes) -> str:
-    """The SHA-256, in hexadecimal digits."""
+    """Return the SHA-256 in hexadecimal digits."""
+    import hashlib
+
     return hashlib.sha256(raw).hexdigest()
 
 
 def digest(text: object, what: str) -> str:
-    """The hexadecimal digits of `sha256:…`; `InvalidArchive` for every other algorithm or form."""
-    found = _DIGEST.fullmatch(text) if isinstance(text, str) else None
+    """Return the hexadecimal digits of `sha256:…`; `InvalidArchive` for any other form."""
+    found = re.fullmatch(r"sha256:([0-9a-f]{64})", text) if isinstance(text, str) else None
     if found is None:
         raise InvalidArchive(f"{what} has the digest {str(text)[:80]!r}, which is not a SHA-256")
     return found[1]
 
 
 def parse_json(raw: bytes, what: str) -> Any:
-    """JSON from outside as data; `InvalidArchive` when it is none."""
+    """Decode JSON; `InvalidArchive` when it is malformed."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise InvalidArchive(f"{what} is not JSON ({error})") from None
 
 
+# In what follows `null` is an empty value, as in Go's encoding/json.
+
+
 def mapping(value: object, what: str) -> dict[str, Any]:
-    """A JSON object, or nothing; `InvalidArchive` when it is something else."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
+    """Check that a value is a JSON object."""
+    if not isinstance(value, dict | None):
         raise InvalidArchive(f"{what} is not an object")
-    strings(list(value), what)
-    return value
+    for key in value or {}:
+        string(key, what)
+    return value or {}
 
 
-def objects(value: object, what: str, *, most: int) -> list[dict[str, Any]]:
-    """A list of at most so many JSON objects, or nothing; `InvalidArchive` else."""
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise InvalidArchive(f"{what} is not a list")
-    if len(value) > most:
-        raise InvalidArchive(f"{what} has {len(value)} entries; {most} are taken")
-    return [mapping(item, what) for item in value]
+def objects(value: object, what: str, *, limit: int) -> list[dict[str, Any]]:
+    """Check that a value is a list of at most `limit` JSON objects."""
+    found = _list(value, what)
+    if len(found) > limit:
+        raise InvalidArchive(f"{what} has {len(found)} entries; {limit} are taken")
+    return [mapping(item, what) for item in found]
 
 
 def strings(value: object, what: str) -> list[str]:
-    """A list of strings that the kernel can take, or nothing; `InvalidArchive` else."""
-    if value is None:
-        return []
-    if not isinstance(value, list):
+    """Check that a value is a list of strings as `string` accepts them."""
+    return [string(item, what) for item in _list(value, what)]
+
+
+def _list(value: object, what: str) -> list[Any]:
+    if not isinstance(value, list | None):
         raise InvalidArchive(f"{what} is not a list")
-    return [string(item, what) for item in value]
+    return value or []
 
 
 def string(value: object, what: str) -> str:
-    """A string that the kernel can take, or nothing; `InvalidArchive` else."""
+    """Check that a value is a string that can be an argument of execve(2)."""
     if value is None:
         return ""
-    if not isinstance(value, str) or "\0" in value or _LONE_SURROGATE.search(value):
+    if not isinstance(value, str) or re.search("[\0\ud800-\udfff]", value):
         raise InvalidArchive(f"{what} is not a string that a program could be given")
     return value
 
 
-def parse(raw: bytes) -> ImageConfig:
-    """Check a configuration; `InvalidArchive` tells what is wrong with it."""
+# --- configurations ----------------------------------------------------------------
+
+
+def architecture() -> str:
+    """Return this machine's architecture as images name it (Go's GOARCH)."""
+    machine = os.uname().machine
+    return _GOARCH.get(machine, machine)
+
+
+def parse_config(raw: bytes) -> ImageConfig:
+    """Check a configuration; `InvalidArchive` names the offending part."""
     found = mapping(parse_json(raw, "its configuration"), "its configuration")
     system = string(found.get("os"), "its operating system")
     if system not in ("linux", ""):
@@ -126,14 +239,13 @@ def parse(raw: bytes) -> ImageConfig:
         identity=sha256(raw),
         raw=raw,
         layers=tuple(layers),
-        created=_time(found.get("created")),
+        created=_utc(string(found.get("created"), "its time") or "1970-01-01T00:00:00Z"),
         architecture=string(found.get("architecture"), "its architecture"),
-        defaults=defaults(mapping(found.get("config"), "its config")),
+        defaults=_defaults(mapping(found.get("config"), "its config")),
     )
 
 
-def defaults(config: Mapping[str, Any]) -> ImageDefaults:
-    """The part of a configuration that is about containers."""
+def _defaults(config: Mapping[str, Any]) -> ImageDefaults:
     labels = mapping(config.get("Labels"), "Labels")
     return ImageDefaults(
         env=[item if "=" in item else f"{item}=" for item in strings(config.get("Env"), "Env")],
@@ -147,6 +259,16 @@ def defaults(config: Mapping[str, Any]) -> ImageDefaults:
     )
 
 
+def _utc(text: str) -> str:
+    """Convert a time of RFC 3339 to UTC."""
+    from datetime import UTC, datetime
+
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError):
+        raise InvalidArchive(f"its time {text[:40]!r} cannot be") from None
+
+
 def compose(
     layers: Sequence[str],
     config: Mapping[str, Any],
@@ -155,7 +277,7 @@ def compose(
     author: str = "",
     history: Sequence[Mapping[str, Any]] = (),
 ) -> ImageConfig:
-    """A configuration of our own, for this machine. `config` is the part about containers."""
+    """Make a configuration for this machine; `config` is the part about containers."""
     made: dict[str, Any] = {
         "architecture": architecture(),
         "os": "linux",
@@ -166,13 +288,75 @@ def compose(
     }
     if author:
         made["author"] = author
-    return parse(json.dumps(made, sort_keys=True, separators=(",", ":")).encode())
+    return parse_config(json.dumps(made, sort_keys=True, separators=(",", ":")).encode())
 
 
-def _time(value: object) -> str:
-    """A time of RFC 3339 in UTC; the epoch when there is none."""
-    text = string(value, "its time") or "1970-01-01T00:00:00Z"
-    try:
-        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    except (ValueError, OverflowError):
-        raise InvalidArchive(f"its time {text[:40]!r} cannot be") from None
+# --- `--change` --------------------------------------------------------------------
+
+
+def apply_changes(config: Mapping[str, Any], lines: Sequence[str]) -> dict[str, Any]:
+    """Apply Dockerfile instructions to the part of a configuration that is about containers.
+
+    `InvalidError` for a malformed line and for an instruction not in `INSTRUCTIONS`.
+    """
+    changed = dict(config)
+    for line in lines:
+        word, _, rest = line.strip().partition(" ")
+        if word.upper() not in INSTRUCTIONS:
+            known = ", ".join(INSTRUCTIONS)
+            raise InvalidError(f"apply {line!r}", "there is no such instruction", remedy=known)
+        try:
+            changed |= _change(word.upper(), rest.strip(), changed)
+        except ValueError as error:
+            raise InvalidError(f"apply {line!r}", str(error)) from None
+    return changed
+
+
+def _change(instruction: str, text: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    match instruction:
+        case "CMD":
+            changed["Cmd"] = _command(text)
+        case "ENTRYPOINT":
+            changed["Entrypoint"] = _command(text)
+            changed["Cmd"] = []  # it was meant for another entrypoint
+        case "ENV":
+            before = dict(item.split("=", 1) for item in config.get("Env") or [])
+            changed["Env"] = [f"{key}={value}" for key, value in (before | _pairs(text)).items()]
+        case "LABEL":
+            changed["Labels"] = (config.get("Labels") or {}) | _pairs(text)
+        case "EXPOSE":
+            ports = text.split()
+            if not ports or not all(re.fullmatch(_PORT, port) for port in ports):
+                raise ValueError("a port is 80, 53/udp or 8000-8010")
+            named: dict[str, Any] = {port if "/" in port else f"{port}/tcp": {} for port in ports}
+            changed["ExposedPorts"] = (config.get("ExposedPorts") or {}) | named
+        case "WORKDIR":
+            if not text.startswith("/"):
+                raise ValueError("the directory is not absolute")
+            changed["WorkingDir"] = text
+        case _:
+            changed[{"USER": "User", "STOPSIGNAL": "StopSignal"}[instruction]] = text
+    return changed
+
+
+def _command(text: str) -> list[str]:
+    """Decode the JSON form of a command; the shell form runs under a shell."""
+    if not text.startswith("["):
+        return ["/bin/sh", "-c", text] if text else []
+    found = json.loads(text)
+    if not all(isinstance(item, str) for item in found):
+        raise ValueError("it is not a list of strings")
+    return list(found)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Parse `KEY=VALUE …`, or the old form `KEY VALUE`."""
+    import shlex
+
+    words = shlex.split(text)
+    if words and "=" not in words[0]:
+        words = [f"{words[0]}={' '.join(words[1:])}"]
+    if not words or any(not word.partition("=")[0] or "=" not in word for word in words):
+        raise ValueError("it is not KEY=VALUE")
+    return dict(word.split("=", 1) for word in words)

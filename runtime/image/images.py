@@ -1,123 +1,162 @@
-"""All images there are: those in the library, and `base`, which the machine itself is."""
+"""Operations on images: load, import, commit, tag, save, list and remove.
+
+A new image is made in a scratch directory of the store and published in one
+step at the end; after an error, or a SIGKILL, nothing of it is left.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from runtime.errors import ConflictError, InvalidError
-from runtime.image import base, references
-from runtime.image.base import Image
-from runtime.image.library import Index, Library
-from runtime.records import ContainerConfig
-from runtime.store import Store, read_json
-
-if TYPE_CHECKING:  # they bring what `run` has no use for, and are imported where they are needed
-    from runtime.image.create import LoadedImage, ParentImage
-    from runtime.image.tar import Readable
+from runtime.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    UnsupportedError,
+    exhausted,
+    is_exhausted,
+)
+from runtime.image import archive, base, layer
+from runtime.image.config import (
+    Image,
+    ImageConfig,
+    InvalidArchive,
+    apply_changes,
+    compose,
+    id_prefix,
+    parse_config,
+    parse_json,
+    parse_reference,
+    split_reference,
+    with_tag,
+)
+from runtime.image.layer import Budget, Chunks
+from runtime.image.store import ImageStore, NamedImage
+from runtime.image.tar import Packer, Readable
+from runtime.store import Store, now, read_json
 
 NO_NAME: Final = "<none>:<none>"
+_CAUSES: Final = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EOPNOTSUPP: "the file system cannot keep the attributes that layers need"
+    " (a tmpfs can from Linux 6.6 on)",
+    errno.EPERM: "this user may not make such files",
+}
 
 
 class RemovedImages(NamedTuple):
-    """What `remove` has done: names that were taken away, images and layers that are gone."""
+    """Result of a removal: the removed names, images and layers."""
 
     names: list[str]
     images: list[str]
     layers: list[str]
 
 
+class ParentImage(NamedTuple):
+    """An image to build on, name or save.
+
+    `tree` is the directory of `base`, whose one layer is not in the store; it becomes
+    a layer with a digest once it is needed as one.
+    """
+
+    config: ImageConfig
+    tree: str = ""
+
+
+@contextmanager
+def user_errors(asked: str, *, kept: str = "nothing of it was kept") -> Iterator[None]:
+    """Turn `InvalidArchive` and `OSError` of the body into errors that tell what to do."""
+    try:
+        yield
+    except InvalidArchive as error:
+        raise error.for_request(asked, kept=kept) from None
+    except OSError as error:
+        if is_exhausted(error):
+            raise exhausted(asked, error) from error
+        raise UnsupportedError(
+            asked,
+            f"{error.strerror}{f': {error.filename}' if error.filename else ''}",
+            _CAUSES.get(error.errno or 0, ""),
+            "point MYDOCKER_ROOT at another directory" if error.errno in _CAUSES else "",
+        ) from error
+
+
 class Images:
-    """The images below a state directory, and the machine's own."""
+    """The images of a store; `containers` are those that may use them."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._library = Library(f"{store.root}/library")
-        self._cache = base.cache_directory(store.root)
+    def __init__(self, store: ImageStore, containers: Store) -> None:
+        self._store, self._containers = store, containers
 
-    # --- looking -------------------------------------------------------------
+    # --- lookup --------------------------------------------------------------
 
     def get(self, reference: str) -> Image:
-        """The image of that name, or whose id starts so; `NotFoundError` else."""
-        index = self._library.index()
-        identity = self._library.find(index, reference)
-        if identity is not None:
-            return self._known(index, identity, reference)
-        digits = references.digits(reference)
-        own = base.every(self._cache) if digits else []
-        by_id = [found for found in own if found.id.startswith(digits)]
-        return by_id[0] if by_id else base.get(reference, self._cache)
-
-    @contextmanager
-    def pinned(self, reference: str) -> Iterator[Image]:
-        """The same, and nobody can remove it meanwhile."""
-        if self._library.find(self._library.index(), reference) is None:
-            yield self.get(reference)
-        else:
-            with self._library.locked():
-                yield self.get(reference)
-
-    def of(self, config: ContainerConfig) -> Image:
-        """The image that a container was made from, whatever its name means by now."""
-        index = self._library.index()
-        if config.image_id in index.images:
-            return self._known(index, config.image_id, config.image)
-        # The machine's own, which changes with the machine; asked for by its id then, perhaps.
-        own = [item for item in base.every(self._cache) if item.id == config.image_id]
-        return own[0] if own else base.get(config.image, self._cache)
+        """Return the image of that name or beginning of an id; `NotFoundError` otherwise."""
+        return self._store.get(reference)
 
     def all(self) -> list[Image]:
-        """Every image once for each of its names, the newest first."""
-        self._library.tidy()
-        index = self._library.index()
+        """Return every image once for each of its names, the newest first."""
+        self._store.tidy()
+        index = self._store.index()
         found = [
-            self._known(index, identity, name)
+            self._store.image(index, identity, name)
             for identity in index.images
             for name in index.names_of(identity) or [NO_NAME]
         ]
         own = [
-            item._replace(name=_full(item.name))
-            for item in base.every(self._cache)
+            item._replace(name=with_tag(item.name))
+            for item in base.every(self._store.cache)
             if index.named(item.name) is None
         ]
         return sorted([*found, *own], key=lambda item: item.created, reverse=True)
 
     def inspect(self, reference: str) -> tuple[Image, list[str], dict[str, Any]]:
-        """An image, all its names, and its whole configuration."""
+        """Return an image, all its names, and its whole configuration."""
         found = self.get(reference)
-        config: dict[str, Any] = json.loads(self.origin(found).config.raw)
-        return found, self._library.index().names_of(found.id) or [_full(found.name)], config
+        config: dict[str, Any] = json.loads(self._parent(found).config.raw)
+        return found, self._store.index().names_of(found.id) or [with_tag(found.name)], config
 
-    def _known(self, index: Index, identity: str, name: str) -> Image:
-        known = index.images[identity]
-        # The same layer twice would be in its own way; the upper one hides all of the lower.
-        layers = [f"{self._library.layer(item)}/tree" for item in reversed(known.layers)]
-        stack = (*dict.fromkeys(layers), self._library.empty)
-        return Image(name, stack, known.size, known.created, identity, known.defaults)
-
-    def origin(self, found: Image) -> ParentImage:
-        """An image as something to build on, to name or to save."""
-        from runtime.image.config import parse
-        from runtime.image.create import ParentImage
-
-        if found.id in self._library.index().images:
-            return ParentImage(parse(self._library.config(found.id)))
-        made = read_json(f"{self._cache}/base.json")
-        return ParentImage(parse(made["config"].encode()), f"{self._cache}/{made['layer']}")
+    def _parent(self, found: Image) -> ParentImage:
+        if found.id in self._store.index().images:
+            return ParentImage(parse_config(self._store.config(found.id)))
+        made = read_json(f"{self._store.cache}/base.json")
+        tree = f"{self._store.cache}/{made['layer']}"
+        return ParentImage(parse_config(made["config"].encode()), tree)
 
     # --- making --------------------------------------------------------------
 
-    def load(self, file: Readable, *, shown: str = "the archive") -> list[LoadedImage]:
-        """Take all images of an archive: Docker's or OCI's layout, plain or compressed by gzip.
+    def load(self, file: Readable, *, shown: str = "the archive") -> list[NamedImage]:
+        """Load all images of an archive: Docker's or OCI's layout, plain or compressed by gzip.
 
-        `InvalidError` when any of it is not right; nothing has changed then.
+        `InvalidError` when any part is invalid; then nothing has changed.
         """
-        from runtime.image import create
-
-        with create.explained(f"load {shown}"):
-            return create.load(self._library, file)
+        with user_errors(f"load {shown}"), self._store.scratch() as scratch:
+            budget = Budget.of_disk(scratch)
+            with archive.opened(file, scratch, budget) as opened:
+                offered = opened.images()
+                blobs = {
+                    diff_id: blob
+                    for image in offered
+                    for diff_id, blob in zip(image.config.layers, image.blobs, strict=True)
+                }
+                images = [NamedImage(image.config, image.names) for image in offered]
+                wanted = self._store.missing(blobs)
+                while True:
+                    for item in wanted:
+                        layer.build(
+                            f"{scratch}/{item}",
+                            opened.section(blobs[item].name),
+                            budget,
+                            diff_id=item,
+                            digest=blobs[item].digest,
+                        )
+                    if not (wanted := self._store.publish(scratch, images)):
+                        return images
 
     def import_root(
         self,
@@ -128,22 +167,16 @@ class Images:
         comment: str = "",
         changes: Sequence[str] = (),
     ) -> str:
-        """Make an image of the tar of a root file system; its id. Errors as for `load`.
+        """Make an image of the tar of a root file system, and return its id.
 
-        `changes` are lines of a Dockerfile, as `runtime.image.instructions` takes them.
+        `changes` are Dockerfile instructions: `config.INSTRUCTIONS`. Errors as for `load`.
         """
-        from runtime.image import create, instructions
-
-        config = instructions.apply({}, changes)
-        names = [references.parse(name)] if name else []
-        with create.explained(f"import {shown}"):
-            return create.import_root(
-                self._library,
-                file,
-                names=names,
-                config=config,
-                comment=comment or f"imported from {shown}",
-            )
+        config = apply_changes({}, changes)
+        names = [parse_reference(name)] if name else []
+        with user_errors(f"import {shown}"), self._store.scratch() as scratch:
+            made = _add_layer(scratch, file, Budget.of_disk(scratch))
+            history = [{"created": now(), "comment": comment or f"imported from {shown}"}]
+            return self._publish(scratch, compose([made], config, history=history), names)
 
     def commit(
         self,
@@ -155,77 +188,95 @@ class Images:
         author: str = "",
         comment: str = "",
     ) -> str:
-        """Make an image of an image and a container's own layer; its id."""
-        from runtime.image import create
-
-        names = [references.parse(name)] if name else []
-        with create.explained(f"commit to {name or 'an image'}"):
-            return create.commit(
-                self._library,
-                self.origin(found),
-                upper,
-                names=names,
-                config=config,
-                author=author,
-                comment=comment,
-            )
+        """Make an image of an image and a container's upper directory, and return its id."""
+        names = [parse_reference(name)] if name else []
+        asked = f"commit to {name or 'an image'}"
+        with user_errors(asked), self._store.scratch() as scratch:
+            parent = self._parent(found)
+            self._add_base(scratch, parent)
+            made = [_add_tree(scratch, upper)] if os.path.isdir(upper) else []
+            before = parse_json(parent.config.raw, "configuration").get("history") or []
+            step = {"created": now(), "created_by": comment or "mydocker commit"}
+            layers = [*parent.config.layers, *made]
+            new = compose(layers, config, author=author, history=[*before, step])
+            return self._publish(scratch, new, names)
 
     def tag(self, reference: str, name: str) -> None:
-        """Call an image also `name`; whatever was called so before is not any more."""
-        from runtime.image import create
-
-        names = [references.parse(name)]
-        with create.explained(f"tag {reference}"):
-            create.name(self._library, self.origin(self.get(reference)), names)
+        """Tag an image; an existing tag of that name is moved."""
+        names = [parse_reference(name)]
+        with user_errors(f"tag {reference}"):
+            parent = self._parent(self.get(reference))
+            with self._store.scratch() as scratch:
+                self._add_base(scratch, parent)
+                self._publish(scratch, parent.config, names)
 
     def save(self, wanted: Sequence[str]) -> Iterator[bytes]:
-        """The pieces of an archive of images, for `load`, here and elsewhere.
+        """Yield the pieces of an archive of images.
 
         An image that is asked for by its id is saved without a name.
         """
-        from runtime.image import archive, create
-
-        with create.explained(f"save {' '.join(wanted)}"):
-            named: dict[str, list[str]] = {}
-            origins: dict[str, ParentImage] = {}
+        with user_errors(f"save {' '.join(wanted)}"):
+            names: dict[str, list[str]] = {}
+            parents: dict[str, ParentImage] = {}
             for reference in wanted:
                 found = self.get(reference)
-                origins[found.id] = self.origin(found)
-                digits = references.digits(reference)
-                name = [] if digits and found.id.startswith(digits) else [found.name]
-                named.setdefault(found.id, []).extend(references.parse(item) for item in name)
-            with create.layer_directories(self._library, list(origins.values())) as directories:
-                saved = [
-                    archive.ImageToSave(origin.config, tuple(dict.fromkeys(named[identity])))
-                    for identity, origin in origins.items()
-                ]
-                yield from archive.save(saved, directories)
+                parents[found.id] = self._parent(found)
+                digits = id_prefix(reference)
+                if not digits or not found.id.startswith(digits):
+                    names.setdefault(found.id, []).append(parse_reference(found.name))
+            images = [
+                NamedImage(parent.config, tuple(dict.fromkeys(names.get(identity, ()))))
+                for identity, parent in parents.items()
+            ]
+            with self._store.scratch() as scratch:
+                directories = {}
+                for parent in parents.values():
+                    self._add_base(scratch, parent)
+                    for item in parent.config.layers:
+                        made = f"{scratch}/{item}"
+                        directories[item] = made if os.path.isdir(made) else self._store.layer(item)
+                yield from archive.save(images, directories)
+
+    def _add_base(self, scratch: str, parent: ParentImage) -> None:
+        """Make `base` a layer in `scratch` where the store does not have it."""
+        if parent.tree and self._store.missing(parent.config.layers):
+            _add_tree(scratch, parent.tree)
+
+    def _publish(self, scratch: str, config: ImageConfig, names: Sequence[str]) -> str:
+        if self._store.publish(scratch, [NamedImage(config, tuple(names))]):
+            raise NotFoundError("make an image", "the image it is built on was removed meanwhile")
+        return config.identity
 
     # --- removing ------------------------------------------------------------
 
     def remove(self, reference: str, *, force: bool = False) -> RemovedImages:
-        """Take a name away, and with the last name the image.
+        """Remove a name, and with the last name the image.
 
-        `ConflictError` names the container that uses it. With `force` it loses
+        `ConflictError` names the container that uses it. With `force` the image loses
         its names all the same, and stays without one.
         """
         asked = f"remove the image {reference!r}"
-        with self._library.locked():
-            index = self._library.index()
-            identity = self._library.find(index, reference)
+        with self._store.locked():
+            index = self._store.index()
+            identity = index.find(reference)
             if identity is None:
-                raise _not_removable(asked, self.get(reference))
+                raise InvalidError(
+                    asked,
+                    f"{self.get(reference).name} is put together from this machine's own programs",
+                    remedy="delete the directory that MYDOCKER_IMAGE_CACHE names,"
+                    " else ~/.cache/mydocker",
+                )
             every, by_name = index.names_of(identity), index.named(reference)
             names = [by_name] if by_name is not None else every
-            gone = len(names) == len(every)
-            repositories = {references.split(name)[0] for name in names}
+            repositories = {split_reference(name)[0] for name in names}
             if by_name is None and len(repositories) > 1 and not force:
                 raise ConflictError(
                     asked,
                     f"it is called {' and '.join(every)}",
                     remedy="remove it by name, or `mydocker rmi -f`",
                 )
-            users = self._users(identity) if gone else []
+            last = len(names) == len(every)
+            users = self._users(identity) if last else []
             if users and not force:
                 raise ConflictError(
                     asked,
@@ -235,18 +286,19 @@ class Images:
             for name in names:
                 del index.names[name]
             layers_before = index.layers()
-            if gone and not users:
+            removed = last and not users
+            if removed:
                 del index.images[identity]
-            self._library.write(index)
+            self._store.write(index)
             layers = sorted(layers_before - index.layers())
-            return RemovedImages(names, [] if identity in index.images else [identity], layers)
+            return RemovedImages(names, [identity] if removed else [], layers)
 
     def _users(self, identity: str) -> list[str]:
-        """The names of containers that were made from an image."""
+        """Return the names of the containers that were made from an image."""
         found = []
-        for item in self._store.ids():
+        for item in self._containers.ids():
             try:
-                config = self._store.config(item)
+                config = self._containers.config(item)
             except FileNotFoundError:
                 continue  # removed meanwhile
             if config.image_id == identity:
@@ -254,13 +306,16 @@ class Images:
         return sorted(found)
 
 
-def _full(name: str) -> str:
-    return ":".join(references.split(name))
+def _add_tree(scratch: str, path: str) -> str:
+    """Make a layer of a directory, and return its diff id."""
+    pieces = Packer(layer=True).pack_path(path)
+    return _add_layer(scratch, Chunks(pieces), Budget.of_disk(scratch))
 
 
-def _not_removable(asked: str, found: Image) -> InvalidError:
-    return InvalidError(
-        asked,
-        f"{found.name} is put together from this machine's own programs",
-        remedy="delete the directory that MYDOCKER_IMAGE_CACHE names, else ~/.cache/mydocker",
-    )
+def _add_layer(scratch: str, source: Readable, budget: Budget) -> str:
+    """Make a layer of unknown digest, and return its diff id."""
+    directory = f"{scratch}/new-{len(os.listdir(scratch))}"
+    made = layer.build(directory, source, budget)
+    if not os.path.isdir(f"{scratch}/{made.diff_id}"):
+        os.rename(directory, f"{scratch}/{made.diff_id}")
+    return made.diff_id

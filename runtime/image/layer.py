@@ -1,9 +1,9 @@
-"""A layer: the tar it came as, and the directory it becomes.
+"""A layer: its tar as it was received, and the directory unpacked from it.
 
 ```
-blob        the tar as it came, compressed or not, so that it can be saved again bit by bit
+blob        the tar, compressed or not, so that `save` returns it bit by bit
 tree/       its files, a lower directory of overlays
-layer.json  what is known about both
+layer.json  digests and sizes
 ```
 """
 
@@ -15,19 +15,26 @@ import io
 import os
 import zlib
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
-from runtime.image.tar import CHUNK, InvalidArchive, Readable, TarReader
+from runtime.image.config import InvalidArchive
+from runtime.image.tar import CHUNK, Readable, TarReader
 from runtime.image.unpack import Tree
 from runtime.store import read_json, write_json
 
+MOST_BYTES: Final = 64 << 30
+"""Limit on the bytes of an archive, whatever the disk's size: more is taken for a bomb."""
+
+_GZIP: Final = b"\x1f\x8b"
+_OTHERS: Final = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
 
 class Layer(NamedTuple):
-    """What is known about a layer. Digests are SHA-256, in hexadecimal digits.
+    """Digests (SHA-256, in hexadecimal digits) and sizes of a layer.
 
-    `diff_id` is the digest of the plain tar, which images name layers by;
-    `digest` and `stored` (bytes) are those of the blob. `size` is what its files
-    come to, in bytes.
+    `diff_id` is the digest of the plain tar, by which configurations name layers;
+    `digest` and `stored` (bytes) are those of the blob. `size` is the sum of the
+    files' sizes in bytes.
     """
 
     diff_id: str
@@ -40,21 +47,21 @@ class Layer(NamedTuple):
 def build(
     directory: str, source: Readable, budget: Budget, *, diff_id: str = "", digest: str = ""
 ) -> Layer:
-    """Make a layer in a directory that is not there yet, from a tar.
+    """Make a layer from a tar, in a directory that does not exist yet.
 
-    `InvalidArchive` when the tar is not right, goes beyond the budget, or does not have
-    the digests that are given. What was made until then is the caller's to remove.
+    `InvalidArchive` when the tar is invalid, exceeds the budget, or does not have
+    the given digests. The caller removes what was made until then.
     """
     tree = f"{directory}/tree"
     os.mkdir(directory, 0o700)
     os.mkdir(tree)
     os.chmod(tree, 0o755)  # noqa: S103 - it becomes "/"
     with open(f"{directory}/blob", "xb") as blob:
-        stored = HashingWriter(source, budget, blob.write)
-        packed = buffered(stored)
+        stored = HashingReader(source, budget, blob.write)
+        packed = io.BufferedReader(stored, CHUNK)
         compressed = is_gzip(packed)
-        plain = HashingWriter(gzip.GzipFile(fileobj=packed) if compressed else packed, budget)
-        size = _unpack(tree, buffered(plain))
+        plain = HashingReader(gzip.GzipFile(fileobj=packed) if compressed else packed, budget)
+        size = _unpack(tree, io.BufferedReader(plain, CHUNK))
     layer = Layer(plain.digest, stored.digest, stored.size, compressed, size)
     for found, wanted in ((layer.digest, digest), (layer.diff_id, diff_id)):
         if wanted and found != wanted:
@@ -75,7 +82,8 @@ def _unpack(path: str, source: Readable) -> int:
             tree.add(entry, reader.copy)
             size += entry.size
         tree.finish()
-        drain(source)
+        while source.read(CHUNK):  # the digest covers what follows the last entry
+            pass
     finally:
         tree.close()
         os.close(top)
@@ -83,26 +91,19 @@ def _unpack(path: str, source: Readable) -> int:
 
 
 def read(directory: str) -> Layer:
-    """What was written down when a layer was made."""
+    """Read the record of a layer."""
     return Layer(**read_json(f"{directory}/layer.json"))
 
 
-MOST_BYTES: Final = 64 << 30
-"""More than this is taken for a bomb, however large the disk is."""
-
-_GZIP: Final = b"\x1f\x8b"
-_OTHERS: Final = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-
-
 class Budget:
-    """How many bytes may still be written; what goes beyond it is `InvalidArchive`."""
+    """Limit on the bytes that may still be written; beyond it is `InvalidArchive`."""
 
     def __init__(self, most: int) -> None:
         self._left = self._most = most
 
     @classmethod
     def of_disk(cls, path: str) -> Self:
-        """Nine tenths of what is free where `path` lies, and no more than `MOST_BYTES`."""
+        """Allow nine tenths of the free space at `path`, but no more than `MOST_BYTES`."""
         found = os.statvfs(path)
         return cls(min(MOST_BYTES, found.f_bavail * found.f_frsize * 9 // 10))
 
@@ -118,10 +119,10 @@ class Budget:
             )
 
 
-class HashingWriter(io.RawIOBase):
-    """Passes bytes on; knows how many there were and their SHA-256.
+class HashingReader(io.RawIOBase):
+    """A stream that counts and hashes the bytes it passes on.
 
-    Every byte counts against the budget and is given to `copy`, where that is given.
+    Each byte counts against the budget and is given to `copy`, if there is one.
     """
 
     def __init__(
@@ -132,11 +133,11 @@ class HashingWriter(io.RawIOBase):
         self.size = 0
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True, as `io.BufferedReader` requires."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # what io passes
-        """Part of `io.RawIOBase`."""
+        """Implement `io.RawIOBase`."""
         try:
             data = self._source.read(len(buffer))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -151,19 +152,19 @@ class HashingWriter(io.RawIOBase):
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of what has come by, in hexadecimal digits."""
+        """The SHA-256 of the bytes so far, in hexadecimal digits."""
         return self._hash.hexdigest()
 
 
 class Chunks:
-    """Pieces of bytes, to be read like a file."""
+    """A file-like reader of an iterable of bytes."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
         self._left = b""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """Return at most `size` bytes; none at the end."""
         while not self._left:
             piece = next(self._pieces, None)
             if piece is None:
@@ -173,13 +174,8 @@ class Chunks:
         return data
 
 
-def buffered(source: io.RawIOBase) -> io.BufferedReader:
-    """Read in large pieces, whatever is asked for."""
-    return io.BufferedReader(source, CHUNK)
-
-
-def is_gzip(source: io.BufferedReader) -> bool:
-    """Whether what comes is compressed by gzip; `InvalidArchive` for what only other programs unpack."""
+def is_gzip(source: io.BufferedReader[Any]) -> bool:
+    """Return True if the stream is gzip; `InvalidArchive` for other compressions."""
     head = source.peek(8)
     for magic, program in _OTHERS.items():
         if head.startswith(magic):
@@ -189,9 +185,3 @@ def is_gzip(source: io.BufferedReader) -> bool:
                 remedy=f"unpack it before: {program} -d",
             )
     return head.startswith(_GZIP)
-
-
-def drain(source: Readable) -> None:
-    """Read to the end."""
-    while source.read(CHUNK):
-        pass

@@ -1,9 +1,9 @@
-"""Reading a tar, header by header, as hostile input.
+"""Tar archives: reading of hostile input, and packing of a directory.
 
-`tarfile` decodes the 512 bytes of a header; everything around it is done here,
-because its own reading follows chains of extended headers by recursion, takes
-them into memory however large they say they are, and takes a damaged header for
-the end. POSIX.1-2024 pax(1) and the GNU tar manual describe the formats.
+`tarfile` decodes and encodes the 512 bytes of a header; the rest is done here. The
+reader of `tarfile` follows chains of extended headers by recursion, takes them into
+memory however large they claim to be, and takes a damaged header for the end.
+POSIX.1-2024 pax(1) and the GNU tar manual describe the formats.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, NamedTuple, Protocol
 
-from runtime.errors import InvalidError
 from runtime.image import whiteout
+from runtime.image.config import InvalidArchive
 from runtime.image.whiteout import is_whiteout
 
 BLOCK: Final = 512
 CHUNK: Final = 1 << 20
 MAX_DEPTH: Final = 256
-"""More directories inside each other are taken for a bomb."""
+"""Limit on nested directories: more is taken for a bomb."""
 MAX_ENTRIES: Final = 1_000_000
-"""More entries in one archive are taken for a bomb."""
+"""Limit on the entries of one archive: more is taken for a bomb."""
+END: Final = bytes(2 * BLOCK)
+"""Mark at the end of a complete tar."""
 
 _MAX_EXTENSION: Final = 1 << 20
 _MAX_PATH: Final = 4095
@@ -34,6 +36,8 @@ _MAX_ID: Final = (1 << 32) - 2
 _MAX_SIZE: Final = (1 << 63) - 1
 _DECIMAL: Final = re.compile(rb"(-?\d{1,19})(?:\.(\d{1,9})\d*)?")
 _XATTR: Final = "SCHILY.xattr."
+_CAPABILITIES: Final = "security.capability"
+_OPEN_ENTRY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Kind = Literal["file", "directory", "symlink", "link", "fifo"]
 
@@ -53,41 +57,19 @@ _REFUSED: Final = {
 }
 
 
-_AGAIN: Final = "get it again from where it came from"
-
-
-class InvalidArchive(Exception):
-    """Why an archive is not taken. Whoever knows which archive it is makes an error of it."""
-
-    def __init__(
-        self,
-        happened: str,
-        *,
-        cause: str = "the archive is damaged, or was made to do harm",
-        remedy: str = _AGAIN,
-    ) -> None:
-        super().__init__(happened)
-        self.happened, self.cause, self.remedy = happened, cause, remedy
-
-    def asked(self, what: str, *, kept: str = "nothing of it was kept") -> InvalidError:
-        """The same as an error for whoever asked for `what`, with what was `kept` of it."""
-        remedy = f"{_AGAIN}; {kept}" if self.remedy == _AGAIN else self.remedy
-        return InvalidError(what, self.happened, self.cause, remedy)
-
-
 class Readable(Protocol):
-    """Whatever bytes can be read from, in order."""
+    """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """Return at most `size` bytes; none at the end."""
         ...
 
 
 class TarEntry(NamedTuple):
-    """One entry. `path` is relative and clean, `""` for the top; `offset` is where its data starts.
+    """One entry of a tar.
 
-    `target` is where a symlink points, as it is written, or the clean path of
-    the entry that a hard link shares its file with.
+    `path` is relative and clean, `""` for the top. `target` is a symlink's text, or the
+    clean path of the entry that a hard link refers to. `offset` is the position of the data.
     """
 
     path: str
@@ -103,7 +85,10 @@ class TarEntry(NamedTuple):
 
 
 def clean(path: str, what: str) -> str:
-    """A path of an archive without `.` and doubled slashes; `InvalidArchive` when it leads elsewhere."""
+    """Return a path of an archive without `.` and doubled slashes.
+
+    `InvalidArchive` when the path is absolute, has `..`, or is too long or too deep.
+    """
     parts = [part for part in path.split("/") if part not in ("", ".")]
     shown = repr(path if len(path) < 80 else f"{path[:80]}…")
     if path.startswith("/"):
@@ -121,22 +106,22 @@ def clean(path: str, what: str) -> str:
 
 
 class TarReader:
-    """The entries of a tar, one after the other, with the data of the current one.
+    """Iterator over the entries of a tar, with access to the data of the current one.
 
-    Iterating raises `InvalidArchive` at the first thing that is not right: a damaged or
-    missing header, a path that leads elsewhere, a device, too many entries.
+    Iterating raises `InvalidArchive` at the first fault: a damaged or missing header, a
+    path that leads out, a device, too many entries.
     """
 
     def __init__(self, source: Readable) -> None:
         self._source = source
         self._offset = 0
         self._left = 0
-        """Bytes of the current entry that nobody has taken yet."""
+        """Bytes of the current entry that have not been read."""
         self._padding = 0
         self._headers = 0
         self._global: dict[str, bytes] = {}
         self._held = self._held_globally = 0
-        """Bytes of extended headers that are in memory."""
+        """Bytes of extended headers in memory."""
 
     def __iter__(self) -> Iterator[TarEntry]:
         extended: dict[str, bytes] = {}
@@ -158,7 +143,7 @@ class TarReader:
             raise InvalidArchive("it ends in the middle of an entry")
 
     def copy(self, take: Callable[[bytes], object]) -> None:
-        """Give the current entry's data, as far as it is left, to `take`."""
+        """Pass the rest of the current entry's data to `take`."""
         while self._left:
             data = self._source.read(min(CHUNK, self._left))
             if not data:
@@ -193,12 +178,12 @@ class TarReader:
             return None
         except (tarfile.HeaderError, ValueError) as error:
             raise InvalidArchive(f"its header at byte {where} is damaged ({error})") from None
+        if not 0 <= info.size <= _MAX_SIZE:
+            raise InvalidArchive(f"an entry says that it has {info.size} bytes")
         self._expect(info.size)
         return info
 
     def _expect(self, size: int) -> None:
-        if not 0 <= size <= _MAX_SIZE:
-            raise InvalidArchive(f"an entry says that it has {size} bytes")
         self._left, self._padding = size, -size % BLOCK
 
     def _extension(self, info: tarfile.TarInfo) -> bytes:
@@ -225,7 +210,9 @@ class TarReader:
         elif kind == "symlink" and (not target or "\0" in target or len(target) > _MAX_PATH):
             raise InvalidArchive(f"the link {path!r} has no target that could be")
         size = _number(extended, "size", info.size, _MAX_SIZE)
-        self._expect(size if kind == "file" else 0)  # others have none, whatever they say
+        if kind != "file":  # whatever its header says
+            size = 0
+        self._expect(size)
         return TarEntry(
             path=path,
             kind=kind,
@@ -233,7 +220,7 @@ class TarReader:
             uid=_number(extended, "uid", info.uid, _MAX_ID),
             gid=_number(extended, "gid", info.gid, _MAX_ID),
             mtime_ns=_time(extended.get("mtime"), int(info.mtime)),
-            size=size if kind == "file" else 0,
+            size=size,
             target=target,
             xattrs={
                 key.removeprefix(_XATTR): value
@@ -249,7 +236,7 @@ def _text(value: bytes | None) -> str:
 
 
 def _records(data: bytes) -> dict[str, bytes]:
-    """What an extended header says: lines of `LENGTH KEY=VALUE`; the length counts all of it."""
+    """Parse an extended header: lines of `LENGTH KEY=VALUE`, whose length counts the line."""
     found = {}
     position = 0
     while position < len(data):
@@ -274,7 +261,7 @@ def _number(extended: dict[str, bytes], key: str, plain: int, most: int) -> int:
 
 
 def _time(raw: bytes | None, plain: int) -> int:
-    """Nanoseconds since 1970; what no file system can keep becomes the nearest that it can."""
+    """Return nanoseconds since 1970, clamped to what every file system can store."""
     seconds, fraction = plain, 0
     if raw is not None:
         found = _DECIMAL.fullmatch(raw)
@@ -285,27 +272,23 @@ def _time(raw: bytes | None, plain: int) -> int:
     return min(max(seconds, 0), (1 << 33) - 1) * 1_000_000_000 + fraction
 
 
-END: Final = bytes(2 * BLOCK)
-"""The mark that a complete tar ends with."""
-
-_OBJECT: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_CAPABILITIES: Final = "security.capability"
+# --- packing -----------------------------------------------------------------------
 
 
 def header(info: tarfile.TarInfo) -> bytes:
-    """The header of an entry, extended where the plain one is too small for it."""
+    """Encode the header of an entry, with an extended one where it is needed."""
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def padded(size: int) -> bytes:
-    """What fills the last block of `size` bytes."""
+    """Return the padding of the last block of `size` bytes."""
     return bytes(-size % BLOCK)
 
 
 class Packer:
-    """Packs one directory or file. With `layer` the overlay's marks become those of a layer.
+    """Packer of one directory or file.
 
-    `owner`, where it is given, is everybody's.
+    With `layer` overlayfs whiteouts become those of a layer. `owner` replaces all owners.
     """
 
     def __init__(self, *, layer: bool, owner: tuple[int, int] | None = None) -> None:
@@ -314,17 +297,22 @@ class Packer:
         self._links: dict[tuple[int, int], str] = {}
 
     def pack(self, top: int, name: str = "") -> Iterator[bytes]:
-        """The pieces of a tar of the file or directory behind `top`, under `name`.
+        """Yield the pieces of a tar of the file or directory behind `top`, under `name`.
 
         A directory without a name is packed as `.`, its content below it. Raises
-        `InvalidArchive` for what our own reading does not take: devices, reserved names,
-        too many directories in each other.
+        `InvalidArchive` for what `TarReader` and `Tree` refuse: devices, reserved names,
+        too many nested directories.
         """
-        yield from self._object(os.dup(top), name)
+        yield from self._entry(os.dup(top), name)
         yield END
 
-    def _object(self, fd: int, path: str) -> Iterator[bytes]:
-        """Pack what `fd` is, and close it."""
+    def pack_path(self, directory: str) -> Iterator[bytes]:
+        """Yield the pieces of a tar of a directory's content."""
+        yield from self._entry(os.open(directory, os.O_PATH | os.O_CLOEXEC), "")
+        yield END
+
+    def _entry(self, fd: int, path: str) -> Iterator[bytes]:
+        """Pack the file or directory behind `fd`, and close it."""
         try:
             status = os.fstat(fd)
             clean(path, "the path")
@@ -335,7 +323,10 @@ class Packer:
                     yield header(info)
                     yield from self._directory(fd, path)
                 case stat.S_IFREG:
-                    first = self._first(status, path)
+                    first = path
+                    if status.st_nlink > 1:
+                        inode = (status.st_dev, status.st_ino)
+                        first = self._links.setdefault(inode, path)
                     if first != path:
                         info.type, info.linkname = tarfile.LNKTYPE, first
                         yield header(info)
@@ -348,7 +339,7 @@ class Packer:
                     info.type = tarfile.FIFOTYPE
                     yield header(info)
                 case stat.S_IFSOCK:
-                    return  # nobody listens to it any more where it comes to
+                    return  # its listener is not in the archive
                 case _ if self._mark and is_whiteout(status):
                     directory, _, name = path.rpartition("/")
                     yield _marker(directory, whiteout.PREFIX + name)
@@ -360,12 +351,6 @@ class Packer:
                     )
         finally:
             os.close(fd)
-
-    def _first(self, status: os.stat_result, path: str) -> str:
-        """The path under which the same file was packed before; `path` for the first time."""
-        if status.st_nlink == 1:
-            return path
-        return self._links.setdefault((status.st_dev, status.st_ino), path)
 
     def _info(self, path: str, status: os.stat_result) -> tarfile.TarInfo:
         info = tarfile.TarInfo(path or ".")
@@ -384,14 +369,14 @@ class Packer:
                 raise
         else:
             text = value.decode(errors="surrogateescape")
-            info.pax_headers = {f"SCHILY.xattr.{_CAPABILITIES}": text}
+            info.pax_headers = {_XATTR + _CAPABILITIES: text}
         yield header(info)
         with open(same, "rb", buffering=0) as file:
             left = size
             while left and (data := file.read(min(CHUNK, left))):
                 left -= len(data)
                 yield data
-        while left:  # it has been cut short meanwhile; its header is out already
+        while left:  # it was truncated after its header had been sent
             yield bytes(min(CHUNK, left))
             left -= min(CHUNK, left)
         yield padded(size)
@@ -410,10 +395,10 @@ class Packer:
                         remedy="give it another name, or use `mydocker export`",
                     )
                 try:
-                    found = os.open(name, _OBJECT, dir_fd=readable)
+                    found = os.open(name, _OPEN_ENTRY, dir_fd=readable)
                 except FileNotFoundError:
-                    continue  # it is gone, as it may in a container that runs
-                yield from self._object(found, inner)
+                    continue  # removed meanwhile by a running container
+                yield from self._entry(found, inner)
         finally:
             os.close(readable)
 

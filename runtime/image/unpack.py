@@ -1,11 +1,11 @@
-"""A directory filled from a tar, entry by entry, without ever leaving it.
+"""Unpacking of tar entries into a directory, confined to it by the kernel.
 
-The kernel does the checking: every parent directory is opened beneath the top
-(openat2(2) with RESOLVE_BENEATH), and an entry is made in it by its last name
-alone. So no link leads out, whether it was there before, came earlier in the
-archive, or is put there by somebody else in this very moment.
+Each parent directory is opened beneath the top (openat2(2) with RESOLVE_BENEATH),
+and an entry is made in it by its last name alone. So no link leads out, whether it
+was there before, came earlier in the archive, or is made at this moment by another
+process (docs/decisions/0005-images-are-hostile-input.md).
 
-In a layer the names that `runtime.image.whiteout` explains take something away instead.
+In a layer the names of `runtime.image.whiteout` remove files instead.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple, Self
+from typing import Final
 
 from linux.syscalls import RESOLVE_BENEATH, openat2
 from runtime.image import whiteout
-from runtime.image.tar import InvalidArchive, TarEntry
+from runtime.image.config import InvalidArchive
+from runtime.image.tar import TarEntry
 from runtime.image.whiteout import is_whiteout
 
 _CAPABILITIES: Final = "security.capability"
 _BASE: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW_FILE: Final = _BASE | os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _DIRECTORY: Final = _BASE | os.O_RDONLY | os.O_DIRECTORY
-_LEADS_ASTRAY: Final = {
+_PATH_ERRORS: Final = {
     errno.EXDEV: "lies below a link that leads out",
     errno.ELOOP: "lies below links that go in a circle",
     errno.ENAMETOOLONG: "is too long for a file system",
@@ -34,55 +35,44 @@ _LEADS_ASTRAY: Final = {
 }
 
 Payload = Callable[[Callable[[bytes], object]], None]
-"""Gives an entry's data to the function that it is called with."""
+"""Function that passes an entry's data to a writer."""
 
 
-class IdMap(NamedTuple):
-    """Which ids the caller's user namespace has: ranges of (first, count)."""
-
-    uids: tuple[tuple[int, int], ...]
-    gids: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def own(cls) -> Self:
-        """The caller's, from user_namespaces(7)."""
-        return cls(_ranges("uid_map"), _ranges("gid_map"))
-
-    def owner(self, uid: int, gid: int) -> tuple[int, int]:
-        """The ids that a file can have here: an id that is not mapped becomes root's."""
-        return _mapped(uid, self.uids), _mapped(gid, self.gids)
+IdRanges = tuple[tuple[int, int], ...]
+"""Ids of a user namespace as (first, count): user_namespaces(7)."""
 
 
-def _ranges(name: str) -> tuple[tuple[int, int], ...]:
+def _id_ranges(name: str) -> IdRanges:
     with open(f"/proc/self/{name}", encoding="ascii") as file:
         return tuple((int(line.split()[0]), int(line.split()[2])) for line in file)
 
 
-def _mapped(number: int, ranges: tuple[tuple[int, int], ...]) -> int:
+def _mapped(number: int, ranges: IdRanges) -> int:
+    """Return the id, or root's where the user namespace does not map it."""
     return number if any(0 <= number - first < count for first, count in ranges) else 0
 
 
 class Tree:
-    """A directory being filled. `add` and `finish` raise `InvalidArchive`, and `OSError` as the disk does.
+    """A directory that entries are unpacked into.
 
-    `top` is an open directory that stays the caller's. With `layer` whiteouts
-    are translated; without they are files like others. `owner`, where it is
-    given, is everybody's.
+    The caller closes `top`. With `layer` whiteouts are translated; without they are
+    files like others. `owner` replaces all owners. `add` and `finish` raise
+    `InvalidArchive`, and `OSError` for the disk's errors.
     """
 
     def __init__(self, top: int, *, layer: bool, owner: tuple[int, int] | None = None) -> None:
         self._top, self._layer, self._owner = top, layer, owner
-        self._ids = IdMap.own()
+        self._uids, self._gids = _id_ranges("uid_map"), _id_ranges("gid_map")
         self._mark = whiteout.attribute()
         self._parent: tuple[str, int] | None = None
         self._times: dict[str, int] = {}
 
     def add(self, entry: TarEntry, payload: Payload) -> None:
-        """Make one entry; one of that name that was made before gives way."""
+        """Make one entry; it replaces an earlier one of that name."""
         if not entry.path:
             if entry.kind != "directory":
                 raise InvalidArchive(f"the top of it is a {entry.kind}")
-            self._furnish_directory(".", self._top, entry)
+            self._set_directory_metadata(".", self._top, entry)
             return
         directory, _, name = entry.path.rpartition("/")
         try:
@@ -92,12 +82,12 @@ class Tree:
             else:
                 self._make(parent, name, entry, payload)
         except OSError as error:
-            if error.errno not in _LEADS_ASTRAY:
+            if error.errno not in _PATH_ERRORS:
                 raise
-            raise InvalidArchive(f"{entry.path!r} {_LEADS_ASTRAY[error.errno]}") from None
+            raise InvalidArchive(f"{entry.path!r} {_PATH_ERRORS[error.errno]}") from None
 
     def finish(self) -> None:
-        """Give the directories their times, which every entry made in them has changed."""
+        """Set the directories' times, which each entry made in them has changed."""
         for path, moment in self._times.items():
             fd = openat2(self._top, path, _DIRECTORY, resolve=RESOLVE_BENEATH)
             os.utime(fd, ns=(moment, moment))
@@ -105,7 +95,7 @@ class Tree:
         self.close()
 
     def close(self) -> None:
-        """Give back what is open."""
+        """Close the cached parent directory."""
         if self._parent is not None:
             os.close(self._parent[1])
             self._parent = None
@@ -113,7 +103,7 @@ class Tree:
     # --- directories ---------------------------------------------------------
 
     def _open(self, path: str) -> int:
-        """An open directory, made where it is not there; valid until the next call."""
+        """Open a directory, made if it is missing; the descriptor is valid until the next call."""
         if not path:
             return self._top
         if self._parent is not None and self._parent[0] == path:
@@ -126,10 +116,8 @@ class Tree:
     def _reach(self, path: str) -> int:
         try:
             return self._descend(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # the latter for a whiteout, perhaps
             pass
-        except NotADirectoryError:
-            pass  # a whiteout of the name, perhaps
         above, _, name = path.rpartition("/")
         parent = self._reach(above) if above else os.dup(self._top)
         try:
@@ -142,7 +130,7 @@ class Tree:
         return openat2(self._top, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_BENEATH)
 
     def _mkdir(self, parent: int, name: str, path: str) -> None:
-        """Make a directory in the place of nothing, or of a whiteout."""
+        """Make a directory; it replaces a whiteout of its name."""
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
@@ -170,13 +158,13 @@ class Tree:
                 fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
                 try:
                     payload(lambda data: _write(fd, data))
-                    self._furnish(fd, entry)
+                    self._set_metadata(fd, entry)
                 finally:
                     os.close(fd)
                 return
             case "link":
                 self._link(parent, name, entry)
-                return
+                return  # it shares the metadata of its target
             case "symlink":
                 os.symlink(entry.target, name, dir_fd=parent)
                 os.chown(name, *self._owned(entry), dir_fd=parent, follow_symlinks=False)
@@ -202,27 +190,27 @@ class Tree:
                 os.mkdir(name, 0o700, dir_fd=parent)
                 if self._layer and is_whiteout(found):
                     self._make_opaque(parent, name)
-        self._furnish_directory(name, parent, entry)
+        self._set_directory_metadata(name, parent, entry)
 
-    def _furnish_directory(self, name: str, parent: int, entry: TarEntry) -> None:
+    def _set_directory_metadata(self, name: str, parent: int, entry: TarEntry) -> None:
         with _opened(parent, name) as fd:
-            self._furnish(fd, entry)
+            self._set_metadata(fd, entry)
         self._times[entry.path or "."] = entry.mtime_ns
 
     def _link(self, parent: int, name: str, entry: TarEntry) -> None:
         above, _, base = entry.target.rpartition("/")
         try:
             source = self._descend(above or ".")
+            try:
+                os.link(base, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+            finally:
+                os.close(source)
         except FileNotFoundError:
-            raise _linked_to_nothing(entry) from None
-        try:
-            os.link(base, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            raise _linked_to_nothing(entry) from None
+            raise InvalidArchive(
+                f"{entry.path!r} is linked to {entry.target!r}, which is not in the archive"
+            ) from None
         except PermissionError:
             raise InvalidArchive(f"{entry.path!r} is a hard link to a directory") from None
-        finally:
-            os.close(source)
 
     def _unlink(self, parent: int, name: str, path: str) -> None:
         try:
@@ -231,13 +219,13 @@ class Tree:
             raise InvalidArchive(f"{path!r} is in the place of a directory") from None
 
     def _owned(self, entry: TarEntry) -> tuple[int, int]:
-        return self._owner or self._ids.owner(entry.uid, entry.gid)
+        return self._owner or (_mapped(entry.uid, self._uids), _mapped(entry.gid, self._gids))
 
-    def _furnish(self, fd: int, entry: TarEntry) -> None:
-        os.fchown(fd, *self._owned(entry))  # before the mode: it takes setuid bits away
+    def _set_metadata(self, fd: int, entry: TarEntry) -> None:
+        os.fchown(fd, *self._owned(entry))  # before the mode, as it clears setuid bits
         os.fchmod(fd, entry.mode)
         if _CAPABILITIES in entry.xattrs:
-            # The only attribute that is kept: overlayfs and the host's policy own the others.
+            # The only attribute that is kept: the others belong to overlayfs and the host's policy.
             try:
                 os.setxattr(fd, _CAPABILITIES, entry.xattrs[_CAPABILITIES])
             except OSError as error:
@@ -255,7 +243,7 @@ class Tree:
             self._make_opaque(parent, ".")
             return
         if name.startswith(whiteout.RESERVED):
-            return  # what AUFS kept for itself
+            return
         gone = name.removeprefix(whiteout.PREFIX)
         if gone in ("", ".", ".."):
             raise InvalidArchive(f"the whiteout {path!r} is of no name")
@@ -266,7 +254,7 @@ class Tree:
                 if not whiteout.is_opaque(directory, self._mark):
                     whiteout.make(directory, gone)
         else:
-            # It is in this layer too, and a whiteout means the layers below.
+            # This layer has the name too, and a whiteout is about the layers below.
             if stat.S_ISDIR(found.st_mode):
                 self._make_opaque(parent, gone)
 
@@ -277,18 +265,12 @@ class Tree:
 
 @contextmanager
 def _opened(parent: int, name: str) -> Iterator[int]:
-    """A directory itself, never what a link of that name points to."""
+    """Open a directory; ENOTDIR or ELOOP for a link of that name."""
     fd = os.open(name, _DIRECTORY, dir_fd=parent)
     try:
         yield fd
     finally:
         os.close(fd)
-
-
-def _linked_to_nothing(entry: TarEntry) -> InvalidArchive:
-    return InvalidArchive(
-        f"{entry.path!r} is linked to {entry.target!r}, which is not in the archive"
-    )
 
 
 def _write(fd: int, data: bytes) -> None:

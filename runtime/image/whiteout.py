@@ -1,8 +1,8 @@
-"""How a layer says that something of the layers below is gone: in a tar, and on disk.
+"""Whiteouts: marks of a layer for files of the layers below that are removed.
 
-In a tar an empty file `.wh.NAME` says that NAME is gone, and `.wh..wh..opq` that
-everything in its directory is (OCI image specification, "Image Layer Filesystem
-Changeset"). On disk the overlay wants a character device 0:0 called NAME, and an
+In a tar an empty file `.wh.NAME` removes NAME, and `.wh..wh..opq` removes
+everything in its directory (OCI image specification, "Image Layer Filesystem
+Changeset"). On disk overlayfs wants a character device 0:0 called NAME, and an
 extended attribute of the directory (Documentation/filesystems/overlayfs.rst).
 Both can be made in a user namespace: the device since Linux 5.8, and `user.*`
 attributes stand in for the `trusted.*` ones that only the host's root may set.
@@ -20,26 +20,26 @@ from linux.syscalls import in_user_namespace
 PREFIX: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
 RESERVED: Final = ".wh..wh."
-"""Names that AUFS kept for itself; old layers still have them."""
+"""Prefix of names that AUFS used internally and that old layers still have."""
 
 
 def attribute() -> str:
-    """The extended attribute that marks an opaque directory here."""
+    """Return the extended attribute that marks an opaque directory in this namespace."""
     return f"{'user' if in_user_namespace() else 'trusted'}.overlay.opaque"
 
 
 def is_whiteout(status: os.stat_result) -> bool:
-    """Whether a file is the overlay's mark that a name is gone."""
+    """Return True for an overlayfs whiteout."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def make(directory: int, name: str) -> None:
-    """Say that `name` is gone from an open directory."""
+    """Make a whiteout of `name` in an open directory."""
     os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
 
 
 def is_opaque(directory: int, mark: str) -> bool:
-    """Whether an open directory hides everything below it; `mark` is `attribute()`."""
+    """Return True if an open directory hides everything below it; `mark` is `attribute()`."""
     try:
         return os.getxattr(directory, mark) == b"y"
     except OSError as error:
@@ -51,7 +51,7 @@ def is_opaque(directory: int, mark: str) -> bool:
 def make_opaque(directory: int, mark: str) -> None:
     """Hide everything below an open directory.
 
-    Whiteouts in it have nothing to hide any more, and would be listed as files.
+    Whiteouts in it are removed: they hide nothing any more, and overlayfs would list them.
     """
     os.setxattr(directory, mark, b"y")
     with os.scandir(directory) as found:

@@ -15,7 +15,7 @@ from ipaddress import IPv6Address, ip_address, ip_interface
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 
 from linux import rtnetlink, rtnetlink_dump
-from linux.conntrack import Conntrack, Flow, by_protocol
+from linux.conntrack import Conntrack, Flow, protocol_mark
 from linux.netlink import Netlink, NetlinkError, Request
 from linux.netns import NetNS
 from linux.readiness import await_carrier, await_local
@@ -346,7 +346,7 @@ def forget(addresses: Collection[Address], flows: FlowWatch | None = None) -> No
         known = [item for item in rtnetlink_dump.neighbours(host) if item.address in addresses]
         requests = [rtnetlink.del_neighbour(item.ifindex, item.address) for item in known]
         host.send(requests, missing_ok=True)
-    marks = (by_protocol(_IGMP), *(item.packed for item in addresses))
+    marks = (protocol_mark(_IGMP), *(item.packed for item in addresses))
     try:
         found = marked(flows, *marks)
     except NetlinkError:

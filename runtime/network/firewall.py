@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from linux import rtnetlink, rtnetlink_dump
-from linux.conntrack import PROTOCOLS, Flow, to_port
+from linux.conntrack import PROTOCOLS, Flow, port_mark
 from linux.netlink import Netlink, Request
 from linux.nftables import (
     Expression,
@@ -255,7 +255,7 @@ def install(
     nft.apply(rules(identity, name, publications, targets))
     with Netlink() as host:
         own = {item.address.ip for item in rtnetlink_dump.addresses(host)}
-    found = endpoint.marked(flows, *{to_port(item.host_port) for item in publications})
+    found = endpoint.marked(flows, *{port_mark(item.host_port) for item in publications})
     endpoint.drop([flow for flow in found if _is_stale(flow, publications, own, targets)])
 
 

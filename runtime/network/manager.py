@@ -341,7 +341,7 @@ def _heard_routers() -> list[str]:
     net/ipv6/route.c).
     """
     with Netlink() as host:
-        links = rtnetlink_dump.advertised(host)
+        links = rtnetlink_dump.links_with_ra_routes(host)
     # A link's name may have a dot in it, which is a slash in a sysctl's.
     keys = [f"net.ipv6.conf.{name.replace('.', '/')}.accept_ra" for name in links]
     return [key for key in keys if sysctl.read(key) == "1"]

@@ -92,7 +92,7 @@ def test_it_has_one_default_route(cast: Scene, name: str, family: Family) -> Non
 def test_its_namespace_is_not_one_of_the_machines_root(cast: Scene, host: NetnsView) -> None:
     """It belongs to a user namespace of the user's own: root inside is nobody outside."""
     with cast[CONTAINER01].net.open() as inside, host.open() as outside:
-        assert syscalls.owner(inside.fd) != syscalls.owner(outside.fd)
+        assert syscalls.user_namespace(inside.fd) != syscalls.user_namespace(outside.fd)
 
 
 @requirement("UM-1")
@@ -250,7 +250,7 @@ def test_the_host_has_no_link_of_it(scene: Scene, host: NetnsView) -> None:
     bridges = scene.place(GATEWAY)
     assert lan.facts.interface in bridges.links()
     with bridges.open() as inner, host.open() as outer:
-        assert syscalls.owner(inner.fd) != syscalls.owner(outer.fd)
+        assert syscalls.user_namespace(inner.fd) != syscalls.user_namespace(outer.fd)
 
 
 # --- inside the host ---------------------------------------------------------------

@@ -30,4 +30,8 @@ def at_rest(place: NetnsView) -> None:
                 if item.address.version == 6 and not (item.tentative or item.address.is_link_local)
             }
 
-        until(place, lambda: in_use() <= rtnetlink_dump.taken(netlink), "its addresses are its own")
+        until(
+            place,
+            lambda: in_use() <= rtnetlink_dump.local_addresses(netlink),
+            "its addresses are its own",
+        )

@@ -29,8 +29,8 @@ class Star:
         self.netlink = stack.enter_context(Netlink(router))
         for space in self.everybody:
             # Usable at once, and an error for each packet that deserves one.
-            netns.write(space, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
-        netns.write(router, {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
+            netns.write_sysctls(space, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
+        netns.write_sysctls(router, {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
         for number, station in enumerate(self.stations):
             self._lay(number, station)
         await_ready(self.everybody)

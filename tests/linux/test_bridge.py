@@ -46,7 +46,7 @@ class Segment:
                 peer_mac=mac(number),
             )
             self.netlink.send([cable])
-            netns.write(station, {"net.ipv6.conf.eth0.disable_ipv6": 1})
+            netns.write_sysctls(station, {"net.ipv6.conf.eth0.disable_ipv6": 1})
             with Netlink(station) as netlink:
                 netlink.send([rtnetlink.set_link(2, up=True)])
                 assert rtnetlink_dump.link(netlink, "eth0").running

@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from linux.conntrack import PROTOCOLS, Conntrack, Flow, by_protocol, to_port
+from linux.conntrack import PROTOCOLS, Conntrack, Flow, port_mark, protocol_mark
 from linux.netlink import attr, be32, nest, text
 from linux.netns import NetNS
 from linux.nftables import (
@@ -176,9 +176,9 @@ def test_marked_ones_are_found_without_looking_at_the_others(
     for mark in (
         ip_address(SHARED[family]).packed,
         star.station(1, family).packed,
-        to_port(PORT),
-        by_protocol(PROTOCOLS["udp"]),
+        port_mark(PORT),
+        protocol_mark(PROTOCOLS["udp"]),
     ):
         assert flow in tracked.marked(b"\xffnowhere", mark)
-    assert flow not in tracked.marked(to_port(PORT + 1), ip_address("192.0.2.99").packed)
+    assert flow not in tracked.marked(port_mark(PORT + 1), ip_address("192.0.2.99").packed)
     assert tracked.marked() == []

@@ -62,7 +62,7 @@ def test_a_flow_that_is_older_than_the_watch_is_there_until_it_ends(star: Star, 
     first, second = (star.station(number, 4).packed for number in (1, 2))
     with FlowWatch(star.router) as watch:
         assert watch.marked(first)
-        netns.write(star.router, {EVENTS: 0})
+        netns.write_sysctls(star.router, {EVENTS: 0})
         forget_all(star)
         begin_flow(star, rules, to=2)
         assert not watch.marked(first)
@@ -72,7 +72,7 @@ def test_a_flow_that_is_older_than_the_watch_is_there_until_it_ends(star: Star, 
 def test_a_flow_that_begins_unheard_is_found(star: Star, rules: Nft, watch: FlowWatch) -> None:
     """As those do whose first packet a bridge floods to its own host."""
     assert not watch.marked(star.station(1, 4).packed)
-    netns.write(star.router, {EVENTS: 0})
+    netns.write_sysctls(star.router, {EVENTS: 0})
     begin_flow(star, rules)
     assert watch.marked(star.station(1, 4).packed)
     forget_all(star)
@@ -84,7 +84,7 @@ def test_a_flow_that_was_found_is_there_until_it_ends(
 ) -> None:
     """Of what begins unheard nobody tells the end either, and another may begin in its place."""
     first, second = (star.station(number, 4).packed for number in (1, 2))
-    netns.write(star.router, {EVENTS: 0})
+    netns.write_sysctls(star.router, {EVENTS: 0})
     begin_flow(star, rules)
     assert watch.marked(first)
     forget_all(star)
@@ -100,7 +100,7 @@ def test_what_ends_while_they_are_counted_makes_no_room(
     begin_flow(star, rules)
     first = watch.marked(star.station(1, 4).packed)
     assert first
-    netns.write(star.router, {EVENTS: 0})
+    netns.write_sysctls(star.router, {EVENTS: 0})
     begin_flow(star, rules, to=2)
     count = Conntrack.count
 
@@ -160,7 +160,7 @@ def test_what_was_heard_is_not_asked_for(
     assert not watch.marked(star.station(1, 4).packed)
     assert watch.marked(star.station(2, 4).packed)
     assert not walked
-    netns.write(star.router, {EVENTS: 0})
+    netns.write_sysctls(star.router, {EVENTS: 0})
     begin_flow(star, rules)
     assert watch.marked(star.station(1, 4).packed)
     assert walked
@@ -185,7 +185,7 @@ def test_nothing_is_denied_after_more_flows_than_there_is_room_for(
 
 def test_where_nobody_is_told_of_flows_they_are_asked_for(star: Star, rules: Nft) -> None:
     """nf_conntrack_events is 0."""
-    netns.write(star.router, {EVENTS: 0})
+    netns.write_sysctls(star.router, {EVENTS: 0})
     with FlowWatch(star.router) as watch:
         begin_flow(star, rules)
         assert watch.marked(star.station(1, 4).packed)

@@ -49,7 +49,7 @@ def test_an_address_is_local_once_it_was_waited_for(space: NetNS) -> None:
             own = ip_interface(f"fd00::{number:x}/64")
             netlink.send([rtnetlink.add_address(NEAR, own)])
             await_local(netlink, [own.ip])
-            assert rtnetlink_dump.way(netlink, own.ip).local
+            assert rtnetlink_dump.route_to(netlink, own.ip).local
 
 
 def test_an_address_that_is_not_there_is_named(space: NetNS) -> None:

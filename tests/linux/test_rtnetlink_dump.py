@@ -108,14 +108,16 @@ def test_addresses_are_told_with_their_link(netlink: Netlink) -> None:
     ]
 
 
-@pytest.mark.parametrize("question", [rtnetlink_dump.list_addresses, rtnetlink_dump.list_routes])
+@pytest.mark.parametrize(
+    "question", [rtnetlink_dump.addresses_request, rtnetlink_dump.routes_request]
+)
 def test_what_a_family_has_that_the_kernel_lacks_is_nothing(
     netlink: Netlink, question: Callable[[int], Request]
 ) -> None:
     """Such a question it takes for one about all families."""
     request = question(socket.AF_APPLETALK)
     assert netlink.ask(request)
-    assert not rtnetlink_dump.of_family(netlink, request)
+    assert not rtnetlink_dump.dump_family(netlink, request)
 
 
 def test_an_address_with_a_peer_is_told_by_its_own_end(netlink: Netlink, space: NetNS) -> None:
@@ -143,7 +145,9 @@ def test_an_address_tells_whether_it_can_be_used(netlink: Netlink, space: NetNS)
 def test_the_addresses_taken_in_are_the_local_routes(space: NetNS) -> None:
     """Of every link, `lo` and link-local ones too; no subnet, group or anycast address."""
     own = [ip_interface(text) for text in ("fd00::12:3456/64", "fe80::7/64")]
-    netns.write(space, {"net.ipv6.conf.all.forwarding": 1})  # a router has anycast addresses
+    netns.write_sysctls(
+        space, {"net.ipv6.conf.all.forwarding": 1}
+    )  # a router has anycast addresses
     with Netlink(space) as netlink:
         netlink.send(
             [rtnetlink.add_bridge("br0", index=5, up=False), rtnetlink.no_link_local("br0")]
@@ -151,7 +155,7 @@ def test_the_addresses_taken_in_are_the_local_routes(space: NetNS) -> None:
         netlink.send([rtnetlink.add_address(5, item) for item in own])
         netlink.send([rtnetlink.set_link(5, up=True)])
         await_local(netlink, [item.ip for item in own])
-        found = rtnetlink_dump.taken(netlink)
+        found = rtnetlink_dump.local_addresses(netlink)
     with decoder.rtnetlink(space) as ipr:
         rows = ipr.get_routes(family=socket.AF_INET6, table=255)
     assert {row["type"] for row in rows} > {RTN_LOCAL}
@@ -196,9 +200,9 @@ def test_links_of_which_a_router_has_told_are_known(netlink: Netlink, space: Net
     """By a route that has come with an advertisement, and by no other."""
     with decoder.rtnetlink(space) as ipr:
         ipr.route("add", dst="2001:db8::/32", gateway="fd00::2", oif=5)
-        assert rtnetlink_dump.advertised(netlink) == []
+        assert rtnetlink_dump.links_with_ra_routes(netlink) == []
         ipr.route("add", dst="::/0", gateway="fd00::3", oif=5, proto=9)
-    assert rtnetlink_dump.advertised(netlink) == ["br0"]
+    assert rtnetlink_dump.links_with_ra_routes(netlink) == ["br0"]
 
 
 def test_routes_that_every_link_has_are_those_of_ipv6(netlink: Netlink) -> None:

@@ -14,30 +14,30 @@ FORWARD = "net.ipv4.ip_forward"
 def test_a_value_is_that_of_the_namespace(space: NetNS) -> None:
     """What is written in one namespace is read there and nowhere else."""
     with NetNS.new() as other, NetNS.own() as own:
-        before = netns.read(own, [FORWARD])
-        netns.write(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": "77"})
-        netns.write(other, {FORWARD: 0})
-        assert netns.read(space, [FORWARD, "net.ipv4.ip_default_ttl"]) == {
+        before = netns.read_sysctls(own, [FORWARD])
+        netns.write_sysctls(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": "77"})
+        netns.write_sysctls(other, {FORWARD: 0})
+        assert netns.read_sysctls(space, [FORWARD, "net.ipv4.ip_default_ttl"]) == {
             FORWARD: "1",
             "net.ipv4.ip_default_ttl": "77",
         }
-        assert netns.read(other, [FORWARD]) == {FORWARD: "0"}
-        assert netns.read(own, [FORWARD]) == before
+        assert netns.read_sysctls(other, [FORWARD]) == {FORWARD: "0"}
+        assert netns.read_sysctls(own, [FORWARD]) == before
 
 
 def test_white_space_is_folded(space: NetNS) -> None:
     """A value of several numbers reads as one line with single blanks."""
-    netns.write(space, {"net.ipv4.ip_local_port_range": "2000 3000"})
+    netns.write_sysctls(space, {"net.ipv4.ip_local_port_range": "2000 3000"})
     key = "net.ipv4.ip_local_port_range"
-    assert netns.read(space, [key]) == {key: "2000 3000"}
+    assert netns.read_sysctls(space, [key]) == {key: "2000 3000"}
 
 
 def test_a_mask_can_be_emptied(space: NetNS) -> None:
     """An empty value is written too, and takes away what is there."""
     key = "net.ipv6.icmp.ratemask"
-    assert netns.read(space, [key])[key]
-    netns.write(space, {key: ""})
-    assert netns.read(space, [key]) == {key: ""}
+    assert netns.read_sysctls(space, [key])[key]
+    netns.write_sysctls(space, {key: ""})
+    assert netns.read_sysctls(space, [key]) == {key: ""}
 
 
 def test_an_interface_name_may_hold_a_dot(space: NetNS) -> None:
@@ -45,20 +45,20 @@ def test_an_interface_name_may_hold_a_dot(space: NetNS) -> None:
     with Netlink(space) as netlink:
         netlink.send([rtnetlink.add_bridge("br0.7")])
     key = "net.ipv4.conf.br0/7.forwarding"
-    netns.write(space, {key: 1})
-    assert netns.read(space, [key]) == {key: "1"}
+    netns.write_sysctls(space, {key: 1})
+    assert netns.read_sysctls(space, [key]) == {key: "1"}
 
 
 def test_what_is_not_there_is_named(space: NetNS) -> None:
     """An unknown key is an error that names it, read or written."""
     with pytest.raises(FileNotFoundError, match=r"net/ipv4/nothing"):
-        netns.read(space, [FORWARD, "net.ipv4.nothing"])
+        netns.read_sysctls(space, [FORWARD, "net.ipv4.nothing"])
     with pytest.raises(FileNotFoundError, match=r"net\.ipv4\.nothing = 1: No such file"):
-        netns.write(space, {"net.ipv4.nothing": 1})
+        netns.write_sysctls(space, {"net.ipv4.nothing": 1})
 
 
 def test_what_is_refused_is_named(space: NetNS) -> None:
     """A value the kernel does not take is an error that names key and value."""
     with pytest.raises(OSError, match=r"net\.ipv4\.ip_default_ttl = 0: Invalid argument"):
-        netns.write(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": 0})
-    assert netns.read(space, [FORWARD]) == {FORWARD: "1"}
+        netns.write_sysctls(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": 0})
+    assert netns.read_sysctls(space, [FORWARD]) == {FORWARD: "1"}

@@ -14,10 +14,9 @@ import pytest
 from harness.model.plan import PROTOCOLS, Observation, Outcome, Protocol
 from harness.probe import prober
 from harness.probe.quiescence import Quiet
-from linux import netns as sysctl
 from linux import rtnetlink
 from linux.netlink import Netlink, u32
-from linux.netns import NetNS
+from linux.netns import NetNS, write_sysctls
 from linux.readiness import await_ready
 from tests.support.asking import ask_all, control, question
 from tests.world.pair import PORT, pair
@@ -64,7 +63,7 @@ def lan() -> Iterator[Lan]:
         inside, crowd = (stack.enter_context(NetNS.new()) for _ in range(2))
         station, parent = stack.enter_context(pair(["192.0.2.1/24"], []))
         for space in (station, parent, inside, crowd):
-            sysctl.write(space, {"net.ipv6.conf.all.disable_ipv6": 1})  # else it sends unasked
+            write_sysctls(space, {"net.ipv6.conf.all.disable_ipv6": 1})  # else it sends unasked
         add_macvlan(parent, inside, 8, "eth0")
         with Netlink(inside) as netlink:
             netlink.send([rtnetlink.add_address(8, ip_interface(f"{INSIDE}/24"))])

@@ -32,7 +32,7 @@ def ends() -> Iterator[Pair]:
     """Two namespaces and a cable, IPv4 only: nobody sends unasked."""
     with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as both:
         for space in both:
-            netns.write(space, {"net.ipv6.conf.all.disable_ipv6": 1})
+            netns.write_sysctls(space, {"net.ipv6.conf.all.disable_ipv6": 1})
         yield both
 
 
@@ -102,7 +102,7 @@ def test_what_moves_elsewhere_does_not_count(ends: Pair, lo: NetNS) -> None:
 def storm() -> Iterator[NetNS]:
     """Two bridges joined by two cables, and one frame that goes round and round between them."""
     with NetNS.new() as space, Netlink(space) as netlink:
-        netns.write(space, {"net.ipv6.conf.default.disable_ipv6": 1})
+        netns.write_sysctls(space, {"net.ipv6.conf.default.disable_ipv6": 1})
         netlink.send([rtnetlink.add_bridge("west", index=5), rtnetlink.add_bridge("east", index=6)])
         for cable in (0, 1):
             ends = 10 + cable, 20 + cable
@@ -207,7 +207,7 @@ def bare() -> Iterator[Pair]:
     """Two namespaces and a cable, on which duplicate address detection takes a tenth second."""
     with pair([], []) as both:
         for space in both:
-            netns.write(
+            netns.write_sysctls(
                 space,
                 {
                     "net.ipv6.conf.eth0.accept_dad": 1,
@@ -251,7 +251,9 @@ def test_a_tentative_address_is_waited_for(bare: Pair, monkeypatch: pytest.Monke
     wait = select.select
     monkeypatch.setattr(select, "select", waited)
     for space, text in ((one, OWN), (other, PEER)):
-        netns.write(space, {"net.ipv6.conf.eth0.dad_transmits": 10})  # else it may be over by then
+        netns.write_sysctls(
+            space, {"net.ipv6.conf.eth0.dad_transmits": 10}
+        )  # else it may be over by then
         give(space, text)
         assert state(space, text) == (True, False)
     await_ready(bare)
@@ -267,7 +269,7 @@ def test_an_address_is_waited_for_until_it_can_be_reached(ends6: Pair) -> None:
     with Netlink(one) as netlink, other.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asker:
         netlink.send([rtnetlink.add_address(PORT, address) for address in fresh])
         await_ready([one])
-        assert rtnetlink_dump.taken(netlink) >= {address.ip for address in fresh}
+        assert rtnetlink_dump.local_addresses(netlink) >= {address.ip for address in fresh}
         asker.sendto(b"!", (str(fresh[-1].ip), 9))
         settle_down(*ends6)
     (entry,) = (item for item in _neighbours(other) if item.address == fresh[-1].ip)
@@ -323,7 +325,7 @@ def _neighbours(space: NetNS) -> list[rtnetlink_dump.Neighbour]:
 def test_an_address_that_stays_tentative_is_named(bare: Pair) -> None:
     """When time is up the error says which address of which link, and where."""
     one, _ = bare
-    netns.write(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
+    netns.write_sysctls(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
     give(one, OWN)
     with pytest.raises(NeverReady) as caught:
         await_ready(bare, bound=0.05)
@@ -361,7 +363,7 @@ def test_an_address_without_a_carrier_is_not_waited_for() -> None:
 def test_a_link_local_address_alone_is_not_waited_for(bare: Pair) -> None:
     """A link without a global IPv6 address takes no part in IPv6."""
     one, _ = bare
-    netns.write(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
+    netns.write_sysctls(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
     with Netlink(one) as netlink:
         netlink.send([rtnetlink.set_link(PORT, up=False), rtnetlink.set_link(PORT, up=True)])
     await_ready([one])

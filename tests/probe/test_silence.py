@@ -15,9 +15,9 @@ from harness.probe import prober
 from harness.probe.prober import SendQueueFull
 from harness.probe.quiescence import Quiet
 from harness.probe.sockets import open_stations
-from linux import netns as sysctl
 from linux import nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
+from linux.netns import write_sysctls
 from tests.linux.star_topology import SHARED, Star
 from tests.probe.conftest import TABLE
 from tests.support.asking import ask_all, question
@@ -90,7 +90,7 @@ def test_a_neighbour_that_is_not_there_is_silence() -> None:
     """An address that nobody has is dropped, now or when the kernel gives up on it later."""
     with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
         for family in ("ipv4", "ipv6"):
-            sysctl.write(one, {f"net.{family}.neigh.eth0.retrans_time_ms": 10})
+            write_sysctls(one, {f"net.{family}.neigh.eth0.retrans_time_ms": 10})
         asked = [
             question(one, NOBODY[family], two, protocol)
             for protocol in PROTOCOLS
@@ -128,9 +128,9 @@ def on_link(star: Star, address: str) -> None:
 def proxy(star: Star, family: Family) -> None:
     """Let the router answer its first cable's neighbours for the shared address."""
     if family == 4:
-        sysctl.write(star.router, {"net.ipv4.conf.eth0.proxy_arp": 1})
+        write_sysctls(star.router, {"net.ipv4.conf.eth0.proxy_arp": 1})
     else:
-        sysctl.write(star.router, {"net.ipv6.conf.eth0.proxy_ndp": 1})
+        write_sysctls(star.router, {"net.ipv6.conf.eth0.proxy_ndp": 1})
         star.netlink.send([rtnetlink.add_proxy(10, ip_address(SHARED[6]))])
 
 

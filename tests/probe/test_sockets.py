@@ -118,7 +118,9 @@ def test_a_listener_knows_the_ttl_of_the_first_packet(
 ) -> None:
     """The TTL of a connection is that of the SYN, kept by the kernel."""
     asker, witness = stations
-    netns.write(asker.netns, {"net.ipv4.ip_default_ttl": 44, "net.ipv6.conf.eth0.hop_limit": 44})
+    netns.write_sysctls(
+        asker.netns, {"net.ipv4.ip_default_ttl": 44, "net.ipv6.conf.eth0.hop_limit": 44}
+    )
     with asker.netns.entered():
         stream = asker.connecting(family)
     with stream:
@@ -128,7 +130,9 @@ def test_a_listener_knows_the_ttl_of_the_first_packet(
         with accepted:
             assert syn_ttl(accepted) == 44
             assert plain(sender[0]) == ip_address(ASKER[family])
-    netns.write(asker.netns, {"net.ipv4.ip_default_ttl": 64, "net.ipv6.conf.eth0.hop_limit": 64})
+    netns.write_sysctls(
+        asker.netns, {"net.ipv4.ip_default_ttl": 64, "net.ipv6.conf.eth0.hop_limit": 64}
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -27,7 +27,7 @@ NETWORK = NetworkInfo("net", "id", "docker9", GATEWAYS)
 def host() -> Iterator[NetNS]:
     """A namespace with a bridge of MTU 1450 that has the gateways' addresses."""
     with control() as space, Netlink(space) as netlink:
-        netns.write(space, {"net.ipv6.conf.default.accept_dad": 0})
+        netns.write_sysctls(space, {"net.ipv6.conf.default.accept_dad": 0})
         netlink.send([rtnetlink.add_bridge("docker9", index=9, mtu=1450)])
         netlink.send([rtnetlink.add_address(9, gateway) for gateway in GATEWAYS])
         yield space
@@ -37,7 +37,7 @@ def host() -> Iterator[NetNS]:
 def inside() -> Iterator[NetNS]:
     """A container's namespace: `lo`, down."""
     with NetNS.new() as space:
-        netns.write(space, {"net.ipv6.conf.default.accept_dad": 0})
+        netns.write_sysctls(space, {"net.ipv6.conf.default.accept_dad": 0})
         yield space
 
 
@@ -66,7 +66,7 @@ def test_an_attached_namespace_takes_in_what_comes(host: NetNS, inside: NetNS) -
     with Netlink(inside) as netlink:
         for _ in range(30):
             attach(host, inside, NETWORK, "alone")
-            assert LAST & rtnetlink_dump.taken(netlink)
+            assert LAST & rtnetlink_dump.local_addresses(netlink)
             netlink.send([rtnetlink.del_link("eth0")])
 
 

@@ -78,7 +78,7 @@ def test_nobody_calls_twice_from_one_port(ends: Ends, transport: Transport, fami
     """However few the kernel has to give: a translation changes the port of the second call."""
     one, other = ends
     with other.open() as space:
-        netns.write(space, {"net.ipv4.ip_local_port_range": "40000 40003"})
+        netns.write_sysctls(space, {"net.ipv4.ip_local_port_range": "40000 40003"})
     with Listener(one, transport, address=ADDRESSES[family]) as ear:
         met = [ear.hears(other) for _ in range(20)]
     assert len({meeting.own for meeting in met if meeting}) == 20

@@ -7,10 +7,9 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import ip_interface
 
 from harness.world.build import UNLIMITED
-from linux import netns as sysctl
 from linux import rtnetlink
 from linux.netlink import Netlink
-from linux.netns import NetNS
+from linux.netns import NetNS, write_sysctls
 from linux.readiness import await_ready
 
 PORT = 2
@@ -27,7 +26,7 @@ def pair(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[NetNS, Net
     with NetNS.new() as one, NetNS.new() as other, ExitStack() as stack:
         near, far = (stack.enter_context(Netlink(netns)) for netns in (one, other))
         for netns in (one, other):
-            sysctl.write(netns, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
+            write_sysctls(netns, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
         near.send(
             [rtnetlink.add_veth("eth0", "eth0", index=PORT, peer_netns=other.fd, peer_index=PORT)]
         )

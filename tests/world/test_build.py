@@ -134,7 +134,7 @@ def test_only_the_worlds_own_links_do_without_duplicate_address_detection(world:
     """Its links are usable at once; what a runtime adds to the host is as on any machine."""
     host = world.namespaces[HOST]
     keys = [f"net.ipv6.conf.{link}.accept_dad" for link in ("eth0", "br0", "default")]
-    assert list(netns.read(host, keys).values()) == ["0", "0", "1"]
+    assert list(netns.read_sysctls(host, keys).values()) == ["0", "0", "1"]
 
 
 # --- what nobody has ----------------------------------------------------------------

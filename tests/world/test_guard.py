@@ -73,9 +73,9 @@ def sysctls(key: str, value: int, *, place: str = HOST) -> Plant:
     """A sysctl set to another value."""
 
     def planted(world: World) -> Callable[[World], object]:
-        before = netns.read(world.namespaces[place], [key])[key]
-        netns.write(world.namespaces[place], {key: value})
-        return lambda world: netns.write(world.namespaces[place], {key: before})
+        before = netns.read_sysctls(world.namespaces[place], [key])[key]
+        netns.write_sysctls(world.namespaces[place], {key: value})
+        return lambda world: netns.write_sysctls(world.namespaces[place], {key: before})
 
     return planted
 

@@ -27,7 +27,7 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
     with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as both:
         for space, address in zip(both, ("2001:db8::1/64", "2001:db8::2/64"), strict=True):
             for key, value in (("disable_ipv6", 1), ("accept_dad", 0), ("disable_ipv6", 0)):
-                netns.write(space, {f"net.ipv6.conf.eth0.{key}": value})
+                netns.write_sysctls(space, {f"net.ipv6.conf.eth0.{key}": value})
             netlink(rtnetlink.add_address(PORT, IPv6Interface(address)))(space)
         yield both
 
@@ -54,7 +54,7 @@ def rules(*requests: Request) -> StateChange:
 
 def sysctls(key: str, value: int) -> StateChange:
     """A sysctl set to another value."""
-    return lambda space: netns.write(space, {f"net.{key}": value})
+    return lambda space: netns.write_sysctls(space, {f"net.{key}": value})
 
 
 CHAIN = (nftables.add_table(TABLE), nftables.add_chain(TABLE, "input", hook="input"))
@@ -197,7 +197,9 @@ def test_a_links_sysctls_go_by_their_own_names(ends: tuple[NetNS, NetNS], family
     start = f"sysctl net.{family}.conf.eth0."
     told = {key.removeprefix(start): facts[key]["value"] for key in facts if key.startswith(start)}
     files = set(told) - {"tag", "stable_secret", "ndisc_tclass", "medium_id"}
-    read = netns.read(ends[0], [f"net.{family}.conf.eth0.{key}" for key in files - _IN_JIFFIES])
+    read = netns.read_sysctls(
+        ends[0], [f"net.{family}.conf.eth0.{key}" for key in files - _IN_JIFFIES]
+    )
     assert {key: told[key] for key in files - _IN_JIFFIES} == {
         key.rpartition(".")[2]: value for key, value in read.items()
     }
@@ -223,7 +225,7 @@ def test_few_open_files_are_enough(
             narrow = Dumps(space)
         with narrow:
             assert narrow.take().sysctls == roomy.take().sysctls
-            netns.write(space, {"net.ipv4.ip_forward": 1})
+            netns.write_sysctls(space, {"net.ipv4.ip_forward": 1})
             assert dict(narrow.take().sysctls)["net.ipv4.ip_forward"] == b"1\n"
 
 
@@ -232,8 +234,8 @@ def test_of_a_long_sysctl_the_end_is_seen_as_well(ends: tuple[NetNS, NetNS]) -> 
     key = "net.ipv4.ip_local_reserved_ports"
     ports = ",".join(str(port) for port in range(10001, 10401, 2))
     with Dumps(ends[0]) as dumps:
-        netns.write(ends[0], {key: ports})
+        netns.write_sysctls(ends[0], {key: ports})
         before = dumps.take()
-        netns.write(ends[0], {key: f"{ports},20000"})
+        netns.write_sysctls(ends[0], {key: f"{ports},20000"})
         changed = [change.thing for change in differences(before, dumps.take())]
     assert changed == [f"sysctl {key}"]

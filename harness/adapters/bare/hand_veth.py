@@ -50,7 +50,9 @@ class VethByHand(LinuxBridge):
                     rtnetlink_dump.link(inside, f"eth{number}") for number in range(len(leased))
                 ]
                 for link in links:
-                    netns.write(space, {f"net.ipv6.conf.{link.name}.{key}": 0 for key in _OFF})
+                    netns.write_sysctls(
+                        space, {f"net.ipv6.conf.{link.name}.{key}": 0 for key in _OFF}
+                    )
                 inside.send(_furnishing(links, leased))
             await_ready([space, here])
         own = zip(leased, links, strict=True)

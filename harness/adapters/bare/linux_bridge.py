@@ -128,13 +128,13 @@ class LinuxBridge:
         with NetNS.own() as here, Netlink(here) as netlink:
             try:
                 netlink.send([rtnetlink.add_bridge(name, mac=_mac(name), mtu=spec.mtu, up=False)])
-                netns.write(here, {f"net.ipv6.conf.{name}.accept_dad": 0})
+                netns.write_sysctls(here, {f"net.ipv6.conf.{name}.accept_dad": 0})
                 netlink.send(
                     [rtnetlink.set_link(rtnetlink_dump.link(netlink, name).ifindex, up=True)]
                 )
                 index = rtnetlink_dump.link(netlink, name).ifindex
                 netlink.send([rtnetlink.add_address(index, item) for item in gateways])
-                netns.write(here, _forwarding(netlink, {item.version for item in gateways}))
+                netns.write_sysctls(here, _forwarding(netlink, {item.version for item in gateways}))
                 self._rule(spec)
             except OSError as error:
                 with contextlib.suppress(OSError):
@@ -218,7 +218,7 @@ def _gateways(spec: NetworkSpec) -> tuple[IPv4Interface | IPv6Interface, ...]:
 
 def _forwarding(netlink: Netlink, versions: Collection[int]) -> dict[str, str | int]:
     """What has the host forward, and listen to routers as before, which it would cease to do."""
-    names = rtnetlink_dump.advertised(netlink) if 6 in versions else []
+    names = rtnetlink_dump.links_with_ra_routes(netlink) if 6 in versions else []
     listening: dict[str, str | int] = {f"net.ipv6.conf.{name}.accept_ra": 2 for name in names}
     return listening | {_FORWARDING[version]: 1 for version in versions}
 

@@ -15,10 +15,10 @@ from typing import Final
 from harness.adapters.docker_cli.spec import CliSpec, CliVerbs, DaemonSpec
 from harness.adapters.support import rootless
 from harness.model.features import Feature
-from linux.proc import spoken
+from linux.proc import protocol_available
 
 # docker-proxy needs sockets of what it publishes, and not every kernel has those of SCTP.
-_NOT_HERE: Final = set() if spoken("SCTP") else {Feature.SCTP}
+_NOT_HERE: Final = set() if protocol_available("SCTP") else {Feature.SCTP}
 FEATURES: Final = frozenset(Feature) - {Feature.MACVLAN, Feature.USER_MODE} - _NOT_HERE
 
 HOME: Final = "/run/netmodes/docker"

@@ -15,7 +15,7 @@ from typing import Final
 from harness.adapters.docker_cli.spec import PREFIX, CliSpec, CliVerbs
 from harness.adapters.support import rootless
 from harness.model.features import Feature
-from linux.proc import spoken
+from linux.proc import protocol_available
 
 FEATURES: Final = frozenset(
     {
@@ -32,7 +32,7 @@ FEATURES: Final = frozenset(
         Feature.CONNECT,
         Feature.RESTART,
         Feature.SYSCTL,
-        *([Feature.SCTP] if spoken("SCTP") else []),
+        *([Feature.SCTP] if protocol_available("SCTP") else []),
     }
 )
 HOME: Final = "/run/netmodes/podman"

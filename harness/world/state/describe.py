@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from harness.model.topology import Address
 from harness.world.state.netlink_dump import Messages, Raw, Ruleset
 from linux import rtnetlink
-from linux.netlink import attributes, chosen, number
+from linux.netlink import attributes, number, pick
 from linux.nftables import comment_of
 
 Thing = tuple[str, dict[str, str]]
@@ -209,8 +209,8 @@ _TOLD: Final = frozenset({_NDTPA_IFINDEX, *_TIMINGS})
 
 def _still_timings(answer: bytes) -> Still:
     """A neighbour table's parameters without its counters, and the time that is drawn anew."""
-    parameters = chosen(answer, 4, (_NDTA_PARMS,)).get(_NDTA_PARMS, b"")
-    return answer[0], *chosen(parameters, 0, _TOLD).items()
+    parameters = pick(answer, 4, (_NDTA_PARMS,)).get(_NDTA_PARMS, b"")
+    return answer[0], *pick(parameters, 0, _TOLD).items()
 
 
 def _timings(answer: bytes, names: Names) -> Iterator[Thing]:
@@ -334,7 +334,7 @@ def _bridge(answer: bytes) -> int:
     if not state & (rtnetlink.NUD_PERMANENT | rtnetlink.NUD_NOARP):
         return 0  # learned
     bridge = number(
-        chosen(answer, rtnetlink.NEIGH.size, (rtnetlink.NDA_MASTER,)).get(rtnetlink.NDA_MASTER, b"")
+        pick(answer, rtnetlink.NEIGH.size, (rtnetlink.NDA_MASTER,)).get(rtnetlink.NDA_MASTER, b"")
     )
     # Without a master it is of a link's own list of groups; a bridge's own comes and goes with it.
     return bridge if index != bridge else 0

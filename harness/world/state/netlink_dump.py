@@ -154,8 +154,8 @@ class Dumps:
         )
         return Raw(
             links,
-            self._of_each_family(rtnetlink_dump.list_addresses),
-            self._of_each_family(rtnetlink_dump.list_routes),
+            self._of_each_family(rtnetlink_dump.addresses_request),
+            self._of_each_family(rtnetlink_dump.routes_request),
             rules,
             neighbours,
             proxies,
@@ -168,7 +168,7 @@ class Dumps:
 
     def _of_each_family(self, about: Callable[[int], Request]) -> Messages:
         answers = (
-            rtnetlink_dump.of_family(self._route, about(item)) for item in rtnetlink_dump.FAMILIES
+            rtnetlink_dump.dump_family(self._route, about(item)) for item in rtnetlink_dump.FAMILIES
         )
         return tuple(chain.from_iterable(answers))
 

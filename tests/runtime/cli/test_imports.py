@@ -48,10 +48,10 @@ NETWORKS = {
     "socket",
 }
 """About networks of a container's own, whatever they are."""
-IMAGES = {"runtime.image.images", "runtime.image.library", "runtime.container.options"}
+IMAGES = {"runtime.image.config", "runtime.image.store", "runtime.container.options"}
 NOBODY = {
     *{"dataclasses", "logging", "pathlib", "shutil", "subprocess", "tempfile", "threading"},
-    *{"hashlib", "gzip", "tarfile", "runtime.container.files", "runtime.image.create"},
+    *{"hashlib", "gzip", "tarfile", "runtime.container.files", "runtime.image.images"},
     *{"runtime.container.processes", "runtime.container.prefork"},
 }
 """Archives and digests are for those who load, not for those who run; and so on."""

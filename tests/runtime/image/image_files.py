@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.engine import Engine
-from runtime.image.create import LoadedImage
+from runtime.image.store import NamedImage
 from tests.runtime.image import tars
 from tests.runtime.support.inspection import descriptors, mounts
 
 
-def load(engine: Engine, archive: bytes) -> list[LoadedImage]:
+def load(engine: Engine, archive: bytes) -> list[NamedImage]:
     """Load an archive from a file that is gone afterwards."""
     with tempfile.TemporaryFile(dir="/run", buffering=0) as file:
         file.write(archive)

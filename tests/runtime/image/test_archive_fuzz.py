@@ -17,11 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.image import config, create
+from runtime.errors import InvalidError
 from runtime.image import layer as layers
+from runtime.image.config import InvalidArchive, parse_config
+from runtime.image.images import Images
 from runtime.image.layer import Budget, Chunks
-from runtime.image.library import Library
-from runtime.image.tar import InvalidArchive, Packer
+from runtime.image.store import ImageStore
+from runtime.image.tar import Packer
+from runtime.store import Store
 from tests.runtime.image import tars
 from tests.runtime.image.tars import Item
 
@@ -136,21 +139,21 @@ def damaged(draw: st.DrawFn) -> bytes:
 def test_a_damaged_archive_is_whole_or_refused(data: bytes) -> None:
     """There is the image that the digests promise, or nothing at all."""
     with scratch() as made, tempfile.TemporaryFile(dir="/run", buffering=0) as file:
-        library = Library(str(made / "library"))
+        store = ImageStore(str(made))
         file.write(data)
         file.seek(0)
         try:
-            found = create.load(library, file)
-        except InvalidArchive:
-            assert library.index() == ({}, {})
+            found = Images(store, Store(str(made))).load(file)
+        except InvalidError:
+            assert store.index() == ({}, {})
             for name in ("layers", "configs", "scratch"):
                 assert not list((made / "library" / name).iterdir())
         else:
             for item in found:
-                raw = library.config(item.identity)
+                raw = store.config(item.identity)
                 assert tars.sha256(raw) == item.identity
-                for layer in config.parse(raw).layers:
-                    assert tars.sha256(Path(library.layer(layer), "blob").read_bytes()) == layer
+                for layer in parse_config(raw).layers:
+                    assert tars.sha256(Path(store.layer(layer), "blob").read_bytes()) == layer
 
 
 JSON = st.recursive(
@@ -175,7 +178,7 @@ def test_a_configuration_is_understood_or_refused(made: Any) -> None:
     """Never half: what comes out of it is text that a program can be given."""
     raw = json.dumps(made).encode()
     try:
-        found = config.parse(raw)
+        found = parse_config(raw)
     except InvalidArchive:
         return
     assert found.identity == tars.sha256(raw)

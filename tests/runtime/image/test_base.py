@@ -71,9 +71,8 @@ def test_another_copy_of_mydocker_takes_the_same(
     """Where it lies and when it was installed does not matter; what it would make does."""
     first = base.get(BASE, cache)
     other = tmp_path / "elsewhere.py"
-    first_of, *rest = base.RECIPE
-    other.write_bytes(Path(first_of).read_bytes())
-    monkeypatch.setattr(base, "RECIPE", (str(other), *rest))
+    other.write_bytes(Path(base.RECIPE).read_bytes())
+    monkeypatch.setattr(base, "RECIPE", str(other))
     assert base.get(BASE, cache) == first
     other.write_text("# otherwise\n")
     assert base.get(BASE, cache).layers != first.layers

@@ -16,7 +16,10 @@ import pytest
 from runtime import store
 from runtime.engine import Engine
 from runtime.errors import ConflictError, InvalidError, NotFoundError
-from runtime.image import archive, layer, library, references, unpack
+from runtime.image import archive, layer, unpack
+from runtime.image import store as images
+from runtime.image.config import parse_reference
+from runtime.image.store import ImageStore
 from tests.runtime.image import tars
 from tests.runtime.image.image_files import base_layer, import_root, load, make, on_disk, output
 from tests.runtime.image.tars import Item, directory
@@ -38,11 +41,11 @@ LOADING = steps(
     (unpack.Tree, "add"),
     (unpack.Tree, "finish"),
     (layer, "write_json"),
-    (library.Library, "publish"),
-    (library.Library, "_make_empty"),
+    (ImageStore, "publish"),
+    (ImageStore, "_make_mount_points"),
     (os, "rename"),
-    (library, "write_json"),
-    (library.Library, "_forget"),
+    (images, "write_json"),
+    (ImageStore, "_remove_unlisted"),
     (store, "remove"),
     (store, "_remove_one"),
 )
@@ -69,9 +72,9 @@ def test_a_load_is_killed(engine: Engine, root: Path, step: tuple[Any, str, bool
 
 
 REMOVING = steps(
-    (library, "write_json"),
-    (library.Library, "_forget"),
-    (library.Library, "_abandoned"),
+    (images, "write_json"),
+    (ImageStore, "_remove_unlisted"),
+    (ImageStore, "_abandoned"),
     (os, "rename"),
     (os, "unlink"),
     (store, "remove"),
@@ -170,7 +173,7 @@ def test_many_at_once(engine: Engine, root: Path, work: Callable[[Path, str], No
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 4
-    index = engine.images._library.index()
+    index = ImageStore(str(root)).index()
     kept = 6 if work is _load_many else 0
     assert set(index.layers()) == set(os.listdir(root / "library" / "layers"))
     assert len(index.layers()) == kept
@@ -182,15 +185,15 @@ def test_a_layer_that_is_removed_meanwhile_is_made_again(
 ) -> None:
     """A load that counts on a layer of another image does not lose it with that image."""
     make(engine, ONE, name="first")
-    original = library.Library.publish
+    original = ImageStore.publish
     pending = [lambda: engine.images.remove("first")]
 
-    def late(self: library.Library, *args: Any) -> list[str]:
+    def late(self: ImageStore, *args: Any) -> list[str]:
         if pending:
             pending.pop()()
         return original(self, *args)
 
-    monkeypatch.setattr(library.Library, "publish", late)
+    monkeypatch.setattr(ImageStore, "publish", late)
     make(engine, ONE, TWO)
     assert [os.listdir(tree) for tree in engine.images.get("made").layers[:-1]] == [["two"], ["d"]]
 
@@ -304,7 +307,7 @@ NAMES = {
 @pytest.mark.parametrize("text", NAMES)
 def test_names_are_read_as_docker_reads_them(text: str) -> None:
     """What goes without saying is left out."""
-    assert references.parse(text) == NAMES[text]
+    assert parse_reference(text) == NAMES[text]
 
 
 @pytest.mark.parametrize(
@@ -331,4 +334,4 @@ def test_names_are_read_as_docker_reads_them(text: str) -> None:
 def test_names_that_cannot_be(text: str) -> None:
     """Are refused before anything is made."""
     with pytest.raises(InvalidError, match=re.escape(f"name an image {text!r}")):
-        references.parse(text)
+        parse_reference(text)

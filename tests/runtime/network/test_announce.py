@@ -49,7 +49,9 @@ def test_who_is_told_of_an_address_can_send_to_it(
 
     def announcing(inside: Netlink, *args: Any) -> None:
         own: Sequence[Address] = args[-1]
-        early.extend(address for address in own if not rtnetlink_dump.way(inside, address).local)
+        early.extend(
+            address for address in own if not rtnetlink_dump.route_to(inside, address).local
+        )
         announce(inside, *args)
 
     monkeypatch.setattr(endpoint, "announce", announcing)

@@ -48,7 +48,7 @@ class Nspawn:
         for endpoint in order.endpoints:
             with NetNS.at(f"/proc/{pid}/ns/net") as space, Netlink(space) as netlink:
                 index = rtnetlink_dump.link(netlink, _INSIDE).ifindex
-                netns.write(space, {f"net.ipv6.conf.{_INSIDE}.accept_dad": 0})
+                netns.write_sysctls(space, {f"net.ipv6.conf.{_INSIDE}.accept_dad": 0})
                 netlink.send(list(_furnishing(index, endpoint)))
         return pid
 

@@ -1,0 +1,311 @@
+"""Images on disk, and the lookup of an image by name or id.
+
+```
+library/lock                 taken for moments: to publish, to name, to remove
+library/index.json           which images there are, and their names
+library/configs/<id>         an image's configuration, byte for byte; the id is its SHA-256
+library/layers/<diff id>/    a layer, shared by all images that have it
+library/empty/               mount points, below every image that lacks them
+library/scratch/<random>/    work in progress; removed at its end
+```
+
+An image exists once `index.json` lists it; that file is replaced in one step.
+Anything else on disk was left by a process that was killed, and the next change
+removes it. There are no reference counts: a layer is in use if the index says so.
+
+Lock order: a container's, the library's, the root's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final, NamedTuple, Self
+
+from runtime import store
+from runtime.errors import NotFoundError
+from runtime.image import base
+from runtime.image.config import (
+    Image,
+    ImageConfig,
+    ImageDefaults,
+    id_prefix,
+    parse_reference,
+    with_tag,
+)
+from runtime.records import ContainerConfig
+from runtime.store import Lock, match_prefix, read_json, write_json
+
+_MOUNT_POINTS: Final = ("dev", "etc", "proc", "sys")
+_MOUNTED_FILES: Final = ("hosts", "hostname", "resolv.conf")
+_LOCK: Final = ".lock"
+
+
+class IndexEntry(NamedTuple):
+    """An image in the index; `layers` are diff ids, the lowest first."""
+
+    layers: tuple[str, ...]
+    created: str
+    size: int
+    defaults: ImageDefaults = ImageDefaults()
+
+
+class Index(NamedTuple):
+    """Images by id, and ids by name."""
+
+    images: dict[str, IndexEntry]
+    names: dict[str, str]
+
+    def names_of(self, identity: str) -> list[str]:
+        """Return the names of an image."""
+        return sorted(name for name, found in self.names.items() if found == identity)
+
+    def named(self, reference: str) -> str | None:
+        """Return the stored form of a name; `None` when no image has it."""
+        plain = with_tag(reference)
+        if plain in self.names:
+            return plain
+        longer = parse_reference(reference) if "/" in reference else plain
+        return longer if longer in self.names else None
+
+    def find(self, reference: str) -> str | None:
+        """Return the id of the image with that name or beginning of an id, if there is one.
+
+        `NotFoundError` when the beginning fits several ids.
+        """
+        if (name := self.named(reference)) is not None:
+            return self.names[name]
+        digits = id_prefix(reference)
+        found = match_prefix(digits, list(self.images)) if digits else []
+        if len(found) > 1:
+            some = ", ".join(item[:12] for item in found[:5])
+            raise NotFoundError(
+                f"use the image {reference!r}",
+                f"{len(found)} ids start so: {some}",
+                remedy="more digits, or the name",
+            )
+        return found[0] if found else None
+
+    def layers(self) -> set[str]:
+        """Return every layer of every image."""
+        return {layer for known in self.images.values() for layer in known.layers}
+
+
+class NamedImage(NamedTuple):
+    """An image's configuration and its names."""
+
+    config: ImageConfig
+    names: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """The image's id."""
+        return self.config.identity
+
+
+class ImageStore:
+    """The images below a state directory, and the machine's own image `base`."""
+
+    def __init__(self, root: str) -> None:
+        self.path = f"{root}/library"
+        self.cache = base.cache_directory(root)
+        """Directory of `base`."""
+
+    # --- lookup --------------------------------------------------------------
+
+    def get(self, reference: str) -> Image:
+        """Return the image of that name or beginning of an id; `NotFoundError` otherwise."""
+        index = self.index()
+        identity = index.find(reference)
+        if identity is not None:
+            return self.image(index, identity, reference)
+        if digits := id_prefix(reference):
+            for item in base.every(self.cache):
+                if item.id.startswith(digits):
+                    return item
+        return base.get(reference, self.cache)
+
+    @contextmanager
+    def pinned(self, reference: str) -> Iterator[Image]:
+        """Look an image up, and keep it from being removed during the body."""
+        if self.index().find(reference) is None:
+            yield self.get(reference)
+        else:
+            with self.locked():
+                yield self.get(reference)
+
+    def of(self, config: ContainerConfig) -> Image:
+        """Return the image that a container was made from, also when its name has moved."""
+        index = self.index()
+        if config.image_id in index.images:
+            return self.image(index, config.image_id, config.image)
+        # `base` changes with the machine, and the container may name it by its former id
+        own = [item for item in base.every(self.cache) if item.id == config.image_id]
+        return own[0] if own else base.get(config.image, self.cache)
+
+    def image(self, index: Index, identity: str, name: str) -> Image:
+        """Return an image of the index under one of its names."""
+        known = index.images[identity]
+        # overlayfs refuses a layer that is listed twice; the upper one hides all of the lower
+        layers = [f"{self.layer(item)}/tree" for item in reversed(known.layers)]
+        stack = (*dict.fromkeys(layers), f"{self.path}/empty")
+        return Image(name, stack, known.size, known.created, identity, known.defaults)
+
+    def index(self) -> Index:
+        """Read the index."""
+        try:
+            found = read_json(f"{self.path}/index.json")
+        except FileNotFoundError:
+            return Index({}, {})
+        images = {
+            identity: IndexEntry(tuple(layers), created, size, ImageDefaults(**defaults))
+            for identity, (layers, created, size, defaults) in found["images"].items()
+        }
+        return Index(images, found["names"])
+
+    def layer(self, diff_id: str) -> str:
+        """Return the directory of a layer."""
+        return f"{self.path}/layers/{diff_id}"
+
+    def config(self, identity: str) -> bytes:
+        """Return an image's configuration; `FileNotFoundError` when it has been removed."""
+        with open(f"{self.path}/configs/{identity}", "rb") as file:
+            return file.read()
+
+    def missing(self, layers: Iterable[str]) -> list[str]:
+        """Return the layers that are not on disk, each once."""
+        return [item for item in dict.fromkeys(layers) if not os.path.isdir(self.layer(item))]
+
+    # --- changes -------------------------------------------------------------
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the library's lock; leftovers of killed processes are removed afterwards."""
+        for directory in ("configs", "layers", "scratch"):
+            os.makedirs(f"{self.path}/{directory}", mode=0o700, exist_ok=True)
+        lock = Lock.take(f"{self.path}/lock")
+        assert lock is not None
+        abandoned: list[_Scratch] = []
+        try:
+            yield
+            self._remove_unlisted()
+            abandoned = self._abandoned()
+        finally:
+            lock.release()
+        for item in abandoned:
+            item.remove()
+
+    def tidy(self) -> None:
+        """Remove leftovers of killed processes if there is any sign of them."""
+        with suppress(FileNotFoundError):
+            if os.listdir(f"{self.path}/scratch"):
+                with self.locked():
+                    pass
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """Make a directory on the library's file system, which is removed after the body."""
+        with self.locked():
+            made = _Scratch.make(f"{self.path}/scratch")
+        try:
+            yield made.directory
+        finally:
+            made.remove()
+
+    def publish(self, scratch: str, images: Sequence[NamedImage]) -> list[str]:
+        """List images in the index, all at once, whose layers are on disk or in `scratch`.
+
+        Returns the layers that are in neither, because the last other image with
+        them was removed meanwhile; then nothing is published.
+        """
+        with self.locked():
+            missing = self.missing(layer for image in images for layer in image.config.layers)
+            made = {item for item in missing if os.path.isdir(f"{scratch}/{item}")}
+            if gone := [item for item in missing if item not in made]:
+                return gone
+            self._make_mount_points(scratch)
+            for item in made:
+                os.rename(f"{scratch}/{item}", self.layer(item))
+            index = self.index()
+            for config, names in images:
+                with open(f"{self.path}/configs/{config.identity}", "wb") as file:
+                    file.write(config.raw)
+                size = sum(
+                    read_json(f"{self.layer(item)}/layer.json")["size"] for item in config.layers
+                )
+                index.images[config.identity] = IndexEntry(
+                    config.layers, config.created, size, config.defaults
+                )
+                index.names.update(dict.fromkeys(names, config.identity))
+            self.write(index)
+        return []
+
+    def write(self, index: Index) -> None:
+        """Replace the index; the lock must be held. Unused layers are removed at its release."""
+        images = {
+            identity: (*known[:-1], known.defaults._asdict())
+            for identity, known in index.images.items()
+        }
+        write_json(f"{self.path}/index.json", {"images": images, "names": index.names})
+
+    def _make_mount_points(self, scratch: str) -> None:
+        """Make a container's mount points, which then need not be made in its own layer."""
+        empty, made = f"{self.path}/empty", f"{scratch}/empty"
+        if os.path.isdir(empty):
+            return
+        os.mkdir(made)
+        for name in _MOUNT_POINTS:
+            os.mkdir(f"{made}/{name}")
+        for name in _MOUNTED_FILES:
+            with open(f"{made}/etc/{name}", "xb") as file:
+                os.fchmod(file.fileno(), 0o644)
+        for path in (made, *(f"{made}/{name}" for name in _MOUNT_POINTS)):
+            os.chmod(path, 0o755)  # noqa: S103 - the mode of "/" and these everywhere
+        os.rename(made, empty)
+
+    def _remove_unlisted(self) -> None:
+        """Remove what the index does not list; each layer disappears in one step."""
+        index = self.index()
+        for name in os.listdir(f"{self.path}/configs"):
+            if name not in index.images:
+                os.unlink(f"{self.path}/configs/{name}")
+        for name in set(os.listdir(f"{self.path}/layers")) - index.layers():
+            doomed = _Scratch.make(f"{self.path}/scratch")
+            os.rename(self.layer(name), f"{doomed.directory}/{name}")
+            doomed.lock.release()
+
+    def _abandoned(self) -> list[_Scratch]:
+        """Lock and return the scratch directories whose makers were killed."""
+        found = []
+        for name in os.listdir(f"{self.path}/scratch"):
+            path = f"{self.path}/scratch/{name}"
+            if name.endswith(_LOCK) and (lock := Lock.take(path, wait=False)) is not None:
+                found.append(_Scratch(path.removesuffix(_LOCK), lock))
+        return found
+
+
+class _Scratch(NamedTuple):
+    """A directory whose maker is alive as long as its lock is taken.
+
+    The lock is a file beside it, made before the directory and removed after it.
+    """
+
+    directory: str
+    lock: Lock
+
+    @classmethod
+    def make(cls, below: str) -> Self:
+        """Make and lock one. Without the library's lock it could be taken for abandoned."""
+        directory = f"{below}/{os.urandom(8).hex()}"
+        lock = Lock.take(directory + _LOCK)
+        assert lock is not None
+        os.mkdir(directory, 0o700)
+        return cls(directory, lock)
+
+    def remove(self) -> None:
+        """Remove it and release its lock."""
+        store.remove(self.directory)
+        with suppress(FileNotFoundError):  # another process may have found it abandoned
+            os.unlink(self.directory + _LOCK)
+        self.lock.release()
