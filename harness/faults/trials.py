@@ -20,7 +20,7 @@ import pytest
 
 from harness.faults.fault import Fault
 from harness.faults.selection import FAULT, SABOTAGED
-from harness.faults.verdicts import FaultVerdict, TestPhase, judge, kills
+from harness.faults.verdicts import FaultVerdict, PhaseOutcome, judge, kills
 from harness.world.host import quiet_fork
 
 BOUND: Final = 240.0
@@ -40,7 +40,7 @@ class Trial:
     fault: Fault | None
     victims: list[pytest.Item]
     neighbours: list[pytest.Item] = field(default_factory=list)
-    outcomes: list[TestPhase] = field(default_factory=list)
+    outcomes: list[PhaseOutcome] = field(default_factory=list)
     acted: int = 0
     began: float = 0.0
     seconds: float = 0.0
@@ -213,7 +213,7 @@ def _take(trial: Trial, said: bytes, code: int) -> None:
             trial.died = f"its trial did not come to its end: {told['raised']} was raised"
         else:
             told = {key: tuple(val) if isinstance(val, list) else val for key, val in told.items()}
-            trial.outcomes.append(TestPhase(**told))
+            trial.outcomes.append(PhaseOutcome(**told))
 
 
 def _how(code: int, seconds: float) -> str:
@@ -276,7 +276,7 @@ class _Witness:
 
     def __init__(self, write: int) -> None:
         self._write = write
-        self.outcomes: list[TestPhase] = []
+        self.outcomes: list[PhaseOutcome] = []
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -289,7 +289,7 @@ class _Witness:
         if report.failed and call.excinfo is not None:
             error, said = _told(call.excinfo)
         own = required(item)
-        self.note(TestPhase(item.nodeid, str(report.when), own, breaks, error, said))
+        self.note(PhaseOutcome(item.nodeid, str(report.when), own, breaks, error, said))
         return report
 
     def move_on(self, session: pytest.Session, item: pytest.Item) -> None:
@@ -299,9 +299,9 @@ class _Witness:
         except Exception as error:
             breaks = tuple(getattr(error, "broken", ()))
             said = (str(error).splitlines() or [""])[0]
-            self.note(TestPhase("shared", "teardown", (), breaks, type(error).__name__, said))
+            self.note(PhaseOutcome("shared", "teardown", (), breaks, type(error).__name__, said))
 
-    def note(self, outcome: TestPhase) -> None:
+    def note(self, outcome: PhaseOutcome) -> None:
         """Keep an outcome, and tell the parent."""
         self.outcomes.append(outcome)
         self.send(**outcome._asdict())

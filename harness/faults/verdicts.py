@@ -15,7 +15,7 @@ CRASHES: Final = frozenset({"RuntimeBroken", "HostDied", "MemoryError", "PytestT
 FAULT_FAILED: Final = "FaultFailed"
 
 
-class TestPhase(NamedTuple):
+class PhaseOutcome(NamedTuple):
     """What one phase of one test did: `when` is setup, call or teardown.
 
     `requirements` are the test's own, `breaks` those that a leak or a changed bystander
@@ -61,7 +61,7 @@ class FaultVerdict:
     seconds: float = 0.0
 
 
-def kills(fault: Fault, outcome: TestPhase) -> set[str]:
+def kills(fault: Fault, outcome: PhaseOutcome) -> set[str]:
     """The requirements, of those that the fault violates, that an outcome shows to be broken.
 
     A set-up that fails shows nothing unless the fault says so, and a crash never does.
@@ -74,7 +74,7 @@ def kills(fault: Fault, outcome: TestPhase) -> set[str]:
     return shown & set(fault.violates)
 
 
-def strays(fault: Fault, outcomes: Iterable[TestPhase]) -> tuple[str, ...]:
+def strays(fault: Fault, outcomes: Iterable[PhaseOutcome]) -> tuple[str, ...]:
     """What failed though a narrow fault does not name it: requirement and test."""
     named = {*fault.violates, *fault.also}
     found = []
@@ -91,7 +91,7 @@ def strays(fault: Fault, outcomes: Iterable[TestPhase]) -> tuple[str, ...]:
 
 def judge(
     fault: Fault,
-    outcomes: Sequence[TestPhase],
+    outcomes: Sequence[PhaseOutcome],
     *,
     tested: Collection[str],
     claimed: Collection[str],

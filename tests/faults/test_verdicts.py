@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.faults.verdicts import Result, TestPhase, judge
+from harness.faults.verdicts import Result, PhaseOutcome, judge
 from tests.faults.making import harmless
 
 FAILED: dict[str, Any] = {"error": "AssertionError", "said": "assert 1 == 2"}
@@ -17,13 +17,13 @@ def outcome(
     when: str = "call",
     requirements: tuple[str, ...] = ("AB-1",),
     **more: Any,
-) -> TestPhase:
+) -> PhaseOutcome:
     """What a phase of a test did: by default it passed."""
-    return TestPhase(test, when, requirements, **more)
+    return PhaseOutcome(test, when, requirements, **more)
 
 
 def fate(
-    *outcomes: TestPhase, unsound: tuple[str, ...] = (), acted: int = 1, **fault: Any
+    *outcomes: PhaseOutcome, unsound: tuple[str, ...] = (), acted: int = 1, **fault: Any
 ) -> Result:
     """What becomes of a fault after these outcomes."""
     known = {"AB-1", "AB-2", "AB-3"}
