@@ -1,7 +1,7 @@
-"""What a fault is, and how faults are found (pure: no I/O, no registry that modules share).
+"""Faults: how they are declared and found.
 
-`@fault(…)` turns a function into a `Fault`. A module's faults are the `Fault`s among its
-names, so that importing a module registers nothing and finding them is reading it.
+`@fault(…)` turns a function into a `Fault`. The faults of a module are the `Fault`s among its
+names: importing a module registers nothing.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ _ID: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class Moment(StrEnum):
-    """When a fault acts: after a verb of the runtime has done its work, or before it begins."""
+    """The moments at which a fault acts: before or after a verb of the adapter."""
 
     HOST_READY = "host-ready"
-    """The runtime has been started, and there is no container yet."""
+    """The runtime has been started; there is no container yet."""
     NETWORK_CREATED = "network-created"
-    """Of a user-defined network; the default one is there when the host is ready."""
+    """A user-defined network was created; the default one exists when the host is ready."""
     BEFORE_NETWORK_REMOVED = "before-network-removed"
     NETWORK_REMOVED = "network-removed"
     BEFORE_CONTAINER = "before-container"
-    """A container is about to be created and started; only what was asked for is known."""
+    """A container is about to be created and started; only its specification is known."""
     CONTAINER_STARTED = "container-started"
-    """A container runs: it was created and started, or started again."""
+    """A container runs, for the first time or again."""
     CONTAINER_RESTARTED = "container-restarted"
-    """A stopped container runs again. `CONTAINER_STARTED` comes then too."""
+    """A stopped container runs again; `CONTAINER_STARTED` comes just before."""
     CONTAINER_STOPPED = "container-stopped"
     CONNECTED = "connected"
-    """A container has been connected to one network more."""
+    """A running container has been connected to another network."""
     DISCONNECTED = "disconnected"
-    """A container has been taken off a network."""
+    """A container has been disconnected from a network."""
     BEFORE_REMOVE = "before-remove"
     """A container is about to be removed."""
     CONTAINER_REMOVED = "container-removed"
     REFUSED = "refused"
     """The runtime has refused to create or start a container."""
     REPAIRED = "repaired"
-    """The runtime has repaired what a flush of the host's firewall took."""
+    """The runtime has repaired its rules after a flush of the host's firewall."""
 
 
 RULES: Final = (
@@ -65,30 +65,30 @@ RULES: Final = (
     Moment.DISCONNECTED,
     Moment.REPAIRED,
 )
-"""Whenever a runtime may have written its firewall rules anew."""
+"""The moments at which a runtime may have rewritten its firewall rules."""
 PLUGGED: Final = (Moment.CONTAINER_STARTED, Moment.CONNECTED)
-"""Whenever a container may have got an interface."""
+"""The moments at which a container may have got an interface."""
 
 Act = Callable[["FaultContext"], None]
 Around = Callable[["FaultContext", "AdapterCall"], Any]
 
 
 class FaultError(ValueError):
-    """A fault is declared wrongly; the message names where, and what to do about it."""
+    """A wrong declaration of a fault; the message names the place and the remedy."""
 
 
 class UnknownFault(LookupError):
-    """No fault has this id; the message names the nearest that exist."""
+    """No fault has this id; the message names the most similar ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One deliberate sabotage, and the requirements that it violates.
+    """A deliberate sabotage and the requirements that it violates.
 
-    It acts at `moments`, or in place of a runtime's verb (`around`), never both. Every
-    requirement of `violates` must be seen to fail. `narrow` promises that nothing else does,
-    except what is named in `also`. `history` are faults of real runtimes that it replays.
-    With `errors` a failing set-up counts as being caught. `where` is `file:line`.
+    A fault acts at `moments`, or in place of an adapter's verb (`around`), never both. A test of
+    every requirement in `violates` must fail. With `narrow` no test of any other requirement may
+    fail, except those of `also`. `history` names bugs of real runtimes that the fault replays.
+    With `errors` a failing fixture counts as caught. `where` is `file:line`.
     """
 
     id: str
@@ -100,15 +100,18 @@ class Fault:
     narrow: bool = False
     also: tuple[str, ...] = ()
     errors: bool = False
+    stacked: tuple[Fault, ...] = ()
+    """Other faults of the same function: the decorators below this one."""
 
     @property
     def about(self) -> str:
-        """What goes wrong, in the first sentence of the function's docstring."""
-        return " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
+        """The title: the docstring's first paragraph, with the moments if `stacked`."""
+        said = " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
+        return f"{said.removesuffix('.')} (at {', '.join(self.moments)})." if self.stacked else said
 
     @property
     def where(self) -> str:
-        """File and line of the function, for messages."""
+        """The file and line of the function, for messages."""
         code = self.function.__code__
         return f"{code.co_filename}:{code.co_firstlineno}"
 
@@ -123,7 +126,7 @@ def fault(
     narrow: bool = ...,
     also: Sequence[str] = ...,
     errors: bool = ...,
-) -> Callable[[Act], Fault]: ...
+) -> Callable[[Act | Fault], Fault]: ...
 
 
 @overload
@@ -136,7 +139,7 @@ def fault(
     narrow: bool = ...,
     also: Sequence[str] = ...,
     errors: bool = ...,
-) -> Callable[[Around], Fault]: ...
+) -> Callable[[Around | Fault], Fault]: ...
 
 
 def fault(
@@ -149,15 +152,19 @@ def fault(
     narrow: bool = False,
     also: Sequence[str] = (),
     errors: bool = False,
-) -> Callable[[Callable[..., Any]], Fault]:
+) -> Callable[[Callable[..., Any] | Fault], Fault]:
     """Make a fault of a function: `@fault("no-masquerade", violates=("BR-7",), moment=…)`.
 
-    With `moment` the function is called with a `FaultContext` at that moment, or at each of several.
-    With `around` it is called with a `FaultContext` and a `AdapterCall` in place of the runtime's verb of
-    that name. Raises `FaultError` for a declaration that makes no sense.
+    With `moment` the function is called with a `FaultContext` at that moment, or at each of
+    several. With `around` it is called with a `FaultContext` and an `AdapterCall` in place of the
+    adapter's verb of that name. Raises `FaultError` for a declaration that makes no sense.
+
+    Several `@fault` on one function are several faults, each with its own id and moments.
     """
 
-    def made(function: Callable[..., Any]) -> Fault:
+    def made(target: Callable[..., Any] | Fault) -> Fault:
+        below = (target, *target.stacked) if isinstance(target, Fault) else ()
+        function = target.function if isinstance(target, Fault) else target
         found = Fault(
             id_,
             _several(violates),
@@ -168,6 +175,7 @@ def fault(
             narrow=narrow,
             also=tuple(also),
             errors=errors,
+            stacked=below,
         )
         _check(found)
         return found
@@ -211,7 +219,7 @@ def _check(found: Fault) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FaultCatalogue:
-    """Faults by id, each once."""
+    """Faults with unique ids."""
 
     faults: tuple[Fault, ...]
 
@@ -222,7 +230,7 @@ class FaultCatalogue:
         return len(self.faults)
 
     def __getitem__(self, id_: str) -> Fault:
-        """The fault with this id; raises `UnknownFault`."""
+        """Return the fault with this id; raise `UnknownFault` if there is none."""
         for item in self.faults:
             if item.id == id_:
                 return item
@@ -232,16 +240,14 @@ class FaultCatalogue:
 
 
 def collect(modules: Iterable[ModuleType], requirements: Catalogue) -> FaultCatalogue:
-    """The faults of modules, in their order.
+    """Return the faults of modules, in order of declaration.
 
-    Raises `FaultError` when two have one id, or one names a requirement that is not in
-    `requirements`.
+    Raises `FaultError` if two faults share an id or a fault names an unknown requirement.
     """
     found: dict[str, Fault] = {}
     for module in modules:
-        for item in vars(module).values():
-            if not isinstance(item, Fault):
-                continue
+        declared = [item for item in vars(module).values() if isinstance(item, Fault)]
+        for item in (fault for top in declared for fault in (*reversed(top.stacked), top)):
             other = found.setdefault(item.id, item)
             if other is not item:
                 raise FaultError(f"{item.where}: fault {item.id!r}: {other.where} has that id too")
@@ -275,15 +281,15 @@ VERBS: Final = frozenset(
         "start",
     }
 )
-"""What a fault can wrap: the verbs of `harness.adapters.protocol.Adapter`."""
+"""The verbs of `harness.adapters.protocol.Adapter` that a fault can wrap."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterCall:
-    """A call of the adapter that the fault decides about.
+    """A call of an adapter's verb that the fault wraps.
 
-    `called` is the name of `Adapter`'s method. Its arguments are attributes by the names of
-    its parameters: `verb.spec`, `verb.name`, `verb.argv`, `verb.names` for `remove`.
+    `called` is the name of the verb. Its arguments are attributes: `verb.spec`, `verb.name`,
+    `verb.argv`, and `verb.names` for `remove`.
     """
 
     called: str
@@ -291,9 +297,9 @@ class AdapterCall:
     _do: Callable[..., Any]
 
     def __call__(self, **changed: Any) -> Any:
-        """Have the runtime do it, with some arguments changed, and return what it returned.
+        """Call the verb, with some arguments changed, and return its result.
 
-        Raises what the runtime raises, `RuntimeRefused` for an orderly no.
+        Raises what the verb raises, such as `RuntimeRefused`.
         """
         if unknown := changed.keys() - self.arguments.keys():
             raise TypeError(
@@ -310,16 +316,16 @@ class AdapterCall:
 
 
 def built_in() -> Iterator[ModuleType]:
-    """The modules of `harness.faults.library`, loaded."""
+    """Import the modules of `harness.faults.library`."""
     package = harness.faults.library
     for found in sorted(item.name for item in pkgutil.iter_modules(package.__path__)):
         yield importlib.import_module(f"{package.__name__}.{found}")
 
 
 def discover(requirements: Catalogue, others: Iterable[object] = ()) -> FaultCatalogue:
-    """Every fault there is; `others` are pytest's plugins, of which modules may have some.
+    """Return the built-in faults and those of modules among `others`, which are pytest plugins.
 
-    Raises `FaultError` for one that is declared wrongly, or twice.
+    Raises `FaultError` for a fault that is declared wrongly or twice.
     """
     own = list(built_in())
     theirs = [item for item in others if isinstance(item, ModuleType) and _has_faults(item)]

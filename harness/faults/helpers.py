@@ -1,4 +1,4 @@
-"""What several faults do, in words of one line: deaf interfaces, other addresses, lost rules."""
+"""Helpers that several faults share."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FAMILIES: Final[tuple[Family, ...]] = (4, 6)
 def drop(
     site: FaultContext, hook: Hook, *parts: Iterable[Expression], priority: int = -150
 ) -> None:
-    """Drop, in the host, what matches; the same rule is added once.
+    """Drop matching packets in the host; the same rule is added once.
 
-    By default flows are known by then, and no address has been translated yet. A flush may have
-    taken it when the runtime is told to repair its rules.
+    The default priority is after conntrack and before NAT. At `REPAIRED` the rule is added again,
+    because a flush may have removed it.
     """
     key = repr((hook, [bytes(expression) for part in parts for expression in part]))
     done = site.memory.setdefault("dropped", set())
@@ -36,10 +36,9 @@ def drop(
 
 
 def new_bridges(site: FaultContext) -> Iterator[str]:
-    """The runtime's bridges for which a fault's rules are to be made now.
+    """Yield the runtime's bridges that have no rules of the fault yet.
 
-    Each once; and all of them again when the runtime repairs its own, for what took those may have
-    taken the fault's.
+    At `REPAIRED` all bridges are yielded again, because a flush may have removed the rules.
     """
     known = site.memory.setdefault("bridges", set())
     for bridge in site.bridges():
@@ -48,14 +47,14 @@ def new_bridges(site: FaultContext) -> Iterator[str]:
             yield bridge
 
 
-def whom_it_joined(site: FaultContext) -> ContainerInfo | None:
-    """The container whose network a joiner has, as long as that is there."""
+def joined_container(site: FaultContext) -> ContainerInfo | None:
+    """Return the container that a joiner has joined, while it runs."""
     home = site.mode.container if isinstance(site.mode, Joined) else ""
     return site.other_containers().get(home)
 
 
 def readdress(site: FaultContext, plug: FaultLink, address: Interface) -> None:
-    """Give a container another address on a network in place of the one that it has there."""
+    """Replace the container's address on a network."""
     version = address.version
     gateway = next(item for item in plug.gateways if item.version == version)
     for old in plug.addresses:
@@ -67,21 +66,21 @@ def readdress(site: FaultContext, plug: FaultLink, address: Interface) -> None:
 
 
 def numbered(gateway: Interface, number: int) -> Interface:
-    """An address of the gateway's subnet, by its number there."""
+    """Return the address with this number in the gateway's subnet."""
     value = int(gateway.network.network_address) + number
     made = (value, gateway.network.prefixlen)
     return IPv4Interface(made) if gateway.version == 4 else IPv6Interface(made)
 
 
 def gateway_of(plug: FaultLink, version: Family = 4) -> Interface | None:
-    """The host's address on the network in a family."""
+    """Return the gateway of an address family, or `None`."""
     return next((item for item in plug.gateways if item.version == version), None)
 
 
 def forget_drops(site: FaultContext, way: str, *, bridges: Iterable[str] = ()) -> None:
-    """Take away the rules that keep something from coming in or going out by a bridge.
+    """Remove the drop and reject rules for packets that come in or go out by a bridge.
 
-    Not the sabotage's own: what it drops in their stead it goes on to drop at the next moment.
+    `way` is `in` or `out`. The fault's own tables are left alone.
     """
     wanted = {(way, name) for name in (bridges or site.bridges())}
     site.host.take_rules(
@@ -94,30 +93,30 @@ def forget_drops(site: FaultContext, way: str, *, bridges: Iterable[str] = ()) -
 
 
 def internal_bridges(site: FaultContext) -> Iterator[str]:
-    """The interfaces in the host of the internal networks that there are."""
+    """Yield the bridges of internal networks."""
     return _bridges_of(site, "internal")
 
 
 def bridges_without_icc(site: FaultContext) -> Iterator[str]:
-    """Those of the networks without communication between containers."""
+    """Yield the bridges of networks with icc=false."""
     return _bridges_of(site, "apart")
 
 
 def _bridges_of(site: FaultContext, kind: str) -> Iterator[str]:
     for name in site.memory.get(kind, ()):
-        with contextlib.suppress(RuntimeRefused):  # it has been removed
+        with contextlib.suppress(RuntimeRefused):  # the network has been removed
             if bridge := site.runtime.network_facts(name).interface:
                 yield bridge
 
 
 def leave_link(site: FaultContext) -> None:
-    """Leave an interface behind in the host, one more each time."""
+    """Add another veth pair to the host and leave it there."""
     count = site.memory["left"] = site.memory.get("left", 0) + 1
     site.host.rtnl(rtnetlink.add_veth(f"left{count}", f"left{count}p"))
 
 
 def started_alone(site: FaultContext, verb: AdapterCall, mode: type[Mode]) -> ContainerInfo:
-    """Start a stopped container; in place of one in such a mode one begins that has nothing."""
+    """Restart a container; one of this mode is replaced by a container in mode none."""
     spec = site.specs[verb.name]
     if not isinstance(spec.mode, mode):
         facts: ContainerInfo = verb()

@@ -1,4 +1,4 @@
-"""What a fault acts on: the host, a network, a container of a live runtime, at one moment."""
+"""The target of a fault at one moment: the host, a network or a container of a live runtime."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import Any, Final, NamedTuple
 
 from harness.adapters.protocol import Adapter, ContainerInfo, NetworkInfo, RuntimeRefused
+from harness.faults.fault import Moment
 from harness.faults.nft_rules import DecodedRule, entries
 from harness.model.plan import Bridge, ContainerSpec, Mode
 from harness.model.topology import Address, Interface
@@ -25,7 +26,7 @@ _LOG: Final = "/run/netmodes/fault.log"
 
 
 class FaultLink(NamedTuple):
-    """How a container is plugged into one network of the runtime's."""
+    """A veth pair that connects a container to a network of the runtime."""
 
     network: NetworkInfo
     bridge: str
@@ -33,21 +34,21 @@ class FaultLink(NamedTuple):
     inside: str
     """The container's interface, such as `eth0`."""
     outside: str
-    """The host's end of it, a port of the bridge."""
+    """The host's end of the pair, a port of the bridge."""
     addresses: tuple[Interface, ...]
-    """Those of the inside, without link-local ones."""
+    """The addresses of the inside, without link-local ones."""
     gateways: tuple[Interface, ...]
     """The host's addresses on the network."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaultContext:
-    """The live surroundings of a fault.
+    """The context in which a fault is called.
 
-    `memory` is kept from one call of the fault to the next within one host. `runtime` is the
-    healthy adapter. `spec` is what was asked for, `facts` what the runtime reports of the
-    container, `network` what it reports of the network that the moment is about; each is
-    `None` where there is none, or none any more.
+    `memory` persists between the calls of a fault in one host. `runtime` is the healthy adapter.
+    `spec` is the specification of the container, `facts` the runtime's report about it, and
+    `network` the runtime's report about the network that the moment concerns. Each is `None` if
+    there is none, or none any more.
     """
 
     moment: str
@@ -55,12 +56,12 @@ class FaultContext:
     runtime: Adapter
     memory: dict[str, Any]
     name: str = ""
-    """The name of the container, or of the network where the moment is about one."""
+    """The name of the container, or of the network if the moment concerns a network."""
     spec: ContainerSpec | None = None
     facts: ContainerInfo | None = None
     network: NetworkInfo | None = None
 
-    # --- places
+    # --- namespaces and networks
 
     @property
     def host(self) -> NetnsEditor:
@@ -69,22 +70,22 @@ class FaultContext:
 
     @property
     def inside(self) -> NetnsEditor:
-        """The container's network namespace: the host's own in mode host, so ask `mode`."""
+        """The container's network namespace; in mode host the host's own."""
         assert self.facts is not None, f"there is no container at the moment {self.moment}"
         return NetnsEditor(NetnsView(self.name, partial(self.world_host.netns_of, self.facts.pid)))
 
     @property
     def mode(self) -> Mode | None:
-        """The net mode that the container was asked to have."""
+        """The requested net mode of the container."""
         return self.spec.mode if self.spec else None
 
     @property
     def is_bridged(self) -> bool:
-        """Whether the container has interfaces of its own on networks of the runtime."""
+        """Whether the requested mode is a bridge network."""
         return isinstance(self.mode, Bridge)
 
     def plugs(self) -> Iterator[FaultLink]:
-        """Each network that the running container is on; none in the modes without any."""
+        """Yield a link for each network of the running container; none in the modes without any."""
         if self.facts is None or not self.facts.pid or not self.is_bridged:
             return
         outside = {link.ifindex: link for link in self.host.links().values()}
@@ -100,19 +101,26 @@ class FaultContext:
                         network, network.interface, name, peer.name, addresses, network.gateways
                     )
 
+    def new_plugs(self) -> Iterator[FaultLink]:
+        """Yield the link to the network just connected; at other moments all of `plugs()`."""
+        for plug in self.plugs():
+            network = self.network.name if self.network else ""
+            if self.moment != Moment.CONNECTED or plug.network.name == network:
+                yield plug
+
     @property
     def specs(self) -> Mapping[str, ContainerSpec]:
-        """What was asked for, of every container so far, by name."""
+        """The specifications of all containers so far, by name."""
         found: Mapping[str, ContainerSpec] = self.memory["specs"]
         return found
 
     @property
     def is_internal(self) -> bool:
-        """Whether the network that the moment is about was asked to be internal."""
+        """Whether the network that the moment concerns was created as internal."""
         return self.network is not None and self.network.name in self.memory.get("internal", ())
 
     def bridges(self) -> list[str]:
-        """The interfaces in the host of every network that has been seen, the default's first."""
+        """Return the bridges of all networks so far, the default network's first."""
         names = ["bridge", *self.memory["networks"]]
         found = []
         for name in names:
@@ -125,7 +133,7 @@ class FaultContext:
         return found
 
     def uplink(self) -> str:
-        """The host's interface towards everything else: that of its default route."""
+        """Return the host's interface with the default route."""
         links = {link.ifindex: name for name, link in self.host.links().items()}
         return next(
             links[route.oif]
@@ -134,7 +142,7 @@ class FaultContext:
         )
 
     def resolver(self) -> Address:
-        """The first name server of the host's own resolv.conf."""
+        """Return the first name server of the host's resolv.conf."""
         for line in self.world_host.call(_read, "/etc/resolv.conf").splitlines():
             if line.startswith("nameserver"):
                 return ip_address(line.split()[1])
@@ -143,30 +151,30 @@ class FaultContext:
     # --- files and processes
 
     def path(self, inner: str) -> str:
-        """Where a file of the running container is, as seen from here."""
+        """Return the path of a container's file, below /proc/PID/root."""
         assert self.facts is not None, f"there is no container at the moment {self.moment}"
         return f"{self.world_host.proc}/{self.facts.pid}/root{inner}"
 
     def read(self, inner: str) -> str:
-        """A file of the running container."""
+        """Return the text of a file of the running container."""
         with open(self.path(inner), encoding="utf-8") as file:
             return file.read()
 
     def write(self, inner: str, text: str) -> None:
-        """Write a file of the running container anew, in its place."""
+        """Overwrite a file of the running container in place."""
         with open(self.path(inner), "w", encoding="utf-8") as file:
             file.write(text)
 
     def call(self, function: Any, *args: Any) -> Any:
-        """Call a function of a module inside the host: its files, its processes, its namespaces."""
+        """Call a module-level function in a process of the host."""
         return self.world_host.call(function, *args)
 
     def spawn(self, *argv: str) -> int:
-        """Start a process in the host that stays; its pid there."""
+        """Start a background process in the host and return its pid there."""
         return self.world_host.spawn(argv, log=_LOG)
 
     def other_containers(self) -> Mapping[str, ContainerInfo]:
-        """The running containers that were started before this one, by name."""
+        """Return the other running containers, by name."""
         found = {}
         for name in self.memory["containers"]:
             if name != self.name:
@@ -179,11 +187,11 @@ class FaultContext:
         return found
 
     def ground(self, facts: ContainerInfo) -> NetnsEditor:
-        """The network namespace of another container."""
+        """Return the network namespace of another container."""
         return NetnsEditor(NetnsView(facts.name, partial(self.world_host.netns_of, facts.pid)))
 
     def leave_inside(self, facts: ContainerInfo, name: str = "extra0") -> None:
-        """Make an interface that leads nowhere inside a container."""
+        """Add an unconnected veth pair inside a container."""
         self.ground(facts).ensure(rtnetlink.add_veth(name, f"{name}p"))
 
 
@@ -193,11 +201,11 @@ def _read(path: str) -> str:
 
 
 TABLE: Final = nftables.Table("inet", "sabotage")
-"""Where the rules of `NetnsEditor.rule` are. It is no violation that it stays: the fault is what
-the rules do."""
+"""The table of the rules that `NetnsEditor.rule` adds. It may stay: the fault is the effect of
+the rules."""
 BRIDGE_TABLE: Final = nftables.Table("bridge", "sabotage")
 RESIDUE: Final = ("nft table * sabotage", "nft chain * sabotage *", "nft rule * sabotage *")
-"""What of a fault's own tools stays in a host, or goes with a flush, as in `Dialect.residue`."""
+"""Patterns, as in `Dialect.residue`, of the tables that a fault leaves in the host."""
 
 _ALL: Final = 3  # ETH_P_ALL
 _THERE_OR_NOT: Final = frozenset(
@@ -205,38 +213,38 @@ _THERE_OR_NOT: Final = frozenset(
 )
 
 Answer = Callable[[bytes], Iterable[bytes]]
-"""What to send back for a frame that came in: no, one or several frames."""
+"""Function that returns the reply frames to an incoming frame."""
 
 
 class NetnsEditor:
-    """One namespace, by a `NetnsView`, with verbs that change it."""
+    """A network namespace (`NetnsView`) with methods that change it."""
 
     def __init__(self, place: NetnsView) -> None:
         self.place = place
 
-    # --- looking
+    # --- queries
 
     def links(self) -> dict[str, rtnetlink_dump.Link]:
-        """Every interface by name."""
+        """Return all interfaces by name."""
         return self.place.links()
 
     def link(self, name: str) -> rtnetlink_dump.Link:
-        """One interface; `KeyError` when there is none."""
+        """Return an interface; raise `KeyError` if there is none."""
         return self.links()[name]
 
     def addresses(self, link: str) -> list[IPv4Interface | IPv6Interface]:
-        """The addresses of an interface, without link-local ones."""
+        """Return the addresses of an interface, without link-local ones."""
         return self.place.interfaces(link)
 
     # --- links, addresses, routes, neighbours
 
     def rtnl(self, *requests: Request) -> None:
-        """Carry out requests of `linux.rtnetlink`, in order; `NetlinkError` names the one refused."""
+        """Send requests of `linux.rtnetlink`; `NetlinkError` names the one that failed."""
         with self.place.open() as space, Netlink(space) as netlink:
             netlink.send(list(requests))
 
     def ensure(self, *requests: Request) -> None:
-        """As `rtnl`, but what is there already, or gone already, is no failure."""
+        """Send requests as `rtnl` does, but ignore objects that exist or are gone already."""
         for request in requests:
             try:
                 self.rtnl(request)
@@ -245,25 +253,25 @@ class NetnsEditor:
                     raise
 
     def set_link(self, link: str, /, **changes: Any) -> None:
-        """Change an interface: `up`, `mtu`, `mac`, `name`, `master`, as in `rtnl.set_link`."""
+        """Change `up`, `mtu`, `mac`, `name` or `master` of an interface."""
         self.rtnl(rtnetlink.set_link(self.link(link).ifindex, **changes))
 
     def add_address(self, link: str, address: IPv4Interface | IPv6Interface) -> None:
-        """Add an address; one that is there already is no failure."""
+        """Add an address unless it exists."""
         self.ensure(rtnetlink.add_address(self.link(link).ifindex, address))
 
     def del_address(self, link: str, address: IPv4Interface | IPv6Interface) -> None:
-        """Take an address away; one that is gone already is no failure."""
+        """Remove an address if it exists."""
         self.ensure(rtnetlink.del_address(self.link(link).ifindex, address))
 
     def sysctl(self, key: str, value: str | int) -> None:
-        """Set one sysctl by its name with dots, such as `net.ipv4.conf.eth0.proxy_arp`."""
+        """Set a sysctl by its dotted name, such as `net.ipv4.conf.eth0.proxy_arp`."""
         self.place.tune({key: value})
 
     # --- firewall
 
     def firewall(self, *requests: Request) -> None:
-        """Carry out requests of `linux.nftables` in one transaction."""
+        """Apply requests of `linux.nftables` in one transaction."""
         with self.place.open() as space, nftables.Nft(space) as opened:
             opened.apply(list(requests))
 
@@ -275,10 +283,10 @@ class NetnsEditor:
         nat: bool = False,
         bridge: bool = False,
     ) -> None:
-        """Add a rule in a table of the sabotage's own: by default earlier than anybody's.
+        """Add a rule to the fault's own table, by default with an earlier priority than others.
 
-        `parts` are expressions of `linux.nftables`, matches first. With `nat` it may translate
-        addresses, with `bridge` it sees what passes between the ports of a bridge.
+        `parts` are expressions of `linux.nftables`, matches first. With `nat` the chain may
+        translate addresses; with `bridge` the rule sees frames between bridge ports.
         """
         table = BRIDGE_TABLE if bridge else TABLE
         chain = f"{hook}{priority}{'nat' if nat else ''}"
@@ -290,19 +298,19 @@ class NetnsEditor:
         )
 
     def clear_rules(self) -> None:
-        """Take away every rule of the sabotage's own."""
+        """Remove all rules of the fault's own tables."""
         for table in (TABLE, BRIDGE_TABLE):
             self.firewall(nftables.add_table(table), nftables.del_table(table))
 
     def rules(self) -> list[DecodedRule]:
-        """Every rule of everybody, with what it does."""
+        """Return all nftables rules of the namespace, decoded."""
         with self.place.open() as space, nftables.Nft(space) as opened:
             return entries(opened)
 
     def take_rules(self, wanted: Callable[[DecodedRule], bool]) -> int:
-        """Remove the rules, of whomever, that `wanted` picks; how many there were.
+        """Remove the rules that `wanted` selects, in any table, and return their number.
 
-        What belongs to another process's socket cannot be changed and stays.
+        Rules of a table that another process owns by its socket stay.
         """
         taken = 0
         for entry in filter(wanted, self.rules()):
@@ -314,13 +322,13 @@ class NetnsEditor:
     # --- processes and frames
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """A socket inside; keep it in `site.memory` for as long as it shall be open."""
+        """Open a socket inside; keep it in `site.memory` to keep it open."""
         return self.place.socket(family, kind, protocol)
 
     def respond(self, link: str, answer: Answer) -> None:
-        """From now on answer every frame that comes in by a link, until the link is gone.
+        """Answer the frames that arrive on an interface until the interface is gone.
 
-        Meant for the host: a socket inside a container keeps its namespace alive.
+        Use it in the host: a socket inside a container keeps its namespace alive.
         """
         opened = self.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL))
         opened.bind((link, _ALL))
@@ -336,5 +344,5 @@ def _answer(opened: socket.socket, answer: Answer) -> None:
                 if kind != outgoing:
                     for reply in answer(frame):
                         opened.send(reply)
-            except OSError:  # the link is gone, or goes
+            except OSError:  # the interface is gone
                 return

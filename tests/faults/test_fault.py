@@ -95,3 +95,22 @@ def test_an_unknown_fault_is_refused_with_its_neighbours() -> None:
         found["masquerade"]
     with pytest.raises(UnknownFault, match="netmodes faults --list"):
         found["qqq"]
+
+
+def test_stacked_decorators_declare_one_fault_each() -> None:
+    """Both call the same function; the title of the upper one names its moments."""
+
+    @fault("after-restart", violates=("AB-2",), moment=Moment.CONTAINER_RESTARTED)
+    @fault("at-start", violates=("AB-1",), moment=Moment.CONTAINER_STARTED)
+    def remove_route(site: FaultContext) -> None:
+        """Remove the default route."""
+
+    lower, upper = collect([module("a", remove_route)], catalogue("AB-1", "AB-2"))
+    assert (lower.id, lower.violates, lower.about) == (
+        "at-start",
+        ("AB-1",),
+        "Remove the default route.",
+    )
+    assert (upper.id, upper.violates) == ("after-restart", ("AB-2",))
+    assert upper.about == "Remove the default route (at container-restarted)."
+    assert upper.function is lower.function

@@ -16,7 +16,7 @@ from linux import rtnetlink
 
 @fault("narrow-prefix", violates=("BR-1",), moment=PLUGGED)
 def narrow_prefix(site: FaultContext) -> None:
-    """The address has a longer prefix than its network."""
+    """Give the container's address the prefix length 32."""
     for plug in site.plugs():
         for address in plug.addresses:
             if isinstance(address, IPv4Interface):
@@ -26,7 +26,7 @@ def narrow_prefix(site: FaultContext) -> None:
 
 @fault("second-address", violates=("BR-1",), moment=PLUGGED)
 def second_address(site: FaultContext) -> None:
-    """The container has one address more on its network than it was given."""
+    """Give the container a second address on its network."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
             site.inside.add_address(
@@ -36,7 +36,7 @@ def second_address(site: FaultContext) -> None:
 
 @fault("address-given-twice", violates=("BR-10",), moment=PLUGGED, history="moby#27404")
 def address_given_twice(site: FaultContext) -> None:
-    """A container gets the address that another one on its network has already."""
+    """Assign the address of another container on the network."""
     for plug in site.plugs():
         for facts in site.other_containers().values():
             for other in facts.endpoints:
@@ -52,7 +52,7 @@ def address_given_twice(site: FaultContext) -> None:
     history="moby#29610",
 )
 def one_address_for_all(site: FaultContext) -> None:
-    """Starts at the same time get the same address."""
+    """Assign the same address to every container."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
             readdress(site, plug, numbered(gateway, 7))
@@ -60,7 +60,7 @@ def one_address_for_all(site: FaultContext) -> None:
 
 @fault("gateways-address-given", violates=("BR-10",), moment=PLUGGED)
 def gateways_address_given(site: FaultContext) -> None:
-    """The address of the bridge is given to a container too."""
+    """Assign the gateway's address to a container."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
             readdress(site, plug, gateway)
@@ -68,7 +68,7 @@ def gateways_address_given(site: FaultContext) -> None:
 
 @fault("broadcast-address-given", violates=("BR-10",), moment=PLUGGED)
 def broadcast_address_given(site: FaultContext) -> None:
-    """The last address of the subnet, its broadcast's, is given to a container."""
+    """Assign the subnet's broadcast address to a container."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
             readdress(site, plug, numbered(gateway, gateway.network.num_addresses - 1))
@@ -76,7 +76,7 @@ def broadcast_address_given(site: FaultContext) -> None:
 
 @fault("reports-another-address", violates=("BR-10",), around="inspect")
 def reports_another_address(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """What the runtime tells of a container's address is not what the container has."""
+    """Report a wrong IPv4 address for the container."""
     facts: ContainerInfo = verb()
     told = []
     for endpoint in facts.endpoints:
@@ -89,7 +89,7 @@ def reports_another_address(site: FaultContext, verb: AdapterCall) -> ContainerI
 
 @fault("reports-another-mac", violates=("BR-10",), around="inspect")
 def reports_another_mac(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """The MAC that the runtime tells is nobody's."""
+    """Report a wrong MAC for the container."""
     facts: ContainerInfo = verb()
     told = (replace(endpoint, mac="02:42:00:00:00:99") for endpoint in facts.endpoints)
     return replace(facts, endpoints=tuple(told))
@@ -97,7 +97,7 @@ def reports_another_mac(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
 
 @fault("addresses-are-counted-up", violates=("BR-10",), around="run", narrow=True)
 def addresses_are_counted_up(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A freed address is not given out again, though the runtime declares that it is."""
+    """Count addresses up instead of reusing freed ones, contrary to the declared behaviour."""
     spec, count = verb.spec, site.memory.get("counted", 100)
     if isinstance(spec.mode, Bridge) and spec.mode.network == "bridge" and spec.ip is None:
         site.memory["counted"] = count + 1
@@ -109,22 +109,24 @@ def addresses_are_counted_up(site: FaultContext, verb: AdapterCall) -> Container
 
 @fault("one-mac-for-all", violates=("BR-11",), moment=PLUGGED, history="for-linux#589")
 def one_mac_for_all(site: FaultContext) -> None:
-    """Every container has the same MAC."""
+    """Assign the same MAC to every container."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, mac="02:42:ac:11:00:63")
 
 
+@fault("products-after-a-restart", violates=("BR-11",), moment=Moment.CONTAINER_RESTARTED)
+@fault("products-by-connection", violates=("BR-11",), moment=Moment.CONNECTED)
 @fault("somebodys-product", violates=("BR-11",), moment=PLUGGED)
 def somebodys_product(site: FaultContext) -> None:
-    """A container's MAC says that a vendor has made it."""
-    for plug in site.plugs():
+    """Assign a MAC with a vendor's OUI, which is not locally administered."""
+    for plug in site.new_plugs():
         mac = site.inside.link(plug.inside).mac
-        site.inside.set_link(plug.inside, mac=f"00:{mac[3:]}")
+        site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")
 
 
 @fault("mac-by-lot", violates=("BR-11",), moment=PLUGGED, history="moby#48595")
 def mac_by_lot(site: FaultContext) -> None:
-    """A MAC does not come about as the runtime declares."""
+    """Assign a MAC by another rule than the runtime declares."""
     for plug in site.plugs():
         octets = site.inside.link(plug.inside).mac.split(":")
         site.inside.set_link(plug.inside, mac=":".join(["0a", *reversed(octets[1:])]))
@@ -132,21 +134,21 @@ def mac_by_lot(site: FaultContext) -> None:
 
 @fault("requested-address-ignored", violates=("NET-5",), around="run", narrow=True)
 def requested_address_ignored(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container that asks for an address gets some other one."""
+    """Ignore the requested IP addresses."""
     facts: ContainerInfo = verb(spec=replace(verb.spec, ip=None, ip6=None))
     return facts
 
 
 @fault("requested-mac-ignored", violates=("NET-5",), around="run", narrow=True)
 def requested_mac_ignored(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container that asks for a MAC gets some other one."""
+    """Ignore the requested MAC."""
     facts: ContainerInfo = verb(spec=replace(verb.spec, mac=None))
     return facts
 
 
 @fault("address-in-use-granted", violates=("NET-5",), around="run", narrow=True)
 def address_in_use_granted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A request for an address that cannot be had is passed over in silence."""
+    """Start the container with other addresses when the requested ones are unavailable."""
     try:
         facts: ContainerInfo = verb()
     except RuntimeRefused:
@@ -156,7 +158,7 @@ def address_in_use_granted(site: FaultContext, verb: AdapterCall) -> ContainerIn
 
 @fault("empty-pool-passed-over", violates=("BR-16",), around="run")
 def empty_pool_passed_over(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """When no address is left a container is started without a network."""
+    """Start the container in mode host when the address pool is exhausted."""
     try:
         facts: ContainerInfo = verb()
     except RuntimeRefused:
@@ -168,7 +170,7 @@ def empty_pool_passed_over(site: FaultContext, verb: AdapterCall) -> ContainerIn
 
 @fault("full-network-passed-over", violates=("BR-16",), around="connect", narrow=True)
 def full_network_passed_over(_: FaultContext, verb: AdapterCall) -> None:
-    """To connect a container to a network that has no address left succeeds, without a link."""
+    """Report success when a network without free addresses cannot be connected."""
     with suppress(RuntimeRefused):
         verb()
 
@@ -179,7 +181,7 @@ def full_network_passed_over(_: FaultContext, verb: AdapterCall) -> None:
     moment=PLUGGED,
 )
 def ipv6_address_nobody_asked_for(site: FaultContext) -> None:
-    """A container on a network without IPv6 has a global IPv6 address."""
+    """Assign a global IPv6 address on a network without IPv6."""
     for plug in site.plugs():
         if gateway_of(plug, 6) is None:
             site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.disable_ipv6", 0)
@@ -188,7 +190,7 @@ def ipv6_address_nobody_asked_for(site: FaultContext) -> None:
 
 @fault("ipv6-address-given-twice", violates=("V6-1",), moment=PLUGGED)
 def ipv6_address_given_twice(site: FaultContext) -> None:
-    """Every container has the same IPv6 address."""
+    """Assign the same IPv6 address to every container."""
     for plug in site.plugs():
         if gateway := gateway_of(plug, 6):
             readdress(site, plug, numbered(gateway, 77))
@@ -196,7 +198,7 @@ def ipv6_address_given_twice(site: FaultContext) -> None:
 
 @fault("old-address-kept", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
 def old_address_kept(site: FaultContext) -> None:
-    """A restarted container has another address than the runtime says."""
+    """Assign another address on restart than the runtime reports."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
             readdress(site, plug, numbered(gateway, 119))
@@ -204,7 +206,7 @@ def old_address_kept(site: FaultContext) -> None:
 
 @fault("subnet-of-a-bystander", violates=("NET-1",), moment=Moment.NETWORK_CREATED)
 def subnet_of_a_bystander(site: FaultContext) -> None:
-    """A new network's subnet overlaps a route that the host has."""
+    """Create a network whose subnet overlaps a route of the host."""
     for gateway in site.network.gateways if site.network else ():
         if gateway.version == 4:
             half = next(gateway.network.subnets())
@@ -213,7 +215,7 @@ def subnet_of_a_bystander(site: FaultContext) -> None:
 
 @fault("overlapping-subnet-accepted", violates=("NET-7",), around="network")
 def overlapping_subnet_accepted(site: FaultContext, verb: AdapterCall) -> object:
-    """A subnet that cannot be had is passed over, and another one taken."""
+    """Choose another subnet when the requested one is refused."""
     try:
         return verb()
     except RuntimeRefused:
@@ -222,28 +224,28 @@ def overlapping_subnet_accepted(site: FaultContext, verb: AdapterCall) -> object
 
 @fault("one-subnet-for-all", violates=("NET-1",), around=("network", "network_facts"))
 def one_subnet_for_all(site: FaultContext, verb: AdapterCall) -> object:
-    """Every network tells of the same subnet."""
+    """Report the same subnet for every network."""
     facts = verb()
     return replace(facts, gateways=(IPv4Interface((IPv4Address("172.17.42.1"), 16)),))
 
 
 @fault("mac-of-the-bridge", violates=("BR-11",), moment=PLUGGED)
 def mac_of_the_bridge(site: FaultContext) -> None:
-    """A container has the MAC that the bridge has."""
+    """Assign the bridge's MAC to the container."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, mac=site.host.link(plug.bridge).mac)
 
 
 @fault("answers-for-an-address-on-lo", violates=("BR-18",), moment=PLUGGED)
 def answers_for_an_address_on_lo(site: FaultContext) -> None:
-    """A container answers ARP for a bystander's address, which it has on its loopback."""
+    """Answer ARP requests for a bystander's address, which is on the container's loopback."""
     for _ in site.plugs():
         site.inside.add_address("lo", IPv4Interface("192.168.2.10/32"))
 
 
 @fault("refused-without-a-word", violates=("BR-16",), around="run")
 def refused_without_a_word(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """When the pool is empty the next start is refused, and nobody is told why."""
+    """Refuse a start without a message when the address pool is exhausted."""
     try:
         facts: ContainerInfo = verb()
     except RuntimeRefused as refused:
@@ -253,7 +255,7 @@ def refused_without_a_word(site: FaultContext, verb: AdapterCall) -> ContainerIn
 
 @fault("products-on-own-networks", violates=("BR-11",), moment=Moment.CONTAINER_STARTED)
 def products_on_own_networks(site: FaultContext) -> None:
-    """On networks of one's own MACs are not locally administered."""
+    """Assign a MAC that is not locally administered on user-defined networks."""
     for plug in site.plugs():
         if plug.network.name != DEFAULT_NETWORK and site.spec and not site.spec.mac:
             mac = site.inside.link(plug.inside).mac
@@ -262,25 +264,16 @@ def products_on_own_networks(site: FaultContext) -> None:
 
 @fault("requested-ipv6-ends-with-a-restart", violates=("NET-5",), moment=Moment.CONTAINER_RESTARTED)
 def requested_ipv6_ends_with_a_restart(site: FaultContext) -> None:
-    """A restarted container has another IPv6 address than the one that was asked for."""
+    """Assign another IPv6 address than the requested one on restart."""
     for plug in site.plugs():
         gateway = gateway_of(plug, 6)
         if gateway and site.spec and site.spec.ip6:
             readdress(site, plug, numbered(gateway, 77))
 
 
-@fault("products-after-a-restart", violates=("BR-11",), moment=Moment.CONTAINER_RESTARTED)
-def products_after_a_restart(site: FaultContext) -> None:
-    """A restarted container's MAC is not locally administered."""
-    for plug in site.plugs():
-        if site.spec and not site.spec.mac:
-            mac = site.inside.link(plug.inside).mac
-            site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")
-
-
 @fault("beginning-of-the-subnet-given", violates=("BR-10",), moment=PLUGGED, narrow=True)
 def beginning_of_the_subnet_given(site: FaultContext) -> None:
-    """Where the gateway is somewhere in the midst the subnet's own address is given out."""
+    """Assign the subnet's network address when the gateway is not the first host address."""
     for plug in site.plugs():
         gateway = gateway_of(plug) if plug.network.name != DEFAULT_NETWORK else None
         if gateway and int(gateway.ip) - int(gateway.network.network_address) > _BEGINNING:
@@ -292,7 +285,7 @@ _BEGINNING = 16
 
 @fault("takes-a-mac-that-was-given", violates=("NET-5",), around="run", narrow=True)
 def takes_a_mac_that_was_given(site: FaultContext, verb: AdapterCall) -> object:
-    """A MAC that derives from a peer's address is not known to be the peer's."""
+    """Accept a requested MAC that a peer derives from its own address."""
     try:
         return verb()
     except RuntimeRefused:
@@ -307,7 +300,7 @@ def takes_a_mac_that_was_given(site: FaultContext, verb: AdapterCall) -> object:
     "ipv6-loopback-changes-with-a-restart", violates=("BR-1",), moment=Moment.CONTAINER_RESTARTED
 )
 def ipv6_loopback_changes_with_a_restart(site: FaultContext) -> None:
-    """A restarted container has ::1 where it had none, and none where it had it."""
+    """Toggle ::1 on the loopback interface on restart."""
     if site.is_bridged:
         held = any(item.version == 6 for item in site.inside.addresses("lo"))
         site.inside.sysctl("net.ipv6.conf.lo.disable_ipv6", int(held))

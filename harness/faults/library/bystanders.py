@@ -37,7 +37,7 @@ _EVER = (Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE)
     history=("moby#43466", "for-linux#844", "cni-plugins#21"),
 )
 def routers_are_not_listened_to(site: FaultContext) -> None:
-    """With the first network the host hears no router on its LAN any more."""
+    """Stop accepting router advertisements on the uplink when a network is created."""
     site.host.sysctl(f"net.ipv6.conf.{site.uplink()}.accept_ra", 0)
 
 
@@ -48,7 +48,7 @@ def routers_are_not_listened_to(site: FaultContext) -> None:
     history="moby#32639",
 )
 def bystanders_lose_ipv6(site: FaultContext) -> None:
-    """A network for containers takes the IPv6 addresses of other interfaces away."""
+    """Remove the IPv6 addresses of a bystander's bridge when a network is created."""
     for address in site.host.addresses("br0"):
         if address.version == 6:
             site.host.del_address("br0", address)
@@ -56,7 +56,7 @@ def bystanders_lose_ipv6(site: FaultContext) -> None:
 
 @fault("uplink-gets-an-address", violates=("BYS-1",), moment=_EVER)
 def uplink_gets_an_address(site: FaultContext) -> None:
-    """While a container runs the host's own interface has one address more."""
+    """Add an address to the uplink while a container runs."""
     address = IPv4Interface("198.51.100.207/32")
     if site.moment == Moment.CONTAINER_STARTED:
         site.host.add_address(site.uplink(), address)
@@ -66,17 +66,18 @@ def uplink_gets_an_address(site: FaultContext) -> None:
 
 @fault("bystanders-bridge-has-another-mtu", violates=("BYS-1",), moment=_EVER)
 def bystanders_bridge_has_another_mtu(site: FaultContext) -> None:
-    """While a container runs somebody else's bridge has another MTU."""
+    """Change the MTU of a bystander's bridge while a container runs."""
     started = site.moment == Moment.CONTAINER_STARTED
     site.host.set_link("br0", mtu=1400 if started else 1500)
 
 
 @fault("reverse-path-filter-is-changed", violates=("BYS-1",), moment=Moment.NETWORK_CREATED)
 def reverse_path_filter_is_changed(site: FaultContext) -> None:
-    """A network for containers changes how the host filters what comes in elsewhere."""
+    """Turn on rp_filter on a bystander's bridge when a network is created."""
     site.host.sysctl("net.ipv4.conf.br0.rp_filter", 1)
 
 
+@fault("bystanders-stop-with-a-connection", violates=("BYS-2",), moment=Moment.CONNECTED)
 @fault(
     "forwarding-of-bystanders-stops",
     violates=("BYS-2",),
@@ -84,34 +85,39 @@ def reverse_path_filter_is_changed(site: FaultContext) -> None:
     history=("moby#39439", "moby#48365", "moby#49518"),
 )
 def forwarding_of_bystanders_stops(site: FaultContext) -> None:
-    """With containers the host forwards nothing any more for those who are none."""
+    """Drop packets that the host forwards from bystanders to the uplink."""
     drop(site, "forward", iifname("br0"), oifname(site.uplink()))
 
 
 @fault("bystanders-lose-connections", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_connections(site: FaultContext) -> None:
-    """What bystanders had opened before a container came is cut off."""
+    """Drop established TCP connections of bystanders when a container starts."""
     drop(site, "forward", iifname("br0"), l4proto("tcp"), ct_state("established"))
 
 
 @fault("host-is-not-reached-from-the-lan", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
 def host_is_not_reached_from_the_lan(site: FaultContext) -> None:
-    """With containers the host does not answer the LAN."""
+    """Drop new connections from the LAN to the host when a container starts."""
     for protocol in ("icmp", "icmpv6", "udp"):
         drop(site, "input", iifname(site.uplink()), l4proto(protocol), ct_state("new"))
 
 
 @fault("operators-rules-are-flushed", violates=("BYS-3",), moment=Moment.NETWORK_CREATED)
 def operators_rules_are_flushed(site: FaultContext) -> None:
-    """Making a network begins with an empty firewall."""
+    """Delete the operator's nftables tables when a network is created."""
     with site.host.place.open() as space, Nft(space) as opened:
         others = [table for table in opened.tables() if "operator" in table.name]
     site.host.firewall(*(del_table(table) for table in others))
 
 
+@fault(
+    "connections-empty-operators-chains",
+    violates=("BYS-3",),
+    moment=(Moment.CONNECTED, Moment.DISCONNECTED),
+)
 @fault("operators-chains-are-emptied", violates=("BYS-3",), moment=Moment.CONTAINER_STARTED)
 def operators_chains_are_emptied(site: FaultContext) -> None:
-    """Starting a container removes a rule that somebody else has made to drop packets."""
+    """Delete the drop rules of the operator's table."""
     site.host.take_rules(lambda entry: entry.table == _OPERATORS and entry.refuses)
 
 
@@ -122,64 +128,37 @@ _OPERATORS = Table("inet", "operator")
     "repair-does-nothing", violates=("BYS-3",), around="repair", history="netavark#230", narrow=True
 )
 def repair_does_nothing(site: FaultContext, verb: AdapterCall) -> None:
-    """After a flush of the host's firewall containers stay without their rules."""
+    """Skip the repair after a flush of the host's firewall."""
 
 
-@fault(
-    "repair-forgets-isolation",
-    violates=("BYS-3",),
-    moment=Moment.REPAIRED,
-    history="CVE-2025-54410",
-)
-def repair_forgets_isolation(site: FaultContext) -> None:
-    """After a flush and a repair networks are not kept apart any more."""
-    forget_drops(site, "out")
-    forget_drops(site, "in")
-
-
-@fault(
-    "repair-forgets-who-is-outside",
-    violates=("BYS-3",),
-    moment=Moment.REPAIRED,
-    history="CVE-2025-54388",
-)
-def repair_forgets_who_is_outside(site: FaultContext) -> None:
-    """After a flush and a repair neighbours on the LAN reach what they could not reach before."""
-    forget_drops(site, "out")
-
-
+@fault("forwarding-ends-with-a-stop", violates=("BYS-4",), moment=Moment.CONTAINER_STOPPED)
+@fault("forwarding-is-not-turned-on", violates=("BYS-4",), moment=Moment.CONTAINER_STARTED)
 @fault(
     "forwarding-ends-with-the-last-container",
     violates=("BYS-4",),
     moment=(Moment.CONTAINER_REMOVED, Moment.NETWORK_REMOVED),
 )
 def forwarding_ends_with_the_last_container(site: FaultContext) -> None:
-    """The runtime turns the host's forwarding off, which others need."""
-    site.host.sysctl("net.ipv4.ip_forward", 0)
-
-
-@fault("forwarding-is-not-turned-on", violates=("BYS-4",), moment=Moment.CONTAINER_STARTED)
-def forwarding_is_not_turned_on(site: FaultContext) -> None:
-    """Forwarding stays off, though the runtime declares that it turns it on."""
+    """Turn off the host's IPv4 forwarding."""
     site.host.sysctl("net.ipv4.ip_forward", 0)
 
 
 @fault("ipv6-forwarding-without-ipv6", violates=("BYS-4",), moment=Moment.HOST_READY)
 def ipv6_forwarding_without_ipv6(site: FaultContext) -> None:
-    """A host without any IPv6 network forwards IPv6."""
+    """Turn on IPv6 forwarding on a host without IPv6 networks."""
     site.host.sysctl("net.ipv6.conf.all.forwarding", 1)
 
 
 @fault("sysctl-of-the-host-stays", violates=("BYS-1",), moment=Moment.CONTAINER_REMOVED)
 def sysctl_of_the_host_stays(site: FaultContext) -> None:
-    """When a container has gone a sysctl of the host's has another value."""
+    """Leave a host sysctl changed when a container is removed."""
     count = site.memory["counted"] = site.memory.get("counted", 1) + 1
     site.host.sysctl("net.ipv4.conf.all.log_martians", count)
 
 
 @fault("neighbour-of-a-bystander", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
 def neighbour_of_a_bystander(site: FaultContext) -> None:
-    """With each container the host is told of a neighbour on somebody else's bridge."""
+    """Add a neighbour entry on a bystander's bridge with each container."""
     count = site.memory["counted"] = site.memory.get("counted", 100) + 1
     address = IPv4Address("192.168.2.0") + count % 256
     index = site.host.link("br0").ifindex
@@ -188,13 +167,13 @@ def neighbour_of_a_bystander(site: FaultContext) -> None:
 
 @fault("bystanders-lose-their-way-over-ipv6", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_their_way_over_ipv6(site: FaultContext) -> None:
-    """With containers the host forwards no IPv6 for those who are none."""
+    """Drop forwarded IPv6 of bystanders when a container starts."""
     drop(site, "forward", iifname("br0"), oifname(site.uplink()), family(6))
 
 
 @fault("operators-policy-is-tightened", violates=("BYS-3",), moment=Moment.CONTAINER_STARTED)
 def operators_policy_is_tightened(site: FaultContext) -> None:
-    """Starting a container makes somebody else's chain drop what it has no rule about."""
+    """Set the policy of the operator's chain to drop when a container starts."""
     if any(entry.table == _OPERATORS for entry in site.host.rules()):
         chain = add_chain(_OPERATORS, "forward", hook="forward", priority=-5, policy="drop")
         site.host.firewall(chain, add_rule(_OPERATORS, "forward", verdict("accept")))
@@ -202,7 +181,7 @@ def operators_policy_is_tightened(site: FaultContext) -> None:
 
 @fault("promiscuous-bridge", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
 def promiscuous_bridge(site: FaultContext) -> None:
-    """With each container somebody else's bridge starts, or stops, to take in every frame."""
+    """Toggle promiscuous mode of a bystander's bridge with each container."""
     count = site.memory["counted"] = site.memory.get("counted", 0) + 1
     index = site.host.link("br0").ifindex
     body = rtnetlink.LINK.pack(0, 0, index, _PROMISCUOUS * (count % 2), _PROMISCUOUS)
@@ -214,13 +193,13 @@ _PROMISCUOUS = 0x100
 
 @fault("repair-forgets-published-ports", violates=("BYS-3",), moment=Moment.REPAIRED)
 def repair_forgets_published_ports(site: FaultContext) -> None:
-    """After a flush and a repair no published port leads to its container."""
+    """Drop packets to published ports after a flush and a repair."""
     drop(site, "forward", ct_dnat())
 
 
 @fault("bystanders-lose-the-web", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_the_web(site: FaultContext) -> None:
-    """Once a container has run bystanders do not get to one port of the internet's."""
+    """Drop TCP port 443 of bystanders once a container has run."""
     drop(site, "forward", iifname("br0"), l4proto("tcp"), dport(443))
 
 
@@ -228,13 +207,13 @@ def bystanders_lose_the_web(site: FaultContext) -> None:
     "bystanders-lose-a-service-of-each-other", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED
 )
 def bystanders_lose_a_service_of_each_other(site: FaultContext) -> None:
-    """Once a container has run one port does not pass between the ports of any bridge."""
+    """Drop TCP port 80 between the ports of any bridge once a container has run."""
     site.host.rule("forward", l4proto("tcp"), dport(80), DROP, bridge=True)
 
 
 @fault("repair-forgets-ports-of-ipv6", violates=("BYS-3",), moment=Moment.REPAIRED)
 def repair_forgets_ports_of_ipv6(site: FaultContext) -> None:
-    """After a flush and a repair published ports lead to containers over IPv4 alone."""
+    """Drop IPv6 to published ports after a flush and a repair."""
     drop(site, "forward", family(6), ct_dnat())
 
 
@@ -245,7 +224,7 @@ def repair_forgets_ports_of_ipv6(site: FaultContext) -> None:
     narrow=True,
 )
 def bystanders_lose_long_packets(site: FaultContext) -> None:
-    """With containers what bystanders send in full frames goes no further than the host."""
+    """Drop forwarded packets longer than 1400 bytes of bystanders."""
     drop(site, "forward", iifname("br0"), longer_than(1400))
 
 
@@ -256,7 +235,7 @@ def bystanders_lose_long_packets(site: FaultContext) -> None:
     narrow=True,
 )
 def bystanders_are_told_of_no_error(site: FaultContext) -> None:
-    """With containers errors from outside do not get to bystanders: their calls time out."""
+    """Drop ICMP errors to bystanders, so that their connections time out."""
     for version, kinds in ((4, (3, 11)), (6, (1, 2, 3))):
         for kind in kinds:
             drop(site, "forward", iifname(site.uplink()), oifname("br0"), errors(version, kind))
@@ -266,7 +245,7 @@ def bystanders_are_told_of_no_error(site: FaultContext) -> None:
     "bystanders-lose-a-protocol", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED, narrow=True
 )
 def bystanders_lose_a_protocol(site: FaultContext) -> None:
-    """With containers one protocol of bystanders', that of tunnels by GRE, is not forwarded."""
+    """Drop forwarded GRE of bystanders."""
     drop(site, "forward", iifname("br0"), of_protocol(_GRE))
 
 
@@ -275,9 +254,10 @@ _GRE = 47
 
 @fault("repair-forgets-hairpins", violates=("BYS-3",), moment=Moment.REPAIRED, narrow=True)
 def repair_forgets_hairpins(site: FaultContext) -> None:
-    """After a flush and a repair peers on a network of one's own call ports as themselves.
+    """Remove the hairpin masquerade rules of user-defined networks after a repair.
 
-    Where the runtime has them come by way of the gateway.
+    Peers then reach published ports with their own source address, where the runtime
+    uses the gateway's.
     """
     ways = {("out", bridge) for bridge in site.bridges()[1:]}
     site.host.take_rules(
@@ -287,7 +267,7 @@ def repair_forgets_hairpins(site: FaultContext) -> None:
 
 @fault("repair-forgets-forged-sources", violates=("BYS-3",), moment=Moment.REPAIRED, narrow=True)
 def repair_forgets_forged_sources(site: FaultContext) -> None:
-    """After a flush and a repair forged sources leave a network of one's own."""
+    """Let forged sources leave user-defined networks after a flush and a repair."""
     forget_drops(site, "in", bridges=site.bridges()[1:] or ["-"])
 
 
@@ -298,13 +278,13 @@ def repair_forgets_forged_sources(site: FaultContext) -> None:
     narrow=True,
 )
 def uplink_computes_no_checksums(site: FaultContext) -> None:
-    """With containers the host's own interface leaves checksums and segments to the kernel."""
+    """Turn off checksum and segmentation offload on the uplink."""
     switch_off(site.host.place, site.uplink())
 
 
 @fault("bystanders-lose-broadcasts", violates=("BYS-2",), moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_broadcasts(site: FaultContext) -> None:
-    """With containers no bridge passes what is for everybody, as who asks for an address sends."""
+    """Drop Ethernet broadcasts, such as DHCP, between the ports of any bridge."""
     if not site.memory.setdefault("silenced", False):
         site.memory["silenced"] = True
         everybody = [*between_ports(4), *to_mac("ff:ff:ff:ff:ff:ff")]

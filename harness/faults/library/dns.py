@@ -33,23 +33,24 @@ def _on_own_network(site: FaultContext) -> bool:
     return isinstance(site.mode, Bridge) and site.mode.network != DEFAULT_NETWORK
 
 
+@fault("resolver-ends-with-a-restart", violates=("DNS-1",), moment=Moment.CONTAINER_RESTARTED)
 @fault("resolver-is-nobody", violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
 def resolver_is_nobody(site: FaultContext) -> None:
-    """The resolver that a container is told of is at an address that nobody has."""
+    """Point resolv.conf at an unused address."""
     if site.is_bridged:
         site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\n")
 
 
 @fault("no-resolver-at-all", violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
 def no_resolver_at_all(site: FaultContext) -> None:
-    """A container is told of no resolver."""
+    """Leave resolv.conf empty."""
     if site.is_bridged:
         site.write(_RESOLV_CONF, "")
 
 
 @fault("resolvers-out-of-reach", violates=("BR-8",), moment=RULES)
 def resolvers_out_of_reach(site: FaultContext) -> None:
-    """No question for a name gets out, whoever asks it."""
+    """Drop DNS queries that leave the host."""
     out = oifname(site.uplink())
     if not site.memory.setdefault("silenced", False):
         site.memory["silenced"] = True
@@ -61,7 +62,7 @@ def resolvers_out_of_reach(site: FaultContext) -> None:
 
 @fault("own-name-is-unknown", violates=("DNS-2", "FILE-1"), moment=Moment.CONTAINER_STARTED)
 def own_name_is_unknown(site: FaultContext) -> None:
-    """A container's own name leads nowhere."""
+    """Leave out the container's own name from its hosts file and DNS."""
     if site.is_bridged:
         site.write(_HOSTS, "127.0.0.1 localhost\n::1 localhost\n")
         site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\noptions timeout:1 attempts:1\n")
@@ -69,30 +70,33 @@ def own_name_is_unknown(site: FaultContext) -> None:
 
 @fault("own-name-is-the-loopback", violates=("DNS-2",), moment=Moment.CONTAINER_STARTED)
 def own_name_is_the_loopback(site: FaultContext) -> None:
-    """A container's own name leads to its loopback, where its peers would not find it."""
+    """Resolve the container's own name to 127.0.1.1."""
     if site.is_bridged:
         name = site.read("/etc/hostname").strip()
         others = [line for line in site.read(_HOSTS).splitlines() if name not in line.split()]
         site.write(_HOSTS, "\n".join([*others, f"127.0.1.1 {name}", ""]))
 
 
+@fault("connections-change-the-hostname", violates=("FILE-1",), moment=Moment.CONNECTED)
 @fault("hostname-is-the-hosts", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED, narrow=True)
 def hostname_is_the_hosts(site: FaultContext) -> None:
-    """The file /etc/hostname says what the host is called."""
+    """Write the host's name into /etc/hostname."""
     if site.is_bridged:
         site.write("/etc/hostname", "host\n")
 
 
 @fault("hosts-file-is-the-hosts", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED)
 def hosts_file_is_the_hosts(site: FaultContext) -> None:
-    """The file /etc/hosts is the host's own."""
+    """Replace /etc/hosts by the host's file."""
     if site.is_bridged:
         site.write(_HOSTS, "127.0.0.1 localhost\n127.0.1.1 host\n::1 ip6-localhost\n")
 
 
+@fault("restarted-it-hears-no-long-answers", violates=("DNS-4",), moment=Moment.CONTAINER_RESTARTED)
+@fault("connected-it-hears-no-long-answers", violates=("DNS-4",), moment=Moment.CONNECTED)
 @fault("truncated-answers-are-final", violates=("DNS-4",), moment=Moment.CONTAINER_STARTED)
 def truncated_answers_are_final(site: FaultContext) -> None:
-    """The resolver that a container asks cannot be asked over TCP."""
+    """Drop DNS queries over TCP."""
     if site.is_bridged:
         site.inside.rule("output", l4proto("tcp"), dport(53), DROP)
 
@@ -104,7 +108,7 @@ def truncated_answers_are_final(site: FaultContext) -> None:
     history="podman#26198",
 )
 def search_domain_comes_first(site: FaultContext) -> None:
-    """A peer's name is asked for outside, under a search domain, before it is asked for here."""
+    """Query a peer's name under a search domain first."""
     if _on_own_network(site):
         told = site.read(_RESOLV_CONF)
         site.write(_RESOLV_CONF, f"{told}search example.com\noptions ndots:5\n")
@@ -112,14 +116,14 @@ def search_domain_comes_first(site: FaultContext) -> None:
 
 @fault("names-lead-nowhere", violates=("NET-4", "DNS-3"), moment=Moment.CONTAINER_STARTED)
 def names_lead_nowhere(site: FaultContext) -> None:
-    """On a user-defined network a container asks the host's resolver, which knows no peer."""
+    """Use the host's resolver on user-defined networks, which knows no peers."""
     if _on_own_network(site):
         site.write(_RESOLV_CONF, f"nameserver {site.resolver()}\n")
 
 
 @fault("aliases-are-forgotten", violates=("NET-4",), around=("run", "connect"), narrow=True)
 def aliases_are_forgotten(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container goes by its name only."""
+    """Ignore network aliases."""
     if verb.called == "connect":
         facts: ContainerInfo = verb(aliases=())
     else:
@@ -129,7 +133,7 @@ def aliases_are_forgotten(site: FaultContext, verb: AdapterCall) -> ContainerInf
 
 @fault("names-on-the-default-network", violates=("NET-4",), moment=Moment.CONTAINER_STARTED)
 def names_on_the_default_network(site: FaultContext) -> None:
-    """On the default network too a peer's name leads to its address."""
+    """Resolve peers' names on the default network."""
     if not site.is_bridged or _on_own_network(site) or site.facts is None:
         return
     for name, facts in site.other_containers().items():
@@ -144,7 +148,7 @@ def names_on_the_default_network(site: FaultContext) -> None:
 
 @fault("names-cross-networks", violates=("NET-4",), moment=Moment.CONTAINER_STARTED)
 def names_cross_networks(site: FaultContext) -> None:
-    """A container knows those on other networks by name."""
+    """Resolve names of containers on other networks."""
     if _on_own_network(site):
         told = site.read(_HOSTS)
         for name, facts in site.other_containers().items():
@@ -161,7 +165,7 @@ def names_cross_networks(site: FaultContext) -> None:
     history=("CVE-2024-29018", "aardvark-dns#447"),
 )
 def internal_names_are_asked_for_outside(site: FaultContext) -> None:
-    """The resolver at the bridge passes on what an internal network asks for."""
+    """Forward DNS queries from internal networks to the outside resolver."""
     for plug in site.plugs():
         if site.is_internal:
             bridge = next(item.ip for item in plug.gateways if item.version == 4)
@@ -200,14 +204,14 @@ def _relay(site: FaultContext, address: str) -> None:
     narrow=True,
 )
 def other_records_deny_the_name(site: FaultContext) -> None:
-    """Asked for other records of a peer's than addresses, the resolver denies its name."""
+    """Answer NXDOMAIN for records of a peer other than A and AAAA."""
     if _on_own_network(site):
         site.inside.rule("input", other_records_of("web"), deny_the_name())
 
 
 @fault("resolver-for-everybody", violates=("DNS-6",), moment=PLUGGED)
 def resolver_for_everybody(site: FaultContext) -> None:
-    """At a network's gateway names are looked up for whoever asks there."""
+    """Run an open DNS resolver on the network's gateway address."""
     for plug in site.plugs() if _on_own_network(site) and not site.is_internal else ():
         if plug.bridge not in site.memory.setdefault("relaying", []):
             site.memory["relaying"].append(plug.bridge)
@@ -221,7 +225,7 @@ def resolver_for_everybody(site: FaultContext) -> None:
     history="netavark#1055",
 )
 def internal_peers_have_no_names(site: FaultContext) -> None:
-    """On an internal network no question for a name is answered."""
+    """Drop DNS queries on internal networks."""
     if site.is_internal and site.is_bridged:
         for protocol in ("udp", "tcp"):
             site.inside.rule("output", l4proto(protocol), dport(53), DROP)
@@ -229,7 +233,7 @@ def internal_peers_have_no_names(site: FaultContext) -> None:
 
 @fault("hosts-file-of-the-host", violates=("FILE-1",), moment=Moment.CONTAINER_STARTED)
 def hosts_file_of_the_host(site: FaultContext) -> None:
-    """A container's hosts file begins with the host's, whose name leads to its loopback."""
+    """Prepend the host's entry to the container's hosts file."""
     if site.is_bridged:
         site.write(_HOSTS, f"127.0.1.1 {HOST}\n{site.read(_HOSTS)}")
 
@@ -241,23 +245,17 @@ def hosts_file_of_the_host(site: FaultContext) -> None:
     "asked-for-hosts-end-with-a-restart", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED
 )
 def asked_for_hosts_end_with_a_restart(site: FaultContext) -> None:
-    """A restarted container has lost the lines for its hosts file that were asked for."""
+    """Remove the requested hosts entries on restart."""
     if site.is_bridged and site.spec:
         asked = {name for name, _ in site.spec.hosts}
         lines = site.read(_HOSTS).splitlines(keepends=True)
         site.write(_HOSTS, "".join(line for line in lines if not asked & set(line.split())))
 
 
-@fault("resolver-ends-with-a-restart", violates=("DNS-1",), moment=Moment.CONTAINER_RESTARTED)
-def resolver_ends_with_a_restart(site: FaultContext) -> None:
-    """A restarted container is told of a resolver at an address that nobody has."""
-    if site.is_bridged:
-        site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\n")
-
-
+@fault("connected-with-the-hosts-domain", violates=("DNS-3",), moment=Moment.CONNECTED)
 @fault("restarted-with-the-hosts-domain", violates=("DNS-3",), moment=Moment.CONTAINER_RESTARTED)
 def restarted_with_the_hosts_domain(site: FaultContext) -> None:
-    """A restarted container looks names up in the host's search domain first."""
+    """Add the host's search domain to resolv.conf."""
     if site.is_bridged:
         searched = f"search {SENTINEL_ZONE}\noptions ndots:3\n"
         site.write(_RESOLV_CONF, site.read(_RESOLV_CONF) + searched)
@@ -265,7 +263,7 @@ def restarted_with_the_hosts_domain(site: FaultContext) -> None:
 
 @fault("aliases-end-with-a-restart", violates=("NET-4",), around="start_container")
 def aliases_end_with_a_restart(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A restarted container is found by its name, and by its aliases no more."""
+    """Lose network aliases on restart."""
     facts: ContainerInfo = verb()
     spec = site.specs[verb.name]
     if isinstance(spec.mode, Bridge) and spec.aliases:
@@ -274,9 +272,10 @@ def aliases_end_with_a_restart(site: FaultContext, verb: AdapterCall) -> Contain
     return facts
 
 
+@fault("connections-without-own-ipv6", violates=("FILE-1",), moment=Moment.CONNECTED)
 @fault("own-ipv6-ends-with-a-restart", violates=("FILE-1",), moment=Moment.CONTAINER_RESTARTED)
 def own_ipv6_ends_with_a_restart(site: FaultContext) -> None:
-    """A restarted container's name stands at its IPv4 address alone."""
+    """Remove the container's own IPv6 entry from its hosts file."""
     if site.is_bridged:
         own = {str(item.ip) for plug in site.plugs() for item in plug.addresses}
         gone = {item for item in own if ":" in item}
@@ -289,7 +288,7 @@ def own_ipv6_ends_with_a_restart(site: FaultContext) -> None:
 
 @fault("hostnames-lead-nowhere", violates=("NET-4",), around=("run", "start_container"))
 def hostnames_lead_nowhere(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A hostname that was asked for is known inside, and to nobody else."""
+    """Set a requested hostname inside only, not in DNS."""
     if verb.called == "run":
         spec = verb.spec
         facts: ContainerInfo = verb(spec=replace(spec, hostname=None))
@@ -314,14 +313,14 @@ def _rename(site: FaultContext, pid: int, name: str) -> None:
 
 @fault("second-resolver-is-left-out", violates=("DNS-1",), around="run", narrow=True)
 def second_resolver_is_left_out(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Of several resolvers that were asked for only the first is asked."""
+    """Ignore all requested resolvers but the first."""
     facts: ContainerInfo = verb(spec=replace(verb.spec, dns=verb.spec.dns[:1]))
     return facts
 
 
 @fault("second-search-domain-comes-first", violates=("DNS-3",), moment=Moment.CONTAINER_STARTED)
 def second_search_domain_comes_first(site: FaultContext) -> None:
-    """Where the host has two search domains a peer's name is asked for under the second."""
+    """Query a peer's name under the host's second search domain first."""
     said = [line.split() for line in site.call(_text, _RESOLV_CONF).splitlines()]
     none: list[str] = []
     domains = next((words[1:] for words in said if words[:1] == ["search"]), none)
@@ -339,7 +338,7 @@ def _text(path: str) -> str:
 def aliases_of_connections_end_with_a_restart(
     site: FaultContext, verb: AdapterCall
 ) -> ContainerInfo:
-    """A restarted container has the aliases that it was started with, and those alone."""
+    """Lose the aliases of later connections on restart."""
     facts: ContainerInfo = verb()
     spec = site.specs[facts.name]
     for endpoint in facts.endpoints if isinstance(spec.mode, Bridge) else ():
@@ -356,14 +355,14 @@ def aliases_of_connections_end_with_a_restart(
     narrow=True,
 )
 def long_questions_are_not_heard(site: FaultContext) -> None:
-    """A question for a name that is long, though no longer than it may be, is lost."""
+    """Drop DNS queries for long names."""
     if site.is_bridged:
         site.inside.rule("output", l4proto("udp"), dport(53), longer_than(90), DROP)
 
 
 @fault("second-question-is-lost", violates=("DNS-1",), moment=Moment.CONTAINER_STARTED, narrow=True)
 def second_question_is_lost(site: FaultContext) -> None:
-    """Of two questions that one socket asks at once, as the C library does, one is not answered."""
+    """Drop the second DNS query on a socket, such as the C library's AAAA query."""
     if site.is_bridged:
         question = [*l4proto("udp"), *dport(53)]
         site.inside.rule("output", question, of_marked_flow(_ASKED), DROP, priority=-150)
@@ -372,7 +371,7 @@ def second_question_is_lost(site: FaultContext) -> None:
 
 @fault("later-peers-stand-in-the-hosts-file", violates=("FILE-1",), moment=Moment.CONNECTED)
 def later_peers_stand_in_the_hosts_file(site: FaultContext) -> None:
-    """Connected to a network, a container has its peers there in its hosts file, for good."""
+    """Add peers to the hosts file when a network is connected."""
     told = site.read(_HOSTS)
     for name, facts in site.other_containers().items():
         for endpoint in facts.endpoints:

@@ -31,25 +31,20 @@ from linux.nftables import (
 # --- translation -----------------------------------------------------------------
 
 
-@fault("no-masquerade", violates=("BR-7",), moment=RULES)
-def no_masquerade(site: FaultContext) -> None:
-    """What leaves the host carries the container's own address."""
-    site.host.take_rules(lambda entry: entry.does == "masq")
-
-
 @fault(
     "no-masquerade-once-connected",
     violates=("BR-7",),
     moment=(Moment.CONNECTED, Moment.DISCONNECTED),
 )
-def no_masquerade_once_connected(site: FaultContext) -> None:
-    """Who was connected to a network more carries its own address out of the host."""
+@fault("no-masquerade", violates=("BR-7",), moment=RULES)
+def no_masquerade(site: FaultContext) -> None:
+    """Remove the masquerade rules."""
     site.host.take_rules(lambda entry: entry.does == "masq")
 
 
 @fault("one-protocol-untranslated", violates=("BR-7",), moment=PLUGGED)
 def one_protocol_untranslated(site: FaultContext) -> None:
-    """Datagrams leave with the container's own address; the rest is translated."""
+    """Masquerade all protocols but UDP."""
     for plug in site.plugs():
         for address in plug.addresses:
             mine = [*saddr(ip_network(address.ip)), *l4proto("udp")]
@@ -61,7 +56,7 @@ def one_protocol_untranslated(site: FaultContext) -> None:
 
 @fault("translated-to-another-address", violates=("BR-7",), moment=RULES)
 def translated_to_another_address(site: FaultContext) -> None:
-    """The internet sees an address of the host's, though not that of the way out."""
+    """Translate to another address of the host than the uplink's."""
     other = next(item.ip for item in site.host.addresses("br0") if item.version == 4)
     out = oifname(site.uplink())
     for bridge in new_bridges(site):
@@ -71,7 +66,7 @@ def translated_to_another_address(site: FaultContext) -> None:
 
 @fault("ipv6-untranslated", violates=("V6-1",), moment=PLUGGED)
 def ipv6_untranslated(site: FaultContext) -> None:
-    """Over IPv6 what leaves the host carries the container's own address."""
+    """Do not masquerade IPv6."""
     for plug in site.plugs():
         for address in plug.addresses:
             if address.version == 6:
@@ -82,7 +77,7 @@ def ipv6_untranslated(site: FaultContext) -> None:
 
 @fault("every-flow-has-one-port", violates=("BR-24",), moment=Moment.HOST_READY)
 def every_flow_has_one_port(site: FaultContext) -> None:
-    """Translated flows all get the same port: of two to one server one is lost."""
+    """Masquerade every connection with the same source port."""
     out = oifname(site.uplink())
     for version in FAMILIES:
         for protocol in ("tcp", "udp"):
@@ -94,12 +89,26 @@ def every_flow_has_one_port(site: FaultContext) -> None:
 # --- what is let in ----------------------------------------------------------------
 
 
+@fault(
+    "repair-forgets-who-is-outside",
+    violates=("BYS-3",),
+    moment=Moment.REPAIRED,
+    history="CVE-2025-54388",
+)
 @fault("direct-routing-open", violates=("BR-9",), moment=RULES, history="moby#14041")
 def direct_routing_open(site: FaultContext) -> None:
-    """Who sends to a container's own address by way of the host gets in."""
+    """Remove the rules that drop packets routed directly to containers."""
     forget_drops(site, "out")
 
 
+@fault("internal-network-is-open", violates=("INT-1",), moment=RULES)
+@fault("connections-open-internal-networks", violates=("INT-1",), moment=Moment.CONNECTED)
+@fault(
+    "repair-forgets-isolation",
+    violates=("BYS-3",),
+    moment=Moment.REPAIRED,
+    history="CVE-2025-54410",
+)
 @fault(
     "networks-are-not-isolated",
     violates=("NET-2",),
@@ -107,30 +116,25 @@ def direct_routing_open(site: FaultContext) -> None:
     history="netavark#331",
 )
 def networks_are_not_isolated(site: FaultContext) -> None:
-    """Containers on different networks reach each other through the host."""
+    """Remove the rules that drop packets between networks."""
     for way in ("in", "out"):
         forget_drops(site, way)
 
 
 @fault("isolation-of-one-family", violates=("NET-2",), moment=RULES, history="netavark#1515")
 def isolation_of_one_family(site: FaultContext) -> None:
-    """Networks are kept apart over IPv4 only."""
+    """Isolate networks for IPv4 only."""
     forget_drops(site, "out")
     for bridge in site.bridges():
         strange = [*iifname(bridge, is_not=True), *oifname(bridge), *family(4)]
         drop(site, "forward", strange, ct_state("new"))
 
 
-@fault("internal-network-is-open", violates=("INT-1",), moment=RULES)
-def internal_network_is_open(site: FaultContext) -> None:
-    """What comes from outside is forwarded into an internal network."""
-    forget_drops(site, "out")
-    forget_drops(site, "in")
-
-
+@fault("forged-sources-pass-once-connected", violates=("BR-26",), moment=Moment.CONNECTED)
+@fault("internal-network-ends-for-want-of-a-route", violates=("INT-1",), moment=RULES)
 @fault("forged-sources-pass", violates=("BR-26",), moment=RULES)
 def forged_sources_pass(site: FaultContext) -> None:
-    """A packet whose source is none of the network's leaves the host as it is."""
+    """Let packets with a source outside the network's subnet leave the host."""
     forget_drops(site, "in")
 
 
@@ -139,7 +143,7 @@ def forged_sources_pass(site: FaultContext) -> None:
 
 @fault("gateway-is-deaf-to-pings", violates=("BR-5",), moment=RULES)
 def gateway_is_deaf_to_pings(site: FaultContext) -> None:
-    """The bridge's and the host's addresses do not answer an echo request."""
+    """Drop echo requests from containers to the host."""
     for bridge in site.bridges():
         for protocol in ("icmp", "icmpv6"):
             drop(site, "input", iifname(bridge), nft_rules.pings(protocol))
@@ -147,35 +151,35 @@ def gateway_is_deaf_to_pings(site: FaultContext) -> None:
 
 @fault("host-is-out-of-reach", violates=("BR-5",), moment=RULES)
 def host_is_out_of_reach(site: FaultContext) -> None:
-    """A firewall of the host's refuses what containers send to it over TCP."""
+    """Drop TCP from containers to the host."""
     for bridge in site.bridges():
         drop(site, "input", iifname(bridge), l4proto("tcp"))
 
 
 @fault("bystanders-are-out-of-reach", violates=("BR-6",), moment=RULES)
 def bystanders_are_out_of_reach(site: FaultContext) -> None:
-    """Nothing is forwarded from containers to other networks behind the host."""
+    """Drop packets from containers to other networks behind the host."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname("br0"))
 
 
 @fault("internet-is-out-of-reach", violates=("BR-7",), moment=RULES)
 def internet_is_out_of_reach(site: FaultContext) -> None:
-    """Nothing is forwarded from containers to the internet."""
+    """Drop packets from containers to the internet."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname(site.uplink()))
 
 
 @fault("host-cannot-reach-in", violates=("BR-27",), moment=RULES)
 def host_cannot_reach_in(site: FaultContext) -> None:
-    """The host itself does not reach its containers."""
+    """Drop new connections from the host to containers."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), ct_state("new"))
 
 
 @fault("peers-lose-datagrams", violates=("BR-4",), moment=Moment.HOST_READY)
 def peers_lose_datagrams(site: FaultContext) -> None:
-    """Containers on one network exchange no datagrams."""
+    """Drop UDP between containers on one network."""
     for version in FAMILIES:
         site.host.rule(
             "forward",
@@ -189,7 +193,7 @@ def peers_lose_datagrams(site: FaultContext) -> None:
 
 @fault("peers-lose-connections", violates=("BR-4",), moment=Moment.HOST_READY)
 def peers_lose_connections(site: FaultContext) -> None:
-    """Containers on one network cannot connect to each other."""
+    """Drop TCP between containers on one network."""
     site.host.rule(
         "forward",
         nft_rules.between_ports(4),
@@ -202,13 +206,13 @@ def peers_lose_connections(site: FaultContext) -> None:
 
 @fault("ipv6-peers-are-deaf", violates=("V6-1",), moment=Moment.HOST_READY)
 def ipv6_peers_are_deaf(site: FaultContext) -> None:
-    """Containers on one network do not reach each other over IPv6."""
+    """Drop IPv6 between containers on one network."""
     site.host.rule("forward", nft_rules.between_ports(6), nft_rules.DROP, priority=0, bridge=True)
 
 
 @fault("icmpv6-is-dropped", violates=("V6-1",), moment=RULES)
 def icmpv6_is_dropped(site: FaultContext) -> None:
-    """A firewall that thinks that ICMP can be done without: nothing is told over IPv6."""
+    """Drop ICMPv6 errors to containers."""
     for bridge in site.bridges():
         for kind in (1, 2, 3, 4):
             drop(site, "postrouting", oifname(bridge), nft_rules.errors(6, kind))
@@ -219,7 +223,7 @@ def icmpv6_is_dropped(site: FaultContext) -> None:
 
 @fault("pings-from-outside-get-in", violates=("BR-9",), moment=RULES)
 def pings_from_outside_get_in(site: FaultContext) -> None:
-    """Connections from outside are kept from a container, echo requests are not."""
+    """Let echo requests from outside in to containers."""
     forget_drops(site, "out")
     for bridge in site.bridges():
         strange = [*iifname(bridge, is_not=True), *oifname(bridge)]
@@ -229,7 +233,7 @@ def pings_from_outside_get_in(site: FaultContext) -> None:
 
 @fault("what-looks-like-an-answer-gets-in", violates=("BR-9",), moment=RULES)
 def what_looks_like_an_answer_gets_in(site: FaultContext) -> None:
-    """A firewall without a memory: what is sent with an ACK is let in."""
+    """Let TCP segments with ACK from outside in, as a stateless firewall does."""
     forget_drops(site, "out")
     for bridge in site.bridges():
         strange = [*iifname(bridge, is_not=True), *oifname(bridge), *ct_state("new")]
@@ -239,7 +243,7 @@ def what_looks_like_an_answer_gets_in(site: FaultContext) -> None:
 
 @fault("networks-leak-one-way", violates=("NET-2",), moment=RULES)
 def networks_leak_one_way(site: FaultContext) -> None:
-    """From the default network the others are reached, and not the other way."""
+    """Let the default network reach the other networks."""
     first, *rest = site.bridges()
     forget_drops(site, "out", bridges=rest or ["-"])
     for bridge in rest:
@@ -249,7 +253,7 @@ def networks_leak_one_way(site: FaultContext) -> None:
 
 @fault("host-cannot-connect-in", violates=("BR-27",), moment=RULES)
 def host_cannot_connect_in(site: FaultContext) -> None:
-    """The host reaches its containers by pings and datagrams, not over TCP."""
+    """Drop new TCP connections from the host to containers."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), l4proto("tcp"), ct_state("new"))
 
@@ -259,14 +263,14 @@ def host_cannot_connect_in(site: FaultContext) -> None:
 
 @fault("peers-lose-the-web", violates=("BR-4",), moment=Moment.HOST_READY)
 def peers_lose_the_web(site: FaultContext) -> None:
-    """Between containers on one network port 80 is closed, and every other open."""
+    """Drop TCP port 80 between containers on one network."""
     web = [*nft_rules.between_ports(4), *l4proto("tcp"), *dport(80)]
     site.host.rule("forward", web, nft_rules.DROP, priority=0, bridge=True)
 
 
 @fault("the-internets-web-is-filtered", violates=("BR-7",), moment=RULES)
 def the_internets_web_is_filtered(site: FaultContext) -> None:
-    """A firewall of the host's lets containers call any port of the internet but one."""
+    """Drop TCP port 443 from containers to the internet."""
     for bridge in site.bridges():
         web = [*l4proto("tcp"), *dport(443)]
         drop(site, "forward", iifname(bridge), oifname(site.uplink()), web)
@@ -274,15 +278,9 @@ def the_internets_web_is_filtered(site: FaultContext) -> None:
 
 @fault("a-service-of-the-host-is-closed", violates=("BR-5",), moment=RULES)
 def a_service_of_the_host_is_closed(site: FaultContext) -> None:
-    """Containers reach every port of the host but one."""
+    """Drop TCP port 22 from containers to the host."""
     for bridge in site.bridges():
         drop(site, "input", iifname(bridge), l4proto("tcp"), dport(22))
-
-
-@fault("internal-network-ends-for-want-of-a-route", violates=("INT-1",), moment=RULES)
-def internal_network_ends_for_want_of_a_route(site: FaultContext) -> None:
-    """Nothing keeps an internal network in but that its containers know no way out."""
-    forget_drops(site, "in")
 
 
 # --- holes for some ----------------------------------------------------------------
@@ -290,7 +288,7 @@ def internal_network_ends_for_want_of_a_route(site: FaultContext) -> None:
 
 @fault("questions-pass-between-networks", violates=("NET-2",), moment=RULES)
 def questions_pass_between_networks(site: FaultContext) -> None:
-    """What goes to port 53 passes from one network to another, nothing else does."""
+    """Let port 53 pass between networks."""
     forget_drops(site, "out")
     for bridge in site.bridges():
         others = [*iifname(bridge, is_not=True), *oifname(bridge)]
@@ -301,7 +299,7 @@ def questions_pass_between_networks(site: FaultContext) -> None:
 
 @fault("ipv6-answers-nobody-asked-for-get-in", violates=("BR-9",), moment=RULES)
 def ipv6_answers_nobody_asked_for_get_in(site: FaultContext) -> None:
-    """Over IPv6 whatever comes from port 53 is taken for an answer, and let in."""
+    """Let unsolicited IPv6 datagrams from port 53 in to containers."""
     forget_drops(site, "out")
     for bridge in site.bridges():
         others = [*iifname(bridge, is_not=True), *oifname(bridge)]
@@ -312,7 +310,7 @@ def ipv6_answers_nobody_asked_for_get_in(site: FaultContext) -> None:
 
 @fault("internal-network-is-open-to-other-protocols", violates=("INT-1",), moment=RULES)
 def internal_network_is_open_to_other_protocols(site: FaultContext) -> None:
-    """An internal network keeps TCP, UDP and ICMP in, and nothing else."""
+    """Let protocols other than TCP, UDP and ICMP leave internal networks."""
     for bridge in internal_bridges(site):
         forget_drops(site, "in", bridges=[bridge])
         out = [*iifname(bridge), *oifname(bridge, is_not=True)]
@@ -322,21 +320,21 @@ def internal_network_is_open_to_other_protocols(site: FaultContext) -> None:
 
 @fault("host-cannot-log-in", violates=("BR-27",), moment=RULES)
 def host_cannot_log_in(site: FaultContext) -> None:
-    """One service of its containers is closed to the host."""
+    """Drop TCP port 22 from the host to containers."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), l4proto("tcp"), dport(22))
 
 
 @fault("forged-sources-pass-without-icc", violates=("BR-26",), moment=RULES)
 def forged_sources_pass_without_icc(site: FaultContext) -> None:
-    """Where peers are kept apart a packet with somebody else's source leaves the host as it is."""
+    """Let packets with forged sources leave networks with icc=false."""
     if bridges := list(bridges_without_icc(site)):
         forget_drops(site, "in", bridges=bridges)
 
 
 @fault("internal-network-reaches-published-ports", violates=("INT-1",), moment=RULES)
 def internal_network_reaches_published_ports(site: FaultContext) -> None:
-    """By its gateway's address an internal network gets at what others publish, at nothing else."""
+    """Let internal networks reach ports that other containers publish."""
     for bridge in internal_bridges(site):
         forget_drops(site, "in", bridges=[bridge])
         site.host.rule("forward", iifname(bridge), ct_dnat(), verdict("accept"))
@@ -345,6 +343,6 @@ def internal_network_reaches_published_ports(site: FaultContext) -> None:
 
 @fault("databases-are-out-of-reach", violates=("BR-7",), moment=RULES, narrow=True)
 def databases_are_out_of_reach(site: FaultContext) -> None:
-    """Containers call any service of the internet but one of those that firewalls seldom name."""
+    """Drop TCP port 5432 from containers to the internet."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname(site.uplink()), l4proto("tcp"), dport(5432))

@@ -20,6 +20,14 @@ from linux.syscalls import MS_BIND, mount
 # --- left behind -------------------------------------------------------------------
 
 
+@fault("network-leaves-a-link", violates=("LIFE-1",), moment=Moment.NETWORK_REMOVED)
+@fault("disconnecting-leaves-a-link", violates=("NET-3",), moment=Moment.DISCONNECTED)
+@fault(
+    "failed-start-leaves-a-link",
+    violates=("LIFE-2", "BR-16", "CTR-6"),
+    moment=Moment.REFUSED,
+    history="containerd#5768",
+)
 @fault(
     "veth-stays",
     violates=("LIFE-1",),
@@ -27,7 +35,7 @@ from linux.syscalls import MS_BIND, mount
     history="libnetwork#846",
 )
 def veth_stays(site: FaultContext) -> None:
-    """A removed container's veth pair is still in the host."""
+    """Leave a veth pair behind in the host."""
     leave_link(site)
 
 
@@ -37,7 +45,7 @@ def veth_stays(site: FaultContext) -> None:
     moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED),
 )
 def neighbour_stays(site: FaultContext) -> None:
-    """The host remembers the MAC of a container that is gone."""
+    """Leave a removed container's neighbour entry behind."""
     if site.moment == Moment.BEFORE_REMOVE:
         site.memory["gone"] = [(plug.bridge, plug.addresses) for plug in site.plugs()]
         return
@@ -53,7 +61,7 @@ def neighbour_stays(site: FaultContext) -> None:
     moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED),
 )
 def address_stays(site: FaultContext) -> None:
-    """A removed container's address is an address of the host's."""
+    """Leave a removed container's address on the host's loopback."""
     if site.moment == Moment.BEFORE_REMOVE:
         site.memory["gone"] = [item for plug in site.plugs() for item in plug.addresses]
         return
@@ -63,20 +71,20 @@ def address_stays(site: FaultContext) -> None:
 
 @fault("route-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
 def route_stays(site: FaultContext) -> None:
-    """A route that a container needed outlives it."""
+    """Leave a route behind when a container is removed."""
     site.host.ensure(rtnetlink.add_blackhole(IPv4Network("172.31.254.0/24")))
 
 
 @fault("forwarding-entry-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
 def forwarding_entry_stays(site: FaultContext) -> None:
-    """A bridge goes on sending a removed container's MAC to a port, for good."""
+    """Leave a removed container's MAC in a bridge's forwarding database."""
     port = next(link for link in site.host.links().values() if link.master)
     site.host.ensure(rtnetlink.add_forwarding("02:42:ac:11:00:fd", port=port.ifindex))
 
 
 @fault("rules-stay", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED, history="moby#22397")
 def rules_stay(site: FaultContext) -> None:
-    """A removed container has left a rule in the host's firewall."""
+    """Leave a nftables rule behind when a container is removed."""
     table = Table("inet", "leftover")
     chain = add_chain(table, "forward", hook="forward")
     site.host.firewall(add_table(table), chain, add_rule(table, "forward", counter()))
@@ -89,7 +97,7 @@ def rules_stay(site: FaultContext) -> None:
     history="moby#32090",
 )
 def namespace_is_held(site: FaultContext) -> None:
-    """A helper of the runtime's still has a removed container's namespace open."""
+    """Keep a removed container's netns open in a helper process."""
     if site.facts:
         held = f"exec 9</proc/{site.facts.pid}/ns/net; exec sleep 2147483647"
         site.spawn("sh", "-c", held)
@@ -102,7 +110,7 @@ def namespace_is_held(site: FaultContext) -> None:
     history="podman#858",
 )
 def namespace_is_named(site: FaultContext) -> None:
-    """A mount keeps a removed container's namespace."""
+    """Keep a removed container's netns bind-mounted."""
     if site.facts:
         site.call(_name, site.facts.pid, f"/run/netns-{site.name}")
 
@@ -112,46 +120,24 @@ def _name(pid: int, path: str) -> None:
         mount(f"/proc/{pid}/ns/net", path, flags=MS_BIND)
 
 
-@fault("process-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
-def process_stays(site: FaultContext) -> None:
-    """A helper of a removed container goes on running."""
-    site.spawn("sleep", "2147483647")
-
-
-@fault("network-leaves-a-link", violates=("LIFE-1",), moment=Moment.NETWORK_REMOVED)
-def network_leaves_a_link(site: FaultContext) -> None:
-    """A removed network has left an interface."""
-    leave_link(site)
-
-
-# --- refusals ----------------------------------------------------------------------
-
-
 @fault(
     "failed-start-leaves-a-process",
     violates=("LIFE-2",),
     moment=Moment.REFUSED,
     history="podman#18205",
 )
-def failed_start_leaves_a_process(site: FaultContext) -> None:
-    """A start that fails half-way leaves its helper running."""
+@fault("process-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
+def process_stays(site: FaultContext) -> None:
+    """Leave a helper process running."""
     site.spawn("sleep", "2147483647")
 
 
-@fault(
-    "failed-start-leaves-a-link",
-    violates=("LIFE-2", "BR-16", "CTR-6"),
-    moment=Moment.REFUSED,
-    history="containerd#5768",
-)
-def failed_start_leaves_a_link(site: FaultContext) -> None:
-    """A start that fails half-way leaves the interface that it had made."""
-    leave_link(site)
+# --- refusals ----------------------------------------------------------------------
 
 
 @fault("failed-start-keeps-its-name", violates=("LIFE-2",), around="run")
 def failed_start_keeps_its_name(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container that could not be started is there, and its name is taken."""
+    """Keep the name of a container that could not be started."""
     try:
         facts: ContainerInfo = verb()
     except RuntimeRefused:
@@ -163,7 +149,7 @@ def failed_start_keeps_its_name(site: FaultContext, verb: AdapterCall) -> Contai
 
 @fault("removing-nobody-succeeds", violates=("LIFE-5",), around="remove", narrow=True)
 def removing_nobody_succeeds(site: FaultContext, verb: AdapterCall) -> None:
-    """Removing what is not there does nothing, though the runtime declares otherwise."""
+    """Report success when a missing container is removed, contrary to the declared behaviour."""
     for name in verb.names:
         try:
             verb(names=(name,))
@@ -173,7 +159,7 @@ def removing_nobody_succeeds(site: FaultContext, verb: AdapterCall) -> None:
 
 @fault("unknown-names-are-known", violates=("LIFE-5",), around=("inspect", "stop_container"))
 def unknown_names_are_known(site: FaultContext, verb: AdapterCall) -> object:
-    """Whoever asks for a container that was never there is told of one."""
+    """Report a stopped container for an unknown name."""
     try:
         return verb()
     except RuntimeRefused:
@@ -182,7 +168,7 @@ def unknown_names_are_known(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault("stopping-twice-is-refused", violates=("LIFE-5",), around="stop_container", narrow=True)
 def stopping_twice_is_refused(site: FaultContext, verb: AdapterCall) -> None:
-    """Stopping what is stopped is refused, though the runtime declares otherwise."""
+    """Refuse to stop a stopped container, contrary to the declared behaviour."""
     if site.facts and not site.facts.running:
         raise RuntimeRefused(f"stop {verb.name}", "it does not run")
     verb()
@@ -193,7 +179,7 @@ def stopping_twice_is_refused(site: FaultContext, verb: AdapterCall) -> None:
 
 @fault("the-dead-are-running", violates=("LIFE-3",), around="inspect", narrow=True)
 def the_dead_are_running(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container whose process has died is told to run."""
+    """Report a container as running after its process was killed."""
     facts: ContainerInfo = verb()
     known = site.memory.setdefault("alive", {})
     if facts.running:
@@ -208,7 +194,7 @@ _KILLED = 137
 
 @fault("the-dead-cannot-be-started", violates=("LIFE-3",), around="start_container", narrow=True)
 def the_dead_cannot_be_started(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container whose process has died is not cleaned up enough to be started again."""
+    """Refuse to restart a container whose process was killed."""
     if site.facts and site.facts.exit_code == _KILLED:
         raise RuntimeRefused(f"start {verb.name}", "its network is in use")
     facts: ContainerInfo = verb()
@@ -217,7 +203,7 @@ def the_dead_cannot_be_started(site: FaultContext, verb: AdapterCall) -> Contain
 
 @fault("starts-at-once-are-refused", violates=("LIFE-4",), around="run")
 def starts_at_once_are_refused(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Of several starts at the same time one finds the runtime busy."""
+    """Refuse one of several concurrent starts as busy."""
     if os.getpid() % 4 == 0 and os.getppid() != 1:
         raise RuntimeRefused(f"run {verb.spec.name}", "database is locked")
     facts: ContainerInfo = verb()
@@ -226,14 +212,14 @@ def starts_at_once_are_refused(site: FaultContext, verb: AdapterCall) -> Contain
 
 @fault("restart-leaves-the-crash", violates=("LIFE-6",), around="crash")
 def restart_leaves_the_crash(site: FaultContext, verb: AdapterCall) -> None:
-    """What a killed start has left is never cleaned up."""
+    """Leave the link of a killed start behind."""
     verb()
     leave_link(site)
 
 
 @fault("crash-takes-everybody-down", violates=("LIFE-6",), around="crash")
 def crash_takes_everybody_down(site: FaultContext, verb: AdapterCall) -> None:
-    """Running containers lose their network when the runtime is killed."""
+    """Take down running containers' links when the runtime is killed."""
     verb()
     for facts in site.other_containers().values():
         if site.ground(facts).place.identity != site.host.place.identity:
@@ -242,29 +228,23 @@ def crash_takes_everybody_down(site: FaultContext, verb: AdapterCall) -> None:
 
 @fault("policy-rule-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
 def policy_rule_stays(site: FaultContext) -> None:
-    """A policy rule of a container's outlives it."""
+    """Leave a policy rule behind when a container is removed."""
     count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
     site.host.ensure(rtnetlink.add_rule(4, iif="gone0", table=254, priority=count))
 
 
 @fault("ipv6-route-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_REMOVED)
 def ipv6_route_stays(site: FaultContext) -> None:
-    """An IPv6 route of a container's outlives it."""
+    """Leave an IPv6 route behind when a container is removed."""
     count = site.memory["routes"] = site.memory.get("routes", 0) + 1
     site.host.ensure(rtnetlink.add_blackhole(IPv6Network(f"fd00:dead:{count:x}::/48")))
-
-
-@fault("disconnecting-leaves-a-link", violates=("NET-3",), moment=Moment.DISCONNECTED)
-def disconnecting_leaves_a_link(site: FaultContext) -> None:
-    """The cable to a network that a container was taken off stays in the host."""
-    leave_link(site)
 
 
 @fault(
     "daemon-takes-abstract-datagrams", violates=("HOST-6",), moment=Moment.HOST_READY, narrow=True
 )
 def daemon_takes_abstract_datagrams(site: FaultContext) -> None:
-    """The runtime's daemon has an abstract socket for datagrams."""
+    """Bind an abstract datagram socket that is reachable from mode host."""
     opened = site.host.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     opened.bind("\0journal")
     site.memory["daemon"] = opened
@@ -272,20 +252,20 @@ def daemon_takes_abstract_datagrams(site: FaultContext) -> None:
 
 @fault("traffic-control-stays", violates=("LIFE-1",), moment=Moment.CONTAINER_STARTED)
 def traffic_control_stays(site: FaultContext) -> None:
-    """A hook for traffic control stays at the host's own interface."""
+    """Leave a clsact qdisc on the uplink."""
     site.host.ensure(nft_rules.add_clsact(site.host.link(site.uplink()).ifindex))
 
 
 @fault("crash-closes-published-ports", violates=("LIFE-6",), around="crash")
 def crash_closes_published_ports(site: FaultContext, verb: AdapterCall) -> None:
-    """When the runtime was killed what running containers publish is closed, for good."""
+    """Drop packets to published ports after the runtime is killed."""
     verb()
     drop(site, "forward", ct_dnat())
 
 
 @fault("crash-ends-names", violates=("LIFE-6",), around="crash")
 def crash_ends_names(site: FaultContext, verb: AdapterCall) -> None:
-    """When the runtime was killed nobody answers for names on networks of one's own any more."""
+    """Drop DNS queries on user-defined networks after the runtime is killed."""
     verb()
     for facts in site.other_containers().values():
         if any(endpoint.network != DEFAULT_NETWORK for endpoint in facts.endpoints):

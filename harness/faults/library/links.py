@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from harness.faults import nft_rules
 from harness.faults.fault import PLUGGED, RULES, AdapterCall, Moment, fault
 from harness.faults.helpers import gateway_of
-from harness.faults.target import FaultContext, FaultLink
+from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Nothing
 from harness.testbench.attach import host_end
 from linux import rtnetlink
@@ -20,21 +20,21 @@ from linux.nftables import daddr
 
 @fault("second-interface", violates=("BR-1",), moment=PLUGGED)
 def second_interface(site: FaultContext) -> None:
-    """A container on a bridge network gets an interface that nobody asked for."""
+    """Add a second interface to each container on a bridge network."""
     if site.is_bridged:
         site.inside.ensure(rtnetlink.add_veth("extra0", "extra1"))
 
 
 @fault("loopback-down", violates=("BR-1",), moment=PLUGGED)
 def loopback_down(site: FaultContext) -> None:
-    """The loopback of a bridged container stays down."""
+    """Leave the loopback interface of bridged containers down."""
     if site.is_bridged:
         site.inside.set_link("lo", up=False)
 
 
 @fault("interface-has-another-name", violates=("BR-1",), moment=PLUGGED, errors=True)
 def interface_has_another_name(site: FaultContext) -> None:
-    """The container's interface is not called eth0."""
+    """Name the container's interface ens3 instead of eth0."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, up=False)
         site.inside.set_link(plug.inside, name="ens3")
@@ -43,71 +43,68 @@ def interface_has_another_name(site: FaultContext) -> None:
 
 @fault("host-end-down", violates=("BR-3",), moment=PLUGGED)
 def host_end_down(site: FaultContext) -> None:
-    """The host's end of the veth pair is never brought up."""
+    """Leave the host's end of the veth pair down."""
     for plug in site.plugs():
         site.host.set_link(plug.outside, up=False)
 
 
 @fault("host-end-outside-the-bridge", violates=("BR-3",), moment=PLUGGED)
 def host_end_outside_the_bridge(site: FaultContext) -> None:
-    """The host's end of the veth pair is no port of the bridge."""
+    """Detach the host's end of the veth pair from the bridge."""
     for plug in site.plugs():
         site.host.set_link(plug.outside, master=0)
 
 
+@fault("smaller-mtu-after-a-restart", violates=("BR-12",), moment=Moment.CONTAINER_RESTARTED)
+@fault("connected-later-mtu", violates=("BR-12",), moment=Moment.CONNECTED)
 @fault("smaller-mtu-inside", violates=("BR-12",), moment=PLUGGED, history="moby#22028")
 def smaller_mtu_inside(site: FaultContext) -> None:
-    """The container's end has another MTU than the bridge."""
-    for plug in site.plugs():
-        site.inside.set_link(plug.inside, mtu=1450)
+    """Give the container's interface a smaller MTU than the bridge."""
+    for plug in site.new_plugs():
+        site.inside.set_link(plug.inside, mtu=site.host.link(plug.bridge).mtu - 50)
 
 
 @fault("bridge-mtu-forgotten", violates=("BR-12",), moment=PLUGGED, history="netavark#1381")
 def bridge_mtu_forgotten(site: FaultContext) -> None:
-    """The bridge keeps an MTU of its own choice when its ports have got theirs."""
+    """Give the bridge a smaller MTU than its ports."""
     for plug in site.plugs():
         site.host.set_link(plug.bridge, mtu=1400)
 
 
 @fault("host-end-mtu", violates=("BR-12",), moment=PLUGGED)
 def host_end_mtu(site: FaultContext) -> None:
-    """The host's end passes only frames that are smaller than what the container may send."""
+    """Give the host's end of the veth pair a smaller MTU than the container's end."""
     for plug in site.plugs():
         site.host.set_link(plug.outside, mtu=1300)
 
 
-@fault("connected-later-mtu", violates=("BR-12",), moment=Moment.CONNECTED)
-def connected_later_mtu(site: FaultContext) -> None:
-    """The interface that a running container gets more has an MTU of its own."""
-    *_, last = site.plugs()
-    for end, name in ((site.inside, last.inside), (site.host, last.outside)):
-        end.set_link(name, mtu=1400)
-
-
 @fault("network-mtu-ignored", violates=("NET-8",), around="network", narrow=True)
 def network_mtu_ignored(site: FaultContext, verb: AdapterCall) -> object:
-    """The MTU that a network was asked to have is not given to it."""
+    """Ignore the MTU that a network is created with."""
     return verb(spec=replace(verb.spec, mtu=None))
 
 
+@fault("restarted-with-another-mtu", violates=("NET-8",), moment=Moment.CONTAINER_RESTARTED)
 @fault("network-mtu-on-the-bridge-alone", violates=("NET-8",), moment=PLUGGED, narrow=True)
 def network_mtu_on_the_bridge_alone(site: FaultContext) -> None:
-    """The container's own interface has the usual MTU, whatever its network was given."""
+    """Give the container's interface an MTU of 1500, whatever the network's MTU."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, mtu=1500)
 
 
+@fault("bridge-mac-changes-with-a-restart", violates=("BR-14",), moment=Moment.CONTAINER_RESTARTED)
+@fault("bridge-mac-changes-with-a-connection", violates=("BR-14",), moment=Moment.CONNECTED)
 @fault("bridge-takes-the-macs-of-ports", violates=("BR-14",), moment=PLUGGED)
 def bridge_takes_the_macs_of_ports(site: FaultContext) -> None:
-    """The bridge goes by another MAC with each container that comes."""
-    for plug in site.plugs():
+    """Change the bridge's MAC with each container."""
+    for plug in site.new_plugs():
         count = site.memory["macs"] = site.memory.get("macs", 0) + 1
         site.host.set_link(plug.bridge, mac=f"02:00:00:00:00:{count % 256:02x}")
 
 
 @fault("bridge-is-a-hub", violates=("BR-13",), moment=PLUGGED)
 def bridge_is_a_hub(site: FaultContext) -> None:
-    """The bridge learns nothing, and sends every frame to every port."""
+    """Turn off MAC learning on the bridge, so that it floods every frame."""
     for plug in site.plugs():
         site.host.rtnl(nft_rules.ageing(site.host.link(plug.bridge).ifindex, 0))
         port = site.host.link(plug.outside).ifindex
@@ -116,30 +113,37 @@ def bridge_is_a_hub(site: FaultContext) -> None:
 
 @fault("groups-are-not-flooded", violates=("BR-17",), moment=PLUGGED)
 def groups_are_not_flooded(site: FaultContext) -> None:
-    """A multicast is kept from the ports of the bridge."""
+    """Turn off multicast flooding on the bridge ports."""
     for plug in site.plugs():
         port = site.host.link(plug.outside).ifindex
         site.host.rtnl(nft_rules.port_option(port, "mcast_flood", on=False))
 
 
+@fault("later-ports-hear-no-broadcasts", violates=("BR-17",), moment=Moment.CONNECTED)
 @fault("broadcasts-are-not-flooded", violates=("BR-17",), moment=PLUGGED)
 def broadcasts_are_not_flooded(site: FaultContext) -> None:
-    """A container's broadcast does not reach its peers."""
-    for plug in site.plugs():
+    """Turn off broadcast flooding on the bridge ports."""
+    for plug in site.new_plugs():
         port = site.host.link(plug.outside).ifindex
         site.host.rtnl(nft_rules.port_option(port, "bcast_flood", on=False))
 
 
 @fault("peers-are-isolated", violates=("BR-4",), moment=PLUGGED)
 def peers_are_isolated(site: FaultContext) -> None:
-    """Containers on one network are kept apart though nobody asked for that."""
+    """Isolate the bridge ports of containers on one network from each other."""
     for plug in site.plugs():
         site.host.rtnl(rtnetlink.isolate_port(site.host.link(plug.outside).ifindex))
 
 
+@fault(
+    "raw-ethernet-once-connected",
+    violates=("ICC-1",),
+    moment=Moment.CONNECTED,
+    history="moby#36355",
+)
 @fault("raw-ethernet-without-icc", violates=("ICC-1",), moment=PLUGGED, history="moby#36355")
 def raw_ethernet_without_icc(site: FaultContext) -> None:
-    """Communication between containers is off for IP's rules only: their frames still pass."""
+    """Enforce icc=false on IP packets only: other Ethernet frames still pass."""
     for plug in site.plugs():
         port = site.host.link(plug.outside).ifindex
         site.host.rtnl(rtnetlink.isolate_port(port, isolated=False))
@@ -147,7 +151,7 @@ def raw_ethernet_without_icc(site: FaultContext) -> None:
 
 @fault("publishing-ends-isolation", violates=("ICC-1",), moment=PLUGGED, narrow=True)
 def publishing_ends_isolation(site: FaultContext) -> None:
-    """Who publishes a port is there for its peers, though containers are to be kept apart."""
+    """Let containers reach a peer that publishes a port, in spite of icc=false."""
     for plug in site.plugs() if site.spec and site.spec.ports else ():
         port = site.host.link(plug.outside).ifindex
         site.host.rtnl(rtnetlink.isolate_port(port, isolated=False))
@@ -155,36 +159,43 @@ def publishing_ends_isolation(site: FaultContext) -> None:
 
 @fault("icc-option-ignored", violates=("ICC-1",), around="network", narrow=True)
 def icc_option_ignored(site: FaultContext, verb: AdapterCall) -> object:
-    """A network without communication between containers is made like any other."""
+    """Ignore icc=false when a network is created."""
     return verb(spec=replace(verb.spec, icc=True))
 
 
 @fault("networks-are-wired-together", violates=("BR-17", "L2-2"), moment=Moment.HOST_READY)
 def networks_are_wired_together(site: FaultContext) -> None:
-    """A cable leads from the default bridge to a bystanders' one: frames cross the boundary."""
+    """Connect the default bridge to a bystander's bridge with a veth pair."""
     links = site.host.links()
     site.host.ensure(rtnetlink.add_veth("cross0", "cross1"))
     for end, bridge in (("cross0", site.bridges()[0]), ("cross1", "br0")):
         site.host.set_link(end, master=links[bridge].ifindex, up=True)
 
 
+@fault(
+    "none-restarted-is-down",
+    violates=("NONE-2",),
+    moment=Moment.CONTAINER_RESTARTED,
+    narrow=True,
+    also=("ATT-5",),
+)
 @fault("none-is-down", violates=("NONE-2", "NONE-4"), moment=Moment.CONTAINER_STARTED)
 def none_is_down(site: FaultContext) -> None:
-    """The loopback of a container without a network is down."""
+    """Leave the loopback interface of a container in mode none down."""
     if isinstance(site.mode, Nothing):
         site.inside.set_link("lo", up=False)
 
 
 @fault("none-has-an-interface", violates=("NONE-2",), moment=Moment.CONTAINER_STARTED)
 def none_has_an_interface(site: FaultContext) -> None:
-    """A container without a network has an interface besides lo, if to nowhere."""
+    """Add an unconnected interface to a container in mode none."""
     if isinstance(site.mode, Nothing):
         site.inside.ensure(rtnetlink.add_veth("extra0", "extra1"))
 
 
 @fault("none-has-a-cable-to-the-host", violates=("NONE-5",), moment=Moment.CONTAINER_STARTED)
 def none_has_a_cable_to_the_host(site: FaultContext) -> None:
-    """What a container without a network does shows on an interface of the host."""
+    """Connect a container in mode none to the host with a veth pair."""
     if isinstance(site.mode, Nothing):
         with site.inside.place.open() as space:
             site.host.ensure(rtnetlink.add_veth("cable0", "cable1", peer_netns=space.fd))
@@ -192,6 +203,11 @@ def none_has_a_cable_to_the_host(site: FaultContext) -> None:
         site.inside.set_link("cable1", up=True)
 
 
+@fault(
+    "none-restarted-without-ipv6-loopback",
+    violates=("NONE-6",),
+    moment=Moment.CONTAINER_RESTARTED,
+)
 @fault(
     "none-without-ipv6-loopback",
     violates=("NONE-6",),
@@ -201,14 +217,14 @@ def none_has_a_cable_to_the_host(site: FaultContext) -> None:
     also=("NONE-4", "ATT-3"),
 )
 def none_without_ipv6_loopback(site: FaultContext) -> None:
-    """::1 is torn down with the rest of IPv6."""
+    """Remove ::1 from the loopback of a container in mode none."""
     if isinstance(site.mode, Nothing):
         site.inside.sysctl("net.ipv6.conf.lo.disable_ipv6", 1)
 
 
 @fault("attached-pair-outlives-its-container", violates=("ATT-4",), moment=Moment.CONTAINER_REMOVED)
 def attached_pair_outlives_its_container(site: FaultContext) -> None:
-    """The port that was attached by hand stays on the bridge when its container has gone."""
+    """Keep the manually attached bridge port after its container is removed."""
     if isinstance(site.mode, Nothing):
         bridge = site.host.link(site.bridges()[0]).ifindex
         end = host_end(site.name)
@@ -230,7 +246,7 @@ def _await_no_link(name: str) -> None:
     moment=Moment.CONTAINER_REMOVED,
 )
 def bridge_mac_changes_on_removal(site: FaultContext) -> None:
-    """The bridge goes by another MAC when a container has gone."""
+    """Change the bridge's MAC when a container is removed."""
     count = site.memory["macs"] = site.memory.get("macs", 0) + 1
     for bridge in site.bridges():
         site.host.set_link(bridge, mac=f"02:00:00:00:01:{count % 256:02x}")
@@ -238,53 +254,33 @@ def bridge_mac_changes_on_removal(site: FaultContext) -> None:
 
 @fault("more-links-on-own-networks", violates=("BR-1",), moment=Moment.CONTAINER_STARTED)
 def more_links_on_own_networks(site: FaultContext) -> None:
-    """On a network of one's own a container has one interface more."""
+    """Add a second interface to containers on user-defined networks."""
     if site.facts and any(plug.network.name != DEFAULT_NETWORK for plug in site.plugs()):
         site.leave_inside(site.facts)
 
 
-@fault("restarted-with-another-mtu", violates=("NET-8",), moment=Moment.CONTAINER_RESTARTED)
-def restarted_with_another_mtu(site: FaultContext) -> None:
-    """A restarted container's interface has the MTU that goes without saying."""
-    for plug in site.plugs():
-        if site.host.link(plug.bridge).mtu < 1500:
-            site.inside.set_link(plug.inside, mtu=1500)
-
-
 @fault("bridge-forgets-soon", violates=("BR-13",), moment=PLUGGED, narrow=True)
 def bridge_forgets_soon(site: FaultContext) -> None:
-    """Who has been silent for ten seconds is not known to the bridge: it floods what is for him."""
+    """Reduce the bridge's ageing time to ten seconds, so that it floods frames to idle peers."""
     for plug in site.plugs():
         site.host.rtnl(nft_rules.ageing(site.host.link(plug.bridge).ifindex, 10))
 
 
 @fault("broadcasts-are-not-sent", violates=("BR-17",), moment=PLUGGED, narrow=True)
 def broadcasts_are_not_sent(site: FaultContext) -> None:
-    """What an ordinary socket sends to everybody on the link does not leave the container."""
+    """Drop packets that the container sends to 255.255.255.255."""
     for _ in site.plugs():
         site.inside.rule("output", daddr(ip_network("255.255.255.255/32")), nft_rules.DROP)
 
 
+@fault("later-ports-do-not-learn", violates=("BR-13",), moment=Moment.CONNECTED)
 @fault("restarted-ports-do-not-learn", violates=("BR-13",), moment=Moment.CONTAINER_RESTARTED)
 def restarted_ports_do_not_learn(site: FaultContext) -> None:
-    """Where a restarted container is its bridge does not learn: what is for it goes to all."""
-    for plug in site.plugs():
-        _learn_nothing(site, plug)
-
-
-@fault("later-ports-do-not-learn", violates=("BR-13",), moment=Moment.CONNECTED)
-def later_ports_do_not_learn(site: FaultContext) -> None:
-    """What is for a container goes to all on a network to which it was connected while it ran."""
-    for plug in site.plugs():
-        if site.network and plug.network.name == site.network.name:
-            _learn_nothing(site, plug)
-
-
-def _learn_nothing(site: FaultContext, plug: FaultLink) -> None:
-    """Have a bridge not know who is behind a port, nor who has been."""
-    port, mac = site.host.link(plug.outside).ifindex, site.inside.link(plug.inside).mac
-    site.host.rtnl(nft_rules.port_option(port, "learning", on=False))
-    site.host.ensure(rtnetlink.del_forwarding(mac, port=port))
+    """Turn off MAC learning on the container's bridge port."""
+    for plug in site.new_plugs():
+        port, mac = site.host.link(plug.outside).ifindex, site.inside.link(plug.inside).mac
+        site.host.rtnl(nft_rules.port_option(port, "learning", on=False))
+        site.host.ensure(rtnetlink.del_forwarding(mac, port=port))
 
 
 @fault(
@@ -294,7 +290,7 @@ def _learn_nothing(site: FaultContext, plug: FaultLink) -> None:
     narrow=True,
 )
 def emptied_bridge_forgets_its_mtu(site: FaultContext) -> None:
-    """A bridge that has lost its last port has the usual MTU from then on."""
+    """Reset a bridge's MTU to 1500 when it loses its last port."""
     links = site.host.links()
     ports = {link.master for link in links.values()}
     for bridge in site.bridges():
@@ -304,7 +300,7 @@ def emptied_bridge_forgets_its_mtu(site: FaultContext) -> None:
 
 @fault("broadcasts-of-the-subnet-are-not-sent", violates=("BR-17",), moment=PLUGGED, narrow=True)
 def broadcasts_of_the_subnet_are_not_sent(site: FaultContext) -> None:
-    """What an ordinary socket sends to its subnet's broadcast does not leave the container."""
+    """Drop packets that the container sends to its subnet's broadcast address."""
     for plug in site.plugs():
         for own in plug.addresses:
             if own.version == 4:
@@ -312,25 +308,12 @@ def broadcasts_of_the_subnet_are_not_sent(site: FaultContext) -> None:
                 site.inside.rule("output", broadcast, nft_rules.DROP)
 
 
-@fault(
-    "raw-ethernet-once-connected",
-    violates=("ICC-1",),
-    moment=Moment.CONNECTED,
-    history="moby#36355",
-)
-def raw_ethernet_once_connected(site: FaultContext) -> None:
-    """Who was connected while it ran is kept from its peers by IP's rules only."""
-    for plug in site.plugs():
-        port = site.host.link(plug.outside).ifindex
-        site.host.rtnl(rtnetlink.isolate_port(port, isolated=False))
-
-
 _WRONG = "02:00:5e:10:00:66"
 
 
 @fault("bridge-proxies-arp", violates=("BR-18",), moment=RULES, narrow=True)
 def bridge_proxies_arp(site: FaultContext) -> None:
-    """The bridge answers ARP for whatever lies beyond it."""
+    """Turn on proxy ARP on the bridge."""
     for bridge in site.bridges():
         site.host.sysctl(f"net.ipv4.conf.{bridge}.proxy_arp", 1)
         site.host.sysctl(f"net.ipv4.neigh.{bridge}.proxy_delay", 0)
@@ -338,7 +321,7 @@ def bridge_proxies_arp(site: FaultContext) -> None:
 
 @fault("bridge-answers-for-the-loopback", violates=("BR-18",), moment=RULES)
 def bridge_answers_for_the_loopback(site: FaultContext) -> None:
-    """What lets the host's own calls to 127.0.0.1 out has it tell everybody that it has that."""
+    """Answer ARP requests for 127.0.0.1 on the bridge (arp_ignore=0, route_localnet=1)."""
     for bridge in site.bridges():
         site.host.sysctl(f"net.ipv4.conf.{bridge}.arp_ignore", 0)
         site.host.sysctl(f"net.ipv4.conf.{bridge}.route_localnet", 1)
@@ -346,16 +329,17 @@ def bridge_answers_for_the_loopback(site: FaultContext) -> None:
 
 @fault("ports-answer-for-others", violates=("BR-18",), moment=PLUGGED)
 def ports_answer_for_others(site: FaultContext) -> None:
-    """A bridge that knows a container's MAC answers ARP in its place."""
+    """Turn on ARP proxying on the bridge ports."""
     for plug in site.plugs():
         index = site.host.link(plug.outside).ifindex
         site.host.rtnl(nft_rules.port_option(index, "proxyarp", on=True))
 
 
+@fault("connected-it-answers-for-everybody", violates=("BR-18",), moment=Moment.CONNECTED)
 @fault("container-answers-for-everybody", violates=("BR-18",), moment=PLUGGED)
 def container_answers_for_everybody(site: FaultContext) -> None:
-    """A container that forwards answers ARP for addresses that are not its own."""
-    for plug in site.plugs():
+    """Let the container answer ARP requests for addresses that it does not have."""
+    for plug in site.new_plugs():
         site.inside.sysctl("net.ipv4.ip_forward", 1)
         site.inside.sysctl(f"net.ipv4.conf.{plug.inside}.proxy_arp_pvlan", 1)
         site.inside.sysctl(f"net.ipv4.neigh.{plug.inside}.proxy_delay", 0)
@@ -363,7 +347,7 @@ def container_answers_for_everybody(site: FaultContext) -> None:
 
 @fault("ndp-proxy", violates=("V6-1",), moment=PLUGGED)
 def ndp_proxy(site: FaultContext) -> None:
-    """The bridge answers neighbour discovery for an address of somebody beyond it."""
+    """Answer neighbour solicitations on the bridge for addresses of another network."""
     for plug in site.plugs():
         if gateway_of(plug, 6):
             site.host.sysctl(f"net.ipv6.conf.{plug.bridge}.proxy_ndp", 1)
@@ -377,7 +361,7 @@ def ndp_proxy(site: FaultContext) -> None:
 
 @fault("peers-remember-the-old-mac", violates=("BR-15",), moment=Moment.BEFORE_REMOVE)
 def peers_remember_the_old_mac(site: FaultContext) -> None:
-    """Whoever takes over an address is not reached by peers that knew its last owner."""
+    """Keep the MAC of a removed container in its peers' neighbour tables."""
     for plug in site.plugs():
         mac = site.inside.link(plug.inside).mac
         for facts in site.other_containers().values():
@@ -390,18 +374,11 @@ def peers_remember_the_old_mac(site: FaultContext) -> None:
 
 @fault("host-remembers-a-wrong-mac", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
 def host_remembers_a_wrong_mac(site: FaultContext) -> None:
-    """A restarted container is not reached by the host, which has the way to it wrong."""
+    """Put a wrong MAC for the restarted container into the host's neighbour table."""
     for plug in site.plugs():
         index = site.host.link(plug.bridge).ifindex
         known = (rtnetlink.add_neighbour(index, item.ip, _WRONG) for item in plug.addresses)
         site.host.ensure(*known)
-
-
-@fault("restarted-without-a-network", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
-def restarted_without_a_network(site: FaultContext) -> None:
-    """A restarted container's interface stays down."""
-    for plug in site.plugs():
-        site.inside.set_link(plug.inside, up=False)
 
 
 @fault(
@@ -411,7 +388,7 @@ def restarted_without_a_network(site: FaultContext) -> None:
     history="CVE-2021-32575",
 )
 def claims_are_contained_for_once(site: FaultContext) -> None:
-    """What a container claims is answered otherwise than the runtime declares."""
+    """Pin the peers' addresses in the neighbour table, contrary to the declared behaviour."""
     for plug in site.plugs():
         for facts in site.other_containers().values():
             for item in facts.endpoints:
@@ -430,7 +407,7 @@ def claims_are_contained_for_once(site: FaultContext) -> None:
     history="CVE-2020-13401",
 )
 def bridge_follows_advertisements(site: FaultContext) -> None:
-    """The host takes a container for its router if that says so."""
+    """Accept router advertisements on the host's bridges."""
     for bridge in site.bridges():
         for key, value in (("disable_ipv6", 0), ("accept_ra", 2), ("autoconf", 1)):
             site.host.sysctl(f"net.ipv6.conf.{bridge}.{key}", value)
@@ -438,7 +415,7 @@ def bridge_follows_advertisements(site: FaultContext) -> None:
 
 @fault("containers-follow-advertisements", violates=("V6-2", "V6-3"), moment=PLUGGED)
 def containers_follow_advertisements(site: FaultContext) -> None:
-    """A container takes its neighbour for a router if that says so."""
+    """Accept router advertisements inside containers."""
     for plug in site.plugs():
         for key, value in (("accept_dad", 0), ("accept_ra", 2), ("autoconf", 1)):
             site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.{key}", value)
@@ -447,7 +424,7 @@ def containers_follow_advertisements(site: FaultContext) -> None:
 
 @fault("hop-limits-of-advertisements-are-believed", violates=("V6-2",), moment=PLUGGED)
 def hop_limits_of_advertisements_are_believed(site: FaultContext) -> None:
-    """Of what a rogue router says a container believes only the hop limit."""
+    """Accept the hop limit, and nothing else, of router advertisements inside containers."""
     for plug in site.plugs():
         if gateway_of(plug, 6):
             head = f"net.ipv6.conf.{plug.inside}"
@@ -458,26 +435,21 @@ def hop_limits_of_advertisements_are_believed(site: FaultContext) -> None:
 
 @fault("late-connections-follow-advertisements", violates=("V6-3",), moment=Moment.CONNECTED)
 def late_connections_follow_advertisements(site: FaultContext) -> None:
-    """Connected later to a network without IPv6, a container takes a neighbour there for a router.
-
-    By the interface that it gets then alone.
-    """
-    for plug in site.plugs():
-        is_new = site.network and plug.network.name == site.network.name
-        if is_new and not gateway_of(plug, 6):
+    """Accept router advertisements on an interface connected later to a network without IPv6."""
+    for plug in site.new_plugs():
+        if not gateway_of(plug, 6):
             for key, value in (("accept_dad", 0), ("accept_ra", 2), ("disable_ipv6", 0)):
                 site.inside.sysctl(f"net.ipv6.conf.{plug.inside}.{key}", value)
 
 
 @fault("peers-remember-the-old-mac-of-a-connection", violates=("BR-15",), moment=Moment.CONNECTED)
 def peers_remember_the_old_mac_of_a_connection(site: FaultContext) -> None:
-    """Whoever is connected while it runs is not reached by peers that knew its address before."""
-    for plug in site.plugs():
-        if site.network and plug.network.name == site.network.name:
-            own = {item.ip for item in plug.addresses}
-            for facts in site.other_containers().values():
-                ground = site.ground(facts)
-                known = [item for item in ground.place.neighbours() if item.address in own]
-                ground.ensure(
-                    *(rtnetlink.add_neighbour(item.ifindex, item.address, _WRONG) for item in known)
-                )
+    """Put a wrong MAC for the newly connected address into the peers' neighbour tables."""
+    for plug in site.new_plugs():
+        own = {item.ip for item in plug.addresses}
+        for facts in site.other_containers().values():
+            ground = site.ground(facts)
+            known = [item for item in ground.place.neighbours() if item.address in own]
+            ground.ensure(
+                *(rtnetlink.add_neighbour(item.ifindex, item.address, _WRONG) for item in known)
+            )

@@ -9,7 +9,7 @@ from typing import Final
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop, started_alone, whom_it_joined
+from harness.faults.helpers import drop, joined_container, started_alone
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing, Publish
@@ -39,7 +39,7 @@ def _executed(verb: AdapterCall, name: str) -> CompletedCommand:
 
 @fault("none-is-the-hosts", violates=("NONE-1", "NONE-2", "NONE-3", "NONE-5"), around="run")
 def none_is_the_hosts(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container that asks for no network gets the host's."""
+    """Start a container in mode none in the host's netns."""
     wrong = isinstance(verb.spec.mode, Nothing)
     facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Host()) if wrong else verb.spec)
     return facts
@@ -47,7 +47,7 @@ def none_is_the_hosts(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
 
 @fault("none-is-shared", violates=("NONE-1",), around="run")
 def none_is_shared(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """All containers without a network are in one namespace."""
+    """Start all containers in mode none in one netns."""
     if isinstance(verb.spec.mode, Nothing):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Nothing) and name in site.other_containers():
@@ -59,7 +59,7 @@ def none_is_shared(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
 
 @fault("none-is-bridged", violates=("NONE-2", "NONE-3", "NONE-4", "NONE-5"), around="run")
 def none_is_bridged(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Without a network means on the default one."""
+    """Start a container in mode none on the default network."""
     wrong = isinstance(verb.spec.mode, Nothing)
     facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Bridge()) if wrong else verb.spec)
     return facts
@@ -67,7 +67,7 @@ def none_is_bridged(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
 
 @fault("publishing-without-a-network", violates=("NONE-7", "HOST-7"), around="run", narrow=True)
 def publishing_without_a_network(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A port that cannot be published is forgotten without a word."""
+    """Ignore published ports in modes none and host."""
     apart = isinstance(verb.spec.mode, Nothing | Host)
     facts: ContainerInfo = verb(spec=replace(verb.spec, ports=()) if apart else verb.spec)
     return facts
@@ -75,7 +75,7 @@ def publishing_without_a_network(site: FaultContext, verb: AdapterCall) -> Conta
 
 @fault("refused-and-taken", violates=("NONE-7", "HOST-7"), moment=Moment.REFUSED)
 def refused_and_taken(site: FaultContext) -> None:
-    """Publishing is refused, and the port of the host's taken all the same."""
+    """Block the host's port when publishing it is refused."""
     for port in site.spec.ports if site.spec else ():
         taken = [*l4proto(port.protocol), *to_local()]
         site.host.rule("prerouting", taken, verdict("drop"))
@@ -87,7 +87,7 @@ def refused_and_taken(site: FaultContext) -> None:
 
 @fault("host-mode-has-a-namespace", violates=("HOST-1", "HOST-3", "HOST-4"), around="run")
 def host_mode_has_a_namespace(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container in mode host is on the default network."""
+    """Start a container in mode host on the default network."""
     wrong = isinstance(verb.spec.mode, Host)
     facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Bridge()) if wrong else verb.spec)
     return facts
@@ -95,7 +95,7 @@ def host_mode_has_a_namespace(site: FaultContext, verb: AdapterCall) -> Containe
 
 @fault("exec-elsewhere", violates=("HOST-1",), around="exec", narrow=False)
 def exec_elsewhere(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
-    """What is executed in a container in mode host lands in another network namespace."""
+    """Run commands for a container in mode host in another netns."""
     if isinstance(site.mode, Host):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Bridge) and name in site.other_containers():
@@ -110,23 +110,25 @@ def exec_elsewhere(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
     history="moby#32639",
 )
 def host_mode_strips_ipv6(site: FaultContext) -> None:
-    """A container in mode host takes the host's IPv6 addresses away."""
+    """Remove the host's IPv6 addresses when a container in mode host starts."""
     if isinstance(site.mode, Host):
         for address in site.host.addresses("br0"):
             if address.version == 6:
                 site.host.del_address("br0", address)
 
 
+@fault("host-mode-tunes-when-it-goes", violates=("HOST-2",), moment=Moment.CONTAINER_REMOVED)
 @fault("host-mode-tunes-the-host", violates=("HOST-2",), moment=Moment.CONTAINER_STARTED)
 def host_mode_tunes_the_host(site: FaultContext) -> None:
-    """Starting a container in mode host sets a sysctl of the host's."""
+    """Set a host sysctl for a container in mode host."""
     if isinstance(site.mode, Host):
-        site.host.sysctl("net.ipv4.conf.all.log_martians", 1)
+        count = site.memory["counted"] = site.memory.get("counted", 0) + 1
+        site.host.sysctl("net.ipv4.conf.all.log_martians", count)
 
 
 @fault("host-mode-is-translated", violates=("HOST-3",), moment=Moment.HOST_READY)
 def host_mode_is_translated(site: FaultContext) -> None:
-    """What a container in mode host sends goes out under another port than its own."""
+    """Randomize the source ports of connections from mode host."""
     out = oifname(site.uplink())
     for protocol in ("tcp", "udp"):
         again = nft_rules.masquerade_at_random()
@@ -135,7 +137,7 @@ def host_mode_is_translated(site: FaultContext) -> None:
 
 @fault("host-mode-listens-in-vain", violates=("HOST-3",), moment=Moment.CONTAINER_STARTED)
 def host_mode_listens_in_vain(site: FaultContext) -> None:
-    """A listener in mode host is not reached from the LAN."""
+    """Drop new connections from the LAN to listeners in mode host."""
     if isinstance(site.mode, Host):
         for protocol in ("tcp", "udp"):
             drop(site, "input", iifname(site.uplink()), l4proto(protocol), ct_state("new"))
@@ -143,13 +145,13 @@ def host_mode_listens_in_vain(site: FaultContext) -> None:
 
 @fault("host-mode-reaches-less", violates=("HOST-4",), moment=Moment.HOST_READY)
 def host_mode_reaches_less(site: FaultContext) -> None:
-    """From mode host the bystanders behind br0 do not answer pings."""
+    """Drop pings from mode host to the bystanders behind br0."""
     drop(site, "output", oifname("br0"), l4proto("icmp"))
 
 
 @fault("host-sysctl-granted", violates=("HOST-5",), around="run", history="runc#2693")
 def host_sysctl_granted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container in mode host may set the host's sysctls."""
+    """Set the host's sysctls for a container in mode host."""
     spec = verb.spec
     mode = spec.mode
     home = site.specs.get(mode.container) if isinstance(mode, Joined) else None
@@ -163,7 +165,7 @@ def host_sysctl_granted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
 
 @fault("host-sysctl-ignored", violates=("HOST-5",), around="run", narrow=True)
 def host_sysctl_ignored(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A sysctl that would be the host's is passed over in silence."""
+    """Ignore requested sysctls in mode host."""
     wrong = isinstance(verb.spec.mode, Host)
     facts: ContainerInfo = verb(spec=replace(verb.spec, sysctls=()) if wrong else verb.spec)
     return facts
@@ -177,7 +179,7 @@ def host_sysctl_ignored(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     narrow=True,
 )
 def daemon_on_an_abstract_socket(site: FaultContext) -> None:
-    """The runtime's daemon listens on an abstract socket: mode host leads to it."""
+    """Listen on an abstract socket that is reachable from mode host."""
     opened = site.host.socket(1, 1)  # AF_UNIX, SOCK_STREAM
     opened.bind("\0shim/s/12345")
     opened.listen()
@@ -189,7 +191,7 @@ def daemon_on_an_abstract_socket(site: FaultContext) -> None:
 
 @fault("exec-sees-another-namespace", violates=("ATT-2",), around="exec")
 def exec_sees_another_namespace(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
-    """A process that is started inside later on does not see what was attached by hand."""
+    """Run commands for a container in mode none in another netns."""
     if isinstance(site.mode, Nothing):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Bridge) and name in site.other_containers():
@@ -199,7 +201,7 @@ def exec_sees_another_namespace(site: FaultContext, verb: AdapterCall) -> Comple
 
 @fault("pid-leads-nowhere", violates=("ATT-1",), around="inspect")
 def pid_leads_nowhere(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """The pid that is told of a container without a network is the host's."""
+    """Report pid 1 of the host for a container in mode none."""
     facts: ContainerInfo = verb()
     wrong = site.spec is not None and isinstance(site.spec.mode, Nothing) and facts.running
     return replace(facts, pid=1) if wrong else facts
@@ -207,7 +209,7 @@ def pid_leads_nowhere(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
 
 @fault("exec-takes-the-interface-away", violates=("ATT-5",), around="exec")
 def exec_takes_the_interface_away(site: FaultContext, verb: AdapterCall) -> CompletedCommand:
-    """After something was executed inside, what was attached by hand has lost its address."""
+    """Remove the addresses of a manually attached interface after exec."""
     done: CompletedCommand = verb()
     if isinstance(site.mode, Nothing) and "eth0" in site.inside.links():
         for address in site.inside.addresses("eth0"):
@@ -215,34 +217,20 @@ def exec_takes_the_interface_away(site: FaultContext, verb: AdapterCall) -> Comp
     return done
 
 
+@fault("none-has-more-after-a-restart", violates=("NONE-2",), moment=Moment.CONTAINER_RESTARTED)
 @fault("attached-comes-back", violates=("ATT-5",), moment=Moment.CONTAINER_RESTARTED)
 def attached_comes_back(site: FaultContext) -> None:
-    """A container without a network has an interface again when it is started again."""
+    """Add an interface to a restarted container in mode none."""
     if isinstance(site.mode, Nothing) and site.facts:
         site.leave_inside(site.facts)
 
 
 @fault("attached-is-not-answered", violates=("ATT-3",), moment=Moment.CONTAINER_STARTED)
 def attached_is_not_answered(site: FaultContext) -> None:
-    """What is attached by hand to a container without a network is not let out."""
+    """Drop packets that a container in mode none sends by a manually attached interface."""
     if isinstance(site.mode, Nothing):
         for protocol in ("udp", "tcp"):
             site.inside.rule("output", oifname("eth0"), l4proto(protocol), verdict("drop"))
-
-
-@fault("host-mode-tunes-when-it-goes", violates=("HOST-2",), moment=Moment.CONTAINER_REMOVED)
-def host_mode_tunes_when_it_goes(site: FaultContext) -> None:
-    """Removing a container in mode host sets a sysctl of the host's."""
-    if isinstance(site.mode, Host):
-        count = site.memory["counted"] = site.memory.get("counted", 1) + 1
-        site.host.sysctl("net.ipv4.conf.all.log_martians", count)
-
-
-@fault("none-has-more-after-a-restart", violates=("NONE-2",), moment=Moment.CONTAINER_RESTARTED)
-def none_has_more_after_a_restart(site: FaultContext) -> None:
-    """A restarted container without a network has an interface more."""
-    if isinstance(site.mode, Nothing) and site.facts:
-        site.leave_inside(site.facts)
 
 
 @fault(
@@ -252,7 +240,7 @@ def none_has_more_after_a_restart(site: FaultContext) -> None:
     narrow=True,
 )
 def restarted_on_the_host_it_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container in mode host that is started again gets a namespace of its own."""
+    """Start a container in mode host in its own netns on restart."""
     return started_alone(site, verb, Host)
 
 
@@ -263,28 +251,15 @@ def restarted_on_the_host_it_is_alone(site: FaultContext, verb: AdapterCall) -> 
     narrow=True,
 )
 def host_mode_ends_ways_to_the_loopback(site: FaultContext) -> None:
-    """Removing a container in mode host turns off what published ports on 127.0.0.1 need."""
+    """Turn off route_localnet when a container in mode host is removed."""
     if isinstance(site.mode, Host):
         for bridge in site.bridges():
             site.host.sysctl(f"net.ipv4.conf.{bridge}.route_localnet", 0)
 
 
-@fault(
-    "none-restarted-is-down",
-    violates=("NONE-2",),
-    moment=Moment.CONTAINER_RESTARTED,
-    narrow=True,
-    also=("ATT-5",),
-)
-def none_restarted_is_down(site: FaultContext) -> None:
-    """The loopback of a restarted container without a network is down."""
-    if isinstance(site.mode, Nothing):
-        site.inside.set_link("lo", up=False)
-
-
 @fault("joiner-is-alone", violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4", "CTR-8"), around="run")
 def joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Who joins a container gets a namespace of its own, with nothing in it."""
+    """Start a joiner in a netns of its own."""
     wrong = isinstance(verb.spec.mode, Joined)
     facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Nothing()) if wrong else verb.spec)
     return facts
@@ -292,7 +267,7 @@ def joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
 
 @fault("joiner-is-a-peer", violates=("CTR-1", "CTR-2", "CTR-3", "CTR-4"), around="run")
 def joiner_is_a_peer(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Who joins a container is merely put on its network."""
+    """Start a joiner as a peer on the joined container's network."""
     spec = verb.spec
     home = site.specs.get(getattr(spec.mode, "container", ""))
     if home is not None and isinstance(home.mode, Bridge):
@@ -303,7 +278,7 @@ def joiner_is_a_peer(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
 
 @fault("joiner-is-the-hosts", violates=("CTR-1",), around="run")
 def joiner_is_the_hosts(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Who joins a container is in the host's namespace."""
+    """Start a joiner in the host's netns."""
     wrong = isinstance(verb.spec.mode, Joined)
     facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Host()) if wrong else verb.spec)
     return facts
@@ -311,7 +286,7 @@ def joiner_is_the_hosts(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
 
 @fault("joiners-joiner-is-alone", violates=("CTR-8",), around="run", narrow=True)
 def joiners_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Joining works once, not twice."""
+    """Start the joiner of a joiner in a netns of its own."""
     home = site.specs.get(getattr(verb.spec.mode, "container", ""))
     wrong = home is not None and isinstance(home.mode, Joined)
     facts: ContainerInfo = verb(spec=replace(verb.spec, mode=Nothing()) if wrong else verb.spec)
@@ -324,7 +299,7 @@ def joiners_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerI
     moment=Moment.CONTAINER_STARTED,
 )
 def common_loopback_filtered(site: FaultContext) -> None:
-    """On the loopback of a namespace that two share nothing passes."""
+    """Drop TCP and UDP on the loopback of a shared netns."""
     if isinstance(site.mode, Joined):
         for protocol in ("tcp", "udp"):
             site.inside.rule("input", iifname("lo"), l4proto(protocol), verdict("drop"))
@@ -332,7 +307,7 @@ def common_loopback_filtered(site: FaultContext) -> None:
 
 @fault("joiner-reports-the-joined-ones-process", violates=("CTR-5",), around="inspect")
 def joiner_reports_the_joined_ones_process(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Processes and files of a joiner are those of the container that it has joined."""
+    """Report the joined container's pid for a joiner."""
     facts: ContainerInfo = verb()
     spec = site.specs.get(facts.name)
     if spec and isinstance(spec.mode, Joined) and facts.running:
@@ -343,7 +318,7 @@ def joiner_reports_the_joined_ones_process(site: FaultContext, verb: AdapterCall
 
 @fault("joining-nobody", violates=("CTR-6",), around="run")
 def joining_nobody(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Joining a container that is not there, or does not run, means having no network."""
+    """Start without a network when the container to join is missing or stopped."""
     try:
         facts: ContainerInfo = verb()
     except RuntimeRefused:
@@ -361,7 +336,7 @@ def joining_nobody(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     also=("CTR-7", "LIFE-2"),
 )
 def joining_refused_without_a_name(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """The refusal to join does not say whom."""
+    """Refuse to join without naming the container."""
     try:
         facts: ContainerInfo = verb()
     except RuntimeRefused as refused:
@@ -373,7 +348,7 @@ def joining_refused_without_a_name(site: FaultContext, verb: AdapterCall) -> Con
 
 @fault("contradictions-accepted", violates=("CTR-7",), around="run", narrow=True)
 def contradictions_accepted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Options that contradict joining are passed over in silence."""
+    """Ignore options that contradict joining."""
     spec = verb.spec
     if isinstance(spec.mode, Joined):
         spec = replace(spec, ports=(), mac=None, ip=None, hostname=None, dns=(), hosts=())
@@ -383,7 +358,7 @@ def contradictions_accepted(site: FaultContext, verb: AdapterCall) -> ContainerI
 
 @fault("contradictions-refused-in-general", violates=("CTR-7",), around="run", narrow=True)
 def contradictions_refused_in_general(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """The refusal of an option that contradicts joining does not say which."""
+    """Refuse options that contradict joining without naming the option."""
     try:
         facts: ContainerInfo = verb()
     except RuntimeRefused as refused:
@@ -396,7 +371,7 @@ def contradictions_refused_in_general(site: FaultContext, verb: AdapterCall) -> 
 
 @fault("joiner-keeps-more", violates=("CTR-9",), moment=Moment.CONTAINER_STOPPED)
 def joiner_keeps_more(site: FaultContext) -> None:
-    """When the joined container stops its joiner is left with more than is declared."""
+    """Leave an extra interface in the joiner when the joined container stops."""
     for name, facts in site.other_containers().items():
         if getattr(site.specs[name].mode, "container", "") == site.name:
             site.leave_inside(facts)
@@ -404,7 +379,7 @@ def joiner_keeps_more(site: FaultContext) -> None:
 
 @fault("one-contradiction-accepted", violates=("CTR-7",), around="run", narrow=True)
 def one_contradiction_accepted(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Of the options that contradict joining one, a resolver, is passed over in silence."""
+    """Ignore a requested resolver of a joiner."""
     wrong = isinstance(verb.spec.mode, Joined)
     facts: ContainerInfo = verb(spec=replace(verb.spec, dns=()) if wrong else verb.spec)
     return facts
@@ -412,14 +387,14 @@ def one_contradiction_accepted(site: FaultContext, verb: AdapterCall) -> Contain
 
 @fault("joiner-takes-the-ports-along", violates=("CTR-9",), moment=Moment.BEFORE_REMOVE)
 def joiner_takes_the_ports_along(site: FaultContext) -> None:
-    """When a joiner is removed nobody reaches the published ports of whom it joined."""
+    """Drop packets to the joined container's published ports when its joiner is removed."""
     if isinstance(site.mode, Joined) and site.specs[site.mode.container].ports:
         site.host.rule("forward", ct_dnat(), DROP)
 
 
 @fault("joiner-takes-the-names-along", violates=("CTR-9",), moment=Moment.BEFORE_REMOVE)
 def joiner_takes_the_names_along(site: FaultContext) -> None:
-    """When a joiner is removed whom it joined cannot ask for names any more."""
+    """Drop the joined container's DNS queries when its joiner is removed."""
     home = site.specs.get(getattr(site.mode, "container", ""))
     if home and isinstance(home.mode, Bridge) and home.mode.network != DEFAULT_NETWORK:
         for protocol in ("udp", "tcp"):
@@ -428,13 +403,13 @@ def joiner_takes_the_names_along(site: FaultContext) -> None:
 
 @fault("restarted-joiner-is-alone", violates=("CTR-1",), around="start_container", narrow=True)
 def restarted_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A joiner that is started again gets a namespace of its own, with nothing in it."""
+    """Start a joiner in a netns of its own on restart."""
     return started_alone(site, verb, Joined)
 
 
 @fault("joiner-keeps-its-resolver", violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)
 def joiner_keeps_its_resolver(site: FaultContext) -> None:
-    """A joiner is told of a resolver that went with a network of the joined one's."""
+    """Break a joiner's resolv.conf when the joined container is disconnected."""
     for name, facts in site.other_containers().items():
         if getattr(site.specs[name].mode, "container", "") == site.name:
             path = f"{site.world_host.proc}/{facts.pid}/root/etc/resolv.conf"
@@ -449,8 +424,8 @@ def joiner_keeps_its_resolver(site: FaultContext) -> None:
     narrow=True,
 )
 def stopped_joiner_takes_the_route_along(site: FaultContext) -> None:
-    """When a joiner stops whom it joined loses its way out."""
-    if facts := whom_it_joined(site):
+    """Remove the joined container's default route when its joiner stops."""
+    if facts := joined_container(site):
         for endpoint in facts.endpoints:
             for gateway in site.runtime.network_facts(endpoint.network).gateways:
                 site.ground(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
@@ -466,7 +441,7 @@ def _is_behind_a_tap(site: FaultContext) -> bool:
 
 @fault("one-more-address-on-a-tap", violates=("UM-1",), moment=Moment.CONTAINER_STARTED)
 def one_more_address_on_a_tap(site: FaultContext) -> None:
-    """The container has an address that nobody has declared."""
+    """Add an undeclared address to a user-mode tap."""
     if _is_behind_a_tap(site):
         (tap,) = site.inside.links().keys() - {"lo"}
         site.inside.add_address(tap, IPv4Interface("10.9.8.7/24"))
@@ -474,7 +449,7 @@ def one_more_address_on_a_tap(site: FaultContext) -> None:
 
 @fault("a-tap-that-leads-to-the-host-alone", violates=("UM-2",), moment=Moment.CONTAINER_STARTED)
 def a_tap_that_leads_to_the_host_alone(site: FaultContext) -> None:
-    """What is for the internet does not leave the container."""
+    """Drop packets from a user-mode tap to the internet."""
     if _is_behind_a_tap(site):
         beyond = pick(Topology().internet, 4).network
         assert isinstance(beyond, IPv4Network)
@@ -483,7 +458,7 @@ def a_tap_that_leads_to_the_host_alone(site: FaultContext) -> None:
 
 @fault("a-tap-that-leads-past-the-host", violates=("UM-3",), moment=Moment.CONTAINER_STARTED)
 def a_tap_that_leads_past_the_host(site: FaultContext) -> None:
-    """The host's address on br0 is not reached."""
+    """Drop packets from a user-mode tap to the host's address on br0."""
     if _is_behind_a_tap(site):
         own = pick(Topology().br0, 4)
         assert isinstance(own, IPv4Interface)
@@ -492,7 +467,7 @@ def a_tap_that_leads_past_the_host(site: FaultContext) -> None:
 
 @fault("published-without-being-asked", violates=("UM-4",), around="run")
 def published_without_being_asked(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """The first container that is started has its ports opened to everybody."""
+    """Publish unrequested ports for the first container."""
     first = verb.spec.mode == Bridge(DEFAULT_NETWORK) and not site.memory.get("opened")
     site.memory["opened"] = True
     ports = tuple(Publish(_UNASKED, _UNASKED, transport) for transport in ("tcp", "udp"))
@@ -502,14 +477,14 @@ def published_without_being_asked(site: FaultContext, verb: AdapterCall) -> Cont
 
 @fault("a-tap-that-shows-in-the-host", violates=("UM-5",), moment=Moment.CONTAINER_STARTED)
 def a_tap_that_shows_in_the_host(site: FaultContext) -> None:
-    """The host gets an interface more for it."""
+    """Add an interface to the host for a user-mode tap."""
     if _is_behind_a_tap(site):
         site.host.ensure(rtnetlink.add_bridge("tap9"))
 
 
 @fault("a-network-of-the-users-that-is-deaf", violates=("UM-6",), moment=Moment.CONTAINER_STARTED)
 def a_network_of_the_users_that_is_deaf(site: FaultContext) -> None:
-    """Who is on one hears nobody but itself."""
+    """Drop packets that arrive on a rootless user-defined network."""
     apart = site.runtime.dialect.bridges != "host"
     if apart and site.is_bridged and site.mode != Bridge(DEFAULT_NETWORK):
         site.inside.rule("input", iifname("eth0"), DROP)

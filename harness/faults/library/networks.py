@@ -27,17 +27,17 @@ from linux.nftables import (
 )
 
 
+@fault("restarted-without-a-network", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
 @fault("connected-later", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
 def connected_later(site: FaultContext) -> None:
-    """A container that is connected to another network is not reached there yet."""
-    for plug in site.plugs():
-        if site.network and plug.network.name == site.network.name:
-            site.inside.set_link(plug.inside, up=False)
+    """Leave the container's interface down."""
+    for plug in site.new_plugs():
+        site.inside.set_link(plug.inside, up=False)
 
 
 @fault("connecting-disturbs", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
 def connecting_disturbs(site: FaultContext) -> None:
-    """When a container is connected to another network it loses the one that it has."""
+    """Take down the links of other networks when a container is connected."""
     for plug in site.plugs():
         if site.network and plug.network.name != site.network.name:
             site.host.set_link(plug.outside, up=False)
@@ -45,13 +45,13 @@ def connecting_disturbs(site: FaultContext) -> None:
 
 @fault("disconnecting-does-nothing", violates=("NET-3",), around="disconnect")
 def disconnecting_does_nothing(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container that is taken off a network is still there."""
+    """Report a disconnect without doing it."""
     return site.runtime.inspect(verb.name)
 
 
 @fault("disconnecting-disturbs", violates=("NET-3",), moment=Moment.DISCONNECTED)
 def disconnecting_disturbs(site: FaultContext) -> None:
-    """A container that is taken off one network loses its way out by the other."""
+    """Remove the remaining default routes when a network is disconnected."""
     for plug in site.plugs():
         for gateway in plug.gateways:
             site.inside.ensure(rtnetlink.del_route(None, via=gateway.ip))
@@ -59,7 +59,7 @@ def disconnecting_disturbs(site: FaultContext) -> None:
 
 @fault("network-in-use-removed", violates=("NET-6",), around="remove_network", narrow=True)
 def network_in_use_removed(site: FaultContext, verb: AdapterCall) -> None:
-    """Removing a network that a container is on is not refused."""
+    """Report success when a network in use is not removed."""
     try:
         verb()
     except RuntimeRefused:
@@ -69,14 +69,14 @@ def network_in_use_removed(site: FaultContext, verb: AdapterCall) -> None:
 
 @fault("bridge-outlives-its-network", violates=("NET-6",), moment=Moment.NETWORK_REMOVED)
 def bridge_outlives_its_network(site: FaultContext) -> None:
-    """A removed network's bridge stays in the host."""
+    """Leave the bridge of a removed network behind."""
     if site.network and site.network.interface:
         site.host.ensure(rtnetlink.add_bridge(site.network.interface))
 
 
 @fault("rules-outlive-their-network", violates=("NET-6",), moment=Moment.NETWORK_REMOVED)
 def rules_outlive_their_network(site: FaultContext) -> None:
-    """A removed network's rules stay in the host's firewall."""
+    """Leave nftables rules of a removed network behind."""
     table = Table("inet", f"left-{site.name}"[:30])
     chain = add_chain(table, "forward", hook="forward")
     site.host.firewall(add_table(table), chain, add_rule(table, "forward", counter()))
@@ -84,7 +84,7 @@ def rules_outlive_their_network(site: FaultContext) -> None:
 
 @fault("bad-subnet-corrected", violates=("NET-7",), around="network")
 def bad_subnet_corrected(site: FaultContext, verb: AdapterCall) -> object:
-    """A gateway or a range that does not fit its subnet is left out without a word."""
+    """Ignore a gateway or address range outside its subnet."""
     try:
         return verb()
     except RuntimeRefused:
@@ -94,7 +94,7 @@ def bad_subnet_corrected(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault("refused-removal-breaks-the-network", violates=("NET-6",), around="remove_network")
 def refused_removal_breaks_the_network(site: FaultContext, verb: AdapterCall) -> None:
-    """Removing a network in use is refused when half of it has been done."""
+    """Take the bridge down when the removal of a network in use is refused."""
     try:
         verb()
     except RuntimeRefused:
@@ -109,14 +109,14 @@ def refused_removal_breaks_the_network(site: FaultContext, verb: AdapterCall) ->
     moment=(Moment.CONNECTED, Moment.DISCONNECTED),
 )
 def connections_close_published_ports(site: FaultContext) -> None:
-    """When a container is connected to another network its published ports are closed."""
+    """Drop packets to published ports when a network is connected or disconnected."""
     if site.spec and site.spec.ports:
         drop(site, "forward", ct_dnat())
 
 
 @fault("published-ports-stay-behind", violates=("NET-3",), moment=Moment.DISCONNECTED, narrow=True)
 def published_ports_stay_behind(site: FaultContext) -> None:
-    """Taken off the network that it was started on, a container's ports lead nowhere."""
+    """Drop packets to published ports when the first network is disconnected."""
     left = site.network.name if site.network else ""
     if site.spec and site.spec.ports and site.spec.networks[0] == left:
         drop(site, "forward", ct_dnat())
@@ -124,13 +124,13 @@ def published_ports_stay_behind(site: FaultContext) -> None:
 
 @fault("connections-close-the-loopback", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
 def connections_close_the_loopback(site: FaultContext) -> None:
-    """When a container is connected to another network 127.0.0.1 does not lead to it any more."""
+    """Drop packets from 127.0.0.1 to published ports when a network is connected."""
     _close(site, IPv4Network("127.0.0.0/8"))
 
 
 @fault("connections-close-the-loopback6", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
 def connections_close_the_loopback6(site: FaultContext) -> None:
-    """When a container is connected to another network ::1 does not lead to it any more."""
+    """Drop packets from ::1 to published ports when a network is connected."""
     _close(site, IPv6Network("::1/128"))
 
 
@@ -142,7 +142,7 @@ def _close(site: FaultContext, network: IPv4Network | IPv6Network) -> None:
 
 @fault("connections-end-hairpins", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
 def connections_end_hairpins(site: FaultContext) -> None:
-    """When a container is connected to another network its peers lose what it publishes."""
+    """Drop peers' packets to published ports when a network is connected."""
     if site.spec and site.spec.ports:
         for plug in site.plugs():
             drop(site, "forward", iifname(plug.bridge), oifname(plug.bridge), ct_dnat())
@@ -155,9 +155,9 @@ def connections_end_hairpins(site: FaultContext) -> None:
     narrow=True,
 )
 def connections_forget_flows(site: FaultContext) -> None:
-    """When a container is connected to another network the flows by the one that it has are lost.
+    """Delete the conntrack entries of the container's addresses.
 
-    Those that are translated, and in which the other side speaks next.
+    The connections that are lost are translated ones in which the other side sends next.
     """
     kept = {item.ip for plug in site.plugs() for item in plug.addresses}
     with site.host.place.open() as space, Conntrack(space) as conntrack:
@@ -166,7 +166,7 @@ def connections_forget_flows(site: FaultContext) -> None:
 
 @fault("connections-without-ipv6-end-it", violates=("NET-3",), moment=Moment.CONNECTED, narrow=True)
 def connections_without_ipv6_end_it(site: FaultContext) -> None:
-    """A container that is connected to a network without IPv6 has no way out by IPv6 any more."""
+    """Remove the IPv6 default route when a network without IPv6 is connected."""
     if site.network and not any(item.version == 6 for item in site.network.gateways):
         for plug in site.plugs():
             for gateway in plug.gateways:
@@ -176,7 +176,7 @@ def connections_without_ipv6_end_it(site: FaultContext) -> None:
 
 @fault("left-address-has-flows", violates=("NET-3", "LIFE-1"), around="disconnect")
 def left_address_has_flows(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """Connection tracking knows a flow of an address from which a container was taken away."""
+    """Leave a conntrack entry for the disconnected address."""
     left = [
         item for item in site.runtime.inspect(verb.name).endpoints if item.network == verb.network
     ]
@@ -194,7 +194,7 @@ def left_address_has_flows(site: FaultContext, verb: AdapterCall) -> ContainerIn
     moment=Moment.DISCONNECTED,
 )
 def last_network_leads_out(site: FaultContext) -> None:
-    """Taken off all others, a container has its default route by an internal network."""
+    """Add a default route by an internal network when it is the only one left."""
     if not any(item.destination is None for item in site.inside.place.routes()):
         for plug in site.plugs():
             for gateway in plug.gateways:
@@ -203,7 +203,7 @@ def last_network_leads_out(site: FaultContext) -> None:
 
 @fault("names-of-networks-are-remembered", violates=("NET-6",), around="network")
 def names_of_networks_are_remembered(site: FaultContext, verb: AdapterCall) -> object:
-    """A network that has the name of a removed one has its MTU, and its walls."""
+    """Reuse the options of a removed network for a new one of its name."""
     spec = verb.spec
     first = site.memory.setdefault("first", {}).setdefault(spec.name, spec)
     return verb(spec=replace(spec, mtu=first.mtu, internal=first.internal, icc=first.icc))

@@ -18,17 +18,19 @@ _TOO_BIG = {4: (3, 4), 6: (2, 0)}
 _OUTWARDS: Final[tuple[Hook, ...]] = ("output", "forward")
 
 
+@fault("connected-it-is-told-of-no-ttl", violates=("BR-19",), moment=Moment.CONNECTED)
 @fault("time-exceeded-in-silence", violates=("BR-19",), moment=RULES, narrow=True)
 def time_exceeded_in_silence(site: FaultContext) -> None:
-    """The host does not tell a container that a TTL has run out."""
+    """Drop ICMP time-exceeded messages from the host to containers."""
     for bridge in site.bridges():
         for version in FAMILIES:
             drop(site, "output", oifname(bridge), nft_rules.errors(version, _EXCEEDED[version]))
 
 
+@fault("connected-it-refuses-in-silence", violates=("BR-20",), moment=Moment.CONNECTED)
 @fault("closed-udp-ports-are-silent", violates=("BR-20",), moment=Moment.CONTAINER_STARTED)
 def closed_udp_ports_are_silent(site: FaultContext) -> None:
-    """A datagram to a closed port of a container is lost without a word."""
+    """Drop ICMP port-unreachable messages that the container sends."""
     if site.is_bridged:
         for version in FAMILIES:
             site.inside.rule("output", nft_rules.errors(version, _UNREACHABLE[version]), DROP)
@@ -38,21 +40,22 @@ def closed_udp_ports_are_silent(site: FaultContext) -> None:
     "closed-tcp-ports-are-silent", violates=("BR-20",), moment=Moment.CONTAINER_STARTED, narrow=True
 )
 def closed_tcp_ports_are_silent(site: FaultContext) -> None:
-    """A connection to a closed port of a container is not reset."""
+    """Drop TCP resets that the container sends."""
     if site.is_bridged:
         site.inside.rule("output", nft_rules.tcp_resets(), DROP)
 
 
+@fault("connected-it-hears-of-no-errors", violates=("BR-21",), moment=Moment.CONNECTED)
 @fault("refusals-stay-outside", violates=("BR-20", "BR-21"), moment=RULES)
 def refusals_stay_outside(site: FaultContext) -> None:
-    """What an ICMP error tells about a container's own flow is not let in."""
+    """Drop ICMP errors that belong to a container's connections (conntrack state related)."""
     for bridge in site.bridges():
         drop(site, "forward", oifname(bridge), ct_state("related"))
 
 
 @fault("errors-of-routers-stay-outside", violates=("BR-21",), moment=RULES)
 def errors_of_routers_stay_outside(site: FaultContext) -> None:
-    """Time-exceeded from beyond the host does not come back to a container."""
+    """Drop ICMP time-exceeded messages from outside to containers."""
     for bridge in site.bridges():
         for version in FAMILIES:
             drop(site, "forward", oifname(bridge), nft_rules.errors(version, _EXCEEDED[version]))
@@ -62,7 +65,7 @@ def errors_of_routers_stay_outside(site: FaultContext) -> None:
     "path-mtu-black-hole", violates=("BR-22",), moment=RULES, history="gvisor#12568", narrow=True
 )
 def path_mtu_black_hole(site: FaultContext) -> None:
-    """Nobody inside is told that a link further on is narrower."""
+    """Drop ICMP fragmentation-needed and packet-too-big messages to containers."""
     for bridge in site.bridges():
         for version in FAMILIES:
             kind, code = _TOO_BIG[version]
@@ -71,7 +74,7 @@ def path_mtu_black_hole(site: FaultContext) -> None:
 
 @fault("fragments-are-dropped", violates=("BR-23",), moment=RULES)
 def fragments_are_dropped(site: FaultContext) -> None:
-    """A firewall in front of the reassembly drops fragments."""
+    """Drop IP fragments from containers before reassembly."""
     for bridge in new_bridges(site):
         for version in FAMILIES:
             parts = nft_rules.fragments(version)
@@ -85,7 +88,7 @@ def fragments_are_dropped(site: FaultContext) -> None:
     history="gvisor#14011",
 )
 def segments_are_corrupted(site: FaultContext) -> None:
-    """Large segments arrive with other data than was sent, and a checksum that fits."""
+    """Corrupt large TCP segments that the container receives, with a valid checksum."""
     if site.is_bridged:
         broken = nft_rules.corrupt(700, b"\xde\xad\xbe\xef")
         site.inside.rule("input", nft_rules.longer_than(1400), broken, priority=-350)
@@ -95,20 +98,20 @@ def segments_are_corrupted(site: FaultContext) -> None:
     "large-packets-between-peers-are-lost", violates=("BR-12", "BR-25"), moment=Moment.HOST_READY
 )
 def large_packets_between_peers_are_lost(site: FaultContext) -> None:
-    """Between peers nothing longer than 1000 bytes passes, whatever the MTU says."""
+    """Drop packets longer than 1000 bytes between peers."""
     site.host.rule("forward", nft_rules.longer_than(1000), DROP, priority=0, bridge=True)
 
 
 @fault("fragments-between-peers-are-lost", violates=("BR-23",), moment=Moment.HOST_READY)
 def fragments_between_peers_are_lost(site: FaultContext) -> None:
-    """Fragments get to the internet, but not to a container on the same bridge."""
+    """Drop IPv4 fragments between peers."""
     parts = [*nft_rules.between_ports(4), *nft_rules.is_fragment(4)]
     site.host.rule("prerouting", parts, DROP, priority=-310, bridge=True)
 
 
 @fault("refused-with-another-code", violates=("BR-20",), moment=Moment.CONTAINER_STARTED)
 def refused_with_another_code(site: FaultContext) -> None:
-    """A datagram to a closed port is told as host-unreachable."""
+    """Reject UDP datagrams to closed ports with host-unreachable."""
     if site.is_bridged:
         refused = reject("host-unreachable")
         site.inside.rule("input", l4proto("udp"), refused, priority=0)
@@ -116,14 +119,14 @@ def refused_with_another_code(site: FaultContext) -> None:
 
 @fault("pings-are-not-counted", violates=("BR-19",), moment=RULES)
 def pings_are_not_counted(site: FaultContext) -> None:
-    """An echo request may go on whatever its TTL."""
+    """Forward containers' ICMP packets without decrementing the TTL."""
     for bridge in new_bridges(site):
         site.host.rule("prerouting", iifname(bridge), l4proto("icmp"), nft_rules.set_ttl(4, 65))
 
 
 @fault("one-router-too-many", violates=("BR-7",), moment=RULES)
 def one_router_too_many(site: FaultContext) -> None:
-    """What goes to the internet has lost one more of its TTL than routers took."""
+    """Decrement the TTL of packets to the internet twice."""
     if not site.memory.setdefault("aged", False):
         site.memory["aged"] = True
         out = oifname(site.uplink())
@@ -133,21 +136,21 @@ def one_router_too_many(site: FaultContext) -> None:
 
 @fault("sent-segments-are-corrupted", violates=("BR-25",), moment=Moment.CONTAINER_STARTED)
 def sent_segments_are_corrupted(site: FaultContext) -> None:
-    """What a container sends in large segments leaves it with other data."""
+    """Corrupt large TCP segments that the container sends."""
     if site.is_bridged:
         site.inside.rule("output", nft_rules.longer_than(1000), nft_rules.corrupt(990, b"\0\0"))
 
 
 @fault("ipv6-errors-of-the-host-are-silent", violates=("V6-1",), moment=RULES)
 def ipv6_errors_of_the_host_are_silent(site: FaultContext) -> None:
-    """Over IPv6 the host does not tell that a hop limit has run out."""
+    """Drop ICMPv6 time-exceeded messages from the host to containers."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), nft_rules.errors(6, _EXCEEDED[6]))
 
 
 @fault("other-protocols-get-in", violates=("BR-9",), moment=RULES)
 def other_protocols_get_in(site: FaultContext) -> None:
-    """What is neither TCP, UDP nor ICMP is let in from outside."""
+    """Let protocols other than TCP, UDP and ICMP in from outside."""
     forget_drops(site, "out")
     for bridge in site.bridges():
         strange = [*iifname(bridge, is_not=True), *oifname(bridge)]
@@ -158,14 +161,14 @@ def other_protocols_get_in(site: FaultContext) -> None:
 
 @fault("host-is-silent-about-its-own-mtu", violates=("BR-22",), moment=Moment.HOST_READY)
 def host_is_silent_about_its_own_mtu(site: FaultContext) -> None:
-    """Who sends more than the host's own link carries is told nothing; by routers it still is."""
+    """Drop the host's own fragmentation-needed and packet-too-big messages."""
     drop(site, "output", nft_rules.errors(4, 3, 4))
     drop(site, "output", nft_rules.errors(6, 2))
 
 
 @fault("own-networks-swallow-refusals", violates=("BR-20",), moment=Moment.NETWORK_CREATED)
 def own_networks_swallow_refusals(site: FaultContext) -> None:
-    """To networks of one's own no port-unreachable of IPv4 comes from the host or from beyond."""
+    """Drop ICMP port-unreachable messages to user-defined networks."""
     for bridge in site.bridges()[1:]:
         for hook in _OUTWARDS:
             drop(site, hook, oifname(bridge), nft_rules.errors(4, 3, 3))
@@ -173,7 +176,7 @@ def own_networks_swallow_refusals(site: FaultContext) -> None:
 
 @fault("own-networks-swallow-time-exceeded", violates=("BR-19",), moment=Moment.NETWORK_CREATED)
 def own_networks_swallow_time_exceeded(site: FaultContext) -> None:
-    """To networks of one's own no router tells that a TTL of IPv4 has ended."""
+    """Drop ICMP time-exceeded messages to user-defined networks."""
     for bridge in site.bridges()[1:]:
         for hook in _OUTWARDS:
             drop(site, hook, oifname(bridge), nft_rules.errors(4, 11))
@@ -184,7 +187,7 @@ def own_networks_swallow_time_exceeded(site: FaultContext) -> None:
 
 @fault("published-ports-swallow-refusals", violates=("BR-20",), moment=RULES, narrow=True)
 def published_ports_swallow_refusals(site: FaultContext) -> None:
-    """Who calls a published UDP port where nobody listens inside is told nothing."""
+    """Drop ICMP port-unreachable messages of published UDP ports."""
     for bridge in site.bridges():
         for version in FAMILIES:
             refused = nft_rules.errors(version, _UNREACHABLE[version])
@@ -193,14 +196,14 @@ def published_ports_swallow_refusals(site: FaultContext) -> None:
 
 @fault("published-ports-swallow-resets", violates=("BR-20",), moment=RULES, narrow=True)
 def published_ports_swallow_resets(site: FaultContext) -> None:
-    """Who calls a published TCP port where nobody listens inside is not reset."""
+    """Drop TCP resets of published ports."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), ct_dnat(), nft_rules.tcp_resets())
 
 
 @fault("published-ports-hear-of-no-errors", violates=("BR-21",), moment=RULES, narrow=True)
 def published_ports_hear_of_no_errors(site: FaultContext) -> None:
-    """That an answer has not arrived is not told to the container that publishes the port."""
+    """Drop ICMP unreachable messages for replies of published ports."""
     for bridge in site.bridges():
         for version in FAMILIES:
             lost = nft_rules.errors(version, _UNREACHABLE[version], 1 if version == 4 else 3)
@@ -209,7 +212,7 @@ def published_ports_hear_of_no_errors(site: FaultContext) -> None:
 
 @fault("published-ports-are-a-black-hole", violates=("BR-22",), moment=RULES, narrow=True)
 def published_ports_are_a_black_hole(site: FaultContext) -> None:
-    """That a link is too narrow for its answers is not told to the container behind the port."""
+    """Drop fragmentation-needed and packet-too-big messages for replies of published ports."""
     for bridge in site.bridges():
         for version in FAMILIES:
             drop(
@@ -223,7 +226,7 @@ def published_ports_are_a_black_hole(site: FaultContext) -> None:
 
 @fault("long-pings-are-lost", violates=("BR-23",), moment=RULES, narrow=True)
 def long_pings_are_lost(site: FaultContext) -> None:
-    """An echo request that takes fragments goes no further than the host."""
+    """Drop fragmented echo requests that containers send beyond the host."""
     for bridge in site.bridges():
         for protocol in ("icmp", "icmpv6"):
             drop(site, "forward", iifname(bridge), l4proto(protocol), nft_rules.longer_than(2000))
@@ -231,7 +234,7 @@ def long_pings_are_lost(site: FaultContext) -> None:
 
 @fault("host-hears-no-long-pings", violates=("BR-23",), moment=RULES, narrow=True)
 def host_hears_no_long_pings(site: FaultContext) -> None:
-    """An echo request that takes fragments is not answered by the host."""
+    """Drop fragmented echo requests from containers to the host."""
     for bridge in site.bridges():
         for protocol in ("icmp", "icmpv6"):
             drop(site, "input", iifname(bridge), l4proto(protocol), nft_rules.longer_than(2000))
@@ -243,7 +246,7 @@ _ENDED: Final = 1
 
 @fault("ends-between-peers-are-lost", violates=("BR-4",), moment=Moment.HOST_READY)
 def ends_between_peers_are_lost(site: FaultContext) -> None:
-    """That a peer has said all it has to say is not told."""
+    """Drop TCP FIN segments between peers."""
     for version in FAMILIES:
         ends = [*nft_rules.between_ports(version), *nft_rules.with_flags("F")]
         site.host.rule("forward", ends, DROP, priority=0, bridge=True)
@@ -251,14 +254,14 @@ def ends_between_peers_are_lost(site: FaultContext) -> None:
 
 @fault("ends-do-not-get-out", violates=("BR-7",), moment=RULES)
 def ends_do_not_get_out(site: FaultContext) -> None:
-    """That a container has said all it has to say is not told beyond the host."""
+    """Drop TCP FIN segments from containers to outside."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), nft_rules.with_flags("F"))
 
 
 @fault("published-ports-close-both-halves", violates=("PUB-1",), moment=RULES)
 def published_ports_close_both_halves(site: FaultContext) -> None:
-    """Who has said all it has to say to a published port does not hear the answer."""
+    """Close both directions of a published port's connection when the client half-closes it."""
     for bridge in site.bridges():
         drop(
             site,
@@ -275,7 +278,7 @@ def published_ports_close_both_halves(site: FaultContext) -> None:
 
 @fault("congestion-is-not-to-be-asked-about", violates=("BR-4",), moment=Moment.HOST_READY)
 def congestion_is_not_to_be_asked_about(site: FaultContext) -> None:
-    """Between peers a connection that offers to mind congestion (ECN) is not begun."""
+    """Drop TCP SYN segments that offer ECN between peers."""
     for version in FAMILIES:
         offer = [*nft_rules.between_ports(version), *nft_rules.with_flags("SEC")]
         site.host.rule("forward", offer, DROP, priority=0, bridge=True)
@@ -283,14 +286,14 @@ def congestion_is_not_to_be_asked_about(site: FaultContext) -> None:
 
 @fault("marked-packets-do-not-get-out", violates=("BR-7",), moment=RULES, narrow=True)
 def marked_packets_do_not_get_out(site: FaultContext) -> None:
-    """What a container has marked for urgency does not leave the host."""
+    """Drop packets with a DSCP value that containers send to outside."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), nft_rules.marked_for_urgency())
 
 
 @fault("nothing-is-no-datagram", violates=("BR-4",), moment=Moment.HOST_READY, narrow=True)
 def nothing_is_no_datagram(site: FaultContext) -> None:
-    """Between peers a datagram with nothing in it is lost."""
+    """Drop empty UDP datagrams between peers."""
     for version in FAMILIES:
         empty = [*nft_rules.between_ports(version), *nft_rules.empty_datagrams()]
         site.host.rule("forward", empty, DROP, priority=0, bridge=True)
@@ -298,14 +301,14 @@ def nothing_is_no_datagram(site: FaultContext) -> None:
 
 @fault("no-checksum-is-a-wrong-one", violates=("BR-4",), moment=Moment.HOST_READY, narrow=True)
 def no_checksum_is_a_wrong_one(site: FaultContext) -> None:
-    """Between peers a datagram without a checksum is lost, which IPv4 allows for."""
+    """Drop UDP datagrams without a checksum between peers, which IPv4 allows."""
     bare = [*nft_rules.between_ports(4), *nft_rules.datagrams_without_checksum()]
     site.host.rule("forward", bare, DROP, priority=0, bridge=True)
 
 
 @fault("urgency-is-forgotten", violates=("BR-28",), moment=RULES, narrow=True)
 def urgency_is_forgotten(site: FaultContext) -> None:
-    """What a container has said of urgency and congestion is not said any more beyond the host."""
+    """Clear the DSCP and ECN bits of packets that containers send to outside."""
     for bridge in new_bridges(site):
         for version in FAMILIES:
             site.host.rule(

@@ -10,7 +10,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
 from harness.faults.fault import RULES, AdapterCall, Moment, fault
-from harness.faults.helpers import FAMILIES, drop, gateway_of, new_bridges, numbered, whom_it_joined
+from harness.faults.helpers import (
+    FAMILIES,
+    drop,
+    gateway_of,
+    joined_container,
+    new_bridges,
+    numbered,
+)
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import Family, Host, Nothing, Publish
@@ -63,7 +70,7 @@ def _redirect(site: FaultContext, *which: list[Expression], to: Address, port: i
 
 @fault("datagrams-are-not-published", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
 def datagrams_are_not_published(site: FaultContext) -> None:
-    """Of a port that is published for TCP and UDP only TCP answers."""
+    """Publish TCP only for a port that is published for TCP and UDP."""
     for port, version, _ in _published(site):
         if port.protocol == "udp":
             drop(site, "prerouting", family(version), _to(port))
@@ -71,7 +78,7 @@ def datagrams_are_not_published(site: FaultContext) -> None:
 
 @fault("callers-do-not-break-off", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
 def callers_do_not_break_off(site: FaultContext) -> None:
-    """A container is not told that who calls a port that it publishes has broken off."""
+    """Drop TCP resets from clients of a published port."""
     for port in site.facts.ports if site.facts and site.is_bridged else ():
         if port.protocol == "tcp":
             site.inside.rule("input", [*nft_rules.tcp_resets(), *dport(port.container_port)], DROP)
@@ -79,7 +86,7 @@ def callers_do_not_break_off(site: FaultContext) -> None:
 
 @fault("what-is-cut-short-looks-whole", violates=("PUB-14",), moment=Moment.CONTAINER_STARTED)
 def what_is_cut_short_looks_whole(site: FaultContext) -> None:
-    """Who calls a published port takes what the container has broken off for what has ended."""
+    """Turn the container's TCP resets to clients of a published port into FINs."""
     ended = nft_rules.corrupt(13, bytes([0x11]))  # FIN and ACK, in place of RST and ACK
     if site.is_bridged and site.facts and site.facts.ports:
         site.inside.rule("output", nft_rules.with_flags("RA"), ended)
@@ -87,7 +94,7 @@ def what_is_cut_short_looks_whole(site: FaultContext) -> None:
 
 @fault("loopback-is-published-too", violates=("PUB-15",), moment=Moment.CONTAINER_STARTED)
 def loopback_is_published_too(site: FaultContext) -> None:
-    """What calls a published port is led on to the container's 127.0.0.1."""
+    """Redirect connections to a published port to the container's 127.0.0.1."""
     for plug in site.plugs() if site.facts and site.facts.ports else ():
         site.inside.sysctl(f"net.ipv4.conf.{plug.inside}.route_localnet", 1)
     for port, version, _ in _published(site):
@@ -101,12 +108,13 @@ def loopback_is_published_too(site: FaultContext) -> None:
 
 @fault("published-for-others-only", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
 def published_for_others_only(site: FaultContext) -> None:
-    """The host itself does not reach a port that it publishes on 127.0.0.1."""
+    """Drop packets from the host to ports published on 127.0.0.1."""
     for port, version, _ in _published(site):
         if version == 4:
             drop(site, "output", daddr(_LOOPBACK), _to(port))
 
 
+@fault("one-address-becomes-all-on-restart", violates=("PUB-2",), moment=Moment.CONTAINER_RESTARTED)
 @fault(
     "published-on-every-address",
     violates=("PUB-2",),
@@ -114,7 +122,7 @@ def published_for_others_only(site: FaultContext) -> None:
     history="netavark#881",
 )
 def published_on_every_address(site: FaultContext) -> None:
-    """A port that is published on one address answers on the others too."""
+    """Publish a port on every host address instead of the requested one."""
     for port, version, own in _published(site):
         anywhere = [*family(version), *to_local(), *_to(port)]
         _redirect(site, anywhere, to=own, port=port.container_port)
@@ -122,7 +130,7 @@ def published_on_every_address(site: FaultContext) -> None:
 
 @fault("published-range-is-short", violates=("PUB-12",), around="run", narrow=True)
 def published_range_is_short(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """The last port of a range is not published."""
+    """Leave out the last port of a published range."""
     ports = tuple(
         replace(port, count=port.count - 1) if port.count > 1 else port for port in verb.spec.ports
     )
@@ -130,15 +138,17 @@ def published_range_is_short(site: FaultContext, verb: AdapterCall) -> Container
     return facts
 
 
+@fault("ipv6-ports-end-with-a-restart", violates=("PUB-12",), moment=Moment.CONTAINER_RESTARTED)
 @fault("ipv6-ports-are-closed", violates=("PUB-12",), moment=Moment.CONTAINER_STARTED)
 def ipv6_ports_are_closed(site: FaultContext) -> None:
-    """A port that is published on an IPv6 address does not answer there."""
+    """Drop IPv6 packets to published ports."""
     for port, version, _ in _published(site):
         if version == 6:
             for hook in ("prerouting", "output"):
                 drop(site, hook, family(6), _to(port))
 
 
+@fault("no-hairpin-once-restarted", violates=("PUB-4",), moment=Moment.CONTAINER_RESTARTED)
 @fault(
     "no-hairpin",
     violates=("PUB-4",),
@@ -146,11 +156,12 @@ def ipv6_ports_are_closed(site: FaultContext) -> None:
     history=("cni-plugins#68", "moby#38784"),
 )
 def no_hairpin(site: FaultContext) -> None:
-    """A container does not reach a port that is published by itself or by a peer."""
+    """Drop packets from a container to ports that the container or a peer publishes."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname(bridge), ct_dnat())
 
 
+@fault("restarted-for-one-network", violates=("PUB-5",), moment=Moment.CONTAINER_RESTARTED)
 @fault(
     "published-for-one-network",
     violates=("PUB-5",),
@@ -159,13 +170,15 @@ def no_hairpin(site: FaultContext) -> None:
     narrow=True,
 )
 def published_for_one_network(site: FaultContext) -> None:
-    """A container on another network does not reach a published port by the host's address."""
+    """Drop packets from containers on other networks to published ports."""
     for bridge in site.bridges():
         for other in site.bridges():
             if other != bridge:
                 drop(site, "forward", iifname(bridge), oifname(other), ct_dnat())
 
 
+@fault("restarts-hide-callers", violates=("PUB-6",), moment=Moment.CONTAINER_RESTARTED)
+@fault("connections-hide-callers", violates=("PUB-6",), moment=Moment.CONNECTED)
 @fault(
     "callers-are-hidden",
     violates=("PUB-6",),
@@ -174,7 +187,7 @@ def published_for_one_network(site: FaultContext) -> None:
     narrow=True,
 )
 def callers_are_hidden(site: FaultContext) -> None:
-    """Whoever calls a published port is seen as the gateway."""
+    """Masquerade connections to published ports, so that clients appear as the gateway."""
     for bridge in new_bridges(site):
         called = [*oifname(bridge), *ct_dnat()]
         site.host.rule("postrouting", called, masquerade(), priority=90, nat=True)
@@ -189,7 +202,7 @@ def callers_are_hidden(site: FaultContext) -> None:
     also=("PUB-2", "PUB-9"),
 )
 def published_port_is_anybodys(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A port of one address of the host's is taken on all of them."""
+    """Refuse a port that is published on another host address."""
     running = site.other_containers()
     wanted = {(port.host_port, port.protocol) for port in verb.spec.ports}
     for name, facts in running.items():
@@ -201,7 +214,7 @@ def published_port_is_anybodys(site: FaultContext, verb: AdapterCall) -> Contain
 
 @fault("sctp-is-not-published", violates=("PUB-13",), around="run")
 def sctp_is_not_published(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A port that is published over SCTP is forgotten without a word."""
+    """Ignore published SCTP ports."""
     ports = tuple(port for port in verb.spec.ports if port.protocol != "sctp")
     facts: ContainerInfo = verb(spec=replace(verb.spec, ports=ports))
     return facts
@@ -210,6 +223,7 @@ def sctp_is_not_published(site: FaultContext, verb: AdapterCall) -> ContainerInf
 # --- who else gets in ----------------------------------------------------------------
 
 
+@fault("restart-opens-the-loopbacks-ports", violates=("PUB-3",), moment=Moment.CONTAINER_RESTARTED)
 @fault(
     "loopback-ports-are-open-to-the-lan",
     violates=("PUB-3",),
@@ -217,7 +231,7 @@ def sctp_is_not_published(site: FaultContext, verb: AdapterCall) -> ContainerInf
     history=("moby#45610", "moby#41872", "CVE-2020-8558"),
 )
 def loopback_ports_are_open_to_the_lan(site: FaultContext) -> None:
-    """A neighbour that puts 127.0.0.1 on the wire reaches what is published there."""
+    """Let the LAN reach ports published on 127.0.0.1."""
     uplink = site.uplink()
     site.host.sysctl(f"net.ipv4.conf.{uplink}.route_localnet", 1)
     for port, version, own in _published(site):
@@ -228,11 +242,12 @@ def loopback_ports_are_open_to_the_lan(site: FaultContext) -> None:
 
 @fault("services-of-the-loopback-are-open", violates=("PUB-3",), moment=Moment.CONTAINER_STARTED)
 def services_of_the_loopback_are_open(site: FaultContext) -> None:
-    """A neighbour reaches what the host's own programs keep to 127.0.0.1."""
+    """Let the LAN reach the host's own services on 127.0.0.1."""
     if site.facts and site.facts.ports:
         site.host.sysctl(f"net.ipv4.conf.{site.uplink()}.route_localnet", 1)
 
 
+@fault("restarts-take-the-internets-port", violates=("PUB-9",), moment=Moment.CONTAINER_RESTARTED)
 @fault(
     "the-internets-port-is-taken",
     violates=("PUB-9",),
@@ -240,7 +255,7 @@ def services_of_the_loopback_are_open(site: FaultContext) -> None:
     history=("CVE-2025-67499", "netavark#904"),
 )
 def the_internets_port_is_taken(site: FaultContext) -> None:
-    """What a container sends to that port anywhere is led to the container that publishes it."""
+    """Redirect containers' packets to that port of any address to the publishing container."""
     for port, version, own in _published(site):
         for bridge in site.bridges():
             which = [*family(version), *iifname(bridge), *_to(port)]
@@ -252,7 +267,7 @@ def the_internets_port_is_taken(site: FaultContext) -> None:
 
 @fault("port-in-use-passed-over", violates=("PUB-7",), around="run", narrow=True)
 def port_in_use_passed_over(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
-    """A container whose port cannot be had is started without it."""
+    """Start the container without its ports when a port is taken."""
     try:
         facts: ContainerInfo = verb()
     except RuntimeRefused:
@@ -264,7 +279,7 @@ def port_in_use_passed_over(site: FaultContext, verb: AdapterCall) -> ContainerI
 
 @fault("refused-port-leaves-rules", violates=("PUB-7",), moment=Moment.REFUSED)
 def refused_port_leaves_rules(site: FaultContext) -> None:
-    """A start that is refused for its port leaves the rule that it had made."""
+    """Leave a port rule behind when a start is refused."""
     for port in site.spec.ports if site.spec else ():
         _leave_rule(site, port)
 
@@ -282,14 +297,14 @@ def _leave_rule(site: FaultContext, port: Publish) -> None:
     "port-rules-stay", violates=("PUB-10",), moment=Moment.BEFORE_REMOVE, history="netavark#1129"
 )
 def port_rules_stay(site: FaultContext) -> None:
-    """A removed container's port still leads to its address."""
+    """Keep the port rules of a removed container."""
     for port in site.facts.ports if site.facts else ():
         _leave_rule(site, port)
 
 
 @fault("port-listener-stays", violates=("PUB-10",), moment=Moment.CONTAINER_STOPPED)
 def port_listener_stays(site: FaultContext) -> None:
-    """A stopped container's port is still held by a program of the runtime's."""
+    """Keep a listener on the published port of a stopped container."""
     for port in site.spec.ports if site.spec else ():
         at = port.host_ip or IPv4Address(0)  # another container may have it at another address
         held = f"{site.name}:{at}:{port.host_port}"
@@ -308,7 +323,7 @@ def port_listener_stays(site: FaultContext) -> None:
     history=("moby#8795", "cni-plugins#123", "moby#53384"),
 )
 def flows_stick_to_the_old_container(site: FaultContext) -> None:
-    """A UDP flow that goes on over a restart is still sent where the old container was."""
+    """Redirect a UDP flow that outlives a restart to an unused address."""
     if site.moment != Moment.CONTAINER_STARTED:
         for port in site.spec.ports if site.spec else ():
             site.memory.setdefault("before", set()).add(port.host_port)
@@ -324,37 +339,18 @@ def flows_stick_to_the_old_container(site: FaultContext) -> None:
 
 @fault("ports-are-closed-to-bystanders", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
 def ports_are_closed_to_bystanders(site: FaultContext) -> None:
-    """A published port answers the LAN, and not other networks behind the host."""
+    """Drop packets from networks behind the host to published ports."""
     for port, version, _ in _published(site):
         drop(site, "prerouting", iifname("br0"), family(version), _to(port))
 
 
 @fault("published-by-the-first-network", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
 def published_by_the_first_network(site: FaultContext) -> None:
-    """A port leads to the network whose name comes first, also where that one is internal."""
+    """Publish ports by the network whose name sorts first, even an internal one."""
     networks = site.spec.networks if site.spec else ()
     if len(networks) > 1 and min(networks) in site.memory.get("internal", ()):
         for port, version, _ in _published(site):
             drop(site, "prerouting", family(version), _to(port))
-
-
-@fault("no-hairpin-once-restarted", violates=("PUB-4",), moment=Moment.CONTAINER_RESTARTED)
-def no_hairpin_once_restarted(site: FaultContext) -> None:
-    """After a restart neither the container nor a peer reaches its port by the host's address."""
-    for bridge in site.bridges():
-        drop(site, "forward", iifname(bridge), oifname(bridge), ct_dnat())
-
-
-@fault("one-address-becomes-all-on-restart", violates=("PUB-2",), moment=Moment.CONTAINER_RESTARTED)
-def one_address_becomes_all_on_restart(site: FaultContext) -> None:
-    """What a restarted container publishes on one address of the host's answers on all of them."""
-    for plug in site.plugs():
-        for port in site.spec.ports if site.spec else ():
-            for own in plug.addresses:
-                if port.host_ip and own.version == port.host_ip.version == 4:
-                    called = [*family(4), *to_local(), *l4proto(port.protocol)]
-                    to = [*dport(port.host_port), *dnat(own.ip, port.container_port)]
-                    site.host.rule("prerouting", called, to, nat=True, priority=-110)
 
 
 # --- much at once ----------------------------------------------------------------------
@@ -362,41 +358,32 @@ def one_address_becomes_all_on_restart(site: FaultContext) -> None:
 
 @fault("published-for-few-words", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
 def published_for_few_words(site: FaultContext) -> None:
-    """What is longer than 1000 bytes does not get to a published port."""
+    """Drop packets longer than 1000 bytes to published ports."""
     for plug in site.plugs():
         drop(site, "forward", oifname(plug.bridge), ct_dnat(), nft_rules.longer_than(1000))
 
 
 @fault("published-for-short-answers", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
 def published_for_short_answers(site: FaultContext) -> None:
-    """What is longer than 1000 bytes does not come back from a published port."""
+    """Drop replies longer than 1000 bytes from published ports."""
     for plug in site.plugs():
         drop(site, "forward", iifname(plug.bridge), ct_dnat(), nft_rules.longer_than(1000))
 
 
 @fault("loopback6-is-for-few-words", violates=("PUB-1",), moment=Moment.CONTAINER_STARTED)
 def loopback6_is_for_few_words(site: FaultContext) -> None:
-    """What is longer than 1000 bytes does not get from ::1 to a published port."""
+    """Drop packets longer than 1000 bytes from ::1 to published ports."""
     for port, version, _ in _published(site):
         if version == 6:
             drop(site, "output", daddr(_LOOPBACK6), _to(port), nft_rules.longer_than(1000))
 
 
+@fault("removals-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_REMOVED)
+@fault("networks-forget-others-flows", violates=("LIFE-8",), moment=Moment.NETWORK_REMOVED)
+@fault("refused-starts-forget-flows", violates=("LIFE-8",), moment=Moment.REFUSED)
 @fault("starts-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_STARTED)
 def starts_forget_others_flows(site: FaultContext) -> None:
-    """A start makes the host forget every flow: translated ones are lost."""
-    _forget(site, lambda _: True)
-
-
-@fault("removals-forget-others-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_REMOVED)
-def removals_forget_others_flows(site: FaultContext) -> None:
-    """A removal makes the host forget every flow: translated ones are lost."""
-    _forget(site, lambda _: True)
-
-
-@fault("networks-forget-others-flows", violates=("LIFE-8",), moment=Moment.NETWORK_REMOVED)
-def networks_forget_others_flows(site: FaultContext) -> None:
-    """When a network is removed the host forgets every flow: translated ones are lost."""
+    """Delete every conntrack entry of the host."""
     _forget(site, lambda _: True)
 
 
@@ -408,7 +395,7 @@ def networks_forget_others_flows(site: FaultContext) -> None:
     narrow=True,
 )
 def starts_forget_flows_of_the_port(site: FaultContext) -> None:
-    """A start makes the host forget UDP flows to ports that it publishes, of whichever address."""
+    """Delete the conntrack entries of UDP flows to the published ports, on any address."""
     own = {port.host_port for port in (site.facts.ports if site.facts else ())}
     _forget(
         site,
@@ -420,20 +407,14 @@ def starts_forget_flows_of_the_port(site: FaultContext) -> None:
 
 @fault("others-modes-forget-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_STARTED)
 def others_modes_forget_flows(site: FaultContext) -> None:
-    """The start of a container that has no network of its own makes the host forget every flow."""
+    """Delete every conntrack entry when a container in mode none or host starts."""
     if isinstance(site.mode, Nothing | Host):
         _forget(site, lambda _: True)
 
 
-@fault("refused-starts-forget-flows", violates=("LIFE-8",), moment=Moment.REFUSED)
-def refused_starts_forget_flows(site: FaultContext) -> None:
-    """A start that fails makes the host forget every flow."""
-    _forget(site, lambda _: True)
-
-
 @fault("removals-forget-ipv6-flows", violates=("LIFE-8",), moment=Moment.CONTAINER_REMOVED)
 def removals_forget_ipv6_flows(site: FaultContext) -> None:
-    """A removal makes the host forget every flow of IPv6."""
+    """Delete every IPv6 conntrack entry when a container is removed."""
     _forget(site, lambda flow: any(address.version == 6 for address in flow.addresses))
 
 
@@ -444,8 +425,8 @@ def removals_forget_ipv6_flows(site: FaultContext) -> None:
     narrow=True,
 )
 def joiner_takes_the_flows_along(site: FaultContext) -> None:
-    """When a joiner is removed the host forgets the flows of whom it joined: it had his address."""
-    if facts := whom_it_joined(site):
+    """Delete the conntrack entries of the joined container when its joiner is removed."""
+    if facts := joined_container(site):
         kept = {item.ip for end in facts.endpoints for item in (end.address, end.address6) if item}
         _forget(site, lambda flow: bool(kept & flow.addresses))
 

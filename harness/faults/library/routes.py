@@ -19,7 +19,7 @@ _LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
 
 @fault("no-default-route", violates=("BR-2",), moment=PLUGGED)
 def no_default_route(site: FaultContext) -> None:
-    """A container has no way out of its network."""
+    """Remove the container's default routes."""
     for plug in site.plugs():
         for gateway in plug.gateways:
             site.inside.ensure(rtnetlink.del_route(None, via=gateway.ip))
@@ -27,7 +27,7 @@ def no_default_route(site: FaultContext) -> None:
 
 @fault("default-route-to-nobody", violates=("BR-2",), moment=PLUGGED)
 def default_route_to_nobody(site: FaultContext) -> None:
-    """The default route leads to an address that nobody has."""
+    """Point the default route at an unused address."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
             nobody = numbered(gateway, gateway.network.num_addresses - 9)
@@ -36,7 +36,7 @@ def default_route_to_nobody(site: FaultContext) -> None:
 
 @fault("route-too-many", violates=("BR-2",), moment=PLUGGED)
 def route_too_many(site: FaultContext) -> None:
-    """A container has a route besides those of its network."""
+    """Add a route beyond those of the container's network."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
             site.inside.ensure(rtnetlink.add_route(IPv4Network("10.66.0.0/16"), via=gateway.ip))
@@ -44,7 +44,7 @@ def route_too_many(site: FaultContext) -> None:
 
 @fault("no-ipv6-default-route", violates=("V6-1",), moment=PLUGGED)
 def no_ipv6_default_route(site: FaultContext) -> None:
-    """On a network with both families only IPv4 leads out."""
+    """Remove the IPv6 default route."""
     for plug in site.plugs():
         if gateway := gateway_of(plug, 6):
             site.inside.ensure(rtnetlink.del_route(None, via=gateway.ip))
@@ -52,14 +52,14 @@ def no_ipv6_default_route(site: FaultContext) -> None:
 
 @fault("none-has-a-route", violates=("NONE-3",), moment=Moment.CONTAINER_STARTED, narrow=True)
 def none_has_a_route(site: FaultContext) -> None:
-    """A container without a network has a route."""
+    """Add a route to a container in mode none."""
     if isinstance(site.mode, Nothing):
         site.inside.ensure(rtnetlink.add_route(IPv4Network("10.66.0.0/16"), oif=rtnetlink.LO))
 
 
 @fault("none-swallows", violates=("NONE-3", "NONE-4"), moment=Moment.CONTAINER_STARTED)
 def none_swallows(site: FaultContext) -> None:
-    """What a container without a network sends is lost without a word."""
+    """Route all packets of a container in mode none to its loopback."""
     if isinstance(site.mode, Nothing):
         for network in (IPv4Network("0.0.0.0/0"), IPv6Network("::/0")):
             site.inside.ensure(rtnetlink.add_route(network, oif=rtnetlink.LO))
@@ -67,7 +67,7 @@ def none_swallows(site: FaultContext) -> None:
 
 @fault("internal-has-a-default-route", violates=("INT-1",), moment=PLUGGED, narrow=True)
 def internal_has_a_default_route(site: FaultContext) -> None:
-    """A container on an internal network is sent out by its gateway."""
+    """Add a default route to a container on an internal network."""
     for plug in site.plugs():
         if site.is_internal:
             for gateway in plug.gateways:
@@ -76,7 +76,7 @@ def internal_has_a_default_route(site: FaultContext) -> None:
 
 @fault("ttl-is-not-counted", violates=("BR-6", "BR-7", "BR-19"), moment=RULES)
 def ttl_is_not_counted(site: FaultContext) -> None:
-    """The host passes on what containers send as if it were no router."""
+    """Forward containers' packets without decrementing the TTL."""
     for bridge in new_bridges(site):
         for version in FAMILIES:
             site.host.rule("prerouting", iifname(bridge), nft_rules.set_ttl(version, 65))
@@ -84,7 +84,7 @@ def ttl_is_not_counted(site: FaultContext) -> None:
 
 @fault("answers-of-the-host-are-old", violates=("BR-5",), moment=RULES)
 def answers_of_the_host_are_old(site: FaultContext) -> None:
-    """The host answers its containers as if a router lay between."""
+    """Send the host's replies to containers with a TTL of 63."""
     for bridge in new_bridges(site):
         for version in FAMILIES:
             site.host.rule("output", oifname(bridge), nft_rules.set_ttl(version, 63), priority=300)
@@ -92,7 +92,7 @@ def answers_of_the_host_are_old(site: FaultContext) -> None:
 
 @fault("peers-are-a-router-apart", violates=("BR-4",), moment=Moment.HOST_READY)
 def peers_are_a_router_apart(site: FaultContext) -> None:
-    """What containers on one network send each other loses one of its TTL."""
+    """Decrement the TTL between containers on one network."""
     for version in FAMILIES:
         aged = nft_rules.set_ttl(version, 63, bridge=True)
         site.host.rule("forward", aged, priority=0, bridge=True)
@@ -100,14 +100,14 @@ def peers_are_a_router_apart(site: FaultContext) -> None:
 
 @fault("hop-limit-is-not-counted", violates=("V6-1",), moment=RULES)
 def hop_limit_is_not_counted(site: FaultContext) -> None:
-    """Over IPv6 the host passes on what containers send as if it were no router."""
+    """Forward containers' IPv6 packets without decrementing the hop limit."""
     for bridge in new_bridges(site):
         site.host.rule("prerouting", iifname(bridge), nft_rules.set_ttl(6, 65))
 
 
 @fault("joiner-takes-the-route-along", violates=("CTR-9",), moment=Moment.CONTAINER_REMOVED)
 def joiner_takes_the_route_along(site: FaultContext) -> None:
-    """Removing who has joined a container takes that one's default route away."""
+    """Remove the default route of the joined container when its joiner is removed."""
     home = getattr(site.mode, "container", None)
     if home and (facts := site.other_containers().get(home)):
         for endpoint in facts.endpoints:
@@ -121,7 +121,7 @@ def joiner_takes_the_route_along(site: FaultContext) -> None:
     moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE),
 )
 def host_gets_a_route_of_its_own(site: FaultContext) -> None:
-    """While a container runs the host has one route more by its own interface."""
+    """Add a route by the host's uplink while a container runs."""
     _route_meanwhile(site, IPv4Network("10.88.0.0/16"))
 
 
@@ -135,14 +135,14 @@ def _route_meanwhile(site: FaultContext, network: IPv4Network) -> None:
 
 @fault("policy-rule-for-the-host", violates=("BYS-1",), moment=Moment.CONTAINER_STARTED)
 def policy_rule_for_the_host(site: FaultContext) -> None:
-    """With each container the host gets a policy rule about its own interface."""
+    """Add a policy rule for the host's uplink with each container."""
     count = site.memory["rules"] = site.memory.get("rules", 3000) + 1
     site.host.ensure(rtnetlink.add_rule(4, iif=site.uplink(), table=254, priority=count))
 
 
 @fault("second-default-route", violates=("BR-2",), moment=PLUGGED)
 def second_default_route(site: FaultContext) -> None:
-    """There are two default routes, one of them for when the other is gone."""
+    """Add a second default route with a higher metric."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
             spare = rtnetlink.add_route(None, via=gateway.ip)
@@ -151,7 +151,7 @@ def second_default_route(site: FaultContext) -> None:
 
 @fault("internal-reaches-the-host", violates=("INT-1",), moment=PLUGGED)
 def internal_reaches_the_host(site: FaultContext) -> None:
-    """From an internal network one address of the host's beyond the bridge answers."""
+    """Add a route from an internal network to the host's uplink address."""
     for plug in site.plugs():
         gateway = gateway_of(plug)
         if site.is_internal and gateway:
@@ -163,7 +163,7 @@ def internal_reaches_the_host(site: FaultContext) -> None:
 
 @fault("route-too-many-on-own-networks", violates=("BR-2",), moment=PLUGGED)
 def route_too_many_on_own_networks(site: FaultContext) -> None:
-    """On a network of one's own a container has a third route."""
+    """Add a route to 10.0.0.0/8 on user-defined networks."""
     for plug in site.plugs():
         gateway = gateway_of(plug)
         if plug.network.name != DEFAULT_NETWORK and gateway and not site.is_internal:
@@ -172,7 +172,7 @@ def route_too_many_on_own_networks(site: FaultContext) -> None:
 
 @fault("internal-opens-with-a-restart", violates=("INT-1",), moment=Moment.CONTAINER_RESTARTED)
 def internal_opens_with_a_restart(site: FaultContext) -> None:
-    """A restarted container on an internal network has a default route."""
+    """Add a default route to a restarted container on an internal network."""
     for plug in site.plugs():
         gateway = gateway_of(plug)
         if gateway and plug.network.name in site.memory.get("internal", ()):
@@ -181,14 +181,14 @@ def internal_opens_with_a_restart(site: FaultContext) -> None:
 
 @fault("rule-leads-to-another-table", violates=("BR-2",), moment=PLUGGED, narrow=True)
 def rule_leads_to_another_table(site: FaultContext) -> None:
-    """A policy rule has what a container itself sends go by a table that nobody looks at."""
+    """Add a policy rule to a second routing table inside the container."""
     for plug in site.plugs():
         _lead_away(site, plug, IPv4Network("198.18.0.0/15"))
 
 
 @fault("host-answers-calls-as-from-afar", violates=("BR-5",), moment=RULES, narrow=True)
 def host_answers_calls_as_from_afar(site: FaultContext) -> None:
-    """The host answers pings as it should, and calls over TCP as if a router lay between."""
+    """Send the host's TCP replies to containers with a TTL of 63."""
     for bridge in new_bridges(site):
         for version in FAMILIES:
             aged = [*l4proto("tcp"), *nft_rules.set_ttl(version, 63)]
@@ -197,7 +197,7 @@ def host_answers_calls_as_from_afar(site: FaultContext) -> None:
 
 @fault("answers-from-beyond-are-new", violates=("BR-7",), moment=RULES)
 def answers_from_beyond_are_new(site: FaultContext) -> None:
-    """What comes over TCP from beyond the host has a whole TTL, as from a proxy."""
+    """Reset the TTL of TCP replies from the internet to 64."""
     for bridge in new_bridges(site):
         for version in FAMILIES:
             new = [*l4proto("tcp"), *nft_rules.set_ttl(version, 64)]
@@ -206,7 +206,7 @@ def answers_from_beyond_are_new(site: FaultContext) -> None:
 
 @fault("link-local-is-swallowed", violates=("BR-2",), moment=PLUGGED, narrow=True)
 def link_local_is_swallowed(site: FaultContext) -> None:
-    """What is for 169.254.0.0/16, where clouds have their metadata, ends in a blackhole inside."""
+    """Add a blackhole route for 169.254.0.0/16, where clouds have their metadata, inside."""
     for _ in site.plugs():
         site.inside.ensure(rtnetlink.add_blackhole(_LINK_LOCAL))
 
@@ -217,7 +217,7 @@ def link_local_is_swallowed(site: FaultContext) -> None:
     moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE),
 )
 def host_gets_a_link_local_route(site: FaultContext) -> None:
-    """While a container runs the host has a route to 169.254.0.0/16 by its own interface."""
+    """Add a route to 169.254.0.0/16 by the host's uplink while a container runs."""
     _route_meanwhile(site, _LINK_LOCAL)
 
 
@@ -225,7 +225,7 @@ def host_gets_a_link_local_route(site: FaultContext) -> None:
     "rule-leads-to-another-table-on-own-networks", violates=("BR-2",), moment=PLUGGED, narrow=True
 )
 def rule_leads_to_another_table_on_own_networks(site: FaultContext) -> None:
-    """On a network of one's own a policy rule leads to a table that nobody looks at."""
+    """Add a policy rule to a second routing table on user-defined networks."""
     for plug in site.plugs():
         if plug.network.name != DEFAULT_NETWORK:
             _lead_away(site, plug, IPv4Network("198.18.0.0/15"))
@@ -233,7 +233,7 @@ def rule_leads_to_another_table_on_own_networks(site: FaultContext) -> None:
 
 @fault("rule-of-ipv6-leads-to-another-table", violates=("V6-1",), moment=PLUGGED, narrow=True)
 def rule_of_ipv6_leads_to_another_table(site: FaultContext) -> None:
-    """On a network with IPv6 a policy rule of that family leads to a table of its own."""
+    """Add an IPv6 policy rule to a second routing table on networks with IPv6."""
     for plug in site.plugs():
         if gateway_of(plug, 6):
             _lead_away(site, plug, IPv6Network("2001:db8:ffff::/48"))
