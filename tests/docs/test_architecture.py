@@ -1,38 +1,94 @@
-"""ARCHITECTURE.md has a place for everything that is there, and for nothing that is not."""
+"""ARCHITECTURE.md and the rooms' public faces agree with the tree."""
 
 from __future__ import annotations
 
+import ast
 import re
-import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-TABLE = TEXT.partition("## Inside harness")[2].partition("\n## ")[0]
-NAMED = re.findall(r"`(\w+)`", TABLE)
-PURE = set(re.findall(r"`(\w+)`\\\*", TABLE))
+PACKAGES = ("harness", "runtime", "linux")
+ROOMS = sorted(
+    init.parent.relative_to(ROOT)
+    for package in PACKAGES
+    for init in (ROOT / package).rglob("__init__.py")
+    if init.parent != ROOT / package or package == "linux"
+)
+MOST_MODULES = 14
+MOST_STOPS = 8
 
 
-def modules() -> list[str]:
-    """The names of all modules of the harness, but for its packages' and those of faults."""
-    found = (ROOT / "harness").rglob("*.py")
-    return [path.stem for path in found if path.stem != "__init__" and path.parent.name != "shelf"]
+def modules(room: Path) -> list[str]:
+    """The names of the modules directly in a room."""
+    return sorted(path.stem for path in (ROOT / room).glob("*.py") if path.stem != "__init__")
 
 
-def test_every_module_has_its_place() -> None:
-    """And what has gone has none."""
-    there = set(modules())
-    assert there - set(NAMED) == set(), "not in the table"
-    assert set(NAMED) - there == set(), "in the table, and not there"
+def public(room: Path) -> list[str]:
+    """The modules that a room's `__all__` names."""
+    tree = ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return []
 
 
-def test_what_is_called_pure_is_held_to_it() -> None:
-    """The import rules name the same modules."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    held = {
-        module.rpartition(".")[2]
-        for contract in settings["tool"]["importlinter"]["contracts"]
-        if "pure" in contract["name"]
-        for module in contract["source_modules"]
-    }
-    assert held == PURE
+def imported() -> Iterator[tuple[Path, str]]:
+    """Every import of a module of ours outside tests: the importing file, the dotted name."""
+    for package in (*PACKAGES, "suites"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    yield path, node.module
+                    yield from ((path, f"{node.module}.{name.name}") for name in node.names)
+                elif isinstance(node, ast.Import):
+                    yield from ((path, name.name) for name in node.names)
+
+
+def test_every_room_is_in_the_drawing() -> None:
+    """The tree names each folder of harness, runtime and linux."""
+    drawing = TEXT.partition("```")[2].partition("```")[0]
+    named = set(re.findall(r"(\w+)/", drawing))
+    assert {room.name for room in ROOMS} <= named
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=str)
+def test_room_is_small_and_has_a_charter(room: Path) -> None:
+    """The docstring of a room's `__init__` says what it is for."""
+    assert ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8")))
+    assert len(modules(room)) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=str)
+def test_public_face_names_modules_of_the_room(room: Path) -> None:
+    """`__all__` names modules and rooms that exist, in order."""
+    found = public(room)
+    inner = [item.name for item in ROOMS if item.parent == room]
+    assert set(found) <= {*modules(room), *inner}
+    assert found == sorted(found)
+
+
+def test_other_rooms_import_public_modules_only() -> None:
+    """A module that its room does not name is imported inside the room alone."""
+    wrong = set()
+    for path, name in imported():
+        *parents, module = name.split(".")
+        room = Path(*parents) if parents else Path()
+        if room in ROOMS and module in modules(room):
+            inside = path.relative_to(ROOT).parent == room
+            if not inside and module not in public(room):
+                wrong.add(f"{path.relative_to(ROOT)} imports {name}")
+    assert sorted(wrong) == []
+
+
+def test_paths_lead_to_modules_that_exist() -> None:
+    """Each of the four paths has at most eight stops."""
+    paths = TEXT.partition("## Four paths")[2].partition("## Glossary")[0].split("\n**")[1:]
+    assert len(paths) == 4
+    for path in paths:
+        stops = re.findall(r"^\d\. `([\w/.]+)`", path, re.MULTILINE)
+        assert 0 < len(stops) <= MOST_STOPS
+        assert [stop for stop in stops if not (ROOT / stop).is_file()] == []
