@@ -19,9 +19,9 @@ from linux.nftables import (
     add_rule,
     add_table,
     daddr,
+    del_table,
     dnat,
     dport,
-    flush_chain,
     l4proto,
 )
 from tests.linux.star_topology import SHARED, Star
@@ -47,8 +47,9 @@ def divert(rules: Nft, star: Star, family: int, number: int) -> None:
     rules.apply(
         [
             add_table(TABLE),
+            del_table(TABLE),
+            add_table(TABLE),
             add_chain(TABLE, "nat", hook="prerouting", priority=-100, kind="nat"),
-            flush_chain(TABLE, "nat"),
             add_rule(TABLE, "nat", daddr(shared), l4proto("udp"), dport(PORT), to),
         ]
     )

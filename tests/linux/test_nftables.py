@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from linux import nftables
-from linux.netlink import NetlinkError
 from linux.netns import NetNS
 from linux.nftables import Nft, Table
 from tests.linux import decoder
@@ -113,14 +112,6 @@ def test_rules_and_chains_are_removed_one_by_one(rules: Nft) -> None:
     assert left() == ["a1", "a2", "b1", "b2"]
     rules.apply([nftables.del_rule(TABLE, rules.rules(TABLE)[0])])
     assert left() == ["a2", "b1", "b2"]
-    with pytest.raises(NetlinkError, match="remove chain b: Device or resource busy"):
-        rules.apply([nftables.del_chain(TABLE, "b")])
-    rules.apply([nftables.flush_chain(TABLE, "a")])
-    assert left() == ["b1", "b2"]
-    rules.apply([nftables.del_chain(TABLE, "b")])
-    assert left() == []
-    with pytest.raises(NetlinkError, match="flush chain b: No such file"):
-        rules.apply([nftables.flush_chain(TABLE, "b")])
     rules.apply([nftables.del_table(TABLE)])
     assert rules.tables() == []
 
