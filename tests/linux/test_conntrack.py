@@ -1,4 +1,4 @@
-"""Connection tracking: which flows are told, and what forgetting one does to the next packet."""
+"""Connection tracking: listed flows, and the effect of deleting one."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 @pytest.fixture
 def tracked(star: Star) -> Iterator[Conntrack]:
-    """The flows of the router."""
+    """Open the flows of the router."""
     with Conntrack(star.router) as opened:
         yield opened
 
 
 def divert(rules: Nft, star: Star, family: int, number: int) -> None:
-    """What goes to the shared address goes to a station, by address translation, from now on."""
+    """Redirect packets for the shared address to a station, by dnat."""
     shared = ip_network(SHARED[family])
     to = dnat(star.station(number, family))
     rules.apply(
@@ -56,7 +56,7 @@ def divert(rules: Nft, star: Star, family: int, number: int) -> None:
 
 
 def udp(space: NetNS, family: int, *, port: int = 0) -> socket.socket:
-    """A datagram socket in a station."""
+    """Open a datagram socket in a station."""
     opened = space.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     opened.bind(("", port))
     opened.settimeout(WITHIN)
@@ -64,7 +64,7 @@ def udp(space: NetNS, family: int, *, port: int = 0) -> socket.socket:
 
 
 def towards(tracked: Conntrack, port: int) -> list[Flow]:
-    """The flows over UDP whose first packet went to a port."""
+    """Return the UDP flows whose first packet went to a port."""
     udp_port = (PROTOCOLS["udp"], port)
     return [
         flow
@@ -74,10 +74,10 @@ def towards(tracked: Conntrack, port: int) -> list[Flow]:
 
 
 @FAMILIES
-def test_a_flow_is_told_as_it_came_and_as_it_is_answered(
+def test_flow_has_original_and_reply_tuple(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """Addresses and ports of both directions, and everybody who takes part."""
+    """Addresses and ports of both directions are those of the packets, with dnat."""
     before = tracked.count()
     divert(rules, star, family, 1)
     with udp(star.asker, family) as asker, udp(star.first, family, port=PORT) as heard:
@@ -99,10 +99,10 @@ def test_a_flow_is_told_as_it_came_and_as_it_is_answered(
 
 
 @FAMILIES
-def test_forgetting_a_flow_makes_its_next_packet_a_first_one(
+def test_packet_after_forget_meets_the_current_nat_rule(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """A socket that goes on sending stays where it was sent to, until its flow is forgotten."""
+    """A socket that goes on sending keeps its dnat until the flow is deleted."""
     with (
         udp(star.asker, family) as asker,
         udp(star.first, family, port=PORT) as first,
@@ -119,10 +119,10 @@ def test_forgetting_a_flow_makes_its_next_packet_a_first_one(
         assert second.recv(16) == b"3"
 
 
-def test_a_flow_in_a_zone_is_found_there_and_forgotten(
+def test_flow_in_a_conntrack_zone_is_found_and_forgotten(
     star: Star, rules: Nft, tracked: Conntrack
 ) -> None:
-    """Where somebody tells the same addresses apart by zones, a flow is named with its zone."""
+    """A request names a flow with its zone, as equal addresses may occur in several zones."""
     divert(rules, star, 4, 1)
     rules.apply(
         [
@@ -132,22 +132,22 @@ def test_a_flow_in_a_zone_is_found_there_and_forgotten(
     )
     with udp(star.asker, 4) as asker:
         asker.sendto(b"hello", (SHARED[4], PORT))
-        (told,) = tracked.raw()
-        assert tracked.has(told)
+        (body,) = tracked.raw()
+        assert tracked.has(body)
         tracked.forget(towards(tracked, PORT))
         assert towards(tracked, PORT) == []
-        assert not tracked.has(told)
+        assert not tracked.has(body)
 
 
 def in_zone(number: int) -> list[bytes]:
-    """Expressions: the connection is one of that zone, NFT_CT_ZONE of nf_tables.h."""
+    """Return expressions that put a connection into a zone: NFT_CT_ZONE of nf_tables.h."""
     value = nest(2, attr(1, struct.pack("=H", number)))
     load = nest(1, text(1, "immediate"), nest(2, be32(1, 1), value))
     return [load, nest(1, text(1, "ct"), nest(2, be32(4, 1), be32(2, 17)))]
 
 
 @FAMILIES
-def test_only_what_is_named_is_forgotten(
+def test_forget_deletes_only_the_named_flows(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
     """Another flow to the same port stays, and one that has just gone is no failure."""
@@ -165,10 +165,10 @@ def test_only_what_is_named_is_forgotten(
 
 
 @FAMILIES
-def test_marked_ones_are_found_without_looking_at_the_others(
+def test_marked_decodes_only_matching_flows(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """By an address of either direction, a port or a protocol; with no mark there are none."""
+    """A mark is an address of either direction, a port or a protocol."""
     divert(rules, star, family, 1)
     with udp(star.asker, family) as asker, udp(star.first, family, port=PORT) as heard:
         asker.sendto(b"hello", (SHARED[family], PORT))

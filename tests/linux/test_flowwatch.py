@@ -27,7 +27,7 @@ def watch(star: Star) -> Iterator[FlowWatch]:
 
 
 def begin_flow(star: Star, rules: Nft, family: int = 4, *, to: int = 1) -> None:
-    """One datagram through the router, to a station by the shared address."""
+    """Send one datagram through the router, to a station by the shared address."""
     divert(rules, star, family, to)
     station = {1: star.first, 2: star.second}[to]
     with udp(star.asker, family) as asker, udp(station, family, port=PORT) as heard:
@@ -36,16 +36,16 @@ def begin_flow(star: Star, rules: Nft, family: int = 4, *, to: int = 1) -> None:
 
 
 def forget_all(star: Star) -> None:
-    """None is there any more."""
+    """Delete all flows of the router."""
     with Conntrack(star.router) as conntrack:
         conntrack.forget(conntrack.all())
 
 
 @FAMILIES
-def test_a_flow_is_there_from_its_first_packet_until_it_is_forgotten(
+def test_watch_lists_a_flow_until_it_is_deleted(
     star: Star, rules: Nft, watch: FlowWatch, family: int
 ) -> None:
-    """By either address, as it came or translated."""
+    """The flow is found by either address, before and after translation."""
     marks = [star.station(number, family).packed for number in (0, 1)]
     assert not watch.marked(*marks)
     begin_flow(star, rules, family)
@@ -56,8 +56,8 @@ def test_a_flow_is_there_from_its_first_packet_until_it_is_forgotten(
     assert not any(watch.marked(mark) for mark in marks)
 
 
-def test_a_flow_that_is_older_than_the_watch_is_there_until_it_ends(star: Star, rules: Nft) -> None:
-    """Though another begins unheard when it ends unheard, and there are as many as before."""
+def test_watch_lists_a_flow_that_is_older_than_itself(star: Star, rules: Nft) -> None:
+    """The end of that flow has no event, nor has the begin of another."""
     begin_flow(star, rules)
     first, second = (star.station(number, 4).packed for number in (1, 2))
     with FlowWatch(star.router) as watch:
@@ -69,8 +69,8 @@ def test_a_flow_that_is_older_than_the_watch_is_there_until_it_ends(star: Star, 
         assert watch.marked(second)
 
 
-def test_a_flow_that_begins_unheard_is_found(star: Star, rules: Nft, watch: FlowWatch) -> None:
-    """As those do whose first packet a bridge floods to its own host."""
+def test_watch_finds_a_flow_without_a_begin_event(star: Star, rules: Nft, watch: FlowWatch) -> None:
+    """Such is a flow whose first packet a bridge floods to its own host."""
     assert not watch.marked(star.station(1, 4).packed)
     netns.write_sysctls(star.router, {EVENTS: 0})
     begin_flow(star, rules)
@@ -79,10 +79,10 @@ def test_a_flow_that_begins_unheard_is_found(star: Star, rules: Nft, watch: Flow
     assert not watch.marked(star.station(1, 4).packed)
 
 
-def test_a_flow_that_was_found_is_there_until_it_ends(
+def test_watch_drops_a_flow_without_a_begin_event_at_its_end(
     star: Star, rules: Nft, watch: FlowWatch
 ) -> None:
-    """Of what begins unheard nobody tells the end either, and another may begin in its place."""
+    """Its end has no event either, and another flow may begin in its place."""
     first, second = (star.station(number, 4).packed for number in (1, 2))
     netns.write_sysctls(star.router, {EVENTS: 0})
     begin_flow(star, rules)
@@ -93,10 +93,10 @@ def test_a_flow_that_was_found_is_there_until_it_ends(
     assert watch.marked(second)
 
 
-def test_what_ends_while_they_are_counted_makes_no_room(
+def test_flow_that_ends_during_the_count_hides_no_other(
     star: Star, rules: Nft, watch: FlowWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For one that has begun unheard."""
+    """The other flow has begun without an event."""
     begin_flow(star, rules)
     first = watch.marked(star.station(1, 4).packed)
     assert first
@@ -114,8 +114,8 @@ def test_what_ends_while_they_are_counted_makes_no_room(
     assert not watch.marked(star.station(1, 4).packed)
 
 
-def test_threads_may_ask_at_once(star: Star, rules: Nft) -> None:
-    """As they may of an engine's starter: none takes the answer of another."""
+def test_watch_is_thread_safe(star: Star, rules: Nft) -> None:
+    """No thread gets the answer to another thread's query."""
     begin_flow(star, rules)
     answers: list[int] = []
     first = star.station(1, 4).packed
@@ -132,18 +132,18 @@ def test_threads_may_ask_at_once(star: Star, rules: Nft) -> None:
         assert answers == [1] * 800
 
 
-def test_one_that_is_closed_says_so(star: Star) -> None:
-    """Instead of listening for ever."""
+def test_closed_watch_raises(star: Star) -> None:
+    """A closed watch does not wait forever."""
     with FlowWatch(star.router) as watch:
         pass
     with pytest.raises(OSError, match="Bad file descriptor"):
         watch.marked(star.station(1, 4).packed)
 
 
-def test_what_was_heard_is_not_asked_for(
+def test_announced_flows_need_no_dump(
     star: Star, rules: Nft, watch: FlowWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The machine's table is walked for what nobody has told of, and for nothing else."""
+    """The kernel's table is walked only for flows without an event."""
     walked: list[Conntrack] = []
     raw = Conntrack.raw
 
@@ -166,10 +166,8 @@ def test_what_was_heard_is_not_asked_for(
     assert walked
 
 
-def test_nothing_is_denied_after_more_flows_than_there_is_room_for(
-    star: Star, rules: Nft, watch: FlowWatch
-) -> None:
-    """What was left out is asked for, among it the flow that began last."""
+def test_overrun_triggers_a_full_dump(star: Star, rules: Nft, watch: FlowWatch) -> None:
+    """After ENOBUFS the table is dumped, so no flow is missed, also not the last one."""
     divert(rules, star, 4, 1)
     assert not watch.marked(star.station(1, 4).packed)
     with socket.socket(fileno=os.dup(watch.fileno())) as heard:
@@ -183,8 +181,8 @@ def test_nothing_is_denied_after_more_flows_than_there_is_room_for(
     assert not watch.marked(star.station(1, 4).packed)
 
 
-def test_where_nobody_is_told_of_flows_they_are_asked_for(star: Star, rules: Nft) -> None:
-    """nf_conntrack_events is 0."""
+def test_watch_dumps_where_flow_events_are_disabled(star: Star, rules: Nft) -> None:
+    """The sysctl nf_conntrack_events is 0."""
     netns.write_sysctls(star.router, {EVENTS: 0})
     with FlowWatch(star.router) as watch:
         begin_flow(star, rules)

@@ -13,7 +13,9 @@ from tests.linux.star_topology import Star
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_rule_sends_what_came_in_its_way(star: Star, family: Literal[4, 6]) -> None:
+def test_policy_rule_routes_packets_of_its_input_interface(
+    star: Star, family: Literal[4, 6]
+) -> None:
     """With `iif` an interface, what comes in there uses the other table, and nothing else."""
     ways = [
         rtnetlink.add_route(star.shared(family), via=star.station(2, family), table=100),
@@ -26,7 +28,7 @@ def test_a_rule_sends_what_came_in_its_way(star: Star, family: Literal[4, 6]) ->
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_rule_for_lo_is_for_what_is_sent_from_here(star: Star, family: Literal[4, 6]) -> None:
+def test_policy_rule_for_lo_routes_locally_sent_packets(star: Star, family: Literal[4, 6]) -> None:
     """With `iif` `lo` only what the router sends itself uses the other table."""
     star.netlink.send(
         [
@@ -39,8 +41,8 @@ def test_a_rule_for_lo_is_for_what_is_sent_from_here(star: Star, family: Literal
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_rules_are_tried_by_priority(star: Star, family: Literal[4, 6]) -> None:
-    """Of two rules that fit, the one with the smaller number decides."""
+def test_policy_rules_apply_in_order_of_priority(star: Star, family: Literal[4, 6]) -> None:
+    """The matching rule with the smaller number decides."""
     for table, number in ((100, 1), (200, 2)):
         way = rtnetlink.add_route(
             star.shared(family), via=star.station(number, family), table=table
@@ -54,8 +56,8 @@ def test_rules_are_tried_by_priority(star: Star, family: Literal[4, 6]) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_blackhole_swallows_without_a_word(star: Star, family: Literal[4, 6]) -> None:
-    """What a route would refuse with an error, a blackhole drops; more exact routes still win."""
+def test_blackhole_route_drops_without_an_icmp_error(star: Star, family: Literal[4, 6]) -> None:
+    """Without a route there is an error; more specific routes still apply."""
     elsewhere = {4: "198.51.100.77", 6: "2001:db8:9::77"}[family]
     around = {4: "198.51.100.0/24", 6: "2001:db8:9::/64"}[family]
 

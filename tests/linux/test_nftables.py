@@ -12,8 +12,8 @@ from tests.linux import decoder
 TABLE = Table("inet", "mine")
 
 
-def test_a_base_chain_is_made_as_asked(rules: Nft, space: NetNS) -> None:
-    """Hook, priority, type and policy are those asked for, below zero too."""
+def test_base_chain_has_hook_priority_type_and_policy(rules: Nft, space: NetNS) -> None:
+    """Priorities below zero too."""
     asked = [
         ("a", "prerouting", -150, "filter", "accept"),
         ("b", "input", 0, "filter", "drop"),
@@ -58,8 +58,8 @@ def test_a_base_chain_is_made_as_asked(rules: Nft, space: NetNS) -> None:
 
 
 @pytest.mark.parametrize("family", ["inet", "ip", "ip6", "arp", "bridge"])
-def test_a_table_is_of_its_family(rules: Nft, space: NetNS, family: str) -> None:
-    """A table is listed under its family and name; making it again changes nothing."""
+def test_table_is_listed_under_its_family(rules: Nft, space: NetNS, family: str) -> None:
+    """Adding an existing table changes nothing."""
     table = Table(family, "name")
     rules.apply([nftables.add_table(table), nftables.add_chain(table, "inside")])
     rules.apply([nftables.add_table(table)])
@@ -70,7 +70,7 @@ def test_a_table_is_of_its_family(rules: Nft, space: NetNS, family: str) -> None
     assert rules.tables() == []
 
 
-def test_rules_are_told_in_order_with_their_comments(rules: Nft, space: NetNS) -> None:
+def test_rules_are_listed_in_order_with_comments(rules: Nft, space: NetNS) -> None:
     """A rule is added at the end or in front, and its handle and comment are the kernel's own."""
     long = "x" * 300
     rules.apply(
@@ -93,8 +93,8 @@ def test_rules_are_told_in_order_with_their_comments(rules: Nft, space: NetNS) -
     assert dumped[0].get_attr("NFTA_RULE_USERDATA") == "first"
 
 
-def test_rules_and_chains_are_removed_one_by_one(rules: Nft) -> None:
-    """By handle one rule goes, by flushing all of a chain, then the chain, then the table."""
+def test_rule_and_table_removal(rules: Nft) -> None:
+    """A rule is removed by its handle, and the table with its content."""
     rules.apply(
         [
             nftables.add_table(TABLE),
@@ -116,7 +116,7 @@ def test_rules_and_chains_are_removed_one_by_one(rules: Nft) -> None:
     assert rules.tables() == []
 
 
-def test_a_table_tells_its_own_rules_only(rules: Nft) -> None:
+def test_rules_of_a_table_exclude_other_tables(rules: Nft) -> None:
     """Tables of the same name in another family, or of another name, are left out."""
     others = [Table("ip", "mine"), Table("inet", "other")]
     for table in (TABLE, *others):

@@ -20,7 +20,7 @@ TABLE = Table("inet", "held")
 
 @contextmanager
 def holder(fd: int) -> Iterator[int]:
-    """A process that has the descriptor too, until it is killed; its pidfd."""
+    """Fork a process that holds the descriptor until it is killed, and yield its pidfd."""
     pid = os.fork()
     if not pid:
         signal.pause()
@@ -34,7 +34,7 @@ def holder(fd: int) -> Iterator[int]:
         os.close(handle)
 
 
-def test_nobody_else_changes_it(rules: Nft, space: NetNS) -> None:
+def test_owned_table_refuses_other_sockets(rules: Nft, space: NetNS) -> None:
     """Another socket can neither add to it nor remove it; its owner can."""
     with Nft(space) as owner:
         owner.apply([nftables.add_table(TABLE, owned=True)])
@@ -47,7 +47,7 @@ def test_nobody_else_changes_it(rules: Nft, space: NetNS) -> None:
     assert rules.tables() == []
 
 
-def test_a_flush_takes_plain_tables_only(rules: Nft, space: NetNS) -> None:
+def test_flush_keeps_owned_tables(rules: Nft, space: NetNS) -> None:
     """Whoever flushes, but the owner: what is reserved stays."""
     plain = Table("ip6", "plain")
     with Nft(space) as owner:
@@ -58,15 +58,17 @@ def test_a_flush_takes_plain_tables_only(rules: Nft, space: NetNS) -> None:
         assert rules.tables() == []
 
 
-def test_a_plain_table_stays(rules: Nft, space: NetNS) -> None:
-    """What is not owned outlives the socket that made it."""
+def test_table_without_owner_outlives_its_socket(rules: Nft, space: NetNS) -> None:
+    """The kernel keeps it after the socket is closed."""
     with Nft(space) as maker:
         maker.apply([nftables.add_table(TABLE)])
     assert rules.tables() == [TABLE]
 
 
-def test_it_goes_with_the_last_process_that_has_the_socket(rules: Nft, space: NetNS) -> None:
-    """However that process ends: the kernel closes what it had."""
+def test_owned_table_ends_with_the_last_process_that_holds_the_socket(
+    rules: Nft, space: NetNS
+) -> None:
+    """The kernel closes the descriptors of a process, however it ends."""
     with Nft(space) as owner, holder(owner.fileno()):
         owner.apply([nftables.add_table(TABLE, owned=True)])
         owner.close()
@@ -74,7 +76,7 @@ def test_it_goes_with_the_last_process_that_has_the_socket(rules: Nft, space: Ne
     assert rules.tables() == []
 
 
-def test_whoever_is_given_the_socket_is_the_owner(rules: Nft, space: NetNS) -> None:
+def test_process_that_inherits_the_socket_owns_the_table(rules: Nft, space: NetNS) -> None:
     """A duplicate taken from the holder changes the table as the original did."""
     with Nft(space) as owner:
         number = owner.fileno()

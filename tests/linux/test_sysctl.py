@@ -11,8 +11,8 @@ from linux.netns import NetNS
 FORWARD = "net.ipv4.ip_forward"
 
 
-def test_a_value_is_that_of_the_namespace(space: NetNS) -> None:
-    """What is written in one namespace is read there and nowhere else."""
+def test_sysctl_belongs_to_its_namespace(space: NetNS) -> None:
+    """A value written in one namespace is read there and in no other."""
     with NetNS.new() as other, NetNS.own() as own:
         before = netns.read_sysctls(own, [FORWARD])
         netns.write_sysctls(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": "77"})
@@ -25,22 +25,22 @@ def test_a_value_is_that_of_the_namespace(space: NetNS) -> None:
         assert netns.read_sysctls(own, [FORWARD]) == before
 
 
-def test_white_space_is_folded(space: NetNS) -> None:
+def test_white_space_in_sysctl_is_folded(space: NetNS) -> None:
     """A value of several numbers reads as one line with single blanks."""
     netns.write_sysctls(space, {"net.ipv4.ip_local_port_range": "2000 3000"})
     key = "net.ipv4.ip_local_port_range"
     assert netns.read_sysctls(space, [key]) == {key: "2000 3000"}
 
 
-def test_a_mask_can_be_emptied(space: NetNS) -> None:
-    """An empty value is written too, and takes away what is there."""
+def test_empty_value_clears_a_mask(space: NetNS) -> None:
+    """The value before is not empty."""
     key = "net.ipv6.icmp.ratemask"
     assert netns.read_sysctls(space, [key])[key]
     netns.write_sysctls(space, {key: ""})
     assert netns.read_sysctls(space, [key]) == {key: ""}
 
 
-def test_an_interface_name_may_hold_a_dot(space: NetNS) -> None:
+def test_slash_in_key_stands_for_a_dot_in_interface_name(space: NetNS) -> None:
     """A slash in a key stands for a dot in a name, as in sysctl.d(5)."""
     with Netlink(space) as netlink:
         netlink.send([rtnetlink.add_bridge("br0.7")])
@@ -49,7 +49,7 @@ def test_an_interface_name_may_hold_a_dot(space: NetNS) -> None:
     assert netns.read_sysctls(space, [key]) == {key: "1"}
 
 
-def test_what_is_not_there_is_named(space: NetNS) -> None:
+def test_missing_sysctl_is_named(space: NetNS) -> None:
     """An unknown key is an error that names it, read or written."""
     with pytest.raises(FileNotFoundError, match=r"net/ipv4/nothing"):
         netns.read_sysctls(space, [FORWARD, "net.ipv4.nothing"])
@@ -57,7 +57,7 @@ def test_what_is_not_there_is_named(space: NetNS) -> None:
         netns.write_sysctls(space, {"net.ipv4.nothing": 1})
 
 
-def test_what_is_refused_is_named(space: NetNS) -> None:
+def test_refused_sysctl_value_is_named(space: NetNS) -> None:
     """A value the kernel does not take is an error that names key and value."""
     with pytest.raises(OSError, match=r"net\.ipv4\.ip_default_ttl = 0: Invalid argument"):
         netns.write_sysctls(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": 0})
