@@ -258,7 +258,7 @@ def test_netlink_error_survives_pickle_and_copy(
 
 
 @given(st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40))))
-def test_attributes_decodes_what_attr_and_nest_encode(pairs: list[tuple[int, bytes]]) -> None:
+def test_attributes_decode_after_attr_and_nest(pairs: list[tuple[int, bytes]]) -> None:
     """Padding and flags are removed."""
     built = nest(7, *(attr(kind, payload) for kind, payload in pairs))
     ((kind, inside),) = attributes(built)
