@@ -35,8 +35,9 @@ _MAX_NAME: Final = 255
 _MAX_ID: Final = (1 << 32) - 2
 _MAX_SIZE: Final = (1 << 63) - 1
 _DECIMAL: Final = re.compile(rb"(-?\d{1,19})(?:\.(\d{1,9})\d*)?")
-_XATTR: Final = "SCHILY.xattr."
-_CAPABILITIES: Final = "security.capability"
+CAPABILITIES: Final = "security.capability"
+"""The extended attribute of file capabilities."""
+_PAX_CAPABILITIES: Final = f"SCHILY.xattr.{CAPABILITIES}"
 _OPEN_ENTRY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Kind = Literal["file", "directory", "symlink", "link", "fifo"]
@@ -69,7 +70,8 @@ class TarEntry(NamedTuple):
     """One entry of a tar.
 
     `path` is relative and clean, `""` for the top. `target` is a symlink's text, or the
-    clean path of the entry that a hard link refers to. `offset` is the position of the data.
+    clean path of the entry that a hard link refers to. `capabilities` is the only extended
+    attribute that is kept. `offset` is the position of the data.
     """
 
     path: str
@@ -80,7 +82,7 @@ class TarEntry(NamedTuple):
     mtime_ns: int
     size: int
     target: str
-    xattrs: dict[str, bytes]
+    capabilities: bytes | None
     offset: int
 
 
@@ -222,11 +224,7 @@ class TarReader:
             mtime_ns=_time(extended.get("mtime"), int(info.mtime)),
             size=size,
             target=target,
-            xattrs={
-                key.removeprefix(_XATTR): value
-                for key, value in extended.items()
-                if key.startswith(_XATTR)
-            },
+            capabilities=extended.get(_PAX_CAPABILITIES),
             offset=self._offset,
         )
 
@@ -363,13 +361,13 @@ class Packer:
         info.size = size
         same = f"/proc/self/fd/{fd}"
         try:
-            value = os.getxattr(same, _CAPABILITIES)
+            value = os.getxattr(same, CAPABILITIES)
         except OSError as error:
             if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
                 raise
         else:
             text = value.decode(errors="surrogateescape")
-            info.pax_headers = {_XATTR + _CAPABILITIES: text}
+            info.pax_headers = {_PAX_CAPABILITIES: text}
         yield header(info)
         with open(same, "rb", buffering=0) as file:
             left = size

@@ -20,10 +20,9 @@ from typing import Final
 from linux.syscalls import RESOLVE_BENEATH, openat2
 from runtime.image import whiteout
 from runtime.image.config import InvalidArchive
-from runtime.image.tar import TarEntry
+from runtime.image.tar import CAPABILITIES, TarEntry
 from runtime.image.whiteout import is_whiteout
 
-_CAPABILITIES: Final = "security.capability"
 _BASE: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW_FILE: Final = _BASE | os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _DIRECTORY: Final = _BASE | os.O_RDONLY | os.O_DIRECTORY
@@ -224,10 +223,10 @@ class Tree:
     def _set_metadata(self, fd: int, entry: TarEntry) -> None:
         os.fchown(fd, *self._owned(entry))  # before the mode, as it clears setuid bits
         os.fchmod(fd, entry.mode)
-        if _CAPABILITIES in entry.xattrs:
-            # The only attribute that is kept: the others belong to overlayfs and the host's policy.
+        # Other attributes belong to overlayfs and the host's policy.
+        if entry.capabilities is not None:
             try:
-                os.setxattr(fd, _CAPABILITIES, entry.xattrs[_CAPABILITIES])
+                os.setxattr(fd, CAPABILITIES, entry.capabilities)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
