@@ -1,4 +1,4 @@
-"""Batches, dumps and errors, over real netlink sockets."""
+"""Batches, dumps and errors over real netlink sockets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from linux.syscalls import capset
 from tests.linux import decoder
 
 MANY = 1000
-"""More than one datagram of a dump, and more acknowledgements than some receive buffers, hold."""
+"""Requests beyond one datagram of a dump, and beyond some receive buffers' acknowledgements."""
 
 
 ADDRESSES = [IPv4Interface((int(IPv4Address("10.0.0.1")) + n, 32)) for n in range(MANY)]

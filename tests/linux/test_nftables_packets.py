@@ -1,4 +1,4 @@
-"""Rules, seen in what becomes of packets."""
+"""Effects of nftables rules on packets."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_expression_matches_its_packets(rules: Nft, star: Star) -> None:
         rules.apply([nftables.add_table(TABLE), nftables.del_table(TABLE)])
         rules.apply([nftables.add_table(TABLE), chain, *matches])
         with (
-            star.first.socket(kind, socket.SOCK_DGRAM) as listener,  # else ICMP says that nobody is
+            star.first.socket(kind, socket.SOCK_DGRAM) as listener,  # else there is an ICMP error
             star.asker.socket(kind, socket.SOCK_DGRAM) as asker,
         ):
             listener.bind(("", PORT))

@@ -1,4 +1,4 @@
-"""Fields of proc_pid_stat(5)."""
+"""Fields of proc_pid_stat(5), and transport protocols of the kernel."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import contextlib
 import mmap
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from linux import proc
-from linux.proc import ProcessStat
+from linux.proc import ProcessStat, protocol_available
 
 _NAMED = ("sh", "-c", 'printf %s "$1" > /proc/$$/comm; echo; read _', "sh")
 """A shell that sets its name, prints a line, and ends at the next line of input."""
@@ -73,3 +74,19 @@ def test_pending_signals_and_argument_area() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
     start, end = ProcessStat.of("/proc/self").arguments
     assert start < end
+
+
+@pytest.mark.parametrize("name", ["TCP", "UDP", "TCPv6", "UDPv6"])
+def test_common_protocols_are_available(name: str) -> None:
+    """Names are compared as a whole."""
+    assert protocol_available(name)
+    assert not protocol_available(name[:2])
+
+
+def test_available_sctp_has_sockets() -> None:
+    """SCTP is available only where a socket for it can be opened."""
+    said = protocol_available("SCTP")
+    if said:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    else:
+        assert not protocol_available("SCTPv6")

@@ -1,4 +1,4 @@
-"""Dumps of rtnetlink, compared with those of pyroute2."""
+"""Dumps of rtnetlink, compared with those of pyroute2, and route lookups."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 from linux.readiness import await_local
-from linux.rtnetlink_dump import Link, Neighbour, Route
+from linux.rtnetlink_dump import Link, Neighbour, Route, route_to
 from tests.linux import decoder
+from tests.linux.star_topology import Star
 
 MAC = "02:42:0a:00:00:01"
 RTN_LOCAL = 2
@@ -219,3 +220,33 @@ def test_neighbour_has_link_address_mac_and_state(
     netlink.send([rtnetlink.add_neighbour(5, address, MAC)])
     found = [item for item in rtnetlink_dump.neighbours(netlink) if item.address == address]
     assert found == [Neighbour(5, address, MAC, rtnetlink.NUD_PERMANENT)]
+
+
+def test_route_to_neighbour_has_link_and_no_gateway(star: Star) -> None:
+    """The destination is on the link."""
+    found = route_to(star.netlink, star.station(0, 4))
+    assert (found.refused, found.local, found.oif, found.via) == ("", False, 10, None)
+
+
+def test_route_to_remote_address_has_the_gateway(star: Star) -> None:
+    """Both families are looked up."""
+    for family in (4, 6):
+        found = route_to(star.netlink, star.shared(family).network_address)
+        assert (found.oif, found.via) == (11, star.station(1, family))
+
+
+def test_route_to_own_address_is_local(star: Star) -> None:
+    """Packets to it do not leave the namespace."""
+    assert route_to(star.netlink, ip_address("192.0.2.1")).local
+
+
+def test_route_to_uncovered_address_is_refused(star: Star) -> None:
+    """There is no default route."""
+    for nowhere in ("203.0.113.1", "2001:db8:ffff::1"):
+        assert route_to(star.netlink, ip_address(nowhere)).refused == "no route"
+
+
+def test_route_to_blackhole_differs_from_no_route(star: Star) -> None:
+    """The lookup tells both refusals apart."""
+    star.netlink.send([rtnetlink.add_blackhole(ip_network("203.0.113.0/24"))])
+    assert route_to(star.netlink, ip_address("203.0.113.1")).refused == "blackhole"
