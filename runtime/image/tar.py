@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple, Protocol
 
 from runtime.image import whiteout
@@ -139,20 +139,21 @@ class TarReader:
                 extended["linkpath"] = self._extension(info).rstrip(b"\0")
             else:
                 yield self._entry(info, self._global | extended)
-                self.copy(lambda _: None)
+                for _ in self.data():
+                    pass
                 extended, self._held = {}, self._held_globally
         if extended:
             raise InvalidArchive("it ends in the middle of an entry")
 
-    def copy(self, take: Callable[[bytes], object]) -> None:
-        """Pass the rest of the current entry's data to `take`."""
+    def data(self) -> Iterator[bytes]:
+        """Yield the rest of the current entry's data."""
         while self._left:
             data = self._source.read(min(CHUNK, self._left))
             if not data:
                 raise InvalidArchive(f"it ends {self._left} bytes before its last file does")
             self._left -= len(data)
             self._offset += len(data)
-            take(data)
+            yield data
         if self._padding:
             self._exactly(self._padding)
             self._padding = 0
@@ -192,9 +193,7 @@ class TarReader:
         self._held += info.size
         if self._held > _MAX_EXTENSION:
             raise InvalidArchive(f"extended headers before one entry come to {self._held} bytes")
-        parts: list[bytes] = []
-        self.copy(parts.append)
-        return b"".join(parts)
+        return b"".join(self.data())
 
     def _entry(self, info: tarfile.TarInfo, extended: dict[str, bytes]) -> TarEntry:
         name = _text(extended.get("path")) or info.name
