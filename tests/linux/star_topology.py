@@ -22,18 +22,18 @@ class Star:
 
     def __init__(self, stack: ExitStack, router: NetNS) -> None:
         self.router = router
-        self.asker, self.first, self.second = self.stations = [
+        self.client, self.first, self.second = self.stations = [
             stack.enter_context(NetNS.new()) for _ in range(3)
         ]
-        self.everybody = (router, *self.stations)
+        self.namespaces = (router, *self.stations)
         self.netlink = stack.enter_context(Netlink(router))
-        for space in self.everybody:
+        for space in self.namespaces:
             # Addresses usable at once, and no rate limit of ICMP errors.
             netns.write_sysctls(space, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
         netns.write_sysctls(router, {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
         for number, station in enumerate(self.stations):
             self._connect(number, station)
-        await_ready(self.everybody)
+        await_ready(self.namespaces)
         for family in (4, 6):
             self.netlink.send(
                 [rtnetlink.add_route(self.shared(family), via=self.station(1, family))]
@@ -68,7 +68,7 @@ class Star:
         """Return the shared address as a route's destination."""
         return ip_network(SHARED[family])
 
-    def asked(
+    def probe(
         self,
         source: NetNS,
         family: int,
@@ -78,4 +78,4 @@ class Star:
     ) -> Observation:
         """Probe the shared address, or `to`, from `source`; `target` is the expected witness."""
         address = to or SHARED[family]
-        return ask(source, address, target, protocol=protocol, through=self.everybody)
+        return ask(source, address, target, protocol=protocol, through=self.namespaces)

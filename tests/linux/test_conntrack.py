@@ -83,16 +83,16 @@ def test_flow_has_original_and_reply_tuple(
     """Addresses and ports of both directions are those of the packets, with dnat."""
     before = tracked.count()
     divert(rules, star, family, 1)
-    with udp(star.asker, family) as asker, udp(star.first, family, port=PORT) as heard:
-        asker.sendto(b"hello", (SHARED[family], PORT))
-        assert heard.recv(16) == b"hello"
+    with udp(star.client, family) as client, udp(star.first, family, port=PORT) as server:
+        client.sendto(b"hello", (SHARED[family], PORT))
+        assert server.recv(16) == b"hello"
         own, translated = star.station(0, family), star.station(1, family)
         (flow,) = towards(tracked, PORT)
         assert flow.original == (
             own,
             ip_address(SHARED[family]),
             PROTOCOLS["udp"],
-            asker.getsockname()[1],
+            client.getsockname()[1],
             PORT,
         )
         assert (flow.reply.source, flow.reply.destination) == (translated, own)
@@ -107,18 +107,18 @@ def test_packet_after_forget_meets_the_current_nat_rule(
 ) -> None:
     """A socket that goes on sending keeps its dnat until the flow is deleted."""
     with (
-        udp(star.asker, family) as asker,
+        udp(star.client, family) as client,
         udp(star.first, family, port=PORT) as first,
         udp(star.second, family, port=PORT) as second,
     ):
         divert(rules, star, family, 1)
-        asker.sendto(b"1", (SHARED[family], PORT))
+        client.sendto(b"1", (SHARED[family], PORT))
         assert first.recv(16) == b"1"
         divert(rules, star, family, 2)
-        asker.sendto(b"2", (SHARED[family], PORT))
+        client.sendto(b"2", (SHARED[family], PORT))
         assert first.recv(16) == b"2"
         tracked.forget(towards(tracked, PORT))
-        asker.sendto(b"3", (SHARED[family], PORT))
+        client.sendto(b"3", (SHARED[family], PORT))
         assert second.recv(16) == b"3"
 
 
@@ -133,8 +133,8 @@ def test_flow_in_a_conntrack_zone_is_found_and_forgotten(
             add_rule(TABLE, "zones", in_zone(7)),
         ]
     )
-    with udp(star.asker, 4) as asker:
-        asker.sendto(b"hello", (SHARED[4], PORT))
+    with udp(star.client, 4) as client:
+        client.sendto(b"hello", (SHARED[4], PORT))
         (body,) = tracked.raw()
         assert tracked.has(body)
         tracked.forget(towards(tracked, PORT))
@@ -155,9 +155,9 @@ def test_forget_deletes_only_the_named_flows(
 ) -> None:
     """Another flow to the same port stays, and one that has just gone is no failure."""
     divert(rules, star, family, 1)
-    with udp(star.asker, family) as one, udp(star.asker, family) as other:
-        for asker in (one, other):
-            asker.sendto(b"hello", (SHARED[family], PORT))
+    with udp(star.client, family) as one, udp(star.client, family) as other:
+        for client in (one, other):
+            client.sendto(b"hello", (SHARED[family], PORT))
         flows = towards(tracked, PORT)
         ports = {flow.original.source_port: flow for flow in flows}
         assert set(ports) == {one.getsockname()[1], other.getsockname()[1]}
@@ -173,9 +173,9 @@ def test_marked_decodes_only_matching_flows(
 ) -> None:
     """A mark is an address of either direction, a port or a protocol."""
     divert(rules, star, family, 1)
-    with udp(star.asker, family) as asker, udp(star.first, family, port=PORT) as heard:
-        asker.sendto(b"hello", (SHARED[family], PORT))
-        assert heard.recv(16) == b"hello"
+    with udp(star.client, family) as client, udp(star.first, family, port=PORT) as server:
+        client.sendto(b"hello", (SHARED[family], PORT))
+        assert server.recv(16) == b"hello"
     (flow,) = towards(tracked, PORT)
     for mark in (
         ip_address(SHARED[family]).packed,
@@ -202,9 +202,9 @@ def begin_flow(star: Star, rules: Nft, family: int = 4, *, to: int = 1) -> None:
     """Send one datagram through the router, to a station by the shared address."""
     divert(rules, star, family, to)
     station = {1: star.first, 2: star.second}[to]
-    with udp(star.asker, family) as asker, udp(station, family, port=PORT) as heard:
-        asker.sendto(b"hello", (SHARED[family], PORT))
-        assert heard.recv(16) == b"hello"
+    with udp(star.client, family) as client, udp(station, family, port=PORT) as server:
+        client.sendto(b"hello", (SHARED[family], PORT))
+        assert server.recv(16) == b"hello"
 
 
 def forget_all(star: Star) -> None:
@@ -342,9 +342,9 @@ def test_overrun_triggers_a_full_dump(star: Star, rules: Nft, watch: FlowWatch) 
     """After ENOBUFS the table is dumped, so no flow is missed, also not the last one."""
     divert(rules, star, 4, 1)
     assert not watch.marked(star.station(1, 4).packed)
-    with socket.socket(fileno=os.dup(watch.fileno())) as heard:
-        heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: a few
-    with star.asker.socket(socket.AF_INET, socket.SOCK_DGRAM) as many:
+    with socket.socket(fileno=os.dup(watch.fileno())) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: a few
+    with star.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as many:
         for port in range(1024, 1024 + 100):
             many.sendto(b"x", (str(star.station(2, 4)), port))
     begin_flow(star, rules)

@@ -13,7 +13,7 @@ from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 from linux.rtnetlink_dump import LinkWatch
 
-CABLE, PEER = 7, 8
+NEAR, PEER = 7, 8
 MANY = 200
 
 
@@ -43,16 +43,16 @@ def change(netlink: Netlink, *requests: Request) -> None:
 
 def test_watch_follows_every_change_of_a_link(watch: LinkWatch, netlink: Netlink) -> None:
     """A link is made, gets a carrier, a master and an MTU, is removed, and made of another kind."""
-    pair = rtnetlink.add_veth("cable", "peer", index=CABLE, peer_index=PEER)
+    pair = rtnetlink.add_veth("near", "peer", index=NEAR, peer_index=PEER)
     for requests in (
         [pair],
         [rtnetlink.set_link(PEER, up=True)],
         [rtnetlink.add_bridge("br0", index=9)],
-        [rtnetlink.set_link(CABLE, master=9)],
-        [rtnetlink.set_link(CABLE, mtu=1400)],
-        [rtnetlink.isolate_port(CABLE)],
-        [rtnetlink.del_link("cable")],
-        [rtnetlink.add_bridge("cable", index=CABLE)],
+        [rtnetlink.set_link(NEAR, master=9)],
+        [rtnetlink.set_link(NEAR, mtu=1400)],
+        [rtnetlink.isolate_port(NEAR)],
+        [rtnetlink.del_link("near")],
+        [rtnetlink.add_bridge("near", index=NEAR)],
     ):
         change(netlink, *requests)
         assert watch.links() == rtnetlink_dump.links(netlink)
@@ -62,27 +62,27 @@ def test_watch_dumps_only_after_a_notification(
     watch: LinkWatch, netlink: Netlink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Links are dumped once for each change, however often they are read."""
-    asked: list[Netlink] = []
+    dumps: list[Netlink] = []
 
     def links(by: Netlink) -> list[rtnetlink_dump.Link]:
-        asked.append(by)
+        dumps.append(by)
         return list_links(by)
 
     list_links = rtnetlink_dump.links
     monkeypatch.setattr(rtnetlink_dump, "links", links)
     watch.links()
     watch.links()
-    assert not asked
+    assert not dumps
     netlink.send([rtnetlink.add_bridge("br0")])
     assert [item.name for item in watch.links()] == ["lo", "br0"]
     watch.links()
-    assert len(asked) == 1
+    assert len(dumps) == 1
 
 
 def test_overrun_triggers_a_new_dump(watch: LinkWatch, netlink: Netlink) -> None:
     """After lost notifications the links are dumped, and later notifications count again."""
-    with socket.socket(fileno=os.dup(watch.fileno())) as heard:
-        heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: a few
+    with socket.socket(fileno=os.dup(watch.fileno())) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: a few
     for number in range(MANY):
         netlink.send([rtnetlink.set_link(rtnetlink.LO, mtu=1400 + number)])
     change(netlink, rtnetlink.add_bridge("br0"))

@@ -87,7 +87,7 @@ def test_error_names_the_failed_request_of_a_batch(space: NetNS) -> None:
 
 
 def test_batch_goes_on_after_a_failure_and_raises_the_first(space: NetNS) -> None:
-    """A failure stops none of those after it, and of several the first is told."""
+    """A failure stops none of those after it, and the first of several is raised."""
     bad = [rtnetlink.add_address(index, IPv4Interface("10.0.0.1/8")) for index in (77, 78)]
     good = rtnetlink.add_bridge("after")
     with Netlink(space) as netlink:
@@ -101,7 +101,7 @@ def test_batch_goes_on_after_a_failure_and_raises_the_first(space: NetNS) -> Non
 def test_missing_ok_ignores_missing_objects(space: NetNS) -> None:
     """With `missing_ok` a missing link, address, route or neighbour is no failure."""
     batch = [
-        rtnetlink.del_link("nobody"),
+        rtnetlink.del_link("missing"),
         rtnetlink.del_address(rtnetlink.LO, IPv4Interface("10.0.0.1/8")),
         rtnetlink.del_route(None, via=IPv4Address("10.0.0.1")),
         rtnetlink.del_neighbour(rtnetlink.LO, IPv4Address("10.0.0.1")),
@@ -115,7 +115,7 @@ def test_missing_ok_ignores_missing_objects(space: NetNS) -> None:
 
 def test_missing_ok_raises_other_failures(space: NetNS) -> None:
     """Another failure after an ignored one is raised all the same."""
-    batch = [rtnetlink.del_link("nobody"), rtnetlink.add_bridge("b"), rtnetlink.add_bridge("b")]
+    batch = [rtnetlink.del_link("missing"), rtnetlink.add_bridge("b"), rtnetlink.add_bridge("b")]
     with Netlink(space) as netlink, pytest.raises(NetlinkError, match="add bridge b: File exists"):
         netlink.send(batch, missing_ok=True)
 
@@ -214,7 +214,7 @@ def test_interrupted_dump_is_repeated(space: NetNS) -> None:
     assert found[1:-1] == [*ADDRESSES[1:], new]
 
 
-@pytest.mark.parametrize("request_", [rtnetlink.add_bridge("b"), rtnetlink.del_link("nobody")])
+@pytest.mark.parametrize("request_", [rtnetlink.add_bridge("b"), rtnetlink.del_link("missing")])
 def test_answer_of_an_interrupted_call_is_discarded(space: NetNS, request_: Request) -> None:
     """The answer to an interrupted call is not taken for that of the next one."""
 
@@ -236,8 +236,8 @@ def test_answer_of_an_interrupted_call_is_discarded(space: NetNS, request_: Requ
 def test_failed_query_names_its_object(space: NetNS) -> None:
     """A look-up of a missing link raises, and the socket stays usable."""
     with Netlink(space) as netlink:
-        with pytest.raises(NetlinkError, match="look up link nobody: No such device"):
-            rtnetlink_dump.link(netlink, "nobody")
+        with pytest.raises(NetlinkError, match="look up link missing: No such device"):
+            rtnetlink_dump.link(netlink, "missing")
         assert rtnetlink_dump.link(netlink, "lo").ifindex == rtnetlink.LO
 
 
@@ -251,10 +251,14 @@ def test_netlink_error_survives_pickle_and_copy(
     """An error that crosses from one process to another has the same text there."""
     error = NetlinkError(errno.ENODEV, "remove link x", "not mine")
     error.add_note("seen in passing")
-    told = again(error)
-    assert type(told) is NetlinkError
-    assert (str(told), told.errno, told.__notes__) == (str(error), errno.ENODEV, error.__notes__)
-    assert (told.what, told.explanation) == ("remove link x", "not mine")
+    copied = again(error)
+    assert type(copied) is NetlinkError
+    assert (str(copied), copied.errno, copied.__notes__) == (
+        str(error),
+        errno.ENODEV,
+        error.__notes__,
+    )
+    assert (copied.what, copied.explanation) == ("remove link x", "not mine")
 
 
 @given(st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40))))

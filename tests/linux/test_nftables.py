@@ -46,7 +46,7 @@ def test_base_chain_has_hook_priority_type_and_policy(rules: Nft, space: NetNS) 
         ]
     )
     with decoder.nftables(space) as other:
-        told = [
+        found = [
             (
                 chain.get_attr("NFTA_CHAIN_NAME"),
                 chain.get_nested("NFTA_CHAIN_HOOK", "NFTA_HOOK_HOOKNUM"),
@@ -58,7 +58,7 @@ def test_base_chain_has_hook_priority_type_and_policy(rules: Nft, space: NetNS) 
         ]
     hooks = ["prerouting", "input", "forward", "output", "postrouting"]  # NF_INET_…
     policies = ["drop", "accept"]  # NF_DROP, NF_ACCEPT
-    assert told == [
+    assert found == [
         (name, hooks.index(hook), priority, kind, policies.index(policy))
         for name, hook, priority, kind, policy in asked
     ]
@@ -136,7 +136,7 @@ def test_rules_of_a_table_exclude_other_tables(rules: Nft) -> None:
             ]
         )
     assert [rule.comment for rule in rules.rules(TABLE)] == ["inet mine"]
-    assert rules.rules(Table("inet", "nobody's")) == []
+    assert rules.rules(Table("inet", "missing")) == []
 
 
 OWNED = Table("inet", "held")
@@ -180,7 +180,7 @@ def test_owned_table_refuses_other_sockets(rules: Nft, space: NetNS) -> None:
 
 
 def test_flush_keeps_owned_tables(rules: Nft, space: NetNS) -> None:
-    """Whoever flushes, but the owner: what is reserved stays."""
+    """A flush by another socket removes the other tables."""
     plain = Table("ip6", "plain")
     with Nft(space) as owner:
         owner.apply([nftables.add_table(OWNED, owned=True), nftables.add_table(plain)])

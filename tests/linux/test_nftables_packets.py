@@ -34,7 +34,7 @@ def forward(*parts: Parts, hook: nftables.Hook = "forward") -> list[Request]:
 # --- what matches -------------------------------------------------------------------
 
 IN, OUT = "eth0", "eth1"
-ASKER = {4: "192.0.2.2", 6: "2001:db8::2"}
+CLIENT = {4: "192.0.2.2", 6: "2001:db8::2"}
 ROUTER = {
     4: ("192.0.2.1", "192.0.2.5", "192.0.2.9"),
     6: ("2001:db8::1", "2001:db8:1::1", "2001:db8:2::1"),
@@ -62,8 +62,8 @@ MATCHES: dict[str, tuple[list[Parts], tuple[int, ...]]] = {
     "family 6": ([nftables.family(6)], (6,)),
     "udp": ([UDP], (4, 6)),
     "tcp": ([nftables.l4proto("tcp")], ()),
-    "saddr host 4": ([nftables.saddr(net(ASKER[4]))], (4,)),
-    "saddr host 6": ([nftables.saddr(net(ASKER[6]))], (6,)),
+    "saddr host 4": ([nftables.saddr(net(CLIENT[4]))], (4,)),
+    "saddr host 6": ([nftables.saddr(net(CLIENT[6]))], (6,)),
     "saddr net 4": ([nftables.saddr(net("192.0.2.0/30"))], (4,)),
     "saddr net 6": ([nftables.saddr(net("2001:db8::/47"))], (6,)),
     "saddr other 4": ([nftables.saddr(net("192.0.2.4/30"))], ()),
@@ -111,11 +111,11 @@ def test_expression_matches_its_packets(rules: Nft, star: Star) -> None:
         rules.apply([nftables.add_table(TABLE), chain, *matches])
         with (
             star.first.socket(kind, socket.SOCK_DGRAM) as listener,  # else there is an ICMP error
-            star.asker.socket(kind, socket.SOCK_DGRAM) as asker,
+            star.client.socket(kind, socket.SOCK_DGRAM) as client,
         ):
             listener.bind(("", PORT))
-            asker.sendto(b"!", (SHARED[family], PORT))
-            settle(*star.everybody)
+            client.sendto(b"!", (SHARED[family], PORT))
+            settle(*star.namespaces)
         for comment, count in packets(star.router).items():
             seen[comment] += (family,) * count
     assert seen == {comment: families for comment, (_, families) in MATCHES.items()}
@@ -132,9 +132,9 @@ def test_ct_state_established_matches_replies(rules: Nft, star: Star, family: in
     closed = nftables.add_rule(TABLE, "chain", nftables.iifname(OUT), nftables.verdict("drop"))
     chain = [nftables.add_table(TABLE), nftables.add_chain(TABLE, "chain", hook="forward")]
     rules.apply([*chain, *allowed, closed])
-    assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
+    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
     rules.apply([nftables.del_table(TABLE), *chain, closed])
-    assert star.asked(star.asker, family, star.first).outcome is Outcome.DROPPED
+    assert star.probe(star.client, family, star.first).outcome is Outcome.DROPPED
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -143,9 +143,9 @@ def test_to_local_matches_only_packets_to_own_addresses(
 ) -> None:
     """`to_local` fits packets to any address of the namespace, and none that pass through."""
     rules.apply(forward(UDP, nftables.to_local(), nftables.verdict("drop"), hook="prerouting"))
-    assert star.asked(star.asker, family, star.first, Protocol.UDP).outcome is Outcome.REPLY
+    assert star.probe(star.client, family, star.first, Protocol.UDP).outcome is Outcome.REPLY
     for own in ROUTER[family]:
-        seen = star.asked(star.asker, family, star.router, Protocol.UDP, to=own)
+        seen = star.probe(star.client, family, star.router, Protocol.UDP, to=own)
         assert seen.outcome is Outcome.DROPPED
 
 
@@ -167,7 +167,7 @@ def test_reject_sends_the_requested_icmp_error(
     """The client gets the error of its own family, for every protocol."""
     rules.apply(forward(nftables.reject(how)))
     for protocol in PROTOCOLS:
-        seen = star.asked(star.asker, family, star.first, protocol)
+        seen = star.probe(star.client, family, star.first, protocol)
         assert (seen.outcome, seen.code) == (Outcome.REJECTED, REJECTIONS[how][family])
 
 
@@ -175,7 +175,7 @@ def test_reject_sends_the_requested_icmp_error(
 def test_reject_with_tcp_reset_affects_tcp_only(rules: Nft, star: Star, family: int) -> None:
     """A TCP connection is refused by a RST, and nothing else is refused."""
     rules.apply(forward(nftables.l4proto("tcp"), nftables.reject("tcp-reset")))
-    outcomes = [star.asked(star.asker, family, star.first, protocol) for protocol in PROTOCOLS]
+    outcomes = [star.probe(star.client, family, star.first, protocol) for protocol in PROTOCOLS]
     assert [seen.outcome for seen in outcomes] == [Outcome.REPLY, Outcome.REPLY, Outcome.REJECTED]
     assert outcomes[2].code == "rst"
 
@@ -195,7 +195,7 @@ def test_verdicts_accept_drop_jump_and_return(rules: Nft, star: Star, family: in
                 *(nftables.add_rule(TABLE, "chain", verdict) for verdict in verdicts),
             ]
         )
-        return star.asked(star.asker, family, star.first).outcome
+        return star.probe(star.client, family, star.first).outcome
 
     accept, drop, back = (
         nftables.verdict("accept"),
@@ -218,7 +218,7 @@ def test_masquerade_replaces_the_source_address(
     rules: Nft, star: Star, family: int, protocol: Protocol
 ) -> None:
     """The server sees the router's address on that side, and the client gets the reply."""
-    before = star.asked(star.asker, family, star.first, protocol)
+    before = star.probe(star.client, family, star.first, protocol)
     rules.apply(
         [
             nftables.add_table(TABLE),
@@ -226,8 +226,8 @@ def test_masquerade_replaces_the_source_address(
             nftables.add_rule(TABLE, "nat", nftables.oifname(OUT), nftables.masquerade()),
         ]
     )
-    after = star.asked(star.asker, family, star.first, protocol)
-    assert (before.outcome, before.seen_from) == (Outcome.REPLY, ASKER[family])
+    after = star.probe(star.client, family, star.first, protocol)
+    assert (before.outcome, before.seen_from) == (Outcome.REPLY, CLIENT[family])
     assert (after.outcome, after.seen_from) == (Outcome.REPLY, ROUTER[family][1])
 
 
@@ -250,9 +250,9 @@ def test_dnat_redirects_to_another_station(
             nftables.add_rule(TABLE, "chain", nftables.ct_dnat(), nftables.verdict("accept")),
         ]
     )
-    seen = star.asked(star.asker, family, star.second, protocol, to=own)
-    assert (seen.outcome, seen.seen_from) == (Outcome.REPLY, ASKER[family])
-    assert star.asked(star.asker, family, star.first, protocol).outcome is Outcome.DROPPED
+    seen = star.probe(star.client, family, star.second, protocol, to=own)
+    assert (seen.outcome, seen.seen_from) == (Outcome.REPLY, CLIENT[family])
+    assert star.probe(star.client, family, star.first, protocol).outcome is Outcome.DROPPED
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -277,12 +277,12 @@ def test_dnat_rewrites_the_port(rules: Nft, star: Star, family: int) -> None:
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     with (
         star.second.socket(kind, socket.SOCK_DGRAM) as listener,
-        star.asker.socket(kind, socket.SOCK_DGRAM) as asker,
+        star.client.socket(kind, socket.SOCK_DGRAM) as client,
     ):
         listener.bind(("", PORT + 1))
-        asker.sendto(b"knock", (own, PORT))
-        asker.sendto(b"wrong door", (own, PORT + 1))
-        settle(*star.everybody)
+        client.sendto(b"knock", (own, PORT))
+        client.sendto(b"wrong door", (own, PORT + 1))
+        settle(*star.namespaces)
         listener.setblocking(False)
         assert listener.recv(100) == b"knock"
         with pytest.raises(BlockingIOError):

@@ -39,7 +39,7 @@ def bridged(space: NetNS) -> NetNS:
 
 
 def test_bridge_has_requested_attributes_and_no_spanning_tree(space: NetNS) -> None:
-    """Name, index, MAC and MTU are those asked for; it runs no spanning tree and has no delay."""
+    """The bridge has no forward delay either."""
     send(space, rtnetlink.add_bridge("br7", index=77, mac=MAC, mtu=1400))
     found = decoder.link(space, "br7")
     data = found.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
@@ -210,10 +210,10 @@ def routed(bridged: NetNS) -> NetNS:
     return bridged
 
 
-Told = tuple[str | None, int, str | None, int | None, str | None, int, int]
+RouteFields = tuple[str | None, int, str | None, int | None, str | None, int, int]
 
 
-def routes(space: NetNS, family: int, table: int) -> set[Told]:
+def routes(space: NetNS, family: int, table: int) -> set[RouteFields]:
     """Routes as (destination, prefix, gateway, link, source, scope, type)."""
     with decoder.rtnetlink(space) as ipr:
         found = [item for item in ipr.get_routes(family=family) if in_table(item) == table]
@@ -238,7 +238,7 @@ def in_table(item: Any) -> int:
 
 @pytest.mark.parametrize("table", [254, 100, 1000])
 def test_route_has_requested_attributes(routed: NetNS, table: int) -> None:
-    """Destination, gateway, link, source and table are those asked for, in both families."""
+    """Destination, gateway, link, source and table are the requested ones, in both families."""
     four, six = ip_network("10.9.0.0/16"), ip_network("fd09::/16")
     send(
         routed,
@@ -307,14 +307,14 @@ def test_blackhole_route_has_its_type_in_the_main_table(space: NetNS, text: str)
 
 @pytest.mark.parametrize("table", [100, 1000])
 def test_policy_rule_has_requested_attributes(space: NetNS, table: int) -> None:
-    """Priority, interface and table of a rule are those asked for, in both families."""
+    """Priority, interface and table of a rule are the requested ones, in both families."""
     for family in (4, 6):
         send(space, rtnetlink.add_rule(family, iif="eth9", table=table, priority=7))
     for number in (socket.AF_INET, socket.AF_INET6):
         with decoder.rtnetlink(space) as ipr:
             (rule,) = [item for item in ipr.get_rules(family=number) if in_table(item) == table]
-        told = [rule.get_attr(name) for name in ("FRA_PRIORITY", "FRA_IIFNAME", "FRA_TABLE")]
-        assert (told, rule["action"]) == ([7, "eth9", table], 1)  # FR_ACT_TO_TBL
+        found = [rule.get_attr(name) for name in ("FRA_PRIORITY", "FRA_IIFNAME", "FRA_TABLE")]
+        assert (found, rule["action"]) == ([7, "eth9", table], 1)  # FR_ACT_TO_TBL
 
 
 # --- neighbours ---------------------------------------------------------------------
@@ -345,10 +345,10 @@ def test_policy_rule_routes_packets_of_its_input_interface(
         rtnetlink.add_route(star.shared(family), via=star.station(2, family), table=100),
         rtnetlink.add_rule(family, iif="eth0", table=100, priority=7),
     ]
-    assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
+    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
     star.netlink.send(ways)
-    assert star.asked(star.asker, family, star.second).outcome is Outcome.REPLY
-    assert star.asked(star.router, family, star.first).outcome is Outcome.REPLY
+    assert star.probe(star.client, family, star.second).outcome is Outcome.REPLY
+    assert star.probe(star.router, family, star.first).outcome is Outcome.REPLY
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -360,8 +360,8 @@ def test_policy_rule_for_lo_routes_locally_sent_packets(star: Star, family: Lite
             rtnetlink.add_rule(family, iif="lo", table=100, priority=7),
         ]
     )
-    assert star.asked(star.router, family, star.second).outcome is Outcome.REPLY
-    assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
+    assert star.probe(star.router, family, star.second).outcome is Outcome.REPLY
+    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -374,9 +374,9 @@ def test_policy_rules_apply_in_order_of_priority(star: Star, family: Literal[4, 
         star.netlink.send(
             [way, rtnetlink.add_rule(family, iif="eth0", table=table, priority=table)]
         )
-    assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
+    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
     star.netlink.send([rtnetlink.add_rule(family, iif="eth0", table=200, priority=50)])
-    assert star.asked(star.asker, family, star.second).outcome is Outcome.REPLY
+    assert star.probe(star.client, family, star.second).outcome is Outcome.REPLY
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -386,9 +386,9 @@ def test_blackhole_route_drops_without_an_icmp_error(star: Star, family: Literal
     around = {4: "198.51.100.0/24", 6: "2001:db8:9::/64"}[family]
 
     def outcome() -> Outcome:
-        return star.asked(star.asker, family, star.first, to=elsewhere).outcome
+        return star.probe(star.client, family, star.first, to=elsewhere).outcome
 
     assert outcome() is Outcome.REJECTED
     star.netlink.send([rtnetlink.add_blackhole(ip_network(around))])
     assert outcome() is Outcome.DROPPED
-    assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
+    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
