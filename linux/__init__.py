@@ -1,5 +1,18 @@
-"""What both sides of the house need to say to the Linux kernel, and nothing else.
+"""Interfaces of the Linux kernel that runtime and harness share: system calls and netlink.
 
-The runtime builds containers with it, the harness builds worlds with it. It
-knows neither of them, imports only the standard library, and keeps no state.
+The package imports only the standard library, knows neither of its users, and keeps no state.
+docs/decisions/0002-one-package-for-the-kernel.md compares it with pyroute2, in figures.
 """
+
+__all__ = [
+    "conntrack",
+    "netlink",
+    "netns",
+    "nft_trace",
+    "nftables",
+    "proc",
+    "readiness",
+    "rtnetlink",
+    "rtnetlink_dump",
+    "syscalls",
+]

@@ -1,10 +1,11 @@
-"""Connection tracking through ctnetlink: which flows the kernel knows, and forgetting some.
+"""Connection tracking through ctnetlink: list, watch and delete flows.
 
-Only a flow's first packet meets the nat rules; what they decided holds for as long
-as the flow is known. So a rule that changes must be followed by forgetting the flows
-that it would decide otherwise.
+Only the first packet of a flow traverses the nat rules, and their decision holds for
+the life of the flow. So after a change of rules the flows are deleted that the new
+rules would translate otherwise. Source: linux/netfilter/nfnetlink_conntrack.h.
 
-Source: linux/netfilter/nfnetlink_conntrack.h.
+By hand, because the runtime deletes flows at every start and stop with published ports, and
+the guard reads them around every test: pyroute2 decodes every attribute of every flow.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import errno
 import re
 import socket
 import struct
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
@@ -56,35 +56,35 @@ class FlowTuple(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """One flow: its first packet as it came in, and an answer as it comes in.
+    """One flow: its first packet as it arrived, and a reply as it arrives.
 
-    Without address translation `reply` is `original` turned round.
+    Without address translation `reply` is `original` reversed.
     """
 
     original: FlowTuple
     reply: FlowTuple
     handle: bytes
-    """What names it to the kernel."""
+    """The flow as a request names it: tuple, zone and id."""
 
     @property
     def addresses(self) -> set[Address]:
-        """Everybody who takes part, translated or not."""
+        """All addresses of the flow, before and after translation."""
         ends = (self.original, self.reply)
         return {item for end in ends for item in (end.source, end.destination)}
 
 
 def port_mark(number: int) -> bytes:
-    """What marks a flow to a port."""
+    """Encode a destination port, as a mark for `matcher`."""
     return attr(_DESTINATION_PORT, number.to_bytes(2, "big"))
 
 
 def protocol_mark(number: int) -> bytes:
-    """What marks a flow of a protocol."""
+    """Encode a protocol, as a mark for `matcher`."""
     return attr(_NUMBER, bytes([number]))
 
 
 def matcher(marks: Iterable[bytes]) -> Callable[[bytes], object]:
-    """What tells of a flow as the kernel tells it whether it has one of some marks."""
+    """Return a function that searches the kernel's encoding of a flow for any of the marks."""
     return re.compile(b"|".join(map(re.escape, marks)), re.DOTALL).search
 
 
@@ -95,40 +95,40 @@ class Conntrack:
         self._netlink = Netlink(netns, protocol=NETLINK_NETFILTER)
 
     def count(self) -> int:
-        """How many flows there are, which costs next to nothing to ask."""
+        """Return the number of flows, which costs little."""
         request = Request(_SUBSYSTEM << 8 | _GET_STATS, 0, bytes(4), "count flows")
         (answer,) = self._netlink.ask(request)
         return int.from_bytes(dict(attributes(answer, 4))[_ENTRIES], "big")
 
     def all(self) -> list[Flow]:
-        """Every flow of both families. The kernel walks its whole table: milliseconds."""
+        """Return every flow of both families; the kernel walks its whole table: milliseconds."""
         return [read_flow(answer) for answer in self.raw()]
 
     def marked(self, *marks: bytes) -> list[Flow]:
-        """As `all`, but for those that have none of the marks somewhere: they are not looked at.
+        """Return the flows whose encoding contains any of the marks; the others are not decoded.
 
-        A mark is an address in network order, or what `port_mark` and `protocol_mark` make. A flow that
-        has one need not be one of those meant: that is for the caller to find out.
+        A mark is an address in network order, or made by `port_mark` and `protocol_mark`.
+        Its bytes may occur in other fields too, so the caller checks the flows.
         """
         if not marks:
             return []
         return [read_flow(answer) for answer in filter(matcher(marks), self.raw())]
 
     def of(self, addresses: Collection[Address]) -> list[Flow]:
-        """The flows that have one of these addresses somewhere."""
+        """Return the flows that have one of these addresses, before or after translation."""
         found = self.marked(*(item.packed for item in addresses))
         return [flow for flow in found if not flow.addresses.isdisjoint(addresses)]
 
     def raw(self) -> Iterator[bytes]:
-        """What the kernel tells of each flow, as it tells it."""
+        """Iterate over the kernel's encodings of all flows."""
         if not self.count():
             return iter(())
         request = Request(_SUBSYSTEM << 8 | _GET, NLM_F_DUMP, bytes(4), "list flows")
         return iter(self._netlink.ask(request))
 
-    def has(self, told: bytes) -> bool:
-        """Whether a flow, as the kernel told of it once, is there still: without walking."""
-        flow = read_flow(told)
+    def has(self, body: bytes) -> bool:
+        """Return True if the flow of an encoding still exists, without a walk of the table."""
+        flow = read_flow(body)
         request = Request(_SUBSYSTEM << 8 | _GET, 0, flow.handle, f"look up {flow.original}")
         try:
             (answer,) = self._netlink.ask(request)
@@ -139,7 +139,7 @@ class Conntrack:
         return read_flow(answer).handle == flow.handle
 
     def forget(self, flows: Iterable[Flow]) -> None:
-        """Have the kernel forget flows; their next packet is a first one again."""
+        """Delete flows; their next packet is a first one again."""
         self._netlink.send(
             [
                 Request(_SUBSYSTEM << 8 | _DELETE, 0, flow.handle, f"forget {flow.original}")
@@ -160,7 +160,7 @@ class Conntrack:
 
 
 def read_flow(answer: bytes) -> Flow:
-    """A flow as the kernel tells it, asked or not."""
+    """Decode a flow of an answer or a notification."""
     found = dict(attributes(answer, 4))
     original, reply = _ends(found[_ORIGINAL]), _ends(found[_REPLY])
     head = struct.pack(">BBH", _FAMILIES[original.source.version], 0, 0)
@@ -184,110 +184,114 @@ def _ends(data: bytes) -> FlowTuple:
 
 _NEW_FLOWS, _ENDED_FLOWS = 1, 3
 """NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY."""
-_BEGUN, _ENDED = 1 << 8, 1 << 8 | 2
+_NEW, _DESTROYED = 1 << 8, 1 << 8 | 2
 """IPCTNL_MSG_CT_NEW and IPCTNL_MSG_CT_DELETE of the subsystem."""
 _FLOWWATCH_ID: Final = 12
 _FEW: Final = 256
-"""So many flows are asked for one by one in less time than a dump takes."""
+"""Flows that can be looked up one by one in the time of a dump."""
 _EVENTS: Final = "net.netfilter.nf_conntrack_events"
 
 
 class FlowWatch:
-    """Hears of the flows of one namespace. Use it as a context manager, or `close` it.
+    """A cache of a namespace's flows, updated by notifications.
 
-    It may be used by several threads, and by nobody after a fork.
+    Close it, or use it as a context manager. Threads may share it; a forked child must not use it.
 
-    What is told is not all: a flow that began before ends unheard, and one whose first packet
-    a bridge floods to its own host begins so (br_nf_local_in in br_netfilter_hooks.c confirms
-    it without a word). So what was heard is held against how many there are; where that is
-    another number, or so much has begun that some was left out, all are asked for.
+    The notifications are incomplete. The end of a flow that is older than the watch is not
+    announced, nor is the begin of a flow whose first packet a bridge floods to its own host
+    (br_nf_local_in in br_netfilter_hooks.c confirms it without an event). So the cache is compared
+    with the number of flows. If they differ, or if notifications were lost, all flows are dumped.
     """
 
     def __init__(self, netns: NetNS) -> None:
         self._known: dict[bytes, bytes] | None = None
-        """Flows by their ids; `None` when all are to be asked for."""
-        self._asking = threading.Lock()
+        """Flows by id; `None` when a dump is needed."""
+        import threading  # a `run` without published ports does without
+
+        self._lock = threading.Lock()
         with contextlib.ExitStack() as stack:
             self._conntrack = stack.enter_context(Conntrack(netns))
             self._netlink = stack.enter_context(Netlink(netns, protocol=NETLINK_NETFILTER))
-            self._told = _tells(netns)
-            if self._told:
+            self._announced = _announces(netns)
+            if self._announced:
                 self._netlink.join(_NEW_FLOWS)
                 self._netlink.join(_ENDED_FLOWS)
-                self._known = self._asked()
-            self._unheard = set(self._known or ())
-            """Those of whose beginning nobody told: of their end the kernel need not tell."""
+                self._known = self._dump()
+            self._unannounced = set(self._known or ())
+            """Ids of flows whose begin was not announced; their end may not be either."""
             self._resources = stack.pop_all()
 
     def marked(self, *marks: bytes) -> list[Flow]:
-        """As `Conntrack.marked`, and those that have run out but are not collected yet."""
+        """Return flows as `Conntrack.marked` does, and expired ones that are not collected yet."""
         if not marks:
             return []
-        with self._asking:
-            if not self._told:
+        with self._lock:
+            if not self._announced:
                 return self._conntrack.marked(*marks)
-            return [read_flow(body) for body in filter(matcher(marks), self._listed())]
+            return [read_flow(body) for body in filter(matcher(marks), self._current())]
 
-    def _listed(self) -> Collection[bytes]:
-        """The flows that there are."""
-        known = self._whole()
+    def _current(self) -> Collection[bytes]:
+        """Return the encodings of all flows."""
+        known = self._complete()
         if known is None:
-            before, self._known = self._known, self._asked()
+            before, self._known = self._known, self._dump()
             known = self._known
             if before is not None:
-                self._unheard |= known.keys() - before.keys()
-            self._unheard &= known.keys()
+                self._unannounced |= known.keys() - before.keys()
+            self._unannounced &= known.keys()
         return known.values()
 
-    def _whole(self) -> dict[bytes, bytes] | None:
-        """What is known, when it is what there is."""
-        for _ in range(2):  # once more: what ended while it was looked for has been told then
-            self._hear()
+    def _complete(self) -> dict[bytes, bytes] | None:
+        """Return the cache if it is complete."""
+        for _ in range(2):  # the second pass knows of flows that ended during the first
+            self._update()
             known = self._known
-            if known is None or len(self._unheard) > _FEW:
+            if known is None or len(self._unannounced) > _FEW:
                 return None
-            for name in [item for item in self._unheard if not self._conntrack.has(known[item])]:
-                self._end(name)
+            for name in [
+                item for item in self._unannounced if not self._conntrack.has(known[item])
+            ]:
+                self._remove(name)
             count = self._conntrack.count()
-            # What ended before it was counted would make room for one that began unheard.
-            if not self._hear() and len(known) == count:
+            # A flow that ended before the count would hide one whose begin was not announced.
+            if not self._update() and len(known) == count:
                 return known
         return None
 
-    def _asked(self) -> dict[bytes, bytes]:
+    def _dump(self) -> dict[bytes, bytes]:
         return {_id(body): body for body in self._conntrack.raw()}
 
-    def _end(self, name: bytes) -> None:
-        self._unheard.discard(name)
+    def _remove(self, name: bytes) -> None:
+        self._unannounced.discard(name)
         if self._known is not None:
             self._known.pop(name, None)
 
-    def _hear(self) -> bool:
-        """Take in what was told since the last time; whether anything was."""
+    def _update(self) -> bool:
+        """Apply pending notifications, and return whether there were any."""
         while True:
             try:
-                told = self._netlink.told()
+                events = self._netlink.notifications()
                 break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self._known = None  # some was left out: what follows is of no use without it
+                self._known = None  # some were lost, so the rest is of no use
         if self._known is None:
             return True
-        for kind, body in told:
-            if kind == _BEGUN:
+        for kind, body in events:
+            if kind == _NEW:
                 self._known[_id(body)] = body
-                self._unheard.discard(_id(body))
-            elif kind == _ENDED:
-                self._end(_id(body))
-        return bool(told)
+                self._unannounced.discard(_id(body))
+            elif kind == _DESTROYED:
+                self._remove(_id(body))
+        return bool(events)
 
     def fileno(self) -> int:
-        """The descriptor that can be read when something was told."""
+        """Return the descriptor, which becomes readable with a notification."""
         return self._netlink.fileno()
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the sockets."""
         self._resources.close()
 
     def __enter__(self) -> FlowWatch:
@@ -301,8 +305,8 @@ def _id(body: bytes) -> bytes:
     return pick(body, 4, (_FLOWWATCH_ID,))[_FLOWWATCH_ID]
 
 
-def _tells(netns: NetNS) -> bool:
-    """Whether the kernel is built to tell of flows, and the namespace does not forbid it."""
+def _announces(netns: NetNS) -> bool:
+    """Return True if the kernel supports flow events and the namespace's sysctl allows them."""
     try:
         return read_sysctls(netns, (_EVENTS,))[_EVENTS] != "0"
     except OSError:

@@ -1,12 +1,12 @@
-"""Netlink: many requests in one system call, each error traced to its request and explained.
+"""Netlink sockets that send many requests in one system call.
 
 The kernel handles the messages of one `sendmsg` in order and reports each that
-fails. `Netlink.send` therefore costs two system calls for a whole batch, and an
-error still names the very request that failed, with the kernel's own explanation
-(extended acknowledgements, netlink(7)).
+fails. So a whole batch costs two system calls, and an error still names the
+request that failed, with the kernel's own explanation (extended acknowledgements,
+netlink(7)).
 
-Messages are built here with `struct` rather than with pyroute2, whose import
-alone costs more than starting a container.
+By hand, because pyroute2 waits for the answer to each request, and its import costs
+more than starting a container.
 """
 
 from __future__ import annotations
@@ -50,33 +50,32 @@ _TYPE_MASK: Final = 0x3FFF
 _HEADER: Final = struct.Struct("=IHHII")
 _ATTR: Final = struct.Struct("=HH")
 _RECEIVE: Final = 1 << 16
-"""More than the kernel ever sends in one go, which is 32 KiB (netlink_dump in af_netlink.c).
-
-Not so much either that the C library would map, and unmap, memory of its own for each.
+"""Receive buffer: larger than the kernel's largest message, 32 KiB (netlink_dump in af_netlink.c),
+and small enough that malloc(3) does not map and unmap memory for each receive.
 """
 _FEW: Final = 64
-"""Requests whose errors any socket has room for."""
+"""Requests whose errors fit the default receive buffer."""
 _SHORT: Final = 1 << 16
-"""Bytes that any socket takes at once."""
+"""Bytes that fit the default send buffer."""
 _LARGE: Final = 4 << 20
 
 
 class NetlinkError(OSError):
-    """The kernel refused a request. `what` is the request in words."""
+    """The kernel refused a request; `what` describes the request."""
 
     def __init__(self, errno: int, what: str, explanation: str = "") -> None:
-        said = os.strerror(errno) + (f" ({explanation})" if explanation else "")
-        super().__init__(errno, f"{what}: {said}")
+        reason = os.strerror(errno) + (f" ({explanation})" if explanation else "")
+        super().__init__(errno, f"{what}: {reason}")
         self.what = what
         self.explanation = explanation
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Taken through a pickle as it was made: `OSError` would put its message in for `what`."""
+        """Pickle the constructor's arguments; `OSError` would pass its message for `what`."""
         return type(self), (self.errno, self.what, self.explanation), self.__dict__
 
 
 class Request(NamedTuple):
-    """One message: its type, flags beyond REQUEST and ACK, body, and what it asks in words."""
+    """One message: its type, flags beyond REQUEST and ACK, body, and its description."""
 
     kind: int
     flags: int
@@ -85,43 +84,43 @@ class Request(NamedTuple):
 
 
 def attr(kind: int, payload: bytes) -> bytes:
-    """One attribute, padded to four bytes."""
+    """Encode one attribute, padded to four bytes."""
     length = 4 + len(payload)
     return _ATTR.pack(length, kind) + payload + bytes(-length % 4)
 
 
 def nest(kind: int, *attributes: bytes) -> bytes:
-    """An attribute that holds attributes."""
+    """Encode an attribute that holds attributes."""
     return attr(kind | _NESTED, b"".join(attributes))
 
 
 def u8(kind: int, value: int) -> bytes:
-    """An attribute of one byte."""
+    """Encode an attribute of one byte."""
     return attr(kind, struct.pack("=B", value))
 
 
 def u32(kind: int, value: int) -> bytes:
-    """An attribute of four bytes in host order."""
+    """Encode an attribute of four bytes in host order."""
     return attr(kind, struct.pack("=I", value))
 
 
 def be32(kind: int, value: int) -> bytes:
-    """An attribute of four bytes in network order; negative values as two's complement."""
+    """Encode an attribute of four bytes in network order; negative values as two's complement."""
     return attr(kind, struct.pack(">I", value & 0xFFFFFFFF))
 
 
 def text(kind: int, value: str) -> bytes:
-    """A NUL-terminated string."""
+    """Encode a NUL-terminated string."""
     return attr(kind, value.encode() + b"\0")
 
 
 def number(payload: bytes) -> int:
-    """An unsigned value in host order, of any length."""
+    """Decode an unsigned value in host order, of any length."""
     return int.from_bytes(payload, sys.byteorder)
 
 
 def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The attributes of a message body from `offset` on, as (type, payload)."""
+    """Yield the attributes of a message body from `offset` on, as (type, payload)."""
     end = len(data)
     while offset + 4 <= end:
         length, kind = _ATTR.unpack_from(data, offset)
@@ -132,7 +131,7 @@ def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def pick(data: bytes, offset: int, wanted: Collection[int]) -> dict[int, bytes]:
-    """The attributes of some types only: the kernel tells fifty of a link, each copied if read."""
+    """Decode the attributes of some types only, as links have fifty and each is a copy."""
     found: dict[int, bytes] = {}
     unpack, end = _ATTR.unpack_from, len(data)
     while offset + 4 <= end:
@@ -148,8 +147,8 @@ def pick(data: bytes, offset: int, wanted: Collection[int]) -> dict[int, bytes]:
 class Netlink:
     """A netlink socket inside one namespace.
 
-    Opened in `netns` (the caller's own when `None`) and usable from anywhere. With `fd`
-    it is one that is open already; it is closed with this one.
+    Opened in `netns` (the caller's own when `None`) and usable from any other. With `fd`
+    the object takes over an open socket.
     """
 
     def __init__(
@@ -171,17 +170,17 @@ class Netlink:
             try:
                 self._socket.setsockopt(_SOL_NETLINK, option, 1)
             except OSError as error:
-                if error.errno != errno.ENOPROTOOPT:  # a stack that is not Linux's has none
+                if error.errno != errno.ENOPROTOOPT:  # other network stacks (gVisor) have none
                     self._socket.close()
                     raise
         self._sequence = 0
         self._roomy = False
 
     def send(self, requests: Iterable[Request], *, missing_ok: bool = False) -> None:
-        """Hand over a batch and wait until it is carried out.
+        """Send a batch and wait until it is carried out.
 
-        All are tried; then the first failure is raised as `NetlinkError`. With
-        `missing_ok` a thing that is not there (ENODEV, ENOENT, ESRCH, …) is no failure.
+        All requests are tried; then the first failure is raised as `NetlinkError`. With
+        `missing_ok` a missing object (ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL) is no failure.
         """
         batch = list(requests)
         if not batch:
@@ -191,10 +190,10 @@ class Netlink:
                 raise error
 
     def send_transaction(self, requests: Sequence[Request]) -> None:
-        """Hand over an nfnetlink transaction: begin marker, requests, commit marker.
+        """Send an nfnetlink transaction: begin marker, requests, commit marker.
 
         The kernel answers a marker only when it refuses the transaction as a whole.
-        The first failure is raised, and nothing has happened then.
+        The first failure is raised, and then nothing has changed.
         """
         begin, *inner, commit = range(len(requests))
         if not inner:
@@ -205,11 +204,11 @@ class Netlink:
     def _transact(
         self, batch: Sequence[Request], *, answered: int, final: Collection[int] = ()
     ) -> list[NetlinkError]:
-        """Send a batch and gather its errors, up to the answer of one request.
+        """Send a batch and collect its errors, up to the answer to one request.
 
-        Errors come unasked and in order. So one acknowledgement is enough to know that
-        there are no more, and a batch of any length fits the receive buffer. An error
-        of a request in `final` is the last too.
+        Errors come without ACK flags and in order. So one acknowledgement shows that there
+        are no more, and a batch of any length fits the receive buffer. An error of a
+        request in `final` is the last one, too.
         """
         first = self._sequence + 1
         self._sequence += len(batch)
@@ -225,7 +224,7 @@ class Netlink:
             for kind, flags, sequence, body in self._messages():
                 index = sequence - first
                 if kind != _NLMSG_ERROR or not 0 <= index < len(batch):
-                    continue  # left over from a call that was interrupted
+                    continue  # left by an interrupted call
                 code = _errno(body)
                 if code:
                     explanation = _explanation(flags, body)
@@ -234,14 +233,14 @@ class Netlink:
                     return errors
 
     def get(self, requests: Sequence[Request]) -> list[bytes]:
-        """Send several questions at once, each of a single answer; the bodies, in order.
+        """Send several queries at once, each with one answer, and return the bodies in order.
 
-        `NetlinkError` for the first that has none.
+        `NetlinkError` for the first query that fails.
         """
         first = self._sequence + 1
         self._sequence += len(requests)
-        questions = (_message(item, first + number, 0) for number, item in enumerate(requests))
-        self._socket.send(b"".join(questions))
+        queries = (_message(item, first + number, 0) for number, item in enumerate(requests))
+        self._socket.send(b"".join(queries))
         answers: list[bytes | NetlinkError] = []
         while len(answers) < len(requests):
             for kind, flags, sequence, body in self._messages():
@@ -260,10 +259,10 @@ class Netlink:
         return found
 
     def ask(self, request: Request) -> list[bytes]:
-        """Send one question and return the bodies of all answers, in order.
+        """Send one query and return the bodies of all answers, in order.
 
-        A dump that the kernel marks as interrupted by a change is asked again,
-        so that what comes back is one consistent state.
+        A dump that a change has interrupted (NLM_F_DUMP_INTR) is repeated, so that the
+        result is one consistent state.
         """
         while True:
             answers, consistent = self._ask_once(request)
@@ -299,14 +298,14 @@ class Netlink:
             offset += (length + 3) & ~3
 
     def join(self, group: int) -> None:
-        """From now on get what the kernel tells everybody in a multicast group."""
+        """Subscribe to a multicast group of the kernel's notifications."""
         self._make_room()
         if not self._socket.getsockname()[0]:
-            self._socket.bind((0, 0))  # without a port of its own a socket is told nothing
+            self._socket.bind((0, 0))  # an unbound socket receives no notifications
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
 
-    def told(self) -> list[tuple[int, bytes]]:
-        """The messages that have come unasked: type and body, without waiting for more.
+    def notifications(self) -> list[tuple[int, bytes]]:
+        """Return the pending notifications as (type, body), without waiting.
 
         Raises `OSError` (ENOBUFS) once when some were lost because the socket was full.
         """
@@ -321,14 +320,14 @@ class Netlink:
             self._socket.setblocking(True)
 
     def _make_room(self) -> None:
-        """Let long batches through, and all that they are answered."""
+        """Enlarge the buffers for long batches and their answers."""
         if not self._roomy:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LARGE)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE)
             self._roomy = True
 
     def fileno(self) -> int:
-        """The descriptor of the socket."""
+        """Return the descriptor of the socket."""
         return self._socket.fileno()
 
     def close(self) -> None:

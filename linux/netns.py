@@ -1,9 +1,10 @@
-"""Handles on network namespaces: make, find, enter, compare.
+"""Handles on network namespaces (make, find, enter, compare), and their sysctls.
 
 A handle is an open file descriptor, so the namespace lives at least as long as
 the handle, whatever becomes of its processes. Entering moves the calling
 *thread* only; a socket stays in the namespace in which it was opened, so one
-process can hold sockets in a thousand namespaces.
+process can hold sockets in a thousand namespaces. `pyroute2.NetNS` is a netlink
+socket in a namespace and not a handle on it, and pyroute2 has no sysctls.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _OWN = "/proc/thread-self/ns/net"
 
 
 class NetNS:
-    """One network namespace. Close it, or use it as a context manager."""
+    """A network namespace. Close it, or use it as a context manager."""
 
     __slots__ = ("fd", "id")
 
@@ -35,17 +36,17 @@ class NetNS:
 
     @classmethod
     def own(cls) -> Self:
-        """The namespace that the calling thread is in."""
+        """Return the namespace of the calling thread."""
         return cls.at(_OWN)
 
     @classmethod
     def at(cls, path: str) -> Self:
-        """The namespace behind a file such as `/proc/PID/ns/net` or `/run/netns/NAME`."""
+        """Return the namespace behind a file such as `/proc/PID/ns/net` or `/run/netns/NAME`."""
         return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     @classmethod
     def new(cls) -> Self:
-        """A fresh namespace; the caller stays where it is."""
+        """Make a namespace; the caller stays in its own."""
         home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             unshare(CLONE_NEWNET)
@@ -70,14 +71,14 @@ class NetNS:
             os.close(home)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """A socket that belongs to this namespace for good."""
-        import socket  # not every handle opens one
+        """Open a socket, which belongs to this namespace until it is closed."""
+        import socket  # takes milliseconds, and most handles open none
 
         with self.entered():
             return socket.socket(family, kind, protocol)
 
     def close(self) -> None:
-        """Give the handle back; a second call does nothing."""
+        """Close the handle; a second call does nothing."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -99,13 +100,13 @@ class NetNS:
 
 
 def sysctl_path(key: str) -> str:
-    """The file of a sysctl."""
+    """Return the file of a sysctl."""
     # Dots separate; an interface name with a dot is written with a slash (sysctl.d(5)).
     return "/proc/sys/" + key.translate(str.maketrans("./", "/."))
 
 
 def write_sysctls(netns: NetNS, values: Mapping[str, str | int]) -> None:
-    """Set sysctls such as `net.ipv4.ip_forward`; `OSError` names the one that is refused.
+    """Set sysctls such as `net.ipv4.ip_forward`; `OSError` names the one that was refused.
 
     An empty value empties a list or a mask.
     """
@@ -114,12 +115,12 @@ def write_sysctls(netns: NetNS, values: Mapping[str, str | int]) -> None:
             try:
                 with open(sysctl_path(key), "w", encoding="ascii") as file:
                     file.write(f"{value}\n")
-            except OSError as error:  # one that comes from writing does not tell the file
+            except OSError as error:  # an error of write(2) does not name the file
                 raise OSError(error.errno, f"{key} = {value}: {error.strerror}") from error
 
 
 def read_sysctls(netns: NetNS, keys: Iterable[str]) -> dict[str, str]:
-    """The values of sysctls, white space folded; `OSError` names the one that is not there."""
+    """Return the values of sysctls, white space folded; `OSError` names a missing one."""
     found = {}
     with netns.entered():
         for key in keys:

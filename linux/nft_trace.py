@@ -1,12 +1,12 @@
-"""What nftables does with single packets, as the kernel tells it: `nft monitor trace`, in Python.
+"""Traces of single packets through nftables: `nft monitor trace`, in Python.
 
-A `Tracer` puts a table of its own into a namespace, first of all at prerouting and output,
-whose rules mark the packets that match with `meta nftrace`. From then on each rule that
-such a packet meets and each policy that decides about it is told to a netlink group.
-The mark stays on the packet until it leaves the namespace. Rules of the older iptables
-(not iptables-nft) take no part.
+A `Tracer` adds a table to a namespace, first at prerouting and output, whose rules mark
+matching packets with `meta nftrace`. The kernel then reports each rule and each policy
+that such a packet traverses to a netlink group. The mark stays on the packet until it
+leaves the namespace. Rules of the older iptables (not iptables-nft) are not reported.
 
-Source: linux/netfilter/nf_tables.h (NFTA_TRACE_…), nft(8) "meta nftrace".
+Source: linux/netfilter/nf_tables.h (NFTA_TRACE_…), nft(8) "meta nftrace". By hand, because
+pyroute2 has neither traces nor owned tables.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from linux.netlink import NETLINK_NETFILTER, Netlink, Request, attr, attributes,
 from linux.netns import NetNS
 from linux.nftables import Expression, Hook, Nft, Table, add_chain, add_rule, add_table, del_table
 
-EARLIEST: Final = -1000
-"""Priority of the tracer's chains: before raw (-300), and before what comes before that."""
+_EARLIEST: Final = -1000
+"""Priority of the tracer's chains: before raw (-300) and everything before it."""
 
 _GROUP: Final = 9  # NFNLGRP_NFTRACE
 _MSG_TRACE: Final = 10 << 8 | 17
@@ -50,16 +50,16 @@ _HOOKS: Final[dict[str, tuple[Hook, ...]]] = {
     "bridge": ("prerouting", "output"),
     "arp": ("prerouting", "input"),
 }
-"""Of the family arp these are the numbers of its hooks input (0) and output (1)."""
+"""In the family arp these numbers are the hooks input (0) and output (1)."""
 
 
 class TraceStep(NamedTuple):
-    """One thing that happened to a marked packet in one namespace.
+    """One step of a marked packet in one namespace.
 
     `kind` is `rule`, `policy` (a base chain's, at its end) or `return`. `handle` is the
-    rule's, 0 for a policy. `packet` numbers the packet within the namespace; `head` is its
-    network header and the beginning of its transport header where the kernel told them,
-    which it does once for each base chain. `iif` and `oif` are indexes of links.
+    rule's, 0 for a policy. `packet` numbers the packet within the namespace. `head` is its
+    network header and the begin of its transport header, which the kernel reports once
+    for each base chain. `iif` and `oif` are indexes of links.
     """
 
     family: str
@@ -75,7 +75,7 @@ class TraceStep(NamedTuple):
 
 
 def transport(offset: int, value: bytes) -> list[Expression]:
-    """These bytes are so far from the beginning of the transport header; put `l4proto` first."""
+    """Match bytes at an offset of the transport header; put `l4proto` before it."""
     place = (be32(1, _REGISTER), be32(2, _TRANSPORT), be32(3, offset), be32(4, len(value)))
     return [
         nest(1, text(1, "payload"), nest(2, *place)),
@@ -84,7 +84,7 @@ def transport(offset: int, value: bytes) -> list[Expression]:
 
 
 def port_from(first: int, which: int) -> list[Expression]:
-    """The source port (`which` is 0) or destination port (2) is at least `first`."""
+    """Match a source port (`which` is 0) or destination port (2) of at least `first`."""
     place = (be32(1, _REGISTER), be32(2, _TRANSPORT), be32(3, which), be32(4, 2))
     return [
         nest(1, text(1, "payload"), nest(2, *place)),
@@ -101,7 +101,7 @@ def _compare(op: int, value: bytes) -> Expression:
 
 
 def _arp() -> list[Expression]:
-    """In a table of a bridge: the frame is ARP."""
+    """Match ARP frames, in a table of the family bridge."""
     load = nest(2, be32(1, _REGISTER), be32(2, _META_PROTOCOL))
     return [nest(1, text(1, "meta"), load), _compare(0, _ETH_P_ARP)]
 
@@ -115,20 +115,20 @@ def _mark() -> list[Expression]:
 
 
 class Tracer:
-    """Marks ARP and what matches one of `flows` in a namespace, and hears what becomes of it.
+    """A trace of ARP, and of packets that match one of `flows`, in a namespace.
 
-    Use it as a context manager, or `close` it: its tables are owned by its socket, so
-    that they go with it however it ends. Raises `OSError` where the kernel refuses.
+    Close it, or use it as a context manager. Its socket owns its tables, so the kernel
+    removes them with the socket. Raises `OSError` where the kernel refuses.
     """
 
     def __init__(self, netns: NetNS, flows: Sequence[Sequence[Expression]], *, name: str) -> None:
         self.name = name
-        self._hearing = Netlink(netns, protocol=NETLINK_NETFILTER)
+        self._events = Netlink(netns, protocol=NETLINK_NETFILTER)
         try:
-            self._hearing.join(_GROUP)
+            self._events.join(_GROUP)
             self._nft = Nft(netns)
         except BaseException:
-            self._hearing.close()
+            self._events.close()
             raise
         try:
             for family in _HOOKS:
@@ -140,7 +140,7 @@ class Tracer:
     def _requests(self, table: Table, flows: Sequence[Sequence[Expression]]) -> Iterator[Request]:
         yield add_table(table, owned=True)
         for hook in _HOOKS[table.family]:
-            yield add_chain(table, hook, hook=hook, priority=EARLIEST)
+            yield add_chain(table, hook, hook=hook, priority=_EARLIEST)
             if table.family == "arp":
                 yield add_rule(table, hook, _mark())
                 continue
@@ -150,9 +150,9 @@ class Tracer:
                 yield add_rule(table, hook, flow, _mark())
 
     def steps(self) -> list[TraceStep]:
-        """What has happened since the last time, in order; not what the tracer's own rules did."""
+        """Return the steps since the last call, without those of the tracer's own rules."""
         found = []
-        for kind, body in self._hearing.told():
+        for kind, body in self._events.notifications():
             if kind == _MSG_TRACE:
                 step = _step(body)
                 if step.table != self.name:
@@ -160,13 +160,13 @@ class Tracer:
         return found
 
     def close(self) -> None:
-        """Take the tables away and stop hearing."""
+        """Remove the tables and close the sockets."""
         try:
             present = [table for table in self._nft.tables() if table.name == self.name]
             self._nft.apply([del_table(table) for table in present])
         finally:
             self._nft.close()
-            self._hearing.close()
+            self._events.close()
 
     def __enter__(self) -> Self:
         return self

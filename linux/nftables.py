@@ -1,10 +1,12 @@
 """nftables through netlink: tables, chains and rules, without the `nft` binary.
 
-A `Ruleset` change is one transaction: all of it or nothing (nfnetlink batch).
-A rule is a list of expressions made by the small functions below, each named
-after what `nft` prints; `comment` goes into the rule's user data, where
-`nft list ruleset` shows it and where `rules()` finds it again
-(linux/netfilter/nf_tables.h).
+A change is one transaction, all of it or nothing (nfnetlink batch). A rule is a list
+of expressions made by the small functions below, each named after the words of `nft`.
+`comment` goes into the rule's user data, where `nft list ruleset` shows it and
+`rules()` reads it (linux/netfilter/nf_tables.h).
+
+By hand, because the runtime writes rules at every start on a bridge, faster than pyroute2
+is imported, and because pyroute2 has no owned tables.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ Rejection = Literal[
 
 _SUBSYSTEM: Final = 10
 _NEWTABLE, _GETTABLE, _DELTABLE = 0, 1, 2
-_NEWCHAIN, _DELCHAIN = 3, 5
+_NEWCHAIN: Final = 3
 _NEWRULE, _GETRULE, _DELRULE = 6, 7, 8
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _FAMILIES: Final = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
@@ -99,29 +101,29 @@ def _mask(mask: bytes) -> Expression:
 
 
 def _interface(key: str, name: str, *, op: int) -> list[Expression]:
-    # A name that ends in * is a prefix: compared without its terminating zeros.
+    # A name that ends in * is a prefix, compared without its terminating zeros.
     raw = name.encode()
     value = raw[:-1] if raw.endswith(b"*") else raw.ljust(_NAME_LENGTH, b"\0")
     return [_meta(key), _compare(value, op=op)]
 
 
 def iifname(name: str, *, is_not: bool = False) -> list[Expression]:
-    """The packet came in by this interface (`docker*`: by one that starts so)."""
+    """Match the input interface; `docker*` matches a prefix."""
     return _interface("iifname", name, op=_NEQ if is_not else _EQ)
 
 
 def oifname(name: str, *, is_not: bool = False) -> list[Expression]:
-    """The packet leaves by this interface."""
+    """Match the output interface."""
     return _interface("oifname", name, op=_NEQ if is_not else _EQ)
 
 
 def family(version: int) -> list[Expression]:
-    """The packet is IPv4 or IPv6; needed before addresses in an `inet` table."""
+    """Match IPv4 or IPv6; needed before addresses in an `inet` table."""
     return [_meta("nfproto"), _compare(bytes([2 if version == 4 else 10]))]
 
 
 def l4proto(protocol: str) -> list[Expression]:
-    """The transport protocol: tcp, udp, sctp, icmp, icmpv6."""
+    """Match the transport protocol: tcp, udp, sctp, icmp, icmpv6."""
     return [_meta("l4proto"), _compare(bytes([_PROTOCOLS[protocol]]))]
 
 
@@ -134,34 +136,34 @@ def _address(network: Network, offset: int, *, op: int) -> list[Expression]:
 
 
 def saddr(network: Network, *, is_not: bool = False) -> list[Expression]:
-    """The source address lies in `network`."""
+    """Match source addresses in `network`."""
     offset = 12 if network.version == 4 else 8
     return _address(network, offset, op=_NEQ if is_not else _EQ)
 
 
 def daddr(network: Network, *, is_not: bool = False) -> list[Expression]:
-    """The destination address lies in `network`."""
+    """Match destination addresses in `network`."""
     offset = 16 if network.version == 4 else 24
     return _address(network, offset, op=_NEQ if is_not else _EQ)
 
 
 def dport(port: int) -> list[Expression]:
-    """The destination port; put `l4proto` before it."""
+    """Match the destination port; put `l4proto` before it."""
     return [_payload(_TRANSPORT_HEADER, 2, 2), _compare(struct.pack(">H", port))]
 
 
 def sport(port: int) -> list[Expression]:
-    """The source port; put `l4proto` before it."""
+    """Match the source port; put `l4proto` before it."""
     return [_payload(_TRANSPORT_HEADER, 0, 2), _compare(struct.pack(">H", port))]
 
 
 def icmp_type(number: int) -> list[Expression]:
-    """An ICMP message of this type; put `l4proto` before it."""
+    """Match an ICMP type; put `l4proto` before it."""
     return [_payload(_TRANSPORT_HEADER, 0, 1), _compare(bytes([number]))]
 
 
 def ct_state(*states: str) -> list[Expression]:
-    """The connection is in one of these states: new, established, related, invalid, untracked."""
+    """Match connection states: new, established, related, invalid, untracked."""
     bits = sum(_CT_BITS[state] for state in states)
     return [
         _expression("ct", be32(1, _REGISTER), be32(2, _CT_STATE)),
@@ -171,7 +173,7 @@ def ct_state(*states: str) -> list[Expression]:
 
 
 def ct_dnat() -> list[Expression]:
-    """The connection's destination was rewritten: it came by a published port."""
+    """Match connections with a rewritten destination, as through a published port."""
     return [
         _expression("ct", be32(1, _REGISTER), be32(2, _CT_STATUS)),
         _mask(struct.pack("=I", 0x20)),
@@ -180,7 +182,7 @@ def ct_dnat() -> list[Expression]:
 
 
 def to_local() -> list[Expression]:
-    """The destination is one of this namespace's own addresses (`fib daddr type local`)."""
+    """Match packets to this namespace's own addresses (`fib daddr type local`)."""
     return [
         _expression("fib", be32(1, _REGISTER), be32(2, 3), be32(3, 2)),
         _compare(struct.pack("=I", 2)),
@@ -188,17 +190,17 @@ def to_local() -> list[Expression]:
 
 
 def counter() -> list[Expression]:
-    """Count the packets that come this far."""
+    """Count the packets that reach this expression."""
     return [_expression("counter")]
 
 
 def masquerade() -> list[Expression]:
-    """Rewrite the source to the address of the interface it leaves by."""
+    """Rewrite the source to the address of the output interface."""
     return [_expression("masq")]
 
 
 def dnat(to: Address, port: int | None = None) -> list[Expression]:
-    """Rewrite the destination, and its port where one is given."""
+    """Rewrite the destination address, and the port if one is given."""
     number = socket.AF_INET if to.version == 4 else socket.AF_INET6
     load = [_expression("immediate", be32(1, _REGISTER), nest(2, attr(1, to.packed)))]
     nat = [be32(1, 1), be32(2, number), be32(3, _REGISTER)]
@@ -210,12 +212,12 @@ def dnat(to: Address, port: int | None = None) -> list[Expression]:
 
 
 def verdict(name: Verdict) -> list[Expression]:
-    """End the packet's way through the chain."""
+    """Accept or drop the packet, or return from the chain."""
     return _decide(_VERDICTS[name])
 
 
 def jump(chain: str) -> list[Expression]:
-    """Go on in another chain of the table and come back."""
+    """Jump to another chain of the table and return."""
     return _decide(_VERDICTS["jump"], text(2, chain))
 
 
@@ -224,9 +226,9 @@ def _decide(code: int, *more: bytes) -> list[Expression]:
 
 
 def reject(how: Rejection = "port-unreachable") -> list[Expression]:
-    """Refuse with an ICMP error, in whichever family the packet is (`inet` tables).
+    """Reject with an ICMP error of the packet's family (`inet` tables).
 
-    `tcp-reset` refuses with a RST instead; put `l4proto("tcp")` before it.
+    `tcp-reset` rejects with a RST instead; put `l4proto("tcp")` before it.
     """
     if how == "tcp-reset":
         return [_expression("reject", be32(1, _REJECT_RESET))]
@@ -244,7 +246,7 @@ class Table(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule as the kernel tells it: where it is, its handle, its comment."""
+    """A rule of the kernel: its chain, handle and comment."""
 
     chain: str
     handle: int
@@ -260,11 +262,11 @@ def _request(kind: int, flags: int, body: bytes, what: str) -> Request:
 
 
 def add_table(table: Table, *, owned: bool = False) -> Request:
-    """Make a table; one that is there stays as it is.
+    """Make a table; an existing one stays as it is.
 
-    An `owned` one belongs to the socket that the request is sent by: nobody else can
-    change it, flushing the ruleset included, and it goes when the socket is closed by
-    the last process that has it. Kernel 5.12 and later.
+    An `owned` table belongs to the socket that sends the request: no other socket can
+    change it, also not by a flush of the ruleset, and the kernel removes it when the last
+    process closes the socket. Linux 5.12 and later.
     """
     data = _body(table, text(1, table.name), be32(2, _OWNED if owned else 0))
     return _request(_NEWTABLE, NLM_F_CREATE, data, f"add table {table.name}")
@@ -276,7 +278,7 @@ def del_table(table: Table) -> Request:
 
 
 def flush() -> Request:
-    """Remove every table that no process owns: `nft flush ruleset`."""
+    """Remove every table that no process owns, as `nft flush ruleset` does."""
     return _request(_DELTABLE, 0, bytes(4), "flush the ruleset")
 
 
@@ -289,7 +291,7 @@ def add_chain(
     kind: Literal["filter", "nat", "route"] = "filter",
     policy: Literal["accept", "drop"] = "accept",
 ) -> Request:
-    """Make a chain; with a `hook` packets enter it at that `priority` (lower is earlier)."""
+    """Make a chain; with a `hook` it is a base chain of that `priority` (lower is earlier)."""
     data = [text(1, table.name), text(3, name)]
     if hook is not None:
         data.append(nest(4, be32(1, _HOOKS[hook]), be32(2, priority)))
@@ -298,22 +300,10 @@ def add_chain(
     return _request(_NEWCHAIN, NLM_F_CREATE, _body(table, *data), f"add chain {name}")
 
 
-def del_chain(table: Table, name: str) -> Request:
-    """Remove a chain with its rules; nothing may jump to it."""
-    data = _body(table, text(1, table.name), text(3, name))
-    return _request(_DELCHAIN, 0, data, f"remove chain {name}")
-
-
-def flush_chain(table: Table, name: str) -> Request:
-    """Remove every rule of a chain."""
-    data = _body(table, text(1, table.name), text(2, name))
-    return _request(_DELRULE, 0, data, f"flush chain {name}")
-
-
 def add_rule(
     table: Table, chain: str, *parts: Iterable[Expression], comment: str = "", first: bool = False
 ) -> Request:
-    """Put a rule at the end of a chain, or `first` in it."""
+    """Add a rule at the end of a chain, or as its `first`."""
     data = [text(1, table.name), text(2, chain)]
     data.append(nest(4, *(expression for part in parts for expression in part)))
     if comment:
@@ -331,13 +321,13 @@ def del_rule(table: Table, rule: Rule) -> Request:
 
 
 class Nft:
-    """nftables of one namespace, or (`fd`) of the one that an open netlink socket belongs to."""
+    """The nftables of one namespace, or (`fd`) of the namespace of an open netlink socket."""
 
     def __init__(self, netns: NetNS | None = None, *, fd: int | None = None) -> None:
         self._netlink = Netlink(netns, protocol=NETLINK_NETFILTER, fd=fd)
 
     def fileno(self) -> int:
-        """The descriptor of its socket, which owned tables belong to."""
+        """Return the descriptor of the socket, which owns owned tables."""
         return self._netlink.fileno()
 
     def apply(self, requests: Sequence[Request]) -> None:
@@ -348,23 +338,23 @@ class Nft:
         self._netlink.send_transaction([begin, *requests, end])
 
     def tables(self) -> list[Table]:
-        """Every table of the namespace."""
-        question = Request(
+        """Return every table of the namespace."""
+        request = Request(
             _SUBSYSTEM << 8 | _GETTABLE, NLM_F_DUMP, struct.pack(">BBH", 0, 0, 0), "list tables"
         )
         names = {number: name for name, number in _FAMILIES.items()}
         found = []
-        for answer in self._netlink.ask(question):
+        for answer in self._netlink.ask(request):
             fields = dict(attributes(answer, 4))
             found.append(Table(names[answer[0]], fields[1].rstrip(b"\0").decode()))
         return found
 
     def rules(self, table: Table) -> list[Rule]:
-        """Every rule of a table in order; none where the table is not there."""
+        """Return every rule of a table in order; none when the table does not exist."""
         return [rule for rule, _ in self.expressions(table)]
 
     def expressions(self, table: Table) -> list[tuple[Rule, bytes]]:
-        """As `rules`, with the expressions of each as the kernel tells them."""
+        """Return every rule of a table with its encoded expressions."""
         what, body = f"list rules of {table.name}", _body(table, text(1, table.name))
         found = []
         for answer in self._netlink.ask(
@@ -389,7 +379,7 @@ class Nft:
 
 
 def comment_of(userdata: bytes) -> str:
-    """The comment in a rule's user data (NFTA_RULE_USERDATA), empty where there is none."""
+    """Return the comment in a rule's user data (NFTA_RULE_USERDATA), `""` without one."""
     offset = 0
     while offset + 2 <= len(userdata):
         kind, length = userdata[offset], userdata[offset + 1]
@@ -400,30 +390,25 @@ def comment_of(userdata: bytes) -> str:
     return ""
 
 
-_MANGLE_TRANSPORT_HEADER: Final = 2
 _INTERNET_CHECKSUM: Final = 1
 _CHECKSUMS: Final = {"udp": 6, "tcp": 16}
-"""Where the checksum is, in bytes from the beginning of the transport header."""
+"""Offset of the checksum in the transport header, in bytes."""
 
 
 def set_port(
     which: Literal["source", "destination"], protocol: Literal["udp", "tcp"], port: int
 ) -> list[Expression]:
-    """Write another port into the packet and set its checksum right; put `l4proto` before it."""
+    """Rewrite a port and update the checksum; put `l4proto` before it."""
     value = nest(2, attr(1, struct.pack(">H", port)))
     return [
-        nest(1, text(1, "immediate"), nest(2, be32(1, _REGISTER), value)),
-        nest(
-            1,
-            text(1, "payload"),
-            nest(
-                2,
-                be32(5, _REGISTER),
-                be32(2, _MANGLE_TRANSPORT_HEADER),
-                be32(3, 0 if which == "source" else 2),
-                be32(4, 2),
-                be32(6, _INTERNET_CHECKSUM),
-                be32(7, _CHECKSUMS[protocol]),
-            ),
+        _expression("immediate", be32(1, _REGISTER), value),
+        _expression(
+            "payload",
+            be32(5, _REGISTER),
+            be32(2, _TRANSPORT_HEADER),
+            be32(3, 0 if which == "source" else 2),
+            be32(4, 2),
+            be32(6, _INTERNET_CHECKSUM),
+            be32(7, _CHECKSUMS[protocol]),
         ),
     ]

@@ -1,6 +1,6 @@
-"""What the kernel tells of one process: proc_pid_stat(5).
+"""Processes and files of /proc: stat fields, pidfds, small files, watches on files.
 
-The command's name may hold spaces and parentheses; what follows the last of these is fields.
+pyroute2 has no part of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Self
 
 
 def ended_within(handle: int, milliseconds: int | None) -> bool:
-    """Wait for the end of the process behind a pidfd; false when the time is over.
+    """Wait for the end of the process behind a pidfd; return False after a timeout.
 
     Pid 1 of a pid namespace ends after every other process in it (pid_namespaces(7)).
     """
@@ -22,7 +22,7 @@ def ended_within(handle: int, milliseconds: int | None) -> bool:
 
 
 def pidfd(pid: int, born: int) -> int | None:
-    """A handle on exactly the process that was started; `None` when it has ended."""
+    """Open a pidfd of the process with that pid and start time; `None` when it has ended."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -34,7 +34,7 @@ def pidfd(pid: int, born: int) -> int | None:
 
 
 def process_born(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 when it is gone or a zombie."""
+    """Return when a process started, in clock ticks since boot; 0 for a zombie or none."""
     return born(f"/proc/{pid}")
 
 
@@ -44,20 +44,23 @@ _ENDED: Final = (b"Z", b"X")
 
 
 class ProcessStat(NamedTuple):
-    """The name of a process's command, and the fields behind it, the third of the page first."""
+    """A process's command and its fields from the third on: proc_pid_stat(5).
+
+    The command may contain spaces and parentheses; the fields follow the last parenthesis.
+    """
 
     command: bytes
     fields: list[bytes]
 
     @classmethod
     def of(cls, process: str) -> Self:
-        """By its directory in proc(5). `FileNotFoundError` or `ProcessLookupError`: it has gone."""
+        """Read `stat` of a process; `FileNotFoundError` or `ProcessLookupError` if it ended."""
         command, _, rest = read(f"{process}/stat").partition(b"(")[2].rpartition(b")")
         return cls(command, rest.split())
 
     @property
     def ended(self) -> bool:
-        """Whether nobody but who collects it has anything to do with it any more."""
+        """Whether it is a zombie or dead."""
         return self.fields[_STATE] in _ENDED
 
     @property
@@ -72,39 +75,39 @@ class ProcessStat(NamedTuple):
 
     @property
     def flags(self) -> int:
-        """Those of the kernel: PF_… of linux/sched.h."""
+        """The kernel's flags: PF_… of linux/sched.h."""
         return int(self.fields[_FLAGS])
 
     @property
     def faults(self) -> int:
-        """The pages that it was the first to touch, or to write to, and that were in memory."""
+        """Minor page faults: pages that were in memory."""
         return int(self.fields[_MINFLT])
 
     @property
     def ticks(self) -> int:
-        """Clock ticks of processor time that it has had."""
+        """Processor time in clock ticks."""
         return int(self.fields[_UTIME]) + int(self.fields[_STIME])
 
     @property
     def born(self) -> int:
-        """When it was started, in clock ticks since boot: what tells two with one pid apart."""
+        """Start time in clock ticks since boot, which tells processes of one pid apart."""
         return int(self.fields[_STARTTIME])
 
     @property
     def pending(self) -> int:
-        """The signals that wait for it, a bit for each."""
+        """Pending signals as a bit set."""
         return int(self.fields[_SIGNAL])
 
     @property
     def arguments(self) -> tuple[int, int]:
-        """Where in its memory its command line begins and ends; zeros for who may not know."""
+        """Begin and end of its command line in its memory; zeros without permission."""
         return int(self.fields[_ARG_START]), int(self.fields[_ARG_END])
 
 
 def born(process: str) -> int:
-    """When a process was started; 0 when it has gone, or has ended and waits to be collected.
+    """Return when a process started; 0 when it has ended, also when it is a zombie.
 
-    And when it may not be looked at: it is somebody else's by then.
+    A process that may not be read has another user's pid by now, so it is 0 too.
     """
     try:
         found = ProcessStat.of(process)
@@ -117,11 +120,11 @@ _PIECE: Final = 1 << 16
 
 
 def read(path: str) -> bytes:
-    """All of a file; `OSError` as open(2) has it."""
+    """Read a whole file."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = piece = os.read(fd, _PIECE)
-        while len(piece) == _PIECE:  # less comes only at the end
+        while len(piece) == _PIECE:  # a short read is the end
             piece = os.read(fd, _PIECE)
             data += piece
         return data
@@ -130,12 +133,12 @@ def read(path: str) -> bytes:
 
 
 def write(path: str, data: bytes, *, mode: int = 0o666) -> None:
-    """Make a file that holds `data`, or put that into the one there is; `mode` less the umask."""
+    """Write a file; `mode`, less the umask, is that of a new one."""
     _put(path, data, os.O_CREAT | os.O_TRUNC, mode)
 
 
 def overwrite(path: str, data: bytes) -> None:
-    """Write into a file that is there, as those of /proc and /sys want it."""
+    """Write into an existing file without truncating it, as /proc and /sys require."""
     _put(path, data, 0, 0)
 
 
@@ -154,7 +157,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class FileWatch:
-    """A watch on one file; `fd` becomes readable when the file has been written to."""
+    """An inotify(7) watch on one file; `fd` becomes readable after a write to the file."""
 
     def __init__(self, path: str) -> None:
         self.fd = _check(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
@@ -166,7 +169,7 @@ class FileWatch:
             raise
 
     def drain(self) -> None:
-        """Take what has been noticed, so that `fd` tells about the next write only."""
+        """Discard pending events, so that `fd` becomes readable at the next write."""
         try:
             while os.read(self.fd, 4096):
                 pass
@@ -174,7 +177,7 @@ class FileWatch:
             return
 
     def close(self) -> None:
-        """Give the watch back."""
+        """Close the watch."""
         os.close(self.fd)
 
     def __enter__(self) -> Self:
@@ -195,9 +198,9 @@ _LIST: Final = "/proc/thread-self/net/protocols"
 
 
 def protocol_available(name: str) -> bool:
-    """Whether there are sockets of a protocol, by its name in `/proc/net/protocols`: `SCTP`.
+    """Return True if `/proc/net/protocols` lists a protocol such as `SCTP`.
 
-    Now: a module that nobody has loaded yet does not count, and asking loads none.
+    A kernel module that is not loaded does not count, and is not loaded by this call.
     """
     with open(_LIST, encoding="ascii") as file:
         return any(line.split(maxsplit=1)[0] == name for line in file)

@@ -1,14 +1,16 @@
-"""Waiting until a link really carries packets, and an address really takes them.
+"""Waiting until links carry packets and addresses receive them.
 
-A veth end that was brought up before its peer gets its queue from a worker of
-the kernel (link watch) some time after the peer is up, up to a second on a busy
-machine, and drops everything until then. Asking for that one link makes the
-kernel catch up at once, since Linux 6.8; a dump of all links does not.
+A veth end that is brought up before its peer gets its queue from a kernel worker
+(link watch) after the peer is up, up to a second later on a busy machine, and drops
+all packets until then. A query for that one link makes the kernel catch up at once,
+since Linux 6.8; a dump of all links does not.
 
-An IPv6 address that was added gets its route of the table `local` from another worker
-(addrconf_dad_work in net/ipv6/addrconf.c), even where nobody looks for duplicates. Until
-then, tens of milliseconds on a busy machine, one can bind to it and send from it, and what
-comes in for it is thrown away (Ip6InAddrErrors). Nothing makes the kernel catch up.
+An added IPv6 address gets its route in the table `local` from another worker
+(addrconf_dad_work in net/ipv6/addrconf.c), also without duplicate address detection. Until
+then, tens of milliseconds on a busy machine, bind(2) and sending work, and packets to the
+address are dropped (Ip6InAddrErrors). Nothing makes the kernel catch up.
+
+By hand, because `mydocker run` waits here, as does every matrix of the harness.
 """
 
 from __future__ import annotations
@@ -41,12 +43,12 @@ class NeverReady(Exception):
 def await_ready(
     spaces: Sequence[NetNS], *, afresh: bool = False, bound: float = READY_BOUND
 ) -> Links:
-    """Wait until links carry, addresses can be used and found, and ports of a bridge forward.
+    """Wait until links carry packets, addresses are usable, and bridge ports forward.
 
-    Looks at addresses of links that have a carrier and a global IPv6 address: the
-    others take no part in IPv6. Sleeps on the kernel's notifications. Returns the links
-    that are up. With `afresh` neighbours that are being looked for are forgotten, and asked
-    for once more when needed. Raises `NeverReady` after `bound` seconds.
+    Checks the addresses of links with a carrier and a global IPv6 address: the other links
+    do not use IPv6. Sleeps on the kernel's notifications. Returns the links that are up.
+    With `afresh` unresolved neighbour entries are removed, so that their resolution starts
+    again. Raises `NeverReady` after `bound` seconds.
     """
     deadline = time.monotonic() + bound
     found: dict[NetNS, list[rtnetlink_dump.Link]] = {}
@@ -61,7 +63,7 @@ def await_ready(
                 if left <= 0:
                     raise NeverReady(f"{reason} after {bound} s, in {space!r}")
                 if select.select([monitor], [], [], left)[0]:
-                    with contextlib.suppress(OSError):  # so much has changed that some is left out
+                    with contextlib.suppress(OSError):  # ENOBUFS: some notifications were lost
                         monitor.recv(1 << 16)
     return found
 
@@ -71,39 +73,39 @@ def _unready(space: NetNS, found: dict[NetNS, list[rtnetlink_dump.Link]], *, afr
         if afresh:
             forget_unresolved(netlink)
         addresses = rtnetlink_dump.addresses(netlink)
-        taken = rtnetlink_dump.local_addresses(netlink)
+        local = rtnetlink_dump.local_addresses(netlink)
         by_index = {link.ifindex: link for link in rtnetlink_dump.links(netlink) if link.up}
         found[space] = list(by_index.values())
         late = [link.name for link in by_index.values() if link.carrier and not link.running]
         for name in late:
-            with contextlib.suppress(NetlinkError):  # it has gone meanwhile
-                rtnetlink_dump.link(netlink, name)  # makes the kernel catch up, see linux.readiness
+            with contextlib.suppress(NetlinkError):  # removed meanwhile
+                rtnetlink_dump.link(netlink, name)  # makes the kernel catch up
     if late:
         return f"link {late[0]} has a carrier and does not carry yet"
     for link in by_index.values():
         port = link.carrier and link.master in by_index and link.port_state is not None
         if port and link.port_state != rtnetlink.BR_STATE_FORWARDING:
             return f"bridge port {link.name} does not forward yet (state {link.port_state})"
-    routed = {
+    global_links = {
         item.ifindex
         for item in addresses
         if item.address.version == 6 and not item.address.is_link_local
     }
     for item in addresses:
         address, of = item.address, by_index.get(item.ifindex)
-        if of is None or not of.carrier or of.ifindex not in routed or item.failed:
+        if of is None or not of.carrier or of.ifindex not in global_links or item.failed:
             continue
         if item.tentative:
             return f"address {address} of {of.name} is still tentative"
-        # By now it is also in the group at which its neighbours ask for it: who asks before
-        # asks again after a second.
-        if address.version == 6 and address.ip not in taken:
+        # Once it is, it has also joined its solicited-node group: a solicitation before that
+        # is repeated only a second later.
+        if address.version == 6 and address.ip not in local:
             return f"address {address} of {of.name} takes no packets yet"
     return ""
 
 
 def forget_unresolved(netlink: Netlink) -> None:
-    """Forget every neighbour that its namespace looks for; what waits for it is lost."""
+    """Remove the unresolved neighbour entries of a namespace, with the packets that wait."""
     forgotten = [
         rtnetlink.del_neighbour(entry.ifindex, entry.address)
         for entry in unresolved_neighbours(netlink)
@@ -112,11 +114,12 @@ def forget_unresolved(netlink: Netlink) -> None:
 
 
 def unresolved_neighbours(netlink: Netlink) -> list[rtnetlink_dump.Neighbour]:
+    """Return the neighbour entries whose resolution is in progress (NUD_INCOMPLETE)."""
     return list(rtnetlink_dump.neighbours(netlink, state=rtnetlink.NUD_INCOMPLETE))
 
 
 BOUND: Final = 5.0
-"""Seconds after which what is waited for will not come. It takes microseconds."""
+"""Seconds after which a wait fails. It takes microseconds."""
 
 
 def await_carrier(netlink: Netlink, names: Iterable[str], *, bound: float = BOUND) -> None:
@@ -130,9 +133,9 @@ def await_carrier(netlink: Netlink, names: Iterable[str], *, bound: float = BOUN
 
 
 def await_local(netlink: Netlink, addresses: Iterable[Address], *, bound: float = BOUND) -> None:
-    """Wait until packets for each of these are taken in; `TimeoutError` names the one without.
+    """Wait until packets to each address are received; `TimeoutError` names the one without.
 
-    Those of IPv4 are so at once, and not asked about.
+    IPv4 addresses receive at once and are not checked.
     """
     deadline = time.monotonic() + bound
     for address in addresses:

@@ -1,8 +1,11 @@
-"""Requests of rtnetlink(7) that change something: links, addresses, routes, neighbours.
+"""Requests of rtnetlink(7) that change links, addresses, routes and neighbours.
 
-Each function returns a `Request` for `Netlink.send`. Interface indexes may be
-chosen by the caller when a link is made, so that everything about it fits one
-batch. `linux.rtnetlink_dump` reads back what there is.
+Each function returns a `Request` for `Netlink.send`. The caller may choose the
+interface index of a new link, so that all requests about it fit one batch.
+`linux.rtnetlink_dump` reads the results.
+
+By hand, so that a container's wiring and a world are a few batches: through pyroute2 a
+world takes four times as long.
 """
 
 from __future__ import annotations
@@ -50,7 +53,6 @@ IFF_LOOPBACK, IFF_NOARP = 0x8, 0x80
 # attributes of a link (if_link.h)
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK = 1, 3, 4, 5
 IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_NET_NS_FD = 10, 16, 18, 28
-IFLA_STATS64: Final = 23
 IFLA_AF_SPEC: Final = 26
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 VETH_INFO_PEER: Final = 1
@@ -83,12 +85,12 @@ _FRA_IIFNAME, _FRA_PRIORITY, _FRA_TABLE, _TO_TABLE = 3, 6, 15, 1
 _BLACKHOLE: Final = 6
 _IFLA_GROUP: Final = 27
 MAIN_TABLE: Final = 254
-RTPROT_BOOT, RTPROT_STATIC = 3, 4
-"""Who made a route: somebody by hand, or a program for good (ip-route(8))."""
+RTPROT_STATIC: Final = 4
+"""Protocol of routes that an administrator or a program adds (ip-route(8))."""
 
 
 def mac_bytes(mac: str) -> bytes:
-    """The six bytes of `02:42:…`; `ValueError` for anything else."""
+    """Return the six bytes of `02:42:…`; `ValueError` for anything else."""
     octets = bytes.fromhex(mac.replace(":", ""))
     if len(octets) != 6:
         raise ValueError(f"{mac!r} is not a MAC address")
@@ -96,7 +98,7 @@ def mac_bytes(mac: str) -> bytes:
 
 
 def mac_text(octets: bytes) -> str:
-    """Lower-case, colons."""
+    """Return a MAC address in lower case with colons."""
     return octets.hex(":")
 
 
@@ -113,7 +115,7 @@ def link_body(
     master: int | None = None,
     netns: int | None = None,
 ) -> bytes:
-    """The body of a link message: the interface and what is asked of it."""
+    """Encode a link message: the interface and its attributes."""
     flags = IFF_UP if up else 0
     change = IFF_UP if up is not None else 0
     body = LINK.pack(socket.AF_UNSPEC, 0, index, flags, change)
@@ -138,7 +140,7 @@ def add_bridge(
     mtu: int | None = None,
     up: bool = True,
 ) -> Request:
-    """A bridge without spanning tree: its ports forward at once."""
+    """Make a bridge without spanning tree, whose ports forward at once."""
     info = nest(
         IFLA_LINKINFO,
         text(IFLA_INFO_KIND, "bridge"),
@@ -162,12 +164,12 @@ def add_veth(
     peer_index: int = 0,
     peer_mac: str | None = None,
 ) -> Request:
-    """A veth pair, both ends placed, named and sized, the near end up, in one message.
+    """Make a veth pair in one message: both ends placed and named, the near end up.
 
     The peer cannot be brought up here: the kernel opens it before the two ends
-    know each other (ENOTCONN), so that is a request in its own namespace.
-    The same goes for making it a port. `netns` and `peer_netns` are file
-    descriptors of namespaces.
+    are connected (ENOTCONN), so that takes a request in its own namespace.
+    The same holds for its master. `netns` and `peer_netns` are file descriptors
+    of namespaces.
     """
     far = link_body(index=peer_index, name=peer, mtu=mtu, mac=peer_mac, netns=peer_netns)
     info = nest(
@@ -191,7 +193,7 @@ def add_link(
     netns: int | None = None,
     data: bytes = b"",
 ) -> Request:
-    """A link of any kind (`dummy`, `macvlan`, …); `data` are its own attributes."""
+    """Make a link of any kind (`dummy`, `macvlan`, …); `data` are attributes of the kind."""
     body = link_body(index=index, name=name, up=up, mac=mac, netns=netns)
     if parent is not None:
         body += u32(IFLA_LINK, parent)
@@ -218,28 +220,28 @@ def set_link(
 
 
 def isolate_port(index: int, *, isolated: bool = True) -> Request:
-    """Keep a bridge port from every other isolated port, raw Ethernet included."""
+    """Isolate a bridge port from every other isolated port, also for raw Ethernet."""
     body = LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
     body += nest(IFLA_PROTINFO, u8(IFLA_BRPORT_ISOLATED, isolated))
     return Request(RTM_SETLINK, 0, body, f"isolate bridge port {index}")
 
 
 def no_link_local(name: str) -> Request:
-    """Give a link no IPv6 link-local address of its own: a bridge port needs none."""
+    """Give a link no IPv6 link-local address: a bridge port needs none."""
     mode = u8(8, 1)  # IFLA_INET6_ADDR_GEN_MODE: none
     body = link_body(name=name) + nest(IFLA_AF_SPEC, nest(socket.AF_INET6, mode))
     return Request(RTM_SETLINK, 0, body, f"keep {name} without a link-local address")
 
 
 def hairpin_port(index: int, *, on: bool = True) -> Request:
-    """Let a bridge port send back where it came from."""
+    """Let a bridge port send frames back through the port they came from."""
     body = LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
     body += nest(IFLA_PROTINFO, u8(IFLA_BRPORT_MODE, on))
     return Request(RTM_SETLINK, 0, body, f"hairpin on bridge port {index}")
 
 
 def del_link(name: str) -> Request:
-    """Remove a link by name; a veth end takes its peer along."""
+    """Remove a link by name; with a veth end its peer is removed."""
     return Request(RTM_DELLINK, 0, link_body(name=name), f"remove link {name}")
 
 
@@ -260,7 +262,7 @@ def _address_body(index: int, address: Interface, flags: int = 0) -> bytes:
 
 
 def add_address(index: int, address: Interface, *, nodad: bool = True) -> Request:
-    """An address; IPv6 ones by default without duplicate address detection, usable at once."""
+    """Add an address; IPv6 by default without duplicate address detection, usable at once."""
     flags = IFA_F_NODAD if nodad and address.version == 6 else 0
     body = _address_body(index, address, flags)
     if address.version == 4 and address.network.prefixlen < 31:
@@ -271,7 +273,7 @@ def add_address(index: int, address: Interface, *, nodad: bool = True) -> Reques
 
 
 def del_address(index: int, address: Interface) -> Request:
-    """Take an address away."""
+    """Remove an address."""
     return Request(
         RTM_DELADDR, 0, _address_body(index, address), f"remove address {address} from {index}"
     )
@@ -291,7 +293,7 @@ def _route_body(
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     length = destination.prefixlen if destination is not None else 0
     scope = 0 if via is not None or version == 6 else 253  # RT_SCOPE_LINK: no gateway
-    short = table < 256  # gVisor knows a table by its short number alone
+    short = table < 256  # gVisor supports only the short table number
     body = ROUTE.pack(family, length, 0, 0, table if short else 0, protocol, scope, kind, 0)
     if destination is not None and length:
         body += attr(RTA_DST, destination.network_address.packed)
@@ -314,7 +316,7 @@ def add_route(
     replace: bool = False,
     protocol: int = RTPROT_STATIC,
 ) -> Request:
-    """A unicast route; `None` is the default route (then `via` tells the family)."""
+    """Add a unicast route; `None` is the default route, whose family is that of `via`."""
     body = _route_body(
         destination, via=via, oif=oif, table=table, source=source, kind=1, protocol=protocol
     )
@@ -324,7 +326,7 @@ def add_route(
 
 
 def add_blackhole(network: Network) -> Request:
-    """A route that swallows: what goes to `network` is dropped without a word."""
+    """Add a blackhole route: packets to `network` are dropped silently."""
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     body = ROUTE.pack(family, network.prefixlen, 0, 0, MAIN_TABLE, 4, 0, _BLACKHOLE, 0)
     if network.prefixlen:
@@ -333,26 +335,26 @@ def add_blackhole(network: Network) -> Request:
 
 
 def del_route(destination: Network | None, *, via: Address, table: int = MAIN_TABLE) -> Request:
-    """Take a route away."""
+    """Remove a route."""
     body = _route_body(destination, via=via, oif=None, table=table, source=None, kind=0)
     where = destination if destination is not None else "default"
     return Request(RTM_DELROUTE, 0, body, f"remove route {where} via {via}")
 
 
 def add_rule(family: Literal[4, 6], *, iif: str, table: int, priority: int) -> Request:
-    """A policy rule: packets that come in by `iif` look into `table` (ip-rule(8)).
+    """Add a policy rule: packets with the input interface `iif` use `table` (ip-rule(8)).
 
-    `iif` `lo` means packets that this namespace sends itself.
+    `iif` `lo` matches packets that this namespace sends itself.
     """
     number = socket.AF_INET if family == 4 else socket.AF_INET6
     body = struct.pack("=BBBBBBBBI", number, 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
     body += text(_FRA_IIFNAME, iif) + u32(_FRA_PRIORITY, priority) + u32(_FRA_TABLE, table)
-    what = f"add rule {priority}: from {iif} look into table {table}"
+    what = f"add rule {priority}: from {iif} to table {table}"
     return Request(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
 def add_neighbour(index: int, address: Address, mac: str) -> Request:
-    """A permanent neighbour entry."""
+    """Add a permanent neighbour entry."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     body = NEIGH.pack(family, index, NUD_PERMANENT, 0, 0)
     body += attr(NDA_DST, address.packed) + attr(NDA_LLADDR, mac_bytes(mac))
@@ -361,7 +363,7 @@ def add_neighbour(index: int, address: Address, mac: str) -> Request:
 
 
 def add_proxy(index: int, address: Address) -> Request:
-    """Answer the neighbours of a link for an address that is elsewhere (ip-neighbour(8), proxy)."""
+    """Answer ARP or NDP on a link for an address of another link (ip-neighbour(8), proxy)."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     body = NEIGH.pack(family, index, 0, NTF_PROXY, 0) + attr(NDA_DST, address.packed)
     what = f"answer for {address} on link {index}"
@@ -369,21 +371,21 @@ def add_proxy(index: int, address: Address) -> Request:
 
 
 def del_neighbour(index: int, address: Address) -> Request:
-    """Forget a neighbour."""
+    """Remove a neighbour entry."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     body = NEIGH.pack(family, index, 0, 0, 0) + attr(NDA_DST, address.packed)
     return Request(RTM_DELNEIGH, 0, body, f"forget neighbour {address} on link {index}")
 
 
 def add_forwarding(mac: str, *, port: int) -> Request:
-    """Have the bridge of a port send a MAC there for good (`bridge fdb add … master static`)."""
+    """Add a permanent forwarding entry to a bridge (`bridge fdb add … master static`)."""
     body = NEIGH.pack(socket.AF_BRIDGE, port, NUD_NOARP, NTF_MASTER, 0)
     body += attr(NDA_LLADDR, mac_bytes(mac))
     return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, body, f"forward {mac} to port {port}")
 
 
 def del_forwarding(mac: str, *, port: int) -> Request:
-    """Take that back."""
+    """Remove a forwarding entry of a bridge."""
     body = NEIGH.pack(socket.AF_BRIDGE, port, 0, NTF_MASTER, 0)
     body += attr(NDA_LLADDR, mac_bytes(mac))
     return Request(RTM_DELNEIGH, 0, body, f"forward {mac} to port {port} no more")

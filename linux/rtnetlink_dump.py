@@ -1,7 +1,9 @@
-"""What the kernel tells through rtnetlink(7): links, addresses, routes, neighbours.
+"""Queries of rtnetlink(7): links, addresses, routes, neighbours, route lookups.
 
-Each dump becomes small named tuples. `linux.rtnetlink` holds the requests that
-change things.
+Each dump becomes small named tuples. `linux.rtnetlink` has the requests that change
+them. By hand, because the guard dumps three namespaces around every test and
+`probe.quiescence` all of them around every matrix: a dump through pyroute2 takes ten times
+as long.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ Links = Mapping[NetNS, Sequence["Link"]]
 
 _IFLA_CARRIER, _IFLA_LINK_NETNSID, _IFLA_EXT_MASK = 33, 37, 29
 _LEAN: Final = u32(_IFLA_EXT_MASK, 8)
-"""RTEXT_FILTER_SKIP_STATS: counting takes longer than all the rest."""
+"""RTEXT_FILTER_SKIP_STATS: the statistics take longer than all the rest."""
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _RTM_GETNSID: Final = 90
 _NETNSA_NSID, _NETNSA_FD = 1, 3
@@ -44,7 +46,7 @@ _USER_HZ: Final = 100
 _LOCAL: Final = 2
 """RTN_LOCAL (linux/rtnetlink.h)."""
 _RTPROT_RA: Final = 9
-"""Of a route that a router has told of, by its advertisement (linux/rtnetlink.h)."""
+"""Protocol of routes from router advertisements (linux/rtnetlink.h)."""
 _RTM_GETNEIGHTBL: Final = 66
 _NDTA_CONFIG, _NDTA_STATS = 5, 7
 _PROXY_QLEN: Final = 28
@@ -70,12 +72,12 @@ _OF_A_LINK: Final = frozenset(
 class Link(NamedTuple):
     """One interface.
 
-    `master` is the index of the bridge it is a port of, `peer` the index of a
-    veth's other end or of a macvlan's parent, in the namespace that this one numbers
-    `peer_nsid` when it is another; `port_state` a bridge port's (`BR_STATE_…`). `carrier` turns
-    true at once, `running` only when the kernel's work queue has dealt with it. A
-    new veth's state is not known until then, which IFF_RUNNING takes for a good sign.
-    `resolves` tells whether neighbours are looked for on it: not on `lo` or a tunnel.
+    `master` is the index of its bridge. `peer` is the index of a veth's other end or of a
+    macvlan's parent; if that is in another namespace, `peer_nsid` is its number for that
+    namespace. `port_state` is a bridge port's (`BR_STATE_…`). `carrier` is set at once,
+    `running` only by the kernel's work queue; until then a new veth's state is unknown, for
+    which the kernel sets IFF_RUNNING. `resolves` is False on `lo` and tunnels, which have no
+    neighbours.
     """
 
     ifindex: int
@@ -95,7 +97,7 @@ class Link(NamedTuple):
 
 
 class LinkAddress(NamedTuple):
-    """One address of an interface; `tentative` while its uniqueness is being checked."""
+    """One address of an interface; `tentative` during duplicate address detection."""
 
     ifindex: int
     address: Interface
@@ -122,7 +124,7 @@ class Neighbour(NamedTuple):
 
 
 def links(netlink: Netlink) -> list[Link]:
-    """Every interface of the socket's namespace, `lo` included."""
+    """Return every interface of the socket's namespace, `lo` included."""
     body = rtnetlink.LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _LEAN
     return [
         _read_link(answer)
@@ -131,14 +133,14 @@ def links(netlink: Netlink) -> list[Link]:
 
 
 def link(netlink: Netlink, name: str) -> Link:
-    """One interface by name; `NetlinkError` (ENODEV) when there is none."""
+    """Return one interface by name; `NetlinkError` (ENODEV) when it does not exist."""
     return links_named(netlink, [name])[0]
 
 
 def links_named(netlink: Netlink, names: Sequence[str]) -> list[Link]:
-    """Several interfaces by name; `NetlinkError` (ENODEV) for the first that is not there.
+    """Return several interfaces by name; `NetlinkError` (ENODEV) for the first missing one.
 
-    Asked for by name, a link's carrier is what it is by now (`linux.readiness`).
+    A query by name makes the kernel update the link's carrier first (`linux.readiness`).
     """
     requests = [
         Request(
@@ -150,7 +152,7 @@ def links_named(netlink: Netlink, names: Sequence[str]) -> list[Link]:
 
 
 def ageing(netlink: Netlink, name: str) -> float:
-    """For how many seconds a bridge remembers behind which port a MAC is."""
+    """Return the seconds for which a bridge keeps a learned MAC address."""
     request = Request(
         rtnetlink.RTM_GETLINK, 0, rtnetlink.link_body(name=name), f"look up bridge {name}"
     )
@@ -188,7 +190,7 @@ def _read_link(data: bytes) -> Link:
 
 
 def nsid(netlink: Netlink, other: NetNS) -> int | None:
-    """The number by which the socket's namespace knows another; `None` when it has none yet."""
+    """Return the socket namespace's number for another namespace; `None` without one."""
     body = bytes(4) + u32(_NETNSA_FD, other.fd)
     (answer,) = netlink.ask(Request(_RTM_GETNSID, 0, body, f"look up {other!r}"))
     found = number(dict(attributes(answer, 4))[_NETNSA_NSID])
@@ -196,7 +198,7 @@ def nsid(netlink: Netlink, other: NetNS) -> int | None:
 
 
 def addresses(netlink: Netlink, *, index: int | None = None) -> list[LinkAddress]:
-    """Every address of the namespace, or of one link."""
+    """Return every address of the namespace, or of one link."""
     found = [
         read_address(answer)
         for family in FAMILIES
@@ -206,29 +208,29 @@ def addresses(netlink: Netlink, *, index: int | None = None) -> list[LinkAddress
 
 
 def addresses_request(family: int) -> Request:
-    """The question for the addresses of one family, for `dump_family`."""
+    """Return the request for the addresses of one family, for `dump_family`."""
     body = rtnetlink.ADDR.pack(family, 0, 0, 0, 0)
     return Request(rtnetlink.RTM_GETADDR, NLM_F_DUMP, body, "list addresses")
 
 
 def routes_request(family: int, kind: int = 0) -> Request:
-    """The question for the routes of one family, for `dump_family`: of all tables, or of one kind."""
+    """Return the request for the routes of one family, or of one kind, for `dump_family`."""
     body = rtnetlink.ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0)
     return Request(rtnetlink.RTM_GETROUTE, NLM_F_DUMP, body, "list routes")
 
 
 def dump_family(netlink: Netlink, request: Request) -> list[bytes]:
-    """The answers to a question about one family.
+    """Return the answers to a dump of one family.
 
-    About all families at once the kernel answers with the lock for all links held, for which one
-    waits while somebody removes a bridge; about IPv4 or IPv6 alone without (Linux 6.10). A kernel
-    without IPv6 takes a question about that for one about all, and says again what IPv4 has.
+    For a dump of all families the kernel takes the lock of all links (RTNL), which the removal of
+    a bridge holds for long; for IPv4 or IPv6 alone it does not (Linux 6.10). A kernel without
+    IPv6 answers a dump of IPv6 with all families, so other families are filtered out.
     """
     return [answer for answer in netlink.ask(request) if answer[0] == request.body[0]]
 
 
 def read_address(message: bytes) -> LinkAddress:
-    """An address from the body of a message, an answer or a notice."""
+    """Decode an address from the body of an answer or a notification."""
     _, prefix, flags, _, owner = rtnetlink.ADDR.unpack_from(message)
     fields = dict(attributes(message, rtnetlink.ADDR.size))
     packed = fields.get(rtnetlink.IFA_LOCAL) or fields[rtnetlink.IFA_ADDRESS]
@@ -241,9 +243,9 @@ def read_address(message: bytes) -> LinkAddress:
 
 
 def local_addresses(netlink: Netlink) -> set[IPv6Address]:
-    """The IPv6 addresses for which the namespace takes packets in: its routes of kind `local`.
+    """Return the IPv6 addresses that receive packets: the routes of kind `local`.
 
-    An address that was added is among them only a little later (`linux.readiness`).
+    A new address is among them only some time after it was added (`linux.readiness`).
     """
     answers = dump_family(netlink, routes_request(socket.AF_INET6, _LOCAL))
     found = (pick(answer, rtnetlink.ROUTE.size, (rtnetlink.RTA_DST,)) for answer in answers)
@@ -253,10 +255,10 @@ def local_addresses(netlink: Netlink) -> set[IPv6Address]:
 def routes(
     netlink: Netlink, *, table: int = rtnetlink.MAIN_TABLE, every_kind: bool = False
 ) -> list[Route]:
-    """The routes of one table, both families; not those that IPv6 has on every link by itself.
+    """Return the routes of one table, both families.
 
-    Which are of multicast and link-local. Unicast routes only, or of every kind: blackholes and
-    prohibitions too.
+    Without the multicast and link-local routes that IPv6 has on every link. Unicast routes
+    only, or of every kind: blackhole and prohibit too.
     """
     found = []
     for family in FAMILIES:
@@ -270,7 +272,7 @@ def routes(
                 continue
             packed = fields.get(rtnetlink.RTA_DST)
             destination = _interface(packed, length).network if packed else None
-            if destination is not None and _of_every_link(destination):
+            if destination is not None and _automatic(destination):
                 continue
             via, oif = fields.get(rtnetlink.RTA_GATEWAY), fields.get(rtnetlink.RTA_OIF)
             found.append(
@@ -285,41 +287,44 @@ def routes(
 
 
 def links_with_ra_routes(netlink: Netlink) -> list[str]:
-    """The links by which a route leads that a router has told of (RFC 4861)."""
-    told = set()
+    """Return the names of links with a route from a router advertisement (RFC 4861)."""
+    indexes = set()
     for answer in dump_family(netlink, routes_request(socket.AF_INET6)):
         oif = pick(answer, rtnetlink.ROUTE.size, (rtnetlink.RTA_OIF,)).get(rtnetlink.RTA_OIF)
         if oif and rtnetlink.ROUTE.unpack_from(answer)[5] == _RTPROT_RA:
-            told.add(number(oif))
-    return [link.name for link in links(netlink) if link.ifindex in told] if told else []
+            indexes.add(number(oif))
+    return [link.name for link in links(netlink) if link.ifindex in indexes] if indexes else []
 
 
-def _of_every_link(destination: Network) -> bool:
+def _automatic(destination: Network) -> bool:
     return destination.version == 6 and (destination.is_link_local or destination.is_multicast)
 
 
 def neighbours(netlink: Netlink, *, state: int = 0) -> Iterator[Neighbour]:
-    """Every IPv4 and IPv6 neighbour entry of the namespace, or those with such a `state` alone."""
+    """Yield every IPv4 and IPv6 neighbour entry of the namespace, or only those with `state`."""
     body = rtnetlink.NEIGH.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     for answer in netlink.ask(Request(rtnetlink.RTM_GETNEIGH, NLM_F_DUMP, body, "list neighbours")):
-        family, index, its_state, _, _ = rtnetlink.NEIGH.unpack_from(answer)
-        if family not in (socket.AF_INET, socket.AF_INET6) or (state and not its_state & state):
+        family, index, entry_state, _, _ = rtnetlink.NEIGH.unpack_from(answer)
+        if family not in (socket.AF_INET, socket.AF_INET6) or (state and not entry_state & state):
             continue
         fields = dict(attributes(answer, rtnetlink.NEIGH.size))
         mac = fields.get(rtnetlink.NDA_LLADDR)
         yield Neighbour(
-            index, ip_address(fields[rtnetlink.NDA_DST]), mac_text(mac) if mac else None, its_state
+            index,
+            ip_address(fields[rtnetlink.NDA_DST]),
+            mac_text(mac) if mac else None,
+            entry_state,
         )
 
 
 def proxied_addresses(netlink: Netlink) -> set[Address]:
-    """The addresses that the namespace answers its neighbours for, one by one."""
+    """Return the single addresses for which the namespace is a proxy of ARP or NDP."""
     body = rtnetlink.NEIGH.pack(socket.AF_UNSPEC, 0, 0, rtnetlink.NTF_PROXY, 0)
-    asked = netlink.ask(
+    answers = netlink.ask(
         Request(rtnetlink.RTM_GETNEIGH, NLM_F_DUMP, body, "list proxied neighbours")
     )
     found = (
-        dict(attributes(answer, rtnetlink.NEIGH.size)).get(rtnetlink.NDA_DST) for answer in asked
+        dict(attributes(answer, rtnetlink.NEIGH.size)).get(rtnetlink.NDA_DST) for answer in answers
     )
     return {ip_address(packed) for packed in found if packed}
 
@@ -331,10 +336,10 @@ def _interface(packed: bytes, prefix: int) -> Interface:
 
 
 def neighbour_overflows(netlink: Netlink) -> int:
-    """How often the kernel refused a neighbour entry for want of room, both families.
+    """Return how often a neighbour table was full, both families.
 
-    The tables and their limit (`gc_thresh3`) are shared by all namespaces, and so
-    is this count (RTM_GETNEIGHTBL, rtnetlink(7)).
+    All namespaces share the tables, their limit (`gc_thresh3`) and this count
+    (RTM_GETNEIGHTBL, rtnetlink(7)).
     """
     total = 0
     request = Request(_RTM_GETNEIGHTBL, NLM_F_DUMP, bytes(4), "list neighbour tables")
@@ -346,7 +351,7 @@ def neighbour_overflows(netlink: Netlink) -> int:
 
 
 def proxied_requests(netlink: Netlink) -> set[int]:
-    """IP versions in which a request for a neighbour waits that is to be answered for another.
+    """Return the IP versions with a queued neighbour request that a proxy is to answer.
 
     Each version has one queue for all namespaces (RTM_GETNEIGHTBL, rtnetlink(7)).
     """
@@ -367,13 +372,13 @@ REFUSALS: Final = {
     errno.EINVAL: "blackhole",
     errno.EACCES: "prohibited",
 }
-"""What the kernel's refusals of a lookup mean, as `RouteLookup.refused` has them."""
+"""Value of `RouteLookup.refused` for each error of a lookup."""
 
 
 class RouteLookup(NamedTuple):
-    """Where a packet would go: `local`, or out by link number `oif`, to neighbour `via`.
+    """Result of a route lookup: `local`, or through link number `oif` to neighbour `via`.
 
-    `refused` tells why it would go nowhere; then the rest means nothing.
+    `refused` is the reason when there is no route; then the other fields mean nothing.
     """
 
     refused: str = ""
@@ -385,9 +390,9 @@ class RouteLookup(NamedTuple):
 def route_to(
     netlink: Netlink, to: Address, *, source: Address | None = None, iif: int | None = None
 ) -> RouteLookup:
-    """The way of a packet to an address: of the namespace's own, or one that came in by `iif`.
+    """Look up the route of a packet that the namespace sends, or that arrived through `iif`.
 
-    Raises `NetlinkError` when the question itself is refused: no such link.
+    Raises `NetlinkError` when the query itself is invalid: no such link.
     """
     family = socket.AF_INET if to.version == 4 else socket.AF_INET6
     bits = to.max_prefixlen
@@ -399,7 +404,7 @@ def route_to(
         body += u32(_RTA_IIF, iif)
     try:
         (answer,) = netlink.ask(
-            Request(rtnetlink.RTM_GETROUTE, 0, body, f"look up the way to {to}")
+            Request(rtnetlink.RTM_GETROUTE, 0, body, f"look up the route to {to}")
         )
     except NetlinkError as error:
         if error.errno in REFUSALS:
@@ -422,46 +427,47 @@ _KINDS: Final = {6: "blackhole", 7: "no route", 8: "prohibited"}
 
 
 _LINKS: Final = 1
-"""RTNLGRP_LINK (rtnetlink(7)): who came, went or changed. It is told before the acknowledgement."""
+"""RTNLGRP_LINK (rtnetlink(7)): changes of links, sent before the acknowledgement."""
 
 
 class LinkWatch:
-    """Hears of the links of one namespace. Use it as a context manager, or `close` it.
+    """A cache of a namespace's links, updated by notifications.
 
-    It keeps the namespace alive, and is of no use to who was forked meanwhile.
+    Close it, or use it as a context manager. It keeps the namespace alive, and a forked
+    child must not use it.
     """
 
     def __init__(self, netns: NetNS) -> None:
         self._found: list[Link] | None = None
         with contextlib.ExitStack() as stack:
-            self._asked = stack.enter_context(Netlink(netns))
-            # One of its own: what is told amid an answer would be lost there.
-            self._told = stack.enter_context(Netlink(netns))
-            self._told.join(_LINKS)
+            self._queries = stack.enter_context(Netlink(netns))
+            # A second socket: notifications amid an answer would be lost.
+            self._events = stack.enter_context(Netlink(netns))
+            self._events.join(_LINKS)
             self._resources = stack.pop_all()
 
     def links(self) -> list[Link]:
-        """As `netstate.links`, as things are now."""
+        """Return the current links as `links` does."""
         if self._changed() or self._found is None:
-            self._found = None  # should the question fail
-            self._found = links(self._asked)
+            self._found = None  # in case the dump fails
+            self._found = links(self._queries)
         return self._found
 
     def _changed(self) -> bool:
         try:
-            return bool(self._told.told())
+            return bool(self._events.notifications())
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
-            self._told.told()  # the rest, so that the next time is about what is new
+            self._events.notifications()  # discard the rest
             return True
 
     def fileno(self) -> int:
-        """The descriptor that can be read when something was told."""
-        return self._told.fileno()
+        """Return the descriptor, which becomes readable with a notification."""
+        return self._events.fileno()
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the sockets."""
         self._resources.close()
 
     def __enter__(self) -> Self:

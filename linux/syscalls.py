@@ -1,8 +1,10 @@
-"""The system calls that Python 3.11 does not offer, each with the reason beside it.
+"""System calls that Python 3.11 lacks, each with the reason beside it.
 
-`os.unshare` and `os.setns` exist from Python 3.12; this module stands in on
-every version, so that there is one way of doing it. Each function raises
-`OSError` with the errno, the name of the call and what it was asked to do.
+`os.unshare` and `os.setns` exist from Python 3.12; this module replaces them on
+every version, so that there is one way of doing it. Functions are
+named after their system calls (section 2 of the manual), and raise `OSError` with
+the errno, the name of the call and its arguments. pyroute2 wraps
+few of these calls, and its import costs more than starting a container.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import struct
 from typing import Final
 
 # clone(2), unshare(2), setns(2)
-CLONE_FS: Final = 0x00000200
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWUTS: Final = 0x04000000
@@ -32,11 +33,8 @@ MS_NODEV: Final = 4
 MS_NOEXEC: Final = 8
 MS_REMOUNT: Final = 32
 MS_BIND: Final = 4096
-MS_MOVE: Final = 8192
 MS_REC: Final = 16384
-MS_UNBINDABLE: Final = 1 << 17
 MS_PRIVATE: Final = 1 << 18
-MS_SLAVE: Final = 1 << 19
 MS_SHARED: Final = 1 << 20
 MS_STRICTATIME: Final = 1 << 24
 MNT_DETACH: Final = 2
@@ -48,8 +46,6 @@ PR_SET_NAME: Final = 15
 PR_CAPBSET_DROP: Final = 24
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
-PR_CAP_AMBIENT: Final = 47
-PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 # openat2(2)
 AT_FDCWD: Final = -100
@@ -67,7 +63,7 @@ _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _own = ctypes.PyDLL(None, use_errno=True)
-# Told once what they take, foreign functions convert arguments in half the time.
+# With argument types ctypes converts arguments in half the time.
 _mount, _prctl = _libc.mount, _libc.prctl
 _mount.argtypes = (ctypes.c_char_p,) * 3 + (ctypes.c_ulong, ctypes.c_char_p)
 _prctl.argtypes = (ctypes.c_int,) + (ctypes.c_ulong,) * 4
@@ -85,7 +81,7 @@ def _failure(what: str) -> OSError:
 
 
 def unshare(flags: int) -> None:
-    """Move the caller into new namespaces: unshare(2).
+    """Move the caller into new namespaces.
 
     A new user namespace needs a process with one thread (EINVAL otherwise); a
     new pid namespace holds the children, not the caller.
@@ -94,7 +90,7 @@ def unshare(flags: int) -> None:
 
 
 def setns(fd: int, flags: int = 0) -> None:
-    """Enter the namespace behind `fd`, or several of a pidfd's at once: setns(2).
+    """Enter the namespace behind `fd`, or several of a pidfd's at once.
 
     Works on the calling thread. A mount namespace can only be entered by a
     thread that shares its root and working directory with no other.
@@ -103,7 +99,10 @@ def setns(fd: int, flags: int = 0) -> None:
 
 
 def sethostname(name: str) -> None:
-    """Name the caller's UTS namespace: sethostname(2). Python has it in `socket` alone."""
+    """Set the hostname of the caller's UTS namespace.
+
+    Python has it in `socket` only, whose import takes milliseconds.
+    """
     raw = os.fsencode(name)
     _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))), f"sethostname({name})")
 
@@ -119,12 +118,12 @@ class _CloneArgs(ctypes.Structure):
 
 
 def clone3(flags: int) -> int:
-    """Fork into new namespaces, the child's pid namespace included: clone3(2).
+    """Fork into new namespaces, the child's pid namespace included.
 
-    0 in the child, whose pid the parent gets: as os.fork, but without the second
-    process that unshare(2) needs for a pid namespace. For a process with one thread.
-    Neither Python nor glibc has it, so Python is told of the fork by hand. ENOSYS:
-    a kernel before 5.3, or a seccomp filter.
+    Returns 0 in the child and its pid in the parent, as os.fork does, but without the second
+    process that unshare(2) needs for a pid namespace. The caller must have one thread.
+    Neither Python nor glibc has it, so the interpreter's fork hooks are called here. ENOSYS
+    means a kernel before 5.3, or a seccomp filter.
     """
     args = _CloneArgs(flags=flags, exit_signal=signal.SIGCHLD)
     ctypes.pythonapi.PyOS_BeforeFork()
@@ -140,7 +139,7 @@ def clone3(flags: int) -> int:
 
 
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
-    """Mount, bind or change the propagation of a mount: mount(2)."""
+    """Mount, bind or change the propagation of a mount."""
     result = _mount(
         os.fsencode(source) if source else None,
         os.fsencode(target),
@@ -154,12 +153,12 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str 
 
 
 def umount(target: str, flags: int = MNT_DETACH) -> None:
-    """Unmount `target`; by default also when it is busy: umount2(2)."""
+    """Unmount `target`, by default also when it is busy: umount2(2)."""
     _check(_libc.umount2(os.fsencode(target), flags), f"umount({target})")
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
-    """Swap the root mount of this mount namespace: pivot_root(2).
+    """Swap the root mount of this mount namespace.
 
     glibc has no wrapper, so the number is looked up by machine.
     """
@@ -177,12 +176,12 @@ class _OpenHow(ctypes.Structure):
 
 
 def openat2(directory: int, path: str | bytes, flags: int, *, resolve: int, mode: int = 0) -> int:
-    """Open `path` below an open directory, close-on-exec; the kernel keeps it there: openat2(2).
+    """Open `path` below an open directory, close-on-exec.
 
-    Looking at a path before opening it is a race against whoever can change a
-    link in between; here the kernel refuses (RESOLVE_BENEATH: EXDEV) or clamps
-    (RESOLVE_IN_ROOT) every step that would lead out. Neither Python nor glibc
-    has it. EAGAIN says that something was renamed while a `..` was resolved.
+    A check of a path before it is opened is a race against processes that can change a
+    link in between. Here the kernel refuses (RESOLVE_BENEATH: EXDEV) or clamps
+    (RESOLVE_IN_ROOT) every step that leads out. Neither Python nor glibc has it.
+    EAGAIN means that a directory was renamed while a `..` was resolved.
     """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve | RESOLVE_NO_MAGICLINKS)
     raw = os.fsencode(path)
@@ -196,15 +195,15 @@ def openat2(directory: int, path: str | bytes, flags: int, *, resolve: int, mode
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:
-    """A duplicate, close-on-exec, of a descriptor of another process: pidfd_getfd(2).
+    """Duplicate a descriptor of another process, close-on-exec.
 
-    Takes what ptrace(2) takes. Python has no wrapper for it.
+    Needs the permissions of ptrace(2). Python has no wrapper for it.
     """
     return _check(_libc.syscall(_PIDFD_GETFD, pidfd, fd, 0), f"pidfd_getfd({pidfd}, {fd})")
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
-    """Operate on the calling process or thread: prctl(2)."""
+    """Operate on the calling process or thread."""
     result: int = _prctl(option, arg2, arg3, arg4, arg5)
     if result < 0:
         raise _failure(f"prctl({option}, {arg2})")
@@ -212,9 +211,9 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """Have the kernel send a signal to this process when the parent *thread* dies.
+    """Let the kernel send a signal to this process when the parent *thread* dies.
 
-    Call it after every change of credentials: those clear it (prctl(2)).
+    Call it after every change of credentials, which clears it (prctl(2)).
     """
     prctl(PR_SET_PDEATHSIG, number)
 
@@ -232,7 +231,7 @@ class _CapData(ctypes.Structure):
 
 
 def capget() -> int:
-    """The permitted capabilities of the caller, as a bit set: capget(2)."""
+    """Return the permitted capabilities of the caller as a bit set."""
     header = _CapHeader(_LINUX_CAPABILITY_VERSION_3, 0)
     data = (_CapData * 2)()
     _check(_libc.capget(ctypes.byref(header), data), "capget")
@@ -240,7 +239,7 @@ def capget() -> int:
 
 
 def capset(bits: int) -> None:
-    """Set effective and permitted capabilities to `bits`, inheritable to none: capset(2)."""
+    """Set effective and permitted capabilities to `bits`, inheritable to none."""
     header = _CapHeader(_LINUX_CAPABILITY_VERSION_3, 0)
     low, high = bits & 0xFFFFFFFF, bits >> 32
     data = (_CapData * 2)(_CapData(low, low, 0), _CapData(high, high, 0))
@@ -251,7 +250,6 @@ _OPEN_TREE: Final = 428
 _MOVE_MOUNT: Final = 429
 _MOUNT_SETATTR: Final = 442
 
-_AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_RECURSIVE: Final = 0x8000
 _OPEN_TREE_CLONE: Final = 1
@@ -262,29 +260,20 @@ MOUNT_ATTR_NOSUID: Final = 0x2
 MOUNT_ATTR_NODEV: Final = 0x4
 MOUNT_ATTR_NOEXEC: Final = 0x8
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _mounts_check(result: int, what: str) -> int:
-    if result < 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, f"{what}: {os.strerror(errno)}")
-    return result
-
 
 def open_tree(path: str, *, recursive: bool = False) -> int:
-    """A detached clone of the mount at `path`, as a descriptor (close-on-exec): open_tree(2)."""
+    """Clone the mount at `path` as a detached tree, and return its descriptor."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
-    result = _libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
-    return _mounts_check(result, f"open_tree({path})")
+    result = _libc.syscall(_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags)
+    return _check(result, f"open_tree({path})")
 
 
 def move_mount(tree: int, target: str) -> None:
-    """Attach what `open_tree` gave at `target`: move_mount(2)."""
+    """Attach a tree of `open_tree` at `target`."""
     result = _libc.syscall(
-        _MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH
+        _MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH
     )
-    _mounts_check(result, f"move_mount({tree}, {target})")
+    _check(result, f"move_mount({tree}, {target})")
 
 
 def restrict_tree(tree: int, attributes: int) -> None:
@@ -292,16 +281,16 @@ def restrict_tree(tree: int, attributes: int) -> None:
     request = struct.pack("=QQQQ", attributes, 0, 0, 0)
     flags = _AT_EMPTY_PATH | _AT_RECURSIVE
     result = _libc.syscall(_MOUNT_SETATTR, tree, b"", flags, request, len(request))
-    _mounts_check(result, f"mount_setattr({tree}, {attributes:#x})")
+    _check(result, f"mount_setattr({tree}, {attributes:#x})")
 
 
 def restrict(path: str, attributes: int) -> None:
     """Add mount attributes to the mount at `path` and everything below it: mount_setattr(2)."""
     request = struct.pack("=QQQQ", attributes, 0, 0, 0)
     result = _libc.syscall(
-        _MOUNT_SETATTR, _AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, request, len(request)
+        _MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, request, len(request)
     )
-    _mounts_check(result, f"mount_setattr({path}, {attributes:#x})")
+    _check(result, f"mount_setattr({path}, {attributes:#x})")
 
 
 _NS_GET_USERNS: Final = 0xB701
@@ -310,9 +299,9 @@ _EVERY_ID: Final = [b"0", b"0", b"4294967295"]
 
 
 def in_user_namespace() -> bool:
-    """Whether the caller, root here, is somebody else outside: its ids are mapped.
+    """Return True if the caller's ids are mapped: root here is another user outside.
 
-    False where the kernel has no such namespaces.
+    False where the kernel has no user namespaces.
     """
     try:
         with open("/proc/self/uid_map", "rb", buffering=0) as file:
@@ -322,7 +311,7 @@ def in_user_namespace() -> bool:
 
 
 def user_namespace(descriptor: int) -> tuple[int, int]:
-    """Device and inode of the user namespace to which another namespace belongs.
+    """Return device and inode of the user namespace that owns a namespace: ioctl_ns(2).
 
     Raises `OSError` (EPERM) for one outside the caller's own.
     """

@@ -1,6 +1,7 @@
 """The state of one network namespace as plain data, shaped as `ip -j` prints it (ip(8)).
 
-It is read through pyroute2, which shares no code with the runtime under test.
+Links, addresses, routes, rules and neighbours are read through pyroute2, which shares no
+code with the runtime under test.
 """
 
 from __future__ import annotations

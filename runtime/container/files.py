@@ -345,7 +345,7 @@ def _fill(directory: int, tar: Readable, *, archive: bool) -> None:
         reader = TarReader(tar)
         for entry in reader:
             if entry.path:  # the directory itself was there before and stays as it is
-                tree.add(entry, reader.copy)
+                tree.add(entry, reader.data())
         tree.finish()
     finally:
         tree.close()

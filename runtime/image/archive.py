@@ -1,6 +1,6 @@
 """Archives of images, as `docker save`, `podman save` and `skopeo copy` make them.
 
-Two layouts are read, told apart by their content, and both are written at once:
+Two layouts are read, recognized by their content, and both are written at once:
 
 - Docker's: `manifest.json` names, for each image, its configuration, its layers
   and its names. The layers are `<id>/layer.tar`, some of them links to others, or

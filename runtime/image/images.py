@@ -213,7 +213,7 @@ class Images:
     def save(self, wanted: Sequence[str]) -> Iterator[bytes]:
         """Yield the pieces of an archive of images.
 
-        An image that is asked for by its id is saved without a name.
+        An image that is named by its id is saved without a name.
         """
         with user_errors(f"save {' '.join(wanted)}"):
             names: dict[str, list[str]] = {}

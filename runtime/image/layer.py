@@ -79,7 +79,7 @@ def _unpack(path: str, source: Readable) -> int:
     try:
         reader = TarReader(source)
         for entry in reader:
-            tree.add(entry, reader.copy)
+            tree.add(entry, reader.data())
             size += entry.size
         tree.finish()
         while source.read(CHUNK):  # the digest covers what follows the last entry

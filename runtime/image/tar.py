@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple, Protocol
 
 from runtime.image import whiteout
@@ -35,8 +35,9 @@ _MAX_NAME: Final = 255
 _MAX_ID: Final = (1 << 32) - 2
 _MAX_SIZE: Final = (1 << 63) - 1
 _DECIMAL: Final = re.compile(rb"(-?\d{1,19})(?:\.(\d{1,9})\d*)?")
-_XATTR: Final = "SCHILY.xattr."
-_CAPABILITIES: Final = "security.capability"
+CAPABILITIES: Final = "security.capability"
+"""The extended attribute of file capabilities."""
+_PAX_CAPABILITIES: Final = f"SCHILY.xattr.{CAPABILITIES}"
 _OPEN_ENTRY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Kind = Literal["file", "directory", "symlink", "link", "fifo"]
@@ -69,7 +70,8 @@ class TarEntry(NamedTuple):
     """One entry of a tar.
 
     `path` is relative and clean, `""` for the top. `target` is a symlink's text, or the
-    clean path of the entry that a hard link refers to. `offset` is the position of the data.
+    clean path of the entry that a hard link refers to. `capabilities` is the only extended
+    attribute that is kept. `offset` is the position of the data.
     """
 
     path: str
@@ -80,7 +82,7 @@ class TarEntry(NamedTuple):
     mtime_ns: int
     size: int
     target: str
-    xattrs: dict[str, bytes]
+    capabilities: bytes | None
     offset: int
 
 
@@ -137,20 +139,21 @@ class TarReader:
                 extended["linkpath"] = self._extension(info).rstrip(b"\0")
             else:
                 yield self._entry(info, self._global | extended)
-                self.copy(lambda _: None)
+                for _ in self.data():
+                    pass
                 extended, self._held = {}, self._held_globally
         if extended:
             raise InvalidArchive("it ends in the middle of an entry")
 
-    def copy(self, take: Callable[[bytes], object]) -> None:
-        """Pass the rest of the current entry's data to `take`."""
+    def data(self) -> Iterator[bytes]:
+        """Yield the rest of the current entry's data."""
         while self._left:
             data = self._source.read(min(CHUNK, self._left))
             if not data:
                 raise InvalidArchive(f"it ends {self._left} bytes before its last file does")
             self._left -= len(data)
             self._offset += len(data)
-            take(data)
+            yield data
         if self._padding:
             self._exactly(self._padding)
             self._padding = 0
@@ -190,9 +193,7 @@ class TarReader:
         self._held += info.size
         if self._held > _MAX_EXTENSION:
             raise InvalidArchive(f"extended headers before one entry come to {self._held} bytes")
-        parts: list[bytes] = []
-        self.copy(parts.append)
-        return b"".join(parts)
+        return b"".join(self.data())
 
     def _entry(self, info: tarfile.TarInfo, extended: dict[str, bytes]) -> TarEntry:
         name = _text(extended.get("path")) or info.name
@@ -222,11 +223,7 @@ class TarReader:
             mtime_ns=_time(extended.get("mtime"), int(info.mtime)),
             size=size,
             target=target,
-            xattrs={
-                key.removeprefix(_XATTR): value
-                for key, value in extended.items()
-                if key.startswith(_XATTR)
-            },
+            capabilities=extended.get(_PAX_CAPABILITIES),
             offset=self._offset,
         )
 
@@ -363,13 +360,13 @@ class Packer:
         info.size = size
         same = f"/proc/self/fd/{fd}"
         try:
-            value = os.getxattr(same, _CAPABILITIES)
+            value = os.getxattr(same, CAPABILITIES)
         except OSError as error:
             if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
                 raise
         else:
             text = value.decode(errors="surrogateescape")
-            info.pax_headers = {_XATTR + _CAPABILITIES: text}
+            info.pax_headers = {_PAX_CAPABILITIES: text}
         yield header(info)
         with open(same, "rb", buffering=0) as file:
             left = size

@@ -13,17 +13,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from linux.syscalls import RESOLVE_BENEATH, openat2
 from runtime.image import whiteout
 from runtime.image.config import InvalidArchive
-from runtime.image.tar import TarEntry
+from runtime.image.tar import CAPABILITIES, TarEntry
 from runtime.image.whiteout import is_whiteout
 
-_CAPABILITIES: Final = "security.capability"
 _BASE: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW_FILE: Final = _BASE | os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _DIRECTORY: Final = _BASE | os.O_RDONLY | os.O_DIRECTORY
@@ -33,9 +32,6 @@ _PATH_ERRORS: Final = {
     errno.ENAMETOOLONG: "is too long for a file system",
     errno.ENOTDIR: "lies below something that is no directory",
 }
-
-Payload = Callable[[Callable[[bytes], object]], None]
-"""Function that passes an entry's data to a writer."""
 
 
 IdRanges = tuple[tuple[int, int], ...]
@@ -67,7 +63,7 @@ class Tree:
         self._parent: tuple[str, int] | None = None
         self._times: dict[str, int] = {}
 
-    def add(self, entry: TarEntry, payload: Payload) -> None:
+    def add(self, entry: TarEntry, data: Iterable[bytes]) -> None:
         """Make one entry; it replaces an earlier one of that name."""
         if not entry.path:
             if entry.kind != "directory":
@@ -80,7 +76,7 @@ class Tree:
             if self._layer and name.startswith(whiteout.PREFIX):
                 self._erase(parent, name, entry.path)
             else:
-                self._make(parent, name, entry, payload)
+                self._make(parent, name, entry, data)
         except OSError as error:
             if error.errno not in _PATH_ERRORS:
                 raise
@@ -142,22 +138,23 @@ class Tree:
 
     # --- entries -------------------------------------------------------------
 
-    def _make(self, parent: int, name: str, entry: TarEntry, payload: Payload) -> None:
+    def _make(self, parent: int, name: str, entry: TarEntry, data: Iterable[bytes]) -> None:
         if entry.kind == "directory":
             self._make_directory(parent, name, entry)
             return
         try:
-            self._make_other(parent, name, entry, payload)
+            self._make_other(parent, name, entry, data)
         except FileExistsError:
             self._unlink(parent, name, entry.path)
-            self._make_other(parent, name, entry, payload)
+            self._make_other(parent, name, entry, data)
 
-    def _make_other(self, parent: int, name: str, entry: TarEntry, payload: Payload) -> None:
+    def _make_other(self, parent: int, name: str, entry: TarEntry, data: Iterable[bytes]) -> None:
         match entry.kind:
             case "file":
                 fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
                 try:
-                    payload(lambda data: _write(fd, data))
+                    for piece in data:
+                        _write(fd, piece)
                     self._set_metadata(fd, entry)
                 finally:
                     os.close(fd)
@@ -224,10 +221,10 @@ class Tree:
     def _set_metadata(self, fd: int, entry: TarEntry) -> None:
         os.fchown(fd, *self._owned(entry))  # before the mode, as it clears setuid bits
         os.fchmod(fd, entry.mode)
-        if _CAPABILITIES in entry.xattrs:
-            # The only attribute that is kept: the others belong to overlayfs and the host's policy.
+        # Other attributes belong to overlayfs and the host's policy.
+        if entry.capabilities is not None:
             try:
-                os.setxattr(fd, _CAPABILITIES, entry.xattrs[_CAPABILITIES])
+                os.setxattr(fd, CAPABILITIES, entry.capabilities)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise

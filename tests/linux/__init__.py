@@ -1,1 +1,1 @@
-"""What is asked of the kernel, read back by somebody else and seen in packets."""
+"""Tests of `linux`: requests are read back through pyroute2 and seen in packets."""

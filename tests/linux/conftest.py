@@ -1,4 +1,4 @@
-"""What these tests ask for."""
+"""Fixtures of the tests of `linux`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.linux.star_topology import Star
 
 @pytest.fixture
 def space() -> Iterator[NetNS]:
-    """A network namespace with `lo` and nothing else, up."""
+    """Make a network namespace that has only `lo`, up."""
     with NetNS.new() as made:
         with Netlink(made) as netlink:
             netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
@@ -25,13 +25,13 @@ def space() -> Iterator[NetNS]:
 
 @pytest.fixture
 def star(space: NetNS) -> Iterator[Star]:
-    """A router and three stations; the shared address is routed to the first."""
+    """Make a router and three stations; the shared address is routed to the first."""
     with ExitStack() as stack:
         yield Star(stack, space)
 
 
 @pytest.fixture
 def rules(space: NetNS) -> Iterator[Nft]:
-    """The nftables of the namespace `space`, which is also the star's router."""
+    """Open the nftables of the namespace `space`, which is also the star's router."""
     with Nft(space) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""What the kernel holds, read by somebody else: pyroute2, which shares no line with `linux`."""
+"""The kernel's state as pyroute2 decodes it, which shares no code with `linux`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Decoded = dict[str, Any]
 
 @contextmanager
 def rtnetlink(space: NetNS) -> Iterator[Any]:
-    """A pyroute2 `IPRoute` of the namespace."""
+    """Open a pyroute2 `IPRoute` of the namespace."""
     with space.entered():
         opened = IPRoute()
     try:
@@ -27,7 +27,7 @@ def rtnetlink(space: NetNS) -> Iterator[Any]:
 
 @contextmanager
 def nftables(space: NetNS) -> Iterator[Any]:
-    """A pyroute2 `NFTables` of the namespace, for every family."""
+    """Open a pyroute2 `NFTables` of the namespace, for every family."""
     with space.entered():
         opened = NFTables(nfgen_family=0)
     try:
@@ -37,14 +37,14 @@ def nftables(space: NetNS) -> Iterator[Any]:
 
 
 def link(space: NetNS, name: str) -> Any:
-    """One link; `get` and `get_nested` look into it."""
+    """Return one link, whose attributes `get` and `get_nested` return."""
     with rtnetlink(space) as ipr:
         (found,) = ipr.get_links(ifname=name)
     return found
 
 
 def addresses(space: NetNS, index: int) -> dict[str, Any]:
-    """The addresses of a link, by `address/prefix`."""
+    """Return the addresses of a link by `address/prefix`."""
     with rtnetlink(space) as ipr:
         dumped = list(ipr.get_addr(index=index))
     return {f"{item.get('IFA_ADDRESS')}/{item['prefixlen']}": item for item in dumped}

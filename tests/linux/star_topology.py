@@ -1,4 +1,4 @@
-"""A router and three stations: a small world in which a route shows in who answers."""
+"""A router and three stations; the answering station shows which route applies."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from linux.readiness import await_ready
 from tests.support.asking import ask
 
 SHARED = {4: "198.51.100.9", 6: "2001:db8:9::9"}
-"""An address that two of the stations have: which one answers tells the route."""
+"""An address of two stations, so that the answering one shows the route."""
 
 
 class Star:
-    """A router with three cables, `eth0` to `eth2`, each to a station; two share an address."""
+    """A router with three veth pairs, `eth0` to `eth2`, to stations; two share an address."""
 
     def __init__(self, stack: ExitStack, router: NetNS) -> None:
         self.router = router
-        self.asker, self.first, self.second = self.stations = [
+        self.client, self.first, self.second = self.stations = [
             stack.enter_context(NetNS.new()) for _ in range(3)
         ]
-        self.everybody = (router, *self.stations)
+        self.namespaces = (router, *self.stations)
         self.netlink = stack.enter_context(Netlink(router))
-        for space in self.everybody:
-            # Usable at once, and an error for each packet that deserves one.
+        for space in self.namespaces:
+            # Addresses usable at once, and no rate limit of ICMP errors.
             netns.write_sysctls(space, {"net.ipv6.conf.default.accept_dad": 0, **UNLIMITED})
         netns.write_sysctls(router, {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
         for number, station in enumerate(self.stations):
-            self._lay(number, station)
-        await_ready(self.everybody)
+            self._connect(number, station)
+        await_ready(self.namespaces)
         for family in (4, 6):
             self.netlink.send(
                 [rtnetlink.add_route(self.shared(family), via=self.station(1, family))]
             )
 
-    def _lay(self, number: int, station: NetNS) -> None:
+    def _connect(self, number: int, station: NetNS) -> None:
         port = 10 + number
         with Netlink(station) as inside:
             self.netlink.send(
@@ -60,15 +60,15 @@ class Star:
                     inside.send([rtnetlink.add_address(rtnetlink.LO, ip_interface(SHARED[family]))])
 
     def station(self, number: int, family: int) -> rtnetlink.Address:
-        """The address of a station on its cable."""
+        """Return the address of a station on its link."""
         text = f"192.0.2.{4 * number + 2}" if family == 4 else f"2001:db8:{number}::2"
         return ip_address(text)
 
     def shared(self, family: int) -> rtnetlink.Network:
-        """The shared address as a route's destination."""
+        """Return the shared address as a route's destination."""
         return ip_network(SHARED[family])
 
-    def asked(
+    def probe(
         self,
         source: NetNS,
         family: int,
@@ -76,6 +76,6 @@ class Star:
         protocol: Protocol = Protocol.ICMP,
         to: str | None = None,
     ) -> Observation:
-        """What the shared address, or `to`, answers, when `target` should."""
+        """Probe the shared address, or `to`, from `source`; `target` is the expected witness."""
         address = to or SHARED[family]
-        return ask(source, address, target, protocol=protocol, through=self.everybody)
+        return ask(source, address, target, protocol=protocol, through=self.namespaces)

@@ -1,4 +1,4 @@
-"""Bridge ports, seen in raw Ethernet frames: what is isolated, what comes back."""
+"""Bridge ports and raw Ethernet frames: isolation and hairpin."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ BRIDGE, PORT = 5, 10
 
 
 def mac(number: int) -> str:
-    """The MAC of a station."""
+    """Return the MAC of a station."""
     return f"02:00:00:00:00:{number:02x}"
 
 
 class Segment:
-    """A bridge in one namespace, each port a cable to a station of its own."""
+    """A bridge in one namespace, whose ports lead to one station each."""
 
     def __init__(self, stack: ExitStack, bridge: NetNS) -> None:
         self.stations = [stack.enter_context(NetNS.new()) for _ in range(COUNT)]
         self.netlink = stack.enter_context(Netlink(bridge))
         self._everybody = (bridge, *self.stations)
         self.netlink.send([rtnetlink.add_bridge("br0", index=BRIDGE)])
-        self._ears = []
+        self._listeners = []
         for number, station in enumerate(self.stations):
-            cable = rtnetlink.add_veth(
+            pair = rtnetlink.add_veth(
                 f"port{number}",
                 "eth0",
                 index=PORT + number,
@@ -45,26 +45,26 @@ class Segment:
                 peer_index=2,
                 peer_mac=mac(number),
             )
-            self.netlink.send([cable])
+            self.netlink.send([pair])
             netns.write_sysctls(station, {"net.ipv6.conf.eth0.disable_ipv6": 1})
             with Netlink(station) as netlink:
                 netlink.send([rtnetlink.set_link(2, up=True)])
                 assert rtnetlink_dump.link(netlink, "eth0").running
             assert rtnetlink_dump.link(self.netlink, f"port{number}").port_state == 3
-            ear = station.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(KIND))
-            self._ears.append(stack.enter_context(ear))
-            ear.bind(("eth0", KIND))
-            ear.setblocking(False)
+            listener = station.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(KIND))
+            self._listeners.append(stack.enter_context(listener))
+            listener.bind(("eth0", KIND))
+            listener.setblocking(False)
 
     def reached(self, sender: int, to: str) -> set[int]:
-        """Send a frame from a station; the stations at which it arrived."""
+        """Send a frame from a station, and return the stations at which it arrived."""
         frame = bytes.fromhex(to.replace(":", "")) + rtnetlink.mac_bytes(mac(sender))
-        self._ears[sender].send(frame + KIND.to_bytes(2, "big") + b"hello".ljust(46, b"."))
+        self._listeners[sender].send(frame + KIND.to_bytes(2, "big") + b"hello".ljust(46, b"."))
         settle(*self._everybody)
         found = set()
-        for number, ear in enumerate(self._ears):
+        for number, listener in enumerate(self._listeners):
             try:
-                assert ear.recv(2000)[14:19] == b"hello"
+                assert listener.recv(2000)[14:19] == b"hello"
                 found.add(number)
             except BlockingIOError:
                 continue
@@ -78,8 +78,8 @@ def segment(space: NetNS) -> Iterator[Segment]:
         yield Segment(stack, space)
 
 
-def test_isolated_ports_exchange_not_a_single_frame(segment: Segment) -> None:
-    """Broadcast, unknown and known unicast: an isolated port reaches only those that are not."""
+def test_isolated_ports_exchange_no_frame(segment: Segment) -> None:
+    """An isolated port reaches only ports that are not: broadcast, known and unknown unicast."""
     assert segment.reached(0, BROADCAST) == {1, 2}
     for number in (0, 1):
         segment.netlink.send([rtnetlink.isolate_port(PORT + number)])
@@ -93,8 +93,8 @@ def test_isolated_ports_exchange_not_a_single_frame(segment: Segment) -> None:
     assert segment.reached(1, mac(0)) == {0}
 
 
-def test_a_hairpin_port_sends_back_where_it_came_from(segment: Segment) -> None:
-    """A broadcast returns through its own port when that is a hairpin, and only then."""
+def test_hairpin_port_returns_frames_to_their_own_port(segment: Segment) -> None:
+    """A broadcast returns through its own port if that is a hairpin, and only then."""
     assert segment.reached(0, BROADCAST) == {1, 2}
     segment.netlink.send([rtnetlink.hairpin_port(PORT)])
     assert segment.reached(0, BROADCAST) == {0, 1, 2}
@@ -103,14 +103,14 @@ def test_a_hairpin_port_sends_back_where_it_came_from(segment: Segment) -> None:
     assert segment.reached(0, BROADCAST) == {1, 2}
 
 
-def test_a_released_port_is_cut_off(segment: Segment) -> None:
-    """What is no port any more neither sends into the segment nor hears from it."""
+def test_released_port_neither_sends_nor_receives(segment: Segment) -> None:
+    """A link without a master has left the segment."""
     segment.netlink.send([rtnetlink.set_link(PORT, master=0)])
     assert segment.reached(0, BROADCAST) == set()
     assert segment.reached(1, BROADCAST) == {2}
 
 
-def test_a_port_can_do_without_a_link_local_address(space: NetNS) -> None:
+def test_no_link_local_keeps_a_link_without_ipv6_address(space: NetNS) -> None:
     """A link that comes up after `no_link_local` has no address; any other gets one."""
     with Netlink(space) as netlink:
         netlink.send(

@@ -1,15 +1,18 @@
-"""Connection tracking: which flows are told, and what forgetting one does to the next packet."""
+"""Connection tracking: listed and watched flows, and the effect of deleting one."""
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
+from threading import Thread
 
 import pytest
 
-from linux.conntrack import PROTOCOLS, Conntrack, Flow, port_mark, protocol_mark
+from linux import netns
+from linux.conntrack import PROTOCOLS, Conntrack, Flow, FlowWatch, port_mark, protocol_mark
 from linux.netlink import attr, be32, nest, text
 from linux.netns import NetNS
 from linux.nftables import (
@@ -19,9 +22,9 @@ from linux.nftables import (
     add_rule,
     add_table,
     daddr,
+    del_table,
     dnat,
     dport,
-    flush_chain,
     l4proto,
 )
 from tests.linux.star_topology import SHARED, Star
@@ -35,27 +38,28 @@ FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 @pytest.fixture
 def tracked(star: Star) -> Iterator[Conntrack]:
-    """The flows of the router."""
+    """Open the flows of the router."""
     with Conntrack(star.router) as opened:
         yield opened
 
 
 def divert(rules: Nft, star: Star, family: int, number: int) -> None:
-    """What goes to the shared address goes to a station, by address translation, from now on."""
+    """Redirect packets for the shared address to a station, by dnat."""
     shared = ip_network(SHARED[family])
     to = dnat(star.station(number, family))
     rules.apply(
         [
             add_table(TABLE),
+            del_table(TABLE),
+            add_table(TABLE),
             add_chain(TABLE, "nat", hook="prerouting", priority=-100, kind="nat"),
-            flush_chain(TABLE, "nat"),
             add_rule(TABLE, "nat", daddr(shared), l4proto("udp"), dport(PORT), to),
         ]
     )
 
 
 def udp(space: NetNS, family: int, *, port: int = 0) -> socket.socket:
-    """A datagram socket in a station."""
+    """Open a datagram socket in a station."""
     opened = space.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     opened.bind(("", port))
     opened.settimeout(WITHIN)
@@ -63,7 +67,7 @@ def udp(space: NetNS, family: int, *, port: int = 0) -> socket.socket:
 
 
 def towards(tracked: Conntrack, port: int) -> list[Flow]:
-    """The flows over UDP whose first packet went to a port."""
+    """Return the UDP flows whose first packet went to a port."""
     udp_port = (PROTOCOLS["udp"], port)
     return [
         flow
@@ -73,22 +77,22 @@ def towards(tracked: Conntrack, port: int) -> list[Flow]:
 
 
 @FAMILIES
-def test_a_flow_is_told_as_it_came_and_as_it_is_answered(
+def test_flow_has_original_and_reply_tuple(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """Addresses and ports of both directions, and everybody who takes part."""
+    """Addresses and ports of both directions are those of the packets, with dnat."""
     before = tracked.count()
     divert(rules, star, family, 1)
-    with udp(star.asker, family) as asker, udp(star.first, family, port=PORT) as heard:
-        asker.sendto(b"hello", (SHARED[family], PORT))
-        assert heard.recv(16) == b"hello"
+    with udp(star.client, family) as client, udp(star.first, family, port=PORT) as server:
+        client.sendto(b"hello", (SHARED[family], PORT))
+        assert server.recv(16) == b"hello"
         own, translated = star.station(0, family), star.station(1, family)
         (flow,) = towards(tracked, PORT)
         assert flow.original == (
             own,
             ip_address(SHARED[family]),
             PROTOCOLS["udp"],
-            asker.getsockname()[1],
+            client.getsockname()[1],
             PORT,
         )
         assert (flow.reply.source, flow.reply.destination) == (translated, own)
@@ -98,30 +102,30 @@ def test_a_flow_is_told_as_it_came_and_as_it_is_answered(
 
 
 @FAMILIES
-def test_forgetting_a_flow_makes_its_next_packet_a_first_one(
+def test_packet_after_forget_meets_the_current_nat_rule(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """A socket that goes on sending stays where it was sent to, until its flow is forgotten."""
+    """A socket that goes on sending keeps its dnat until the flow is deleted."""
     with (
-        udp(star.asker, family) as asker,
+        udp(star.client, family) as client,
         udp(star.first, family, port=PORT) as first,
         udp(star.second, family, port=PORT) as second,
     ):
         divert(rules, star, family, 1)
-        asker.sendto(b"1", (SHARED[family], PORT))
+        client.sendto(b"1", (SHARED[family], PORT))
         assert first.recv(16) == b"1"
         divert(rules, star, family, 2)
-        asker.sendto(b"2", (SHARED[family], PORT))
+        client.sendto(b"2", (SHARED[family], PORT))
         assert first.recv(16) == b"2"
         tracked.forget(towards(tracked, PORT))
-        asker.sendto(b"3", (SHARED[family], PORT))
+        client.sendto(b"3", (SHARED[family], PORT))
         assert second.recv(16) == b"3"
 
 
-def test_a_flow_in_a_zone_is_found_there_and_forgotten(
+def test_flow_in_a_conntrack_zone_is_found_and_forgotten(
     star: Star, rules: Nft, tracked: Conntrack
 ) -> None:
-    """Where somebody tells the same addresses apart by zones, a flow is named with its zone."""
+    """A request names a flow with its zone, as equal addresses may occur in several zones."""
     divert(rules, star, 4, 1)
     rules.apply(
         [
@@ -129,31 +133,31 @@ def test_a_flow_in_a_zone_is_found_there_and_forgotten(
             add_rule(TABLE, "zones", in_zone(7)),
         ]
     )
-    with udp(star.asker, 4) as asker:
-        asker.sendto(b"hello", (SHARED[4], PORT))
-        (told,) = tracked.raw()
-        assert tracked.has(told)
+    with udp(star.client, 4) as client:
+        client.sendto(b"hello", (SHARED[4], PORT))
+        (body,) = tracked.raw()
+        assert tracked.has(body)
         tracked.forget(towards(tracked, PORT))
         assert towards(tracked, PORT) == []
-        assert not tracked.has(told)
+        assert not tracked.has(body)
 
 
 def in_zone(number: int) -> list[bytes]:
-    """Expressions: the connection is one of that zone, NFT_CT_ZONE of nf_tables.h."""
+    """Return expressions that put a connection into a zone: NFT_CT_ZONE of nf_tables.h."""
     value = nest(2, attr(1, struct.pack("=H", number)))
     load = nest(1, text(1, "immediate"), nest(2, be32(1, 1), value))
     return [load, nest(1, text(1, "ct"), nest(2, be32(4, 1), be32(2, 17)))]
 
 
 @FAMILIES
-def test_only_what_is_named_is_forgotten(
+def test_forget_deletes_only_the_named_flows(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
     """Another flow to the same port stays, and one that has just gone is no failure."""
     divert(rules, star, family, 1)
-    with udp(star.asker, family) as one, udp(star.asker, family) as other:
-        for asker in (one, other):
-            asker.sendto(b"hello", (SHARED[family], PORT))
+    with udp(star.client, family) as one, udp(star.client, family) as other:
+        for client in (one, other):
+            client.sendto(b"hello", (SHARED[family], PORT))
         flows = towards(tracked, PORT)
         ports = {flow.original.source_port: flow for flow in flows}
         assert set(ports) == {one.getsockname()[1], other.getsockname()[1]}
@@ -164,14 +168,14 @@ def test_only_what_is_named_is_forgotten(
 
 
 @FAMILIES
-def test_marked_ones_are_found_without_looking_at_the_others(
+def test_marked_decodes_only_matching_flows(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """By an address of either direction, a port or a protocol; with no mark there are none."""
+    """A mark is an address of either direction, a port or a protocol."""
     divert(rules, star, family, 1)
-    with udp(star.asker, family) as asker, udp(star.first, family, port=PORT) as heard:
-        asker.sendto(b"hello", (SHARED[family], PORT))
-        assert heard.recv(16) == b"hello"
+    with udp(star.client, family) as client, udp(star.first, family, port=PORT) as server:
+        client.sendto(b"hello", (SHARED[family], PORT))
+        assert server.recv(16) == b"hello"
     (flow,) = towards(tracked, PORT)
     for mark in (
         ip_address(SHARED[family]).packed,
@@ -182,3 +186,178 @@ def test_marked_ones_are_found_without_looking_at_the_others(
         assert flow in tracked.marked(b"\xffnowhere", mark)
     assert flow not in tracked.marked(port_mark(PORT + 1), ip_address("192.0.2.99").packed)
     assert tracked.marked() == []
+
+
+EVENTS = "net.netfilter.nf_conntrack_events"
+
+
+@pytest.fixture
+def watch(star: Star) -> Iterator[FlowWatch]:
+    """Watch the router's flows."""
+    with FlowWatch(star.router) as opened:
+        yield opened
+
+
+def begin_flow(star: Star, rules: Nft, family: int = 4, *, to: int = 1) -> None:
+    """Send one datagram through the router, to a station by the shared address."""
+    divert(rules, star, family, to)
+    station = {1: star.first, 2: star.second}[to]
+    with udp(star.client, family) as client, udp(station, family, port=PORT) as server:
+        client.sendto(b"hello", (SHARED[family], PORT))
+        assert server.recv(16) == b"hello"
+
+
+def forget_all(star: Star) -> None:
+    """Delete all flows of the router."""
+    with Conntrack(star.router) as conntrack:
+        conntrack.forget(conntrack.all())
+
+
+@FAMILIES
+def test_watch_lists_a_flow_until_it_is_deleted(
+    star: Star, rules: Nft, watch: FlowWatch, family: int
+) -> None:
+    """The flow is found by either address, before and after translation."""
+    marks = [star.station(number, family).packed for number in (0, 1)]
+    assert not watch.marked(*marks)
+    begin_flow(star, rules, family)
+    assert all(watch.marked(mark) for mark in marks)
+    assert not watch.marked(star.station(2, family).packed)
+    assert not watch.marked()
+    forget_all(star)
+    assert not any(watch.marked(mark) for mark in marks)
+
+
+def test_watch_lists_a_flow_that_is_older_than_itself(star: Star, rules: Nft) -> None:
+    """The end of that flow has no event, nor has the begin of another."""
+    begin_flow(star, rules)
+    first, second = (star.station(number, 4).packed for number in (1, 2))
+    with FlowWatch(star.router) as watch:
+        assert watch.marked(first)
+        netns.write_sysctls(star.router, {EVENTS: 0})
+        forget_all(star)
+        begin_flow(star, rules, to=2)
+        assert not watch.marked(first)
+        assert watch.marked(second)
+
+
+def test_watch_finds_a_flow_without_a_begin_event(star: Star, rules: Nft, watch: FlowWatch) -> None:
+    """Such is a flow whose first packet a bridge floods to its own host."""
+    assert not watch.marked(star.station(1, 4).packed)
+    netns.write_sysctls(star.router, {EVENTS: 0})
+    begin_flow(star, rules)
+    assert watch.marked(star.station(1, 4).packed)
+    forget_all(star)
+    assert not watch.marked(star.station(1, 4).packed)
+
+
+def test_watch_drops_a_flow_without_a_begin_event_at_its_end(
+    star: Star, rules: Nft, watch: FlowWatch
+) -> None:
+    """Its end has no event either, and another flow may begin in its place."""
+    first, second = (star.station(number, 4).packed for number in (1, 2))
+    netns.write_sysctls(star.router, {EVENTS: 0})
+    begin_flow(star, rules)
+    assert watch.marked(first)
+    forget_all(star)
+    begin_flow(star, rules, to=2)
+    assert not watch.marked(first)
+    assert watch.marked(second)
+
+
+def test_flow_that_ends_during_the_count_hides_no_other(
+    star: Star, rules: Nft, watch: FlowWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other flow has begun without an event."""
+    begin_flow(star, rules)
+    first = watch.marked(star.station(1, 4).packed)
+    assert first
+    netns.write_sysctls(star.router, {EVENTS: 0})
+    begin_flow(star, rules, to=2)
+    count = Conntrack.count
+
+    def late(self: Conntrack) -> int:
+        with Conntrack(star.router) as other:
+            other.forget(first)
+        return count(self)
+
+    monkeypatch.setattr(Conntrack, "count", late)
+    assert watch.marked(star.station(2, 4).packed)
+    assert not watch.marked(star.station(1, 4).packed)
+
+
+def test_watch_is_thread_safe(star: Star, rules: Nft) -> None:
+    """No thread gets the answer to another thread's query."""
+    begin_flow(star, rules)
+    answers: list[int] = []
+    first = star.station(1, 4).packed
+    with FlowWatch(star.router) as watch:
+
+        def ask() -> None:
+            answers.extend(len(watch.marked(first)) for _ in range(200))
+
+        asking = [Thread(target=ask, daemon=True) for _ in range(4)]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join(WITHIN)
+        assert answers == [1] * 800
+
+
+def test_closed_watch_raises(star: Star) -> None:
+    """A closed watch does not wait forever."""
+    with FlowWatch(star.router) as watch:
+        pass
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        watch.marked(star.station(1, 4).packed)
+
+
+def test_announced_flows_need_no_dump(
+    star: Star, rules: Nft, watch: FlowWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's table is walked only for flows without an event."""
+    walked: list[Conntrack] = []
+    raw = Conntrack.raw
+
+    def counted(self: Conntrack) -> Iterator[bytes]:
+        walked.append(self)
+        return raw(self)
+
+    monkeypatch.setattr(Conntrack, "raw", counted)
+    begin_flow(star, rules)
+    begin_flow(star, rules, to=2)
+    assert watch.marked(star.station(1, 4).packed)
+    with Conntrack(star.router) as conntrack:
+        conntrack.forget(watch.marked(star.station(1, 4).packed))
+    assert not watch.marked(star.station(1, 4).packed)
+    assert watch.marked(star.station(2, 4).packed)
+    assert not walked
+    netns.write_sysctls(star.router, {EVENTS: 0})
+    begin_flow(star, rules)
+    assert watch.marked(star.station(1, 4).packed)
+    assert walked
+
+
+def test_overrun_triggers_a_full_dump(star: Star, rules: Nft, watch: FlowWatch) -> None:
+    """After ENOBUFS the table is dumped, so no flow is missed, also not the last one."""
+    divert(rules, star, 4, 1)
+    assert not watch.marked(star.station(1, 4).packed)
+    with socket.socket(fileno=os.dup(watch.fileno())) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is: a few
+    with star.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as many:
+        for port in range(1024, 1024 + 100):
+            many.sendto(b"x", (str(star.station(2, 4)), port))
+    begin_flow(star, rules)
+    assert watch.marked(star.station(1, 4).packed)
+    forget_all(star)
+    assert not watch.marked(star.station(1, 4).packed)
+
+
+def test_watch_dumps_where_flow_events_are_disabled(star: Star, rules: Nft) -> None:
+    """The sysctl nf_conntrack_events is 0."""
+    netns.write_sysctls(star.router, {EVENTS: 0})
+    with FlowWatch(star.router) as watch:
+        begin_flow(star, rules)
+        assert watch.marked(star.station(1, 4).packed)
+        forget_all(star)
+        assert not watch.marked(star.station(1, 4).packed)

@@ -1,4 +1,4 @@
-"""Batches, dumps and errors, over real netlink sockets."""
+"""Batches, dumps and errors over real netlink sockets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from linux.syscalls import capset
 from tests.linux import decoder
 
 MANY = 1000
-"""More than one datagram of a dump, and more acknowledgements than some receive buffers, hold."""
+"""Requests beyond one datagram of a dump, and beyond some receive buffers' acknowledgements."""
 
 
 ADDRESSES = [IPv4Interface((int(IPv4Address("10.0.0.1")) + n, 32)) for n in range(MANY)]
@@ -36,7 +36,7 @@ def many() -> list[Request]:
 
 
 def unprivileged(call: Callable[[], object]) -> object:
-    """Call from a thread that has no capability left; nothing else loses any."""
+    """Call from a thread without capabilities; other threads keep theirs."""
 
     def without() -> object:
         capset(0)
@@ -49,30 +49,30 @@ def unprivileged(call: Callable[[], object]) -> object:
 # --- batches ------------------------------------------------------------------------
 
 
-def test_everything_in_a_batch_is_done(space: NetNS) -> None:
-    """After a batch of a thousand requests, all thousand are carried out."""
+def test_batch_of_a_thousand_requests_is_carried_out(space: NetNS) -> None:
+    """pyroute2 lists all the addresses."""
     with Netlink(space) as netlink:
         netlink.send(many())
     found = decoder.addresses(space, rtnetlink.LO)
     assert len([name for name in found if name.startswith("10.0.")]) == MANY
 
 
-def test_a_batch_fits_the_smallest_receive_buffer(space: NetNS) -> None:
-    """A long batch does not overrun the socket, however little memory the machine allows it."""
+def test_long_batch_fits_the_smallest_receive_buffer(space: NetNS) -> None:
+    """A long batch does not overrun the socket, however small its buffer is."""
     with Netlink(space) as netlink:
         netlink._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
         netlink.send(many())
         assert len(rtnetlink_dump.addresses(netlink, index=rtnetlink.LO)) == MANY + 2
 
 
-def test_an_empty_batch_asks_nothing(space: NetNS) -> None:
-    """No request, no answer to wait for."""
+def test_empty_batch_returns_at_once(space: NetNS) -> None:
+    """Without a request there is no answer to wait for."""
     with Netlink(space) as netlink:
         netlink.send([])
 
 
-def test_the_request_that_failed_is_named(space: NetNS) -> None:
-    """The error is that of the culprit among hundreds, in its words and the kernel's own."""
+def test_error_names_the_failed_request_of_a_batch(space: NetNS) -> None:
+    """The error has the description of the failed request, and the kernel's explanation."""
     culprit = rtnetlink.add_route(IPv4Network("10.9.0.0/16"), via=IPv4Address("192.0.2.1"))
     batch = many()
     batch.insert(700, culprit)
@@ -86,8 +86,8 @@ def test_the_request_that_failed_is_named(space: NetNS) -> None:
     )
 
 
-def test_all_are_tried_and_the_first_failure_is_raised(space: NetNS) -> None:
-    """A failure stops none of those after it, and of several the first is told."""
+def test_batch_goes_on_after_a_failure_and_raises_the_first(space: NetNS) -> None:
+    """A failure stops none of those after it, and the first of several is raised."""
     bad = [rtnetlink.add_address(index, IPv4Interface("10.0.0.1/8")) for index in (77, 78)]
     good = rtnetlink.add_bridge("after")
     with Netlink(space) as netlink:
@@ -98,10 +98,10 @@ def test_all_are_tried_and_the_first_failure_is_raised(space: NetNS) -> None:
         assert rtnetlink_dump.link(netlink, "after").kind == "bridge"
 
 
-def test_what_is_missing_may_be_missing(space: NetNS) -> None:
-    """With `missing_ok` a link, address, route or neighbour that is not there is no failure."""
+def test_missing_ok_ignores_missing_objects(space: NetNS) -> None:
+    """With `missing_ok` a missing link, address, route or neighbour is no failure."""
     batch = [
-        rtnetlink.del_link("nobody"),
+        rtnetlink.del_link("missing"),
         rtnetlink.del_address(rtnetlink.LO, IPv4Interface("10.0.0.1/8")),
         rtnetlink.del_route(None, via=IPv4Address("10.0.0.1")),
         rtnetlink.del_neighbour(rtnetlink.LO, IPv4Address("10.0.0.1")),
@@ -113,9 +113,9 @@ def test_what_is_missing_may_be_missing(space: NetNS) -> None:
                 netlink.send([request])
 
 
-def test_missing_ok_forgives_nothing_else(space: NetNS) -> None:
-    """Another failure after a forgiven one is raised all the same."""
-    batch = [rtnetlink.del_link("nobody"), rtnetlink.add_bridge("b"), rtnetlink.add_bridge("b")]
+def test_missing_ok_raises_other_failures(space: NetNS) -> None:
+    """Another failure after an ignored one is raised all the same."""
+    batch = [rtnetlink.del_link("missing"), rtnetlink.add_bridge("b"), rtnetlink.add_bridge("b")]
     with Netlink(space) as netlink, pytest.raises(NetlinkError, match="add bridge b: File exists"):
         netlink.send(batch, missing_ok=True)
 
@@ -125,23 +125,23 @@ def test_missing_ok_forgives_nothing_else(space: NetNS) -> None:
 TABLE = nftables.Table("inet", "mine")
 
 
-def test_a_batch_without_permission_is_refused(space: NetNS) -> None:
-    """Who may not change the namespace is told so, by the first request, at once."""
+def test_batch_without_permission_is_refused(space: NetNS) -> None:
+    """The error names the first request."""
     with Netlink(space) as netlink, pytest.raises(NetlinkError, match=r"10\.0\.0\.1/32.* not perm"):
         unprivileged(lambda: netlink.send(many()))
     assert not any(name.startswith("10.") for name in decoder.addresses(space, rtnetlink.LO))
 
 
-def test_a_transaction_without_permission_is_refused(space: NetNS) -> None:
-    """A transaction that is refused as a whole raises, and nothing waits for its requests."""
+def test_transaction_without_permission_is_refused(space: NetNS) -> None:
+    """A transaction that is refused as a whole raises at once."""
     with nftables.Nft(space) as rules:
         with pytest.raises(NetlinkError, match=r"begin nft transaction: .* not permitted"):
             unprivileged(lambda: rules.apply([nftables.add_table(TABLE)]))
         assert rules.tables() == []
 
 
-def test_a_transaction_is_all_or_nothing(space: NetNS) -> None:
-    """One bad request among many undoes the others, and is the one that is named."""
+def test_nft_transaction_is_all_or_nothing(space: NetNS) -> None:
+    """One bad request among many undoes the others, and the error names it."""
     good = [nftables.add_rule(TABLE, "here", nftables.counter()) for _ in range(MANY)]
     bad = nftables.add_rule(TABLE, "nowhere", nftables.counter(), comment="the culprit")
     base = [nftables.add_table(TABLE), nftables.add_chain(TABLE, "here")]
@@ -154,8 +154,8 @@ def test_a_transaction_is_all_or_nothing(space: NetNS) -> None:
         assert len(rules.rules(TABLE)) == MANY
 
 
-def test_rules_that_do_not_go_together_are_refused(space: NetNS) -> None:
-    """What shows only in the whole, such as jumps without end, is raised too and undone."""
+def test_nft_transaction_with_a_jump_loop_is_undone(space: NetNS) -> None:
+    """An error that the kernel finds at the commit is raised too."""
     loop = [
         nftables.add_table(TABLE),
         nftables.add_chain(TABLE, "base", hook="input"),
@@ -169,8 +169,8 @@ def test_rules_that_do_not_go_together_are_refused(space: NetNS) -> None:
         assert rules.tables() == []
 
 
-def test_an_empty_transaction_asks_nothing(space: NetNS) -> None:
-    """No request between the markers, no answer to wait for."""
+def test_empty_transaction_returns_at_once(space: NetNS) -> None:
+    """Without a request there is no answer to wait for."""
     with nftables.Nft(space) as rules:
         rules.apply([])
 
@@ -178,7 +178,7 @@ def test_an_empty_transaction_asks_nothing(space: NetNS) -> None:
 # --- questions ----------------------------------------------------------------------
 
 
-def test_a_dump_in_many_datagrams_is_complete(space: NetNS) -> None:
+def test_dump_in_many_datagrams_is_complete(space: NetNS) -> None:
     """A thousand addresses come back, each once, in order."""
     with Netlink(space) as netlink:
         netlink.send(many())
@@ -188,7 +188,7 @@ def test_a_dump_in_many_datagrams_is_complete(space: NetNS) -> None:
 
 
 class _Meddled(Netlink):
-    """A socket on which something happens when it is read next."""
+    """A socket that runs `meddle` at its next read."""
 
     meddle: Callable[[], object] | None = None
 
@@ -199,8 +199,8 @@ class _Meddled(Netlink):
         yield from super()._messages()
 
 
-def test_a_dump_that_was_interrupted_is_asked_again(space: NetNS) -> None:
-    """When addresses come and go during a dump, the answer is one state, not a bit of two."""
+def test_interrupted_dump_is_repeated(space: NetNS) -> None:
+    """When addresses change during a dump, the answer is one consistent state."""
     new = IPv4Interface("10.1.0.1/32")
     with Netlink(space) as other, _Meddled(space) as netlink:
         netlink.send(many())
@@ -214,9 +214,9 @@ def test_a_dump_that_was_interrupted_is_asked_again(space: NetNS) -> None:
     assert found[1:-1] == [*ADDRESSES[1:], new]
 
 
-@pytest.mark.parametrize("request_", [rtnetlink.add_bridge("b"), rtnetlink.del_link("nobody")])
-def test_what_was_not_waited_for_confuses_nobody(space: NetNS, request_: Request) -> None:
-    """The answer to a call that was interrupted is not taken for that of the next one."""
+@pytest.mark.parametrize("request_", [rtnetlink.add_bridge("b"), rtnetlink.del_link("missing")])
+def test_answer_of_an_interrupted_call_is_discarded(space: NetNS, request_: Request) -> None:
+    """The answer to an interrupted call is not taken for that of the next one."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -233,11 +233,11 @@ def test_what_was_not_waited_for_confuses_nobody(space: NetNS, request_: Request
             assert ask() in (None, rtnetlink_dump.link(netlink, "lo"))
 
 
-def test_a_question_that_cannot_be_answered_is_named(space: NetNS) -> None:
-    """A look-up of something that is not there raises, and the socket stays usable."""
+def test_failed_query_names_its_object(space: NetNS) -> None:
+    """A look-up of a missing link raises, and the socket stays usable."""
     with Netlink(space) as netlink:
-        with pytest.raises(NetlinkError, match="look up link nobody: No such device"):
-            rtnetlink_dump.link(netlink, "nobody")
+        with pytest.raises(NetlinkError, match="look up link missing: No such device"):
+            rtnetlink_dump.link(netlink, "missing")
         assert rtnetlink_dump.link(netlink, "lo").ifindex == rtnetlink.LO
 
 
@@ -245,19 +245,25 @@ def test_a_question_that_cannot_be_answered_is_named(space: NetNS) -> None:
 
 
 @pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
-def test_an_error_survives_a_pickle(again: Callable[[NetlinkError], NetlinkError]) -> None:
-    """An error that crosses from one process to another says the same there."""
+def test_netlink_error_survives_pickle_and_copy(
+    again: Callable[[NetlinkError], NetlinkError],
+) -> None:
+    """An error that crosses from one process to another has the same text there."""
     error = NetlinkError(errno.ENODEV, "remove link x", "not mine")
     error.add_note("seen in passing")
-    told = again(error)
-    assert type(told) is NetlinkError
-    assert (str(told), told.errno, told.__notes__) == (str(error), errno.ENODEV, error.__notes__)
-    assert (told.what, told.explanation) == ("remove link x", "not mine")
+    copied = again(error)
+    assert type(copied) is NetlinkError
+    assert (str(copied), copied.errno, copied.__notes__) == (
+        str(error),
+        errno.ENODEV,
+        error.__notes__,
+    )
+    assert (copied.what, copied.explanation) == ("remove link x", "not mine")
 
 
 @given(st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40))))
-def test_attributes_come_back_as_they_were_built(pairs: list[tuple[int, bytes]]) -> None:
-    """What `attr` and `nest` build, `attributes` takes apart, padding and flags gone."""
+def test_attributes_decode_after_attr_and_nest(pairs: list[tuple[int, bytes]]) -> None:
+    """Padding and flags are removed."""
     built = nest(7, *(attr(kind, payload) for kind, payload in pairs))
     ((kind, inside),) = attributes(built)
     assert kind == 7
@@ -265,14 +271,14 @@ def test_attributes_come_back_as_they_were_built(pairs: list[tuple[int, bytes]])
 
 
 @pytest.mark.parametrize("length", [0, 3, 9])
-def test_a_malformed_attribute_is_an_error(length: int) -> None:
-    """A length that is none, or reaches beyond the message, is not made the best of."""
+def test_malformed_attribute_is_an_error(length: int) -> None:
+    """A length below the header, or beyond the message, raises."""
     with pytest.raises(ValueError, match=f"attribute of length {length} at 4"):
         list(itertools.islice(attributes(attr(1, b"") + struct.pack("=HH4s", length, 1, b"")), 9))
 
 
 @given(st.binary(max_size=60), st.integers(0, 20))
-def test_no_bytes_break_the_reader(data: bytes, offset: int) -> None:
-    """Whatever bytes come, they are attributes or a `ValueError`."""
+def test_arbitrary_bytes_decode_or_raise_value_error(data: bytes, offset: int) -> None:
+    """The decoder raises no other error."""
     with contextlib.suppress(ValueError):
         list(attributes(data, offset))

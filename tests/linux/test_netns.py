@@ -1,4 +1,4 @@
-"""Handles on network namespaces, and who is where."""
+"""Handles on network namespaces, and sysctls of a namespace from outside it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from linux import rtnetlink, rtnetlink_dump
+from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
 
@@ -24,26 +24,26 @@ WITHIN = 10.0
 
 @pytest.fixture
 def thread() -> Iterator[ThreadPoolExecutor]:
-    """One other thread, the same for every call of a test."""
+    """Start one other thread, the same for every call of a test."""
     with ThreadPoolExecutor(1) as executor:
         executor.submit(here).result(WITHIN)  # it starts with the first call, where that is made
         yield executor
 
 
 def here() -> NetNS:
-    """The namespace the calling thread is in."""
+    """Return the namespace of the calling thread."""
     with NetNS.own() as own:
         return own
 
 
 def of(opened: socket.socket) -> NetNS:
-    """The namespace a socket belongs to, as the kernel tells: SIOCGSKNS, socket(7)."""
+    """Return the namespace of a socket: SIOCGSKNS, socket(7)."""
     with NetNS(fcntl.ioctl(opened, _SIOCGSKNS)) as found:
         return found
 
 
-def test_a_new_namespace_is_empty_and_elsewhere() -> None:
-    """It holds `lo`, down, and making it moves nobody."""
+def test_new_namespace_has_only_lo_and_caller_stays() -> None:
+    """The namespace holds `lo`, down, and the caller does not move."""
     before = here()
     with NetNS.new() as made, Netlink(made) as netlink:
         assert made != before == here()
@@ -51,8 +51,8 @@ def test_a_new_namespace_is_empty_and_elsewhere() -> None:
         assert (lo.name, lo.up) == ("lo", False)
 
 
-def test_identity_is_that_of_the_namespace(space: NetNS) -> None:
-    """Two handles on one namespace are equal, two on two are not, and nothing else is."""
+def test_handles_on_one_namespace_are_equal(space: NetNS) -> None:
+    """Handles on two namespaces differ, and a handle equals nothing else."""
     with NetNS(os.dup(space.fd)) as again, NetNS.new() as other:
         assert (again, hash(again)) == (space, hash(space))
         assert other != space
@@ -61,7 +61,7 @@ def test_identity_is_that_of_the_namespace(space: NetNS) -> None:
         assert repr(space) == f"<NetNS net:[{space.id[1]}]>"
 
 
-def test_a_path_leads_to_the_namespace(space: NetNS) -> None:
+def test_at_opens_the_namespace_of_a_path(space: NetNS) -> None:
     """`at` opens what a path such as `/proc/PID/ns/net` stands for."""
     with space.entered(), NetNS.at(f"/proc/{os.getpid()}/task/{_tid()}/ns/net") as found:
         assert found == space
@@ -73,8 +73,8 @@ def _tid() -> int:
     return int(os.readlink("/proc/thread-self").rpartition("/")[2])
 
 
-def test_entering_and_leaving(space: NetNS) -> None:
-    """Inside the body the caller is there, also within another body; after it, back."""
+def test_entered_moves_the_caller_and_back(space: NetNS) -> None:
+    """Bodies nest."""
     before = here()
     with NetNS.new() as inner, space.entered():
         assert here() == space
@@ -86,16 +86,16 @@ def test_entering_and_leaving(space: NetNS) -> None:
     assert here() == before
 
 
-def test_an_exception_leaves_too(space: NetNS) -> None:
-    """A body that fails leaves the caller where it was, and its exception comes through."""
+def test_exception_in_the_body_leaves_the_namespace(space: NetNS) -> None:
+    """The caller is back where it was, and the exception comes through."""
     before = here()
     with pytest.raises(ZeroDivisionError), space.entered():
         raise ZeroDivisionError
     assert here() == before
 
 
-def test_a_handle_on_something_else_cannot_be_entered() -> None:
-    """Entering what is no network namespace raises, and the caller stays."""
+def test_handle_on_another_file_cannot_be_entered() -> None:
+    """A file that is no network namespace raises, and the caller stays."""
     before = here()
     for path in ("/proc/self/ns/uts", "/dev/null"):
         with NetNS.at(path) as wrong:
@@ -106,8 +106,8 @@ def test_a_handle_on_something_else_cannot_be_entered() -> None:
     assert here() == before
 
 
-def test_only_the_calling_thread_moves(space: NetNS, thread: ThreadPoolExecutor) -> None:
-    """While one thread is inside, another is not, and the other may be inside elsewhere."""
+def test_entered_moves_only_the_calling_thread(space: NetNS, thread: ThreadPoolExecutor) -> None:
+    """Two threads may be inside two namespaces at once."""
     before = here()
     with space.entered():
         assert thread.submit(here).result(WITHIN) == before
@@ -121,7 +121,7 @@ def test_only_the_calling_thread_moves(space: NetNS, thread: ThreadPoolExecutor)
     assert here() == thread.submit(here).result(WITHIN) == before
 
 
-def test_a_second_thread_makes_and_enters(space: NetNS, thread: ThreadPoolExecutor) -> None:
+def test_namespaces_work_from_any_thread(space: NetNS, thread: ThreadPoolExecutor) -> None:
     """Everything works from any thread, on the namespace of that thread."""
 
     def visit() -> tuple[NetNS, NetNS, NetNS]:
@@ -134,7 +134,7 @@ def test_a_second_thread_makes_and_enters(space: NetNS, thread: ThreadPoolExecut
     assert (start, socket_of, after) == (here(), space, here())
 
 
-def test_a_socket_stays_where_it_was_opened(space: NetNS) -> None:
+def test_socket_stays_in_the_namespace_it_was_opened_in(space: NetNS) -> None:
     """A socket belongs to the namespace it was opened in, from wherever it is used."""
     with space.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         assert of(listener) == space
@@ -150,8 +150,8 @@ def test_a_socket_stays_where_it_was_opened(space: NetNS) -> None:
                     assert of(accepted) == of(client) == space
 
 
-def test_a_handle_keeps_the_namespace_alive() -> None:
-    """What is in a namespace lives as long as there is a handle, and goes with the last."""
+def test_last_handle_ends_the_namespace() -> None:
+    """A namespace with its links lives as long as there is a handle on it."""
     first = NetNS.new()
     with (
         NetNS.new() as other,
@@ -170,8 +170,8 @@ def test_a_handle_keeps_the_namespace_alive() -> None:
             monitor.recv(1 << 16)
 
 
-def test_a_handle_is_closed_once() -> None:
-    """A second close does nothing: the number may be somebody else's by then."""
+def test_second_close_does_nothing() -> None:
+    """The descriptor's number may belong to another file by then."""
     handle = NetNS.new()
     number = handle.fd
     handle.close()
@@ -181,7 +181,7 @@ def test_a_handle_is_closed_once() -> None:
         os.close(number)
 
 
-def test_no_child_inherits_a_handle(space: NetNS) -> None:
+def test_handles_and_sockets_are_close_on_exec(space: NetNS) -> None:
     """A program that is started has no descriptor of a namespace, nor of its sockets."""
     with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened, Netlink(space) as netlink:
         held = (space.fd, opened.fileno(), netlink._socket.fileno())
@@ -194,3 +194,59 @@ def test_no_child_inherits_a_handle(space: NetNS) -> None:
             check=True,
         )
     assert done.stdout == "[]\n"
+
+
+FORWARD = "net.ipv4.ip_forward"
+
+
+def test_sysctl_belongs_to_its_namespace(space: NetNS) -> None:
+    """A value written in one namespace is read there and in no other."""
+    with NetNS.new() as other, NetNS.own() as own:
+        before = netns.read_sysctls(own, [FORWARD])
+        netns.write_sysctls(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": "77"})
+        netns.write_sysctls(other, {FORWARD: 0})
+        assert netns.read_sysctls(space, [FORWARD, "net.ipv4.ip_default_ttl"]) == {
+            FORWARD: "1",
+            "net.ipv4.ip_default_ttl": "77",
+        }
+        assert netns.read_sysctls(other, [FORWARD]) == {FORWARD: "0"}
+        assert netns.read_sysctls(own, [FORWARD]) == before
+
+
+def test_white_space_in_sysctl_is_folded(space: NetNS) -> None:
+    """A value of several numbers reads as one line with single blanks."""
+    netns.write_sysctls(space, {"net.ipv4.ip_local_port_range": "2000 3000"})
+    key = "net.ipv4.ip_local_port_range"
+    assert netns.read_sysctls(space, [key]) == {key: "2000 3000"}
+
+
+def test_empty_value_clears_a_mask(space: NetNS) -> None:
+    """The value before is not empty."""
+    key = "net.ipv6.icmp.ratemask"
+    assert netns.read_sysctls(space, [key])[key]
+    netns.write_sysctls(space, {key: ""})
+    assert netns.read_sysctls(space, [key]) == {key: ""}
+
+
+def test_slash_in_key_stands_for_a_dot_in_interface_name(space: NetNS) -> None:
+    """A slash in a key stands for a dot in a name, as in sysctl.d(5)."""
+    with Netlink(space) as netlink:
+        netlink.send([rtnetlink.add_bridge("br0.7")])
+    key = "net.ipv4.conf.br0/7.forwarding"
+    netns.write_sysctls(space, {key: 1})
+    assert netns.read_sysctls(space, [key]) == {key: "1"}
+
+
+def test_missing_sysctl_is_named(space: NetNS) -> None:
+    """An unknown key is an error that names it, read or written."""
+    with pytest.raises(FileNotFoundError, match=r"net/ipv4/nothing"):
+        netns.read_sysctls(space, [FORWARD, "net.ipv4.nothing"])
+    with pytest.raises(FileNotFoundError, match=r"net\.ipv4\.nothing = 1: No such file"):
+        netns.write_sysctls(space, {"net.ipv4.nothing": 1})
+
+
+def test_refused_sysctl_value_is_named(space: NetNS) -> None:
+    """A value the kernel does not take is an error that names key and value."""
+    with pytest.raises(OSError, match=r"net\.ipv4\.ip_default_ttl = 0: Invalid argument"):
+        netns.write_sysctls(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": 0})
+    assert netns.read_sysctls(space, [FORWARD]) == {FORWARD: "1"}

@@ -1,4 +1,4 @@
-"""What nftables tells of single packets: whose, by which rule, and nothing when it is over."""
+"""Packet traces of nftables."""
 
 from __future__ import annotations
 
@@ -17,33 +17,31 @@ MARKED = [[*nftables.l4proto("udp"), *transport(8, b"marked")]]
 
 
 def send(space: NetNS, payload: bytes, port: int = 9) -> None:
-    """A datagram to the namespace's own loopback; it is dealt with when this returns."""
+    """Send a datagram to the namespace's loopback, which is processed when this returns."""
     with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         try:
             opened.sendto(payload, ("127.0.0.1", port))
         except PermissionError:
-            return  # that is what a drop at output looks like from here
+            return  # the error of a drop at output
 
 
 def drops(steps: list[TraceStep]) -> list[tuple[str, str, str]]:
-    """Where packets were dropped: table, chain, and by what."""
+    """Return table, chain and kind of the steps that dropped a packet."""
     return [(step.table, step.chain, step.kind) for step in steps if step.verdict == "drop"]
 
 
 def put(
     rules: Nft, hook: nftables.Hook, *parts: list[nftables.Expression], policy: str = "accept"
 ) -> None:
-    """A chain with one rule, or none."""
+    """Make a chain with one rule, or none."""
     chain = nftables.add_chain(TABLE, hook, hook=hook, policy=policy)  # type: ignore[arg-type] # a literal
     made = [nftables.add_rule(TABLE, hook, *parts)] if parts else []
     rules.apply([nftables.add_table(TABLE), chain, *made])
 
 
 @pytest.mark.parametrize("hook", ["output", "input"])
-def test_the_rule_that_drops_a_packet_is_told(
-    space: NetNS, rules: Nft, hook: nftables.Hook
-) -> None:
-    """By table, chain and the handle that the ruleset has it under."""
+def test_trace_names_the_rule_that_drops(space: NetNS, rules: Nft, hook: nftables.Hook) -> None:
+    """The step has table, chain and the rule's handle in the ruleset."""
     put(rules, hook, nftables.daddr(ip_network("127.0.0.1/32")), nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked")
@@ -54,16 +52,16 @@ def test_the_rule_that_drops_a_packet_is_told(
     ]
 
 
-def test_a_policy_that_drops_is_told(space: NetNS, rules: Nft) -> None:
-    """A chain without a rule that matches ends with its policy."""
+def test_trace_names_the_policy_that_drops(space: NetNS, rules: Nft) -> None:
+    """A chain without a matching rule ends with its policy."""
     put(rules, "input", policy="drop")
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked")
         assert drops(tracer.steps()) == [("checked", "input", "policy")]
 
 
-def test_only_packets_that_match_are_told(space: NetNS, rules: Nft) -> None:
-    """Others are dropped just so, and nobody hears of it."""
+def test_trace_reports_only_matching_packets(space: NetNS, rules: Nft) -> None:
+    """Other packets are dropped too, without a step."""
     put(rules, "input", nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"another")
@@ -72,8 +70,8 @@ def test_only_packets_that_match_are_told(space: NetNS, rules: Nft) -> None:
         assert drops(tracer.steps()) == [("checked", "input", "rule")]
 
 
-def test_ports_from_a_number_on_match(space: NetNS, rules: Nft) -> None:
-    """The first port is one of them, the one before is not."""
+def test_port_from_matches_ports_from_a_number_on(space: NetNS, rules: Nft) -> None:
+    """The first port matches, the one before does not."""
     put(rules, "input", nftables.verdict("drop"))
     flow = [[*nftables.l4proto("udp"), *port_from(61000, 2)]]
     with Tracer(space, flow, name="tracing") as tracer:
@@ -83,8 +81,8 @@ def test_ports_from_a_number_on_match(space: NetNS, rules: Nft) -> None:
         assert drops(tracer.steps()) == [("checked", "input", "rule")]
 
 
-def test_the_packet_itself_is_told(space: NetNS, rules: Nft) -> None:
-    """Its headers come with the first step of a chain, so that one knows which it was."""
+def test_trace_carries_the_packet_headers(space: NetNS, rules: Nft) -> None:
+    """The first step of a chain has the headers, which identify the packet."""
     put(rules, "input", nftables.verdict("accept"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked", port=4242)
@@ -93,8 +91,8 @@ def test_the_packet_itself_is_told(space: NetNS, rules: Nft) -> None:
     assert int.from_bytes(head[22:24], "big") == 4242
 
 
-def test_nothing_of_a_tracer_is_left(space: NetNS, rules: Nft) -> None:
-    """Its tables are there while it is, and gone with it."""
+def test_tracer_tables_exist_only_while_it_is_open(space: NetNS, rules: Nft) -> None:
+    """The tables are owned by its socket."""
     with Tracer(space, MARKED, name="tracing"):
         assert {table.name for table in rules.tables()} == {"tracing"}
     assert rules.tables() == []

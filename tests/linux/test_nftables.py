@@ -1,6 +1,11 @@
-"""Tables, chains and rules, read back by another decoder."""
+"""Tables, owned tables, chains and rules, read back through pyroute2."""
 
 from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -8,13 +13,14 @@ from linux import nftables
 from linux.netlink import NetlinkError
 from linux.netns import NetNS
 from linux.nftables import Nft, Table
+from linux.syscalls import pidfd_getfd
 from tests.linux import decoder
 
 TABLE = Table("inet", "mine")
 
 
-def test_a_base_chain_is_made_as_asked(rules: Nft, space: NetNS) -> None:
-    """Hook, priority, type and policy are those asked for, below zero too."""
+def test_base_chain_has_hook_priority_type_and_policy(rules: Nft, space: NetNS) -> None:
+    """Priorities below zero too."""
     asked = [
         ("a", "prerouting", -150, "filter", "accept"),
         ("b", "input", 0, "filter", "drop"),
@@ -40,7 +46,7 @@ def test_a_base_chain_is_made_as_asked(rules: Nft, space: NetNS) -> None:
         ]
     )
     with decoder.nftables(space) as other:
-        told = [
+        found = [
             (
                 chain.get_attr("NFTA_CHAIN_NAME"),
                 chain.get_nested("NFTA_CHAIN_HOOK", "NFTA_HOOK_HOOKNUM"),
@@ -52,15 +58,15 @@ def test_a_base_chain_is_made_as_asked(rules: Nft, space: NetNS) -> None:
         ]
     hooks = ["prerouting", "input", "forward", "output", "postrouting"]  # NF_INET_…
     policies = ["drop", "accept"]  # NF_DROP, NF_ACCEPT
-    assert told == [
+    assert found == [
         (name, hooks.index(hook), priority, kind, policies.index(policy))
         for name, hook, priority, kind, policy in asked
     ]
 
 
 @pytest.mark.parametrize("family", ["inet", "ip", "ip6", "arp", "bridge"])
-def test_a_table_is_of_its_family(rules: Nft, space: NetNS, family: str) -> None:
-    """A table is listed under its family and name; making it again changes nothing."""
+def test_table_is_listed_under_its_family(rules: Nft, space: NetNS, family: str) -> None:
+    """Adding an existing table changes nothing."""
     table = Table(family, "name")
     rules.apply([nftables.add_table(table), nftables.add_chain(table, "inside")])
     rules.apply([nftables.add_table(table)])
@@ -71,7 +77,7 @@ def test_a_table_is_of_its_family(rules: Nft, space: NetNS, family: str) -> None
     assert rules.tables() == []
 
 
-def test_rules_are_told_in_order_with_their_comments(rules: Nft, space: NetNS) -> None:
+def test_rules_are_listed_in_order_with_comments(rules: Nft, space: NetNS) -> None:
     """A rule is added at the end or in front, and its handle and comment are the kernel's own."""
     long = "x" * 300
     rules.apply(
@@ -94,8 +100,8 @@ def test_rules_are_told_in_order_with_their_comments(rules: Nft, space: NetNS) -
     assert dumped[0].get_attr("NFTA_RULE_USERDATA") == "first"
 
 
-def test_rules_and_chains_are_removed_one_by_one(rules: Nft) -> None:
-    """By handle one rule goes, by flushing all of a chain, then the chain, then the table."""
+def test_rule_and_table_removal(rules: Nft) -> None:
+    """A rule is removed by its handle, and the table with its content."""
     rules.apply(
         [
             nftables.add_table(TABLE),
@@ -113,19 +119,11 @@ def test_rules_and_chains_are_removed_one_by_one(rules: Nft) -> None:
     assert left() == ["a1", "a2", "b1", "b2"]
     rules.apply([nftables.del_rule(TABLE, rules.rules(TABLE)[0])])
     assert left() == ["a2", "b1", "b2"]
-    with pytest.raises(NetlinkError, match="remove chain b: Device or resource busy"):
-        rules.apply([nftables.del_chain(TABLE, "b")])
-    rules.apply([nftables.flush_chain(TABLE, "a")])
-    assert left() == ["b1", "b2"]
-    rules.apply([nftables.del_chain(TABLE, "b")])
-    assert left() == []
-    with pytest.raises(NetlinkError, match="flush chain b: No such file"):
-        rules.apply([nftables.flush_chain(TABLE, "b")])
     rules.apply([nftables.del_table(TABLE)])
     assert rules.tables() == []
 
 
-def test_a_table_tells_its_own_rules_only(rules: Nft) -> None:
+def test_rules_of_a_table_exclude_other_tables(rules: Nft) -> None:
     """Tables of the same name in another family, or of another name, are left out."""
     others = [Table("ip", "mine"), Table("inet", "other")]
     for table in (TABLE, *others):
@@ -138,4 +136,86 @@ def test_a_table_tells_its_own_rules_only(rules: Nft) -> None:
             ]
         )
     assert [rule.comment for rule in rules.rules(TABLE)] == ["inet mine"]
-    assert rules.rules(Table("inet", "nobody's")) == []
+    assert rules.rules(Table("inet", "missing")) == []
+
+
+OWNED = Table("inet", "held")
+
+
+@contextmanager
+def holder(fd: int) -> Iterator[int]:
+    """Fork a process that holds the descriptor until it is killed, and yield its pidfd."""
+    pid = os.fork()
+    if not pid:
+        signal.pause()
+        os._exit(0)
+    handle = os.pidfd_open(pid)
+    try:
+        yield handle
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(handle)
+
+
+def test_owned_table_refuses_other_sockets(rules: Nft, space: NetNS) -> None:
+    """Another socket can neither add to it nor remove it; its owner can."""
+    with Nft(space) as owner:
+        owner.apply([nftables.add_table(OWNED, owned=True)])
+        for request in (
+            nftables.add_chain(OWNED, "more"),
+            nftables.del_table(OWNED),
+        ):
+            with pytest.raises(NetlinkError, match="Operation not permitted"):
+                rules.apply([request])
+        owner.apply([nftables.add_chain(OWNED, "more")])
+        owner.apply(
+            [
+                nftables.del_table(OWNED),
+                nftables.add_table(OWNED, owned=True),
+            ]
+        )
+        assert rules.tables() == [OWNED]
+    assert rules.tables() == []
+
+
+def test_flush_keeps_owned_tables(rules: Nft, space: NetNS) -> None:
+    """A flush by another socket removes the other tables."""
+    plain = Table("ip6", "plain")
+    with Nft(space) as owner:
+        owner.apply([nftables.add_table(OWNED, owned=True), nftables.add_table(plain)])
+        rules.apply([nftables.flush()])
+        assert rules.tables() == [OWNED]
+        owner.apply([nftables.flush()])
+        assert rules.tables() == []
+
+
+def test_table_without_owner_outlives_its_socket(rules: Nft, space: NetNS) -> None:
+    """The kernel keeps it after the socket is closed."""
+    with Nft(space) as maker:
+        maker.apply([nftables.add_table(OWNED)])
+    assert rules.tables() == [OWNED]
+
+
+def test_owned_table_ends_with_the_last_process_that_holds_the_socket(
+    rules: Nft, space: NetNS
+) -> None:
+    """The kernel closes the descriptors of a process, however it ends."""
+    with Nft(space) as owner, holder(owner.fileno()):
+        owner.apply([nftables.add_table(OWNED, owned=True)])
+        owner.close()
+        assert rules.tables() == [OWNED]
+    assert rules.tables() == []
+
+
+def test_process_that_inherits_the_socket_owns_the_table(rules: Nft, space: NetNS) -> None:
+    """A duplicate taken from the holder changes the table as the original did."""
+    with Nft(space) as owner:
+        number = owner.fileno()
+        with holder(number) as process:
+            owner.apply([nftables.add_table(OWNED, owned=True)])
+            owner.close()
+            with Nft(fd=pidfd_getfd(process, number)) as duplicate:
+                duplicate.apply([nftables.add_chain(OWNED, "more")])
+                duplicate.apply([nftables.del_table(OWNED)])
+            assert rules.tables() == []

@@ -1,4 +1,4 @@
-"""Rules, seen in what becomes of packets."""
+"""Effects of nftables rules on packets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Parts = list[Expression]
 
 
 def forward(*parts: Parts, hook: nftables.Hook = "forward") -> list[Request]:
-    """A table with one chain and one rule in it."""
+    """Return requests for a table with one chain and one rule."""
     return [
         nftables.add_table(TABLE),
         nftables.add_chain(TABLE, "chain", hook=hook),
@@ -34,7 +34,7 @@ def forward(*parts: Parts, hook: nftables.Hook = "forward") -> list[Request]:
 # --- what matches -------------------------------------------------------------------
 
 IN, OUT = "eth0", "eth1"
-ASKER = {4: "192.0.2.2", 6: "2001:db8::2"}
+CLIENT = {4: "192.0.2.2", 6: "2001:db8::2"}
 ROUTER = {
     4: ("192.0.2.1", "192.0.2.5", "192.0.2.9"),
     6: ("2001:db8::1", "2001:db8:1::1", "2001:db8:2::1"),
@@ -43,7 +43,7 @@ UDP = nftables.l4proto("udp")
 
 
 def net(text: str) -> nftables.Network:
-    """A network of either family."""
+    """Return a network of either family."""
     return ip_network(text)
 
 
@@ -62,8 +62,8 @@ MATCHES: dict[str, tuple[list[Parts], tuple[int, ...]]] = {
     "family 6": ([nftables.family(6)], (6,)),
     "udp": ([UDP], (4, 6)),
     "tcp": ([nftables.l4proto("tcp")], ()),
-    "saddr host 4": ([nftables.saddr(net(ASKER[4]))], (4,)),
-    "saddr host 6": ([nftables.saddr(net(ASKER[6]))], (6,)),
+    "saddr host 4": ([nftables.saddr(net(CLIENT[4]))], (4,)),
+    "saddr host 6": ([nftables.saddr(net(CLIENT[6]))], (6,)),
     "saddr net 4": ([nftables.saddr(net("192.0.2.0/30"))], (4,)),
     "saddr net 6": ([nftables.saddr(net("2001:db8::/47"))], (6,)),
     "saddr other 4": ([nftables.saddr(net("192.0.2.4/30"))], ()),
@@ -87,7 +87,7 @@ MATCHES: dict[str, tuple[list[Parts], tuple[int, ...]]] = {
 
 
 def packets(space: NetNS) -> dict[str, int]:
-    """How often each rule that counts was passed, by its comment."""
+    """Return the packet counts of the rules with a counter, by comment."""
     with decoder.nftables(space) as other:
         return {
             rule.get_attr("NFTA_RULE_USERDATA"): data.get_attr("NFTA_COUNTER_PACKETS")
@@ -98,7 +98,7 @@ def packets(space: NetNS) -> dict[str, int]:
         }
 
 
-def test_each_expression_matches_what_it_says(rules: Nft, star: Star) -> None:
+def test_expression_matches_its_packets(rules: Nft, star: Star) -> None:
     """One datagram of each family passes: every match counts those it fits and no other."""
     matches = [
         nftables.add_rule(TABLE, "chain", *parts, nftables.counter(), comment=comment)
@@ -110,20 +110,20 @@ def test_each_expression_matches_what_it_says(rules: Nft, star: Star) -> None:
         rules.apply([nftables.add_table(TABLE), nftables.del_table(TABLE)])
         rules.apply([nftables.add_table(TABLE), chain, *matches])
         with (
-            star.first.socket(kind, socket.SOCK_DGRAM) as ear,  # else ICMP says that nobody is
-            star.asker.socket(kind, socket.SOCK_DGRAM) as asker,
+            star.first.socket(kind, socket.SOCK_DGRAM) as listener,  # else there is an ICMP error
+            star.client.socket(kind, socket.SOCK_DGRAM) as client,
         ):
-            ear.bind(("", PORT))
-            asker.sendto(b"!", (SHARED[family], PORT))
-            settle(*star.everybody)
+            listener.bind(("", PORT))
+            client.sendto(b"!", (SHARED[family], PORT))
+            settle(*star.namespaces)
         for comment, count in packets(star.router).items():
             seen[comment] += (family,) * count
     assert seen == {comment: families for comment, (_, families) in MATCHES.items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_are_established(rules: Nft, star: Star, family: int) -> None:
-    """With only new and established let through, a question is answered; without, it is not."""
+def test_ct_state_established_matches_replies(rules: Nft, star: Star, family: int) -> None:
+    """Replies pass a forward chain that accepts only established, and not without it."""
     allowed = [
         nftables.add_rule(
             TABLE, "chain", nftables.ct_state("established"), nftables.verdict("accept")
@@ -132,18 +132,20 @@ def test_answers_are_established(rules: Nft, star: Star, family: int) -> None:
     closed = nftables.add_rule(TABLE, "chain", nftables.iifname(OUT), nftables.verdict("drop"))
     chain = [nftables.add_table(TABLE), nftables.add_chain(TABLE, "chain", hook="forward")]
     rules.apply([*chain, *allowed, closed])
-    assert star.asked(star.asker, family, star.first).outcome is Outcome.REPLY
+    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
     rules.apply([nftables.del_table(TABLE), *chain, closed])
-    assert star.asked(star.asker, family, star.first).outcome is Outcome.DROPPED
+    assert star.probe(star.client, family, star.first).outcome is Outcome.DROPPED
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_for_the_router_itself_is_told_apart(rules: Nft, star: Star, family: int) -> None:
+def test_to_local_matches_only_packets_to_own_addresses(
+    rules: Nft, star: Star, family: int
+) -> None:
     """`to_local` fits packets to any address of the namespace, and none that pass through."""
     rules.apply(forward(UDP, nftables.to_local(), nftables.verdict("drop"), hook="prerouting"))
-    assert star.asked(star.asker, family, star.first, Protocol.UDP).outcome is Outcome.REPLY
+    assert star.probe(star.client, family, star.first, Protocol.UDP).outcome is Outcome.REPLY
     for own in ROUTER[family]:
-        seen = star.asked(star.asker, family, star.router, Protocol.UDP, to=own)
+        seen = star.probe(star.client, family, star.router, Protocol.UDP, to=own)
         assert seen.outcome is Outcome.DROPPED
 
 
@@ -159,26 +161,28 @@ REJECTIONS: dict[Rejection, dict[int, str]] = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("how", REJECTIONS)
-def test_a_rejection_says_why(rules: Nft, star: Star, family: int, how: Rejection) -> None:
-    """The asker gets the ICMP error that was asked for, whatever it speaks."""
+def test_reject_sends_the_requested_icmp_error(
+    rules: Nft, star: Star, family: int, how: Rejection
+) -> None:
+    """The client gets the error of its own family, for every protocol."""
     rules.apply(forward(nftables.reject(how)))
     for protocol in PROTOCOLS:
-        seen = star.asked(star.asker, family, star.first, protocol)
+        seen = star.probe(star.client, family, star.first, protocol)
         assert (seen.outcome, seen.code) == (Outcome.REJECTED, REJECTIONS[how][family])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_reset_is_for_tcp(rules: Nft, star: Star, family: int) -> None:
+def test_reject_with_tcp_reset_affects_tcp_only(rules: Nft, star: Star, family: int) -> None:
     """A TCP connection is refused by a RST, and nothing else is refused."""
     rules.apply(forward(nftables.l4proto("tcp"), nftables.reject("tcp-reset")))
-    outcomes = [star.asked(star.asker, family, star.first, protocol) for protocol in PROTOCOLS]
+    outcomes = [star.probe(star.client, family, star.first, protocol) for protocol in PROTOCOLS]
     assert [seen.outcome for seen in outcomes] == [Outcome.REPLY, Outcome.REPLY, Outcome.REJECTED]
     assert outcomes[2].code == "rst"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_verdict_decides(rules: Nft, star: Star, family: int) -> None:
-    """Drop drops, accept ends the chain, a jump comes back, and so does return."""
+def test_verdicts_accept_drop_jump_and_return(rules: Nft, star: Star, family: int) -> None:
+    """Drop drops, accept ends the chain, jump and return come back."""
 
     def outcome(*verdicts: Parts, sub: Parts | None = None, policy: str = "accept") -> Outcome:
         rules.apply([nftables.add_table(TABLE), nftables.del_table(TABLE)])
@@ -191,7 +195,7 @@ def test_a_verdict_decides(rules: Nft, star: Star, family: int) -> None:
                 *(nftables.add_rule(TABLE, "chain", verdict) for verdict in verdicts),
             ]
         )
-        return star.asked(star.asker, family, star.first).outcome
+        return star.probe(star.client, family, star.first).outcome
 
     accept, drop, back = (
         nftables.verdict("accept"),
@@ -210,11 +214,11 @@ def test_a_verdict_decides(rules: Nft, star: Star, family: int) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_masquerade_hides_the_asker(
+def test_masquerade_replaces_the_source_address(
     rules: Nft, star: Star, family: int, protocol: Protocol
 ) -> None:
-    """Who is asked sees the router's address on that side, and the asker gets the answer."""
-    before = star.asked(star.asker, family, star.first, protocol)
+    """The server sees the router's address on that side, and the client gets the reply."""
+    before = star.probe(star.client, family, star.first, protocol)
     rules.apply(
         [
             nftables.add_table(TABLE),
@@ -222,15 +226,17 @@ def test_masquerade_hides_the_asker(
             nftables.add_rule(TABLE, "nat", nftables.oifname(OUT), nftables.masquerade()),
         ]
     )
-    after = star.asked(star.asker, family, star.first, protocol)
-    assert (before.outcome, before.seen_from) == (Outcome.REPLY, ASKER[family])
+    after = star.probe(star.client, family, star.first, protocol)
+    assert (before.outcome, before.seen_from) == (Outcome.REPLY, CLIENT[family])
     assert (after.outcome, after.seen_from) == (Outcome.REPLY, ROUTER[family][1])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_dnat_sends_it_elsewhere(rules: Nft, star: Star, family: int, protocol: Protocol) -> None:
-    """What is sent to the router itself arrives at the station; `ct_dnat` knows it again."""
+def test_dnat_redirects_to_another_station(
+    rules: Nft, star: Star, family: int, protocol: Protocol
+) -> None:
+    """A packet to the router arrives at the station, and `ct_dnat` matches it."""
     to = star.station(2, family)
     own = ROUTER[family][0]
     rules.apply(
@@ -244,14 +250,14 @@ def test_dnat_sends_it_elsewhere(rules: Nft, star: Star, family: int, protocol: 
             nftables.add_rule(TABLE, "chain", nftables.ct_dnat(), nftables.verdict("accept")),
         ]
     )
-    seen = star.asked(star.asker, family, star.second, protocol, to=own)
-    assert (seen.outcome, seen.seen_from) == (Outcome.REPLY, ASKER[family])
-    assert star.asked(star.asker, family, star.first, protocol).outcome is Outcome.DROPPED
+    seen = star.probe(star.client, family, star.second, protocol, to=own)
+    assert (seen.outcome, seen.seen_from) == (Outcome.REPLY, CLIENT[family])
+    assert star.probe(star.client, family, star.first, protocol).outcome is Outcome.DROPPED
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_dnat_changes_the_port_where_one_is_given(rules: Nft, star: Star, family: int) -> None:
-    """A published port leads to another one behind the router."""
+def test_dnat_rewrites_the_port(rules: Nft, star: Star, family: int) -> None:
+    """A published port leads to another port behind the router."""
     to = star.station(2, family)
     own = ROUTER[family][0]
     rules.apply(
@@ -270,14 +276,14 @@ def test_dnat_changes_the_port_where_one_is_given(rules: Nft, star: Star, family
     )
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     with (
-        star.second.socket(kind, socket.SOCK_DGRAM) as ear,
-        star.asker.socket(kind, socket.SOCK_DGRAM) as asker,
+        star.second.socket(kind, socket.SOCK_DGRAM) as listener,
+        star.client.socket(kind, socket.SOCK_DGRAM) as client,
     ):
-        ear.bind(("", PORT + 1))
-        asker.sendto(b"knock", (own, PORT))
-        asker.sendto(b"wrong door", (own, PORT + 1))
-        settle(*star.everybody)
-        ear.setblocking(False)
-        assert ear.recv(100) == b"knock"
+        listener.bind(("", PORT + 1))
+        client.sendto(b"knock", (own, PORT))
+        client.sendto(b"wrong door", (own, PORT + 1))
+        settle(*star.namespaces)
+        listener.setblocking(False)
+        assert listener.recv(100) == b"knock"
         with pytest.raises(BlockingIOError):
-            ear.recv(100)
+            listener.recv(100)

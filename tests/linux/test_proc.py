@@ -1,4 +1,4 @@
-"""What proc_pid_stat(5) tells of a process, whatever it is called."""
+"""Fields of proc_pid_stat(5), and transport protocols of the kernel."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ import contextlib
 import mmap
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from linux import proc
-from linux.proc import ProcessStat
+from linux.proc import ProcessStat, protocol_available
 
 _NAMED = ("sh", "-c", 'printf %s "$1" > /proc/$$/comm; echo; read _', "sh")
-"""A shell that gives itself a name, says so, and waits to be told to end."""
+"""A shell that sets its name, prints a line, and ends at the next line of input."""
 
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
-    """One that waits."""
+    """Start a process that waits."""
     with subprocess.Popen(["sleep", "1000"]) as process:
         yield process
         process.kill()
 
 
 @pytest.mark.parametrize("name", ["plain", "a) R 1 (b", "three words ) ("])
-def test_a_name_is_no_field(name: str) -> None:
-    """However it looks."""
+def test_stat_is_parsed_for_any_command_name(name: str) -> None:
+    """Spaces and parentheses in the name do not shift the fields."""
     pipe = subprocess.PIPE
     with subprocess.Popen([*_NAMED, name], stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None
@@ -38,8 +39,8 @@ def test_a_name_is_no_field(name: str) -> None:
         process.communicate(b"\n")
 
 
-def test_it_is_told_apart_by_its_birth(child: subprocess.Popen[bytes]) -> None:
-    """Which comes after its parent's; there is none when it has ended, collected or not."""
+def test_start_time_of_living_and_ended_processes(child: subprocess.Popen[bytes]) -> None:
+    """A child starts after its parent; an ended process has none, zombie or not."""
     where = f"/proc/{child.pid}"
     assert 0 < proc.born("/proc/self") <= proc.born(where) == ProcessStat.of(where).born
     child.kill()
@@ -50,8 +51,8 @@ def test_it_is_told_apart_by_its_birth(child: subprocess.Popen[bytes]) -> None:
     assert proc.born(where) == 0
 
 
-def test_a_page_that_is_touched_counts() -> None:
-    """Once."""
+def test_touched_page_counts_as_one_fault() -> None:
+    """A second access does not count."""
     before = ProcessStat.of("/proc/self").faults
     with mmap.mmap(-1, 100 * mmap.PAGESIZE) as area:
         with contextlib.suppress(OSError):  # a kernel that has no others
@@ -61,8 +62,8 @@ def test_a_page_that_is_touched_counts() -> None:
     assert 100 <= ProcessStat.of("/proc/self").faults - before < 200
 
 
-def test_a_signal_that_waits_is_seen() -> None:
-    """And where the command line is."""
+def test_pending_signals_and_argument_area() -> None:
+    """A blocked signal stays pending; the command line has a begin and an end."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     try:
         signal.raise_signal(signal.SIGUSR1)
@@ -73,3 +74,19 @@ def test_a_signal_that_waits_is_seen() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
     start, end = ProcessStat.of("/proc/self").arguments
     assert start < end
+
+
+@pytest.mark.parametrize("name", ["TCP", "UDP", "TCPv6", "UDPv6"])
+def test_common_protocols_are_available(name: str) -> None:
+    """Names are compared as a whole."""
+    assert protocol_available(name)
+    assert not protocol_available(name[:2])
+
+
+def test_available_sctp_has_sockets() -> None:
+    """SCTP is available only where a socket for it can be opened."""
+    said = protocol_available("SCTP")
+    if said:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    else:
+        assert not protocol_available("SCTPv6")

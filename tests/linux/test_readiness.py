@@ -1,4 +1,4 @@
-"""What the kernel does a little later than it says, and how that is waited for."""
+"""Waiting for carriers and local addresses, which the kernel sets late."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from linux.readiness import await_carrier, await_local
 
 NEAR, FAR = 7, 8
 OFTEN = 30
-"""So often the kernel is late at least once, by far."""
+"""Repetitions in which the kernel is late at least once."""
 
 
 def pair(netlink: Netlink, *, far: bool) -> None:
-    """A veth pair whose near end is up, before its `far` end if that is to be so at all."""
+    """Make a veth pair whose near end comes up first, then its `far` end if wanted."""
     netlink.send([rtnetlink.add_veth("near", "far", index=NEAR, peer_index=FAR)])
     if far:
         netlink.send([rtnetlink.set_link(FAR, up=True)])
 
 
-def test_a_link_carries_once_it_was_waited_for(space: NetNS) -> None:
-    """An end that is up before its peer carries only when a worker has seen to it."""
+def test_await_carrier_returns_when_both_ends_run(space: NetNS) -> None:
+    """An end that is up before its peer carries only after a kernel worker has run."""
     with Netlink(space) as netlink:
         for _ in range(OFTEN):
             pair(netlink, far=True)
@@ -33,16 +33,16 @@ def test_a_link_carries_once_it_was_waited_for(space: NetNS) -> None:
             netlink.send([rtnetlink.del_link("near")])
 
 
-def test_a_link_without_a_peer_that_is_up_is_named(space: NetNS) -> None:
-    """It will never carry; the message says what to look at."""
+def test_await_carrier_names_a_link_whose_peer_is_down(space: NetNS) -> None:
+    """The message says what to check."""
     with Netlink(space) as netlink:
         pair(netlink, far=False)
         with pytest.raises(TimeoutError, match=r"near has no carrier .* is its peer up"):
             await_carrier(netlink, ["near"], bound=0.05)
 
 
-def test_an_address_is_local_once_it_was_waited_for(space: NetNS) -> None:
-    """Of IPv6 one can bind to it at once, while what comes for it is still thrown away."""
+def test_await_local_returns_when_ipv6_is_received(space: NetNS) -> None:
+    """Before that one can bind to the address, but packets to it are dropped."""
     with Netlink(space) as netlink:
         netlink.send([rtnetlink.add_bridge("br0", index=NEAR)])
         for number in range(1, OFTEN):
@@ -52,8 +52,8 @@ def test_an_address_is_local_once_it_was_waited_for(space: NetNS) -> None:
             assert rtnetlink_dump.route_to(netlink, own.ip).local
 
 
-def test_an_address_that_is_not_there_is_named(space: NetNS) -> None:
-    """One of IPv4 would be local by now, so that nobody is asked."""
+def test_await_local_names_a_missing_ipv6_address(space: NetNS) -> None:
+    """An IPv4 address would receive at once and is not checked."""
     with Netlink(space) as netlink:
         await_local(netlink, [ip_address("192.0.2.1")], bound=0)
         with pytest.raises(TimeoutError, match=r"fd00::1 takes no packets .* is it there"):

@@ -1,18 +1,20 @@
-"""Links, addresses, routes, rules, neighbours: asked for, then read by another decoder."""
+"""Links, addresses, routes, rules, neighbours: changed, then read through pyroute2 or probed."""
 
 from __future__ import annotations
 
 import socket
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from harness.model.plan import Outcome
 from linux import rtnetlink
 from linux.netlink import Netlink, NetlinkError, Request, u32
 from linux.netns import NetNS
 from linux.rtnetlink import Address
 from tests.linux import decoder
+from tests.linux.star_topology import Star
 
 MAC, OTHER_MAC = "02:42:0a:00:00:01", "02:42:0a:00:00:02"
 BRIDGE = 5
@@ -28,7 +30,7 @@ def send(space: NetNS, *requests: Request) -> None:
 
 @pytest.fixture
 def bridged(space: NetNS) -> NetNS:
-    """The namespace with a bridge `br0` in it."""
+    """Add a bridge `br0` to the namespace."""
     send(space, rtnetlink.add_bridge("br0", index=BRIDGE))
     return space
 
@@ -36,8 +38,8 @@ def bridged(space: NetNS) -> NetNS:
 # --- links --------------------------------------------------------------------------
 
 
-def test_a_bridge_is_made_as_asked(space: NetNS) -> None:
-    """Name, index, MAC and MTU are those asked for; it runs no spanning tree and has no delay."""
+def test_bridge_has_requested_attributes_and_no_spanning_tree(space: NetNS) -> None:
+    """The bridge has no forward delay either."""
     send(space, rtnetlink.add_bridge("br7", index=77, mac=MAC, mtu=1400))
     found = decoder.link(space, "br7")
     data = found.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
@@ -47,16 +49,16 @@ def test_a_bridge_is_made_as_asked(space: NetNS) -> None:
     assert data.get_attr("IFLA_BR_STP_STATE") == data.get_attr("IFLA_BR_FORWARD_DELAY") == 0
 
 
-def test_a_link_may_start_down(space: NetNS) -> None:
-    """Without `up` a link is made and stays down until it is told otherwise."""
+def test_link_stays_down_without_up(space: NetNS) -> None:
+    """A bridge with `up=False`, and a link of any kind by default."""
     send(space, rtnetlink.add_bridge("br7", up=False), rtnetlink.add_link("bridge", "br8", mac=MAC))
     assert not decoder.link(space, "br7")["flags"] & UP
     assert not decoder.link(space, "br8")["flags"] & UP
     assert decoder.link(space, "br8").get_attr("IFLA_ADDRESS") == MAC
 
 
-def test_a_veth_pair_is_made_in_one_message(bridged: NetNS) -> None:
-    """Both ends are placed, named and sized as asked; the near one is up, and a port."""
+def test_veth_pair_is_made_in_one_message(bridged: NetNS) -> None:
+    """Both ends have place, name and size; the near one is up, and a bridge port."""
     with NetNS.new() as far:
         send(
             bridged,
@@ -80,8 +82,8 @@ def test_a_veth_pair_is_made_in_one_message(bridged: NetNS) -> None:
     assert (near["flags"] & UP, peer["flags"] & UP) == (UP, 0)
 
 
-def test_a_near_end_may_be_placed_elsewhere(space: NetNS) -> None:
-    """Both ends of a cable can be laid between two namespaces from a third."""
+def test_both_veth_ends_can_be_placed_from_a_third_namespace(space: NetNS) -> None:
+    """The third namespace gets no link."""
     with NetNS.new() as one, NetNS.new() as other:
         send(space, rtnetlink.add_veth("a", "b", netns=one.fd, peer_netns=other.fd, up=False))
         assert not decoder.link(one, "a")["flags"] & UP
@@ -90,8 +92,8 @@ def test_a_near_end_may_be_placed_elsewhere(space: NetNS) -> None:
             assert len(list(ipr.get_links())) == 1
 
 
-def test_a_link_on_a_parent(bridged: NetNS) -> None:
-    """A macvlan knows its parent and mode, and can be made right in another namespace."""
+def test_macvlan_has_parent_and_mode_in_another_namespace(bridged: NetNS) -> None:
+    """It is made there by one message."""
     mode = u32(rtnetlink.IFLA_MACVLAN_MODE, 4)  # MACVLAN_MODE_BRIDGE
     with NetNS.new() as far:
         made = rtnetlink.add_link("macvlan", "mv", parent=BRIDGE, netns=far.fd, data=mode, index=8)
@@ -101,7 +103,7 @@ def test_a_link_on_a_parent(bridged: NetNS) -> None:
     assert found.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_MACVLAN_MODE") == "bridge"
 
 
-def test_a_link_is_changed_in_what_is_asked(bridged: NetNS) -> None:
+def test_set_link_changes_only_the_given_attributes(bridged: NetNS) -> None:
     """Name, MTU, MAC, master and state change one by one, and nothing else does."""
 
     def state() -> tuple[Any, ...]:
@@ -127,7 +129,7 @@ def test_a_link_is_changed_in_what_is_asked(bridged: NetNS) -> None:
     assert state() == (0, 1400, OTHER_MAC, None)
 
 
-def test_a_link_moves_and_goes(space: NetNS) -> None:
+def test_link_moves_and_del_link_removes_both_ends(space: NetNS) -> None:
     """`netns` moves a link; removing one end of a pair by name removes both."""
     with NetNS.new() as far:
         send(space, rtnetlink.add_veth("near", "far", index=20))
@@ -139,8 +141,8 @@ def test_a_link_moves_and_goes(space: NetNS) -> None:
                 assert [item.get_attr("IFLA_IFNAME") for item in ipr.get_links()] == ["lo"]
 
 
-def test_a_group_of_links_goes_in_one_step(space: NetNS) -> None:
-    """Both ends of each pair in it, and nobody else."""
+def test_del_group_removes_all_links_of_the_group(space: NetNS) -> None:
+    """Both ends of each pair go, other links stay."""
     send(space, *(rtnetlink.add_veth(f"near{number}", f"far{number}") for number in range(3)))
     send(space, *(rtnetlink.set_link(0, name=f"near{number}", group=77) for number in range(2)))
     send(space, rtnetlink.del_group(77))
@@ -150,7 +152,7 @@ def test_a_group_of_links_goes_in_one_step(space: NetNS) -> None:
 
 
 @pytest.mark.parametrize("mac", ["02:42:0a:00:00", "02:42:0a:00:00:01:02", "not a mac"])
-def test_a_mac_is_six_bytes(mac: str) -> None:
+def test_malformed_mac_is_refused(mac: str) -> None:
     """Anything else is refused before it reaches the kernel."""
     with pytest.raises(ValueError, match=r"is not a MAC address|non-hexadecimal"):
         rtnetlink.set_link(1, mac=mac)
@@ -170,9 +172,7 @@ def test_a_mac_is_six_bytes(mac: str) -> None:
         ("fd00::3/128", None),
     ],
 )
-def test_an_address_is_added_and_taken_away(
-    bridged: NetNS, text: str, broadcast: str | None
-) -> None:
+def test_address_is_added_and_removed(bridged: NetNS, text: str, broadcast: str | None) -> None:
     """Address, prefix and broadcast address are there, and gone after removal."""
     send(bridged, rtnetlink.add_address(BRIDGE, ip_interface(text)))
     found = decoder.addresses(bridged, BRIDGE)[text]
@@ -182,17 +182,17 @@ def test_an_address_is_added_and_taken_away(
 
 
 @pytest.mark.parametrize(("nodad", "flags"), [(True, 0x02), (False, 0x40)])
-def test_duplicate_address_detection_is_a_choice(
+def test_nodad_makes_ipv6_address_usable_at_once(
     bridged: NetNS, *, nodad: bool, flags: int
 ) -> None:
-    """Without it an IPv6 address is usable at once, with it the address is tentative first."""
+    """Without `nodad` the address is tentative first."""
     send(bridged, rtnetlink.add_address(BRIDGE, ip_interface("fd00::3/64"), nodad=nodad))
     found = decoder.addresses(bridged, BRIDGE)["fd00::3/64"].get_attr("IFA_FLAGS")
     assert found & (0x02 | 0x40) == flags  # IFA_F_NODAD, IFA_F_TENTATIVE
 
 
-def test_an_address_twice_is_refused(bridged: NetNS) -> None:
-    """The same address again is an error, not a silent success."""
+def test_existing_address_is_refused(bridged: NetNS) -> None:
+    """The error names the address and the link."""
     request = rtnetlink.add_address(BRIDGE, ip_interface("10.1.2.3/16"))
     send(bridged, request)
     with pytest.raises(NetlinkError, match=r"add address 10\.1\.2\.3/16 to link 5: File exists"):
@@ -204,16 +204,16 @@ def test_an_address_twice_is_refused(bridged: NetNS) -> None:
 
 @pytest.fixture
 def routed(bridged: NetNS) -> NetNS:
-    """The namespace with addresses on `br0`, so that gateways are on its link."""
+    """Add addresses to `br0`, so that gateways are on its link."""
     for text in ("10.0.0.1/24", "fd00::1/64"):
         send(bridged, rtnetlink.add_address(BRIDGE, ip_interface(text)))
     return bridged
 
 
-Told = tuple[str | None, int, str | None, int | None, str | None, int, int]
+RouteFields = tuple[str | None, int, str | None, int | None, str | None, int, int]
 
 
-def routes(space: NetNS, family: int, table: int) -> set[Told]:
+def routes(space: NetNS, family: int, table: int) -> set[RouteFields]:
     """Routes as (destination, prefix, gateway, link, source, scope, type)."""
     with decoder.rtnetlink(space) as ipr:
         found = [item for item in ipr.get_routes(family=family) if in_table(item) == table]
@@ -232,13 +232,13 @@ def routes(space: NetNS, family: int, table: int) -> set[Told]:
 
 
 def in_table(item: Any) -> int:
-    """The table of a decoded route or rule."""
+    """Return the table of a decoded route or rule."""
     return int(item.get_attr("RTA_TABLE") or item.get_attr("FRA_TABLE") or item["table"])
 
 
 @pytest.mark.parametrize("table", [254, 100, 1000])
-def test_a_route_says_where_and_how(routed: NetNS, table: int) -> None:
-    """Destination, gateway, link, source and table are those asked for, in both families."""
+def test_route_has_requested_attributes(routed: NetNS, table: int) -> None:
+    """Destination, gateway, link, source and table are the requested ones, in both families."""
     four, six = ip_network("10.9.0.0/16"), ip_network("fd09::/16")
     send(
         routed,
@@ -270,7 +270,7 @@ def test_a_route_says_where_and_how(routed: NetNS, table: int) -> None:
         (None, "fd00::2", "fd00::3"),
     ],
 )
-def test_a_route_is_added_replaced_and_taken_away(
+def test_route_is_added_replaced_and_removed(
     routed: NetNS, destination: str | None, first: str, second: str
 ) -> None:
     """A second route to the same place is refused unless it replaces; the right one goes."""
@@ -292,8 +292,8 @@ def test_a_route_is_added_replaced_and_taken_away(
 
 
 @pytest.mark.parametrize("text", ["10.9.0.0/16", "fd09::/16", "0.0.0.0/0", "::/0"])
-def test_a_blackhole_is_one(space: NetNS, text: str) -> None:
-    """The route is of the type that swallows, in the main table."""
+def test_blackhole_route_has_its_type_in_the_main_table(space: NetNS, text: str) -> None:
+    """Networks of both families, and default routes."""
     network = ip_network(text)
     send(space, rtnetlink.add_blackhole(network))
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
@@ -306,22 +306,22 @@ def test_a_blackhole_is_one(space: NetNS, text: str) -> None:
 
 
 @pytest.mark.parametrize("table", [100, 1000])
-def test_a_rule_is_made_as_asked(space: NetNS, table: int) -> None:
-    """Priority, interface and table of a rule are those asked for, in both families."""
+def test_policy_rule_has_requested_attributes(space: NetNS, table: int) -> None:
+    """Priority, interface and table of a rule are the requested ones, in both families."""
     for family in (4, 6):
         send(space, rtnetlink.add_rule(family, iif="eth9", table=table, priority=7))
     for number in (socket.AF_INET, socket.AF_INET6):
         with decoder.rtnetlink(space) as ipr:
             (rule,) = [item for item in ipr.get_rules(family=number) if in_table(item) == table]
-        told = [rule.get_attr(name) for name in ("FRA_PRIORITY", "FRA_IIFNAME", "FRA_TABLE")]
-        assert (told, rule["action"]) == ([7, "eth9", table], 1)  # FR_ACT_TO_TBL
+        found = [rule.get_attr(name) for name in ("FRA_PRIORITY", "FRA_IIFNAME", "FRA_TABLE")]
+        assert (found, rule["action"]) == ([7, "eth9", table], 1)  # FR_ACT_TO_TBL
 
 
 # --- neighbours ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("address", [ip_address("10.0.0.9"), ip_address("fd00::9")])
-def test_a_neighbour_is_added_and_forgotten(routed: NetNS, address: Address) -> None:
+def test_neighbour_is_added_replaced_and_removed(routed: NetNS, address: Address) -> None:
     """A permanent entry says whose MAC it is; a second one replaces it; then it is gone."""
 
     def entries() -> list[tuple[str, int, int]]:
@@ -334,3 +334,61 @@ def test_a_neighbour_is_added_and_forgotten(routed: NetNS, address: Address) -> 
         assert entries() == [(mac, 0x80, BRIDGE)]  # NUD_PERMANENT
     send(routed, rtnetlink.del_neighbour(BRIDGE, address))
     assert entries() == []
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_policy_rule_routes_packets_of_its_input_interface(
+    star: Star, family: Literal[4, 6]
+) -> None:
+    """With `iif` an interface, what comes in there uses the other table, and nothing else."""
+    ways = [
+        rtnetlink.add_route(star.shared(family), via=star.station(2, family), table=100),
+        rtnetlink.add_rule(family, iif="eth0", table=100, priority=7),
+    ]
+    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
+    star.netlink.send(ways)
+    assert star.probe(star.client, family, star.second).outcome is Outcome.REPLY
+    assert star.probe(star.router, family, star.first).outcome is Outcome.REPLY
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_policy_rule_for_lo_routes_locally_sent_packets(star: Star, family: Literal[4, 6]) -> None:
+    """With `iif` `lo` only what the router sends itself uses the other table."""
+    star.netlink.send(
+        [
+            rtnetlink.add_route(star.shared(family), via=star.station(2, family), table=100),
+            rtnetlink.add_rule(family, iif="lo", table=100, priority=7),
+        ]
+    )
+    assert star.probe(star.router, family, star.second).outcome is Outcome.REPLY
+    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_policy_rules_apply_in_order_of_priority(star: Star, family: Literal[4, 6]) -> None:
+    """The matching rule with the smaller number decides."""
+    for table, number in ((100, 1), (200, 2)):
+        way = rtnetlink.add_route(
+            star.shared(family), via=star.station(number, family), table=table
+        )
+        star.netlink.send(
+            [way, rtnetlink.add_rule(family, iif="eth0", table=table, priority=table)]
+        )
+    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY
+    star.netlink.send([rtnetlink.add_rule(family, iif="eth0", table=200, priority=50)])
+    assert star.probe(star.client, family, star.second).outcome is Outcome.REPLY
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_blackhole_route_drops_without_an_icmp_error(star: Star, family: Literal[4, 6]) -> None:
+    """Without a route there is an error; more specific routes still apply."""
+    elsewhere = {4: "198.51.100.77", 6: "2001:db8:9::77"}[family]
+    around = {4: "198.51.100.0/24", 6: "2001:db8:9::/64"}[family]
+
+    def outcome() -> Outcome:
+        return star.probe(star.client, family, star.first, to=elsewhere).outcome
+
+    assert outcome() is Outcome.REJECTED
+    star.netlink.send([rtnetlink.add_blackhole(ip_network(around))])
+    assert outcome() is Outcome.DROPPED
+    assert star.probe(star.client, family, star.first).outcome is Outcome.REPLY

@@ -1,4 +1,4 @@
-"""What the kernel tells, held against another decoder of the same kernel."""
+"""Dumps of rtnetlink, compared with those of pyroute2, and route lookups."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from linux import netns, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
 from linux.readiness import await_local
-from linux.rtnetlink_dump import Link, Neighbour, Route
+from linux.rtnetlink_dump import Link, Neighbour, Route, route_to
 from tests.linux import decoder
+from tests.linux.star_topology import Star
 
 MAC = "02:42:0a:00:00:01"
 RTN_LOCAL = 2
@@ -22,7 +23,7 @@ RTN_LOCAL = 2
 
 @pytest.fixture
 def netlink(space: NetNS) -> Iterator[Netlink]:
-    """A netlink socket of a namespace with a bridge, one port and addresses."""
+    """Open a netlink socket in a namespace with a bridge, one port and addresses."""
     with Netlink(space) as opened:
         opened.send(
             [
@@ -39,7 +40,7 @@ def netlink(space: NetNS) -> Iterator[Netlink]:
         yield opened
 
 
-def test_links_are_as_another_decoder_reads_them(netlink: Netlink, space: NetNS) -> None:
+def test_links_agree_with_pyroute2(netlink: Netlink, space: NetNS) -> None:
     """Index, name, kind, state, MAC, MTU, master and peer of every link agree."""
     with decoder.rtnetlink(space) as ipr:
         expected = {
@@ -70,14 +71,14 @@ def test_links_are_as_another_decoder_reads_them(netlink: Netlink, space: NetNS)
     assert found["port"] == (7, "veth", True, MAC, 1400, 5, 8)
 
 
-def test_one_link_is_told_as_among_all(netlink: Netlink) -> None:
-    """Looked up by name or listed, a link is the same."""
+def test_link_by_name_equals_link_in_the_dump(netlink: Netlink) -> None:
+    """Both queries give the same fields."""
     by_name = {name: rtnetlink_dump.link(netlink, name) for name in ("lo", "br0", "port", "peer")}
     assert {link.name: link for link in rtnetlink_dump.links(netlink)} == by_name
 
 
-def test_a_port_tells_its_state(netlink: Netlink) -> None:
-    """A port that carries forwards at once; isolation shows; what is no port has no state."""
+def test_bridge_port_has_state_and_isolation(netlink: Netlink) -> None:
+    """A port with a carrier forwards at once; a link that is no port has no state."""
 
     def port() -> Link:
         return rtnetlink_dump.link(netlink, "port")
@@ -90,7 +91,7 @@ def test_a_port_tells_its_state(netlink: Netlink) -> None:
     assert rtnetlink_dump.link(netlink, "br0").port_state is None
 
 
-def test_addresses_are_told_with_their_link(netlink: Netlink) -> None:
+def test_addresses_have_their_link(netlink: Netlink) -> None:
     """Every address with its prefix, in order of link and family, or those of one link."""
     own = [ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64")]
     found = rtnetlink_dump.addresses(netlink)
@@ -108,28 +109,26 @@ def test_addresses_are_told_with_their_link(netlink: Netlink) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "question", [rtnetlink_dump.addresses_request, rtnetlink_dump.routes_request]
-)
-def test_what_a_family_has_that_the_kernel_lacks_is_nothing(
-    netlink: Netlink, question: Callable[[int], Request]
+@pytest.mark.parametrize("make", [rtnetlink_dump.addresses_request, rtnetlink_dump.routes_request])
+def test_dump_of_unsupported_family_is_empty(
+    netlink: Netlink, make: Callable[[int], Request]
 ) -> None:
-    """Such a question it takes for one about all families."""
-    request = question(socket.AF_APPLETALK)
+    """The kernel answers such a request with all families."""
+    request = make(socket.AF_APPLETALK)
     assert netlink.ask(request)
     assert not rtnetlink_dump.dump_family(netlink, request)
 
 
-def test_an_address_with_a_peer_is_told_by_its_own_end(netlink: Netlink, space: NetNS) -> None:
-    """Of a point-to-point address the near end is what the link answers to."""
+def test_point_to_point_address_is_the_local_end(netlink: Netlink, space: NetNS) -> None:
+    """The peer's address is not the link's own."""
     with decoder.rtnetlink(space) as ipr:
         ipr.addr("add", index=5, local="10.5.0.1", address="10.5.0.2", prefixlen=32)
     found = [item.address for item in rtnetlink_dump.addresses(netlink, index=5)]
     assert ip_interface("10.5.0.1/32") in found
 
 
-def test_an_address_tells_whether_it_can_be_used(netlink: Netlink, space: NetNS) -> None:
-    """While duplicates are looked for an address is tentative; where there is one, it failed."""
+def test_address_is_tentative_during_dad(netlink: Netlink, space: NetNS) -> None:
+    """An address with `nodad` is usable at once."""
 
     def flags(text: str) -> tuple[bool, bool]:
         (found,) = (
@@ -142,12 +141,11 @@ def test_an_address_tells_whether_it_can_be_used(netlink: Netlink, space: NetNS)
     assert flags("fd00::2/64") == (True, False)
 
 
-def test_the_addresses_taken_in_are_the_local_routes(space: NetNS) -> None:
-    """Of every link, `lo` and link-local ones too; no subnet, group or anycast address."""
+def test_local_addresses_equal_the_local_routes(space: NetNS) -> None:
+    """Link-local addresses and those of `lo` too; no subnet, group or anycast address."""
     own = [ip_interface(text) for text in ("fd00::12:3456/64", "fe80::7/64")]
-    netns.write_sysctls(
-        space, {"net.ipv6.conf.all.forwarding": 1}
-    )  # a router has anycast addresses
+    # a router has anycast addresses
+    netns.write_sysctls(space, {"net.ipv6.conf.all.forwarding": 1})
     with Netlink(space) as netlink:
         netlink.send(
             [rtnetlink.add_bridge("br0", index=5, up=False), rtnetlink.no_link_local("br0")]
@@ -163,8 +161,8 @@ def test_the_addresses_taken_in_are_the_local_routes(space: NetNS) -> None:
     assert found == local == {*(item.ip for item in own), ip_address("::1")}
 
 
-def test_on_lo_nobody_is_looked_for(netlink: Netlink) -> None:
-    """Neighbours are resolved on a cable and on a bridge, and not on `lo`."""
+def test_lo_resolves_no_neighbours(netlink: Netlink) -> None:
+    """Bridges and veth ends do."""
     resolves = {link.name: link.resolves for link in rtnetlink_dump.links(netlink)}
     assert resolves == {"lo": False, "br0": True, "port": True, "peer": True}
 
@@ -172,7 +170,7 @@ def test_on_lo_nobody_is_looked_for(netlink: Netlink) -> None:
 @pytest.mark.parametrize(
     ("text", "black"), [("10.9.0.0/16", "10.8.0.0/16"), ("fd09::/16", "fd08::/16")]
 )
-def test_routes_are_told_by_table_and_kind(netlink: Netlink, text: str, black: str) -> None:
+def test_routes_are_selected_by_table_and_kind(netlink: Netlink, text: str, black: str) -> None:
     """Each route is in its own table; kinds other than unicast show only when asked for."""
     network, swallowed = ip_network(text), ip_network(black)
     family = network.version
@@ -196,8 +194,8 @@ def test_routes_are_told_by_table_and_kind(netlink: Netlink, text: str, black: s
     assert {route.destination for route in extra} == {swallowed}
 
 
-def test_links_of_which_a_router_has_told_are_known(netlink: Netlink, space: NetNS) -> None:
-    """By a route that has come with an advertisement, and by no other."""
+def test_links_with_ra_routes_need_a_router_advertisement(netlink: Netlink, space: NetNS) -> None:
+    """A static route through the link is not enough."""
     with decoder.rtnetlink(space) as ipr:
         ipr.route("add", dst="2001:db8::/32", gateway="fd00::2", oif=5)
         assert rtnetlink_dump.links_with_ra_routes(netlink) == []
@@ -205,8 +203,8 @@ def test_links_of_which_a_router_has_told_are_known(netlink: Netlink, space: Net
     assert rtnetlink_dump.links_with_ra_routes(netlink) == ["br0"]
 
 
-def test_routes_that_every_link_has_are_those_of_ipv6(netlink: Netlink) -> None:
-    """Of link-local networks IPv4's is told: who has a route there was given it."""
+def test_automatic_ipv6_routes_are_left_out(netlink: Netlink) -> None:
+    """A link-local route of IPv4 is listed, as it was added."""
     links = [ip_network("169.254.0.0/16"), ip_network("fe80::/64")]
     netlink.send([rtnetlink.add_route(network, oif=5, replace=True) for network in links])
     told = {route.destination for route in rtnetlink_dump.routes(netlink)}
@@ -215,8 +213,40 @@ def test_routes_that_every_link_has_are_those_of_ipv6(netlink: Netlink) -> None:
 
 
 @pytest.mark.parametrize("address", [ip_address("10.0.0.9"), ip_address("fd00::9")])
-def test_neighbours_are_told(netlink: Netlink, address: rtnetlink.Address) -> None:
-    """An entry has its link, address, MAC and state."""
+def test_neighbour_has_link_address_mac_and_state(
+    netlink: Netlink, address: rtnetlink.Address
+) -> None:
+    """Both families are listed."""
     netlink.send([rtnetlink.add_neighbour(5, address, MAC)])
     found = [item for item in rtnetlink_dump.neighbours(netlink) if item.address == address]
     assert found == [Neighbour(5, address, MAC, rtnetlink.NUD_PERMANENT)]
+
+
+def test_route_to_neighbour_has_link_and_no_gateway(star: Star) -> None:
+    """The destination is on the link."""
+    found = route_to(star.netlink, star.station(0, 4))
+    assert (found.refused, found.local, found.oif, found.via) == ("", False, 10, None)
+
+
+def test_route_to_remote_address_has_the_gateway(star: Star) -> None:
+    """Both families are looked up."""
+    for family in (4, 6):
+        found = route_to(star.netlink, star.shared(family).network_address)
+        assert (found.oif, found.via) == (11, star.station(1, family))
+
+
+def test_route_to_own_address_is_local(star: Star) -> None:
+    """Packets to it do not leave the namespace."""
+    assert route_to(star.netlink, ip_address("192.0.2.1")).local
+
+
+def test_route_to_uncovered_address_is_refused(star: Star) -> None:
+    """There is no default route."""
+    for nowhere in ("203.0.113.1", "2001:db8:ffff::1"):
+        assert route_to(star.netlink, ip_address(nowhere)).refused == "no route"
+
+
+def test_route_to_blackhole_differs_from_no_route(star: Star) -> None:
+    """The lookup tells both refusals apart."""
+    star.netlink.send([rtnetlink.add_blackhole(ip_network("203.0.113.0/24"))])
+    assert route_to(star.netlink, ip_address("203.0.113.1")).refused == "blackhole"

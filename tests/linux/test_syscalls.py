@@ -1,4 +1,4 @@
-"""The system calls say what they were asked when they fail."""
+"""System calls and their errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from linux import syscalls as sys_
 
 
 def take_back() -> None:
-    """Ask for a capability after giving all up."""
+    """Request a capability after dropping all."""
     sys_.capset(0)
     sys_.capset(0x1000)
 
@@ -40,7 +40,7 @@ REFUSED: dict[str, tuple[Callable[[], object], int, str]] = {
 
 
 @pytest.mark.parametrize("call", REFUSED)
-def test_a_refused_call_says_what_it_asked(call: str) -> None:
+def test_error_names_call_and_arguments(call: str) -> None:
     """The error has the errno, the call with its arguments, and the kernel's words."""
     ask, number, words = REFUSED[call]
     with (
@@ -53,13 +53,13 @@ def test_a_refused_call_says_what_it_asked(call: str) -> None:
 
 
 def permitted() -> int:
-    """The calling thread's capabilities as proc(5) tells them."""
+    """Return the calling thread's capabilities of proc(5)."""
     lines = Path("/proc/thread-self/status").read_text().splitlines()
     return next(int(line.split()[1], 16) for line in lines if line.startswith("CapPrm"))
 
 
-def test_capabilities_are_those_of_the_thread() -> None:
-    """What a thread gives up is gone for it, both halves of the set, and for no other."""
+def test_capset_affects_only_the_calling_thread() -> None:
+    """Both halves of the set are dropped for that thread, and for no other."""
     before = sys_.capget()
     assert before == permitted()
     kept = before & (1 << 12 | 1 << 38)  # CAP_NET_ADMIN, CAP_PERFMON
@@ -70,8 +70,8 @@ def test_capabilities_are_those_of_the_thread() -> None:
     assert permitted() == before
 
 
-def test_mounts_come_and_go(tmp_path: Path) -> None:
-    """What is mounted shows, a bind mount shows the same, and what is unmounted is gone."""
+def test_mount_bind_and_umount(tmp_path: Path) -> None:
+    """A bind mount shows the files of its source; after umount both are empty."""
     place, again = tmp_path / "place", tmp_path / "again"
     place.mkdir()
     again.mkdir()

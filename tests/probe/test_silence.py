@@ -68,12 +68,12 @@ def test_a_hundred_negatives_cost_a_few_looks(star: Star, passes: list[bool]) ->
     """Silence costs no time-out: a handful of looks at the counters, for all cells together."""
     refuse(star, nftables.verdict("drop"))
     asked = [
-        question(star.asker, SHARED[family], star.first, protocol, number)
+        question(star.client, SHARED[family], star.first, protocol, number)
         for number in range(20)
         for protocol in PROTOCOLS
         for family in FAMILIES
     ]
-    found = ask_all(asked, through=star.everybody)
+    found = ask_all(asked, through=star.namespaces)
     assert set(found) == {Observation(Outcome.DROPPED)}
     assert passes[-1]
     assert len(passes) < 20
@@ -81,8 +81,8 @@ def test_a_hundred_negatives_cost_a_few_looks(star: Star, passes: list[bool]) ->
 
 def test_a_positive_matrix_does_not_wait(star: Star, passes: list[bool]) -> None:
     """When every question has its answer, nobody looks whether the world is quiet."""
-    asked = [question(star.asker, SHARED[family], star.first) for family in FAMILIES]
-    assert {seen.outcome for seen in ask_all(asked, through=star.everybody)} == {Outcome.REPLY}
+    asked = [question(star.client, SHARED[family], star.first) for family in FAMILIES]
+    assert {seen.outcome for seen in ask_all(asked, through=star.namespaces)} == {Outcome.REPLY}
     assert passes == []
 
 
@@ -121,7 +121,7 @@ def test_addresses_that_nobody_has_cost_a_few_looks(passes: list[bool]) -> None:
 
 def on_link(star: Star, address: str) -> None:
     """Let the asker take an address for one of its own link."""
-    with Netlink(star.asker) as netlink:
+    with Netlink(star.client) as netlink:
         netlink.send([rtnetlink.add_route(ip_network(address), oif=2)])
 
 
@@ -141,18 +141,18 @@ def test_who_answers_for_others_is_waited_for(
 ) -> None:
     """A proxy lets a neighbour wait for up to 0.8 s; until then nothing is lost."""
     on_link(star, SHARED[family])
-    (lost,) = ask_all([question(star.asker, SHARED[family], star.first, protocol)])
+    (lost,) = ask_all([question(star.client, SHARED[family], star.first, protocol)])
     assert lost.outcome is Outcome.DROPPED
     proxy(star, family)
-    asked = [question(star.asker, SHARED[family], star.first, protocol)]
-    (seen,) = ask_all(asked, through=star.everybody)
+    asked = [question(star.client, SHARED[family], star.first, protocol)]
+    (seen,) = ask_all(asked, through=star.namespaces)
     assert seen.outcome is Outcome.REPLY
 
 
 def test_an_anycast_address_is_waited_for(star: Star) -> None:
     """Who has an anycast address answers for it as late as a proxy (RFC 4861, 7.2.7)."""
-    asked = [question(star.asker, "2001:db8::", star.router)]
-    (seen,) = ask_all(asked, through=star.everybody)
+    asked = [question(star.client, "2001:db8::", star.router)]
+    (seen,) = ask_all(asked, through=star.namespaces)
     assert seen.detail == f"the answer came from {ROUTER[6][0]}, not from 2001:db8::"
 
 
@@ -249,8 +249,8 @@ def test_patience_is_for_what_runs_in_user_space(
         ear.bind((own, RELAY))
         ear.settimeout(PATIENCE)
         relayed = executor.submit(relay)
-        asked = [question(star.asker, SHARED[family], star.first, Protocol.UDP)]
-        (seen,) = ask_all(asked, through=star.everybody, patience=PATIENCE)
+        asked = [question(star.client, SHARED[family], star.first, Protocol.UDP)]
+        (seen,) = ask_all(asked, through=star.namespaces, patience=PATIENCE)
         relayed.result(PATIENCE)
     assert (seen.outcome, seen.seen_from) == (Outcome.REPLY, other)
 
@@ -263,10 +263,10 @@ def test_an_error_is_told_to_the_one_it_is_about(star: Star, family: Family) -> 
     """Refusals that come while others are asked spoil none of them: hundreds, one by one."""
     refuse(star, nftables.oifname("eth2"), nftables.reject())
     asked = [
-        question(star.asker, str(star.station(to, family)), star.stations[to], protocol, number)
+        question(star.client, str(star.station(to, family)), star.stations[to], protocol, number)
         for number, (protocol, to) in enumerate(product(PROTOCOLS * 60, (1, 2)))
     ]
-    found = ask_all(asked, through=star.everybody)
+    found = ask_all(asked, through=star.namespaces)
     assert {seen.outcome for seen in found[::2]} == {Outcome.REPLY}
     assert set(found[1::2]) == {Observation(Outcome.REJECTED, code="port-unreachable")}
 
@@ -283,9 +283,9 @@ def test_what_strays_to_another_namespace_is_no_answer(
     star.netlink.send([rtnetlink.add_route(own.network, via=star.station(2, family))])
     if refused:
         refuse(star, nftables.iifname("eth0"), nftables.reject())
-    lost = [question(star.asker, SHARED[family], star.first, protocol) for protocol in PROTOCOLS]
+    lost = [question(star.client, SHARED[family], star.first, protocol) for protocol in PROTOCOLS]
     witnessed = question(star.second, SHARED[family], star.second, number=1)
-    *found, control = ask_all([*lost, witnessed], through=star.everybody)
+    *found, control = ask_all([*lost, witnessed], through=star.namespaces)
     assert control.outcome is Outcome.REPLY
     assert [seen.outcome for seen in found] == [Outcome.DROPPED] * 3
     assert {seen.seen_from for seen in found[:2]} == {None if refused else str(own.ip)}

@@ -1,4 +1,4 @@
-"""Images on their way into an engine, and what is on disk afterwards."""
+"""Helpers that load images into an engine and list its files."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def import_root(
 
 
 def base_layer(engine: Engine) -> bytes:
-    """The files of `base` as a layer."""
+    """Return the layer of `base`."""
     files = tars.unpacked(b"".join(engine.images.save(["base"])))
     return next(data for name, data in files.items() if len(data) > 1_000_000)
 
 
 def make(engine: Engine, *layers: bytes, name: str = "made", **defaults: object) -> str:
-    """Load an image of these layers, the lowest first; its id."""
+    """Load an image of these layers, the lowest first, and return its id."""
     made = tars.config(layers, **defaults)
     (found,) = load(engine, tars.packed(tars.new_docker(layers, made, [name])))
     return found.identity
 
 
 def output(engine: Engine, image: str, script: str) -> str:
-    """What a shell prints in a new container of an image, without a network."""
+    """Return the output of a shell in a new container of an image, without a network."""
     made = engine.run(image, ["sh", "-c", script], network="none")
     engine.wait(made.id)
     text = "".join(entry.data.decode() for entry in engine.logs(made.id))
@@ -55,7 +55,7 @@ def output(engine: Engine, image: str, script: str) -> str:
 
 
 def on_disk(root: Path) -> set[str]:
-    """Everything below a state directory but the library's fixed parts."""
+    """List everything below a state directory but the library's fixed parts."""
     library = root / "library"
     fixed = {library / name for name in ("", "lock", "scratch", "layers", "configs")}
     return {str(path.relative_to(root)) for path in root.rglob("*") if path not in fixed}
@@ -63,8 +63,8 @@ def on_disk(root: Path) -> set[str]:
 
 @contextmanager
 def unchanged(root: Path) -> Iterator[None]:
-    """The body leaves nothing on disk, and of this process no descriptor, child or mount."""
-    gc.collect()  # or what earlier tests' engines had open goes meanwhile
+    """Check that the body leaves nothing on disk, and no descriptor, child or mount."""
+    gc.collect()  # engines of earlier tests close their files now
     before = _state(root)
     yield
     assert _state(root) == before
@@ -80,7 +80,7 @@ def _state(root: Path) -> tuple[set[str], set[str], str, int]:
 
 
 def has_id(number: int) -> bool:
-    """Whether this user namespace has a user and a group of that number."""
+    """Return True if this user namespace maps the user and the group of that number."""
     maps = [Path(f"/proc/self/{name}_map").read_text().splitlines() for name in ("uid", "gid")]
     ranges = [[tuple(map(int, line.split())) for line in lines] for lines in maps]
     return all(any(0 <= number - first < count for first, _, count in each) for each in ranges)

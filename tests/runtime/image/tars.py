@@ -1,4 +1,4 @@
-"""Archives made by hand, with `tarfile` and `json` alone: nothing here is mydocker's."""
+"""Archives made with `tarfile` and `json`, without mydocker's code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Item(NamedTuple):
     mtime: int = 1_000_000_000
 
     def encoded(self) -> bytes:
-        """Header and data."""
+        """Encode header and data."""
         info = tarfile.TarInfo(self.name)
         info.size, info.type, info.mode = len(self.data), self.type, self.mode
         info.uid, info.gid, info.linkname = self.uid, self.gid, self.target
@@ -40,42 +40,42 @@ class Item(NamedTuple):
 
 
 def directory(name: str, mode: int = 0o755) -> Item:
-    """A directory."""
+    """Return a directory entry."""
     return Item(name, type=tarfile.DIRTYPE, mode=mode)
 
 
 def symlink(name: str, target: str) -> Item:
-    """A symbolic link."""
+    """Return a symbolic link."""
     return Item(name, type=tarfile.SYMTYPE, target=target)
 
 
 def link(name: str, target: str) -> Item:
-    """A hard link."""
+    """Return a hard link."""
     return Item(name, type=tarfile.LNKTYPE, target=target)
 
 
 def tar(*items: Item) -> bytes:
-    """A complete tar."""
+    """Encode a complete tar."""
     return b"".join(item.encoded() for item in items) + bytes(1024)
 
 
 def packed(files: Tree) -> bytes:
-    """A tar of plain files."""
+    """Encode a tar of plain files."""
     return tar(*(Item(name, data) for name, data in files.items()))
 
 
 def sha256(data: bytes) -> str:
-    """In hexadecimal digits."""
+    """Return the SHA-256 in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def plain(layer: bytes) -> bytes:
-    """A layer without its compression."""
+    """Return a layer without its compression."""
     return gzip.decompress(layer) if layer[:2] == b"\x1f\x8b" else layer
 
 
 def config(layers: Sequence[bytes], **defaults: Any) -> bytes:
-    """An image's configuration; `defaults` is the part about containers."""
+    """Encode an image's configuration; `defaults` is the part about containers."""
     return json.dumps(
         {
             "architecture": "amd64",
@@ -91,7 +91,7 @@ def config(layers: Sequence[bytes], **defaults: Any) -> bytes:
 
 
 def old_docker(layers: Sequence[bytes], made: bytes, names: Sequence[str] = ()) -> dict[str, bytes]:
-    """The files of `docker save` until version 24."""
+    """Return the files of `docker save` until version 24."""
     paths = [f"{sha256(str(number).encode())}/layer.tar" for number in range(len(layers))]
     manifest = [{"Config": f"{sha256(made)}.json", "RepoTags": list(names), "Layers": paths}]
     return {
@@ -102,7 +102,7 @@ def old_docker(layers: Sequence[bytes], made: bytes, names: Sequence[str] = ()) 
 
 
 def new_docker(layers: Sequence[bytes], made: bytes, names: Sequence[str] = ()) -> dict[str, bytes]:
-    """The files of `docker save` from version 25 on, without those for OCI's tools."""
+    """Return the files of `docker save` since version 25, without those for OCI's tools."""
     blobs = {f"blobs/sha256/{sha256(data)}": data for data in (*layers, made)}
     manifest = [
         {
@@ -115,12 +115,12 @@ def new_docker(layers: Sequence[bytes], made: bytes, names: Sequence[str] = ()) 
 
 
 def descriptor(data: bytes, kind: str = "", **more: Any) -> dict[str, Any]:
-    """How OCI's documents point to each other."""
+    """Return a descriptor, by which OCI documents refer to each other."""
     return {"mediaType": kind, "digest": f"sha256:{sha256(data)}", "size": len(data), **more}
 
 
 def oci(layers: Sequence[bytes], made: bytes, names: Sequence[str] = ()) -> dict[str, bytes]:
-    """The files of an OCI image layout."""
+    """Return the files of an OCI image layout."""
     manifest = json.dumps(
         {
             "schemaVersion": 2,
@@ -143,7 +143,7 @@ def oci(layers: Sequence[bytes], made: bytes, names: Sequence[str] = ()) -> dict
 
 
 def unpacked(archive: bytes) -> dict[str, bytes]:
-    """The plain files of a tar, read by `tarfile`."""
+    """Return the plain files of a tar, read by `tarfile`."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
         return {
             item.name: file.read()

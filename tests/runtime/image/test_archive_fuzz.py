@@ -1,4 +1,4 @@
-"""Archives that nobody thought of: hypothesis makes them, and the promises are the same."""
+"""Property tests of layers and archives with random content."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ KINDS = st.sampled_from(
 
 @st.composite
 def items(draw: st.DrawFn) -> Item:
-    """Any entry; most of them could be."""
+    """Draw an entry; most are valid."""
     kind = draw(KINDS)
     return Item(
         draw(PATHS),
@@ -66,7 +66,7 @@ def items(draw: st.DrawFn) -> Item:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A directory with a neighbour that must not change, on the sandbox's tmpfs."""
+    """Make a directory with a neighbour that must not change, on the sandbox's tmpfs."""
     with tempfile.TemporaryDirectory(dir="/run") as made:
         outside = Path(made, "outside")
         outside.mkdir()
@@ -91,8 +91,8 @@ def _packed(tree: Path) -> bytes:
 
 @fuzz
 @given(st.lists(items(), max_size=12))
-def test_a_layer_stays_in_its_directory(entries: list[Item]) -> None:
-    """Whatever its entries are called and link to; and what is taken is taken again as the same."""
+def test_arbitrary_entries_stay_in_the_layer_directory(entries: list[Item]) -> None:
+    """A layer that is accepted packs to a tar that is accepted as the same."""
     with scratch() as made:
         descriptors = set(os.listdir("/proc/self/fd"))
         with suppress(InvalidArchive):
@@ -100,7 +100,7 @@ def test_a_layer_stays_in_its_directory(entries: list[Item]) -> None:
             data = _packed(made / "one" / "tree")
             layers.build(str(made / "two"), Chunks([data]), Budget(1 << 30))
             assert _packed(made / "two" / "tree") == data
-        # What earlier tests have left to the garbage collector may be closed by now.
+        # Descriptors of earlier tests may have been closed by the garbage collector.
         assert set(os.listdir("/proc/self/fd")) <= descriptors
         assert set(os.listdir(made)) <= {"one", "two", "outside"}
 
@@ -114,7 +114,7 @@ ARCHIVES = [
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """An archive in which some bytes are others, more, or fewer."""
+    """Draw an archive with changed, inserted, removed or swapped bytes."""
     data = bytearray(draw(st.sampled_from(ARCHIVES)))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data)))
@@ -136,8 +136,8 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @fuzz
 @given(damaged())
-def test_a_damaged_archive_is_whole_or_refused(data: bytes) -> None:
-    """There is the image that the digests promise, or nothing at all."""
+def test_damaged_archive_loads_whole_or_not_at_all(data: bytes) -> None:
+    """The store has the image that the digests describe, or nothing."""
     with scratch() as made, tempfile.TemporaryFile(dir="/run", buffering=0) as file:
         store = ImageStore(str(made))
         file.write(data)
@@ -174,8 +174,8 @@ JSON = st.recursive(
 
 @fuzz
 @given(JSON)
-def test_a_configuration_is_understood_or_refused(made: Any) -> None:
-    """Never half: what comes out of it is text that a program can be given."""
+def test_arbitrary_configuration_is_parsed_or_refused(made: Any) -> None:
+    """The parsed strings can be arguments of a program."""
     raw = json.dumps(made).encode()
     try:
         found = parse_config(raw)
@@ -190,7 +190,7 @@ def test_a_configuration_is_understood_or_refused(made: Any) -> None:
 
 @fuzz
 @given(st.binary(max_size=2000))
-def test_bytes_are_refused(data: bytes) -> None:
-    """What is not an archive at all raises nothing but `InvalidArchive`."""
+def test_arbitrary_bytes_are_refused(data: bytes) -> None:
+    """Bytes that are no archive raise only `InvalidArchive`."""
     with scratch() as made, pytest.raises(InvalidArchive):
         layers.build(str(made / "one"), io.BytesIO(data), Budget(1 << 30))

@@ -1,4 +1,4 @@
-"""The image that is assembled from the machine, and when it is made anew."""
+"""Assembly and cache of the image `base`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from runtime.errors import NotFoundError, UnsupportedError
 from runtime.image import assemble, base
 from runtime.image.base import BASE, BUSYBOX
 
-ROOM = 20_000_000
-"""An image of the machine's own programs stays below it, in bytes."""
+LIMIT = 20_000_000
+"""Upper bound on the size of `base` in bytes."""
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> str:
-    """An empty cache."""
+    """Return an empty cache directory."""
     return str(tmp_path)
 
 
 def test_base_has_a_shell_and_its_libraries(cache: str) -> None:
-    """Small, readable for every user, nothing set-uid, nothing pointing outside."""
+    """The image is small and readable; no file is set-uid, no link leads out."""
     found = base.get(BASE, cache)
     (layer,) = map(Path, found.layers)
-    assert found.size < ROOM
+    assert found.size < LIMIT
     for name in ("sh", "sleep", "cat", "ls", "env", "true"):
         assert (layer / "bin" / name).exists()
     for path in layer.rglob("*"):
@@ -45,16 +45,16 @@ def test_base_has_a_shell_and_its_libraries(cache: str) -> None:
         assert (layer / "etc" / name).exists()
 
 
-def test_it_is_made_once(cache: str) -> None:
-    """The second time nothing is copied, and nothing but it lies in the cache."""
+def test_base_is_assembled_once(cache: str) -> None:
+    """The second lookup copies nothing, and the cache holds one layer."""
     first = base.get(BASE, cache)
     assert base.get(f"{BASE}:latest", cache) == first
     assert len(list(Path(cache).glob("base-*"))) == 1
     assert not list(Path(cache).glob("new-*"))
 
 
-def test_a_changed_machine_makes_a_new_one(cache: str) -> None:
-    """When a program is another than it was; the old layer stays under whoever stands on it."""
+def test_base_is_assembled_again_after_a_program_changed(cache: str) -> None:
+    """The old layer stays for the containers on it."""
     first = base.get(BASE, cache)
     record = Path(cache, "base.json")
     made = json.loads(record.read_text())
@@ -65,10 +65,10 @@ def test_a_changed_machine_makes_a_new_one(cache: str) -> None:
     assert os.path.isdir(first.layers[0])
 
 
-def test_another_copy_of_mydocker_takes_the_same(
+def test_base_is_shared_by_copies_of_mydocker(
     cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it lies and when it was installed does not matter; what it would make does."""
+    """Path and age of the recipe do not matter; its content does."""
     first = base.get(BASE, cache)
     other = tmp_path / "elsewhere.py"
     other.write_bytes(Path(base.RECIPE).read_bytes())
@@ -91,15 +91,15 @@ DAMAGE: dict[str, Callable[[str], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
-def test_a_damaged_cache_is_made_anew(cache: str, damage: Callable[[str], object]) -> None:
-    """Whatever somebody did to it."""
+def test_damaged_cache_is_replaced(cache: str, damage: Callable[[str], object]) -> None:
+    """A lookup returns a complete image."""
     base.get(BASE, cache)
     damage(cache)
     assert os.path.exists(f"{base.get(BASE, cache).layers[0]}/bin/sh")
 
 
-def test_a_layer_goes_a_month_after_it_was_replaced(cache: str) -> None:
-    """Not before: a container may be running on it. However old it was when it was replaced."""
+def test_replaced_layer_is_removed_after_a_month(cache: str) -> None:
+    """The month begins with the replacement, as a container may run on the layer."""
     month = 31 * 24 * 3600
 
     def remake() -> str:
@@ -122,23 +122,23 @@ def test_a_layer_goes_a_month_after_it_was_replaced(cache: str) -> None:
     assert os.path.isdir(third)
 
 
-def test_many_at_once_make_one(cache: str) -> None:
-    """The first makes it and the others wait."""
+def test_concurrent_lookups_assemble_base_once(cache: str) -> None:
+    """The first assembles it and the others wait."""
     with ThreadPoolExecutor(4) as pool:
         found = set(pool.map(lambda _: base.get(BASE, cache).layers, range(4)))
     assert len(found) == 1
 
 
-def test_a_failure_leaves_nothing(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without a shell is told what to install; no half of an image stays."""
+def test_failed_assembly_leaves_nothing(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a shell gets an error that names the package to install."""
     monkeypatch.setattr(assemble, "_DIRECTORIES", ("/nowhere",))
     with pytest.raises(UnsupportedError, match="no program 'sh'"):
         base.get(BASE, cache)
     assert os.listdir(cache) == ["lock"]
 
 
-def test_an_unknown_image_is_named(cache: str) -> None:
-    """With a way to see what there is."""
+def test_unknown_name_is_in_the_error(cache: str) -> None:
+    """The remedy is the command that lists images."""
     with pytest.raises(NotFoundError, match="alpine"):
         base.get("alpine", cache)
 
@@ -147,7 +147,7 @@ def test_an_unknown_image_is_named(cache: str) -> None:
 
 
 def _elf(*segments: tuple[int, bytes]) -> bytes:
-    """A 64-bit little-endian ELF file with these program headers and their contents."""
+    """Encode a 64-bit little-endian ELF file with these program headers and contents."""
     offset = 64 + 56 * len(segments)
     headers = contents = b""
     for kind, data in segments:
@@ -159,8 +159,8 @@ def _elf(*segments: tuple[int, bytes]) -> bytes:
     return identity + head + headers + contents
 
 
-def test_a_loader_is_read_from_the_file(tmp_path: Path) -> None:
-    """A static program has none, and neither has a script."""
+def test_interpreter_of_elf_file(tmp_path: Path) -> None:
+    """A static program has no loader, and neither has a script."""
     path = tmp_path / "program"
     path.write_bytes(_elf((1, b"code"), (3, b"/lib64/ld.so\0")))
     assert assemble.interpreter(str(path)) == "/lib64/ld.so"
@@ -170,10 +170,10 @@ def test_a_loader_is_read_from_the_file(tmp_path: Path) -> None:
     assert assemble.interpreter(str(path)) is None
 
 
-def test_a_static_busybox_is_all_it_takes(
+def test_static_busybox_is_the_whole_image(
     tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One file, and a link for each of its applets; the image goes by both names."""
+    """One file, and a link for each of its applets; the image has both names."""
     binaries = tmp_path / "machine"
     binaries.mkdir()
     busybox = binaries / "busybox"
@@ -194,19 +194,21 @@ def test_a_static_busybox_is_all_it_takes(
 # --- where it is kept ----------------------------------------------------------------
 
 
-def test_the_cache_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked for, else the user's cache, else below mydocker's root."""
+def test_cache_directory_order_and_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable comes first, then the user's cache, then mydocker's root."""
     monkeypatch.setenv("MYDOCKER_IMAGE_CACHE", f"{tmp_path}/asked")
     assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/asked"
     monkeypatch.delenv("MYDOCKER_IMAGE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}/home")
     assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/home/mydocker"
-    os.chmod(f"{tmp_path}/home/mydocker", 0o777)  # somebody else could put a program there
+    os.chmod(f"{tmp_path}/home/mydocker", 0o777)  # another user could put a program there
     assert base.cache_directory(f"{tmp_path}/root") == f"{tmp_path}/root/images"
 
 
-def test_it_has_a_python_that_speaks_with_sockets(cache: str) -> None:
-    """This machine's own, with no more modules than a probe needs, and no source."""
+def test_base_has_a_python_with_sockets(cache: str) -> None:
+    """The modules are those of a probe, without source."""
     root = base.get(BASE, cache).layers[0]
     told = subprocess.run(
         ["/usr/bin/python3", "-I", "-S", "-c", "import json, socket; print(json.__file__)"],

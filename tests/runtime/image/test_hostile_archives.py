@@ -1,4 +1,4 @@
-"""Archives that were made to do harm, or were damaged: refused, and nothing is left."""
+"""Hostile and damaged archives are refused, and leave nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UP = "../" * 12
 
 @pytest.fixture
 def canary(root: Path) -> Iterator[Path]:
-    """A directory outside of mydocker's, which must stay as it is."""
+    """Make a directory outside of mydocker's that must not change."""
     made = Path(tempfile.mkdtemp(dir="/run", prefix="canary-"))
     (made / "file").write_text("alive")
     yield made
@@ -36,8 +36,8 @@ def canary(root: Path) -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def _there(canary: str) -> dict[str, tuple[list[Item], str]]:
-    """Entries that lead to the canary, and what is said about them."""
+def _leading_to(canary: str) -> dict[str, tuple[list[Item], str]]:
+    """Return entries that lead to the canary, and the expected errors."""
     return {
         "dots": ([Item(f"{UP}{canary}/evil")], "leads out of the archive"),
         "dots inside": ([Item(f"a/{UP}{canary}/evil")], "leads out of the archive"),
@@ -85,19 +85,21 @@ def _there(canary: str) -> dict[str, tuple[list[Item], str]]:
     }
 
 
-LEADING_OUT = _there("x")
+LEADING_OUT = _leading_to("x")
 
 
 @pytest.mark.parametrize("how", LEADING_OUT)
-def test_nothing_leads_out(engine: Engine, root: Path, canary: Path, how: str) -> None:
-    """Neither dots, nor absolute paths, nor links of either kind reach a file outside."""
-    items, said = _there(str(canary).lstrip("/"))[how]
+def test_entry_that_leads_out_is_refused(
+    engine: Engine, root: Path, canary: Path, how: str
+) -> None:
+    """Dots, absolute paths, and links of either kind reach no file outside."""
+    items, said = _leading_to(str(canary).lstrip("/"))[how]
     with unchanged(root), pytest.raises(InvalidError, match=said):
         make(engine, tars.tar(*items))
 
 
-def test_a_link_that_leads_out_is_only_a_link(engine: Engine, canary: Path) -> None:
-    """In a container it leads to the container's own files; what replaces it goes nowhere else."""
+def test_link_to_outside_is_kept_as_a_link(engine: Engine, canary: Path) -> None:
+    """An entry of its name replaces the link and is written inside."""
     items = [symlink("out", str(canary)), symlink("file", f"{canary}/file")]
     make(engine, tars.tar(*items, Item("file", b"mine"), directory("out"), Item("out/file")))
     tree = Path(engine.images.get("made").layers[0])
@@ -141,15 +143,15 @@ ENTRIES: dict[str, tuple[list[Item], str]] = {
 
 
 @pytest.mark.parametrize("what", ENTRIES)
-def test_an_entry_that_cannot_be(engine: Engine, root: Path, what: str) -> None:
-    """Is named with what is wrong about it."""
+def test_invalid_tar_entry_is_refused(engine: Engine, root: Path, what: str) -> None:
+    """The error names the entry and the reason."""
     items, said = ENTRIES[what]
     with unchanged(root), pytest.raises(InvalidError, match=said):
         make(engine, tars.tar(Item("good", b"x" * 10_000), *items))
 
 
 def _header(**changes: bytes) -> bytes:
-    """A header with some fields overwritten, and the checksum made right again."""
+    """Encode a header with some fields overwritten and a correct checksum."""
     places = {"size": (124, 12), "type": (156, 1), "mode": (100, 8)}
     block = bytearray(Item("x").encoded())
     for name, value in changes.items():
@@ -207,16 +209,16 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("what", DAMAGED)
-def test_a_damaged_tar(engine: Engine, root: Path, what: str) -> None:
-    """Is refused as a root file system, where no digest would tell."""
+def test_damaged_tar_is_not_imported(engine: Engine, root: Path, what: str) -> None:
+    """A root file system has no digest that would show the damage."""
     data, said = DAMAGED[what]
     with unchanged(root), pytest.raises(InvalidError, match=said):
         import_root(engine, data)
 
 
 @pytest.mark.parametrize("what", DAMAGED)
-def test_a_damaged_archive(engine: Engine, root: Path, what: str) -> None:
-    """Is refused also as an archive of images."""
+def test_damaged_archive_is_not_loaded(engine: Engine, root: Path, what: str) -> None:
+    """The error gives the reason."""
     data, said = DAMAGED[what]
     with unchanged(root), pytest.raises(InvalidError, match=said):
         load(engine, data)
@@ -225,8 +227,10 @@ def test_a_damaged_archive(engine: Engine, root: Path, what: str) -> None:
 # --- bombs ------------------------------------------------------------------------
 
 
-def test_a_bomb_of_bytes(engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A little that unpacks to more than there may be, in one layer or in the archive around it."""
+def test_archive_beyond_the_byte_budget_is_refused(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small compressed layer or archive unpacks to more than the budget."""
     monkeypatch.setattr(streams, "MOST_BYTES", 1 << 20)
     layer = gzip.compress(tars.tar(Item("zeros", bytes(1 << 21))))
     assert len(layer) < 10_000
@@ -237,18 +241,20 @@ def test_a_bomb_of_bytes(engine: Engine, root: Path, monkeypatch: pytest.MonkeyP
         load(engine, gzip.compress(tars.tar(Item("zeros", bytes(1 << 21)))))
 
 
-def test_many_layers_are_one_bomb(
+def test_byte_budget_is_for_all_layers_together(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an image comes to counts, not what a layer does."""
+    """Each layer alone fits the budget."""
     monkeypatch.setattr(streams, "MOST_BYTES", 1 << 20)
     layers = [gzip.compress(tars.tar(Item(f"f{n}", bytes(200_000)))) for n in range(8)]
     with unchanged(root), pytest.raises(InvalidError, match="unpacks to more than"):
         make(engine, *layers)
 
 
-def test_a_bomb_of_entries(engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many files, or headers that are about no file."""
+def test_archive_with_too_many_entries_is_refused(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers without a file count as well."""
     monkeypatch.setattr(tar, "MAX_ENTRIES", 100)
     with unchanged(root), pytest.raises(InvalidError, match="more than 100 entries"):
         make(engine, tars.tar(*(Item(f"f{n}") for n in range(200))))
@@ -257,8 +263,10 @@ def test_a_bomb_of_entries(engine: Engine, root: Path, monkeypatch: pytest.Monke
         import_root(engine, empty + END)
 
 
-def test_a_full_disk(engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel's own end of it: told as such, and what was written is freed again."""
+def test_load_on_a_full_disk_is_reported_and_undone(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the reason, and the written space is free again."""
     small = root / "small"
     small.mkdir()
     mount("tmpfs", str(small), "tmpfs", 0, "size=2m")

@@ -1,4 +1,4 @@
-"""What layers come to when they are laid over each other, seen from inside a container."""
+"""Stacked layers as a container sees them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ BELOW = tars.tar(
     directory("tree/sub"),
     Item("tree/sub/f"),
 )
-LIST = "cd / && echo d/* whole/* tree/* fil[e]"  # by what directories list, not by what is there
+LIST = (
+    "cd / && echo d/* whole/* tree/* fil[e]"  # the listing of directories, not the lookup of names
+)
 
 
 def _over(engine: Engine, *items: Item) -> list[str]:
-    """What a container sees of `BELOW` under a layer of these entries."""
+    """List the files of `BELOW` that a container sees under a layer of these entries."""
     make(engine, base_layer(engine), BELOW, tars.tar(*items))
     listed = output(engine, "made", LIST).split()
     return sorted(name for name in listed if not set(name) & set("*["))
@@ -45,16 +47,16 @@ WHITEOUTS: dict[str, tuple[list[Item], list[str]]] = {
         [Item("d/.wh.old"), Item("d/.wh.kept"), Item(".wh.file")],
         ["tree/sub", "whole/old"],
     ),
-    "what is not there": ([Item("d/.wh.x")], ["d/kept", "d/old", "file", "tree/sub", "whole/old"]),
+    "a missing file": ([Item("d/.wh.x")], ["d/kept", "d/old", "file", "tree/sub", "whole/old"]),
     "all of a directory": (
         [directory("whole"), Item("whole/.wh..wh..opq"), Item("whole/new")],
         ["d/kept", "d/old", "file", "tree/sub", "whole/new"],
     ),
-    "all of it, said last": (
+    "all of a directory, marked last": (
         [Item("whole/new"), Item("whole/.wh.x"), Item("whole/.wh..wh..opq")],
         ["d/kept", "d/old", "file", "tree/sub", "whole/new"],
     ),
-    "all of it, and more": (
+    "all of a directory, and one file": (
         [Item("whole/.wh..wh..opq"), Item("whole/.wh.old"), Item("whole/new")],
         ["d/kept", "d/old", "file", "tree/sub", "whole/new"],
     ),
@@ -62,7 +64,7 @@ WHITEOUTS: dict[str, tuple[list[Item], list[str]]] = {
         [Item(".wh.whole"), directory("whole"), Item("whole/new")],
         ["d/kept", "d/old", "file", "tree/sub", "whole/new"],
     ),
-    "a directory made anew, said last": (
+    "a directory made anew, marked last": (
         [directory("whole"), Item("whole/new"), Item(".wh.whole")],
         ["d/kept", "d/old", "file", "tree/sub", "whole/new"],
     ),
@@ -78,7 +80,7 @@ WHITEOUTS: dict[str, tuple[list[Item], list[str]]] = {
         [Item("tree")],
         ["d/kept", "d/old", "file", "whole/old"],
     ),
-    "what AUFS kept for itself": (
+    "internal names of AUFS": (
         [Item(".wh..wh.aufs"), directory(".wh..wh.plnk"), Item("d/.wh..wh.orph")],
         ["d/kept", "d/old", "file", "tree/sub", "whole/old"],
     ),
@@ -86,21 +88,21 @@ WHITEOUTS: dict[str, tuple[list[Item], list[str]]] = {
 
 
 @pytest.mark.parametrize("what", WHITEOUTS)
-def test_a_layer_takes_away(engine: Engine, what: str) -> None:
-    """What is gone is gone, and nothing more; the order of entries does not matter."""
+def test_whiteouts_remove_files_of_lower_layers(engine: Engine, what: str) -> None:
+    """Nothing else disappears, and the order of entries does not matter."""
     items, seen = WHITEOUTS[what]
     assert _over(engine, *items) == seen
     assert ".wh." not in output(engine, "made", "ls -aR / 2>/dev/null")
 
 
-def test_what_is_gone_comes_back_in_a_layer_above(engine: Engine) -> None:
-    """A third layer may have a file again that the second took away."""
+def test_upper_layer_restores_a_removed_file(engine: Engine) -> None:
+    """A third layer may have a file that the second removed."""
     gone, back = tars.tar(Item("d/.wh.old")), tars.tar(Item("d/old", b"back"))
     make(engine, base_layer(engine), BELOW, gone, back)
     assert output(engine, "made", "cat /d/old") == "back"
 
 
-def test_files_are_what_they_were(engine: Engine) -> None:
+def test_file_metadata_survives_unpacking(engine: Engine) -> None:
     """Modes with set-uid and sticky bits, times, links of both kinds, FIFOs, capabilities."""
     capability = bytes.fromhex("0100000200040000000000000000000000000000")
     layer = tars.tar(
@@ -135,8 +137,8 @@ def test_files_are_what_they_were(engine: Engine) -> None:
     assert output(engine, "made", "cat /abs /rel") == "samesame"
 
 
-def test_owners_are_kept_as_far_as_there_are_any(engine: Engine) -> None:
-    """An id that this user namespace does not have becomes root's."""
+def test_unmapped_owner_becomes_root(engine: Engine) -> None:
+    """Ids that the user namespace maps are kept."""
     layer = tars.tar(Item("mine", uid=0, gid=0), Item("others", uid=1234, gid=56))
     make(engine, layer)
     tree = Path(engine.images.get("made").layers[0])
@@ -144,8 +146,8 @@ def test_owners_are_kept_as_far_as_there_are_any(engine: Engine) -> None:
     assert owners == {"mine": (0, 0), "others": (1234, 56) if has_id(1234) else (0, 0)}
 
 
-def test_entries_that_come_twice(engine: Engine) -> None:
-    """The last one holds; a directory keeps what is in it."""
+def test_last_entry_of_a_name_wins(engine: Engine) -> None:
+    """A directory keeps its content."""
     layer = tars.tar(
         directory("d", 0o700), Item("d/f", b"first"), directory("d", 0o755), Item("d/f", b"last")
     )
@@ -156,22 +158,24 @@ def test_entries_that_come_twice(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
-def test_what_follows_the_end_counts(engine: Engine, compress: Callable[[bytes], bytes]) -> None:
-    """A digest is of all bytes, also of those after a tar's end, which some programs pad."""
+def test_digest_covers_bytes_after_the_end_of_the_tar(
+    engine: Engine, compress: Callable[[bytes], bytes]
+) -> None:
+    """Some programs pad a tar."""
     make(engine, compress(tars.tar(Item("f", b"x")) + bytes(3 << 20)))
     assert os.listdir(engine.images.get("made").layers[0]) == ["f"]
 
 
-def test_names_of_any_bytes(engine: Engine) -> None:
-    """Long ones, and such as no text encoding has, come out of a saved image as they went in."""
+def test_names_may_be_long_and_of_any_bytes(engine: Engine) -> None:
+    """A name need not be valid UTF-8."""
     name = "/".join(["ü" * 60] * 5) + "/\udcff\udc80"
     layer = tars.tar(Item(name, b"found"))
     make(engine, layer)
     assert (Path(engine.images.get("made").layers[0]) / name).read_bytes() == b"found"
 
 
-def test_containers_share_layers(engine: Engine, root: Path) -> None:
-    """Two images with a layer in common have it once; what one container writes, no other sees."""
+def test_containers_share_layers_but_not_changes(engine: Engine, root: Path) -> None:
+    """Two images with a common layer have it once."""
     base = base_layer(engine)
     make(engine, base, BELOW, tars.tar(Item("one")), name="one")
     make(engine, base, BELOW, tars.tar(Item("two")), name="two")
@@ -186,8 +190,8 @@ def test_containers_share_layers(engine: Engine, root: Path) -> None:
     assert engine.exec(one.id, ["sh", "-c", "test -e /mine"]).exit_code == 0
 
 
-def test_as_many_layers_as_there_may_be(engine: Engine) -> None:
-    """125, of which the uppermost are seen first; one more is refused."""
+def test_image_has_at_most_125_layers(engine: Engine) -> None:
+    """The uppermost of 125 layers wins; 126 are refused."""
     base = base_layer(engine)
     layers = [tars.tar(Item("n", str(n).encode()), Item(f"f{n}")) for n in range(124)]
     make(engine, base, *layers)
@@ -196,15 +200,15 @@ def test_as_many_layers_as_there_may_be(engine: Engine) -> None:
         make(engine, base, *layers, tars.tar(Item("one more")))
 
 
-def test_a_layer_that_comes_twice(engine: Engine) -> None:
-    """As when a step of a build changes nothing: the upper one counts."""
+def test_repeated_layer_counts_at_its_upper_place(engine: Engine) -> None:
+    """A build step that changes nothing repeats a layer."""
     one, two = tars.tar(Item("f", b"one")), tars.tar(Item("f", b"two"))
     make(engine, base_layer(engine), one, two, one)
     assert output(engine, "made", "cat /f") == "one"
 
 
-def test_an_image_needs_no_files_of_its_own(engine: Engine) -> None:
-    """Mount points that it lacks are not written into the container's layer."""
+def test_image_without_files_starts(engine: Engine) -> None:
+    """Missing mount points are not written into the container's layer."""
     made = tars.config([])
     (found,) = load(engine, tars.packed(tars.new_docker([], made, ["nothing"])))
     created = engine.create(found.names[0], ["true"], network="none")
@@ -214,7 +218,7 @@ def test_an_image_needs_no_files_of_its_own(engine: Engine) -> None:
     assert output(engine, "made", "cat /proc/self/comm") == "cat\n"
 
 
-# --- who runs it ------------------------------------------------------------------
+# --- users and stop signals ------------------------------------------------------------------
 
 PASSWD = tars.tar(
     Item("etc/passwd", b"root:x:0:0::/root:/bin/sh\nweb:x:101:102::/srv/web:/bin/sh\nbroken\n"),
@@ -235,8 +239,8 @@ ROOTS = ("0", "root")
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_the_command_runs_as_its_user(engine: Engine, user: str) -> None:
-    """By name or number, with the user's groups and home; by the image's files, not the host's."""
+def test_image_user_has_groups_and_home(engine: Engine, user: str) -> None:
+    """The user is looked up in the image's files, by name or number."""
     make(engine, base_layer(engine), PASSWD, User=user)
     script = f"{WHO}; echo written > /dev/stdout; grep CapEff /proc/self/status"
     if not has_id(101) and user not in ROOTS:
@@ -249,8 +253,8 @@ def test_the_command_runs_as_its_user(engine: Engine, user: str) -> None:
     assert (int(capabilities.split()[1], 16) == 0) == (user not in ROOTS)
 
 
-def test_another_user_is_asked_for(engine: Engine) -> None:
-    """By whoever runs the container, or executes one more command in it."""
+def test_user_option_overrides_image_user(engine: Engine) -> None:
+    """The option works for `run` and `exec`."""
     make(engine, base_layer(engine), PASSWD, User="web")
     found = engine.run("made", ["sleep", "1000"], user="0", network="none")
     assert engine.exec(found.id, ["id", "-u"]).stdout == b"0\n"
@@ -259,8 +263,8 @@ def test_another_user_is_asked_for(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["SIGUSR1", "RTMIN+3", "37"])
-def test_it_is_stopped_as_it_asks_to_be(engine: Engine, wanted: str) -> None:
-    """By the signal that the image names, and not by SIGTERM; nobody has to wait for SIGKILL."""
+def test_stop_sends_the_image_stop_signal(engine: Engine, wanted: str) -> None:
+    """The container ends by that signal and not by SIGTERM or SIGKILL."""
     make(engine, base_layer(engine), StopSignal=wanted)
     name = wanted.removeprefix("SIG").replace("RTMIN+3", "37")
     script = f"trap '' TERM; trap 'exit 3' {name}; echo ready; while :; do sleep 0.01; done"
@@ -269,16 +273,16 @@ def test_it_is_stopped_as_it_asks_to_be(engine: Engine, wanted: str) -> None:
     assert engine.stop(found.id, timeout=30).state.exit_code == 3
 
 
-def test_a_stop_signal_that_is_none(engine: Engine) -> None:
-    """Is named before anything is made."""
+def test_unknown_stop_signal_is_refused(engine: Engine) -> None:
+    """No container is made."""
     make(engine, base_layer(engine), StopSignal="SIGNOPE")
     with pytest.raises(InvalidError, match="no signal 'SIGNOPE'"):
         engine.run("made", ["true"], network="none")
     assert not engine.containers()
 
 
-def test_a_user_that_nobody_knows(engine: Engine, root: Path) -> None:
-    """Is named before anything runs; files that are no files do not hold anybody up."""
+def test_unknown_user_is_refused(engine: Engine, root: Path) -> None:
+    """An /etc/passwd that is a FIFO or a directory does not block."""
     make(engine, base_layer(engine), PASSWD)
     with pytest.raises(InvalidError, match=r"'nobody-knows'.*no such user"):
         engine.run("made", ["true"], user="nobody-knows", network="none")

@@ -1,4 +1,4 @@
-"""The library of images under many hands: killed, raced, removed from, named."""
+"""The image store: killed and concurrent changes, names, removal."""
 
 from __future__ import annotations
 
@@ -52,9 +52,13 @@ LOADING = steps(
 
 
 @pytest.mark.parametrize("step", LOADING.values(), ids=list(LOADING))
-def test_a_load_is_killed(engine: Engine, root: Path, step: tuple[Any, str, bool]) -> None:
-    """There is the whole image or none; the next call removes the rest, and the next load works."""
-    compressed = gzip.compress(_archive(ONE, TWO))  # of which a copy is kept meanwhile
+def test_killed_load_leaves_the_whole_image_or_none(
+    engine: Engine, root: Path, step: tuple[Any, str, bool]
+) -> None:
+    """The next call removes the rest, and the next load works."""
+    compressed = gzip.compress(
+        _archive(ONE, TWO)
+    )  # so that a copy is written to the scratch directory
     killed_at(step, lambda: load(Engine(root), compressed))
     names = brought(engine)
     assert names in ([], ["made:latest"])
@@ -83,8 +87,10 @@ REMOVING = steps(
 
 
 @pytest.mark.parametrize("step", REMOVING.values(), ids=list(REMOVING))
-def test_a_removal_is_killed(engine: Engine, root: Path, step: tuple[Any, str, bool]) -> None:
-    """The image is whole or gone; what is left of it goes with the next change."""
+def test_killed_image_removal_is_finished_by_the_next_change(
+    engine: Engine, root: Path, step: tuple[Any, str, bool]
+) -> None:
+    """The image is whole or removed."""
     make(engine, ONE, TWO)
     make(engine, ONE, name="other")
     killed_at(step, lambda: Engine(root).images.remove("made"))
@@ -102,10 +108,10 @@ FORGETTING = steps((os, "unlink"), (store, "remove"), (store, "_remove_one"), (o
 
 
 @pytest.mark.parametrize("step", FORGETTING.values(), ids=list(FORGETTING))
-def test_the_removal_of_a_container_is_killed(
+def test_killed_container_removal_is_finished_by_the_next_call(
     engine: Engine, root: Path, step: tuple[Any, str, bool]
 ) -> None:
-    """The next call finishes it: nothing of its files is left, and its name is free."""
+    """No file is left, and the name is free."""
     found = engine.run("base", ["mkdir", "-p", "/a/b/c", "/d"], name="web", network="none")
     engine.wait(found.id)
     killed_at(step, lambda: Engine(root).remove("web"))
@@ -115,8 +121,8 @@ def test_the_removal_of_a_container_is_killed(
     engine.create("base", ["true"], name="web", network="none")
 
 
-def test_its_files_may_go_in_any_order(engine: Engine, root: Path) -> None:
-    """Killed when what was asked for is gone already, which a directory may well list first."""
+def test_removal_killed_after_config_is_finished(engine: Engine, root: Path) -> None:
+    """config.json may be the first file that a directory lists."""
     found = engine.create("base", ["true"], name="web", network="none")
 
     def remove_one_file(path: str) -> None:
@@ -132,8 +138,8 @@ def test_its_files_may_go_in_any_order(engine: Engine, root: Path) -> None:
     assert found.id not in os.listdir(root / "containers")
 
 
-def test_many_remove_the_same(root: Path) -> None:
-    """What one has removed is no failure for the others."""
+def test_concurrent_removal_of_one_directory(root: Path) -> None:
+    """A file that another process removed is no failure."""
     doomed = root / "doomed"
     for number in range(400):
         (doomed / f"a{number % 20}" / f"b{number}" / "c").mkdir(parents=True)
@@ -164,8 +170,10 @@ def _load_and_remove(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("work", [_load_many, _load_and_remove])
-def test_many_at_once(engine: Engine, root: Path, work: Callable[[Path, str], None]) -> None:
-    """The same image loaded, used and removed by many processes is there once, or not at all."""
+def test_concurrent_loads_and_removals(
+    engine: Engine, root: Path, work: Callable[[Path, str], None]
+) -> None:
+    """An image that several processes load and remove is there once, or not at all."""
     context = get_context("fork")
     workers = [context.Process(target=work, args=(root, f"p{n}")) for n in range(4)]
     for worker in workers:
@@ -180,10 +188,10 @@ def test_many_at_once(engine: Engine, root: Path, work: Callable[[Path, str], No
     assert not list((root / "library" / "scratch").iterdir())
 
 
-def test_a_layer_that_is_removed_meanwhile_is_made_again(
+def test_layer_removed_during_a_load_is_made_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A load that counts on a layer of another image does not lose it with that image."""
+    """The load counted on a layer of another image."""
     make(engine, ONE, name="first")
     original = ImageStore.publish
     pending = [lambda: engine.images.remove("first")]
@@ -201,8 +209,8 @@ def test_a_layer_that_is_removed_meanwhile_is_made_again(
 # --- names ------------------------------------------------------------------------
 
 
-def test_a_tag_is_one_more_name(engine: Engine) -> None:
-    """For the same image; the last name takes the image along."""
+def test_tag_adds_a_name(engine: Engine) -> None:
+    """The image is removed with its last name."""
     identity = make(engine, ONE)
     engine.images.tag("made", "example.com:5000/team/made:v1")
     engine.images.tag(identity[:10], "again")
@@ -214,8 +222,8 @@ def test_a_tag_is_one_more_name(engine: Engine) -> None:
     assert (removed.images, removed.layers) == ([identity], [tars.sha256(ONE)])
 
 
-def test_a_name_moves(engine: Engine) -> None:
-    """What had it before has none, and can be removed by its id."""
+def test_name_moves_to_the_new_image(engine: Engine) -> None:
+    """The old image stays without a name, and can be removed by its id."""
     first, second = make(engine, ONE), make(engine, TWO)
     assert engine.images.get("made").id == second
     assert {(item.name, item.id) for item in engine.images.all()} >= {
@@ -225,16 +233,16 @@ def test_a_name_moves(engine: Engine) -> None:
     assert engine.images.remove(first[:12]).images == [first]
 
 
-def test_base_is_named_as_it_is(engine: Engine) -> None:
-    """The machine's own image becomes an image like others, of the same id, and starts the same."""
+def test_tagged_base_is_an_ordinary_image(engine: Engine) -> None:
+    """It has the id of `base` and starts as `base` does."""
     engine.images.tag("base", "mine:1")
     assert engine.images.get("mine:1").id == engine.images.get("base").id
     assert output(engine, "mine:1", "echo here") == "here\n"
     assert engine.images.get(engine.images.get("base").id[:12]).id == engine.images.get("base").id
 
 
-def test_an_image_in_use_stays(engine: Engine) -> None:
-    """Also when the container does not run, which is named. By force it only loses its name."""
+def test_image_in_use_is_not_removed(engine: Engine) -> None:
+    """The error names the container; by force the image loses only its name."""
     make(engine, base_layer(engine), ONE)
     found = engine.create("made", ["cat", "/d/f"], name="web", network="none")
     with pytest.raises(ConflictError, match="container 'web' uses it"):
@@ -250,8 +258,8 @@ def test_an_image_in_use_stays(engine: Engine) -> None:
     assert engine.images.remove(left.id).images == [left.id]
 
 
-def test_several_repositories_are_not_removed_by_id(engine: Engine) -> None:
-    """Only by force: somebody may count on the other name."""
+def test_image_with_several_repositories_is_not_removed_by_id(engine: Engine) -> None:
+    """It is removed by force, or by its names."""
     identity = make(engine, ONE)
     engine.images.tag("made", "made:2")
     engine.images.tag("made", "other")
@@ -261,10 +269,10 @@ def test_several_repositories_are_not_removed_by_id(engine: Engine) -> None:
     assert engine.images.remove(identity).names == ["made:2", "made:latest"]
 
 
-def test_an_image_stays_while_a_container_of_it_is_made(
+def test_image_is_locked_while_a_container_is_created(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever wants to remove it then waits, and finds it in use."""
+    """A removal waits, and then finds the image in use."""
     make(engine, ONE)
     original = store.Store.create
     held: list[bool] = []
@@ -280,8 +288,8 @@ def test_an_image_stays_while_a_container_of_it_is_made(
         engine.images.remove("made")
 
 
-def test_an_ambiguous_beginning_of_an_id(engine: Engine) -> None:
-    """Is refused with the ids that start so."""
+def test_ambiguous_id_prefix_is_refused(engine: Engine) -> None:
+    """The error lists the ids."""
     made = [import_root(engine, tars.tar(Item(str(n))), f"n{n}") for n in range(17)]
     digit = next(d for d in "0123456789abcdef" if sum(item.startswith(d) for item in made) > 1)
     with pytest.raises(NotFoundError, match=r"\d ids start so"):
@@ -305,8 +313,8 @@ NAMES = {
 
 
 @pytest.mark.parametrize("text", NAMES)
-def test_names_are_read_as_docker_reads_them(text: str) -> None:
-    """What goes without saying is left out."""
+def test_reference_is_normalized_as_by_docker(text: str) -> None:
+    """The implied registry and tag are left out or added."""
     assert parse_reference(text) == NAMES[text]
 
 
@@ -331,7 +339,7 @@ def test_names_are_read_as_docker_reads_them(text: str) -> None:
         *["a/" * 200 + "a", "x" * 256, "a:" + "x" * 129],
     ],
 )
-def test_names_that_cannot_be(text: str) -> None:
-    """Are refused before anything is made."""
+def test_malformed_reference_is_refused(text: str) -> None:
+    """Nothing is made."""
     with pytest.raises(InvalidError, match=re.escape(f"name an image {text!r}")):
         parse_reference(text)

@@ -1,4 +1,4 @@
-"""Archives of every layout become images, and what an image asks of its containers holds."""
+"""Load, import and save of archives, and the defaults of images."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ LAYOUTS = {"docker 24": tars.old_docker, "docker 25": tars.new_docker, "oci": ta
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("compressed", ["plain", "layers", "all"])
-def test_every_layout_is_an_image(engine: Engine, layout: str, compressed: str) -> None:
-    """Its files are there under the name it came with, whatever was compressed."""
+def test_archive_of_each_layout_loads(engine: Engine, layout: str, compressed: str) -> None:
+    """The image has its name and files, whatever part is compressed."""
     layers = [base_layer(engine), UPPER]
     if compressed != "plain":
         layers = [gzip.compress(layer, 1) for layer in layers]
@@ -41,8 +41,8 @@ def test_every_layout_is_an_image(engine: Engine, layout: str, compressed: str) 
     assert output(engine, found.identity[:12], "ls /srv") == "word\n"
 
 
-def test_an_archive_may_come_through_a_pipe(engine: Engine, root: Path) -> None:
-    """Also when what it begins with is needed last."""
+def test_archive_loads_from_a_pipe(engine: Engine, root: Path) -> None:
+    """The order of the files in the archive does not matter."""
     made = tars.config([UPPER])
     archive = tars.packed(tars.oci([UPPER], made))
     out, into = os.pipe()
@@ -60,8 +60,8 @@ def test_an_archive_may_come_through_a_pipe(engine: Engine, root: Path) -> None:
     assert not list((root / "library" / "scratch").iterdir())
 
 
-def test_layers_that_are_links_to_others(engine: Engine) -> None:
-    """As Docker wrote layers that an archive had already."""
+def test_layer_may_be_a_link_to_another(engine: Engine) -> None:
+    """Docker wrote repeated layers so."""
     files = tars.old_docker([UPPER], tars.config([UPPER]), ["linked"])
     (path,) = (name for name in files if name.endswith("layer.tar"))
     items = [Item(name, data) for name, data in files.items() if name != path]
@@ -70,8 +70,8 @@ def test_layers_that_are_links_to_others(engine: Engine) -> None:
     assert found.names == ("linked:latest",)
 
 
-def test_several_images_in_one(engine: Engine) -> None:
-    """All of them, with all their names."""
+def test_archive_with_several_images_loads_all(engine: Engine) -> None:
+    """Each image has all its names."""
     one, other = tars.config([UPPER]), tars.config([UPPER], Env=["A=b"])
     both = [tars.new_docker([UPPER], one, ["a", "b:2"]), tars.new_docker([UPPER], other)]
     manifest = json.dumps([json.loads(files["manifest.json"])[0] for files in both]).encode()
@@ -96,21 +96,21 @@ def _many_platforms(*platforms: str) -> bytes:
     return tars.packed({**files, "index.json": json.dumps(index).encode()})
 
 
-def test_the_variant_for_this_machine_is_chosen(engine: Engine) -> None:
-    """Out of an index of several, as buildx writes it."""
+def test_variant_for_this_machine_is_loaded(engine: Engine) -> None:
+    """An index of several platforms is what buildx writes."""
     own = f"linux/{tars.MACHINES.get(os.uname().machine, os.uname().machine)}"
     (found,) = load(engine, _many_platforms("windows/amd64", "linux/none", own))
     assert engine.images.get(found.identity).defaults.env == ["N=2"]
 
 
-def test_no_variant_for_this_machine(engine: Engine) -> None:
-    """It is told which there are."""
+def test_archive_without_variant_for_this_machine_is_refused(engine: Engine) -> None:
+    """The error lists the variants."""
     with pytest.raises(InvalidError, match=r"no image for linux/\w+\n.*plan9/z80"):
         load(engine, _many_platforms("plan9/z80"))
 
 
-def test_what_it_asks_of_its_containers_holds(engine: Engine) -> None:
-    """Environment, directory, entrypoint and command; each gives way to what is asked for."""
+def test_container_gets_image_defaults(engine: Engine) -> None:
+    """Options of `run` override environment, directory, entrypoint and command."""
     script = 'echo "$A,$B,$PWD,$*"'
     make(
         engine,
@@ -138,8 +138,8 @@ def test_what_it_asks_of_its_containers_holds(engine: Engine) -> None:
     assert "EMPTY=" in config.env
 
 
-def test_a_container_keeps_its_image(engine: Engine) -> None:
-    """When the name is given to another image, it goes on with the one it was made from."""
+def test_container_keeps_its_image_when_the_name_moves(engine: Engine) -> None:
+    """A restart uses the image that the container was made from."""
     layer = base_layer(engine)
     make(engine, layer, UPPER, name="moving")
     found = engine.run("moving", ["sleep", "1000"], network="none")
@@ -149,8 +149,8 @@ def test_a_container_keeps_its_image(engine: Engine) -> None:
     assert engine.exec(found.id, ["cat", "/srv/word"]).stdout == b"carried over\n"
 
 
-def test_a_loaded_name_hides_the_machines_own(engine: Engine) -> None:
-    """Who loads an image called base wants that one."""
+def test_loaded_image_named_base_hides_the_built_in(engine: Engine) -> None:
+    """The built-in image is back when the loaded one is removed."""
     make(engine, base_layer(engine), UPPER, name="base")
     assert output(engine, "base", "ls /srv") == "word\n"
     assert [item.name for item in engine.images.all()].count("base:latest") == 1
@@ -159,8 +159,8 @@ def test_a_loaded_name_hides_the_machines_own(engine: Engine) -> None:
         engine.images.remove("base")
 
 
-def test_an_import_is_one_layer(engine: Engine) -> None:
-    """A root file system, and what the lines of a Dockerfile make of it."""
+def test_import_makes_one_layer_with_changes(engine: Engine) -> None:
+    """A root file system, changed by Dockerfile instructions."""
     archive = gzip.compress(base_layer(engine), 1)
     changes = ['CMD ["echo", "hello"]', "ENV A=b 'C=d e'", "EXPOSE 80"]
     identity = import_root(engine, archive, "rootfs:1", changes)
@@ -175,8 +175,8 @@ def test_an_import_is_one_layer(engine: Engine) -> None:
 # --- saved again ------------------------------------------------------------------
 
 
-def test_saved_and_loaded_it_is_the_same(engine: Engine, root: Path) -> None:
-    """Id, layers to the last byte, names; saved once more, it is the same archive."""
+def test_save_and_load_keep_the_image(engine: Engine, root: Path) -> None:
+    """Id, names and the bytes of layers are equal, as is a second archive."""
     layers = [gzip.compress(UPPER), tars.tar(Item("x", b"y"))]
     made = tars.config(layers, Env=["A=b"])
     load(engine, tars.packed(tars.old_docker(layers, made, ["a:1", "b:2"])))
@@ -190,8 +190,8 @@ def test_saved_and_loaded_it_is_the_same(engine: Engine, root: Path) -> None:
     assert b"".join(engine.images.save(["a:1", "b:2"])) == archive
 
 
-def test_a_saved_image_is_an_oci_layout(engine: Engine) -> None:
-    """By the digests and sizes that every document gives, read with nothing of mydocker's."""
+def test_saved_archive_is_an_oci_layout(engine: Engine) -> None:
+    """The documents' digests and sizes are checked without mydocker's code."""
     layers = [gzip.compress(UPPER), tars.tar(Item("x", b"y"))]
     made = tars.config(layers)
     load(engine, tars.packed(tars.new_docker(layers, made, ["example.com:5000/a/b:1"])))
@@ -221,8 +221,8 @@ def test_a_saved_image_is_an_oci_layout(engine: Engine) -> None:
     assert listed["RepoTags"] == ["example.com:5000/a/b:1"]
 
 
-def test_base_can_go_elsewhere(engine: Engine) -> None:
-    """The machine's own image is saved as one that any other runtime takes."""
+def test_saved_base_is_an_ordinary_image(engine: Engine) -> None:
+    """The built-in image is saved with its layer and digests."""
     identity = engine.images.get("base").id
     files = tars.unpacked(b"".join(engine.images.save(["base"])))
     (listed,) = json.loads(files["manifest.json"])
@@ -232,8 +232,8 @@ def test_base_can_go_elsewhere(engine: Engine) -> None:
         assert {"bin/sh", "etc/passwd"} <= set(layer.getnames())
 
 
-def test_a_layer_that_was_damaged_is_not_saved(engine: Engine, root: Path) -> None:
-    """What is on disk is checked on its way out."""
+def test_damaged_layer_is_not_saved(engine: Engine, root: Path) -> None:
+    """The digest on disk is checked while it is saved."""
     make(engine, UPPER)
     (blob,) = (root / "library" / "layers").glob("*/blob")
     blob.write_bytes(blob.read_bytes().replace(b"carried", b"dropped"))
@@ -241,8 +241,8 @@ def test_a_layer_that_was_damaged_is_not_saved(engine: Engine, root: Path) -> No
         list(engine.images.save(["made"]))
 
 
-def test_an_unknown_image(engine: Engine) -> None:
-    """Is named, with a way to see what there is."""
+def test_unknown_image_is_named_by_every_command(engine: Engine) -> None:
+    """The remedy is the command that lists images."""
     for use in (
         lambda: engine.run("no/such", ["true"]),
         lambda: engine.images.remove("no/such"),

@@ -1,4 +1,4 @@
-"""Archives whose manifests, configurations and indexes are wrong: refused, by name."""
+"""Archives with invalid manifests, configurations or indexes are refused."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "ports that are no object": (lambda: _config({"config": {"ExposedPorts": [1]}}), "not an obj"),
     "no manifest": (lambda: _oci({"manifests": [tars.descriptor(b"x")]}), "does not have"),
     "a manifest without a digest": (lambda: _oci({"manifests": [{}]}), "not a SHA-256"),
-    "an index for nobody": (lambda: _oci({}), "no image in it"),
+    "an index without manifests": (lambda: _oci({}), "no image in it"),
     "indexes in indexes": (_nested, "lead to indexes without an end"),
     "a layer that is another": (
         lambda: _swapped(LAYER, LAYER.replace(b"y", b"z")),
@@ -134,15 +134,15 @@ DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("what", DOCUMENTS)
-def test_documents_that_cannot_be(engine: Engine, root: Path, what: str) -> None:
-    """Whatever is wrong with them is said; not one layer stays."""
+def test_invalid_document_is_refused(engine: Engine, root: Path, what: str) -> None:
+    """The error gives the reason, and no layer stays."""
     archive, said = DOCUMENTS[what]
     with unchanged(root), pytest.raises(InvalidError, match=said):
         load(engine, archive())
 
 
-def test_a_refused_archive_names_itself(engine: Engine) -> None:
-    """And the error says what was asked, what happened, why perhaps, and what to do."""
+def test_error_names_archive_cause_and_remedy(engine: Engine) -> None:
+    """The lines are request, likely cause and remedy."""
     with pytest.raises(MydockerError) as caught:
         load(engine, b"")
     lines = str(caught.value).splitlines()
@@ -151,8 +151,8 @@ def test_a_refused_archive_names_itself(engine: Engine) -> None:
     assert lines[2].startswith("  try: ")
 
 
-def test_a_good_image_is_not_lost_to_a_bad_one(engine: Engine, root: Path) -> None:
-    """Where one archive has both, none is there; what was there before is."""
+def test_archive_with_one_bad_image_changes_nothing(engine: Engine, root: Path) -> None:
+    """No image of the archive is loaded; earlier images stay."""
     make(engine, LAYER, name="before")
     bad = tars.tar(Item("../x"))
     files = tars.new_docker([LAYER], MADE, ["good"]) | tars.new_docker([bad], tars.config([bad]))
