@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 from harness import __version__
-from harness.adapters.docker_cli.adapter import CliFactory
-from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
 from harness.adapters.protocol import (
     ContainerInfo,
     Endpoint,
@@ -393,27 +391,3 @@ def _prune() -> None:
     for network in engine.networks():
         if network.name != DEFAULT_NETWORK:
             engine.network_remove(network.name)
-
-
-SPEC: Final = CliSpec(
-    name="mydocker-cli",
-    command=(sys.executable, "-m", "runtime"),
-    features=MydockerAdapter.features,
-    version=MydockerAdapter.version,
-    dialect=MydockerAdapter.dialect,
-    words=CliVerbs(
-        converse=("exec", "-i"),
-        repair=("system", "repair"),
-        reset=("system", "reset"),
-        cidfile="",  # of a start that fails nothing stays
-        mtu="mtu",
-        icc="icc",
-    ),
-    load_image=False,
-    env=(("PYTHONPATH", str(Path(__file__).parents[2])),),
-)
-
-
-def adapter() -> CliFactory:
-    """What makes adapters of it."""
-    return CliFactory(SPEC)

@@ -14,12 +14,11 @@ import pytest
 
 from harness.adapters import registry
 from harness.adapters.bare.adapter import BareFactory
-from harness.adapters.bare.hand_veth import VethByHand
-from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT
+from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, VethBridge
 from harness.adapters.docker_cli.adapter import CliAdapter
-from harness.adapters.docker_cli.spec import DaemonSpec
 from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
 from harness.adapters.support import daemon
+from harness.adapters.support.daemon import DaemonSpec
 from harness.model.plan import HOST, Bridge, ContainerSpec, Joined, Nothing
 from harness.testbench.scene import Scene
 from harness.world.build import World
@@ -163,7 +162,7 @@ def test_so_is_one_that_prints_without_end(own_world: World, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ('scratch = ["/no/such/directory"]', r"/no/such/directory(.|\n)*`scratch` wants"),
+        ('scratch = ["/no/such/directory"]', r"/no/such/directory(.|\n)*`scratch` needs"),
         ('files = { "/usr/acme.conf" = "" }', r"Read-only file system: '/usr/acme.conf'"),
     ],
 )
@@ -173,7 +172,7 @@ def test_what_cannot_be_made_in_the_host_is_named(
     """With what can."""
     path = describe(tmp_path, command="true")
     Path(path).write_text(Path(path).read_text().replace("[words]", f"{more}\n[words]"))
-    own_world.host.call(Path("/run/netmodes/furnished").unlink, missing_ok=True)
+    own_world.host.call(Path("/run/netmodes/prepared").unlink, missing_ok=True)
     with pytest.raises(RuntimeBroken, match=words):
         registry.find(path)(own_world.host)
 
@@ -253,7 +252,7 @@ def test_so_is_that_of_a_bare_runtime(own_world: World, tmp_path: Path) -> None:
         command=("bash",),
         make=Unasked,
         packages=(),
-        wiring=VethByHand(BRIDGE, DEFAULT),
+        wiring=VethBridge(BRIDGE, DEFAULT),
         daemons=(listens,),
     )(own_world.host)
     adapter.start()

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.adapters import registry
-from harness.adapters.docker_cli import gvisor
+from harness.adapters.docker_cli import adapter, gvisor
 from harness.adapters.docker_cli.spec import CliSpec
-from harness.adapters.support import programs
 from harness.model.plan import HOST, Bridge
 from harness.model.plan import Host as HostMode
 from harness.testbench import lookup
@@ -103,8 +102,8 @@ def test_what_the_engine_calls_is_a_script_that_can_be_executed(
 ) -> None:
     """Which passes on what it is told; a file that is no script is not to be executed."""
     files = [(f"{tmp_path}{path}", content) for path, content in spec.files]
-    monkeypatch.setattr(programs, "_DONE", str(tmp_path / "done"))
-    programs._furnish((), files, rootless=False)
+    monkeypatch.setattr(adapter, "_PREPARED", str(tmp_path / "done"))
+    adapter._prepare((), files, for_user=False)
     modes = {Path(path).name: Path(path).stat().st_mode & 0o111 for path, _ in files}
     assert {name for name, mode in modes.items() if mode} == {"runsc"}
     (script,) = (path for path, _ in files if Path(path).name == "runsc")

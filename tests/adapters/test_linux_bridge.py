@@ -8,8 +8,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from harness.adapters.bare import store
-from harness.adapters.bare.hand_veth import VethByHand
-from harness.adapters.bare.linux_bridge import LinuxBridge
+from harness.adapters.bare.linux_bridge import LinuxBridge, VethBridge
 from harness.adapters.bare.store import BareRecord
 from harness.adapters.support.program import ProgramRefused
 from harness.model.plan import HOST, Bridge, ContainerSpec, NetworkSpec
@@ -18,7 +17,7 @@ from harness.world.build import World
 from linux.netns import NetNS
 
 WIRING = LinuxBridge("hand0", NetworkSpec("bridge", subnet=IPv4Network("10.84.0.0/24")))
-PLUGGING = VethByHand(WIRING.bridge, WIRING.spec)
+PLUGGING = VethBridge(WIRING.bridge, WIRING.spec)
 WANTED = ContainerSpec("c", Bridge("lan"), also=("other",), mac="02:00:00:00:00:0c")
 
 

@@ -170,7 +170,7 @@ def test_which_programs_come_from_the_folder_is_told(tmp_path: Path) -> None:
     program(tmp_path / "usr/bin/conmon", "#!/bin/sh\n")
     factory = registry.load(f"podman@{tmp_path}")
     assert isinstance(factory, CliFactory)
-    assert factory.brought() == ["conmon"]
+    assert factory.from_prefix() == ["conmon"]
     assert factory.spec.command == ("podman",)
 
 

@@ -11,10 +11,11 @@ from typing import Final, Literal
 import pytest
 
 from harness.adapters import registry
+from harness.adapters.docker_cli import adapter
 from harness.adapters.docker_cli.adapter import CliFactory
 from harness.adapters.docker_cli.spec import CliSpec
 from harness.adapters.protocol import RuntimeRefused
-from harness.adapters.support import programs, rootless
+from harness.adapters.support import rootless
 from harness.lab import session
 from harness.model import oracle
 from harness.model.features import Feature
@@ -59,14 +60,14 @@ SPEC = CliSpec(
 def host() -> Iterator[HostMachine]:
     """A host that has an ordinary user."""
     with World.build() as world:
-        programs.furnish(world.host, SPEC)
+        adapter.prepare_host(world.host, SPEC)
         yield world.host
 
 
 def says(host: HostMachine, text: str) -> str:
     """What a shell of the user's says."""
     words = rootless.command(("sh", "-ec", text))
-    done = host.run(words, env=programs.environment(SPEC))
+    done = host.run(words, env=adapter.environment(SPEC))
     assert done.returncode == 0, done
     return done.stdout.strip()
 

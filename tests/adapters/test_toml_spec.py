@@ -83,25 +83,46 @@ def test_without_a_version_it_is_like_the_newest(tmp_path: Path) -> None:
         ),
         (
             SMALL.replace('"acmectl", "--quiet"', ""),
-            r"command is to be at least one word, not \[\]",
+            r"\[runtime\] command: a list of at least one word is wanted, not \[\]",
         ),
         (SMALL.replace('"bridge", "none"', ""), "features is empty: a runtime that claims nothing"),
-        (SMALL + 'idle = [""]\n', "idle is to be at least one word"),
-        (SMALL + "[words]\nrun = []\n", "run is to be at least one word"),
-        (SMALL + 'scratch = ["var/lib"]\n', "have absolute paths, which 'var/lib' is not"),
-        (SMALL + 'files = { "etc/acme" = "" }\n', "have absolute paths, which 'etc/acme' is not"),
-        (SMALL + '[[daemon]]\ncommand = []\nsocket = "/s"\n', "command is to be at least one word"),
+        (SMALL + 'idle = [""]\n', r"\[runtime\] idle: a list of at least one word"),
+        (SMALL + "[words]\nrun = []\n", r"\[words\] run: a list of at least one word"),
+        (
+            SMALL + 'scratch = ["var/lib"]\n',
+            r"\[runtime\] scratch: a list of absolute paths is wanted, not \['var/lib'",
+        ),
+        (
+            SMALL + 'files = { "etc/acme" = "" }\n',
+            r"\[runtime\] files: a table of texts by absolute path is wanted, .*etc/acme",
+        ),
+        (
+            SMALL + '[[daemon]]\ncommand = []\nsocket = "/s"\n',
+            r"\[\[daemon\]\] command: a list of at",
+        ),
         ('[runtime]\nlike = "dokcer"\n', "like = 'dokcer': it is one of docker, podman, myd"),
         (SMALL + 'feature = ["dns"]\n', r"no key of \[runtime\] called 'feature'; there are: .*fe"),
-        (SMALL.replace("none", "nothing"), "no feature 'nothing'; there are: .*none"),
-        (SMALL + "timeout = 0\n", "timeout is to be a whole number above 0, not 0"),
-        (SMALL + 'scratch = "/var/lib"\n', r'scratch is to be a list of words, as in \["acmectl"'),
-        (SMALL + 'env = "HOME=/"\n', "env is to be a table of texts"),
+        (
+            SMALL.replace("none", "nothing"),
+            r"features: .*bridge, .*none.* wanted, not \['bridge', 'nothing'\] \(Inv",
+        ),
+        (SMALL + "timeout = 0\n", r"\[runtime\] timeout: a whole number above 0 is wanted, not 0"),
+        (
+            SMALL + 'scratch = "/var/lib"\n',
+            r"\[runtime\] scratch: a list of absolute paths is wanted, not '/var/lib'",
+        ),
+        (SMALL + 'env = "HOME=/"\n', "env: a table of texts is wanted"),
         (SMALL + '[words]\nrm = ["rm"]\n', r"no key of \[words\] called 'rm'; there are: .*remove"),
-        (SMALL + '[words]\nrun = "run -d"\n', "run is to be a list of words"),
+        (
+            SMALL + '[words]\nrun = "run -d"\n',
+            "run: a list of at least one word is wanted, not 'run -d'",
+        ),
         (SMALL + '[[daemon]]\ncommand = ["acmed"]\n', r"\[\[daemon\]\] needs 'socket'"),
         (SMALL + '[daemon]\ncommand = ["acmed"]\n', "an array of tables: two brackets"),
-        (SMALL + '[dialect]\nmac = "drawn"\n', "field mac: 'drawn' is none of"),
+        (
+            SMALL + '[dialect]\nmac = "drawn"\n',
+            r"\[dialect\] mac: one of .*random.* is wanted, not 'drawn'",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.faults.verdicts import Result, PhaseOutcome, judge
+from harness.faults.verdicts import PhaseOutcome, Result, judge
 from tests.faults.making import harmless
 
 FAILED: dict[str, Any] = {"error": "AssertionError", "said": "assert 1 == 2"}

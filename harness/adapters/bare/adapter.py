@@ -26,7 +26,6 @@ from harness.adapters.bare.cni import CniBroken, CniError
 from harness.adapters.bare.cni_network import CniBackend
 from harness.adapters.bare.engine import BareEngine
 from harness.adapters.bare.protocol import BareRuntime, NetworkBackend
-from harness.adapters.docker_cli.spec import DaemonSpec
 from harness.adapters.protocol import (
     ContainerInfo,
     HostHandle,
@@ -34,9 +33,9 @@ from harness.adapters.protocol import (
     RuntimeBroken,
     RuntimeRefused,
 )
-from harness.adapters.support import daemon, image, rootless
-from harness.adapters.support import programs as furnish
+from harness.adapters.support import daemon, image, programs, rootless
 from harness.adapters.support.call_log import CallLog
+from harness.adapters.support.daemon import DaemonSpec
 from harness.adapters.support.inspect_cache import InspectCache
 from harness.adapters.support.program import BOUND, Program, ProgramBroken, ProgramRefused
 from harness.model.dialect import Dialect
@@ -120,33 +119,43 @@ class BareFactory:
     prefix: str = ""
     alone: bool = True
 
-    def at(self, prefix: str) -> BareFactory:
-        """The same, with programs from a folder, and CNI's plugins where it has them."""
+    def with_name(self, name: str) -> BareFactory:
+        """Return the factory with the name by which it was requested, for messages."""
+        return replace(self, called=name)
+
+    def with_prefix(self, prefix: str) -> BareFactory:
+        """Return the factory with programs, and CNI plugins, from a folder that has them.
+
+        Raises `ValueError` if the programs depend on libraries of their own version.
+        """
+        if not self.alone:
+            raise ValueError("they need libraries of their own version")
         wiring: Any = replace(self.wiring, prefix=prefix)  # type: ignore[type-var] # a dataclass
-        found = furnish.brought(prefix, self.required)
+        found = programs.found_in(prefix, self.required)
         daemons = tuple(
-            replace(item, command=furnish.located(item.command, found)) for item in self.daemons
+            replace(item, command=programs.resolved(item.command, found)) for item in self.daemons
         )
-        command = furnish.located(self.command, found)
+        command = programs.resolved(self.command, found)
         return replace(self, prefix=prefix, command=command, daemons=daemons, wiring=wiring)
 
-    def brought(self) -> list[str]:
-        """Which of its programs come from the prefix, and whether CNI's plugins do."""
-        own = furnish.named(self.prefix, self.required)
+    def from_prefix(self) -> list[str]:
+        """Return the names of the programs, and CNI's plugins, that come from the prefix."""
+        own = programs.names_from(self.prefix, self.required)
         plugins = CNI in self.upon and cni.folder(self.prefix).startswith(f"{self.prefix}/")
         return [*own, _PLUGINS] if plugins and self.prefix else own
 
-    def sought(self) -> list[str]:
-        """All of which some may come from it, and the others are the installed ones."""
-        return [*self.required, *([_PLUGINS] if CNI in self.upon else [])]
+    def provenance(self) -> str:
+        """Return which programs come from the prefix and which are the installed ones."""
+        wanted = [*self.required, *([_PLUGINS] if CNI in self.upon else [])]
+        return programs.provenance(self.prefix, self.from_prefix(), wanted, self.missing())
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The programs without which nothing goes."""
+        """The programs that the runtime cannot do without."""
         return (self.command[0], *(item.command[0] for item in self.daemons), *self.programs)
 
     def obstacle(self) -> str:
-        """Why it cannot be tried in this sandbox; an empty text where it can."""
+        """Return why the installed runtime cannot run in this sandbox, or an empty text."""
         if self.for_root and in_user_namespace():
             return (
                 f"{self.command[0]} does not run in a user namespace, and an ordinary user's "
@@ -156,17 +165,17 @@ class BareFactory:
 
     @property
     def install(self) -> str:
-        """What to type where something is missing."""
+        """The command that installs the runtime."""
         return f"apt-get install {' '.join((*self.packages, *self.wiring.packages))}"
 
     def missing(self) -> list[str]:
-        """The runtime, the plugins and what they run, where they are not there."""
-        return [*furnish.absent(self.prefix, self.required), *self.wiring.missing()]
+        """Return the missing programs of the runtime and of its network backend."""
+        return [*programs.missing(self.prefix, self.required), *self.wiring.missing()]
 
     @property
     def version(self) -> str:
         """That of the installed runtime; `""` where there is none."""
-        path = furnish.search_path(self.prefix)
+        path = programs.search_path(self.prefix)
         if shutil.which(self.command[0], path=path) is None:
             return ""
         try:
@@ -208,7 +217,7 @@ class BareAdapter:
 
     def __init__(self, host: HostHandle, factory: BareFactory) -> None:
         self._host, self._factory, self._calls = host, factory, CallLog(host)
-        self._path = furnish.search_path(factory.prefix)
+        self._path = programs.search_path(factory.prefix)
         program = Program(factory.command, self._path)
         self._engine = BareEngine(factory.make(program), factory.wiring)
         self._memory = InspectCache(host)

@@ -19,20 +19,22 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
     IPv6Network,
+    ip_address,
     ip_interface,
 )
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from harness.adapters.bare import cni, store
+from harness.adapters.bare import bundle, cni, store
 from harness.adapters.bare.protocol import WiredNetns
 from harness.adapters.bare.store import HOME, BareRecord
-from harness.adapters.protocol import NetworkInfo
+from harness.adapters.protocol import Endpoint, NetworkInfo
 from harness.adapters.support.program import ProgramRefused
 from harness.model.plan import DEFAULT_NETWORK, Bridge, ContainerSpec, NetworkSpec
 from linux import netns, nftables, rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink, Request
 from linux.netns import NetNS
+from linux.readiness import await_ready
 
 BRIDGE: Final = "hand0"
 DEFAULT: Final = NetworkSpec(
@@ -240,6 +242,92 @@ def _rules(
         yield nftables.add_rule(table, "left", own, outside, nftables.masquerade())
 
 
+# --- containers of runtimes that join a netns ---------------------------------------
+
+_OFF: Final = ("accept_ra", "accept_dad")
+
+
+@dataclass(frozen=True, slots=True)
+class VethBridge(LinuxBridge):
+    """Bridges of `LinuxBridge`, with a netns and veth pairs for a runtime that joins any netns.
+
+    This is what an operator without CNI does with `ip`: a network namespace, a veth pair whose
+    other end is a bridge port, addresses and default routes. Router advertisements are ignored,
+    because any container on the bridge can send them. Duplicate address detection is off:
+    host-local gives each address once, and the detection takes a second.
+    """
+
+    def wire(self, record: BareRecord) -> WiredNetns:
+        """Make a netns with `lo` up and an interface on each network."""
+        leased = LinuxBridge.wire(self, record).endpoints
+        bridges = [self.link(endpoint.network) for endpoint in leased]
+        with NetNS.own() as here, NetNS.new() as space:
+            path = bundle.hold(store.bundle(record.spec.name), space.fd)
+            with Netlink(here) as outside:
+                found = [rtnetlink_dump.link(outside, bridge) for bridge in bridges]
+                outside.send(
+                    request
+                    for number, (bridge, endpoint) in enumerate(zip(found, leased, strict=True))
+                    for request in _pair(_end(record, number), number, bridge, space, endpoint)
+                )
+            with Netlink(space) as inside:
+                links = [
+                    rtnetlink_dump.link(inside, f"eth{number}") for number in range(len(leased))
+                ]
+                for link in links:
+                    netns.write_sysctls(
+                        space, {f"net.ipv6.conf.{link.name}.{key}": 0 for key in _OFF}
+                    )
+                inside.send(_configuration(links, leased))
+            await_ready([space, here])
+        own = zip(leased, links, strict=True)
+        return WiredNetns(tuple(replace(item, mac=link.mac) for item, link in own), str(path))
+
+    def unwire(self, record: BareRecord) -> None:
+        """Remove the veth pairs, even if a joiner is still in the netns; then netns and leases."""
+        ends = [rtnetlink.del_link(_end(record, number)) for number in range(len(record.attached))]
+        with NetNS.own() as here, Netlink(here) as netlink:
+            netlink.send(ends, missing_ok=True)
+        bundle.release(store.bundle(record.spec.name))
+        LinuxBridge.unwire(self, record)
+
+
+def _pair(
+    end: str, number: int, bridge: rtnetlink_dump.Link, space: NetNS, endpoint: Endpoint
+) -> Iterator[Request]:
+    yield rtnetlink.add_veth(
+        end,
+        f"eth{number}",
+        master=bridge.ifindex,
+        mtu=bridge.mtu,
+        peer_netns=space.fd,
+        peer_mac=endpoint.mac,
+    )
+    yield rtnetlink.no_link_local(end)
+
+
+def _configuration(
+    links: Sequence[rtnetlink_dump.Link], own: Sequence[Endpoint]
+) -> Iterator[Request]:
+    yield rtnetlink.set_link(rtnetlink.LO, up=True)
+    for link, endpoint in zip(links, own, strict=True):
+        yield rtnetlink.set_link(link.ifindex, up=True)
+        for address in (endpoint.address, endpoint.address6):
+            if address is not None:
+                yield rtnetlink.add_address(link.ifindex, address)
+        for gateway in (endpoint.gateway, endpoint.gateway6):
+            if gateway is not None:
+                yield rtnetlink.add_route(None, via=ip_address(gateway))
+
+
+def _end(record: BareRecord, number: int) -> str:
+    """Return the name of the host's end, which no other container ever has."""
+    digest = hashlib.sha256(f"{record.spec.name}-{record.serial}".encode()).hexdigest()
+    return f"veth{digest[:8]}-{number}"
+
+
+# --- subnets ---------------------------------------------------------------------------
+
 POOL: Final = IPv4Network("10.86.0.0/15")
 POOL6: Final = IPv6Network("fd00:86::/48")
 
@@ -259,7 +347,10 @@ def of_host() -> Iterator[Subnet]:
 
 
 def settled(spec: NetworkSpec, taken: Iterable[Subnet]) -> NetworkSpec:
-    """A network's subnets and gateways, chosen or checked; `ProgramRefused` tells what cannot be."""
+    """Return a network with subnets and gateways chosen or checked.
+
+    Raises `ProgramRefused` for values that are invalid or overlap others.
+    """
     used = list(taken)
     four = _subnet4(spec.subnet)
     six = _subnet6(spec.subnet6)

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Final
 
 from harness.adapters import dialects
@@ -39,8 +40,11 @@ from harness.world.process import CompletedCommand, ExecCommand, OutputTooLong, 
 from linux import rtnetlink_dump
 from linux.netlink import Netlink
 from linux.netns import NetNS
+from linux.syscalls import mount
 
 _HOME: Final = "/run/netmodes"
+_PREPARED: Final = "/run/netmodes/prepared"
+"""Marks a host in which `prepare_host` is done."""
 _NOT_EXECUTABLE: Final = (126, 127)
 """What `exec` exits with when the command cannot be executed, or is not there."""
 _KILLED: Final = 124
@@ -56,14 +60,14 @@ class CliAdapter:
     def __init__(self, host: HostHandle, spec: CliSpec) -> None:
         self._host, self._spec, self._words = host, spec, spec.words
         self._home = rootless.HOME if spec.rootless else _HOME
-        self._env = programs.environment(spec)
+        self._env = environment(spec)
         self._memory = InspectCache(host)
         self._daemons: list[int] = []
         self.commands: deque[CompletedCommand] = deque(maxlen=_KEPT)
         """What it was last told, and said: evidence of a failure."""
         self.name = spec.name
         self.features = spec.features
-        programs.furnish(host, spec)
+        prepare_host(host, spec)
         self.version = spec.version or self._ask_version()
         dialect = spec.dialect or dialects.of_kin(spec.kin or (spec.name,), self.version)
         self.dialect = daemon.excused(host, dialect, spec.daemons)
@@ -342,6 +346,47 @@ def version_in(text: str) -> str:
     return found[0] if found else ""
 
 
+def environment(spec: CliSpec) -> dict[str, str]:
+    """Return what is added to the environment of every command and daemon."""
+    path = programs.search_path(spec.prefix)
+    own = rootless.environment(path) if spec.rootless else {"PATH": path}
+    return {**own, **dict(spec.env)}
+
+
+def prepare_host(host: HostHandle, spec: CliSpec) -> None:
+    """Mount the scratch directories and write the files of a description, once per host.
+
+    A file that begins with `#!` is made executable. Raises `RuntimeBroken` if that fails.
+    """
+    files = [(path, content.replace(programs.PREFIX, spec.prefix)) for path, content in spec.files]
+    try:
+        host.call(_prepare, spec.scratch, files, for_user=spec.rootless)
+    except OSError as error:
+        raise RuntimeBroken(
+            f"{spec.name}: its scratch directories or files cannot be made in the host: {error}\n"
+            "`scratch` needs directories that the machine has; `files` can be written below them, "
+            "and below /run, /tmp and /dev/shm."
+        ) from None
+
+
+def _prepare(scratch: Sequence[str], files: Sequence[tuple[str, str]], *, for_user: bool) -> None:
+    if os.path.exists(_PREPARED):
+        return
+    for directory in scratch:
+        owner = f",uid={rootless.UID},gid={rootless.UID}" if for_user else ""
+        mount("tmpfs", directory, "tmpfs", 0, f"mode=755{owner}")
+    if for_user:
+        rootless.create_user()
+    for path, content in files:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(content, encoding="utf-8")
+        if content.startswith("#!"):
+            Path(path).chmod(0o755)
+    if for_user:
+        rootless.chown_home()
+    Path(_PREPARED).touch()
+
+
 # --- inside the host -----------------------------------------------------------
 
 
@@ -372,47 +417,62 @@ def _taken(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CliFactory:
-    """Makes adapters of one description."""
+    """Factory of the adapters of one description."""
 
     spec: CliSpec
 
     @property
     def features(self) -> frozenset[Feature]:
-        """What the description claims."""
+        """The features that the description claims."""
         return self.spec.features
 
-    def at(self, prefix: str) -> CliFactory:
-        """The same, with those of its programs that a folder has taken from there."""
-        spec = self.spec
-        found = programs.brought(prefix, spec.required)
-        daemons = tuple(
-            replace(item, command=programs.located(item.command, found)) for item in spec.daemons
-        )
-        command = programs.located(spec.command, found)
-        return CliFactory(replace(spec, prefix=prefix, command=command, daemons=daemons))
+    @property
+    def install(self) -> str:
+        """The command that installs the runtime, or an empty text."""
+        return self.spec.install
+
+    @property
+    def prefix(self) -> str:
+        """The folder in which programs are looked for first, or an empty text."""
+        return self.spec.prefix
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The programs without which nothing goes."""
+        """The programs that the runtime cannot do without."""
         own = self.spec.required
         return (*own, *rootless.PROGRAMS) if self.spec.rootless else own
 
-    def brought(self) -> list[str]:
-        """Which of its programs come from the prefix."""
-        prefix = self.spec.prefix
-        own = programs.named(prefix, self.spec.required)
-        return [*own, *programs.lying(prefix, self.spec.helpers)] if prefix else own
+    def with_name(self, name: str) -> CliFactory:
+        """Return the factory with the name by which it was requested, for messages."""
+        return CliFactory(replace(self.spec, called=name))
 
-    def sought(self) -> list[str]:
-        """All of which some may come from it, and the others are the installed ones."""
-        return [*self.spec.required, *programs.lying("", self.spec.helpers)]
+    def with_prefix(self, prefix: str) -> CliFactory:
+        """Return the factory with those of its programs that a folder has taken from there."""
+        spec = self.spec
+        found = programs.found_in(prefix, spec.required)
+        daemons = tuple(
+            replace(item, command=programs.resolved(item.command, found)) for item in spec.daemons
+        )
+        command = programs.resolved(spec.command, found)
+        return CliFactory(replace(spec, prefix=prefix, command=command, daemons=daemons))
+
+    def from_prefix(self) -> list[str]:
+        """Return the names of the programs that come from the prefix."""
+        prefix = self.spec.prefix
+        own = programs.names_from(prefix, self.spec.required)
+        return [*own, *programs.existing_helpers(prefix, self.spec.helpers)] if prefix else own
+
+    def provenance(self) -> str:
+        """Return which programs come from the prefix and which are the installed ones."""
+        wanted = [*self.spec.required, *programs.existing_helpers("", self.spec.helpers)]
+        return programs.provenance(self.prefix, self.from_prefix(), wanted, self.missing())
 
     def missing(self) -> list[str]:
-        """The programs that are not on the PATH, or not in the prefix."""
-        return programs.absent(self.spec.prefix, self.required)
+        """Return the programs that are neither on the PATH nor in the prefix."""
+        return programs.missing(self.spec.prefix, self.required)
 
     def obstacle(self) -> str:
-        """Why it cannot be tried where this run is, though it is there; or an empty text."""
+        """Return why the installed runtime cannot run in this sandbox, or an empty text."""
         if self.spec.rootless:
             return rootless.obstacle()
         return rootless.without_cgroups(self.spec.command[0]) if self.spec.cgroups else ""

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.adapters.docker_cli.spec import CliSpec, CliVerbs, DaemonSpec
+from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
 from harness.adapters.support import rootless
+from harness.adapters.support.daemon import DaemonSpec
 from harness.model.features import Feature
 from linux.proc import protocol_available
 

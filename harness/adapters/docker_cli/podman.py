@@ -12,8 +12,9 @@ import json
 from dataclasses import replace
 from typing import Final
 
-from harness.adapters.docker_cli.spec import PREFIX, CliSpec, CliVerbs
+from harness.adapters.docker_cli.spec import CliSpec, CliVerbs
 from harness.adapters.support import rootless
+from harness.adapters.support.programs import PREFIX
 from harness.model.features import Feature
 from linux.proc import protocol_available
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from harness.adapters.support.daemon import DaemonSpec
 from harness.model.dialect import Dialect
 from harness.model.features import Feature
 
@@ -19,9 +20,6 @@ A pid 1 ignores a signal for which it has no handler, so that a mere `sleep` wou
 every `stop` run into its time-out. It waits by itself, at a terminal that nobody is at: on a
 busy machine a child of it would come after `run` has returned, and look like something left.
 """
-
-PREFIX = "{prefix}"
-"""What stands, in a file that is written, for the folder that programs are taken from first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,24 +57,6 @@ class CliVerbs:
     cidfile: str = "--cidfile"
     mtu: str = "com.docker.network.driver.mtu"
     icc: str = "com.docker.network.bridge.enable_icc"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DaemonSpec:
-    """A program that has to run first. It is up when its Unix `socket` takes connections."""
-
-    command: tuple[str, ...]
-    socket: str
-
-    @property
-    def program(self) -> str:
-        """What it is called."""
-        return self.command[0].rpartition("/")[2]
-
-    @property
-    def log(self) -> str:
-        """Where its output goes, in the host."""
-        return f"/run/netmodes/{self.program}.log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,31 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.adapters.docker_cli.spec import DaemonSpec
 from harness.adapters.protocol import HostHandle, RuntimeBroken
 from harness.model.dialect import Dialect
 from linux import proc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonSpec:
+    """A program that has to run first. It is up when its Unix `socket` takes connections."""
+
+    command: tuple[str, ...]
+    socket: str
+
+    @property
+    def program(self) -> str:
+        """What it is called."""
+        return self.command[0].rpartition("/")[2]
+
+    @property
+    def log(self) -> str:
+        """Where its output goes, in the host."""
+        return f"/run/netmodes/{self.program}.log"
+
 
 _AGAIN: Final = 0.005
 """Seconds after which to look again: nobody tells of a socket that listens."""

@@ -59,9 +59,10 @@ class Program:
         return self._ended(words, subprocess.PIPE)
 
     def ask(self, *words: str, log: Path) -> None:
-        """A command that has to succeed; what it starts goes on writing to `log`.
+        """Run a command that must succeed; processes that it starts go on writing to `log`.
 
-        `ProgramRefused` with its words when it says no, `ProgramBroken` when it says nothing or crashes.
+        Raises `ProgramRefused` with its output if it fails, `ProgramBroken` if it fails without
+        output or crashes.
         """
         with log.open("wb") as file:
             try:
@@ -113,7 +114,10 @@ def told_pid(path: Path) -> int:
 
 
 def pid_in(said: str, whose: str) -> int:
-    """The pid that is all of an answer; `ProgramBroken`, with whose answer that is, where it is none."""
+    """Return the pid that is the whole output; raise `ProgramBroken` if it is none.
+
+    `whose` names the source of the output.
+    """
     if not said.strip().isdecimal():
         raise ProgramBroken(f"{whose} is to tell a pid, and says {said[:_SHOWN]!r}")
     return int(said)

@@ -103,8 +103,8 @@ def covered(rows: Iterable[str], last: int) -> bool:
 # --- inside the host -----------------------------------------------------------
 
 
-def furnish() -> None:
-    """Make the user: accounts, subordinate ids, directories, /dev/net/tun.
+def create_user() -> None:
+    """Create the user: accounts, subordinate ids, directories, /dev/net/tun.
 
     Anybody may ping, as systemd has it on every machine: the datapaths in user space do so
     in the user's name (icmp(7)).
@@ -126,8 +126,8 @@ def furnish() -> None:
     mount("", "/", flags=MS_REC | MS_SHARED)  # as on every machine: what is mounted shows inside
 
 
-def own() -> None:
-    """Give the user the home, with what has been written there."""
+def chown_home() -> None:
+    """Make the user the owner of the home and of the files there."""
     for directory, _, names in os.walk(HOME):
         if not directory.startswith((_BIN, _DEV)):
             for path in (directory, *(f"{directory}/{name}" for name in names)):

@@ -16,7 +16,7 @@ from typing import Final
 from harness.adapters.bare.adapter import FEATURES, BareFactory
 from harness.adapters.bare.bundle import FILES, PATH
 from harness.adapters.bare.protocol import StartRequest
-from harness.adapters.docker_cli.spec import DaemonSpec
+from harness.adapters.support.daemon import DaemonSpec
 from harness.adapters.support.program import Program, ProgramRefused, told_pid
 from harness.model.features import Feature
 

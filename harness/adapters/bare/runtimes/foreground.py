@@ -28,10 +28,10 @@ _AGAIN: Final = 0.005
 
 
 def start(argv: Sequence[str], order: StartRequest, environment: Mapping[str, str]) -> int:
-    """Start a container's runtime; the pid of the container once its command is executed.
+    """Start a container's runtime and return the container's pid once its command is executed.
 
-    `Refused` with what it wrote when it ends before, `ProgramBroken` when it wrote nothing or crashed, or
-    there is no such process after `BOUND` seconds.
+    If the runtime ends earlier, raises `ProgramRefused` with its output, or `ProgramBroken` if
+    it wrote nothing or crashed. Raises `ProgramBroken` too after `BOUND` seconds without a pid.
     """
     order.log.unlink(missing_ok=True)
     monitor = process.spawn(argv, str(order.log), environment)

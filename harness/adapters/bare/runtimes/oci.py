@@ -11,8 +11,7 @@ from typing import Final
 
 from harness.adapters.bare import bundle
 from harness.adapters.bare.adapter import BareFactory
-from harness.adapters.bare.hand_veth import VethByHand
-from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT
+from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, VethBridge
 from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.support.program import Program, told_pid
 from harness.model.features import Feature
@@ -54,7 +53,7 @@ RUNC: Final = BareFactory(
 
 # --- on bridges made by hand: networks and ports are nobody's there, so they are not claimed ----
 
-_BY_HAND: Final = VethByHand(BRIDGE, DEFAULT)
+_BY_HAND: Final = VethBridge(BRIDGE, DEFAULT)
 _HAS: Final = frozenset(
     {
         *(Feature.BRIDGE, Feature.HOST, Feature.NONE, Feature.CONTAINER),
