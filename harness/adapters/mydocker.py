@@ -52,7 +52,7 @@ if sys.platform == "linux":
     # place in it to keep byte code; it is forked from here, where all of it is imported once.
     from runtime.container import lifecycle, networking  # noqa: F401
     from runtime.daemon import client, daemon, dns_socket  # noqa: F401
-    from runtime.image import config, images, store  # noqa: F401
+    from runtime.image import assemble, config, images, store  # noqa: F401
     from runtime.network import manager, modes, ports  # noqa: F401
 
 P = ParamSpec("P")

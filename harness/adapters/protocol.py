@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
+from harness import moved
 from harness.model.dialect import Dialect
 from harness.model.features import Feature
 from harness.model.plan import ContainerSpec, NetworkSpec, Publish
@@ -189,3 +190,15 @@ class AdapterFactory(Protocol):
 
     def __call__(self, host: HostHandle, /) -> Adapter:
         """Make the adapter that drives the runtime in this host."""
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved(
+        __name__,
+        {
+            "Completed": "harness.world.process:CompletedCommand",
+            "Facts": "harness.adapters.protocol:ContainerInfo",
+            "NetworkFacts": "harness.adapters.protocol:NetworkInfo",
+            "SaidTooMuch": "harness.world.process:OutputTooLong",
+        },
+    )
