@@ -1,7 +1,7 @@
 """mydocker, the embedded runtime, driven as a library inside the host.
 
-Every verb is one call into the host, where an `Engine` is made for it: the
-engine keeps all of its state on disk, so that nothing has to live in between.
+Every verb is one call into the host, where an `Engine` is made for it: the engine keeps all of
+its state on disk.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ FOR_EVER = ("sleep", "2147483647")
 
 
 class MydockerAdapter:
-    """Drives mydocker through its library."""
+    """Adapter that drives mydocker through its library."""
 
     name = "mydocker"
     version = __version__
@@ -94,7 +94,7 @@ class MydockerAdapter:
 
     @property
     def commands(self) -> Sequence[CompletedCommand]:
-        """What it was last asked for, and answered: evidence of a failure."""
+        """The last calls and their results, as evidence of a failure."""
         return self._calls.told
 
     def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -104,11 +104,11 @@ class MydockerAdapter:
             raise RuntimeRefused(asked, str(error)) from error
 
     def start(self) -> None:
-        """Assemble the image and make the default network."""
+        """Assemble the image and create the default network."""
         self._call("start mydocker", _start)
 
     def stop(self) -> None:
-        """Remove everything that mydocker ever made in this host."""
+        """Remove everything that mydocker made in this host."""
         self._call("stop mydocker", _stop)
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
@@ -242,11 +242,11 @@ def _range(first: int, count: int) -> str:
 
 
 _engines: Final[dict[int, Engine]] = {}
-"""By process."""
+"""Engines by process id."""
 
 
 def _engine(*, many: bool = False) -> Engine:
-    """This process's, which remembers what it has seen of containers.
+    """Return the engine of the current process, with its cache of container states.
 
     A fork has another, without what serves `many` calls and would not pay for itself.
     """

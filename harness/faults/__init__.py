@@ -1,1 +1,1 @@
-"""Deliberate sabotage of a healthy runtime: each fault must be caught by a test of its row."""
+"""Deliberate sabotage of a healthy runtime: a test of each violated requirement must fail."""

@@ -21,12 +21,12 @@ SABOTAGED: Final = pytest.StashKey[list[FaultyAdapter]]()
 
 
 def runtime_name(config: pytest.Config) -> str:
-    """The name of the runtime under test."""
+    """Return the name of the runtime under test."""
     return config.getoption("runtime") or registry.DEFAULT
 
 
 def factory(config: pytest.Config) -> AdapterFactory:
-    """What makes the adapter of the runtime under test in a host."""
+    """Return the adapter factory of the runtime under test."""
     healthy = registry.find(runtime_name(config))
     fault = config.stash.get(FAULT, None)
     if fault is None:

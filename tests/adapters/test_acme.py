@@ -31,14 +31,14 @@ BOUND: Final = 20.0
 
 @pytest.fixture(scope="module")
 def own_world() -> Iterator[World]:
-    """A world for runtimes that go wrong."""
+    """Build a world for runtimes that fail."""
     with World.build() as built:
         yield built
 
 
 @pytest.fixture
 def scene(own_world: World, tmp_path: Path) -> Iterator[Scene]:
-    """A scene whose runtime is the described one."""
+    """Build a scene with the described runtime."""
     adapter = acme(tmp_path)(own_world.host)
     adapter.start()
     with Scene(own_world, adapter) as made:
@@ -47,7 +47,7 @@ def scene(own_world: World, tmp_path: Path) -> Iterator[Scene]:
 
 
 def broken(own_world: World, folder: Path, trick: str, *, timeout: int = 30) -> CliAdapter:
-    """The adapter of a runtime with a trick."""
+    """Return the adapter of a runtime with a built-in failure."""
     adapter = acme(folder, trick=trick, timeout=timeout)(own_world.host)
     assert isinstance(adapter, CliAdapter)
     return adapter
@@ -201,7 +201,7 @@ socket = "{socket}"
 
 
 def listening(folder: Path) -> str:
-    """The table of a daemon that listens."""
+    """Return the table of a daemon that listens."""
     socket = f"/run/{folder.name}.sock"
     return _DAEMON.format(command=["python3", "-c", _LISTEN, socket], socket=socket)
 
@@ -269,7 +269,7 @@ def test_so_is_that_of_a_bare_runtime(own_world: World, tmp_path: Path) -> None:
 
 
 def _called(name: str) -> list[int]:
-    """The processes that execute a program with `listen` in its words, by their pids."""
+    """Return the pids of processes of a program with `listen` in their arguments."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         words = [b""]

@@ -20,7 +20,7 @@ from tests.adapters.unasked import Unasked
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    """A world without a runtime."""
+    """Build a world without a runtime."""
     with World.build() as built:
         yield built
 

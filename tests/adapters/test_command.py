@@ -37,7 +37,7 @@ class Misspells:
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What was printed since the last look."""
+    """Return the output since the last call."""
     return capsys.readouterr().out.splitlines()
 
 

@@ -28,7 +28,7 @@ SPECS = (gvisor.PODMAN, gvisor.DOCKER)
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """A container on the default network, one on a network of its own, one in mode host."""
+    """Start a container on the default network, one on a user-defined network, one in mode host."""
     with World.build() as world:
         runtime = registry.find(request.param)(world.host)
         runtime.start()

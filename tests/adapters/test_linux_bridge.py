@@ -23,7 +23,7 @@ WANTED = ContainerSpec("c", Bridge("lan"), also=("other",), mac="02:00:00:00:00:
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    """A world without a runtime."""
+    """Build a world without a runtime."""
     with World.build() as built:
         yield built
 

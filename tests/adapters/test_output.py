@@ -29,7 +29,7 @@ ENDPOINT: Final = {
 
 
 def told(**settings: Any) -> str:
-    """What `inspect` says about a running container."""
+    """Return the output of `inspect` for a running container."""
     state = {"Running": True, "Pid": 42, "ExitCode": 0}
     return json.dumps([{"Id": ID, "Name": "/web", "State": state, "NetworkSettings": settings}])
 

@@ -22,7 +22,7 @@ ENDED: Final = 10.0
 
 
 def shell(folder: Path, script: str) -> Program:
-    """A program of that script, found on a PATH of its own."""
+    """Return a program that runs this script, found on a separate PATH."""
     (folder / "acme").write_text(f"#!/bin/sh\n{script}\n")
     (folder / "acme").chmod(0o755)
     return Program(("acme", "--global"), f"{folder}:/usr/bin:/bin")

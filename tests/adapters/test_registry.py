@@ -18,7 +18,7 @@ from tests.adapters.acme import acme, describe
 
 
 def program(path: Path, content: str) -> None:
-    """A file that can be executed."""
+    """Write an executable file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     path.chmod(0o755)

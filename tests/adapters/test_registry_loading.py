@@ -22,7 +22,7 @@ class Adapter:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A distribution as pip leaves it, with two adapters: one works, one does not load."""
+    """Create an installed distribution with a working adapter and one that does not load."""
     info = tmp_path / "acme_netmodes-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-netmodes\nVersion: 1.0\n")

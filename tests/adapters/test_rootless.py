@@ -58,14 +58,14 @@ SPEC = CliSpec(
 
 @pytest.fixture(params=["an ordinary user"] if not OBSTACLE else [])
 def host() -> Iterator[HostMachine]:
-    """A host that has an ordinary user."""
+    """Build a host with an ordinary user."""
     with World.build() as world:
         adapter.prepare_host(world.host, SPEC)
         yield world.host
 
 
 def says(host: HostMachine, text: str) -> str:
-    """What a shell of the user's says."""
+    """Return the output of a shell of the user."""
     words = rootless.command(("sh", "-ec", text))
     done = host.run(words, env=adapter.environment(SPEC))
     assert done.returncode == 0, done
@@ -102,7 +102,7 @@ def test_the_user_can_give_ids_to_a_namespace_of_its_own(host: HostMachine) -> N
 
 @pytest.fixture(scope="module", params=TRIED_ROOTLESS)
 def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """The cast, in a world of its own, by each runtime."""
+    """Start the cast in a separate world with each runtime."""
     with the_cast(request.param) as scene:
         yield scene
 

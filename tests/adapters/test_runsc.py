@@ -21,7 +21,7 @@ from tests.adapters.vendors import OWN_STACK, rests
 
 @pytest.fixture(scope="module", params=[name for name in OWN_STACK if name == "runsc"])
 def pod(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """A container, one that has joined it, and one without a network; where it is installed."""
+    """Start a container, a joiner of it, and one in mode none, if the runtime is installed."""
     with World.build() as world:
         runtime = registry.find(request.param)(world.host)
         runtime.start()

@@ -20,7 +20,7 @@ features = ["bridge", "none"]
 
 
 def described(tmp_path: Path, text: str) -> CliSpec:
-    """What a file of that content describes."""
+    """Return the spec that a file of this content describes."""
     path = tmp_path / "acme.toml"
     path.write_text(text)
     return toml_spec.load(str(path)).spec

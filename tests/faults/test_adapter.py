@@ -25,7 +25,7 @@ Sabotage = Callable[..., FaultyAdapter]
 
 @pytest.fixture
 def sabotage() -> Iterator[Callable[[Any], Scene]]:
-    """A scene with a sabotaged mydocker, in a world of its own."""
+    """Build a scene with a sabotaged mydocker in a separate world."""
     with World.build() as world:
         started: list[FaultyAdapter] = []
 
@@ -46,7 +46,7 @@ def test_every_moment_comes_in_its_turn(sabotage: Callable[[Any], Scene]) -> Non
 
     @fault("watches", violates=("BR-1",), moment=tuple(Moment))
     def watches(site: FaultContext) -> None:
-        """It only looks."""
+        """Record the context."""
         seen.append((str(site.moment), site.name))
 
     scene = sabotage(watches)
@@ -86,7 +86,7 @@ def test_a_site_knows_how_a_container_is_plugged_in(sabotage: Callable[[Any], Sc
 
     @fault("looks", violates=("BR-1",), moment=("container-started", "connected"))
     def looks(site: FaultContext) -> None:
-        """It only looks."""
+        """Record the context."""
         links = site.host.links()
         plugs[site.name] = [
             (plug.inside, plug.bridge, links[plug.outside].master == links[plug.bridge].ifindex)
@@ -138,7 +138,7 @@ def test_a_fault_that_goes_wrong_says_so_itself(sabotage: Callable[[Any], Scene]
 
     @fault("goes-wrong", violates=("BR-1",), moment="container-started")
     def goes_wrong(site: FaultContext) -> None:
-        """It names an interface that is not there."""
+        """Change an interface that does not exist."""
         site.inside.set_link("eth7", up=False)
 
     scene = sabotage(goes_wrong)
@@ -154,7 +154,7 @@ def test_so_does_one_that_means_to_end_the_run(sabotage: Callable[[Any], Scene])
 
     @fault("gives-up", violates=("BR-1",), moment="container-started")
     def gives_up(site: FaultContext) -> None:
-        """It is done with everything."""
+        """Exit."""
         raise SystemExit
 
     with pytest.raises(FaultFailed, match=r"failed at container-started: SystemExit$"):
@@ -187,7 +187,7 @@ def test_what_comes_in_is_answered(sabotage: Callable[[Any], Scene]) -> None:
 
     @fault("echoes", violates=("BR-1",), moment="container-started")
     def echoes(site: FaultContext) -> None:
-        """The host's end sends back what comes to it, with the MACs turned round."""
+        """Send frames back from the host's end, with the MACs swapped."""
         for plug in site.plugs():
             site.host.respond(plug.outside, _turned)
 

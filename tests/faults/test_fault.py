@@ -13,11 +13,11 @@ from tests.faults.making import catalogue, harmless, module
 
 
 def acts(site: FaultContext) -> None:
-    """Something goes wrong."""
+    """Break something."""
 
 
 def wraps(site: FaultContext, verb: AdapterCall) -> Any:
-    """Something goes wrong."""
+    """Break something."""
 
 
 def silent(site: FaultContext) -> None:  # noqa: D103 # that is what it is for
@@ -54,13 +54,13 @@ def test_what_goes_wrong_is_told_by_the_docstring() -> None:
 
     @fault("two-lines", violates=("AB-1",), moment="host-ready")
     def two_lines(site: FaultContext) -> None:
-        """The first sentence.
+        """Break the first thing.
 
-        The second is left
+        The second paragraph is left
         out.
         """
 
-    assert two_lines.about == "The first sentence."
+    assert two_lines.about == "Break the first thing."
     assert two_lines.moments == (Moment.HOST_READY,)
 
 

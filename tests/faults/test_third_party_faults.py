@@ -48,7 +48,7 @@ def cut_off(site):
 
 @fault("harmless", violates=("BR-1",), moment="container-started")
 def harmless(site):
-    """Nothing goes wrong."""
+    """Do nothing."""
 
 @fault("late", violates=("BR-1",), moment="connected")
 def late(site):

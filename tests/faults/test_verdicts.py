@@ -18,14 +18,14 @@ def outcome(
     requirements: tuple[str, ...] = ("AB-1",),
     **more: Any,
 ) -> PhaseOutcome:
-    """What a phase of a test did: by default it passed."""
+    """Return the outcome of a test phase, by default a pass."""
     return PhaseOutcome(test, when, requirements, **more)
 
 
 def fate(
     *outcomes: PhaseOutcome, unsound: tuple[str, ...] = (), acted: int = 1, **fault: Any
 ) -> Result:
-    """What becomes of a fault after these outcomes."""
+    """Return the verdict on a fault after these outcomes."""
     known = {"AB-1", "AB-2", "AB-3"}
     return judge(
         harmless(**fault),

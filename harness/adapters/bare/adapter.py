@@ -1,12 +1,12 @@
-"""Drives runtimes that only make processes in namespaces: a factory for each, one adapter for all.
+"""Adapter for runtimes that only start processes in namespaces, with a factory for each.
 
-Such a runtime knows no networks, images or names. What an engine would do around it
-(`engine`, `bundle`, and a `NetworkBackend` such as `cni_wiring`) is as little as it can be. So the
-suites look at the pair: the runtime's namespaces, and who wires them.
+Such a runtime knows no networks, images or names. `engine`, `bundle` and a `NetworkBackend`,
+such as `cni_network`, do the minimum of what an engine would do around it. The suites test the
+pair: the runtime's namespaces, and the network backend.
 
-What cannot be expressed is refused, not imitated. Names are not claimed: nobody resolves
-them. Nor are restarts: a container of this kind is deleted once it has stopped, and
-`start_container` runs its root anew.
+Anything that cannot be expressed is refused, not imitated. DNS is not claimed, because nothing
+resolves names. Restart is not claimed: such a container is deleted when it stops, and
+`start_container` starts a new one on its root.
 """
 
 from __future__ import annotations
@@ -66,30 +66,30 @@ FEATURES: Final = frozenset(
         Feature.SYSCTL,
     }
 )
-"""What CNI's plugins have, and the runtimes that can set sysctls."""
+"""The features of CNI's plugins, and of runtimes that can set sysctls."""
 FOR_EVER: Final = (
     *("sh", "-c"),
     f'trap "exit 0" TERM INT; while :; do read -r _ <> {bundle.FOR_EVER}; done',
 )
-"""What a container runs whose plan names no command: it lasts, and ends on SIGTERM.
+"""The command of a container whose plan names none: it waits, and ends on SIGTERM.
 
 All by itself: a runtime of this kind returns so early that a child of it would come after.
 """
 CNI: Final = "cni"
-"""Under which name the plugins' choices are in the table of dialects."""
+"""The key of the plugins' choices in the table of dialects."""
 _PLUGINS: Final = "CNI's plugins"
 _BOUND: Final = 10.0
-"""Seconds that a program may take to tell its version."""
+"""Time limit for a version query, in seconds."""
 _AT_ONCE: Final = 8
-"""How many containers are removed at the same time."""
+"""The number of containers that are removed at the same time."""
 _ABSENT: Final = re.compile(r"executable file|no such file|not found", re.I)
-"""What runtimes say of a command that is not there, whatever they exit with."""
+"""Runtimes' messages about a missing command, whatever the exit code."""
 _NOT_THERE: Final = 127
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BareFactory:
-    """Makes adapters of one runtime. `make` is called with its program, as found in the host.
+    """Factory of the adapters of one bare runtime; `make` is called with its program.
 
     `called` is what it was asked for by, `command` the program with its global options, `tells`
     what it is asked for its version, the first in the answer that is like `numbers`. `programs`
@@ -174,7 +174,7 @@ class BareFactory:
 
     @property
     def version(self) -> str:
-        """That of the installed runtime; `""` where there is none."""
+        """The version of the installed runtime, or an empty text."""
         path = programs.search_path(self.prefix)
         if shutil.which(self.command[0], path=path) is None:
             return ""
@@ -194,11 +194,11 @@ class BareFactory:
 
     @property
     def dialect(self) -> Dialect:
-        """What the installed one does its own way, and who wires its containers."""
+        """The dialect of the installed runtime and its network backend."""
         return dialects.of(self.name, self.version, upon=self._upon)
 
     def entries(self) -> list[dialects.DocumentedChoice]:
-        """The same, choice by choice."""
+        """Return the entries of `dialects.toml` behind the dialect."""
         named = (*self._upon, (self.name, self.version))
         return [entry for one in named for entry in dialects.entries(*one)]
 
@@ -213,7 +213,7 @@ class BareFactory:
 
 
 class BareAdapter:
-    """Drives a runtime of this kind, inside the host."""
+    """Adapter that drives a bare runtime, inside the host."""
 
     def __init__(self, host: HostHandle, factory: BareFactory) -> None:
         self._host, self._factory, self._calls = host, factory, CallLog(host)
@@ -255,13 +255,13 @@ class BareAdapter:
 
     @property
     def commands(self) -> Sequence[CompletedCommand]:
-        """What it was last asked for, and answered: evidence of a failure."""
+        """The last calls and their results, as evidence of a failure."""
         return self._calls.told
 
     # --- up and down
 
     def start(self) -> None:
-        """Start its daemons, unpack the image, undo what was begun, have the default network."""
+        """Start the daemons, unpack the image, clean up and create the default network."""
         self._memory.forget()
         self._start_daemons()
         self._call(f"start {self.name}", self._engine.begin, image.archive(self._host))
@@ -272,7 +272,7 @@ class BareAdapter:
         daemon.start_missing(self._host, wanted, self._daemons, env, BOUND)
 
     def stop(self) -> None:
-        """Remove everything, and end the daemons."""
+        """Remove everything and stop the daemons."""
         self.prune()
         while self._daemons:
             daemon.stop(self._host, self._daemons.pop(), BOUND)
@@ -280,29 +280,29 @@ class BareAdapter:
     # --- networks
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
-        """Whatever the wiring makes of it."""
+        """Create a network by the backend."""
         return self._call(f"create network {spec.name}", self._engine.wiring.create, spec)
 
     def network_facts(self, name: str) -> NetworkInfo:
-        """As the wiring has it."""
+        """Return the backend's facts about a network."""
         return self._call(f"inspect network {name}", self._engine.wiring.facts, name)
 
     def remove_network(self, name: str) -> None:
-        """And its bridge."""
+        """Remove a network and its bridge."""
         self._call(f"remove network {name}", self._engine.remove_network, name)
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
-        """Not claimed: who is wired is so before it starts."""
+        """Refuse: a bare runtime's container is connected before it starts."""
         raise RuntimeRefused(f"connect {name} to {network} as {aliases}", "not with a bare runtime")
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
-        """Not claimed."""
+        """Refuse: a bare runtime's container is connected before it starts."""
         raise RuntimeRefused(f"disconnect {name} from {network}", "not with a bare runtime")
 
     # --- containers
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """A root, a namespace that is wired, and a process in it."""
+        """Prepare a root and a connected netns, and start a process there."""
         self._memory.containers.pop(spec.name, None)
         args = spec.command or FOR_EVER
         facts = self._call(f"run {spec.name}", self._engine.run, spec, args)
@@ -311,7 +311,7 @@ class BareAdapter:
         return facts
 
     def inspect(self, name: str) -> ContainerInfo:
-        """What is on record, while the container's pid 1 lives."""
+        """Return the record of a container; a cached one is used while its pid 1 lives."""
         known = self._memory.container(name)
         if known is None:
             known = self._call(f"inspect {name}", self._engine.inspect, name)
@@ -319,7 +319,7 @@ class BareAdapter:
         return known
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
-        """`exec`; a command that is not there exits with 127, as in a shell."""
+        """Call `exec`; a missing command exits with 127, as in a shell."""
         asked = f"exec in {name}"
         words = self._call(asked, self._engine.exec_words, name)
         try:
@@ -338,17 +338,17 @@ class BareAdapter:
         return ExecCommand((*words, *argv), {"PATH": self._path})
 
     def stop_container(self, name: str) -> None:
-        """SIGTERM, and SIGKILL a second later; then off the networks."""
+        """Send SIGTERM, a second later SIGKILL, and disconnect the container."""
         self._memory.containers.pop(name, None)
         self._call(f"stop {name}", self._engine.stop, name)
 
     def start_container(self, name: str) -> ContainerInfo:
-        """Run its root anew."""
+        """Start a stopped container on its root."""
         self._memory.containers.pop(name, None)
         return self._call(f"start {name}", self._engine.start, name)
 
     def remove(self, *names: str) -> None:
-        """End them, and off the networks; several at a time, who joined another first."""
+        """Stop, disconnect and remove containers, several at a time, joiners first."""
         for name in names:
             self._memory.containers.pop(name, None)
         for some in self._memory.joiners_first(names):
@@ -357,11 +357,11 @@ class BareAdapter:
     # --- trouble
 
     def repair(self) -> None:
-        """Whatever the wiring has for it."""
+        """Repair the rules by the backend."""
         self._call("repair", self._engine.wiring.repair)
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
-        """A start in a process of its own, killed with all its children; and the daemons."""
+        """Start a container in a child process and kill that process tree, then the daemons."""
         crash = partial(_crash, self._engine)
         self._call(f"crash {spec.name}", crash, spec, spec.command or FOR_EVER, after)
         for pid in self._daemons:

@@ -20,7 +20,7 @@ from harness.model.plan import ContainerSpec
 from linux.syscalls import MS_BIND, MS_NODEV, mount, umount
 
 FOR_EVER: Final = "/.for-ever"
-"""A fifo in every container, from which nothing is ever read: to wait at without a child."""
+"""A fifo in every container on which an idle shell waits without a child process."""
 PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CAPABILITIES: Final = tuple(
     f"CAP_{name}"
@@ -39,7 +39,7 @@ _QUIET: Final = ("nosuid", "noexec", "nodev")
 
 
 def unpack(archive: str, root: Path) -> None:
-    """Unpack the layers of an image's archive, in their order; done once per host."""
+    """Unpack the layers of an image archive in order, once per host."""
     done = root.with_name(f"{root.name}.done")
     if done.exists():
         return
@@ -63,21 +63,21 @@ def lay(bundle: Path, image: Path) -> None:
 
 
 def lift(bundle: Path) -> None:
-    """Take the mounts of a bundle away again, whichever there are."""
+    """Unmount the mounts of a bundle."""
     for name in ("rootfs", "netns"):
         while os.path.ismount(path := bundle / name):
             umount(str(path))
 
 
 def release(bundle: Path) -> None:
-    """Let go of the network namespace that a bundle holds, if it does."""
+    """Release the network namespace that a bundle holds, if any."""
     path = bundle / "netns"
     while os.path.ismount(path):
         umount(str(path))
 
 
 def hold(bundle: Path, namespace: int) -> Path:
-    """Give a network namespace, an open descriptor, a path in the bundle; until `lift`."""
+    """Bind-mount a netns descriptor to a path in the bundle, until `lift`."""
     path = bundle / "netns"
     path.touch()
     mount(f"/proc/self/fd/{namespace}", str(path), flags=MS_BIND)
@@ -85,13 +85,13 @@ def hold(bundle: Path, namespace: int) -> Path:
 
 
 def write(order: StartRequest, config: Mapping[str, Any] | None = None) -> None:
-    """Write config.json: what `config_of` makes, or that with changes of a runtime's own."""
+    """Write config.json, by default with the content of `config_of`."""
     config = config or config_of(order)
     (order.home / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 FILES: Final = ("resolv.conf", "hostname", "hosts")
-"""What stands in a container's home, and is bound to its /etc."""
+"""Files of a container's directory that are bound to its /etc."""
 
 
 def write_files(home: Path, spec: ContainerSpec, addresses: Sequence[str], resolver: str) -> None:
@@ -120,7 +120,7 @@ def _mount(bundle: Path, name: str) -> dict[str, Any]:
 
 
 def config_of(order: StartRequest) -> dict[str, Any]:
-    """The content of config.json."""
+    """Return the content of config.json."""
     netns = order.netns
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
     if netns is not None:

@@ -1,8 +1,7 @@
-"""Networks for bare runtimes: a directory of CNI confs, and which subnets are free.
+"""Networks of bare runtimes by CNI: a directory of confs, and the choice of free subnets.
 
-CNI leaves it to whoever writes a conf that subnets do not overlap, and takes no bridge
-away with the last container. So this part is the harness's own, as it would be an
-engine's. All of it runs inside the host.
+CNI neither prevents overlapping subnets nor removes a bridge with the last container, so this
+module does, as an engine would. All of it runs inside the host.
 """
 
 from __future__ import annotations
@@ -42,17 +41,17 @@ DEFAULT_BRIDGE: Final = "cni0"
 DEFAULT: Final = NetworkSpec(
     DEFAULT_NETWORK, subnet=IPv4Network("10.85.0.0/16"), gateway=IPv4Address("10.85.0.1")
 )
-"""The default network has what CNI's and CRI-O's examples have."""
+"""The default network, with the values of CNI's and CRI-O's examples."""
 
 
 @dataclass(frozen=True, slots=True)
 class CniNetworks:
-    """The networks whose confs are in a directory."""
+    """The networks with a conf in a directory."""
 
     home: Path
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """Write the conf of a network, with subnets chosen where none are asked for."""
+        """Write the conf of a network, and choose subnets where none are requested."""
         for name, value in (("internal", spec.internal), ("icc=false", not spec.icc)):
             if value:
                 raise ProgramRefused(f"there is no CNI plugin for {name}")
@@ -75,7 +74,7 @@ class CniNetworks:
         (self.home / f"{spec.name}.spec").write_bytes(pickle.dumps(spec))
 
     def conf(self, name: str) -> dict[str, Any]:
-        """The list of plugins of a network."""
+        """Return the plugin list of a network."""
         try:
             found: dict[str, Any] = json.loads(self._path(name).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -83,7 +82,7 @@ class CniNetworks:
         return found
 
     def facts(self, name: str) -> NetworkInfo:
-        """What there is to tell about a network."""
+        """Return the facts about a network."""
         self.conf(name)
         spec: NetworkSpec = pickle.loads((self.home / f"{name}.spec").read_bytes())  # noqa: S301
         pairs = ((spec.gateway, spec.subnet), (spec.gateway6, spec.subnet6))
@@ -93,7 +92,7 @@ class CniNetworks:
         return NetworkInfo(name, name, bridge(name), gateways)
 
     def names(self) -> list[str]:
-        """Every network's name."""
+        """Return the names of all networks."""
         return sorted(path.stem for path in self.home.glob("*.conflist"))
 
     def remove(self, name: str) -> None:
@@ -109,7 +108,7 @@ class CniNetworks:
 
 
 def bridge(name: str) -> str:
-    """The bridge of a network; a name has more characters than a link may have."""
+    """Return the bridge name of a network: a hash, as link names have at most 15 characters."""
     if name == DEFAULT_NETWORK:
         return DEFAULT_BRIDGE
     return f"cni-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
@@ -155,10 +154,10 @@ class CniBackend:
         self._try_out(DEFAULT_NETWORK)
 
     def repair(self) -> None:
-        """There is nothing documented for it: the firewall's rules come with each ADD alone."""
+        """Do nothing: CNI documents no repair, and rules come with ADD only."""
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """A conf, tried once so that its bridge is there."""
+        """Write the conf and try it once, which creates the bridge."""
         facts = self._networks.create(spec)
         try:
             self._try_out(spec.name)
@@ -168,21 +167,21 @@ class CniBackend:
         return facts
 
     def facts(self, name: str) -> NetworkInfo:
-        """From the conf."""
+        """Return the facts about a network from its conf."""
         return self._networks.facts(name)
 
     def names(self) -> list[str]:
-        """Every conf's name."""
+        """Return the names of all confs."""
         return self._networks.names()
 
     def remove(self, name: str) -> None:
-        """The conf and the bridge."""
+        """Remove the conf and the bridge."""
         self._networks.remove(name)
 
     # --- containers
 
     def asked(self, spec: ContainerSpec) -> ContainerSpec:
-        """Ports, addresses and MACs are CNI's affair: there is nobody to ask without a network."""
+        """Check the requested ports, addresses and MAC, which need a CNI network."""
         if isinstance(spec.mode, Bridge):
             _check_addresses(spec)
         else:
@@ -194,7 +193,7 @@ class CniBackend:
         return replace(spec, ports=tuple(_settled(port) for port in spec.ports))
 
     def wire(self, record: BareRecord) -> WiredNetns:
-        """Have every plugin of every network called with ADD."""
+        """Call every plugin of every network with ADD."""
         with NetNS.new() as space:
             netns = bundle.hold(store.bundle(record.spec.name), space.fd)
         attachments = list(store.attachments(record, self.prefix))
@@ -206,7 +205,7 @@ class CniBackend:
         return WiredNetns(endpoints, str(netns))
 
     def unwire(self, record: BareRecord) -> None:
-        """Have them called with DEL, and let go of the namespace."""
+        """Call the plugins with DEL, and release the netns."""
         for item in store.attachments(record, self.prefix):
             with contextlib.suppress(ProgramRefused):
                 cni.delete(item, self._networks.conf(item.network), record.spec)
@@ -215,7 +214,7 @@ class CniBackend:
     # --- tries
 
     def _try_out(self, network: str) -> None:
-        """Put a namespace on a network and take it off: its bridge is there from then on.
+        """Connect and disconnect a netns, which creates the bridge of the network.
 
         And the firewall's rules for it. What masquerade and ports need is one container's own, or
         everybody's, which another try has had made: both take most of a plugin's time.
@@ -230,7 +229,7 @@ class CniBackend:
             done.touch()
 
     def _try_ports(self, *, dual: bool) -> None:
-        """Have portmap make the chains that all its ports have in common.
+        """Make portmap create the chains that all ports share.
 
         On a bridge that is for this alone: whatever bridge has had a port is another one after.
         """
@@ -268,7 +267,7 @@ def _check_addresses(spec: ContainerSpec) -> None:
 
 
 def _settled(port: Publish) -> Publish:
-    """A port that is left open is taken from those that are free: portmap wants a number."""
+    """Choose a free host port where none is given, because portmap needs a number."""
     if port.host_port:
         return port
     kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}.get(port.protocol)

@@ -1,8 +1,9 @@
-"""Networks as an operator makes them where a runtime has none: bridges, and who has which address.
+"""Networks of bare runtimes by Linux bridges, as an operator makes them without CNI.
 
-A bridge with addresses of its own, whose subnets are masqueraded when they leave it; nothing
-keeps one from another. The runtime plugs its containers into it by itself: what it is told are
-the endpoints. All of it runs inside the host.
+Each bridge has gateway addresses, and its subnets are masqueraded when packets leave the
+bridge; networks are not isolated from each other. host-local, one of CNI's plugins, assigns
+addresses. With `LinuxBridge` the runtime itself makes the veth pairs; `VethBridge` makes them
+for a runtime that joins any netns. All of it runs inside the host.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ BRIDGE: Final = "hand0"
 DEFAULT: Final = NetworkSpec(
     DEFAULT_NETWORK, subnet=IPv4Network("10.84.0.0/24"), gateway=IPv4Address("10.84.0.1")
 )
-"""The default network, and its bridge, where nobody else makes one."""
+"""The default network and its bridge, unless the runtime makes them."""
 _FORWARDING: Final = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 _SOURCE_NAT: Final = 100
 
@@ -60,17 +61,17 @@ class LinuxBridge:
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Who counts addresses is one of CNI's plugins."""
+        """The package of CNI's host-local plugin, which assigns addresses."""
         return ("containernetworking-plugins",)
 
     def missing(self) -> list[str]:
-        """That plugin, where it is not there."""
+        """Return the plugin if it is missing."""
         return cni.lacking("host-local")
 
     # --- networks
 
     def begin(self) -> None:
-        """Make the default network, where it is not there."""
+        """Create the default network unless it exists."""
         if self._path(DEFAULT_NETWORK).exists():
             return
         if self.made_by is None:
@@ -80,7 +81,7 @@ class LinuxBridge:
         self._keep(self.spec)
 
     def repair(self) -> None:
-        """Have the rules of all of them again."""
+        """Restore the rules of all networks."""
         for name in self.names():
             if name == DEFAULT_NETWORK and self.made_by is not None:
                 self.made_by()
@@ -88,7 +89,7 @@ class LinuxBridge:
                 self._rule(self._spec(name))
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """A bridge more."""
+        """Create a network: another bridge."""
         for name, value in (("internal", spec.internal), ("icc=false", not spec.icc)):
             if value:
                 raise ProgramRefused(f"a bridge alone is not {name}")
@@ -101,15 +102,15 @@ class LinuxBridge:
         return self.facts(spec.name)
 
     def facts(self, name: str) -> NetworkInfo:
-        """What there is to tell about a network."""
+        """Return the facts about a network."""
         return NetworkInfo(name, name, self.link(name), _gateways(self._spec(name)))
 
     def names(self) -> list[str]:
-        """Every network's name."""
+        """Return the names of all networks."""
         return sorted(path.stem for path in _home().glob("*.spec"))
 
     def remove(self, name: str) -> None:
-        """The bridge, and its table."""
+        """Remove the bridge and its nftables table."""
         self._spec(name)
         with NetNS.own() as here, Netlink(here) as netlink, nftables.Nft() as table:
             netlink.send([rtnetlink.del_link(self.link(name))], missing_ok=True)
@@ -120,7 +121,7 @@ class LinuxBridge:
             path.unlink()
 
     def link(self, network: str) -> str:
-        """The bridge of a network; a name has more characters than a link may have."""
+        """Return the bridge name of a network: a hash, as link names have at most 15 characters."""
         if network == DEFAULT_NETWORK:
             return self.bridge
         return f"hand-{hashlib.sha256(network.encode()).hexdigest()[:9]}"
@@ -169,7 +170,7 @@ class LinuxBridge:
     # --- containers
 
     def asked(self, spec: ContainerSpec) -> ContainerSpec:
-        """Addresses and MACs are those of a link of its own; ports are nobody's."""
+        """Refuse ports, and addresses and MACs in modes without a bridge."""
         given: dict[str, object] = {"publish": spec.ports}
         if not isinstance(spec.mode, Bridge):
             given |= {"mac": spec.mac, "ip": spec.ip or spec.ip6}
@@ -178,7 +179,7 @@ class LinuxBridge:
         return spec
 
     def wire(self, record: BareRecord) -> WiredNetns:
-        """Have host-local give it addresses: those that are asked for, or the next that are free.
+        """Lease addresses from host-local: the requested ones or the next free ones.
 
         Not the last one that was freed: its neighbours know it by another MAC for a while.
         """
@@ -192,7 +193,7 @@ class LinuxBridge:
         return WiredNetns(tuple(found))
 
     def unwire(self, record: BareRecord) -> None:
-        """Addresses are given back; the link goes with its namespace."""
+        """Release the addresses; the link goes with its netns."""
         for item in store.attachments(record, self.prefix):
             with contextlib.suppress(ProgramRefused):
                 cni.release(item, self._ipam(item.network))
@@ -204,7 +205,7 @@ class LinuxBridge:
 
 
 def _mac(bridge: str) -> str:
-    """A bridge's own MAC: without one it has its ports', and another one with each of them."""
+    """Return a fixed MAC for a bridge, which would otherwise take that of a port and change."""
     digest = hashlib.sha256(bridge.encode()).digest()
     return rtnetlink.mac_text(bytes([2, *digest[:5]]))
 
@@ -219,7 +220,7 @@ def _gateways(spec: NetworkSpec) -> tuple[IPv4Interface | IPv6Interface, ...]:
 
 
 def _forwarding(netlink: Netlink, versions: Collection[int]) -> dict[str, str | int]:
-    """What has the host forward, and listen to routers as before, which it would cease to do."""
+    """Return sysctls that turn on forwarding and keep accepting router advertisements."""
     names = rtnetlink_dump.links_with_ra_routes(netlink) if 6 in versions else []
     listening: dict[str, str | int] = {f"net.ipv6.conf.{name}.accept_ra": 2 for name in names}
     return listening | {_FORWARDING[version]: 1 for version in versions}
@@ -228,7 +229,7 @@ def _forwarding(netlink: Netlink, versions: Collection[int]) -> dict[str, str | 
 def _rules(
     table: nftables.Table, bridge: str, gateways: Sequence[IPv4Interface | IPv6Interface]
 ) -> Iterator[Request]:
-    """What leaves the bridge has the host's address, or does not leave."""
+    """Yield the rules that masquerade the subnets and drop all else that leaves the bridge."""
     inside, outside = nftables.iifname(bridge), nftables.oifname(bridge, is_not=True)
     yield nftables.add_table(table)
     yield nftables.add_chain(table, "leaving", hook="forward")
@@ -337,7 +338,7 @@ A = TypeVar("A", IPv4Address, IPv6Address)
 
 
 def of_host() -> Iterator[Subnet]:
-    """What the host routes, or has an address in."""
+    """Yield the subnets that the host routes or has an address in."""
     with NetNS.own() as here, Netlink(here) as netlink:
         held = [item.address.network for item in rtnetlink_dump.addresses(netlink)]
         routed = [item.destination for item in rtnetlink_dump.routes(netlink)]
@@ -415,7 +416,7 @@ def _gateway6(asked: object, subnet: IPv6Network) -> IPv6Address:
 def _gateway(
     kind: type[A], asked: object, subnet: IPv4Network | IPv6Network, reserved: tuple[A, ...]
 ) -> A:
-    """The gateway that was asked for, else the first address that is not `reserved`."""
+    """Return the requested gateway, or else the first address of the subnet."""
     if asked is None:
         return kind(int(subnet[1]))
     try:

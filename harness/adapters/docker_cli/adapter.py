@@ -1,8 +1,8 @@
-"""Any Docker-shaped command line as an adapter: a description in, the verbs of `Adapter` out.
+"""Adapter for any Docker-compatible command line, from a description of it (`CliSpec`).
 
-A command that exits with an error and says why has *refused*. One that dies of a signal,
-does not end in time, says nothing or prints what it must not is *broken*: an error of the
-run that carries the command, what it printed and the daemon's log.
+A command that exits with an error and a message has *refused*. A command that dies of a signal,
+exceeds its time limit, prints nothing or prints garbage is *broken*: an error of the run with
+the command, its output and the daemon's log.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ _HOME: Final = "/run/netmodes"
 _PREPARED: Final = "/run/netmodes/prepared"
 """Marks a host in which `prepare_host` is done."""
 _NOT_EXECUTABLE: Final = (126, 127)
-"""What `exec` exits with when the command cannot be executed, or is not there."""
+"""Exit codes of `exec` for a command that cannot be executed or is missing."""
 _KILLED: Final = 124
-"""What timeout(1) exits with for a command that it has ended."""
+"""Exit code of timeout(1) for a command that it has ended."""
 _SAID: Final = 2000
 _KEPT: Final = 100
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
 
 
 class CliAdapter:
-    """Drives a runtime by its command line, inside the host."""
+    """Adapter that drives a runtime by its command line, inside the host."""
 
     def __init__(self, host: HostHandle, spec: CliSpec) -> None:
         self._host, self._spec, self._words = host, spec, spec.words
@@ -64,7 +64,7 @@ class CliAdapter:
         self._memory = InspectCache(host)
         self._daemons: list[int] = []
         self.commands: deque[CompletedCommand] = deque(maxlen=_KEPT)
-        """What it was last told, and said: evidence of a failure."""
+        """The last commands and their output, as evidence of a failure."""
         self.name = spec.name
         self.features = spec.features
         prepare_host(host, spec)
@@ -74,13 +74,13 @@ class CliAdapter:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What to set in the host to find what this finds; that of a user's is not told."""
+        """The environment to set in the host; empty for a rootless runtime."""
         return {} if self._spec.rootless else self._env
 
     # --- up and down -----------------------------------------------------------
 
     def start(self) -> None:
-        """Start what daemons do not run, load the image if it is not there."""
+        """Start the daemons that do not run, and load the image unless it is there."""
         self._start_daemons()
         self._ask("list containers", *self._words.containers)
         if self._spec.load_image and not self._memory.image:
@@ -93,7 +93,7 @@ class CliAdapter:
         daemon.start_missing(self._host, spec.daemons, self._daemons, self._env, spec.timeout)
 
     def stop(self) -> None:
-        """Remove everything and end the daemons, the last one first."""
+        """Remove everything and stop the daemons, the last one first."""
         self._memory.forget()
         if self._words.reset:
             self._ask("reset", *self._words.reset)
@@ -111,7 +111,7 @@ class CliAdapter:
         return self.network_facts(spec.name)
 
     def network_facts(self, name: str) -> NetworkInfo:
-        """`network inspect`; a gateway that it does not tell is looked up at the interface."""
+        """Call `network inspect`; read an unreported gateway from the interface."""
         if known := self._memory.networks.get(name):
             return known
         if name == DEFAULT_NETWORK and self.dialect.default_network != "bridge":
@@ -135,7 +135,7 @@ class CliAdapter:
         return found
 
     def bridges_at(self) -> str:
-        """Where below /proc of the host the namespace of the bridges is; `""`: the host's own."""
+        """Return the path of the bridges' netns below /proc of the host, `""` for its own."""
         told, path = self._spec.bridges_at
         return f"{self._host.call(_content, told)}/{path}" if told else ""
 
@@ -163,7 +163,7 @@ class CliAdapter:
     # --- containers ------------------------------------------------------------
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """`run -d`, or `create`, `network connect` and `start`; of a refused one nothing stays."""
+        """Call `run -d`, or `create`, `network connect` and `start`; undo a refused start."""
         asked, words = f"run {spec.name}", arguments.container(self._spec, spec)
         self._memory.containers.pop(spec.name, None)
         self._memory.joins(spec)
@@ -182,7 +182,7 @@ class CliAdapter:
 
     @contextlib.contextmanager
     def _undone(self, name: str) -> Iterator[Sequence[str]]:
-        """What has `run` note the id of what it makes; that is removed when it is refused."""
+        """Yield options that write the container's id; remove the container on refusal."""
         option, path = self._words.cidfile, f"{self._home}/cid-{os.getpid()}-{name}"
         try:
             yield (option, path) if option else ()
@@ -195,7 +195,7 @@ class CliAdapter:
             self._host.call(_taken, path)
 
     def inspect(self, name: str) -> ContainerInfo:
-        """`inspect`, or what it told while the container's pid 1 has not ended since."""
+        """Call `inspect`, or return the cached result while the container's pid 1 lives."""
         return self._memory.container(name) or self._inspect(name)
 
     def _inspect(self, name: str) -> ContainerInfo:
@@ -211,7 +211,7 @@ class CliAdapter:
         return facts
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
-        """`exec`; a command that is not there exits with 127, as in a shell."""
+        """Call `exec`; a missing command exits with 127, as in a shell."""
         asked = f"exec in {name}"
         words = (*self._words.execute, self._spec.named(name), *argv)
         done = self._command(asked, words, timeout=timeout)
@@ -239,7 +239,7 @@ class CliAdapter:
         return self.inspect(name)
 
     def remove(self, *names: str) -> None:
-        """`rm -f`, many in one command; who joined another goes before that one."""
+        """Call `rm -f`, many in one command, joiners before the joined containers."""
         for name in names:
             self._memory.containers.pop(name, None)
         for some in self._memory.joiners_first(names):
@@ -262,7 +262,7 @@ class CliAdapter:
     # --- trouble ---------------------------------------------------------------
 
     def repair(self) -> None:
-        """What is documented for it: a command, or else a restart of the last daemon."""
+        """Repair the rules as documented: by a command, or else by a restart of the last daemon."""
         if self._words.repair:
             self._ask("repair", *self._words.repair)
         elif self._daemons:
@@ -270,7 +270,7 @@ class CliAdapter:
             self.start()
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
-        """`run -d`, and SIGKILL for it and the last daemon."""
+        """Call `run -d`, and send SIGKILL to it and the last daemon."""
         self.network_facts(DEFAULT_NETWORK)  # to be remembered while nobody can be asked
         words = self._line(*self._words.run, *arguments.container(self._spec, spec))
         log = f"/run/netmodes/{self.name}-crash.log"
@@ -282,7 +282,7 @@ class CliAdapter:
     # --- one command -----------------------------------------------------------
 
     def _ask(self, asked: str, *words: str) -> CompletedCommand:
-        """A command that has to succeed; `RuntimeRefused` with its words when it says no."""
+        """Run a command that must succeed, or raise `RuntimeRefused` with its output."""
         done = self._command(asked, words, timeout=self._spec.timeout)
         if not done.returncode:
             return done
@@ -297,7 +297,7 @@ class CliAdapter:
         return rootless.command(line) if self._spec.rootless else line
 
     def _command(self, asked: str, words: Sequence[str], *, timeout: float) -> CompletedCommand:
-        """A command to its end, whatever it exits with; `RuntimeBroken` when it does not end so."""
+        """Run a command to its end; raise `RuntimeBroken` if it hangs, crashes or is killed."""
         argv = self._line(*words)
         at, began = time.time(), time.perf_counter()
         try:
@@ -341,7 +341,7 @@ class CliAdapter:
 
 
 def version_in(text: str) -> str:
-    """The first version in what a program says about itself, `""` where there is none."""
+    """Return the first version number in a program's output, or an empty text."""
     found = _VERSION.search(text)
     return found[0] if found else ""
 
@@ -391,7 +391,7 @@ def _prepare(scratch: Sequence[str], files: Sequence[tuple[str, str]], *, for_us
 
 
 def _addresses(where: str, link: str, subnets: Sequence[str]) -> tuple[Interface, ...]:
-    """The addresses that an interface has there, of those subnets and in their order."""
+    """Return the addresses of an interface in these subnets, in their order."""
     with NetNS.at(where) as there, Netlink(there) as netlink:
         index = rtnetlink_dump.link(netlink, link).ifindex
         held = [item.address for item in rtnetlink_dump.addresses(netlink, index=index)]
@@ -405,7 +405,7 @@ def _content(path: str) -> str:
 
 
 def _taken(path: str) -> str:
-    """The content of a file that is taken away; nothing where there is none."""
+    """Read and remove a file; return an empty text if there is none."""
     try:
         with open(path, encoding="ascii") as file:
             content = file.read().strip()

@@ -1,7 +1,7 @@
-"""Docker: its own dockerd and containerd in the host, https://docs.docker.com.
+"""Docker, with its own dockerd and containerd in the host: https://docs.docker.com.
 
-containerd is started beside dockerd rather than by it, which takes a second less. Live
-restore is on, so that containers outlive a daemon that is killed
+containerd is started beside dockerd rather than by it, which is a second faster. Live restore
+is on, so that containers outlive a killed daemon
 (https://docs.docker.com/engine/daemon/live-restore/).
 """
 
@@ -23,14 +23,14 @@ _NOT_HERE: Final = set() if protocol_available("SCTP") else {Feature.SCTP}
 FEATURES: Final = frozenset(Feature) - {Feature.MACVLAN, Feature.USER_MODE} - _NOT_HERE
 
 HOME: Final = "/run/netmodes/docker"
-"""Where its configuration is, in the host."""
+"""The directory of its configuration, in the host."""
 _SOCKET: Final = "/run/docker.sock"
 _CONTAINERD: Final = "/run/containerd/containerd.sock"
 CONTAINERD_CONF: Final = (
     f"{HOME}/containerd.toml",
     'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n',
 )
-"""A file, and what stands there."""
+"""A file's path and content."""
 # Before 27 an IPv6 network needs a pool to take its subnet from, and its rules the
 # experimental ip6tables: https://docs.docker.com/engine/daemon/ipv6/. Who names pools
 # names all of them: the IPv4 ones are those that are built in.
@@ -41,7 +41,7 @@ _IPV6: Final = tuple({"base": f"fd00:d0c:0:{number:x}::/64", "size": 64} for num
 
 
 def daemon_conf(last: Sequence[str] = _LAST, **more: object) -> str:
-    """What dockerd is told; `last` are the IPv4 pools that come after those of 172."""
+    """Return the content of daemon.json; `last` are the IPv4 pools after those of 172."""
     conf = {
         "live-restore": True,
         "experimental": True,

@@ -1,8 +1,8 @@
-"""A Docker-shaped command line as data: what `cli` needs to know to drive one (pure).
+"""Description of a Docker-compatible command line as data (pure).
 
-Most such programs agree on the shape (`run`, `exec`, `inspect`, `network create` …)
-and differ in a few words. A description says those, how its daemons are started, and
-what must be there before. `docs/adapters.md` has the same as a TOML file.
+Such programs agree on the commands (`run`, `exec`, `inspect`, `network create` …) and differ in
+details. A description has these details, the daemons, and the files that the runtime needs.
+`docs/adapters.md` has the same as a TOML file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.model.dialect import Dialect
 from harness.model.features import Feature
 
 FOR_EVER = ("sh", "-c", 'trap "exit 0" TERM INT; exec < /dev/ptmx; while :; do read -r _; done')
-"""What a container runs whose plan names no command: it lasts, and ends on SIGTERM.
+"""The command of a container whose plan names none: it waits, and ends on SIGTERM.
 
 A pid 1 ignores a signal for which it has no handler, so that a mere `sleep` would let
 every `stop` run into its time-out. It waits by itself, at a terminal that nobody is at: on a
@@ -24,7 +24,7 @@ busy machine a child of it would come after `run` has returned, and look like so
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliVerbs:
-    """How the verbs are spelt, each as the first words of its command line.
+    """The command lines of the verbs: the first words of each.
 
     Names, ids and options come behind them. An empty `repair` or `reset` says that the
     runtime has nothing of the kind. `cidfile` is the option that names a file for the id
@@ -61,7 +61,7 @@ class CliVerbs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliSpec:
-    """One runtime, described.
+    """The description of one runtime.
 
     `called` is what it was asked for by, where it was: a path, or with a prefix. `features` is
     what it claims, `dialect` the documented choices, or `None` for those of the table
@@ -105,7 +105,7 @@ class CliSpec:
     timeout: float = 30
 
     def named(self, name: str) -> str:
-        """What a container or network of a plan is called in the runtime."""
+        """Return the runtime's name for a container or network of a plan."""
         return name.ljust(self.shortest_name, "x") if name else name
 
     @property

@@ -1,7 +1,7 @@
-"""The calls of a runtime that is driven as a library, kept as a command line's commands are.
+"""Log of calls to a runtime that is driven as a library, in the form of commands.
 
-A call costs what a tuple costs: arguments and answers become text only when somebody reads
-them, which is when something has failed.
+An entry costs no more than a tuple: arguments and results become text only when the log is read
+after a failure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _KEPT: Final = 200
 _LONGEST: Final = 2000
-"""Characters of what is told of one argument or answer."""
+"""Maximum length of the text of one argument or result."""
 
 
 class _Call(NamedTuple):
@@ -32,7 +32,7 @@ class _Call(NamedTuple):
 
 
 class CallLog:
-    """Calls into the host, the last of which are remembered."""
+    """Log of the last calls into the host."""
 
     def __init__(self, host: HostHandle) -> None:
         self._host = host
@@ -56,7 +56,7 @@ class CallLog:
             self._kept.append(_Call(asked, arguments, answer, refusal, at, seconds))
 
     def keep(self, done: CompletedCommand) -> None:
-        """Remember a command as well, which was run for the runtime."""
+        """Add a command that was run for the runtime."""
         self._kept.append(done)
 
     @property

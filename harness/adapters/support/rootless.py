@@ -1,10 +1,9 @@
-"""An ordinary user of the host, as whom a rootless runtime is started.
+"""An ordinary user of the host, who starts a rootless runtime.
 
-The user has ids of its own, subordinate ones for the user namespaces of its containers
-(subuid(5)), a home and a runtime directory; `setpriv` becomes it, as which nothing is left
-of root's capabilities. newuidmap(1) is copied into the host, because the set-user-ID bit of
-the machine's own counts for nothing where the run is an ordinary user's: its owner, the
-machine's root, is nobody in the sandbox's user namespace (user_namespaces(7)).
+The user has an id, subordinate ids for user namespaces of containers (subuid(5)), a home and a
+runtime directory; `setpriv` switches to the user and drops all capabilities. newuidmap(1) is
+copied into the host, because the machine's own set-user-ID bit has no effect in an unprivileged
+run: its owner, the machine's root, is not mapped in the sandbox (user_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ SUBORDINATE: Final = range(10_000, 65_536)
 HOME: Final = "/run/netmodes/user"
 """Home, runtime directory and programs, in the host."""
 PROGRAMS: Final = ("newuidmap", "newgidmap", "setpriv")
-"""What there must be to become an ordinary user."""
+"""The programs that are needed to become an ordinary user."""
 
 RUN: Final = f"{HOME}/run"
-"""Where what it starts keeps its sockets and pids: XDG_RUNTIME_DIR."""
+"""The directory of the user's sockets and pid files: XDG_RUNTIME_DIR."""
 _BIN, _DEV, _SCRATCH = f"{HOME}/bin", f"{HOME}/dev", f"{HOME}/scratch"
 _TUN: Final = "/dev/net/tun"
 _TUN_NUMBER: Final = os.makedev(10, 200)
@@ -41,12 +40,12 @@ _ACCOUNTS: Final = {
 
 
 def command(argv: Sequence[str]) -> tuple[str, ...]:
-    """The words that carry out a command as the user."""
+    """Return the command line that runs a command as the user."""
     return ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--", *argv)
 
 
 def environment(path: str) -> dict[str, str]:
-    """What the user's login would have set; `path` is where programs are looked for."""
+    """Return the environment of the user's login, with `path` for programs."""
     return {
         "PATH": f"{_BIN}:{path}",
         "HOME": HOME,
@@ -61,7 +60,7 @@ def environment(path: str) -> dict[str, str]:
 
 
 def obstacle() -> str:
-    """Why no such user can be had in this sandbox; an empty text where one can."""
+    """Return why this sandbox cannot have such a user, or an empty text."""
     for kind in ("uid", "gid"):
         with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
             if not covered(file, SUBORDINATE.stop - 1):
@@ -82,7 +81,7 @@ def obstacle() -> str:
 
 
 def without_cgroups(command: str) -> str:
-    """Why one that makes cgroups cannot be tried in this sandbox; an empty text where it can."""
+    """Return why a runtime that makes cgroups cannot run in this sandbox, or an empty text."""
     if not in_user_namespace() or os.access("/sys/fs/cgroup", os.W_OK):
         return ""
     return (
@@ -92,7 +91,7 @@ def without_cgroups(command: str) -> str:
 
 
 def covered(rows: Iterable[str], last: int) -> bool:
-    """Whether the rows of a uid_map(5) give every id from 0 to `last`."""
+    """Return True if the rows of a uid_map(5) map every id from 0 to `last`."""
     wanted = 0
     for first, _, count in sorted(tuple(map(int, row.split())) for row in rows):
         if first <= wanted:
@@ -136,7 +135,7 @@ def chown_home() -> None:
 
 
 def _open_tun() -> None:
-    """Let the user open /dev/net/tun where the machine lets root alone."""
+    """Let the user open /dev/net/tun if the machine allows only root."""
     if _open_to_all(_TUN):
         return
     mount("tmpfs", _DEV, "tmpfs", 0, "mode=755")

@@ -1,4 +1,4 @@
-"""Addresses and MACs: wrong, doubled, somebody else's, or other than reported."""
+"""Faults of addresses and MACs: wrong, duplicate, or other than reported."""
 
 from __future__ import annotations
 

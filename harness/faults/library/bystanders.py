@@ -1,4 +1,4 @@
-"""What happens to those that the runtime has nothing to do with."""
+"""Faults that affect bystanders: other hosts, interfaces and firewall rules of the operator."""
 
 from __future__ import annotations
 

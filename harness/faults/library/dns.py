@@ -1,4 +1,4 @@
-"""Names that lead nowhere, to somebody else, or to a resolver that should not be asked."""
+"""Faults of name resolution: resolvers, names, aliases, and the files in /etc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of the host's firewall that are missing, too strict, or in nobody's interest."""
+"""Faults of firewall rules: missing, too strict or too lax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left behind, what is refused too late or not at all, and what a crash does."""
+"""Faults of the lifecycle: residue, refusals, and crashes of the runtime."""
 
 from __future__ import annotations
 

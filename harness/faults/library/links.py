@@ -1,4 +1,4 @@
-"""Interfaces that are missing, down, too many, or of another size than they should be."""
+"""Faults of interfaces, bridges, MTUs and neighbours."""
 
 from __future__ import annotations
 

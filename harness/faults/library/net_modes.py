@@ -1,4 +1,4 @@
-"""A container in another net mode than it was asked to be in; options that its mode rules out."""
+"""Faults of the net modes none, host, container and user mode, and of their options."""
 
 from __future__ import annotations
 

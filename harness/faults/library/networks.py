@@ -1,4 +1,4 @@
-"""Networks that containers come to, leave, or find other than they were asked for."""
+"""Faults of networks that containers are connected to and disconnected from."""
 
 from __future__ import annotations
 

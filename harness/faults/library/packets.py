@@ -1,4 +1,4 @@
-"""Errors that nobody hears of, fragments and segments that do not arrive as they were sent."""
+"""Faults of packets: lost ICMP errors, fragments, segments and header fields."""
 
 from __future__ import annotations
 

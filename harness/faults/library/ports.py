@@ -1,4 +1,4 @@
-"""Published ports that do not answer, answer too much, or stay when nobody wants them any more."""
+"""Faults of published ports and of the conntrack entries behind them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _LOOPBACK6 = IPv6Network("::1/128")
 
 
 def _to(port: Publish) -> list[Expression]:
-    """A packet that goes to a published port, whatever address."""
+    """Match packets to a published port, on any address."""
     return [*l4proto(port.protocol), *dport(port.host_port)]
 
 
@@ -285,7 +285,7 @@ def refused_port_leaves_rules(site: FaultContext) -> None:
 
 
 def _leave_rule(site: FaultContext, port: Publish) -> None:
-    """A rule about a port in a table of the runtime's own kind."""
+    """Add a port rule in a table that looks like the runtime's own."""
     table = Table("inet", "left-ports")
     chain = add_chain(table, "dstnat", hook="prerouting", priority=-100, kind="nat")
     nobody = dnat(ip_address("172.31.255.254"), port.container_port)

@@ -1,4 +1,4 @@
-"""Faults of restarts and later connections, and of others when a container or network goes."""
+"""Faults after a restart or a later connection, and of others when a container or network goes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes that are missing, wrong or too many, inside and in the host; TTLs."""
+"""Faults of routes, policy rules and TTLs, inside and in the host."""
 
 from __future__ import annotations
 

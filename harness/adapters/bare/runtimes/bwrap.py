@@ -1,8 +1,7 @@
-"""bubblewrap: a process in new namespaces, and nothing else: https://github.com/containers/bubblewrap.
+"""bubblewrap, which only starts a process in new namespaces: https://github.com/containers/bubblewrap.
 
-It makes a network namespace with `--unshare-net`, in which it puts lo up. Any other one is
-that in which it is started: nsenter joins what was wired before. Nothing can be executed in
-its containers but by nsenter.
+With `--unshare-net` it makes a netns and sets `lo` up. For any other netns, nsenter joins that
+first. Commands run in its containers by nsenter only.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from harness.model.features import Feature
 
 @dataclass(frozen=True, slots=True)
 class Bwrap:
-    """Drives bubblewrap, which has no verb but to start something."""
+    """Driver of bubblewrap, whose only command starts a container."""
 
     program: Program
 
     def start(self, order: StartRequest) -> int:
-        """Start it in the namespace that is to be joined."""
+        """Start bubblewrap in the netns to join."""
         if order.spec.sysctls:
             raise ProgramRefused("sysctl: bwrap has no such option")
         joining = ("nsenter", f"--net={order.netns}", "--") if order.netns else ()

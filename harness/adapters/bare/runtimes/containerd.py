@@ -1,8 +1,7 @@
 """containerd, driven by its own `ctr`: https://github.com/containerd/containerd.
 
-Its clients make networks, not itself: a namespace is wired first, as CRI does it, and given to
-`ctr run --with-ns`. What `ctr run --cni` does instead, and never undoes, is in
-docs/findings.md.
+Its clients make networks, not containerd itself: a netns is connected first, as CRI does, and
+passed to `ctr run --with-ns`. `ctr run --cni` never undoes its work: see docs/findings.md.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _HOME: Final = "/run/netmodes/containerd"
 _SOCKET: Final = f"{_HOME}/containerd.sock"
 _CONF: Final = f"{_HOME}/containerd.toml"
 _RUNC: Final = "/run/containerd/runc/default"
-"""Where shims keep the state of containers in containerd's namespace `default`."""
+"""The directory of the shims' container state, in containerd's namespace `default`."""
 _CONTENT: Final = f"""version = 2
 root = "{_HOME}/root"
 state = "{_HOME}/state"
@@ -36,7 +35,7 @@ address = "{_SOCKET}"
 
 @dataclass(frozen=True, slots=True)
 class Ctr:
-    """Drives containerd by ctr's command line."""
+    """Driver of containerd by ctr's command line."""
 
     program: Program
 
@@ -50,7 +49,7 @@ class Ctr:
         return told_pid(told)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
-        """The task and the container, whichever there are."""
+        """Remove the task and the container, if they exist."""
         self.program.run("task", "rm", "--force", name)
         self.program.run("container", "rm", name)
 

@@ -1,7 +1,7 @@
-"""Runtimes that stay for as long as their container: started as daemons, and entered by nsenter.
+"""Runtimes that stay in the foreground while their container runs: daemons, entered by nsenter.
 
-Such a one has no verbs but to start something, and tells no pid: the container is that child
-of it which is the first process of a pid namespace and has become another program.
+Such a runtime only starts containers, and reports no pid: the container is the child that is
+the first process of a pid namespace and has executed another program.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from harness.adapters.support.program import BOUND, ProgramBroken, failure
 from harness.world import process
 
 ENTERING: Final = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
-"""What nsenter(1) enters: all but a user namespace, in which it is already."""
+"""The namespaces that nsenter(1) enters: all but the user namespace."""
 _AGAIN: Final = 0.005
-"""Seconds after which to look again: nobody tells of a child that is born."""
+"""Polling interval in seconds: the kernel does not notify of a new child."""
 
 
 def start(argv: Sequence[str], order: StartRequest, environment: Mapping[str, str]) -> int:
@@ -47,7 +47,7 @@ def start(argv: Sequence[str], order: StartRequest, environment: Mapping[str, st
 
 
 def forget(home: Path) -> None:
-    """Wait for the end of a container's runtime; one whose container lives is ended.
+    """Wait for the end of a container's runtime; kill one whose container lives.
 
     It is known by its arguments, which have the container's directory in them: whoever was
     killed in the middle of a start has left no note of it.
@@ -69,7 +69,7 @@ def _started_for(home: Path) -> Iterator[int]:
 
 
 def entering(pid: int) -> tuple[str, ...]:
-    """The words before a command that is to run where a process is."""
+    """Return the nsenter command prefix that runs a command in the namespaces of a process."""
     return ("nsenter", "--target", str(pid), *ENTERING, "--")
 
 

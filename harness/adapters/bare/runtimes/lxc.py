@@ -1,10 +1,10 @@
 """lxc by its own command line, on the bridge that its own `lxc-net` makes.
 
-https://linuxcontainers.org/lxc/manpages/man5/lxc.container.conf.5.html. lxc makes the veth
-pairs itself, plugs them, and gives them the addresses that a container's configuration names:
-which those are is left to whoever writes it (`by_hand`). It has one bridge, lxcbr0; any other
-is the operator's, so that networks are not claimed, though there can be some. IPv6 is off on
-lxcbr0, because lxc-net has router advertisements for it, beside any address asked for.
+https://linuxcontainers.org/lxc/manpages/man5/lxc.container.conf.5.html. lxc itself makes the
+veth pairs and sets the addresses of a container's configuration; `linux_bridge` chooses these.
+lxc has one bridge, lxcbr0; further ones are the operator's, so networks are not claimed, though
+they work. IPv6 is off on lxcbr0, because lxc-net sends router advertisements for it, whose
+addresses come in addition to the requested one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _HOME: Final = "/run/netmodes/lxc"
 _DEFAULT: Final = NetworkSpec(
     DEFAULT_NETWORK, subnet=IPv4Network("10.0.3.0/24"), gateway=IPv4Address("10.0.3.1")
 )
-"""What lxc-net has where nobody says otherwise."""
+"""lxc-net's default network."""
 _NET: Final = next(
     (path for path in ("/usr/libexec/lxc/lxc-net", "/usr/lib/lxc/lxc-net") if os.path.exists(path)),
     "lxc-net",
@@ -48,19 +48,19 @@ _OURS: Final = "/etc/default/ours"
 _SETTINGS: Final = 'LXC_IPV6_ENABLE="false"\n'
 _LEASES: Final = "/var/lib/misc"
 _ENDED: Final = "10"
-"""Seconds that lxc may take to clean up after a container."""
+"""Time limit for lxc's cleanup of a container, in seconds."""
 _DROPPED: Final = "mac_admin mac_override sys_time sys_module sys_rawio"
-"""What lxc's own common.conf has dropped."""
+"""The capabilities that lxc's common.conf drops."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lxc:
-    """Drives the lxc-* programs, each of which knows containers by name."""
+    """Driver of the lxc-* programs, which know containers by name."""
 
     program: Program
 
     def start(self, order: StartRequest) -> int:
-        """A configuration file, and `lxc-start`, which returns once the container runs."""
+        """Write the configuration and call `lxc-start`, which returns once the container runs."""
         conf = Path(_HOME, order.name, "config")
         conf.parent.mkdir(parents=True, exist_ok=True)
         conf.write_text("".join(f"{line}\n" for line in _configuration(order)), encoding="utf-8")
@@ -132,7 +132,7 @@ def _link(order: StartRequest, number: int, endpoint: Endpoint) -> dict[str, obj
 
 
 def start_net() -> None:
-    """`lxc-net restart`, whether it ran or not: bridge, rules, dnsmasq."""
+    """Call `lxc-net restart`, which makes bridge, rules and dnsmasq."""
     if not os.path.exists(_OURS):
         _furnish()
     program = Program((_NET,), programs.search_path())

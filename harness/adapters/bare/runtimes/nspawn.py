@@ -1,9 +1,9 @@
 """systemd-nspawn without systemd: https://www.freedesktop.org/software/systemd/man/257/systemd-nspawn.html.
 
-It makes a veth pair and plugs one end into a bridge; the other one is host0, down and without
-an address, which is the affair of networkd inside. Here it is done in its stead, by hand, and
-nobody looks for duplicates of addresses that are given out one by one. Only root can use it so:
-it needs a user namespace that systemd-nsresourced gives, or none.
+It makes a veth pair with one end in a bridge; the other end, host0, is down and has no address,
+because networkd inside is to configure it. This driver configures it instead, without duplicate
+address detection, as each address is assigned once. It needs root: it wants a user namespace
+from systemd-nsresourced, or none.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _INSIDE: Final = "host0"
 
 @dataclass(frozen=True, slots=True)
 class Nspawn:
-    """Drives systemd-nspawn, which has no verb but to start something."""
+    """Driver of systemd-nspawn, whose only command starts a container."""
 
     program: Program
 
     def start(self, order: StartRequest) -> int:
-        """Start it, and give the interface that it makes a name and addresses."""
+        """Start the container, and configure name and addresses of its interface."""
         if order.spec.sysctls or order.spec.mac:
             raise ProgramRefused("systemd-nspawn has no option for sysctls or a MAC")
         if len(order.endpoints) > 1:
@@ -53,7 +53,7 @@ class Nspawn:
         return pid
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it is not registered
-        """Wait for its own end."""
+        """Wait for the end of systemd-nspawn."""
         foreground.forget(home)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names

@@ -1,4 +1,4 @@
-"""Bare OCI runtimes, crun and runc: bundles started in namespaces that CNI wires, or a hand.
+"""Bare OCI runtimes, crun and runc: bundles in namespaces that CNI or `VethBridge` connects.
 
 https://github.com/opencontainers/runtime-spec/blob/v1.0.2/runtime.md.
 """
@@ -19,12 +19,12 @@ from harness.model.features import Feature
 
 @dataclass(frozen=True, slots=True)
 class OciRuntime:
-    """Drives one by the command line that runc has, and others after it."""
+    """Driver of an OCI runtime by runc's command line, which others share."""
 
     program: Program
 
     def start(self, order: StartRequest) -> int:
-        """A config.json, and `run --detach`."""
+        """Write config.json and call `run --detach`."""
         bundle.write(order)
         told = order.home / "pid"
         words = ("--detach", "--pid-file", str(told), "--bundle", str(order.home), order.name)

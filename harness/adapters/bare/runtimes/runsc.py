@@ -1,12 +1,11 @@
-"""gVisor's runsc: containers with a network stack of their own, in a process of the host's.
+"""gVisor's runsc: containers with a network stack of their own, in a process of the host.
 
-https://gvisor.dev/docs/user_guide/networking/. Addresses and routes that a network namespace
-has when a sandbox starts there it takes over, and takes away from the interfaces; packets
-then go through those by AF_PACKET. So who wires it is who wires every bare runtime, and what
-came of it is to be seen from inside alone.
+https://gvisor.dev/docs/user_guide/networking/. A sandbox takes over the addresses and routes of
+its network namespace at the start, and removes them from the interfaces; packets then pass by
+AF_PACKET. So any network backend fits, and the result is visible from inside only.
 
-Two sandboxes cannot share a stack. Who joins a container becomes one more of its sandbox, as
-the containers of a pod are: it has files and processes of its own, and ends with the first.
+Two sandboxes cannot share a stack. A joiner becomes another container of the joined sandbox, as
+in a pod: it has its own files and processes, and ends with the first container.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _HIDE: Final = 'mount -t tmpfs none /proc/sys/net && exec "$@"'
 """It refuses a namespace in which it can see net.core.rmem_default, which Linux 6.18 shows
 in every one; so it is shown nothing, in a mount namespace of its own."""
 HIDDEN: Final = ("unshare", "--mount", "sh", "-c", _HIDE, "sh")
-"""What goes before its command line."""
+"""The wrapper before its command line."""
 OPTIONS: Final = ("--net-raw", "--ignore-cgroups")
-"""Options that it has whoever calls it."""
+"""Options of every call."""
 IDLE: Final = ("sh", "-c", 'trap "exit 0" TERM INT; sleep 2147483647 & wait $!')
 """It opens no fifo of the host's for reading and writing, and no terminal that nobody is at: who
 would wait at one spins instead."""
@@ -41,19 +40,19 @@ _KIND, _POD = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 
 @dataclass(frozen=True, slots=True)
 class Runsc:
-    """Drives it by its command line, which is runc's with options of its own."""
+    """Driver of runsc by its command line: runc's with further options."""
 
     runsc: Program
 
     @property
     def program(self) -> Program:
-        """With what it needs around it, and its options."""
+        """The program with its wrapper and options."""
         return replace(
             self.runsc, command=(*HIDDEN, *self.runsc.command, "--root", _ROOT, *OPTIONS)
         )
 
     def start(self, order: StartRequest) -> int:
-        """A config.json, and `run --detach`."""
+        """Write config.json and call `run --detach`."""
         told, pod = order.home / "pid", _pod(order.name)
         config = bundle.config_of(order)
         del config["linux"]["cgroupsPath"]  # there is none for it here
@@ -68,7 +67,7 @@ class Runsc:
         return told_pid(told)
 
     def end(self, name: str, pid: int, grace: float) -> None:
-        """`kill`, and the sandbox with its first container."""
+        """Call `kill`; the first container ends with its sandbox."""
         if _pod(name) == name:
             store.finish(pid, grace)
             return
@@ -94,7 +93,7 @@ class Runsc:
 
 
 def _pod(name: str) -> str:
-    """Whose sandbox a container is in: that of the first in a chain of joiners."""
+    """Return the container whose sandbox this one shares: the first in a chain of joiners."""
     while isinstance(mode := store.load(name).spec.mode, Joined):
         name = mode.container
     return name
