@@ -28,8 +28,8 @@ def world() -> Iterator[World]:
         yield built
 
 
-def test_a_network_is_a_bridge_with_addresses_and_goes_without_a_trace(world: World) -> None:
-    """Both families, its own MAC and MTU; the host forwards from then on."""
+def test_network_is_a_bridge_and_is_removed_completely(world: World) -> None:
+    """It has both families, a MAC and an MTU; the host forwards."""
     host = fixed(HOST, world.namespaces[HOST])
     spec = NetworkSpec("lan", subnet=IPv4Network("10.86.9.0/24"), ipv6=True, mtu=1400)
     world.host.call(WIRING.create, NetworkSpec("first", ipv6=True))  # which turns forwarding on
@@ -53,10 +53,10 @@ def test_a_network_is_a_bridge_with_addresses_and_goes_without_a_trace(world: Wo
         (NetworkSpec("x", mtu=70000), "network x: "),
     ],
 )
-def test_what_cannot_be_is_refused_and_leaves_nothing(
+def test_impossible_network_is_refused_and_leaves_nothing(
     world: World, spec: NetworkSpec, said: str
 ) -> None:
-    """With what is wrong."""
+    """The error gives the reason."""
     host = fixed(HOST, world.namespaces[HOST])
     before = set(host.links())
     with pytest.raises(ProgramRefused, match=said):
@@ -65,8 +65,8 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     assert "x" not in world.host.call(WIRING.names)
 
 
-def test_a_container_has_a_pair_for_each_network_and_they_go_with_it(world: World) -> None:
-    """Addresses, MAC and MTU, default routes by the first; whoever else is in there."""
+def test_container_has_a_veth_pair_per_network(world: World) -> None:
+    """Addresses, MAC, MTU and default routes are set; the pairs go even if a joiner stays."""
     host, record = (
         fixed(HOST, world.namespaces[HOST]),
         BareRecord(WANTED, (), attached=WANTED.networks),

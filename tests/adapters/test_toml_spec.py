@@ -26,8 +26,8 @@ def described(tmp_path: Path, text: str) -> CliSpec:
     return toml_spec.load(str(path)).spec
 
 
-def test_a_command_and_features_are_enough(tmp_path: Path) -> None:
-    """It is called after the file; everything else is as Docker has it."""
+def test_command_and_features_are_sufficient(tmp_path: Path) -> None:
+    """The name is the file's; everything else is Docker's."""
     spec = described(tmp_path, SMALL)
     assert (spec.name, spec.command) == ("acme", ("acmectl", "--quiet"))
     assert spec.features == {Feature.BRIDGE, Feature.NONE}
@@ -35,8 +35,8 @@ def test_a_command_and_features_are_enough(tmp_path: Path) -> None:
     assert spec.daemons == ()
 
 
-def test_it_may_be_like_a_known_runtime(tmp_path: Path) -> None:
-    """Then it says only what is different; the dialect goes by the version that it is like."""
+def test_description_may_be_like_a_known_runtime(tmp_path: Path) -> None:
+    """It has only the differences; the dialect is that of the given version."""
     spec = described(
         tmp_path,
         """
@@ -64,8 +64,8 @@ def test_it_may_be_like_a_known_runtime(tmp_path: Path) -> None:
     assert spec.dialect.direct(4) == "accept", "as Docker 26 does"
 
 
-def test_without_a_version_it_is_like_the_newest(tmp_path: Path) -> None:
-    """Docker drops from 28 on what is routed to containers."""
+def test_like_without_a_version_means_the_newest(tmp_path: Path) -> None:
+    """Docker drops packets routed to containers since 28."""
     spec = described(tmp_path, '[runtime]\nlike = "docker"\ncommand = ["acmectl"]\n')
     assert spec.dialect is not None
     assert spec.dialect.direct(4) == "drop"
@@ -125,14 +125,14 @@ def test_without_a_version_it_is_like_the_newest(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
-    """The file, the table, the key, what it says and what it may say."""
+def test_invalid_description_is_reported(tmp_path: Path, text: str, words: str) -> None:
+    """The error has file, table, key, the value and the wanted type."""
     with pytest.raises(DescriptionError, match=words) as raised:
         described(tmp_path, text)
     assert str(raised.value).startswith(str(tmp_path / "acme.toml"))
 
 
-def test_a_file_that_is_not_there_is_named() -> None:
-    """With the machine's own words."""
+def test_missing_description_file_is_named() -> None:
+    """The error has the system's reason."""
     with pytest.raises(DescriptionError, match=r"/nowhere/acme.toml cannot be read: No such file"):
         toml_spec.load("/nowhere/acme.toml")

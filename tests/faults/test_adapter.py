@@ -40,8 +40,8 @@ def sabotage() -> Iterator[Callable[[Any], Scene]]:
             adapter.stop()
 
 
-def test_every_moment_comes_in_its_turn(sabotage: Callable[[Any], Scene]) -> None:
-    """With the container or the network that it is about."""
+def test_fault_is_called_at_every_moment(sabotage: Callable[[Any], Scene]) -> None:
+    """The context has the container or network of the moment."""
     seen: list[tuple[str, str]] = []
 
     @fault("watches", violates=("BR-1",), moment=tuple(Moment))
@@ -80,8 +80,8 @@ def test_every_moment_comes_in_its_turn(sabotage: Callable[[Any], Scene]) -> Non
     ]
 
 
-def test_a_site_knows_how_a_container_is_plugged_in(sabotage: Callable[[Any], Scene]) -> None:
-    """By which interfaces, on which bridges; in the modes without any it is not."""
+def test_context_knows_the_links_of_a_container(sabotage: Callable[[Any], Scene]) -> None:
+    """Modes without a network have none."""
     plugs: dict[str, list[tuple[str, str, bool]]] = {}
 
     @fault("looks", violates=("BR-1",), moment=("container-started", "connected"))
@@ -105,8 +105,8 @@ def test_a_site_knows_how_a_container_is_plugged_in(sabotage: Callable[[Any], Sc
     scene.close()
 
 
-def test_a_verb_can_be_changed_or_left_undone(sabotage: Callable[[Any], Scene]) -> None:
-    """The fault decides about it, with the arguments as attributes."""
+def test_fault_can_change_or_skip_a_verb(sabotage: Callable[[Any], Scene]) -> None:
+    """The arguments are attributes of the call."""
 
     @fault("decides", violates=("BR-1",), around=("run", "remove", "connect"))
     def decides(site: FaultContext, verb: AdapterCall) -> Any:
@@ -133,8 +133,8 @@ def test_a_verb_can_be_changed_or_left_undone(sabotage: Callable[[Any], Scene]) 
         scene.runtime.inspect("web")
 
 
-def test_a_fault_that_goes_wrong_says_so_itself(sabotage: Callable[[Any], Scene]) -> None:
-    """By its id, its place and the moment; a refusal by the runtime passes through."""
+def test_failing_fault_is_reported_as_such(sabotage: Callable[[Any], Scene]) -> None:
+    """The message has id, place and moment; a refusal of the runtime passes through."""
 
     @fault("goes-wrong", violates=("BR-1",), moment="container-started")
     def goes_wrong(site: FaultContext) -> None:
@@ -149,8 +149,8 @@ def test_a_fault_that_goes_wrong_says_so_itself(sabotage: Callable[[Any], Scene]
         scene.runtime.run(ContainerSpec("web"))
 
 
-def test_so_does_one_that_means_to_end_the_run(sabotage: Callable[[Any], Scene]) -> None:
-    """No test has failed by that."""
+def test_fault_that_exits_is_reported_as_such(sabotage: Callable[[Any], Scene]) -> None:
+    """SystemExit does not count as a test failure."""
 
     @fault("gives-up", violates=("BR-1",), moment="container-started")
     def gives_up(site: FaultContext) -> None:
@@ -161,8 +161,8 @@ def test_so_does_one_that_means_to_end_the_run(sabotage: Callable[[Any], Scene])
         sabotage(gives_up).runtime.run(ContainerSpec("web"))
 
 
-def test_rules_of_others_are_seen_and_taken_away(sabotage: Callable[[Any], Scene]) -> None:
-    """By what they do, and by the interfaces that they are about."""
+def test_rules_of_others_are_listed_and_removed(sabotage: Callable[[Any], Scene]) -> None:
+    """They are selected by verdict and interface."""
     found: list[tuple[str, bool]] = []
 
     @fault("takes-rules", violates=("BR-1",), moment="network-created")
@@ -182,8 +182,8 @@ def test_rules_of_others_are_seen_and_taken_away(sabotage: Callable[[Any], Scene
     assert not left
 
 
-def test_what_comes_in_is_answered(sabotage: Callable[[Any], Scene]) -> None:
-    """A frame that a container sends is answered by whatever the fault says."""
+def test_fault_answers_incoming_frames(sabotage: Callable[[Any], Scene]) -> None:
+    """The reply is the fault's choice."""
 
     @fault("echoes", violates=("BR-1",), moment="container-started")
     def echoes(site: FaultContext) -> None:
@@ -210,8 +210,8 @@ def _turned(frame: bytes) -> list[bytes]:
     return [frame[6:12] + frame[:6] + frame[12:]] if b"hello there" in frame else []
 
 
-def test_rules_of_a_fault_are_its_own(sabotage: Callable[[Any], Scene]) -> None:
-    """They are in tables of that name, and cleared together."""
+def test_fault_rules_are_in_their_own_tables(sabotage: Callable[[Any], Scene]) -> None:
+    """They are removed together."""
 
     @fault("drops", violates=("BR-1",), moment="host-ready")
     def drops(site: FaultContext) -> None:
@@ -227,10 +227,10 @@ def test_rules_of_a_fault_are_its_own(sabotage: Callable[[Any], Scene]) -> None:
     sabotage(drops)
 
 
-def test_a_flush_takes_a_faults_own_rules_and_nothing_is_made_of_it(
+def test_flush_of_fault_rules_is_no_leak(
     sabotage: Callable[[Any], Scene],
 ) -> None:
-    """The guard does not mind that they are gone, and the repair brings them back."""
+    """The guard ignores it, and a repair restores the rules."""
 
     @fault("drops-calls", violates=("BR-7",), moment=RULES)
     def drops_calls(site: FaultContext) -> None:
@@ -248,8 +248,8 @@ def test_a_flush_takes_a_faults_own_rules_and_nothing_is_made_of_it(
         assert [rule.comment for rule in opened.rules(TABLE)] == ["sabotage"]
 
 
-def test_what_is_dropped_in_place_of_other_rules_stays(sabotage: Callable[[Any], Scene]) -> None:
-    """At the next moment the runtime's rules are taken again, and the sabotage's own are not."""
+def test_drop_rules_of_a_fault_survive_the_next_moment(sabotage: Callable[[Any], Scene]) -> None:
+    """The runtime's rules are removed again; the fault's own are not."""
     seen: list[int] = []
 
     @fault("narrower", violates=("BR-9",), moment=RULES)
