@@ -1,4 +1,4 @@
-"""A Docker-shaped command line of nobody: mydocker in other words, or broken in some way."""
+"""A made-up Docker-compatible command line: a wrapper of mydocker, with failures on demand."""
 
 from __future__ import annotations
 

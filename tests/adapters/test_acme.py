@@ -1,4 +1,4 @@
-"""A runtime that only a TOML file knows: its containers are real, and so are its failures."""
+"""A runtime from a TOML description, with real containers and real failures."""
 
 from __future__ import annotations
 

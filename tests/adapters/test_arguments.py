@@ -1,4 +1,4 @@
-"""The harness's words in those of a Docker-shaped command line."""
+"""Arguments of Docker-compatible commands."""
 
 from __future__ import annotations
 

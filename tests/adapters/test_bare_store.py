@@ -1,4 +1,4 @@
-"""What is known of the containers of bare runtimes."""
+"""Records of bare runtimes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What adapters keep of what they asked, whichever way they ask: evidence of a failure."""
+"""Logs of calls and commands, which are evidence of a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`netmodes vendors`: what can be tested here, and what a runtime does its own way."""
+"""The command `netmodes vendors`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of documented choices: by version, with a source for each."""
+"""The table of documented choices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gVisor under podman and Docker: what the engine has made of a network is what a sandbox has."""
+"""gVisor under podman and Docker: a sandbox takes over what the engine has made of a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bridges made by hand, and who is plugged in: what they are made of, and that nothing stays."""
+"""Linux bridges and veth pairs of bare runtimes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded runtime's own adapter."""
+"""The adapter of the embedded runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `inspect` prints, in the shapes of Docker and of podman, as facts."""
+"""Output of `inspect` in the formats of Docker and of podman."""
 
 from __future__ import annotations
 

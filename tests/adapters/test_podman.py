@@ -1,4 +1,4 @@
-"""What podman says now and then, and what it starts, live."""
+"""podman: a rare refusal, and helpers from a prefix, on real containers."""
 
 from __future__ import annotations
 

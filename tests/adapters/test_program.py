@@ -1,4 +1,4 @@
-"""A program that is asked: what it says no to, and what it must not do."""
+"""Programs of runtimes: refusals, failures and crashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the protocol's own words do."""
+"""Exceptions of the adapter protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a described runtime is found, and what is said when it is not there."""
+"""Described and bare runtimes in the registry, installed, missing or from a prefix."""
 
 from __future__ import annotations
 

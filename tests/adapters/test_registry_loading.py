@@ -1,4 +1,4 @@
-"""Adapters are found by name, and their modules loaded only then."""
+"""Adapters of entry points, which are imported on demand."""
 
 from __future__ import annotations
 

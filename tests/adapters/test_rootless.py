@@ -1,4 +1,4 @@
-"""An ordinary user of the host, and what rootless podman does as that one, live."""
+"""The host's ordinary user, and rootless runtimes on real containers."""
 
 from __future__ import annotations
 

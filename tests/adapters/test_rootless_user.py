@@ -1,4 +1,4 @@
-"""The ids that an ordinary user of the host needs."""
+"""The id mappings of the host's ordinary user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gVisor: what is asked of its containers is asked from inside, and joiners share a sandbox."""
+"""runsc: its containers are examined from inside, and joiners share a sandbox."""
 
 from __future__ import annotations
 

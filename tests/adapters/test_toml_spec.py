@@ -1,4 +1,4 @@
-"""A description in a TOML file: what it may say, and what is said about one that is wrong."""
+"""TOML descriptions of runtimes, valid and invalid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small project with tests and faults of its own."""
+"""Fixture of a small project with its own tests and faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults, modules and catalogues made up for a test."""
+"""Faults, modules and catalogues for tests."""
 
 from __future__ import annotations
 

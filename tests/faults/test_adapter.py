@@ -1,4 +1,4 @@
-"""A sabotaged adapter: when its fault is called, with what, and what it delegates."""
+"""The sabotaged adapter: moments, contexts and delegation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How faults are declared and found, and what is said of a wrong declaration."""
+"""Declaration and collection of faults, and their error messages."""
 
 from __future__ import annotations
 

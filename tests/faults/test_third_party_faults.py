@@ -1,4 +1,4 @@
-"""A project with tests and faults of its own: what pytest and netmodes make of them."""
+"""A project with its own tests and faults, under pytest and under netmodes."""
 
 from __future__ import annotations
 

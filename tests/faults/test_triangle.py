@@ -1,4 +1,4 @@
-"""Requirements, tests and faults, and which of them is missing."""
+"""The coverage table of requirements, tests and faults."""
 
 from __future__ import annotations
 

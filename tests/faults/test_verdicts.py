@@ -1,4 +1,4 @@
-"""When a fault counts as caught, and when not."""
+"""Verdicts on faults from test outcomes."""
 
 from __future__ import annotations
 
