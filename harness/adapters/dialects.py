@@ -31,7 +31,7 @@ class DocumentedChoice:
     choices: Mapping[str, Any]
 
 
-def of(runtime: str, version: str, *, upon: Sequence[tuple[str, str]] = ()) -> Dialect:
+def for_runtime(runtime: str, version: str, *, upon: Sequence[tuple[str, str]] = ()) -> Dialect:
     """Return the dialect of a version of a runtime; the defaults if the table has no entry.
 
     `upon` names other entries of the table, each with a version, whose choices come first, such
@@ -41,7 +41,7 @@ def of(runtime: str, version: str, *, upon: Sequence[tuple[str, str]] = ()) -> D
     return _composed([entry for one in named for entry in entries(*one)])
 
 
-def of_kin(kin: Sequence[str], version: str) -> Dialect:
+def for_entries(kin: Sequence[str], version: str) -> Dialect:
     """Return the dialect composed of several runtimes' entries, in this order."""
     return _composed([entry for name in kin for entry in entries(name, version)])
 

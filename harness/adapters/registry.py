@@ -70,7 +70,7 @@ def find(name: str) -> AdapterFactory:
     factory = load(name)
     absent = missing(factory)
     if absent:
-        raise NotInstalled(f"{absence(absent)}. {_remedy(factory)}")
+        raise NotInstalled(f"{missing_message(absent)}. {_remedy(factory)}")
     if reason := obstacle(factory):
         raise UnknownRuntime(reason)
     return factory
@@ -103,7 +103,7 @@ def missing(factory: AdapterFactory) -> list[str]:
     return ask()
 
 
-def absence(absent: list[str]) -> str:
+def missing_message(absent: list[str]) -> str:
     """Return a message about `missing` programs; a path may exist and not be executable."""
     inert = [name for name in absent if "/" in name and os.path.exists(name)]
     gone = [name for name in absent if name not in inert]

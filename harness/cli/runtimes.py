@@ -89,7 +89,7 @@ def _in_full(name: str, factory: AdapterFactory) -> Iterator[str]:
     if provenance := registry.provenance(factory):
         yield f"  {provenance}"
     if absent := registry.missing(factory):
-        yield f"  {registry.absence(absent)}"
+        yield f"  {registry.missing_message(absent)}"
         if install := registry.how_to_install(factory):
             yield f"  to install it: {install}"
     yield f"  claims: {', '.join(sorted(factory.features))}"
@@ -163,7 +163,7 @@ def _dialect(factory: AdapterFactory, version: str) -> Dialect:
     if spec is None:
         dialect = getattr(factory, "dialect", None)
         return dialect if isinstance(dialect, Dialect) else Dialect()
-    return spec.dialect or dialects.of_kin(spec.kin or (spec.name,), version)
+    return spec.dialect or dialects.for_entries(spec.kin or (spec.name,), version)
 
 
 def _spec(factory: AdapterFactory) -> CliSpec | None:

@@ -34,7 +34,7 @@ class DecodedRule(NamedTuple):
         return self.does in ("drop", "reject")
 
 
-def entries(opened: Nft) -> list[DecodedRule]:
+def decode_rules(opened: Nft) -> list[DecodedRule]:
     """Return every rule of a namespace, table by table."""
     return [entry for table in opened.tables() for entry in _of(opened, table)]
 
@@ -173,12 +173,12 @@ def with_flags(flags: str) -> list[Expression]:
     return [*l4proto("tcp"), _load(_TRANSPORT, 13, 1), _bits(bits, b"\0"), _compare(bits)]
 
 
-def marked_for_urgency() -> list[Expression]:
+def with_dscp() -> list[Expression]:
     """Match IPv4 packets with a DSCP other than 0."""
     return [*family(4), _load(_NETWORK, 1, 1), _bits(b"\xfc", b"\0"), _compare(b"\0", 1)]
 
 
-def other_records_of(name: str) -> list[Expression]:
+def other_dns_records(name: str) -> list[Expression]:
     """Match DNS replies over UDP for a one-label name and record types other than A and AAAA."""
     asked = bytes([len(name)]) + name.encode() + b"\0"
     kind = _load(_TRANSPORT, _QUESTION + len(asked), 2)
@@ -198,13 +198,13 @@ def datagrams_without_checksum() -> list[Expression]:
     return [*l4proto("udp"), _load(_TRANSPORT, 6, 2), _compare(b"\0\0")]
 
 
-def pings(protocol: str) -> list[Expression]:
+def echo_requests(protocol: str) -> list[Expression]:
     """Match echo requests."""
     kind = 8 if protocol == "icmp" else 128
     return [*l4proto(protocol), _load(_TRANSPORT, 0, 1), _compare(bytes([kind]))]
 
 
-def errors(version: int, kind: int, code: int | None = None) -> list[Expression]:
+def icmp_errors(version: int, kind: int, code: int | None = None) -> list[Expression]:
     """Match ICMP messages of this type, and code if given."""
     found = [*family(version), *l4proto("icmp" if version == 4 else "icmpv6")]
     found += [_load(_TRANSPORT, 0, 1), _compare(bytes([kind]))]
@@ -226,7 +226,7 @@ def to_mac(mac: str) -> list[Expression]:
 # --- changes -------------------------------------------------------------------
 
 
-def between_ports(version: int) -> list[Expression]:
+def bridged(version: int) -> list[Expression]:
     """Match frames with a packet of this family, in a table of the bridge family."""
     ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
     return [_expression("meta", be32(1, _REGISTER), be32(2, 1)), _compare(ethertype)]
@@ -238,7 +238,7 @@ def set_ttl(version: int, ttl: int, *, bridge: bool = False) -> list[Expression]
         keep, change, offset, checksum = b"\xff\x00", bytes([0, ttl]), 6, None
     else:
         keep, change, offset, checksum = b"\x00\xff", bytes([ttl, 0]), 8, 10
-    which = between_ports(version) if bridge else family(version)
+    which = bridged(version) if bridge else family(version)
     head = [*which, _load(_NETWORK, offset, 2), _bits(keep, change)]
     return [*head, _store(_NETWORK, offset, 2, checksum)]
 
@@ -250,7 +250,7 @@ def set_class(version: int, number: int) -> list[Expression]:
     return [*head, _store(_NETWORK, 0, 2, None if version == 6 else 10)]
 
 
-def deny_the_name() -> list[Expression]:
+def set_nxdomain() -> list[Expression]:
     """Turn a DNS reply over UDP into NXDOMAIN (RFC 1035, 4.1.1)."""
     head = [_load(_TRANSPORT, 10, 2), _bits(b"\xff\xf0", b"\0\3")]
     return [*head, _store(_TRANSPORT, 10, 2, 6)]
@@ -262,7 +262,7 @@ def mark_flow(mark: int) -> list[Expression]:
     return [value, _expression("ct", be32(2, _CT_MARK), be32(4, _REGISTER))]
 
 
-def corrupt(offset: int, data: bytes) -> list[Expression]:
+def overwrite_tcp(offset: int, data: bytes) -> list[Expression]:
     """Overwrite data of a TCP segment, and correct the checksum."""
     value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, data)))
     return [*l4proto("tcp"), value, _store(_TRANSPORT, offset, len(data), 16)]
@@ -311,7 +311,7 @@ def port_option(index: int, option: str, *, on: bool) -> Request:
     return Request(rtnetlink.RTM_SETLINK, 0, body, f"set {option} of bridge port {index}")
 
 
-def ageing(index: int, seconds: float) -> Request:
+def set_ageing(index: int, seconds: float) -> Request:
     """Set the ageing time of a bridge's forwarding database; 0 makes the bridge a hub."""
     data = nest(_IFLA_INFO_DATA, u32(_AGEING, round(seconds * 100)))
     body = rtnetlink.link_body(index=index)
@@ -319,7 +319,7 @@ def ageing(index: int, seconds: float) -> Request:
     return Request(rtnetlink.RTM_NEWLINK, 0, body, f"set the ageing time of bridge {index}")
 
 
-def proxy(index: int, address: Address) -> Request:
+def add_ndp_proxy(index: int, address: Address) -> Request:
     """Answer neighbour solicitations for an address on a link (NDP proxy)."""
     body = rtnetlink.NEIGH.pack(socket.AF_INET6, index, 0, _NTF_PROXY, 0)
     body += attr(rtnetlink.NDA_DST, address.packed)

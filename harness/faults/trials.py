@@ -28,8 +28,8 @@ BOUND: Final = 240.0
 NEIGHBOURS: Final = 8
 """The number of nearby requirements that must hold for a narrow fault."""
 
-Told = Callable[[FaultVerdict], None]
-Begun = Callable[[Fault | None], None]
+OnVerdict = Callable[[FaultVerdict], None]
+OnStart = Callable[[Fault | None], None]
 """Callback with the fault that is tried next, `None` for the healthy runtime."""
 
 
@@ -51,7 +51,9 @@ class Trial:
 class Trials:
     """Runner of trials, `workers` at a time, with callbacks for each start and verdict."""
 
-    def __init__(self, faults: Sequence[Fault], *, workers: int, told: Told, begun: Begun) -> None:
+    def __init__(
+        self, faults: Sequence[Fault], *, workers: int, told: OnVerdict, begun: OnStart
+    ) -> None:
         self._faults, self._workers, self._told, self._begun = faults, workers, told, begun
         self.verdicts: list[FaultVerdict] = []
         self.unsound: dict[str, str] = {}
@@ -63,7 +65,7 @@ class Trials:
         trials = [tests.trial(fault) for fault in self._faults]
         used = {item: None for trial in trials for item in (*trial.victims, *trial.neighbours)}
         controls = list(_controls([item for item in session.items if item in used], self._workers))
-        for done in _carried_out(session, [*controls, *trials], self._workers, self._begun):
+        for done in _run_trials(session, [*controls, *trials], self._workers, self._begun):
             if done.fault is None:
                 self._learn(done)
             else:
@@ -161,8 +163,8 @@ def _controls(items: list[pytest.Item], workers: int) -> Iterator[Trial]:
 # --- forks -----------------------------------------------------------------------
 
 
-def _carried_out(
-    session: pytest.Session, trials: Iterable[Trial], workers: int, begun: Begun
+def _run_trials(
+    session: pytest.Session, trials: Iterable[Trial], workers: int, begun: OnStart
 ) -> Iterator[Trial]:
     """Run each trial in a fork, `workers` at a time, and yield each when it ends."""
     waiting = list(trials)[::-1]
@@ -173,7 +175,7 @@ def _carried_out(
                 trial = waiting.pop()
                 begun(trial.fault)
                 trial.began = time.monotonic()
-                read, pid = _forked(session, trial)
+                read, pid = _fork(session, trial)
                 running[read] = (trial, pid, bytearray())
             ready, _, _ = select.select(list(running), [], [], 1.0)
             for fd in ready:
@@ -183,7 +185,7 @@ def _carried_out(
                 if not data:
                     code = _end(fd, pid)
                     del running[fd]
-                    _take(trial, bytes(said), code)
+                    _read_outcomes(trial, bytes(said), code)
                     yield trial
             for trial, pid, _ in running.values():
                 if time.monotonic() - trial.began > BOUND:
@@ -201,9 +203,9 @@ def _end(fd: int, pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _take(trial: Trial, said: bytes, code: int) -> None:
+def _read_outcomes(trial: Trial, said: bytes, code: int) -> None:
     trial.seconds = time.monotonic() - trial.began
-    trial.died = f"its trial did not come to its end: {_how(code, trial.seconds)}"
+    trial.died = f"its trial did not come to its end: {_end_reason(code, trial.seconds)}"
     *lines, _ = said.decode().split("\n")  # what was not written to its end tells nothing
     for line in lines:
         told = json.loads(line)
@@ -216,7 +218,7 @@ def _take(trial: Trial, said: bytes, code: int) -> None:
             trial.outcomes.append(PhaseOutcome(**told))
 
 
-def _how(code: int, seconds: float) -> str:
+def _end_reason(code: int, seconds: float) -> str:
     """Return how a process ended that did not report completion."""
     if code >= 0:
         return f"its process ended with exit status {code}"
@@ -225,7 +227,7 @@ def _how(code: int, seconds: float) -> str:
     return f"its process was killed by {signal.Signals(-code).name}"
 
 
-def _forked(session: pytest.Session, trial: Trial) -> tuple[int, int]:
+def _fork(session: pytest.Session, trial: Trial) -> tuple[int, int]:
     read, write = os.pipe()
     pid = quiet_fork()
     if not pid:
@@ -287,7 +289,7 @@ class _Witness:
         breaks = tuple(str(value) for name, value in report.user_properties if name == "breaks")
         error, said = "", ""
         if report.failed and call.excinfo is not None:
-            error, said = _told(call.excinfo)
+            error, said = _exception_summary(call.excinfo)
         own = required(item)
         self.note(PhaseOutcome(item.nodeid, str(report.when), own, breaks, error, said))
         return report
@@ -311,7 +313,7 @@ class _Witness:
         os.write(self._write, json.dumps(told).encode() + b"\n")
 
 
-def _told(excinfo: pytest.ExceptionInfo[BaseException]) -> tuple[str, str]:
+def _exception_summary(excinfo: pytest.ExceptionInfo[BaseException]) -> tuple[str, str]:
     """Return the type of an exception and the first line of its message."""
     said = (str(excinfo.value).splitlines() or [""])[0][:300]
     chain: BaseException | None = excinfo.value

@@ -30,7 +30,7 @@ def test_every_choice_has_a_source(runtime: str, version: str) -> None:
 
 def test_choices_depend_on_the_version() -> None:
     """Docker drew no MACs before 28, and let the LAN route to containers."""
-    old, new = dialects.of("docker", DOCKER_26), dialects.of("docker", DOCKER_28)
+    old, new = dialects.for_runtime("docker", DOCKER_26), dialects.for_runtime("docker", DOCKER_28)
     assert (old.mac, new.mac) == ("from-address", "random")
     assert (old.direct(4), new.direct(4)) == ("accept", "drop")
     assert old.bridge_address == IPv4Interface("172.17.0.1/16")
@@ -38,12 +38,14 @@ def test_choices_depend_on_the_version() -> None:
 
 def test_distribution_suffix_of_a_version_is_ignored() -> None:
     """Debian's 26.1.5+dfsg1-9+b9 is 26.1.5."""
-    assert dialects.of("docker", "26.1.5+dfsg1-9+b9") == dialects.of("docker", DOCKER_26)
+    assert dialects.for_runtime("docker", "26.1.5+dfsg1-9+b9") == dialects.for_runtime(
+        "docker", DOCKER_26
+    )
 
 
 def test_residue_of_several_entries_adds_up() -> None:
     """The default residue, which is mydocker's, is not included."""
-    found = dialects.of_kin(("podman", "netavark", "netavark-root"), "5.4.2").residue
+    found = dialects.for_entries(("podman", "netavark", "netavark-root"), "5.4.2").residue
     assert "nft table inet netavark" in found
     assert "cgroup libpod_parent" in found
     assert not set(found) & {"link docker0", "nft table inet mydocker"}
@@ -51,8 +53,8 @@ def test_residue_of_several_entries_adds_up() -> None:
 
 def test_fleeting_of_several_entries_adds_up() -> None:
     """The processes of podman and of pasta are both included."""
-    alone = dialects.of("podman", "5.4.2").fleeting
-    found = dialects.of_kin(("podman", "rootless", "pasta"), "5.4.2")
+    alone = dialects.for_runtime("podman", "5.4.2").fleeting
+    found = dialects.for_entries(("podman", "rootless", "pasta"), "5.4.2")
     assert found.fleeting[: len(alone)] == alone
     assert "process * (pasta*)" in found.fleeting[len(alone) :]
     assert (found.default_network, found.none_resolver) == ("pasta", False)
@@ -60,8 +62,8 @@ def test_fleeting_of_several_entries_adds_up() -> None:
 
 def test_bare_runtime_has_choices_of_its_network_backend() -> None:
     """Its own choices come later and take precedence."""
-    alone = dialects.of("crun", "1.21")
-    wired = dialects.of("crun", "1.21", upon=[("cni", "1.0.0")])
+    alone = dialects.for_runtime("crun", "1.21")
+    wired = dialects.for_runtime("crun", "1.21", upon=[("cni", "1.0.0")])
     assert (alone.mac, wired.mac) == ("from-address", "random")
     assert alone.hostname == wired.hostname == "name"
     assert "link cni0" in set(wired.residue) - set(alone.residue)
@@ -69,7 +71,7 @@ def test_bare_runtime_has_choices_of_its_network_backend() -> None:
 
 def test_unknown_runtime_has_the_default_dialect() -> None:
     """The table has no entry for it."""
-    assert dialects.of("acme", "1.0") == Dialect()
+    assert dialects.for_runtime("acme", "1.0") == Dialect()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_differences_are_fields_that_differ_from_the_default() -> None:
 @pytest.mark.parametrize("home", ["/var/lib", "/home/user/.local/share"])
 def test_podmans_layer_mount_is_fleeting_but_no_residue(home: str) -> None:
     """A snapshot may see the mount before a cleanup has ended."""
-    found = dialects.of_kin(("podman", "netavark", "netavark-root"), "5.4.2")
+    found = dialects.for_entries(("podman", "netavark", "netavark-root"), "5.4.2")
     mount = f"mount tmpfs on {home}/containers/storage/overlay"
     assert any(fnmatchcase(mount, pattern) for pattern in found.fleeting)
     assert not any(fnmatchcase(mount, pattern) for pattern in found.residue)

@@ -12,7 +12,7 @@ from harness.adapters.bare.cni import CniAttachment, CniBroken
 from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.bare.runtimes import foreground
 from harness.adapters.bare.runtimes.lxc import Lxc
-from harness.adapters.support.program import Program, ProgramBroken, ProgramRefused, told_pid
+from harness.adapters.support.program import Program, ProgramBroken, ProgramRefused, read_pid
 from harness.model.plan import ContainerSpec, Nothing
 from harness.world.process import wait_for_end
 from linux import proc
@@ -90,12 +90,12 @@ def test_invalid_pid_file_is_reported(tmp_path: Path, said: str) -> None:
     """An empty or missing file is invalid too."""
     path = tmp_path / "pid"
     with pytest.raises(ProgramBroken, match=r"pid is to tell a pid, and says ''"):
-        told_pid(path)
+        read_pid(path)
     path.write_text(f"{said}\n")
     with pytest.raises(ProgramBroken, match=f"and says '{said}'"):
-        told_pid(path)
+        read_pid(path)
     path.write_text("17\n")
-    assert told_pid(path) == 17
+    assert read_pid(path) == 17
 
 
 @pytest.mark.parametrize(

@@ -23,4 +23,4 @@ def test_uid_map_covers_every_id_up_to_the_last(
     rows: list[str], last: int, *, enough: bool
 ) -> None:
     """Order and pieces do not matter; a gap does."""
-    assert rootless.covered(rows, last) == enough
+    assert rootless.maps_every_id(rows, last) == enough

@@ -11,7 +11,7 @@ from harness.adapters.mydocker import MydockerAdapter
 from harness.adapters.protocol import RuntimeRefused
 from harness.faults.adapter import FaultFailed, FaultyAdapter
 from harness.faults.fault import RULES, AdapterCall, Moment, fault
-from harness.faults.helpers import drop, forget_drops
+from harness.faults.helpers import drop, remove_drops
 from harness.faults.target import TABLE, FaultContext
 from harness.model.plan import HOST, Bridge, ContainerSpec, Host, NetworkSpec, Nothing
 from harness.testbench.netns_view import view_of
@@ -255,7 +255,7 @@ def test_drop_rules_of_a_fault_survive_the_next_moment(sabotage: Callable[[Any],
     @fault("narrower", violates=("BR-9",), moment=RULES)
     def narrower(site: FaultContext) -> None:
         """Something else is kept out."""
-        forget_drops(site, "out")
+        remove_drops(site, "out")
         for bridge in site.bridges():
             drop(site, "forward", nftables.oifname(bridge))
         seen.append(sum(entry.refuses and entry.table == TABLE for entry in site.host.rules()))

@@ -161,7 +161,7 @@ class BareFactory:
                 f"{self.command[0]} does not run in a user namespace, and an ordinary user's "
                 "sandbox is one: run as root"
             )
-        return rootless.without_cgroups(self.command[0]) if self.cgroups else ""
+        return rootless.cgroup_obstacle(self.command[0]) if self.cgroups else ""
 
     @property
     def install(self) -> str:
@@ -195,7 +195,7 @@ class BareFactory:
     @property
     def dialect(self) -> Dialect:
         """The dialect of the installed runtime and its network backend."""
-        return dialects.of(self.name, self.version, upon=self._upon)
+        return dialects.for_runtime(self.name, self.version, upon=self._upon)
 
     def entries(self) -> list[dialects.DocumentedChoice]:
         """Return the entries of `dialects.toml` behind the dialect."""
@@ -229,7 +229,7 @@ class BareAdapter:
                 f"{' '.join((factory.command[0], *factory.tells))} tells no version: "
                 "see whether it can be executed here"
             )
-        self.dialect = daemon.excused(host, factory.dialect, factory.daemons)
+        self.dialect = daemon.allow_restarts(host, factory.dialect, factory.daemons)
 
     def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
@@ -248,7 +248,7 @@ class BareAdapter:
         if ended:
             told.append("Its daemon has ended; it is started anew.")
         factory = self._factory
-        told += daemon.further(self._host, factory.daemons, factory.called or self.name)
+        told += daemon.hints(self._host, factory.daemons, factory.called or self.name)
         if ended:
             self._start_daemons()
         return RuntimeBroken("\n".join(told))

@@ -53,7 +53,7 @@ def unpack(archive: str, root: Path) -> None:
     done.touch()
 
 
-def lay(bundle: Path, image: Path) -> None:
+def mount_root(bundle: Path, image: Path) -> None:
     """Make a bundle's directories and mount its root: an overlay on the image's tree."""
     for name in ("rootfs", "upper", "work"):
         (bundle / name).mkdir()
@@ -62,29 +62,29 @@ def lay(bundle: Path, image: Path) -> None:
     mount("overlay", str(bundle / "rootfs"), "overlay", MS_NODEV, where)
 
 
-def lift(bundle: Path) -> None:
+def unmount(bundle: Path) -> None:
     """Unmount the mounts of a bundle."""
     for name in ("rootfs", "netns"):
         while os.path.ismount(path := bundle / name):
             umount(str(path))
 
 
-def release(bundle: Path) -> None:
+def release_netns(bundle: Path) -> None:
     """Release the network namespace that a bundle holds, if any."""
     path = bundle / "netns"
     while os.path.ismount(path):
         umount(str(path))
 
 
-def hold(bundle: Path, namespace: int) -> Path:
-    """Bind-mount a netns descriptor to a path in the bundle, until `lift`."""
+def hold_netns(bundle: Path, namespace: int) -> Path:
+    """Bind-mount a netns descriptor to a path in the bundle, until `unmount`."""
     path = bundle / "netns"
     path.touch()
     mount(f"/proc/self/fd/{namespace}", str(path), flags=MS_BIND)
     return path
 
 
-def write(order: StartRequest, config: Mapping[str, Any] | None = None) -> None:
+def write_config(order: StartRequest, config: Mapping[str, Any] | None = None) -> None:
     """Write config.json, by default with the content of `config_of`."""
     config = config or config_of(order)
     (order.home / "config.json").write_text(json.dumps(config), encoding="utf-8")

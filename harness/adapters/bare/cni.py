@@ -87,11 +87,11 @@ def version(prefix: str = "") -> str:
 def missing(prefix: str = "") -> list[str]:
     """Return the missing plugins and the missing programs that plugins run."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    absent = [] if folder(prefix) else lacking(*PLUGINS)
+    absent = [] if folder(prefix) else missing_plugins(*PLUGINS)
     return absent + [name for name in ("iptables",) if shutil.which(name, path=path) is None]
 
 
-def lacking(*plugins: str) -> list[str]:
+def missing_plugins(*plugins: str) -> list[str]:
     """Return the plugins that are in no folder."""
     return [] if folder() else [f"CNI plugin {name}" for name in plugins if not _anywhere(name)]
 

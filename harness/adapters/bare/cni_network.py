@@ -58,7 +58,7 @@ class CniNetworks:
         if self._path(spec.name).exists():
             raise ProgramRefused(f"network {spec.name} is there already")
         used = [item.network for name in self.names() for item in self.facts(name).gateways]
-        spec = linux_bridge.settled(spec, [*used, *linux_bridge.of_host()])
+        spec = linux_bridge.with_subnets(spec, [*used, *linux_bridge.used_subnets()])
         self._write(spec)
         return self.facts(spec.name)
 
@@ -195,7 +195,7 @@ class CniBackend:
     def wire(self, record: BareRecord) -> WiredNetns:
         """Call every plugin of every network with ADD."""
         with NetNS.new() as space:
-            netns = bundle.hold(store.bundle(record.spec.name), space.fd)
+            netns = bundle.hold_netns(store.bundle(record.spec.name), space.fd)
         attachments = list(store.attachments(record, self.prefix))
         cni.loopback(attachments[0])
         endpoints = tuple(
@@ -209,7 +209,7 @@ class CniBackend:
         for item in store.attachments(record, self.prefix):
             with contextlib.suppress(ProgramRefused):
                 cni.delete(item, self._networks.conf(item.network), record.spec)
-        bundle.release(store.bundle(record.spec.name))
+        bundle.release_netns(store.bundle(record.spec.name))
 
     # --- tries
 
@@ -247,14 +247,14 @@ class CniBackend:
         place.mkdir(parents=True)
         try:
             with NetNS.new() as space:
-                path = bundle.hold(place, space.fd)
+                path = bundle.hold_netns(place, space.fd)
             item = CniAttachment(conf["name"], place.name, "eth0", str(path), place, self.prefix)
             try:
                 cni.add(item, conf, spec)
             finally:
                 cni.delete(item, conf, spec)
         finally:
-            bundle.lift(place)
+            bundle.unmount(place)
             shutil.rmtree(place, ignore_errors=True)
 
 

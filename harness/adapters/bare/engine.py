@@ -56,7 +56,7 @@ class BareEngine:
         record = BareRecord(spec, args)
         try:
             store.save(record)
-            bundle.lay(home, HOME / "image")
+            bundle.mount_root(home, HOME / "image")
             record = self._start(record)
         except BaseException:
             self._clear(spec.name)
@@ -96,7 +96,7 @@ class BareEngine:
         pid = self.runtime.start(
             StartRequest(spec, record.args, home, netns, record.endpoints, links)
         )
-        record = replace(record, complete=True, pid=pid, born=store.born(pid))
+        record = replace(record, is_complete=True, pid=pid, start_time=store.start_time(pid))
         if record.endpoints and not netns:
             record = replace(record, endpoints=_in_place(record))
         store.save(record)
@@ -148,7 +148,7 @@ class BareEngine:
                 end(name, record.pid, grace)
         self.runtime.forget(name, store.bundle(name))
         self.wiring.unwire(replace(record, spec=replace(record.spec, ports=record.ports)))
-        record = replace(record, pid=0, born=0, endpoints=(), attached=(), ports=())
+        record = replace(record, pid=0, start_time=0, endpoints=(), attached=(), ports=())
         store.save(record)
         return record
 
@@ -159,7 +159,7 @@ class BareEngine:
             with contextlib.suppress(ProgramRefused, EOFError):
                 self._end(store.load(name), grace=0.0)
         finally:
-            bundle.lift(home)
+            bundle.unmount(home)
             shutil.rmtree(home, ignore_errors=True)
 
     def exec_words(self, name: str) -> tuple[str, ...]:
@@ -175,7 +175,7 @@ class BareEngine:
         """Unpack the image, remove unfinished containers and create the default network."""
         bundle.unpack(archive, HOME / "image")
         for name in store.names():
-            if not store.complete(name):
+            if not store.is_complete(name):
                 self._clear(name)
         self.wiring.begin()
 
@@ -199,7 +199,7 @@ class BareEngine:
 
 
 def _end_process(_: str, pid: int, grace: float) -> None:
-    store.finish(pid, grace)
+    store.end_process(pid, grace)
 
 
 def _in_place(record: BareRecord) -> tuple[Endpoint, ...]:

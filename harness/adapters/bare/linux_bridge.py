@@ -66,7 +66,7 @@ class LinuxBridge:
 
     def missing(self) -> list[str]:
         """Return the plugin if it is missing."""
-        return cni.lacking("host-local")
+        return cni.missing_plugins("host-local")
 
     # --- networks
 
@@ -96,7 +96,7 @@ class LinuxBridge:
         if self._path(spec.name).exists():
             raise ProgramRefused(f"network {spec.name} is there already")
         used = (item.network for name in self.names() for item in self.facts(name).gateways)
-        spec = settled(spec, [*used, *of_host()])
+        spec = with_subnets(spec, [*used, *used_subnets()])
         self._make(spec)
         self._keep(spec)
         return self.facts(spec.name)
@@ -263,7 +263,7 @@ class VethBridge(LinuxBridge):
         leased = LinuxBridge.wire(self, record).endpoints
         bridges = [self.link(endpoint.network) for endpoint in leased]
         with NetNS.own() as here, NetNS.new() as space:
-            path = bundle.hold(store.bundle(record.spec.name), space.fd)
+            path = bundle.hold_netns(store.bundle(record.spec.name), space.fd)
             with Netlink(here) as outside:
                 found = [rtnetlink_dump.link(outside, bridge) for bridge in bridges]
                 outside.send(
@@ -289,7 +289,7 @@ class VethBridge(LinuxBridge):
         ends = [rtnetlink.del_link(_end(record, number)) for number in range(len(record.attached))]
         with NetNS.own() as here, Netlink(here) as netlink:
             netlink.send(ends, missing_ok=True)
-        bundle.release(store.bundle(record.spec.name))
+        bundle.release_netns(store.bundle(record.spec.name))
         LinuxBridge.unwire(self, record)
 
 
@@ -337,7 +337,7 @@ T = TypeVar("T", IPv4Network, IPv6Network)
 A = TypeVar("A", IPv4Address, IPv6Address)
 
 
-def of_host() -> Iterator[Subnet]:
+def used_subnets() -> Iterator[Subnet]:
     """Yield the subnets that the host routes or has an address in."""
     with NetNS.own() as here, Netlink(here) as netlink:
         held = [item.address.network for item in rtnetlink_dump.addresses(netlink)]
@@ -347,7 +347,7 @@ def of_host() -> Iterator[Subnet]:
             yield network
 
 
-def settled(spec: NetworkSpec, taken: Iterable[Subnet]) -> NetworkSpec:
+def with_subnets(spec: NetworkSpec, taken: Iterable[Subnet]) -> NetworkSpec:
     """Return a network with subnets and gateways chosen or checked.
 
     Raises `ProgramRefused` for values that are invalid or overlap others.

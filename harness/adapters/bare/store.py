@@ -29,13 +29,13 @@ _KILL: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class BareRecord:
-    """The record of a container, which runs while its pid 1 has the start time `born`."""
+    """The record of a container, which runs while its pid 1 still has this `start_time`."""
 
     spec: ContainerSpec
     args: tuple[str, ...]
-    complete: bool = False
+    is_complete: bool = False
     pid: int = 0
-    born: int = 0
+    start_time: int = 0
     endpoints: tuple[Endpoint, ...] = ()
     attached: tuple[str, ...] = ()
     """The networks that it is or may be connected to, `eth0` first."""
@@ -46,7 +46,7 @@ class BareRecord:
     @property
     def alive(self) -> bool:
         """True while its pid 1 runs."""
-        return bool(self.pid) and born(self.pid) == self.born
+        return bool(self.pid) and start_time(self.pid) == self.start_time
 
 
 # --- what is on disk -------------------------------------------------------------
@@ -81,10 +81,10 @@ def load(name: str) -> BareRecord:
     return record
 
 
-def complete(name: str) -> bool:
+def is_complete(name: str) -> bool:
     """Return True if the start of a container was completed."""
     try:
-        return load(name).complete
+        return load(name).is_complete
     except ProgramRefused:
         return False
 
@@ -115,12 +115,12 @@ def facts(record: BareRecord) -> ContainerInfo:
 # --- processes ---------------------------------------------------------------------
 
 
-def born(pid: int) -> int:
+def start_time(pid: int) -> int:
     """Return the start time of a process, 0 if it has ended or is a zombie."""
     return proc.born(f"/proc/{pid}")
 
 
-def finish(pid: int, grace: float) -> None:
+def end_process(pid: int, grace: float) -> None:
     """End a container's pid 1, and wait until it has ended."""
     handle = os.pidfd_open(pid)
     try:

@@ -32,7 +32,7 @@ from harness.adapters.protocol import (
 )
 from harness.adapters.support import daemon, image, programs, rootless
 from harness.adapters.support.inspect_cache import InspectCache
-from harness.adapters.support.program import crashed
+from harness.adapters.support.program import is_crash_report
 from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, ContainerSpec, NetworkSpec
 from harness.model.topology import Interface
@@ -69,8 +69,8 @@ class CliAdapter:
         self.features = spec.features
         prepare_host(host, spec)
         self.version = spec.version or self._ask_version()
-        dialect = spec.dialect or dialects.of_kin(spec.kin or (spec.name,), self.version)
-        self.dialect = daemon.excused(host, dialect, spec.daemons)
+        dialect = spec.dialect or dialects.for_entries(spec.kin or (spec.name,), self.version)
+        self.dialect = daemon.allow_restarts(host, dialect, spec.daemons)
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -313,7 +313,7 @@ class CliAdapter:
         self.commands.append(done)
         if done.returncode < 0:
             raise self._broken(asked, done, f"it was ended by signal {-done.returncode}")
-        if done.returncode and crashed(done.stderr):
+        if done.returncode and is_crash_report(done.stderr):
             raise self._broken(asked, done, "it crashed")
         if done.returncode and daemon.ended(self._host, self._daemons):
             broken = self._broken(asked, done, "its daemon has ended; it is started anew")
@@ -329,7 +329,7 @@ class CliAdapter:
             for name, text in (("output", done.stdout), ("error output", done.stderr)):
                 if text:
                     told.append(f"Its {name}: {text[-_SAID:].strip()}")
-        told += daemon.further(self._host, self._spec.daemons, self._spec.called or self.name)
+        told += daemon.hints(self._host, self._spec.daemons, self._spec.called or self.name)
         return RuntimeBroken("\n".join(told))
 
     def _ask_version(self) -> str:
@@ -475,7 +475,7 @@ class CliFactory:
         """Return why the installed runtime cannot run in this sandbox, or an empty text."""
         if self.spec.rootless:
             return rootless.obstacle()
-        return rootless.without_cgroups(self.spec.command[0]) if self.spec.cgroups else ""
+        return rootless.cgroup_obstacle(self.spec.command[0]) if self.spec.cgroups else ""
 
     def __call__(self, host: HostHandle, /) -> CliAdapter:
         """Make the adapter that drives the runtime in this host."""

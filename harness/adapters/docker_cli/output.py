@@ -25,7 +25,7 @@ class UnreadableOutput(ValueError):
     """A runtime printed something unexpected; the message says what is missing."""
 
 
-def first(text: str) -> Mapping[str, Any]:
+def single_object(text: str) -> Mapping[str, Any]:
     """Return the only object of a JSON list, as `inspect` prints it."""
     try:
         found = json.loads(text)
@@ -40,7 +40,7 @@ def first(text: str) -> Mapping[str, Any]:
 
 def container(cli: CliSpec, text: str) -> ContainerInfo:
     """Return the facts about a container."""
-    told = first(text)
+    told = single_object(text)
     try:
         state, settings = told["State"], told.get("NetworkSettings") or {}
         running = bool(state["Running"])
@@ -94,7 +94,7 @@ def _ports(told: Mapping[str, list[Mapping[str, str]] | None]) -> Iterator[Publi
 
 def network(cli: CliSpec, text: str) -> NetworkInfo:
     """Return the facts about a network, without gateways that are not reported."""
-    told = first(text)
+    told = single_object(text)
     try:
         if "network_interface" in told:
             pools = [(item["subnet"], item.get("gateway")) for item in told.get("subnets") or ()]
@@ -115,7 +115,7 @@ def network(cli: CliSpec, text: str) -> NetworkInfo:
 
 def subnets(text: str) -> list[str]:
     """Return the reported subnets of a network."""
-    told = first(text)
+    told = single_object(text)
     if "network_interface" in told:
         return [item["subnet"] for item in told.get("subnets") or ()]
     return [item["Subnet"] for item in told["IPAM"]["Config"] or ()]

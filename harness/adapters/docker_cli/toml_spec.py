@@ -107,7 +107,7 @@ def _spec(tables: Mapping[str, Any], stem: str) -> CliSpec:
     if "daemon" in tables:
         given["daemons"] = _daemons(tables["daemon"])
     spec = replace(base, like=version or _NEWEST, **given)
-    dialect = spec.dialect or dialects.of_kin(spec.kin or (like,), spec.like)
+    dialect = spec.dialect or dialects.for_entries(spec.kin or (like,), spec.like)
     return replace(spec, dialect=replace(dialect, **dialects.read(tables.get("dialect", {}))))
 
 

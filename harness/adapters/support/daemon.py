@@ -44,7 +44,7 @@ _COMM: Final = 15
 """Length of a process name in the kernel: proc(5)."""
 
 
-def excused(host: HostHandle, dialect: Dialect, daemons: Sequence[DaemonSpec]) -> Dialect:
+def allow_restarts(host: HostHandle, dialect: Dialect, daemons: Sequence[DaemonSpec]) -> Dialect:
     """Return a dialect that allows for a restarted daemon: another process in the host's netns."""
     if not daemons:
         return dialect
@@ -113,7 +113,7 @@ def ended(host: HostHandle, pids: Sequence[int]) -> bool:
     return any(not alive(host, pid) for pid in pids)
 
 
-def further(host: HostHandle, daemons: Sequence[DaemonSpec], runtime: str) -> list[str]:
+def hints(host: HostHandle, daemons: Sequence[DaemonSpec], runtime: str) -> list[str]:
     """Return hints for a broken runtime: the ends of the logs, and the lab command."""
     lab = f"`netmodes lab --runtime {shlex.quote(runtime)}` gives a shell where it can be tried."
     return [*(tail(host, item.log) for item in daemons), lab]

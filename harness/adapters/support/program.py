@@ -33,7 +33,7 @@ class ProgramSilent(ProgramBroken):
     """A program failed without any output."""
 
 
-def crashed(said: str) -> bool:
+def is_crash_report(said: str) -> bool:
     """Return True if the output of a failed program is a crash report."""
     return _PANIC.search(said) is not None
 
@@ -42,7 +42,7 @@ def failure(what: str, how: str, said: str) -> ProgramRefused | ProgramBroken:
     """Return the exception for a failed program, by its output; `how` describes its end."""
     if not said:
         return ProgramSilent(f"{what} {how}; it said nothing")
-    if crashed(said):
+    if is_crash_report(said):
         return ProgramBroken(f"{what} crashed; it said {said!r}")
     return ProgramRefused(said)
 
@@ -108,12 +108,12 @@ class Program:
         return {**os.environ, "PATH": self.path}
 
 
-def told_pid(path: Path) -> int:
+def read_pid(path: Path) -> int:
     """Return the pid in a file of a runtime; raise `ProgramBroken` if there is none."""
-    return pid_in(_read(path) if path.exists() else "", str(path))
+    return parse_pid(_read(path) if path.exists() else "", str(path))
 
 
-def pid_in(said: str, whose: str) -> int:
+def parse_pid(said: str, whose: str) -> int:
     """Return the pid that is the whole output; raise `ProgramBroken` if it is none.
 
     `whose` names the source of the output.

@@ -63,7 +63,7 @@ def obstacle() -> str:
     """Return why this sandbox cannot have such a user, or an empty text."""
     for kind in ("uid", "gid"):
         with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
-            if not covered(file, SUBORDINATE.stop - 1):
+            if not maps_every_id(file, SUBORDINATE.stop - 1):
                 return (
                     f"this sandbox has no {kind}s up to {SUBORDINATE.stop - 1}, which an ordinary "
                     "user's containers need: give yourself subordinate ids "
@@ -80,7 +80,7 @@ def obstacle() -> str:
     return ""
 
 
-def without_cgroups(command: str) -> str:
+def cgroup_obstacle(command: str) -> str:
     """Return why a runtime that makes cgroups cannot run in this sandbox, or an empty text."""
     if not in_user_namespace() or os.access("/sys/fs/cgroup", os.W_OK):
         return ""
@@ -90,7 +90,7 @@ def without_cgroups(command: str) -> str:
     )
 
 
-def covered(rows: Iterable[str], last: int) -> bool:
+def maps_every_id(rows: Iterable[str], last: int) -> bool:
     """Return True if the rows of a uid_map(5) map every id from 0 to `last`."""
     wanted = 0
     for first, _, count in sorted(tuple(map(int, row.split())) for row in rows):

@@ -11,11 +11,11 @@ from harness.adapters.protocol import ContainerInfo
 from harness.faults.fault import PLUGGED, RULES, AdapterCall, Moment, fault
 from harness.faults.nft_rules import (
     DROP,
-    deny_the_name,
     longer_than,
     mark_flow,
     of_marked_flow,
-    other_records_of,
+    other_dns_records,
+    set_nxdomain,
 )
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, HOST, Bridge
@@ -206,7 +206,7 @@ def _relay(site: FaultContext, address: str) -> None:
 def other_records_deny_the_name(site: FaultContext) -> None:
     """Answer NXDOMAIN for records of a peer other than A and AAAA."""
     if _on_own_network(site):
-        site.inside.rule("input", other_records_of("web"), deny_the_name())
+        site.inside.rule("input", other_dns_records("web"), set_nxdomain())
 
 
 @fault("resolver-for-everybody", violates=("DNS-6",), moment=PLUGGED)

@@ -106,7 +106,7 @@ def bridge_takes_the_macs_of_ports(site: FaultContext) -> None:
 def bridge_is_a_hub(site: FaultContext) -> None:
     """Turn off MAC learning on the bridge, so that it floods every frame."""
     for plug in site.plugs():
-        site.host.rtnl(nft_rules.ageing(site.host.link(plug.bridge).ifindex, 0))
+        site.host.rtnl(nft_rules.set_ageing(site.host.link(plug.bridge).ifindex, 0))
         port = site.host.link(plug.outside).ifindex
         site.host.rtnl(nft_rules.port_option(port, "learning", on=False))
 
@@ -263,7 +263,7 @@ def more_links_on_own_networks(site: FaultContext) -> None:
 def bridge_forgets_soon(site: FaultContext) -> None:
     """Reduce the bridge's ageing time to ten seconds, so that it floods frames to idle peers."""
     for plug in site.plugs():
-        site.host.rtnl(nft_rules.ageing(site.host.link(plug.bridge).ifindex, 10))
+        site.host.rtnl(nft_rules.set_ageing(site.host.link(plug.bridge).ifindex, 10))
 
 
 @fault("broadcasts-are-not-sent", violates=("BR-17",), moment=PLUGGED, narrow=True)
@@ -356,7 +356,7 @@ def ndp_proxy(site: FaultContext) -> None:
             for address in site.host.addresses("br0"):
                 if address.version == 6:
                     for other in (address.ip + 9, address.ip + 15):  # ns1's is ::10
-                        site.host.ensure(nft_rules.proxy(index, other))
+                        site.host.ensure(nft_rules.add_ndp_proxy(index, other))
 
 
 @fault("peers-remember-the-old-mac", violates=("BR-15",), moment=Moment.BEFORE_REMOVE)

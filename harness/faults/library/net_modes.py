@@ -9,7 +9,7 @@ from typing import Final
 from harness.adapters.protocol import ContainerInfo, RuntimeRefused
 from harness.faults import nft_rules
 from harness.faults.fault import AdapterCall, Moment, fault
-from harness.faults.helpers import drop, joined_container, started_alone
+from harness.faults.helpers import drop, joined_container, restart_without_network
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext
 from harness.model.plan import DEFAULT_NETWORK, Bridge, Host, Joined, Nothing, Publish
@@ -241,7 +241,7 @@ def attached_is_not_answered(site: FaultContext) -> None:
 )
 def restarted_on_the_host_it_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Start a container in mode host in its own netns on restart."""
-    return started_alone(site, verb, Host)
+    return restart_without_network(site, verb, Host)
 
 
 @fault(
@@ -404,7 +404,7 @@ def joiner_takes_the_names_along(site: FaultContext) -> None:
 @fault("restarted-joiner-is-alone", violates=("CTR-1",), around="start_container", narrow=True)
 def restarted_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> ContainerInfo:
     """Start a joiner in a netns of its own on restart."""
-    return started_alone(site, verb, Joined)
+    return restart_without_network(site, verb, Joined)
 
 
 @fault("joiner-keeps-its-resolver", violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)

@@ -12,11 +12,11 @@ from harness.faults import nft_rules
 from harness.faults.fault import RULES, AdapterCall, Moment, fault
 from harness.faults.helpers import (
     FAMILIES,
+    address_at,
     drop,
     gateway_of,
     joined_container,
     new_bridges,
-    numbered,
 )
 from harness.faults.nft_rules import DROP
 from harness.faults.target import FaultContext, FaultLink
@@ -87,7 +87,7 @@ def callers_do_not_break_off(site: FaultContext) -> None:
 @fault("what-is-cut-short-looks-whole", violates=("PUB-14",), moment=Moment.CONTAINER_STARTED)
 def what_is_cut_short_looks_whole(site: FaultContext) -> None:
     """Turn the container's TCP resets to clients of a published port into FINs."""
-    ended = nft_rules.corrupt(13, bytes([0x11]))  # FIN and ACK, in place of RST and ACK
+    ended = nft_rules.overwrite_tcp(13, bytes([0x11]))  # FIN and ACK, in place of RST and ACK
     if site.is_bridged and site.facts and site.facts.ports:
         site.inside.rule("output", nft_rules.with_flags("RA"), ended)
 
@@ -332,7 +332,7 @@ def flows_stick_to_the_old_container(site: FaultContext) -> None:
         plug = next(site.plugs())
         gateway = gateway_of(plug, version)
         if port.host_port in site.memory.get("before", ()) and port.protocol == "udp" and gateway:
-            nobody = numbered(gateway, gateway.network.num_addresses - 20)
+            nobody = address_at(gateway, gateway.network.num_addresses - 20)
             old = [*family(version), *to_local(), *_to(port)]
             _redirect(site, old, to=nobody.ip, port=port.container_port)
 

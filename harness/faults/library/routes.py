@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.faults import nft_rules
 from harness.faults.fault import PLUGGED, RULES, Moment, fault
-from harness.faults.helpers import FAMILIES, gateway_of, new_bridges, numbered
+from harness.faults.helpers import FAMILIES, address_at, gateway_of, new_bridges
 from harness.faults.target import FaultContext, FaultLink
 from harness.model.plan import DEFAULT_NETWORK, Nothing
 from linux import rtnetlink
@@ -30,7 +30,7 @@ def default_route_to_nobody(site: FaultContext) -> None:
     """Point the default route at an unused address."""
     for plug in site.plugs():
         if gateway := gateway_of(plug):
-            nobody = numbered(gateway, gateway.network.num_addresses - 9)
+            nobody = address_at(gateway, gateway.network.num_addresses - 9)
             site.inside.ensure(rtnetlink.add_route(None, via=nobody.ip, replace=True))
 
 

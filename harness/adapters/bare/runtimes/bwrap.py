@@ -39,7 +39,7 @@ class Bwrap:
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names
         """nsenter(1)."""
-        return foreground.entering(pid)
+        return foreground.nsenter_command(pid)
 
 
 def _options(order: StartRequest) -> Iterator[str]:

@@ -16,7 +16,7 @@ from harness.adapters.bare.adapter import FEATURES, BareFactory
 from harness.adapters.bare.bundle import FILES, PATH
 from harness.adapters.bare.protocol import StartRequest
 from harness.adapters.support.daemon import DaemonSpec
-from harness.adapters.support.program import Program, ProgramRefused, told_pid
+from harness.adapters.support.program import Program, ProgramRefused, read_pid
 from harness.model.features import Feature
 
 _HOME: Final = "/run/netmodes/containerd"
@@ -46,7 +46,7 @@ class Ctr:
         told = order.home / "pid"
         words = ("--detach", "--null-io", "--pid-file", str(told), *_options(order), "--rootfs")
         self.program.ask("run", *words, str(order.root), order.name, *order.args, log=order.log)
-        return told_pid(told)
+        return read_pid(told)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
         """Remove the task and the container, if they exist."""

@@ -39,7 +39,7 @@ def start(argv: Sequence[str], order: StartRequest, environment: Mapping[str, st
     while time.monotonic() < deadline:
         if found := _container(monitor):
             return found
-        if not store.born(monitor):
+        if not store.start_time(monitor):
             said = order.log.read_text(encoding="utf-8", errors="replace").strip()
             raise failure(shlex.join(argv), "ended at once", said)
         select.select([], [], [], _AGAIN)
@@ -68,7 +68,7 @@ def _started_for(home: Path) -> Iterator[int]:
                 yield int(name)
 
 
-def entering(pid: int) -> tuple[str, ...]:
+def nsenter_command(pid: int) -> tuple[str, ...]:
     """Return the nsenter command prefix that runs a command in the namespaces of a process."""
     return ("nsenter", "--target", str(pid), *ENTERING, "--")
 

@@ -29,7 +29,7 @@ from harness.adapters.support.program import (
     ProgramBroken,
     ProgramRefused,
     ProgramSilent,
-    pid_in,
+    parse_pid,
 )
 from harness.model.features import Feature
 from harness.model.plan import DEFAULT_NETWORK, Joined, NetworkSpec
@@ -73,7 +73,7 @@ class Lxc:
             raise ProgramRefused(
                 said or order.log.read_text(encoding="utf-8", errors="replace")
             ) from None
-        return pid_in(self._other("lxc-info").run(*words, "-p", "-H").stdout, "lxc-info")
+        return parse_pid(self._other("lxc-info").run(*words, "-p", "-H").stdout, "lxc-info")
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
         """`lxc-stop --kill`, and wait until lxc has cleaned up; it keeps nothing but a file."""

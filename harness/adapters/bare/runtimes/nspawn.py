@@ -58,7 +58,7 @@ class Nspawn:
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names
         """nsenter(1): machinectl asks machined, which is not there."""
-        return foreground.entering(pid)
+        return foreground.nsenter_command(pid)
 
 
 def _options(order: StartRequest) -> Iterator[str]:

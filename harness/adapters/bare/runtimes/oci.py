@@ -13,7 +13,7 @@ from harness.adapters.bare import bundle
 from harness.adapters.bare.adapter import BareFactory
 from harness.adapters.bare.linux_bridge import BRIDGE, DEFAULT, VethBridge
 from harness.adapters.bare.protocol import StartRequest
-from harness.adapters.support.program import Program, told_pid
+from harness.adapters.support.program import Program, read_pid
 from harness.model.features import Feature
 
 
@@ -25,11 +25,11 @@ class OciRuntime:
 
     def start(self, order: StartRequest) -> int:
         """Write config.json and call `run --detach`."""
-        bundle.write(order)
+        bundle.write_config(order)
         told = order.home / "pid"
         words = ("--detach", "--pid-file", str(told), "--bundle", str(order.home), order.name)
         self.program.ask("run", *words, log=order.log)
-        return told_pid(told)
+        return read_pid(told)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
         """`delete --force`, whether it knows the container or not."""

@@ -19,7 +19,7 @@ from typing import Final
 from harness.adapters.bare import bundle, store
 from harness.adapters.bare.adapter import CNI, FEATURES, FOR_EVER, BareFactory
 from harness.adapters.bare.protocol import StartRequest
-from harness.adapters.support.program import Program, told_pid
+from harness.adapters.support.program import Program, read_pid
 from harness.model.features import Feature
 from harness.model.plan import Host, Joined, Nothing
 
@@ -60,16 +60,16 @@ class Runsc:
             config["process"]["args"] = list(IDLE)
         if pod != order.name:
             config["annotations"] = {_KIND: "container", _POD: pod}
-        bundle.write(order, config)
+        bundle.write_config(order, config)
         network = {Host: "host", Nothing: "none"}.get(type(store.load(pod).spec.mode), "sandbox")
         words = ("--detach", "--pid-file", str(told), "--bundle", str(order.home), order.name)
         self.program.ask(f"--network={network}", "run", *words, log=order.log)
-        return told_pid(told)
+        return read_pid(told)
 
     def end(self, name: str, pid: int, grace: float) -> None:
         """Call `kill`; the first container ends with its sandbox."""
         if _pod(name) == name:
-            store.finish(pid, grace)
+            store.end_process(pid, grace)
             return
         if grace:
             self.program.run("kill", name, "TERM")
