@@ -95,7 +95,7 @@ class MydockerAdapter:
     @property
     def commands(self) -> Sequence[CompletedCommand]:
         """The last calls and their results, as evidence of a failure."""
-        return self._calls.told
+        return self._calls.entries
 
     def _call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:

@@ -86,7 +86,7 @@ class FaultyAdapter:
     def _remove_all(self, names: Sequence[str]) -> None:
         self._runtime.remove(*names)
 
-    # --- whom a moment is about
+    # --- the subject of a moment
 
     def _about(self, name: str, *, network: str = "") -> dict[str, Any]:
         """Return the facts of a container and of a network, by default that of its mode."""

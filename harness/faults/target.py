@@ -186,13 +186,13 @@ class FaultContext:
                     found[name] = facts
         return found
 
-    def ground(self, facts: ContainerInfo) -> NetnsEditor:
+    def netns_of(self, facts: ContainerInfo) -> NetnsEditor:
         """Return the network namespace of another container."""
         return NetnsEditor(NetnsView(facts.name, partial(self.world_host.netns_of, facts.pid)))
 
     def leave_inside(self, facts: ContainerInfo, name: str = "extra0") -> None:
         """Add an unconnected veth pair inside a container."""
-        self.ground(facts).ensure(rtnetlink.add_veth(name, f"{name}p"))
+        self.netns_of(facts).ensure(rtnetlink.add_veth(name, f"{name}p"))
 
 
 def _read(path: str) -> str:

@@ -52,9 +52,10 @@ class Trials:
     """Runner of trials, `workers` at a time, with callbacks for each start and verdict."""
 
     def __init__(
-        self, faults: Sequence[Fault], *, workers: int, told: OnVerdict, begun: OnStart
+        self, faults: Sequence[Fault], *, workers: int, on_verdict: OnVerdict, on_start: OnStart
     ) -> None:
-        self._faults, self._workers, self._told, self._begun = faults, workers, told, begun
+        self._faults, self._workers = faults, workers
+        self._on_verdict, self._on_start = on_verdict, on_start
         self.verdicts: list[FaultVerdict] = []
         self.unsound: dict[str, str] = {}
         """Tests that fail on the healthy runtime, with their messages."""
@@ -65,13 +66,13 @@ class Trials:
         trials = [tests.trial(fault) for fault in self._faults]
         used = {item: None for trial in trials for item in (*trial.victims, *trial.neighbours)}
         controls = list(_controls([item for item in session.items if item in used], self._workers))
-        for done in _run_trials(session, [*controls, *trials], self._workers, self._begun):
+        for done in _run_trials(session, [*controls, *trials], self._workers, self._on_start):
             if done.fault is None:
                 self._learn(done)
             else:
                 verdict = self._verdict(done, tests)
                 self.verdicts.append(verdict)
-                self._told(verdict)
+                self._on_verdict(verdict)
         # A control that ended late may take a killer away.
         self.verdicts = [self._verdict(done, tests) for done in trials]
 
@@ -164,7 +165,7 @@ def _controls(items: list[pytest.Item], workers: int) -> Iterator[Trial]:
 
 
 def _run_trials(
-    session: pytest.Session, trials: Iterable[Trial], workers: int, begun: OnStart
+    session: pytest.Session, trials: Iterable[Trial], workers: int, on_start: OnStart
 ) -> Iterator[Trial]:
     """Run each trial in a fork, `workers` at a time, and yield each when it ends."""
     waiting = list(trials)[::-1]
@@ -173,7 +174,7 @@ def _run_trials(
         while waiting or running:
             while waiting and len(running) < workers:
                 trial = waiting.pop()
-                begun(trial.fault)
+                on_start(trial.fault)
                 trial.began = time.monotonic()
                 read, pid = _fork(session, trial)
                 running[read] = (trial, pid, bytearray())

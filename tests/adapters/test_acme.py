@@ -213,7 +213,7 @@ def test_daemon_that_exits_at_start_is_an_error_with_its_log(
     command = ["sh", "-c", "echo no licence; exit 1"]
     more = _DAEMON.format(command=command, socket="/run/nobody.sock")
     runtime = acme(tmp_path, more=more)(own_world.host)
-    with pytest.raises(RuntimeBroken, match=r"ended before anybody listened(.|\n)*no licence"):
+    with pytest.raises(RuntimeBroken, match=r"ended before it listened(.|\n)*no licence"):
         runtime.start()
 
 

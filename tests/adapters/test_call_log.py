@@ -65,7 +65,7 @@ def test_call_log_drops_the_oldest_entries(world: World) -> None:
     calls = CallLog(world.host)
     for number in range(300):
         calls.call("say", _say, number)
-    told = calls.told
+    told = calls.entries
     assert len(told) == 200
     assert told[-1].argv == ("say", "299")
     assert len(told[-1].stdout) == 2000

@@ -30,14 +30,14 @@ def shell(folder: Path, script: str) -> Program:
 
 def test_arguments_follow_global_options(tmp_path: Path) -> None:
     """The output is in the log."""
-    shell(tmp_path, 'echo "$@"').ask("start", "a", log=tmp_path / "log")
+    shell(tmp_path, 'echo "$@"').run_checked("start", "a", log=tmp_path / "log")
     assert (tmp_path / "log").read_text() == "--global start a\n"
 
 
 def test_refusal_has_the_programs_message(tmp_path: Path) -> None:
     """The exit code does not matter."""
     with pytest.raises(ProgramRefused, match=r"^no such thing$"):
-        shell(tmp_path, "echo no such thing >&2; exit 7").ask("start", log=tmp_path / "log")
+        shell(tmp_path, "echo no such thing >&2; exit 7").run_checked("start", log=tmp_path / "log")
 
 
 @pytest.mark.parametrize("script", ["exit 7", "echo half; kill -9 $$"])
@@ -46,7 +46,7 @@ def test_silent_failure_and_signal_are_errors(tmp_path: Path, script: str) -> No
     with pytest.raises(
         ProgramBroken, match=r"acme --global start (exited with 7|was ended by signal 9)"
     ):
-        shell(tmp_path, script).ask("start", log=tmp_path / "log")
+        shell(tmp_path, script).run_checked("start", log=tmp_path / "log")
 
 
 @pytest.mark.parametrize("said", ["panic: runtime error: index out of range", "fatal error: oh"])
@@ -54,7 +54,7 @@ def test_crash_report_is_an_error_and_no_refusal(tmp_path: Path, said: str) -> N
     """Go prints a long trace and exits with 2."""
     script = f"echo starting >&2; echo '{said}' >&2; exit 2"
     with pytest.raises(ProgramBroken, match=f"acme --global start crashed; it said.*{said}"):
-        shell(tmp_path, script).ask("start", log=tmp_path / "log")
+        shell(tmp_path, script).run_checked("start", log=tmp_path / "log")
 
 
 def test_hanging_program_is_killed_with_its_children(
@@ -64,7 +64,7 @@ def test_hanging_program_is_killed_with_its_children(
     monkeypatch.setattr("harness.adapters.support.program.BOUND", 0.5)
     script = f"echo thinking; sleep 600 & echo $! > {tmp_path}/child; wait"
     with pytest.raises(ProgramBroken, match=r"did not end within 0.5 s.*thinking"):
-        shell(tmp_path, script).ask("start", log=tmp_path / "log")
+        shell(tmp_path, script).run_checked("start", log=tmp_path / "log")
     wait_for_end(int((tmp_path / "child").read_text()), ENDED)
     assert not proc.born(f"/proc/{(tmp_path / 'child').read_text().strip()}")
 
@@ -82,7 +82,7 @@ def test_non_executable_program_is_reported(tmp_path: Path) -> None:
     program = shell(tmp_path, "")
     (tmp_path / "acme").write_text("\0")
     with pytest.raises(ProgramBroken, match=r"^acme cannot be executed: .*Exec format error"):
-        Program(program.command, str(tmp_path)).ask("start", log=tmp_path / "log")
+        Program(program.command, str(tmp_path)).run_checked("start", log=tmp_path / "log")
 
 
 @pytest.mark.parametrize("said", ["", "garbage", "-1", "7 8"])
@@ -112,9 +112,9 @@ def test_foreground_runtime_that_exits_at_start_is_refused_or_broken(
 ) -> None:
     """A crash is no refusal."""
     program = shell(tmp_path, script)
-    order = StartRequest(ContainerSpec("web"), ("true",), tmp_path, "")
+    request = StartRequest(ContainerSpec("web"), ("true",), tmp_path, "")
     with pytest.raises(error):
-        foreground.start(program.command, order, program.environment())
+        foreground.start(program.command, request, program.environment())
 
 
 @pytest.mark.parametrize("script", ["kill -SEGV $$", "echo half; kill -SEGV $$"])
@@ -124,9 +124,9 @@ def test_crash_of_lxc_start_is_an_error_and_no_refusal(
     """Earlier log messages do not make it one."""
     monkeypatch.setattr("harness.adapters.bare.runtimes.lxc._HOME", str(tmp_path / "lxc"))
     (tmp_path / "lxc.log").write_text("it is going well\n")
-    order = StartRequest(ContainerSpec("web", Nothing()), ("true",), tmp_path, "")
+    request = StartRequest(ContainerSpec("web", Nothing()), ("true",), tmp_path, "")
     with pytest.raises(ProgramBroken, match="was ended by signal 11"):
-        Lxc(shell(tmp_path, script)).start(order)
+        Lxc(shell(tmp_path, script)).start(request)
 
 
 @pytest.mark.parametrize("script", ["echo garbage", "echo '[]'", "kill -SEGV $$", "exit 1"])

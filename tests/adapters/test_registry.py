@@ -230,7 +230,7 @@ def test_runtime_that_needs_cgroups_is_refused_without_delegation(
     """Runtimes without cgroups are accepted."""
     monkeypatch.setattr("harness.adapters.support.rootless.in_user_namespace", lambda: True)
     monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: False)
-    assert "makes cgroups, and nobody has delegated one" in registry.obstacle(registry.load(name))
+    assert "makes cgroups, and none is delegated" in registry.obstacle(registry.load(name))
     others = ("bwrap", "containerd", "docker-runsc", "lxc", "mydocker-cli", "runsc")
     assert {registry.obstacle(registry.load(other)) for other in others} == {""}
     monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: True)

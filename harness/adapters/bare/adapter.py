@@ -73,7 +73,7 @@ FOR_EVER: Final = (
 )
 """The command of a container whose plan names none: it waits, and ends on SIGTERM.
 
-All by itself: a runtime of this kind returns so early that a child of it would come after.
+It has no child process: such a runtime returns so early that a child would start later.
 """
 CNI: Final = "cni"
 """The key of the plugins' choices in the table of dialects."""
@@ -91,14 +91,13 @@ _NOT_THERE: Final = 127
 class BareFactory:
     """Factory of the adapters of one bare runtime; `make` is called with its program.
 
-    `called` is what it was asked for by, `command` the program with its global options, `tells`
-    what it is asked for its version, the first in the answer that is like `numbers`. `programs`
-    must be on the PATH besides, `packages` bring all that. `files` are written in the host before
-    anything is started. `upon` are the entries of the table of dialects whose choices come first,
-    that of who does the `wiring` among them. One that is `for_root` does not run in a user
-    namespace, one that makes `cgroups` not where it may not, one that is not `alone` needs
-    libraries of its own version. Programs in the folder `prefix` come before those that are
-    installed.
+    `called` is the requested name, `command` the program with its global options. The version is
+    the first match of `version_pattern` in the output of `version_options`. `programs` must be on
+    the PATH too, `packages` install all of them. `files` are written in the host before anything
+    starts. `dialect_entries` are keys of the table of dialects whose choices come first, such as
+    that of the network backend `wiring`. A `for_root` runtime does not run in a user namespace.
+    One that makes `cgroups` needs a delegated cgroup. One that is not `relocatable` needs
+    libraries of its own version. Programs in the folder `prefix` come before installed ones.
     """
 
     name: str
@@ -106,18 +105,18 @@ class BareFactory:
     make: Callable[[Program], BareRuntime]
     packages: tuple[str, ...]
     called: str = ""
-    tells: tuple[str, ...] = ("--version",)
-    numbers: str = r"\d+(?:\.\d+)+"
+    version_options: tuple[str, ...] = ("--version",)
+    version_pattern: str = r"\d+(?:\.\d+)+"
     programs: tuple[str, ...] = ()
     features: frozenset[Feature] = FEATURES
     wiring: NetworkBackend = field(default_factory=CniBackend)
-    upon: tuple[str, ...] = (CNI,)
+    dialect_entries: tuple[str, ...] = (CNI,)
     daemons: tuple[DaemonSpec, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     for_root: bool = False
     cgroups: bool = False
     prefix: str = ""
-    alone: bool = True
+    relocatable: bool = True
 
     def with_name(self, name: str) -> BareFactory:
         """Return the factory with the name by which it was requested, for messages."""
@@ -128,7 +127,7 @@ class BareFactory:
 
         Raises `ValueError` if the programs depend on libraries of their own version.
         """
-        if not self.alone:
+        if not self.relocatable:
             raise ValueError("they need libraries of their own version")
         wiring: Any = replace(self.wiring, prefix=prefix)  # type: ignore[type-var] # a dataclass
         found = programs.found_in(prefix, self.required)
@@ -141,12 +140,14 @@ class BareFactory:
     def from_prefix(self) -> list[str]:
         """Return the names of the programs, and CNI's plugins, that come from the prefix."""
         own = programs.names_from(self.prefix, self.required)
-        plugins = CNI in self.upon and cni.folder(self.prefix).startswith(f"{self.prefix}/")
+        plugins = CNI in self.dialect_entries and cni.folder(self.prefix).startswith(
+            f"{self.prefix}/"
+        )
         return [*own, _PLUGINS] if plugins and self.prefix else own
 
     def provenance(self) -> str:
         """Return which programs come from the prefix and which are the installed ones."""
-        wanted = [*self.required, *([_PLUGINS] if CNI in self.upon else [])]
+        wanted = [*self.required, *([_PLUGINS] if CNI in self.dialect_entries else [])]
         return programs.provenance(self.prefix, self.from_prefix(), wanted, self.missing())
 
     @property
@@ -180,7 +181,7 @@ class BareFactory:
             return ""
         try:
             done = subprocess.run(
-                [self.command[0], *self.tells],
+                [self.command[0], *self.version_options],
                 capture_output=True,
                 text=True,
                 timeout=_BOUND,
@@ -189,7 +190,7 @@ class BareFactory:
             )
         except (OSError, subprocess.TimeoutExpired):
             return ""
-        found = re.search(self.numbers, done.stdout)
+        found = re.search(self.version_pattern, done.stdout)
         return found[0] if found else ""
 
     @property
@@ -204,8 +205,12 @@ class BareFactory:
 
     @property
     def _upon(self) -> list[tuple[str, str]]:
-        plugins = cni.version(self.prefix) if CNI in self.upon and cni.folder(self.prefix) else ""
-        return [(name, plugins if name == CNI else self.version) for name in self.upon]
+        plugins = (
+            cni.version(self.prefix)
+            if CNI in self.dialect_entries and cni.folder(self.prefix)
+            else ""
+        )
+        return [(name, plugins if name == CNI else self.version) for name in self.dialect_entries]
 
     def __call__(self, host: HostHandle, /) -> BareAdapter:
         """Make the adapter that drives the runtime in this host."""
@@ -220,13 +225,13 @@ class BareAdapter:
         self._path = programs.search_path(factory.prefix)
         program = Program(factory.command, self._path)
         self._engine = BareEngine(factory.make(program), factory.wiring)
-        self._memory = InspectCache(host)
+        self._cache = InspectCache(host)
         self._daemons: list[int] = []
         self.name, self.features = factory.name, factory.features
         self.version = factory.version
         if not self.version:
             raise RuntimeBroken(
-                f"{' '.join((factory.command[0], *factory.tells))} tells no version: "
+                f"{' '.join((factory.command[0], *factory.version_options))} tells no version: "
                 "see whether it can be executed here"
             )
         self.dialect = daemon.allow_restarts(host, factory.dialect, factory.daemons)
@@ -235,14 +240,14 @@ class BareAdapter:
         try:
             return self._calls.call(asked, function, *args, **kwargs)
         except (ProgramRefused, CniError) as error:
-            if daemon.ended(self._host, self._daemons):  # whoever says no cannot reach it
+            if daemon.ended(self._host, self._daemons):  # the refusal is that it cannot be reached
                 raise self._broken(asked, str(error)) from error
             raise RuntimeRefused(asked, str(error)) from error
         except (ProgramBroken, CniBroken) as error:
             raise self._broken(asked, str(error)) from error
 
     def _broken(self, asked: str, why: str) -> RuntimeBroken:
-        self._memory.forget()
+        self._cache.forget()
         told = [f"{asked}: {why}"]
         ended = daemon.ended(self._host, self._daemons)
         if ended:
@@ -256,13 +261,13 @@ class BareAdapter:
     @property
     def commands(self) -> Sequence[CompletedCommand]:
         """The last calls and their results, as evidence of a failure."""
-        return self._calls.told
+        return self._calls.entries
 
     # --- up and down
 
     def start(self) -> None:
         """Start the daemons, unpack the image, clean up and create the default network."""
-        self._memory.forget()
+        self._cache.forget()
         self._start_daemons()
         self._call(f"start {self.name}", self._engine.begin, image.archive(self._host))
 
@@ -303,19 +308,19 @@ class BareAdapter:
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
         """Prepare a root and a connected netns, and start a process there."""
-        self._memory.containers.pop(spec.name, None)
+        self._cache.containers.pop(spec.name, None)
         args = spec.command or FOR_EVER
         facts = self._call(f"run {spec.name}", self._engine.run, spec, args)
-        self._memory.joins(spec)
-        self._memory.keep(spec.name, facts)
+        self._cache.joins(spec)
+        self._cache.keep(spec.name, facts)
         return facts
 
     def inspect(self, name: str) -> ContainerInfo:
         """Return the record of a container; a cached one is used while its pid 1 lives."""
-        known = self._memory.container(name)
+        known = self._cache.container(name)
         if known is None:
             known = self._call(f"inspect {name}", self._engine.inspect, name)
-            self._memory.keep(name, known)
+            self._cache.keep(name, known)
         return known
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
@@ -339,19 +344,19 @@ class BareAdapter:
 
     def stop_container(self, name: str) -> None:
         """Send SIGTERM, a second later SIGKILL, and disconnect the container."""
-        self._memory.containers.pop(name, None)
+        self._cache.containers.pop(name, None)
         self._call(f"stop {name}", self._engine.stop, name)
 
     def start_container(self, name: str) -> ContainerInfo:
         """Start a stopped container on its root."""
-        self._memory.containers.pop(name, None)
+        self._cache.containers.pop(name, None)
         return self._call(f"start {name}", self._engine.start, name)
 
     def remove(self, *names: str) -> None:
         """Stop, disconnect and remove containers, several at a time, joiners first."""
         for name in names:
-            self._memory.containers.pop(name, None)
-        for some in self._memory.joiners_first(names):
+            self._cache.containers.pop(name, None)
+        for some in self._cache.joiners_first(names):
             self._call(f"remove {', '.join(some)}", partial(_remove, self._engine), tuple(some))
 
     # --- trouble
@@ -369,7 +374,7 @@ class BareAdapter:
 
     def prune(self) -> None:
         """Remove every container and every network but the default one."""
-        self._memory.forget()
+        self._cache.forget()
         self._call("prune", self._engine.prune)
 
 

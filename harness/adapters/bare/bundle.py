@@ -84,10 +84,10 @@ def hold_netns(bundle: Path, namespace: int) -> Path:
     return path
 
 
-def write_config(order: StartRequest, config: Mapping[str, Any] | None = None) -> None:
+def write_config(request: StartRequest, config: Mapping[str, Any] | None = None) -> None:
     """Write config.json, by default with the content of `config_of`."""
-    config = config or config_of(order)
-    (order.home / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    config = config or config_of(request)
+    (request.home / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 FILES: Final = ("resolv.conf", "hostname", "hosts")
@@ -119,9 +119,9 @@ def _mount(bundle: Path, name: str) -> dict[str, Any]:
     }
 
 
-def config_of(order: StartRequest) -> dict[str, Any]:
+def config_of(request: StartRequest) -> dict[str, Any]:
     """Return the content of config.json."""
-    netns = order.netns
+    netns = request.netns
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
     if netns is not None:
         namespaces.append({"type": "network", **({"path": netns} if netns else {})})
@@ -130,19 +130,19 @@ def config_of(order: StartRequest) -> dict[str, Any]:
         "ociVersion": "1.0.0",
         "process": {
             "user": {"uid": 0, "gid": 0},
-            "args": list(order.args),
-            "env": [PATH, f"HOSTNAME={order.hostname}"],
+            "args": list(request.args),
+            "env": [PATH, f"HOSTNAME={request.hostname}"],
             "cwd": "/",
             "capabilities": known,
         },
         "root": {"path": "rootfs"},
-        "hostname": order.hostname,
-        "mounts": [*_MOUNTS, *(_mount(order.home, name) for name in FILES)],
+        "hostname": request.hostname,
+        "mounts": [*_MOUNTS, *(_mount(request.home, name) for name in FILES)],
         "linux": {
             "namespaces": namespaces,
-            "cgroupsPath": f"/{order.name}",
+            "cgroupsPath": f"/{request.name}",
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "sysctl": dict(order.spec.sysctls),
+            "sysctl": dict(request.spec.sysctls),
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),
         },

@@ -59,7 +59,7 @@ class CniAttachment(NamedTuple):
 def folder(prefix: str = "") -> str:
     """Return the first folder that has all plugins, or an empty text.
 
-    Those of a `prefix`, where a package was unpacked, come first.
+    Folders below a `prefix`, with an unpacked package, come first.
     """
     places = [f"{prefix}{name}" for name in _FOLDERS] if prefix else []
     for name in (*places, *_FOLDERS):
@@ -79,7 +79,7 @@ def version(prefix: str = "") -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""  # whoever calls one is told why
+        return ""  # a call of a plugin reports the reason
     found = re.findall(r"\d+\.\d+\.\d+", done.stdout + done.stderr)
     return max(found, key=lambda item: tuple(map(int, item.split(".")))) if found else ""
 
@@ -128,7 +128,7 @@ def conf(spec: NetworkSpec, bridge: str, state: Path) -> dict[str, Any]:
 def _range(subnet: Any, gateway: Any, part: Any) -> dict[str, str]:
     found = {"subnet": str(subnet), "gateway": str(gateway)}
     if part is not None and part != subnet:
-        # The range's own first and last address are addresses like any other.
+        # The first and last address of a range are ordinary addresses.
         first = max(part[0], subnet[1])
         last = min(part[-1], subnet[-2])
         found |= {"rangeStart": str(first), "rangeEnd": str(last)}
@@ -144,8 +144,8 @@ def add(
 ) -> Endpoint:
     """Connect a container to a network; a refused one is undone by `delete`.
 
-    Only the `first` network of a container gives it default routes, addresses and ports
-    that were asked for. Raises `CniError` and `CniBroken`.
+    Only the `first` network of a container gives it default routes and the requested addresses
+    and ports. Raises `CniError` and `CniBroken`.
     """
     answer: dict[str, Any] = {}
     for plugin in network["plugins"]:
@@ -165,9 +165,9 @@ def delete(
 ) -> None:
     """Disconnect a container: call every plugin with DEL, the last one first.
 
-    They are told the ports that the container had asked for: without them portmap does nothing.
-    A DEL that fails is repeated, as engines do: where an ADD was killed before there was a
-    masquerade, that of bridge fails over it once it has done all the rest.
+    The plugins get the requested ports, without which portmap does nothing. A failed DEL is
+    repeated, as engines do: after an ADD that was killed before the masquerade, bridge's DEL
+    fails at the masquerade, when everything else is done.
     """
     answer: dict[str, Any] = {}
     with contextlib.suppress(FileNotFoundError, ValueError):
@@ -206,7 +206,7 @@ def loopback(attachment: CniAttachment) -> None:
 def lease(attachment: CniAttachment, ipam: Mapping[str, Any], wanted: Sequence[object]) -> Endpoint:
     """Call just the plugin of an `ipam` section, to reserve addresses.
 
-    Raises `CniError` where what is `wanted` cannot be had, or nothing is free.
+    Raises `CniError` if the `wanted` addresses are unavailable or none is free.
     """
     asked = {"args": {"cni": {"ips": list(map(str, wanted))}}} if wanted else {}
     conf = {"type": ipam["type"], "ipam": ipam, **asked}
@@ -224,9 +224,9 @@ def release(attachment: CniAttachment, ipam: Mapping[str, Any]) -> None:
 def _asked(kind: str, spec: ContainerSpec) -> dict[str, Any]:
     """Return a container's `args` and `runtimeConfig` for one plugin, by CNI's conventions.
 
-    https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md. Who publishes
-    ports answers to them himself too, which takes a hairpin at his port of the bridge; at
-    everybody's it would give back to each what he says to all.
+    https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md. A
+    container that publishes ports reaches these itself too, which takes hairpin mode at its
+    bridge port; at every port, hairpin mode would return broadcasts to their senders.
     """
     if kind == "portmap":
         return _ports(spec)

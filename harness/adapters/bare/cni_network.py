@@ -180,7 +180,7 @@ class CniBackend:
 
     # --- containers
 
-    def asked(self, spec: ContainerSpec) -> ContainerSpec:
+    def checked(self, spec: ContainerSpec) -> ContainerSpec:
         """Check the requested ports, addresses and MAC, which need a CNI network."""
         if isinstance(spec.mode, Bridge):
             _check_addresses(spec)
@@ -216,8 +216,8 @@ class CniBackend:
     def _try_out(self, network: str) -> None:
         """Connect and disconnect a netns, which creates the bridge of the network.
 
-        And the firewall's rules for it. What masquerade and ports need is one container's own, or
-        everybody's, which another try has had made: both take most of a plugin's time.
+        It also makes the firewall plugin's rules. Masquerade and ports are left out, which take
+        most of the time: their rules are per container, or shared and made by `_try_ports`.
         """
         conf = self._networks.conf(network)
         bridge, _, walls = conf["plugins"]
@@ -231,7 +231,7 @@ class CniBackend:
     def _try_ports(self, *, dual: bool) -> None:
         """Make portmap create the chains that all ports share.
 
-        On a bridge that is for this alone: whatever bridge has had a port is another one after.
+        A separate bridge is used, because the first port changes a bridge.
         """
         conf = cni.conf(TRIAL if dual else replace(TRIAL, subnet6=None), TRIAL.name, HOME)
         conf["plugins"] = [item for item in conf["plugins"] if item["type"] != "firewall"]

@@ -44,7 +44,7 @@ class BareEngine:
 
     def run(self, spec: ContainerSpec, args: tuple[str, ...]) -> ContainerInfo:
         """Prepare the root, connect a netns and start the container, or undo everything."""
-        self.wiring.asked(spec)
+        self.wiring.checked(spec)
         for network in spec.networks if isinstance(spec.mode, Bridge) else ():
             self.wiring.facts(network)
         home = store.bundle(spec.name)
@@ -76,7 +76,7 @@ class BareEngine:
 
     def _start(self, record: BareRecord) -> BareRecord:
         spec, home = record.spec, store.bundle(record.spec.name)
-        settled = self.wiring.asked(spec)
+        settled = self.wiring.checked(spec)
         record = replace(record, ports=settled.ports)
         netns = self._netns(spec)
         if isinstance(spec.mode, Bridge):

@@ -48,10 +48,10 @@ _SOURCE_NAT: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class LinuxBridge:
-    """Bridges, the default one included: `bridge` is its name, `spec` what it has.
+    """Networks as Linux bridges: `bridge` and `spec` are the default one's name and spec.
 
-    `made_by` makes that one, where it is somebody else's affair, and again after a flush of
-    the firewall.
+    If the default bridge is not ours to make, `made_by` makes it, again after a flush of the
+    firewall.
     """
 
     bridge: str
@@ -169,7 +169,7 @@ class LinuxBridge:
 
     # --- containers
 
-    def asked(self, spec: ContainerSpec) -> ContainerSpec:
+    def checked(self, spec: ContainerSpec) -> ContainerSpec:
         """Refuse ports, and addresses and MACs in modes without a bridge."""
         given: dict[str, object] = {"publish": spec.ports}
         if not isinstance(spec.mode, Bridge):
@@ -181,7 +181,7 @@ class LinuxBridge:
     def wire(self, record: BareRecord) -> WiredNetns:
         """Lease addresses from host-local: the requested ones or the next free ones.
 
-        Not the last one that was freed: its neighbours know it by another MAC for a while.
+        The last freed address is not reused at once: neighbours still have its old MAC.
         """
         found = []
         for number, item in enumerate(store.attachments(record, self.prefix)):

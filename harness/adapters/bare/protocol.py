@@ -63,7 +63,7 @@ class BareRuntime(Protocol):
     It has to be picklable. `Refused` is an orderly no, `Broken` whatever it must not do.
     """
 
-    def start(self, order: StartRequest) -> int:
+    def start(self, request: StartRequest) -> int:
         """Start a container and return its first process's pid in the host."""
 
     def forget(self, name: str, home: Path) -> None:
@@ -124,7 +124,7 @@ class NetworkBackend(Protocol):
     def remove(self, name: str) -> None:
         """Remove a network without containers."""
 
-    def asked(self, spec: ContainerSpec) -> ContainerSpec:
+    def checked(self, spec: ContainerSpec) -> ContainerSpec:
         """Return the spec with open values chosen; raise `ProgramRefused` for impossible ones."""
 
     def wire(self, record: BareRecord) -> WiredNetns:

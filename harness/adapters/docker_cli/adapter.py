@@ -61,7 +61,7 @@ class CliAdapter:
         self._host, self._spec, self._words = host, spec, spec.words
         self._home = rootless.HOME if spec.rootless else _HOME
         self._env = environment(spec)
-        self._memory = InspectCache(host)
+        self._cache = InspectCache(host)
         self._daemons: list[int] = []
         self.commands: deque[CompletedCommand] = deque(maxlen=_KEPT)
         """The last commands and their output, as evidence of a failure."""
@@ -82,21 +82,21 @@ class CliAdapter:
     def start(self) -> None:
         """Start the daemons that do not run, and load the image unless it is there."""
         self._start_daemons()
-        self._ask("list containers", *self._words.containers)
-        if self._spec.load_image and not self._memory.image:
-            self._ask("load the test image", *self._words.load, image.archive(self._host))
-            self._memory.image = True
+        self._run_checked("list containers", *self._words.containers)
+        if self._spec.load_image and not self._cache.image:
+            self._run_checked("load the test image", *self._words.load, image.archive(self._host))
+            self._cache.image = True
 
     def _start_daemons(self) -> None:
-        self._memory.forget()
+        self._cache.forget()
         spec = self._spec
         daemon.start_missing(self._host, spec.daemons, self._daemons, self._env, spec.timeout)
 
     def stop(self) -> None:
         """Remove everything and stop the daemons, the last one first."""
-        self._memory.forget()
+        self._cache.forget()
         if self._words.reset:
-            self._ask("reset", *self._words.reset)
+            self._run_checked("reset", *self._words.reset)
         else:
             self.prune()
         while self._daemons:
@@ -107,19 +107,19 @@ class CliAdapter:
     def network(self, spec: NetworkSpec) -> NetworkInfo:
         """`network create`."""
         words = arguments.network(self._spec, spec)
-        self._ask(f"create network {spec.name}", *self._words.network_create, *words)
+        self._run_checked(f"create network {spec.name}", *self._words.network_create, *words)
         return self.network_facts(spec.name)
 
     def network_facts(self, name: str) -> NetworkInfo:
         """Call `network inspect`; read an unreported gateway from the interface."""
-        if known := self._memory.networks.get(name):
+        if known := self._cache.networks.get(name):
             return known
         if name == DEFAULT_NETWORK and self.dialect.default_network != "bridge":
             # A tap of each container's own: nothing that could be inspected, or shared.
             return NetworkInfo(name, self._spec.default_network, None)
         own = arguments.network_name(self._spec, name)
         asked = f"inspect network {name}"
-        done = self._ask(asked, *self._words.network_inspect, own)
+        done = self._run_checked(asked, *self._words.network_inspect, own)
         try:
             found = output.network(self._spec, done.stdout)
             subnets = output.subnets(done.stdout)
@@ -131,7 +131,7 @@ class CliAdapter:
             found = replace(found, gateways=held)
         found = replace(found, name=name)
         if found.gateways:
-            self._memory.networks[name] = found
+            self._cache.networks[name] = found
         return found
 
     def bridges_at(self) -> str:
@@ -141,23 +141,23 @@ class CliAdapter:
 
     def remove_network(self, name: str) -> None:
         """`network rm`."""
-        self._memory.networks.pop(name, None)
+        self._cache.networks.pop(name, None)
         own = arguments.network_name(self._spec, name)
-        self._ask(f"remove network {name}", *self._words.network_remove, own)
+        self._run_checked(f"remove network {name}", *self._words.network_remove, own)
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
         """`network connect`."""
-        self._memory.containers.pop(name, None)
+        self._cache.containers.pop(name, None)
         words = [word for alias in aliases for word in ("--alias", alias)]
         own = arguments.network_name(self._spec, network), self._spec.named(name)
-        self._ask(f"connect {name} to {network}", *self._words.connect, *words, *own)
+        self._run_checked(f"connect {name} to {network}", *self._words.connect, *words, *own)
         return self.inspect(name)
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
         """`network disconnect`."""
-        self._memory.containers.pop(name, None)
+        self._cache.containers.pop(name, None)
         own = arguments.network_name(self._spec, network), self._spec.named(name)
-        self._ask(f"disconnect {name} from {network}", *self._words.disconnect, *own)
+        self._run_checked(f"disconnect {name} from {network}", *self._words.disconnect, *own)
         return self.inspect(name)
 
     # --- containers ------------------------------------------------------------
@@ -165,17 +165,17 @@ class CliAdapter:
     def run(self, spec: ContainerSpec) -> ContainerInfo:
         """Call `run -d`, or `create`, `network connect` and `start`; undo a refused start."""
         asked, words = f"run {spec.name}", arguments.container(self._spec, spec)
-        self._memory.containers.pop(spec.name, None)
-        self._memory.joins(spec)
+        self._cache.containers.pop(spec.name, None)
+        self._cache.joins(spec)
         with self._undone(spec.name) as noting:
             if not spec.also:
-                done = self._ask(asked, *self._words.run, *noting, *words)
+                done = self._run_checked(asked, *self._words.run, *noting, *words)
             else:
-                self._ask(asked, *self._words.create, *noting, *words)
+                self._run_checked(asked, *self._words.create, *noting, *words)
                 for network in spec.also:
                     own = arguments.network_name(self._spec, network)
-                    self._ask(asked, *self._words.connect, own, self._spec.named(spec.name))
-                done = self._ask(asked, *self._words.start, self._spec.named(spec.name))
+                    self._run_checked(asked, *self._words.connect, own, self._spec.named(spec.name))
+                done = self._run_checked(asked, *self._words.start, self._spec.named(spec.name))
             facts = self._inspect(spec.name)
         warnings = tuple(line for line in done.stderr.splitlines() if line.strip())
         return replace(facts, warnings=warnings)
@@ -189,25 +189,25 @@ class CliAdapter:
         except RuntimeRefused:
             if option and (made := self._host.call(_taken, path)):
                 with contextlib.suppress(RuntimeRefused):
-                    self._ask(f"remove {name}", *self._words.remove, made)
+                    self._run_checked(f"remove {name}", *self._words.remove, made)
             raise
         if option:
             self._host.call(_taken, path)
 
     def inspect(self, name: str) -> ContainerInfo:
         """Call `inspect`, or return the cached result while the container's pid 1 lives."""
-        return self._memory.container(name) or self._inspect(name)
+        return self._cache.container(name) or self._inspect(name)
 
     def _inspect(self, name: str) -> ContainerInfo:
         asked = f"inspect {name}"
-        done = self._ask(asked, *self._words.inspect, self._spec.named(name))
+        done = self._run_checked(asked, *self._words.inspect, self._spec.named(name))
         try:
             facts = output.container(self._spec, done.stdout)
         except UnreadableOutput as garbage:
             raise self._broken(asked, done, f"it printed what is {garbage}") from None
         if facts.name == self._spec.named(name):
             facts = replace(facts, name=name)
-        self._memory.keep(name, facts)
+        self._cache.keep(name, facts)
         return facts
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
@@ -216,7 +216,7 @@ class CliAdapter:
         words = (*self._words.execute, self._spec.named(name), *argv)
         done = self._command(asked, words, timeout=timeout)
         if done.returncode and done.returncode not in _NOT_EXECUTABLE:
-            self._memory.containers.pop(name, None)
+            self._cache.containers.pop(name, None)
             running = self.inspect(name).running  # refused when there is no such container
             if not running and done.stderr.strip():
                 raise RuntimeRefused(asked, done.stderr.strip())
@@ -229,49 +229,49 @@ class CliAdapter:
 
     def stop_container(self, name: str) -> None:
         """`stop`."""
-        self._memory.containers.pop(name, None)
-        self._ask(f"stop {name}", *self._words.stop, self._spec.named(name))
+        self._cache.containers.pop(name, None)
+        self._run_checked(f"stop {name}", *self._words.stop, self._spec.named(name))
 
     def start_container(self, name: str) -> ContainerInfo:
         """`start`."""
-        self._memory.containers.pop(name, None)
-        self._ask(f"start {name}", *self._words.start, self._spec.named(name))
+        self._cache.containers.pop(name, None)
+        self._run_checked(f"start {name}", *self._words.start, self._spec.named(name))
         return self.inspect(name)
 
     def remove(self, *names: str) -> None:
         """Call `rm -f`, many in one command, joiners before the joined containers."""
         for name in names:
-            self._memory.containers.pop(name, None)
-        for some in self._memory.joiners_first(names):
+            self._cache.containers.pop(name, None)
+        for some in self._cache.joiners_first(names):
             own = (self._spec.named(name) for name in some)
-            self._ask(f"remove {', '.join(some)}", *self._words.remove, *own)
+            self._run_checked(f"remove {', '.join(some)}", *self._words.remove, *own)
 
     def prune(self) -> None:
         """Remove every container, and every network that is not the runtime's own."""
-        self._memory.forget()
+        self._cache.forget()
         before: list[str] = []
-        while found := self._ask("list containers", *self._words.containers).stdout.split():
+        while found := self._run_checked("list containers", *self._words.containers).stdout.split():
             try:
-                self._ask("remove all containers", *self._words.remove, *found)
+                self._run_checked("remove all containers", *self._words.remove, *found)
             except RuntimeRefused:
                 if found == before:
                     raise
             before = found
-        self._ask("remove all networks", *self._words.network_prune)
+        self._run_checked("remove all networks", *self._words.network_prune)
 
     # --- trouble ---------------------------------------------------------------
 
     def repair(self) -> None:
         """Repair the rules as documented: by a command, or else by a restart of the last daemon."""
         if self._words.repair:
-            self._ask("repair", *self._words.repair)
+            self._run_checked("repair", *self._words.repair)
         elif self._daemons:
             daemon.stop(self._host, self._daemons[-1], self._spec.timeout)
             self.start()
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
         """Call `run -d`, and send SIGKILL to it and the last daemon."""
-        self.network_facts(DEFAULT_NETWORK)  # to be remembered while nobody can be asked
+        self.network_facts(DEFAULT_NETWORK)  # to be cached while the daemon is down
         words = self._line(*self._words.run, *arguments.container(self._spec, spec))
         log = f"/run/netmodes/{self.name}-crash.log"
         pid = self._host.spawn(words, log=log, env=self._env)
@@ -281,7 +281,7 @@ class CliAdapter:
 
     # --- one command -----------------------------------------------------------
 
-    def _ask(self, asked: str, *words: str) -> CompletedCommand:
+    def _run_checked(self, asked: str, *words: str) -> CompletedCommand:
         """Run a command that must succeed, or raise `RuntimeRefused` with its output."""
         done = self._command(asked, words, timeout=self._spec.timeout)
         if not done.returncode:
@@ -289,7 +289,7 @@ class CliAdapter:
         said = done.stderr.strip() or done.stdout.strip()
         if not said:
             raise self._broken(asked, done, f"it exited with {done.returncode} and said nothing")
-        self._memory.forget()
+        self._cache.forget()
         raise RuntimeRefused(asked, said)
 
     def _line(self, *words: str) -> tuple[str, ...]:
@@ -322,7 +322,7 @@ class CliAdapter:
         return done
 
     def _broken(self, asked: str, done: CompletedCommand | None, why: str) -> RuntimeBroken:
-        self._memory.forget()
+        self._cache.forget()
         told = [f"{asked}: {why}."]
         if done is not None:
             told.append(f"It was {shlex.join(done.argv)}, {done.seconds:.1f} s.")

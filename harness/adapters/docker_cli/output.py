@@ -66,7 +66,7 @@ def _endpoints(cli: CliSpec, networks: Mapping[str, Mapping[str, Any]]) -> Itera
     for name, told in networks.items():
         address, address6 = told.get("IPAddress"), told.get("GlobalIPv6Address")
         if not (address or address6):
-            continue  # a mode that is told as a network, or a container that does not run
+            continue  # a mode reported as a network, or a stopped container
         yield Endpoint(
             network=plan_name(cli, name),
             address=IPv4Interface(f"{address}/{told['IPPrefixLen']}") if address else None,

@@ -37,8 +37,8 @@ FEATURES: Final = frozenset(
 )
 HOME: Final = "/run/netmodes/podman"
 """The directory of its configuration, in the host."""
-# Runtimes and conmon have places of their own that come before the PATH; where none is named
-# they are looked for on the PATH, and so in a prefix first. netavark and its kin are never.
+# Runtimes and conmon have fixed paths that come before the PATH; with empty lists they are looked
+# for on the PATH, and so in a prefix first. netavark and other helpers never are.
 _HELPERS: Final = ("/usr/local/libexec", "/usr/local/lib", "/usr/libexec", "/usr/lib")
 _PROGRAMS: Final = "conmon_path = []\nhelper_binaries_dir = " + json.dumps(
     [f"{root}{folder}/podman" for root in (PREFIX, "") for folder in _HELPERS]

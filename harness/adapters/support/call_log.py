@@ -60,7 +60,7 @@ class CallLog:
         self._kept.append(done)
 
     @property
-    def told(self) -> list[CompletedCommand]:
+    def entries(self) -> list[CompletedCommand]:
         """The last ones, the oldest first.
 
         A call's first word is what was asked for, those after it are the arguments. It has

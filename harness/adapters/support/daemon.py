@@ -143,7 +143,7 @@ def _await_socket(path: str, pid: int, bound: float) -> str:
                 call.connect(path)
             except OSError:
                 if not _exists(pid):
-                    return f"ended before anybody listened on {path}"
+                    return f"ended before it listened on {path}"
                 select.select([], [], [], _AGAIN)
             else:
                 return ""

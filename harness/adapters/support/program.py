@@ -58,7 +58,7 @@ class Program:
         """Run a command to its end, whatever its exit code; raise `ProgramBroken` if it hangs."""
         return self._ended(words, subprocess.PIPE)
 
-    def ask(self, *words: str, log: Path) -> None:
+    def run_checked(self, *words: str, log: Path) -> None:
         """Run a command that must succeed; processes that it starts go on writing to `log`.
 
         Raises `ProgramRefused` with its output if it fails, `ProgramBroken` if it fails without

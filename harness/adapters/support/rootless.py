@@ -71,10 +71,10 @@ def obstacle() -> str:
                     "install newuidmap (Debian: uidmap), or run as root"
                 )
     if not os.path.exists(_TUN):
-        return f"there is no {_TUN}, by way of which a rootless runtime sends: `modprobe tun`"
+        return f"there is no {_TUN}, which a rootless runtime needs to send: `modprobe tun`"
     if not _open_to_all(_TUN) and in_user_namespace():
         return (
-            f"{_TUN}, by way of which a rootless runtime sends, is not open to everybody as on "
+            f"{_TUN}, which a rootless runtime needs to send, is not open to all users as on "
             f"most machines: `chmod 666 {_TUN}`, or run as root"
         )
     return ""
@@ -85,7 +85,7 @@ def cgroup_obstacle(command: str) -> str:
     if not in_user_namespace() or os.access("/sys/fs/cgroup", os.W_OK):
         return ""
     return (
-        f"{command} makes cgroups, and nobody has delegated one to this user: run in a scope "
+        f"{command} makes cgroups, and none is delegated to this user: run in a scope "
         "(`systemd-run --user --scope -p Delegate=yes …`), or as root"
     )
 
@@ -105,8 +105,8 @@ def maps_every_id(rows: Iterable[str], last: int) -> bool:
 def create_user() -> None:
     """Create the user: accounts, subordinate ids, directories, /dev/net/tun.
 
-    Anybody may ping, as systemd has it on every machine: the datapaths in user space do so
-    in the user's name (icmp(7)).
+    Every group may ping, as with systemd on every machine: user-mode network stacks ping as the
+    user (icmp(7)).
     """
     Path("/proc/sys/net/ipv4/ping_group_range").write_text(f"0 {SUBORDINATE.stop - 1}")
     for name, content in _ACCOUNTS.items():
@@ -115,14 +115,14 @@ def create_user() -> None:
         Path("/etc", name).write_text(content, encoding="ascii")
     for directory in (_BIN, _DEV, _SCRATCH, RUN):
         Path(directory).mkdir(parents=True)
-    mount("tmpfs", _BIN, "tmpfs", 0, "mode=755")  # /run itself heeds no set-user-ID bit
+    mount("tmpfs", _BIN, "tmpfs", 0, "mode=755")  # /run itself is mounted nosuid
     for program in PROGRAMS[:2]:
         found = shutil.which(program)
         assert found is not None, "looked for before"
         shutil.copyfile(found, f"{_BIN}/{program}")
         os.chmod(f"{_BIN}/{program}", 0o4755)  # noqa: S103 # what it is on every machine
     _open_tun()
-    mount("", "/", flags=MS_REC | MS_SHARED)  # as on every machine: what is mounted shows inside
+    mount("", "/", flags=MS_REC | MS_SHARED)  # as on every machine: mounts propagate inside
 
 
 def chown_home() -> None:

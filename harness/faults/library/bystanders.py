@@ -185,7 +185,7 @@ def promiscuous_bridge(site: FaultContext) -> None:
     count = site.memory["counted"] = site.memory.get("counted", 0) + 1
     index = site.host.link("br0").ifindex
     body = rtnetlink.LINK.pack(0, 0, index, _PROMISCUOUS * (count % 2), _PROMISCUOUS)
-    site.host.rtnl(Request(rtnetlink.RTM_NEWLINK, 0, body, "change who br0 listens to"))
+    site.host.rtnl(Request(rtnetlink.RTM_NEWLINK, 0, body, "toggle promiscuous mode of br0"))
 
 
 _PROMISCUOUS = 0x100

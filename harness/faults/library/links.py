@@ -365,11 +365,11 @@ def peers_remember_the_old_mac(site: FaultContext) -> None:
     for plug in site.plugs():
         mac = site.inside.link(plug.inside).mac
         for facts in site.other_containers().values():
-            ground = site.ground(facts)
+            netns = site.netns_of(facts)
             if any(item.network == plug.network.name for item in facts.endpoints):
-                index = ground.link("eth0").ifindex
+                index = netns.link("eth0").ifindex
                 known = (rtnetlink.add_neighbour(index, item.ip, mac) for item in plug.addresses)
-                ground.ensure(*known)
+                netns.ensure(*known)
 
 
 @fault("host-remembers-a-wrong-mac", violates=("LIFE-7",), moment=Moment.CONTAINER_RESTARTED)
@@ -448,8 +448,8 @@ def peers_remember_the_old_mac_of_a_connection(site: FaultContext) -> None:
     for plug in site.new_plugs():
         own = {item.ip for item in plug.addresses}
         for facts in site.other_containers().values():
-            ground = site.ground(facts)
-            known = [item for item in ground.place.neighbours() if item.address in own]
-            ground.ensure(
+            netns = site.netns_of(facts)
+            known = [item for item in netns.place.neighbours() if item.address in own]
+            netns.ensure(
                 *(rtnetlink.add_neighbour(item.ifindex, item.address, _WRONG) for item in known)
             )

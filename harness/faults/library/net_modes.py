@@ -428,7 +428,7 @@ def stopped_joiner_takes_the_route_along(site: FaultContext) -> None:
     if facts := joined_container(site):
         for endpoint in facts.endpoints:
             for gateway in site.runtime.network_facts(endpoint.network).gateways:
-                site.ground(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
+                site.netns_of(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
 
 
 _UNASKED: Final = 31080

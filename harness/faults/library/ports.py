@@ -220,7 +220,7 @@ def sctp_is_not_published(site: FaultContext, verb: AdapterCall) -> ContainerInf
     return facts
 
 
-# --- who else gets in ----------------------------------------------------------------
+# --- access by others ----------------------------------------------------------------
 
 
 @fault("restart-opens-the-loopbacks-ports", violates=("PUB-3",), moment=Moment.CONTAINER_RESTARTED)

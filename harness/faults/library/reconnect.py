@@ -334,4 +334,4 @@ def crash_ends_second_networks(site: FaultContext, verb: AdapterCall) -> None:
     for facts in site.other_containers().values():
         if len(facts.endpoints) > 1:
             with suppress(KeyError):
-                site.ground(facts).set_link("eth1", up=False)
+                site.netns_of(facts).set_link("eth1", up=False)

@@ -112,7 +112,7 @@ def joiner_takes_the_route_along(site: FaultContext) -> None:
     if home and (facts := site.other_containers().get(home)):
         for endpoint in facts.endpoints:
             for gateway in site.runtime.network_facts(endpoint.network).gateways:
-                site.ground(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
+                site.netns_of(facts).ensure(rtnetlink.del_route(None, via=gateway.ip))
 
 
 @fault(

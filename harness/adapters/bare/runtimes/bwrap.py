@@ -25,13 +25,13 @@ class Bwrap:
 
     program: Program
 
-    def start(self, order: StartRequest) -> int:
+    def start(self, request: StartRequest) -> int:
         """Start bubblewrap in the netns to join."""
-        if order.spec.sysctls:
+        if request.spec.sysctls:
             raise ProgramRefused("sysctl: bwrap has no such option")
-        joining = ("nsenter", f"--net={order.netns}", "--") if order.netns else ()
-        argv = (*joining, *self.program.command, *_options(order), "--", *order.args)
-        return foreground.start(argv, order, self.program.environment())
+        joining = ("nsenter", f"--net={request.netns}", "--") if request.netns else ()
+        argv = (*joining, *self.program.command, *_options(request), "--", *request.args)
+        return foreground.start(argv, request, self.program.environment())
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it knows no names
         """Wait for bwrap's own end."""
@@ -42,17 +42,17 @@ class Bwrap:
         return foreground.nsenter_command(pid)
 
 
-def _options(order: StartRequest) -> Iterator[str]:
+def _options(request: StartRequest) -> Iterator[str]:
     yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1", "--new-session")
-    if order.netns == "":
+    if request.netns == "":
         yield "--unshare-net"
-    yield from ("--hostname", order.hostname, "--clearenv")
+    yield from ("--hostname", request.hostname, "--clearenv")
     name, _, value = PATH.partition("=")
-    yield from ("--setenv", name, value, "--setenv", "HOSTNAME", order.hostname)
-    yield from ("--bind", str(order.root), "/", "--proc", "/proc", "--dev", "/dev")
+    yield from ("--setenv", name, value, "--setenv", "HOSTNAME", request.hostname)
+    yield from ("--bind", str(request.root), "/", "--proc", "/proc", "--dev", "/dev")
     yield from ("--ro-bind", "/sys", "/sys")
     for file in FILES:
-        yield from ("--bind", str(order.home / file), f"/etc/{file}")
+        yield from ("--bind", str(request.home / file), f"/etc/{file}")
     yield from (word for name in CAPABILITIES for word in ("--cap-add", name))
 
 

@@ -39,13 +39,15 @@ class Ctr:
 
     program: Program
 
-    def start(self, order: StartRequest) -> int:
+    def start(self, request: StartRequest) -> int:
         """`run --detach` on a root of our own, which no snapshotter has to know."""
-        if order.spec.sysctls:
+        if request.spec.sysctls:
             raise ProgramRefused("sysctl: `ctr run` has no such option")
-        told = order.home / "pid"
-        words = ("--detach", "--null-io", "--pid-file", str(told), *_options(order), "--rootfs")
-        self.program.ask("run", *words, str(order.root), order.name, *order.args, log=order.log)
+        told = request.home / "pid"
+        words = ("--detach", "--null-io", "--pid-file", str(told), *_options(request), "--rootfs")
+        self.program.run_checked(
+            "run", *words, str(request.root), request.name, *request.args, log=request.log
+        )
         return read_pid(told)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
@@ -61,17 +63,24 @@ class Ctr:
         return ("runc", "--root", _RUNC, "exec", name)
 
 
-def _options(order: StartRequest) -> Iterator[str]:
-    yield from ("--hostname", order.hostname, "--env", PATH, "--env", f"HOSTNAME={order.hostname}")
+def _options(request: StartRequest) -> Iterator[str]:
+    yield from (
+        "--hostname",
+        request.hostname,
+        "--env",
+        PATH,
+        "--env",
+        f"HOSTNAME={request.hostname}",
+    )
     yield from ("--cpu-shares", "0")  # a private cgroup2 need not have that controller
     if not os.access("/sys/fs/cgroup", os.W_OK):
-        yield from ("--cgroup", "")  # an ordinary user's that nobody has delegated
+        yield from ("--cgroup", "")  # an ordinary user's cgroup, which is not delegated
     for name in FILES:
-        yield from ("--mount", f"type=bind,src={order.home / name},dst=/etc/{name},options=rbind")
-    if order.netns is None:
+        yield from ("--mount", f"type=bind,src={request.home / name},dst=/etc/{name},options=rbind")
+    if request.netns is None:
         yield "--net-host"
-    elif order.netns:
-        yield from ("--with-ns", f"network:{order.netns}")
+    elif request.netns:
+        yield from ("--with-ns", f"network:{request.netns}")
 
 
 FACTORY: Final = BareFactory(

@@ -27,20 +27,20 @@ _AGAIN: Final = 0.005
 """Polling interval in seconds: the kernel does not notify of a new child."""
 
 
-def start(argv: Sequence[str], order: StartRequest, environment: Mapping[str, str]) -> int:
+def start(argv: Sequence[str], request: StartRequest, environment: Mapping[str, str]) -> int:
     """Start a container's runtime and return the container's pid once its command is executed.
 
     If the runtime ends earlier, raises `ProgramRefused` with its output, or `ProgramBroken` if
     it wrote nothing or crashed. Raises `ProgramBroken` too after `BOUND` seconds without a pid.
     """
-    order.log.unlink(missing_ok=True)
-    monitor = process.spawn(argv, str(order.log), environment)
+    request.log.unlink(missing_ok=True)
+    monitor = process.spawn(argv, str(request.log), environment)
     deadline = time.monotonic() + BOUND
     while time.monotonic() < deadline:
         if found := _container(monitor):
             return found
         if not store.start_time(monitor):
-            said = order.log.read_text(encoding="utf-8", errors="replace").strip()
+            said = request.log.read_text(encoding="utf-8", errors="replace").strip()
             raise failure(shlex.join(argv), "ended at once", said)
         select.select([], [], [], _AGAIN)
     raise ProgramBroken(f"{shlex.join(argv)} has started nothing within {BOUND:g} s")
@@ -49,8 +49,8 @@ def start(argv: Sequence[str], order: StartRequest, environment: Mapping[str, st
 def forget(home: Path) -> None:
     """Wait for the end of a container's runtime; kill one whose container lives.
 
-    It is known by its arguments, which have the container's directory in them: whoever was
-    killed in the middle of a start has left no note of it.
+    The runtime is found by the container's directory in its arguments, because a start that was
+    killed half-way has left no record of it.
     """
     for monitor in _started_for(home):
         with contextlib.suppress(ProcessLookupError):

@@ -59,19 +59,19 @@ class Lxc:
 
     program: Program
 
-    def start(self, order: StartRequest) -> int:
+    def start(self, request: StartRequest) -> int:
         """Write the configuration and call `lxc-start`, which returns once the container runs."""
-        conf = Path(_HOME, order.name, "config")
+        conf = Path(_HOME, request.name, "config")
         conf.parent.mkdir(parents=True, exist_ok=True)
-        conf.write_text("".join(f"{line}\n" for line in _configuration(order)), encoding="utf-8")
-        words = ("-P", _HOME, "-n", order.name)
-        log = ("-o", str(order.home / "lxc.log"), "-l", "ERROR")
+        conf.write_text("".join(f"{line}\n" for line in _configuration(request)), encoding="utf-8")
+        words = ("-P", _HOME, "-n", request.name)
+        log = ("-o", str(request.home / "lxc.log"), "-l", "ERROR")
         try:
-            self.program.ask(*words, *log, "--", *order.args, log=order.log)
+            self.program.run_checked(*words, *log, "--", *request.args, log=request.log)
         except (ProgramRefused, ProgramSilent):
-            said = (order.home / "lxc.log").read_text(encoding="utf-8", errors="replace").strip()
+            said = (request.home / "lxc.log").read_text(encoding="utf-8", errors="replace").strip()
             raise ProgramRefused(
-                said or order.log.read_text(encoding="utf-8", errors="replace")
+                said or request.log.read_text(encoding="utf-8", errors="replace")
             ) from None
         return parse_pid(self._other("lxc-info").run(*words, "-p", "-H").stdout, "lxc-info")
 
@@ -89,38 +89,38 @@ class Lxc:
         return Program((name,), self.program.path)
 
 
-def _configuration(order: StartRequest) -> Iterator[str]:
-    yield f"lxc.uts.name = {order.hostname}"
-    yield f"lxc.rootfs.path = dir:{order.root}"
+def _configuration(request: StartRequest) -> Iterator[str]:
+    yield f"lxc.uts.name = {request.hostname}"
+    yield f"lxc.rootfs.path = dir:{request.root}"
     yield "lxc.mount.auto = proc:mixed sys:mixed"
     for name in FILES:
-        yield f"lxc.mount.entry = {order.home / name} etc/{name} none bind,create=file 0 0"
+        yield f"lxc.mount.entry = {request.home / name} etc/{name} none bind,create=file 0 0"
     yield "lxc.tty.max = 0"
     yield f"lxc.cap.drop = {_DROPPED}"
     yield "lxc.apparmor.profile = unchanged"
-    for key, value in order.spec.sysctls:
+    for key, value in request.spec.sysctls:
         yield f"lxc.sysctl.{key} = {value}"
-    yield from _network(order)
+    yield from _network(request)
 
 
-def _network(order: StartRequest) -> Iterator[str]:
-    mode = order.spec.mode
-    if order.netns is None:
+def _network(request: StartRequest) -> Iterator[str]:
+    mode = request.spec.mode
+    if request.netns is None:
         yield "lxc.net.0.type = none"
     elif isinstance(mode, Joined):
         yield f"lxc.namespace.share.net = {mode.container}"
-    elif not order.endpoints:
+    elif not request.endpoints:
         yield "lxc.net.0.type = empty"
-    for number, endpoint in enumerate(order.endpoints):
-        for key, value in _link(order, number, endpoint).items():
+    for number, endpoint in enumerate(request.endpoints):
+        for key, value in _link(request, number, endpoint).items():
             if value:
                 yield f"lxc.net.{number}.{key} = {value}"
 
 
-def _link(order: StartRequest, number: int, endpoint: Endpoint) -> dict[str, object]:
+def _link(request: StartRequest, number: int, endpoint: Endpoint) -> dict[str, object]:
     return {
         "type": "veth",  # the first, says the manual
-        "link": order.links[number],
+        "link": request.links[number],
         "flags": "up",
         "name": f"eth{number}",
         "hwaddr": endpoint.mac,
@@ -137,7 +137,7 @@ def start_net() -> None:
         _furnish()
     program = Program((_NET,), programs.search_path())
     try:
-        program.ask("restart", log=Path("/run/netmodes/lxc-net.log"))
+        program.run_checked("restart", log=Path("/run/netmodes/lxc-net.log"))
     except ProgramRefused as error:
         raise ProgramBroken(f"{_NET} restart: {error}") from error
 
@@ -164,7 +164,7 @@ FACTORY: Final = BareFactory(
             *(Feature.IPV6, Feature.RESTART, Feature.SYSCTL),
         }
     ),
-    alone=False,
+    relocatable=False,
     wiring=LinuxBridge("lxcbr0", _DEFAULT, made_by=start_net),
-    upon=("lxc-net",),
+    dialect_entries=("lxc-net",),
 )

@@ -36,16 +36,16 @@ class Nspawn:
 
     program: Program
 
-    def start(self, order: StartRequest) -> int:
+    def start(self, request: StartRequest) -> int:
         """Start the container, and configure name and addresses of its interface."""
-        if order.spec.sysctls or order.spec.mac:
+        if request.spec.sysctls or request.spec.mac:
             raise ProgramRefused("systemd-nspawn has no option for sysctls or a MAC")
-        if len(order.endpoints) > 1:
+        if len(request.endpoints) > 1:
             raise ProgramRefused("systemd-nspawn has --network-bridge once")
-        (order.root / "etc" / "os-release").touch()  # "doesn't look like an OS tree" without
-        argv = (*self.program.command, *_options(order), "--", *order.args)
-        pid = foreground.start(argv, order, self.program.environment())
-        for endpoint in order.endpoints:
+        (request.root / "etc" / "os-release").touch()  # "doesn't look like an OS tree" without
+        argv = (*self.program.command, *_options(request), "--", *request.args)
+        pid = foreground.start(argv, request, self.program.environment())
+        for endpoint in request.endpoints:
             with NetNS.at(f"/proc/{pid}/ns/net") as space, Netlink(space) as netlink:
                 index = rtnetlink_dump.link(netlink, _INSIDE).ifindex
                 netns.write_sysctls(space, {f"net.ipv6.conf.{_INSIDE}.accept_dad": 0})
@@ -61,17 +61,17 @@ class Nspawn:
         return foreground.nsenter_command(pid)
 
 
-def _options(order: StartRequest) -> Iterator[str]:
-    yield from (f"--directory={order.root}", f"--machine={order.name}", "--quiet")
+def _options(request: StartRequest) -> Iterator[str]:
+    yield from (f"--directory={request.root}", f"--machine={request.name}", "--quiet")
     yield from ("--register=no", "--keep-unit", "--console=pipe", "--settings=no")
-    yield from (f"--hostname={order.hostname}", "--resolv-conf=off", "--timezone=off")
+    yield from (f"--hostname={request.hostname}", "--resolv-conf=off", "--timezone=off")
     yield from ("--link-journal=no", f"--setenv={PATH}")
-    yield from (f"--bind={order.home / name}:/etc/{name}" for name in FILES)
-    if isinstance(order.spec.mode, Joined) and order.netns:
-        yield f"--network-namespace-path={order.netns}"
-    elif order.netns is not None:
+    yield from (f"--bind={request.home / name}:/etc/{name}" for name in FILES)
+    if isinstance(request.spec.mode, Joined) and request.netns:
+        yield f"--network-namespace-path={request.netns}"
+    elif request.netns is not None:
         yield "--private-network"
-    yield from (f"--network-bridge={link}" for link in order.links if link)
+    yield from (f"--network-bridge={link}" for link in request.links if link)
 
 
 def _furnishing(index: int, endpoint: Endpoint) -> Iterator[Request]:
@@ -97,8 +97,8 @@ FACTORY: Final = BareFactory(
             *(Feature.IPV6, Feature.RESTART),
         }
     ),
-    alone=False,
+    relocatable=False,
     wiring=LinuxBridge(BRIDGE, DEFAULT),
-    upon=("by-hand",),
+    dialect_entries=("by-hand",),
     for_root=True,
 )

@@ -23,12 +23,12 @@ class OciRuntime:
 
     program: Program
 
-    def start(self, order: StartRequest) -> int:
+    def start(self, request: StartRequest) -> int:
         """Write config.json and call `run --detach`."""
-        bundle.write_config(order)
-        told = order.home / "pid"
-        words = ("--detach", "--pid-file", str(told), "--bundle", str(order.home), order.name)
-        self.program.ask("run", *words, log=order.log)
+        bundle.write_config(request)
+        told = request.home / "pid"
+        words = ("--detach", "--pid-file", str(told), "--bundle", str(request.home), request.name)
+        self.program.run_checked("run", *words, log=request.log)
         return read_pid(told)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
@@ -51,7 +51,7 @@ RUNC: Final = BareFactory(
     name="runc", command=("runc",), make=OciRuntime, packages=("runc",), cgroups=True
 )
 
-# --- on bridges made by hand: networks and ports are nobody's there, so they are not claimed ----
+# --- on bridges made by hand, which have neither further networks nor published ports ------------
 
 _BY_HAND: Final = VethBridge(BRIDGE, DEFAULT)
 _HAS: Final = frozenset(
@@ -61,8 +61,16 @@ _HAS: Final = frozenset(
     }
 )
 CRUN_BY_HAND: Final = replace(
-    CRUN, name="crun-by-hand", features=_HAS, wiring=_BY_HAND, upon=("by-hand", "veth", "crun")
+    CRUN,
+    name="crun-by-hand",
+    features=_HAS,
+    wiring=_BY_HAND,
+    dialect_entries=("by-hand", "veth", "crun"),
 )
 RUNC_BY_HAND: Final = replace(
-    RUNC, name="runc-by-hand", features=_HAS, wiring=_BY_HAND, upon=("by-hand", "veth", "runc")
+    RUNC,
+    name="runc-by-hand",
+    features=_HAS,
+    wiring=_BY_HAND,
+    dialect_entries=("by-hand", "veth", "runc"),
 )

@@ -25,15 +25,14 @@ from harness.model.plan import Host, Joined, Nothing
 
 _ROOT: Final = "/run/netmodes/runsc"
 _HIDE: Final = 'mount -t tmpfs none /proc/sys/net && exec "$@"'
-"""It refuses a namespace in which it can see net.core.rmem_default, which Linux 6.18 shows
-in every one; so it is shown nothing, in a mount namespace of its own."""
+"""Hides /proc/sys/net in a separate mount namespace: runsc refuses a netns in which it sees
+net.core.rmem_default, which Linux 6.18 shows in every one."""
 HIDDEN: Final = ("unshare", "--mount", "sh", "-c", _HIDE, "sh")
 """The wrapper before its command line."""
 OPTIONS: Final = ("--net-raw", "--ignore-cgroups")
 """Options of every call."""
 IDLE: Final = ("sh", "-c", 'trap "exit 0" TERM INT; sleep 2147483647 & wait $!')
-"""It opens no fifo of the host's for reading and writing, and no terminal that nobody is at: who
-would wait at one spins instead."""
+"""Idle command: under gVisor a shell spins at a fifo of the host or at an unused terminal."""
 _KIND, _POD = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 """https://github.com/google/gvisor/blob/release-20240729.0/runsc/specutils/cri.go."""
 
@@ -51,19 +50,19 @@ class Runsc:
             self.runsc, command=(*HIDDEN, *self.runsc.command, "--root", _ROOT, *OPTIONS)
         )
 
-    def start(self, order: StartRequest) -> int:
+    def start(self, request: StartRequest) -> int:
         """Write config.json and call `run --detach`."""
-        told, pod = order.home / "pid", _pod(order.name)
-        config = bundle.config_of(order)
+        told, pod = request.home / "pid", _pod(request.name)
+        config = bundle.config_of(request)
         del config["linux"]["cgroupsPath"]  # there is none for it here
-        if tuple(order.args) == FOR_EVER:
+        if tuple(request.args) == FOR_EVER:
             config["process"]["args"] = list(IDLE)
-        if pod != order.name:
+        if pod != request.name:
             config["annotations"] = {_KIND: "container", _POD: pod}
-        bundle.write_config(order, config)
+        bundle.write_config(request, config)
         network = {Host: "host", Nothing: "none"}.get(type(store.load(pod).spec.mode), "sandbox")
-        words = ("--detach", "--pid-file", str(told), "--bundle", str(order.home), order.name)
-        self.program.ask(f"--network={network}", "run", *words, log=order.log)
+        words = ("--detach", "--pid-file", str(told), "--bundle", str(request.home), request.name)
+        self.program.run_checked(f"--network={network}", "run", *words, log=request.log)
         return read_pid(told)
 
     def end(self, name: str, pid: int, grace: float) -> None:
@@ -105,7 +104,7 @@ RUNSC: Final = BareFactory(
     programs=("unshare",),
     make=Runsc,
     packages=("runsc",),
-    numbers=r"\d{8}\.\d+",
+    version_pattern=r"\d{8}\.\d+",
     features=FEATURES - {Feature.SYSCTL},
-    upon=(CNI, "gvisor"),
+    dialect_entries=(CNI, "gvisor"),
 )
