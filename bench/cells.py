@@ -76,7 +76,7 @@ class Ground(NamedTuple):
 
 
 @contextmanager
-def netns_of(containers: int) -> Iterator[Ground]:
+def ground(containers: int) -> Iterator[Ground]:
     """So many of them, in a world of their own."""
     with ExitStack() as stack:
         world = stack.enter_context(World.build())

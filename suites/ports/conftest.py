@@ -79,7 +79,7 @@ def shop(market: Scene, transport: Transport, family: Family) -> Iterator[Publis
 
 
 @pytest.fixture(scope="package")
-def netns_of(world: World, runtime: Adapter) -> Iterator[Callable[[int], PublishNetwork]]:
+def ground(world: World, runtime: Adapter) -> Iterator[Callable[[int], PublishNetwork]]:
     """The fair, for a port, with nobody but `BESIDE`; where there are networks it is on one."""
     networks: tuple[NetworkSpec, ...] = ()
     those: tuple[Family, ...] = (4,)
