@@ -48,8 +48,8 @@ from runtime.network.config import NetworkOptions
 from runtime.records import DEFAULT_NETWORK, ContainerRecord, NetworkConfig
 
 if sys.platform == "linux":
-    # A library call imports what it needs. Each host would do so, and compile it, for there is no
-    # place in it to keep byte code; it is forked from here, where all of it is imported once.
+    # A library call imports modules on demand. Each host would import and compile them, because it
+    # has no byte-code cache. A host is forked from this process, so they are imported here once.
     from runtime.container import lifecycle, networking  # noqa: F401
     from runtime.daemon import client, daemon, dns_socket  # noqa: F401
     from runtime.image import assemble, config, images, store  # noqa: F401
@@ -126,7 +126,7 @@ class MydockerAdapter:
         self._call(f"remove network {name}", _remove_network, name)
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """`mydocker run -d`, or create, `network connect` and start."""
+        """Call `mydocker run -d`, or create, `network connect` and start."""
         command = spec.command or FOR_EVER
         return self._call(f"run {spec.name}", _run, command, _container_options(spec), spec.also)
 
@@ -160,7 +160,7 @@ class MydockerAdapter:
         return self._call(f"start {name}", _start_container, name)
 
     def remove(self, *names: str) -> None:
-        """`mydocker rm -f`, of all of them in one step."""
+        """Call `mydocker rm -f` for all of them in one step."""
         if names:
             self._call(f"remove {', '.join(names)}", _remove, names)
 
@@ -169,7 +169,7 @@ class MydockerAdapter:
         self._call("repair", _repair)
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
-        """`mydocker run -d`, killed."""
+        """Call `mydocker run -d` and kill it."""
         command = spec.command or FOR_EVER
         self._call(f"crash {spec.name}", _crash, command, _container_options(spec), after)
 
@@ -178,7 +178,7 @@ class MydockerAdapter:
         self._call("prune", _prune)
 
 
-# --- the harness's words in mydocker's -----------------------------------------
+# --- specs of a plan as options of mydocker -----------------------------------------
 
 
 def _network_options(spec: NetworkSpec) -> NetworkOptions:
@@ -248,7 +248,8 @@ _engines: Final[dict[int, Engine]] = {}
 def _engine(*, many: bool = False) -> Engine:
     """Return the engine of the current process, with its cache of container states.
 
-    A fork has another, without what serves `many` calls and would not pay for itself.
+    A fork has its own engine, without the fork server and flow watch, which pay off for `many`
+    calls only.
     """
     pid = os.getpid()
     if pid not in _engines:
@@ -265,7 +266,7 @@ def _start() -> None:
     engine = _engine(many=True)
     engine.images.all()
     engine.network_inspect(DEFAULT_NETWORK)
-    engine.containers()  # every call puts in order what a killed one has left
+    engine.containers()  # every call cleans up after a killed one
 
 
 def _stop() -> None:

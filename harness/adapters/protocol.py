@@ -24,8 +24,8 @@ T = TypeVar("T")
 class RuntimeRefused(Exception):
     """The runtime refused a request in an orderly way.
 
-    Carries what was asked and the runtime's own words. A crash, a hang or
-    garbage is a `RuntimeBroken`, not this.
+    It carries the request (`asked`) and the runtime's message (`said`). A crash, a hang or
+    garbage is a `RuntimeBroken` instead.
     """
 
     def __init__(self, asked: str, said: str) -> None:
@@ -55,11 +55,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ContainerInfo:
-    """Return the runtime's report about a container.
+    """The runtime's report about a container.
 
-    `pid` is its pid 1 in the *host's* pid namespace, 0 when it does not run.
-    `ports` are those of the host that lead to it, as they came about. `warnings` are
-    what the runtime said on standard error when it started it.
+    `pid` is its pid 1 in the *host's* pid namespace, 0 when it does not run. `ports` are its
+    published ports as assigned. `warnings` are the standard error output of its start.
     """
 
     id: str
@@ -99,7 +98,8 @@ class HostHandle(Protocol):
     ) -> CompletedCommand:
         """Run a command inside the host to its end.
 
-        `TimeoutError` ends it and says so, and so does `OutputTooLong`.
+        A command that exceeds its time or output limit is killed, with `TimeoutError` or
+        `OutputTooLong`.
         """
 
     def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:

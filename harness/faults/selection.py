@@ -1,4 +1,4 @@
-"""Select the adapter under test, with its fault where `--fault` names one."""
+"""Select the adapter under test, with the fault of `--fault` if given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.faults.adapter import FaultyAdapter, FaultyFactory
 from harness.faults.fault import Fault
 
 FAULT: Final = pytest.StashKey[Fault]()
-"""The fault of the run, where there is one."""
+"""The fault of the run, if any."""
 
 SABOTAGED: Final = pytest.StashKey[list[FaultyAdapter]]()
 """The adapters of the run that have the fault."""

@@ -207,7 +207,7 @@ def _end(fd: int, pid: int) -> int:
 def _read_outcomes(trial: Trial, said: bytes, code: int) -> None:
     trial.seconds = time.monotonic() - trial.began
     trial.died = f"its trial did not come to its end: {_end_reason(code, trial.seconds)}"
-    *lines, _ = said.decode().split("\n")  # what was not written to its end tells nothing
+    *lines, _ = said.decode().split("\n")  # an incomplete last line is ignored
     for line in lines:
         told = json.loads(line)
         if "acted" in told:
@@ -249,11 +249,11 @@ def _try(session: pytest.Session, trial: Trial, write: int) -> NoReturn:
         if trial.fault is not None:
             session.config.stash[FAULT] = trial.fault
         _run(session, trial, witness)
-        with contextlib.suppress(BaseException):  # what fails here, tests have told
+        with contextlib.suppress(BaseException):  # tests have reported such a failure
             session._setupstate.teardown_exact(None)
         made = session.config.stash.get(SABOTAGED, [])
         witness.send(acted=sum(adapter.acted for adapter in made))
-    except BaseException as error:  # what ends a whole run
+    except BaseException as error:  # such as KeyboardInterrupt
         witness.send(raised=type(error).__name__)
     finally:
         os._exit(0)

@@ -97,8 +97,8 @@ FILES: Final = ("resolv.conf", "hostname", "hosts")
 def write_files(home: Path, spec: ContainerSpec, addresses: Sequence[str], resolver: str) -> None:
     """Write the container's own `/etc/resolv.conf`, `/etc/hostname` and `/etc/hosts`.
 
-    `resolver` is what stands in the first where the container names no servers. The last has
-    the loopback's names, the container's own, and those asked for.
+    `resolver` is the content of resolv.conf if the spec names no servers. The hosts file has the
+    loopback's names, the container's own, and the requested ones.
     """
     hostname = spec.hostname or spec.name
     servers = "".join(f"nameserver {server}\n" for server in spec.dns)

@@ -63,7 +63,7 @@ class CniNetworks:
         return self.facts(spec.name)
 
     def ensure_default(self) -> None:
-        """Write the default network's conf where it is not there yet."""
+        """Write the default network's conf unless it exists."""
         if not self._path(DEFAULT_NETWORK).exists():
             self._write(DEFAULT)
 
@@ -96,7 +96,7 @@ class CniNetworks:
         return sorted(path.stem for path in self.home.glob("*.conflist"))
 
     def remove(self, name: str) -> None:
-        """Take a conf away, and the bridge, which CNI leaves."""
+        """Remove a conf and its bridge, which CNI leaves behind."""
         self.conf(name)
         with NetNS.own() as here, Netlink(here) as netlink:
             netlink.send([rtnetlink.del_link(bridge(name))], missing_ok=True)
@@ -121,21 +121,21 @@ TRIAL: Final = NetworkSpec(
     subnet6=IPv6Network("2001:db8:74::/64"),
     gateway6=IPv6Address("2001:db8:74::1"),
 )
-"""A network that lasts for one try: RFC 5737 and RFC 3849."""
+"""The network of a trial run, with documentation addresses: RFC 5737 and RFC 3849."""
 
 
 @dataclass(frozen=True, slots=True)
 class CniBackend:
-    """Networks of CNI confs, and the plugins called on a namespace for each container.
+    """Network backend that calls CNI's plugins for each container.
 
-    Those that are in the folder `prefix` come first.
+    Plugins in the folder `prefix` come first.
     """
 
     prefix: str = ""
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The plugins, and what they run."""
+        """The packages of the plugins and of the programs that they run."""
         return ("containernetworking-plugins", "iptables")
 
     def missing(self) -> list[str]:

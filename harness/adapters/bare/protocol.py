@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class StartRequest:
     """The request to start a container.
 
-    `home` is a directory of its own, in which `rootfs` is mounted and the files `hosts`,
-    `hostname` and `resolv.conf` stand. `netns` is the path of a network namespace to join,
-    `""` asks for a new one, `None` for the host's. `endpoints` is what it is to have on the
-    networks, or has in `netns` already, `links` the bridges of these in the host.
+    `home` is the container's directory, with the mount point `rootfs` and the files `hosts`,
+    `hostname` and `resolv.conf`. `netns` is the path of a network namespace to join, `""` means
+    a new one, `None` the host's. `endpoints` are to be made, or exist in `netns` already; `links`
+    are their bridges in the host.
     """
 
     spec: ContainerSpec
@@ -60,7 +60,7 @@ class StartRequest:
 class BareRuntime(Protocol):
     """A runtime that starts processes in namespaces. Its methods are called inside the host.
 
-    It has to be picklable. `Refused` is an orderly no, `Broken` whatever it must not do.
+    It has to be picklable. `ProgramRefused` is an orderly refusal, `ProgramBroken` a failure.
     """
 
     def start(self, request: StartRequest) -> int:
@@ -85,7 +85,7 @@ class StopsContainers(Protocol):
 class WiredNetns:
     """The result of `NetworkBackend.wire`: the endpoints, and the netns that has them.
 
-    Without a `netns` the runtime is to make it, and to put there what `endpoints` say.
+    Without a `netns` the runtime is to make one and configure the `endpoints` in it.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -101,7 +101,7 @@ class NetworkBackend(Protocol):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The packages that bring what it needs."""
+        """The packages that it needs."""
 
     def missing(self) -> list[str]:
         """Return the missing programs of the backend."""

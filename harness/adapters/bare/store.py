@@ -92,8 +92,8 @@ def is_complete(name: str) -> bool:
 def attachments(record: BareRecord, prefix: str) -> Iterator[CniAttachment]:
     """Yield the interfaces that a container has or may have; `prefix` may hold plugins.
 
-    To CNI a container is known by an id that no other one ever had, as an engine's is: what has
-    been left of one is not taken for the next one's of that name.
+    The id for CNI is unique, as an engine's is, so that residue of a container is not attributed
+    to a later one of the same name.
     """
     home, own = bundle(record.spec.name), f"{record.spec.name}-{record.serial}"
     for number, network in enumerate(record.attached):

@@ -39,7 +39,7 @@ class CallLog:
         self._kept: deque[_Call | CompletedCommand] = deque(maxlen=_KEPT)
 
     def call(self, asked: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` inside the host, for what is `asked`; it raises what that raises."""
+        """Call `function` inside the host and log it as `asked`; its exceptions pass through."""
         at, began = time.time(), time.perf_counter()
         answer: T | None = None
         refusal = ""
@@ -61,10 +61,10 @@ class CallLog:
 
     @property
     def entries(self) -> list[CompletedCommand]:
-        """The last ones, the oldest first.
+        """The last calls and commands, the oldest first.
 
-        A call's first word is what was asked for, those after it are the arguments. It has
-        exited with 1 where it raised something, which is its error output.
+        The words of a call are its request and its arguments. A call that raised has exit code 1
+        and the exception as error output.
         """
         return [
             item if isinstance(item, CompletedCommand) else _command(item) for item in self._kept

@@ -20,7 +20,7 @@ from linux.syscalls import MS_BIND, MS_REC, MS_SHARED, in_user_namespace, mount
 NAME: Final = "user"
 UID: Final = 1000
 SUBORDINATE: Final = range(10_000, 65_536)
-"""Ids for containers: as many as fit into what an ordinary user's sandbox has itself."""
+"""Ids for containers, within the ids of an ordinary user's own sandbox."""
 HOME: Final = "/run/netmodes/user"
 """Home, runtime directory and programs, in the host."""
 PROGRAMS: Final = ("newuidmap", "newgidmap", "setpriv")
@@ -120,7 +120,7 @@ def create_user() -> None:
         found = shutil.which(program)
         assert found is not None, "looked for before"
         shutil.copyfile(found, f"{_BIN}/{program}")
-        os.chmod(f"{_BIN}/{program}", 0o4755)  # noqa: S103 # what it is on every machine
+        os.chmod(f"{_BIN}/{program}", 0o4755)  # noqa: S103 # its usual mode
     _open_tun()
     mount("", "/", flags=MS_REC | MS_SHARED)  # as on every machine: mounts propagate inside
 
@@ -140,7 +140,7 @@ def _open_tun() -> None:
         return
     mount("tmpfs", _DEV, "tmpfs", 0, "mode=755")
     os.mknod(f"{_DEV}/tun", 0o020666, _TUN_NUMBER)
-    os.chmod(f"{_DEV}/tun", 0o666)  # noqa: S103 # what it is on every machine
+    os.chmod(f"{_DEV}/tun", 0o666)  # noqa: S103 # its usual mode
     mount(f"{_DEV}/tun", _TUN, flags=MS_BIND)
 
 

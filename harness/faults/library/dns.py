@@ -26,7 +26,7 @@ from linux.nftables import dport, l4proto, oifname
 _RESOLV_CONF, _HOSTS = "/etc/resolv.conf", "/etc/hosts"
 _NOBODY = "192.0.2.250"
 _ASKED: Final = 53
-"""The mark of a flow by which something was asked."""
+"""Conntrack mark of a flow with a DNS query."""
 
 
 def _on_own_network(site: FaultContext) -> bool:
@@ -176,7 +176,7 @@ def internal_names_are_asked_for_outside(site: FaultContext) -> None:
 
 
 def _relay(site: FaultContext, address: str) -> None:
-    """Pass datagrams that come to port 53 on to the world's resolver, and the answers back."""
+    """Forward DNS queries at this address to the world's resolver, and the replies back."""
     inner = site.host.socket(socket.AF_INET, socket.SOCK_DGRAM)
     inner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     inner.bind((address, 53))
@@ -300,7 +300,7 @@ def hostnames_lead_nowhere(site: FaultContext, verb: AdapterCall) -> ContainerIn
 
 
 def _rename(site: FaultContext, pid: int, name: str) -> None:
-    """Have a running container say that it is called otherwise, by the kernel and by its files."""
+    """Change the hostname of a running container, in the kernel and in its files."""
     called = site.call(inside, pid, socket.gethostname)
     site.call(inside, pid, socket.sethostname, name)
     for path in ("/etc/hostname", _HOSTS):

@@ -234,7 +234,7 @@ def attached_pair_outlives_its_container(site: FaultContext) -> None:
 
 
 def _await_no_link(name: str) -> None:
-    """Wait for the kernel, in the host, to have taken away an interface: a moment."""
+    """Wait until the kernel has removed an interface of the host."""
     deadline = time.monotonic() + 2
     while name in {item for _, item in socket.if_nameindex()} and time.monotonic() < deadline:
         os.sched_yield()

@@ -247,7 +247,7 @@ def host_hears_no_long_pings(site: FaultContext) -> None:
 
 
 _ENDED: Final = 1
-"""The mark of a flow whose caller has said all."""
+"""Conntrack mark of a flow whose client has sent FIN."""
 
 
 @fault("ends-between-peers-are-lost", violates=("BR-4",), moment=Moment.HOST_READY)

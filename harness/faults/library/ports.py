@@ -51,7 +51,7 @@ def _to(port: Publish) -> list[Expression]:
 
 
 def _published(site: FaultContext) -> Iterator[tuple[Publish, Family, Address]]:
-    """Each published port, once for each family in which the container has an address."""
+    """Yield each published port, once per address family of the container."""
     plug: FaultLink | None = next(site.plugs(), None)
     for port in site.facts.ports if site.facts and plug else ():
         for version in FAMILIES:

@@ -240,7 +240,7 @@ def rule_of_ipv6_leads_to_another_table(site: FaultContext) -> None:
 
 
 def _lead_away(site: FaultContext, plug: FaultLink, network: IPv4Network | IPv6Network) -> None:
-    """Have what a container itself sends go by a table that has one route."""
+    """Route the container's own packets by a table with one route."""
     index = site.inside.link(plug.inside).ifindex
     site.inside.ensure(
         rtnetlink.add_rule(network.version, iif="lo", table=100, priority=50),

@@ -56,7 +56,7 @@ class Ctr:
         self.program.run("container", "rm", name)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """`exec` of runc, where the shim keeps its state: ctr's own may lose what is written.
+        """Return runc's `exec` with the shim's state directory: ctr's own `exec` may lose output.
 
         https://github.com/containerd/containerd/pull/13931.
         """

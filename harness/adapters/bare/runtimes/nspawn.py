@@ -57,7 +57,7 @@ class Nspawn:
         foreground.forget(home)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names
-        """nsenter(1): machinectl asks machined, which is not there."""
+        """Return nsenter(1): machinectl needs machined, which does not run."""
         return foreground.nsenter_command(pid)
 
 
