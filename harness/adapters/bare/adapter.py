@@ -12,8 +12,6 @@ resolves names. Restart is not claimed: such a container is deleted when it stop
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -78,8 +76,6 @@ It has no child process: such a runtime returns so early that a child would star
 CNI: Final = "cni"
 """The key of the plugins' choices in the table of dialects."""
 _PLUGINS: Final = "CNI's plugins"
-_BOUND: Final = 10.0
-"""Time limit for a version query, in seconds."""
 _AT_ONCE: Final = 8
 """The number of containers that are removed at the same time."""
 _ABSENT: Final = re.compile(r"executable file|no such file|not found", re.I)
@@ -106,7 +102,7 @@ class BareFactory:
     packages: tuple[str, ...]
     called: str = ""
     version_options: tuple[str, ...] = ("--version",)
-    version_pattern: str = r"\d+(?:\.\d+)+"
+    version_pattern: str = programs.VERSION
     programs: tuple[str, ...] = ()
     features: frozenset[Feature] = FEATURES
     wiring: NetworkBackend = field(default_factory=CniBackend)
@@ -176,22 +172,8 @@ class BareFactory:
     @property
     def version(self) -> str:
         """The version of the installed runtime, or an empty text."""
-        path = programs.search_path(self.prefix)
-        if shutil.which(self.command[0], path=path) is None:
-            return ""
-        try:
-            done = subprocess.run(
-                [self.command[0], *self.version_options],
-                capture_output=True,
-                text=True,
-                timeout=_BOUND,
-                env={"PATH": path},
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
-        found = re.search(self.version_pattern, done.stdout)
-        return found[0] if found else ""
+        argv = [self.command[0], *self.version_options]
+        return programs.installed_version(argv, self.prefix, self.version_pattern)
 
     @property
     def dialect(self) -> Dialect:

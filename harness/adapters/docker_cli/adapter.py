@@ -51,7 +51,7 @@ _KILLED: Final = 124
 """Exit code of timeout(1) for a command that it has ended."""
 _SAID: Final = 2000
 _KEPT: Final = 100
-_VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
+_VERSION: Final = re.compile(programs.VERSION)
 
 
 class CliAdapter:
@@ -425,6 +425,13 @@ class CliFactory:
     def features(self) -> frozenset[Feature]:
         """The features that the description claims."""
         return self.spec.features
+
+    @property
+    def version(self) -> str:
+        """The version of the installed runtime, or an empty text."""
+        spec = self.spec
+        argv = [*spec.command, *spec.words.version]
+        return spec.version or programs.installed_version(argv, spec.prefix)
 
     @property
     def install(self) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 PREFIX: Final = "{prefix}"
 """Placeholder, in files of a description, for the folder in which programs are found first."""
+VERSION: Final = r"\d+(?:\.\d+)+"
+"""Pattern of a version number in a program's output."""
+_VERSION_BOUND: Final = 10.0
+"""Time limit for a version query, in seconds."""
 _SYSTEM: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
@@ -54,6 +60,26 @@ def missing(prefix: str, programs: Sequence[str]) -> list[str]:
     """Return the programs that are neither on the PATH nor in the prefix."""
     path = search_path(prefix)
     return [name for name in programs if shutil.which(name, path=path) is None]
+
+
+def installed_version(argv: Sequence[str], prefix: str, pattern: str = VERSION) -> str:
+    """Return the first version in the output of a version query, or an empty text."""
+    path = search_path(prefix)
+    if shutil.which(argv[0], path=path) is None:
+        return ""
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_BOUND,
+            env={"PATH": path},
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(pattern, done.stdout)
+    return found[0] if found else ""
 
 
 def provenance(
