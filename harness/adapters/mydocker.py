@@ -112,17 +112,17 @@ class MydockerAdapter:
         self._call("stop mydocker", _stop)
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
-        """`mydocker network create`."""
+        """Call `mydocker network create`."""
         return self._call(
             f"create network {spec.name}", _create_network, spec.name, _network_options(spec)
         )
 
     def network_facts(self, name: str) -> NetworkInfo:
-        """`mydocker network inspect`."""
+        """Call `mydocker network inspect`."""
         return self._call(f"inspect network {name}", _inspect_network, name)
 
     def remove_network(self, name: str) -> None:
-        """`mydocker network rm`."""
+        """Call `mydocker network rm`."""
         self._call(f"remove network {name}", _remove_network, name)
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
@@ -131,32 +131,32 @@ class MydockerAdapter:
         return self._call(f"run {spec.name}", _run, command, _container_options(spec), spec.also)
 
     def inspect(self, name: str) -> ContainerInfo:
-        """`mydocker inspect`."""
+        """Call `mydocker inspect`."""
         return self._call(f"inspect {name}", _inspect, name)
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
-        """`mydocker network connect`."""
+        """Call `mydocker network connect`."""
         return self._call(f"connect {name} to {network}", _connect, name, network, tuple(aliases))
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
-        """`mydocker network disconnect`."""
+        """Call `mydocker network disconnect`."""
         return self._call(f"disconnect {name} from {network}", _disconnect, name, network)
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
-        """`mydocker exec`; a command that is not there exits with 127, as in a shell."""
+        """Call `mydocker exec`; a command that is not there exits with 127, as in a shell."""
         return self._call(f"exec in {name}", _exec, name, tuple(argv), timeout)
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """`mydocker exec -i`."""
+        """Return the words of `mydocker exec -i`."""
         words = (sys.executable, "-m", "runtime", "exec", "-i", name, *argv)
         return ExecCommand(words, {"PYTHONPATH": _PACKAGES})
 
     def stop_container(self, name: str) -> None:
-        """`mydocker stop`."""
+        """Call `mydocker stop`."""
         self._call(f"stop {name}", _stop_container, name)
 
     def start_container(self, name: str) -> ContainerInfo:
-        """`mydocker start`."""
+        """Call `mydocker start`."""
         return self._call(f"start {name}", _start_container, name)
 
     def remove(self, *names: str) -> None:
@@ -165,7 +165,7 @@ class MydockerAdapter:
             self._call(f"remove {', '.join(names)}", _remove, names)
 
     def repair(self) -> None:
-        """`mydocker system repair`."""
+        """Call `mydocker system repair`."""
         self._call("repair", _repair)
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:

@@ -320,7 +320,7 @@ class BareAdapter:
         return replace(done, argv=tuple(argv), returncode=code)
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """`exec`."""
+        """Return the words of `exec`."""
         words = self._call(f"exec in {name}", self._engine.exec_words, name)
         return ExecCommand((*words, *argv), {"PATH": self._path})
 

@@ -105,7 +105,7 @@ class CliAdapter:
     # --- networks --------------------------------------------------------------
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
-        """`network create`."""
+        """Call `network create`."""
         words = arguments.network(self._spec, spec)
         self._run_checked(f"create network {spec.name}", *self._words.network_create, *words)
         return self.network_facts(spec.name)
@@ -140,13 +140,13 @@ class CliAdapter:
         return f"{self._host.call(_content, told)}/{path}" if told else ""
 
     def remove_network(self, name: str) -> None:
-        """`network rm`."""
+        """Call `network rm`."""
         self._cache.networks.pop(name, None)
         own = arguments.network_name(self._spec, name)
         self._run_checked(f"remove network {name}", *self._words.network_remove, own)
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
-        """`network connect`."""
+        """Call `network connect`."""
         self._cache.containers.pop(name, None)
         words = [word for alias in aliases for word in ("--alias", alias)]
         own = arguments.network_name(self._spec, network), self._spec.named(name)
@@ -154,7 +154,7 @@ class CliAdapter:
         return self.inspect(name)
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
-        """`network disconnect`."""
+        """Call `network disconnect`."""
         self._cache.containers.pop(name, None)
         own = arguments.network_name(self._spec, network), self._spec.named(name)
         self._run_checked(f"disconnect {name} from {network}", *self._words.disconnect, *own)
@@ -167,11 +167,11 @@ class CliAdapter:
         asked, words = f"run {spec.name}", arguments.container(self._spec, spec)
         self._cache.containers.pop(spec.name, None)
         self._cache.joins(spec)
-        with self._undone(spec.name) as noting:
+        with self._removed_on_refusal(spec.name) as cid_option:
             if not spec.also:
-                done = self._run_checked(asked, *self._words.run, *noting, *words)
+                done = self._run_checked(asked, *self._words.run, *cid_option, *words)
             else:
-                self._run_checked(asked, *self._words.create, *noting, *words)
+                self._run_checked(asked, *self._words.create, *cid_option, *words)
                 for network in spec.also:
                     own = arguments.network_name(self._spec, network)
                     self._run_checked(asked, *self._words.connect, own, self._spec.named(spec.name))
@@ -181,18 +181,18 @@ class CliAdapter:
         return replace(facts, warnings=warnings)
 
     @contextlib.contextmanager
-    def _undone(self, name: str) -> Iterator[Sequence[str]]:
+    def _removed_on_refusal(self, name: str) -> Iterator[Sequence[str]]:
         """Yield options that write the container's id; remove the container on refusal."""
         option, path = self._words.cidfile, f"{self._home}/cid-{os.getpid()}-{name}"
         try:
             yield (option, path) if option else ()
         except RuntimeRefused:
-            if option and (made := self._host.call(_taken, path)):
+            if option and (made := self._host.call(_read_and_remove, path)):
                 with contextlib.suppress(RuntimeRefused):
                     self._run_checked(f"remove {name}", *self._words.remove, made)
             raise
         if option:
-            self._host.call(_taken, path)
+            self._host.call(_read_and_remove, path)
 
     def inspect(self, name: str) -> ContainerInfo:
         """Call `inspect`, or return the cached result while the container's pid 1 lives."""
@@ -223,17 +223,17 @@ class CliAdapter:
         return replace(done, argv=tuple(argv))
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """`exec -i --privileged`."""
+        """Return the words of `exec -i --privileged`."""
         words = (*self._words.converse, self._spec.named(name), *argv)
         return ExecCommand(self._line(*words), self._env)
 
     def stop_container(self, name: str) -> None:
-        """`stop`."""
+        """Call `stop`."""
         self._cache.containers.pop(name, None)
         self._run_checked(f"stop {name}", *self._words.stop, self._spec.named(name))
 
     def start_container(self, name: str) -> ContainerInfo:
-        """`start`."""
+        """Call `start`."""
         self._cache.containers.pop(name, None)
         self._run_checked(f"start {name}", *self._words.start, self._spec.named(name))
         return self.inspect(name)
@@ -404,7 +404,7 @@ def _content(path: str) -> str:
         return file.read().strip()
 
 
-def _taken(path: str) -> str:
+def _read_and_remove(path: str) -> str:
     """Read and remove a file; return an empty text if there is none."""
     try:
         with open(path, encoding="ascii") as file:

@@ -80,12 +80,11 @@ def start_missing(
 
 
 def start(host: HostHandle, daemon: DaemonSpec, env: Mapping[str, str], bound: float) -> int:
-    """Start a daemon; its pid in the host once its socket takes connections.
+    """Start a daemon and return its pid in the host once its socket accepts connections.
 
-    Raises `RuntimeBroken` with its log when it ends before, or is not there after `bound`
-    seconds.
+    Raises `RuntimeBroken` with its log if it ends before, or is not ready after `bound` seconds.
     """
-    host.call(_forget_socket, daemon.socket)  # of one that was killed
+    host.call(_forget_socket, daemon.socket)  # left by a killed daemon
     pid = host.spawn(daemon.command, log=daemon.log, env=env)
     failed = host.call(_await_socket, daemon.socket, pid, bound)
     if failed:

@@ -76,13 +76,13 @@ class Lxc:
         return parse_pid(self._other("lxc-info").run(*words, "-p", "-H").stdout, "lxc-info")
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
-        """`lxc-stop --kill`, and wait until lxc has cleaned up; it keeps nothing but a file."""
+        """Call `lxc-stop --kill`, wait until lxc has cleaned up, and remove the configuration."""
         self._other("lxc-stop").run("-P", _HOME, "-n", name, "-k")
         self._other("lxc-wait").run("-P", _HOME, "-n", name, "-s", "STOPPED", "-t", _ENDED)
         shutil.rmtree(f"{_HOME}/{name}", ignore_errors=True)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """`lxc-attach`."""
+        """Return the words of `lxc-attach`."""
         return ("lxc-attach", "-P", _HOME, "-n", name, "--")
 
     def _other(self, name: str) -> Program:

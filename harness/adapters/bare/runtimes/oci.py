@@ -32,11 +32,11 @@ class OciRuntime:
         return read_pid(told)
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
-        """`delete --force`, whether it knows the container or not."""
+        """Call `delete --force`, whether it knows the container or not."""
         self.program.run("delete", "--force", name)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """`exec`."""
+        """Return the words of `exec`."""
         return (*self.program.command, "exec", name)
 
 

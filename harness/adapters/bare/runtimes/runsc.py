@@ -83,11 +83,11 @@ class Runsc:
                 )
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it keeps its own records
-        """`delete --force`, whether it knows the container or not."""
+        """Call `delete --force`, whether it knows the container or not."""
         self.program.run("delete", "--force", name)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """`exec`."""
+        """Return the words of `exec`."""
         return (*self.program.command, "exec", name)
 
 
