@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,6 +59,20 @@ def test_adapter_module_is_imported_on_demand_only(installed: Path) -> None:
     assert "acme_netmodes" not in sys.modules
     registry.find("acme")
     assert "acme_netmodes" in sys.modules
+
+
+def test_finding_mydocker_imports_no_other_driver() -> None:
+    """Neither CNI and bundles nor the command-line drivers are needed for it."""
+    program = (
+        "import sys; from harness.adapters import registry; registry.find('mydocker'); "
+        "print(*(name for name in sys.modules if name.startswith('harness.adapters.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    assert "harness.adapters.mydocker" in loaded
+    assert not [name for name in loaded if ".bare" in name or ".docker_cli" in name]
 
 
 def test_import_error_of_an_adapter_is_reported(installed: Path) -> None:
